@@ -1,0 +1,1 @@
+"""The sensing gateway of a city."""

@@ -1,0 +1,70 @@
+"""Time, handed in: `SystemClock` in the product, `FakeClock` in tests. Whole numbers of microseconds, UTC."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a component may know of time."""
+
+    def now(self) -> int:
+        """Return µs since 1970-01-01T00:00:00Z."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards; only differences mean anything."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` of this clock."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class FakeClock:
+    """A clock that moves only when told; sleepers wake in order of their time."""
+
+    def __init__(self, now: int = 1_767_225_600_000_000) -> None:
+        self._now = now
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def now(self) -> int:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now / 1e6
+
+    async def sleep(self, seconds: float) -> None:
+        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._count += 1
+        self._sleepers.append((self._now + round(seconds * 1e6), self._count, wake))
+        await wake
+
+    async def advance(self, seconds: float) -> None:
+        """Move on by `seconds`; let each sleeper run at its own time on the way."""
+        end = self._now + round(seconds * 1e6)
+        while due := sorted(sleeper for sleeper in self._sleepers if sleeper[0] <= end):
+            sleeper = due[0]
+            self._sleepers.remove(sleeper)
+            self._now = max(self._now, sleeper[0])
+            if not sleeper[2].done():
+                sleeper[2].set_result(None)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        self._now = end

@@ -1,0 +1,297 @@
+"""The configuration: records with a default, a unit in the name, and a line of help for each key.
+
+Read from YAML; unknown keys are errors that name the nearest right one. The reference table in `config/README.md`
+is generated from these records (`python -m sensegate.config`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import yaml
+
+from sensegate.errors import ConfigError
+
+
+def _h(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the configuration records."""
+
+
+class StoreConfig(Record):
+    """How much each stream may hold. Keep the sum far below the disk."""
+
+    intake_bytes: Annotated[
+        int, _h("cap of the broker's store; when full, devices get no PUBACK and are held back")
+    ] = 2 * 1024**3
+    log_bytes: Annotated[int, _h("cap of LOG; when full, commits and so acknowledgements stop")] = 8 * 1024**3
+    ledger_bytes: Annotated[int, _h("cap of LEDGER, the hourly sums")] = 256 * 1024**2
+    registry_bytes: Annotated[int, _h("cap of each key-value bucket and of AUDIT")] = 256 * 1024**2
+    raw_ttl_h: Annotated[int, _h("life of messages as received, for replay and decoding again")] = 72
+    readings_ttl_h: Annotated[int, _h("life of readings on the log")] = 168
+    quarantine_ttl_h: Annotated[int, _h("life of quarantined messages")] = 720
+    ledger_ttl_h: Annotated[int, _h("life of the hourly sums")] = 9600
+
+
+class TlsConfig(Record):
+    """Certificates of a listener; all three empty means no TLS, allowed on loopback only."""
+
+    cert_file: Annotated[str, _h("PEM certificate chain")] = ""
+    key_file: Annotated[str, _h("PEM private key")] = ""
+    ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
+
+
+class NodeUserConfig(Record):
+    """A node that may write to this centre."""
+
+    division: Annotated[str, _h("the node's city code, e.g. 4401")]
+    secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
+
+
+class EngineConfig(Record):
+    """nats-server: a child process, or an external one by URL."""
+
+    url: Annotated[str, _h("external nats-server or cluster; empty starts an embedded one")] = ""
+    host: Annotated[str, _h("address on which clients and links connect")] = "127.0.0.1"
+    port: Annotated[int, _h("client and link port; 0 takes a free one below 32768")] = 0
+    mqtt_host: Annotated[str, _h("address on which devices connect")] = "127.0.0.1"
+    mqtt_port: Annotated[int, _h("MQTT port; 0 takes a free one below 32768")] = 0
+    durability: Annotated[
+        Literal["process", "power"],
+        _h("process: survives kill -9 of any process; power: fsync before each acknowledgement"),
+    ] = "process"
+    max_payload_bytes: Annotated[int, _h("largest message; a device that sends more is disconnected")] = 1024**2
+    max_connections: Annotated[int, _h("most client connections")] = 20_000
+    tls: Annotated[TlsConfig, _h("certificates of both listeners")] = TlsConfig()
+    restart_backoff_max_s: Annotated[float, _h("longest wait between restarts of a dying server")] = 10.0
+
+
+class IngestConfig(Record):
+    """Limits of the intake; each has its counter."""
+
+    commit_messages_max: Annotated[int, _h("most messages in one commit")] = 8_000
+    commit_interval_ms: Annotated[int, _h("longest wait for a fuller commit under load; idle commits go at once")] = 50
+    depth_messages_max: Annotated[int, _h("most messages received and not yet committed")] = 60_000
+    message_bytes_max: Annotated[int, _h("larger messages go to quarantine: too_large")] = 262_144
+    nesting_max: Annotated[int, _h("deeper payloads go to quarantine: too_deep")] = 32
+    rate_per_device_s: Annotated[
+        float, _h("most messages a second of one device over a minute; more go to quarantine: rate")
+    ] = 200.0
+    stall_s: Annotated[float, _h("messages pending and none delivered for so long: the consumer is made again")] = 30.0
+    partition: Annotated[int, _h("number of this worker's partition")] = 0
+
+
+class ForeignBrokerConfig(Record):
+    """A broker of others from which this node subscribes."""
+
+    name: Annotated[str, _h("name of the source in the ledger")]
+    host: Annotated[str, _h("address of the broker")]
+    port: Annotated[int, _h("port of the broker")] = 1883
+    version: Annotated[Literal["3.1.1", "5"], _h("MQTT version to speak")] = "3.1.1"
+    client_id: Annotated[str, _h("fixed client id of the persistent session")] = "sensegate"
+    username: Annotated[str, _h("user name")] = ""
+    password_file: Annotated[str, _h("file with the password")] = ""
+    topics: Annotated[tuple[str, ...], _h("topic filters to subscribe to, QoS 1")] = ("#",)
+    inflight_max: Annotated[int, _h("most messages not yet acknowledged")] = 5_000
+    backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 30.0
+
+
+class TimeConfig(Record):
+    """What is believed of clocks."""
+
+    future_s: Annotated[float, _h("a phenomenon time further ahead than this is marked future")] = 300.0
+    late_s: Annotated[float, _h("a phenomenon time older than this at arrival is marked late")] = 300.0
+    stale_h: Annotated[float, _h("older than this at arrival is marked stale")] = 24.0
+    oldest: Annotated[str, _h("phenomenon times before this are rejected: bad_time")] = "2000-01-01T00:00:00Z"
+    future_max_h: Annotated[float, _h("phenomenon times further ahead are rejected: bad_time")] = 87_600.0
+    own_clock_off_s: Annotated[float, _h("own clock off by more than this: nothing is judged by time, all marked")] = (
+        60.0
+    )
+    zone: Annotated[str, _h("zone assumed where a device sends local time without one")] = "Asia/Shanghai"
+
+
+class DuplicateConfig(Record):
+    """What is remembered to tell duplicates."""
+
+    horizon_h: Annotated[int, _h("arrivals of so many hours are judged exactly; older are marked unjudged")] = 24
+    checkpoint_s: Annotated[float, _h("longest time between checkpoints; the rest is replayed from the log")] = 30.0
+
+
+class UplinkConfig(Record):
+    """The way to the centre."""
+
+    url: Annotated[str, _h("nats:// address of the centre; empty: this node goes on alone")] = ""
+    secret_file: Annotated[str, _h("file with this node's secret at the centre")] = ""
+    ca_file: Annotated[str, _h("authority of the centre's certificate, for tls:// addresses")] = ""
+    span_ms: Annotated[int, _h("longest span of readings in one live message")] = 1_000
+    backlog_after_s: Annotated[float, _h("readings older than this at (re)connection go to the backlog lane")] = 2.0
+    backlog_bytes_max: Annotated[int, _h("most bytes of log read into one backlog message")] = 4_194_304
+    grade_max: Annotated[int, _h("readings of a higher grade are withheld")] = 3
+    backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 2.0
+
+
+class WebConfig(Record):
+    """The HTTP side."""
+
+    host: Annotated[str, _h("address to listen on")] = "127.0.0.1"
+    port: Annotated[int, _h("port to listen on; 0 takes a free one below 32768")] = 0
+    body_bytes_max: Annotated[int, _h("largest request body")] = 1_048_576
+    connections_max: Annotated[int, _h("most open connections")] = 4_000
+    header_timeout_s: Annotated[float, _h("a request's head must be complete after this")] = 10.0
+    body_timeout_s: Annotated[float, _h("a request's body must be complete after this")] = 30.0
+    wait_max_s: Annotated[float, _h("longest long-poll")] = 60.0
+    page_max: Annotated[int, _h("most records or rows in one answer")] = 10_000
+    buffer_bytes_max: Annotated[
+        int, _h("most bytes waiting for one slow stream; then it is cut, its cursor stays valid")
+    ] = 1_048_576
+    tls: Annotated[TlsConfig, _h("certificates of the HTTP listener")] = TlsConfig()
+
+
+class Config(Record):
+    """One node or centre."""
+
+    role: Annotated[Literal["node", "centre"], _h("node: the gateway of a city; centre: that of the province")]
+    division: Annotated[str, _h("division code: 4401 for a node, 44 for the centre")]
+    directory: Annotated[str, _h("where the store, the duplicate index and generated files live")]
+    profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
+    engine: Annotated[EngineConfig, _h("nats-server")] = EngineConfig()
+    store: Annotated[StoreConfig, _h("sizes and lives of the streams")] = StoreConfig()
+    ingest: Annotated[IngestConfig, _h("limits of the intake")] = IngestConfig()
+    foreign: Annotated[tuple[ForeignBrokerConfig, ...], _h("brokers of others")] = ()
+    time: Annotated[TimeConfig, _h("what is believed of clocks")] = TimeConfig()
+    duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
+    uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
+    nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
+    web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
+    log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
+
+
+def _records(kind: object) -> type[Record] | None:
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return kind
+    for part in get_args(kind):
+        if found := _records(part):
+            return found
+    return None
+
+
+def settings(record: type[Record] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (key, default, help) for every setting, nested keys with dots; ``[]`` marks a list of records."""
+    hints = get_type_hints(record, include_extras=True)
+    for field in msgspec.structs.fields(record):
+        annotated = hints[field.name]
+        kind, meta = get_args(annotated)[0], get_args(annotated)[1]
+        nested = _records(kind)
+        many = get_origin(kind) is tuple
+        key = f"{prefix}{field.name}{'[]' if nested and many else ''}"
+        if nested:
+            yield from settings(nested, f"{key}.")
+            continue
+        default = "(required)" if field.default is msgspec.NODEFAULT else str(msgspec.to_builtins(field.default))
+        yield key, default, str(meta.description)
+
+
+def _line_of(text: str, path: list[str]) -> int:
+    """Return the 1-based line of a key path in YAML text, or of its nearest parent."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return 1
+    line = 1
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == part), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _unknown(record: type[Record], tree: object, path: list[str]) -> tuple[list[str], str] | None:
+    if not isinstance(tree, dict):
+        return None
+    hints = get_type_hints(record, include_extras=True)
+    for key, value in tree.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            return [*path, str(key)], f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(hints)}"
+        nested = _records(hints[key])
+        if nested is None:
+            continue
+        children = enumerate(value) if isinstance(value, list) else [("", value)]
+        for index, child in children:
+            found = _unknown(nested, child, [*path, str(key), *([str(index)] if index != "" else [])])
+            if found:
+                return found
+    return None
+
+
+def parse(text: str, *, file: str = "") -> Config:
+    """Return the configuration in YAML text.
+
+    Raises:
+        ConfigError: with file, line and key of what is wrong and the nearest right word.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as why:
+        mark = getattr(why, "problem_mark", None)
+        raise ConfigError(
+            "not YAML", file=file, line=mark.line + 1 if mark else 1, remedy=str(getattr(why, "problem", why))
+        ) from why
+    if found := _unknown(Config, tree, []):
+        path, remedy = found
+        raise ConfigError("unknown key", file=file, line=_line_of(text, path), key=".".join(path), remedy=remedy)
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as why:
+        message, _, place = str(why).partition(" - at `$")
+        path = [part for part in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if part]
+        raise ConfigError(
+            message, file=file, line=_line_of(text, path), key=".".join(path), remedy="see config/README.md"
+        ) from why
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file; see `parse`."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), file=str(path))
+    except OSError as why:
+        raise ConfigError("cannot be read", file=str(path), remedy=why.strerror or str(why)) from why
+
+
+def secret(file: str, environment: str = "") -> str:
+    """Return a secret from an environment variable or a file (trailing newline cut); never log it.
+
+    Raises:
+        ConfigError: if neither is there.
+    """
+    if environment and (value := os.environ.get(environment)):
+        return value
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as why:
+        raise ConfigError("secret cannot be read", file=file, remedy=why.strerror or str(why)) from why
+
+
+def reference() -> str:
+    """Return the Markdown table of all settings."""
+    rows = ["| key | default | what it does |", "|---|---|---|"]
+    rows += [f"| `{key}` | `{default}` | {text} |" for key, default, text in settings()]
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")  # noqa: T201 - this is the command

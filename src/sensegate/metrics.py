@@ -1,0 +1,36 @@
+"""Every metric with its help text; the table in `config/README.md` is generated from this page."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+MESSAGES = Counter(
+    "sensegate_messages", "Messages committed, by source and outcome.", ["source", "outcome"], registry=REGISTRY
+)
+READINGS = Counter("sensegate_readings", "Values judged, by ledger kind.", ["kind"], registry=REGISTRY)
+COMMITS = Counter("sensegate_commits", "Atomic commits written.", registry=REGISTRY)
+COMMIT_SECONDS = Histogram(
+    "sensegate_commit_seconds",
+    "From the first message of a commit taken to the commit acknowledged by the log.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=REGISTRY,
+)
+DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
+RESTARTS = Counter("sensegate_restarts", "Restarts of a part after it was lost, by part.", ["part"], registry=REGISTRY)
+LIMITED = Counter("sensegate_limited", "Times a limit was reached, by limit.", ["limit"], registry=REGISTRY)
+REFUSED = Counter(
+    "sensegate_refused",
+    "Refused by authority, by what (connect, publish, subscribe, http).",
+    ["what"],
+    registry=REGISTRY,
+)
+UPLINK_LAG = Gauge("sensegate_uplink_lag_entries", "Entries of the log not yet at the centre.", registry=REGISTRY)
+DELIVERED = Counter(
+    "sensegate_delivered",
+    "Readings delivered to subscribers, by feed and delivery.",
+    ["feed", "delivery"],
+    registry=REGISTRY,
+)
+STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)

@@ -1,0 +1,320 @@
+"""The records that walk through the stages: plain, frozen, typed.
+
+Times are whole microseconds since 1970-01-01T00:00:00Z in a signed 64-bit integer. Columns are numpy
+arrays of one length; row *i* of each column belongs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+F64 = NDArray[np.float64]
+BOOL = NDArray[np.bool_]
+
+type_version = 1  # format version that every record on the log carries
+
+
+# ── collect ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One message as it came: address, bytes, arrival."""
+
+    topic: str
+    """MQTT topic; ``http/<device>`` for a message pushed by HTTP."""
+    payload: bytes
+    received: int
+    """Arrival at the broker (or at our HTTP endpoint), µs UTC."""
+    sequence: int
+    """Place in its source; rises by one per message where the source has a position."""
+    principal: str = ""
+    """Device id that the credential proved, where the source knows it; the broker has checked the topic else."""
+    best_effort: bool = False
+    """True for QoS 0: may be lost before us, a loss class of its own."""
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """How far a source has been committed."""
+
+    life: str
+    """Identity of the source's present life (the stream's creation time): sequences of two lives do not compare."""
+    sequence: int
+
+
+class Delivery(msgspec.Struct, frozen=True, eq=False):
+    """Messages with the way to acknowledge them; acknowledged only when the log has them."""
+
+    source: str
+    """Name of the source in the ledger, e.g. ``mqtt``, ``http``, ``foreign:vendor``."""
+    messages: list[Message]
+    ack: Callable[[], Awaitable[None]]
+    position: Position | None = None
+    """Position after these messages; None where a source cannot be read again from a place."""
+
+
+# ── authority ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DeviceState(StrEnum):
+    """Life of a device."""
+
+    REGISTERED = "registered"
+    ACTIVE = "active"
+    SILENT = "silent"
+    DISABLED = "disabled"
+    RETIRED = "retired"
+
+
+class Datum(StrEnum):
+    """Coordinate system in which a place was registered."""
+
+    WGS84 = "wgs84"
+    CGCS2000 = "cgcs2000"
+    GCJ02 = "gcj02"
+    BD09 = "bd09"
+
+
+class Device(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One instance of a device model, as registered."""
+
+    id: str
+    """Canonical id: 1 to 64 characters of ``[A-Za-z0-9_-]``."""
+    division: str
+    """Division code, 2 to 12 digits (``440106``)."""
+    profile: str
+    """``vendor/model``; the version in force is chosen at run time."""
+    state: DeviceState = DeviceState.REGISTERED
+    alias: str = ""
+    """Name by which the device calls itself in topics or payloads (a DevEUI, a friendly name); empty: its id."""
+    gateway: str = ""
+    """Id of the device whose credential publishes for this one (a Zigbee bridge, a network server)."""
+    lon: float | None = None
+    lat: float | None = None
+    datum: Datum = Datum.WGS84
+    department: str = ""
+    domain: str = ""
+    grade: int = 1
+    interval_s: float = 0.0
+    """Expected interval between messages; 0: the profile's."""
+    owner: str = ""
+    name: str = ""
+    revision: int = 0
+    """Revision of the registry entry (for If-Match)."""
+
+
+# ── decode ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class IdentityKind(StrEnum):
+    """What makes two readings of a device and property the same one."""
+
+    TIME = "time"
+    SEQUENCE = "sequence"
+    MESSAGE_ID = "message_id"
+    NONE = "none"
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """One reading that a profile promises: what `normalise` and `persist` must know of it.
+
+    The value in the canonical unit is ``value * scale + offset``.
+    """
+
+    profile: str
+    """``vendor/model@version``."""
+    name: str
+    """The field as the device names it."""
+    property: str
+    """Standard name in the property table."""
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float = float("-inf")
+    high: float = float("inf")
+    """Valid range in the canonical unit: the profile's, else the property's."""
+    step: float = float("inf")
+    """Greatest credible change between neighbours, canonical unit."""
+    deadband: float = 0.0
+    """Changes up to this are suppressed (canonical unit); 0 keeps all, negative is never given."""
+    suppress: bool = False
+    """True where the profile asks for report by exception (`unchanged` readings are suppressed)."""
+    heartbeat_s: float = 3600.0
+    """With `suppress`, the last value is repeated at least this often."""
+    interval_s: float = 0.0
+    """Expected interval; 0 unknown."""
+    alarm: bool = False
+    """True: goes first on the uplink."""
+    identity: IdentityKind = IdentityKind.TIME
+
+
+class QuarantineReason(StrEnum):
+    """Why a whole message became no reading; it is kept whole."""
+
+    UNKNOWN_DEVICE = "unknown_device"
+    DISABLED_DEVICE = "disabled_device"
+    FOREIGN_TOPIC = "foreign_topic"
+    NO_PROFILE = "no_profile"
+    NOT_UTF8 = "not_utf8"
+    MALFORMED = "malformed"
+    TOO_DEEP = "too_deep"
+    TOO_LARGE = "too_large"
+    SCHEMA = "schema"
+    NO_VALUES = "no_values"
+    RATE = "rate"
+    CRASHED = "crashed"
+
+
+class RejectReason(StrEnum):
+    """Why one value of a message that was otherwise good became no reading; counted, its message kept in raw."""
+
+    NOT_FINITE = "not_finite"
+    WRONG_TYPE = "wrong_type"
+    UNKNOWN_PROPERTY = "unknown_property"
+    UNKNOWN_UNIT = "unknown_unit"
+    DIMENSION = "dimension"
+    ENUMERATION = "enumeration"
+    BAD_TIME = "bad_time"
+    TOO_LONG = "too_long"
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """A message that became no reading."""
+
+    message: int
+    """Index in the batch of messages."""
+    reason: QuarantineReason
+    detail: str = ""
+    """For people: what and where; holds no payload."""
+    device: int = -1
+    profile: str = ""
+
+
+class RejectedValue(msgspec.Struct, frozen=True):
+    """A value that became no reading."""
+
+    message: int
+    reason: RejectReason
+    field: str = ""
+    device: int = -1
+    detail: str = ""
+
+
+class Fields(msgspec.Struct, frozen=True, eq=False):
+    """What a batch of messages said, as columns: one row per value, in the order of the messages."""
+
+    message: I32
+    """Index of the message in the batch."""
+    device: I32
+    """Index of the device in the registry."""
+    spec: I32
+    """Index in the profile set's table of specs."""
+    value: F64
+    """As sent (a boolean is 0 or 1; an enumeration is already mapped); NaN where the row is in `text`."""
+    text: dict[int, str]
+    """Row -> value of a property whose values are strings."""
+    time: I64
+    """Phenomenon time; the message's arrival where none was given."""
+    time_quality: U8
+    key: I64
+    """What the identity is judged by: equals `time`, or the sequence number, or a digest of the message id."""
+    path: U16
+    """Digest of the way the message took (topic, network, receiving gateway)."""
+    override_scale: dict[int, tuple[float, float]] = {}  # noqa: RUF012 - msgspec copies empty defaults
+    """Row -> (scale, offset) where the payload itself named a unit; replaces the spec's."""
+    quarantined: list[Quarantined] = []  # noqa: RUF012
+    rejected: list[RejectedValue] = []  # noqa: RUF012
+    ignored: int = 0
+    """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
+
+    def __len__(self) -> int:
+        return len(self.message)
+
+
+# ── normalise ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Readings(msgspec.Struct, frozen=True, eq=False):
+    """Readings of one batch of messages, before duplicates are judged. Indices are those of this process."""
+
+    message: I32
+    device: I32
+    spec: I32
+    property: I16
+    """Index in the property table."""
+    value: F64
+    """Canonical unit; NaN where the row is in `text`."""
+    text: dict[int, str]
+    time: I64
+    time_quality: U8
+    received: I64
+    key: I64
+    path: U16
+    quality: U8
+    flags: U32
+
+    def __len__(self) -> int:
+        return len(self.message)
+
+
+# ── persist ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DuplicateKind(StrEnum):
+    """Why a value was known already; each is counted apart."""
+
+    REDELIVERY = "redelivery"
+    REPEAT = "repeat"
+    CROSS_PATH = "cross_path"
+    UNCHANGED = "unchanged"
+
+
+class CommitRecord(msgspec.Struct, frozen=True):
+    """The last member of each commit: how far the ingest has come. The next one replaces it."""
+
+    batch_id: str
+    number: int
+    """Rises by one per commit of a partition."""
+    committed_at: int
+    positions: dict[str, Position]
+    """Source -> position after this commit."""
+    totals: dict[str, int]
+    """Ledger kind -> count since the log began."""
+    profiles: dict[str, int] = {}  # noqa: RUF012
+    """Profile -> version used."""
+    checkpoint: int = 0
+    """Log sequence to which the duplicate state's last checkpoint on disk is valid."""
+    format: int = 1
+
+
+class Member(msgspec.Struct, frozen=True, gc=False):
+    """One message of an atomic batch."""
+
+    subject: str
+    payload: bytes
+    ttl_h: int = 0
+    """Life in hours; 0 keeps it."""
+    rollup: bool = False
+    """True: replaces all earlier messages of the subject."""
+    expect: int | None = None
+    """The whole batch is refused unless the subject's last sequence is this (0: none)."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One message as read from the log."""
+
+    sequence: int
+    subject: str
+    payload: bytes
+    time: int
+    """When the log stored it, µs UTC."""

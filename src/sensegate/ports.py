@@ -1,0 +1,76 @@
+"""All contracts on one page. Every implementation passes the suite of its contract in `tests/contracts/`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from sensegate.model import Delivery, Entry, Member, Position
+
+
+class Source(Protocol):
+    """The outside world, as deliveries.
+
+    A source gives each message at least once until its delivery was acknowledged, in the order of its own
+    sequence, and never acknowledges by itself. `ack()` of a delivery acknowledges it and all before it.
+    """
+
+    name: str
+
+    async def start(self, committed: Position | None) -> None:
+        """Connect; give nothing at or below `committed` again where the source has positions."""
+        ...
+
+    def deliveries(self) -> AsyncIterator[Delivery]:
+        """Yield deliveries until `stop`. Raises `Lost` when it has to be started again."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect; what was not acknowledged will come again."""
+        ...
+
+
+class Log(Protocol):
+    """The one durable record of a node or centre."""
+
+    @property
+    def epoch(self) -> str:
+        """Identity of the log's life; part of each cursor."""
+        ...
+
+    async def write(self, members: Sequence[Member]) -> int:
+        """Write all members or none; return the sequence of the last (members are consecutive).
+
+        Raises `Fenced` (an expectation was wrong), `StoreFull`, `Lost` (outcome unknown: read the last commit).
+        """
+        ...
+
+    async def last(self, subject: str) -> Entry | None:
+        """Return the last entry of a literal subject, or None."""
+        ...
+
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+        """Return the entries after a sequence, oldest first; empty at the end of the log. Sequences may have holes."""
+        ...
+
+    async def bounds(self) -> tuple[int, int]:
+        """Return (first, last) sequence present; (last + 1, last) when empty."""
+        ...
+
+    async def sequence_at(self, time: int) -> int:
+        """Return the sequence of the first entry stored at or after `time` (µs); last + 1 if none."""
+        ...
+
+    async def changed(self, after: int, timeout_s: float) -> bool:
+        """Wait until the log has an entry after `after`; False after `timeout_s`."""
+        ...
+
+
+class Sink(Protocol):
+    """Another system that receives what the log holds, each with its own resumable cursor."""
+
+    name: str
+
+    async def run(self) -> None:
+        """Forward until cancelled; resume where the last confirmed write ended."""
+        ...

@@ -26,7 +26,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Base of the configuration records."""
 
 
-class StoreConfig(Record):
+class StoreConfig(Record, frozen=True):
     """How much each stream may hold. Keep the sum far below the disk."""
 
     intake_bytes: Annotated[
@@ -41,7 +41,7 @@ class StoreConfig(Record):
     ledger_ttl_h: Annotated[int, _h("life of the hourly sums")] = 9600
 
 
-class TlsConfig(Record):
+class TlsConfig(Record, frozen=True):
     """Certificates of a listener; all three empty means no TLS, allowed on loopback only."""
 
     cert_file: Annotated[str, _h("PEM certificate chain")] = ""
@@ -49,14 +49,14 @@ class TlsConfig(Record):
     ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
 
 
-class NodeUserConfig(Record):
+class NodeUserConfig(Record, frozen=True):
     """A node that may write to this centre."""
 
     division: Annotated[str, _h("the node's city code, e.g. 4401")]
     secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
 
 
-class EngineConfig(Record):
+class EngineConfig(Record, frozen=True):
     """nats-server: a child process, or an external one by URL."""
 
     url: Annotated[str, _h("external nats-server or cluster; empty starts an embedded one")] = ""
@@ -74,7 +74,7 @@ class EngineConfig(Record):
     restart_backoff_max_s: Annotated[float, _h("longest wait between restarts of a dying server")] = 10.0
 
 
-class IngestConfig(Record):
+class IngestConfig(Record, frozen=True):
     """Limits of the intake; each has its counter."""
 
     commit_messages_max: Annotated[int, _h("most messages in one commit")] = 8_000
@@ -89,7 +89,7 @@ class IngestConfig(Record):
     partition: Annotated[int, _h("number of this worker's partition")] = 0
 
 
-class ForeignBrokerConfig(Record):
+class ForeignBrokerConfig(Record, frozen=True):
     """A broker of others from which this node subscribes."""
 
     name: Annotated[str, _h("name of the source in the ledger")]
@@ -104,7 +104,7 @@ class ForeignBrokerConfig(Record):
     backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 30.0
 
 
-class TimeConfig(Record):
+class TimeConfig(Record, frozen=True):
     """What is believed of clocks."""
 
     future_s: Annotated[float, _h("a phenomenon time further ahead than this is marked future")] = 300.0
@@ -118,14 +118,14 @@ class TimeConfig(Record):
     zone: Annotated[str, _h("zone assumed where a device sends local time without one")] = "Asia/Shanghai"
 
 
-class DuplicateConfig(Record):
+class DuplicateConfig(Record, frozen=True):
     """What is remembered to tell duplicates."""
 
     horizon_h: Annotated[int, _h("arrivals of so many hours are judged exactly; older are marked unjudged")] = 24
     checkpoint_s: Annotated[float, _h("longest time between checkpoints; the rest is replayed from the log")] = 30.0
 
 
-class UplinkConfig(Record):
+class UplinkConfig(Record, frozen=True):
     """The way to the centre."""
 
     url: Annotated[str, _h("nats:// address of the centre; empty: this node goes on alone")] = ""
@@ -138,7 +138,7 @@ class UplinkConfig(Record):
     backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 2.0
 
 
-class WebConfig(Record):
+class WebConfig(Record, frozen=True):
     """The HTTP side."""
 
     host: Annotated[str, _h("address to listen on")] = "127.0.0.1"
@@ -155,7 +155,7 @@ class WebConfig(Record):
     tls: Annotated[TlsConfig, _h("certificates of the HTTP listener")] = TlsConfig()
 
 
-class Config(Record):
+class Config(Record, frozen=True):
     """One node or centre."""
 
     role: Annotated[Literal["node", "centre"], _h("node: the gateway of a city; centre: that of the province")]

@@ -23,7 +23,8 @@ U64 = NDArray[np.uint64]
 F64 = NDArray[np.float64]
 BOOL = NDArray[np.bool_]
 
-type_version = 1  # format version that every record on the log carries
+FORMAT = 1
+"""Version of the form of every record on the log; release N reads what N-1 wrote."""
 
 
 # ── collect ──────────────────────────────────────────────────────────────────────────────────────────
@@ -230,10 +231,10 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     """What the identity is judged by: equals `time`, or the sequence number, or a digest of the message id."""
     path: U16
     """Digest of the way the message took (topic, network, receiving gateway)."""
-    override_scale: dict[int, tuple[float, float]] = {}  # noqa: RUF012 - msgspec copies empty defaults
+    override_scale: dict[int, tuple[float, float]] = {}
     """Row -> (scale, offset) where the payload itself named a unit; replaces the spec's."""
-    quarantined: list[Quarantined] = []  # noqa: RUF012
-    rejected: list[RejectedValue] = []  # noqa: RUF012
+    quarantined: list[Quarantined] = []
+    rejected: list[RejectedValue] = []
     ignored: int = 0
     """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
 
@@ -290,7 +291,7 @@ class CommitRecord(msgspec.Struct, frozen=True):
     """Source -> position after this commit."""
     totals: dict[str, int]
     """Ledger kind -> count since the log began."""
-    profiles: dict[str, int] = {}  # noqa: RUF012
+    profiles: dict[str, int] = {}
     """Profile -> version used."""
     checkpoint: int = 0
     """Log sequence to which the duplicate state's last checkpoint on disk is valid."""

@@ -1,0 +1,47 @@
+# sensegate: setup, demo, test, lint, bench, soak, fuzz. Each target sets up what it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.PHONY: help setup demo test lint bench soak fuzz docs clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+setup: $(VENV)/.ready ## install everything (system packages too, when root)
+
+$(VENV)/.ready: pyproject.toml uv.lock deploy/system-packages.sh
+	@bash deploy/system-packages.sh $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv sync --frozen --quiet --python $(BIN)/python
+	@touch $@
+	@echo "setup: ready; $$($(BIN)/sensegate --version)"
+
+demo: setup ## a centre and two nodes with simulated devices; Ctrl-C ends it
+	$(BIN)/sensegate demo $(DEMO)
+
+test: setup lint ## all tests, with a short run of bench, soak and fuzz
+	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)
+
+lint: setup ## ruff (all rules) and mypy (strict)
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+bench: setup ## every benchmark, a JSON line each, with its baseline in the same run
+	@for name in drain live latency uplink memory start; do $(BIN)/sensegate bench $$name --json || exit 1; done
+
+soak: setup ## 300 seeded kills over at least 200,000 acknowledged readings
+	$(BIN)/python -m tests.ledger.soak
+
+fuzz: setup ## hypothesis with many more examples, other seeds
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -m "not live" tests -k "property or fuzz or hypothesis or never or machine"
+
+docs: setup ## write the generated tables of the documents again
+	$(BIN)/python -m tests.house.docs --write
+
+clean: ## remove what setup and tests made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

@@ -1,7 +1,7 @@
-"""Deliveries of all sources as one, in batches that follow the load, with a bound on what is taken and not yet committed.
+"""Deliveries of all sources as one, in batches that follow the load; what is taken and not yet committed is bounded.
 
-Idle, a delivery goes on at once; under load a batch waits until it is full or the interval since the last one has passed,
-so that a commit's fixed cost is shared by many messages.
+Idle, a delivery goes on at once; under load a batch waits until it is full or the interval since the last one has
+passed, so that a commit's fixed cost is shared by many messages.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Self
 
 from sensegate import metrics
 from sensegate.clock import Clock
@@ -42,7 +43,7 @@ class Intake:
             await source.start(positions.get(source.name))
             self._pumps.append(asyncio.create_task(self._pump(source), name=f"collect {source.name}"))
 
-    async def __aenter__(self) -> Intake:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -83,7 +84,8 @@ class Intake:
         self._last_batch = self._clock.monotonic()
         batch: list[Delivery] = []
         count = 0
-        while self._waiting and (not batch or count + len(self._waiting[0].messages) <= self._limits.commit_messages_max):
+        most = self._limits.commit_messages_max
+        while self._waiting and (not batch or count + len(self._waiting[0].messages) <= most):
             delivery = self._waiting.popleft()
             batch.append(delivery)
             count += len(delivery.messages)

@@ -1,0 +1,156 @@
+"""Who may do what where: roles, scopes, and the one function that decides.
+
+Everything is refused unless a role's row in `_RIGHTS` grants it, the target lies in the caller's scope, and, for a
+token bound to feeds, the feed is one of them. Every query, change, feed and metric asks `allows`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from sensegate.authority.divisions import short
+from sensegate.errors import Refused
+
+
+class Role(StrEnum):
+    """What a caller is."""
+
+    DEVICE = "device"
+    SUBSCRIBER = "subscriber"
+    COUNTY_OPERATOR = "county_operator"
+    CITY_OPERATOR = "city_operator"
+    PROVINCE_OPERATOR = "province_operator"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+class Action(StrEnum):
+    """What a caller may want."""
+
+    INGEST = "ingest"
+    """Deliver telemetry of one device (its own, for a device)."""
+    READ_READINGS = "read_readings"
+    """Feeds, records, history."""
+    READ_REGISTRY = "read_registry"
+    """Devices, profiles, divisions, properties, nodes."""
+    READ_LEDGER = "read_ledger"
+    """Ledger, quality, metering."""
+    READ_QUARANTINE = "read_quarantine"
+    """Whole messages that became no reading: may hold what a feed would mask."""
+    READ_AUDIT = "read_audit"
+    CHANGE_DEVICES = "change_devices"
+    PROPOSE_PROFILES = "propose_profiles"
+    RELEASE_PROFILES = "release_profiles"
+    CHANGE_FEEDS = "change_feeds"
+    CHANGE_TOKENS = "change_tokens"
+    CHANGE_MODE = "change_mode"
+
+
+_LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
+_COUNTY = _LOOK | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES}
+_CITY = _COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS}
+_RIGHTS: dict[Role, frozenset[Action]] = {
+    Role.DEVICE: frozenset({Action.INGEST}),
+    Role.SUBSCRIBER: frozenset({Action.READ_READINGS}),
+    Role.COUNTY_OPERATOR: _COUNTY,
+    Role.CITY_OPERATOR: _CITY,
+    Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_MODE},
+    # Looks at the books, changes nothing and sees no readings.
+    Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY}),
+    Role.ADMIN: frozenset(Action),
+}
+
+_RANK = {
+    Role.DEVICE: 0,
+    Role.SUBSCRIBER: 0,
+    Role.AUDITOR: 3,
+    Role.COUNTY_OPERATOR: 1,
+    Role.CITY_OPERATOR: 2,
+    Role.PROVINCE_OPERATOR: 3,
+    Role.ADMIN: 4,
+}
+# The widest scope that a role may be given, as digits of the code: a county operator never has a whole city.
+_WIDEST = {Role.COUNTY_OPERATOR: 6, Role.CITY_OPERATOR: 4}
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """A division and all below it, optionally of one department only."""
+
+    division: str
+    """Short form of the code (`divisions.short`)."""
+    department: str = ""
+    """Empty: all departments. Otherwise only what belongs to exactly this one."""
+
+    def covers(self, division: str, department: str = "") -> bool:
+        """Return whether a thing of this division and department lies in the scope."""
+        return short(division).startswith(self.division) and self.department in ("", department)
+
+
+def scope(text: str) -> Scope:
+    """Return the scope written as ``DIVISION`` or ``DIVISION/DEPARTMENT``.
+
+    Raises:
+        ConfigError: if the division is no code.
+    """
+    division, _, department = text.partition("/")
+    return Scope(short(division), department)
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """A caller whose identity has been proved."""
+
+    id: str
+    """Token id, or device id for a device."""
+    role: Role
+    scope: Scope
+    feeds: tuple[str, ...] = ()
+    """Names of the only feeds it may read; empty: all that its scope and role allow."""
+    name: str = ""
+    """For people: who holds it."""
+
+
+def allows(principal: Principal, action: Action, division: str, department: str = "", *, feed: str = "") -> bool:
+    """Return whether `principal` may do `action` to a thing of this division and department.
+
+    The one function that decides. A device's own ingest is asked with its own division; that the device is the same
+    one is proved by its credential. A principal bound to feeds reads only through one of them: `feed` names it.
+    """
+    if action not in _RIGHTS[principal.role]:
+        return False
+    if principal.feeds and action is Action.READ_READINGS and feed not in principal.feeds:
+        return False
+    return principal.scope.covers(division, department)
+
+
+def demand(principal: Principal, action: Action, division: str, department: str = "", *, feed: str = "") -> None:
+    """Return if `allows`.
+
+    Raises:
+        Refused: saying what is missing, without telling whether the thing exists.
+    """
+    if allows(principal, action, division, department, feed=feed):
+        return
+    if action not in _RIGHTS[principal.role]:
+        raise Refused(f"role {principal.role} may not {action.replace('_', ' ')}; ask for a token of another role")
+    raise Refused(f"outside the scope of {principal.id} ({written(principal.scope)})")
+
+
+def may(principal: Principal, action: Action) -> bool:
+    """Return whether the role grants `action` anywhere; what it is done to is then cut by the scope."""
+    return action in _RIGHTS[principal.role]
+
+
+def may_grant(giver: Principal, role: Role, wanted: Scope) -> bool:
+    """Return whether `giver` may hand out a token of this role and scope: never wider or higher than its own."""
+    if not allows(giver, Action.CHANGE_TOKENS, wanted.division, wanted.department):
+        return False
+    if len(wanted.division) < _WIDEST.get(role, 2):
+        return False
+    return giver.role is Role.ADMIN or _RANK[role] <= _RANK[giver.role]
+
+
+def written(place: Scope) -> str:
+    """Return the scope as `scope` reads it."""
+    return f"{place.division}/{place.department}" if place.department else place.division

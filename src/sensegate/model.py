@@ -157,6 +157,9 @@ class Spec(msgspec.Struct, frozen=True):
     alarm: bool = False
     """True: goes first on the uplink."""
     identity: IdentityKind = IdentityKind.TIME
+    channel: str = ""
+    """Which of several alike on one device: a phase (``a``), a probe (``2``), a socket. (device, property, channel)
+    is one series: what is judged for duplicates, steps and gaps. Empty: the only one."""
 
 
 class QuarantineReason(StrEnum):
@@ -235,6 +238,8 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     """Row -> (scale, offset) where the payload itself named a unit; replaces the spec's."""
     quarantined: list[Quarantined] = []
     rejected: list[RejectedValue] = []
+    source_quality: dict[int, int] = {}
+    """Row -> quality code that the device itself gave (a flag of HJ 212, a status of OPC UA), see `quality`."""
     ignored: int = 0
     """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
 
@@ -263,6 +268,8 @@ class Readings(msgspec.Struct, frozen=True, eq=False):
     path: U16
     quality: U8
     flags: U32
+    series: I32 = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
+    """Number of the row's (device, property, channel) in `series.Series`; of no length where not yet numbered."""
 
     def __len__(self) -> int:
         return len(self.message)

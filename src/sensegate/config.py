@@ -60,6 +60,9 @@ class EngineConfig(Record, frozen=True):
     """nats-server: a child process, or an external one by URL."""
 
     url: Annotated[str, _h("external nats-server or cluster; empty starts an embedded one")] = ""
+    credentials_file: Annotated[
+        str, _h("with url: file with the users' passwords and the issuer's seed, of the form of engine.json")
+    ] = ""
     host: Annotated[str, _h("address on which clients and links connect")] = "127.0.0.1"
     port: Annotated[int, _h("client and link port; 0 takes a free one below 32768")] = 0
     mqtt_host: Annotated[str, _h("address on which devices connect")] = "127.0.0.1"
@@ -196,7 +199,7 @@ def settings(record: type[Record] = Config, prefix: str = "") -> Iterator[tuple[
         if nested:
             yield from settings(nested, f"{key}.")
             continue
-        default = "(required)" if field.default is msgspec.NODEFAULT else str(msgspec.to_builtins(field.default))
+        default = "(required)" if field.default is msgspec.NODEFAULT else msgspec.json.encode(field.default).decode()
         yield key, default, str(meta.description)
 
 

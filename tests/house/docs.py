@@ -1,0 +1,93 @@
+"""Writes the generated tables of the documents, or says which differ: `python -m tests.house.docs [--write]`.
+
+A table stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sensegate import config, errors, metrics
+from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
+from sensegate.quality import Flag, Quality, TimeQuality
+
+ROOT = Path(__file__).parents[2]
+
+
+def _metrics() -> str:
+    rows = ["| metric | kind | labels | what it tells |", "|---|---|---|---|"]
+    for family in sorted(vars(metrics).values(), key=lambda one: getattr(one, "_name", "")):
+        if hasattr(family, "_documentation"):
+            suffix = "_total" if family._type == "counter" else ""
+            labels = ", ".join(family._labelnames) or "–"
+            rows.append(f"| `{family._name}{suffix}` | {family._type} | {labels} | {family._documentation} |")
+    return "\n".join(rows)
+
+
+def _first(text: str | None) -> str:
+    return (text or "").strip().split("\n\n")[0].replace("\n", " ")
+
+
+def _errors() -> str:
+    rows = ["| error | what it means and what happens next |", "|---|---|"]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.SensegateError)
+    ]
+    rows += [f"| `{kind.__name__}` | {_first(kind.__doc__)} |" for kind in kinds]
+    return "\n".join(rows)
+
+
+def _words() -> str:
+    rows = ["| table | words |", "|---|---|"]
+    rows.append(
+        "| reasons of quarantine (whole messages) | " + ", ".join(f"`{word}`" for word in QuarantineReason) + " |"
+    )
+    rows.append("| reasons of rejection (single values) | " + ", ".join(f"`{word}`" for word in RejectReason) + " |")
+    rows.append("| kinds of duplicates | " + ", ".join(f"`{word}`" for word in DuplicateKind) + " |")
+    rows.append("| qualities | " + ", ".join(f"`{code.name.lower()}`" for code in Quality) + " |")
+    rows.append("| flags | " + ", ".join(f"`{(flag.name or '').lower()}`" for flag in Flag) + " |")
+    rows.append("| time qualities | " + ", ".join(f"`{code.name.lower()}`" for code in TimeQuality) + " |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "settings": config.reference,
+    "metrics": _metrics,
+    "errors": _errors,
+    "words": _words,
+}
+
+MARKED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def regenerate(text: str) -> str:
+    """Return a document with each generated table written again."""
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[4]}", text)
+
+
+def documents() -> list[Path]:
+    """Return the Markdown files of the repository that hold generated tables."""
+    names = [*ROOT.glob("*.md"), *(ROOT / "src").rglob("*.md")]
+    names += [path for folder in ("config", "deploy", "device_profiles") for path in (ROOT / folder).rglob("*.md")]
+    return [path for path in sorted(names) if MARKED.search(path.read_text(encoding="utf-8"))]
+
+
+def main() -> int:
+    """Write or check; return the exit code."""
+    stale = []
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        if (fresh := regenerate(text)) != text:
+            stale.append(path)
+            if "--write" in sys.argv:
+                path.write_text(fresh, encoding="utf-8")
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'written' if '--write' in sys.argv else 'differs; run make docs'}")
+    return bool(stale) and "--write" not in sys.argv
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The documents are under test: generated tables are fresh, the walk names every folder, examples load."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sensegate import config
+from sensegate.errors import ConfigError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import docs
+
+ROOT = docs.ROOT
+
+
+def test_generated_tables_are_fresh() -> None:
+    """`make docs` would change nothing."""
+    stale = [path.name for path in docs.documents() if docs.regenerate(path.read_text()) != path.read_text()]
+    assert stale == []
+
+
+def test_every_table_stands_in_a_document() -> None:
+    """No generated table is forgotten."""
+    text = "".join(path.read_text(encoding="utf-8") for path in docs.documents())
+    assert {found[2] for found in docs.MARKED.finditer(text)} == set(docs.TABLES)
+
+
+def test_the_walk_names_every_folder() -> None:
+    """The package README names each folder of the package, in the order of the flow."""
+    text = (ROOT / "src/sensegate/README.md").read_text(encoding="utf-8")
+    order = [name for name in re.findall(r"\| \d \| `(\w+)/`", text)]
+    assert order == ["collect", "decode", "normalise", "persist", "publish", "share", "web"]
+    for folder in ("authority", "bus"):
+        assert f"`{folder}/`" in text
+
+
+@pytest.mark.parametrize("name", ["node.yaml", "centre.yaml"])
+def test_example_configurations_load(name: str) -> None:
+    """What stands in config/ is valid and of the role its name says."""
+    assert config.load(ROOT / "config" / name).role == name.removesuffix(".yaml")
+
+
+BAD = sorted((Path(__file__).parent / "bad").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_configuration_gives_its_message(path: Path) -> None:
+    """The first line of each bad file is the message that a user gets."""
+    expected = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    with pytest.raises(ConfigError) as caught:
+        config.parse(path.read_text(encoding="utf-8"), file=path.name)
+    assert str(caught.value) == expected
+
+
+def test_there_are_bad_configurations() -> None:
+    """The list of bad files was not lost."""
+    assert len(BAD) >= 4

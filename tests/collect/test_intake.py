@@ -1,0 +1,98 @@
+"""Rules of the intake: idle goes at once, loaded goes full, depth is bounded, an ended source is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sensegate.clock import SystemClock
+from sensegate.collect.intake import Intake
+from sensegate.config import IngestConfig
+from sensegate.errors import Lost
+from sensegate.model import Delivery, Message, Position
+
+FOREVER_MS = 3_600_000
+
+
+async def nothing() -> None:
+    """Acknowledge nothing."""
+
+
+def delivery(first: int, count: int) -> Delivery:
+    """Return a delivery of numbered messages."""
+    messages = [Message("t", b"", 0, first + n) for n in range(count)]
+    return Delivery("fake", messages, nothing, Position("life", first + count - 1))
+
+
+class Scripted:
+    """A source that yields what it is given, then waits or ends."""
+
+    name = "fake"
+
+    def __init__(self, deliveries: list[Delivery], *, ends: bool = False) -> None:
+        self._deliveries = deliveries
+        self._ends = ends
+        self.given = 0
+        self.committed: Position | None = None
+
+    async def start(self, committed: Position | None) -> None:
+        self.committed = committed
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        for one in self._deliveries:
+            yield one
+            self.given += 1
+        if not self._ends:
+            await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Hold nothing."""
+
+
+async def started(source: Scripted, limits: IngestConfig) -> Intake:
+    """Return a started intake over one source."""
+    intake = Intake([source], limits, SystemClock())
+    await intake.start({"fake": Position("life", 7)})
+    return intake
+
+
+async def test_idle_a_delivery_goes_at_once_and_starts_after_its_position() -> None:
+    """The first batch does not wait for the interval."""
+    source = Scripted([delivery(1, 1)])
+    async with await started(source, IngestConfig(commit_interval_ms=FOREVER_MS)) as intake:
+        batch = await asyncio.wait_for(intake.batch(), 5)
+    assert [one.messages[0].sequence for one in batch] == [1]
+    assert source.committed == Position("life", 7)
+
+
+async def test_under_load_a_full_batch_does_not_wait_for_the_interval() -> None:
+    """Within the interval a batch goes as soon as it is full, and no larger."""
+    source = Scripted([delivery(1 + 10 * n, 10) for n in range(5)])
+    limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_messages_max=20)
+    async with await started(source, limits) as intake:
+        sizes = [len(await asyncio.wait_for(intake.batch(), 5)) for _ in range(2)]
+    assert sizes == [2, 2]
+
+
+async def test_depth_is_bounded_until_settled() -> None:
+    """Taken and not yet committed messages hold the source back; settling lets it go on."""
+    source = Scripted([delivery(1 + 10 * n, 10) for n in range(9)])
+    limits = IngestConfig(commit_interval_ms=0, commit_messages_max=10, depth_messages_max=30)
+    async with await started(source, limits) as intake:
+        first = await asyncio.wait_for(intake.batch(), 5)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        held = source.given
+        intake.settled(first)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert (held, source.given) == (3, 4)
+
+
+async def test_a_source_that_ends_is_noticed() -> None:
+    """The end of a source ends the waiting, so that the wiring starts it again."""
+    async with await started(Scripted([], ends=True), IngestConfig()) as intake:
+        with pytest.raises(Lost, match="collect fake ended"):
+            await asyncio.wait_for(intake.batch(), 5)

@@ -1,0 +1,94 @@
+"""Generated secrets: made here, shown once, kept as salted fast hashes.
+
+They carry 192 random bits, so a slow hash would add nothing but minutes to a storm of reconnecting devices. Passwords
+that people choose are another matter and are not stored here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from hashlib import blake2b
+
+import msgspec
+
+PASSWORD_BYTES = 24
+_SALT_BYTES = 16
+_DIGEST_BYTES = 32
+
+
+class Seal(msgspec.Struct, frozen=True, array_like=True):
+    """A secret that can be recognised but not read back."""
+
+    salt: bytes
+    digest: bytes
+
+
+class Credentials(msgspec.Struct, frozen=True, array_like=True):
+    """The secret in force, and for a grace time after a rotation the one before."""
+
+    current: Seal | None = None
+    previous: Seal | None = None
+    previous_until: int = 0
+    """The previous secret is good before this time (µs UTC)."""
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """That a secret was right."""
+
+    until: int
+    """When it stops being right (µs UTC); 0: no end is known."""
+
+
+def make_secret() -> str:
+    """Return a new secret of 192 random bits in 32 characters of ``[A-Za-z0-9_-]``."""
+    return secrets.token_urlsafe(PASSWORD_BYTES)
+
+
+def _digest(secret: str, salt: bytes) -> bytes:
+    raw = secret.encode("utf-8", "surrogatepass")
+    return blake2b(raw, digest_size=_DIGEST_BYTES, salt=salt, person=b"sensegate").digest()
+
+
+def seal(secret: str) -> Seal:
+    """Return the salted hash of a generated secret."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    return Seal(salt, _digest(secret, salt))
+
+
+def opens(sealed: Seal, secret: str) -> bool:
+    """Return whether `secret` is the sealed one, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(sealed.digest, _digest(secret, sealed.salt))
+
+
+_NOBODY = Credentials(current=seal(make_secret()), previous=seal(make_secret()))
+
+
+def verify(credentials: Credentials | None, secret: str, now: int) -> Proof | None:
+    """Return a proof if `secret` is the current one, or the previous one within its grace; else None.
+
+    None for `credentials` (an unknown device) takes as long as a wrong secret.
+    """
+    known = credentials or _NOBODY
+    current = known.current is not None and opens(known.current, secret)
+    previous = known.previous is not None and opens(known.previous, secret)
+    if credentials is None:
+        return None
+    if current:
+        return Proof(0)
+    if previous and now < known.previous_until:
+        return Proof(known.previous_until)
+    return None
+
+
+def issue() -> tuple[str, Credentials]:
+    """Return a new secret, to be shown once, and what is kept of it."""
+    secret = make_secret()
+    return secret, Credentials(current=seal(secret))
+
+
+def rotate(credentials: Credentials, *, now: int, grace_s: float) -> tuple[str, Credentials]:
+    """Return a new secret and what is kept; the one in force till now stays good for `grace_s`."""
+    secret = make_secret()
+    until = now + round(grace_s * 1e6) if grace_s > 0 and credentials.current else 0
+    return secret, Credentials(seal(secret), credentials.current if until else None, until)

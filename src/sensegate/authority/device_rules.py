@@ -1,0 +1,146 @@
+"""What a registry entry may say. Each finding names the key, what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import unicodedata
+
+import msgspec
+
+from sensegate.authority.divisions import Divisions, contains
+from sensegate.errors import ConfigError
+from sensegate.model import Datum, Device
+
+ID_CHARACTERS_MAX = 64
+NAME_BYTES_MAX = 128
+GRADES = range(1, 5)
+INTERVAL_MAX_S = 366 * 86_400.0
+
+_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{ID_CHARACTERS_MAX}}}")
+_PROFILE = re.compile(r"[a-z0-9_-]{1,64}/[A-Za-z0-9_.-]{1,64}")
+# + # are MQTT wildcards; * > would become NATS wildcards in a permission, which must stay literal.
+_WILDCARDS = re.compile(r"[+#*>\s]")
+# Control, format, surrogate, unassigned, private: what cannot be seen must not be part of a name.
+_UNSEEN = {"Cc", "Cf", "Cs", "Cn", "Co"}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is wrong, or odd, with an entry."""
+
+    key: str
+    what: str
+    remedy: str = ""
+    warning: bool = False
+    """True: kept as it is, but worth a look."""
+
+
+def text_fault(text: str, *, size_max: int = NAME_BYTES_MAX) -> str:
+    """Return what is wrong with a text for people, or an empty string."""
+    if any(unicodedata.category(character) in _UNSEEN for character in text):
+        return "holds control, format or private characters"
+    if len(text.encode("utf-8", "surrogatepass")) > size_max:
+        return f"is longer than {size_max} bytes"
+    if unicodedata.normalize("NFC", text) != text:
+        return "is not in normal form NFC"
+    return ""
+
+
+def alias_fault(alias: str) -> str:
+    """Return what is wrong with a name by which a device calls itself, or an empty string."""
+    if fault := text_fault(alias):
+        return fault
+    if _WILDCARDS.search(alias):
+        return "holds white space or one of + # * >"
+    if alias.startswith("$"):
+        return "begins with $, which brokers keep for themselves"
+    return ""
+
+
+def good_id(name: str) -> bool:
+    """Return whether this can be a device's canonical id."""
+    return bool(_ID.fullmatch(name))
+
+
+def examine(
+    device: Device, divisions: Divisions, *, home: str = "", profiles: frozenset[str] = frozenset()
+) -> list[Finding]:
+    """Return all that is wrong or odd with an entry, in the order of its keys; empty when it is good.
+
+    `home`: the division that this gateway serves; empty: any. `profiles`: the known ones; empty: not checked.
+    """
+    found: list[Finding] = []
+    if not good_id(device.id):
+        remedy = f"1 to {ID_CHARACTERS_MAX} of A-Z a-z 0-9 _ -; put the device's own name in alias"
+        found.append(Finding("id", f"'{device.id[:ID_CHARACTERS_MAX]}' is not a device id", remedy))
+    found += _of_division(device, divisions, home)
+    if not _PROFILE.fullmatch(device.profile):
+        found.append(Finding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))
+    elif profiles and device.profile not in profiles:
+        found.append(Finding("profile", f"no profile {device.profile}", _nearest(device.profile, profiles)))
+    if device.alias and (fault := alias_fault(device.alias)):
+        found.append(Finding("alias", f"alias {fault}", "give it as it stands in the topic or payload, without these"))
+    for key in ("department", "domain", "owner", "name"):
+        if fault := text_fault(getattr(device, key)):
+            found.append(Finding(key, f"{key} {fault}", "shorten it or remove them"))
+    if device.gateway and not good_id(device.gateway):
+        found.append(Finding("gateway", "is not a device id", "name the device whose credential publishes for this"))
+    if device.gateway and device.gateway == device.id:
+        found.append(Finding("gateway", "a device is not its own gateway", "leave it empty"))
+    found += _of_place(device)
+    if device.grade not in GRADES:
+        found.append(Finding("grade", f"grade {device.grade} does not exist", "give 1, 2, 3 or 4"))
+    if not (math.isfinite(device.interval_s) and 0 <= device.interval_s <= INTERVAL_MAX_S):
+        found.append(Finding("interval_s", "is not a number of seconds up to a year", "0 takes the profile's"))
+    return found
+
+
+def demand_good(
+    device: Device, divisions: Divisions, *, home: str = "", profiles: frozenset[str] = frozenset()
+) -> list[Finding]:
+    """Return the warnings.
+
+    Raises:
+        ConfigError: for the first thing that is wrong.
+    """
+    found = examine(device, divisions, home=home, profiles=profiles)
+    for finding in found:
+        if not finding.warning:
+            raise ConfigError(finding.what, key=finding.key, remedy=finding.remedy)
+    return found
+
+
+def _of_division(device: Device, divisions: Divisions, home: str) -> list[Finding]:
+    try:
+        place, warning = divisions.check(device.division)
+    except ConfigError as why:
+        return [Finding("division", why.what, why.remedy)]
+    if home and not contains(home, place):
+        remedy = "register it at the node of its city, or at the centre"
+        return [Finding("division", f"division {place} is not served here ({home})", remedy)]
+    return [Finding("division", warning, "check it against the table", warning=True)] if warning else []
+
+
+def _of_place(device: Device) -> list[Finding]:
+    lon, lat = device.lon, device.lat
+    if lon is None and lat is None:
+        return []
+    if lon is None or lat is None:
+        return [Finding("lon" if lon is None else "lat", "one of lon and lat is missing", "give both or neither")]
+    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+        swapped = -180 <= lat <= 180 and -90 <= lon <= 90
+        remedy = "lon and lat look swapped" if swapped else "degrees: lon -180 to 180, lat -90 to 90"
+        return [Finding("lon", "no such place", remedy)]
+    in_china = 72 <= lon <= 138 and 0.8 <= lat <= 56
+    if device.datum in (Datum.GCJ02, Datum.BD09) and not in_china:
+        return [Finding("datum", f"{device.datum} is used in China only", "give wgs84")]
+    if not in_china and 72 <= lat <= 138 and 0.8 <= lon <= 56:
+        return [Finding("lon", "lon and lat look swapped", "lon comes first: about 113, 23", warning=True)]
+    return []
+
+
+def _nearest(word: str, known: frozenset[str]) -> str:
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "see `sensegate profile list`"

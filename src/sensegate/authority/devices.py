@@ -1,0 +1,477 @@
+"""The registry of devices: on the engine's key-value store, whole in memory, changes of every process seen.
+
+What is kept of a device in memory is its stored form (about 200 bytes) and its row in the columns of `index`; a
+`Device` is decoded when someone asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+
+import msgspec
+import numpy as np
+import structlog
+
+from sensegate.authority import credentials as secrets_
+from sensegate.authority.bucket import Bucket, Item
+from sensegate.authority.credentials import Credentials, Proof
+from sensegate.authority.device_rules import Finding, demand_good, examine
+from sensegate.authority.divisions import Divisions, short
+from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
+from sensegate.authority.scope import Action, Principal, Scope, allows, demand
+from sensegate.authority.trail import Facts, Trail
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound
+from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
+
+log = structlog.get_logger(__name__)
+
+GRACE_S = 86_400.0
+"""How long the old credential stays good after a rotation, unless told otherwise."""
+SILENT_INTERVALS = 3
+"""A device not heard for so many of its intervals is silent."""
+SILENT_AFTER_S = 3_600.0
+"""The same for a device of which no interval is known."""
+
+Changed = Callable[[int, Device | None, Device | None], None]
+"""(index, before, after): called after a change is in memory, from whichever process it came; None: not there."""
+
+
+class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A registry entry as the bucket holds it."""
+
+    device: Device
+    credentials: Credentials = Credentials()
+    format: int = 1
+
+
+# `Devices.list` hides the type's name inside the class.
+Findings = list[Finding]
+Indices = list[int]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Stored).decode
+
+
+class Devices:
+    """All devices of this gateway. Every change asks `scope.allows`, is recorded, and then written."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        trail: Trail,
+        clock: Clock,
+        *,
+        home: str = "",
+        divisions: Divisions | None = None,
+        to_wgs84: ToWgs84 = unchanged,
+        profiles: Callable[[], frozenset[str]] = frozenset,
+        interval_of: Callable[[str], float] = lambda _profile: 0.0,
+    ) -> None:
+        """Make an empty registry; `load` fills it.
+
+        Args:
+            bucket: where entries live, by device id.
+            trail: where changes are recorded.
+            clock: for the grace of rotations.
+            home: the division that this gateway serves; entries of others are refused. Empty: any.
+            divisions: the table of divisions.
+            to_wgs84: converts places from the datum in which they were registered.
+            profiles: gives the known profiles (``vendor/model``); an empty set is not checked against.
+            interval_of: gives a profile's expected interval in seconds, 0 if it names none.
+        """
+        self._bucket = bucket
+        self._trail = trail
+        self._clock = clock
+        self._home = home
+        self._divisions = divisions or Divisions.load()
+        self._profiles = profiles
+        self._interval_of = interval_of
+        self._values: list[bytes | None] = []
+        self._revisions: list[int] = []
+        self._of_gateway: dict[str, set[int]] = {}
+        self._order: list[int] = []
+        self._watched = 0
+        self._applied = asyncio.Condition()
+        self.index = Index(self._divisions, to_wgs84)
+        self.version = 0
+        """Rises with every change; what was derived from the registry at an older version is stale."""
+        self.on_change: list[Changed] = []
+
+    # ── the hot path ────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, name: str) -> int:
+        """Return the index of a device by canonical id or alias; -1 when there is none."""
+        return self.index.names.get(name, -1)
+
+    @property
+    def grade(self) -> U8:
+        """Grade of readings, by index."""
+        return self.index.grade
+
+    @property
+    def region(self) -> I32:
+        """Index into `regions`, by index."""
+        return self.index.region
+
+    @property
+    def regions(self) -> list[tuple[str, str]]:
+        """(city, county) pairs; grows, never moves."""
+        return self.index.regions
+
+    @property
+    def lon(self) -> F64:
+        """Longitude in WGS-84 degrees, by index; NaN none."""
+        return self.index.lon
+
+    @property
+    def lat(self) -> F64:
+        """Latitude in WGS-84 degrees, by index; NaN none."""
+        return self.index.lat
+
+    @property
+    def enabled(self) -> BOOL:
+        """Whether readings are accepted, by index: not disabled, retired or deleted."""
+        return self.index.enabled
+
+    def observe(self, at: I32, received: I64) -> None:
+        """Note when devices were last heard: a column of indices (none negative) and one of µs."""
+        self.index.observe(at, received)
+
+    def __len__(self) -> int:
+        """Return how many indices are given: all valid indices are below."""
+        return len(self.index)
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+    def id(self, at: int) -> str:
+        """Return the canonical id of an index."""
+        return self.index.ids[at]
+
+    def record(self, at: int) -> Device:
+        """Return the device of an index, with its revision; a deleted one as it was, retired.
+
+        Its state is `active` or `silent` where it was heard since this process started.
+        """
+        device = self._stored(at).device
+        return msgspec.structs.replace(device, revision=self._revisions[at], state=self._state(at, device))
+
+    def get(self, device_id: str, by: Principal | None = None) -> Device:
+        """Return a device by canonical id.
+
+        Raises:
+            NotFound: no such device, or none that `by` may see.
+        """
+        at = self._present(device_id)
+        device = self.record(at)
+        if by and not allows(by, Action.READ_REGISTRY, device.division, device.department):
+            raise NotFound(f"no device {device_id} in your scope")
+        return device
+
+    def list(
+        self,
+        scope: Scope | None = None,
+        *,
+        states: frozenset[DeviceState] = frozenset(),
+        profile: str = "",
+        domain: str = "",
+        department: str = "",
+        text: str = "",
+        after: str = "",
+        limit: int = 1_000,
+    ) -> list[Device]:
+        """Return devices in order of id, cut to a scope; the next page begins `after` the last id of this one.
+
+        `text`: part of id, alias or name, whatever the case.
+        """
+        found: list[Device] = []
+        wanted = text.casefold()
+        for at in self._in_order(self._mask(scope, profile, domain, department), after):
+            device = self.record(at)
+            if states and device.state not in states:
+                continue
+            if wanted and wanted not in f"{device.id}\n{device.alias}\n{device.name}".casefold():
+                continue
+            found.append(device)
+            if len(found) >= limit:
+                break
+        return found
+
+    def count(self, scope: Scope | None = None) -> int:
+        """Return how many devices lie in a scope, retired ones too."""
+        return int(self._mask(scope, "", "", "").sum())
+
+    def children(self, gateway: str) -> Indices:
+        """Return the indices of the devices for which this one publishes."""
+        return sorted(self._of_gateway.get(gateway, ()))
+
+    def verify(self, user: str, password: str) -> tuple[Device, Proof] | None:
+        """Return the device and the proof if the credential is right and the device may connect; else None."""
+        at = self.index.of_id(user)
+        stored = self._stored(at) if at >= 0 and self._values[at] is not None else None
+        proof = secrets_.verify(stored.credentials if stored else None, password, self._clock.now())
+        if stored is None or proof is None or not self.index.enabled[at]:
+            return None
+        return stored.device, proof
+
+    # ── changing ────────────────────────────────────────────────────────────────────────────────────
+
+    def examine(self, device: Device) -> Findings:
+        """Return all that is wrong or odd with an entry, also against the others; empty when it is good."""
+        found = examine(device, self._divisions, home=self._home, profiles=self._profiles())
+        return found + self._against_others(device)
+
+    async def add(self, device: Device, *, by: Principal) -> str:
+        """Register a device and return its password, which is shown only here (empty for a gateway's sub-device).
+
+        Raises:
+            ConfigError: the entry is wrong: key, what, remedy.
+            Refused: `by` may not.
+            Conflict: the id or alias is taken.
+        """
+        device = self._canonical(device)
+        demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
+        demand(by, Action.CHANGE_DEVICES, device.division, device.department)
+        self._demand_free(device)
+        if self._is_present(device.id):
+            raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
+        secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
+        await self._trail.record(by, "device.add", device.id, after=facts(device))
+        await self._write(Stored(device, kept), expected=0)
+        return secret
+
+    async def change(self, device: Device, *, revision: int, by: Principal) -> Device:
+        """Replace an entry (not its credential) as of a revision; return it as written.
+
+        Raises:
+            ConfigError, Refused, NotFound: as `add` and `get`.
+            Conflict: it has been changed since `revision`.
+        """
+        at = self._mine(device.id, by)
+        before = self._stored(at)
+        device = self._canonical(device)
+        demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
+        demand(by, Action.CHANGE_DEVICES, device.division, device.department)
+        self._demand_free(device)
+        if self._revisions[at] != revision:
+            raise Conflict(f"device {device.id} is at revision {self._revisions[at]}, not {revision}; read it again")
+        await self._trail.record(by, "device.change", device.id, before=facts(before.device), after=facts(device))
+        await self._write(Stored(device, before.credentials), expected=revision)
+        return self.record(at)
+
+    async def rotate(self, device_id: str, *, by: Principal, grace_s: float = GRACE_S) -> str:
+        """Give a device a new password and return it once; the old one stays good for `grace_s` (0: ends now)."""
+        at = self._mine(device_id, by)
+        before = self._stored(at)
+        if before.device.gateway:
+            raise ConfigError(
+                f"{device_id} has no credential of its own", key="gateway", remedy=f"rotate {before.device.gateway}"
+            )
+        secret, kept = secrets_.rotate(before.credentials, now=self._clock.now(), grace_s=grace_s)
+        await self._trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
+        await self._write(Stored(before.device, kept), expected=self._revisions[at])
+        return secret
+
+    async def disable(self, device_id: str, *, by: Principal) -> Device:
+        """Refuse a device from now on; its open connections are closed within 2 s."""
+        return await self._set_state(device_id, DeviceState.DISABLED, by)
+
+    async def enable(self, device_id: str, *, by: Principal) -> Device:
+        """Accept a disabled device again, with the credential it had."""
+        return await self._set_state(device_id, DeviceState.REGISTERED, by)
+
+    async def retire(self, device_id: str, *, by: Principal) -> Device:
+        """Take a device out of use for good; its entry stays for the sake of its history."""
+        return await self._set_state(device_id, DeviceState.RETIRED, by)
+
+    async def _set_state(self, device_id: str, state: DeviceState, by: Principal) -> Device:
+        at = self._mine(device_id, by)
+        before = self._stored(at)
+        if before.device.state is DeviceState.RETIRED and state is not DeviceState.RETIRED:
+            raise Conflict(f"device {device_id} is retired; register its successor under another id")
+        after = msgspec.structs.replace(before.device, state=state)
+        was: Facts = {"state": before.device.state.value}
+        await self._trail.record(by, f"device.{_VERBS[state]}", device_id, before=was, after={"state": state.value})
+        await self._write(Stored(after, before.credentials), expected=self._revisions[at])
+        return self.record(at)
+
+    async def write_imported(self, device: Device) -> str:
+        """Write a new entry that `importing` has examined and recorded; return its password."""
+        device = self._canonical(device)
+        secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
+        await self._write(Stored(device, kept), expected=0)
+        return secret
+
+    async def _write(self, stored: Stored, *, expected: int) -> None:
+        value = _encode(stored)
+        revision = await self._bucket.put(stored.device.id, value, expected=expected)
+        await self._take(Item(stored.device.id, value, revision))
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        items, self._watched = await self._bucket.load_all()
+        self.index.reserve(len(items))
+        places: list[tuple[int, Device]] = []
+        for count, item in enumerate(items):
+            at, _before, after = self._apply(item)
+            if after and after.lon is not None:
+                places.append((at, after))
+            if count % 2_000 == 1_999:
+                await asyncio.sleep(0)
+        if places:
+            self.index.place([at for at, _ in places], [device for _, device in places])
+        self.version += 1
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled. Raises `Lost` when it has to be started again."""
+        async for item in self._bucket.watch(self._watched):
+            self._watched = max(self._watched, item.revision)
+            await self._take(item)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when a condition on the registry holds; looked at after every change."""
+        async with self._applied:
+            await self._applied.wait_for(condition)
+
+    async def _take(self, item: Item) -> None:
+        at = self.index.of_id(item.key)
+        if at >= 0 and self._revisions[at] >= item.revision:
+            return
+        at, before, after = self._apply(item)
+        if after:
+            self.index.place([at], [after])
+        self.version += 1
+        for listener in self.on_change:
+            listener(at, before, after)
+        async with self._applied:
+            self._applied.notify_all()
+
+    def _apply(self, item: Item) -> tuple[int, Device | None, Device | None]:
+        index = self.index
+        at = index.slot(item.key)
+        if at == len(self._values):
+            self._values.append(None)
+            self._revisions.append(0)
+        old = self._values[at]
+        before = _decode(old).device if old is not None else None
+        self._revisions[at] = item.revision
+        if before and before.gateway:
+            self._of_gateway.get(before.gateway, set()).discard(at)
+        if item.value is None:
+            index.alias(at, before.alias if before else "", "")
+            index.clear(at)
+            self._values[at] = None
+            return at, before, None
+        self._values[at] = item.value
+        after = _decode(item.value).device
+        index.put(at, after)
+        if after.gateway:
+            self._of_gateway.setdefault(after.gateway, set()).add(at)
+        if (after.alias or before) and not index.alias(at, before.alias if before else "", after.alias):
+            log.warning("alias taken already; the later device is not known by it", device=after.id, alias=after.alias)
+        return at, before, after
+
+    # ── inside ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _stored(self, at: int) -> Stored:
+        value = self._values[at]
+        if value is None:
+            return Stored(Device(self.index.ids[at], self._home or "44", "", state=DeviceState.RETIRED))
+        return _decode(value)
+
+    def _state(self, at: int, device: Device) -> DeviceState:
+        seen = int(self.index.seen[at])
+        if not seen or device.state is not DeviceState.REGISTERED:
+            return device.state
+        interval_s = device.interval_s or self._interval_of(device.profile)
+        limit_s = max(SILENT_INTERVALS * interval_s, 60.0) if interval_s else SILENT_AFTER_S
+        return DeviceState.ACTIVE if self._clock.now() - seen <= limit_s * 1e6 else DeviceState.SILENT
+
+    def _is_present(self, device_id: str) -> bool:
+        at = self.index.of_id(device_id)
+        return at >= 0 and self._values[at] is not None
+
+    def _present(self, device_id: str) -> int:
+        if not self._is_present(device_id):
+            raise NotFound(f"no device {device_id[:64]}; see `sensegate device list`")
+        return self.index.of_id(device_id)
+
+    def _mine(self, device_id: str, by: Principal) -> int:
+        self.get(device_id, by)
+        at = self._present(device_id)
+        device = self._stored(at).device
+        demand(by, Action.CHANGE_DEVICES, device.division, device.department)
+        return at
+
+    def _canonical(self, device: Device) -> Device:
+        """Return the entry in the form in which it is kept: short division, no derived state, no revision."""
+        kept = device.state in (DeviceState.DISABLED, DeviceState.RETIRED)
+        return msgspec.structs.replace(
+            device,
+            division=short(device.division),
+            state=device.state if kept else DeviceState.REGISTERED,
+            revision=0,
+        )
+
+    def _against_others(self, device: Device) -> Findings:
+        found: Findings = []
+        for key, name in (("id", device.id), ("alias", device.alias)):
+            other = self.find(name) if name else -1
+            if other >= 0 and self.index.ids[other] != device.id and self._values[other] is not None:
+                found.append(Finding(key, f"{name} names device {self.index.ids[other]} already", "choose another"))
+        if device.gateway:
+            at = self.index.of_id(device.gateway)
+            if at < 0 or self._values[at] is None:
+                found.append(Finding("gateway", f"no device {device.gateway}", "register the gateway first"))
+            elif self._stored(at).device.gateway:
+                found.append(Finding("gateway", f"{device.gateway} is itself behind a gateway", "name that one"))
+        return found
+
+    def _demand_free(self, device: Device) -> None:
+        for finding in self._against_others(device):
+            if finding.key == "gateway":
+                raise ConfigError(finding.what, key=finding.key, remedy=finding.remedy)
+            raise Conflict(f"{finding.what}; {finding.remedy}")
+
+    def _mask(self, scope: Scope | None, profile: str, domain: str, department: str) -> BOOL:
+        size, index = len(self._values), self.index
+        mask = np.fromiter((value is not None for value in self._values), np.bool_, size)
+        if scope:
+            covered = np.array([code.startswith(scope.division) for code in index.divisions.all], np.bool_)
+            if len(covered):
+                mask &= covered[index.division[:size]]
+            department = scope.department or department
+        for column, words, wanted in (
+            (index.department, index.departments, department),
+            (index.profile, index.profiles, profile),
+            (index.domain, index.domains, domain),
+        ):
+            if wanted:
+                mask &= column[:size] == words.find(wanted)
+        return mask
+
+    def _in_order(self, mask: BOOL, after: str) -> Iterator[int]:
+        if len(self._order) != len(self.index):
+            fresh = sorted(range(len(self._order), len(self.index)), key=self.index.ids.__getitem__)
+            self._order = list(heapq.merge(self._order, fresh, key=self.index.ids.__getitem__))
+        for at in self._order:
+            if mask[at] and self.index.ids[at] > after:
+                yield at
+
+
+_VERBS = {DeviceState.DISABLED: "disable", DeviceState.REGISTERED: "enable", DeviceState.RETIRED: "retire"}
+
+
+def facts(device: Device) -> Facts:
+    """Return what the audit trail keeps of an entry."""
+    kept: Facts = msgspec.to_builtins(msgspec.structs.replace(device, revision=0))
+    return kept
+
+
+def state_of(code: int) -> DeviceState:
+    """Return the state of a code of the index's `state` column."""
+    return STATES[code]

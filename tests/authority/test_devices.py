@@ -1,0 +1,300 @@
+"""The registry: one entry a device, indices that stay, changes that every process sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Principal, Role, Scope, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.model import Datum, Device, DeviceState
+
+Make = Callable[..., Device]
+
+
+async def test_add_shows_the_password_once(
+    devices: Devices, bucket: MemoryBucket, admin: Principal, make: Make
+) -> None:
+    """The password opens the device; neither it nor anything like it is stored."""
+    secret = await devices.add(make(), by=admin)
+    assert len(secret) == 32
+    found = devices.verify("air-1", secret)
+    assert found
+    assert found[0].id == "air-1"
+    assert devices.verify("air-1", secret[:-1] + "!") is None
+    assert devices.verify("air-2", secret) is None
+    item = await bucket.get("air-1")
+    assert item
+    assert item.value
+    assert secret.encode() not in item.value
+
+
+async def test_no_credential_is_given_to_what_is_behind_a_gateway(
+    devices: Devices, admin: Principal, make: Make
+) -> None:
+    """A sub-device has no password; its gateway must be there, and not be behind another."""
+    with pytest.raises(ConfigError, match="register the gateway first"):
+        await devices.add(make("bulb", gateway="bridge"), by=admin)
+    await devices.add(make("bridge"), by=admin)
+    assert await devices.add(make("bulb", gateway="bridge"), by=admin) == ""
+    assert devices.verify("bulb", "") is None
+    assert devices.children("bridge") == [devices.find("bulb")]
+    with pytest.raises(ConfigError, match="itself behind a gateway"):
+        await devices.add(make("lamp", gateway="bulb"), by=admin)
+    with pytest.raises(ConfigError, match="no credential of its own"):
+        await devices.rotate("bulb", by=admin)
+
+
+async def test_hot_path_columns(devices: Devices, admin: Principal, make: Make) -> None:
+    """A device is found by id and alias; its row holds grade, region, place and whether it is accepted."""
+    await devices.add(make("air-1", alias="A84041FFFF", grade=2, lon=113.3, lat=23.1), by=admin)
+    await devices.add(make("town-1", division="441900003"), by=admin)
+    at, town = devices.find("A84041FFFF"), devices.find("town-1")
+    assert (at, town) == (devices.find("air-1"), 1)
+    assert devices.find("nobody") == -1
+    assert devices.grade[at] == 2
+    assert devices.regions[devices.region[at]] == ("4401", "440106")
+    assert devices.regions[devices.region[town]] == ("4419", "441900003")
+    assert (devices.lon[at], devices.lat[at]) == (113.3, 23.1)
+    assert np.isnan(devices.lon[town])
+    assert devices.enabled[at]
+    assert devices.record(at).alias == "A84041FFFF"
+
+
+async def test_place_goes_through_the_conversion(
+    bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """A place in another datum is converted, one by one and at load alike; the entry keeps what was given."""
+
+    def shifted(lon: np.ndarray, lat: np.ndarray, datum: Datum) -> tuple[np.ndarray, np.ndarray]:
+        return (lon - 1, lat - 2) if datum is Datum.GCJ02 else (lon, lat)
+
+    devices = Devices(bucket, trail, clock, to_wgs84=shifted)
+    await devices.add(make("a", lon=113.0, lat=23.0, datum=Datum.GCJ02), by=admin)
+    await devices.add(make("b", lon=113.0, lat=23.0), by=admin)
+    again = Devices(bucket, trail, clock, to_wgs84=shifted)
+    await again.load()
+    for registry in (devices, again):
+        assert registry.lon[:2].tolist() == [112.0, 113.0]
+        assert registry.lat[:2].tolist() == [21.0, 23.0]
+        assert registry.record(0).lon == 113.0
+
+
+async def test_indices_never_move(devices: Devices, bucket: MemoryBucket, admin: Principal, make: Make) -> None:
+    """Neither growth, change, retirement nor deletion gives an index to another device."""
+    for number in range(1_500):
+        await devices.add(make(f"d{number}"), by=admin)
+    before = [devices.find(f"d{number}") for number in range(1_500)]
+    await devices.change(make("d3", grade=3), revision=devices.get("d3").revision, by=admin)
+    await devices.retire("d4", by=admin)
+    revision = await bucket.delete("d5")
+    watching = asyncio.create_task(devices.watch())
+    await asyncio.wait_for(devices.until(lambda: not devices.enabled[5]), 2)
+    watching.cancel()
+    assert revision
+    with pytest.raises(NotFound):
+        devices.get("d5")
+    await devices.add(make("d5"), by=admin)
+    await devices.add(make("new"), by=admin)
+    assert [devices.find(f"d{number}") for number in range(1_500)] == before == list(range(1_500))
+    assert devices.find("new") == 1_500
+
+
+async def test_change_needs_the_present_revision(devices: Devices, admin: Principal, make: Make) -> None:
+    """A change on an old revision is refused; the entry and its credential stay."""
+    secret = await devices.add(make(), by=admin)
+    first = devices.get("air-1")
+    second = await devices.change(msgspec.structs.replace(first, name="roof"), revision=first.revision, by=admin)
+    assert second.revision > first.revision
+    with pytest.raises(Conflict, match="read it again"):
+        await devices.change(msgspec.structs.replace(first, name="cellar"), revision=first.revision, by=admin)
+    assert devices.get("air-1").name == "roof"
+    assert devices.verify("air-1", secret)
+
+
+async def test_names_are_not_taken_twice(devices: Devices, admin: Principal, make: Make) -> None:
+    """Ids and aliases share one space; a name given up is free again."""
+    await devices.add(make("a", alias="x"), by=admin)
+    for wrong in (make("a"), make("x"), make("b", alias="a"), make("b", alias="x")):
+        with pytest.raises(Conflict):
+            await devices.add(wrong, by=admin)
+    await devices.change(make("a", alias="y"), revision=devices.get("a").revision, by=admin)
+    await devices.add(make("b", alias="x"), by=admin)
+    assert devices.find("x") == devices.find("b")
+    assert devices.find("y") == devices.find("a")
+
+
+async def test_two_processes_at_once_agree_on_a_doubled_alias(
+    bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """Where two processes take one alias at the same moment, whoever loads the registry gives it to the earlier."""
+    one, two = Devices(bucket, trail, clock), Devices(bucket, trail, clock)
+    await one.add(make("a", alias="x"), by=admin)
+    await two.add(make("b", alias="x"), by=admin)
+    for registry in (one, two):
+        fresh = Devices(bucket, trail, clock)
+        await fresh.load()
+        assert fresh.id(fresh.find("x")) == "a"
+        assert registry.find("x") >= 0
+
+
+async def test_changes_are_seen_by_the_other_process(
+    bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """Additions and states written by one reach the other by watch, with before and after for its listeners."""
+    one, two = Devices(bucket, trail, clock), Devices(bucket, trail, clock)
+    await one.add(make("early"), by=admin)
+    await two.load()
+    heard: list[tuple[int, bool]] = []
+    two.on_change.append(lambda at, before, _after: heard.append((at, before is None)))
+    watching = asyncio.create_task(two.watch())
+    secret = await one.add(make("late"), by=admin)
+    await asyncio.wait_for(two.until(lambda: two.find("late") == 1), 2)
+    assert two.verify("late", secret)
+    await one.disable("late", by=admin)
+    await asyncio.wait_for(two.until(lambda: not two.enabled[1]), 2)
+    assert two.verify("late", secret) is None
+    assert heard == [(1, True), (1, False)]
+    watching.cancel()
+
+
+async def test_states(devices: Devices, clock: FakeClock, admin: Principal, make: Make) -> None:
+    """Registered until heard, active while heard, silent after three intervals; disabled and retired by decision."""
+    await devices.add(make(interval_s=60.0), by=admin)
+    assert devices.get("air-1").state is DeviceState.REGISTERED
+    devices.observe(np.array([0, 0], np.int32), np.array([clock.now(), clock.now() - 5], np.int64))
+    assert devices.get("air-1").state is DeviceState.ACTIVE
+    await clock.advance(181)
+    assert [device.id for device in devices.list(states=frozenset({DeviceState.SILENT}))] == ["air-1"]
+    assert (await devices.disable("air-1", by=admin)).state is DeviceState.DISABLED
+    assert not devices.enabled[0]
+    assert (await devices.enable("air-1", by=admin)).state is DeviceState.SILENT
+    assert (await devices.retire("air-1", by=admin)).state is DeviceState.RETIRED
+    with pytest.raises(Conflict, match="another id"):
+        await devices.enable("air-1", by=admin)
+
+
+async def test_rotation_has_a_grace(devices: Devices, clock: FakeClock, admin: Principal, make: Make) -> None:
+    """Both passwords are good during the grace, the old one known to end; then only the new one."""
+    old = await devices.add(make(), by=admin)
+    new = await devices.rotate("air-1", by=admin, grace_s=60)
+    assert old != new
+    current, previous = devices.verify("air-1", new), devices.verify("air-1", old)
+    assert current
+    assert previous
+    assert current[1].until == 0
+    assert previous[1].until == clock.now() + 60_000_000
+    await clock.advance(60)
+    assert devices.verify("air-1", old) is None
+    assert devices.verify("air-1", new)
+    last = await devices.rotate("air-1", by=admin, grace_s=0)
+    assert devices.verify("air-1", new) is None
+    assert devices.verify("air-1", last)
+
+
+async def test_scope_cuts_everything(devices: Devices, admin: Principal, operator: Principal, make: Make) -> None:
+    """A county's operator sees and changes its own devices only, and moves none out of it."""
+    await devices.add(make("mine"), by=operator)
+    await devices.add(make("theirs", division="440103"), by=admin)
+    assert [device.id for device in devices.list(operator.scope)] == ["mine"]
+    assert devices.count(operator.scope) == 1
+    assert devices.get("mine", operator).id == "mine"
+    with pytest.raises(NotFound, match="in your scope"):
+        devices.get("theirs", operator)
+    with pytest.raises(NotFound):
+        await devices.disable("theirs", by=operator)
+    with pytest.raises(Refused):
+        await devices.add(make("other", division="440103"), by=operator)
+    with pytest.raises(Refused):
+        await devices.change(make("mine", division="440103"), revision=devices.get("mine").revision, by=operator)
+    with pytest.raises(Refused, match="may not change devices"):
+        await devices.disable("mine", by=Principal("a", Role.AUDITOR, scope("44")))
+    assert devices.enabled[:2].all()
+
+
+async def test_list_filters_sorts_and_pages(devices: Devices, admin: Principal, make: Make) -> None:
+    """Pages in order of id, without gap or repeat, cut by scope, department, profile, domain and text."""
+    for number in (3, 1, 2, 0):
+        department = "police" if number % 2 else "environment"
+        await devices.add(make(f"n{number}", department=department, domain="air", name=f"roof {number}"), by=admin)
+    await devices.add(make("z", division="4403", profile="acme/x"), by=admin)
+    first = devices.list(Scope("4401"), limit=3)
+    assert [device.id for device in first] == ["n0", "n1", "n2"]
+    assert [device.id for device in devices.list(Scope("4401"), after="n2")] == ["n3"]
+    assert [device.id for device in devices.list(Scope("44", "police"))] == ["n1", "n3"]
+    assert [device.id for device in devices.list(department="environment")] == ["n0", "n2"]
+    assert [device.id for device in devices.list(profile="acme/x")] == ["z"]
+    assert [device.id for device in devices.list(domain="water")] == []
+    assert [device.id for device in devices.list(text="ROOF 2")] == ["n2"]
+
+
+async def test_every_change_is_recorded_before_it_is_made(
+    devices: Devices, trail: MemoryTrail, admin: Principal, make: Make
+) -> None:
+    """One record a change, by whom and what, and never a secret."""
+    first = await devices.add(make(), by=admin)
+    second = await devices.rotate("air-1", by=admin)
+    await devices.disable("air-1", by=admin)
+    await devices.change(make(grade=2), revision=devices.get("air-1").revision, by=admin)
+    await devices.retire("air-1", by=admin)
+    actions = ["device.add", "device.rotate", "device.disable", "device.change", "device.retire"]
+    assert [record[1] for record in trail.records] == actions
+    assert {record[0] for record in trail.records} == {"admin"}
+    assert first not in str(trail.records)
+    assert second not in str(trail.records)
+
+
+async def test_nothing_changes_without_a_record(
+    bucket: MemoryBucket, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """If the trail refuses, the registry stays as it was."""
+
+    class Full(MemoryTrail):
+        async def record(self, *_parts: object, **_facts: object) -> None:
+            raise Conflict("full")
+
+    devices = Devices(bucket, Full(), clock)
+    with pytest.raises(Conflict, match="full"):
+        await devices.add(make(), by=admin)
+    assert await bucket.get("air-1") is None
+    assert devices.find("air-1") == -1
+
+
+@pytest.mark.slow
+async def test_a_hundred_thousand_devices(trail: MemoryTrail, clock: FakeClock) -> None:
+    """Loaded in less than 5 s into less than 100 MB."""
+    import time
+    import tracemalloc
+
+    from sensegate.authority import credentials
+    from sensegate.authority.devices import Stored, _encode
+
+    bucket = MemoryBucket()
+    kept = credentials.issue()[1]
+    for number in range(100_000):
+        device = Device(
+            f"gz-air-{number:06}", "440106", "acme/th10", alias=f"A84041FFFF{number:06x}", lon=113.3, lat=23.1
+        )
+        await bucket.put(device.id, _encode(Stored(device, kept)))
+    devices = Devices(bucket, trail, clock)
+    began = time.perf_counter()
+    await devices.load()
+    took = time.perf_counter() - began
+    tracemalloc.start()
+    again = Devices(bucket, trail, clock)
+    await again.load()
+    used = tracemalloc.get_traced_memory()[0] / 1e6
+    tracemalloc.stop()
+    stored = sum(len(value or b"") + 33 for value in again._values) / 1e6
+    assert devices.find("gz-air-099999") == devices.find("A84041FFFF01869f") == 99_999
+    assert took < 5
+    assert used + stored < 100
+    print(f"loaded in {took:.2f} s, {used + stored:.0f} MB")  # noqa: T201 - a figure to read

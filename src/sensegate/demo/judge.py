@@ -1,0 +1,562 @@
+"""The judge: says what was lost, doubled, made up, altered or out of order. Knows nothing of the gateway.
+
+It imports the standard library and aiohttp, and reads two things: the simulator's files (what was meant to be sent,
+what was acknowledged) and the feeds over HTTP, each by its own cursor (a *tap*).
+
+The simulator's files (`*.ledger`) are append-only lines, words parted by spaces, times in µs UTC:
+
+    D device                                  a device of the simulator; those of others are not judged
+    I rid t kind node device time of values   about to be sent (written before sending)
+    A rid t                                   PUBACK seen
+    R rid t                                   sent again after a lost connection
+    U rid t why                               given up: may or may not appear
+    E t                                       the last line: no more will come
+
+`of` names the rid whose reading this one repeats or contradicts, else ``-``. `values` are parted by ``;``:
+``name=value`` must arrive, ``name~value`` may, ``name!value`` must not; the value is JSON. ``-``: none.
+
+Verdicts per tap (faults.md 4.4), all of which must be 0 except `again`:
+
+    lost        acknowledged, and not there
+    doubled     one reading seen a second time (under whatever cursor or id)
+    phantom     a reading that nobody sent
+    corrupt     the right device, property and time, another value
+    disordered  older than one before it of its series, and not marked late, backlog or conflict
+    unmarked    a late, future or conflicting reading without its flag
+    leaked      a reading that was refused, or of another node
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiohttp
+
+VERDICTS = ("lost", "doubled", "phantom", "corrupt", "disordered", "unmarked", "leaked")
+MARKS = {"late": {"late", "stale"}, "future": {"future"}, "conflict": {"conflict"}}
+"""Kind of an intent -> flags of which the record must carry one."""
+EXCUSES = {"late", "stale", "backlog", "conflict"}
+"""Flags that say a reading may be older than the one before it."""
+SAMPLES_MAX = 20
+POLL_S = 0.05
+LATENCIES_MAX = 200_000
+
+
+class Reading:
+    """One value that was meant to be sent, and where it was seen."""
+
+    __slots__ = ("acknowledged", "ids", "intended_at", "message", "need", "property", "value")
+
+    def __init__(self, message: Sent, name: str, need: str, value: object, taps: int) -> None:
+        self.message = message
+        self.property = name
+        self.need = need
+        self.value = value
+        self.acknowledged = False
+        self.ids: list[str | None] = [None] * taps
+
+    def equals(self, value: object) -> bool:
+        """Tell whether a record's value is the one that was sent."""
+        if isinstance(self.value, (bool, str)) or isinstance(value, (bool, str)):
+            return self.value == value
+        if isinstance(self.value, (int, float)) and isinstance(value, (int, float)):
+            return math.isclose(self.value, value, rel_tol=1e-9, abs_tol=1e-9)
+        return False
+
+
+class Sent:
+    """One message that was meant to be sent."""
+
+    __slots__ = ("device", "intended_at", "kind", "left", "node", "readings", "rid")
+
+    def __init__(self, rid: str, at: int, kind: str, node: str, device: str) -> None:
+        self.rid = rid
+        self.intended_at = at
+        self.kind = kind
+        self.node = node
+        self.device = device
+        self.readings: list[Reading] = []
+        self.left: list[int] = []
+        """Per tap: required readings not yet seen."""
+
+
+@dataclass(slots=True)
+class Tap:
+    """One feed under watch."""
+
+    name: str
+    url: str
+    feed: str
+    token: str
+    node: str = ""
+    """Only this node's readings are expected; empty: all."""
+    index: int = 0
+    records: int = 0
+    matched: int = 0
+    attempts_failed: int = 0
+    outstanding: int = 0
+    """Messages meant to be sent of which something is still missing here."""
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
+    samples: list[str] = field(default_factory=list)
+    newest: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(device, property) -> newest phenomenon time seen."""
+    seen_intended_at: int = 0
+    """Greatest time of intent among the readings seen: how fresh this tap is."""
+    seen_by_node: dict[str, int] = field(default_factory=dict)
+    """The same, per node."""
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_MAX))
+    live_latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_MAX))
+
+    def blame(self, verdict: str, what: str) -> None:
+        """Count a verdict and keep an example of it."""
+        self.counts[verdict] += 1
+        if len(self.samples) < SAMPLES_MAX:
+            self.samples.append(f"{verdict}: {what}")
+
+
+def to_us(text: str) -> int:
+    """Return µs since 1970 of ``2026-01-01T00:00:00[.ffffff]Z``."""
+    head, _, fraction = text.removesuffix("Z").partition(".")
+    stamp = _SECONDS.get(head)
+    if stamp is None:
+        # One second holds many readings: parsing it once is what makes the judge fast enough.
+        parsed = time.strptime(head + "+0000", "%Y-%m-%dT%H:%M:%S%z")
+        stamp = int(_calendar(parsed))
+        if len(_SECONDS) > 100_000:
+            _SECONDS.clear()
+        _SECONDS[head] = stamp
+    return stamp * 1_000_000 + int(f"{fraction:0<6}"[:6])
+
+
+def _calendar(parsed: time.struct_time) -> int:
+    from calendar import timegm  # noqa: PLC0415 - used once a second
+
+    return timegm(parsed)
+
+
+_SECONDS: dict[str, int] = {}
+
+
+class Judge:
+    """What was sent, what was seen, and the verdicts. Pure: lines and records in, counts out."""
+
+    def __init__(self, taps: list[Tap], *, forget_s: float = 900.0) -> None:
+        self.taps = taps
+        for index, tap in enumerate(taps):
+            tap.index = index
+        self.forget_us = round(forget_s * 1e6)
+        self.devices: set[str] = set()
+        self.bystanders = 0
+        """Records of devices that are not the simulator's."""
+        self.messages: dict[str, Sent] = {}
+        self.places: dict[tuple[str, int], list[Reading]] = {}
+        self.order: deque[tuple[str, int, Sent]] = deque()
+        """Intents in order of time, to be forgotten when done with: the run may last for days."""
+        self.intended = 0
+        self.acknowledged = 0
+        self.resent = 0
+        self.given_up = 0
+        self.readings = 0
+        self.kinds: dict[str, int] = {}
+        self.kinds_values: dict[str, int] = {}
+        self.pending: dict[str, int] = {}
+        """Node -> messages not acknowledged."""
+        self.forgotten = 0
+        self.ended = 0
+
+    # ── the simulator's files ────────────────────────────────────────────────────────────────────────
+
+    def line(self, text: str) -> None:
+        """Take one line of a simulator's file."""
+        words = text.split(" ")
+        match words[0]:
+            case "I":
+                self._intend(words)
+            case "A":
+                self._acknowledge(words[1])
+            case "D":
+                self.devices.add(words[1])
+            case "R":
+                self.resent += 1
+            case "U":
+                self._give_up(words[1])
+            case "E":
+                self.ended += 1
+
+    def _intend(self, words: list[str]) -> None:
+        _, rid, at, kind, node, device, when, of, values = words
+        sent = Sent(rid, int(at), kind, node, device)
+        origin = self.messages.get(of) if of != "-" else None
+        place = (device, int(when))
+        at_place = self.places.get(place)
+        if at_place is None and values != "-":
+            at_place = self.places[place] = []
+        known = {id(reading): reading for reading in (*(origin.readings if origin else ()), *(at_place or ()))}
+        count = 0
+        if values != "-" and at_place is not None:
+            for text in values.split(";"):
+                name, need, value = _split(text)
+                reading = next((r for r in known.values() if r.property == name and r.equals(value)), None)
+                if reading is None:
+                    reading = Reading(sent, name, need, value, len(self.taps))
+                    self.readings += need == "="
+                if all(reading is not other for other in at_place):
+                    at_place.append(reading)
+                sent.readings.append(reading)
+                count += 1
+        self.messages[rid] = sent
+        self.order.append((device, place[1], sent))
+        self.intended += 1
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        self.kinds_values[kind] = self.kinds_values.get(kind, 0) + count
+        self.pending[node] = self.pending.get(node, 0) + 1
+        for tap in self.taps:
+            mine = [r for r in sent.readings if r.message is sent and r.need == "="]
+            left = len(mine) if not tap.node or tap.node == node else 0
+            sent.left.append(left)
+            tap.outstanding += left > 0
+
+    def _acknowledge(self, rid: str) -> None:
+        sent = self.messages.get(rid)
+        if sent is None:
+            return
+        self.acknowledged += 1
+        self.pending[sent.node] -= 1
+        for reading in sent.readings:
+            reading.acknowledged = True
+
+    def _give_up(self, rid: str) -> None:
+        self.given_up += 1
+        if sent := self.messages.get(rid):
+            self.pending[sent.node] -= 1
+
+    def forget(self, now: int) -> None:
+        """Drop what was seen on every tap long ago; if it came again it would be a phantom."""
+        while self.order and self.order[0][2].intended_at < now - self.forget_us:
+            device, when, sent = self.order[0]
+            if any(r.need == "=" and (not r.acknowledged or self._missing(r)) for r in sent.readings):
+                return
+            self.order.popleft()
+            self.places.pop((device, when), None)
+            self.messages.pop(sent.rid, None)
+            self.forgotten += 1
+
+    # ── the feeds ────────────────────────────────────────────────────────────────────────────────────
+
+    def record(self, tap: Tap, record: dict[str, Any], now: int) -> None:
+        """Take one record of a feed, as received at `now`."""
+        device, name = record["device"], record["property"]
+        if device not in self.devices:
+            self.bystanders += 1
+            return
+        tap.records += 1
+        stamp = to_us(record["time"])
+        flags = set(record["flags"])
+        what = f"{device} {name} {record['time']} = {record['value']!r} id {record['id']}"
+        candidates = [r for r in self.places.get((device, stamp), ()) if r.property == name]
+        if not candidates:
+            tap.blame("phantom", what)
+            return
+        reading = next((r for r in candidates if r.equals(record["value"])), None)
+        if reading is None:
+            tap.blame("corrupt", f"{what}, sent {candidates[0].value!r}")
+            return
+        sent = reading.message
+        if reading.need == "!" or (tap.node and tap.node != sent.node):
+            tap.blame("leaked", what)
+        first = reading.ids[tap.index]
+        if first is not None:
+            tap.blame("doubled", f"{what}, first {first}")
+            return
+        reading.ids[tap.index] = f"{record['id']} {record['cursor']}"
+        tap.matched += 1
+        if reading.need == "=" and sent.left[tap.index]:
+            sent.left[tap.index] -= 1
+            tap.outstanding -= sent.left[tap.index] == 0
+        self._judge_order(tap, (device, name), stamp, flags, what)
+        if (marks := MARKS.get(sent.kind)) and not marks & flags:
+            tap.blame("unmarked", f"{what} was sent as {sent.kind}, flags {sorted(flags)}")
+        tap.seen_intended_at = max(tap.seen_intended_at, sent.intended_at)
+        tap.seen_by_node[sent.node] = max(tap.seen_by_node.get(sent.node, 0), sent.intended_at)
+        latency = (now - sent.intended_at) / 1000
+        tap.latencies.append(latency)
+        if "backlog" not in flags:
+            tap.live_latencies.append(latency)
+
+    def _judge_order(self, tap: Tap, series: tuple[str, str], stamp: int, flags: set[str], what: str) -> None:
+        newest = tap.newest.get(series, 0)
+        if stamp < newest and not flags & EXCUSES:
+            tap.blame("disordered", f"{what}, after {newest - stamp} µs newer")
+        if stamp > newest and "future" not in flags:
+            tap.newest[series] = stamp
+
+    # ── the verdict ──────────────────────────────────────────────────────────────────────────────────
+
+    def missing(self, tap: Tap) -> Iterator[Reading]:
+        """Yield what was acknowledged and is not on a tap."""
+        for sent in self.messages.values():
+            if tap.node and tap.node != sent.node:
+                continue
+            for reading in sent.readings:
+                if (
+                    reading.message is sent
+                    and reading.need == "="
+                    and reading.acknowledged
+                    and reading.ids[tap.index] is None
+                ):
+                    yield reading
+
+    def _missing(self, reading: Reading) -> bool:
+        return any(
+            reading.ids[tap.index] is None for tap in self.taps if not tap.node or tap.node == reading.message.node
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return where things stand; cheap, called many times a second."""
+        return {
+            "intended": self.intended,
+            "acknowledged": self.acknowledged,
+            "pending": self.pending,
+            "resent": self.resent,
+            "ended": self.ended,
+            "taps": {
+                tap.name: {
+                    "records": tap.records,
+                    "matched": tap.matched,
+                    "outstanding": tap.outstanding,
+                    "fresh": tap.seen_intended_at,
+                    "by_node": tap.seen_by_node,
+                    "failed": tap.attempts_failed,
+                    **{verdict: tap.counts[verdict] for verdict in VERDICTS if verdict != "lost"},
+                }
+                for tap in self.taps
+            },
+        }
+
+    def verdict(self) -> dict[str, Any]:
+        """Return the whole judgement; `lost` is decided here, so ask when all had time to arrive."""
+        taps = {}
+        for tap in self.taps:
+            tap.counts["lost"] = 0
+            kept = [sample for sample in tap.samples if not sample.startswith("lost")]
+            tap.samples = kept
+            for reading in self.missing(tap):
+                sent = reading.message
+                tap.blame("lost", f"{sent.rid} {sent.kind} {sent.node} {sent.device} {reading.property}")
+            taps[tap.name] = {
+                "records": tap.records,
+                "matched": tap.matched,
+                **tap.counts,
+                "latency_ms": quantiles(tap.latencies),
+                "live_latency_ms": quantiles(tap.live_latencies),
+                "attempts_failed": tap.attempts_failed,
+                "samples": tap.samples,
+            }
+        appeared = sum(
+            1
+            for sent in self.messages.values()
+            if sent.readings and not sent.readings[0].acknowledged and any(sent.readings[0].ids)
+        )
+        return {
+            "published": self.intended,
+            "acknowledged": self.acknowledged,
+            "unacknowledged": sum(self.pending.values()) + self.given_up,
+            "unacknowledged_appeared": appeared,
+            "resent": self.resent,
+            "readings": self.readings,
+            "injected_messages": dict(sorted(self.kinds.items())),
+            "injected_values": dict(sorted(self.kinds_values.items())),
+            "forgotten": self.forgotten,
+            "bystanders": self.bystanders,
+            "taps": taps,
+            "guilty": any(counts[verdict] for counts in taps.values() for verdict in VERDICTS),
+        }
+
+    def complete(self) -> bool:
+        """Tell whether everything acknowledged has been seen on every tap."""
+        return all(next(self.missing(tap), None) is None for tap in self.taps)
+
+
+def _split(text: str) -> tuple[str, str, object]:
+    for place, letter in enumerate(text):
+        if letter in "=~!":
+            return text[:place], letter, json.loads(text[place + 1 :])
+    raise ValueError(f"not a value: {text}")
+
+
+def quantiles(values: deque[float]) -> dict[str, float]:
+    """Return p50, p99 and max, or nothing of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    last = len(ordered) - 1
+    return {
+        "p50": round(ordered[last // 2], 1),
+        "p99": round(ordered[math.ceil(last * 0.99)], 1),
+        "max": round(ordered[last], 1),
+    }
+
+
+class Files:
+    """The simulators' files, read as they grow, whole lines only."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._open: dict[Path, TextIO] = {}
+        self._rest: dict[Path, str] = {}
+
+    def lines(self, limit: int = 20_000) -> Iterator[str]:
+        """Yield up to about `limit` new whole lines, oldest first of each file."""
+        for path in sorted(self.directory.glob("*.ledger")):
+            if path not in self._open:
+                self._open[path] = path.open(encoding="utf-8")
+                self._rest[path] = ""
+            text = self._rest[path] + self._open[path].read(limit * 150)
+            whole, newline, rest = text.rpartition("\n")
+            self._rest[path] = rest
+            if newline:
+                yield from whole.split("\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._open.values():
+            file.close()
+
+
+class TapError(Exception):
+    """A feed that answers no: nothing can be judged."""
+
+
+class Bench:
+    """The judge at work: tails the files, follows the taps, reports, and ends when it has seen enough."""
+
+    def __init__(self, judge: Judge, files: Files, *, settle_s: float, deadline_s: float, simulators: int) -> None:
+        self.judge = judge
+        self.files = files
+        self.settle_s = settle_s
+        self.deadline_s = deadline_s
+        self.simulators = simulators
+
+    def read_files(self) -> None:
+        """Take all that the simulators have written so far."""
+        while True:
+            count = 0
+            for text in self.files.lines():
+                self.judge.line(text)
+                count += 1
+            if not count:
+                return
+
+    async def follow(self, session: aiohttp.ClientSession, tap: Tap) -> None:
+        """Read a feed from its beginning, for ever; a broken connection is tried again from the same cursor."""
+        url = f"{tap.url}/api/v1/feeds/{tap.feed}/records"
+        headers = {"Authorization": f"Bearer {tap.token}", "Accept": "application/json"}
+        after = ""
+        while True:
+            params = {"limit": "5000", "wait": "5", **({"after": after} if after else {})}
+            try:
+                async with session.get(url, params=params, headers=headers) as response:
+                    if response.status in {400, 401, 403, 404, 406, 410}:
+                        raise TapError(f"{tap.name}: {response.status} {await response.text()}")
+                    if response.status != 200:
+                        raise aiohttp.ClientPayloadError(str(response.status))
+                    body = await response.read()
+            except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                tap.attempts_failed += 1
+                await asyncio.sleep(0.1)
+                continue
+            now = time.time_ns() // 1000
+            answer = json.loads(body)
+            # The simulator writes before it sends, so what a feed shows is in the files by now.
+            self.read_files()
+            for record in answer["records"]:
+                self.judge.record(tap, record, now)
+            after = answer["next"]
+
+    async def report(self, out: TextIO) -> None:
+        """Write the status as a line of JSON, many times a second, until all is settled or the deadline passed."""
+        ended = quiet = 0.0
+        seen = -1
+        while True:
+            self.read_files()
+            now = time.monotonic()
+            self.judge.forget(time.time_ns() // 1000)
+            out.write(json.dumps(self.judge.status()) + "\n")
+            out.flush()
+            if self.judge.ended >= self.simulators:
+                ended = ended or now
+                records = sum(tap.records for tap in self.judge.taps)
+                if records != seen:
+                    seen, quiet = records, now
+                if now - ended > self.deadline_s:
+                    return
+                if now - quiet > self.settle_s and self.judge.complete():
+                    return
+            await asyncio.sleep(POLL_S)
+
+    async def sit(self, out: TextIO) -> dict[str, Any]:
+        """Return the verdict when the simulators have ended and their messages had time to arrive."""
+        timeout = aiohttp.ClientTimeout(total=60, sock_connect=5)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            followers = [asyncio.create_task(self.follow(session, tap), name=tap.name) for tap in self.judge.taps]
+            reporter = asyncio.create_task(self.report(out), name="report")
+            done, running = await asyncio.wait([reporter, *followers], return_when=asyncio.FIRST_COMPLETED)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            for task in done:
+                task.result()
+        return self.judge.verdict()
+
+
+def _tap(text: str) -> Tap:
+    name, _, rest = text.partition("=")
+    url, feed, token_file, *node = rest.split(",")
+    return Tap(
+        name=name,
+        url=url.rstrip("/"),
+        feed=feed,
+        token=Path(token_file).read_text(encoding="utf-8").strip(),
+        node=node[0] if node else "",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Judge; the status goes to standard output, the verdict to a file; exit 1 if guilty, 2 if a tap refused."""
+    parser = argparse.ArgumentParser(prog="python -m sensegate.demo.judge", description=main.__doc__)
+    parser.add_argument("--ledger", required=True, type=Path, help="directory of the simulators' *.ledger files")
+    parser.add_argument(
+        "--tap", required=True, action="append", type=_tap, help="NAME=URL,FEED,TOKENFILE[,NODE]; may be repeated"
+    )
+    parser.add_argument("--verdict", required=True, type=Path, help="file for the verdict (JSON)")
+    parser.add_argument("--simulators", type=int, default=1, help="files that must have ended")
+    parser.add_argument("--settle-s", type=float, default=2.0, help="quiet time after everything was seen")
+    parser.add_argument("--deadline-s", type=float, default=60.0, help="longest wait after the simulators' end")
+    parser.add_argument("--forget-s", type=float, default=900.0, help="what was seen everywhere is forgotten then")
+    given = parser.parse_args(arguments)
+    judge = Judge(given.tap, forget_s=given.forget_s)
+    files = Files(given.ledger)
+    bench = Bench(judge, files, settle_s=given.settle_s, deadline_s=given.deadline_s, simulators=given.simulators)
+    try:
+        verdict = asyncio.run(bench.sit(sys.stdout))
+    except TapError as why:
+        sys.stderr.write(f"judge: {why}\n")
+        return 2
+    finally:
+        files.close()
+    given.verdict.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
+    return 1 if verdict["guilty"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""The simulated devices at work: real MQTT connections, write-ahead intents, faults on purpose. A process of its own.
+
+`python -m sensegate.demo.simulator PLAN.json` reads commands as lines of JSON from standard input
+(``{"rate": 500}``, ``{"burst": 3000, "node": "4401"}``, ``{"stop": true}``) and writes a status line twice a second.
+It ends after `stop`, or when standard input ends, once all is acknowledged or the drain time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+import uvloop
+
+from sensegate.demo.faults import Injection, Injector, Original
+from sensegate.demo.fleet import KINDS, Frame, Simulated, measure
+from sensegate.demo.intents import Intents, now
+from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection
+
+TICK_S = 0.01
+WINDOW = 400
+"""Most messages of one connection that wait for their PUBACK."""
+BURST_PER_TICK = 600
+RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 1.0
+FALLBACK_MS = 1000
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """Where a node's devices connect."""
+
+    host: str
+    port: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to simulate. Holds credentials: kept 0600."""
+
+    run: str
+    """8 hex digits, unique among runs on the same stores."""
+    ledger: str
+    """Path of the file of intents."""
+    seed: int
+    rate: float
+    """Good messages a second, all nodes together; injected ones come on top."""
+    brokers: dict[str, Broker]
+    devices: list[Simulated]
+    faults: float = 1.0
+    """Factor on the shares of all faults; 0: none."""
+    drain_s: float = 60.0
+
+
+@dataclass
+class Line:
+    """One device's (or gateway's) connection, and what it still owes."""
+
+    username: str
+    password: str = field(repr=False)
+    broker: Broker
+    intents: Intents
+    rng: random.Random
+    publisher: Publisher | None = None
+    backlog: Backlog = field(default_factory=Backlog)
+    refused: int = 0
+    connections: int = 0
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.wanted.set()
+
+    @property
+    def room(self) -> bool:
+        """True when the next message may be sent."""
+        publisher = self.publisher
+        return publisher is not None and not self.backlog and publisher.room and len(publisher.in_flight) < WINDOW
+
+    @property
+    def owed(self) -> int:
+        """Messages not acknowledged."""
+        return len(self.backlog) + (len(self.publisher.in_flight) if self.publisher else 0)
+
+    def send(self, rid: str, topic: bytes, payload: bytes) -> None:
+        """Send a message whose intent is written."""
+        if self.publisher is None:
+            self.backlog.keep([(rid, topic, payload)])
+            return
+        self.publisher.publish(rid, topic, payload)
+
+    def _lost(self) -> None:
+        if self.publisher:
+            self.backlog.keep(self.publisher.unacknowledged)
+            self.publisher = None
+        self.wanted.set()
+
+    async def stay_connected(self) -> None:
+        """Connect, and again whenever the connection is lost; send again what was not acknowledged, in order."""
+        wait_s = RECONNECT_MIN_S
+        while True:
+            await self.wanted.wait()
+            try:
+                self.publisher = await Publisher.connect(
+                    self.broker.host,
+                    self.broker.port,
+                    client_id=self.username,
+                    username=self.username,
+                    password=self.password,
+                    acknowledged=self.intents.acknowledged,
+                    lost=self._lost,
+                )
+            except RefusedConnection:
+                self.refused += 1
+            except OSError:
+                pass
+            else:
+                self.wanted.clear()
+                self.connections += 1
+                wait_s = RECONNECT_MIN_S
+                await self._send_again()
+                continue
+            await asyncio.sleep(wait_s * self.rng.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, RECONNECT_MAX_S)
+
+    async def _send_again(self) -> None:
+        while self.backlog and self.publisher:
+            for _ in range(min(len(self.backlog), 100)):
+                if len(self.publisher.in_flight) >= WINDOW:
+                    break
+                rid, topic, payload = self.backlog.take()
+                self.intents.sent_again(rid)
+                self.publisher.publish(rid, topic, payload)
+            self.intents.flush()
+            await asyncio.sleep(TICK_S)
+
+
+class Simulator:
+    """All devices of a plan."""
+
+    def __init__(self, plan: Plan, intents: Intents) -> None:
+        self.plan = plan
+        self.intents = intents
+        self.rng = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
+        self.rate = plan.rate
+        self.bursts: dict[str, int] = {}
+        """Node (empty: all) -> messages still to send at once."""
+        self.held = 0
+        """Times a device could not send when its turn came."""
+        self.sent = 0
+        self.stopping = asyncio.Event()
+        victims = {device.node: device for device in plan.devices if device.kind == "water"}
+        self.injector = Injector(self.rng, share=plan.faults, peers=victims)
+        self.lines = {
+            device.username: Line(device.username, device.password, plan.brokers[device.node], intents, self.rng)
+            for device in plan.devices
+        }
+        self._counters: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._turns = {node: self._turn(node) for node in ("", *plan.brokers)}
+        self._ready: deque[tuple[Line, str, bytes, bytes]] = deque()
+
+    def _turn(self, node: str) -> Iterator[Simulated]:
+        devices = [device for device in self.plan.devices if not node or device.node == node]
+        while devices:
+            self.rng.shuffle(devices)
+            yield from list(devices)
+
+    def _frame(self, device: Simulated) -> Frame:
+        counter = self._counters[device.id] = self._counters.get(device.id, -1) + 1
+        # Whole milliseconds, each used once; odd ones are left to the injector.
+        at = max(now() // 2000 * 2000, self._newest.get(device.id, 0) + 2000)
+        self._newest[device.id] = at
+        return Frame(device, at, measure(KINDS[device.kind], device, counter), counter)
+
+    def _next(self, node: str) -> None:
+        """Note the intent of one good message, and of what goes wrong after it."""
+        for _ in range(8):
+            device = next(self._turns[node])
+            line = self.lines[device.username]
+            if line.room:
+                break
+            self.held += 1
+        else:
+            return
+        frame = self._frame(device)
+        topic, payload = KINDS[device.kind].encode(frame)
+        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values)
+        self._ready.append((line, rid, topic.encode(), payload))
+        injection = self.injector.after(Original(rid, frame, topic, payload))
+        if injection is not None:
+            self._inject(line, injection)
+
+    def _inject(self, line: Line, injection: Injection) -> None:
+        rid = self.intents.intend(
+            injection.kind,
+            injection.device.node,
+            injection.victim or injection.device.id,
+            injection.time,
+            injection.values,
+            need=injection.need,
+            of=injection.of,
+        )
+        self._ready.append((line, rid, injection.topic.encode(), injection.payload))
+
+    def tick(self, due: int) -> None:
+        """Send `due` good messages and what a burst asks for: first all intents to disk, then all messages."""
+        for _ in range(due):
+            self._next("")
+        for node, left in list(self.bursts.items()):
+            count = min(left, BURST_PER_TICK)
+            for _ in range(count):
+                self._next(node)
+            self.bursts[node] = left - count
+            if not self.bursts[node]:
+                del self.bursts[node]
+        self.intents.flush()
+        self.sent += len(self._ready)
+        while self._ready:
+            line, rid, topic, payload = self._ready.popleft()
+            line.send(rid, topic, payload)
+
+    async def run(self) -> None:
+        """Send until `stopping` is set; then wait for what is not acknowledged."""
+        self.intents.devices(device.id for device in self.plan.devices)
+        connectors = [asyncio.create_task(line.stay_connected(), name=line.username) for line in self.lines.values()]
+        try:
+            await self._send()
+            await self._drain()
+        finally:
+            for task in connectors:
+                task.cancel()
+            await asyncio.gather(*connectors, return_exceptions=True)
+            self._give_up()
+            for line in self.lines.values():
+                if line.publisher:
+                    line.publisher.close()
+            self.intents.end()
+
+    async def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        last, owed = loop.time(), 0.0
+        while not self.stopping.is_set():
+            at = loop.time()
+            owed = min(owed + (at - last) * self.rate, self.rate)
+            last = at
+            due = int(owed)
+            owed -= due
+            self.tick(due)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), TICK_S)
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.plan.drain_s):
+                while any(line.owed for line in self.lines.values()):
+                    self.intents.flush()
+                    await asyncio.sleep(TICK_S)
+        self.intents.flush()
+
+    def _give_up(self) -> None:
+        for line in self.lines.values():
+            if line.publisher:
+                line.backlog.keep(line.publisher.unacknowledged)
+            while line.backlog:
+                self.intents.given_up(line.backlog.take()[0], "end of run")
+
+    def status(self) -> dict[str, object]:
+        """Return where things stand."""
+        return {
+            "sent": self.sent,
+            "owed": sum(line.owed for line in self.lines.values()),
+            "held": self.held,
+            "connected": sum(line.publisher is not None for line in self.lines.values()),
+            "connections": len(self.lines),
+            "refused_connections": sum(line.refused for line in self.lines.values()),
+            "bursting": sum(self.bursts.values()),
+        }
+
+    def command(self, text: str) -> None:
+        """Obey one line of JSON."""
+        order = json.loads(text)
+        if "rate" in order:
+            self.rate = float(order["rate"])
+        if "burst" in order:
+            node = order.get("node", "")
+            self.bursts[node] = self.bursts.get(node, 0) + int(order["burst"])
+        if order.get("stop"):
+            self.stopping.set()
+
+
+async def obey(simulator: Simulator, reader: asyncio.StreamReader) -> None:
+    """Take commands until standard input ends, which stops the simulator too."""
+    while line := await reader.readline():
+        simulator.command(line.decode())
+    simulator.stopping.set()
+
+
+async def report(simulator: Simulator, out: TextIO) -> None:
+    """Write the status twice a second."""
+    while True:
+        out.write(json.dumps(simulator.status()) + "\n")
+        out.flush()
+        await asyncio.sleep(0.5)
+
+
+async def simulate(plan: Plan) -> dict[str, object]:
+    """Run a plan under the command of standard input; return the last status."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    simulator = Simulator(plan, Intents(Path(plan.ledger), plan.run))
+    helpers = [
+        asyncio.create_task(obey(simulator, reader), name="obey"),
+        asyncio.create_task(report(simulator, sys.stdout), name="report"),
+    ]
+    try:
+        await simulator.run()
+    finally:
+        for task in helpers:
+            task.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+    return simulator.status()
+
+
+def main() -> int:
+    """Simulate the plan in the file given; exit 0."""
+    plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
+    status = uvloop.run(simulate(plan))
+    sys.stdout.write(json.dumps(status) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Connections to nats-server, with the settings that keep nats-py from losing or hoarding in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from sensegate.errors import Lost, Refused
+
+_log = structlog.get_logger("bus")
+
+
+def trust(cert_file: str) -> ssl.SSLContext:
+    """Return a context that trusts this very certificate (our own server's, whatever names it carries)."""
+    context = ssl.create_default_context(cafile=cert_file)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+async def connect(
+    url: str | list[str],
+    user: str = "",
+    password: str = "",
+    *,
+    inbox_prefix: str = "_INBOX",
+    name: str = "sensegate",
+    on_slow: Callable[[], None] | None = None,
+    on_reconnect: Callable[[], None] | None = None,
+    on_disconnect: Callable[[], None] | None = None,
+    on_closed: Callable[[], None] | None = None,
+    tls: ssl.SSLContext | None = None,
+    timeout_s: float = 10.0,
+    reconnect_wait_s: float = 0.1,
+    raw_subjects: bool = False,
+) -> Client:
+    """Return a client that reconnects for ever and buffers nothing while disconnected (a publish raises instead).
+
+    `on_slow` is called when the client dropped a message because its reader was too slow: treat it as a gap.
+    `on_closed` is called when the client gave up for good (its credentials were refused).
+
+    Raises:
+        Lost: no server answered within `timeout_s`.
+        Refused: the server refused the credentials.
+    """
+    client = Client()
+    log = _log.bind(connection=name)
+    refused = asyncio.Event()
+
+    async def on_error(why: Exception) -> None:
+        if isinstance(why, nats.errors.SlowConsumerError):
+            log.warning("reader too slow: messages dropped by the client, read again", subject=why.subject)
+            if on_slow:
+                on_slow()
+        elif isinstance(why, nats.errors.AuthorizationError) or "authorization violation" in str(why).lower():
+            refused.set()
+            log.warning("credentials refused")
+        else:
+            log.debug("connection", error=str(why) or type(why).__name__)
+
+    async def disconnected() -> None:
+        if not client.is_closed:
+            log.info("disconnected; trying again until it answers")
+        if on_disconnect:
+            on_disconnect()
+
+    async def reconnected() -> None:
+        log.info("connected again")
+        if on_reconnect:
+            on_reconnect()
+
+    async def closed() -> None:
+        if on_closed:
+            on_closed()
+
+    options: dict[str, Any] = {"tls": tls} if tls else {}
+    if user:
+        options |= {"user": user, "password": password}
+    attempt = asyncio.create_task(
+        client.connect(
+            url,
+            name=name,
+            error_cb=on_error,
+            disconnected_cb=disconnected,
+            reconnected_cb=reconnected,
+            closed_cb=closed,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=reconnect_wait_s,  # type: ignore[arg-type] # annotated int, used as seconds
+            connect_timeout=5,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            inbox_prefix=inbox_prefix,
+            # 0: a publish while disconnected raises. What nats-py buffers would arrive after we had given it up.
+            pending_size=0,
+            skip_subject_validation=raw_subjects,
+            **options,
+        ),
+        name=f"connect {name}",
+    )
+    refusal = asyncio.create_task(refused.wait())
+    try:
+        done, _ = await asyncio.wait({attempt, refusal}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        attempt.cancel()
+        raise
+    finally:
+        refusal.cancel()
+    if attempt in done:
+        try:
+            attempt.result()
+        except (OSError, nats.errors.Error, TimeoutError) as why:
+            raise Lost(f"no connection to {_without_secret(url)}: {why}") from why
+        return client
+    attempt.cancel()
+    await asyncio.gather(attempt, return_exceptions=True)
+    await client.close()
+    if refusal in done:
+        raise Refused(f"{_without_secret(url)} refused the credentials of {user!r}", authenticated=False)
+    raise Lost(f"no answer from {_without_secret(url)} within {timeout_s} s")
+
+
+def _without_secret(url: str | list[str]) -> str:
+    return ", ".join(part.rsplit("@", 1)[-1] for part in ([url] if isinstance(url, str) else url))

@@ -1,0 +1,488 @@
+"""The engine: an embedded nats-server that outlives its gateway, or an external one by URL.
+
+What `start` does:
+
+- an external server by URL: see that it answers, is new enough and takes our users;
+- else lock the directory (one gateway) and read ``engine.json`` (ports, passwords, issuer's key; made once);
+- a server left behind by a killed gateway, with the same configuration and version: adopt it, devices stay connected;
+- a server left behind with another configuration: end it in order;
+- start one, wait until it answers, watch it, and start it again after a growing pause whenever it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from sensegate import metrics
+from sensegate.bus import connect, process
+from sensegate.bus.ports import free_port, is_free
+from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, render
+from sensegate.bus.server_log import ServerLog, Violation
+from sensegate.clock import Clock, SystemClock
+from sensegate.config import Config, EngineConfig, StoreConfig, secret
+from sensegate.errors import EngineError, Lost, Refused
+
+__all__ = ["Connection", "Credential", "Engine", "EngineInfo", "Role", "Violation"]
+
+_log = structlog.get_logger("engine")
+
+_READY_S = 120.0
+"""A store of tens of GB is recovered before the server listens."""
+_ADOPT_S = 10.0
+_STEADY_S = 30.0
+"""A server that lived so long starts the back-off anew."""
+_VIOLATIONS_MAX = 10_000
+_CONNECTIONS_MAX = 20_000
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What is known of the running server."""
+
+    urls: tuple[str, ...]
+    host: str
+    port: int
+    mqtt_host: str
+    mqtt_port: int
+    pid: int
+    """0 for an external server."""
+    server_id: str
+    version: str
+    max_payload: int
+    adopted: bool = False
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """How one of our users connects."""
+
+    user: str
+    password: str
+    account: str
+    inbox_prefix: str
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A client connection as the server sees it."""
+
+    cid: int
+    account: str = ""
+    authorized_user: str = ""
+    mqtt_client: str = ""
+    name: str = ""
+    name_tag: str = ""
+    """`name` of the user JWT that the callout gave."""
+    ip: str = ""
+    port: int = 0
+
+
+class _Page(msgspec.Struct, frozen=True):
+    connections: list[Connection] = []
+    total: int = 0
+
+
+class _Connz(msgspec.Struct, frozen=True):
+    data: _Page = _Page()
+
+
+def _near(host: str) -> str:
+    """Return the address at which we ourselves reach a listener on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+
+
+class Engine:
+    """The server of one node or centre. `start` before anything else, `stop` last."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        store: StoreConfig,
+        directory: Path,
+        *,
+        name: str,
+        nodes: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._directory = directory.resolve() / "engine"
+        self._name = f"sensegate-{name}"
+        self._nodes = dict(nodes or {})
+        self._clock = clock or SystemClock()
+        self._kept: Kept | None = None
+        self._info: EngineInfo | None = None
+        self._lock = -1
+        self._process: process.ServerProcess | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log_file = ServerLog(self._directory, self._on_violation)
+        self._system: Client | None = None
+        self._system_lock = asyncio.Lock()
+        self._violations: deque[Violation] = deque(maxlen=_VIOLATIONS_MAX)
+        self._violated = asyncio.Event()
+        self._seen: OrderedDict[int, Connection] = OrderedDict()
+        self.restarted = asyncio.Event()
+        """Set whenever the server was started again after it had ended; clear it before you wait."""
+
+    @classmethod
+    def of(cls, config: Config, clock: Clock | None = None) -> Engine:
+        """Return the engine of a node or centre, with the secrets of the nodes that may write to it."""
+        nodes = {node.division: secret(node.secret_file) for node in config.nodes}
+        return cls(config.engine, config.store, Path(config.directory), name=config.division, nodes=nodes, clock=clock)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> EngineInfo:
+        """Return once the server answers.
+
+        Raises:
+            EngineError: it cannot be started, is too old, or another gateway has the directory.
+        """
+        if self._config.url:
+            return await self._reach()
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        version = process.binary_version(process.binary())
+        process.check_version(version)
+        self._lock = process.lock(self._directory / "gateway.lock", "another gateway uses this directory")
+        try:
+            self._log_file.open()
+            self._info = await self._adopt(version) or await self._launch()
+        except BaseException:
+            await self.stop()
+            raise
+        self._tasks = [
+            asyncio.create_task(self._log_file.follow(self._clock), name="engine log"),
+            asyncio.create_task(self._watch(), name="engine watch"),
+        ]
+        return self._info
+
+    async def stop(self) -> None:
+        """End the server in order and leave nothing behind. An external server is left alone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._system is not None:
+            await self._system.close()
+            self._system = None
+        if self._process is not None:
+            await self._process.end()
+            self._process.release()
+            self._process = None
+        self._log_file.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def abandon(self) -> None:
+        """Let go as a killed gateway would: the server and its devices live on for the next `start`."""
+        if self._process is not None:
+            self._process.release()
+            self._process = None
+        await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def info(self) -> EngineInfo:
+        """The server as it runs now."""
+        if self._info is None:
+            raise EngineError("the engine is not started")
+        return self._info
+
+    # ── users ────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def issuer_seed(self) -> bytes:
+        """Seed of the account key with which the callout signs its answers."""
+        return self._keep().issuer_seed.encode()
+
+    @property
+    def issuer(self) -> str:
+        """Public key of the issuer."""
+        return issuer_of(self._keep())
+
+    def credential(self, role: Role) -> Credential:
+        """Return how `role` connects."""
+        return Credential(role, self._keep().passwords[role], role.account, inbox_prefix(role))
+
+    async def connect(
+        self,
+        role: Role,
+        *,
+        name: str = "",
+        on_slow: Callable[[], None] | None = None,
+        on_reconnect: Callable[[], None] | None = None,
+        on_disconnect: Callable[[], None] | None = None,
+        raw_subjects: bool = False,
+    ) -> Client:
+        """Return a connection of one of our users; see `connect.connect`."""
+        user = self.credential(role)
+        tls = connect.trust(self._config.tls.cert_file) if self._config.tls.cert_file else None
+        return await connect.connect(
+            list(self.info.urls),
+            user.user,
+            user.password,
+            inbox_prefix=user.inbox_prefix,
+            name=name or f"sensegate {role}",
+            on_slow=on_slow,
+            on_reconnect=on_reconnect,
+            on_disconnect=on_disconnect,
+            raw_subjects=raw_subjects,
+            tls=tls,
+        )
+
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+    async def connections(self, account: str, **selection: Any) -> list[Connection]:
+        """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `user`, `cid`)."""
+        found: list[Connection] = []
+        while True:
+            asked = {"acc": account, "auth": True, "limit": 1024, "offset": len(found), **selection}
+            answer = msgspec.json.decode(await self._ask("CONNZ", asked), type=_Connz).data
+            found += answer.connections
+            if not answer.connections or len(found) >= answer.total:
+                return found
+
+    async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
+        """Close the connections of an account with this MQTT client id, or this user; return how many.
+
+        `user` is the subject or the name of the user as the callout's answer gave them.
+        """
+        if client_id:
+            closing = await self.connections(account, mqtt_client=client_id)
+        else:
+            closing = [
+                one for one in await self.connections(account) if user and user in (one.authorized_user, one.name_tag)
+            ]
+        for one in closing:
+            await self.close_connection(one.cid)
+        return len(closing)
+
+    async def close_connection(self, cid: int) -> None:
+        """Close one connection by the server's number."""
+        await self._ask("KICK", {"cid": cid})
+
+    async def violations(self) -> list[Violation]:
+        """Wait for refused publishes and subscriptions; return those seen since the last call.
+
+        Bounded: beyond 10,000 not asked for, the oldest are dropped and counted.
+        """
+        while not self._violations:
+            self._violated.clear()
+            await self._violated.wait()
+        taken = list(self._violations)
+        self._violations.clear()
+        return [await self._named(one) for one in taken]
+
+    def _on_violation(self, seen: Violation) -> None:
+        if len(self._violations) == _VIOLATIONS_MAX:
+            metrics.LIMITED.labels("violations").inc()
+        self._violations.append(seen)
+        self._violated.set()
+
+    async def _named(self, seen: Violation) -> Violation:
+        """Fill in the account and the user, which the line of an MQTT connection does not tell."""
+        if seen.account:
+            return seen
+        known = self._seen.get(seen.connection)
+        if known is None:
+            try:
+                # Closed ones too: the server remembers the last 10,000.
+                answer = await self._ask("CONNZ", {"cid": seen.connection, "auth": True, "state": 2})
+            except Lost:
+                return seen
+            page = msgspec.json.decode(answer, type=_Connz).data
+            if not page.connections:
+                return seen
+            known = self._seen[seen.connection] = page.connections[0]
+            if len(self._seen) > _CONNECTIONS_MAX:
+                self._seen.popitem(last=False)
+        return msgspec.structs.replace(seen, account=known.account, user=known.name_tag or known.authorized_user)
+
+    async def _ask(self, what: str, body: dict[str, Any]) -> bytes:
+        async with self._system_lock:
+            if self._system is None or self._system.is_closed:
+                self._system = await self.connect(Role.SYSTEM)
+        subject = f"$SYS.REQ.SERVER.{self.info.server_id}.{what}"
+        try:
+            return (await self._system.request(subject, process.dumps(body), timeout=5)).data
+        except (nats.errors.Error, TimeoutError) as why:
+            raise Lost(f"the server did not answer {what}: {why or type(why).__name__}") from why
+
+    # ── the embedded server ──────────────────────────────────────────────────────────────────────────
+
+    def _keep(self) -> Kept:
+        """Return what is kept in ``engine.json``; make it the first time."""
+        if self._kept is not None:
+            return self._kept
+        path = Path(self._config.credentials_file) if self._config.url else self._directory / "engine.json"
+        try:
+            self._kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+        except FileNotFoundError as why:
+            if self._config.url:
+                raise EngineError(f"{path}: the users of the external server are not there") from why
+            import nkeys  # noqa: PLC0415 - imports PyNaCl, needed once
+
+            self._kept = Kept(
+                port=0,
+                mqtt_port=0,
+                passwords={role: secrets.token_urlsafe(24) for role in Role},
+                issuer_seed=nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_ACCOUNT).decode(),
+            )
+        except (OSError, msgspec.DecodeError) as why:
+            raise EngineError(f"{path} cannot be read: {why}; restore it, the server's users stand in it") from why
+        return self._kept
+
+    def _conf(self, kept: Kept) -> tuple[Path, str]:
+        text = render(self._config, self._store, kept, self._directory, name=self._name, nodes=self._nodes)
+        return self._directory / f"nats-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf", text
+
+    async def _adopt(self, version: str) -> EngineInfo | None:
+        found = process.find(self._directory)
+        if found is None:
+            return None
+        kept = self._fixed(self._keep())
+        conf, _ = self._conf(kept)
+        try:
+            if found.conf == conf:
+                greeting = await process.greeting(_near(self._config.host), kept.port, _ADOPT_S)
+                if greeting.server_name == self._name and greeting.version == version:
+                    self._kept = kept
+                    self._process = found
+                    _log.info("adopted the server of a gateway that was killed", pid=found.pid)
+                    return self._described(greeting, found.pid, adopted=True)
+            _log.info("the configuration or version has changed: the server is started again", pid=found.pid)
+        except (OSError, EOFError, TimeoutError, EngineError) as why:
+            _log.warning("the server left behind does not answer: it is started again", pid=found.pid, error=str(why))
+        await found.end()
+        found.release()
+        return None
+
+    def _fixed(self, kept: Kept) -> Kept:
+        """Return `kept` with the ports that the configuration fixes."""
+        return msgspec.structs.replace(
+            kept, port=self._config.port or kept.port, mqtt_port=self._config.mqtt_port or kept.mqtt_port
+        )
+
+    async def _launch(self) -> EngineInfo:
+        kept = self._fixed(self._keep())
+        # A port that we chose is kept, so that clients and devices find us again; it is chosen anew only when taken.
+        if not self._config.port and not (kept.port and is_free(kept.port, self._config.host)):
+            kept = msgspec.structs.replace(kept, port=free_port(self._config.host))
+        if not self._config.mqtt_port and not (kept.mqtt_port and is_free(kept.mqtt_port, self._config.mqtt_host)):
+            kept = msgspec.structs.replace(kept, mqtt_port=free_port(self._config.mqtt_host))
+        process.write_private(self._directory / "engine.json", msgspec.json.encode(kept).decode())
+        self._kept = kept
+        conf, text = self._conf(kept)
+        process.write_private(conf, text)
+        for old in self._directory.glob("nats-*.conf"):
+            if old != conf:
+                old.unlink()
+        return await self._run(conf)
+
+    async def _run(self, conf: Path) -> EngineInfo:
+        """Start the server and wait until both listeners answer."""
+        kept = self._keep()
+        (self._directory / "nats.out").unlink(missing_ok=True)
+        self._process = started = process.spawn(conf, self._directory)
+        deadline = self._clock.monotonic() + _READY_S
+        while True:
+            if not started.alive:
+                self._log_file.close()
+                told = self._log_file.last_errors[-3:] or [process.tail(self._directory / "nats.out")]
+                raise EngineError(f"nats-server ended at once: {' | '.join(told)}")
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                greeting = await process.greeting(_near(self._config.host), kept.port)
+                if greeting.server_name != self._name:
+                    raise EngineError(f"port {kept.port} is taken by another nats-server, {greeting.server_name}")
+                _, writer = await asyncio.open_connection(_near(self._config.mqtt_host), kept.mqtt_port)
+                writer.close()
+                return self._described(greeting, started.pid, adopted=False)
+            if self._clock.monotonic() > deadline:
+                raise EngineError(f"nats-server (pid {started.pid}) does not listen after {_READY_S:.0f} s")
+            await self._clock.sleep(0.01)
+
+    def _described(self, greeting: process.Greeting, pid: int, *, adopted: bool) -> EngineInfo:
+        kept = self._keep()
+        scheme = "tls" if self._config.tls.cert_file else "nats"
+        return EngineInfo(
+            urls=(f"{scheme}://{_near(self._config.host)}:{kept.port}",),
+            host=_near(self._config.host),
+            port=kept.port,
+            mqtt_host=_near(self._config.mqtt_host),
+            mqtt_port=kept.mqtt_port,
+            pid=pid,
+            server_id=greeting.server_id,
+            version=greeting.version,
+            max_payload=greeting.max_payload,
+            adopted=adopted,
+        )
+
+    async def _watch(self) -> None:
+        """Start the server again whenever it ends, on the same ports and store."""
+        pause_s = 0.1
+        while True:
+            assert self._process is not None  # noqa: S101 - set before this task starts
+            began = self._clock.monotonic()
+            await self._process.ended()
+            self._process.release()
+            if self._clock.monotonic() - began > _STEADY_S:
+                pause_s = 0.1
+            _log.error("the server ended; it is started again", pid=self._process.pid, pause_s=pause_s)
+            metrics.RESTARTS.labels("engine").inc()
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)
+            try:
+                self._info = await self._run(self._conf(self._keep())[0])
+            except EngineError as why:
+                _log.error("the server cannot be started; tried again", error=str(why))
+                continue
+            self._seen.clear()
+            self.restarted.set()
+
+    # ── an external server ───────────────────────────────────────────────────────────────────────────
+
+    async def _reach(self) -> EngineInfo:
+        urls = tuple(part.strip() for part in self._config.url.split(","))
+        place = urlsplit(urls[0])
+        host, port = place.hostname or "", place.port or 4222
+        try:
+            greeting = await process.greeting(host, port, 10.0)
+        except (OSError, EOFError, TimeoutError) as why:
+            raise EngineError(f"no nats-server at {host}:{port}: {why or type(why).__name__}") from why
+        process.check_version(greeting.version)
+        if not greeting.jetstream:
+            raise EngineError(f"JetStream is off at {host}:{port}; switch it on, the log lives in it")
+        self._info = EngineInfo(
+            urls=urls,
+            host=host,
+            port=port,
+            mqtt_host=self._config.mqtt_host,
+            mqtt_port=self._config.mqtt_port,
+            pid=0,
+            server_id=greeting.server_id,
+            version=greeting.version,
+            max_payload=greeting.max_payload,
+        )
+        try:
+            await (await self.connect(Role.GATEWAY)).close()
+        except (Lost, Refused) as why:
+            raise EngineError(f"the external server does not take our users: {why}") from why
+        return self._info

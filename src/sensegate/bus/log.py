@@ -1,0 +1,129 @@
+"""The log on JetStream: atomic batches by headers, direct gets."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+from nats.aio.client import Client
+
+from sensegate.bus import api
+from sensegate.bus.reader import Reader, entry, micros
+from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
+from sensegate.errors import EngineError, Lost
+from sensegate.model import Entry, Member
+
+_WRITE_S = 15.0
+_HEADERS_BYTES = 512
+"""More than our headers ever take; the server counts them with the payload."""
+
+
+class JetStreamLog:
+    """`ports.Log` on a stream. Call `open` first; it reads the epoch.
+
+    With `prefix` (``up.<node>.``) it is the log of the centre as node `<node>` may use it: `write` and `last` of the
+    node's own subjects (``readings.<node>.…``, ``ledger.<node>``, ``commit.<node>.<lane>``), nothing else.
+    """
+
+    def __init__(self, nc: Client, stream: str = "LOG", prefix: str = "") -> None:
+        self._nc = nc
+        self._stream = stream
+        self._prefix = prefix
+        self._node = prefix.removeprefix("up.").removesuffix(".")
+        self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
+        self._epoch = ""
+
+    async def open(self) -> None:
+        """Read the epoch; a node has no right to it at the centre and needs none."""
+        if not self._prefix:
+            status = await self._reader.status()
+            self._epoch = f"{micros(status.created):x}"
+            self._reader.advance(status.state.last_seq)
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """Largest payload of a member."""
+        return self._nc.max_payload - _HEADERS_BYTES
+
+    async def write(self, members: Sequence[Member]) -> int:
+        self._check(members)
+        batch = secrets.token_hex(8)
+        final = len(members)
+        what = f"commit of {final} members"
+        if not self._nc.is_connected:
+            raise Lost(f"{what}: not connected, nothing was sent")
+        with api.lost(what):
+            # Members before the last ask for no reply: they leave in one stroke, the last one's answer is for all.
+            for number, member in enumerate(members[:-1], 1):
+                await self._nc.publish(
+                    self._address(member.subject), member.payload, headers=_headers(member, batch, number)
+                )
+            member = members[-1]
+            headers = _headers(member, batch, final)
+            headers["Nats-Batch-Commit"] = "1"
+            answered = await self._nc.request(
+                self._address(member.subject), member.payload, timeout=_WRITE_S, headers=headers
+            )
+        answer = msgspec.json.decode(answered.data, type=api.Answer)
+        if answer.error:
+            api.refuse(answer.error, what)
+        if answer.count != final:
+            raise EngineError(f"{what}: the server stored {answer.count}; is the stream's allow_atomic off?")
+        self._reader.advance(answer.seq)
+        return answer.seq
+
+    async def last(self, subject: str) -> Entry | None:
+        self._address(subject)
+        message = await self._reader.last(subject)
+        return None if message is None else entry(message)
+
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+        return [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+
+    async def bounds(self) -> tuple[int, int]:
+        return await self._reader.bounds()
+
+    async def sequence_at(self, time: int) -> int:
+        found = await self._reader.first_since(time)
+        return (await self._reader.bounds())[1] + 1 if found is None else found
+
+    async def changed(self, after: int, timeout_s: float) -> bool:
+        return await self._reader.changed(after, timeout_s)
+
+    async def close(self) -> None:
+        """Stop following; the connection is its owner's."""
+        await self._reader.close()
+
+    def _address(self, subject: str) -> str:
+        """Return where to publish so that it lands on `subject`."""
+        if not self._prefix:
+            return subject
+        kind, _, rest = subject.partition(".")
+        node, _, rest = rest.partition(".")
+        if node != self._node:
+            raise EngineError(f"node {self._node} writes no {subject} at its centre")
+        return f"{self._prefix}{kind}.{rest}" if rest else f"{self._prefix}{kind}"
+
+    def _check(self, members: Sequence[Member]) -> None:
+        if not members or len(members) > BATCH_MESSAGES_MAX:
+            raise EngineError(f"a commit has 1 to {BATCH_MESSAGES_MAX} members, not {len(members)}")
+        most = self.payload_bytes_max
+        for member in members:
+            if len(member.payload) > most:
+                raise EngineError(f"member {member.subject} has {len(member.payload)} bytes, more than {most}")
+
+
+def _headers(member: Member, batch: str, number: int) -> dict[str, str]:
+    headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+    if member.ttl_h:
+        headers["Nats-TTL"] = f"{member.ttl_h}h"
+    if member.rollup:
+        headers["Nats-Rollup"] = "sub"
+    if member.expect is not None:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(member.expect)
+    return headers

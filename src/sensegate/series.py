@@ -19,6 +19,7 @@ _NOBODY = -2
 """Key of a number whose device is no longer registered: never found, never given again."""
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
 
 
 class Series:
@@ -125,9 +126,9 @@ class Series:
             self._keys = grown
         self._keys[first:count] = keys
         self._count = count
-        if count * 3 > len(self._slots) * 2:
+        if count * 2 > len(self._slots):
             size = len(self._slots)
-            while count * 3 > size * 2:
+            while count * 2 > size:
                 size *= 2
             self._resize(size)
         else:
@@ -151,7 +152,11 @@ class Series:
             number, slot = number[lost], (slot[lost] + 1) & mask
 
     def _home(self, key: I64) -> I64:
-        return ((key.view(np.uint64) * _SPREAD) >> self._shift).view(np.int64)
+        slot = key.view(np.uint64) * _SPREAD
+        slot ^= slot >> _HALF  # devices and variables are small consecutive numbers: one multiplication clusters them
+        slot *= _SPREAD
+        slot >>= self._shift
+        return slot.view(np.int64)
 
 
 def _key(device: I32, variable: I32) -> I64:

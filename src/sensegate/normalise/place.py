@@ -1,0 +1,106 @@
+"""Places: GCJ-02 and BD-09, the shifted systems of Chinese maps, to WGS-84 and back.
+
+CGCS2000 and WGS-84 agree to decimetres and are taken as equal. GCJ-02 has no published definition and no closed
+inverse; the formula below is the one in common use (checked against reference values of Guangzhou), inverted by
+iteration to far less than a metre. Outside the box of China a place is not shifted and comes back unchanged;
+within some hundred metres of that box's edge the inverse is not defined.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sensegate.model import BOOL, F64, Datum
+
+WEST, EAST, SOUTH, NORTH = 72.004, 137.8347, 0.8293, 55.8271
+"""The box in which GCJ-02 shifts."""
+
+_AXIS = 6378245.0
+_ECCENTRICITY2 = 0.00669342162296594323  # Krasovsky 1940, as the shift uses it
+_BD_TURN = np.pi * 3000.0 / 180.0
+_ROUNDS = 12
+_CLOSE = 1e-10
+"""Degrees; about 0.01 mm."""
+
+
+def wgs84(lon: F64 | float, lat: F64 | float, datum: Datum) -> tuple[F64, F64]:
+    """Return (longitude, latitude) in WGS-84 of places given in `datum`; degrees; NaN stays NaN."""
+    x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
+    match datum:
+        case Datum.WGS84 | Datum.CGCS2000:
+            return x, y
+        case Datum.GCJ02:
+            return gcj02_to_wgs84(x, y)
+        case Datum.BD09:
+            return gcj02_to_wgs84(*bd09_to_gcj02(x, y))
+
+
+def wgs84_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:
+    """Return the places in GCJ-02."""
+    inside = _in_china(lon, lat)
+    east, north = _shift(lon, lat)
+    return np.where(inside, lon + east, lon), np.where(inside, lat + north, lat)
+
+
+def gcj02_to_wgs84(lon: F64, lat: F64) -> tuple[F64, F64]:
+    """Return the places in WGS-84: the point whose shift leads here, found by fixed-point iteration."""
+    inside = _in_china(lon, lat)
+    x, y = lon, lat
+    for _ in range(_ROUNDS):
+        east, north = _shift(x, y)
+        nx, ny = lon - east, lat - north
+        moved = np.fmax(np.abs(nx - x), np.abs(ny - y))[inside]
+        x, y = nx, ny
+        if not moved.size or np.nanmax(moved, initial=0.0) < _CLOSE:
+            break
+    return np.where(inside, x, lon), np.where(inside, y, lat)
+
+
+def gcj02_to_bd09(lon: F64, lat: F64) -> tuple[F64, F64]:
+    """Return the places in BD-09."""
+    inside = _in_china(lon, lat)
+    east, north = _turn(lon, lat)
+    return np.where(inside, east, lon), np.where(inside, north, lat)
+
+
+def bd09_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:
+    """Return the places in GCJ-02, by fixed-point iteration of `gcj02_to_bd09`."""
+    inside = _in_china(lon, lat)
+    x, y = lon, lat
+    for _ in range(_ROUNDS):
+        east, north = _turn(x, y)
+        dx, dy = lon - east, lat - north
+        x, y = x + dx, y + dy
+        moved = np.fmax(np.abs(dx), np.abs(dy))[inside]
+        if not moved.size or np.nanmax(moved, initial=0.0) < _CLOSE:
+            break
+    return np.where(inside, x, lon), np.where(inside, y, lat)
+
+
+def _in_china(lon: F64, lat: F64) -> BOOL:
+    inside: BOOL = (lon >= WEST) & (lon <= EAST) & (lat >= SOUTH) & (lat <= NORTH)
+    return inside
+
+
+def _turn(lon: F64, lat: F64) -> tuple[F64, F64]:
+    radius = np.hypot(lon, lat) + 0.00002 * np.sin(lat * _BD_TURN)
+    angle = np.arctan2(lat, lon) + 0.000003 * np.cos(lon * _BD_TURN)
+    return radius * np.cos(angle) + 0.0065, radius * np.sin(angle) + 0.006
+
+
+def _shift(lon: F64, lat: F64) -> tuple[F64, F64]:
+    """Return how far GCJ-02 moves a place to the east and to the north, degrees."""
+    x, y = lon - 105.0, lat - 35.0
+    root = 0.1 * np.sqrt(np.abs(x))
+    common = 20.0 * np.sin(6.0 * x * np.pi) + 20.0 * np.sin(2.0 * x * np.pi)
+    north = -100.0 + 2.0 * x + 3.0 * y + 0.2 * y * y + 0.1 * x * y + 2.0 * root
+    north = north + (common + 20.0 * np.sin(y * np.pi) + 40.0 * np.sin(y / 3.0 * np.pi)) * 2.0 / 3.0
+    north = north + (160.0 * np.sin(y / 12.0 * np.pi) + 320.0 * np.sin(y * np.pi / 30.0)) * 2.0 / 3.0
+    east = 300.0 + x + 2.0 * y + 0.1 * x * x + 0.1 * x * y + root
+    east = east + (common + 20.0 * np.sin(x * np.pi) + 40.0 * np.sin(x / 3.0 * np.pi)) * 2.0 / 3.0
+    east = east + (150.0 * np.sin(x / 12.0 * np.pi) + 300.0 * np.sin(x / 30.0 * np.pi)) * 2.0 / 3.0
+    angle = np.radians(lat)
+    curve = 1.0 - _ECCENTRICITY2 * np.sin(angle) ** 2
+    meridian = _AXIS * (1.0 - _ECCENTRICITY2) / (curve * np.sqrt(curve))
+    parallel = _AXIS / np.sqrt(curve) * np.cos(angle)
+    return np.degrees(east / parallel), np.degrees(north / meridian)

@@ -1,55 +1,56 @@
 """What the registries need of a key-value store, and a store in memory that keeps the same contract.
 
-The durable one is `bus.kv`. Both pass `tests/contracts/test_bucket.py`.
+The durable one is `bus.kv.Bucket`. Both pass `tests/contracts/test_bucket.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-import msgspec
+import structlog
 
-from sensegate.errors import Conflict
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import Conflict, Lost
 
-
-class Item(msgspec.Struct, frozen=True, gc=False):
-    """One key as of a revision."""
-
-    key: str
-    value: bytes | None
-    """None: the key was deleted."""
-    revision: int
-    """Rises with every change of the bucket; never given twice."""
+_log = structlog.get_logger("authority")
+_AGAIN_S = 0.25
 
 
 class Bucket(Protocol):
     """Keys and values; the newest revision of each key is kept."""
 
-    async def load_all(self) -> tuple[list[Item], int]:
-        """Return every present key, oldest change first, and the revision of the bucket to watch from."""
-        ...
-
-    async def get(self, key: str) -> Item | None:
-        """Return a key as it is now; None if it is not there."""
+    async def get(self, key: str) -> Row | None:
+        """Return the row of a key as it is now; None if it is not there or deleted."""
         ...
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
-        """Write and return the new revision.
+        """Write a key; return its revision, higher than any before it.
+
+        `expected`: the revision that it must have, also of its deletion; 0: it was never there.
 
         Raises:
-            Conflict: `expected` (0: the key is not there) is not its revision.
+            Conflict: it has another revision.
+            StoreFull: no room.
             Lost: the outcome is unknown; read the key before trying again.
         """
         ...
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
-        """Remove a key; its revisions go on rising. Raises as `put`."""
+        """Delete a key; return the revision of its absence. Raises as `put`."""
         ...
 
-    def watch(self, after: int) -> AsyncIterator[Item]:
-        """Yield each change after a revision, oldest first, within 1 s; keys changed twice may come once."""
+    async def load_all(self) -> tuple[list[Row], int]:
+        """Return all present rows in order of revision, and the revision from which to `watch`."""
+        ...
+
+    def watch(self, after: int) -> AsyncIterator[list[Row]]:
+        """Yield changes after a revision for ever, in order, deletions too, within a second.
+
+        Of a key that changed twice only the newest state may come. Raises `Lost` while the store is away.
+        """
         ...
 
 
@@ -57,42 +58,58 @@ class MemoryBucket:
     """A bucket that lives as long as its object."""
 
     def __init__(self) -> None:
-        self._items: dict[str, Item] = {}
+        self._rows: dict[str, Row] = {}
         self._revision = 0
-        self._changed = asyncio.Condition()
+        self._moved = asyncio.Event()
 
-    async def load_all(self) -> tuple[list[Item], int]:
-        present = [item for item in self._items.values() if item.value is not None]
-        return sorted(present, key=lambda item: item.revision), self._revision
-
-    async def get(self, key: str) -> Item | None:
-        item = self._items.get(key)
-        return item if item and item.value is not None else None
+    async def get(self, key: str) -> Row | None:
+        row = self._rows.get(key)
+        return row if row and row.value is not None else None
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
-        return await self._write(key, value, expected)
+        return self._write(key, value, expected)
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
-        return await self._write(key, None, expected)
+        return self._write(key, None, expected)
 
-    async def _write(self, key: str, value: bytes | None, expected: int | None) -> int:
-        present = self._items.get(key)
-        revision = present.revision if present and present.value is not None else 0
-        if expected is not None and expected != revision:
-            raise Conflict(f"{key} is at revision {revision}, not {expected}; read it again")
+    async def load_all(self) -> tuple[list[Row], int]:
+        return [row for row in self._newer(0) if row.value is not None], self._revision
+
+    async def watch(self, after: int) -> AsyncIterator[list[Row]]:
+        while True:
+            if rows := self._newer(after):
+                after = rows[-1].revision
+                yield rows
+            else:
+                await self._moved.wait()
+
+    def _newer(self, after: int) -> list[Row]:
+        return sorted((row for row in self._rows.values() if row.revision > after), key=lambda row: row.revision)
+
+    def _write(self, key: str, value: bytes | None, expected: int | None) -> int:
+        present = self._rows[key].revision if key in self._rows else 0
+        if expected is not None and expected != present:
+            raise Conflict(f"{key}: changed meanwhile; read it again")
         self._revision += 1
-        self._items[key] = Item(key, value, self._revision)
-        async with self._changed:
-            self._changed.notify_all()
+        self._rows[key] = Row(key, value, self._revision)
+        self._moved.set()
+        self._moved = asyncio.Event()
         return self._revision
 
-    async def watch(self, after: int) -> AsyncIterator[Item]:
-        while True:
-            newer = sorted(
-                (item for item in self._items.values() if item.revision > after), key=lambda item: item.revision
-            )
-            for item in newer:
-                after = item.revision
-                yield item
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._revision > after)  # noqa: B023 - waited for at once
+
+async def follow(bucket: Bucket, after: int, take: Callable[[Row], Awaitable[None]], clock: Clock) -> None:
+    """Hand every change after a revision to `take` until cancelled; while the store is away, try again and again."""
+
+    async def each() -> None:
+        nonlocal after
+        async for rows in bucket.watch(after):
+            for row in rows:
+                await take(row)
+                after = row.revision
+
+    while True:
+        try:
+            await each()
+        except Lost as why:
+            _log.debug("registry out of reach; what is in memory stays in force", error=str(why))
+            await clock.sleep(_AGAIN_S)

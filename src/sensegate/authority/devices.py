@@ -15,13 +15,14 @@ import numpy as np
 import structlog
 
 from sensegate.authority import credentials as secrets_
-from sensegate.authority.bucket import Bucket, Item
+from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials, Proof
 from sensegate.authority.device_rules import Finding, demand_good, examine
 from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand
 from sensegate.authority.trail import Facts, Trail
+from sensegate.bus.kv import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
@@ -239,7 +240,7 @@ class Devices:
             raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
         secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
         await self._trail.record(by, "device.add", device.id, after=facts(device))
-        await self._write(Stored(device, kept), expected=0)
+        await self._write(Stored(device, kept), expected=self._absence(device.id))
         return secret
 
     async def change(self, device: Device, *, revision: int, by: Principal) -> Device:
@@ -301,23 +302,23 @@ class Devices:
         """Write a new entry that `importing` has examined and recorded; return its password."""
         device = self._canonical(device)
         secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
-        await self._write(Stored(device, kept), expected=0)
+        await self._write(Stored(device, kept), expected=self._absence(device.id))
         return secret
 
     async def _write(self, stored: Stored, *, expected: int) -> None:
         value = _encode(stored)
         revision = await self._bucket.put(stored.device.id, value, expected=expected)
-        await self._take(Item(stored.device.id, value, revision))
+        await self._take(Row(stored.device.id, value, revision))
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        items, self._watched = await self._bucket.load_all()
-        self.index.reserve(len(items))
+        rows, self._watched = await self._bucket.load_all()
+        self.index.reserve(len(rows))
         places: list[tuple[int, Device]] = []
-        for count, item in enumerate(items):
-            at, _before, after = self._apply(item)
+        for count, row in enumerate(rows):
+            at, _before, after = self._apply(row)
             if after and after.lon is not None:
                 places.append((at, after))
             if count % 2_000 == 1_999:
@@ -327,21 +328,19 @@ class Devices:
         self.version += 1
 
     async def watch(self) -> None:
-        """Apply the changes of every process until cancelled. Raises `Lost` when it has to be started again."""
-        async for item in self._bucket.watch(self._watched):
-            self._watched = max(self._watched, item.revision)
-            await self._take(item)
+        """Apply the changes of every process until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._watched, self._take, self._clock)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on the registry holds; looked at after every change."""
         async with self._applied:
             await self._applied.wait_for(condition)
 
-    async def _take(self, item: Item) -> None:
-        at = self.index.of_id(item.key)
-        if at >= 0 and self._revisions[at] >= item.revision:
+    async def _take(self, row: Row) -> None:
+        at = self.index.of_id(row.key)
+        if at >= 0 and self._revisions[at] >= row.revision:
             return
-        at, before, after = self._apply(item)
+        at, before, after = self._apply(row)
         if after:
             self.index.place([at], [after])
         self.version += 1
@@ -350,24 +349,24 @@ class Devices:
         async with self._applied:
             self._applied.notify_all()
 
-    def _apply(self, item: Item) -> tuple[int, Device | None, Device | None]:
+    def _apply(self, row: Row) -> tuple[int, Device | None, Device | None]:
         index = self.index
-        at = index.slot(item.key)
+        at = index.slot(row.key)
         if at == len(self._values):
             self._values.append(None)
             self._revisions.append(0)
         old = self._values[at]
         before = _decode(old).device if old is not None else None
-        self._revisions[at] = item.revision
+        self._revisions[at] = row.revision
         if before and before.gateway:
             self._of_gateway.get(before.gateway, set()).discard(at)
-        if item.value is None:
+        if row.value is None:
             index.alias(at, before.alias if before else "", "")
             index.clear(at)
             self._values[at] = None
             return at, before, None
-        self._values[at] = item.value
-        after = _decode(item.value).device
+        self._values[at] = row.value
+        after = _decode(row.value).device
         index.put(at, after)
         if after.gateway:
             self._of_gateway.setdefault(after.gateway, set()).add(at)
@@ -394,6 +393,11 @@ class Devices:
     def _is_present(self, device_id: str) -> bool:
         at = self.index.of_id(device_id)
         return at >= 0 and self._values[at] is not None
+
+    def _absence(self, device_id: str) -> int:
+        """Return the revision to expect of an id that is not there: 0, or that of its deletion."""
+        at = self.index.of_id(device_id)
+        return self._revisions[at] if at >= 0 else 0
 
     def _present(self, device_id: str) -> int:
         if not self._is_present(device_id):

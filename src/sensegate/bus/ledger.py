@@ -1,0 +1,210 @@
+"""The conservation ledger: counts of (hour, device, source, kind), which must balance.
+
+messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected: for every
+hour of arrival, device and source apart. `conflict`, `late` and `unjudged` are parts of `accepted`; `ignored` are
+values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
+
+Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, ``sources``, ``kinds``, packed columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from sensegate.bus.packing import pack, seal, unpack, unseal
+from sensegate.errors import Unbalanced
+from sensegate.model import I64
+
+HOUR_US = 3_600_000_000
+BYTES_MAX = 64 * 1024**2
+
+MESSAGES = "messages"
+DECODED = "decoded"
+QUARANTINED = "quarantined"
+VALUES = "values"
+ACCEPTED = "accepted"
+CONFLICT = "conflict"
+LATE = "late"
+UNJUDGED = "unjudged"
+IGNORED = "ignored"
+DUPLICATE = "duplicate"
+SUPPRESSED = "suppressed"
+REJECTED = "rejected"
+FORWARDED = "forwarded"
+WITHHELD = "withheld"
+
+_SIGNS = {MESSAGES: 1, DECODED: -1, QUARANTINED: -1}
+_VALUE_SIGNS = {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1}
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One count."""
+
+    hour: int
+    """Of the message's arrival, hours since 1970."""
+    device: str
+    """Device id; empty where it is not known."""
+    source: str
+    kind: str
+    count: int
+
+
+class _Table:
+    """Words numbered in order of appearance."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self._place: dict[str, int] = {}
+
+    def __call__(self, word: str) -> int:
+        place = self._place.get(word)
+        if place is None:
+            place = self._place[word] = len(self.words)
+            self.words.append(word)
+        return place
+
+    def many(self, words: Sequence[str]) -> I64:
+        """Return the numbers of many words."""
+        if not self.words and len(set(words)) == len(words):
+            self.words = list(words)
+            self._place = {word: index for index, word in enumerate(self.words)}
+            return np.arange(len(words), dtype=np.int64)
+        return np.array([self(word) for word in words], np.int64)
+
+
+class Ledger:
+    """Counts by (hour, device, source, kind)."""
+
+    def __init__(self) -> None:
+        self._devices, self._sources, self._kinds = _Table(), _Table(), _Table()
+        self._parts: list[tuple[I64, I64]] = []
+        self._cell, self._count = np.empty(0, np.int64), np.empty(0, np.int64)
+
+    # A cell is one int64: hour (20 bits), kind (10), source (10), device (23).
+    def _key(self, hour: Any, kind: int, source: int, device: Any) -> Any:
+        return (((hour << 10 | kind) << 10 | source) << 23) | device
+
+    def add(self, hour: int, device: str, source: str, kind: str, count: int = 1) -> None:
+        """Count one thing."""
+        cell = self._key(hour, self._kinds(kind), self._sources(source), self._devices(device))
+        self._parts.append((np.array([cell], np.int64), np.array([count], np.int64)))
+
+    def places(self, devices: Sequence[str]) -> I64:
+        """Return the numbers by which `add_counts` knows these devices."""
+        return self._devices.many(devices)
+
+    def add_counts(self, hour: int, source: str, kind: str, places: I64, counts: I64) -> None:
+        """Count one kind for many devices (numbers of `places`), as one of bincount's answers; zeros are left out."""
+        some = np.flatnonzero(counts)
+        if len(some):
+            cell = self._key(hour, self._kinds(kind), self._sources(source), places[some])
+            self._parts.append((cell, counts[some].astype(np.int64)))
+
+    def _settle(self) -> tuple[I64, I64]:
+        if self._parts:
+            cells = np.concatenate([self._cell, *(cell for cell, _ in self._parts)])
+            counts = np.concatenate([self._count, *(count for _, count in self._parts)])
+            self._parts = []
+            order = np.argsort(cells, kind="stable")
+            cells, counts = cells[order], counts[order]
+            first = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
+            self._cell, self._count = cells[first], np.add.reduceat(counts, first)
+        return self._cell, self._count
+
+    def _columns(self) -> tuple[I64, I64, I64, I64, I64]:
+        """Return (hour, kind, source, device, count)."""
+        cell, count = self._settle()
+        return cell >> 43, cell >> 33 & 1023, cell >> 23 & 1023, cell & ((1 << 23) - 1), count
+
+    def __len__(self) -> int:
+        return len(self._settle()[0])
+
+    def merge(self, other: Ledger) -> None:
+        """Add the counts of another ledger."""
+        hour, kind, source, device, count = other._columns()
+        if not len(hour):
+            return
+        kinds = np.array([self._kinds(word) for word in other._kinds.words], np.int64)
+        sources = np.array([self._sources(word) for word in other._sources.words], np.int64)
+        devices = self._devices.many(other._devices.words)
+        cell = (((hour << 10 | kinds[kind]) << 10 | sources[source]) << 23) | devices[device]
+        self._parts.append((cell, count))
+        if len(self._parts) > 64:
+            self._settle()
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every count, in the order of hour, kind, source, device."""
+        hour, kind, source, device, count = self._columns()
+        kinds, sources, devices = self._kinds.words, self._sources.words, self._devices.words
+        columns = (column.tolist() for column in (hour, kind, source, device, count))
+        for h, k, s, d, n in zip(*columns, strict=True):
+            yield Row(h, devices[d], sources[s], kinds[k], n)
+
+    def totals(self) -> dict[str, int]:
+        """Return kind -> count over all hours, devices and sources."""
+        _, kind, _, _, count = self._columns()
+        if not len(kind):
+            return {}
+        sums = np.zeros(len(self._kinds.words), np.int64)
+        np.add.at(sums, kind, count)
+        return {word: n for word, n in zip(self._kinds.words, sums.tolist(), strict=True) if n}
+
+    def check(self) -> None:
+        """Return if the counts balance for each hour, source and device.
+
+        Raises:
+            Unbalanced: naming the first hour, device and source that does not.
+        """
+        hour, kind, source, device, count = self._columns()
+        if not len(hour):
+            return
+        group = (hour << 33) | (source << 23) | device
+        order = np.argsort(group, kind="stable")
+        grouped = group[order]
+        first = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+        for signs, what in ((_SIGNS, "messages"), (_VALUE_SIGNS, "values")):
+            sign = np.array([signs.get(word.partition(".")[0], 0) for word in self._kinds.words], np.int64)
+            sums = np.add.reduceat((sign[kind] * count)[order], first)
+            if wrong := np.flatnonzero(sums).tolist():
+                row = order[first[wrong[0]]]
+                place = f"device '{self._devices.words[device[row]]}', source '{self._sources.words[source[row]]}'"
+                raise Unbalanced(f"{what} of {place}, hour {hour[row]}: {sums[wrong[0]]:+d} unaccounted for")
+
+    def encode(self) -> bytes:
+        """Return the ledger as one member of the log."""
+        hour, kind, source, device, count = self._columns()
+        tree = {
+            "rows": len(hour),
+            "devices": self._devices.words,
+            "sources": self._sources.words,
+            "kinds": self._kinds.words,
+            "hour": pack(hour),
+            "kind": pack(kind),
+            "source": pack(source),
+            "device": pack(device),
+            "count": pack(count, delta=False),
+        }
+        return seal(tree)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Ledger:
+        """Return the ledger of a member of the log.
+
+        Raises:
+            ValueError: if it is not a ledger of a format known here.
+        """
+        tree = unseal(payload, limit=BYTES_MAX, what="ledger")
+        if "kinds" not in tree:
+            raise ValueError("ledger: it has no kinds")
+        ledger, rows = cls(), tree["rows"]
+        for table, name in ((ledger._devices, "devices"), (ledger._sources, "sources"), (ledger._kinds, "kinds")):
+            table.many(tree[name])
+        columns = [unpack(tree[name], rows) for name in ("hour", "kind", "source", "device", "count")]
+        hour, kind, source, device, count = columns
+        if rows:
+            ledger._parts.append(((((hour << 10 | kind) << 10 | source) << 23) | device, count))
+        return ledger

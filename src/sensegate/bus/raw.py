@@ -1,0 +1,117 @@
+"""Messages as received ↔ bytes: for replay, decoding again, and the quarantine, which keeps them whole.
+
+Form (MessagePack inside zstd, format 1): ``v``, ``rows``, columns of packed integers (`packing`), tables of words with
+their index, ``ends`` of the payloads in ``body``; in the quarantine also reason, detail, device and profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from sensegate.bus.packing import pack, seal, unpack, unseal
+from sensegate.model import Message
+
+BYTES_MAX = 512 * 1024**2
+"""Largest member after decompression; a larger one is refused."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A message as it stands in quarantine: whole, with the reason."""
+
+    message: Message
+    source: str
+    reason: str
+    """A word of `model.QuarantineReason`."""
+    detail: str = ""
+    device: str = ""
+    """Device id where it was known."""
+    profile: str = ""
+
+
+def _words(words: Sequence[str]) -> list[Any]:
+    first = words[0] if words else ""
+    if words.count(first) == len(words):
+        return [[first], [0, 0]]
+    table: dict[str, int] = {}
+    index = [table.setdefault(word, len(table)) for word in words]
+    return [list(table), pack(np.array(index, np.int64), delta=False)]
+
+
+def _unwords(packed: list[Any], rows: int) -> list[str]:
+    table, index = packed
+    return [table[place] for place in unpack(index, rows).tolist()]
+
+
+def _tree(messages: Sequence[Message], sources: Sequence[str] | str) -> dict[str, Any]:
+    payloads = [message.payload for message in messages]
+    return {
+        "rows": len(messages),
+        "topic": _words([message.topic for message in messages]),
+        "principal": _words([message.principal for message in messages]),
+        "source": _words([sources] if isinstance(sources, str) else list(sources)),
+        "received": pack(np.array([message.received for message in messages], np.int64)),
+        "sequence": pack(np.array([message.sequence for message in messages], np.int64)),
+        "best_effort": pack(np.array([message.best_effort for message in messages], np.uint8)),
+        "length": pack(np.array(list(map(len, payloads)), np.int64), delta=False),
+        "body": b"".join(payloads),
+    }
+
+
+def encode(messages: Sequence[Message], sources: Sequence[str] | str) -> bytes:
+    """Return messages as one member of the log; `sources` is one name or one for each message.
+
+    Pure; compressing releases the interpreter lock.
+    """
+    return seal(_tree(messages, sources))
+
+
+def encode_kept(kept: Sequence[Kept]) -> bytes:
+    """Return quarantined messages as one member of the log."""
+    tree = _tree([one.message for one in kept], [one.source for one in kept])
+    for name in ("reason", "detail", "device", "profile"):
+        tree[name] = _words([getattr(one, name) for one in kept])
+    return seal(tree)
+
+
+def _messages(tree: dict[str, Any]) -> Iterator[tuple[Message, str]]:
+    rows = tree["rows"]
+    body, start = memoryview(tree["body"]), 0
+    if rows == 0:
+        return
+    source = _unwords(tree["source"], rows)
+    columns = zip(
+        _unwords(tree["topic"], rows),
+        unpack(tree["received"], rows).tolist(),
+        unpack(tree["sequence"], rows).tolist(),
+        _unwords(tree["principal"], rows),
+        unpack(tree["best_effort"], rows).tolist(),
+        unpack(tree["length"], rows).tolist(),
+        source,
+        strict=True,
+    )
+    for topic, received, sequence, principal, best_effort, length, origin in columns:
+        payload = bytes(body[start : start + length])
+        start += length
+        yield Message(topic, payload, received, sequence, principal, bool(best_effort)), origin
+
+
+def decode(payload: bytes) -> Iterator[tuple[Message, str]]:
+    """Yield (message, source) one by one, in the order of receipt.
+
+    Raises:
+        ValueError: if these are not messages of a format known here.
+    """
+    yield from _messages(unseal(payload, limit=BYTES_MAX, what="messages"))
+
+
+def decode_kept(payload: bytes) -> Iterator[Kept]:
+    """Yield the messages of a quarantine member with their reasons; errors as `decode`."""
+    tree = unseal(payload, limit=BYTES_MAX, what="messages")
+    rows = tree["rows"]
+    extra = [_unwords(tree[name], rows) for name in ("reason", "detail", "device", "profile")]
+    for (message, source), reason, detail, device, profile in zip(_messages(tree), *extra, strict=True):
+        yield Kept(message, source, reason, detail, device, profile)

@@ -1,0 +1,1 @@
+"""Identity and duplicates, the conservation ledger, the atomic commit: readings enter the log here, once."""

@@ -50,6 +50,11 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
     return str(told["created"])
 
 
+async def life(nc: Client, name: str) -> str:
+    """Return when a stream was created: the identity of its present life. Raises `NotFound`, `Lost`."""
+    return str(json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))["created"])
+
+
 def _absent(value: object) -> object:
     """Return what a missing key means: the server leaves out what is false, zero or empty."""
     return type(value)() if isinstance(value, (bool, int, str)) else None

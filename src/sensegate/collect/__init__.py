@@ -1,0 +1,1 @@
+"""The outside world as deliveries; one file for each source."""

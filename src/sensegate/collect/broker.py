@@ -1,0 +1,230 @@
+"""Our own MQTT broker: a durable push consumer, ack policy *all*, on the broker's own store `$MQTT_msgs`.
+
+A PUBACK of nats-server promises only that this store has the message, so nothing else is consumed. Ack-all has a
+trap: after the death of a worker the server sends its successor the new messages first, and acknowledging one of
+them destroys the older ones. So at every start and after every break the consumer is **reset**, everything before
+consumer sequence 1 is discarded, contiguity is demanded, and what is at or below the committed position is skipped.
+(`engine.md`, rules 1 to 3.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from sensegate import metrics
+from sensegate.bus import api, consumer, streams
+from sensegate.bus.streams import INTAKE
+from sensegate.clock import Clock
+from sensegate.collect.tap import Tap
+from sensegate.config import IngestConfig
+from sensegate.errors import Lost, NotFound
+from sensegate.model import Delivery, Message, Position
+
+SUBJECT = "$MQTT.msgs."
+ACK_PENDING_MAX = 65_536
+HEARTBEAT_S = 1.0
+ACK_WAIT_S = 600.0
+"""A backstop only: every break resets the consumer, which gives all again at once."""
+
+_log = structlog.get_logger("collect")
+
+
+class _Chunk(msgspec.Struct):
+    messages: list[Message]
+    number: int
+
+
+class BrokerSource:
+    """Messages of QoS 1 and 2 from the devices of the embedded broker, in the order of its store.
+
+    The connection is one in the devices' account that this source alone uses. What is received and not yet committed
+    is bounded twice: by `depth_messages_max` (the consumer's ack limit) and in bytes by the server's flow control,
+    whose requests are answered only when all before them is committed (32 MB in nats-server 2.15).
+    `deliveries()` raises `Lost` after any break; `start` with the committed position then gives all after it again.
+    """
+
+    def __init__(
+        self,
+        connection: Client,
+        limits: IngestConfig,
+        clock: Clock,
+        *,
+        name: str = "mqtt",
+        durable: str = "",
+        topic_prefix: str = "",
+    ) -> None:
+        """`topic_prefix`: subject tokens that a partition mapping puts before the topic, e.g. ``in.0.``."""
+        self.name = name
+        self._connection = connection
+        self._limits = limits
+        self._clock = clock
+        self._durable = durable or f"ingest-{limits.partition}"
+        self._prefix = f"{SUBJECT}{topic_prefix}"
+        self._deliver = f"_SG.deliver.{self._durable}"
+        self._tap = Tap(connection, self._take, self._control, self._begin_anew, self._break)
+        self._subscription: Subscription | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
+        self._chunks: deque[_Chunk] = deque()
+        self._broken = ""
+        self._life = ""
+        self._era = 0
+        self._given = False
+        self._skip = 0  # committed stream sequence at the start
+        self._received = 0
+        self._settled = 0
+        self._flow: tuple[int, str] | None = None  # answer this request when the sequence is settled
+        self._heard = 0.0
+        self._moved = 0.0
+
+    async def prepare(self) -> None:
+        """Make the durable consumer: from here on the store keeps QoS 1 messages. Before the first device connects."""
+        config = {
+            "durable_name": self._durable,
+            "ack_policy": "all",
+            "deliver_policy": "all",
+            "deliver_subject": self._deliver,
+            "filter_subject": f"{self._prefix}>",
+            "ack_wait": int(ACK_WAIT_S * 1e9),
+            "max_ack_pending": min(self._limits.depth_messages_max, ACK_PENDING_MAX),
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        await consumer.ensure(self._connection, INTAKE, config)
+
+    async def start(self, committed: Position | None) -> None:
+        await self.stop()
+        await self.prepare()
+        self._life = await streams.life(self._connection, INTAKE)
+        self._skip = committed.sequence if committed and committed.life == self._life else 0
+        self._era += 1
+        self._received = self._settled = 0
+        self._given = False
+        self._broken = ""
+        self._arrived.clear()
+        self._heard = self._moved = self._clock.monotonic()
+        with api.lost(f"{self.name}: subscribe"):
+            self._subscription = await self._connection.subscribe(self._deliver)
+        # Only our own wildcard-free subscription numbers are in the bytes: nats-py keeps them across reconnections.
+        self._tap.attach(self._subscription._id, INTAKE, self._durable, self._prefix)  # noqa: SLF001
+        # The first message of the new series may come before the answer to the request.
+        self._tap.expect_first()
+        await consumer.reset(self._connection, INTAKE, self._durable)
+        self._watch = asyncio.create_task(self._watchdog(), name=f"watch {self.name}")
+
+    async def stop(self) -> None:
+        self._era += 1  # acknowledgements of this life do nothing from here
+        self._tap.detach()
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+        subscription, self._subscription = self._subscription, None
+        if subscription and not self._connection.is_closed:
+            with suppress(Lost), api.lost("unsubscribe"):
+                await subscription.unsubscribe()
+        self._chunks.clear()
+        self._flow = None
+        self._arrived.set()
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        era = self._era
+        while True:
+            await self._arrived.wait()
+            if era != self._era:
+                return
+            if self._broken:
+                metrics.RESTARTS.labels(f"collect {self.name}").inc()
+                raise Lost(f"{self.name}: {self._broken}; the consumer is reset and gives again what was not committed")
+            chunk = self._chunks.popleft()
+            messages = chunk.messages
+            self._given = True
+            while self._chunks and len(messages) + len(self._chunks[0].messages) <= self._limits.commit_messages_max:
+                chunk = self._chunks.popleft()
+                messages += chunk.messages
+            if not self._chunks:
+                self._arrived.clear()
+            last = messages[-1].sequence
+            ack = partial(self._acknowledge, era, last, chunk.number)
+            if messages[0].sequence <= self._skip:
+                messages = [message for message in messages if message.sequence > self._skip]
+                if not messages:
+                    await ack()
+                    continue
+            yield Delivery(self.name, messages, ack, Position(self._life, last))
+
+    async def _acknowledge(self, era: int, sequence: int, number: int) -> None:
+        """Acknowledge all up to a stream sequence; without effect once the source was started again."""
+        if era != self._era or sequence <= self._settled:
+            return
+        self._settled = sequence
+        await self._send(f"$JS.ACK.{INTAKE}.{self._durable}.1.{sequence}.{number}.0.0")
+        if self._flow and self._flow[0] <= sequence:
+            (_, reply), self._flow = self._flow, None
+            await self._send(reply)
+
+    async def _send(self, subject: str) -> None:
+        try:
+            with api.lost("acknowledgement"):
+                await self._connection.publish(subject)
+        except Lost as why:
+            self._break(str(why))
+
+    # Called by the tap, in the connection's reading task.
+
+    def _take(self, messages: list[Message], number: int) -> None:
+        self._heard = self._moved = self._clock.monotonic()
+        self._received = messages[-1].sequence
+        self._chunks.append(_Chunk(messages, number))
+        self._arrived.set()
+
+    def _begin_anew(self) -> bool:
+        if self._given:
+            return False
+        self._chunks.clear()
+        self._arrived.clear()
+        self._received = 0
+        return True
+
+    async def _control(self, headers: dict[str, str], reply: str) -> None:
+        """Hear a heartbeat, or note a flow control request until all before it is committed."""
+        self._heard = self._clock.monotonic()
+        request = reply or headers.get("Nats-Consumer-Stalled", "")
+        if not request:
+            return
+        if self._received > self._settled:
+            self._flow = (self._received, request)
+        else:
+            await self._send(request)
+
+    def _break(self, reason: str) -> None:
+        if not self._broken:
+            self._broken = reason
+            _log.warning("source broken", source=self.name, reason=reason)
+        self._arrived.set()
+
+    async def _watchdog(self) -> None:
+        """Demand progress, not a socket: silence, or messages that wait and do not come, is a break."""
+        stall_s = self._limits.stall_s
+        while not self._broken:
+            await self._clock.sleep(max(HEARTBEAT_S, stall_s / 6))
+            now = self._clock.monotonic()
+            if now - self._heard > stall_s:
+                self._break(f"neither message nor heartbeat for {stall_s:g} s")
+            elif now - self._moved > stall_s:
+                try:
+                    state = await consumer.status(self._connection, INTAKE, self._durable)
+                except (Lost, NotFound) as why:
+                    self._break(str(why))
+                    continue
+                if now - self._moved > stall_s and self._received <= self._settled and state.num_pending:
+                    self._break(f"{state.num_pending} messages wait and none came for {stall_s:g} s")

@@ -1,0 +1,32 @@
+"""MQTT topics and the NATS subjects that nats-server makes of them.
+
+The server writes each level as a token: an empty level is ``/``, a ``.`` within a level is ``//`` (README-MQTT of
+nats-server; tested against the server itself).
+"""
+
+from __future__ import annotations
+
+
+def subject_of(topic: str) -> str:
+    """Return the NATS subject of an MQTT topic (without wildcards)."""
+    return ".".join(level.replace(".", "//") or "/" for level in topic.split("/"))
+
+
+def topic_of(subject: bytes) -> str:
+    r"""Return the MQTT topic of a NATS subject; bytes that are not UTF-8 stay visible as ``\xNN``."""
+    text = subject.decode("utf-8", "backslashreplace")
+    if "/" not in text:
+        return text.replace(".", "/")
+    return "/".join("" if part == "/" else part.replace("//", ".") for part in text.split("."))
+
+
+def filter_of(topic_filter: str) -> list[str]:
+    """Return the NATS subjects that match what an MQTT topic filter matches.
+
+    ``+`` becomes ``*``; a closing ``/#`` matches its parent level too, hence two subjects.
+    """
+    levels = topic_filter.split("/")
+    tokens = ["*" if level == "+" else ">" if level == "#" else level.replace(".", "//") or "/" for level in levels]
+    if tokens[-1] == ">" and len(tokens) > 1:
+        return [".".join(tokens[:-1]), ".".join(tokens)]
+    return [".".join(tokens)]

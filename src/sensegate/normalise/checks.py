@@ -1,0 +1,144 @@
+"""Checks of values, in the order range, rate of change, stuck value. All mark; none removes.
+
+* range: outside the physical limits of the property is bad; outside the profile's narrower range is uncertain.
+* step: further from the neighbour before it than is credible, both close enough in time to be compared. A counter
+  may fall (a reset, a roll-over), it may not leap.
+* stuck: not moved at all for the property's `stuck_h`, over at least six readings.
+
+A value out of range, or one from the future, is no neighbour to others. The past of a series is kept in arrays
+indexed by its number: 26 bytes a series.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sensegate.model import BOOL, F64, I32, I64, U8, U16, U32
+from sensegate.normalise.table import SpecTable
+from sensegate.quality import BAD_FROM, Flag, Quality
+
+STUCK_READINGS = 6
+_LONG_AGO = -(1 << 61)
+_ROW_BITS = 24
+ROWS_MAX = 1 << _ROW_BITS
+"""Most rows of one batch."""
+
+
+def grade(quality: U8, rows: I64, code: Quality) -> None:
+    """Give rows a code where it is of a worse class than the one they have; of two in a class the first stays."""
+    now = quality[rows]
+    better = now == Quality.GOOD if code < BAD_FROM else now < BAD_FROM
+    quality[rows[better]] = code
+
+
+def check_range(table: SpecTable, spec: I32, value: F64, flags: U32, quality: U8) -> BOOL | None:
+    """Mark values out of range; return True for them, None when there is none. NaN (text) is never out of range."""
+    out: BOOL = (value < table.low.take(spec)) | (value > table.high.take(spec))
+    rows = np.flatnonzero(out)
+    if not rows.size:
+        return None
+    flags[rows] |= Flag.RANGE
+    which, said = spec[rows], value[rows]
+    physical = (said < table.physical_low[which]) | (said > table.physical_high[which])
+    grade(quality, rows[physical], Quality.BAD_RANGE)
+    grade(quality, rows[~physical], Quality.UNCERTAIN_RANGE)
+    return out
+
+
+class Past:
+    """The last value of each watched series, and since when it has not moved."""
+
+    def __init__(self) -> None:
+        self._time: I64 = np.zeros(0, np.int64)
+        self._value: F64 = np.zeros(0, np.float64)
+        self._since: I64 = np.zeros(0, np.int64)
+        self._alike: U16 = np.zeros(0, np.uint16)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the arrays."""
+        return self._time.nbytes + self._value.nbytes + self._since.nbytes + self._alike.nbytes
+
+    def check(
+        self,
+        table: SpecTable,
+        rows: I64,
+        *,
+        spec: I32,
+        series: I32,
+        time: I64,
+        value: F64,
+        latest: int,
+        flags: U32,
+        quality: U8,
+    ) -> None:
+        """Mark steps and stuck values among `rows` and remember their last values.
+
+        Rows of one series are compared in the order of their time, the first with what was remembered. What was
+        remembered from after `latest` (our clock was ahead then) is forgotten.
+        """
+        self._grow(int(series.max()) + 1)
+        row = _in_order(rows, series, time)
+        number, when, said, which = series[row], time[row], value[row], spec[row]
+        first = np.empty(len(row), np.bool_)
+        first[0] = True
+        np.not_equal(number[1:], number[:-1], out=first[1:])
+        heads = np.flatnonzero(first)
+        known_time = self._time[number[heads]]
+        known_time[known_time > latest] = _LONG_AGO
+
+        before, earlier = np.empty_like(said), np.empty_like(when)
+        before[1:], earlier[1:] = said[:-1], when[:-1]
+        before[heads], earlier[heads] = self._value[number[heads]], known_time
+        apart = when - earlier
+
+        leap = np.abs(said - before) > table.step.take(which)
+        leap &= (apart > 0) & (apart <= table.gap.take(which))
+        at = np.flatnonzero(leap)
+        if at.size:
+            at = at[~(table.counter[which[at]] & (said[at] < before[at]))]
+            flags[row[at]] |= Flag.STEP
+            grade(quality, row[at], Quality.UNCERTAIN_STEP)
+
+        # A run is a stretch of equal values; it begins where the value moves, or where the past is older than told.
+        begins = (said != before) | (apart < 0) | (earlier == _LONG_AGO)
+        start = np.flatnonzero(begins | first)
+        run = np.cumsum(begins | first) - 1
+        goes_on = ~begins[start]
+        since = np.where(goes_on, self._since[number[start]], when[start])[run]
+        alike = np.arange(len(row)) - start[run] + np.where(goes_on, self._alike[number[start]] + 1, 1)[run]
+        at = np.flatnonzero((when - since >= table.stuck.take(which)) & (alike >= STUCK_READINGS))
+        if at.size:
+            flags[row[at]] |= Flag.STUCK
+            grade(quality, row[at], Quality.UNCERTAIN_STUCK)
+
+        tails = np.append(heads[1:] - 1, len(row) - 1)
+        tails = tails[when[tails] > known_time]
+        last = number[tails]
+        self._time[last], self._value[last], self._since[last] = when[tails], said[tails], since[tails]
+        self._alike[last] = np.minimum(alike[tails], np.iinfo(np.uint16).max - 1)
+
+    def _grow(self, size: int) -> None:
+        have = len(self._time)
+        if size <= have:
+            return
+        size = max(size, have * 3 // 2, 1024)
+        for name, fill in (("_time", _LONG_AGO), ("_value", np.nan), ("_since", 0), ("_alike", 0)):
+            old = getattr(self, name)
+            grown = np.full(size, fill, old.dtype)
+            grown[:have] = old
+            setattr(self, name, grown)
+
+
+def _in_order(rows: I64, series: I32, time: I64) -> I64:
+    """Return the rows ordered by (series, time); rows of one time stay in the order in which they came."""
+    # Sorting packed integers is several times faster than argsort or lexsort.
+    packed: I64 = series[rows].astype(np.int64)
+    packed <<= _ROW_BITS
+    packed |= rows
+    packed.sort()
+    row: I64 = packed & (ROWS_MAX - 1)
+    number, when = packed >> _ROW_BITS, time[row]
+    if ((number[1:] == number[:-1]) & (when[1:] < when[:-1])).any():
+        row = row[np.lexsort((when, number))]
+    return row

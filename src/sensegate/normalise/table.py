@@ -1,0 +1,76 @@
+"""The specs of the profiles in force as columns: what a row is looked up by, one gather per question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sensegate.errors import ConfigError, ProfileError
+from sensegate.model import BOOL, F64, I16, I32, I64, U32, Spec
+from sensegate.properties import KINDS, PROPERTIES, Kind, Properties
+from sensegate.quality import Flag
+from sensegate.series import Series
+
+NEVER = np.iinfo(np.int64).max
+"""A span of time that no reading reaches."""
+
+GAP_S = 3600.0
+"""Without a declared interval, neighbours further apart than this are not compared for their step."""
+GAP_INTERVALS = 3.0
+"""With one, so many intervals."""
+GAP_LEAST_S = 60.0
+
+
+class SpecTable:
+    """Columns over the specs; row *i* is the spec with index *i* in the profile set.
+
+    Raises:
+        ProfileError: if a spec names a property that the table does not have.
+    """
+
+    def __init__(self, specs: Sequence[Spec], series: Series, properties: Properties = PROPERTIES) -> None:
+        self.specs = tuple(specs)
+        index = np.array([_property(spec, properties) for spec in specs], np.int64)
+        self.property: I16 = index.astype(np.int16)
+        self.variable: I32 = np.array([series.variable(spec.property, spec.channel) for spec in specs], np.int32)
+        self.scale = _floats([spec.scale for spec in specs])
+        self.offset = _floats([spec.offset for spec in specs])
+        self.physical_low: F64 = properties.low[index]
+        self.physical_high: F64 = properties.high[index]
+        self.low: F64 = np.fmax(self.physical_low, _floats([spec.low for spec in specs]))
+        self.high: F64 = np.fmin(self.physical_high, _floats([spec.high for spec in specs]))
+        own_step = _floats([spec.step for spec in specs])
+        self.step: F64 = np.where(np.isinf(own_step), properties.step[index], own_step)
+        self.counter: BOOL = properties.counter[index]
+        interval = _floats([spec.interval_s for spec in specs])
+        gap_s = np.where(interval > 0, np.fmax(interval * GAP_INTERVALS, GAP_LEAST_S), GAP_S)
+        self.gap: I64 = (gap_s * 1e6).astype(np.int64)
+        stuck_h = properties.stuck_h[index]
+        self.stuck: I64 = np.where(stuck_h > 0, (stuck_h * 3.6e9).astype(np.int64), NEVER)
+        self.interval: I64 = (interval * 1e6).astype(np.int64)
+        self.flags: U32 = np.array([Flag.ALARM if spec.alarm else 0 for spec in specs], np.uint32)
+        kind = properties.kind[index]
+        self.boolean: BOOL = kind == KINDS.index(Kind.BOOLEAN)
+        self.string: BOOL = kind == KINDS.index(Kind.STRING)
+        self.watched: BOOL = (kind == KINDS.index(Kind.NUMBER)) & (np.isfinite(self.step) | (self.stuck != NEVER))
+        """True where the series has a step or may be stuck: only these have a past to be compared with."""
+        # What no spec asks for is not looked up at all.
+        self.any_scale = bool((self.scale != 1).any() or (self.offset != 0).any())
+        self.any_flags = bool(self.flags.any())
+        self.any_boolean = bool(self.boolean.any())
+        self.any_string = bool(self.string.any())
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+
+def _property(spec: Spec, properties: Properties) -> int:
+    try:
+        return properties.index(spec.property)
+    except ConfigError as why:
+        raise ProfileError(why.what, key=f"{spec.profile} {spec.name}", remedy=why.remedy) from why
+
+
+def _floats(values: list[float]) -> F64:
+    return np.array(values, np.float64)

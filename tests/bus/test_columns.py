@@ -47,7 +47,7 @@ def test_a_slow_series_is_packed_as_changes() -> None:
 def batch(rows: int, seed: int = 0, *, devices: int = 5, node: str = "4401") -> Batch:
     """Return a batch of random rows with texts, places unknown, and local columns."""
     random = np.random.default_rng(seed)
-    names = ["air_temperature", "door_state", "pm2_5", "water_level"][: max(1, min(4, rows))]
+    names = ["air_temperature", "door_state", "pm2_5", "pm2_5"][: max(1, min(4, rows))]
     property_ = random.integers(0, len(names), rows).astype(np.uint16)
     value = np.round(random.normal(20, 5, rows), 2)
     text = {}
@@ -91,6 +91,7 @@ def batch(rows: int, seed: int = 0, *, devices: int = 5, node: str = "4401") -> 
             (np.arange(rows) % messages).astype(np.uint32),
             random.integers(0, 1 << 63, messages).astype(np.uint64),
         ),
+        ["", "", "2", "1"][: len(names)],
     )
 
 
@@ -110,7 +111,7 @@ def facts(whole: Batch, *, identity: bool = False) -> list[tuple[object, ...]]:
                 origins.profile[entry],
                 None if np.isnan(place[0]) else place,
                 int(origins.grade[entry]),
-                whole.properties[whole.property[row]],
+                "".join(whole.variables()[whole.property[row]]),
                 int(whole.time[row]),
                 int(whole.received[row]),
                 whole.text.get(row, None if np.isnan(whole.value[row]) else float(whole.value[row])),

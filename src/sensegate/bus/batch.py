@@ -116,6 +116,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     """With `index`, the record's identity: where it was first committed. 0: the entry it is read from."""
     index: U32
     local: Local | None = None
+    channels: list[str] = []
+    """Beside `properties`: which of several alike on one device; empty: every channel is the empty one."""
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -123,6 +125,10 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     def record_id(self, row: int) -> str:
         """Return the record's identity, the same on every tier and delivery."""
         return f"{self.node}-{self.partition}-{self.seq[row]:014d}-{self.index[row]}"
+
+    def variables(self) -> list[tuple[str, str]]:
+        """Return (property, channel) for each number of the column `property`."""
+        return list(zip(self.properties, self.channels or [""] * len(self.properties), strict=True))
 
     def take(self, mask: BOOL | I64) -> Batch:
         """Return some rows (by mask or by indices); the tables shrink to what is used."""
@@ -147,6 +153,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
             self.seq[rows],
             self.index[rows],
             self._local_of(rows),
+            [self.channels[old] for old in kinds.tolist()] if self.channels else [],
         )
 
     def _local_of(self, rows: I64) -> Local | None:
@@ -194,12 +201,12 @@ def concat(batches: Sequence[Batch]) -> Batch:
         return ordered(first.without_local())
     entries: dict[tuple[Any, ...], int] = {}
     origin_parts, property_parts, text = [], [], {}
-    names: dict[str, int] = {}
+    names: dict[tuple[str, str], int] = {}
     start = 0
     for batch in batches:
         place = np.array([entries.setdefault(key, len(entries)) for key in _entry_keys(batch.origins)], np.uint32)
         origin_parts.append(place[batch.origin] if len(batch) else np.empty(0, np.uint32))
-        kinds = np.array([names.setdefault(name, len(names)) for name in batch.properties], np.uint16)
+        kinds = np.array([names.setdefault(name, len(names)) for name in batch.variables()], np.uint16)
         property_parts.append(kinds[batch.property] if len(batch) else np.empty(0, np.uint16))
         text.update({row + start: word for row, word in batch.text.items()})
         start += len(batch)
@@ -218,7 +225,7 @@ def concat(batches: Sequence[Batch]) -> Batch:
             np.array([np.nan if x is None else x for x in lat], np.float64),
             np.array(grade, np.uint8),
         ),
-        list(names),
+        [name for name, _ in names],
         np.concatenate(origin_parts),
         np.concatenate(property_parts),
         np.concatenate([batch.time for batch in batches]),
@@ -231,6 +238,7 @@ def concat(batches: Sequence[Batch]) -> Batch:
         np.concatenate([batch.revision for batch in batches]),
         np.concatenate([batch.seq for batch in batches]),
         np.concatenate([batch.index for batch in batches]),
+        channels=[channel for _, channel in names] if any(channel for _, channel in names) else [],
     )
     return ordered(joined)
 
@@ -256,7 +264,7 @@ def _entry_keys(origins: Origins) -> list[tuple[Any, ...]]:
 
 def ordered(batch: Batch) -> Batch:
     """Return the batch with tables sorted by name and rows by (property, device, given order), if it is not so."""
-    names, devices = batch.properties, batch.origins.device
+    names, devices = batch.variables(), batch.origins.device
     names_sorted = all(a < b for a, b in itertools.pairwise(names))
     devices_sorted = all(a <= b for a, b in itertools.pairwise(devices))
     property_, origin = batch.property.astype(np.int64), batch.origin.astype(np.int64)
@@ -277,7 +285,7 @@ def ordered(batch: Batch) -> Batch:
         batch.node,
         batch.partition,
         batch.origins if entries is None else batch.origins.take(entries),
-        names,
+        [name for name, _ in names],
         origin[rows].astype(np.uint32),
         property_[rows].astype(np.uint16),
         batch.time[rows],
@@ -293,6 +301,7 @@ def ordered(batch: Batch) -> Batch:
         None
         if local is None
         else Local(local.key[rows], local.path[rows], local.identity[rows], local.message[rows], local.digest),
+        [channel for _, channel in names] if batch.channels else [],
     )
 
 

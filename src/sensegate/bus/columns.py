@@ -1,7 +1,7 @@
 """The form of a batch of readings on the log and on the wire (format 1).
 
 MessagePack inside zstd, a map: ``v`` format, ``n`` node, ``p`` partition, ``rows``, ``props`` property names,
-``counts`` rows of each property, ``origins`` (device ids, four columns of words, places, grades), ``cols`` integer
+``channels`` beside them (absent: none), ``counts`` rows of each property, ``origins`` (device ids, four columns of words, places, grades), ``cols`` integer
 columns (see `packing`), ``value`` (see `packing.pack_values`), ``text`` [how many, rows, words, index of the word];
 and, only on the node that committed it, ``local``. Rows are ordered by property name, then device id, then arrival,
 so that neighbours are alike; at most 6 bytes a reading for slow city telemetry.
@@ -74,6 +74,8 @@ def encode(batch: Batch) -> bytes:
         },
         "value": pack_values(value, counts),
     }
+    if any(batch.channels):
+        tree["channels"] = batch.channels
     if batch.text:
         words = Words.of(list(batch.text.values()))
         tree["text"] = [len(words), pack(np.array(list(batch.text), np.int64)), words.table, pack(words.index)]
@@ -206,6 +208,7 @@ def _batch(tree: dict[str, Any], sequence: int) -> Batch:
         seq,
         index,
         _local(tree["local"], rows, time) if "local" in tree else None,
+        tree.get("channels", []),
     )
 
 

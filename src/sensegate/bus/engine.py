@@ -80,10 +80,9 @@ class Connection(msgspec.Struct, frozen=True):
     cid: int
     account: str = ""
     authorized_user: str = ""
+    """User name that the client gave and that was accepted."""
     mqtt_client: str = ""
     name: str = ""
-    name_tag: str = ""
-    """`name` of the user JWT that the callout gave."""
     ip: str = ""
     port: int = 0
 
@@ -185,13 +184,6 @@ class Engine:
             os.close(self._lock)
             self._lock = -1
 
-    async def abandon(self) -> None:
-        """Let go as a killed gateway would: the server and its devices live on for the next `start`."""
-        if self._process is not None:
-            self._process.release()
-            self._process = None
-        await self.stop()
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -261,16 +253,12 @@ class Engine:
                 return found
 
     async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
-        """Close the connections of an account with this MQTT client id, or this user; return how many.
-
-        `user` is the subject or the name of the user as the callout's answer gave them.
-        """
+        """Close the connections of an account with this MQTT client id, or of this user; return how many."""
         if client_id:
             closing = await self.connections(account, mqtt_client=client_id)
         else:
-            closing = [
-                one for one in await self.connections(account) if user and user in (one.authorized_user, one.name_tag)
-            ]
+            every = await self.connections(account)
+            closing = [one for one in every if user and user == one.authorized_user]
         for one in closing:
             await self.close_connection(one.cid)
         return len(closing)
@@ -314,7 +302,7 @@ class Engine:
             known = self._seen[seen.connection] = page.connections[0]
             if len(self._seen) > _CONNECTIONS_MAX:
                 self._seen.popitem(last=False)
-        return msgspec.structs.replace(seen, account=known.account, user=known.name_tag or known.authorized_user)
+        return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
 
     async def _ask(self, what: str, body: dict[str, Any]) -> bytes:
         async with self._system_lock:

@@ -1,0 +1,32 @@
+"""Ports are chosen where no burst of connections can have taken them."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from sensegate.bus import ports
+from sensegate.errors import EngineError
+
+
+def test_a_free_port_lies_below_the_ephemeral_range_and_binds() -> None:
+    """Rule 10: below 32768, and it can be bound now."""
+    for _ in range(20):
+        port = ports.free_port()
+        assert 10_240 <= port < 32_768
+        assert ports.is_free(port)
+
+
+def test_a_taken_port_is_not_free() -> None:
+    """Negative control: a listener is noticed."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports.free_port()))
+        taken.listen()
+        assert not ports.is_free(taken.getsockname()[1])
+
+
+def test_an_address_of_another_machine_is_said_so() -> None:
+    """No endless search where nothing can bind."""
+    with pytest.raises(EngineError, match=r"203\.0\.113\.1"):
+        ports.free_port("203.0.113.1")

@@ -1,0 +1,252 @@
+"""Tokens of people and programs: hashed, with a role, a scope, an end, and optionally the only feeds they may read.
+
+A token reads ``sg_<id>_<secret>``: the id finds the entry, the secret proves it. Known tokens are in memory; a
+revocation by any process is in force when the watch brings it, within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from sensegate.authority import credentials
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.credentials import Credentials, Seal
+from sensegate.authority.device_rules import text_fault
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, written
+from sensegate.authority.trail import Facts, Trail
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+
+LIFE_MAX_S = 400 * 86_400.0
+LIFE_S = 90 * 86_400.0
+FEEDS_MAX = 100
+_TOKEN = re.compile(r"sg_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
+
+
+class Token(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a token; its secret is not."""
+
+    id: str
+    role: Role
+    scope: Scope
+    expires: int
+    """It is good before this time (µs UTC)."""
+    feeds: tuple[str, ...] = ()
+    name: str = ""
+    """For people: who or what holds it."""
+    created: int = 0
+    created_by: str = ""
+    revoked: int = 0
+    """When it was revoked (µs UTC); 0: it was not."""
+    revision: int = 0
+
+
+Listed = list[Token]
+
+
+class StoredToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A token as the bucket holds it."""
+
+    token: Token
+    seal: Seal
+    format: int = 1
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(StoredToken).decode
+
+
+class Tokens:
+    """All tokens of this gateway."""
+
+    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
+        self._bucket = bucket
+        self._trail = trail
+        self._clock = clock
+        self._stored: dict[str, StoredToken] = {}
+        self._watched = 0
+        self._applied = asyncio.Condition()
+        self.version = 0
+        """Rises with every change: whoever serves an open stream looks again (`good`)."""
+        self.on_change: list[Callable[[Token], None]] = []
+        """Called after a change is in memory, from whichever process it came."""
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def verify(self, text: str) -> Principal:
+        """Return whom a token proves.
+
+        Raises:
+            Refused: not authenticated: unknown, wrong, revoked or expired (said only to who has the right secret).
+        """
+        parts = _TOKEN.fullmatch(text)
+        stored = self._stored.get(parts[1]) if parts else None
+        kept = Credentials(stored.seal) if stored else None
+        if credentials.verify(kept, parts[2] if parts else "", 0) is None or stored is None:
+            raise Refused("no such token; send `Authorization: Bearer TOKEN`", authenticated=False)
+        token = stored.token
+        if token.revoked:
+            raise Refused(f"token {token.id} was revoked; ask for a new one", authenticated=False)
+        if self._clock.now() >= token.expires:
+            raise Refused(f"token {token.id} has expired; ask for a new one", authenticated=False)
+        return principal_of(token)
+
+    def good(self, principal: Principal) -> bool:
+        """Return whether a token proved before is still good; ask it of open streams, at least every second."""
+        stored = self._stored.get(principal.id)
+        return stored is not None and not stored.token.revoked and self._clock.now() < stored.token.expires
+
+    def get(self, token_id: str, by: Principal) -> Token:
+        """Return a token. Raises `NotFound` where there is none in the caller's scope."""
+        stored = self._stored.get(token_id)
+        if stored is None or not self._visible(stored.token, by):
+            raise NotFound(f"no token {token_id[:32]} in your scope; see `sensegate token list`")
+        return stored.token
+
+    def list(self, by: Principal, *, after: str = "", limit: int = 1_000) -> Listed:
+        """Return the tokens whose scope lies in the caller's, in order of id, from after an id."""
+        ids = sorted(key for key in self._stored if key > after)
+        return [self._stored[key].token for key in ids if self._visible(self._stored[key].token, by)][:limit]
+
+    async def create(
+        self,
+        role: Role,
+        scope: Scope,
+        *,
+        by: Principal,
+        life_s: float = LIFE_S,
+        feeds: tuple[str, ...] = (),
+        name: str = "",
+    ) -> tuple[str, Token]:
+        """Make a token; return its text, which is shown only here, and what is kept.
+
+        Raises:
+            ConfigError: life, feeds or name are not what they may be.
+            Refused: `by` may not hand out this role and scope.
+        """
+        if not 0 < life_s <= LIFE_MAX_S:
+            raise ConfigError("life of a token out of bounds", key="expires", remedy="more than 0, up to 400 days")
+        if len(feeds) > FEEDS_MAX:
+            raise ConfigError(f"{len(feeds)} feeds", key="feeds", remedy=f"at most {FEEDS_MAX}; leave it empty for all")
+        if role is Role.DEVICE:
+            raise ConfigError("devices have credentials", key="role", remedy="use `sensegate device add`")
+        if fault := text_fault(name):
+            raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove them")
+        if not may_grant(by, role, scope):
+            raise Refused(f"{by.role} of {written(by.scope)} may not hand out {role} of {written(scope)}")
+        now = self._clock.now()
+        token = Token(
+            id=secrets.token_hex(8),
+            role=role,
+            scope=scope,
+            expires=now + round(life_s * 1e6),
+            feeds=feeds,
+            name=name,
+            created=now,
+            created_by=by.id,
+        )
+        text, stored = self._sealed(token)
+        await self._trail.record(by, "token.create", token.id, after=facts(token))
+        await self._write(stored, expected=0)
+        return text, self._stored[token.id].token
+
+    async def revoke(self, token_id: str, *, by: Principal) -> Token:
+        """Refuse a token from now on, on every open stream too.
+
+        Raises:
+            NotFound, Refused: as `get`; who may not hand it out may not revoke it, but everyone his own.
+            Conflict: it was changed meanwhile.
+        """
+        if token_id != by.id:
+            token = self.get(token_id, by)
+            if not allows(by, Action.CHANGE_TOKENS, token.scope.division, token.scope.department):
+                raise Refused(f"{by.role} may not revoke tokens")
+        stored = self._stored.get(token_id)
+        if stored is None:
+            raise NotFound(f"no token {token_id[:32]}")
+        if stored.token.revoked:
+            return stored.token
+        after = msgspec.structs.replace(stored.token, revoked=self._clock.now(), revision=0)
+        await self._trail.record(by, "token.revoke", token_id)
+        await self._write(StoredToken(after, stored.seal), expected=stored.token.revision)
+        return self._stored[token_id].token
+
+    async def bootstrap(self, scope: Scope, *, name: str = "first admin") -> str:
+        """Return the text of an admin token, made only where there is no token at all yet; else empty.
+
+        For the first start of a node: there is no default credential.
+        """
+        if self._stored:
+            return ""
+        first = Principal("first-start", Role.ADMIN, scope, name=name)
+        try:
+            return (await self.create(Role.ADMIN, scope, by=first, life_s=LIFE_MAX_S, name=name))[0]
+        except Conflict:
+            return ""
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        rows, self._watched = await self._bucket.load_all()
+        for row in rows:
+            await self._take(row)
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._watched, self._take, self._clock)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when a condition on the tokens holds; looked at after every change."""
+        async with self._applied:
+            await self._applied.wait_for(condition)
+
+    async def _take(self, row: Row) -> None:
+        known = self._stored.get(row.key)
+        if known and known.token.revision >= row.revision:
+            return
+        if row.value is None:
+            gone = self._stored.pop(row.key, None)
+            token = gone.token if gone else None
+        else:
+            stored = _decode(row.value)
+            token = msgspec.structs.replace(stored.token, revision=row.revision)
+            self._stored[row.key] = StoredToken(token, stored.seal)
+        self.version += 1
+        if token:
+            for listener in self.on_change:
+                listener(token)
+        async with self._applied:
+            self._applied.notify_all()
+
+    async def _write(self, stored: StoredToken, *, expected: int) -> None:
+        value = _encode(stored)
+        revision = await self._bucket.put(stored.token.id, value, expected=expected)
+        await self._take(Row(stored.token.id, value, revision))
+
+    @staticmethod
+    def _sealed(token: Token) -> tuple[str, StoredToken]:
+        secret = credentials.make_secret()
+        return f"sg_{token.id}_{secret}", StoredToken(token, credentials.seal(secret))
+
+    @staticmethod
+    def _visible(token: Token, by: Principal) -> bool:
+        return token.id == by.id or allows(by, Action.CHANGE_TOKENS, token.scope.division, token.scope.department)
+
+
+def principal_of(token: Token) -> Principal:
+    """Return whom a token stands for."""
+    return Principal(token.id, token.role, token.scope, token.feeds, token.name)
+
+
+def facts(token: Token) -> Facts:
+    """Return what the audit trail keeps of a token."""
+    kept: Facts = msgspec.to_builtins(msgspec.structs.replace(token, revision=0))
+    return kept

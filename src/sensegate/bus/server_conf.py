@@ -16,6 +16,8 @@ BUCKETS_MAX = 12
 """Most key-value buckets and small streams (AUDIT) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
+CALLOUT_S = 5
+"""A client waits so long for the callout; the server's orderly end waits for such clients."""
 
 
 class Role(StrEnum):
@@ -165,11 +167,11 @@ mqtt {{
 {_tls(config.tls, verify=True)}  ack_wait: "30s"
   max_ack_pending: 1024
   reject_qos2_publish: true
-  authorization {{ timeout: 30 }}
+  authorization {{ timeout: {CALLOUT_S} }}
 }}
 system_account: SYS
 authorization {{
-  timeout: 30
+  timeout: {CALLOUT_S}
   auth_callout {{ issuer: {_quoted(issuer_of(kept))}, account: AUTH, auth_users: {_list(bypass)} }}
 }}
 accounts {{

@@ -1,8 +1,7 @@
 """What goes wrong on purpose, and what is expected of it.
 
 Each kind is named for the word under which the gateway must count it: a kind of duplicate, a flag, a reason of
-quarantine or of rejection, or `refused` (published where the device may not: acknowledged by the broker, dropped, counted
-apart).
+quarantine or of rejection, or `refused` (published where the device may not: acknowledged by the broker and dropped).
 """
 
 from __future__ import annotations

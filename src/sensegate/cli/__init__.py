@@ -1,0 +1,59 @@
+"""The command line: one file per group of commands; every table also as JSON."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from sensegate.cli import devices, doctor, feeds, ledger, profiles, replay, running, tokens
+from sensegate.errors import SensegateError
+
+app = typer.Typer(
+    name="sensegate",
+    help="The sensing gateway of a city: every reading accounted for, from the device's PUBACK to the subscriber.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+app.command()(running.demo)
+app.command()(running.run)
+app.command()(profiles.check)
+app.command()(profiles.explain)
+app.add_typer(profiles.app, name="profile")
+app.add_typer(devices.app, name="device")
+app.add_typer(tokens.app, name="token")
+app.add_typer(feeds.app, name="feed")
+app.command()(ledger.ledger)
+app.command()(doctor.doctor)
+app.command()(replay.replay)
+app.command()(running.bench)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
+    if wanted:
+        sys.stdout.write(f"sensegate {version('sensegate')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """See the commands below; `sensegate COMMAND --help` explains each."""
+
+
+def main() -> None:
+    """Run the command of the arguments; an error of ours is one line on standard error and exit 2."""
+    try:
+        app()
+    except SensegateError as why:
+        sys.stderr.write(f"sensegate: {why}\n")
+        sys.exit(2)
+
+
+__all__ = ["app", "main"]

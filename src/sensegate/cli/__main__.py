@@ -1,0 +1,5 @@
+"""`python -m sensegate.cli` is `sensegate`."""
+
+from sensegate.cli import main
+
+main()

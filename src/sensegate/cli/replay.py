@@ -1,0 +1,132 @@
+"""`sensegate replay`: recorded messages, published again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sensegate.cli.shown import console
+from sensegate.demo.mqtt import Publisher, RefusedConnection
+from sensegate.errors import ConfigError, Lost
+
+WINDOW = 1_000
+
+
+def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
+    """Yield (topic, payload, at) of each line; `at` in seconds where the line has one.
+
+    Raises:
+        ConfigError: a line is not such a message.
+    """
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                payload = (
+                    base64.b64decode(entry["payload_b64"]) if "payload_b64" in entry else entry["payload"].encode()
+                )
+                at = entry.get("at")
+                yield entry["topic"], payload, float(at) if at is not None else None
+            except (ValueError, KeyError, TypeError, AttributeError) as why:
+                raise ConfigError(
+                    f"not a recorded message ({type(why).__name__}: {why})",
+                    file=str(file),
+                    line=number,
+                    remedy='each line is {"topic": …, "payload": … or "payload_b64": …, "at": seconds (optional)}',
+                ) from why
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON lines: topic, payload or payload_b64, optional at.", exists=True)],
+    *,
+    to: Annotated[
+        str, typer.Option(help="mqtt://[user[:password]@]host[:port]; or the password in SENSEGATE_MQTT_PASSWORD.")
+    ],
+    speed: Annotated[
+        float, typer.Option(min=0, help="Factor on the recorded pace (needs `at`); 0: as fast as it goes.")
+    ] = 0.0,
+    repeat: Annotated[int, typer.Option(min=1, help="Play the file so many times.")] = 1,
+) -> None:
+    """Publish recorded messages at QoS 1; each is waited for until it is acknowledged."""
+    count = sum(1 for _ in messages(file)) * repeat
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )
+    with progress:
+        bar = progress.add_task(file.name, total=count)
+        asyncio.run(_Player(to, lambda: progress.advance(bar)).play(file, speed, repeat))
+    console.print(f"{count} messages acknowledged by {urlsplit(to).hostname}", highlight=False)
+
+
+class _Player:
+    """One connection that publishes recordings."""
+
+    def __init__(self, to: str, advance: Callable[[], None]) -> None:
+        self.target = urlsplit(to)
+        if self.target.scheme != "mqtt" or not self.target.hostname:
+            raise ConfigError(f"'{to}' is no MQTT address", remedy="give mqtt://user:password@host:port")
+        self.host, self.port = self.target.hostname, self.target.port or 1883
+        self.advance = advance
+        self.changed = asyncio.Event()
+        self.lost = False
+
+    def _acknowledged(self, _: str) -> None:
+        self.advance()
+        self.changed.set()
+
+    def _lost(self) -> None:
+        self.lost = True
+        self.changed.set()
+
+    async def _connect(self) -> Publisher:
+        try:
+            return await Publisher.connect(
+                self.host,
+                self.port,
+                client_id=f"sensegate-replay-{os.getpid()}",
+                username=unquote(self.target.username or ""),
+                password=os.environ.get("SENSEGATE_MQTT_PASSWORD", "") or unquote(self.target.password or ""),
+                acknowledged=self._acknowledged,
+                lost=self._lost,
+            )
+        except RefusedConnection as why:
+            raise Lost(f"{self.host} refuses the connection ({why}); user name and password?") from why
+        except OSError as why:
+            raise Lost(f"{self.host}:{self.port} cannot be reached ({why})") from why
+
+    async def _room(self, publisher: Publisher, most: int) -> None:
+        """Wait until at most `most` messages are in flight."""
+        while len(publisher.in_flight) > most:
+            if self.lost:
+                raise Lost(
+                    f"{self.host} closed the connection with {len(publisher.in_flight)} messages not acknowledged "
+                    "(a topic that it does not take? a message that is too large?)"
+                )
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def play(self, file: Path, speed: float, repeat: int) -> None:
+        """Publish a file so many times at a factor of its pace."""
+        publisher = await self._connect()
+        loop = asyncio.get_running_loop()
+        for _ in range(repeat):
+            began, first = loop.time(), None
+            for topic, payload, at in messages(file):
+                if speed and at is not None:
+                    first = at if first is None else first
+                    await asyncio.sleep(max(0.0, began + (at - first) / speed - loop.time()))
+                await self._room(publisher, WINDOW)
+                publisher.publish("", topic.encode(), payload)
+        await self._room(publisher, 0)
+        publisher.close()

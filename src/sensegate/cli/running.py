@@ -1,0 +1,131 @@
+"""`sensegate run`, `demo` and `bench`: what starts processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+import uvloop
+
+from sensegate.cli.shown import as_json, console
+from sensegate.cli.tokens import seconds
+from sensegate.errors import ConfigError
+
+CHECKOUT = Path(__file__).parents[3]
+BENCHES = CHECKOUT / "tests" / "bench"
+
+
+async def until_told(work: Coroutine[Any, Any, Any]) -> None:
+    """Run `work` until it ends or SIGTERM or SIGINT asks for an orderly end."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        asked = True
+        task.cancel()
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, ask)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not asked:
+            raise
+    finally:
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(sign)
+
+
+def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/README.md.")]) -> None:
+    """Run one node or centre until SIGTERM or Ctrl-C; an orderly stop ends its nats-server too."""
+    from sensegate import flow  # noqa: PLC0415 - the whole gateway; only this command needs it
+    from sensegate.config import load  # noqa: PLC0415 - the same
+
+    uvloop.run(until_told(flow.run(load(config))))
+
+
+def demo(
+    *,
+    for_: Annotated[str, typer.Option("--for", help="End after this time (60s, 5m), judge, exit 1 if guilty.")] = "",
+    nodes: Annotated[int, typer.Option(min=1, max=21, help="Number of city nodes.")] = 2,
+    devices: Annotated[int, typer.Option(min=12, max=100_000, help="Simulated devices of each node.")] = 60,
+    rate: Annotated[float, typer.Option(min=1, help="Messages a second, all nodes together.")] = 200.0,
+    summary: Annotated[Path | None, typer.Option(help="File for the summary (JSON, holds tokens: 0600).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory that is kept; default: a temporary one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 1,
+    cut: Annotated[bool, typer.Option("--cut/--no-cut", help="Cut one node's link to the centre for a while.")] = True,
+) -> None:
+    """Run a centre and its nodes in one go, with simulated devices, injected faults and an independent judge."""
+    from sensegate.demo.run import Options, demonstrate  # noqa: PLC0415 - only this command needs it
+
+    options = Options(
+        for_s=duration(for_) if for_ else None,
+        nodes=nodes,
+        devices=devices,
+        rate=rate,
+        summary=summary,
+        data=data,
+        seed=seed,
+        cut=cut,
+    )
+    raise typer.Exit(uvloop.run(demonstrate(options, console)))
+
+
+def duration(text: str) -> float:
+    """Return the seconds of ``60s``, ``5m`` or a bare number."""
+    try:
+        return float(text.removesuffix("s"))
+    except ValueError:
+        return float(seconds(text))
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="drain, live, latency, uplink, memory, start, …; `list` names them.")],
+    *,
+    json_form: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
+) -> None:
+    """Run a benchmark of tests/bench: its baseline runs in the same minute on the same machine."""
+    known = sorted(file.stem for file in BENCHES.glob("*.py") if not file.stem.startswith(("_", "test_", "conftest")))
+    if not known:
+        raise ConfigError(
+            f"no benchmarks in {BENCHES}", remedy="they come with a checkout of the repository, not with the package"
+        )
+    if name == "list":
+        as_json(known) if json_form else console.print("\n".join(known))
+        return
+    if name not in known:
+        raise ConfigError(f"no benchmark '{name}'", remedy=f"one of: {', '.join(known)}")
+    measure = _bench(BENCHES / f"{name}.py")
+    figures: dict[str, Any] = uvloop.run(_whole(measure))
+    if json_form:
+        import json  # noqa: PLC0415 - one line, unlike as_json
+
+        typer.echo(json.dumps({"bench": name, **figures}))
+        return
+    for key, value in figures.items():
+        console.print(f"{key:28} {value}", highlight=False)
+
+
+async def _whole(measure: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    return await measure()
+
+
+def _bench(file: Path) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """Load a benchmark's file; benches may import one another as `tests.bench.…`."""
+    import sys  # noqa: PLC0415 - only here
+
+    if str(CHECKOUT) not in sys.path:
+        sys.path.insert(0, str(CHECKOUT))
+    spec = importlib.util.spec_from_file_location(f"tests.bench.{file.stem}", file)
+    assert spec is not None  # noqa: S101 - the file exists
+    assert spec.loader is not None  # noqa: S101 - the same
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast("Callable[[], Awaitable[dict[str, Any]]]", module.bench)

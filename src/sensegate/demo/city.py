@@ -1,0 +1,219 @@
+"""A centre and its nodes as real processes on loopback: configurations, secrets, ports, links, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from sensegate.bus.ports import free_port
+from sensegate.cli.remote import Answered, Remote
+from sensegate.demo.link import Link
+from sensegate.demo.processes import Child, Warden, sweep
+from sensegate.errors import EngineError, Lost
+
+CENTRE = "44"
+READY_S = 90.0
+POLL_S = 0.05
+STORE = {
+    "intake_bytes": 1024**3,
+    "log_bytes": 4 * 1024**3,
+    "ledger_bytes": 64 * 1024**2,
+    "registry_bytes": 64 * 1024**2,
+}
+"""Small enough for a laptop's disk, far more than a demo of hours needs."""
+
+
+@dataclass
+class Member:
+    """The centre or one node."""
+
+    division: str
+    directory: Path
+    http_port: int
+    mqtt_port: int
+    nats_port: int
+    child: Child = field(init=False)
+    token: str = field(default="", repr=False)
+    """Of its administrator."""
+
+    @property
+    def url(self) -> str:
+        """Base address of its HTTP side."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def engine_pid(self) -> int:
+        """Process id of its nats-server, 0 if not known."""
+        try:
+            return int(json.loads((self.directory / "store" / "run.json").read_text(encoding="utf-8"))["engine_pid"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    def remote(self) -> Remote:
+        """Return its HTTP interface, as its administrator."""
+        return Remote(self.url, self.token)
+
+
+class City:
+    """Centre and nodes under one directory.
+
+    Ports and stores are chosen once and kept over restarts. Each node's way to the centre leads through a `Link`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        nodes: Sequence[str],
+        *,
+        profiles: Path,
+        temporary: bool = False,
+        settings: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Lay it out; `start` runs it.
+
+        Args:
+            directory: holds everything; made if it is not there.
+            nodes: division codes of the nodes.
+            profiles: folder of the device profiles.
+            temporary: True removes the directory at the end.
+            settings: merged into every configuration.
+            environment: added to the gateways' environment.
+            changed: called when a process was (re)started.
+        """
+        self.directory = directory.resolve()
+        self.profiles = profiles.resolve()
+        self.temporary = temporary
+        self.settings = dict(settings or {})
+        self.environment = dict(environment or {})
+        self.changed = changed
+        self.centre = self._member(CENTRE)
+        self.nodes = {division: self._member(division) for division in nodes}
+        self.links = {division: Link("127.0.0.1", self.centre.nats_port) for division in nodes}
+        self._warden = Warden(self.directory, remove=temporary)
+
+    @property
+    def members(self) -> list[Member]:
+        """Centre first, then the nodes."""
+        return [self.centre, *self.nodes.values()]
+
+    def _member(self, division: str) -> Member:
+        directory = self.directory / division
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = directory / "ports.json"
+        if kept.exists():
+            ports = json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            ports = {"http_port": free_port(), "mqtt_port": free_port(), "nats_port": free_port()}
+            kept.write_text(json.dumps(ports), encoding="utf-8")
+        return Member(division, directory, **ports)
+
+    def _secret(self, division: str) -> Path:
+        path = self.directory / f"node-{division}.secret"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+        return path
+
+    def _admin_token(self, member: Member) -> None:
+        """Give every member the same administrator: one token to try everything with."""
+        path = member.directory / "store" / "admin.token"
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        if not path.exists() and self.centre.token:
+            path.touch(mode=0o600)
+            path.write_text(self.centre.token, encoding="utf-8")
+
+    def configure(self) -> None:
+        """Write the configurations; links must have their ports."""
+        for member in self.members:
+            is_centre = member is self.centre
+            document: dict[str, object] = {
+                "role": "centre" if is_centre else "node",
+                "division": member.division,
+                "directory": str(member.directory / "store"),
+                "profiles": [str(self.profiles)],
+                "engine": {"port": member.nats_port, "mqtt_port": member.mqtt_port},
+                "store": STORE,
+                "web": {"port": member.http_port},
+                "log_level": "warning",
+            }
+            if is_centre:
+                document["nodes"] = [
+                    {"division": division, "secret_file": str(self._secret(division))} for division in self.nodes
+                ]
+            else:
+                document["uplink"] = {
+                    "url": f"nats://127.0.0.1:{self.links[member.division].port}",
+                    "secret_file": str(self._secret(member.division)),
+                }
+            for key, value in self.settings.items():
+                known = document.get(key)
+                document[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+            config = member.directory / "config.yaml"
+            config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+            member.child = Child(
+                f"{document['role']} {member.division}",
+                [sys.executable, "-m", "sensegate.cli", "run", str(config)],
+                log=member.directory / "gateway.log",
+                environment=self.environment,
+                changed=self.changed,
+            )
+
+    async def start(self) -> None:
+        """Start everything; return when all answer ready."""
+        for link in self.links.values():
+            await link.start()
+        self.configure()
+        await self._warden.start()
+        await self._begin(self.centre)
+        await asyncio.gather(*(self._begin(node) for node in self.nodes.values()))
+
+    async def _begin(self, member: Member) -> None:
+        self._admin_token(member)
+        await member.child.start()
+        await self.ready(member)
+        member.token = (member.directory / "store" / "admin.token").read_text(encoding="utf-8").strip()
+
+    async def ready(self, member: Member, timeout_s: float = READY_S) -> None:
+        """Wait until a member answers ready.
+
+        Raises:
+            EngineError: it does not, in time; with the end of its log.
+        """
+        why = ""
+        try:
+            async with asyncio.timeout(timeout_s), Remote(member.url) as remote:
+                while True:
+                    try:
+                        await remote.get("/readyz")
+                    except (Answered, Lost) as no:
+                        why = str(no)
+                        await asyncio.sleep(POLL_S)
+                    else:
+                        return
+        except TimeoutError as late:
+            log = member.directory / "gateway.log"
+            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
+            raise EngineError(f"{member.child.name} is not ready after {timeout_s:.0f} s: {why}\n{tail}") from late
+
+    async def stop(self) -> list[int]:
+        """End everything in order, nodes first; return the ids of processes that had to be swept up."""
+        children = [member.child for member in self.members if hasattr(member, "child")]
+        await asyncio.gather(*(child.stop() for child in children[1:]))
+        await asyncio.gather(*(child.stop() for child in children[:1]))
+        for link in self.links.values():
+            await link.stop()
+        swept = await asyncio.to_thread(sweep, self.directory, grace_s=5.0)
+        if self.temporary:
+            await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        await self._warden.dismiss()
+        return swept

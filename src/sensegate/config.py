@@ -102,6 +102,7 @@ class ForeignBrokerConfig(Record, frozen=True):
     client_id: Annotated[str, _h("fixed client id of the persistent session")] = "sensegate"
     username: Annotated[str, _h("user name")] = ""
     password_file: Annotated[str, _h("file with the password")] = ""
+    ca_file: Annotated[str, _h("authority of the broker's certificate; empty: no TLS")] = ""
     topics: Annotated[tuple[str, ...], _h("topic filters to subscribe to, QoS 1")] = ("#",)
     inflight_max: Annotated[int, _h("most messages not yet acknowledged")] = 5_000
     backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 30.0

@@ -20,7 +20,7 @@ def topic_of(subject: bytes) -> str:
     return "/".join("" if part == "/" else part.replace("//", ".") for part in text.split("."))
 
 
-def filter_of(topic_filter: str) -> list[str]:
+def filters_of(topic_filter: str) -> list[str]:
     """Return the NATS subjects that match what an MQTT topic filter matches.
 
     ``+`` becomes ``*``; a closing ``/#`` matches its parent level too, hence two subjects.

@@ -1,0 +1,104 @@
+"""QoS 0 of our own broker: best effort by its nature, a loss class of its own.
+
+Such messages never enter the broker's store; they pass by on the core subject, where copies of QoS 1 messages pass
+too (told apart by the header `Nmqtt-Pub`). Only topics that a profile declares as `qos: 0` are listened to, on a
+connection of its own, so that a flood of them cannot hold up what is promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sensegate import metrics
+from sensegate.bus import api
+from sensegate.clock import Clock
+from sensegate.collect.topic import filters_of, topic_of
+from sensegate.config import IngestConfig
+from sensegate.errors import Lost
+from sensegate.model import Delivery, Message, Position
+
+QOS = "Nmqtt-Pub"
+WAITING_BYTES_MAX = 32 * 1024**2
+
+_log = structlog.get_logger("collect")
+
+
+class BestEffortSource:
+    """QoS 0 messages of the topics handed in. `ack` does nothing: nothing is owed.
+
+    At most `depth_messages_max` messages and WAITING_BYTES_MAX bytes wait; the next are dropped and counted
+    (`sensegate_limited{limit="qos0"}`).
+    """
+
+    def __init__(
+        self, connection: Client, topics: Sequence[str], limits: IngestConfig, clock: Clock, *, name: str = "mqtt-qos0"
+    ) -> None:
+        """`topics`: MQTT topic filters."""
+        self.name = name
+        self._connection = connection
+        self._topics = list(topics)
+        self._limits = limits
+        self._clock = clock
+        self._subscriptions: list[Subscription] = []
+        self._waiting: deque[Message] = deque()
+        self._bytes = 0
+        self._sequence = 0
+        self._arrived = asyncio.Event()
+        self._era = 0
+
+    async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - nothing can be read again
+        await self.stop()
+        if self._topics:
+            _log.warning("QoS 0 is taken: what is lost on the way is not known", topics=self._topics)
+        self._arrived.clear()
+        with api.lost(f"{self.name}: subscribe"):
+            for subject in sorted({subject for topic in self._topics for subject in filters_of(topic)}):
+                self._subscriptions.append(await self._connection.subscribe(subject, cb=self._take))
+
+    async def stop(self) -> None:
+        self._era += 1
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            if not self._connection.is_closed:
+                with suppress(Lost), api.lost("unsubscribe"):
+                    await subscription.unsubscribe()
+        self._waiting.clear()
+        self._bytes = 0
+        self._arrived.set()
+
+    async def _take(self, msg: Msg) -> None:
+        if not msg.headers or msg.headers.get(QOS) != "0":
+            return
+        if len(self._waiting) >= self._limits.depth_messages_max or self._bytes + len(msg.data) > WAITING_BYTES_MAX:
+            metrics.LIMITED.labels("qos0").inc()
+            return
+        self._sequence += 1
+        topic = topic_of(msg.subject.encode("utf-8", "surrogateescape"))
+        self._waiting.append(Message(topic, msg.data, self._clock.now(), self._sequence, best_effort=True))
+        self._bytes += len(msg.data)
+        self._arrived.set()
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        era = self._era
+        while True:
+            await self._arrived.wait()
+            if era != self._era:
+                return
+            count = min(len(self._waiting), self._limits.commit_messages_max)
+            messages = [self._waiting.popleft() for _ in range(count)]
+            self._bytes -= sum(len(message.payload) for message in messages)
+            if not self._waiting:
+                self._arrived.clear()
+            if messages:
+                yield Delivery(self.name, messages, self._acknowledge)
+
+    async def _acknowledge(self) -> None:
+        """Nobody waits for it."""

@@ -90,6 +90,12 @@ class Past:
         before, earlier = np.empty_like(said), np.empty_like(when)
         before[1:], earlier[1:] = said[:-1], when[:-1]
         before[heads], earlier[heads] = self._value[number[heads]], known_time
+        overtaken = None
+        if (when[heads] < known_time).any():
+            # Some of these came late: the first that is newer than what we remember has that for its neighbour.
+            known = known_time[np.cumsum(first) - 1]
+            overtaken = ~first & (earlier < known) & (when >= known)
+            before[overtaken], earlier[overtaken] = self._value[number[overtaken]], known[overtaken]
         apart = when - earlier
 
         leap = np.abs(said - before) > table.step.take(which)
@@ -102,8 +108,11 @@ class Past:
 
         # A run is a stretch of equal values; it begins where the value moves, or where the past is older than told.
         begins = (said != before) | (apart < 0) | (earlier == _LONG_AGO)
-        start = np.flatnonzero(begins | first)
-        run = np.cumsum(begins | first) - 1
+        starts = begins | first
+        if overtaken is not None:
+            starts |= overtaken
+        start = np.flatnonzero(starts)
+        run = np.cumsum(starts) - 1
         goes_on = ~begins[start]
         since = np.where(goes_on, self._since[number[start]], when[start])[run]
         alike = np.arange(len(row)) - start[run] + np.where(goes_on, self._alike[number[start]] + 1, 1)[run]

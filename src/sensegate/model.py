@@ -190,6 +190,8 @@ class RejectReason(StrEnum):
     ENUMERATION = "enumeration"
     BAD_TIME = "bad_time"
     TOO_LONG = "too_long"
+    UNKNOWN_DEVICE = "unknown_device"
+    """One element of a message that was otherwise good names a device that is unknown, disabled or another's."""
 
 
 class Quarantined(msgspec.Struct, frozen=True):

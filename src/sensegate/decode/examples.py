@@ -1,0 +1,186 @@
+"""A profile's own examples, run: every message it shows must become exactly what it says."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from sensegate.config import IngestConfig
+from sensegate.decode.decode import Decoder
+from sensegate.decode.grammar import Example, Expected, line_of
+from sensegate.decode.profile import Profile
+from sensegate.decode.profiles import ProfileSet, compile_file
+from sensegate.errors import ProfileError
+from sensegate.model import BOOL, Device, Fields, Message, Spec
+from sensegate.properties import PROPERTIES, Kind
+
+Value = bool | float | str
+
+
+class NamedDevices:
+    """A registry of some devices of one profile, for examples and tests."""
+
+    def __init__(self, names: Sequence[str], profile: str, *, gateway: str = "", disabled: Sequence[str] = ()) -> None:
+        self.version = 1
+        self._records = [Device(id=name, division="440106", profile=profile, gateway=gateway) for name in names]
+        if gateway:
+            self._records.append(Device(id=gateway, division="440106", profile=profile))
+        self._index = {record.id: at for at, record in enumerate(self._records)}
+        self.enabled: BOOL = np.array([record.id not in disabled for record in self._records], np.bool_)
+
+    def find(self, name: str) -> int:
+        return self._index.get(name, -1)
+
+    def record(self, index: int) -> Device:
+        return self._records[index]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """One reading as an example would state it."""
+
+    device: str
+    field: str
+    property: str
+    value: Value
+    """In the property's unit."""
+    time: int
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_text_of(self.time)}"
+
+
+def payload_of(example: Example) -> bytes:
+    """Return the bytes of an example's message."""
+    if example.payload_b64:
+        return base64.b64decode(example.payload_b64, validate=True)
+    if isinstance(example.payload, str):
+        return example.payload.encode()
+    return msgspec.json.encode(example.payload)
+
+
+def message_of(example: Example) -> Message:
+    """Return the message of an example."""
+    return Message(example.topic, payload_of(example), micros(example.received), 1)
+
+
+def micros(text: str) -> int:
+    """Return µs UTC of an ISO 8601 time with a zone. Raises `ValueError` where it is none."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("a time needs its zone")
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _text_of(time: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat()
+
+
+def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | NamedDevices) -> list[Seen]:
+    """Return the rows of `Fields` as people would state them, values in canonical units."""
+    seen: list[Seen] = []
+    for row in range(len(fields)):
+        spec = specs[int(fields.spec[row])]
+        kind = PROPERTIES.by_name(spec.property).kind
+        scale, offset = fields.override_scale.get(row, (spec.scale, spec.offset))
+        number = float(fields.value[row]) * scale + offset
+        value: Value = fields.text[row] if row in fields.text else bool(number) if kind is Kind.BOOLEAN else number
+        index = int(fields.device[row])
+        name = devices.record(index).id if isinstance(devices, NamedDevices) else devices[index]
+        seen.append(Seen(name, spec.name, spec.property, value, int(fields.time[row])))
+    return seen
+
+
+def check_profile(path: Path | str) -> list[ProfileError]:
+    """Return what is wrong with a profile: its grammar, or the first difference of each example that fails."""
+    specs: list[Spec] = []
+    try:
+        profile = compile_file(Path(path), specs)
+    except ProfileError as why:
+        return [why]
+    profiles = ProfileSet([profile], specs)
+    problems = [*_lint(profile)]
+    for at, example in enumerate(profile.source.examples):
+        try:
+            difference = run_example(profiles, profile, example)
+        except ValueError as why:  # base64, time
+            difference = str(why)
+        if difference:
+            problems.append(_problem(profile, f"example '{example.label}': {difference}", "examples", at))
+    return problems
+
+
+def _problem(profile: Profile, what: str, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(what, file=profile.file, line=line_of(profile.lines, path), key=str(path[0]), remedy=remedy)
+
+
+def _lint(profile: Profile) -> list[ProfileError]:
+    examples = profile.source.examples
+    found: list[ProfileError] = []
+    if not any(example.expect for example in examples):
+        found.append(
+            _problem(profile, "no example with readings", "examples", remedy="add one from the maker's document")
+        )
+    if not any(example.refuse for example in examples):
+        found.append(_problem(profile, "no example of a refusal", "examples", remedy="add one with `refuse`"))
+    for at, example in enumerate(examples):
+        if example.refuse and (example.expect or example.reject):
+            found.append(_problem(profile, "a refused message has no readings", "examples", at))
+    return found
+
+
+def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
+    """Return the first difference between what an example says and what comes out; empty where there is none."""
+    devices = NamedDevices(example.devices, profile.id, gateway=example.gateway)
+    decoder = Decoder(profiles, devices, IngestConfig())
+    message = message_of(example)
+    fields = decoder.decode([message])
+    if example.refuse:
+        reason = fields.quarantined[0].reason if fields.quarantined else None
+        return (
+            "" if reason == example.refuse else f"expected refusal {example.refuse.value}, saw {reason or 'readings'}"
+        )
+    if fields.quarantined:
+        return f"refused: {fields.quarantined[0].reason.value}: {fields.quarantined[0].detail}"
+    rejected = {value.field: value.reason for value in fields.rejected}
+    if rejected != example.reject:
+        return f"expected rejections {_words(example.reject)}, saw {_words(rejected)}"
+    if example.ignored is not None and fields.ignored != example.ignored:
+        return f"expected {example.ignored} values that mean: not measured, saw {fields.ignored}"
+    seen = readings_of(fields, profiles.specs, devices)
+    for expected in example.expect:
+        found = next((one for one in seen if _same(expected, one, example)), None)
+        if found is None:
+            near = [str(one) for one in seen if one.property == expected.property]
+            return f"no {expected.property} = {expected.value!r}; saw {', '.join(near) or 'none of it'}"
+        seen.remove(found)
+    return f"not expected: {seen[0]}" if seen else ""
+
+
+def _words(reasons: object) -> str:
+    return str(msgspec.to_builtins(reasons)) if reasons else "none"
+
+
+def _same(expected: Expected, seen: Seen, example: Example) -> bool:
+    time = micros(expected.time or example.received)
+    if (
+        expected.property != seen.property
+        or time != seen.time
+        or (expected.device or example.devices[0]) != seen.device
+    ):
+        return False
+    if expected.field and expected.field != seen.field:
+        return False
+    return same_value(expected.value, seen.value)
+
+
+def same_value(one: Value, other: Value) -> bool:
+    """Return whether two values are the same but for the last digits of a conversion."""
+    if isinstance(one, (bool, str)) or isinstance(other, (bool, str)):
+        return type(one) is type(other) and one == other
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)

@@ -1,0 +1,342 @@
+"""From a tree to rows, one message at a time: the path that knows every case.
+
+`bind` says which member of the tree feeds which reading (it looks at keys, types, and the few members that decide:
+`where` and names); `Rows.add` turns what was bound into rows. The quick path (`plan.py`) binds once for a shape of
+payload and then does as `Rows.add` does for whole columns; tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import xxhash
+
+from sensegate.decode.paths import ABSENT, Path, Place, walk
+from sensegate.decode.profile import NONE, SEQUENCE, TIME, Reading, Reject, Rule, UnitConversion, token
+from sensegate.decode.times import BAD
+from sensegate.errors import Rejected
+from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
+from sensegate.quality import TimeQuality
+
+ELEMENTS_MAX = 4_096
+"""More elements in one message are a fault of its sender: the message is quarantined (`schema`)."""
+
+
+class Leaf(NamedTuple):
+    """A member of the payload: where it stands (from the payload's root) and what it is."""
+
+    pointer: Path
+    raw: Any
+
+
+class Cell(NamedTuple):
+    """One value that an element holds."""
+
+    name: str
+    reading: Reading | None
+    """None: the profile knows no such name."""
+    leaf: Leaf
+    unit: Leaf | None = None
+
+
+class Element(NamedTuple):
+    """What one element of a message holds."""
+
+    device: Leaf | None
+    time: Leaf | None
+    sequence: Leaf | None
+    message_id: Leaf | None
+    cells: list[Cell]
+
+
+class Bound(NamedTuple):
+    """What a message holds, by a rule."""
+
+    elements: list[Element]
+    path: list[Leaf]
+
+
+def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | None:
+    """Return what the payload holds by a rule, None where the rule does not hold for it.
+
+    Members whose values (not only types) decide are appended to `deciding`. Raises `Rejected` where the device's name
+    is not where it must be.
+    """
+    root = {wrap: payload} if wrap else payload
+    strip = 1 if wrap else 0
+    for place, wanted in rule.where:
+        raw = walk(root, place.path)
+        if raw is not ABSENT:
+            deciding.append(Leaf(place.path[strip:], raw))
+        if token(raw) not in wanted:
+            return None
+    base = walk(root, rule.root)
+    if base is ABSENT:
+        return None
+    scope = _Scope(root, strip)
+    elements: list[Element] = []
+    for pointer, tree in _elements(rule, root, rule.root, base):
+        element = _element(rule, scope, pointer, tree, deciding)
+        if element is not None:
+            elements.append(element)
+        if len(elements) > ELEMENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} elements")
+    path = [leaf for place in rule.path if (leaf := scope.leaf(place, rule.root, base)) is not None]
+    return Bound(elements, path)
+
+
+class _Scope(NamedTuple):
+    """Finds leaves from an element or from the root."""
+
+    root: Any
+    strip: int
+
+    def leaf(self, place: Place, pointer: Path, tree: Any) -> Leaf | None:
+        if place.from_root:
+            raw, pointer = walk(self.root, place.path), ()
+        else:
+            raw = walk(tree, place.path)
+        return None if raw is ABSENT else Leaf((pointer + place.path)[self.strip :], raw)
+
+    def first(self, places: tuple[Place, ...], pointer: Path, tree: Any) -> Leaf | None:
+        """Return the first that is there and not null."""
+        for place in places:
+            leaf = self.leaf(place, pointer, tree)
+            if leaf is not None and leaf.raw is not None:
+                return leaf
+        return None
+
+
+def _elements(rule: Rule, root: Any, pointer: Path, base: Any) -> Iterator[tuple[Path, Any]]:
+    each = rule.each
+    if each is None:
+        yield pointer, base
+        return
+    tree = walk(root if each.from_root else base, each.path)
+    pointer = each.path if each.from_root else pointer + each.path
+    if each.each_value and isinstance(tree, dict):
+        for key, value in tree.items():
+            yield (*pointer, key), value
+    elif isinstance(tree, list):
+        for at, value in enumerate(tree):
+            yield (*pointer, at), value
+    elif isinstance(tree, dict) and not each.each_value:
+        yield pointer, tree
+
+
+def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> Element | None:
+    if rule.standard is not None:
+        cells = _standard(rule, scope.strip, pointer, tree)
+    elif rule.named is not None:
+        cells = _named(rule, scope, pointer, tree, deciding)
+    else:
+        cells = []
+        for reading in rule.readings:
+            leaf = scope.leaf(reading.place, pointer, tree)
+            if leaf is not None:
+                unit = reading.unit_place and scope.leaf(reading.unit_place, pointer, tree)
+                cells.append(Cell(reading.name, reading, leaf, unit))
+    if not cells:
+        return None
+    device = None
+    if rule.device is not None:
+        device = scope.leaf(rule.device, pointer, tree)
+        if device is None or not isinstance(device.raw, (str, int)) or isinstance(device.raw, bool):
+            raise Rejected(QuarantineReason.SCHEMA, "the device's name is not where the profile says")
+    return Element(
+        device,
+        scope.first(rule.time, pointer, tree),
+        scope.leaf(rule.sequence, pointer, tree) if rule.sequence else None,
+        scope.leaf(rule.message_id, pointer, tree) if rule.message_id else None,
+        cells,
+    )
+
+
+def _standard(rule: Rule, strip: int, pointer: Path, tree: Any) -> list[Cell]:
+    path = rule.standard or ()
+    values = walk(tree, path)
+    if not isinstance(values, dict):
+        return []
+    here = (pointer + path)[strip:]
+    cells: list[Cell] = []
+    for name, value in values.items():
+        at = (*here, name)
+        unit = None
+        if isinstance(value, dict):
+            if "u" in value:
+                unit = Leaf((*at, "u"), value["u"])
+            leaf = Leaf((*at, "v"), value["v"]) if "v" in value else Leaf(at, value)
+        else:
+            leaf = Leaf(at, value)
+        cells.append(Cell(name, rule.by_name.get(name), leaf, unit))
+    return cells
+
+
+def _named(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> list[Cell]:
+    named = rule.named
+    name = named and scope.leaf(named.name, pointer, tree)
+    if named is None or name is None:
+        return []
+    deciding.append(name)
+    value = scope.first(named.value, pointer, tree)
+    if value is None:
+        return []
+    unit = scope.leaf(named.unit, pointer, tree) if named.unit else None
+    text = name.raw if isinstance(name.raw, str) else ""
+    return [Cell(text, rule.by_name.get(text), value, unit)]
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def digest16(text: str) -> int:
+    """Return 16 bits that tell one way of a message from another."""
+    return xxhash.xxh32_intdigest(text.encode("utf-8", "surrogatepass")) & 0xFFFF
+
+
+def key_of(identity: int, raw: Any) -> int | None:
+    """Return the identity's key for a sequence number or message id, None where it is none."""
+    if isinstance(raw, bool):
+        return None
+    if identity == SEQUENCE:
+        if isinstance(raw, float) and raw.is_integer():
+            raw = int(raw)
+        return raw if isinstance(raw, int) and -(2**63) < raw < 2**63 else None
+    if isinstance(raw, (str, int)):
+        return xxhash.xxh64_intdigest(str(raw).encode("utf-8", "surrogatepass")) - 2**63
+    return None
+
+
+def identify(rule: Rule, time: int | None, sequence: Any, message_id: Any) -> tuple[int, int | None]:
+    """Return (identity, key) of an element; (NONE, None) where it has none. `time` is None where it is no identity."""
+    for kind in rule.identity:
+        key = time if kind == TIME else key_of(kind, sequence if kind == SEQUENCE else message_id)
+        if key is not None:
+            return kind, key
+    return NONE, None
+
+
+def settled(rule: Rule, quality: int) -> bool:
+    """Return whether a time of this quality stays the same when the message comes again (an age does not)."""
+    if rule.reader.shift:
+        return True
+    return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
+
+
+LookUp = Callable[[str], "int | Rejected"]
+"""Device name -> index, or why not."""
+
+
+class Rows:
+    """Rows of messages that were decoded one by one."""
+
+    def __init__(self, units: UnitConversion) -> None:
+        self._units = units
+        self.message: list[int] = []
+        self.device: list[int] = []
+        self.spec: list[int] = []
+        self.value: list[float] = []
+        self.time: list[int] = []
+        self.time_quality: list[int] = []
+        self.key: list[int] = []
+        self.path: list[int] = []
+        self.text: dict[int, str] = {}
+        self.scale: dict[int, tuple[float, float]] = {}
+        self.quarantined: list[Quarantined] = []
+        self.rejected: list[RejectedValue] = []
+        self.ignored = 0
+
+    def add(
+        self,
+        rule: Rule,
+        bound: Bound,
+        *,
+        message: int,
+        received: int,
+        device: int,
+        way: tuple[int, str],
+        look_up: LookUp,
+    ) -> bool:
+        """Add the rows of a message; return whether it held anything at all.
+
+        `device` is the topic's (-1: named in the payload); `way` is the route's digest and text. Raises `Rejected` where
+        no element's device may be taken.
+        """
+        path, text = way
+        if bound.path:
+            path = digest16("\n".join([text, *(str(leaf.raw) for leaf in bound.path)]))
+        refused: Rejected | None = None
+        taken = False
+        for element in bound.elements:
+            index = device
+            if element.device is not None:
+                found = look_up(_cased(str(element.device.raw), rule.device_case))
+                if isinstance(found, Rejected):
+                    refused = found
+                    self._refuse(element, message, found)
+                    continue
+                index = found
+            taken = True
+            self._element(rule, element, message, received, index, path)
+        if refused is not None and not taken:
+            del self.rejected[len(self.rejected) - sum(len(element.cells) for element in bound.elements) :]
+            raise refused
+        return taken
+
+    def _refuse(self, element: Element, message: int, why: Rejected) -> None:
+        for cell in element.cells:
+            reason = RejectReason.UNKNOWN_DEVICE
+            self.rejected.append(RejectedValue(message, reason, cell.name, -1, f"{why.reason}: {why.detail}"))
+
+    def _element(self, rule: Rule, element: Element, message: int, received: int, device: int, path: int) -> None:
+        time, quality, steady = received, int(TimeQuality.RECEIVED), None
+        if element.time is not None:
+            time, quality = rule.reader.one(element.time.raw, received)
+            if time != BAD and settled(rule, quality):
+                steady = time
+        identity, key = identify(
+            rule,
+            steady,
+            element.sequence.raw if element.sequence else None,
+            element.message_id.raw if element.message_id else None,
+        )
+        for cell in element.cells:
+            value, scale = self._value(cell)
+            if isinstance(value, (int, float, str)) and time == BAD:
+                value = Reject(RejectReason.BAD_TIME, "the time cannot be read")
+            if value is None:
+                self.ignored += 1
+            elif isinstance(value, Reject):
+                self.rejected.append(RejectedValue(message, value.reason, cell.name, device, value.detail))
+            elif cell.reading is not None:
+                row = len(self.message)
+                self.message.append(message)
+                self.device.append(device)
+                self.spec.append(cell.reading.specs[identity])
+                self.time.append(time)
+                self.time_quality.append(quality)
+                self.key.append(time if key is None else key)
+                self.path.append(path)
+                if isinstance(value, str):
+                    self.text[row] = value
+                    value = float("nan")
+                self.value.append(value)
+                if scale is not None:
+                    self.scale[row] = scale
+
+    def _value(self, cell: Cell) -> tuple[float | str | Reject | None, tuple[float, float] | None]:
+        reading = cell.reading
+        if reading is None:
+            return Reject(RejectReason.UNKNOWN_PROPERTY, "no such property" if cell.name else "no name"), None
+        value = reading.convert(cell.leaf.raw)
+        if cell.unit is None or cell.unit.raw is None or value is None or isinstance(value, Reject):
+            return value, None
+        factor = reading.unit_factor(cell.unit.raw, self._units)
+        if isinstance(factor, Reject):
+            return factor, None
+        return value, None if factor == reading.factor else factor
+
+
+def _cased(name: str, case: str) -> str:
+    return name.lower() if case == "lower" else name.upper() if case == "upper" else name

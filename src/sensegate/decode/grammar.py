@@ -1,0 +1,326 @@
+"""The grammar of device profiles: YAML to records, with file, line, key and the nearest right word in every error.
+
+A new payload format adds a file with a `Format` (see `formats.py`) and nothing here: `format: name` chooses it, and all
+that follows (topics, times, identity, readings) is the same for every format that yields a tree.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+import yaml
+
+from sensegate.errors import ProfileError
+from sensegate.model import IdentityKind, QuarantineReason, RejectReason
+
+Scalar = bool | int | float | str
+
+
+def _h(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the parts of a profile."""
+
+
+class Label(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What people read."""
+
+    zh: Annotated[str, _h("Chinese")]
+    en: Annotated[str, _h("English")]
+
+
+class UnitFrom(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A unit that the payload itself names."""
+
+    field: Annotated[str, _h("path to the unit's name, from the element or with $ from the root")]
+    words: Annotated[dict[str, str], _h("the device's words for units -> UCUM; empty: they are UCUM")] = {}
+
+
+class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One value of a message that becomes a reading."""
+
+    field: Annotated[str, _h('path to the value: a.b, a[0].b, ["dotted.key"], $.from.root')] = ""
+    fields: Annotated[tuple[str, ...], _h("several paths that mean the same (one of them occurs in a message)")] = ()
+    property: Annotated[str, _h("standard name in the property table")]
+    unit: Annotated[str, _h("unit as sent, UCUM; empty: the property's own")] = ""
+    unit_from: Annotated[UnitFrom | None, _h("where the payload names the unit; `unit` where it does not")] = None
+    scale: Annotated[float, _h("the value as sent times this, plus `offset`, is in `unit`")] = 1.0
+    offset: Annotated[float, _h("see `scale`")] = 0.0
+    words: Annotated[
+        dict[Scalar, Scalar] | None,
+        _h("enumeration: value as sent -> value meant; others are rejected"),
+    ] = None
+    missing: Annotated[tuple[Scalar, ...], _h("values that mean: not measured (null always does)")] = ()
+    text_numbers: Annotated[bool, _h("numbers are also accepted as text")] = False
+    range: Annotated[tuple[float, float] | None, _h("valid range in the property's unit; else the property's")] = None
+    step: Annotated[float | None, _h("greatest credible change between neighbours, in the property's unit")] = None
+    deadband: Annotated[
+        float | None, _h("report by exception: changes up to this (property's unit) are suppressed; absent: never")
+    ] = None
+    heartbeat_s: Annotated[float, _h("with `deadband`, the last value is repeated at least this often")] = 3600.0
+    interval_s: Annotated[float | None, _h("expected interval; else the profile's")] = None
+    alarm: Annotated[bool, _h("goes first on the way to the centre")] = False
+
+
+class TimePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the phenomenon time stands and how it is written."""
+
+    field: Annotated[str, _h("path to the time")] = ""
+    fields: Annotated[tuple[str, ...], _h("several paths; the first that is there counts")] = ()
+    format: Annotated[
+        str | tuple[str, ...],
+        _h("iso, epoch (s below 1e11, ms below 1e14), epoch_s, epoch_ms, epoch_us, epoch_ns, age_s, age_ms, %Y…"),
+    ] = "iso"
+    zone: Annotated[str, _h("zone of times that name none (IANA name); such readings are marked")] = ""
+    stamp: Annotated[Literal["instant", "start", "end"], _h("what of a period the time marks")] = "instant"
+    period_s: Annotated[float, _h("length of the period; with `stamp: start` the reading is dated at its end")] = 0.0
+
+
+class DevicePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the device's name stands, if not in the topic as {device}."""
+
+    field: Annotated[str, _h("path to the name; the device must belong to the topic's {gateway}, if there is one")] = ""
+    credential: Annotated[bool, _h("the device is the one that logged in")] = False
+    case: Annotated[Literal["", "lower", "upper"], _h("letters are changed so before the look-up")] = ""
+
+
+class NamedPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Elements that say themselves what they are: ``{"n": "temperature", "v": 21.5}``."""
+
+    name: Annotated[str, _h("path to the name; readings are found by it (`field` is the name)")]
+    value: Annotated[tuple[str, ...], _h("paths to the value; the first that is there counts")]
+    unit: Annotated[str, _h("path to the unit's UCUM code or SenML symbol, if any")] = ""
+
+
+class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of message: its topics and how it becomes readings."""
+
+    topics: Annotated[tuple[str, ...], _h("topics with captures: tele/{device}/SENSOR, a/{device+}")]
+    label: Annotated[str, _h("what this message is, for people")] = ""
+    format: Annotated[str, _h("payload format; else the profile's")] = ""
+    ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
+    where: Annotated[
+        dict[str, Scalar | tuple[Scalar, ...]], _h("path -> value or values; the rule holds only where all are met")
+    ] = {}
+    root: Annotated[str, _h("path to the part that matters; other paths begin there")] = ""
+    wrap: Annotated[str, _h("put the payload under this key first, e.g. {component} from the topic")] = ""
+    each: Annotated[
+        str, _h("path to a list (or with .* to an object) of elements, each with its own readings; . is the payload")
+    ] = ""
+    device: Annotated[DevicePart | None, _h("where the device's name stands; else {device} of the topic")] = None
+    time: Annotated[TimePart | None, _h("phenomenon time; else the time of arrival")] = None
+    identity: Annotated[
+        IdentityKind | None, _h("what makes two readings the same one; where it is absent, the next that is there")
+    ] = None
+    sequence: Annotated[str, _h("path to a sequence number")] = ""
+    message_id: Annotated[str, _h("path to a message id")] = ""
+    path: Annotated[
+        tuple[str, ...], _h("paths whose values tell by which way the message came (gateway, network)")
+    ] = ()
+    standard: Annotated[str, _h("path to an object whose keys are names of the property table")] = ""
+    named: Annotated[NamedPart | None, _h("elements that name themselves")] = None
+    readings: Annotated[tuple[ReadingRule, ...], _h("the values that become readings")] = ()
+
+
+class Expected(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One reading that an example must give."""
+
+    property: Annotated[str, _h("standard name")]
+    value: Annotated[Scalar, _h("in the property's unit")]
+    time: Annotated[str, _h("phenomenon time, ISO 8601 with Z; absent: the time of arrival")] = ""
+    device: Annotated[str, _h("device id or alias; absent: the example's device")] = ""
+    field: Annotated[str, _h("path as in the rule, where the property occurs more than once")] = ""
+
+
+class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message and what becomes of it. Expected values come from the maker's document, never from our output."""
+
+    label: Annotated[str, _h("what it shows")]
+    topic: Annotated[str, _h("topic")]
+    payload: Annotated[Any, _h("text byte for byte, or an object or list that is written as JSON")] = ""
+    payload_b64: Annotated[str, _h("binary payload in base64")] = ""
+    received: Annotated[str, _h("time of arrival, ISO 8601 with Z")] = "2026-01-01T00:00:00Z"
+    devices: Annotated[tuple[str, ...], _h("names of the devices that exist; the first is the example's")] = ("d1",)
+    gateway: Annotated[str, _h("device id of the gateway that publishes for them")] = ""
+    expect: Annotated[tuple[Expected, ...], _h("all readings, none missing, none more")] = ()
+    refuse: Annotated[QuarantineReason | None, _h("the message goes to quarantine for this reason")] = None
+    reject: Annotated[dict[str, RejectReason], _h("field -> reason: values that become no reading")] = {}
+    ignored: Annotated[int | None, _h("number of values that mean: not measured")] = None
+
+
+class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One device model, in one version."""
+
+    profile: Annotated[str, _h("vendor/model, the same as folder and file")]
+    version: Annotated[int, msgspec.Meta(ge=1, le=9999, description="rises with each change; versions never change")]
+    label: Annotated[Label, _h("name for people")]
+    source: Annotated[str, _h("where the layout is written down")]
+    domain: Annotated[str, _h("domain of such devices, as in the property table")] = ""
+    format: Annotated[str, _h("payload format")] = "json"
+    qos: Annotated[Literal[0, 1], _h("0: the device publishes at QoS 0 only; its messages may be lost before us")] = 1
+    zone: Annotated[str, _h("zone of times that name none")] = "Asia/Shanghai"
+    interval_s: Annotated[float, _h("expected interval between messages; 0: none")] = 0.0
+    client_id: Annotated[bool, _h("the MQTT client id must be the device id")] = False
+    messages: Annotated[tuple[MessageRule, ...], _h("kinds of messages; of those with one topic the first that holds")]
+    examples: Annotated[tuple[Example, ...], _h("messages with what becomes of them; at least one is refused")] = ()
+    shared: Annotated[Any, _h("a place for YAML anchors (&name) that the rules refer to (*name)")] = None
+
+
+# ── YAML ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema: only true and false are booleans, dates are text, no octal or base-60 numbers."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:null|~|)$"), ["n", "~", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+_ALIASES_MAX = 2_000
+_NODES_MAX = 200_000
+
+
+def _guard(node: yaml.Node, seen: list[int]) -> None:
+    """Refuse documents whose anchors multiply into something huge."""
+    seen[0] += 1
+    if seen[0] > _NODES_MAX:
+        raise yaml.YAMLError("too many nodes")
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _guard(key, seen)
+            _guard(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _guard(value, seen)
+
+
+Lines = dict[tuple[str | int, ...], int]
+"""Path of keys and indices -> line in the file."""
+
+
+def _build(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: _Loader, file: str) -> Any:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(child, (*path, at), lines, loader, file) for at, child in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+    tree: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        if not isinstance(key, (str, int, float, bool)):
+            raise ProfileError("a key must be a word", file=file, line=key_node.start_mark.line + 1)
+        if any(key == other and type(key) is type(other) for other in tree):
+            line = key_node.start_mark.line + 1
+            raise ProfileError("occurs twice", file=file, line=line, key=str(key), remedy="keep one of them")
+        here = (*path, key if isinstance(key, str) else str(key))
+        lines[here] = key_node.start_mark.line + 1
+        tree[_Key(key)] = _build(value_node, here, lines, loader, file)
+    return {key.value: value for key, value in tree.items()}
+
+
+class _Key:
+    """Keeps ``true`` and ``1`` apart as keys while a mapping is built."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and type(self.value) is type(other.value) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash((type(self.value), self.value))
+
+
+def _part(kind: Any) -> type[Part] | None:
+    if isinstance(kind, type) and issubclass(kind, Part):
+        return kind
+    return next((found for inner in get_args(kind) if (found := _part(inner))), None)
+
+
+def _unknown(part: type[Part], tree: Any, path: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], str] | None:
+    if not isinstance(tree, dict):
+        return None
+    hints = get_type_hints(part)
+    for key, value in tree.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            return (*path, str(key)), f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(hints)}"
+        inner = _part(hints[key])
+        if inner is None:
+            continue
+        for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            where = (*path, key) if at is None else (*path, key, at)
+            if found := _unknown(inner, child, where):
+                return found
+    return None
+
+
+def line_of(lines: Lines, path: tuple[str | int, ...]) -> int:
+    """Return the line of a path, or of its nearest parent that has one."""
+    for length in range(len(path), -1, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return 1
+
+
+def key_text(path: tuple[str | int, ...]) -> str:
+    """Return a path as people write it: ``messages[0].topics``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+
+
+def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
+    """Return the profile in YAML text and the lines of its keys.
+
+    Raises:
+        ProfileError: with file, line and key of the first thing that is wrong.
+    """
+    loader = _Loader(text)
+    lines: Lines = {}
+    try:
+        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        if node is None:
+            raise ProfileError("empty", file=file, line=1, remedy="copy _template.yaml")
+        _guard(node, [0])
+        tree = _build(node, (), lines, loader, file)
+    except yaml.YAMLError as why:
+        mark = getattr(why, "problem_mark", None)
+        remedy = str(getattr(why, "problem", None) or why)
+        raise ProfileError("not YAML", file=file, line=mark.line + 1 if mark else 1, remedy=remedy) from why
+    except RecursionError as why:
+        raise ProfileError("nested too deeply", file=file, line=1) from why
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+    if found := _unknown(ProfileFile, tree, ()):
+        path, remedy = found
+        raise ProfileError("unknown key", file=file, line=line_of(lines, path), key=key_text(path), remedy=remedy)
+    try:
+        return msgspec.convert(tree, ProfileFile), lines
+    except msgspec.ValidationError as why:
+        raise _invalid(str(why), file, lines) from why
+
+
+def _invalid(message: str, file: str, lines: Lines) -> ProfileError:
+    what, _, place = message.partition(" - at `$")
+    steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place.rstrip("`"))
+    path = tuple(name or int(index) for name, index in steps)
+    remedy = "see device_profiles/README.md"
+    if found := re.search(r"[Ii]nvalid enum value '([^']*)'", what):
+        words = {"identity": IdentityKind, "refuse": QuarantineReason, "reject": RejectReason}
+        choices = next((list(words[step]) for step in reversed(path) if step in words), [])
+        near = difflib.get_close_matches(found[1], choices, n=1, cutoff=0.4)
+        remedy = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(choices)}" if choices else remedy
+    return ProfileError(what, file=file, line=line_of(lines, path), key=key_text(path), remedy=remedy)

@@ -1,0 +1,437 @@
+"""The quick path: a plan for one shape of payload, learned from a message that `extract` understood.
+
+A shape is the tree with its keys and the types of its leaves. For a shape seen before, msgspec decodes straight into
+structs that accept exactly this shape (every key required, none other allowed, exact types), and whole columns are
+made of the messages at once. What does not fit, in any way, goes back to `extract`; the two give the same rows.
+
+Duplicate keys, which msgspec lets pass, are caught by counting: a payload of this shape without duplicates has exactly
+`quotes` quotation marks, one with a duplicate has more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16, identify, settled
+from sensegate.decode.paths import Path
+from sensegate.decode.profile import NONE, TIME, Reading, Reject, Rule, UnitConversion
+from sensegate.decode.times import BAD
+from sensegate.model import F64, I32, I64, U8, U16, RejectedValue, RejectReason
+from sensegate.properties import Kind
+from sensegate.quality import TimeQuality
+
+LEAVES_MAX = 256
+"""Shapes with more leaves are not planned."""
+
+Shape = Any
+"""A hashable skeleton of a tree."""
+
+
+def skeleton(tree: Any, deciding: Sequence[Leaf]) -> Shape | None:
+    """Return the shape of a tree in which `deciding` leaves stand with their values; None where it cannot be planned."""
+    if not isinstance(tree, (dict, list)):
+        return None
+    literals: dict[Path, str | int] = {}
+    for leaf in deciding:
+        if isinstance(leaf.raw, bool) or not isinstance(leaf.raw, (str, int)):
+            return None
+        if isinstance(leaf.raw, int) and abs(leaf.raw) >= 2**53:
+            return None
+        literals[leaf.pointer] = leaf.raw
+    left = [LEAVES_MAX]
+    shape = _skeleton(tree, (), literals, left)
+    return shape if left[0] >= 0 else None
+
+
+def _skeleton(tree: Any, pointer: Path, literals: dict[Path, str | int], left: list[int]) -> Shape:
+    left[0] -= 1
+    if left[0] < 0:
+        return None
+    if isinstance(tree, dict):
+        return ("{", tuple((key, _skeleton(tree[key], (*pointer, key), literals, left)) for key in sorted(tree)))
+    if isinstance(tree, list):
+        return ("[", tuple(_skeleton(value, (*pointer, at), literals, left) for at, value in enumerate(tree)))
+    if pointer in literals:
+        return ("=", literals[pointer])
+    if tree is None:
+        return "z"
+    if isinstance(tree, bool):
+        return "b"
+    return "s" if isinstance(tree, str) else "n"
+
+
+class _Types:
+    """Builds the msgspec type of a shape, and where in it each leaf stands."""
+
+    def __init__(self, plain: frozenset[Path]) -> None:
+        self._plain = plain
+        self.quotes = 0
+        self.attributes: dict[Path, str] = {}
+        self.kinds: dict[Path, str] = {}
+
+    def build(self, shape: Shape, pointer: Path, attribute: str) -> Any:
+        """Return the type. Raises `ValueError` or `TypeError` where msgspec has none."""
+        if isinstance(shape, tuple) and shape[0] in {"{", "["}:
+            many = shape[0] == "["
+            members = list(enumerate(shape[1])) if many else list(shape[1])
+            fields: list[tuple[str, Any]] = []
+            rename: dict[str, str] = {}
+            for at, (key, inner) in enumerate(members):
+                name = f"f{at}"
+                where = f"{attribute}.{name}" if attribute else name
+                fields.append((name, self.build(inner, (*pointer, key), where)))
+                if not many:
+                    rename[name] = key
+                    self.quotes += 2
+            return msgspec.defstruct(
+                "Shape",
+                fields,
+                rename=rename or None,
+                array_like=many,
+                forbid_unknown_fields=True,
+                frozen=True,
+                gc=False,
+            )
+        self.attributes[pointer] = attribute
+        if isinstance(shape, tuple):
+            literal = shape[1]
+            self.quotes += 2 if isinstance(literal, str) else 0
+            self.kinds[pointer] = "s" if isinstance(literal, str) else "n"
+            return Literal[literal]
+        self.kinds[pointer] = shape
+        if shape == "s":
+            self.quotes += 2
+            return str
+        if shape == "n":
+            return float if pointer in self._plain else int | float
+        return bool if shape == "b" else None
+
+
+class Chunk(NamedTuple):
+    """Rows of some messages of a batch, as columns; rows are by message, then as the profile names them."""
+
+    message: I32
+    device: I32
+    spec: I32
+    value: F64
+    time: I64
+    time_quality: U8
+    key: I64
+    path: U16
+    text: dict[int, str]
+    scale: dict[int, tuple[float, float]]
+    rejected: list[RejectedValue]
+    ignored: int
+
+
+class Batch(NamedTuple):
+    """The messages that a plan works on."""
+
+    objects: list[Any]
+    message: I32
+    received: I64
+    device: I32
+    path: U16
+    ways: list[str]
+    """Text of each message's route, where the rule asks for more of the way (`Rule.path`); else empty."""
+    gateways: list[int]
+    """Index of each message's gateway device, where devices are named in the payload; else empty."""
+
+    def take(self, at: list[int]) -> Batch:
+        """Return the messages at these places."""
+        return Batch(
+            [self.objects[i] for i in at],
+            self.message[at],
+            self.received[at],
+            self.device[at],
+            self.path[at],
+            [self.ways[i] for i in at] if self.ways else [],
+            [self.gateways[i] for i in at] if self.gateways else [],
+        )
+
+
+Get = Callable[[Any], Any]
+
+
+class _Column(NamedTuple):
+    """A cell that is not simply a number."""
+
+    at: int
+    get: Get
+    reading: Reading
+    unit: Get | None
+    name: str
+
+
+class _Element(NamedTuple):
+    device: Get | None
+    time: Get | None
+    sequence: Get | None
+    message_id: Get | None
+
+
+class Plan:
+    """How messages of one shape become columns, by one rule."""
+
+    def __init__(self, rule: Rule, bound: Bound, shape: Shape) -> None:
+        """Make the plan; raises `ValueError` or `TypeError` where there is none for this shape."""
+        cells = [(at, cell) for at, element in enumerate(bound.elements) for cell in element.cells]
+        self.ignored = sum(cell.leaf.raw is None for _, cell in cells)
+        cells = [(at, cell) for at, cell in cells if cell.leaf.raw is not None]
+        if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells) or not cells:
+            raise ValueError("not every value can be planned")
+        plain = frozenset(cell.leaf.pointer for _, cell in cells if _is_plain(cell))
+        needed = [leaf for element in bound.elements for leaf in _extras(element)] + bound.path
+        types = _Types(plain - {leaf.pointer for leaf in needed})
+        self.decode = msgspec.json.Decoder(types.build(shape, (), "")).decode
+        self.quotes = types.quotes
+        self.rule = rule
+        self._attributes = types.attributes
+        self._readings = [cell.reading for _, cell in cells if cell.reading is not None]
+        self._names = [cell.name for _, cell in cells]
+        self._element_of = np.array([at for at, _ in cells])
+        self._specs = np.array([reading.specs for reading in self._readings], np.int32)
+        pure = [at for at, (_, cell) in enumerate(cells) if _is_plain(cell)]
+        self._pure = np.array(pure, np.int64)
+        getters = [types.attributes[cells[at][1].leaf.pointer] for at in pure]
+        self._pure_get: Get | None = attrgetter(*getters) if getters else None
+        self._sentinels = [
+            (column, np.array(numbers))
+            for column, at in enumerate(pure)
+            if (numbers := [float(token) for token in self._readings[at].missing if isinstance(token, (int, float))])
+        ]
+        self._others = [
+            _Column(at, self._get(cell.leaf), self._readings[at], self._unit(cell), cell.name)
+            for at, (_, cell) in enumerate(cells)
+            if at not in set(pure)
+        ]
+        self._elements = [
+            _Element(*(self._get(leaf) if leaf else None for leaf in element[:4])) for element in bound.elements
+        ]
+        self._path = [self._get(leaf) for leaf in bound.path]
+        self.names_devices = any(element.device for element in self._elements)
+        self.asks_way = bool(self._path)
+
+    def _get(self, leaf: Leaf) -> Get:
+        if leaf.pointer not in self._attributes:
+            raise ValueError("a leaf is no scalar")
+        return attrgetter(self._attributes[leaf.pointer])
+
+    def _unit(self, cell: Cell) -> Get | None:
+        return None if cell.unit is None or cell.unit.raw is None else self._get(cell.unit)
+
+    # ── columns ──────────────────────────────────────────────────────────────────────────────────────
+
+    def columns(
+        self, batch: Batch, units: UnitConversion, look_up: Callable[[str, Rule, int], int]
+    ) -> tuple[Chunk | None, list[int]]:
+        """Return the rows of a batch, and the places of messages that have to be decoded one by one."""
+        devices, left = self._devices(batch, look_up)
+        if left:
+            at = [i for i in range(len(batch.objects)) if i not in set(left)]
+            batch, devices = batch.take(at), [column[at] for column in devices]
+        count, width = len(batch.objects), len(self._readings)
+        if not count:
+            return None, left
+        rejected: list[RejectedValue] = []
+        values, keep, ignored, text, scale = self._values(batch, devices, units, rejected)
+        times, qualities, identities, keys = self._times(batch)
+        bad = times == BAD
+        if bad.any():
+            keep = np.ones((count, width), np.bool_) if keep is None else keep
+            for row, column in zip(*np.nonzero(bad[:, self._element_of] & keep), strict=True):
+                keep[row, column] = False
+                element = int(self._element_of[column])
+                rejected.append(
+                    RejectedValue(
+                        int(batch.message[row]),
+                        RejectReason.BAD_TIME,
+                        self._names[column],
+                        int(devices[element][row]),
+                        "the time cannot be read",
+                    )
+                )
+        kept = slice(None) if keep is None else keep.ravel()
+        place = np.arange(count * width) if keep is None else np.cumsum(keep.ravel()) - 1
+        drop = keep is not None
+
+        def spread(column: NDArray[Any]) -> NDArray[Any]:
+            return np.repeat(column, width)[kept]
+
+        def by_element(matrix: NDArray[Any]) -> NDArray[Any]:
+            if matrix.shape[1] == 1:
+                return spread(matrix[:, 0])
+            return matrix[:, self._element_of].ravel()[kept]
+
+        identity = by_element(identities)
+        column_of = np.tile(np.arange(width), count)[kept]
+        chunk = Chunk(
+            message=spread(batch.message),
+            device=by_element(np.column_stack(devices)),
+            spec=self._specs[column_of, identity],
+            value=values.ravel()[kept],
+            time=by_element(times),
+            time_quality=by_element(qualities),
+            key=by_element(keys),
+            path=spread(self._paths(batch)),
+            text={int(place[at]): word for at, word in text.items() if not drop or keep.ravel()[at]},  # type: ignore[union-attr]
+            scale={int(place[at]): pair for at, pair in scale.items() if not drop or keep.ravel()[at]},  # type: ignore[union-attr]
+            rejected=rejected,
+            ignored=ignored + self.ignored * count,
+        )
+        return chunk, left
+
+    def _devices(self, batch: Batch, look_up: Callable[[str, Rule, int], int]) -> tuple[list[I32], list[int]]:
+        devices: list[I32] = []
+        left: set[int] = set()
+        for element in self._elements:
+            if element.device is None:
+                devices.append(batch.device)
+                continue
+            names = map(element.device, batch.objects)
+            found = [look_up(str(name), self.rule, gw) for name, gw in zip(names, batch.gateways, strict=True)]
+            left.update(at for at, device in enumerate(found) if device < 0)
+            devices.append(np.array(found, np.int32))
+        return devices, sorted(left)
+
+    def _values(
+        self, batch: Batch, devices: list[I32], units: UnitConversion, rejected: list[RejectedValue]
+    ) -> tuple[F64, NDArray[np.bool_] | None, int, dict[int, str], dict[int, tuple[float, float]]]:
+        """Return (values, kept or None for all, ignored, text by place, scale by place); places run by message."""
+        count, width = len(batch.objects), len(self._readings)
+        keep: NDArray[np.bool_] | None = None
+        ignored = 0
+        text: dict[int, str] = {}
+        scale: dict[int, tuple[float, float]] = {}
+        if self._pure_get is not None:
+            many = len(self._pure)
+            found = map(self._pure_get, batch.objects)
+            flat = np.fromiter(found if many == 1 else chain.from_iterable(found), np.float64, count * many)
+            pure = flat.reshape(count, many)
+        if self._pure_get is not None and len(self._pure) == width:
+            values = pure
+        else:
+            values = np.full((count, width), np.nan)
+            if self._pure_get is not None:
+                values[:, self._pure] = pure
+        if self._sentinels or self._others:
+            keep = np.ones((count, width), np.bool_)
+            for column, numbers in self._sentinels:
+                gone = np.isin(pure[:, column], numbers)
+                keep[gone, self._pure[column]] = False
+                ignored += int(gone.sum())
+        for other in self._others:
+            self._other(other, batch, devices, units, rejected, values, keep, text, scale)
+        if self._others:
+            gone_count = count * width - int(keep.sum()) if keep is not None else 0
+            ignored = gone_count - len(rejected)
+        return values, None if keep is None or keep.all() else keep, ignored, text, scale
+
+    def _other(
+        self,
+        other: _Column,
+        batch: Batch,
+        devices: list[I32],
+        units: UnitConversion,
+        rejected: list[RejectedValue],
+        values: F64,
+        keep: NDArray[np.bool_] | None,
+        text: dict[int, str],
+        scale: dict[int, tuple[float, float]],
+    ) -> None:
+        width = values.shape[1]
+        device = devices[int(self._element_of[other.at])]
+        words = map(other.unit, batch.objects) if other.unit else None
+        for row, raw in enumerate(map(other.get, batch.objects)):
+            value = other.reading.convert(raw)
+            if words is not None:
+                word = next(words)
+                if value is not None and not isinstance(value, Reject):
+                    factor = other.reading.unit_factor(word, units)
+                    if isinstance(factor, Reject):
+                        value = factor
+                    elif factor != other.reading.factor:
+                        scale[row * width + other.at] = factor
+            if isinstance(value, float):
+                values[row, other.at] = value
+            elif isinstance(value, str):
+                text[row * width + other.at] = value
+            else:
+                if keep is not None:
+                    keep[row, other.at] = False
+                if isinstance(value, Reject):
+                    message = int(batch.message[row])
+                    rejected.append(RejectedValue(message, value.reason, other.name, int(device[row]), value.detail))
+
+    def _times(self, batch: Batch) -> tuple[I64, U8, NDArray[np.intp], I64]:
+        """Return (time, quality, identity, key), each by message and element."""
+        count, many = len(batch.objects), len(self._elements)
+        times = np.repeat(batch.received[:, None], many, axis=1)
+        qualities = np.full((count, many), TimeQuality.RECEIVED, np.uint8)
+        identities = np.full((count, many), NONE, np.intp)
+        keys = times.copy()
+        for at, element in enumerate(self._elements):
+            if element.time is not None:
+                raws = list(map(element.time, batch.objects))
+                times[:, at], qualities[:, at] = self.rule.reader.column(raws, batch.received)
+                keys[:, at] = times[:, at]
+            if self.rule.identity[:1] == (TIME,) and element.time is not None:
+                steady = times[:, at] != BAD
+                if not self.rule.reader.shift:
+                    steady &= qualities[:, at] <= TimeQuality.ASSUMED_ZONE
+                identities[steady, at] = TIME
+                rest = np.flatnonzero(~steady).tolist()
+            else:
+                rest = range(count)
+            if self.rule.identity and (len(self.rule.identity) > 1 or self.rule.identity[0] != TIME):
+                self._identify(element, at, batch, rest, (times, qualities, identities, keys))
+        return times, qualities, identities, keys
+
+    def _identify(
+        self,
+        element: _Element,
+        at: int,
+        batch: Batch,
+        rest: Sequence[int],
+        columns: tuple[I64, U8, NDArray[np.intp], I64],
+    ) -> None:
+        times, qualities, identities, keys = columns
+        for row in rest:
+            item = batch.objects[row]
+            time = None
+            if element.time is not None and times[row, at] != BAD and settled(self.rule, int(qualities[row, at])):
+                time = int(times[row, at])
+            sequence = element.sequence(item) if element.sequence else None
+            message_id = element.message_id(item) if element.message_id else None
+            identity, key = identify(self.rule, time, sequence, message_id)
+            identities[row, at] = identity
+            if key is not None:
+                keys[row, at] = key
+
+    def _paths(self, batch: Batch) -> U16:
+        if not self._path:
+            return batch.path
+        columns = [map(get, batch.objects) for get in self._path]
+        rows = zip(batch.ways, *columns, strict=True)
+        return np.array([digest16("\n".join(map(str, row))) for row in rows], np.uint16)
+
+
+def _extras(element: Element) -> list[Leaf]:
+    return [leaf for leaf in element[:4] if leaf is not None]
+
+
+def _is_plain(cell: Cell) -> bool:
+    """Return whether the cell's column is read as numbers straight away."""
+    reading, raw = cell.reading, cell.leaf.raw
+    if reading is None or reading.words is not None or (cell.unit is not None and cell.unit.raw is not None):
+        return False
+    if isinstance(raw, bool):
+        return reading.kind is Kind.BOOLEAN and not reading.missing
+    return reading.kind is Kind.NUMBER and isinstance(raw, (int, float))

@@ -1,0 +1,552 @@
+"""A profile, compiled: rules with parsed paths, words, units and the specs that the later stages need.
+
+Specs differ by identity: a message without time falls to the next identity that it has, so each reading has up to one
+spec for each kind (`Reading.specs`, indexed like `IDENTITIES`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from sensegate.decode import paths, times, topics
+from sensegate.decode.formats import FORMATS
+from sensegate.decode.grammar import (
+    Lines,
+    MessageRule,
+    ProfileFile,
+    ReadingRule,
+    Scalar,
+    UnitFrom,
+    key_text,
+    line_of,
+)
+from sensegate.decode.paths import Path, Place
+from sensegate.errors import ConfigError, ProfileError
+from sensegate.model import IdentityKind, RejectReason, Spec
+from sensegate.properties import PROPERTIES, Kind, Property
+from sensegate.units import UnitError, conversion, dimension
+
+IDENTITIES: Final = (IdentityKind.TIME, IdentityKind.SEQUENCE, IdentityKind.MESSAGE_ID, IdentityKind.NONE)
+TIME, SEQUENCE, MESSAGE_ID, NONE = range(4)
+"""Indices into `IDENTITIES`."""
+
+TEXT_MAX: Final = 1_024
+"""Longest text of a reading, characters."""
+_UNIT_TEXT_MAX = 32
+
+
+class Reject(NamedTuple):
+    """A value that becomes no reading."""
+
+    reason: RejectReason
+    detail: str = ""
+
+
+Token = Any
+"""A scalar as a dictionary key, true and false kept apart from 1 and 0; None for what is no scalar."""
+_TRUE, _FALSE = ("bool", True), ("bool", False)
+
+
+def token(raw: Any) -> Token:
+    """Return the key under which a scalar is looked up."""
+    if raw is True:
+        return _TRUE
+    if raw is False:
+        return _FALSE
+    return raw if isinstance(raw, (str, int, float)) else None
+
+
+_WRONG_TYPE: Final = {
+    Kind.NUMBER: Reject(RejectReason.WRONG_TYPE, "not a number"),
+    Kind.BOOLEAN: Reject(RejectReason.WRONG_TYPE, "not true or false"),
+    Kind.STRING: Reject(RejectReason.WRONG_TYPE, "not a text"),
+}
+_NOT_FINITE: Final = Reject(RejectReason.NOT_FINITE)
+_NO_WORD: Final = Reject(RejectReason.ENUMERATION, "not one of the profile's words")
+
+
+class Reading(msgspec.Struct, frozen=True, eq=False):
+    """One value of a message, compiled."""
+
+    name: str
+    place: Place
+    property: str
+    kind: Kind
+    specs: tuple[int, int, int, int]
+    """Index of the spec in the profile set, by identity; -1 where that identity cannot occur."""
+    factor: tuple[float, float]
+    """(scale, offset) of the specs: from the value as sent to the canonical unit."""
+    own: tuple[float, float] = (1.0, 0.0)
+    """(scale, offset) of the profile, before the unit's."""
+    words: dict[Token, float | str] | None = None
+    missing: frozenset[Token] = frozenset()
+    text_numbers: bool = False
+    unit_place: Place | None = None
+    unit_words: Mapping[str, str] = {}
+
+    def convert(self, raw: Any) -> float | str | Reject | None:
+        """Return the value as a number (or text, where the property is text), None for "not measured"."""
+        if raw is None or (self.missing and token(raw) in self.missing):
+            return None
+        if self.words is not None:
+            key = token(raw)
+            return self.words.get(key, _NO_WORD) if key is not None else _WRONG_TYPE[self.kind]
+        if self.kind is Kind.NUMBER:
+            return self._number(raw)
+        if self.kind is Kind.BOOLEAN:
+            boolean = raw is True or raw is False or (isinstance(raw, (int, float)) and raw in {0, 1})
+            return float(raw) if boolean else _WRONG_TYPE[Kind.BOOLEAN]
+        if not isinstance(raw, str):
+            return _WRONG_TYPE[Kind.STRING]
+        return raw if len(raw) <= TEXT_MAX else Reject(RejectReason.TOO_LONG, f"more than {TEXT_MAX} characters")
+
+    def _number(self, raw: Any) -> float | Reject:
+        if isinstance(raw, str) and self.text_numbers and len(raw) <= _UNIT_TEXT_MAX and "_" not in raw:
+            try:
+                raw = float(raw)
+            except ValueError:
+                return _WRONG_TYPE[Kind.NUMBER]
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+            return _WRONG_TYPE[Kind.NUMBER]
+        try:
+            value = float(raw)
+        except OverflowError:
+            return _NOT_FINITE
+        return value if math.isfinite(value) else _NOT_FINITE
+
+    def unit_factor(self, raw: Any, convert: UnitConversion) -> tuple[float, float] | Reject:
+        """Return (scale, offset) to the canonical unit for a unit that the payload names."""
+        if not isinstance(raw, str) or len(raw) > _UNIT_TEXT_MAX:
+            return Reject(RejectReason.UNKNOWN_UNIT, "not a unit")
+        unit = self.unit_words.get(raw) if self.unit_words else raw
+        if unit is None:
+            return Reject(RejectReason.UNKNOWN_UNIT, "not one of the profile's words for units")
+        if self.kind is not Kind.NUMBER:
+            return Reject(RejectReason.DIMENSION, "the property has no unit")
+        found = convert(unit, PROPERTIES.by_name(self.property).unit)
+        return found if isinstance(found, Reject) else compose(self.own, found)
+
+
+UnitConversion = Callable[[str, str], "tuple[float, float] | Reject"]
+
+
+def compose(first: tuple[float, float], then: tuple[float, float]) -> tuple[float, float]:
+    """Return (scale, offset) of two linear maps, one after the other."""
+    return first[0] * then[0], first[1] * then[0] + then[1]
+
+
+class Units:
+    """Unit conversion for units that payloads name: remembers answers, and asks the library only `distinct_max` times.
+
+    A device that invents units can so not make us parse for ever.
+    """
+
+    def __init__(self, distinct_max: int = 512) -> None:
+        self._left = distinct_max
+        self._known: dict[tuple[str, str], tuple[float, float] | Reject] = {}
+
+    def __call__(self, source: str, target: str) -> tuple[float, float] | Reject:
+        """Return (scale, offset), or why there is none."""
+        found = self._known.get((source, target))
+        if found is None:
+            if not self._left:
+                return Reject(RejectReason.UNKNOWN_UNIT, "too many different units named in payloads")
+            self._left -= 1
+            found = self._known[source, target] = self._ask(source, target)
+        return found
+
+    @staticmethod
+    def _ask(source: str, target: str) -> tuple[float, float] | Reject:
+        try:
+            return conversion(source, target)
+        except UnitError:
+            try:
+                dimension(source)
+            except UnitError:
+                return Reject(RejectReason.UNKNOWN_UNIT, "no UCUM unit")
+            return Reject(RejectReason.DIMENSION, "a unit of another dimension")
+
+
+class Named(NamedTuple):
+    """Paths within an element that names itself."""
+
+    name: Place
+    value: tuple[Place, ...]
+    unit: Place | None
+
+
+class Rule(msgspec.Struct, frozen=True, eq=False):
+    """One kind of message, compiled."""
+
+    profile: str
+    """``vendor/model``"""
+    version: int
+    number: int
+    """Place among the profile's messages."""
+    line: int
+    patterns: tuple[topics.Pattern, ...]
+    format: str
+    ignore: bool
+    where: tuple[tuple[Place, frozenset[Token]], ...]
+    root: Path
+    wrap: str
+    each: Place | None
+    device: Place | None
+    device_case: str
+    by_credential: bool
+    time: tuple[Place, ...]
+    reader: times.Reader
+    identity: tuple[int, ...]
+    """Kinds in the order in which they are looked for (indices into `IDENTITIES`, NONE left out)."""
+    sequence: Place | None
+    message_id: Place | None
+    path: tuple[Place, ...]
+    standard: Path | None
+    named: Named | None
+    readings: tuple[Reading, ...]
+    by_name: Mapping[str, Reading]
+    """For `standard` and `named`: the readings by name."""
+
+
+class Profile(msgspec.Struct, frozen=True, eq=False):
+    """One version of a profile, compiled."""
+
+    id: str
+    """``vendor/model``"""
+    version: int
+    file: str
+    source: ProfileFile
+    lines: Lines
+    rules: tuple[Rule, ...]
+    specs: tuple[int, ...]
+    """Indices of its specs in the profile set."""
+
+    @property
+    def name(self) -> str:
+        """``vendor/model@version``."""
+        return f"{self.id}@{self.version}"
+
+
+class Compiler:
+    """Turns one `ProfileFile` into a `Profile`; specs are appended to the profile set's list."""
+
+    def __init__(self, source: ProfileFile, lines: Lines, file: str, specs: list[Spec]) -> None:
+        self._source = source
+        self._lines = lines
+        self._file = file
+        self._specs = specs
+        self._first = len(specs)
+        self._known: dict[Spec, int] = {}
+
+    def error(self, what: str, *path: str | int, remedy: str = "") -> ProfileError:
+        """Return an error at a key of the file."""
+        return ProfileError(what, file=self._file, line=line_of(self._lines, path), key=key_text(path), remedy=remedy)
+
+    def compile(self) -> Profile:
+        """Return the profile.
+
+        Raises:
+            ProfileError: with file, line and key of the first thing that is wrong.
+        """
+        source = self._source
+        vendor, _, model = source.profile.partition("/")
+        if not vendor or not model or not all(c.isalnum() or c in "-_." for c in vendor + model):
+            raise self.error("must be vendor/model", "profile", remedy="letters, digits, '-', '_' and '.'")
+        if not source.messages:
+            raise self.error("no message is described", "messages", remedy="add one with `topics` and `readings`")
+        rules = tuple(self._rule(rule, at) for at, rule in enumerate(source.messages))
+        return Profile(
+            source.profile,
+            source.version,
+            self._file,
+            source,
+            self._lines,
+            rules,
+            tuple(range(self._first, len(self._specs))),
+        )
+
+    # ── rules ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rule(self, rule: MessageRule, at: int) -> Rule:
+        here = ("messages", at)
+        patterns = tuple(self._pattern(text, *here, "topics", i) for i, text in enumerate(rule.topics))
+        if not patterns:
+            raise self.error("no topic", *here, "topics", remedy="e.g. vendor/{device}/up")
+        form = rule.format or self._source.format
+        if form not in FORMATS:
+            key = (*here, "format") if rule.format else ("format",)
+            raise self.error(f"unknown format '{form}'", *key, remedy=nearest(form, FORMATS))
+        time, reader = self._time(rule, here)
+        sequence = self._optional(rule.sequence, *here, "sequence")
+        message_id = self._optional(rule.message_id, *here, "message_id")
+        identity = self._identity(rule, here, time=bool(time), sequence=bool(sequence), message_id=bool(message_id))
+        self._device(rule, patterns, here)
+        each = self._optional(rule.each, *here, "each")
+        readings, by_name = self._readings(rule, here, identity)
+        return Rule(
+            profile=self._source.profile,
+            version=self._source.version,
+            number=at,
+            line=line_of(self._lines, here),
+            patterns=patterns,
+            format=form,
+            ignore=rule.ignore,
+            where=tuple(self._where(rule, here)),
+            root=self._place(rule.root, *here, "root").path if rule.root else (),
+            wrap=self._wrap(rule, patterns, here),
+            each=each,
+            device=self._place(rule.device.field, *here, "device") if rule.device and rule.device.field else None,
+            device_case=rule.device.case if rule.device else "",
+            by_credential=bool(rule.device and rule.device.credential),
+            time=time,
+            reader=reader,
+            identity=identity,
+            sequence=sequence,
+            message_id=message_id,
+            path=tuple(self._place(text, *here, "path", i) for i, text in enumerate(rule.path)),
+            standard=self._place(rule.standard, *here, "standard").path if rule.standard else None,
+            named=self._named(rule, here),
+            readings=readings,
+            by_name=by_name,
+        )
+
+    def _pattern(self, text: str, *path: str | int) -> topics.Pattern:
+        try:
+            return topics.parse(text)
+        except ValueError as why:
+            raise self.error(str(why), *path) from why
+
+    def _place(self, text: str, *path: str | int) -> Place:
+        try:
+            place = paths.parse(text)
+        except ValueError as why:
+            raise self.error(str(why), *path, remedy='write keys with dots as ["a.b"]') from why
+        if place.each_value and path[-1] != "each":
+            raise self.error("'*' has its place in `each` only", *path)
+        return place
+
+    def _optional(self, text: str, *path: str | int) -> Place | None:
+        return self._place(text, *path) if text else None
+
+    def _where(self, rule: MessageRule, here: tuple[str | int, ...]) -> Iterator[tuple[Place, frozenset[Token]]]:
+        for text, wanted in rule.where.items():
+            values = wanted if isinstance(wanted, tuple) else (wanted,)
+            yield self._place(text, *here, "where", text), frozenset(token(value) for value in values)
+
+    def _wrap(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> str:
+        if rule.wrap.startswith("{"):
+            capture = rule.wrap.strip("{}")
+            for pattern in patterns:
+                if capture not in pattern.captures:
+                    raise self.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "wrap")
+        return rule.wrap
+
+    def _device(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> None:
+        part = rule.device
+        if part is not None and bool(part.field) == part.credential and not part.case:
+            raise self.error("give `field` or `credential`", *here, "device")
+        elsewhere = part is not None and (part.field or part.credential)
+        for at, pattern in enumerate(patterns):
+            if not elsewhere and "device" not in pattern.captures:
+                raise self.error(
+                    "the topic says nothing of the device",
+                    *here,
+                    "topics",
+                    at,
+                    remedy="capture {device}, or give `device`",
+                )
+
+    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.Reader]:
+        part = rule.time
+        if part is None:
+            return (), times.Reader(zone=self._source.zone)
+        texts = ((part.field,) if part.field else ()) + part.fields
+        if not texts:
+            raise self.error("no path", *here, "time", remedy="give `field`")
+        formats = (part.format,) if isinstance(part.format, str) else part.format
+        for form in formats:
+            if form not in times.FORMATS and "%" not in form:
+                remedy = nearest(form, times.FORMATS)
+                raise self.error(f"unknown time format '{form}'", *here, "time", "format", remedy=remedy)
+        zone = part.zone or self._source.zone
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError) as why:
+            key = (*here, "time", "zone") if part.zone else ("zone",)
+            raise self.error(f"unknown zone '{zone}'", *key, remedy="an IANA name, e.g. Asia/Shanghai") from why
+        if part.stamp == "start" and part.period_s <= 0:
+            raise self.error("needs `period_s`", *here, "time", "stamp")
+        shift = round(part.period_s * 1e6) if part.stamp == "start" else 0
+        return tuple(self._place(text, *here, "time") for text in texts), times.Reader(formats, zone, shift)
+
+    def _identity(
+        self, rule: MessageRule, here: tuple[str | int, ...], *, time: bool, sequence: bool, message_id: bool
+    ) -> tuple[int, ...]:
+        there = {TIME: time, SEQUENCE: sequence, MESSAGE_ID: message_id}
+        order = [kind for kind, present in there.items() if present]
+        if rule.identity is None:
+            return tuple(order)
+        wanted = IDENTITIES.index(rule.identity)
+        if wanted == NONE:
+            return ()
+        if not there[wanted]:
+            word = IDENTITIES[wanted].value
+            raise self.error(f"needs `{word}`, which this message does not describe", *here, "identity")
+        return (wanted, *(kind for kind in order if kind != wanted))
+
+    def _named(self, rule: MessageRule, here: tuple[str | int, ...]) -> Named | None:
+        if rule.named is None:
+            return None
+        values = tuple(self._place(text, *here, "named", "value") for text in rule.named.value)
+        if not values:
+            raise self.error("no path", *here, "named", "value")
+        unit = self._optional(rule.named.unit, *here, "named", "unit")
+        return Named(self._place(rule.named.name, *here, "named", "name"), values, unit)
+
+    # ── readings ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _readings(
+        self, rule: MessageRule, here: tuple[str | int, ...], identity: tuple[int, ...]
+    ) -> tuple[tuple[Reading, ...], dict[str, Reading]]:
+        kinds = sum((bool(rule.readings), bool(rule.standard), rule.ignore))
+        if kinds != 1:
+            raise self.error(
+                "a message has one of `readings`, `standard` and `ignore`", *here, remedy="remove or add one"
+            )
+        found: list[Reading] = []
+        for at, entry in enumerate(rule.readings):
+            names = ((entry.field,) if entry.field else ()) + entry.fields
+            if not names:
+                raise self.error("no path", *here, "readings", at, remedy="give `field` or `fields`")
+            for name in names:
+                if any(name == other.name for other in found):
+                    raise self.error(f"'{name}' occurs twice", *here, "readings", at, remedy="keep one of them")
+                found.append(self._reading(entry, name, identity, (*here, "readings", at), plain=bool(rule.named)))
+        if rule.standard:
+            rules = (ReadingRule(field=row.name, property=row.name) for row in PROPERTIES.rows)
+            standard = [self._reading(entry, entry.field, identity, here, plain=True) for entry in rules]
+            return (), {reading.name: reading for reading in standard}
+        if rule.named:
+            return (), {reading.name: reading for reading in found}
+        return tuple(found), {}
+
+    def _reading(
+        self, entry: ReadingRule, name: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
+    ) -> Reading:
+        try:
+            row = PROPERTIES.by_name(entry.property)
+        except ConfigError as why:
+            raise self.error(why.what, *here, "property", remedy=why.remedy) from why
+        own = (entry.scale, entry.offset)
+        if not entry.scale or not all(math.isfinite(number) for number in own):
+            raise self.error("must be finite and not 0", *here, "scale")
+        factor = compose(own, self._unit(entry, row, here))
+        specs = [-1, -1, -1, -1]
+        for kind in (*identity, NONE):
+            specs[kind] = self._spec(entry, row, name, factor, kind, here)
+        if entry.unit_from is not None:
+            self._unit_words(entry.unit_from, row, here)
+        return Reading(
+            name=name,
+            place=Place(()) if plain else self._place(name, *here, "field"),
+            property=row.name,
+            kind=row.kind,
+            specs=(specs[0], specs[1], specs[2], specs[3]),
+            factor=factor,
+            own=own,
+            words=self._words(entry, row, here),
+            missing=frozenset(token(value) for value in entry.missing),
+            text_numbers=entry.text_numbers,
+            unit_place=self._place(entry.unit_from.field, *here, "unit_from", "field") if entry.unit_from else None,
+            unit_words=entry.unit_from.words if entry.unit_from else {},
+        )
+
+    def _unit(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> tuple[float, float]:
+        if row.kind is not Kind.NUMBER:
+            if entry.unit or entry.unit_from or (entry.scale, entry.offset) != (1.0, 0.0):
+                raise self.error(f"'{row.name}' is a {row.kind}: no unit, no scale", *here, "property")
+            return 1.0, 0.0
+        if not entry.unit:
+            return 1.0, 0.0
+        try:
+            return conversion(entry.unit, row.unit)
+        except UnitError as why:
+            raise self.error(f"{row.name}: {why.what}", *here, "unit", remedy=why.remedy) from why
+
+    def _unit_words(self, part: UnitFrom, row: Property, here: tuple[str | int, ...]) -> None:
+        for unit in part.words.values():
+            try:
+                conversion(unit, row.unit)
+            except UnitError as why:
+                raise self.error(f"{row.name}: {why.what}", *here, "unit_from", "words", remedy=why.remedy) from why
+
+    def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:
+        if entry.words is None:
+            return None
+        found: dict[Token, float | str] = {}
+        for sent, meant in entry.words.items():
+            found[token(sent)] = self._word(meant, row, (*here, "words", str(sent)))
+        return found
+
+    def _word(self, meant: Scalar, row: Property, here: tuple[str | int, ...]) -> float | str:
+        if row.kind is Kind.STRING:
+            if not isinstance(meant, str):
+                raise self.error(f"'{row.name}' is a text; write the word in quotes", *here)
+            return meant
+        if row.kind is Kind.BOOLEAN:
+            if not isinstance(meant, bool):
+                raise self.error(f"'{row.name}' is a boolean", *here, remedy="write true or false")
+            return float(meant)
+        if isinstance(meant, (bool, str)):
+            raise self.error(f"'{row.name}' is a number", *here)
+        return float(meant)
+
+    def _spec(
+        self,
+        entry: ReadingRule,
+        row: Property,
+        name: str,
+        factor: tuple[float, float],
+        kind: int,
+        here: tuple[str | int, ...],
+    ) -> int:
+        low, high = entry.range or (row.low, row.high)
+        if not low < high:
+            raise self.error("low must be below high", *here, "range")
+        if low < row.low or high > row.high:
+            raise self.error(f"wider than {row.name} can be ({row.low:g} to {row.high:g} {row.unit})", *here, "range")
+        if entry.deadband is not None and entry.deadband < 0:
+            raise self.error("must not be negative", *here, "deadband")
+        spec = Spec(
+            profile=f"{self._source.profile}@{self._source.version}",
+            name=name,
+            property=row.name,
+            scale=factor[0],
+            offset=factor[1],
+            low=low,
+            high=high,
+            step=row.step if entry.step is None else entry.step,
+            deadband=entry.deadband or 0.0,
+            suppress=entry.deadband is not None,
+            heartbeat_s=entry.heartbeat_s,
+            interval_s=self._source.interval_s if entry.interval_s is None else entry.interval_s,
+            alarm=entry.alarm,
+            identity=IDENTITIES[kind],
+        )
+        known = self._known.get(spec)
+        if known is None:
+            known = self._known[spec] = len(self._specs)
+            self._specs.append(spec)
+        return known
+
+
+def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """Return a remedy that names the nearest right word, or all."""
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(words)}"

@@ -1,0 +1,65 @@
+"""SenML JSON packs (RFC 8428): base fields resolved, so that each record stands for itself.
+
+The tree is a list of ``{"n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``; ``t`` is Unix seconds, or seconds relative to
+the arrival where it is below 2**28 (kept as it came: the time rule reads it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sensegate.decode import json
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+
+RELATIVE = 2**28
+"""Times below this are relative to the arrival (section 4.5.3)."""
+_VERSION_MAX = 10
+_NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
+_TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
+
+
+def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
+    """Return the resolved records. Raises `Rejected` where the payload is no pack."""
+    pack = json.parse(payload, nesting_max)
+    if not isinstance(pack, list) or not pack or not all(isinstance(record, dict) for record in pack):
+        raise Rejected(QuarantineReason.SCHEMA, "a SenML pack is a list of records")
+    try:
+        return resolve(pack)
+    except OverflowError as why:
+        raise Rejected(QuarantineReason.SCHEMA, "a number is too large to be added to its base") from why
+
+
+def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of a pack with base name, time, unit and value applied."""
+    base: dict[str, Any] = {"bn": "", "bt": 0, "bu": "", "bv": 0, "bs": 0}
+    found: list[dict[str, Any]] = []
+    for at, record in enumerate(pack):
+        _check(record, at)
+        base.update((key, record[key]) for key in base if key in record)
+        entry: dict[str, Any] = {"n": base["bn"] + record.get("n", ""), "t": base["bt"] + record.get("t", 0)}
+        if unit := record.get("u", base["bu"]):
+            entry["u"] = unit
+        if "v" in record or not {"vs", "vb", "vd", "s"} & record.keys():
+            if "v" not in record and not base["bv"]:
+                continue  # a record that only sets base fields
+            entry["v"] = base["bv"] + record.get("v", 0)
+        for key in ("vs", "vb", "vd"):
+            if key in record:
+                entry[key] = record[key]
+        if "s" in record:
+            entry["s"] = base["bs"] + record["s"]
+        found.append(entry)
+    return found
+
+
+def _check(record: dict[str, Any], at: int) -> None:
+    for key, value in record.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        wrong = (key in _NUMBERS and not number) or (key in _TEXTS and not isinstance(value, str))
+        if wrong or (key == "vb" and not isinstance(value, bool)):
+            raise Rejected(QuarantineReason.SCHEMA, f"record {at}: '{key}' is of the wrong type")
+        if key.endswith("_"):
+            raise Rejected(QuarantineReason.SCHEMA, f"record {at}: '{key}' must be understood and is not known")
+    if record.get("bver", _VERSION_MAX) > _VERSION_MAX:
+        raise Rejected(QuarantineReason.SCHEMA, f"record {at}: SenML version {record['bver']}")

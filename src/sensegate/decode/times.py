@@ -1,0 +1,252 @@
+"""Times as devices write them, to µs UTC with the quality of the answer: one value, or a column of them.
+
+A number below 1e11 is seconds, below 1e14 milliseconds (format ``epoch``); text is ISO 8601 (``iso``) or a
+pattern of `strptime`. Text without a zone is taken in the zone of the profile and marked so. What cannot be read
+is `BAD`: the value it belongs to is rejected, never dated by guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from sensegate.model import BOOL, I64, U8
+from sensegate.quality import TimeQuality
+
+BAD: Final = -(2**63)
+"""In place of a time that cannot be read."""
+
+FORMATS = ("iso", "epoch", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "age_s", "age_ms", "senml")
+"""Names of formats; anything else must be a pattern with ``%``."""
+
+_UNITS = {"epoch_s": (1_000_000, 1), "epoch_ms": (1_000, 1), "epoch_us": (1, 1), "epoch_ns": (1, 1_000)}
+_AGES = {"age_s": 1_000_000, "age_ms": 1_000}
+_LIMIT = {"epoch_s": 1e11, "epoch_ms": 1e14, "epoch_us": 1e17, "epoch_ns": 9e18}
+_ISO = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,12}))?)?(Z|z|[+-]\d\d:?(?:\d\d)?)?", re.ASCII
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SENML_RELATIVE = 2**28
+"""SenML times below this are seconds from the arrival (RFC 8428, 4.5.3)."""
+_TEXT_MAX = 64
+
+
+class Reader(msgspec.Struct, frozen=True):
+    """How a profile's times are read."""
+
+    formats: tuple[str, ...] = ("iso",)
+    zone: str = "Asia/Shanghai"
+    """Zone of text that names none."""
+    shift: int = 0
+    """µs to add: the period, where the stamp marks its start. A shifted time is `DERIVED`."""
+
+    def one(self, raw: Any, received: int) -> tuple[int, int]:
+        """Return (µs UTC or `BAD`, time quality) of one value."""
+        for form in self.formats:
+            time, quality = _one(raw, form, self.zone, received)
+            if time != BAD:
+                if self.shift:
+                    return time + self.shift, TimeQuality.DERIVED
+                return time, quality
+        return BAD, TimeQuality.RECEIVED
+
+    def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:
+        """Return what `one` says of each value; quick where all are of one kind."""
+        found = self._quick(raws, received)
+        if found is not None:
+            time, quality, sure = found
+            if sure.all():
+                if self.shift:
+                    return time + self.shift, np.full(len(raws), TimeQuality.DERIVED, np.uint8)
+                return time, quality
+            rest = np.flatnonzero(~sure)
+            if self.shift:
+                time[sure] += self.shift
+                quality[sure] = TimeQuality.DERIVED
+        else:
+            time, quality = np.empty(len(raws), np.int64), np.empty(len(raws), np.uint8)
+            rest = np.arange(len(raws))
+        for at in rest.tolist():
+            time[at], quality[at] = self.one(raws[at], int(received[at]))
+        return time, quality
+
+    def _quick(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8, BOOL] | None:
+        kinds = set(map(type, raws))
+        form = self.formats[0]
+        if kinds == {str}:
+            return _iso_column(raws, self.zone) if "iso" in self.formats and "%" not in form else None
+        if kinds == {int}:
+            numbers = self.formats[1:2] if form == "iso" else self.formats[:1]
+            return _epoch_column(raws, numbers[0]) if numbers and numbers[0].startswith("epoch") else None
+        return None
+
+
+def _one(raw: Any, form: str, zone: str, received: int) -> tuple[int, int]:
+    if isinstance(raw, bool):
+        return BAD, TimeQuality.RECEIVED
+    if isinstance(raw, str):
+        if len(raw) > _TEXT_MAX:
+            return BAD, TimeQuality.RECEIVED
+        if form == "iso":
+            return _iso(raw, zone)
+        if "%" in form:
+            return _pattern(raw, form, zone)
+        try:
+            raw = int(raw) if raw.lstrip("-").isdigit() else float(raw)
+        except ValueError:
+            return BAD, TimeQuality.RECEIVED
+    if isinstance(raw, (int, float)):
+        if "%" in form and isinstance(raw, int):
+            return _pattern(str(raw), form, zone)
+        if form in _AGES:
+            return _age(raw, _AGES[form], received)
+        if form == "senml":
+            if abs(raw) < _SENML_RELATIVE:
+                return received + round(raw * 1_000_000), TimeQuality.DERIVED
+            form = "epoch_s"
+        return _epoch(raw, form), TimeQuality.DEVICE
+    return BAD, TimeQuality.RECEIVED
+
+
+def _age(raw: float, factor: int, received: int) -> tuple[int, int]:
+    if not 0 <= raw < 1e11:
+        return BAD, TimeQuality.RECEIVED
+    return received - round(raw * factor), TimeQuality.DERIVED
+
+
+def _epoch(raw: float, form: str) -> int:
+    if form == "epoch":
+        form = "epoch_s" if abs(raw) < 1e11 else "epoch_ms"
+    if form not in _UNITS or not abs(raw) < _LIMIT[form]:
+        return BAD
+    factor, divisor = _UNITS[form]
+    return int(raw) * factor // divisor if isinstance(raw, int) else round(raw * factor) // divisor
+
+
+def _iso(text: str, zone: str) -> tuple[int, int]:
+    found = _ISO.fullmatch(text)
+    if found is None:
+        return BAD, TimeQuality.RECEIVED
+    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    try:
+        local = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), tzinfo=UTC)
+        time = (local - _EPOCH) // _MICROSECOND + int((fraction or "0")[:6].ljust(6, "0"))
+        if offset is None:
+            return time - _zone_offset(zone, time), TimeQuality.ASSUMED_ZONE
+        return time - _offset(offset), TimeQuality.DEVICE
+    except (ValueError, OverflowError):
+        return BAD, TimeQuality.RECEIVED
+
+
+def _offset(text: str) -> int:
+    if text in "Zz":
+        return 0
+    digits = text[1:].replace(":", "")
+    hours, minutes = int(digits[:2]), int(digits[2:] or 0)
+    if hours > 23 or minutes > 59:
+        raise ValueError("zone offset out of range")
+    return (-1 if text[0] == "-" else 1) * (hours * 60 + minutes) * 60_000_000
+
+
+def _zone_offset(zone: str, local: int) -> int:
+    """Return µs that `zone` is ahead of UTC at a local time (µs of its own clock)."""
+    at = datetime(1970, 1, 1) + timedelta(microseconds=local)  # noqa: DTZ001 - local time of the zone is meant
+    ahead = at.replace(tzinfo=ZoneInfo(zone)).utcoffset()
+    return (ahead or timedelta()) // _MICROSECOND
+
+
+def _pattern(text: str, form: str, zone: str) -> tuple[int, int]:
+    try:
+        at = datetime.strptime(text, form)  # noqa: DTZ007 - the zone is added below
+        if at.tzinfo is not None:
+            return (at - _EPOCH) // _MICROSECOND, TimeQuality.DEVICE
+        local = (at.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+        return local - _zone_offset(zone, local), TimeQuality.ASSUMED_ZONE
+    except (ValueError, OverflowError):
+        return BAD, TimeQuality.RECEIVED
+
+
+# ── columns ──────────────────────────────────────────────────────────────────────────────────────────
+
+_MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+_HEAD = 19
+"""Characters of ``2026-01-01T00:00:00``; only text with seconds goes the quick way."""
+
+
+def _iso_column(raws: Sequence[str], zone: str) -> tuple[I64, U8, BOOL] | None:
+    """Return (time, quality, sure) of ISO texts of one length; rows that are not `sure` are read one by one."""
+    length = len(raws[0])
+    joined = "".join(raws).encode()
+    if length < _HEAD or len(joined) != length * len(raws) or set(map(len, raws)) != {length}:
+        return None
+    at = np.frombuffer(joined, np.uint8).reshape(len(raws), length)
+    tail = raws[0][_HEAD:]
+    zone_text = next((tail[-size:] for size in (1, 6) if _is_zone(tail[-size:])), "")
+    fraction = tail[: len(tail) - len(zone_text)]
+    if fraction and not re.fullmatch(r"[.]\d{1,6}", fraction, re.ASCII):
+        return None
+    digits = (at[:, :_HEAD] - np.uint8(48)).astype(np.int64)
+    number = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]
+    sure = (digits[:, number] < 10).all(axis=1)
+    sure &= (at[:, 4] == 45) & (at[:, 7] == 45) & ((at[:, 10] == 84) | (at[:, 10] == 32))
+    sure &= (at[:, 13] == 58) & (at[:, 16] == 58)
+    year = digits[:, 0] * 1000 + digits[:, 1] * 100 + digits[:, 2] * 10 + digits[:, 3]
+    month, day = digits[:, 5] * 10 + digits[:, 6], digits[:, 8] * 10 + digits[:, 9]
+    hour, minute = digits[:, 11] * 10 + digits[:, 12], digits[:, 14] * 10 + digits[:, 15]
+    second = digits[:, 17] * 10 + digits[:, 18]
+    sure &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (hour <= 23) & (minute <= 59) & (second <= 59)
+    sure &= day <= _MONTH_DAYS[np.clip(month, 0, 12)]
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    sure &= (month != 2) | (day != 29) | leap
+    time = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000
+    if fraction:
+        places = at[:, _HEAD + 1 : _HEAD + len(fraction)] - np.uint8(48)
+        sure &= (places < 10).all(axis=1) & (at[:, _HEAD] == 46)
+        time += places.astype(np.int64) @ (10 ** np.arange(5, 6 - len(fraction), -1, dtype=np.int64))
+    if zone_text:
+        same = np.frombuffer(zone_text.encode(), np.uint8)
+        sure &= (at[:, length - len(same) :] == same).all(axis=1)
+        return time - _offset(zone_text), np.zeros(len(raws), np.uint8), sure
+    sure &= year >= 1970  # before, zones changed by odd minutes
+    hours, which = np.unique(np.where(sure, time, 0) // 3_600_000_000, return_inverse=True)
+    ahead = np.array([_zone_offset(zone, int(hour_) * 3_600_000_000) for hour_ in hours], np.int64)
+    return time - ahead[which], np.full(len(raws), TimeQuality.ASSUMED_ZONE, np.uint8), sure
+
+
+def _is_zone(text: str) -> bool:
+    if text in {"Z", "z"}:
+        return True
+    found = re.fullmatch(r"[+-](\d\d):(\d\d)", text, re.ASCII)
+    return found is not None and int(found[1]) <= 23 and int(found[2]) <= 59
+
+
+def _days(year: I64, month: I64, day: I64) -> I64:
+    """Return days since 1970-01-01 of civil dates (Gregorian), columns in and out."""
+    shifted = year - (month <= 2)
+    era_year = shifted % 400
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    days: I64 = (shifted // 400) * 146_097 + era_year * 365 + era_year // 4 - era_year // 100 + of_year - 719_468
+    return days
+
+
+def _epoch_column(raws: Sequence[int], form: str) -> tuple[I64, U8, BOOL] | None:
+    try:
+        numbers = np.array(raws, np.int64)
+    except OverflowError:
+        return None
+    size = np.abs(numbers)
+    if form == "epoch":
+        seconds = size < 10**11
+        sure = size < 10**14
+        time = np.where(sure, np.where(seconds, numbers * 1_000_000, numbers * 1_000), 0)
+        return time, np.zeros(len(raws), np.uint8), sure
+    factor, divisor = _UNITS[form]
+    sure = (size >= 0) & (size < int(_LIMIT[form]))
+    return np.where(sure, numbers, 0) * factor // divisor, np.zeros(len(raws), np.uint8), sure

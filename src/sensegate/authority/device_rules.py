@@ -10,6 +10,7 @@ import unicodedata
 import msgspec
 
 from sensegate.authority.divisions import Divisions, contains
+from sensegate.bus.server_conf import Role, node_user
 from sensegate.errors import ConfigError
 from sensegate.model import Datum, Device
 
@@ -58,6 +59,11 @@ def alias_fault(alias: str) -> str:
     return ""
 
 
+def reserved(name: str) -> bool:
+    """Return whether a user of the server's own bears this name."""
+    return name in {role.value for role in Role} or name.startswith(node_user(""))
+
+
 def good_id(name: str) -> bool:
     """Return whether this can be a device's canonical id."""
     return bool(_ID.fullmatch(name))
@@ -74,6 +80,8 @@ def examine(
     if not good_id(device.id):
         remedy = f"1 to {ID_CHARACTERS_MAX} of A-Z a-z 0-9 _ -; put the device's own name in alias"
         found.append(Finding("id", f"'{device.id[:ID_CHARACTERS_MAX]}' is not a device id", remedy))
+    elif reserved(device.id):
+        found.append(Finding("id", f"{device.id} is a name of the server's own", "choose another"))
     found += _of_division(device, divisions, home)
     if not _PROFILE.fullmatch(device.profile):
         found.append(Finding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))

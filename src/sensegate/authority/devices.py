@@ -36,7 +36,7 @@ SILENT_INTERVALS = 3
 SILENT_AFTER_S = 3_600.0
 """The same for a device of which no interval is known."""
 
-Changed = Callable[[int, Device | None, Device | None], None]
+Changed = Callable[[int, "Stored | None", "Stored | None"], None]
 """(index, before, after): called after a change is in memory, from whichever process it came; None: not there."""
 
 
@@ -319,8 +319,8 @@ class Devices:
         places: list[tuple[int, Device]] = []
         for count, row in enumerate(rows):
             at, _before, after = self._apply(row)
-            if after and after.lon is not None:
-                places.append((at, after))
+            if after and after.device.lon is not None:
+                places.append((at, after.device))
             if count % 2_000 == 1_999:
                 await asyncio.sleep(0)
         if places:
@@ -342,36 +342,38 @@ class Devices:
             return
         at, before, after = self._apply(row)
         if after:
-            self.index.place([at], [after])
+            self.index.place([at], [after.device])
         self.version += 1
         for listener in self.on_change:
             listener(at, before, after)
         async with self._applied:
             self._applied.notify_all()
 
-    def _apply(self, row: Row) -> tuple[int, Device | None, Device | None]:
+    def _apply(self, row: Row) -> tuple[int, Stored | None, Stored | None]:
         index = self.index
         at = index.slot(row.key)
         if at == len(self._values):
             self._values.append(None)
             self._revisions.append(0)
         old = self._values[at]
-        before = _decode(old).device if old is not None else None
+        before = _decode(old) if old is not None else None
         self._revisions[at] = row.revision
-        if before and before.gateway:
-            self._of_gateway.get(before.gateway, set()).discard(at)
+        alias = before.device.alias if before else ""
+        if before and before.device.gateway:
+            self._of_gateway.get(before.device.gateway, set()).discard(at)
         if row.value is None:
-            index.alias(at, before.alias if before else "", "")
+            index.alias(at, alias, "")
             index.clear(at)
             self._values[at] = None
             return at, before, None
         self._values[at] = row.value
-        after = _decode(row.value).device
-        index.put(at, after)
-        if after.gateway:
-            self._of_gateway.setdefault(after.gateway, set()).add(at)
-        if (after.alias or before) and not index.alias(at, before.alias if before else "", after.alias):
-            log.warning("alias taken already; the later device is not known by it", device=after.id, alias=after.alias)
+        after = _decode(row.value)
+        device = after.device
+        index.put(at, device)
+        if device.gateway:
+            self._of_gateway.setdefault(device.gateway, set()).add(at)
+        if (device.alias or alias) and not index.alias(at, alias, device.alias):
+            log.warning("alias taken already; the later device is not known by it", device=row.key, alias=device.alias)
         return at, before, after
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────

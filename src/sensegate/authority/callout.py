@@ -1,0 +1,285 @@
+"""Who may connect by MQTT, and where it may publish: the answers to nats-server's auth callout.
+
+        CONNECT ─▶ question ─▶ credential right? device enabled? client id free? ─▶ signed rights, or a refusal
+        registry change ─▶ disabled, or its rights changed ─▶ its connections are closed (it comes again with the new)
+        server's log ─▶ refused publishes and subscriptions ─▶ counted per device, alarmed
+
+A device publishes under the topics that its profile names (and those of the devices behind it) and nowhere else; it
+hears its own down topics. A second connection of a user is let in only with the same client id (the server then closes
+the first); a client id that another user has in use is refused, since the server would close that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from sensegate.authority.connections import Connections
+from sensegate.authority.devices import Devices, Stored
+from sensegate.authority.jwt import Question, Rights, Signer, question
+from sensegate.authority.refusals import Alarm, Kind, Refusals
+from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.authority.topics import subject_of
+from sensegate.authority.trail import Trail
+from sensegate.bus import api, server_conf
+from sensegate.bus.engine import Connection, Violation
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, EngineError, Lost, SensegateError
+from sensegate.model import Device
+
+_log = structlog.get_logger("authority")
+
+ACCOUNT = server_conf.Role.INTAKE.account
+TOPICS_MAX = 1_000
+"""Most topics of one connection, with those of the devices behind it."""
+_CHECKS_MAX = 256
+"""Most connects at once that wait for a look at other connections; more are refused."""
+_ALARMS_MAX = 1_000
+
+TopicsOf = Callable[[Device], tuple[list[str], list[str]]]
+"""Device -> (topic filters it may publish to, those it may subscribe to), MQTT form."""
+
+
+def plain_topics(device: Device) -> tuple[list[str], list[str]]:
+    """Return the topics of the plain layout."""
+    return [f"sg/{device.id}/up", f"sg/{device.id}/status"], [f"sg/{device.id}/down"]
+
+
+class Server(Protocol):
+    """What the callout needs of `bus.engine.Engine`."""
+
+    async def connect(self, role: server_conf.Role) -> Client: ...
+
+    async def connections(self, account: str, **selection: object) -> list[Connection]: ...
+
+    async def close_connection(self, cid: int) -> None: ...
+
+    async def violations(self) -> list[Violation]: ...
+
+    @property
+    def issuer_seed(self) -> bytes: ...
+
+
+class Callout:
+    """Answers for one gateway; several processes may share the questions."""
+
+    def __init__(
+        self,
+        server: Server,
+        devices: Devices,
+        clock: Clock,
+        *,
+        trail: Trail | None = None,
+        topics_of: TopicsOf = plain_topics,
+    ) -> None:
+        self._server = server
+        self._devices = devices
+        self._clock = clock
+        self._trail = trail
+        self._topics_of = topics_of
+        self._signer = Signer(server.issuer_seed)
+        self._open = Connections(server, ACCOUNT, clock)
+        self._client: Client | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._checks: set[asyncio.Task[None]] = set()
+        self._alarms: asyncio.Queue[Alarm] = asyncio.Queue(_ALARMS_MAX)
+        self.refusals = Refusals(clock)
+        self.admitted = 0
+        """Connections let in since the process began."""
+
+    async def start(self) -> None:
+        """Begin to answer; before it returns, connections of devices disabled meanwhile are closed.
+
+        Raises:
+            Lost: the server does not answer.
+        """
+        self._devices.on_change.append(self._changed)
+        self.refusals.on_alarm.append(self._note)
+        await self._open.start()
+        self._client = await self._server.connect(server_conf.Role.CALLOUT)
+        with api.lost("subscribe to the auth callout"):
+            await self._client.subscribe("$SYS.REQ.USER.AUTH", queue="callout", cb=self._asked)
+            await self._client.flush()
+        await self._open.sweep(self._allowed)
+        self._tasks = [
+            asyncio.create_task(self._count_violations(), name="authority violations"),
+            asyncio.create_task(self._record_alarms(), name="authority alarms"),
+        ]
+
+    async def stop(self) -> None:
+        """Answer no more; open connections stay."""
+        for task in [*self._tasks, *self._checks]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._checks, return_exceptions=True)
+        if self._changed in self._devices.on_change:
+            self._devices.on_change.remove(self._changed)
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+        await self._open.stop()
+
+    def renew(self, profile: str) -> None:
+        """Close the connections of the devices of a profile whose topics have changed: they come again at once."""
+        wanted = self._devices.index.profiles.find(profile)
+        for at in range(len(self._devices)):
+            if self._devices.index.profile[at] == wanted:
+                self._open.close(self._user_of(self._devices.record(at)))
+
+    def rights(self, device: Device) -> Rights:
+        """Return what a device's connection may do: its own topics and those of the devices behind it."""
+        publish: dict[str, None] = {}
+        subscribe: dict[str, None] = {}
+        behind = (self._devices.record(at) for at in self._devices.children(device.id) if self._devices.enabled[at])
+        for one in (device, *behind):
+            up, down = self._topics_of(one)
+            try:
+                more_up, more_down = [subject_of(topic) for topic in up], [subject_of(topic) for topic in down]
+            except ConfigError as why:
+                _log.error("a topic cannot be granted; the device stays without it", device=one.id, error=str(why))
+                continue
+            if len(publish) + len(subscribe) + len(more_up) + len(more_down) > TOPICS_MAX:
+                _log.error("too many topics for one connection; the rest is refused", device=device.id, most=TOPICS_MAX)
+                break
+            publish |= dict.fromkeys(more_up)
+            subscribe |= dict.fromkeys(more_down)
+        return Rights(tuple(publish), tuple(subscribe))
+
+    # ── connects ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _asked(self, message: Msg) -> None:
+        try:
+            asked = question(message.data)
+        except EngineError as why:
+            _log.error("auth callout", error=str(why))
+            return
+        user, client = asked.connect_opts.user, asked.client_info
+        if client.type != "mqtt":
+            await self._refuse(message, asked, "only MQTT clients are let in here")
+            return
+        verified = self._devices.verify(user, asked.connect_opts.password)
+        if verified is None:
+            await self._refuse(message, asked, self._why_not(user))
+            return
+        device, proof = verified
+        rival = self._open.rival(user, client.mqtt_id)
+        if rival is None:
+            await self._admit(message, asked, device, proof.until)
+            return
+        if len(self._checks) >= _CHECKS_MAX:
+            await self._refuse(message, asked, "too many connects with client ids in use; try again")
+            return
+        # What we know of open connections may be stale: the server is asked, without holding up the others.
+        check = asyncio.create_task(self._contest(message, asked, device, proof.until, rival))
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+
+    async def _contest(self, message: Msg, asked: Question, device: Device, until: int, rival: int) -> None:
+        if await self._open.is_open(rival):
+            why = "user or client id is in use by another connection: one client id a device, and each its own"
+            await self._refuse(message, asked, why)
+        else:
+            await self._admit(message, asked, device, until)
+
+    async def _admit(self, message: Msg, asked: Question, device: Device, until: int) -> None:
+        now_s = self._clock.now() // 1_000_000
+        rights = self.rights(device)
+        answer = self._signer.admit(
+            asked, account=ACCOUNT, name=device.id, rights=rights, now_s=now_s, until_s=-(-until // 1_000_000)
+        )
+        self.admitted += 1
+        self._open.opened(asked.client_info.id, device.id, asked.client_info.mqtt_id)
+        await self._respond(message, answer)
+
+    async def _refuse(self, message: Msg, asked: Question, why: str) -> None:
+        self.refusals.add(asked.connect_opts.user, Kind.CONNECT, why, address=asked.client_info.host)
+        await self._respond(message, self._signer.refuse(asked, why, now_s=self._clock.now() // 1_000_000))
+
+    @staticmethod
+    async def _respond(message: Msg, answer: bytes) -> None:
+        try:
+            with api.lost("answer the auth callout"):
+                await message.respond(answer)
+        except Lost as why:
+            # The server refuses the client after its time-out; it comes again.
+            _log.debug("auth callout", error=str(why))
+
+    def _why_not(self, user: str) -> str:
+        at = self._devices.index.of_id(user)
+        if at < 0:
+            return "no such device"
+        if not self._devices.enabled[at]:
+            return "the device is disabled or retired"
+        return "wrong password"
+
+    # ── changes ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _changed(self, at: int, before: Stored | None, after: Stored | None) -> None:
+        device_id = self._devices.id(at)
+        if before is None:
+            # A new device behind a gateway widens the gateway's rights.
+            if after and after.device.gateway:
+                self._open.close(after.device.gateway)
+            return
+        if after is None or not self._devices.enabled[at]:
+            self._open.close(self._user_of(before.device), for_good=not before.device.gateway)
+            return
+        if _rights_differ(before.device, after.device):
+            for user in {self._user_of(before.device), self._user_of(after.device)}:
+                self._open.close(user)
+        elif before.credentials.current != after.credentials.current and not after.credentials.previous_until:
+            self._open.close(device_id)
+
+    @staticmethod
+    def _user_of(device: Device) -> str:
+        return device.gateway or device.id
+
+    def _allowed(self, user: str) -> bool:
+        at = self._devices.index.of_id(user)
+        return at >= 0 and bool(self._devices.enabled[at])
+
+    # ── refusals ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _count_violations(self) -> None:
+        while True:
+            try:
+                seen = await self._server.violations()
+            except SensegateError as why:
+                _log.debug("violations", error=str(why))
+                await self._clock.sleep(1.0)
+                continue
+            for one in seen:
+                if one.mqtt and one.account in ("", ACCOUNT):
+                    self.refusals.add(one.user or one.client_id, Kind(one.what), one.subject, address=one.address)
+
+    def _note(self, alarm: Alarm) -> None:
+        if self._trail is not None and not self._alarms.full():
+            self._alarms.put_nowait(alarm)
+
+    async def _record_alarms(self) -> None:
+        """Put alarms of known devices on the audit trail; strangers fill it not."""
+        while True:
+            alarm = await self._alarms.get()
+            at = self._devices.index.of_id(alarm.device)
+            if self._trail is None or at < 0:
+                continue
+            device = self._devices.record(at)
+            by = Principal(device.id, Role.DEVICE, Scope(device.division, device.department))
+            said = {"detail": alarm.detail, "count": alarm.count, "address": alarm.address}
+            try:
+                await self._trail.record(by, f"refused.{alarm.kind.value}", device.id, after=dict(said))
+            except SensegateError as why:
+                _log.error("an alarm is not on the audit trail", device=device.id, error=str(why))
+
+
+def _rights_differ(before: Device, after: Device) -> bool:
+    return (before.profile, before.alias, before.gateway, before.state) != (
+        after.profile,
+        after.alias,
+        after.gateway,
+        after.state,
+    )

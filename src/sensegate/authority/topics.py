@@ -1,0 +1,33 @@
+"""MQTT topic filters as the server's subjects, in which permissions are written and checked."""
+
+from __future__ import annotations
+
+from sensegate.errors import ConfigError
+
+_NATS_WILDCARDS = frozenset("*>")
+
+
+def subject_of(topic: str) -> str:
+    """Return the subject of an MQTT topic or topic filter, as nats-server maps it.
+
+    ``/`` becomes ``.``, ``.`` becomes ``//``, an empty level ``/``, ``+`` becomes ``*`` and ``#`` becomes ``>``.
+
+    Raises:
+        ConfigError: the topic has what the server does not take (white space), a wildcard inside a level, or a
+            character that is a wildcard of subjects only: as a permission it would allow more than it says.
+    """
+    if not topic or any(character.isspace() or ord(character) < 32 for character in topic):
+        raise ConfigError(f"topic {topic[:80]!r} is empty or holds white space", key="topic", remedy="leave it out")
+    levels = topic.split("/")
+    parts: list[str] = []
+    for at, level in enumerate(levels):
+        if level == "+":
+            parts.append("*")
+        elif level == "#" and at == len(levels) - 1:
+            parts.append(">")
+        elif _NATS_WILDCARDS & set(level) or "+" in level or "#" in level:
+            remedy = "wildcards are whole levels: + or, at the end, #; * and > cannot be used"
+            raise ConfigError(f"level {level[:40]!r} of topic {topic[:80]!r}", key="topic", remedy=remedy)
+        else:
+            parts.append(level.replace(".", "//") or "/")
+    return ".".join(parts)

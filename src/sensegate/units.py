@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import re
 from fractions import Fraction as F  # noqa: N817 - the table below is read by column
 from typing import Any
@@ -236,7 +237,7 @@ def dimension(unit: str) -> str:
     return known.dimension if known else _name(code, _quantity(code))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def conversion(source: str, target: str) -> tuple[float, float]:
     """Return (scale, offset): a value in `source` times scale plus offset is the value in `target`.
 
@@ -264,8 +265,8 @@ def _through_pint(source: str, target: str) -> tuple[float, float]:
         raise _mismatch(source, names[0], target, names[1])
 
     def converted(value: float) -> float:
-        quantity = a.__class__(value * a.magnitude, a.units).to(b.units)
-        return float(quantity.magnitude / b.magnitude)
+        quantity = a.__class__(value * float(a.magnitude), a.units).to(b.units)
+        return float(quantity.magnitude / float(b.magnitude))
 
     zero = converted(0.0)
     # pint computes in binary fractions: its last digits are noise. An offset costs three more.
@@ -290,6 +291,11 @@ def _mismatch(source: str, one: str, target: str, other: str) -> UnitError:
     )
 
 
+CODE_MAX = 64
+"""Most characters of a unit that is not in the table."""
+_LONG_NUMBER = re.compile(r"\d{5}")
+
+
 @functools.cache
 def _registry() -> Any:
     from ucumvert import PintUcumRegistry  # noqa: PLC0415 - a second of work that few processes need
@@ -297,15 +303,18 @@ def _registry() -> Any:
     return PintUcumRegistry()
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _quantity(code: str) -> Any:
     """Return pint's quantity of one such unit; raises `UnitError` where ucumvert and pint know none."""
     from lark.exceptions import LarkError  # noqa: PLC0415 - as above
     from pint.errors import PintError  # noqa: PLC0415 - as above
 
     try:
+        if len(code) > CODE_MAX or _LONG_NUMBER.search(code):
+            raise ValueError("too long")  # noqa: TRY301 - payloads name units too: keep pint's work small
         quantity = _registry().from_ucum(code)
-        quantity.to_base_units()
+        if not 0 < abs(float(quantity.to_base_units().magnitude)) < math.inf:
+            raise ValueError("of no size")  # noqa: TRY301 - the same
     except (LarkError, PintError, ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as why:
         near = difflib.get_close_matches(code, [*TABLE, *ALIASES], n=1, cutoff=0.6)
         remedy = f"did you mean '{near[0]}'?" if near else "write a UCUM code (ug/m3, Cel, [ppm])"

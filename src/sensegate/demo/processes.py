@@ -20,6 +20,8 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 STOP_S = 15.0
 """How long a process gets to end in order."""
+ORPHAN_S = 4.0
+"""How long the warden waits for gateways to end by themselves."""
 RESTART_S = 0.2
 """Wait before a restart; doubled up to `RESTART_MAX_S` while it dies at once."""
 RESTART_MAX_S = 5.0
@@ -160,7 +162,8 @@ def watch_over(directory: Path, *, remove: bool) -> None:
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    deadline = time.monotonic() + STOP_S
+    # The kernel has told the gateways to stop; they end their servers themselves.
+    deadline = time.monotonic() + ORPHAN_S
     while belonging(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
     sweep(directory, grace_s=5.0)

@@ -1,0 +1,117 @@
+"""What the demo shows while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sensegate.demo.summary import Summary, family
+
+
+def addresses(summary: Summary, console: Console) -> None:
+    """Print where everything is and how to try it by hand."""
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    for member in (summary.centre, *summary.nodes):
+        role = "centre" if member is summary.centre else "node"
+        grid.add_row(f"{role} {member.division}", member.http, member.mqtt, f"pid {member.pid}/{member.engine_pid}")
+    console.print(grid, highlight=False)
+    console.print(f"console           {summary.console}", highlight=False)
+    console.print(f"admin token       {summary.tokens.admin}", highlight=False)
+    console.print(f"subscriber token  {summary.tokens.subscriber}", highlight=False)
+    console.print(f"directory         {summary.directory}", highlight=False)
+    if summary.devices:
+        by_hand(summary, console)
+    console.print()
+
+
+def by_hand(summary: Summary, console: Console) -> None:
+    """Print the two commands that follow one reading from a device to a subscriber."""
+    device = summary.devices[0]
+    node = next(node for node in summary.nodes if node.division == device.node)
+    port = node.mqtt.rpartition(":")[2]
+    console.print("try it by hand:", style="bold")
+    console.print(
+        f"  mosquitto_pub -h 127.0.0.1 -p {port} -q 1 -i {device.id} -u {device.username} -P {device.password} "
+        f'-t {device.topic} -m \'{{"values":{{"air_temperature":21.5}}}}\'',
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"  curl -s -H 'Authorization: Bearer {summary.tokens.subscriber}' "
+        f"'{summary.centre.http}/api/v1/feeds/{summary.feeds[0]}/records?device={device.id}'",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def live(
+    ledgers: Mapping[str, Mapping[str, int]],
+    simulator: Mapping[str, Any],
+    judge: Mapping[str, Any],
+    links: Mapping[str, bool],
+) -> RenderableType:
+    """Return the live table: a row per node, and the judge's line."""
+    grid = Table(title="conservation of readings", title_justify="left")
+    columns = (
+        "node", "link", "messages", "quarantined", "values", "accepted", "duplicate", "suppressed", "rejected",
+        "forwarded", "withheld", "pending",
+    )  # fmt: skip
+    for column in columns:
+        grid.add_column(column, justify="left" if column in ("node", "link") else "right")
+    for node, totals in ledgers.items():
+        accepted, forwarded = totals.get("accepted", 0), totals.get("forwarded", 0)
+        withheld = sum(family(totals, "withheld").values())
+        numbers = (
+            totals.get("messages", 0),
+            sum(family(totals, "quarantined").values()),
+            totals.get("values", 0),
+            accepted,
+            sum(family(totals, "duplicate").values()),
+            sum(family(totals, "suppressed").values()),
+            sum(family(totals, "rejected").values()),
+            forwarded,
+            withheld,
+            accepted - forwarded - withheld,
+        )
+        link = Text("up", "green") if links.get(node, True) else Text("CUT", "bold red")
+        grid.add_row(node, link, *(f"{number:,}" for number in numbers))
+    tap = judge.get("taps", {}).get("centre", {})
+    wrong = {name: tap[name] for name in tap if name in ("doubled", "phantom", "corrupt", "disordered") and tap[name]}
+    simulated = (
+        f"simulator: {simulator.get('sent', 0):,} sent, {simulator.get('owed', 0):,} not acknowledged, "
+        f"{simulator.get('connected', 0)} of {simulator.get('connections', 0)} connections"
+    )
+    judged = (
+        f"judge: {judge.get('acknowledged', 0):,} acknowledged, {tap.get('matched', 0):,} readings at the centre, "
+        f"{tap.get('outstanding', 0):,} messages on the way" + (f", WRONG: {wrong}" if wrong else "")
+    )
+    return Group(grid, Text(simulated), Text(judged))
+
+
+def closing(summary: Summary, console: Console) -> None:
+    """Print the end of a timed run."""
+    grid = Table(box=None, show_header=False, pad_edge=False)
+    rows: list[tuple[str, object]] = [
+        ("published", f"{summary.published:,} messages, {summary.acknowledged:,} acknowledged"),
+        ("committed", f"{summary.committed:,} readings"),
+        ("forwarded", f"{summary.forwarded:,}, withheld {summary.withheld or 0}"),
+        ("delivered", f"{summary.delivered:,} at the centre"),
+        ("duplicates", summary.duplicates),
+        ("quarantined", summary.quarantined),
+        ("rejected", summary.rejected),
+        ("injected", summary.injected),
+        ("unrecognised", summary.unrecognised or "none"),
+        ("latency", f"{summary.latency_ms} ms, live {summary.live_latency_ms} ms"),
+        ("lost, doubled", f"{summary.lost}, {summary.doubled}"),
+        ("other verdicts", {name: count for name, count in summary.verdicts.items() if count} or "none"),
+        ("balanced", summary.balanced),
+    ]
+    for name, value in rows:
+        grid.add_row(name, str(value))
+    console.print(grid, highlight=False)
+    for sample in summary.samples[:10]:
+        console.print(f"  {sample}", style="red", highlight=False)

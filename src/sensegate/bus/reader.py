@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from sensegate.bus import api
+from sensegate.bus.connect import Link
 from sensegate.bus.process import dumps
 from sensegate.errors import EngineError, Lost
 from sensegate.model import Entry
@@ -85,6 +86,7 @@ class Reader:
         self._get = f"$JS.API.DIRECT.GET.{stream}"
         self._inbox = nc.new_inbox()
         self._answers: dict[str, _Waiting] = {}
+        self._waiting = nc.waiting if isinstance(nc, Link) else set()
         self._count = 0
         self._subscription: Subscription | None = None
         self._last = 0
@@ -128,7 +130,9 @@ class Reader:
             if left_s <= 0:
                 return False
             try:
-                await asyncio.wait_for(self._moved.wait(), min(left_s, _POLL_S))
+                # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
+                async with asyncio.timeout(min(left_s, _POLL_S)):
+                    await self._moved.wait()
             except TimeoutError:
                 # The server may be away: then there is nothing new as far as we can know, and the reader hears of
                 # the loss when it reads.
@@ -159,11 +163,14 @@ class Reader:
         self._count += 1
         key = str(self._count)
         waiting = self._answers[key] = _Waiting()
+        self._waiting.add(waiting.done)
         try:
             with api.lost(f"read {self._stream}"):
                 await self._nc.publish(self._get, dumps(asked), reply=f"{self._inbox}.{key}")
-                status = await asyncio.wait_for(waiting.done, 2 * api.TIMEOUT_S)
+                async with asyncio.timeout(2 * api.TIMEOUT_S):
+                    status = await waiting.done
         finally:
+            self._waiting.discard(waiting.done)
             del self._answers[key]
         if status not in {"204", "404"}:
             self._refuse(status, waiting.messages)
@@ -220,7 +227,8 @@ class Reader:
                 await self.bounds()
                 while True:
                     heard.clear()
-                    await asyncio.wait_for(heard.wait(), 2 * _HEARTBEAT_S + 1)
+                    async with asyncio.timeout(2 * _HEARTBEAT_S + 1):
+                        await heard.wait()
             except TimeoutError:
                 continue  # no heartbeat: the consumer is gone (the server was started again)
             except (Lost, EngineError):

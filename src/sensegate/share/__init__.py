@@ -1,0 +1,1 @@
+"""Share: the log, cut to feeds and scopes, in any form, resumable by one cursor."""

@@ -1,0 +1,91 @@
+"""Where a subscriber stands: (life of the log, sequence of the entry, row within it), opaque to the outside.
+
+A cursor means *after this record*. All cursors are 27 characters: ``c1.`` and base64url of
+
+    6 bytes digest of the log's epoch | 6 bytes sequence | 3 bytes minute the entry was stored | 3 bytes row
+
+The row stands last and on its own four characters, so that a whole entry's cursors share their first 23 characters
+(`Cursor.prefix`) and cost one table look-up each. The minute tells whether anything after the cursor can have expired.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+
+import msgspec
+
+from sensegate.errors import SensegateError
+
+END = 0xFFFFFF
+"""Row of a cursor that stands after the whole entry."""
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_CHARACTERS = frozenset(_ALPHABET)
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_SEQUENCE_MAX = 2**48 - 1
+_MINUTE_MAX = 2**24 - 1
+_ORIGIN_MINUTE = 26_297_280
+"""2020-01-01T00:00Z in minutes: three bytes then last until 2051."""
+
+
+class BadCursor(SensegateError):
+    """The text is not a cursor that we gave out (400)."""
+
+
+class Cursor(msgspec.Struct, frozen=True, order=False):
+    """After row `row` of entry `sequence` of the log whose epoch has this digest."""
+
+    epoch: bytes
+    sequence: int
+    minute: int
+    """Minute since 2020 in which the entry was stored."""
+    row: int = END
+
+    @property
+    def prefix(self) -> str:
+        """The part of the text that all rows of the entry share."""
+        packed = self.epoch + self.sequence.to_bytes(6, "big") + self.minute.to_bytes(3, "big")
+        return "c1." + base64.urlsafe_b64encode(packed).decode()
+
+    def __str__(self) -> str:
+        return self.prefix + row_text(self.row)
+
+
+def row_text(row: int) -> str:
+    """Return the four characters that stand for a row, 0 to `END`."""
+    return _PAIRS[row >> 12] + _PAIRS[row & 0xFFF]
+
+
+@lru_cache(maxsize=16)
+def epoch_digest(epoch: str) -> bytes:
+    """Return the six bytes that stand for a log's epoch."""
+    return hashlib.blake2s(epoch.encode(), digest_size=6).digest()
+
+
+def after(epoch: str, sequence: int, stored: int, row: int = END) -> Cursor:
+    """Return the cursor after a row of an entry stored at `stored` (µs)."""
+    minute = min(max(stored // 60_000_000 - _ORIGIN_MINUTE, 0), _MINUTE_MAX)
+    return Cursor(epoch_digest(epoch), min(max(sequence, 0), _SEQUENCE_MAX), minute, row)
+
+
+def stored_before(cursor: Cursor) -> int:
+    """Return a time (µs) at or before which the cursor's entry was surely not yet stored: the start of its minute."""
+    return (cursor.minute + _ORIGIN_MINUTE) * 60_000_000
+
+
+def parse(text: str) -> Cursor:
+    """Return the cursor of a text.
+
+    Raises:
+        BadCursor: it is not one of ours.
+    """
+    if len(text) != 27 or not text.startswith("c1.") or not _CHARACTERS.issuperset(text[3:]):
+        raise BadCursor("not a cursor; give back `next`, `cursor` or the SSE id as you received it")
+    packed = base64.urlsafe_b64decode(text[3:])
+    return Cursor(
+        packed[:6],
+        int.from_bytes(packed[6:12], "big"),
+        int.from_bytes(packed[12:15], "big"),
+        int.from_bytes(packed[15:18], "big"),
+    )

@@ -1,0 +1,283 @@
+"""A feed as pages and as a stream: history first, then live, with one cursor, for every form.
+
+Each entry of the log is cut to a selection and encoded once per form; equal subscribers share the bytes. A slow
+subscriber holds no queue here: it is the log that waits for it, and its cursor says where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+
+from sensegate.bus.columns import Batch, Words
+from sensegate.model import BOOL, I64
+from sensegate.share import cursor, records
+from sensegate.share.cursor import END, Cursor, row_text
+from sensegate.share.feeds import Selection
+from sensegate.share.reader import Reader, Slot
+
+BLOCK_ROWS = 1_000
+"""Rows encoded at one go; between blocks other tasks get their turn."""
+_SCAN_S = 10.0
+"""An answer that has found nothing says so after this and leaves its cursor further on."""
+_BEATS_PER_CURSOR = 40
+_RECHECK_S = 1.0
+"""An open stream asks so often whether it may still go on."""
+
+
+class Form(StrEnum):
+    """How records are written."""
+
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    MSGPACK = "msgpack"
+    SSE = "sse"
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One answer."""
+
+    body: bytes
+    count: int
+    next: str
+    """Cursor after the last record looked at; reading on from it skips and repeats nothing."""
+
+
+class Events(msgspec.Struct, frozen=True):
+    """A piece of a stream, ready for the wire; without records it is a heartbeat."""
+
+    body: bytes
+    count: int
+
+
+def matches(batch: Batch, selection: Selection) -> I64:
+    """Return the rows of a batch that belong to a selection, rising."""
+    origins = batch.origins
+    wanted = origins.grade <= selection.grade_max
+    if selection.divisions:
+        wanted &= _among(origins.division, lambda code: code.startswith(selection.divisions))
+    if selection.domains:
+        wanted &= _among(origins.domain, selection.domains.__contains__)
+    if selection.departments:
+        wanted &= _among(origins.department, selection.departments.__contains__)
+    if selection.devices:
+        wanted &= np.fromiter((device in selection.devices for device in origins.device), np.bool_, len(origins))
+    mask = wanted[batch.origin]
+    if selection.properties:
+        named = np.fromiter((name in selection.properties for name in batch.properties), np.bool_)
+        mask &= named[batch.property]
+    return np.flatnonzero(mask).astype(np.int64)
+
+
+def _among(words: Words, admits: Callable[[str], bool]) -> BOOL:
+    """Return per entry of a column of words whether its word is admitted."""
+    admitted: BOOL = np.fromiter(map(admits, words.table), np.bool_)[words.index]
+    return admitted
+
+
+class Delivery:
+    """Pages and streams of any selection from one reader."""
+
+    def __init__(self, reader: Reader, *, cache_bytes_max: int = 33_554_432, page_max: int = 10_000) -> None:
+        self.reader = reader
+        self.page_max = page_max
+        self._cache: OrderedDict[tuple[int, Selection, int, str], _Encoded] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, Selection], I64] = OrderedDict()
+        self._cache_bytes = 0
+        self._cache_bytes_max = cache_bytes_max
+
+    # ── one page ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def page(self, selection: Selection | None, start: Cursor, form: Form, limit: int, wait_s: float) -> Page:
+        """Return at most `limit` records after `start`; with none there, wait up to `wait_s` for the first.
+
+        An empty page means that nothing more was there, unless the log behind `start` is so long that looking
+        through it took `_SCAN_S`; `next` has then moved on.
+
+        Raises:
+            Lost: the log does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, _SCAN_S)
+        place, parts, count = start, list[records.Part](), 0
+        while count < limit:
+            span = await self.reader.read(_before(place))
+            if span.end <= place.sequence and not span.slots:
+                if count or not await self.reader.wait(place.sequence, until - loop.time()):
+                    break
+                continue
+            for slot in span.slots:
+                rows = await self._left(slot, selection, place)
+                if len(rows):
+                    rows = rows[: limit - count]
+                    parts.append(records.Part(slot.batch, rows, slot.sequence, slot.stored))
+                    count += len(rows)
+                    place = cursor.after(self._epoch, slot.sequence, slot.stored, int(rows[-1]))
+                if count == limit:
+                    break
+            else:
+                place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
+            if loop.time() > scan_until:
+                break
+        return Page(await self._body(parts, selection, form, str(place)), count, str(place))
+
+    @property
+    def _epoch(self) -> str:
+        return self.reader.log.epoch
+
+    async def _left(self, slot: Slot, selection: Selection | None, place: Cursor) -> I64:
+        """Return the rows of an entry after a place, cut to the selection."""
+        if selection is None or not selection.wants_subject(slot.subject):
+            return _NONE
+        rows = self._matching(slot.batch, slot.sequence, selection)
+        if slot.sequence == place.sequence:
+            rows = rows[np.searchsorted(rows, place.row, side="right") :]
+        await asyncio.sleep(0)
+        return rows
+
+    def _matching(self, batch: Batch, entry: int, selection: Selection) -> I64:
+        key = (entry, selection)
+        rows = self._rows.get(key)
+        if rows is None:
+            rows = self._rows[key] = matches(batch, selection)
+            if len(self._rows) > 256:
+                self._rows.popitem(last=False)
+        else:
+            self._rows.move_to_end(key)
+        return rows
+
+    async def _body(self, parts: list[records.Part], selection: Selection | None, form: Form, following: str) -> bytes:
+        if form is Form.MSGPACK:
+            return records.columns(parts, following)
+        lines: list[str] = []
+        for part in parts:
+            lines += await self._lines(part, selection, form)
+        if form is Form.CSV:
+            return "".join(f"{line}\r\n" for line in (records.CSV_COLUMNS, *lines)).encode()
+        if form is Form.NDJSON:
+            return "".join(f"{line}\n" for line in lines).encode()
+        return f'{{"records":[{",".join(lines)}],"next":"{following}"}}'.encode()
+
+    async def _lines(self, part: records.Part, selection: Selection | None, form: Form) -> list[str]:
+        """Return one text per record of a part; its rows are neighbours among those that match the selection."""
+        if selection is None:
+            return []
+        every = self._matching(part.batch, part.entry, selection)
+        first = int(np.searchsorted(every, part.rows[0]))
+        last = first + len(part.rows)
+        lines: list[str] = []
+        for number in range(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1):
+            offset = number * BLOCK_ROWS
+            block = await self._block(part, selection, form, every, number)
+            lines += block.lines[max(first - offset, 0) : last - offset]
+        return lines
+
+    async def _block(self, part: records.Part, selection: Selection, form: Form, every: I64, number: int) -> _Encoded:
+        """Return a block of an entry's matching rows in a form, encoded by the first who asks."""
+        key = (part.entry, selection, number, "json" if form is Form.NDJSON else form.value)
+        known = self._cache.get(key)
+        if known is not None:
+            self._cache.move_to_end(key)
+            return known
+        rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+        prefix = cursor.after(self._epoch, part.entry, part.stored, 0).prefix
+        if form is Form.CSV:
+            lines = records.csv_lines(part.batch, rows, part.entry, prefix)
+        elif form is Form.SSE:
+            block = await self._block(part, selection, Form.JSON, every, number)
+            places = [prefix + row_text(row) for row in rows.tolist()]
+            lines = [f"id: {place}\ndata: {line}\n\n" for place, line in zip(places, block.lines, strict=True)]
+        else:
+            lines = records.json_lines(part.batch, rows, part.entry, prefix)
+        made = self._cache[key] = _Encoded(lines)
+        self._cache_bytes += made.size
+        while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
+            self._cache_bytes -= self._cache.popitem(last=False)[1].size
+        await asyncio.sleep(0)
+        return made
+
+    # ── a stream ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def stream(
+        self, select: Callable[[], Selection | None], start: Cursor, *, heartbeat_s: float
+    ) -> AsyncGenerator[Events, None]:
+        """Yield what follows `start` as server-sent events, for ever; a comment after `heartbeat_s` of silence.
+
+        `select` is asked at the start and about every second: what it raises (a revoked token, a feed that is gone)
+        ends the stream. Nothing is read ahead of the consumer.
+        """
+        loop = asyncio.get_running_loop()
+        place, selection, checked, spoken, beats = start, select(), loop.time(), loop.time(), 0
+        while True:
+            span = await self.reader.read(_before(place))
+            if loop.time() - checked >= _RECHECK_S:
+                selection, checked = select(), loop.time()
+            if span.end <= place.sequence and not span.slots:
+                if not await self.reader.wait(place.sequence, min(_RECHECK_S, heartbeat_s)):
+                    if loop.time() - spoken >= heartbeat_s:
+                        beats, spoken = beats + 1, loop.time()
+                        yield _beat(place, beats)
+                    selection, checked = select(), loop.time()
+                continue
+            for slot in span.slots:
+                rows = await self._left(slot, selection, place)
+                if not len(rows) or selection is None:
+                    continue
+                part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
+                async for events in self._events(part, selection):
+                    yield events
+                    spoken = loop.time()
+                    if spoken - checked >= _RECHECK_S:
+                        select()
+                        checked = spoken
+            place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
+
+    async def _events(self, part: records.Part, selection: Selection) -> AsyncGenerator[Events, None]:
+        """Yield the rows of a part block by block; whole blocks are the same bytes for all equal subscribers."""
+        every = self._matching(part.batch, part.entry, selection)
+        first = int(np.searchsorted(every, part.rows[0]))
+        last = first + len(part.rows)
+        for number in range(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1):
+            offset = number * BLOCK_ROWS
+            block = await self._block(part, selection, Form.SSE, every, number)
+            begin, end = max(first - offset, 0), min(last - offset, len(block.lines))
+            if (begin, end) == (0, len(block.lines)):
+                yield Events(block.whole(), end)
+            else:
+                yield Events("".join(block.lines[begin:end]).encode(), end - begin)
+
+
+class _Encoded:
+    """Records of one block as texts, and as one run of bytes once somebody wants that."""
+
+    __slots__ = ("_whole", "lines", "size")
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self.size = sum(map(len, lines)) * 2 + 56 * len(lines)
+        self._whole: bytes | None = None
+
+    def whole(self) -> bytes:
+        """Return all texts as bytes."""
+        if self._whole is None:
+            self._whole = "".join(self.lines).encode()
+        return self._whole
+
+
+def _beat(place: Cursor, number: int) -> Events:
+    """Return a sign of life: a comment, and now and then the cursor, so that a quiet feed need not look back far."""
+    return Events(f"id: {place}\n\n".encode() if number % _BEATS_PER_CURSOR == 0 else b": still here\n\n", 0)
+
+
+def _before(place: Cursor) -> int:
+    """Return the sequence to read after: the entry itself comes again if rows of it may be left."""
+    return place.sequence if place.row == END else place.sequence - 1
+
+
+_NONE = np.zeros(0, np.int64)

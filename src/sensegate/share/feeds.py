@@ -1,0 +1,249 @@
+"""Feeds: named selections of the log, kept in a bucket of the engine, cut to what a caller may see.
+
+`Selection` is what remains of a feed for one caller and request; equal selections share one encoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.divisions import short
+from sensegate.authority.scope import Action, Principal, Scope, may
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+
+READING = "reading"
+KINDS = (READING, "observation")
+GRADE_MAX = 4
+"""Grades run from 1 (open) to 4 (core)."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
+    """A named selection of the log. An empty list selects all."""
+
+    name: str
+    """1 to 64 characters of ``[a-z0-9_-]``."""
+    divisions: tuple[str, ...] = ()
+    """Division codes; each stands for all below it."""
+    domains: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    """Standard names of the property table."""
+    departments: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = (READING,)
+    grade_max: int = 3
+    """Readings of a higher grade are not in the feed."""
+    description: str = ""
+    revision: int = 0
+    """Revision of the record in its bucket (for If-Match); 0 for a feed that is built in."""
+
+
+_decoder = msgspec.json.Decoder(Feed, strict=False)
+ALL_FEED = Feed("all", description="Everything that the caller may see. Built in.")
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What one caller gets of a feed: every condition holds at once; an empty tuple is no condition."""
+
+    divisions: tuple[str, ...] = ()
+    """Short codes; sorted, none below another."""
+    domains: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    departments: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    grade_max: int = GRADE_MAX
+
+    def wants_subject(self, subject: str) -> bool:
+        """Return whether an entry of this subject (``readings.<city>.<county|all>.<grade>``) may hold a match.
+
+        Cheap and never wrong in refusing: the columns decide.
+        """
+        kind, _, rest = subject.partition(".")
+        parts = rest.split(".")
+        if kind != "readings" or len(parts) != 3:
+            return False
+        city, county, grade = parts
+        if grade.isdigit() and int(grade) > self.grade_max:
+            return False
+        place = city if county == "all" else county
+        return not self.divisions or any(place.startswith(code) or code.startswith(place) for code in self.divisions)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a request narrows a feed to."""
+
+    divisions: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+def widest(codes: Iterable[str]) -> tuple[str, ...]:
+    """Return the codes without those that lie in another of them, in order."""
+    kept: list[str] = []
+    for code in sorted({short(code) for code in codes}):
+        if not kept or not code.startswith(kept[-1]):
+            kept.append(code)
+    return tuple(kept)
+
+
+def common(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the divisions that lie in both sets (empty: all of them); None if there is none."""
+    if not ours or not theirs:
+        return widest(ours or theirs)
+    both = [a if a.startswith(b) else b for a in ours for b in theirs if a.startswith(b) or b.startswith(a)]
+    return widest(both) if both else None
+
+
+def _common_words(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
+    if not ours or not theirs:
+        return tuple(sorted({*ours, *theirs}))
+    both = {*ours} & {*theirs}
+    return tuple(sorted(both)) if both else None
+
+
+def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | None:
+    """Return what a scope gets of a feed, narrowed by a request; None if that is nothing for any log."""
+    wanted = wanted or Wanted()
+    inside = common(widest(feed.divisions), (scope.division,))
+    divisions = None if inside is None else common(inside, widest(wanted.divisions))
+    departments = _common_words(feed.departments, (scope.department,) if scope.department else ())
+    properties = _common_words(feed.properties, wanted.properties)
+    if divisions is None or departments is None or properties is None or READING not in feed.kinds:
+        return None
+    return Selection(
+        divisions=divisions,
+        domains=tuple(sorted(feed.domains)),
+        properties=properties,
+        departments=departments,
+        devices=tuple(sorted(wanted.devices)),
+        grade_max=feed.grade_max,
+    )
+
+
+class Feeds:
+    """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
+
+    def __init__(self, bucket: Bucket, clock: Clock) -> None:
+        self._bucket = bucket
+        self._clock = clock
+        self._feeds: dict[str, Feed] = {ALL_FEED.name: ALL_FEED}
+        self._revision = 0
+
+    async def open(self) -> None:
+        """Load all feeds."""
+        rows, self._revision = await self._bucket.load_all()
+        for row in rows:
+            await self._take(row)
+
+    async def run(self) -> None:
+        """Follow the changes of all processes until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._revision, self._take, self._clock)
+
+    async def _take(self, row: Row) -> None:
+        known = self._feeds.get(row.key)
+        if row.key == ALL_FEED.name or (known and known.revision >= row.revision):
+            return
+        if row.value is None:
+            self._feeds.pop(row.key, None)
+        else:
+            self._feeds[row.key] = msgspec.structs.replace(_decoder.decode(row.value), revision=row.revision)
+
+    def visible(self, principal: Principal) -> list[Feed]:
+        """Return the feeds of which the caller may get anything, by name."""
+        return [feed for name, feed in sorted(self._feeds.items()) if self._admits(principal, feed)]
+
+    def get(self, principal: Principal, name: str) -> Feed:
+        """Return a feed.
+
+        Raises:
+            NotFound: there is none, or the caller may see nothing of it (the two are not told apart).
+        """
+        feed = self._feeds.get(name)
+        if feed is None or not self._admits(principal, feed):
+            raise NotFound(f"no feed '{name[:64]}' in your scope; GET /api/v1/feeds lists yours")
+        return feed
+
+    def select(self, principal: Principal, name: str, wanted: Wanted) -> Selection | None:
+        """Return what the caller gets of a feed; None if the request narrows it to nothing.
+
+        Raises:
+            NotFound: as `get`.
+            Refused: the role reads nothing, or the request names a division outside the caller's scope.
+        """
+        if not may(principal, Action.READ_READINGS):
+            raise Refused(f"role {principal.role} may not read readings; ask for a token of another role")
+        feed = self.get(principal, name)
+        for code in wanted.divisions:
+            if common((short(code),), (principal.scope.division,)) is None:
+                raise Refused(f"division {code} is outside your scope ({principal.scope.division})")
+        return cut(feed, principal.scope, wanted)
+
+    async def create(self, feed: Feed) -> Feed:
+        """Write a new feed.
+
+        Raises:
+            Conflict: the name is taken.
+        """
+        check(feed)
+        if feed.name == ALL_FEED.name:
+            raise Conflict(f"feed '{feed.name}' is built in; choose another name")
+        try:
+            return await self._put(feed, 0)
+        except Conflict:
+            # The name may have been there before: its deletion has a revision of its own.
+            if await self._bucket.get(feed.name) is not None:
+                raise Conflict(f"feed '{feed.name}' is there already; change it, or choose another name") from None
+            return await self._put(feed, None)
+
+    async def change(self, feed: Feed, revision: int) -> Feed:
+        """Replace a feed whose revision is known.
+
+        Raises:
+            Conflict: it is built in, or was changed meanwhile.
+        """
+        check(feed)
+        if feed.name == ALL_FEED.name:
+            raise Conflict(f"feed '{feed.name}' is built in and does not change")
+        return await self._put(feed, revision)
+
+    async def delete(self, name: str, revision: int | None = None) -> None:
+        """Remove a feed; streams of it end within a second.
+
+        Raises:
+            Conflict: it is built in, or was changed meanwhile.
+        """
+        if name == ALL_FEED.name:
+            raise Conflict(f"feed '{name}' is built in and does not change")
+        await self._bucket.delete(name, expected=revision)
+        self._feeds.pop(name, None)
+
+    async def _put(self, feed: Feed, revision: int | None) -> Feed:
+        value = msgspec.json.encode(msgspec.structs.replace(feed, revision=0))
+        made = msgspec.structs.replace(feed, revision=await self._bucket.put(feed.name, value, expected=revision))
+        self._feeds[feed.name] = made
+        return made
+
+    @staticmethod
+    def _admits(principal: Principal, feed: Feed) -> bool:
+        return not (principal.feeds and feed.name not in principal.feeds) and cut(feed, principal.scope) is not None
+
+
+def check(feed: Feed) -> None:
+    """Return if the record is sound.
+
+    Raises:
+        ConfigError: naming the key that is wrong.
+    """
+    if not _NAME.fullmatch(feed.name):
+        raise ConfigError(f"'{feed.name[:64]}'", key="name", remedy="1 to 64 characters of a-z, 0-9, _ and -")
+    for code in feed.divisions:
+        short(code)
+    if not 1 <= feed.grade_max <= GRADE_MAX:
+        raise ConfigError(str(feed.grade_max), key="grade_max", remedy=f"1 to {GRADE_MAX}")
+    if unknown := sorted({*feed.kinds} - {*KINDS}):
+        raise ConfigError(f"'{unknown[0][:64]}'", key="kinds", remedy=f"use {' or '.join(KINDS)}")

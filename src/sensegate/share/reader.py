@@ -1,0 +1,258 @@
+"""One reader of the log per process, for all feeds.
+
+It follows the log's end while anyone asks, keeps recent entries in a ring bounded by bytes, and decodes each of them
+at most once, when the first subscriber wants it. What lies before the ring is fetched in pages that equal readers
+share. Filtering is done on columns by those who ask (`delivery.py`): the server's filters are slow on history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from sensegate.bus import columns
+from sensegate.clock import Clock
+from sensegate.errors import Gone, Lost
+from sensegate.model import Entry
+from sensegate.ports import Log
+from sensegate.share import cursor
+from sensegate.share.cursor import BadCursor, Cursor
+
+_PAGE_ENTRIES = 512
+_PAGE_BYTES = 4_194_304
+_IDLE_S = 30.0
+"""The reader stops following when nobody has asked for so long."""
+_CHANGED_S = 5.0
+_RETRY_S = 0.5
+_SLACK_US = 300_000_000
+"""What expires within this is not offered as a start: a subscriber who begins there could be overtaken by expiry."""
+_DECODED_FACTOR = 8
+"""Bytes of a decoded batch per byte of its payload, for the bound of the ring (columns compress well)."""
+
+log = structlog.get_logger(__name__)
+
+
+class Slot:
+    """One entry of readings: as stored, decoded when first asked for."""
+
+    __slots__ = ("_batch", "_payload", "sequence", "size", "stored", "subject")
+
+    def __init__(self, entry: Entry) -> None:
+        self.sequence = entry.sequence
+        self.subject = entry.subject
+        self.stored = entry.time
+        self.size = len(entry.payload) * _DECODED_FACTOR
+        self._payload: bytes | None = entry.payload
+        self._batch: columns.Batch | None = None
+
+    @property
+    def batch(self) -> columns.Batch:
+        """The entry's columns."""
+        if self._batch is None:
+            assert self._payload is not None  # noqa: S101 - one of the two is always there
+            self._batch = columns.decode(self._payload, sequence=self.sequence)
+            self._payload = None
+        return self._batch
+
+
+class Span(msgspec.Struct, frozen=True, eq=False):
+    """Entries of readings that follow a sequence, without gap up to `end`."""
+
+    slots: Sequence[Slot]
+    end: int
+    """Last sequence looked at; equal to the one asked after when the log ends there."""
+    stored: int
+    """When that entry was stored, µs."""
+
+
+class Reader:
+    """The ring and the pages. `run` must be running for `wait` to see anything."""
+
+    def __init__(
+        self,
+        source: Log,
+        clock: Clock,
+        *,
+        readings_ttl_h: int = 168,
+        ring_bytes_max: int = 67_108_864,
+        pages_max: int = 6,
+    ) -> None:
+        self.log = source
+        self._clock = clock
+        self._ttl_us = readings_ttl_h * 3_600_000_000
+        self._ring: deque[Slot] = deque()
+        self._ring_bytes = 0
+        self._ring_bytes_max = ring_bytes_max
+        self._ring_start = 0
+        """The ring holds every entry of readings in (start, end]."""
+        self._end = 0
+        self._end_stored = 0
+        self._following = False
+        self._asked = asyncio.Event()
+        self._asked_at = float("-inf")
+        self._change: asyncio.Future[None] | None = None
+        self._pages_max = pages_max
+        self._pages: OrderedDict[int, Span] = OrderedDict()
+        self._fetching: dict[int, asyncio.Task[Span]] = {}
+
+    # ── following ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Follow the log until cancelled, whenever somebody asks. A lost connection is waited out."""
+        while True:
+            await self._asked.wait()
+            try:
+                await self._follow()
+            except Lost as why:
+                log.warning("reader waits for the log", cause=str(why))
+                await self._clock.sleep(_RETRY_S)
+            finally:
+                self._following = False
+
+    async def _follow(self) -> None:
+        _, last = await self.log.bounds()
+        if not self._ring_start <= self._end <= last <= self._end + _PAGE_ENTRIES:
+            self._ring.clear()
+            self._ring_bytes = 0
+            self._ring_start = self._end = last
+        self._following = True
+        self._wake()
+        while self._clock.monotonic() - self._asked_at < _IDLE_S:
+            entries = await self.log.fetch(self._end, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
+            if entries:
+                self._append(entries)
+                self._wake()
+            else:
+                await self.log.changed(self._end, _CHANGED_S)
+        self._asked.clear()
+
+    def _append(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            if entry.subject.startswith("readings."):
+                slot = Slot(entry)
+                self._ring.append(slot)
+                self._ring_bytes += slot.size
+        self._end, self._end_stored = entries[-1].sequence, entries[-1].time
+        while self._ring_bytes > self._ring_bytes_max and self._ring:
+            oldest = self._ring.popleft()
+            self._ring_bytes -= oldest.size
+            self._ring_start = oldest.sequence
+
+    def _wake(self) -> None:
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+        self._change = None
+
+    def _ask(self) -> None:
+        self._asked_at = self._clock.monotonic()
+        self._asked.set()
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def read(self, after: int) -> Span:
+        """Return what follows a sequence; its `end` is `after` at the end of the log.
+
+        Raises:
+            Lost: the log does not answer.
+        """
+        self._ask()
+        if self._following and self._ring_start <= after:
+            if after >= self._end:
+                return Span((), after, self._end_stored)
+            return Span(self._after(after), self._end, self._end_stored)
+        return await self._page(after)
+
+    def _after(self, sequence: int) -> list[Slot]:
+        found: list[Slot] = []
+        for slot in reversed(self._ring):
+            if slot.sequence <= sequence:
+                break
+            found.append(slot)
+        found.reverse()
+        return found
+
+    async def wait(self, after: int, timeout_s: float) -> bool:
+        """Return True once the log has an entry after `after`, False after `timeout_s`."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while True:
+            self._ask()
+            if self._following and self._end > after:
+                return True
+            remaining = until - loop.time()
+            if remaining <= 0:
+                return False
+            if self._change is None:
+                self._change = loop.create_future()
+            await asyncio.wait((self._change,), timeout=min(remaining, _IDLE_S / 2))
+
+    async def _page(self, after: int) -> Span:
+        if (known := self._pages.get(after)) is not None:
+            self._pages.move_to_end(after)
+            return known
+        task = self._fetching.get(after)
+        if task is None:
+            task = asyncio.create_task(self._fetch(after), name=f"history after {after}")
+            self._fetching[after] = task
+            task.add_done_callback(lambda _: self._fetching.pop(after, None))
+        return await asyncio.shield(task)
+
+    async def _fetch(self, after: int) -> Span:
+        entries = await self.log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
+        if not entries:
+            return Span((), after, self._clock.now())
+        slots = [Slot(entry) for entry in entries if entry.subject.startswith("readings.")]
+        span = Span(slots, entries[-1].sequence, entries[-1].time)
+        if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
+            # A short page ends at the log's end and will grow: it is not kept.
+            self._pages[after] = span
+            while len(self._pages) > self._pages_max:
+                self._pages.popitem(last=False)
+        return span
+
+    # ── places ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def first(self) -> Cursor:
+        """Return the cursor before everything that is kept and will not expire within `_SLACK_US`."""
+        first, _ = await self.log.bounds()
+        entries = await self.log.fetch(first - 1, limit=1)
+        kept_from = self._clock.now() - self._ttl_us + min(_SLACK_US, self._ttl_us // 10)
+        if entries and entries[0].time < kept_from:
+            return await self.since(kept_from)
+        return cursor.after(self.log.epoch, first - 1, entries[0].time if entries else self._clock.now())
+
+    async def since(self, time: int) -> Cursor:
+        """Return the cursor before the first entry stored at or after `time` (µs), or at the end of the log."""
+        return cursor.after(self.log.epoch, await self.log.sequence_at(time) - 1, min(time, self._clock.now()))
+
+    async def resume(self, text: str) -> Cursor:
+        """Return the cursor of a text if everything after it is still there.
+
+        Raises:
+            BadCursor: it is none, or lies after the end of the log.
+            Gone: it is of another log, or readings after it have expired; `first` is the oldest that is valid.
+        """
+        place = cursor.parse(text)
+        if place.epoch != cursor.epoch_digest(self.log.epoch):
+            raise Gone("the cursor is of another log; read on from `first`", first=str(await self.first()))
+        if place.sequence > self._end and place.sequence > (await self.log.bounds())[1]:
+            raise BadCursor("the cursor lies after the end of the log")
+        expired_to = self._clock.now() - self._ttl_us
+        if cursor.stored_before(place) > expired_to:
+            return place
+        cut = await self.log.sequence_at(expired_to)
+        if place.sequence + 1 < cut and not await self._whole(place.sequence, cut):
+            raise Gone("readings after the cursor have expired; read on from `first`", first=str(await self.first()))
+        return place
+
+    async def _whole(self, after: int, until: int) -> bool:
+        """Return whether every entry between two sequences is still there: nothing expired, so nothing is missed."""
+        if until - after > _PAGE_ENTRIES:
+            return False
+        entries = await self.log.fetch(after, limit=until - after, max_bytes=_PAGE_BYTES)
+        present = {entry.sequence for entry in entries}
+        return all(sequence in present for sequence in range(after + 1, until))

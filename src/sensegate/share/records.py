@@ -1,0 +1,285 @@
+"""Rows of a batch as records: JSON objects, CSV lines, MessagePack columns. The contract is `interfaces.md`.
+
+Encoders go through a batch column by column and format each record with one f-string; what repeats (a device, a
+property, a second) is formatted once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from sensegate.bus.columns import Batch, Origins
+from sensegate.model import I64
+from sensegate.properties import PROPERTIES, Kind
+from sensegate.quality import Flag, Quality, TimeQuality, flag_words
+from sensegate.share.cursor import row_text
+
+FORMAT = 1
+"""Version of the MessagePack form."""
+CSV_COLUMNS = (
+    "id,cursor,device,property,value,unit,time,time_quality,received,quality,division,lon,lat,grade,profile,flags,"
+    "revision,node"
+)
+_QUALITY = {int(code): code.name.lower() for code in Quality}
+_TIME_QUALITY = {int(code): code.name.lower() for code in TimeQuality}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def quote(text: str) -> str:
+    """Return `text` as a JSON string."""
+    return msgspec.json.encode(text).decode()
+
+
+def csv_cell(text: str) -> str:
+    """Return `text` as a cell that no spreadsheet takes for a formula: such a one gets an apostrophe in front."""
+    if text.startswith(_FORMULA):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
+
+
+def iso(times: I64) -> list[str]:
+    """Return each time (µs UTC) as ``2026-01-01T00:00:00.123456Z``."""
+    made: list[str] = np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()
+    return made
+
+
+def _numbers(values: Any) -> list[str]:
+    """Return the shortest JSON number of each float; NaN comes out as null."""
+    return msgspec.json.encode(values.tolist())[1:-1].decode().split(",") if len(values) else []
+
+
+def _values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
+    """Return each value as JSON: a number, a boolean or a string, as its property says."""
+    made = _numbers(batch.value[rows])
+    boolean = [kind is Kind.BOOLEAN for kind in _kinds(batch.properties)]
+    if any(boolean):
+        for place, index in enumerate(properties):
+            if boolean[index]:
+                made[place] = "true" if batch.value[rows[place]] else "false"
+    if batch.text:
+        for place, row in enumerate(rows.tolist()):
+            if (text := batch.text.get(row)) is not None:
+                made[place] = quote(text)
+    return made
+
+
+def _kinds(names: Sequence[str]) -> list[Kind]:
+    return [PROPERTIES.by_name(name).kind if name in PROPERTIES else Kind.NUMBER for name in names]
+
+
+def _units(names: Sequence[str]) -> list[str]:
+    """Return the canonical unit of each property; empty for booleans, strings and properties of a newer table."""
+    return [PROPERTIES.by_name(name).unit if name in PROPERTIES else "" for name in names]
+
+
+def _degrees(value: float) -> str:
+    return "null" if math.isnan(value) else repr(round(value, 7))
+
+
+def _sequences(batch: Batch, rows: I64, entry: int) -> list[int]:
+    return [sequence or entry for sequence in batch.seq[rows].tolist()]
+
+
+def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
+    """Return the JSON object of each row; `entry` is the log's sequence, `prefix` that of the entry's cursors."""
+    origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
+    heads: dict[int, str] = {}
+    tails: dict[int, str] = {}
+    for index in set(origins):
+        origin = _origin(batch.origins, index)
+        heads[index] = f'","device":{quote(origin.device)},"property":'
+        tails[index] = (
+            f'","division":{quote(origin.division)},"lon":{_degrees(origin.lon)},"lat":{_degrees(origin.lat)},'
+            f'"grade":{origin.grade},"profile":{quote(origin.profile)},"flags":'
+        )
+    names = [f'{quote(name)},"value":' for name in batch.properties]
+    units = [f',"unit":{quote(unit)},"time":"' for unit in _units(batch.properties)]
+    flags = {bits: msgspec.json.encode(flag_words(bits)).decode() for bits in set(batch.flags[rows].tolist())}
+    start, end = f'{{"id":"{batch.node}-{batch.partition}-', f',"node":{quote(batch.node)}}}'
+    return [
+        f'{start}{sequence:014d}-{index}","cursor":"{prefix}{row_text(row)}{heads[origin]}{names[prop]}{value}'
+        f'{units[prop]}{time}","time_quality":"{_TIME_QUALITY[clock]}","received":"{received}","quality":"'
+        f'{_QUALITY[quality]}{tails[origin]}{flags[bits]},"revision":{revision}{end}'
+        for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
+            _sequences(batch, rows, entry),
+            batch.index[rows].tolist(),
+            rows.tolist(),
+            origins,
+            properties,
+            _values(batch, rows, properties),
+            iso(batch.time[rows]),
+            batch.time_quality[rows].tolist(),
+            iso(batch.received[rows]),
+            batch.quality[rows].tolist(),
+            batch.flags[rows].tolist(),
+            batch.revision[rows].tolist(),
+            strict=True,
+        )
+    ]
+
+
+def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
+    """Return the CSV line (`CSV_COLUMNS`, without line end) of each row; flags are joined by spaces."""
+    origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
+    tails = {}
+    for index in set(origins):
+        origin = _origin(batch.origins, index)
+        degrees = ["" if math.isnan(value) else _degrees(value) for value in (origin.lon, origin.lat)]
+        cells = [csv_cell(origin.division), *degrees, str(origin.grade), csv_cell(origin.profile)]
+        tails[index] = ",".join(cells)
+    devices = {index: csv_cell(batch.origins.device[index]) for index in tails}
+    values = _values(batch, rows, properties)
+    if batch.text:
+        for place, row in enumerate(rows.tolist()):
+            if (text := batch.text.get(row)) is not None:
+                values[place] = csv_cell(text)
+    units = [csv_cell(unit) for unit in _units(batch.properties)]
+    names = [csv_cell(name) for name in batch.properties]
+    flags = {bits: " ".join(flag_words(bits)) for bits in set(batch.flags[rows].tolist())}
+    start, node = f"{batch.node}-{batch.partition}-", csv_cell(batch.node)
+    return [
+        f"{start}{sequence:014d}-{index},{prefix}{row_text(row)},{devices[origin]},{names[prop]},{value},{units[prop]},"
+        f"{time},{_TIME_QUALITY[clock]},{received},{_QUALITY[quality]},{tails[origin]},{flags[bits]},{revision},{node}"
+        for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
+            _sequences(batch, rows, entry),
+            batch.index[rows].tolist(),
+            rows.tolist(),
+            origins,
+            properties,
+            values,
+            iso(batch.time[rows]),
+            batch.time_quality[rows].tolist(),
+            iso(batch.received[rows]),
+            batch.quality[rows].tolist(),
+            batch.flags[rows].tolist(),
+            batch.revision[rows].tolist(),
+            strict=True,
+        )
+    ]
+
+
+class Part(msgspec.Struct, frozen=True, eq=False):
+    """Some rows of one entry of the log."""
+
+    batch: Batch
+    rows: I64
+    entry: int
+    """Sequence of the entry on the log."""
+    stored: int
+    """When it was stored, µs."""
+
+
+def columns(parts: Sequence[Part], following: str) -> bytes:
+    """Return the records as one MessagePack map of little-endian binary columns, described in `_describe`.
+
+    Row *i* of each column belongs to one record; its id is ``<nodes[node]>-<sequence, 14 digits>-<index>``.
+    """
+    origins: dict[_Origin, int] = {}
+    properties: dict[str, int] = {}
+    nodes: dict[str, int] = {}
+    pieces: dict[str, list[Any]] = {name: [] for name in _TYPES}
+    text: dict[int, str] = {}
+    count = 0
+    for part in parts:
+        batch, rows = part.batch, part.rows
+        pieces["origin"].append(_renumber(partial(_origin, batch.origins), batch.origin[rows], origins))
+        pieces["property"].append(_renumber(batch.properties.__getitem__, batch.property[rows], properties))
+        node = nodes.setdefault(f"{batch.node}-{batch.partition}", len(nodes))
+        sequence = batch.seq[rows]
+        pieces["node"].append(np.full(len(rows), node))
+        pieces["sequence"].append(np.where(sequence == 0, part.entry, sequence))
+        for name in ("index", "value", "time", "time_quality", "received", "quality", "flags", "revision"):
+            pieces[name].append(getattr(batch, name)[rows])
+        if batch.text:
+            text.update(
+                (count + place, batch.text[row]) for place, row in enumerate(rows.tolist()) if row in batch.text
+            )
+        count += len(rows)
+    tree = {
+        "format": FORMAT,
+        "next": following,
+        "count": count,
+        "columns": {
+            name: np.concatenate(piece).astype(kind).tobytes() if (piece := pieces[name]) else b""
+            for name, kind in _TYPES.items()
+        },
+        "types": _TYPES,
+        "text": text,
+        **_describe(list(origins), list(properties), list(nodes)),
+    }
+    return msgspec.msgpack.encode(tree)
+
+
+_TYPES = {
+    "origin": "<u4",
+    "property": "<u2",
+    "node": "<u2",
+    "sequence": "<i8",
+    "index": "<u4",
+    "value": "<f8",
+    "time": "<i8",
+    "time_quality": "<u1",
+    "received": "<i8",
+    "quality": "<u1",
+    "flags": "<u4",
+    "revision": "<u1",
+}
+"""Column -> numpy's name of its type. Times are µs UTC; `value` is NaN where `text` has the row."""
+
+
+class _Origin(NamedTuple):
+    device: str
+    division: str
+    lon: float
+    lat: float
+    grade: int
+    profile: str
+
+
+_NOWHERE = math.nan  # one object, so that two places that are not known are equal as parts of a tuple
+
+
+def _origin(origins: Origins, index: int) -> _Origin:
+    lon, lat = float(origins.lon[index]), float(origins.lat[index])
+    return _Origin(
+        origins.device[index],
+        origins.division[index],
+        _NOWHERE if math.isnan(lon) else lon,
+        _NOWHERE if math.isnan(lat) else lat,
+        int(origins.grade[index]),
+        origins.profile[index],
+    )
+
+
+def _renumber(entry_of: Callable[[int], Any], column: Any, known: dict[Any, int]) -> Any:
+    """Return the column with its indices replaced by those of the same entries in `known`, which grows."""
+    used, inverse = np.unique(column, return_inverse=True)
+    fresh = [known.setdefault(entry_of(index), len(known)) for index in used.tolist()]
+    return np.array(fresh, np.int64)[inverse]
+
+
+def _describe(origins: list[_Origin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
+    kinds = [str(kind) for kind in _kinds(properties)]
+    return {
+        "nodes": nodes,
+        "origins": {
+            "device": [origin.device for origin in origins],
+            "division": [origin.division for origin in origins],
+            "lon": [None if math.isnan(origin.lon) else origin.lon for origin in origins],
+            "lat": [None if math.isnan(origin.lat) else origin.lat for origin in origins],
+            "grade": [origin.grade for origin in origins],
+            "profile": [origin.profile for origin in origins],
+        },
+        "properties": {"name": properties, "unit": _units(properties), "kind": kinds},
+        "words": {
+            "quality": _QUALITY,
+            "time_quality": _TIME_QUALITY,
+            "flags": {int(flag): str(flag.name).lower() for flag in Flag},
+        },
+    }

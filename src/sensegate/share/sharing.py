@@ -1,0 +1,149 @@
+"""What the deliveries (HTTP, SSE, later WebSocket, MQTT, webhook) may ask for: feeds, pages, streams, metering.
+
+The caller's scope cuts everything here, once, whatever the delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import msgspec
+
+from sensegate.authority.divisions import short
+from sensegate.authority.scope import Action, Principal, demand
+from sensegate.authority.trail import Trail
+from sensegate.errors import ConfigError
+from sensegate.share.cursor import Cursor
+from sensegate.share.delivery import Delivery, Events, Form, Page
+from sensegate.share.feeds import Feed, Feeds, Selection, Wanted
+from sensegate.share.metering import Metering, Usage
+from sensegate.share.reader import Reader
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where to begin: after a cursor, or at a time of arrival, or (neither) at the oldest record that is kept."""
+
+    after: str = ""
+    since: int | None = None
+    """µs UTC."""
+
+
+class Sharing:
+    """The door of this stage."""
+
+    def __init__(self, reader: Reader, feeds: Feeds, metering: Metering, trail: Trail, *, page_max: int) -> None:
+        self.reader = reader
+        self.feeds = feeds
+        self.metering = metering
+        self.delivery = Delivery(reader, page_max=page_max)
+        self._trail = trail
+
+    async def open(self) -> None:
+        """Load feeds and counts."""
+        await self.feeds.open()
+        await self.metering.open()
+
+    async def run(self) -> None:
+        """Follow the log and the feeds and keep the counts, until cancelled. Raises `Lost` to be started again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.reader.run(), name="share.reader")
+            group.create_task(self.feeds.run(), name="share.feeds")
+            group.create_task(self.metering.run(), name="share.metering")
+
+    # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
+
+    async def page(
+        self, principal: Principal, feed: str, place: Place, wanted: Wanted, *, form: str, limit: int, wait_s: float
+    ) -> Page:
+        """Return records of a feed; see `Delivery.page` and `Feeds.select`.
+
+        Raises:
+            NotFound, Refused, Gone, BadCursor, Lost.
+        """
+        selection = self.feeds.select(principal, feed, wanted)
+        return await self.delivery.page(selection, await self._start(place), Form(form), limit, wait_s)
+
+    async def stream(
+        self,
+        still: Callable[[], Principal],
+        feed: str,
+        place: Place,
+        wanted: Wanted,
+        *,
+        heartbeat_s: float,
+    ) -> AsyncGenerator[Events, None]:
+        """Yield a feed as server-sent events; `still` gives the caller as of now or raises `Refused`."""
+
+        def select() -> Selection | None:
+            return self.feeds.select(still(), feed, wanted)
+
+        select()
+        start = await self._start(place)
+        async for events in self.delivery.stream(select, start, heartbeat_s=heartbeat_s):
+            yield events
+
+    async def _start(self, place: Place) -> Cursor:
+        if place.after:
+            return await self.reader.resume(place.after)
+        if place.since is not None:
+            first = await self.reader.first()
+            wanted = await self.reader.since(place.since)
+            return wanted if wanted.sequence > first.sequence else first
+        return await self.reader.first()
+
+    def count(self, principal: Principal, feed: str, delivery: str, *, requests: int, records: int, size: int) -> None:
+        """Meter what was handed to the network."""
+        self.metering.count(principal.id, feed, delivery, requests=requests, records=records, size=size)
+
+    def usage(self) -> list[Usage]:
+        """Return all counts; the caller cuts them to whose tokens may be seen."""
+        return self.metering.rows()
+
+    # ── the catalogue ─────────────────────────────────────────────────────────────────────────────────
+
+    async def create_feed(self, principal: Principal, form: object) -> Feed:
+        """Make a feed out of anything with its attributes; without divisions it gets the caller's.
+
+        Raises:
+            Refused: a part of it lies outside the caller's scope.
+            ConfigError, Conflict: as `Feeds.create`.
+        """
+        feed = self._owned(principal, form)
+        await self._trail.record(principal, "feed.create", feed.name, after=_facts(feed))
+        return await self.feeds.create(feed)
+
+    async def change_feed(self, principal: Principal, form: object, revision: int) -> Feed:
+        """Replace a feed as of a revision. Raises as `create_feed`, and `NotFound`."""
+        feed = self._owned(principal, form)
+        before = self.feeds.get(principal, feed.name)
+        self._owned(principal, before)
+        await self._trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))
+        return await self.feeds.change(feed, revision)
+
+    async def delete_feed(self, principal: Principal, name: str, revision: int | None) -> None:
+        """Remove a feed; its open streams end within about a second. Raises as `change_feed`."""
+        before = self.feeds.get(principal, name)
+        self._owned(principal, before)
+        await self._trail.record(principal, "feed.delete", name, before=_facts(before))
+        await self.feeds.delete(name, revision)
+
+    @staticmethod
+    def _owned(principal: Principal, form: object) -> Feed:
+        """Return the feed with its scope spelled out, if all of it lies in the caller's."""
+        try:
+            feed = msgspec.convert(form, Feed, from_attributes=True)
+        except msgspec.ValidationError as why:
+            raise ConfigError(str(why), key="feed") from why
+        scope = principal.scope
+        departments = feed.departments or ((scope.department,) if scope.department else ())
+        divisions = tuple(short(code) for code in feed.divisions) or (scope.division,)
+        for division in divisions:
+            for department in departments or ("",):
+                demand(principal, Action.CHANGE_FEEDS, division, department)
+        return msgspec.structs.replace(feed, divisions=divisions, departments=departments)
+
+
+def _facts(feed: Feed) -> dict[str, object]:
+    facts: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(feed, revision=0))
+    return facts

@@ -1,0 +1,188 @@
+"""What every delivery of a feed must do: history first, then live, each record once and in order, from any cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+
+import msgpack
+import numpy as np
+import pytest
+from nats.aio.client import Client
+
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import SystemClock
+from sensegate.ports import Log
+from sensegate.share import cursor
+from sensegate.share.cursor import Cursor
+from sensegate.share.delivery import BLOCK_ROWS, Delivery, Form
+from sensegate.share.feeds import Selection
+from sensegate.share.reader import Reader
+from tests.share.made import make_batch, members
+
+Take = Callable[[Delivery, Selection, Cursor, int], Awaitable[list[tuple[str, str]]]]
+"""Returns at least `n` records as (id, cursor) after a place, in the order of delivery."""
+PROPERTIES = ("air_temperature", "pm2_5", "relative_humidity")
+
+
+@pytest.fixture
+async def durable(gateway: Client) -> AsyncIterator[Log]:
+    """The LOG of a real engine."""
+    opened = JetStreamLog(gateway)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("durable", marks=pytest.mark.live)])
+def log(request: pytest.FixtureRequest) -> Log:
+    """The log in memory, and the real one."""
+    made: Log = MemoryLog() if request.param == "memory" else request.getfixturevalue("durable")
+    return made
+
+
+@pytest.fixture
+async def delivery(log: Log) -> AsyncIterator[Delivery]:
+    """Pages and streams of the log, following it."""
+    reader = Reader(log, SystemClock())
+    running = asyncio.create_task(reader.run())
+    yield Delivery(reader)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def records_of(body: bytes, form: Form) -> list[tuple[str, str]]:
+    """Return (id, cursor) of each record; MessagePack columns have no cursor of each."""
+    if form is Form.CSV:
+        return [(row["id"], row["cursor"]) for row in csv.DictReader(io.StringIO(body.decode(), newline=""))]
+    if form is Form.MSGPACK:
+        tree = msgpack.unpackb(body, strict_map_key=False)
+        node, sequence, index = (
+            np.frombuffer(tree["columns"][name], tree["types"][name]).tolist() for name in ("node", "sequence", "index")
+        )
+        return [(f"{tree['nodes'][n]}-{s:014d}-{i}", "") for n, s, i in zip(node, sequence, index, strict=True)]
+    lines = json.loads(body)["records"] if form is Form.JSON else [json.loads(line) for line in body.splitlines()]
+    return [(record["id"], record["cursor"]) for record in lines]
+
+
+def paged(form: Form, limit: int) -> Take:
+    """Read page after page with `next`."""
+
+    async def take(delivery: Delivery, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        while len(found) < count:
+            page = await delivery.page(selection, place, form, limit, 5.0)
+            records = records_of(page.body, form)
+            assert page.count == len(records)
+            assert page.count or page.next != str(place), "an empty page without progress: the log has ended"
+            found += records
+            place = cursor.parse(page.next)
+        return found
+
+    return take
+
+
+async def streamed(delivery: Delivery, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+    """Read the event stream as a browser would."""
+    found: list[tuple[str, str]] = []
+    async with aclosing(delivery.stream(lambda: selection, place, heartbeat_s=0.2)) as stream:
+        async for events in stream:
+            for block in events.body.decode().split("\n\n"):
+                fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+                if "data" in fields:
+                    assert json.loads(fields["data"])["cursor"] == fields["id"]
+                    found.append((json.loads(fields["data"])["id"], fields["id"]))
+            if len(found) >= count:
+                break
+    return found
+
+
+DELIVERIES = {
+    "json": paged(Form.JSON, 700),
+    "json by one": paged(Form.JSON, 1),
+    "ndjson": paged(Form.NDJSON, 999),
+    "csv": paged(Form.CSV, 10_000),
+    "msgpack": paged(Form.MSGPACK, 37),
+    "sse": streamed,
+}
+
+
+async def write(log: Log, number: int, rows: int) -> list[str]:
+    """Commit a batch of rows of three devices; return the ids of those in 440106, in the order of delivery."""
+    batch = make_batch(
+        [(row % 3, PROPERTIES[row % 7 % 3], float(row)) for row in range(rows)], start=1_767_225_600_000_000 + number
+    )
+    last = await log.write(members(batch))
+    inside = np.flatnonzero(np.isin(batch.origin, [0, 2]))
+    return [f"4401-0-{last - 2:014d}-{index}" for index in inside]
+
+
+SELECTION = Selection(divisions=("440106",), grade_max=3)
+
+
+@pytest.mark.parametrize("name", list(DELIVERIES))
+async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: Delivery) -> None:
+    """Records written before and while reading come once each and in the order of the log."""
+    sizes = (3, 1, 40, 1) if name == "json by one" else (BLOCK_ROWS * 2 + 500, 1, 3, 700)
+    expected = [record for number, rows in enumerate(sizes) for record in await write(log, number, rows)]
+    await log.write([members(make_batch([(0, "pm2_5", 1.0)]))[0]])
+    start = await delivery.reader.first()
+    live = asyncio.create_task(_write_slowly(log, 4))
+    total = len(expected) + 4 * len(await _ids(3))
+    got = await DELIVERIES[name](delivery, SELECTION, start, total)
+    expected += await live
+    assert [record for record, _ in got] == expected
+    cursors = [place for _, place in got if place]
+    assert len(set(cursors)) == len(cursors)
+
+
+async def _write_slowly(log: Log, commits: int) -> list[str]:
+    written: list[str] = []
+    for number in range(commits):
+        written += await write(log, 100 + number, 3)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    return written
+
+
+async def _ids(rows: int) -> list[str]:
+    return await write(MemoryLog(), 0, rows)
+
+
+@pytest.mark.parametrize("name", list(DELIVERIES))
+async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, delivery: Delivery) -> None:
+    """A cursor given out by one delivery is good on each other: what follows is exactly the rest."""
+    for number, rows in enumerate((5, 30, 2)):
+        await write(log, number, rows)
+    start = await delivery.reader.first()
+    whole = await DELIVERIES["json"](delivery, SELECTION, start, 1)
+    assert len(whole) == 24
+    for position in (0, 3, 4, 12, 22):
+        place = await delivery.reader.resume(whole[position][1])
+        rest = await DELIVERIES[name](delivery, SELECTION, place, len(whole) - position - 1)
+        assert [record for record, _ in rest] == [record for record, _ in whole[position + 1 :]]
+
+
+async def test_a_page_repeats_itself(log: Log, delivery: Delivery) -> None:
+    """The same cursor gives the same page again, however often and however many ask at once."""
+    for number in range(5):
+        await write(log, number, 50)
+    start = await delivery.reader.first()
+    pages = await asyncio.gather(*(delivery.page(SELECTION, start, Form.JSON, 20, 0) for _ in range(8)))
+    assert len({page.body for page in pages}) == 1
+    assert pages[0].count == 20
+
+
+async def test_an_empty_selection_moves_on(log: Log, delivery: Delivery) -> None:
+    """Nothing of the log belongs to it: no record, but the cursor stands at the end."""
+    await write(log, 0, 5)
+    start = await delivery.reader.first()
+    for selection in (None, Selection(divisions=("4403",)), Selection(devices=("nobody",))):
+        page = await delivery.page(selection, start, Form.JSON, 10, 0)
+        assert page.count == 0
+        assert cursor.parse(page.next).sequence == (await log.bounds())[1]

@@ -1,0 +1,52 @@
+"""Cursors: opaque, exact, of one length."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.share import cursor
+from sensegate.share.cursor import END, BadCursor
+
+sequences = st.integers(0, 2**48 - 1)
+rows = st.integers(0, END)
+times = st.integers(1_577_836_800_000_000, 2_500_000_000_000_000)
+
+
+@given(st.text(), sequences, times, rows)
+def test_a_cursor_comes_back_as_it_was(epoch: str, sequence: int, stored: int, row: int) -> None:
+    """Text and back is the identity, for every entry and row."""
+    made = cursor.after(epoch, sequence, stored, row)
+    again = cursor.parse(str(made))
+    assert again == made
+    assert (again.sequence, again.row, again.epoch) == (sequence, row, cursor.epoch_digest(epoch))
+    assert cursor.stored_before(again) <= stored < cursor.stored_before(again) + 60_000_000
+
+
+@given(sequences, times, rows, rows)
+def test_rows_of_an_entry_share_a_prefix(sequence: int, stored: int, one: int, other: int) -> None:
+    """The text is the entry's prefix and four characters that tell the rows apart."""
+    first, second = (cursor.after("e", sequence, stored, row) for row in (one, other))
+    assert first.prefix == second.prefix
+    assert str(first) == first.prefix + cursor.row_text(one)
+    assert (str(first) == str(second)) == (one == other)
+
+
+@given(st.text())
+def test_foreign_text_is_refused(text: str) -> None:
+    """What we did not give out is a BadCursor, or parses to a cursor whose text it is; never another error."""
+    try:
+        parsed = cursor.parse(text)
+    except BadCursor:
+        return
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "c1.", "c2." + "A" * 24, "c1." + "A" * 23 + "=", "c1." + "é" * 24, "c1." + "+" * 24]
+)
+def test_known_bad_texts(text: str) -> None:
+    """Other versions, lengths and alphabets are refused."""
+    with pytest.raises(BadCursor):
+        cursor.parse(text)

@@ -25,6 +25,66 @@ def trust(cert_file: str) -> ssl.SSLContext:
     return context
 
 
+class Link(Client):
+    """nats-py's client, but who waits for an answer hears at once that the connection was lost.
+
+    nats-py lets a request wait for its whole time-out, though an answer can no longer come.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        on_slow: Callable[[], None] | None = None,
+        on_reconnect: Callable[[], None] | None = None,
+        on_disconnect: Callable[[], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.waiting: set[asyncio.Future[Any]] = set()
+        """Futures of answers to come, beside those of `request`."""
+        self.refused = asyncio.Event()
+        """Set when the server refused the credentials."""
+        self._log = _log.bind(connection=name)
+        self._on_slow = on_slow
+        self._on_reconnect = on_reconnect
+        self._on_disconnect = on_disconnect
+        self._on_closed = on_closed
+
+    async def errors_seen(self, why: Exception) -> None:
+        """Take an error that nats-py met in the background."""
+        if isinstance(why, nats.errors.SlowConsumerError):
+            self._log.warning("reader too slow: messages dropped by the client, read again", subject=why.subject)
+            if self._on_slow:
+                self._on_slow()
+        elif isinstance(why, nats.errors.AuthorizationError) or "authorization violation" in str(why).lower():
+            self.refused.set()
+            self._log.warning("credentials refused")
+        else:
+            self._log.debug("connection", error=str(why) or type(why).__name__)
+
+    async def disconnected(self) -> None:
+        """Fail all who wait for an answer."""
+        for future in (*self._resp_map.values(), *self.waiting):
+            if not future.done():
+                future.set_exception(nats.errors.UnexpectedEOF())
+        if not self.is_closed:
+            self._log.info("disconnected; trying again until it answers")
+        if self._on_disconnect:
+            self._on_disconnect()
+
+    async def reconnected(self) -> None:
+        """Tell that the server answers again."""
+        self._log.info("connected again")
+        if self._on_reconnect:
+            self._on_reconnect()
+
+    async def closed(self) -> None:
+        """Tell that the client gave up or was closed."""
+        if self._on_closed:
+            self._on_closed()
+
+
 async def connect(
     url: str | list[str],
     user: str = "",
@@ -40,57 +100,28 @@ async def connect(
     timeout_s: float = 10.0,
     reconnect_wait_s: float = 0.1,
     raw_subjects: bool = False,
-) -> Client:
+) -> Link:
     """Return a client that reconnects for ever and buffers nothing while disconnected (a publish raises instead).
 
     `on_slow` is called when the client dropped a message because its reader was too slow: treat it as a gap.
-    `on_closed` is called when the client gave up for good (its credentials were refused).
+    `on_closed` is called when the client gave up for good (its credentials were refused) or was closed.
 
     Raises:
         Lost: no server answered within `timeout_s`.
         Refused: the server refused the credentials.
     """
-    client = Client()
-    log = _log.bind(connection=name)
-    refused = asyncio.Event()
-
-    async def on_error(why: Exception) -> None:
-        if isinstance(why, nats.errors.SlowConsumerError):
-            log.warning("reader too slow: messages dropped by the client, read again", subject=why.subject)
-            if on_slow:
-                on_slow()
-        elif isinstance(why, nats.errors.AuthorizationError) or "authorization violation" in str(why).lower():
-            refused.set()
-            log.warning("credentials refused")
-        else:
-            log.debug("connection", error=str(why) or type(why).__name__)
-
-    async def disconnected() -> None:
-        if not client.is_closed:
-            log.info("disconnected; trying again until it answers")
-        if on_disconnect:
-            on_disconnect()
-
-    async def reconnected() -> None:
-        log.info("connected again")
-        if on_reconnect:
-            on_reconnect()
-
-    async def closed() -> None:
-        if on_closed:
-            on_closed()
-
+    link = Link(name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed)
     options: dict[str, Any] = {"tls": tls} if tls else {}
     if user:
         options |= {"user": user, "password": password}
     attempt = asyncio.create_task(
-        client.connect(
+        link.connect(
             url,
             name=name,
-            error_cb=on_error,
-            disconnected_cb=disconnected,
-            reconnected_cb=reconnected,
-            closed_cb=closed,
+            error_cb=link.errors_seen,
+            disconnected_cb=link.disconnected,
+            reconnected_cb=link.reconnected,
+            closed_cb=link.closed,
             max_reconnect_attempts=-1,
             reconnect_time_wait=reconnect_wait_s,  # type: ignore[arg-type] # annotated int, used as seconds
             connect_timeout=5,
@@ -104,24 +135,20 @@ async def connect(
         ),
         name=f"connect {name}",
     )
-    refusal = asyncio.create_task(refused.wait())
+    refusal = asyncio.create_task(link.refused.wait())
     try:
-        done, _ = await asyncio.wait({attempt, refusal}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
-        attempt.cancel()
-        raise
+        await asyncio.wait({attempt, refusal}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if attempt.done():
+            attempt.result()
+            return link
+    except (OSError, nats.errors.Error, TimeoutError) as why:
+        raise Lost(f"no connection to {_without_secret(url)}: {why}") from why
     finally:
         refusal.cancel()
-    if attempt in done:
-        try:
-            attempt.result()
-        except (OSError, nats.errors.Error, TimeoutError) as why:
-            raise Lost(f"no connection to {_without_secret(url)}: {why}") from why
-        return client
-    attempt.cancel()
-    await asyncio.gather(attempt, return_exceptions=True)
-    await client.close()
-    if refusal in done:
+        attempt.cancel()
+        await asyncio.gather(attempt, refusal, return_exceptions=True)
+    await link.close()
+    if link.refused.is_set():
         raise Refused(f"{_without_secret(url)} refused the credentials of {user!r}", authenticated=False)
     raise Lost(f"no answer from {_without_secret(url)} within {timeout_s} s")
 

@@ -223,7 +223,7 @@ class Engine:
         on_reconnect: Callable[[], None] | None = None,
         on_disconnect: Callable[[], None] | None = None,
         raw_subjects: bool = False,
-    ) -> Client:
+    ) -> connect.Link:
         """Return a connection of one of our users; see `connect.connect`."""
         user = self.credential(role)
         tls = connect.trust(self._config.tls.cert_file) if self._config.tls.cert_file else None

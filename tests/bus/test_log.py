@@ -1,0 +1,133 @@
+"""What the log on JetStream has beyond its contract: the way through the mapping, limits, waiting, loss."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.aio.client import Client
+
+from sensegate.bus import connect, server_conf
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.reader import micros, stamp
+from sensegate.errors import EngineError, Fenced, Lost
+from sensegate.model import Member
+
+
+@pytest.fixture
+async def uplink(engine: Engine, log: JetStreamLog) -> AsyncIterator[JetStreamLog]:
+    """The centre's log as node 4403 may use it."""
+    client = await connect.connect(
+        engine.info.urls[0], "node-4403", "secret-of-4403", inbox_prefix=server_conf.inbox_prefix("node-4403")
+    )
+    opened = JetStreamLog(client, prefix="up.4403.")
+    await opened.open()
+    yield opened
+    await client.close()
+
+
+def span(number: int, live: int, backlog: int) -> list[Member]:
+    """One write of the uplink: readings, ledger, both lanes' records."""
+    return [
+        Member("readings.4403.all.1", b"r%d" % number, ttl_h=168),
+        Member("ledger.4403", b"l%d" % number, ttl_h=720),
+        Member("commit.4403.live", b"live %d" % number, rollup=True, expect=live),
+        Member("commit.4403.backlog", b"backlog %d" % number, rollup=True, expect=backlog),
+    ]
+
+
+async def test_a_node_commits_atomically_at_its_centre(uplink: JetStreamLog, log: JetStreamLog) -> None:
+    """Batch, lives, rollup and both lanes' fences hold through the mapping; the subjects are the centre's."""
+    assert await uplink.write(span(1, 0, 0)) == 4
+    assert await uplink.write(span(2, 3, 4)) == 8
+    with pytest.raises(Fenced):
+        await uplink.write(span(3, 7, 4))
+    last = await uplink.last("commit.4403.live")
+    assert last is not None
+    assert (last.sequence, last.payload) == (7, b"live 2")
+    assert await uplink.last("commit.4403.other") is None
+    assert [(entry.sequence, entry.subject) for entry in await log.fetch(0)] == [
+        (1, "readings.4403.all.1"),
+        (2, "ledger.4403"),
+        (5, "readings.4403.all.1"),
+        (6, "ledger.4403"),
+        (7, "commit.4403.live"),
+        (8, "commit.4403.backlog"),
+    ]
+
+
+async def test_a_node_cannot_even_address_another(uplink: JetStreamLog) -> None:
+    """A mistake in the node's code is told at once, before the centre refuses it."""
+    for subject in ("readings.4401.all.1", "commit.44-0", "raw.4403-0.x.y"[:3]):
+        with pytest.raises(EngineError):
+            await uplink.write([Member(subject, b"")])
+    with pytest.raises(EngineError):
+        await uplink.last("commit.4401.live")
+
+
+async def test_a_commit_at_the_centre_wakes_its_reader_at_once(uplink: JetStreamLog, log: JetStreamLog) -> None:
+    """What another connection wrote is noticed without a poll."""
+    await log.changed(0, 0.3)  # the tail is up
+    waiter = asyncio.create_task(log.changed(0, 10.0))
+    await asyncio.sleep(0)
+    await uplink.write(span(1, 0, 0))
+    async with asyncio.timeout(0.3):
+        assert await waiter
+
+
+async def test_waiting_outlives_the_server(engine: Engine, gateway: Client, log: JetStreamLog) -> None:
+    """The tail is gone with the server; the waiter hears of the next write all the same."""
+    assert not await log.changed(0, 0.1)
+    engine.restarted.clear()
+    os.kill(engine.info.pid, signal.SIGKILL)
+    waiter = asyncio.create_task(log.changed(0, 20.0))
+    async with asyncio.timeout(20):
+        await engine.restarted.wait()
+        other = await engine.connect(Role.GATEWAY)
+        await JetStreamLog(other).write([Member("raw.a", b"1")])
+        assert await waiter
+    await other.close()
+
+
+async def test_what_is_too_large_or_too_many_is_refused_before_it_is_sent(log: JetStreamLog) -> None:
+    """A member above `payload_bytes_max` would cost the connection, too many members the whole batch."""
+    most = log.payload_bytes_max
+    assert await log.write([Member("raw.a", b"x" * most, ttl_h=9600, rollup=True, expect=0)]) == 1
+    with pytest.raises(EngineError, match="bytes"):
+        await log.write([Member("raw.a", b"x" * (most + 1))])
+    with pytest.raises(EngineError, match="members"):
+        await log.write([Member("raw.a", b"")] * 10_001)
+    assert await log.bounds() == (1, 1)
+
+
+async def test_a_large_commit_is_one(log: JetStreamLog) -> None:
+    """5,000 members, more than the server takes by default."""
+    assert await log.write([Member("raw.a", b"x" * 100)] * 5000) == 5000
+
+
+async def test_an_absent_stream_is_lost_not_empty(gateway: Client) -> None:
+    """Reading a log that is not there must never look like an empty one."""
+    absent = JetStreamLog(gateway, stream="NONE")
+    with pytest.raises(Lost):
+        await absent.last("commit.a")
+    with pytest.raises(Lost):
+        await absent.fetch(0)
+
+
+async def test_the_epoch_is_the_life_of_the_stream(gateway: Client, log: JetStreamLog) -> None:
+    """The same for each reader; cursors of another life are told by it."""
+    again = JetStreamLog(gateway)
+    await again.open()
+    assert again.epoch == log.epoch != ""
+
+
+def test_stamps_of_the_server_are_microseconds() -> None:
+    """Nanoseconds are cut, fractions may be short, and it round-trips."""
+    assert micros("2026-01-01T00:00:00Z") == 1_767_225_600_000_000
+    assert micros("2026-01-01T00:00:00.1Z") == 1_767_225_600_100_000
+    assert micros("2026-01-01T00:00:00.123456789Z") == 1_767_225_600_123_456
+    assert micros(stamp(1_767_225_600_123_456)) == 1_767_225_600_123_456

@@ -1,0 +1,143 @@
+"""The server's log in ours, and refusals counted from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from sensegate.bus.engine import Engine
+from sensegate.bus.server_log import ServerLog, Violation, violation
+
+MQTT_LINE = '127.0.0.1:45671 - mid:24 - "cid-7" - Publish Violation - Subject "sg.other.up"'
+NATS_LINE = (
+    '127.0.0.1:37372 - cid:36 - "v2.16.0:python3:sensegate" - "DEVICES/user:dev1" - Publish Violation - Subject "zz"'
+)
+TRICK = '127.0.0.1:1 - mid:5 - "x\\" - Publish Violation - Subject \\"y" - Subscription Violation - Subject "a.b"'
+
+
+def test_a_refusal_of_an_mqtt_client_is_read() -> None:
+    """The line names connection and client id; account and user are asked for elsewhere."""
+    assert violation(MQTT_LINE) == Violation("publish", "sg.other.up", 24, "cid-7", "127.0.0.1:45671", True)
+
+
+def test_a_refusal_of_a_nats_client_is_read() -> None:
+    """Here the line names the user."""
+    assert violation(NATS_LINE) == Violation(
+        "publish", "zz", 36, "v2.16.0:python3:sensegate", "127.0.0.1:37372", False, "DEVICES", "dev1"
+    )
+
+
+def test_a_client_id_that_looks_like_a_line_deceives_nobody() -> None:
+    """Client ids are the devices' own words; only the end of the line is the server's."""
+    seen = violation(TRICK)
+    assert seen is not None
+    assert (seen.what, seen.subject, seen.connection) == ("subscribe", "a.b", 5)
+
+
+@pytest.mark.parametrize("text", ["Server is ready", "Authorization Violation", 'x - Publish Violation - Subject "y"'])
+def test_other_lines_are_no_refusals(text: str) -> None:
+    """Negative control."""
+    assert violation(text) is None
+
+
+def line(level: str, text: str) -> str:
+    """A line as the server writes it."""
+    return f"[7392] 2026/01/01 00:00:00.123456 [{level}] {text}\n"
+
+
+@pytest.fixture
+def seen() -> list[Violation]:
+    """The refusals told."""
+    return []
+
+
+def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation]) -> None:
+    """Normal operation is silent above debug; warnings and errors come through; the newest errors are kept."""
+    (tmp_path / "nats.log").write_text(
+        line("INF", "Server is ready") + line("WRN", "slow") + line("ERR", "bad") + line("FTL", "dead") + "no line\n"
+    )
+    with capture_logs() as logs:
+        log = ServerLog(tmp_path, seen.append)
+        assert log.poll() == 5
+        log.close()
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("debug", "Server is ready"),
+        ("warning", "slow"),
+        ("warning", "bad"),
+        ("error", "dead"),
+    ]
+    assert log.last_errors == ["bad", "dead"]
+
+
+def test_half_a_line_waits_for_its_end(tmp_path: Path, seen: list[Violation]) -> None:
+    """The server writes while we read."""
+    path = tmp_path / "nats.log"
+    whole = line("ERR", MQTT_LINE)
+    log = ServerLog(tmp_path, seen.append)
+    path.write_text(whole[:40])
+    log.poll()
+    assert seen == []
+    with path.open("a") as file:
+        file.write(whole[40:])
+    log.poll()
+    assert len(seen) == 1
+    log.close()
+
+
+def test_the_next_reader_goes_on_where_the_last_stopped(tmp_path: Path, seen: list[Violation]) -> None:
+    """Refusals while no gateway lived are counted by the next one, and none twice."""
+    path = tmp_path / "nats.log"
+    path.write_text(line("ERR", MQTT_LINE) * 3)
+    first = ServerLog(tmp_path, seen.append)
+    first.open()
+    first.poll()
+    os.close(first._file or -1)  # killed
+    with path.open("a") as file:
+        file.write(line("ERR", MQTT_LINE) * 2)
+    second = ServerLog(tmp_path, seen.append)
+    second.open()
+    second.poll()
+    assert len(seen) == 5
+    second.close()
+
+
+def test_a_rotated_file_is_read_to_its_end_first(tmp_path: Path, seen: list[Violation]) -> None:
+    """Nothing between the last read and the rotation is missed, also when the reader was away."""
+    path = tmp_path / "nats.log"
+    path.write_text(line("ERR", MQTT_LINE))
+    log = ServerLog(tmp_path, seen.append)
+    log.poll()
+    with path.open("a") as file:
+        file.write(line("ERR", MQTT_LINE))
+    path.rename(tmp_path / "nats.log.2026.01.01.00.00.00.000000001")
+    path.write_text(line("ERR", MQTT_LINE) * 2)
+    while log.poll() or len(seen) < 4:
+        pass
+    assert len(seen) == 4
+    log.close()
+    again = ServerLog(tmp_path, seen.append)
+    again.open()
+    assert again.poll() == 0
+    again.close()
+
+
+async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
+    """A node that oversteps is named, with the subject, as often as it did."""
+    from sensegate.bus import connect
+
+    client = await connect.connect(engine.info.urls[0], "node-4403", "secret-of-4403")
+    for _ in range(100):
+        await client.publish("readings.4401.all.1", b"x")
+    await client.flush()
+    seen: list[Violation] = []
+    async with asyncio.timeout(5):
+        while len(seen) < 100:
+            seen += await engine.violations()
+    assert [(one.what, one.subject, one.account, one.user) for one in seen] == [
+        ("publish", "readings.4401.all.1", "SG", "node-4403")
+    ] * 100
+    await client.close()

@@ -1,0 +1,77 @@
+"""Streams are made once, changed where nothing is lost, and never emptied."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from sensegate.bus import streams
+from sensegate.bus.log import JetStreamLog
+from sensegate.config import StoreConfig
+from sensegate.errors import EngineError
+from sensegate.model import Member
+
+
+async def told(client: Client, name: str) -> dict[str, object]:
+    """The settings of a stream."""
+    config: dict[str, object] = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=5)).data)[
+        "config"
+    ]
+    return config
+
+
+async def test_making_again_changes_and_empties_nothing(
+    gateway: Client, log: JetStreamLog, store_config: StoreConfig
+) -> None:
+    """Every start asks for the streams; the life stays, and so does what is in them."""
+    await log.write([Member("raw.a", b"1")])
+    before = await told(gateway, "LOG")
+    await streams.ensure_streams(gateway, store_config)
+    assert await told(gateway, "LOG") == before
+    assert await log.bounds() == (1, 1)
+
+
+async def test_a_cap_follows_the_configuration(gateway: Client, log: JetStreamLog, store_config: StoreConfig) -> None:
+    """Larger or smaller; nothing stored is dropped by it."""
+    await log.write([Member("raw.a", b"x" * 100_000) for _ in range(10)])
+    for most in (2 * store_config.log_bytes, 500_000):
+        await streams.ensure_streams(gateway, msgspec.structs.replace(store_config, log_bytes=most))
+        assert (await told(gateway, "LOG"))["max_bytes"] == most
+        assert await log.bounds() == (1, 10)
+
+
+async def test_other_settings_need_a_migration(gateway: Client, store_config: StoreConfig) -> None:
+    """A stream that was made otherwise is left as it is, and the difference is said."""
+    wanted = {**streams.log_stream(store_config), "max_age": 3_600_000_000_000}
+    with pytest.raises(EngineError, match="max_age"):
+        await streams.ensure(gateway, wanted)
+    assert (await told(gateway, "LOG"))["max_age"] == 0
+
+
+async def test_the_log_cannot_lose_single_messages(gateway: Client, log: JetStreamLog) -> None:
+    """Deleting is denied by the stream itself, to everyone."""
+    await log.write([Member("raw.a", b"1")])
+    answer = await gateway.request("$JS.API.STREAM.MSG.DELETE.LOG", b'{"seq":1}', timeout=5)
+    assert b'"error"' in answer.data
+    assert await log.bounds() == (1, 1)
+
+
+async def test_audit_can_neither_be_deleted_nor_purged(gateway: Client) -> None:
+    """What was done stays to be seen."""
+    await gateway.request("audit.a", b"1", timeout=5)
+    for subject, body in (("$JS.API.STREAM.MSG.DELETE.AUDIT", b'{"seq":1}'), ("$JS.API.STREAM.PURGE.AUDIT", b"")):
+        assert b'"error"' in (await gateway.request(subject, body, timeout=5)).data
+
+
+async def test_the_broker_takes_the_streams_as_they_are_made(intake: Client, store_config: StoreConfig) -> None:
+    """The intake has its cap, interest retention and refuses when full; retained messages and sessions have caps."""
+    config = await told(intake, "$MQTT_msgs")
+    assert config["max_bytes"] == store_config.intake_bytes
+    assert (config["retention"], config["discard"]) == ("interest", "new")
+    for name in ("$MQTT_sess", "$MQTT_rmsgs"):
+        config = await told(intake, name)
+        assert config["max_bytes"] == 128 * 1024**2
+        assert config["max_msgs_per_subject"] == 1

@@ -48,12 +48,12 @@ def is_profile(file: Path) -> bool:
 
 def problems(paths: Sequence[Path]) -> list[str]:
     """Return what is wrong with configurations and profiles, a line each: ``file:line: key: what; what to do``."""
-    from sensegate.decode.examples import check_file  # noqa: PLC0415 - the whole decoder
+    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     found: list[str] = []
     for file in files(paths):
         if is_profile(file):
-            found += check_file(file)
+            found += map(str, check_profile(file))
             continue
         try:
             load(file)
@@ -163,10 +163,10 @@ def run_examples(
     profiles: Folder = FOLDER,
 ) -> None:
     """Run the examples of one profile or of all; exit 1 if one does not give what it says."""
-    from sensegate.decode.examples import check_file  # noqa: PLC0415 - the whole decoder
+    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     chosen = [_file(name, profiles)] if name else list(files([profiles]))
-    found = [line for file in chosen for line in check_file(file)]
+    found = [str(problem) for file in chosen for problem in check_profile(file)]
     for line in found:
         sys.stdout.write(line + "\n")
     console.print(f"{len(chosen)} profiles, {len(found)} problems", highlight=False)

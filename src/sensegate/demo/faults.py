@@ -262,7 +262,7 @@ def refused(original: Original, injector: Injector) -> Injection | None:
     )
 
 
-PLAIN = "plain/json"
+PLAIN = "sensegate/plain"
 
 FAULTS: dict[str, Fault] = {
     "redelivery": Fault(Outcome.DUPLICATE, Unit.VALUES, redelivery, 0.02),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 Value = float | int | bool | str
@@ -29,6 +29,7 @@ class Simulated:
     """How it calls itself on the wire (a DevEUI, a friendly name); empty: its id."""
     number: int = 0
     """Index in its node's fleet; parts the series of equal devices."""
+    grade: int = 1
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class Kind:
     """True where several gateways of a network may hear one frame."""
     gateway: str = ""
     """Profile of the gateway that publishes for devices of this kind; empty: they publish for themselves."""
+    domain: str = ""
 
 
 def measure(kind: Kind, device: Simulated, counter: int) -> dict[str, Value]:
@@ -97,14 +99,33 @@ def plain(frame: Frame) -> tuple[str, bytes]:
 
 
 KINDS: dict[str, Kind] = {
-    "weather": Kind("plain/json", {"air_temperature": (24, 12, 2), "relative_humidity": (70, 40, 2)}, plain),
-    "air": Kind("plain/json", {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain),
-    "water": Kind("plain/json", {"water_level": (3.2, 4, 3)}, plain),
+    "weather": Kind("sensegate/plain", {"air_temperature": (24, 12, 2), "relative_humidity": (70, 40, 2)}, plain),
+    "air": Kind("sensegate/plain", {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain),
+    "water": Kind("sensegate/plain", {"water_level": (3.2, 4, 3)}, plain),
 }
 """Kinds of devices; the profiles they name are those of `device_profiles/`."""
 
 MIX = ("weather", "air", "water")
 """Kinds in the order in which a fleet is filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A device that publishes for others."""
+
+    id: str
+    division: str
+    profile: str
+
+
+def gateways_of(devices: Iterable[Simulated]) -> list[Gateway]:
+    """Return the gateways behind which devices stand."""
+    found = {
+        device.username: Gateway(device.username, device.division, KINDS[device.kind].gateway)
+        for device in devices
+        if device.username != device.id
+    }
+    return list(found.values())
 
 
 def fleet(node: str, count: int, *, counties: tuple[str, ...], rng: random.Random) -> list[Simulated]:

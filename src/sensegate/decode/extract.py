@@ -8,7 +8,7 @@ payload and then does as `Rows.add` does for whole columns; tests hold the two e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import xxhash
 
@@ -135,7 +135,7 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
         for reading in rule.readings:
             leaf = scope.leaf(reading.place, pointer, tree)
             if leaf is not None:
-                unit = reading.unit_place and scope.leaf(reading.unit_place, pointer, tree)
+                unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
                 cells.append(Cell(reading.name, reading, leaf, unit))
     if not cells:
         return None
@@ -224,8 +224,17 @@ def settled(rule: Rule, quality: int) -> bool:
     return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
 
 
-LookUp = Callable[[str], "int | Rejected"]
-"""Device name -> index, or why not."""
+class Way(Protocol):
+    """What rows must know of the route of their message."""
+
+    text: str
+    path: int
+    device: int
+    gateway: int
+
+
+LookUp = Callable[[str, Rule, int], "int | Rejected"]
+"""(device name, rule, gateway) -> index, or why not."""
 
 
 class Rows:
@@ -247,31 +256,20 @@ class Rows:
         self.rejected: list[RejectedValue] = []
         self.ignored = 0
 
-    def add(
-        self,
-        rule: Rule,
-        bound: Bound,
-        *,
-        message: int,
-        received: int,
-        device: int,
-        way: tuple[int, str],
-        look_up: LookUp,
-    ) -> bool:
+    def add(self, rule: Rule, bound: Bound, message: int, received: int, way: Way, look_up: LookUp) -> bool:  # noqa: PLR0917
         """Add the rows of a message; return whether it held anything at all.
 
-        `device` is the topic's (-1: named in the payload); `way` is the route's digest and text. Raises `Rejected` where
-        no element's device may be taken.
+        Raises `Rejected` where no element's device may be taken.
         """
-        path, text = way
+        path = way.path
         if bound.path:
-            path = digest16("\n".join([text, *(str(leaf.raw) for leaf in bound.path)]))
+            path = digest16("\n".join([way.text, *(str(leaf.raw) for leaf in bound.path)]))
         refused: Rejected | None = None
         taken = False
         for element in bound.elements:
-            index = device
+            index = way.device
             if element.device is not None:
-                found = look_up(_cased(str(element.device.raw), rule.device_case))
+                found = look_up(str(element.device.raw), rule, way.gateway)
                 if isinstance(found, Rejected):
                     refused = found
                     self._refuse(element, message, found)
@@ -289,7 +287,7 @@ class Rows:
             reason = RejectReason.UNKNOWN_DEVICE
             self.rejected.append(RejectedValue(message, reason, cell.name, -1, f"{why.reason}: {why.detail}"))
 
-    def _element(self, rule: Rule, element: Element, message: int, received: int, device: int, path: int) -> None:
+    def _element(self, rule: Rule, element: Element, message: int, received: int, device: int, path: int) -> None:  # noqa: PLR0917
         time, quality, steady = received, int(TimeQuality.RECEIVED), None
         if element.time is not None:
             time, quality = rule.reader.one(element.time.raw, received)
@@ -336,7 +334,3 @@ class Rows:
         if isinstance(factor, Reject):
             return factor, None
         return value, None if factor == reading.factor else factor
-
-
-def _cased(name: str, case: str) -> str:
-    return name.lower() if case == "lower" else name.upper() if case == "upper" else name

@@ -47,6 +47,10 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     field: Annotated[str, _h('path to the value: a.b, a[0].b, ["dotted.key"], $.from.root')] = ""
     fields: Annotated[tuple[str, ...], _h("several paths that mean the same (one of them occurs in a message)")] = ()
     property: Annotated[str, _h("standard name in the property table")]
+    channel: Annotated[str, _h("which of several alike on one device: a phase, a probe, a socket")] = ""
+    channels: Annotated[
+        tuple[str, ...], _h("channels whose names stand in the path as {channel}: switch:{channel}.apower")
+    ] = ()
     unit: Annotated[str, _h("unit as sent, UCUM; empty: the property's own")] = ""
     unit_from: Annotated[UnitFrom | None, _h("where the payload names the unit; `unit` where it does not")] = None
     scale: Annotated[float, _h("the value as sent times this, plus `offset`, is in `unit`")] = 1.0
@@ -215,10 +219,10 @@ def _build(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: _
     if isinstance(node, yaml.SequenceNode):
         return [_build(child, (*path, at), lines, loader, file) for at, child in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
     tree: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node)
         if not isinstance(key, (str, int, float, bool)):
             raise ProfileError("a key must be a word", file=file, line=key_node.start_mark.line + 1)
         if any(key == other and type(key) is type(other) for other in tree):
@@ -291,7 +295,7 @@ def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
     loader = _Loader(text)
     lines: Lines = {}
     try:
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        node = loader.get_single_node()
         if node is None:
             raise ProfileError("empty", file=file, line=1, remedy="copy _template.yaml")
         _guard(node, [0])
@@ -303,7 +307,7 @@ def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
     except RecursionError as why:
         raise ProfileError("nested too deeply", file=file, line=1) from why
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     if found := _unknown(ProfileFile, tree, ()):
         path, remedy = found
         raise ProfileError("unknown key", file=file, line=line_of(lines, path), key=key_text(path), remedy=remedy)

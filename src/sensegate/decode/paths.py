@@ -1,4 +1,4 @@
-"""Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``, ``$.a`` from the root, ``.`` the value itself.
+"""Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``, ``$.a`` from the root, ``.`` for itself.
 
 A path is a tuple of keys and indices. `Absent` is what stands at a place that is not there.
 """

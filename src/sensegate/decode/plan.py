@@ -35,19 +35,21 @@ Shape = Any
 
 
 def skeleton(tree: Any, deciding: Sequence[Leaf]) -> Shape | None:
-    """Return the shape of a tree in which `deciding` leaves stand with their values; None where it cannot be planned."""
-    if not isinstance(tree, (dict, list)):
+    """Return the shape of a tree in which `deciding` leaves stand with their values; None: no plan for it."""
+    if not isinstance(tree, (dict, list)) or not all(_decides(leaf.raw) for leaf in deciding):
         return None
-    literals: dict[Path, str | int] = {}
-    for leaf in deciding:
-        if isinstance(leaf.raw, bool) or not isinstance(leaf.raw, (str, int)):
-            return None
-        if isinstance(leaf.raw, int) and abs(leaf.raw) >= 2**53:
-            return None
-        literals[leaf.pointer] = leaf.raw
+    literals = {leaf.pointer: leaf.raw for leaf in deciding}
     left = [LEAVES_MAX]
     shape = _skeleton(tree, (), literals, left)
     return shape if left[0] >= 0 else None
+
+
+_LEAF = {type(None): "z", bool: "b", str: "s"}
+
+
+def _decides(raw: Any) -> bool:
+    """Return whether msgspec can require exactly this value."""
+    return isinstance(raw, str) or (isinstance(raw, int) and not isinstance(raw, bool) and abs(raw) < 2**53)
 
 
 def _skeleton(tree: Any, pointer: Path, literals: dict[Path, str | int], left: list[int]) -> Shape:
@@ -60,11 +62,7 @@ def _skeleton(tree: Any, pointer: Path, literals: dict[Path, str | int], left: l
         return ("[", tuple(_skeleton(value, (*pointer, at), literals, left) for at, value in enumerate(tree)))
     if pointer in literals:
         return ("=", literals[pointer])
-    if tree is None:
-        return "z"
-    if isinstance(tree, bool):
-        return "b"
-    return "s" if isinstance(tree, str) else "n"
+    return _LEAF.get(type(tree), "n")
 
 
 class _Types:
@@ -80,7 +78,7 @@ class _Types:
         """Return the type. Raises `ValueError` or `TypeError` where msgspec has none."""
         if isinstance(shape, tuple) and shape[0] in {"{", "["}:
             many = shape[0] == "["
-            members = list(enumerate(shape[1])) if many else list(shape[1])
+            members: list[tuple[Any, Shape]] = list(enumerate(shape[1])) if many else list(shape[1])
             fields: list[tuple[str, Any]] = []
             rename: dict[str, str] = {}
             for at, (key, inner) in enumerate(members):
@@ -158,6 +156,8 @@ class Batch(NamedTuple):
 
 
 Get = Callable[[Any], Any]
+IndexOf = Callable[[str, Rule, int], int]
+"""(device name, rule, gateway) -> index, negative where it may not be taken."""
 
 
 class _Column(NamedTuple):
@@ -229,9 +229,7 @@ class Plan:
 
     # ── columns ──────────────────────────────────────────────────────────────────────────────────────
 
-    def columns(
-        self, batch: Batch, units: UnitConversion, look_up: Callable[[str, Rule, int], int]
-    ) -> tuple[Chunk | None, list[int]]:
+    def columns(self, batch: Batch, units: UnitConversion, look_up: IndexOf) -> tuple[Chunk | None, list[int]]:
         """Return the rows of a batch, and the places of messages that have to be decoded one by one."""
         devices, left = self._devices(batch, look_up)
         if left:
@@ -288,7 +286,7 @@ class Plan:
         )
         return chunk, left
 
-    def _devices(self, batch: Batch, look_up: Callable[[str, Rule, int], int]) -> tuple[list[I32], list[int]]:
+    def _devices(self, batch: Batch, look_up: IndexOf) -> tuple[list[I32], list[int]]:
         devices: list[I32] = []
         left: set[int] = set()
         for element in self._elements:
@@ -334,7 +332,7 @@ class Plan:
             ignored = gone_count - len(rejected)
         return values, None if keep is None or keep.all() else keep, ignored, text, scale
 
-    def _other(
+    def _other(  # noqa: PLR0917
         self,
         other: _Column,
         batch: Batch,
@@ -389,7 +387,7 @@ class Plan:
                 identities[steady, at] = TIME
                 rest = np.flatnonzero(~steady).tolist()
             else:
-                rest = range(count)
+                rest = list(range(count))
             if self.rule.identity and (len(self.rule.identity) > 1 or self.rule.identity[0] != TIME):
                 self._identify(element, at, batch, rest, (times, qualities, identities, keys))
         return times, qualities, identities, keys

@@ -421,13 +421,11 @@ class Compiler:
             )
         found: list[Reading] = []
         for at, entry in enumerate(rule.readings):
-            names = ((entry.field,) if entry.field else ()) + entry.fields
-            if not names:
-                raise self.error("no path", *here, "readings", at, remedy="give `field` or `fields`")
-            for name in names:
+            for name, channel in self._names(entry, (*here, "readings", at)):
                 if any(name == other.name for other in found):
                     raise self.error(f"'{name}' occurs twice", *here, "readings", at, remedy="keep one of them")
-                found.append(self._reading(entry, name, identity, (*here, "readings", at), plain=bool(rule.named)))
+                one = msgspec.structs.replace(entry, channel=channel)
+                found.append(self._reading(one, name, identity, (*here, "readings", at), plain=bool(rule.named)))
         if rule.standard:
             rules = (ReadingRule(field=row.name, property=row.name) for row in PROPERTIES.rows)
             standard = [self._reading(entry, entry.field, identity, here, plain=True) for entry in rules]
@@ -435,6 +433,21 @@ class Compiler:
         if rule.named:
             return (), {reading.name: reading for reading in found}
         return tuple(found), {}
+
+    def _names(self, entry: ReadingRule, here: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
+        """Yield (path, channel) of each value that an entry stands for."""
+        names = ((entry.field,) if entry.field else ()) + entry.fields
+        if not names:
+            raise self.error("no path", *here, remedy="give `field` or `fields`")
+        if entry.channel and entry.channels:
+            raise self.error("give `channel` or `channels`", *here, "channel")
+        for name in names:
+            if ("{channel}" in name) != bool(entry.channels):
+                raise self.error(f"'{name}': {{channel}} and `channels` belong together", *here, "field")
+            if not entry.channels:
+                yield name, entry.channel
+            for channel in entry.channels:
+                yield name.replace("{channel}", channel), channel
 
     def _reading(
         self, entry: ReadingRule, name: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
@@ -507,7 +520,7 @@ class Compiler:
             raise self.error(f"'{row.name}' is a number", *here)
         return float(meant)
 
-    def _spec(
+    def _spec(  # noqa: PLR0917
         self,
         entry: ReadingRule,
         row: Property,
@@ -538,6 +551,7 @@ class Compiler:
             interval_s=self._source.interval_s if entry.interval_s is None else entry.interval_s,
             alarm=entry.alarm,
             identity=IDENTITIES[kind],
+            channel=entry.channel,
         )
         known = self._known.get(spec)
         if known is None:

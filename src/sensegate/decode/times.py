@@ -59,7 +59,7 @@ class Reader(msgspec.Struct, frozen=True):
 
     def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:
         """Return what `one` says of each value; quick where all are of one kind."""
-        found = self._quick(raws, received)
+        found = self._quick(raws)
         if found is not None:
             time, quality, sure = found
             if sure.all():
@@ -77,7 +77,7 @@ class Reader(msgspec.Struct, frozen=True):
             time[at], quality[at] = self.one(raws[at], int(received[at]))
         return time, quality
 
-    def _quick(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8, BOOL] | None:
+    def _quick(self, raws: Sequence[Any]) -> tuple[I64, U8, BOOL] | None:
         kinds = set(map(type, raws))
         form = self.formats[0]
         if kinds == {str}:
@@ -88,7 +88,7 @@ class Reader(msgspec.Struct, frozen=True):
         return None
 
 
-def _one(raw: Any, form: str, zone: str, received: int) -> tuple[int, int]:
+def _one(raw: Any, form: str, zone: str, received: int) -> tuple[int, int]:  # noqa: PLR0911 - one per kind
     if isinstance(raw, bool):
         return BAD, TimeQuality.RECEIVED
     if isinstance(raw, str):

@@ -1,0 +1,76 @@
+"""The plans learned so far: a shape seen a few times gets one. A cache: bounded, and it never changes results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from sensegate.decode.extract import Bound, Leaf
+from sensegate.decode.plan import Plan, Shape, skeleton
+from sensegate.decode.profile import Rule
+
+PLANS_MAX = 32
+"""Plans of one rule."""
+_ALL_MAX = 2**15 - 1
+_SEEN_MAX = 4_096
+_SIGHTINGS = 3
+"""A shape is planned when it was seen so often."""
+_NEVER = -(2**31)
+
+Holder = tuple[Rule, str]
+"""A rule, and the key that its payload is wrapped in."""
+
+FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a payload that is not of a plan's shape."""
+
+
+class Plans:
+    """Plans by number, by rule and by shape."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self._by_rule: dict[Holder, list[int]] = {}
+        self._by_shape: dict[tuple[Rule, str, Shape], int] = {}
+        self._seen: dict[tuple[Rule, str, Shape], int] = {}
+
+    def learn(self, holder: Holder, tree: Any, deciding: Sequence[Leaf], bound: Bound) -> int | None:
+        """Return the number of the plan for a message that was understood, None as long as there is none."""
+        shape = skeleton(tree, deciding)
+        if shape is None:
+            return None
+        key = (*holder, shape)
+        if (known := self._by_shape.get(key)) is not None:
+            return known
+        if len(self._seen) > _SEEN_MAX:
+            self._seen.clear()
+        self._seen[key] = self._seen.get(key, 0) + 1
+        siblings = self._by_rule.setdefault(holder, [])
+        if self._seen[key] < _SIGHTINGS or len(siblings) >= PLANS_MAX or len(self.plans) >= _ALL_MAX:
+            return None
+        try:
+            self.plans.append(Plan(holder[0], bound, shape))
+        except (ValueError, TypeError):
+            self._seen[key] = _NEVER
+            return None
+        number = self._by_shape[key] = len(self.plans) - 1
+        siblings.append(number)
+        return number
+
+    def fitting(self, holders: Sequence[Holder], payload: bytes, quotes: int, but: int) -> int | None:
+        """Return the number of a plan of these rules into which a payload fits, other than `but`."""
+        for number in self._candidates(holders, quotes):
+            if number != but:
+                try:
+                    self.plans[number].decode(payload)
+                except FAULTS:
+                    continue
+                return number
+        return None
+
+    def _candidates(self, holders: Sequence[Holder], quotes: int) -> Iterator[int]:
+        for holder in holders:
+            for number in self._by_rule.get(holder, ()):
+                if self.plans[number].quotes == quotes:
+                    yield number

@@ -1,0 +1,204 @@
+"""What a topic means: the rules that may hold for it, the device it names, or the refusal of all its messages."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from sensegate.decode.extract import digest16
+from sensegate.decode.profile import Rule
+from sensegate.decode.profiles import ProfileSet
+from sensegate.errors import Rejected
+from sensegate.model import BOOL, I32, U16, Device, QuarantineReason
+
+ROUTES_MAX = 400_000
+"""Topics remembered; beyond, all are forgotten and learned again."""
+NAMES_MAX = 400_000
+
+NO_PLAN = -1
+IN_PAYLOAD, REFUSED = -1, -2
+"""In place of a device's index."""
+
+
+class DeviceNames(Protocol):
+    """What decoding must know of the registry. Indices never change their meaning."""
+
+    @property
+    def version(self) -> int:
+        """A number that rises with each change of the registry."""
+        ...
+
+    @property
+    def enabled(self) -> BOOL:
+        """Whether device *i* may send."""
+        ...
+
+    def find(self, name: str, /) -> int:
+        """Return the index of the device with this id or alias, -1 if there is none."""
+        ...
+
+    def record(self, index: int, /) -> Device:
+        """Return the registry entry."""
+        ...
+
+
+class Route:
+    """What one topic means."""
+
+    __slots__ = ("device", "gateway", "misses", "path", "profile", "refusal", "rules", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.path = digest16(text)
+        self.rules: list[tuple[Rule, str]] = []
+        """(rule, key to wrap the payload in), in the order in which they are tried."""
+        self.device = IN_PAYLOAD
+        self.gateway = -1
+        self.profile = ""
+        self.refusal: Rejected | None = None
+        self.misses = 0
+        """Messages of this topic that went the general way."""
+
+
+_RANK = (QuarantineReason.NO_PROFILE, QuarantineReason.UNKNOWN_DEVICE, QuarantineReason.FOREIGN_TOPIC)
+
+
+class Routes:
+    """The routes of the topics seen, numbered, with what the quick path needs as columns. A cache: bounded."""
+
+    def __init__(self, profiles: ProfileSet, devices: DeviceNames) -> None:
+        self._profiles = profiles
+        self._devices = devices
+        self._version = devices.version
+        self._names: dict[tuple[str, str, int], int | Rejected] = {}
+        self.numbers: dict[str, int] = {}
+        self.routes: list[Route] = []
+        self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
+        self.path: U16 = np.zeros(64, np.uint16)
+        self.plan: I32 = np.full(64, NO_PLAN, np.int32)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the registry has changed since, or a bound is reached."""
+        full = len(self.routes) > ROUTES_MAX or len(self._names) > NAMES_MAX
+        return full or self._version != self._devices.version
+
+    def number(self, topic: str) -> int:
+        """Return the number of a topic's route (after a NUL: the credential's device), made now where it is new."""
+        known = self.numbers.get(topic)
+        if known is not None:
+            return known
+        route = self.make(*topic.split("\0", 1))
+        number = len(self.routes)
+        if number == len(self.device):
+            self.device = np.concatenate([self.device, np.full(number, IN_PAYLOAD, np.int32)])
+            self.path = np.concatenate([self.path, np.zeros(number, np.uint16)])
+            self.plan = np.concatenate([self.plan, np.full(number, NO_PLAN, np.int32)])
+        self.routes.append(route)
+        self.numbers[topic] = number
+        self.device[number] = REFUSED if route.refusal is not None else route.device
+        self.path[number] = route.path
+        return number
+
+    def refusal(self, route: Route) -> Rejected | None:
+        """Return why no message of this route is taken now, or None."""
+        if route.refusal is None and route.device >= 0 and not self._devices.enabled[route.device]:
+            return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
+        return route.refusal
+
+    def make(self, topic: str, principal: str = "") -> Route:
+        """Return a new route."""
+        route = Route(topic)
+        if topic.startswith("http/"):
+            self._by_http(route, topic.removeprefix("http/"), principal)
+            return route
+        refusals: list[Rejected] = []
+        for rule, captured in self._profiles.match(topic):
+            if route.profile and rule.profile != route.profile:
+                continue
+            found = self._claim(rule, captured, principal)
+            if isinstance(found, Rejected):
+                refusals.append(found)
+                continue
+            route.device, route.gateway = found
+            route.profile = rule.profile
+            route.rules.append((rule, _wrap(rule, captured)))
+        if not route.rules:
+            nothing = Rejected(QuarantineReason.NO_PROFILE, "no profile claims this topic")
+            route.refusal = max(refusals, key=_rank, default=nothing)
+        route.rules.sort(key=_place)
+        return route
+
+    def _by_http(self, route: Route, name: str, principal: str) -> None:
+        found = self._find(name, "", self._devices.find(principal) if principal else -1)
+        if isinstance(found, Rejected):
+            route.refusal = found
+            return
+        route.device = found
+        profile = self._profiles.find(self._devices.record(found).profile)
+        if profile is None:
+            route.refusal = Rejected(QuarantineReason.NO_PROFILE, "its profile is not loaded")
+            return
+        route.profile = profile.id
+        route.rules = [(rule, "") for rule in profile.rules if not rule.wrap]
+
+    def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
+        """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""
+        gateway = -1
+        if "gateway" in captured:
+            gateway = self._devices.find(captured["gateway"])
+            if gateway < 0:
+                return Rejected(QuarantineReason.UNKNOWN_DEVICE, "the gateway is not registered")
+            if not self._devices.enabled[gateway]:
+                return Rejected(QuarantineReason.DISABLED_DEVICE, "the gateway is disabled")
+        elif principal:
+            gateway = self._devices.find(principal)
+        if rule.device is not None:
+            return IN_PAYLOAD, gateway
+        name = principal if rule.by_credential else captured.get("device", "")
+        found = self._find(cased(name, rule.device_case), rule.profile, gateway)
+        return found if isinstance(found, Rejected) else (found, gateway)
+
+    def _find(self, name: str, profile: str, gateway: int) -> int | Rejected:
+        """Return the index of a device that may speak by this profile (empty: any) through this gateway (-1: any)."""
+        index = self._devices.find(name) if name else -1
+        if index < 0:
+            return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no such device is registered")
+        record = self._devices.record(index)
+        if profile and record.profile.partition("@")[0] != profile:
+            if record.profile not in self._profiles:
+                return Rejected(QuarantineReason.NO_PROFILE, f"its profile '{record.profile}' is not loaded")
+            return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its profile is '{record.profile}', not '{profile}'")
+        if gateway >= 0 and index != gateway and self._devices.record(gateway).id != record.gateway:
+            return Rejected(QuarantineReason.FOREIGN_TOPIC, "the device belongs to another gateway")
+        return index
+
+    def look_up(self, name: str, rule: Rule, gateway: int) -> int | Rejected:
+        """Return the index of a device named in a payload, or why it may not be taken."""
+        name = cased(name, rule.device_case)
+        key = (name, rule.profile, gateway)
+        found = self._names.get(key)
+        if found is None:
+            found = self._names[key] = self._find(name, rule.profile, gateway)
+        if isinstance(found, int) and not self._devices.enabled[found]:
+            return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
+        return found
+
+
+def cased(name: str, case: str) -> str:
+    """Return the name with its letters changed as the profile says."""
+    return name.lower() if case == "lower" else name.upper() if case == "upper" else name
+
+
+def _place(item: tuple[Rule, str]) -> int:
+    return item[0].number
+
+
+def _rank(why: Rejected) -> int:
+    """Return how much a refusal says: the one that knows most of the device is told."""
+    return _RANK.index(QuarantineReason(why.reason)) if why.reason in _RANK else len(_RANK)
+
+
+def _wrap(rule: Rule, captured: dict[str, str]) -> str:
+    return captured.get(rule.wrap.strip("{}"), "") if rule.wrap.startswith("{") else rule.wrap

@@ -37,7 +37,7 @@ def check_range(table: SpecTable, spec: I32, value: F64, flags: U32, quality: U8
     rows = np.flatnonzero(out)
     if not rows.size:
         return None
-    flags[rows] |= Flag.RANGE
+    flags[rows] |= np.uint32(Flag.RANGE)
     which, said = spec[rows], value[rows]
     physical = (said < table.physical_low[which]) | (said > table.physical_high[which])
     grade(quality, rows[physical], Quality.BAD_RANGE)
@@ -103,7 +103,7 @@ class Past:
         at = np.flatnonzero(leap)
         if at.size:
             at = at[~(table.counter[which[at]] & (said[at] < before[at]))]
-            flags[row[at]] |= Flag.STEP
+            flags[row[at]] |= np.uint32(Flag.STEP)
             grade(quality, row[at], Quality.UNCERTAIN_STEP)
 
         # A run is a stretch of equal values; it begins where the value moves, or where the past is older than told.
@@ -118,7 +118,7 @@ class Past:
         alike = np.arange(len(row)) - start[run] + np.where(goes_on, self._alike[number[start]] + 1, 1)[run]
         at = np.flatnonzero((when - since >= table.stuck.take(which)) & (alike >= STUCK_READINGS))
         if at.size:
-            flags[row[at]] |= Flag.STUCK
+            flags[row[at]] |= np.uint32(Flag.STUCK)
             grade(quality, row[at], Quality.UNCERTAIN_STUCK)
 
         tails = np.append(heads[1:] - 1, len(row) - 1)

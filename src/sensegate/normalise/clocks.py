@@ -72,15 +72,15 @@ class Clocks:
         least, most = int(lag.min()), int(lag.max())
         doubtful = None
         if most > self.late:
-            flags[lag > self.late] |= Flag.LATE
+            flags[lag > self.late] |= np.uint32(Flag.LATE)
         if most > self.stale:
-            flags[lag > self.stale] |= Flag.STALE
+            flags[lag > self.stale] |= np.uint32(Flag.STALE)
         if least < -self.future:
             doubtful = lag < -self.future
-            flags[doubtful] |= Flag.FUTURE
+            flags[doubtful] |= np.uint32(Flag.FUTURE)
         if self._shifted or most >= SHIFT - SHIFT_PLAY or least <= SHIFT_PLAY - SHIFT:
             shifted = self._steadily_shifted(device, lag, time_quality, received)
-            flags[shifted] |= Flag.CLOCK
+            flags[shifted] |= np.uint32(Flag.CLOCK)
             doubtful = shifted if doubtful is None else doubtful | shifted
         return doubtful
 

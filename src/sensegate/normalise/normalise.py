@@ -91,7 +91,7 @@ class Normaliser:
         for row, code in fields.source_quality.items():
             quality[row] = code
         if best_effort is not None and best_effort.any():
-            flags[best_effort[fields.message]] |= Flag.BEST_EFFORT
+            flags[best_effort[fields.message]] |= np.uint32(Flag.BEST_EFFORT)
 
         series = self.series.number(device, table.variable.take(spec))
         out = check_range(table, spec, value, flags, quality)
@@ -99,9 +99,10 @@ class Normaliser:
             watched = table.watched.take(spec)
             if out is not None:
                 watched &= ~out
-            latest = now + self.clocks.future
-            if int(time.max()) > latest and not self.clocks.own_clock_off:
-                watched &= time <= latest
+            future = self.clocks.future
+            latest = max(now, int(received.max())) + future
+            if int(time.max()) > int(received.min()) + future and not self.clocks.own_clock_off:
+                watched &= time - received <= future
             rows = np.flatnonzero(watched)
             if rows.size:
                 self._past.check(

@@ -1,0 +1,96 @@
+"""Time: late, stale, future, and devices that are off by a time zone."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensegate.config import TimeConfig
+from sensegate.errors import ConfigError
+from sensegate.normalise.clocks import Clocks
+from sensegate.quality import Flag, Quality, TimeQuality
+from tests.normalise.rows import NOW, Bench, Row
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("time", "flags", "quality"),
+    [
+        (0.0, Flag(0), Quality.GOOD),
+        (-300.0, Flag(0), Quality.GOOD),
+        (-301.0, Flag.LATE, Quality.GOOD),
+        (-24 * HOUR, Flag.LATE, Quality.GOOD),
+        (-24 * HOUR - 1, Flag.LATE | Flag.STALE, Quality.GOOD),
+        (300.0, Flag(0), Quality.GOOD),
+        (301.0, Flag.FUTURE, Quality.UNCERTAIN_CLOCK),
+        (365 * 24 * HOUR, Flag.FUTURE, Quality.UNCERTAIN_CLOCK),
+    ],
+)
+def test_time_against_arrival(time: float, flags: Flag, quality: Quality) -> None:
+    """Late and stale readings are good and marked; a reading from the future is uncertain and marked."""
+    readings, rejected = Bench().run(Row(20.0, time=time, received=0), Row(20.0, device=1))
+    assert not rejected
+    assert readings.flags.tolist() == [flags, 0]
+    assert readings.quality.tolist() == [quality, 0]
+
+
+def test_a_time_zone_taken_for_another_is_recognised() -> None:
+    """A device whose lag stays at eight hours for ten minutes is marked `clock`; the others are not."""
+    bench = Bench()
+    seen = []
+    for minute in range(15):
+        arrival = minute * 60.0
+        flags = bench.flags(
+            Row(20.0, time=arrival - 8 * HOUR, received=arrival),
+            Row(20.0, device=1, time=arrival, received=arrival),
+        )
+        seen.append(bool(flags[0] & Flag.CLOCK))
+        assert flags[0] & Flag.LATE
+        assert flags[1] == 0
+    assert seen == [False] * 10 + [True] * 5
+    assert bench.run(Row(20.0, time=900 - 8 * HOUR, received=900.0))[0].quality.tolist() == [Quality.UNCERTAIN_CLOCK]
+    # Set right: no more marks, and the next shift has to prove itself anew.
+    assert bench.flags(Row(20.0, time=960.0)) == [0]
+    assert bench.flags(Row(20.0, time=1020 - 8 * HOUR, received=1020.0)) == [Flag.LATE]
+
+
+def test_ahead_by_a_time_zone_is_recognised_too() -> None:
+    """Local time sent as UTC is eight hours ahead: future at once, `clock` once it is steady."""
+    bench = Bench()
+    assert bench.flags(Row(20.0, time=8 * HOUR, received=0)) == [Flag.FUTURE]
+    assert bench.flags(Row(20.0, time=8 * HOUR + 601, received=601)) == [Flag.FUTURE | Flag.CLOCK]
+
+
+def test_a_backlog_that_passes_through_eight_hours_is_only_late() -> None:
+    """Draining a night's backlog is no shift, though some readings are eight hours old."""
+    bench = Bench()
+    rows = [Row(20.0, time=-(9 - n / 60) * HOUR, received=n * 1.0) for n in range(9 * 60)]
+    assert {int(flag) & int(Flag.CLOCK) for flag in bench.flags(*rows)} == {0}
+
+
+def test_the_median_of_the_devices_tells_of_our_own_clock() -> None:
+    """With enough devices heard of late, the median lag is the offset; one wrong device does not move it."""
+    bench = Bench()
+    assert bench.normaliser.clocks.offset(NOW) is None
+    for device in range(5):
+        bench.run(Row(20.0, device=device, time=-90.0, received=0))
+    bench.run(Row(20.0, device=5, time=1e6, received=0))
+    assert bench.normaliser.clocks.offset(NOW) == 90.0
+    assert bench.normaliser.clocks.lag_of(5) == -1e6
+    assert bench.normaliser.clocks.lag_of(99) is None
+    assert bench.normaliser.clocks.offset(NOW + 700_000_000) is None
+
+
+def test_devices_without_a_clock_say_nothing_of_ours() -> None:
+    """Where the time is that of arrival, the lag means nothing."""
+    bench = Bench()
+    for device in range(9):
+        bench.run(Row(20.0, device=device, time_quality=TimeQuality.RECEIVED))
+    assert bench.normaliser.clocks.offset(NOW) is None
+
+
+@pytest.mark.parametrize("oldest", ["yesterday", "2000-01-01T00:00:00"])
+def test_a_wrong_oldest_is_a_configuration_error(oldest: str) -> None:
+    """The limit must be a time with a zone."""
+    with pytest.raises(ConfigError, match=r"time\.oldest"):
+        Clocks(TimeConfig(oldest=oldest))

@@ -19,6 +19,7 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.authority.refusals import Kind
 from sensegate.authority.scope import Principal
+from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
@@ -277,6 +278,34 @@ async def test_a_change_of_rights_takes_effect_on_open_connections(site: Site) -
     await phone.publish("sg/a/up")
     await site.registry.change(msgspec.structs.replace(entry, profile="acme/x"), revision=entry.revision, by=site.admin)
     await phone.next("closed", 2)
+
+
+async def test_topics_are_granted_as_the_server_maps_them(site: Site) -> None:
+    """Empty levels, dots and other scripts in a topic: what is granted gets through, a neighbour does not."""
+    topics = ["/x//y.z/", "空气/+/v1.2"]
+    site.callout._topics_of = lambda _device: (topics, [])
+    for topic in topics:
+        await site.intake.subscribe(subject_of(topic), cb=site._hear)
+    await site.intake.flush()
+    phone = site.phone()
+    assert await phone.connect("a", await site.add("a")) == 0
+    for topic in ("/x//y.z/", "空气/广州/v1.2", "x//y.z/", "空气/广州/v1/2"):
+        await phone.publish(topic, topic.encode())
+    assert [(await asyncio.wait_for(site.heard.get(), WAIT_S)).decode() for _ in topics] == [
+        topics[0],
+        "空气/广州/v1.2",
+    ]
+    await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 2})
+
+
+async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
+    """No topics means none allowed, not all."""
+    site.callout._topics_of = lambda _device: ([], [])
+    phone = site.phone()
+    assert await phone.connect("a", await site.add("a")) == 0
+    await phone.publish("sg/a/up")
+    assert await phone.subscribe("sg/a/down") == 128
+    await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 1, Kind.SUBSCRIBE: 1})
 
 
 async def test_only_mqtt_is_let_in(site: Site) -> None:

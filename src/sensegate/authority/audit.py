@@ -26,7 +26,7 @@ from sensegate.errors import Fenced, Lost, Overloaded
 START = "0" * 64
 """What the first record names as the hash before it."""
 _TRIES = 20
-_RECORD_BYTES_MAX = 65_536
+_RECORD_BYTES_MAX = 262_144
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):

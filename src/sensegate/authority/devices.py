@@ -84,7 +84,7 @@ class Devices:
             interval_of: gives a profile's expected interval in seconds, 0 if it names none.
         """
         self._bucket = bucket
-        self._trail = trail
+        self.trail = trail
         self._clock = clock
         self._home = home
         self._divisions = divisions or Divisions.load()
@@ -236,15 +236,15 @@ class Devices:
         demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
         demand(by, Action.CHANGE_DEVICES, device.division, device.department)
         self._demand_free(device)
-        if self._is_present(device.id):
+        if self.is_present(device.id):
             raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
         secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
-        await self._trail.record(by, "device.add", device.id, after=facts(device))
+        await self.trail.record(by, "device.add", device.id, after=facts(device))
         await self._write(Stored(device, kept), expected=self._absence(device.id))
         return secret
 
     async def change(self, device: Device, *, revision: int, by: Principal) -> Device:
-        """Replace an entry (not its credential) as of a revision; return it as written.
+        """Replace an entry as of a revision; return it as written. Its credential and its state stay.
 
         Raises:
             ConfigError, Refused, NotFound: as `add` and `get`.
@@ -252,13 +252,13 @@ class Devices:
         """
         at = self._mine(device.id, by)
         before = self._stored(at)
-        device = self._canonical(device)
+        device = self._canonical(msgspec.structs.replace(device, state=before.device.state))
         demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
         demand(by, Action.CHANGE_DEVICES, device.division, device.department)
         self._demand_free(device)
         if self._revisions[at] != revision:
             raise Conflict(f"device {device.id} is at revision {self._revisions[at]}, not {revision}; read it again")
-        await self._trail.record(by, "device.change", device.id, before=facts(before.device), after=facts(device))
+        await self.trail.record(by, "device.change", device.id, before=facts(before.device), after=facts(device))
         await self._write(Stored(device, before.credentials), expected=revision)
         return self.record(at)
 
@@ -271,7 +271,7 @@ class Devices:
                 f"{device_id} has no credential of its own", key="gateway", remedy=f"rotate {before.device.gateway}"
             )
         secret, kept = secrets_.rotate(before.credentials, now=self._clock.now(), grace_s=grace_s)
-        await self._trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
+        await self.trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
         await self._write(Stored(before.device, kept), expected=self._revisions[at])
         return secret
 
@@ -294,7 +294,7 @@ class Devices:
             raise Conflict(f"device {device_id} is retired; register its successor under another id")
         after = msgspec.structs.replace(before.device, state=state)
         was: Facts = {"state": before.device.state.value}
-        await self._trail.record(by, f"device.{_VERBS[state]}", device_id, before=was, after={"state": state.value})
+        await self.trail.record(by, f"device.{_VERBS[state]}", device_id, before=was, after={"state": state.value})
         await self._write(Stored(after, before.credentials), expected=self._revisions[at])
         return self.record(at)
 
@@ -392,7 +392,8 @@ class Devices:
         limit_s = max(SILENT_INTERVALS * interval_s, 60.0) if interval_s else SILENT_AFTER_S
         return DeviceState.ACTIVE if self._clock.now() - seen <= limit_s * 1e6 else DeviceState.SILENT
 
-    def _is_present(self, device_id: str) -> bool:
+    def is_present(self, device_id: str) -> bool:
+        """Return whether a canonical id is registered; retired ones are."""
         at = self.index.of_id(device_id)
         return at >= 0 and self._values[at] is not None
 
@@ -402,7 +403,7 @@ class Devices:
         return self._revisions[at] if at >= 0 else 0
 
     def _present(self, device_id: str) -> int:
-        if not self._is_present(device_id):
+        if not self.is_present(device_id):
             raise NotFound(f"no device {device_id[:64]}; see `sensegate device list`")
         return self.index.of_id(device_id)
 

@@ -166,8 +166,8 @@ class Tokens:
         """
         if token_id != by.id:
             token = self.get(token_id, by)
-            if not allows(by, Action.CHANGE_TOKENS, token.scope.division, token.scope.department):
-                raise Refused(f"{by.role} may not revoke tokens")
+            if not may_grant(by, token.role, token.scope):
+                raise Refused(f"{by.role} may not revoke a token of {token.role}")
         stored = self._stored.get(token_id)
         if stored is None:
             raise NotFound(f"no token {token_id[:32]}")

@@ -1,0 +1,187 @@
+"""CSV import: a report per row, nothing written on a dry run, a file may be given twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensegate.authority.devices import Devices
+from sensegate.authority.importing import ROWS_MAX, Report, What, import_csv
+from sensegate.authority.scope import Principal
+from sensegate.authority.trail import MemoryTrail
+from sensegate.errors import ConfigError, Lost
+from sensegate.model import Datum
+
+HEAD = "id,division,profile,alias,lon,lat,datum,grade,name,gateway\n"
+GOOD = (
+    HEAD
+    + "air-1,440106,sensegate/plain,A84041,113.3,23.1,GCJ-02,2,屋顶,\n"
+    + "bulb-1,440106,sensegate/plain,,,,,,,bridge-1\n"
+    + "\n"
+    + "bridge-1,440100,sensegate/plain,,,,,,,\n"
+)
+
+
+def whats(report: Report) -> list[tuple[int, str, str]]:
+    return [(row.line, row.id, row.what.value) for row in report.rows]
+
+
+async def test_a_good_file(devices: Devices, admin: Principal) -> None:
+    """Each row is added with a password of its own; what is behind a gateway of the same file has none."""
+    report = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
+    assert whats(report) == [(2, "air-1", "added"), (3, "bulb-1", "added"), (5, "bridge-1", "added")]
+    air, bulb, bridge = report.rows
+    assert devices.verify("air-1", air.password)
+    assert devices.verify("bridge-1", bridge.password)
+    assert bulb.password == ""
+    entry = devices.get("air-1")
+    assert (entry.datum, entry.grade, entry.name, entry.alias) == (Datum.GCJ02, 2, "屋顶", "A84041")
+    assert devices.get("bridge-1").division == "4401"
+
+
+async def test_a_dry_run_writes_nothing(devices: Devices, trail: MemoryTrail, admin: Principal) -> None:
+    """It reports the same and changes neither registry nor trail."""
+    dry = await import_csv(devices, GOOD.encode(), by=admin, dry_run=True)
+    assert dry.dry_run
+    assert (len(devices), trail.records) == (0, [])
+    assert not any(row.password for row in dry.rows)
+    real = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
+    assert whats(dry) == whats(real)
+
+
+async def test_a_file_may_be_given_twice(devices: Devices, admin: Principal) -> None:
+    """What is there already is unchanged; what differs is refused unless told to update, and keeps its password."""
+    first = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
+    again = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
+    assert again.count(What.UNCHANGED) == 3
+    other = GOOD.replace("屋顶", "地面").encode()
+    refused = await import_csv(devices, other, by=admin, dry_run=False)
+    assert (refused.count(What.REFUSED), refused.count(What.UNCHANGED)) == (1, 2)
+    assert "--update" in refused.rows[0].remedy
+    changed = await import_csv(devices, other, by=admin, dry_run=False, update=True)
+    assert changed.count(What.CHANGED) == 1
+    assert devices.get("air-1").name == "地面"
+    assert devices.verify("air-1", first.rows[0].password)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("bad id,440106,sensegate/plain,,,,,,,", "id: 'bad id' is not a device id"),
+        (",440106,sensegate/plain,,,,,,,", "id: id is empty"),
+        ("a,9999,sensegate/plain,,,,,,,", "division: division 9999 is of no city known here"),
+        ("a,x,sensegate/plain,,,,,,,", "division: 'x' is not a division code"),
+        ("a,440106,plain,,,,,,,", "profile: 'plain' is not vendor/model"),
+        ("a,440106,sensegate/plain,,113.3,,,,,", "lat: one of lon and lat is missing"),
+        ("a,440106,sensegate/plain,,113.3E,23,,,,", "lon: '113.3E' is no number"),
+        ("a,440106,sensegate/plain,,nan,23,,,,", "lon: no such place"),
+        ("a,440106,sensegate/plain,,,,mars,,,", "datum: 'mars' is no datum"),
+        ("a,440106,sensegate/plain,,,,,²,,", "grade: '²' is no grade"),
+        ("a,440106,sensegate/plain,,,,,9,,", "grade: grade 9 does not exist"),
+        ("a,440106,sensegate/plain,,,,,,,nobody", "gateway: no device nobody"),
+        ("a,440106,sensegate/plain", "row: 7 values too few"),
+        ("a,440106,sensegate/plain,,,,,,,,,", "row: 2 values too many"),
+    ],
+)
+async def test_a_wrong_row_is_refused_alone(devices: Devices, admin: Principal, row: str, reason: str) -> None:
+    """The report names line, column, what is wrong and what to do; the other rows are taken."""
+    raw = f"{HEAD}{row}\nb,440106,sensegate/plain,,,,,,,\n".encode()
+    report = await import_csv(devices, raw, by=admin, dry_run=False)
+    assert (report.rows[0].line, report.rows[0].what, report.rows[0].reason) == (2, What.REFUSED, reason)
+    assert report.rows[0].remedy
+    assert report.rows[1].what is What.ADDED
+
+
+async def test_names_that_stand_twice(devices: Devices, admin: Principal) -> None:
+    """An id or alias twice in a file is refused at its second place, with the line of the first."""
+    raw = (HEAD + "a,440106,p/p,x,,,,,,\na,440106,p/p,,,,,,,\nb,440106,p/p,x,,,,,,\n").encode()
+    report = await import_csv(devices, raw, by=admin, dry_run=True)
+    assert [row.reason for row in report.rows] == [
+        "",
+        "id: a stands on line 2 already",
+        "alias: x stands on line 2 already",
+    ]
+
+
+async def test_rows_outside_the_scope_are_refused(devices: Devices, operator: Principal) -> None:
+    """A county's operator imports into its county only."""
+    raw = (HEAD + "a,440106,p/p,,,,,,,\nb,440103,p/p,,,,,,,\n").encode()
+    report = await import_csv(devices, raw, by=operator, dry_run=False)
+    assert [row.what for row in report.rows] == [What.ADDED, What.REFUSED]
+    assert "outside the scope" in report.rows[1].reason
+
+
+async def test_a_division_of_another_year_is_taken_with_a_warning(devices: Devices, admin: Principal) -> None:
+    """The warning stands in the report of the row that was added."""
+    report = await import_csv(devices, (HEAD + "a,440116,p/p,,,,,,,\n").encode(), by=admin, dry_run=False)
+    assert report.rows[0].what is What.ADDED
+    assert "another year" in report.rows[0].reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+async def test_files_as_spreadsheets_write_them(
+    devices: Devices, admin: Principal, encoding: str, delimiter: str
+) -> None:
+    """Encodings, delimiters and line ends of the common ones; a quoted value may hold a line break."""
+    text = 'ID,Division,Profile,Name\r\na,440106,p/p,"屋顶"\r\n'.replace(",", delimiter)
+    report = await import_csv(devices, text.encode(encoding), by=admin, dry_run=False)
+    assert report.rows[0].what is What.ADDED
+    assert devices.get("a").name == "屋顶"
+
+
+@pytest.mark.parametrize(
+    ("raw", "error"),
+    [
+        (b"", "no column id"),
+        (b"id,division\n", "no column profile"),
+        (b"id,division,profle\n", "did you mean 'profile'"),
+        (b"id,division,profile,id\n", "stands twice"),
+        (b"\xff\xff\xff", "neither UTF-8"),
+        (b'id,division,profile\n"a"b,1,2\n', "csv:2"),
+    ],
+)
+async def test_a_file_that_cannot_be_read(devices: Devices, admin: Principal, raw: bytes, error: str) -> None:
+    """It is refused as a whole before anything is written, with the line."""
+    with pytest.raises(ConfigError, match=error):
+        await import_csv(devices, raw, by=admin, dry_run=False)
+
+
+async def test_too_many_rows(devices: Devices, admin: Principal) -> None:
+    """The number of rows is bounded."""
+    raw = b"id,division,profile\n" + b"a,44,p/p\n" * (ROWS_MAX + 1)
+    with pytest.raises(ConfigError, match="split the file"):
+        await import_csv(devices, raw, by=admin, dry_run=True)
+
+
+async def test_each_import_is_recorded_before_it_is_written(
+    devices: Devices, trail: MemoryTrail, admin: Principal
+) -> None:
+    """All entries stand on the trail, a hundred to a record; no password does."""
+    rows = "".join(f"d{number},440106,p/p\n" for number in range(250))
+    report = await import_csv(devices, f"id,division,profile\n{rows}".encode(), by=admin, dry_run=False)
+    assert [(record[1], record[2]) for record in trail.records] == [
+        ("device.import", "100 devices"),
+        ("device.import", "100 devices"),
+        ("device.import", "50 devices"),
+    ]
+    assert not any(row.password in str(trail.records) for row in report.rows)
+
+
+async def test_a_loss_in_the_middle_is_reported_by_row(
+    devices: Devices, admin: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that could not be written is refused in the report, with what to do; the others have their passwords."""
+    write = devices.write_imported
+
+    async def flaky(device: object) -> str:
+        if getattr(device, "id", "") == "d1":
+            raise Lost("the server is away")
+        return await write(device)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(devices, "write_imported", flaky)
+    report = await import_csv(
+        devices, b"id,division,profile\nd0,4401,p/p\nd1,4401,p/p\nd2,4401,p/p\n", by=admin, dry_run=False
+    )
+    assert [row.what for row in report.rows] == [What.ADDED, What.REFUSED, What.ADDED]
+    assert "file again" in report.rows[1].remedy
+    assert devices.verify("d2", report.rows[2].password)

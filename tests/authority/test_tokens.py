@@ -1,0 +1,139 @@
+"""Tokens: shown once, hashed, with an end, revoked everywhere at once, never wider than their giver."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.authority.tokens import LIFE_MAX_S, Tokens
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError, NotFound, Refused
+
+
+@pytest.fixture
+async def tokens(bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock) -> Tokens:
+    made = Tokens(bucket, trail, clock)
+    await made.load()
+    return made
+
+
+async def test_a_token_proves_its_principal(tokens: Tokens, bucket: MemoryBucket, admin: Principal) -> None:
+    """Role, scope and feeds come back; the secret is stored nowhere."""
+    text, token = await tokens.create(Role.SUBSCRIBER, Scope("4401", "police"), by=admin, feeds=("air",), name="ops")
+    found = tokens.verify(text)
+    assert (found.id, found.role, found.scope, found.feeds) == (
+        token.id,
+        Role.SUBSCRIBER,
+        Scope("4401", "police"),
+        ("air",),
+    )
+    assert tokens.good(found)
+    row = await bucket.get(token.id)
+    assert row
+    assert row.value
+    assert text.split("_", 2)[2].encode() not in row.value
+
+
+@pytest.mark.parametrize("text", ["", "sg_", "Bearer x", "sg_0123456789abcdef_" + "x" * 32, "sg_" + "0" * 10_000])
+async def test_what_is_no_token_is_refused(tokens: Tokens, admin: Principal, text: str) -> None:
+    """Not authenticated, in the same words whatever is wrong."""
+    await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin)
+    with pytest.raises(Refused, match="no such token") as refused:
+        tokens.verify(text)
+    assert not refused.value.authenticated
+
+
+async def test_a_wrong_secret_is_refused(tokens: Tokens, admin: Principal) -> None:
+    """The id alone proves nothing, and does not tell that it exists."""
+    text, _ = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin)
+    with pytest.raises(Refused, match="no such token"):
+        tokens.verify(text[:-1] + ("a" if text[-1] != "a" else "b"))
+
+
+async def test_a_token_expires(tokens: Tokens, clock: FakeClock, admin: Principal) -> None:
+    """At its end it is refused, on open streams too."""
+    text, _ = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=60)
+    principal = tokens.verify(text)
+    await clock.advance(59)
+    assert tokens.good(principal)
+    await clock.advance(1)
+    assert not tokens.good(principal)
+    with pytest.raises(Refused, match="has expired") as refused:
+        tokens.verify(text)
+    assert not refused.value.authenticated
+
+
+async def test_a_revocation_reaches_every_process(
+    tokens: Tokens, bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal
+) -> None:
+    """Revoked in one, refused in the other as soon as its watch tells."""
+    other = Tokens(bucket, trail, clock)
+    await other.load()
+    watching = asyncio.create_task(other.watch())
+    text, token = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin)
+    await asyncio.wait_for(other.until(lambda: len(other) == 1), 2)
+    principal = other.verify(text)
+    told: list[int] = []
+    other.on_change.append(lambda changed: told.append(changed.revoked))
+    await tokens.revoke(token.id, by=admin)
+    await asyncio.wait_for(other.until(lambda: not other.good(principal)), 2)
+    watching.cancel()
+    assert told == [clock.now()]
+    with pytest.raises(Refused, match="was revoked"):
+        other.verify(text)
+
+
+async def test_nobody_gives_or_takes_what_is_not_his(tokens: Tokens, admin: Principal, operator: Principal) -> None:
+    """Creation and revocation are cut to role and scope; one's own token may always be given up."""
+    city = Principal("city", Role.CITY_OPERATOR, Scope("4401"))
+    with pytest.raises(Refused):
+        await tokens.create(Role.SUBSCRIBER, Scope("440106"), by=operator)
+    with pytest.raises(Refused):
+        await tokens.create(Role.SUBSCRIBER, Scope("4403"), by=city)
+    with pytest.raises(Refused):
+        await tokens.create(Role.ADMIN, Scope("4401"), by=city)
+    text, mine = await tokens.create(Role.SUBSCRIBER, Scope("440106"), by=city)
+    _, theirs = await tokens.create(Role.SUBSCRIBER, Scope("4403"), by=admin)
+    assert [token.id for token in tokens.list(city)] == [mine.id]
+    assert len(tokens.list(admin)) == 2
+    with pytest.raises(NotFound):
+        await tokens.revoke(theirs.id, by=city)
+    await tokens.revoke(mine.id, by=tokens.verify(text))
+    assert not tokens.good(Principal(mine.id, Role.SUBSCRIBER, Scope("440106")))
+
+
+async def test_an_admin_cannot_be_revoked_by_less(tokens: Tokens, admin: Principal) -> None:
+    """Who may not hand out a role may not take it either."""
+    _, chief = await tokens.create(Role.ADMIN, Scope("4401"), by=admin)
+    with pytest.raises(Refused):
+        await tokens.revoke(chief.id, by=Principal("city", Role.CITY_OPERATOR, Scope("4401")))
+
+
+async def test_lives_and_feeds_are_bounded(tokens: Tokens, admin: Principal) -> None:
+    """No token without an end, none for a device, none with a list of feeds without end."""
+    for life_s in (0.0, -1.0, LIFE_MAX_S + 1, float("nan")):
+        with pytest.raises(ConfigError, match="expires"):
+            await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=life_s)
+    with pytest.raises(ConfigError, match="feeds"):
+        await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, feeds=("f",) * 101)
+    with pytest.raises(ConfigError, match="device add"):
+        await tokens.create(Role.DEVICE, Scope("44"), by=admin)
+
+
+async def test_the_first_start_makes_one_admin(tokens: Tokens) -> None:
+    """There is no default credential: the first token is made where there is none, once."""
+    text = await tokens.bootstrap(Scope("4401"))
+    assert tokens.verify(text).role is Role.ADMIN
+    assert await tokens.bootstrap(Scope("4401")) == ""
+
+
+async def test_changes_are_recorded_without_secrets(tokens: Tokens, trail: MemoryTrail, admin: Principal) -> None:
+    """Creation and revocation stand on the trail."""
+    text, token = await tokens.create(Role.AUDITOR, Scope("44"), by=admin)
+    await tokens.revoke(token.id, by=admin)
+    assert [record[1] for record in trail.records] == ["token.create", "token.revoke"]
+    assert text.split("_", 2)[2] not in str(trail.records)

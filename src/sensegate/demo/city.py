@@ -215,5 +215,5 @@ class City:
         swept = await asyncio.to_thread(sweep, self.directory, grace_s=5.0)
         if self.temporary:
             await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
-        await self._warden.dismiss()
+        await self._warden.dismiss(keep=not self.temporary)
         return swept

@@ -32,9 +32,10 @@ def counties(city: str) -> tuple[str, ...]:
 
 
 def _rows(devices: Sequence[Simulated], rng: random.Random) -> list[dict[str, str]]:
-    rows = []
-    for gateway in gateways_of(devices):
-        rows.append({"id": gateway.id, "division": gateway.division, "profile": gateway.profile, "name": "gateway"})
+    rows = [
+        {"id": gateway.id, "division": gateway.division, "profile": gateway.profile, "name": "gateway"}
+        for gateway in gateways_of(devices)
+    ]
     for device in devices:
         kind = KINDS[device.kind]
         rows.append(

@@ -10,6 +10,9 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+GRADE_SECRET = 4
+"""Readings of this grade stay in the city (`uplink.grade_max` is 3)."""
+
 Value = float | int | bool | str
 
 
@@ -128,12 +131,18 @@ def gateways_of(devices: Iterable[Simulated]) -> list[Gateway]:
     return list(found.values())
 
 
-def fleet(node: str, count: int, *, counties: tuple[str, ...], rng: random.Random) -> list[Simulated]:
-    """Return the devices of a node without their credentials (see `Simulated.password`)."""
+def fleet(
+    node: str, count: int, *, counties: tuple[str, ...], rng: random.Random, shared_only: bool = False
+) -> list[Simulated]:
+    """Return the devices of a node without their credentials (see `Simulated.password`).
+
+    The last one's readings are graded too high to leave the city, unless `shared_only`.
+    """
     devices = []
     for number in range(count):
         kind = MIX[number % len(MIX)]
         name = f"{kind}-{node}-{number:04d}"
+        secret = number == count - 1 and not shared_only
         devices.append(
             Simulated(
                 id=name,
@@ -143,6 +152,7 @@ def fleet(node: str, count: int, *, counties: tuple[str, ...], rng: random.Rando
                 username=name,
                 password="",
                 number=number,
+                grade=GRADE_SECRET if secret else 1,
             )
         )
     return devices

@@ -161,13 +161,13 @@ def watch_over(directory: Path, *, remove: bool) -> None:
     """Wait for the end of standard input (the demo is gone), then leave nothing behind: the warden's whole work."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.SIG_IGN)
-    sys.stdin.buffer.read()
+    keep = b"keep" in sys.stdin.buffer.read()
     # The kernel has told the gateways to stop; they end their servers themselves.
     deadline = time.monotonic() + ORPHAN_S
     while belonging(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
     sweep(directory, grace_s=5.0)
-    if remove:
+    if remove and not keep:
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -191,9 +191,11 @@ class Warden:
             start_new_session=True,
         )
 
-    async def dismiss(self) -> None:
-        """End it; it makes sure that nothing is left. Called when all has been stopped in order."""
+    async def dismiss(self, *, keep: bool = False) -> None:
+        """End it; it makes sure that nothing is left (but the directory, with `keep`). Called after an orderly stop."""
         if self._process and self._process.stdin:
+            if keep:
+                self._process.stdin.write(b"keep")
             self._process.stdin.close()
             await self._process.wait()
 

@@ -22,8 +22,8 @@ import msgspec
 import uvloop
 
 from sensegate.demo.faults import Injection, Injector, Original
-from sensegate.demo.fleet import KINDS, Frame, Simulated, measure
-from sensegate.demo.intents import Intents, now
+from sensegate.demo.fleet import GRADE_SECRET, KINDS, Frame, Simulated, measure
+from sensegate.demo.intents import FORBIDDEN, REQUIRED, Intents, now
 from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection
 
 TICK_S = 0.01
@@ -190,8 +190,11 @@ class Simulator:
             return
         frame = self._frame(device)
         topic, payload = KINDS[device.kind].encode(frame)
-        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values)
+        need = FORBIDDEN if device.grade == GRADE_SECRET else REQUIRED
+        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values, need=need)
         self._ready.append((line, rid, topic.encode(), payload))
+        if need is FORBIDDEN:
+            return
         injection = self.injector.after(Original(rid, frame, topic, payload))
         if injection is not None:
             self._inject(line, injection)

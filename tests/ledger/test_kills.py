@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.kills import LEAST, Campaign, Target, plan
+from tests.ledger.soak import say
+
+SEED = int(os.environ.get("SENSEGATE_SEED", "20260101"))
+KILLS, EACH = 30, 5
+
+
+def test_a_plan_is_repeated_by_its_seed() -> None:
+    """The same seed kills the same targets at the same moments; each target gets its share."""
+    kills = plan(SEED, KILLS, least=EACH)
+    assert kills == plan(SEED, KILLS, least=EACH)
+    assert kills != plan(SEED + 1, KILLS, least=EACH)
+    assert min(Counter(kill.target for kill in kills).values()) >= EACH
+    assert {kill.target for kill in kills} == set(Target)
+
+
+@pytest.mark.live
+@pytest.mark.slow
+async def test_thirty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+    """Kill anything at any time, 1,000 messages uncommitted: every subscriber gets each reading once."""
+    campaign = Campaign(tmp_path, plan(SEED, KILLS, least=EACH), seed=SEED, say=say)
+    report = await campaign.run()
+    say(report.table())
+    assert report.good, report.table()
+    assert len(report.done) == KILLS
+    assert all(done.uncommitted >= LEAST for done in report.done)
+    assert min(Counter(done.kill.target for done in report.done).values()) >= EACH
+    assert report.of("lost") == report.of("doubled") == report.of("disordered") == 0

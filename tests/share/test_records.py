@@ -69,14 +69,15 @@ def test_values_keep_their_kind() -> None:
 
 def test_csv_says_the_same_as_json() -> None:
     """Cell by cell; and no text of a device becomes a formula in a spreadsheet."""
-    batch = make_batch([*ROWS, (2, "plate", '=cmd(),"x"\n'), (2, "plate", "粤A12345")])
+    batch = make_batch([*ROWS, (0, "pm2_5#2", 4.0), (2, "plate", '=cmd(),"x"\n'), (2, "plate", "粤A12345")])
     objects = [json.loads(line) for line in records.json_lines(batch, every(batch), 7, PREFIX)]
     lines = "\r\n".join([records.CSV_COLUMNS, *records.csv_lines(batch, every(batch), 7, PREFIX)])
     table = list(csv.DictReader(io.StringIO(lines, newline="")))
     assert len(table) == len(objects)
     for row, record in zip(table, objects, strict=True):
-        assert set(row) == set(record)
-        for key in set(row) - {"value", "lon", "lat", "flags"}:
+        assert set(row) - {"channel"} == set(record) - {"channel"}
+        assert row["channel"] == record.get("channel", "")
+        for key in set(record) - {"value", "lon", "lat", "flags"}:
             assert row[key] == str(record[key])
         if not isinstance(record["value"], str):
             assert float(row["value"]) == record["value"]
@@ -92,7 +93,7 @@ def test_csv_formulas_are_defused(text: str) -> None:
 
 def test_columns_say_the_same_as_json() -> None:
     """MessagePack read by a foreign library, rebuilt into records, over entries of two nodes."""
-    one = make_batch([*ROWS, (2, "plate", "粤A12345")])
+    one = make_batch([*ROWS, (0, "pm2_5#2", 4.0), (2, "plate", "粤A12345")])
     two = make_batch([(1, "pm2_5", 12.0), (3, "door_open", 1.0)], node="4403", seq=np.array([5, 9], np.int64))
     parts = [
         records.Part(one, every(one)[1:], 12, NOW),
@@ -113,6 +114,7 @@ def test_columns_say_the_same_as_json() -> None:
         assert tree["origins"]["device"][origin] == record["device"]
         assert tree["origins"]["lon"][origin] == record["lon"]
         assert tree["properties"]["name"][column["property"][row]] == record["property"]
+        assert tree["properties"]["channel"][column["property"][row]] == record.get("channel", "")
         value = tree["text"].get(row, column["value"][row])
         assert (bool(value) if kind == "boolean" else value) == record["value"]
         assert np.datetime_as_string(column["time"][row].astype("datetime64[us]"), timezone="UTC") == record["time"]

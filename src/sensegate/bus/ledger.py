@@ -144,6 +144,11 @@ class Ledger:
         for h, k, s, d, n in zip(*columns, strict=True):
             yield Row(h, devices[d], sources[s], kinds[k], n)
 
+    def hours(self) -> list[int]:
+        """Return the hours of which there is a count, rising."""
+        hours: list[int] = np.unique(self._columns()[0]).tolist()
+        return hours
+
     def totals(self) -> dict[str, int]:
         """Return kind -> count over all hours, devices and sources."""
         _, kind, _, _, count = self._columns()

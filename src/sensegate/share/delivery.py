@@ -25,6 +25,7 @@ BLOCK_ROWS = 1_000
 """Rows encoded at one go; between blocks other tasks get their turn."""
 _SCAN_S = 10.0
 """An answer that has found nothing says so after this and leaves its cursor further on."""
+_BEHIND_S = 1.0
 _BEATS_PER_CURSOR = 40
 _RECHECK_S = 1.0
 """An open stream asks so often whether it may still go on."""
@@ -70,7 +71,7 @@ def matches(batch: Batch, selection: Selection) -> I64:
         wanted &= np.fromiter((device in selection.devices for device in origins.device), np.bool_, len(origins))
     mask = wanted[batch.origin]
     if selection.properties:
-        named = np.fromiter((name in selection.properties for name in batch.properties), np.bool_)
+        named = np.fromiter((records.plain(name) in selection.properties for name in batch.properties), np.bool_)
         mask &= named[batch.property]
     return np.flatnonzero(mask).astype(np.int64)
 
@@ -105,12 +106,16 @@ class Delivery:
         """
         loop = asyncio.get_running_loop()
         until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, _SCAN_S)
-        place, parts, count = start, list[records.Part](), 0
+        place, parts, count, asked = start, list[records.Part](), 0, False
         while count < limit:
             span = await self.reader.read(_before(place))
             if span.end <= place.sequence and not span.slots:
-                if count or not await self.reader.wait(place.sequence, until - loop.time()):
-                    break
+                if count or not await self.reader.wait(place.sequence, max(until - loop.time(), 0)):
+                    if count or asked or not await self.reader.behind(place.sequence):
+                        break
+                    # What a caller has just seen committed it also finds here.
+                    asked = True
+                    await self.reader.wait(place.sequence, _BEHIND_S)
                 continue
             for slot in span.slots:
                 rows = await self._left(slot, selection, place)

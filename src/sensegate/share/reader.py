@@ -1,15 +1,16 @@
 """One reader of the log per process, for all feeds.
 
-It follows the log's end while anyone asks, keeps recent entries in a ring bounded by bytes, and decodes each of them
-at most once, when the first subscriber wants it. What lies before the ring is fetched in pages that equal readers
-share. Filtering is done on columns by those who ask (`delivery.py`): the server's filters are slow on history.
+It follows the log, keeps recent entries of readings in a ring bounded by bytes, and decodes each of them at most once,
+when the first subscriber wants it; entries of the ledger it hands to the books. What lies before the ring is fetched in
+pages that equal readers share. Filtering is done on columns by those who ask (`delivery.py`): the server's filters are
+slow on history.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -24,8 +25,6 @@ from sensegate.share.cursor import BadCursor, Cursor
 
 _PAGE_ENTRIES = 512
 _PAGE_BYTES = 4_194_304
-_IDLE_S = 30.0
-"""The reader stops following when nobody has asked for so long."""
 _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
@@ -91,9 +90,10 @@ class Reader:
         """The ring holds every entry of readings in (start, end]."""
         self._end = 0
         self._end_stored = 0
-        self._following = False
-        self._asked = asyncio.Event()
-        self._asked_at = float("-inf")
+        self._live = False
+        """The end of the log has been reached once since the last loss."""
+        self.on_ledger: list[Callable[[Entry], None]] = []
+        """Called with each entry of the ledger that follows the place where `run` began, in order."""
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
         self._pages: OrderedDict[int, Span] = OrderedDict()
@@ -101,34 +101,33 @@ class Reader:
 
     # ── following ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def run(self) -> None:
-        """Follow the log until cancelled, whenever somebody asks. A lost connection is waited out."""
+    async def run(self, after: int | None = None) -> None:
+        """Follow the log from a sequence on (None: its end) until cancelled. A lost connection is waited out."""
+        started = False
         while True:
-            await self._asked.wait()
             try:
+                if not started:
+                    self._ring_start = self._end = (await self.log.bounds())[1] if after is None else after
+                    started = True
                 await self._follow()
             except Lost as why:
                 log.warning("reader waits for the log", cause=str(why))
                 await self._clock.sleep(_RETRY_S)
             finally:
-                self._following = False
+                self._live = False
 
     async def _follow(self) -> None:
-        _, last = await self.log.bounds()
-        if not self._ring_start <= self._end <= last <= self._end + _PAGE_ENTRIES:
-            self._ring.clear()
-            self._ring_bytes = 0
-            self._ring_start = self._end = last
-        self._following = True
-        self._wake()
-        while self._clock.monotonic() - self._asked_at < _IDLE_S:
+        while True:
             entries = await self.log.fetch(self._end, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
             if entries:
                 self._append(entries)
                 self._wake()
-            else:
-                await self.log.changed(self._end, _CHANGED_S)
-        self._asked.clear()
+                await asyncio.sleep(0)
+                continue
+            if not self._live:
+                self._live = True
+                self._wake()
+            await self.log.changed(self._end, _CHANGED_S)
 
     def _append(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -136,6 +135,9 @@ class Reader:
                 slot = Slot(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
+            elif entry.subject.startswith("ledger."):
+                for listener in self.on_ledger:
+                    listener(entry)
         self._end, self._end_stored = entries[-1].sequence, entries[-1].time
         while self._ring_bytes > self._ring_bytes_max and self._ring:
             oldest = self._ring.popleft()
@@ -147,10 +149,6 @@ class Reader:
             self._change.set_result(None)
         self._change = None
 
-    def _ask(self) -> None:
-        self._asked_at = self._clock.monotonic()
-        self._asked.set()
-
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
     async def read(self, after: int) -> Span:
@@ -159,8 +157,7 @@ class Reader:
         Raises:
             Lost: the log does not answer.
         """
-        self._ask()
-        if self._following and self._ring_start <= after:
+        if self._live and self._ring_start <= after:
             if after >= self._end:
                 return Span((), after, self._end_stored)
             return Span(self._after(after), self._end, self._end_stored)
@@ -180,15 +177,18 @@ class Reader:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         while True:
-            self._ask()
-            if self._following and self._end > after:
+            if self._live and self._end > after:
                 return True
             remaining = until - loop.time()
             if remaining <= 0:
                 return False
             if self._change is None:
                 self._change = loop.create_future()
-            await asyncio.wait((self._change,), timeout=min(remaining, _IDLE_S / 2))
+            await asyncio.wait((self._change,), timeout=remaining)
+
+    async def behind(self, sequence: int) -> bool:
+        """Return whether the log itself has something after a sequence."""
+        return (await self.log.bounds())[1] > sequence
 
     async def _page(self, after: int) -> Span:
         if (known := self._pages.get(after)) is not None:

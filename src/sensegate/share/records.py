@@ -23,7 +23,7 @@ from sensegate.share.cursor import row_text
 FORMAT = 1
 """Version of the MessagePack form."""
 CSV_COLUMNS = (
-    "id,cursor,device,property,value,unit,time,time_quality,received,quality,division,lon,lat,grade,profile,flags,"
+    "id,cursor,device,property,channel,value,unit,time,time_quality,received,quality,division,lon,lat,grade,profile,flags,"
     "revision,node"
 )
 _QUALITY = {int(code): code.name.lower() for code in Quality}
@@ -69,13 +69,25 @@ def _values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
     return made
 
 
+def plain(name: str) -> str:
+    """Return the standard name of a property as a batch names it: ``name`` or ``name#channel``."""
+    return name.partition("#")[0]
+
+
+def channel(name: str) -> str:
+    """Return the channel of a property as a batch names it; empty where there is only one."""
+    return name.partition("#")[2]
+
+
 def _kinds(names: Sequence[str]) -> list[Kind]:
-    return [PROPERTIES.by_name(name).kind if name in PROPERTIES else Kind.NUMBER for name in names]
+    known = [PROPERTIES.find(plain(name)) for name in names]
+    return [PROPERTIES[index].kind if index >= 0 else Kind.NUMBER for index in known]
 
 
 def _units(names: Sequence[str]) -> list[str]:
     """Return the canonical unit of each property; empty for booleans, strings and properties of a newer table."""
-    return [PROPERTIES.by_name(name).unit if name in PROPERTIES else "" for name in names]
+    known = [PROPERTIES.find(plain(name)) for name in names]
+    return [PROPERTIES[index].unit if index >= 0 else "" for index in known]
 
 
 def _degrees(value: float) -> str:
@@ -98,7 +110,10 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
             f'","division":{quote(origin.division)},"lon":{_degrees(origin.lon)},"lat":{_degrees(origin.lat)},'
             f'"grade":{origin.grade},"profile":{quote(origin.profile)},"flags":'
         )
-    names = [f'{quote(name)},"value":' for name in batch.properties]
+    names = [
+        quote(plain(name)) + (f',"channel":{quote(channel(name))}' if "#" in name else "") + ',"value":'
+        for name in batch.properties
+    ]
     units = [f',"unit":{quote(unit)},"time":"' for unit in _units(batch.properties)]
     flags = {bits: msgspec.json.encode(flag_words(bits)).decode() for bits in set(batch.flags[rows].tolist())}
     start, end = f'{{"id":"{batch.node}-{batch.partition}-', f',"node":{quote(batch.node)}}}'
@@ -140,7 +155,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
             if (text := batch.text.get(row)) is not None:
                 values[place] = csv_cell(text)
     units = [csv_cell(unit) for unit in _units(batch.properties)]
-    names = [csv_cell(name) for name in batch.properties]
+    names = [f"{csv_cell(plain(name))},{csv_cell(channel(name))}" for name in batch.properties]
     flags = {bits: " ".join(flag_words(bits)) for bits in set(batch.flags[rows].tolist())}
     start, node = f"{batch.node}-{batch.partition}-", csv_cell(batch.node)
     return [
@@ -276,7 +291,12 @@ def _describe(origins: list[_Origin], properties: list[str], nodes: list[str]) -
             "grade": [origin.grade for origin in origins],
             "profile": [origin.profile for origin in origins],
         },
-        "properties": {"name": properties, "unit": _units(properties), "kind": kinds},
+        "properties": {
+            "name": [plain(name) for name in properties],
+            "channel": [channel(name) for name in properties],
+            "unit": _units(properties),
+            "kind": kinds,
+        },
         "words": {
             "quality": _QUALITY,
             "time_quality": _TIME_QUALITY,

@@ -14,6 +14,7 @@ from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, demand
 from sensegate.authority.trail import Trail
 from sensegate.errors import ConfigError
+from sensegate.share.books import Books
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import Delivery, Events, Form, Page
 from sensegate.share.feeds import Feed, Feeds, Selection, Wanted
@@ -32,22 +33,34 @@ class Place(msgspec.Struct, frozen=True):
 class Sharing:
     """The door of this stage."""
 
-    def __init__(self, reader: Reader, feeds: Feeds, metering: Metering, trail: Trail, *, page_max: int) -> None:
+    def __init__(
+        self, reader: Reader, books: Books, feeds: Feeds, metering: Metering, trail: Trail, *, page_max: int = 10_000
+    ) -> None:
         self.reader = reader
+        self.books = books
         self.feeds = feeds
         self.metering = metering
         self.delivery = Delivery(reader, page_max=page_max)
         self._trail = trail
+        self._from = 0
 
     async def open(self) -> None:
-        """Load feeds and counts."""
+        """Load feeds, counts and books; the log is open already."""
         await self.feeds.open()
         await self.metering.open()
+        self._from = await self.books.open(self.reader.log.epoch)
+        self.books.attach(self.reader)
+
+    async def close(self) -> None:
+        """Write what is not yet written."""
+        await self.metering.flush()
+        await self.books.flush()
 
     async def run(self) -> None:
         """Follow the log and the feeds and keep the counts, until cancelled. Raises `Lost` to be started again."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.reader.run(), name="share.reader")
+            group.create_task(self.reader.run(self._from), name="share.reader")
+            group.create_task(self.books.run(), name="share.books")
             group.create_task(self.feeds.run(), name="share.feeds")
             group.create_task(self.metering.run(), name="share.metering")
 

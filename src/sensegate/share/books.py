@@ -1,0 +1,169 @@
+"""The books: the ledgers of all commits, summed by node and hour, kept on the stream LEDGER with their own position.
+
+One entry per node and hour, replaced as the hour fills; the position stands in the same atomic write, so that a crash
+counts nothing twice. The newest hours are in memory as columns, older ones packed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.clock import Clock
+from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.model import Entry, Member
+from sensegate.ports import Log
+from sensegate.share.reader import Reader
+
+_OPEN_MAX = 8
+"""Node-hours kept as columns; the others are packed."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Position(msgspec.Struct, frozen=True):
+    epoch: str
+    sequence: int
+    format: int = 1
+
+
+class Books:
+    """Sums by (node, hour since 1970)."""
+
+    def __init__(
+        self, hours: Log, clock: Clock, *, window_h: int = 48, ttl_h: int = 9_600, flush_s: float = 10.0
+    ) -> None:
+        """Keep the last `window_h` hours at hand; `hours` is the stream LEDGER."""
+        self._hours = hours
+        self._clock = clock
+        self._window_h = window_h
+        self._ttl_h = ttl_h
+        self._flush_s = flush_s
+        self._packed: dict[tuple[str, int], bytes] = {}
+        self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
+        self._changed: set[tuple[str, int]] = set()
+        self._position = _Position("", 0)
+        self._fence = 0
+
+    async def open(self, epoch: str) -> int:
+        """Load the window; return the sequence of LOG to go on from. Raises `Lost`."""
+        found = await self._hours.last("hours.position")
+        self._position = msgspec.json.decode(found.payload, type=_Position) if found else _Position(epoch, 0)
+        self._fence = found.sequence if found else 0
+        if self._position.epoch != epoch:
+            self._position = _Position(epoch, 0)
+        at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
+        while entries := await self._hours.fetch(at):
+            at = entries[-1].sequence
+            for entry in entries:
+                kind, _, place = entry.subject.partition(".")
+                node, _, hour = place.rpartition(".")
+                if kind == "hours" and hour.isdigit():
+                    self._packed[node, int(hour)] = entry.payload
+        return self._position.sequence
+
+    def attach(self, reader: Reader) -> None:
+        """Take every ledger that the reader meets."""
+        reader.on_ledger.append(self.take)
+
+    def take(self, entry: Entry) -> None:
+        """Add the ledger of one entry of LOG (``ledger.<node>`` or ``ledger.<node>-<partition>``)."""
+        if entry.sequence <= self._position.sequence:
+            return
+        node = entry.subject.partition(".")[2].partition("-")[0]
+        try:
+            parts = _by_hour(Ledger.decode(entry.payload))
+        except ValueError as why:
+            log.error(
+                "a ledger on the log cannot be read; its counts are missing", sequence=entry.sequence, why=str(why)
+            )
+            metrics.LIMITED.labels("unreadable_ledger").inc()
+            parts = {}
+        for hour, part in parts.items():
+            self._of(node, hour).merge(part)
+            self._changed.add((node, hour))
+        self._position = _Position(self._position.epoch, entry.sequence)
+
+    def nodes(self, since_hour: int) -> list[str]:
+        """Return the nodes of which there is an hour."""
+        return sorted({node for node, hour in self._keys() if hour >= since_hour})
+
+    def sums(self, node: str, since_hour: int) -> Ledger:
+        """Return the sum of a node's hours from one on."""
+        total = Ledger()
+        for key in sorted(self._keys()):
+            if key[0] == node and key[1] >= since_hour:
+                total.merge(self._open.get(key) or Ledger.decode(self._packed[key]))
+        return total
+
+    async def run(self) -> None:
+        """Write what has changed every `flush_s`, until cancelled."""
+        while True:
+            await self._clock.sleep(self._flush_s)
+            try:
+                await self.flush()
+            except (Lost, StoreFull) as why:
+                log.warning("hourly sums are written later", cause=str(why))
+
+    async def flush(self) -> None:
+        """Write the changed hours and the position, all or nothing.
+
+        Raises:
+            Lost, StoreFull: nothing is forgotten; it is written the next time.
+        """
+        if not self._changed:
+            return
+        keys, position = sorted(self._changed), self._position
+        self._changed.clear()
+        members = [
+            Member(f"hours.{node}.{hour}", self._of(node, hour).encode(), self._ttl_h, rollup=True)
+            for node, hour in keys
+        ]
+        members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
+        try:
+            self._fence = await self._hours.write(members)
+        except (Fenced, Lost, StoreFull) as why:
+            self._changed.update(keys)
+            if not isinstance(why, Fenced):
+                raise
+            # A write whose answer was lost was there after all: the next one replaces it as a whole.
+            found = await self._hours.last("hours.position")
+            self._fence = found.sequence if found else 0
+            return
+        oldest = self._clock.now() // HOUR_US - self._window_h
+        for key in [key for key in self._keys() if key[1] < oldest]:
+            self._open.pop(key, None)
+            self._packed.pop(key, None)
+
+    def _keys(self) -> set[tuple[str, int]]:
+        return {*self._packed, *self._open}
+
+    def _of(self, node: str, hour: int) -> Ledger:
+        key = (node, hour)
+        ledger = self._open.get(key)
+        if ledger is None:
+            packed = self._packed.get(key)
+            ledger = self._open[key] = Ledger.decode(packed) if packed else Ledger()
+            self._shrink()
+        self._open.move_to_end(key)
+        return ledger
+
+    def _shrink(self) -> None:
+        while len(self._open) > _OPEN_MAX:
+            key, oldest = self._open.popitem(last=False)
+            self._packed[key] = oldest.encode()
+
+
+def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
+    """Return the parts of a ledger by hour; nearly always it is of one hour."""
+    hours = ledger.hours()
+    if len(hours) == 1:
+        return {hours[0]: ledger}
+    parts: dict[int, Ledger] = {}
+    for row in ledger.rows():
+        parts.setdefault(row.hour, Ledger()).add(row.hour, row.device, row.source, row.kind, row.count)
+    return parts

@@ -7,11 +7,9 @@ What is kept of a device in memory is its stored form (about 200 bytes) and its 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
-import numpy as np
 import structlog
 
 from sensegate.authority import credentials as secrets_
@@ -21,6 +19,7 @@ from sensegate.authority.device_rules import Finding, demand_good, examine
 from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand
+from sensegate.authority.selection import Selection
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.kv import Row
 from sensegate.clock import Clock
@@ -93,10 +92,10 @@ class Devices:
         self._values: list[bytes | None] = []
         self._revisions: list[int] = []
         self._of_gateway: dict[str, set[int]] = {}
-        self._order: list[int] = []
         self._watched = 0
         self._applied = asyncio.Condition()
         self.index = Index(self._divisions, to_wgs84)
+        self._selection = Selection(self.index)
         self.version = 0
         """Rises with every change; what was derived from the registry at an older version is stale."""
         self.on_change: list[Changed] = []
@@ -189,7 +188,8 @@ class Devices:
         """
         found: list[Device] = []
         wanted = text.casefold()
-        for at in self._in_order(self._mask(scope, profile, domain, department), after):
+        mask = self._selection.mask(self._values, scope, profile, domain, department)
+        for at in self._selection.in_order(mask, after):
             device = self.record(at)
             if states and device.state not in states:
                 continue
@@ -202,7 +202,7 @@ class Devices:
 
     def count(self, scope: Scope | None = None) -> int:
         """Return how many devices lie in a scope, retired ones too."""
-        return int(self._mask(scope, "", "", "").sum())
+        return int(self._selection.mask(self._values, scope, "", "", "").sum())
 
     def children(self, gateway: str) -> Indices:
         """Return the indices of the devices for which this one publishes."""
@@ -443,31 +443,6 @@ class Devices:
             if finding.key == "gateway":
                 raise ConfigError(finding.what, key=finding.key, remedy=finding.remedy)
             raise Conflict(f"{finding.what}; {finding.remedy}")
-
-    def _mask(self, scope: Scope | None, profile: str, domain: str, department: str) -> BOOL:
-        size, index = len(self._values), self.index
-        mask = np.fromiter((value is not None for value in self._values), np.bool_, size)
-        if scope:
-            covered = np.array([code.startswith(scope.division) for code in index.divisions.all], np.bool_)
-            if len(covered):
-                mask &= covered[index.division[:size]]
-            department = scope.department or department
-        for column, words, wanted in (
-            (index.department, index.departments, department),
-            (index.profile, index.profiles, profile),
-            (index.domain, index.domains, domain),
-        ):
-            if wanted:
-                mask &= column[:size] == words.find(wanted)
-        return mask
-
-    def _in_order(self, mask: BOOL, after: str) -> Iterator[int]:
-        if len(self._order) != len(self.index):
-            fresh = sorted(range(len(self._order), len(self.index)), key=self.index.ids.__getitem__)
-            self._order = list(heapq.merge(self._order, fresh, key=self.index.ids.__getitem__))
-        for at in self._order:
-            if mask[at] and self.index.ids[at] > after:
-                yield at
 
 
 _VERBS = {DeviceState.DISABLED: "disable", DeviceState.REGISTERED: "enable", DeviceState.RETIRED: "retire"}

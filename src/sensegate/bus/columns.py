@@ -1,10 +1,11 @@
 """The form of a batch of readings on the log and on the wire (format 1).
 
 MessagePack inside zstd, a map: ``v`` format, ``n`` node, ``p`` partition, ``rows``, ``props`` property names,
-``channels`` beside them (absent: none), ``counts`` rows of each property, ``origins`` (device ids, four columns of words, places, grades), ``cols`` integer
-columns (see `packing`), ``value`` (see `packing.pack_values`), ``text`` [how many, rows, words, index of the word];
-and, only on the node that committed it, ``local``. Rows are ordered by property name, then device id, then arrival,
-so that neighbours are alike; at most 6 bytes a reading for slow city telemetry.
+``channels`` beside them (absent: none), ``counts`` rows of each of these, ``origins`` (device ids, four columns of
+words, places, grades), ``cols`` integer columns (see `packing`), ``value`` (see `packing.pack_values`), ``text``
+[how many, rows, words, index of the word]; and, only on the node that committed it, ``local``. Rows are ordered by
+property name, then device id, then arrival, so that neighbours are alike: at most 6 bytes a reading for slow city
+telemetry.
 """
 
 from __future__ import annotations

@@ -1,0 +1,460 @@
+"""Which readings were seen before: exact over the horizon, across restarts, whatever the order of arrival.
+
+A reading with a key above its series' watermark is new: nothing is looked up. All others, and those of a series with
+stamps of the future, are looked up among the identities kept: in memory those since the last checkpoint, on disk the
+rest (`runs`). The state is a function of what is in the log: a checkpoint names the log sequence to which it is valid,
+`catch_up` applies what came after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from sensegate.bus.columns import Batch
+from sensegate.clock import Clock
+from sensegate.errors import EngineError
+from sensegate.model import BOOL, I64, U8, U32, U64, Readings
+from sensegate.persist import order, ties
+from sensegate.persist.identity import (
+    ACCEPTED,
+    HOUR_US,
+    KIND_MASK,
+    KINDS,
+    LEADS,
+    NONE,
+    SEQUENCE,
+    TIME,
+    UNCHANGED,
+    SpecColumns,
+    bits_of,
+    hashes,
+    prints,
+)
+from sensegate.persist.marks import NEVER, Marks, Names
+from sensegate.persist.recent import Found, Recent
+from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of
+from sensegate.persist.store import Checkpoint, Store
+from sensegate.quality import Flag
+
+RECENT_ROWS = 1 << 19
+"""So many rows in memory make a checkpoint due."""
+SLACK_H = 2
+"""Kept beyond the horizon: arrivals of different sources are not quite in order."""
+
+DeviceId = Callable[[int], str]
+"""Registry index -> canonical device id."""
+
+
+class Judgement(msgspec.Struct, frozen=True, eq=False):
+    """The verdict on each reading of a batch."""
+
+    kind: U8
+    """0 accepted, else why not (`identity.VERDICTS`)."""
+    revision: U8
+    """How many others of the same identity were kept before it; 255 stands for more."""
+    flags: U32
+    """The reading's flags with those of the judgement: late, conflict, unidentifiable, unjudged, heartbeat."""
+    identity: U8
+    """Local column of `bus.columns`: kind of identity, and LEADS."""
+
+    @property
+    def keep(self) -> BOOL:
+        """True where the reading is accepted."""
+        return self.kind == ACCEPTED
+
+
+class _Work(msgspec.Struct, frozen=True, eq=False):
+    """A batch on its way through the steps: columns by row."""
+
+    readings: Readings
+    kinds: U8
+    number: U32
+    bits: U64
+    prints: U64
+    kind: U8
+    revision: U8
+    flags: U32
+    identity: U8
+
+
+class Duplicates:
+    """State of one partition. `judge` and `freeze` are called by one thread at a time."""
+
+    def __init__(
+        self, directory: Path, *, clock: Clock, horizon_h: int = 24, checkpoint_s: float = 30.0, device_id: DeviceId
+    ) -> None:
+        self._clock = clock
+        self._horizon = horizon_h * HOUR_US
+        self._horizon_h = horizon_h
+        self._checkpoint_s = checkpoint_s
+        self._device_id = device_id
+        self._store = Store(directory)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="persist")
+        self._job: Future[None] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._marks, self._names = Marks(), Names()
+        self._number = np.full(1 << 12, -1, np.int64)
+        self._recent = Recent()
+        self._layers: tuple[tuple[Recent, ...], tuple[Run, ...]] = ((), ())
+        self._waiting: Checkpoint | None = None
+        self._floor = 0
+        self._latest = 0
+        self._epoch = ""
+        self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, epoch: str, last: int) -> int:
+        """Load the last checkpoint; return the log sequence to which it is valid, -1 where there is none.
+
+        `epoch` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
+        """
+        self._await_job()
+        self._reset()
+        self._epoch = epoch
+        opened = self._store.open(epoch, last)
+        if opened is None:
+            return -1
+        self._names = Names(opened.words)
+        self._marks.restore(opened.marks)
+        self._floor, self._latest = opened.manifest.floor, opened.manifest.latest
+        self._layers = ((), self._store.runs)
+        return opened.manifest.sequence
+
+    @property
+    def horizon_us(self) -> int:
+        """How far back a start without a checkpoint must read the log."""
+        return self._horizon + SLACK_H * HOUR_US
+
+    def close(self) -> None:
+        """Wait for the worker; what is not in a checkpoint is caught up from the log."""
+        self._await_job()
+        self._pool.shutdown()
+
+    @property
+    def due(self) -> bool:
+        """True when a checkpoint should be taken and the worker is free."""
+        if self._waiting is not None or (self._job is not None and not self._job.done()):
+            return False
+        return self._recent.count > 0 and (
+            self._recent.count >= RECENT_ROWS or self._clock.monotonic() >= self._next_checkpoint
+        )
+
+    @property
+    def crowded(self) -> bool:
+        """True when the worker has fallen behind so far that the intake should wait for `settle`."""
+        return self._recent.count >= 4 * RECENT_ROWS
+
+    def freeze(self, ordinal: int) -> None:
+        """Set the state after commit `ordinal` aside, to be written when `confirm` says that it is in the log."""
+        if self._latest:
+            self._floor = max(self._floor, self._latest // HOUR_US - self._horizon_h - SLACK_H)
+        self._waiting = Checkpoint(
+            ordinal,
+            self._recent,
+            self._marks.copy(len(self._names)),
+            self._names.words,
+            self._floor,
+            self._latest,
+        )
+        self._layers = ((self._recent,), self._layers[1])
+        self._recent = Recent()
+        self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
+
+    def confirm(self, ordinal: int, sequence: int) -> None:
+        """Say that commit `ordinal` is in the log, up to `sequence`: what waits for it goes to disk in a thread.
+
+        Raises:
+            EngineError: if the checkpoint before could not be written.
+        """
+        if self._waiting is None or self._waiting.ordinal != ordinal:
+            return
+        self._await_job()
+        checkpoint, self._waiting = self._waiting, None
+        self._job = self._pool.submit(self._write, checkpoint, sequence)
+
+    def _write(self, checkpoint: Checkpoint, sequence: int) -> None:
+        self._store.save(checkpoint, self._epoch, sequence)
+        self._layers = ((), self._store.runs)
+        while self._store.tidy():
+            self._layers = ((), self._store.runs)
+
+    def settle(self) -> None:
+        """Wait until the worker is done (blocking). Raises as `confirm`."""
+        self._await_job()
+
+    def _await_job(self) -> None:
+        if self._job is not None:
+            job, self._job = self._job, None
+            try:
+                job.result()
+            except OSError as why:
+                raise EngineError(
+                    f"the duplicate index cannot be written: {why}; free some space, then restart"
+                ) from why
+
+    # ── the log says what was kept ──────────────────────────────────────────────────────────────────────
+
+    def apply(self, batch: Batch, *, suppressed: bool = False) -> None:
+        """Take over readings that this node committed; `suppressed`: those it saw and did not keep.
+
+        Raises:
+            ValueError: if the batch has no local columns: another node's.
+        """
+        local = batch.local
+        if local is None:
+            raise ValueError("a batch without local columns")
+        if not len(batch):
+            return
+        kinds = local.identity & np.uint8(KIND_MASK)
+        number = self._numbers_of(batch, kinds)
+        flags = batch.flags
+        judged = (flags & np.uint32(Flag.UNJUDGED)) == 0
+        future = (flags & np.uint32(Flag.FUTURE)) != 0
+        known = np.flatnonzero(judged & ~future)
+        np.maximum.at(self._marks.last, number[known], batch.time[known])
+        bits = bits_of(batch.value, batch.text)
+        if not suppressed:
+            leading = np.flatnonzero(local.identity & np.uint8(LEADS))
+            self._marks.lead_bits[number[leading]] = bits[leading].view(np.int64)
+            self._marks.lead_time[number[leading]] = batch.time[leading]
+        rows = np.flatnonzero(judged & (kinds != NONE))
+        self._insert(
+            number[rows],
+            local.key[rows],
+            kinds[rows],
+            bits=bits[rows],
+            printed=prints(local.digest[local.message[rows]], local.path[rows]),
+            time=batch.time[rows],
+            received=batch.received[rows],
+        )
+        ahead = rows[future[rows]]
+        np.maximum.at(self._marks.ahead, number[ahead], local.key[ahead])
+        rows = rows[~future[rows]]
+        np.maximum.at(self._marks.mark, number[rows], local.key[rows])
+
+    def _numbers_of(self, batch: Batch, kinds: U8) -> U32:
+        variables = batch.variables()
+        code = (batch.origin.astype(np.int64) * len(variables) + batch.property) * 16 + kinds
+        different, place = np.unique(code, return_inverse=True)
+        numbers = np.empty(len(different), np.uint32)
+        for at, one in enumerate(different.tolist()):
+            entry, variable = divmod(one >> 4, len(variables))
+            numbers[at] = self._names.number(batch.origins.device[entry], variables[variable], one & 15)
+        self._marks.reserve(len(self._names))
+        return numbers[place]
+
+    def _insert(self, number: U32, key: I64, kinds: U8, *, bits: U64, printed: U64, time: I64, received: I64) -> None:
+        if not len(number):
+            return
+        self._latest = max(self._latest, int(received.max()))
+        if kinds.max() != TIME:
+            self._recent.other_kinds = True
+        self._recent.add(
+            hashes(number, key),
+            number,
+            bits=bits,
+            prints=printed,
+            time=time,
+            bucket=bucket_of(kinds, time, received),
+        )
+
+    # ── judging ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def judge(self, readings: Readings, digest: U64, specs: SpecColumns) -> Judgement:
+        """Return the verdict on each reading and remember it; `digest` is per message.
+
+        The state then stands after this batch: it must be committed, or the state be opened again.
+        """
+        count = len(readings)
+        kinds = specs.identity.take(readings.spec)
+        flags = readings.flags.copy()
+        work = _Work(
+            readings,
+            kinds,
+            self._numbers(readings, kinds, specs),
+            bits_of(readings.value, readings.text),
+            prints(digest[readings.message], readings.path),
+            np.zeros(count, np.uint8),
+            np.zeros(count, np.uint8),
+            flags,
+            kinds.copy(),
+        )
+        if not count:
+            return Judgement(work.kind, work.revision, flags, work.identity)
+        oldest = np.maximum(readings.received - self._horizon, self._floor * HOUR_US)
+        old = readings.time < oldest
+        rows = None
+        if old.any():
+            flags[old] |= np.uint32(Flag.UNJUDGED | Flag.LATE)
+            rows = np.flatnonzero(~old)
+        by_series, series = order.grouped(work.number, rows)
+        judged, judged_series = by_series, series
+        if specs.one_identity in (-1, NONE):
+            anonymous = kinds == NONE
+            flags[anonymous] |= np.uint32(Flag.UNIDENTIFIABLE)
+            named = ~anonymous[by_series]
+            judged, judged_series = by_series[named], series[named]
+        future = (flags & np.uint32(Flag.FUTURE)) != 0
+        self._tell(work, judged, judged_series)
+        self._mark_late(work, by_series, series, future, specs)
+        self._remember(work, judged, judged_series, future)
+        return Judgement(work.kind, work.revision, flags, work.identity)
+
+    def _numbers(self, readings: Readings, kinds: U8, specs: SpecColumns) -> U32:
+        code = readings.series.astype(np.int64)
+        code <<= 2
+        code |= kinds
+        most = int(code.max()) if len(code) else 0
+        if most >= len(self._number):
+            grown = np.full(max(most + 1, len(self._number) * 2), -1, np.int64)
+            grown[: len(self._number)] = self._number
+            self._number = grown
+        number = self._number.take(code)
+        if len(number) and int(number.min()) < 0:
+            fresh, first = np.unique(code[number < 0], return_index=True)
+            rows = np.flatnonzero(number < 0)[first]
+            for one, row in zip(fresh.tolist(), rows.tolist(), strict=True):
+                self._number[one] = self._names.number(
+                    self._device_id(int(readings.device[row])), specs.variables[readings.spec[row]], int(kinds[row])
+                )
+            self._marks.reserve(len(self._names))
+            number = self._number.take(code)
+        return number.astype(np.uint32)
+
+    def _tell(self, work: _Work, rows: I64, series: I64) -> None:
+        """Set kind and revision of the readings whose identity was seen before, in the index or in this batch."""
+        key = work.readings.key[rows]
+        asked = key <= np.maximum(self._marks.mark[series], self._marks.ahead[series])
+        slow = asked
+        back = (series[1:] == series[:-1]) & (key[1:] <= key[:-1])
+        if back.any():
+            # Within a series whose keys do not rise there may be two of one identity in this batch.
+            uneven = np.zeros(len(self._names), np.bool_)
+            uneven[series[1:][back]] = True
+            slow = asked | uneven[series]
+        if not slow.any():
+            return
+        chosen = np.sort(rows[slow])
+        questions = np.zeros(len(work.number), np.bool_)
+        questions[rows[asked]] = True
+        readings = work.readings
+        cut = ties.Cut(
+            hashes(work.number[chosen], readings.key[chosen]),
+            work.number[chosen],
+            work.kinds[chosen],
+            work.bits[chosen],
+            work.prints[chosen],
+            readings.time[chosen],
+            readings.received[chosen],
+            readings.message[chosen],
+        )
+        kind, revision = ties.verdicts(cut, questions[chosen], self._find)
+        work.kind[chosen] = kind
+        work.revision[chosen] = revision
+        again = chosen[revision > 0]
+        work.flags[again] |= np.uint32(Flag.CONFLICT)
+
+    def _find(self, cut: ties.Cut, rows: I64) -> Found:
+        """Return the kept readings of the identities of some rows; `query` counts in `rows`."""
+        hashed, number = cut.hash[rows], cut.number[rows]
+        frozen, runs = self._layers
+        found = [self._recent.find(hashed, number)]
+        found += [recent.find(hashed, number) for recent in frozen]
+        if runs:
+            query, bucket = self._places(cut, rows, runs)
+            asked, named = hashed[query], number[query]
+            for run in runs:
+                part = run.find(asked, named, bucket)
+                found.append(msgspec.structs.replace(part, query=query[part.query]))
+        return Found.join(found)
+
+    def _places(self, cut: ties.Cut, rows: I64, runs: tuple[Run, ...]) -> tuple[I64, I64]:
+        """Return (question, bucket) for each bucket in which a question's answer may lie."""
+        kinds, time, received = cut.kinds[rows], cut.time[rows], cut.received[rows]
+        hour = time // HOUR_US
+        everyone = np.arange(len(rows))
+        queries, buckets = [everyone], [hour]
+        counted = np.flatnonzero(kinds == SEQUENCE)
+        if counted.size:
+            queries += [counted, counted]
+            buckets += [hour[counted] - 1, hour[counted] + 1]
+        wide = np.flatnonzero((kinds > SEQUENCE) | (time > received))
+        if wide.size:
+            present = np.unique(np.concatenate([run.buckets[run.buckets >= BY_ARRIVAL] for run in runs]))
+            queries.append(np.repeat(wide, len(present)))
+            buckets.append(np.tile(present, len(wide)))
+        return np.concatenate(queries), np.concatenate(buckets)
+
+    def _mark_late(self, work: _Work, rows: I64, series: I64, future: BOOL, specs: SpecColumns) -> None:
+        """Flag what is out of order, then suppress what is unchanged; only what is kept or suppressed moves the marks."""
+        live = (work.kind[rows] == ACCEPTED) & ~future[rows]
+        if not live.all():
+            rows, series = rows[live], series[live]
+        if not rows.size:
+            return
+        late = order.late(series, work.readings.time[rows], self._marks.last)
+        if late is not None:
+            work.flags[rows[late]] |= np.uint32(Flag.LATE)
+            rows, series = rows[~late], series[~late]
+        if specs.any_suppress:
+            asked = specs.suppress.take(work.readings.spec[rows])
+            rows, series = rows[asked], series[asked]
+            if rows.size:
+                spec = work.readings.spec[rows]
+                changes = order.Changes(
+                    series,
+                    work.bits[rows],
+                    work.readings.value[rows],
+                    work.readings.time[rows],
+                    specs.deadband.take(spec),
+                    specs.heartbeat.take(spec),
+                )
+                unchanged, heartbeat = order.suppress(changes, self._marks)
+                work.kind[rows[unchanged]] = UNCHANGED
+                work.identity[rows[~unchanged]] |= np.uint8(LEADS)
+                work.flags[rows[heartbeat]] |= np.uint32(Flag.HEARTBEAT)
+
+    def _remember(self, work: _Work, rows: I64, series: I64, future: BOOL) -> None:
+        kind = work.kind[rows]
+        kept = (kind == ACCEPTED) | (kind == UNCHANGED)
+        if not kept.all():
+            rows, series = rows[kept], series[kept]
+        if not rows.size:
+            return
+        readings = work.readings
+        key = readings.key[rows]
+        self._insert(
+            work.number[rows],
+            key,
+            work.kinds[rows],
+            bits=work.bits[rows],
+            printed=work.prints[rows],
+            time=readings.time[rows],
+            received=readings.received[rows],
+        )
+        ahead = future[rows]
+        if ahead.any():
+            np.maximum.at(self._marks.ahead, series[ahead], key[ahead])
+            series, key = series[~ahead], key[~ahead]
+            if not key.size:
+                return
+        first = order.starts(series)
+        owner = series[first]
+        self._marks.mark[owner] = np.maximum(self._marks.mark[owner], np.maximum.reduceat(key, first))
+
+    def snapshot(self) -> dict[str, tuple[int, ...]]:
+        """Return the marks by name of series, for comparison in tests and `explain`."""
+        columns = self._marks.copy(len(self._names))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return {word: row for word, row in zip(self._names.words, rows, strict=True) if any(x != NEVER for x in row)}
+
+
+IDENTITIES = tuple(kind.value for kind in KINDS)

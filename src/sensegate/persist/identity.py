@@ -1,0 +1,107 @@
+"""What makes two readings the same one, as numbers: identities, values and messages for exact comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import xxhash
+
+from sensegate.model import BOOL, F64, I64, U8, U16, U32, U64, DuplicateKind, IdentityKind, Message, Spec
+
+KINDS = (IdentityKind.TIME, IdentityKind.SEQUENCE, IdentityKind.MESSAGE_ID, IdentityKind.NONE)
+TIME, SEQUENCE, MESSAGE_ID, NONE = range(4)
+KIND_MASK = 0x0F
+LEADS = 0x10
+"""Added to the kind in the local column `identity`: with this row later ones are compared, for `unchanged`."""
+
+VERDICTS = ("accepted", *(kind.value for kind in DuplicateKind))
+"""Words of the codes in `Judgement.kind`."""
+ACCEPTED, REDELIVERY, REPEAT, CROSS_PATH, UNCHANGED = range(5)
+
+HOUR_US = 3_600_000_000
+LIFE_US = HOUR_US
+"""The same sequence number further away than this in phenomenon time is a new life of the counter."""
+
+_SERIES = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+_PATH = np.uint64(0xFFFF)
+
+
+def hashes(number: U32, key: I64) -> U64:
+    """Return a number of 64 bits per (series, key), well spread.
+
+    For one series it is a bijection of the key: equal hash and equal series mean equal identity, without exception.
+    """
+    mixed = number.astype(np.uint64)
+    mixed *= _SERIES
+    mixed ^= key.view(np.uint64)
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= _FIRST
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= _SECOND
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def digests(messages: Sequence[Message]) -> U64:
+    """Return a digest of each message's bytes."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.array([digest(message.payload) for message in messages], np.uint64)
+
+
+def prints(digest: U64, path: U16) -> U64:
+    """Return 48 bits of the message's digest and 16 of its path; equal means: byte-identical, by the same way."""
+    return (digest & ~_PATH) | path
+
+
+def bits_of(value: F64, text: dict[int, str]) -> U64:
+    """Return each value as 64 bits that are equal when the values are; a string by its digest."""
+    bits = (value + 0.0).view(np.uint64)
+    if text:
+        rows = np.fromiter(text, np.int64, len(text))
+        digest = xxhash.xxh3_64_intdigest
+        bits[rows] = np.array([digest(word.encode()) for word in text.values()], np.uint64)
+    return bits
+
+
+class SpecColumns(msgspec.Struct, frozen=True, eq=False):
+    """What `persist` must know of the specs, by index in the profile set's table."""
+
+    identity: U8
+    suppress: BOOL
+    deadband: F64
+    heartbeat: I64
+    profile: I64
+    """Index into `profiles`."""
+    profiles: list[str]
+    variables: list[tuple[str, str]]
+    """(property, channel) of each spec."""
+    variable: I64
+    """Index of each spec's pair in the sorted list of pairs `names`."""
+    names: list[tuple[str, str]]
+    any_suppress: bool
+    one_identity: int
+    """The kind that all specs have; -1 where they differ."""
+
+    @classmethod
+    def of(cls, specs: Sequence[Spec]) -> SpecColumns:
+        """Return the columns of a table of specs."""
+        profiles = sorted({spec.profile for spec in specs})
+        names = sorted({(spec.property, spec.channel) for spec in specs})
+        kinds = [KINDS.index(spec.identity) for spec in specs]
+        return cls(
+            np.array(kinds, np.uint8),
+            np.array([spec.suppress for spec in specs], np.bool_),
+            np.array([spec.deadband for spec in specs], np.float64),
+            np.array([round(spec.heartbeat_s * 1e6) for spec in specs], np.int64),
+            np.array([profiles.index(spec.profile) for spec in specs], np.int64),
+            profiles,
+            [(spec.property, spec.channel) for spec in specs],
+            np.array([names.index((spec.property, spec.channel)) for spec in specs], np.int64),
+            names,
+            any(spec.suppress for spec in specs),
+            kinds[0] if len(set(kinds)) == 1 else -1,
+        )

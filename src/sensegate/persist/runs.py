@@ -1,0 +1,282 @@
+"""Identities on disk: immutable runs sorted by (bucket, hash), memory-mapped; written whole or not at all.
+
+A bucket is an hour (see `bucket_of`). A file: 64 kB head (magic, length, MessagePack), fences (every 256th hash of
+each bucket), then the columns hash, bits, prints (8 bytes a row each), number (4) and, where a key is not the time,
+time (8). What a crash leaves half-written is in no manifest and is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sensegate.model import I32, I64, U8, U32, U64
+from sensegate.persist.identity import HOUR_US, MESSAGE_ID
+from sensegate.persist.recent import Found, Recent
+
+MAGIC = b"sgrun\x00\x00\x01"
+FENCE = 256
+HEAD_BYTES = 1 << 16
+CHUNK_ROWS = 1 << 19
+"""Most rows of a bucket that are merged in memory at once."""
+
+BY_ARRIVAL = 1 << 24
+"""Buckets from here on are hours of arrival: of message ids, and of stamps far ahead of their arrival."""
+FAR_US = 24 * HOUR_US
+"""A stamp further ahead of its arrival than this is kept by its arrival."""
+
+
+def bucket_of(kind: U8, time: I64, received: I64) -> I32:
+    """Return the bucket of each reading: its hour, or that of its arrival (see BY_ARRIVAL)."""
+    arrival = (kind == MESSAGE_ID) | (time > received + FAR_US)
+    if not arrival.any():
+        return (time // HOUR_US).astype(np.int32)
+    return np.where(arrival, received // HOUR_US + BY_ARRIVAL, time // HOUR_US).astype(np.int32)
+
+
+class Rows(msgspec.Struct, frozen=True, eq=False):
+    """Sorted rows of one bucket, or a part of them."""
+
+    hash: U64
+    bits: U64
+    prints: U64
+    number: U32
+    time: I64
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What a file says of itself."""
+
+    rows: int
+    timed: bool
+    buckets: list[tuple[int, int, int]]
+    """(bucket, first row, rows), in order."""
+    fences: int
+
+
+def hour_of(bucket: int) -> int:
+    """Return the hour that a bucket stands for."""
+    return bucket - BY_ARRIVAL if bucket >= BY_ARRIVAL else bucket
+
+
+class Run:
+    """One open file. Lookups touch a page or two a question; `forget` gives their memory back."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and check a file.
+
+        Raises:
+            ValueError: if it is not a whole run.
+        """
+        self.path = path
+        with path.open("rb") as file:
+            start = file.read(16)
+            if len(start) < 16 or start[:8] != MAGIC:
+                raise ValueError(f"{path.name}: not a run")
+            length = int.from_bytes(start[8:16], "little")
+            try:
+                self.head = msgspec.msgpack.decode(file.read(min(length, HEAD_BYTES)), type=Head)
+            except msgspec.DecodeError as why:
+                raise ValueError(f"{path.name}: damaged head") from why
+            if os.fstat(file.fileno()).st_size != _size(self.head):
+                raise ValueError(f"{path.name}: cut short")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        head = self.head
+        offset = HEAD_BYTES
+        self._fence: U64 = np.frombuffer(self._map, np.uint64, head.fences, offset).copy()
+        offset += head.fences * 8
+        columns: list[NDArray[Any]] = []
+        for kind in (np.uint64, np.uint64, np.uint64, np.uint32, *((np.int64,) if head.timed else ())):
+            columns.append(np.frombuffer(self._map, kind, head.rows, offset))
+            offset += head.rows * np.dtype(kind).itemsize
+        self.hash, self.bits, self.prints, self.number = columns[:4]
+        self.time: I64 | None = columns[4] if head.timed else None
+        table = np.array(head.buckets, np.int64).reshape(-1, 3)
+        self.buckets, self.first, self.length = table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
+        blocks = -(-self.length // FENCE)
+        self._block = np.concatenate([[0], np.cumsum(blocks)[:-1]]).astype(np.int64)
+        self._blocks = blocks
+
+    def __len__(self) -> int:
+        return self.head.rows
+
+    def part(self, place: int, first: int, end: int) -> Rows:
+        """Return rows `first` to `end` of the bucket at `place` in the table."""
+        cut = slice(int(self.first[place]) + first, int(self.first[place]) + end)
+        time = np.zeros(end - first, np.int64) if self.time is None else self.time[cut]
+        return Rows(self.hash[cut], self.bits[cut], self.prints[cut], self.number[cut], time)
+
+    def find(self, hashed: U64, number: U32, bucket: I64) -> Found:
+        """Return all rows of these identities in these buckets."""
+        place = np.searchsorted(self.buckets, bucket)
+        place[place == len(self.buckets)] = 0
+        query = np.flatnonzero(self.buckets[place] == bucket)
+        if not query.size:
+            return Found.none()
+        place = place[query]
+        wanted = hashed[query]
+        # In memory: the last fence below the hash names the block; then one block of 256 hashes, a page of the file.
+        low, high = self._block[place], self._block[place] + self._blocks[place]
+        low = _bound(self._fence, wanted, low, high)
+        block = np.maximum(low - self._block[place] - 1, 0)
+        end = self.first[place] + self.length[place]
+        first = self.first[place] + block * FENCE
+        row = _bound(self.hash, wanted, first, np.minimum(first + FENCE, end))
+        queries, rows = [], []
+        inside = row < end
+        query, wanted, row, end = query[inside], wanted[inside], row[inside], end[inside]
+        while query.size:
+            same = self.hash[row] == wanted
+            query, wanted, row, end = query[same], wanted[same], row[same], end[same]
+            hit = self.number[row] == number[query]
+            queries.append(query[hit])
+            rows.append(row[hit])
+            row = row + 1
+            inside = row < end
+            query, wanted, row, end = query[inside], wanted[inside], row[inside], end[inside]
+        if not rows:
+            return Found.none()
+        row = np.concatenate(rows)
+        time = np.zeros(len(row), np.int64) if self.time is None else self.time[row]
+        return Found(np.concatenate(queries), self.bits[row], self.prints[row], time)
+
+    def forget(self) -> None:
+        """Give back the pages that lookups touched; the file keeps them."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _bound(column: U64, wanted: U64, low: I64, high: I64) -> I64:
+    """Return for each question the first place in [low, high) whose element is not below it, or high."""
+    low, high = low.copy(), high.copy()
+    most = int((high - low).max()) if len(low) else 0
+    for _ in range(most.bit_length()):
+        middle = (low + high) >> 1
+        open_ = low < high
+        middle[~open_] = 0
+        below = open_ & (column[middle] < wanted)
+        low = np.where(below, middle + 1, low)
+        high = np.where(below | ~open_, high, middle)
+    return low
+
+
+def _size(head: Head) -> int:
+    return HEAD_BYTES + head.fences * 8 + head.rows * (36 if head.timed else 28)
+
+
+def _write(path: Path, head: Head, parts: Iterator[tuple[int, int, Rows]]) -> None:
+    """Write a file of sorted parts: (place in the bucket, row in the file, rows); durable when this returns."""
+    packed = msgspec.msgpack.encode(head)
+    if len(packed) > HEAD_BYTES - 16:
+        raise ValueError(f"run of {len(head.buckets)} buckets: the head has no room for them")
+    base = HEAD_BYTES + head.fences * 8
+    fences: list[U64] = []
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.pwrite(number, MAGIC + len(packed).to_bytes(8, "little") + packed, 0)
+        for inside, row, rows in parts:
+            fences.append(rows.hash[-inside % FENCE :: FENCE].copy())
+            for slot, column in enumerate((rows.hash, rows.bits, rows.prints)):
+                os.pwrite(number, np.ascontiguousarray(column).data, base + slot * 8 * head.rows + row * 8)
+            os.pwrite(number, np.ascontiguousarray(rows.number).data, base + 24 * head.rows + row * 4)
+            if head.timed:
+                os.pwrite(number, np.ascontiguousarray(rows.time).data, base + 28 * head.rows + row * 8)
+        fence = np.concatenate(fences) if fences else np.empty(0, np.uint64)
+        os.pwrite(number, fence.data, HEAD_BYTES)
+        os.ftruncate(number, _size(head))
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _head(counts: Sequence[tuple[int, int]], *, timed: bool) -> Head:
+    table, row, fences = [], 0, 0
+    for bucket, count in counts:
+        table.append((bucket, row, count))
+        row += count
+        fences += -(-count // FENCE)
+    return Head(row, timed, table, fences)
+
+
+def write_recent(path: Path, recent: Recent, floor: int) -> Run | None:
+    """Write what is in memory as a run, leaving out hours before `floor`; None when nothing is left."""
+    count = recent.count
+    bucket: I32 = recent.bucket[:count]
+    alive = np.flatnonzero(np.where(bucket >= BY_ARRIVAL, bucket - BY_ARRIVAL, bucket) >= floor)
+    if not alive.size:
+        return None
+    order = alive[np.lexsort((recent.hash[alive], bucket[alive]))]
+    sorted_bucket = bucket[order]
+    starts = np.flatnonzero(np.concatenate([[True], sorted_bucket[1:] != sorted_bucket[:-1]]))
+    ends = np.concatenate([starts[1:], [len(order)]])
+    head = _head(
+        [(int(sorted_bucket[a]), int(b - a)) for a, b in zip(starts, ends, strict=True)], timed=recent.other_kinds
+    )
+
+    def parts() -> Iterator[tuple[int, int, Rows]]:
+        for a, b in zip(starts.tolist(), ends.tolist(), strict=True):
+            cut = order[a:b]
+            yield (
+                0,
+                a,
+                Rows(recent.hash[cut], recent.bits[cut], recent.prints[cut], recent.number[cut], recent.time[cut]),
+            )
+
+    _write(path, head, parts())
+    return Run(path)
+
+
+def merge(path: Path, runs: Sequence[Run], floor: int) -> Run | None:
+    """Write several runs as one, leaving out hours before `floor`; memory is bounded by CHUNK_ROWS a run."""
+    found: dict[int, list[tuple[Run, int]]] = {}
+    for run in runs:
+        for place, bucket in enumerate(run.buckets.tolist()):
+            if hour_of(bucket) >= floor:
+                found.setdefault(bucket, []).append((run, place))
+    counts = [(bucket, sum(int(run.length[place]) for run, place in found[bucket])) for bucket in sorted(found)]
+    if not counts:
+        return None
+    head = _head(counts, timed=any(run.head.timed for run in runs))
+
+    def parts() -> Iterator[tuple[int, int, Rows]]:
+        for bucket, first, count in head.buckets:
+            inside = 0
+            for rows in _merged(found[bucket], count):
+                yield inside, first + inside, rows
+                inside += len(rows.hash)
+            for run, _ in found[bucket]:
+                run.forget()
+
+    _write(path, head, parts())
+    return Run(path)
+
+
+def _merged(sources: Sequence[tuple[Run, int]], count: int) -> Iterator[Rows]:
+    slices = max(1, -(-count // CHUNK_ROWS))
+    step = (1 << 64) // slices
+    edges = np.array([step * cut for cut in range(1, slices)], np.uint64)
+    cuts = []
+    for run, place in sources:
+        whole = run.part(place, 0, int(run.length[place])).hash
+        cuts.append([0, *np.searchsorted(whole, edges).tolist(), len(whole)])
+    for cut in range(slices):
+        pieces = [
+            run.part(place, bounds[cut], bounds[cut + 1]) for (run, place), bounds in zip(sources, cuts, strict=True)
+        ]
+        hashed = np.concatenate([piece.hash for piece in pieces])
+        if not len(hashed):
+            continue
+        order = np.argsort(hashed, kind="stable")
+        yield Rows(
+            hashed[order],
+            np.concatenate([piece.bits for piece in pieces])[order],
+            np.concatenate([piece.prints for piece in pieces])[order],
+            np.concatenate([piece.number for piece in pieces])[order],
+            np.concatenate([piece.time for piece in pieces])[order],
+        )

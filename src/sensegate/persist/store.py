@@ -1,0 +1,228 @@
+"""The duplicate state on disk: a manifest that names everything else, replaced in one rename.
+
+`manifest` names the log sequence it is valid to. `series.names` only grows; `state-N` holds the marks; `run-N` hold
+identities. What the manifest does not name is a leftover of a crash, and is removed when the store is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import structlog
+import xxhash
+
+from sensegate.model import FORMAT, I64
+from sensegate.persist.marks import COLUMNS
+from sensegate.persist.recent import Recent
+from sensegate.persist.runs import Run, hour_of, merge, write_recent
+
+FAN = 4
+"""So many runs of about one size are merged into one."""
+
+_log = structlog.get_logger("persist")
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a checkpoint consists of."""
+
+    epoch: str
+    """Life of the log."""
+    sequence: int
+    """The state holds all of the log up to here, and nothing after."""
+    floor: int
+    """Hours before this are forgotten."""
+    latest: int
+    """Latest arrival seen, µs."""
+    runs: list[str]
+    state: str
+    series: int
+    names_bytes: int
+    next: int
+    """Number of the next file."""
+    format: int = FORMAT
+
+
+class Checkpoint(msgspec.Struct, frozen=True, eq=False):
+    """State between two commits, to be written once the first of them is in the log."""
+
+    ordinal: int
+    recent: Recent
+    marks: list[I64]
+    words: list[str]
+    """Names of all series of `marks`; the list may have grown since."""
+    floor: int
+    latest: int
+
+
+class Opened(msgspec.Struct, frozen=True, eq=False):
+    """What was found on disk."""
+
+    manifest: Manifest
+    marks: list[I64]
+    words: list[str]
+
+
+class Store:
+    """Files of one partition. Used by one thread at a time; `runs` may be read by any."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._manifest: Manifest | None = None
+        self.runs: tuple[Run, ...] = ()
+
+    def open(self, epoch: str, last: int) -> Opened | None:
+        """Return the last checkpoint; None where there is none that fits a log of this life and last sequence."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._manifest, self.runs = None, ()
+        opened = None
+        try:
+            opened = self._load(epoch, last)
+        except (OSError, ValueError) as why:
+            _log.warning("the duplicate index is damaged; it is built again from the log", why=str(why))
+            self._manifest, self.runs = None, ()
+        self._clean()
+        return opened
+
+    def _load(self, epoch: str, last: int) -> Opened | None:
+        path = self._directory / "manifest"
+        if not path.exists():
+            return None
+        try:
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        except msgspec.DecodeError as why:
+            raise ValueError(f"manifest: {why}") from why
+        if manifest.epoch != epoch or manifest.sequence > last or manifest.format != FORMAT:
+            # A log that was made anew or has lost its end no longer holds what this state says it does.
+            _log.warning("the duplicate index is of another log; it is built again", sequence=manifest.sequence)
+            return None
+        marks = self._read_marks(manifest)
+        words = self._read_words(manifest)
+        self.runs = tuple(Run(self._directory / name) for name in manifest.runs)
+        self._manifest = manifest
+        return Opened(manifest, marks, words)
+
+    def _read_marks(self, manifest: Manifest) -> list[I64]:
+        raw = (self._directory / manifest.state).read_bytes()
+        if len(raw) != 8 + len(COLUMNS) * 8 * manifest.series:
+            raise ValueError(f"{manifest.state}: cut short")
+        if xxhash.xxh3_64_digest(raw[8:]) != raw[:8]:
+            raise ValueError(f"{manifest.state}: damaged")
+        whole = np.frombuffer(raw, np.int64, offset=8).reshape(len(COLUMNS), manifest.series)
+        return [column.copy() for column in whole]
+
+    def _read_words(self, manifest: Manifest) -> list[str]:
+        path = self._directory / "series.names"
+        raw = path.read_bytes()[: manifest.names_bytes] if manifest.names_bytes else b""
+        words: list[str] = []
+        start = 0
+        while start < len(raw):
+            size = int.from_bytes(raw[start : start + 4], "little")
+            try:
+                words += msgspec.msgpack.decode(raw[start + 4 : start + 4 + size], type=list[str])
+            except msgspec.DecodeError as why:
+                raise ValueError(f"series.names: {why}") from why
+            start += 4 + size
+        if len(words) != manifest.series:
+            raise ValueError(f"series.names: {len(words)} names, not {manifest.series}")
+        return words
+
+    def _clean(self) -> None:
+        named = {"manifest", "series.names"}
+        if self._manifest:
+            named |= {self._manifest.state, *self._manifest.runs}
+        for path in self._directory.iterdir():
+            if path.name not in named and path.name.startswith(("run-", "state-", "manifest.")):
+                path.unlink()
+        if self._manifest is None:
+            for name in ("manifest", "series.names"):
+                (self._directory / name).unlink(missing_ok=True)
+
+    def save(self, checkpoint: Checkpoint, epoch: str, sequence: int) -> None:
+        """Make a checkpoint durable: everything it names is on disk before the manifest is."""
+        before = self._manifest
+        number = before.next if before else 1
+        run = write_recent(self._directory / f"run-{number}", checkpoint.recent, checkpoint.floor)
+        kept = [one for one in self.runs if any(hour_of(hour) >= checkpoint.floor for hour in one.buckets.tolist())]
+        dropped = [one for one in self.runs if one not in kept]
+        runs = (*kept, run) if run else tuple(kept)
+        state = f"state-{number}"
+        body = np.concatenate(checkpoint.marks).tobytes()
+        _durable(self._directory / state, xxhash.xxh3_64_digest(body) + body)
+        series = len(checkpoint.marks[0])
+        self._put(
+            Manifest(
+                epoch,
+                sequence,
+                checkpoint.floor,
+                checkpoint.latest,
+                [one.path.name for one in runs],
+                state,
+                series,
+                self._append_words(checkpoint.words[before.series if before else 0 : series]),
+                number + 1,
+            )
+        )
+        self.runs = runs
+        for one in dropped:
+            one.path.unlink()
+        if before:
+            (self._directory / before.state).unlink(missing_ok=True)
+        for one in self.runs:
+            one.forget()
+
+    def tidy(self) -> bool:
+        """Merge runs of one size where there are enough of them; return whether there were."""
+        levels: dict[int, list[Run]] = {}
+        for run in self.runs:
+            levels.setdefault((len(run) >> 14).bit_length() // 2, []).append(run)
+        full = next((levels[level] for level in sorted(levels) if len(levels[level]) >= FAN), None)
+        if full is None or self._manifest is None:
+            return False
+        before = self._manifest
+        merged = merge(self._directory / f"run-{before.next}", full, before.floor)
+        runs = tuple(run for run in self.runs if run not in full)
+        if merged:
+            runs = (*runs, merged)
+        self._put(
+            msgspec.structs.replace(before, runs=[run.path.name for run in runs], next=before.next + 1),
+        )
+        self.runs = runs
+        for run in full:
+            run.path.unlink()
+        return True
+
+    def _append_words(self, words: list[str]) -> int:
+        end = self._manifest.names_bytes if self._manifest else 0
+        if not words:
+            return end
+        packed = msgspec.msgpack.encode(words)
+        number = os.open(self._directory / "series.names", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(number, len(packed).to_bytes(4, "little") + packed, end)
+            os.ftruncate(number, end + 4 + len(packed))
+            os.fsync(number)
+        finally:
+            os.close(number)
+        return end + 4 + len(packed)
+
+    def _put(self, manifest: Manifest) -> None:
+        _durable(self._directory / "manifest.new", msgspec.json.encode(manifest))
+        (self._directory / "manifest.new").replace(self._directory / "manifest")
+        number = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+        self._manifest = manifest
+
+
+def _durable(path: Path, content: bytes) -> None:
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.pwrite(number, content, 0)
+        os.fsync(number)
+    finally:
+        os.close(number)

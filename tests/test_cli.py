@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from typer.testing import CliRunner, Result
+
+from sensegate.cli import app, main
+from sensegate.cli.doctor import Verdict, examine
+from sensegate.cli.replay import messages
+from sensegate.cli.running import duration
+from sensegate.cli.tokens import seconds
+from sensegate.errors import ConfigError, Lost
+
+ROOT = Path(__file__).parents[1]
+RUNNER = CliRunner()
+COMMANDS = (
+    "demo", "run", "check", "explain", "profile", "device", "token", "feed", "ledger", "doctor", "replay", "bench",
+)  # fmt: skip
+
+
+def call(*arguments: str) -> Result:
+    return RUNNER.invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_contract_explains_itself(command: str) -> None:
+    """Each command of interfaces.md is there and has a help text."""
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """`--version` prints it."""
+    assert call("--version").output.startswith("sensegate 0.")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90m", 5400), ("12h", 43_200), ("30d", 2_592_000)])
+def test_lives_are_read(text: str, expected: int) -> None:
+    """A number and m, h, d or w."""
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("60s", 60), ("5m", 300), ("2", 2), ("0.5s", 0.5)])
+def test_durations_are_read(text: str, expected: float) -> None:
+    """Seconds, with or without their letter, or a longer unit."""
+    assert duration(text) == expected
+
+
+# ── a gateway that answers what the contract says ────────────────────────────────────────────────────
+
+
+class Gateway:
+    """The HTTP side of a gateway, as far as the command line uses it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+        self.balanced = True
+        self.port = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body: Any = await request.text()
+        self.asked.append((request.method, request.path_qs, body))
+        if request.headers.get("Authorization") != "Bearer right":
+            problem = {"title": "Unauthorized", "status": 401, "detail": "the token is not known; ask for a new one"}
+            return web.json_response(problem, status=401, content_type="application/problem+json")
+        return web.json_response(self.document(request.method, request.path))
+
+    def document(self, method: str, path: str) -> Any:
+        device = {"id": "gz-1", "division": "440106", "profile": "sensegate/plain", "state": "active", "revision": 3}
+        made = {**device, "username": "gz-1", "password": "shown-once"}
+        documents = {
+            "POST devices": made,
+            "POST devices/gz-1/rotate": made,
+            "GET devices": {"items": [device]},
+            "GET devices/gz-1": device,
+            "PATCH devices/gz-1": device,
+            "POST tokens": {"id": "7f", "token": "sg_7f_secret"},
+            "GET feeds": {"items": [{"name": "all", "divisions": [], "grade_max": 3}]},
+            "GET feeds/all/records": {"records": [RECORD], "next": "c1.AA"},
+            "GET ledger": {"rows": [{"node": "4401", "messages": 5, "accepted": 9}], "balanced": self.balanced},
+        }
+        return documents[f"{method} {path.removeprefix('/api/v1/')}"]
+
+
+RECORD = {
+    "id": "4401-0-1-0", "cursor": "c1.AA", "device": "gz-1", "property": "air_temperature", "value": 21.5,
+    "unit": "Cel", "time": "2026-01-01T00:00:00.000000Z", "quality": "good", "division": "440106", "flags": ["late"],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A gateway on loopback."""
+    gateway = Gateway()
+    application = web.Application()
+    application.router.add_route("*", "/{rest:.*}", gateway.answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None
+    gateway.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    yield gateway
+    await runner.cleanup()
+
+
+async def speak(gateway: Gateway, *arguments: str) -> Result:
+    """Run a command against the gateway in a thread, for it has a loop of its own."""
+    where = ["--url", f"http://127.0.0.1:{gateway.port}", "--token", "right"]
+    return await asyncio.to_thread(call, *arguments, *where)
+
+
+async def test_a_credential_is_printed_once(gateway: Gateway) -> None:
+    """`device add` shows the password and says that it will not come again."""
+    result = await speak(gateway, "device", "add", "gz-1", "--division", "440106", "--profile", "sensegate/plain")
+    assert "shown-once" in result.output
+    assert "not shown again" in result.output
+    method, path, body = gateway.asked[0]
+    assert (method, path) == ("POST", "/api/v1/devices")
+    assert json.loads(body)["division"] == "440106"
+
+
+async def test_tables_are_json_too(gateway: Gateway) -> None:
+    """`--json` prints what the table is made of."""
+    rows = json.loads((await speak(gateway, "device", "list", "--json")).output)
+    assert rows[0]["id"] == "gz-1"
+    assert "gz-1" in (await speak(gateway, "device", "list")).output
+    assert json.loads((await speak(gateway, "feed", "list", "--json")).output)[0]["name"] == "all"
+
+
+async def test_a_device_is_disabled_at_its_revision(gateway: Gateway) -> None:
+    """`device disable` changes what it has read, or nothing."""
+    assert "disabled" in (await speak(gateway, "device", "disable", "gz-1")).output
+
+
+async def test_a_label_holds_no_secret(gateway: Gateway, tmp_path: Path) -> None:
+    """The QR label says which device it is, nothing else."""
+    out = tmp_path / "label.svg"
+    result = await speak(gateway, "device", "label", "gz-1", "--out", str(out))
+    assert "sensegate:device/gz-1?division=440106" in result.output
+    assert "shown-once" not in result.output
+    assert out.read_text().startswith("<?xml")
+
+
+async def test_a_token_is_created(gateway: Gateway) -> None:
+    """`token create` prints the token; its life is sent in seconds."""
+    result = await speak(gateway, "token", "create", "--role", "subscriber", "--scope", "4401", "--expires", "12h")
+    assert "sg_7f_secret" in result.output
+    assert json.loads(gateway.asked[0][2]) == {"role": "subscriber", "scope": "4401", "expires_s": 43_200}
+
+
+@pytest.mark.parametrize(
+    ("form", "check"),
+    [
+        ("json", lambda text: json.loads(text.splitlines()[0])["value"] == 21.5),
+        ("csv", lambda text: text.splitlines()[1].startswith("4401-0-1-0,c1.AA,gz-1,")),
+        ("table", lambda text: "21.5" in text and "late" in text),
+    ],
+)
+async def test_a_feed_is_tailed(gateway: Gateway, form: str, check: Callable[[str], bool]) -> None:
+    """Records come out in the form asked for, and the cursor to resume with goes to standard error."""
+    result = await speak(gateway, "feed", "tail", "all", "--format", form, "--limit", "1")
+    assert check(result.stdout)
+    assert "--after c1.AA" in result.stderr
+
+
+async def test_an_unbalanced_ledger_fails(gateway: Gateway) -> None:
+    """`ledger` exits 0 while the books balance, else 1."""
+    assert (await speak(gateway, "ledger")).exit_code == 0
+    gateway.balanced = False
+    result = await speak(gateway, "ledger")
+    assert result.exit_code == 1
+    assert "NOT BALANCED" in result.output
+
+
+async def test_a_refusal_says_what_to_do(
+    gateway: Gateway, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the gateway is one line with its detail, exit 2, no traceback."""
+    where = ["--url", f"http://127.0.0.1:{gateway.port}", "--token", "wrong"]
+    monkeypatch.setattr("sys.argv", ["sensegate", "device", "list", *where])
+    with pytest.raises(SystemExit) as end:
+        await asyncio.to_thread(main)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "sensegate: 401 Unauthorized: the token is not known; ask for a new one\n"
+
+
+def test_nobody_there_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that does not answer is named."""
+    monkeypatch.setattr("sys.argv", ["sensegate", "ledger", "--url", "http://127.0.0.1:1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "is the gateway running there?" in capsys.readouterr().err
+
+
+# ── offline ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_check_is_green_on_what_we_ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example configurations and every profile pass their own check."""
+    monkeypatch.chdir(ROOT)
+    result = call("check")
+    assert result.exit_code == 0, result.output
+    assert "0 problems" in result.output
+
+
+def test_check_names_file_line_key_and_remedy(tmp_path: Path) -> None:
+    """A wrong configuration: exit 1 and the nearest right word."""
+    bad = tmp_path / "node.yaml"
+    bad.write_text("role: node\ndivision: '4401'\ndirektory: /tmp/x\n")
+    result = call("check", str(bad), "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.output)["problems"] == [f"{bad}:3: direktory: unknown key; did you mean 'directory'?"]
+
+
+def test_profiles_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`profile list` names every profile of the folder, `show` prints one."""
+    monkeypatch.chdir(ROOT)
+    names = {row["profile"] for row in json.loads(call("profile", "list", "--json").output)}
+    assert "sensegate/plain" in names
+    assert "profile: sensegate/plain" in call("profile", "show", "sensegate/plain").output
+    assert call("profile", "test", "sensegate/plain").exit_code == 0
+
+
+def test_a_bench_that_is_not_there_names_those_that_are() -> None:
+    """An unknown name is an error that lists the known ones."""
+    with pytest.raises(ConfigError, match="no bench"):
+        call("bench", "nonsense")
+
+
+def test_recordings_are_read(tmp_path: Path) -> None:
+    """Text and base64 payloads, with and without a time; a wrong line is named."""
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"topic":"a","payload":"é"}\n\n{"topic":"b","payload_b64":"AAE=","at":1.5}\n')
+    assert list(messages(file)) == [("a", "é".encode(), None), ("b", b"\0\1", 1.5)]
+    file.write_text('{"topic":"a"}\n')
+    with pytest.raises(ConfigError, match=r"x\.jsonl:1"):
+        list(messages(file))
+
+
+def test_replay_without_a_broker_says_so(tmp_path: Path) -> None:
+    """A broker that cannot be reached is an error, not a hang."""
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"topic":"a","payload":"1"}\n')
+    with pytest.raises(Lost, match="cannot be reached"):
+        call("replay", str(file), "--to", "mqtt://127.0.0.1:1")
+
+
+def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
+    """Open listeners without TLS and readable secrets are bad; each finding says what to do."""
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o644)
+    config = tmp_path / "node.yaml"
+    config.write_text(
+        f"role: node\ndivision: '4401'\ndirectory: {tmp_path / 'store'}\nprofiles: [{ROOT / 'device_profiles'}]\n"
+        f"engine: {{mqtt_host: 0.0.0.0}}\nuplink: {{url: 'nats://127.0.0.1:1', secret_file: {secret}}}\n"
+    )
+    found = examine(config)
+    bad = {finding.check: finding for finding in found if finding.verdict is Verdict.BAD}
+    assert set(bad) == {"engine.tls", "secrets"}
+    assert bad["secrets"].remedy == f"chmod 600 {secret}"
+    assert "engine version" in {finding.check for finding in found if finding.verdict is Verdict.GOOD}
+    assert all(finding.remedy for finding in found if finding.verdict is not Verdict.GOOD)
+
+
+def test_the_doctor_on_a_broken_configuration(tmp_path: Path) -> None:
+    """A configuration that does not load ends the examination with its error."""
+    config = tmp_path / "node.yaml"
+    config.write_text("role: node\n")
+    assert examine(config)[-1].verdict is Verdict.BAD

@@ -163,7 +163,9 @@ def test_a_silent_device_shows_while_it_is_silent_and_is_not_counted_twice() -> 
     second = row_of(counted.take(2), 0, 1)
     assert (second["gaps"], second["continuity"], second["received"], second["completeness"]) == (0, 0, 0, 0)
     counted.add(*minutes(first=150, last=180))
-    third = row_of(counted.take(3), 0, 2)
+    found = counted.take(3)
+    assert (found.hour - START).tolist() == [2]
+    third = row_of(found, 0, 2)
     assert (third["silent"] / 60e6, third["received"], third["gaps"]) == (30, 30, 0)
 
 
@@ -183,6 +185,15 @@ def test_late_readings_make_an_hour_complete_but_not_continuous() -> None:
     found = row_of(counted.take(1), 0)
     assert found["completeness"] == 1
     assert found["continuity"] == pytest.approx(0.5)
+
+
+def test_a_backlog_beside_live_readings_makes_no_gap() -> None:
+    """Old readings that come between live ones are no end of a silence."""
+    counted = Counted()
+    counted.add(*minutes(last=50))
+    counted.add(Row(20.0, time=60.0, received=3000.0), *minutes(first=50))
+    found = row_of(counted.take(1), 0)
+    assert (found["gaps"], found["silent"]) == (0, 0)
 
 
 def test_a_device_is_judged_from_its_first_message_on() -> None:

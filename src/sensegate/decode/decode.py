@@ -234,7 +234,7 @@ class _Work:
         first: Rejected | None = None
         held = False
         for rule, wrap in route.rules:
-            if rule.ignore and not rule.where and not rule.root:
+            if rule.ignore and not rule.where and not rule.root and first is None:
                 return
             if rule.format not in trees:
                 try:

@@ -21,6 +21,8 @@ from sensegate.quality import TimeQuality
 
 ELEMENTS_MAX = 4_096
 """More elements in one message are a fault of its sender: the message is quarantined (`schema`)."""
+KEY = "\0key"
+"""Stands at the end of a pointer to the key of an element; no payload has it as a key of a planned shape."""
 
 
 class Leaf(NamedTuple):
@@ -93,6 +95,9 @@ class _Scope(NamedTuple):
     strip: int
 
     def leaf(self, place: Place, pointer: Path, tree: Any) -> Leaf | None:
+        if place.key:
+            step = pointer[-1] if pointer else ABSENT
+            return Leaf((*pointer[self.strip :], KEY), step) if isinstance(step, str) else None
         if place.from_root:
             raw, pointer = walk(self.root, place.path), ()
         else:
@@ -178,7 +183,8 @@ def _named(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[L
     name = named and scope.leaf(named.name, pointer, tree)
     if named is None or name is None:
         return []
-    deciding.append(name)
+    if not named.name.key:  # keys are part of the shape anyway
+        deciding.append(name)
     value = scope.first(named.value, pointer, tree)
     if value is None:
         return []

@@ -1,4 +1,5 @@
-"""Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``, ``$.a`` from the root, ``.`` for itself.
+"""Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``, ``$.a`` from the root, ``.`` for itself,
+``@key`` for the key under which an element stands.
 
 A path is a tuple of keys and indices. `Absent` is what stands at a place that is not there.
 """
@@ -34,6 +35,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     from_root: bool = False
     each_value: bool = False
     """True where the text ended in ``*``: every member of the object there (for ``each``)."""
+    key: bool = False
+    """True for ``@key``: the key under which the element itself stands."""
 
 
 def parse(text: str) -> Place:
@@ -42,6 +45,8 @@ def parse(text: str) -> Place:
     Raises:
         ValueError: if it is no path; the message says from where on.
     """
+    if text == "@key":
+        return Place((), key=True)
     from_root = text.startswith("$")
     rest = text[1:] if from_root else text
     if rest in {"", "."}:

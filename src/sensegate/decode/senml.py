@@ -1,7 +1,8 @@
 """SenML JSON packs (RFC 8428): base fields resolved, so that each record stands for itself.
 
-The tree is a list of ``{"n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``; ``t`` is Unix seconds, or seconds relative to
-the arrival where it is below 2**28 (kept as it came: the time rule reads it).
+The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the whole name, ``bn``
+and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival where it is below 2**28 (time format
+``senml`` reads both).
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from sensegate.decode import json
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
-RELATIVE = 2**28
-"""Times below this are relative to the arrival (section 4.5.3)."""
 _VERSION_MAX = 10
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
@@ -37,7 +36,9 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for at, record in enumerate(pack):
         _check(record, at)
         base.update((key, record[key]) for key in base if key in record)
-        entry: dict[str, Any] = {"n": base["bn"] + record.get("n", ""), "t": base["bt"] + record.get("t", 0)}
+        name = record.get("n", "")
+        entry: dict[str, Any] = {"name": base["bn"] + name, "bn": base["bn"], "n": name}
+        entry["t"] = base["bt"] + record.get("t", 0)
         if unit := record.get("u", base["bu"]):
             entry["u"] = unit
         if "v" in record or not {"vs", "vb", "vd", "s"} & record.keys():

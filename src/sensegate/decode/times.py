@@ -190,7 +190,7 @@ def _iso_column(raws: Sequence[str], zone: str) -> tuple[I64, U8, BOOL] | None:
     tail = raws[0][_HEAD:]
     zone_text = next((tail[-size:] for size in (1, 6) if _is_zone(tail[-size:])), "")
     fraction = tail[: len(tail) - len(zone_text)]
-    if fraction and not re.fullmatch(r"[.]\d{1,6}", fraction, re.ASCII):
+    if fraction and not re.fullmatch(r"[.]\d{1,9}", fraction, re.ASCII):
         return None
     digits = (at[:, :_HEAD] - np.uint8(48)).astype(np.int64)
     number = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]
@@ -209,7 +209,8 @@ def _iso_column(raws: Sequence[str], zone: str) -> tuple[I64, U8, BOOL] | None:
     if fraction:
         places = at[:, _HEAD + 1 : _HEAD + len(fraction)] - np.uint8(48)
         sure &= (places < 10).all(axis=1) & (at[:, _HEAD] == 46)
-        time += places.astype(np.int64) @ (10 ** np.arange(5, 6 - len(fraction), -1, dtype=np.int64))
+        places = places[:, :6].astype(np.int64)
+        time += places @ (10 ** np.arange(5, 5 - places.shape[1], -1, dtype=np.int64))
     if zone_text:
         same = np.frombuffer(zone_text.encode(), np.uint8)
         sure &= (at[:, length - len(same) :] == same).all(axis=1)

@@ -308,6 +308,34 @@ async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
     await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 1, Kind.SUBSCRIBE: 1})
 
 
+async def test_a_stale_memory_of_a_connection_locks_nobody_out(site: Site) -> None:
+    """Where a disconnect was not heard, the server is asked, and the device is let in."""
+    secret = await site.add("a")
+    site.callout._open.opened(999_999, "a", "ghost")
+    assert await site.phone().connect("a", secret) == 0
+
+
+async def test_control_wider_rights_would_let_forgeries_through(site: Site) -> None:
+    """Negative control: with rights to everything the forged message arrives and nothing is counted."""
+    site.callout._topics_of = lambda _device: (["sg/#"], [])
+    phone = site.phone()
+    assert await phone.connect("a", await site.add("a")) == 0
+    await phone.publish("sg/b/up", b"forged")
+    assert await asyncio.wait_for(site.heard.get(), WAIT_S) == b"forged"
+    assert site.callout.refusals.of("a") == {}
+
+
+async def test_control_without_closing_a_disabled_device_would_go_on(site: Site) -> None:
+    """Negative control: deaf to changes, the connection of a disabled device stays open."""
+    phone = site.phone()
+    assert await phone.connect("a", await site.add("a")) == 0
+    site.registry.on_change.clear()
+    await site.registry.disable("a", by=site.admin)
+    with pytest.raises(TimeoutError):
+        await phone.next("closed", 0.8)
+    await phone.publish("sg/a/up")
+
+
 async def test_only_mqtt_is_let_in(site: Site) -> None:
     """A device's credential opens no connection of the server's own protocol."""
     from sensegate.bus import connect

@@ -132,6 +132,16 @@ async def test_names_are_not_taken_twice(devices: Devices, admin: Principal, mak
     assert devices.find("y") == devices.find("a")
 
 
+async def test_a_change_leaves_credential_and_state_alone(devices: Devices, admin: Principal, make: Make) -> None:
+    """A disabled or retired device is not brought back by a change of its entry."""
+    secret = await devices.add(make(), by=admin)
+    await devices.retire("air-1", by=admin)
+    entry = devices.get("air-1")
+    changed = msgspec.structs.replace(entry, name="x", state=DeviceState.ACTIVE)
+    assert (await devices.change(changed, revision=entry.revision, by=admin)).state is DeviceState.RETIRED
+    assert devices.verify("air-1", secret) is None
+
+
 async def test_two_processes_at_once_agree_on_a_doubled_alias(
     bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal, make: Make
 ) -> None:
@@ -198,6 +208,19 @@ async def test_rotation_has_a_grace(devices: Devices, clock: FakeClock, admin: P
     last = await devices.rotate("air-1", by=admin, grace_s=0)
     assert devices.verify("air-1", new) is None
     assert devices.verify("air-1", last)
+
+
+async def test_a_device_is_a_caller_too(devices: Devices, admin: Principal, make: Make) -> None:
+    """Its credential proves a principal that may ingest for its own division and nothing else; disabled, none."""
+    secret = await devices.add(make(), by=admin)
+    caller = devices.prove("air-1", secret)
+    assert (caller.id, caller.role, caller.scope) == ("air-1", Role.DEVICE, Scope("440106"))
+    with pytest.raises(NotFound):
+        await devices.disable("air-1", by=caller)
+    await devices.disable("air-1", by=admin)
+    with pytest.raises(Refused) as refused:
+        devices.prove("air-1", secret)
+    assert not refused.value.authenticated
 
 
 async def test_scope_cuts_everything(devices: Devices, admin: Principal, operator: Principal, make: Make) -> None:

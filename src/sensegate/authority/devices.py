@@ -18,12 +18,12 @@ from sensegate.authority.credentials import Credentials, Proof
 from sensegate.authority.device_rules import Finding, demand_good, examine
 from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
-from sensegate.authority.scope import Action, Principal, Scope, allows, demand
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
 from sensegate.authority.selection import Selection
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.kv import Row
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
 log = structlog.get_logger(__name__)
@@ -216,6 +216,18 @@ class Devices:
         if stored is None or proof is None or not self.index.enabled[at]:
             return None
         return stored.device, proof
+
+    def prove(self, user: str, password: str) -> Principal:
+        """Return a device as a caller, e.g. of the HTTP ingest.
+
+        Raises:
+            Refused: not authenticated; unknown, wrong and disabled are not told apart.
+        """
+        verified = self.verify(user, password)
+        if verified is None:
+            raise Refused("no such device, or wrong password", authenticated=False)
+        device = verified[0]
+        return Principal(device.id, Role.DEVICE, Scope(device.division, device.department), name=device.name)
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────
 

@@ -35,6 +35,9 @@ class StoreConfig(Record, frozen=True):
     log_bytes: Annotated[int, _h("cap of LOG; when full, commits and so acknowledgements stop")] = 8 * 1024**3
     ledger_bytes: Annotated[int, _h("cap of LEDGER, the hourly sums")] = 256 * 1024**2
     registry_bytes: Annotated[int, _h("cap of each key-value bucket and of AUDIT")] = 256 * 1024**2
+    disk_reserve_bytes: Annotated[
+        int, _h("with less free on the disk commits stop before a write can fail half-way; intake holds devices back")
+    ] = 512 * 1024**2
     raw_ttl_h: Annotated[int, _h("life of messages as received, for replay and decoding again")] = 72
     readings_ttl_h: Annotated[int, _h("life of readings on the log")] = 168
     quarantine_ttl_h: Annotated[int, _h("life of quarantined messages")] = 720

@@ -1,15 +1,21 @@
-"""An MQTT device for the suites of `bus`: paho in its own thread, awaited from the test."""
+"""Makers for the suites of `bus`: an MQTT device (paho in its own thread), engines, waiting for the truth."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.bus.engine import Engine, Role
+from sensegate.bus.log import JetStreamLog
+from sensegate.config import EngineConfig, StoreConfig
+from sensegate.errors import Lost
+from sensegate.model import Member
 
 
 class MqttDevice:
@@ -78,3 +84,25 @@ async def until(true: Callable[[], Any], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not true():  # noqa: ASYNC110 - the truth comes from another thread or process
             await asyncio.sleep(0.005)
+
+
+def engine_in(directory: Path, config: EngineConfig | None = None, store: StoreConfig | None = None) -> Engine:
+    """An engine with the settings of `GATEWAY`, or others."""
+    return Engine(config or EngineConfig(), store or StoreConfig(), directory, name="4401")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def written(log: JetStreamLog, member: Member) -> int:
+    """Write until the connection is back."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(Lost):
+                return await log.write([member])
+            await asyncio.sleep(0.02)

@@ -14,7 +14,7 @@ from sensegate.bus import connect, server_conf
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import micros, stamp
-from sensegate.errors import EngineError, Fenced, Lost
+from sensegate.errors import EngineError, Fenced, Lost, StoreFull
 from sensegate.model import Member
 
 
@@ -107,6 +107,17 @@ async def test_what_is_too_large_or_too_many_is_refused_before_it_is_sent(log: J
 async def test_a_large_commit_is_one(log: JetStreamLog) -> None:
     """5,000 members, more than the server takes by default."""
     assert await log.write([Member("raw.a", b"x" * 100)] * 5000) == 5000
+
+
+async def test_without_room_on_the_disk_nothing_is_sent(gateway: Client, log: JetStreamLog) -> None:
+    """A disk that fills up would tear a batch: the log stops before, and goes on when there is room."""
+    room = False
+    guarded = JetStreamLog(gateway, room=lambda: room)
+    with pytest.raises(StoreFull):
+        await guarded.write([Member("raw.a", b"1")])
+    assert await log.bounds() == (1, 0)
+    room = True
+    assert await guarded.write([Member("raw.a", b"1")]) == 1
 
 
 async def test_an_absent_stream_is_lost_not_empty(gateway: Client) -> None:

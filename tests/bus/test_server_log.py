@@ -73,6 +73,20 @@ def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation]) -> N
     assert log.last_errors == ["bad", "dead"]
 
 
+def test_errors_of_the_disk_are_told(tmp_path: Path, seen: list[Violation]) -> None:
+    """The lines after which the server refuses every write in silence."""
+    faults: list[str] = []
+    (tmp_path / "nats.log").write_text(
+        line("ERR", "JetStream stream 'SG > LOG' critical write error: write 7.blk: no space left on device")
+        + line("ERR", "JetStream out of space, will be DISABLED")
+        + line("ERR", "some other error")
+    )
+    log = ServerLog(tmp_path, seen.append, faults.append)
+    log.poll()
+    log.close()
+    assert len(faults) == 2
+
+
 def test_half_a_line_waits_for_its_end(tmp_path: Path, seen: list[Violation]) -> None:
     """The server writes while we read."""
     path = tmp_path / "nats.log"

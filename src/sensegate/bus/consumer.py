@@ -64,7 +64,8 @@ async def status(nc: Client, stream: str, name: str) -> ConsumerStatus:
 async def reset(nc: Client, stream: str, name: str) -> None:
     """Let everything unacknowledged come again, in order, from consumer sequence 1.
 
-    What is on the way already still arrives first: discard until consumer sequence 1.
+    What is on the way already still arrives first: discard until consumer sequence 1. The consumer must exist: for
+    one that does not, the server keeps silent and this is `Lost`.
     """
     answer = json.loads(await api.call(nc, f"$JS.API.CONSUMER.RESET.{stream}.{name}"))
     if "reset_seq" not in answer:

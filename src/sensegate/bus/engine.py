@@ -16,19 +16,18 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections import OrderedDict, deque
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import msgspec
-import nats.errors
 import structlog
-from nats.aio.client import Client
 
 from sensegate import metrics
 from sensegate.bus import connect, process
+from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import free_port, is_free
 from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
@@ -45,8 +44,7 @@ _READY_S = 120.0
 _ADOPT_S = 10.0
 _STEADY_S = 30.0
 """A server that lived so long starts the back-off anew."""
-_VIOLATIONS_MAX = 10_000
-_CONNECTIONS_MAX = 20_000
+_HEAL_MAX_S = 60.0
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -72,28 +70,6 @@ class Credential(msgspec.Struct, frozen=True):
     password: str
     account: str
     inbox_prefix: str
-
-
-class Connection(msgspec.Struct, frozen=True):
-    """A client connection as the server sees it."""
-
-    cid: int
-    account: str = ""
-    authorized_user: str = ""
-    """User name that the client gave and that was accepted."""
-    mqtt_client: str = ""
-    name: str = ""
-    ip: str = ""
-    port: int = 0
-
-
-class _Page(msgspec.Struct, frozen=True):
-    connections: list[Connection] = []
-    total: int = 0
-
-
-class _Connz(msgspec.Struct, frozen=True):
-    data: _Page = _Page()
 
 
 def _near(host: str) -> str:
@@ -125,12 +101,10 @@ class Engine:
         self._lock = -1
         self._process: process.ServerProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._log_file = ServerLog(self._directory, self._on_violation)
-        self._system: Client | None = None
-        self._system_lock = asyncio.Lock()
-        self._violations: deque[Violation] = deque(maxlen=_VIOLATIONS_MAX)
-        self._violated = asyncio.Event()
-        self._seen: OrderedDict[int, Connection] = OrderedDict()
+        self._fault = asyncio.Event()
+        self._room: tuple[float, bool] = (-1.0, True)
+        self._peers = Connections(lambda: self.connect(Role.SYSTEM), lambda: self.info.server_id)
+        self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
         self.restarted = asyncio.Event()
         """Set whenever the server was started again after it had ended; clear it before you wait."""
 
@@ -163,6 +137,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._log_file.follow(self._clock), name="engine log"),
             asyncio.create_task(self._watch(), name="engine watch"),
+            asyncio.create_task(self._heal(), name="engine heal"),
         ]
         return self._info
 
@@ -172,9 +147,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        if self._system is not None:
-            await self._system.close()
-            self._system = None
+        await self._peers.close()
         if self._process is not None:
             await self._process.end()
             self._process.release()
@@ -197,6 +170,23 @@ class Engine:
         if self._info is None:
             raise EngineError("the engine is not started")
         return self._info
+
+    def has_room(self) -> bool:
+        """Say whether the disk of the store has its reserve free. Looks at most once a second; an external one has.
+
+        A disk that fills up tears a batch (measured), so the log stops writing before: hand this to `JetStreamLog`.
+        """
+        if self._config.url:
+            return True
+        now = self._clock.monotonic()
+        if now - self._room[0] >= 1.0 or self._room[0] < 0:
+            room = shutil.disk_usage(self._directory).free >= self._store.disk_reserve_bytes
+            if room != self._room[1]:
+                _log.warning(
+                    "the disk has room again" if room else "the disk is nearly full: commits stop until it has room"
+                )
+            self._room = (now, room)
+        return self._room[1]
 
     # ── users ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -243,76 +233,23 @@ class Engine:
     # ── connections ──────────────────────────────────────────────────────────────────────────────────
 
     async def connections(self, account: str, **selection: Any) -> list[Connection]:
-        """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `user`, `cid`)."""
-        found: list[Connection] = []
-        while True:
-            asked = {"acc": account, "auth": True, "limit": 1024, "offset": len(found), **selection}
-            answer = msgspec.json.decode(await self._ask("CONNZ", asked), type=_Connz).data
-            found += answer.connections
-            if not answer.connections or len(found) >= answer.total:
-                return found
+        """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `cid`)."""
+        return await self._peers.present(account, **selection)
 
     async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
         """Close the connections of an account with this MQTT client id, or of this user; return how many."""
-        if client_id:
-            closing = await self.connections(account, mqtt_client=client_id)
-        else:
-            every = await self.connections(account)
-            closing = [one for one in every if user and user == one.authorized_user]
-        for one in closing:
-            await self.close_connection(one.cid)
-        return len(closing)
+        return await self._peers.kick(account, client_id, user)
 
     async def close_connection(self, cid: int) -> None:
         """Close one connection by the server's number."""
-        await self._ask("KICK", {"cid": cid})
+        await self._peers.close_one(cid)
 
     async def violations(self) -> list[Violation]:
         """Wait for refused publishes and subscriptions; return those seen since the last call.
 
-        Bounded: beyond 10,000 not asked for, the oldest are dropped and counted.
+        Bounded: beyond 10,000 not asked for, the oldest are dropped and counted. An external server tells none.
         """
-        while not self._violations:
-            self._violated.clear()
-            await self._violated.wait()
-        taken = list(self._violations)
-        self._violations.clear()
-        return [await self._named(one) for one in taken]
-
-    def _on_violation(self, seen: Violation) -> None:
-        if len(self._violations) == _VIOLATIONS_MAX:
-            metrics.LIMITED.labels("violations").inc()
-        self._violations.append(seen)
-        self._violated.set()
-
-    async def _named(self, seen: Violation) -> Violation:
-        """Fill in the account and the user, which the line of an MQTT connection does not tell."""
-        if seen.account:
-            return seen
-        known = self._seen.get(seen.connection)
-        if known is None:
-            try:
-                # Closed ones too: the server remembers the last 10,000.
-                answer = await self._ask("CONNZ", {"cid": seen.connection, "auth": True, "state": 2})
-            except Lost:
-                return seen
-            page = msgspec.json.decode(answer, type=_Connz).data
-            if not page.connections:
-                return seen
-            known = self._seen[seen.connection] = page.connections[0]
-            if len(self._seen) > _CONNECTIONS_MAX:
-                self._seen.popitem(last=False)
-        return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
-
-    async def _ask(self, what: str, body: dict[str, Any]) -> bytes:
-        async with self._system_lock:
-            if self._system is None or self._system.is_closed:
-                self._system = await self.connect(Role.SYSTEM)
-        subject = f"$SYS.REQ.SERVER.{self.info.server_id}.{what}"
-        try:
-            return (await self._system.request(subject, process.dumps(body), timeout=5)).data
-        except (nats.errors.Error, TimeoutError) as why:
-            raise Lost(f"the server did not answer {what}: {why or type(why).__name__}") from why
+        return await self._peers.violations()
 
     # ── the embedded server ──────────────────────────────────────────────────────────────────────────
 
@@ -442,8 +379,26 @@ class Engine:
             except EngineError as why:
                 _log.error("the server cannot be started; tried again", error=str(why))
                 continue
-            self._seen.clear()
+            self._peers.forget()
             self.restarted.set()
+
+    def _on_fault(self, _: str) -> None:
+        self._fault.set()
+
+    async def _heal(self) -> None:
+        """Start the server again after an error of the disk: until then it refuses every write without an answer."""
+        pause_s = 1.0
+        while True:
+            await self._fault.wait()
+            began = self._clock.monotonic()
+            await self._clock.sleep(pause_s)
+            while not self.has_room():
+                await self._clock.sleep(1.0)
+            self._fault.clear()
+            if self._process is not None and self._process.alive:
+                _log.warning("the server is started again after an error of its disk", pid=self._process.pid)
+                await self._process.end()
+            pause_s = 1.0 if self._clock.monotonic() - began > _STEADY_S else min(pause_s * 2, _HEAL_MAX_S)
 
     # ── an external server ───────────────────────────────────────────────────────────────────────────
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from nats.aio.client import Client
@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from sensegate.bus import api
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
-from sensegate.errors import EngineError, Lost
+from sensegate.errors import EngineError, Lost, StoreFull
 from sensegate.model import Entry, Member
 
 _WRITE_S = 15.0
@@ -24,12 +24,16 @@ class JetStreamLog:
 
     With `prefix` (``up.<node>.``) it is the log of the centre as node `<node>` may use it: `write` and `last` of the
     node's own subjects (``readings.<node>.…``, ``ledger.<node>``, ``commit.<node>.<lane>``), nothing else.
+    `room` (``engine.has_room``) is asked before each write.
     """
 
-    def __init__(self, nc: Client, stream: str = "LOG", prefix: str = "") -> None:
+    def __init__(
+        self, nc: Client, stream: str = "LOG", prefix: str = "", *, room: Callable[[], bool] = lambda: True
+    ) -> None:
         self._nc = nc
         self._stream = stream
         self._prefix = prefix
+        self._room = room
         self._node = prefix.removeprefix("up.").removesuffix(".")
         self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
         self._epoch = ""
@@ -55,6 +59,8 @@ class JetStreamLog:
         batch = secrets.token_hex(8)
         final = len(members)
         what = f"commit of {final} members"
+        if not self._room():
+            raise StoreFull(f"{what}: the disk has no room; nothing was sent")
         if not self._nc.is_connected:
             raise Lost(f"{what}: not connected, nothing was sent")
         with api.lost(what):

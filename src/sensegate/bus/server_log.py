@@ -23,6 +23,8 @@ _REFUSED = re.compile(
     r'(?P<address>\S+) - (?P<kind>[cm])id:(?P<cid>\d+) - (?P<who>".*) - '
     r'(?P<what>Publish|Subscription) Violation - (?:Subject|Reply) "(?P<subject>.*?)"'
 )
+_FAULT = re.compile(r"critical write error|will be DISABLED|Critical write error")
+"""After such a line a stream or all of JetStream refuses every write, silently, until the server is started again."""
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _READ_BYTES_MAX = 1024**2
 _POLL_S = 0.1
@@ -66,10 +68,16 @@ def violation(text: str) -> Violation | None:
 class ServerLog:
     """Follows ``nats.log`` across rotations and restarts of either side; remembers how far it read."""
 
-    def __init__(self, directory: Path, on_violation: Callable[[Violation], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        on_violation: Callable[[Violation], None],
+        on_fault: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._path = directory / "nats.log"
         self._place = directory / "nats.log.read"
         self._on_violation = on_violation
+        self._on_fault = on_fault
         self._file: int | None = None
         self._rest = b""
         self._offset = 0
@@ -152,6 +160,9 @@ class ServerLog:
         if (refused := violation(text)) is not None:
             _log.debug(text)
             self._on_violation(refused)
+        elif _FAULT.search(text):
+            _log.error(text)
+            self._on_fault(text)
         elif level == "FTL" or level == "ERR":  # noqa: PLR1714 - reads better so
             self.last_errors = [*self.last_errors[-19:], text]
             _log.error(text) if level == "FTL" else _log.warning(text)

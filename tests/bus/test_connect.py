@@ -1,0 +1,77 @@
+"""Connections neither hoard nor hang."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import nats.errors
+import pytest
+from nats.aio.msg import Msg
+
+from sensegate.bus import connect
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.ports import free_port
+from sensegate.errors import Lost
+from tests.bus.devices import until
+
+
+async def test_nobody_there_is_lost_in_time() -> None:
+    """The first connection has a deadline, and the message names the address without the secret."""
+    url = f"nats://user:secret@127.0.0.1:{free_port()}"
+    with pytest.raises(Lost, match=r"127\.0\.0\.1") as why:
+        await connect.connect(url, timeout_s=0.3)
+    assert "secret" not in str(why.value)
+
+
+async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone(engine: Engine) -> None:
+    """Not after the whole time-out of the request."""
+    told: list[str] = []
+    client = await engine.connect(
+        Role.GATEWAY,
+        on_disconnect=lambda: told.append("disconnected"),
+        on_reconnect=lambda: told.append("connected"),
+    )
+    silent = await client.subscribe("silent")
+    asking = asyncio.create_task(client.request("silent", b"", timeout=60))
+    await silent.next_msg(timeout=5)
+    os.kill(engine.info.pid, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        with pytest.raises(nats.errors.Error):
+            await asking
+    await until(lambda: told == ["disconnected", "connected"])
+    await client.close()
+
+
+async def test_nothing_is_buffered_while_disconnected(engine: Engine) -> None:
+    """A publish that could only wait raises: what arrives later, after it was given up, would be a double."""
+    client = await engine.connect(Role.GATEWAY)
+    os.kill(engine.info.pid, signal.SIGSTOP)
+    os.kill(engine.info.pid, signal.SIGKILL)
+    await until(lambda: not client.is_connected)
+    with pytest.raises(nats.errors.OutboundBufferLimitError):
+        await client.publish("a", b"")
+    async with asyncio.timeout(20):
+        await engine.restarted.wait()
+    await until(lambda: client.is_connected)
+    await client.publish("a", b"")
+    await client.close()
+
+
+async def test_a_reader_too_slow_is_told(engine: Engine) -> None:
+    """nats-py drops what does not fit; silence about it would be a loss."""
+    slow: list[int] = []
+    client = await engine.connect(Role.GATEWAY, on_slow=lambda: slow.append(1))
+    release = asyncio.Event()
+
+    async def take(_: Msg) -> None:
+        await release.wait()
+
+    await client.subscribe("a", cb=take, pending_msgs_limit=10)
+    for _ in range(20):
+        await client.publish("a", b"")
+    await client.flush()
+    await until(lambda: slow)
+    release.set()
+    await client.close()

@@ -1,0 +1,147 @@
+"""Users and accounts, TLS, and a server that is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from paho.mqtt.enums import CallbackAPIVersion
+
+from sensegate.bus import connect, streams
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.ports import free_port
+from sensegate.config import EngineConfig, StoreConfig, TlsConfig
+from sensegate.errors import EngineError, Refused
+from tests.bus.devices import MqttDevice, alive, engine_in, until
+
+# ── users ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_accounts_are_kept_apart(engine: Engine, gateway: Client) -> None:
+    """A message in one account is seen in no other."""
+    intake = await engine.connect(Role.INTAKE)
+    seen = await intake.subscribe(">")
+    await gateway.publish("sg.secret", b"x")
+    await gateway.flush()
+    await intake.flush()
+    assert seen.pending_msgs == 0
+    await intake.close()
+
+
+@pytest.mark.parametrize(("user", "password"), [("gateway", "wrong"), ("nobody", "x"), ("", "")])
+async def test_wrong_credentials_are_refused(engine: Engine, user: str, password: str) -> None:
+    """At once, not after endless attempts."""
+    callout = await engine.connect(Role.CALLOUT)
+
+    async def refuse(message: Msg) -> None:
+        await message.respond(b"no")
+
+    await callout.subscribe("$SYS.REQ.USER.AUTH", cb=refuse)
+    with pytest.raises(Refused):
+        await connect.connect(engine.info.urls[0], user, password, timeout_s=5.0)
+    await callout.close()
+
+
+async def test_internal_users_are_refused_over_mqtt(engine: Engine) -> None:
+    """Even with its password no internal user but FEEDS speaks MQTT."""
+    codes: list[int] = []
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="x", protocol=mqtt.MQTTv311)
+    client.on_connect = lambda _c, _u, _f, code, _p: codes.append(code.value)
+    credential = engine.credential(Role.INTAKE)
+    client.username_pw_set(credential.user, credential.password)
+    await asyncio.to_thread(client.connect, engine.info.mqtt_host, engine.info.mqtt_port)
+    client.loop_start()
+    await until(lambda: codes)
+    await asyncio.to_thread(client.loop_stop)
+    client.disconnect()
+    assert codes[0] != 0
+
+
+async def test_kick_closes_the_connections_of_a_client(engine: Engine) -> None:
+    """By MQTT client id or by user, within two seconds; others stay."""
+    async with MqttDevice(engine, "device-1") as one, MqttDevice(engine, "device-2") as other:
+        assert await engine.kick("SUB", "device-1") == 1
+        await until(lambda: one.disconnects, 2.0)
+        assert other.disconnects == 0
+        assert await engine.kick("SUB", "nobody") == 0
+        assert await engine.kick("SUB", user="feeds") >= 1
+        await until(lambda: other.disconnects, 2.0)
+
+
+# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TlsConfig:
+    """A self-signed certificate for a name that is not the address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway.example")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("gateway.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return TlsConfig(cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"))
+
+
+async def test_with_certificates_both_listeners_speak_tls_alone(tmp_path: Path, tls: TlsConfig) -> None:
+    """Our own connections trust exactly our certificate; devices connect over TLS; plain text gets nowhere."""
+    async with engine_in(tmp_path, EngineConfig(tls=tls)) as engine:
+        assert engine.info.urls[0].startswith("tls://")
+        client = await engine.connect(Role.GATEWAY)
+        assert client._transport is not None
+        await streams.ensure_streams(client, StoreConfig())
+        await client.close()
+        async with MqttDevice(engine, ca_file=tls.cert_file) as device:
+            assert await device.published("a/b", b"1")
+        reader, writer = await asyncio.open_connection(engine.info.mqtt_host, engine.info.mqtt_port)
+        writer.write(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x0a\x00\x01x")
+        async with asyncio.timeout(10):
+            answer = await reader.read(64)
+        assert not answer.startswith(b"\x20")  # no CONNACK
+        writer.close()
+
+
+# ── an external server ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_external_server_is_used_and_left_alone(engine: Engine, tmp_path: Path) -> None:
+    """By URL, with the users of a file; `stop` does not end it."""
+    config = EngineConfig(url=engine.info.urls[0], credentials_file=str(tmp_path / "engine" / "engine.json"))
+    outside = Engine(config, StoreConfig(), tmp_path / "other", name="4401")
+    info = await outside.start()
+    assert info.pid == 0
+    assert info.server_id == engine.info.server_id
+    client = await outside.connect(Role.GATEWAY)
+    await client.close()
+    await outside.stop()
+    assert alive(engine.info.pid)
+
+
+async def test_an_external_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """With its address and what was wrong."""
+    port = free_port()
+    (tmp_path / "users.json").write_text(json.dumps({"port": 0, "mqtt_port": 0, "passwords": {}, "issuer_seed": ""}))
+    config = EngineConfig(url=f"nats://127.0.0.1:{port}", credentials_file=str(tmp_path / "users.json"))
+    with pytest.raises(EngineError, match=str(port)):
+        await Engine(config, StoreConfig(), tmp_path, name="4401").start()

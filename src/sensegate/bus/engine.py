@@ -128,12 +128,11 @@ class Engine:
         version = process.binary_version(process.binary())
         process.check_version(version)
         self._lock = process.lock(self._directory / "gateway.lock", "another gateway uses this directory")
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self.stop)
             self._log_file.open()
             self._info = await self._adopt(version) or await self._launch()
-        except BaseException:
-            await self.stop()
-            raise
+            undo.pop_all()
         self._tasks = [
             asyncio.create_task(self._log_file.follow(self._clock), name="engine log"),
             asyncio.create_task(self._watch(), name="engine watch"),

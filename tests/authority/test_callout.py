@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.callout import Callout
+from sensegate.authority.callout import Callout, profile_topics
 from sensegate.authority.devices import Devices
 from sensegate.authority.refusals import Kind
 from sensegate.authority.scope import Principal
@@ -306,6 +306,23 @@ async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
     await phone.publish("sg/a/up")
     assert await phone.subscribe("sg/a/down") == 128
     await met(lambda: site.callout.refusals.of("a") == {Kind.PUBLISH: 1, Kind.SUBSCRIBE: 1})
+
+
+async def test_rights_follow_the_profile(site: Site) -> None:
+    """Each topic of the profile with the device's names in it; behind a gateway the gateway's too; once each."""
+    asked: list[tuple[str, list[str]]] = []
+
+    def publish_of(profile: str, names: Sequence[str]) -> list[str]:
+        asked.append((profile, list(names)))
+        return [f"tele/{name}/+" for name in names]
+
+    site.callout._topics_of = profile_topics(publish_of, site.registry)
+    await site.add("bridge", alias="B", profile="acme/bridge")
+    await site.add("bulb", gateway="bridge", profile="acme/bulb")
+    rights = site.callout.rights(site.registry.get("bridge"))
+    assert asked == [("acme/bridge", ["bridge", "B"]), ("acme/bulb", ["bulb", "bridge", "B"])]
+    assert rights.publish == ("tele.bridge.*", "tele.B.*", "tele.bulb.*")
+    assert rights.subscribe == ("sg.bridge.down", "sg.bulb.down")
 
 
 async def test_a_stale_memory_of_a_connection_locks_nobody_out(site: Site) -> None:

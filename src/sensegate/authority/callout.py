@@ -12,7 +12,7 @@ the first); a client id that another user has in use is refused, since the serve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -48,6 +48,23 @@ TopicsOf = Callable[[Device], tuple[list[str], list[str]]]
 def plain_topics(device: Device) -> tuple[list[str], list[str]]:
     """Return the topics of the plain layout."""
     return [f"sg/{device.id}/up", f"sg/{device.id}/status"], [f"sg/{device.id}/down"]
+
+
+def profile_topics(publish_of: Callable[[str, Sequence[str]], list[str]], devices: Devices) -> TopicsOf:
+    """Return the topics of profiles: `publish_of` is `decode.ProfileSet.topics_of`, handed in by the wiring.
+
+    A device that is named in the payload gets the topics with its gateway's names in them. Each hears its own
+    ``sg/<id>/down``.
+    """
+
+    def topics_of(device: Device) -> tuple[list[str], list[str]]:
+        names = [name for name in (device.id, device.alias) if name]
+        if device.gateway and (at := devices.find(device.gateway)) >= 0:
+            gateway = devices.record(at)
+            names += [name for name in (gateway.id, gateway.alias) if name]
+        return publish_of(device.profile, names), [f"sg/{device.id}/down"]
+
+    return topics_of
 
 
 class Server(Protocol):

@@ -56,6 +56,8 @@ def alias_fault(alias: str) -> str:
         return "holds white space or one of + # * >"
     if alias.startswith("$"):
         return "begins with $, which brokers keep for themselves"
+    if alias.startswith("sg/"):
+        return "begins with sg/, under which canonical ids stand"
     return ""
 
 

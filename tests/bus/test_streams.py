@@ -43,6 +43,16 @@ async def test_a_cap_follows_the_configuration(gateway: Client, log: JetStreamLo
         assert await log.bounds() == (1, 10)
 
 
+async def test_a_release_may_add_a_subject_but_not_take_one_away(gateway: Client, store_config: StoreConfig) -> None:
+    """The next release stores one more kind of member in the same stream; the one before must not drop it."""
+    wanted = streams.log_stream(store_config)
+    more = {**wanted, "subjects": [*wanted["subjects"], "more.>"]}
+    await streams.ensure(gateway, more)
+    assert (await told(gateway, "LOG"))["subjects"] == more["subjects"]
+    with pytest.raises(EngineError, match="subjects"):
+        await streams.ensure(gateway, wanted)
+
+
 async def test_other_settings_need_a_migration(gateway: Client, store_config: StoreConfig) -> None:
     """A stream that was made otherwise is left as it is, and the difference is said."""
     wanted = {**streams.log_stream(store_config), "max_age": 3_600_000_000_000}

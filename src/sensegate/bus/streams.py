@@ -16,7 +16,7 @@ from sensegate.errors import EngineError, NotFound
 _log = structlog.get_logger("bus")
 
 LOG, LEDGER, AUDIT, INTAKE = "LOG", "LEDGER", "AUDIT", "$MQTT_msgs"
-LOG_SUBJECTS = ("raw.>", "readings.>", "observations.>", "quarantine.>", "ledger.>", "commit.>")
+LOG_SUBJECTS = ("raw.>", "seen.>", "readings.>", "observations.>", "quarantine.>", "ledger.>", "commit.>")
 LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
 
@@ -40,8 +40,11 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
         return str(told["created"])
     present = told["config"]
     differing = {key for key, value in wanted.items() if present.get(key, _absent(value)) != value}
-    if differing - _CHANGEABLE:
-        what = ", ".join(f"{key}: {present.get(key)!r}, not {wanted[key]!r}" for key in sorted(differing - _CHANGEABLE))
+    fixed = differing - _CHANGEABLE
+    if set(present["subjects"]) < set(wanted["subjects"]):
+        fixed.discard("subjects")  # one more kind of member: what is stored is not touched
+    if fixed:
+        what = ", ".join(f"{key}: {present.get(key)!r}, not {wanted[key]!r}" for key in sorted(fixed))
         raise EngineError(f"stream {name} was made with other settings ({what}); it is left as it is: migrate it first")
     if differing:
         changed = {**present, **{key: wanted[key] for key in differing}}

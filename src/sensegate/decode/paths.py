@@ -1,7 +1,6 @@
-"""Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``, ``$.a`` from the root, ``.`` for itself,
-``@key`` for the key under which an element stands.
+"""Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``.
 
-A path is a tuple of keys and indices. `Absent` is what stands at a place that is not there.
+``$.a`` begins at the payload's root, ``.`` is the element itself, ``@key`` the key under which the element stands. A path is a tuple of keys and indices. `Absent` is what stands at a place that is not there.
 """
 
 from __future__ import annotations

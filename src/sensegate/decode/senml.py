@@ -1,7 +1,7 @@
 """SenML JSON packs (RFC 8428): base fields resolved, so that each record stands for itself.
 
-The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the whole name, ``bn``
-and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival where it is below 2**28 (time format
+The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the whole name,
+``bn`` and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival where it is below 2**28 (time format
 ``senml`` reads both).
 """
 

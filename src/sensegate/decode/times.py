@@ -81,7 +81,9 @@ class Reader(msgspec.Struct, frozen=True):
         kinds = set(map(type, raws))
         form = self.formats[0]
         if kinds == {str}:
-            return _iso_column(raws, self.zone) if "iso" in self.formats and "%" not in form else None
+            if "%" in form:
+                return _pattern_column(raws, form, self.zone)
+            return _iso_column(raws, self.zone) if "iso" in self.formats else None
         if kinds == {int}:
             numbers = self.formats[1:2] if form == "iso" else self.formats[:1]
             return _epoch_column(raws, numbers[0]) if numbers and numbers[0].startswith("epoch") else None
@@ -176,49 +178,117 @@ def _pattern(text: str, form: str, zone: str) -> tuple[int, int]:
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────────
 
 _MONTH_DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-_HEAD = 19
-"""Characters of ``2026-01-01T00:00:00``; only text with seconds goes the quick way."""
+_WIDTHS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
+
+
+class _Layout(msgspec.Struct, frozen=True):
+    """Text of fixed width: where the digits of each part stand, and the characters between them."""
+
+    parts: dict[str, int]
+    """Part (a letter of `_WIDTHS`) -> place of its first digit."""
+    between: tuple[tuple[int, str], ...]
+    """(place, the characters that may stand there)"""
+    length: int
+
+
+def _layout(pattern: str) -> _Layout | None:
+    """Return the layout of a pattern that holds each part at most once and a date, None where it is none of these."""
+    parts: dict[str, int] = {}
+    between: list[tuple[int, str]] = []
+    at = place = 0
+    while at < len(pattern):
+        if pattern[at] == "%":
+            part = pattern[at + 1 : at + 2]
+            if part not in _WIDTHS or part in parts:
+                return None
+            parts[part] = place
+            place += _WIDTHS[part]
+            at += 2
+            continue
+        if not pattern[at].isascii() or (pattern[at].isspace() and pattern[at] != " "):
+            return None
+        between.append((place, pattern[at]))
+        place += 1
+        at += 1
+    return _Layout(parts, tuple(between), place) if {"Y", "m", "d"} <= parts.keys() else None
+
+
+_ISO_HEAD = _Layout(
+    {"Y": 0, "m": 5, "d": 8, "H": 11, "M": 14, "S": 17},
+    ((4, "-"), (7, "-"), (10, "T "), (13, ":"), (16, ":")),
+    19,
+)
+"""Only ISO text with seconds goes the quick way."""
+
+
+def _bytes_of(raws: Sequence[str]) -> U8 | None:
+    """Return texts of one length as rows of bytes, None where they are not of one length or not ASCII."""
+    length = len(raws[0])
+    joined = "".join(raws).encode("utf-8", "replace")
+    if len(joined) != length * len(raws) or set(map(len, raws)) != {length}:
+        return None
+    return np.frombuffer(joined, np.uint8).reshape(len(raws), length)
+
+
+def _civil(at: U8, layout: _Layout) -> tuple[I64, BOOL]:
+    """Return (µs on the clock of the zone, whether that is sure) of rows of bytes."""
+    digits = (at - np.uint8(ord("0"))).astype(np.int64)
+    sure = np.ones(len(at), np.bool_)
+    numbers = dict.fromkeys(_WIDTHS, np.zeros(len(at), np.int64))
+    for part, place in layout.parts.items():
+        columns = digits[:, place : place + _WIDTHS[part]]
+        sure &= (columns < 10).all(axis=1)
+        numbers[part] = columns @ (10 ** np.arange(_WIDTHS[part] - 1, -1, -1, dtype=np.int64))
+    for place, characters in layout.between:
+        sure &= np.isin(at[:, place], np.frombuffer(characters.encode(), np.uint8))
+    year, month, day = numbers["Y"], numbers["m"], numbers["d"]
+    sure &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
+    sure &= (numbers["H"] <= 23) & (numbers["M"] <= 59) & (numbers["S"] <= 59)
+    sure &= day <= _MONTH_DAYS[np.clip(month, 0, 12)]
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    sure &= (month != 2) | (day != 29) | leap
+    minutes = (_days(year, month, day) * 24 + numbers["H"]) * 60 + numbers["M"]
+    return minutes * 60_000_000 + numbers["S"] * 1_000_000, sure
+
+
+def _to_utc(local: I64, sure: BOOL, zone: str) -> tuple[I64, U8, BOOL]:
+    sure = sure & (local >= 0)  # before 1970 zones changed by odd minutes
+    hours, which = np.unique(np.where(sure, local, 0) // 3_600_000_000, return_inverse=True)
+    ahead = np.array([_zone_offset(zone, int(hour) * 3_600_000_000) for hour in hours], np.int64)
+    return local - ahead[which], np.full(len(local), TimeQuality.ASSUMED_ZONE, np.uint8), sure
+
+
+def _pattern_column(raws: Sequence[str], form: str, zone: str) -> tuple[I64, U8, BOOL] | None:
+    layout = _layout(form)
+    at = _bytes_of(raws) if layout else None
+    if layout is None or at is None or at.shape[1] != layout.length:
+        return None
+    local, sure = _civil(at, layout)
+    return _to_utc(local, sure, zone)
 
 
 def _iso_column(raws: Sequence[str], zone: str) -> tuple[I64, U8, BOOL] | None:
     """Return (time, quality, sure) of ISO texts of one length; rows that are not `sure` are read one by one."""
-    length = len(raws[0])
-    joined = "".join(raws).encode()
-    if length < _HEAD or len(joined) != length * len(raws) or set(map(len, raws)) != {length}:
+    at = _bytes_of(raws)
+    head = _ISO_HEAD.length
+    if at is None or at.shape[1] < head:
         return None
-    at = np.frombuffer(joined, np.uint8).reshape(len(raws), length)
-    tail = raws[0][_HEAD:]
+    length, tail = at.shape[1], raws[0][head:]
     zone_text = next((tail[-size:] for size in (1, 6) if _is_zone(tail[-size:])), "")
     fraction = tail[: len(tail) - len(zone_text)]
     if fraction and not re.fullmatch(r"[.]\d{1,9}", fraction, re.ASCII):
         return None
-    digits = (at[:, :_HEAD] - np.uint8(48)).astype(np.int64)
-    number = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]
-    sure = (digits[:, number] < 10).all(axis=1)
-    sure &= (at[:, 4] == 45) & (at[:, 7] == 45) & ((at[:, 10] == 84) | (at[:, 10] == 32))
-    sure &= (at[:, 13] == 58) & (at[:, 16] == 58)
-    year = digits[:, 0] * 1000 + digits[:, 1] * 100 + digits[:, 2] * 10 + digits[:, 3]
-    month, day = digits[:, 5] * 10 + digits[:, 6], digits[:, 8] * 10 + digits[:, 9]
-    hour, minute = digits[:, 11] * 10 + digits[:, 12], digits[:, 14] * 10 + digits[:, 15]
-    second = digits[:, 17] * 10 + digits[:, 18]
-    sure &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (hour <= 23) & (minute <= 59) & (second <= 59)
-    sure &= day <= _MONTH_DAYS[np.clip(month, 0, 12)]
-    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    sure &= (month != 2) | (day != 29) | leap
-    time = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000
+    time, sure = _civil(at[:, :head], _ISO_HEAD)
     if fraction:
-        places = at[:, _HEAD + 1 : _HEAD + len(fraction)] - np.uint8(48)
-        sure &= (places < 10).all(axis=1) & (at[:, _HEAD] == 46)
+        places = at[:, head + 1 : head + len(fraction)] - np.uint8(ord("0"))
+        sure &= (places < 10).all(axis=1) & (at[:, head] == ord("."))
         places = places[:, :6].astype(np.int64)
         time += places @ (10 ** np.arange(5, 5 - places.shape[1], -1, dtype=np.int64))
-    if zone_text:
-        same = np.frombuffer(zone_text.encode(), np.uint8)
-        sure &= (at[:, length - len(same) :] == same).all(axis=1)
-        return time - _offset(zone_text), np.zeros(len(raws), np.uint8), sure
-    sure &= year >= 1970  # before, zones changed by odd minutes
-    hours, which = np.unique(np.where(sure, time, 0) // 3_600_000_000, return_inverse=True)
-    ahead = np.array([_zone_offset(zone, int(hour_) * 3_600_000_000) for hour_ in hours], np.int64)
-    return time - ahead[which], np.full(len(raws), TimeQuality.ASSUMED_ZONE, np.uint8), sure
+    if not zone_text:
+        return _to_utc(time, sure, zone)
+    same = np.frombuffer(zone_text.encode(), np.uint8)
+    sure &= (at[:, length - len(same) :] == same).all(axis=1)
+    return time - _offset(zone_text), np.zeros(len(raws), np.uint8), sure
 
 
 def _is_zone(text: str) -> bool:

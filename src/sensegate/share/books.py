@@ -78,9 +78,7 @@ class Books:
         try:
             parts = _by_hour(Ledger.decode(entry.payload))
         except ValueError as why:
-            log.error(
-                "a ledger on the log cannot be read; its counts are missing", sequence=entry.sequence, why=str(why)
-            )
+            log.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
             metrics.LIMITED.labels("unreadable_ledger").inc()
             parts = {}
         for hour, part in parts.items():

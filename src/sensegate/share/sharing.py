@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
 
 import msgspec
 
@@ -22,12 +23,38 @@ from sensegate.share.metering import Metering, Usage
 from sensegate.share.reader import Reader
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where to begin: after a cursor, or at a time of arrival, or (neither) at the oldest record that is kept."""
+class Asked(Protocol):
+    """What a subscriber wants of a feed. Begins after a cursor, or at a time of arrival, or (neither) at the oldest."""
 
-    after: str = ""
-    since: int | None = None
-    """µs UTC."""
+    @property
+    def feed(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def after(self) -> str:
+        """Cursor; empty: none."""
+        ...
+
+    @property
+    def since(self) -> int | None:
+        """Time of arrival, µs UTC."""
+        ...
+
+    @property
+    def divisions(self) -> tuple[str, ...]:
+        """Only these."""
+        ...
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Only these."""
+        ...
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Only these."""
+        ...
 
 
 class Sharing:
@@ -66,44 +93,38 @@ class Sharing:
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
-    async def page(
-        self, principal: Principal, feed: str, place: Place, wanted: Wanted, *, form: str, limit: int, wait_s: float
-    ) -> Page:
+    async def page(self, principal: Principal, asked: Asked, *, form: str, limit: int, wait_s: float) -> Page:
         """Return records of a feed; see `Delivery.page` and `Feeds.select`.
 
         Raises:
             NotFound, Refused, Gone, BadCursor, Lost.
         """
-        selection = self.feeds.select(principal, feed, wanted)
-        return await self.delivery.page(selection, await self._start(place), Form(form), limit, wait_s)
+        selection = self.feeds.select(principal, asked.feed, _wanted(asked))
+        return await self.delivery.page(selection, await self._start(asked), Form(form), limit, wait_s)
 
-    async def stream(
-        self,
-        still: Callable[[], Principal],
-        feed: str,
-        place: Place,
-        wanted: Wanted,
-        *,
-        heartbeat_s: float,
+    async def open_stream(
+        self, still: Callable[[], Principal], asked: Asked, *, heartbeat_s: float
     ) -> AsyncGenerator[Events, None]:
-        """Yield a feed as server-sent events; `still` gives the caller as of now or raises `Refused`."""
+        """Return the feed as server-sent events; `still` gives the caller as of now or raises `Refused`.
+
+        Raises:
+            NotFound, Refused, Gone, BadCursor, Lost: before the first event.
+        """
 
         def select() -> Selection | None:
-            return self.feeds.select(still(), feed, wanted)
+            return self.feeds.select(still(), asked.feed, _wanted(asked))
 
         select()
-        start = await self._start(place)
-        async for events in self.delivery.stream(select, start, heartbeat_s=heartbeat_s):
-            yield events
+        return self.delivery.stream(select, await self._start(asked), heartbeat_s=heartbeat_s)
 
-    async def _start(self, place: Place) -> Cursor:
-        if place.after:
-            return await self.reader.resume(place.after)
-        if place.since is not None:
-            first = await self.reader.first()
-            wanted = await self.reader.since(place.since)
-            return wanted if wanted.sequence > first.sequence else first
-        return await self.reader.first()
+    async def _start(self, asked: Asked) -> Cursor:
+        if asked.after:
+            return await self.reader.resume(asked.after)
+        first = await self.reader.first()
+        if asked.since is None:
+            return first
+        wanted = await self.reader.since(asked.since)
+        return wanted if wanted.sequence > first.sequence else first
 
     def count(self, principal: Principal, feed: str, delivery: str, *, requests: int, records: int, size: int) -> None:
         """Meter what was handed to the network."""
@@ -114,6 +135,14 @@ class Sharing:
         return self.metering.rows()
 
     # ── the catalogue ─────────────────────────────────────────────────────────────────────────────────
+
+    def visible(self, principal: Principal) -> list[Feed]:
+        """Return the feeds of which the caller may get anything."""
+        return self.feeds.visible(principal)
+
+    def feed(self, principal: Principal, name: str) -> Feed:
+        """Return one of them. Raises `NotFound`."""
+        return self.feeds.get(principal, name)
 
     async def create_feed(self, principal: Principal, form: object) -> Feed:
         """Make a feed out of anything with its attributes; without divisions it gets the caller's.
@@ -155,6 +184,10 @@ class Sharing:
             for department in departments or ("",):
                 demand(principal, Action.CHANGE_FEEDS, division, department)
         return msgspec.structs.replace(feed, divisions=divisions, departments=departments)
+
+
+def _wanted(asked: Asked) -> Wanted:
+    return Wanted(asked.divisions, asked.properties, asked.devices)
 
 
 def _facts(feed: Feed) -> dict[str, object]:

@@ -1,0 +1,259 @@
+"""The HTTP side as a whole: one table of routes, one way in for every request, one place for errors.
+
+`Web(deps)` is started and stopped by the wiring. Every answer carries a request id and the security headers; every
+error is a problem document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import prometheus_client
+import structlog
+from aiohttp import web
+
+from sensegate import metrics
+from sensegate.bus.ports import free_port
+from sensegate.errors import ConfigError, Lost, SensegateError
+from sensegate.web import auth, books, devices, feeds, openapi, problems, registry
+from sensegate.web.bodies import Ready
+from sensegate.web.deps import Deps
+from sensegate.web.limits import Gate
+from sensegate.web.routing import Call, Route, check
+
+log = structlog.get_logger(__name__)
+
+SHUTDOWN_S = 2.0
+_PORT_TRIES = 20
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PAGES = {
+    "/": ("index.html", "text/html"),
+    "/docs": ("docs.html", "text/html"),
+    "/static/page.js": ("page.js", "text/javascript"),
+    "/static/docs.js": ("docs.js", "text/javascript"),
+    "/static/page.css": ("page.css", "text/css"),
+    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_SECURITY = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "geolocation=(), camera=(), microphone=()",
+    "Server": "sensegate",
+}
+
+
+async def _health(_call: Call) -> Any:
+    return {"alive": True}
+
+
+async def _ready(call: Call) -> Any:
+    reasons = list(call.deps.ready())
+    return web.Response(
+        status=503 if reasons else 200,
+        body=msgspec.json.encode(Ready(not reasons, reasons)),
+        content_type="application/json",
+    )
+
+
+async def _metrics(_call: Call) -> Any:
+    return web.Response(
+        body=prometheus_client.generate_latest(metrics.REGISTRY),
+        headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},
+    )
+
+
+_OPERATIONS = (
+    Route(method="GET", path="/healthz", call=_health, what="The process lives.", tag="gateway", token=False),
+    Route(
+        method="GET",
+        path="/readyz",
+        call=_ready,
+        what="Whether it takes and gives readings, and why not (503).",
+        tag="gateway",
+        token=False,
+        answer=Ready,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        call=_metrics,
+        what="Prometheus metrics: counts only, no device or subscriber is named.",
+        tag="gateway",
+        token=False,
+        media=("text/plain",),
+    ),
+)
+ROUTES: tuple[Route, ...] = (*_OPERATIONS, *devices.ROUTES, *feeds.ROUTES, *registry.ROUTES, *books.ROUTES)
+"""All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""
+
+
+class Web:
+    """The listener and its routes."""
+
+    def __init__(self, deps: Deps) -> None:
+        self.deps = deps
+        self._guesses = auth.Guesses(deps.clock)
+        self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._document = msgspec.json.encode(openapi.document(ROUTES, version=deps.version))
+        tls = deps.config.tls
+        self._headers = dict(_SECURITY)
+        if tls.cert_file:
+            self._headers["Strict-Transport-Security"] = "max-age=31536000"
+
+    def app(self) -> web.Application:
+        """Return the application (tests serve it by their own means)."""
+        app = web.Application(middlewares=[self._around], client_max_size=self.deps.config.body_bytes_max)
+        for route in ROUTES:
+            app.router.add_route(route.method, route.path, self._entrance(route))
+        app.on_response_prepare.append(self._dress)
+        app.router.add_get("/openapi.json", self._openapi)
+        for path, (name, media) in _PAGES.items():
+            app.router.add_get(path, _page(name, media))
+        return app
+
+    async def start(self) -> str:
+        """Listen; return the base URL.
+
+        Raises:
+            ConfigError: the address cannot be listened on, or the certificates cannot be read.
+        """
+        config = self.deps.config
+        self._runner = web.AppRunner(
+            self.app(), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
+        )
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - there after setup()
+        gate = Gate(server, connections_max=config.connections_max, header_timeout_s=config.header_timeout_s)
+        context = _tls(self.deps)
+        loop = asyncio.get_running_loop()
+        for attempt in range(_PORT_TRIES):
+            port = config.port or free_port()
+            try:
+                self._listener = await loop.create_server(gate, config.host, port, ssl=context, backlog=1_024)
+                break
+            except OSError as why:
+                if config.port or attempt == _PORT_TRIES - 1:
+                    raise ConfigError(
+                        f"cannot listen on {config.host}:{port}: {why.strerror}",
+                        key="web.port",
+                        remedy="choose a free one, or 0",
+                    ) from why
+        name = f"[{config.host}]" if ":" in config.host else config.host
+        return f"{'https' if context else 'http'}://{name}:{port}"
+
+    async def stop(self) -> None:
+        """Close the listener, end open streams (their cursors stay valid), let short answers finish."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._listener = self._runner = None
+
+    # ── every request ─────────────────────────────────────────────────────────────────────────────────
+
+    def _entrance(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def entrance(request: web.Request) -> web.StreamResponse:
+            call = Call(request, self.deps, self._guesses)
+            check(call, route)
+            try:
+                answer = await route.call(call)
+            except SensegateError as why:
+                if problems.status_of(why) == 409 and 412 in route.errors:
+                    raise problems.BadRequest(str(why), status=412) from why
+                raise
+            if isinstance(answer, web.StreamResponse):
+                return answer
+            response = web.Response(
+                status=route.status, body=msgspec.json.encode(answer), content_type="application/json"
+            )
+            if isinstance(revision := getattr(answer, "revision", None), int):
+                response.headers["ETag"] = f'"{revision}"'
+            return response
+
+        return entrance
+
+    @web.middleware
+    async def _around(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        given = request.headers.get("X-Request-Id", "")
+        request["id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id: str = request["id"]
+        try:
+            response = await handler(request)
+        except SensegateError as why:
+            status = problems.status_of(why)
+            if status >= 500 and not isinstance(why, Lost):
+                log.warning("request not done", request=request_id, path=request.path, cause=repr(why))
+            response = problems.of(why, request_id=request_id)
+        except web.HTTPException as why:
+            response = problems.answer(why.status, _said(why, request), request_id=request_id)
+            if allow := why.headers.get("Allow"):
+                response.headers["Allow"] = allow
+        return response
+
+    async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self._headers)
+        response.headers["X-Request-Id"] = request.get("id", "")
+        response.headers.setdefault("Cache-Control", "no-store")
+
+    async def _openapi(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._document, content_type="application/json")
+
+
+def _said(why: web.HTTPException, request: web.Request) -> str:
+    if why.status == 404:
+        return f"no such path; /docs lists all that there are ({request.method} {request.path[:200]})"
+    if why.status == 405:
+        return f"{request.method} is not possible here"
+    return problems.title_of(why.status)
+
+
+def _page(name: str, media: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    body = files("sensegate.web").joinpath("page", name).read_bytes()
+
+    async def page(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, content_type=media, charset="utf-8", headers={"Cache-Control": "no-cache"})
+
+    return page
+
+
+def _tls(deps: Deps) -> ssl.SSLContext | None:
+    tls = deps.config.tls
+    if not tls.cert_file:
+        if deps.config.host not in {"127.0.0.1", "::1", "localhost"}:
+            raise ConfigError(
+                f"{deps.config.host} without TLS",
+                key="web.tls",
+                remedy="give cert_file and key_file, or listen on loopback",
+            )
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file or None)
+        if tls.ca_file:
+            context.load_verify_locations(tls.ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as why:
+        raise ConfigError(
+            f"certificate cannot be used: {why}", key="web.tls", remedy="PEM files; see config/README.md"
+        ) from why
+    return context

@@ -1,0 +1,105 @@
+"""Who calls: a bearer token, or a device's own credential for its own ingest. Guessing is slowed by address."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import OrderedDict
+
+from aiohttp import web
+
+from sensegate import metrics
+from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.clock import Clock
+from sensegate.errors import Overloaded, Refused
+from sensegate.model import Device
+from sensegate.web.deps import Deps
+
+FAILURES_MAX = 20
+"""So many wrong credentials of one address within `WINDOW_S`; then it waits."""
+WINDOW_S = 60.0
+_ADDRESSES_MAX = 10_000
+
+
+class Guesses:
+    """Wrong credentials by address."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def demand_patience(self, address: str) -> None:
+        """Return unless the address has failed too often. Raises `Overloaded`."""
+        began, count = self._failures.get(address, (0.0, 0))
+        left = began + WINDOW_S - self._clock.monotonic()
+        if count >= FAILURES_MAX and left > 0:
+            metrics.LIMITED.labels("http_guesses").inc()
+            raise Overloaded("too many wrong credentials from your address", retry_after_s=left)
+
+    def failed(self, address: str) -> None:
+        """Note a wrong credential."""
+        metrics.REFUSED.labels("http").inc()
+        now = self._clock.monotonic()
+        began, count = self._failures.pop(address, (now, 0))
+        self._failures[address] = (began, count + 1) if now - began < WINDOW_S else (now, 1)
+        while len(self._failures) > _ADDRESSES_MAX:
+            self._failures.popitem(last=False)
+
+
+def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
+    """Return whom the request's bearer token proves.
+
+    Raises:
+        Refused: none, or a wrong, revoked or expired one.
+        Overloaded: too many wrong ones before.
+    """
+    scheme, credential = _authorization(request)
+    if scheme != "bearer":
+        raise Refused("send `Authorization: Bearer TOKEN`", authenticated=False)
+    address = request.remote or ""
+    guesses.demand_patience(address)
+    try:
+        return deps.tokens.verify(credential)
+    except Refused:
+        guesses.failed(address)
+        raise
+
+
+def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tuple[Device, Principal]:
+    """Return the device `name` if the request carries its own credential (Basic id:password, or Bearer password).
+
+    Raises:
+        Refused: wrong credential, disabled or unknown device (not told apart), or that of another device.
+        Overloaded: too many wrong ones before.
+    """
+    scheme, credential = _authorization(request)
+    address = request.remote or ""
+    guesses.demand_patience(address)
+    user, password = name, credential
+    if scheme == "basic":
+        try:
+            user, _, password = base64.b64decode(credential, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            user, password = "", ""
+    verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer"} else None
+    if verified is None:
+        guesses.failed(address)
+        raise Refused("the device's own credential is asked for: Basic id:password", authenticated=False)
+    proved, _ = verified
+    if name != proved.id:
+        # A gateway may push for the devices behind it.
+        at = deps.devices.find(name)
+        target = deps.devices.record(at) if at >= 0 else None
+        if target is None or target.gateway != proved.id or not deps.devices.enabled[at]:
+            metrics.REFUSED.labels("http").inc()
+            raise Refused(f"{proved.id} may not send for another device")
+        return target, Principal(proved.id, Role.DEVICE, Scope(proved.division))
+    return proved, Principal(proved.id, Role.DEVICE, Scope(proved.division))
+
+
+def _authorization(request: web.Request) -> tuple[str, str]:
+    values = request.headers.getall("Authorization", [])
+    if len(values) != 1 or len(values[0]) > 1_000:
+        return "", ""
+    scheme, _, credential = values[0].partition(" ")
+    return scheme.lower(), credential.strip()

@@ -1,0 +1,207 @@
+"""What the web is handed by the wiring: the foundations as they are, other stages as small protocols and records."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from sensegate.authority.audit import Record
+from sensegate.authority.devices import Devices
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.scope import Principal
+from sensegate.authority.tokens import Tokens
+from sensegate.bus.ledger import Ledger
+from sensegate.clock import Clock
+from sensegate.config import WebConfig
+from sensegate.model import Device
+from sensegate.ports import Log
+
+
+class Page(Protocol):
+    """One answer of a feed."""
+
+    @property
+    def body(self) -> bytes:
+        """The records in the form asked for."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def next(self) -> str:
+        """Cursor to go on from."""
+        ...
+
+
+class Events(Protocol):
+    """A piece of a stream; without records a heartbeat."""
+
+    @property
+    def body(self) -> bytes:
+        """Ready for the wire."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Records in it."""
+        ...
+
+
+class Share(Protocol):
+    """Feeds and their deliveries, cut to the caller (`share.sharing.Sharing`)."""
+
+    def visible(self, principal: Principal) -> Sequence[Any]:
+        """Return the feeds that the caller may read, as records with the attributes of `bodies.Feed`."""
+        ...
+
+    def feed(self, principal: Principal, name: str) -> Any:
+        """Return one. Raises `NotFound`."""
+        ...
+
+    async def create_feed(self, principal: Principal, form: object) -> Any:
+        """Make one; return it."""
+        ...
+
+    async def change_feed(self, principal: Principal, form: object, revision: int) -> Any:
+        """Replace one; return it."""
+        ...
+
+    async def delete_feed(self, principal: Principal, name: str, revision: int | None) -> None:
+        """Remove one."""
+        ...
+
+    async def page(self, principal: Principal, asked: Asked, *, form: str, limit: int, wait_s: float) -> Page:
+        """Return records after a place, waiting for the first."""
+        ...
+
+    async def open_stream(
+        self, still: Callable[[], Principal], asked: Asked, *, heartbeat_s: float
+    ) -> AsyncGenerator[Events, None]:
+        """Return what yields all after a place, for ever; `still` is asked about every second, may raise `Refused`."""
+        ...
+
+    def count(self, principal: Principal, feed: str, delivery: str, *, requests: int, records: int, size: int) -> None:
+        """Meter what was handed to the network."""
+        ...
+
+    def usage(self) -> Sequence[Any]:
+        """Return all metering counts, as records with the attributes of `bodies.Usage`."""
+        ...
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a request wants of a feed."""
+
+    feed: str
+    after: str = ""
+    since: int | None = None
+    """µs UTC."""
+    divisions: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+class Books(Protocol):
+    """Hourly sums of the ledger by node (`share.books.Books`)."""
+
+    def nodes(self, since_hour: int) -> Sequence[str]:
+        """Return the nodes of which there are counts from an hour (since 1970) on."""
+        ...
+
+    def sums(self, node: str, since_hour: int) -> Ledger:
+        """Return the sum of a node's hours."""
+        ...
+
+
+class AuditReader(Protocol):
+    """The audit trail (`authority.audit.Audit`)."""
+
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+        """Return (sequence, record) after a sequence, oldest first."""
+        ...
+
+
+class ProfileRow(msgspec.Struct, frozen=True):
+    """A device profile in force."""
+
+    id: str
+    """``vendor/model``."""
+    version: int
+    title: str = ""
+    topics: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    format: str = "json"
+    problem: str = ""
+    """Why its newest file is not in force; the last good version is."""
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """A node as this gateway sees it; a node lists itself."""
+
+    division: str
+    role: str
+    state: str
+    """``up``, ``silent`` or ``never``."""
+    last_commit: int = 0
+    """µs UTC of the newest commit here."""
+    lag_entries: int = 0
+    """Entries not yet forwarded, where known."""
+    forwarded: int = 0
+    withheld: int = 0
+    detail: str = ""
+
+
+class QualityRow(msgspec.Struct, frozen=True):
+    """The four indicators of one device and hour, 0 to 1; null where nothing defines one."""
+
+    device: str
+    hour: int
+    """µs UTC of its beginning."""
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None
+
+
+Ingest = Callable[[Device, Principal, bytes, str], Awaitable[None]]
+"""(device, caller, body, content type): returns after the commit that holds the message."""
+
+
+def _nothing() -> Sequence[Any]:
+    return ()
+
+
+class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """All of it."""
+
+    config: WebConfig
+    role: str
+    """``node`` or ``centre``."""
+    division: str
+    version: str
+    clock: Clock
+    log: Log
+    divisions: Divisions
+    devices: Devices
+    tokens: Tokens
+    share: Share
+    books: Books
+    audit: AuditReader
+    ready: Callable[[], Sequence[str]]
+    """Returns why the gateway is not ready, a sentence each; empty: it is."""
+    ingest: Ingest | None = None
+    """None: this gateway takes no telemetry by HTTP."""
+    profiles: Callable[[], Sequence[ProfileRow]] = _nothing
+    topics: Callable[[Device], Sequence[str]] = lambda _device: ()
+    """MQTT topics under which a device may publish."""
+    nodes: Callable[[], Sequence[NodeRow]] = _nothing
+    quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
+    """Returns the indicators of all devices from a time (µs) on."""
+    refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
+    """Refusals of the broker: device -> what -> count."""

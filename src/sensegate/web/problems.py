@@ -1,0 +1,112 @@
+"""Errors as RFC 9457 problems: the one place where the error tree becomes status codes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from sensegate.errors import (
+    ConfigError,
+    Conflict,
+    Fenced,
+    Gone,
+    Lost,
+    NotFound,
+    Overloaded,
+    Refused,
+    Rejected,
+    SensegateError,
+    StoreFull,
+)
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What every error answer holds. `instance` is the request's id, by which the log knows it."""
+
+    title: str
+    status: int
+    detail: str = ""
+    instance: str = ""
+    type: str = "about:blank"
+    first: str = ""
+    """With 410: the oldest cursor that is still valid; reading on from it skips what has expired."""
+
+
+class BadRequest(SensegateError):
+    """The request cannot be understood (400, or another 4xx given in `status`)."""
+
+    def __init__(self, what: str, *, status: int = 400) -> None:
+        self.status = status
+        super().__init__(what)
+
+
+_STATUS: tuple[tuple[type[SensegateError], int], ...] = (
+    (NotFound, 404),
+    (Conflict, 409),
+    (Gone, 410),
+    (Rejected, 422),
+    (ConfigError, 400),
+    (Lost, 503),
+    (Fenced, 503),
+    (StoreFull, 503),
+)
+
+
+def status_of(why: SensegateError) -> int:
+    """Return the HTTP status of an error."""
+    match why:
+        case BadRequest():
+            return why.status
+        case Refused():
+            return 403 if why.authenticated else 401
+        case Overloaded():
+            return 429
+    return next((status for kind, status in _STATUS if isinstance(why, kind)), 400)
+
+
+def title_of(status: int) -> str:
+    """Return the standard phrase of a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _encode(status: int, detail: str, request_id: str, first: str = "") -> bytes:
+    return msgspec.json.encode(
+        Problem(title=title_of(status), status=status, detail=detail, instance=request_id, first=first)
+    )
+
+
+def answer(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
+    """Return the problem as a response."""
+    body = _encode(status, detail, request_id, first)
+    response = web.Response(status=status, body=body, content_type=CONTENT_TYPE)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="sensegate", Basic realm="sensegate"'
+    return response
+
+
+def detail_of(why: SensegateError) -> str:
+    """Return what the caller is told; a cause on our side is named by its class alone."""
+    return str(why) if status_of(why) < 500 else f"{type(why).__name__}: not done; try again"
+
+
+def body_of(why: SensegateError, request_id: str) -> bytes:
+    """Return the problem as JSON, for a stream that has begun."""
+    return _encode(status_of(why), detail_of(why), request_id)
+
+
+def of(why: SensegateError, *, request_id: str = "") -> web.Response:
+    """Return the response for an error of ours."""
+    status = status_of(why)
+    response = answer(status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else "")
+    if isinstance(why, Overloaded):
+        response.headers["Retry-After"] = str(max(1, round(why.retry_after_s)))
+    elif status == 503:
+        response.headers["Retry-After"] = "1"
+    return response

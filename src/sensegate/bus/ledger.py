@@ -158,6 +158,19 @@ class Ledger:
         np.add.at(sums, kind, count)
         return {word: n for word, n in zip(self._kinds.words, sums.tolist(), strict=True) if n}
 
+    def by_source(self) -> list[tuple[str, str, int]]:
+        """Return (source, ``decoded`` or ``quarantined.<reason>``, messages) over all hours and devices."""
+        _, kind, source, _, count = self._columns()
+        sums = np.zeros((len(self._sources.words), len(self._kinds.words)), np.int64)
+        np.add.at(sums, (source, kind), count)
+        wanted = [(at, word) for at, word in enumerate(self._kinds.words) if word.startswith((DECODED, QUARANTINED))]
+        return [
+            (name, word, int(sums[row, at]))
+            for row, name in enumerate(self._sources.words)
+            for at, word in wanted
+            if sums[row, at]
+        ]
+
     def check(self) -> None:
         """Return if the counts balance for each hour, source and device.
 

@@ -6,7 +6,7 @@ their index, ``ends`` of the payloads in ``body``; in the quarantine also reason
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,37 @@ class Kept(msgspec.Struct, frozen=True):
     device: str = ""
     """Device id where it was known."""
     profile: str = ""
+    piece: int = 0
+    pieces: int = 1
+    """A message too large for one member stands in several: this is number `piece` of `pieces`; see `join`."""
+
+
+def join(kept: Iterable[Kept]) -> Iterator[Kept]:
+    """Yield whole messages of what `decode_kept` gave, member after member; pieces follow one another."""
+    parts: list[bytes] = []
+    for one in kept:
+        if one.pieces == 1:
+            yield one
+            continue
+        parts = [*parts, one.message.payload] if one.piece else [one.message.payload]
+        if len(parts) == one.pieces:
+            whole = msgspec.structs.replace(one.message, payload=b"".join(parts))
+            yield msgspec.structs.replace(one, message=whole, piece=0, pieces=1)
+
+
+def split(one: Kept, bytes_max: int) -> list[Kept]:
+    """Return a message in pieces of at most `bytes_max` bytes of payload."""
+    payload = one.message.payload
+    cuts = range(0, len(payload), bytes_max)
+    return [
+        msgspec.structs.replace(
+            one,
+            message=msgspec.structs.replace(one.message, payload=payload[start : start + bytes_max]),
+            piece=piece,
+            pieces=len(cuts),
+        )
+        for piece, start in enumerate(cuts)
+    ]
 
 
 def _words(words: Sequence[str]) -> list[Any]:
@@ -74,6 +105,8 @@ def encode_kept(kept: Sequence[Kept]) -> bytes:
     tree = _tree([one.message for one in kept], [one.source for one in kept])
     for name in ("reason", "detail", "device", "profile"):
         tree[name] = _words([getattr(one, name) for one in kept])
+    for name in ("piece", "pieces"):
+        tree[name] = pack(np.array([getattr(one, name) for one in kept], np.int64))
     return seal(tree)
 
 
@@ -103,9 +136,12 @@ def decode(payload: bytes) -> Iterator[tuple[Message, str]]:
     """Yield (message, source) one by one, in the order of receipt.
 
     Raises:
-        ValueError: if these are not messages of a format known here.
+        ValueError: if these are not messages of a format known here, or a piece of one: see `decode_kept` and `join`.
     """
-    yield from _messages(unseal(payload, limit=BYTES_MAX, what="messages"))
+    tree = unseal(payload, limit=BYTES_MAX, what="messages")
+    if "pieces" in tree and any(of != 1 for of in unpack(tree["pieces"], tree["rows"]).tolist()):
+        raise ValueError("messages: a piece of one; read it with decode_kept and join")
+    yield from _messages(tree)
 
 
 def decode_kept(payload: bytes) -> Iterator[Kept]:
@@ -113,5 +149,7 @@ def decode_kept(payload: bytes) -> Iterator[Kept]:
     tree = unseal(payload, limit=BYTES_MAX, what="messages")
     rows = tree["rows"]
     extra = [_unwords(tree[name], rows) for name in ("reason", "detail", "device", "profile")]
-    for (message, source), reason, detail, device, profile in zip(_messages(tree), *extra, strict=True):
-        yield Kept(message, source, reason, detail, device, profile)
+    pieces = [unpack(tree[name], rows).tolist() for name in ("piece", "pieces")]
+    columns = zip(_messages(tree), *extra, *pieces, strict=True)
+    for (message, source), reason, detail, device, profile, piece, of in columns:
+        yield Kept(message, source, reason, detail, device, profile, piece, of)

@@ -8,6 +8,8 @@ rest (`runs`). The state is a function of what is in the log: a checkpoint names
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,14 +19,13 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
-from sensegate.errors import EngineError
+from sensegate.errors import StoreFull
 from sensegate.model import BOOL, I64, U8, U32, U64, Readings
 from sensegate.persist import order, ties
 from sensegate.persist.identity import (
     ACCEPTED,
     HOUR_US,
     KIND_MASK,
-    KINDS,
     LEADS,
     NONE,
     SEQUENCE,
@@ -65,7 +66,8 @@ class Judgement(msgspec.Struct, frozen=True, eq=False):
     @property
     def keep(self) -> BOOL:
         """True where the reading is accepted."""
-        return self.kind == ACCEPTED
+        keep: BOOL = self.kind == ACCEPTED
+        return keep
 
 
 class _Work(msgspec.Struct, frozen=True, eq=False):
@@ -94,6 +96,7 @@ class Duplicates:
         self._checkpoint_s = checkpoint_s
         self._device_id = device_id
         self._store = Store(directory)
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="persist")
         self._job: Future[None] | None = None
         self._reset()
@@ -104,6 +107,7 @@ class Duplicates:
         self._recent = Recent()
         self._layers: tuple[tuple[Recent, ...], tuple[Run, ...]] = ((), ())
         self._waiting: Checkpoint | None = None
+        self._confirmed = (0, 0)
         self._floor = 0
         self._latest = 0
         self._epoch = ""
@@ -116,7 +120,8 @@ class Duplicates:
 
         `epoch` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
         """
-        self._await_job()
+        with contextlib.suppress(StoreFull):
+            self._await_job()
         self._reset()
         self._epoch = epoch
         opened = self._store.open(epoch, last)
@@ -127,6 +132,11 @@ class Duplicates:
         self._floor, self._latest = opened.manifest.floor, opened.manifest.latest
         self._layers = ((), self._store.runs)
         return opened.manifest.sequence
+
+    @property
+    def checkpoint(self) -> int:
+        """Log sequence to which the last checkpoint on disk is valid; 0: there is none."""
+        return self._store.sequence
 
     @property
     def horizon_us(self) -> int:
@@ -156,29 +166,34 @@ class Duplicates:
         """Set the state after commit `ordinal` aside, to be written when `confirm` says that it is in the log."""
         if self._latest:
             self._floor = max(self._floor, self._latest // HOUR_US - self._horizon_h - SLACK_H)
-        self._waiting = Checkpoint(
-            ordinal,
-            self._recent,
-            self._marks.copy(len(self._names)),
-            self._names.words,
-            self._floor,
-            self._latest,
+        checkpoint = Checkpoint(
+            ordinal, self._recent, self._marks.copy(len(self._names)), self._names.words, self._floor, self._latest
         )
         self._layers = ((self._recent,), self._layers[1])
         self._recent = Recent()
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
+        with self._lock:
+            self._waiting = checkpoint
+            self._start()
 
     def confirm(self, ordinal: int, sequence: int) -> None:
         """Say that commit `ordinal` is in the log, up to `sequence`: what waits for it goes to disk in a thread.
 
         Raises:
-            EngineError: if the checkpoint before could not be written.
+            StoreFull: if the checkpoint before could not be written.
         """
-        if self._waiting is None or self._waiting.ordinal != ordinal:
-            return
-        self._await_job()
-        checkpoint, self._waiting = self._waiting, None
-        self._job = self._pool.submit(self._write, checkpoint, sequence)
+        if self._job is not None and self._job.done():
+            self._await_job()
+        with self._lock:
+            self._confirmed = (ordinal, sequence)
+            self._start()
+
+    def _start(self) -> None:
+        # A commit may be confirmed before or after the next one is judged, at whose begin the state is frozen.
+        ordinal, sequence = self._confirmed
+        if self._waiting is not None and self._waiting.ordinal == ordinal:
+            checkpoint, self._waiting = self._waiting, None
+            self._job = self._pool.submit(self._write, checkpoint, sequence)
 
     def _write(self, checkpoint: Checkpoint, sequence: int) -> None:
         self._store.save(checkpoint, self._epoch, sequence)
@@ -196,9 +211,7 @@ class Duplicates:
             try:
                 job.result()
             except OSError as why:
-                raise EngineError(
-                    f"the duplicate index cannot be written: {why}; free some space, then restart"
-                ) from why
+                raise StoreFull(f"the duplicate index cannot be written: {why}") from why
 
     # ── the log says what was kept ──────────────────────────────────────────────────────────────────────
 
@@ -394,7 +407,7 @@ class Duplicates:
         return np.concatenate(queries), np.concatenate(buckets)
 
     def _mark_late(self, work: _Work, rows: I64, series: I64, future: BOOL, specs: SpecColumns) -> None:
-        """Flag what is out of order, then suppress what is unchanged; only what is kept or suppressed moves the marks."""
+        """Flag what is out of order, then suppress what is unchanged; duplicates move no mark."""
         live = (work.kind[rows] == ACCEPTED) & ~future[rows]
         if not live.all():
             rows, series = rows[live], series[live]
@@ -455,6 +468,3 @@ class Duplicates:
         columns = self._marks.copy(len(self._names))
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return {word: row for word, row in zip(self._names.words, rows, strict=True) if any(x != NEVER for x in row)}
-
-
-IDENTITIES = tuple(kind.value for kind in KINDS)

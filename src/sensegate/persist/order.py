@@ -14,16 +14,10 @@ _ROUNDS = 8
 
 def grouped(number: U32, rows: I64 | None = None) -> tuple[I64, I64]:
     """Return (rows in order of series, arrival; the series of each); all rows unless some are named."""
-    if rows is None:
-        shift = np.uint64(len(number).bit_length())
-        packed = number.astype(np.uint64)
-        packed <<= shift
-        packed |= np.arange(len(number), dtype=np.uint64)
-    else:
-        shift = np.uint64(len(number).bit_length())
-        packed = number[rows].astype(np.uint64)
-        packed <<= shift
-        packed |= rows.view(np.uint64)
+    shift = np.uint64(len(number).bit_length())
+    packed = number.astype(np.uint64) if rows is None else number[rows].astype(np.uint64)
+    packed <<= shift
+    packed |= np.arange(len(number), dtype=np.uint64) if rows is None else rows.view(np.uint64)
     packed.sort()
     series = (packed >> shift).view(np.int64)
     packed &= (np.uint64(1) << shift) - np.uint64(1)

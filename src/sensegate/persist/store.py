@@ -73,6 +73,11 @@ class Store:
         self._manifest: Manifest | None = None
         self.runs: tuple[Run, ...] = ()
 
+    @property
+    def sequence(self) -> int:
+        """Log sequence to which the last checkpoint is valid; 0: there is none."""
+        return self._manifest.sequence if self._manifest else 0
+
     def open(self, epoch: str, last: int) -> Opened | None:
         """Return the last checkpoint; None where there is none that fits a log of this life and last sequence."""
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,194 @@
+"""Accepted readings → batches of the log, one for each (city, county, grade)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from sensegate.authority.index import Index
+from sensegate.bus.columns import Batch, Local, Origins, Words
+from sensegate.model import I32, I64, U32, U64, Readings
+from sensegate.persist.duplicates import Judgement
+from sensegate.persist.identity import SpecColumns
+
+_PLACE = 1e7
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What all batches of a commit have in common."""
+
+    node: str
+    partition: int
+
+
+class Judged(msgspec.Struct, frozen=True, eq=False):
+    """Readings with their verdicts and the digests of their messages."""
+
+    readings: Readings
+    judgement: Judgement
+    digest: U64
+
+
+class _Entries(msgspec.Struct, frozen=True, eq=False):
+    """The (device, profile) pairs of some rows, ordered by group, then device id."""
+
+    device: I64
+    profile: I64
+    group: I64
+    """Of each entry: region * 256 + grade."""
+    of_row: I64
+
+
+def _entries(device: I32, profile: I64, index: Index, *, one_group: bool) -> _Entries:
+    size = len(index)
+    profiles = int(profile.max()) + 1
+    seen = np.zeros(size, np.bool_)
+    seen[device] = True
+    devices = np.flatnonzero(seen)
+    by_device = np.zeros(size, np.int64)
+    by_device[device] = profile
+    if bool((by_device[device] == profile).all()):
+        code = devices * profiles + by_device[devices]
+        place = None
+    else:
+        code, place = np.unique(device.astype(np.int64) * profiles + profile, return_inverse=True)
+        devices = code // profiles
+    group = np.zeros(len(code), np.int64)
+    if not one_group:
+        group = index.region[devices].astype(np.int64) * 256 + index.grade[devices]
+    ids = index.ids
+    names = [(one, ids[at]) for one, at in zip(group.tolist(), devices.tolist(), strict=True)]
+    order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    if place is None:
+        lookup = np.zeros(size, np.int64)
+        lookup[devices] = rank
+        of_row = lookup[device]
+    else:
+        of_row = rank[place]
+    return _Entries(devices[order], (code % profiles)[order], group[order], of_row)
+
+
+def batches(
+    judged: Judged, rows: I64, specs: SpecColumns, index: Index, stamp: Stamp, *, one_group: bool = False
+) -> Iterator[tuple[int, Batch]]:
+    """Yield (group, batch) of some rows, in the order that `bus.columns` wants; `one_group`: all in group 0."""
+    if not rows.size:
+        return
+    readings = judged.readings
+    spec = readings.spec[rows]
+    variable = specs.variable.take(spec)
+    entries = _entries(readings.device[rows], specs.profile.take(spec), index, one_group=one_group)
+    group = entries.group[entries.of_row]
+    order = _sorted(group, variable, entries.of_row)
+    rows, variable, origin, group = rows[order], variable[order], entries.of_row[order], group[order]
+    limits = [0, *(np.flatnonzero(group[1:] != group[:-1]) + 1).tolist(), len(rows)]
+    for start, end in itertools.pairwise(limits):
+        mine = int(group[start])
+        first, last = np.searchsorted(entries.group, [mine, mine + 1]).tolist()
+        origins = _origins(entries.device[first:last], entries.profile[first:last], specs, index)
+        where = (origin[start:end] - first).astype(np.uint32)
+        yield mine, _batch(judged, rows[start:end], variable[start:end], where, origins, names=specs.names, stamp=stamp)
+
+
+def _sorted(group: I64, variable: I64, entry: I64) -> I64:
+    """Return the rows in order of (group, variable, entry, arrival); one sort of one number a row where it fits."""
+    different, rank = (None, None) if int(group.min()) == int(group.max()) else np.unique(group, return_inverse=True)
+    widths = [
+        (len(different) if different is not None else 1).bit_length(),
+        int(variable.max()).bit_length(),
+        int(entry.max()).bit_length(),
+        len(group).bit_length(),
+    ]
+    if sum(widths) > 63:
+        return np.lexsort((entry, variable, group))
+    packed = variable << widths[2]
+    packed |= entry
+    if rank is not None:
+        packed |= rank.astype(np.int64) << (widths[1] + widths[2])
+    packed <<= widths[3]
+    packed |= np.arange(len(group), dtype=np.int64)
+    packed.sort()
+    packed &= (1 << widths[3]) - 1
+    return packed
+
+
+def _batch(  # noqa: PLR0917 - the columns of one group
+    judged: Judged,
+    rows: I64,
+    variable: I64,
+    origin: U32,
+    origins: Origins,
+    *,
+    names: list[tuple[str, str]],
+    stamp: Stamp,
+) -> Batch:
+    readings, judgement, digest = judged.readings, judged.judgement, judged.digest
+    used = np.flatnonzero(np.bincount(variable, minlength=len(names)))
+    kind = np.zeros(len(names), np.uint16)
+    kind[used] = np.arange(len(used))
+    pairs = [names[one] for one in used.tolist()]
+    message = readings.message[rows]
+    messages = np.flatnonzero(np.bincount(message, minlength=len(digest)))
+    place = np.zeros(len(digest), np.uint32)
+    place[messages] = np.arange(len(messages))
+    text: dict[int, str] = {}
+    if readings.text:
+        text_rows = np.fromiter(readings.text, np.int64, len(readings.text))
+        back = np.full(len(readings), -1, np.int64)
+        back[rows] = np.arange(len(rows))
+        words = zip(back[text_rows].tolist(), readings.text.values(), strict=True)
+        text = {row: word for row, word in words if row >= 0}
+    zeros = np.zeros(len(rows), np.int64)
+    return Batch(
+        stamp.node,
+        stamp.partition,
+        origins,
+        [name for name, _ in pairs],
+        origin,
+        kind[variable],
+        readings.time[rows],
+        readings.received[rows] // 1_000 * 1_000,
+        readings.value[rows],
+        text,
+        readings.quality[rows],
+        judgement.flags[rows],
+        readings.time_quality[rows],
+        judgement.revision[rows],
+        zeros,
+        zeros.astype(np.uint32),
+        Local(
+            readings.key[rows],
+            readings.path[rows],
+            judgement.identity[rows],
+            place[message],
+            digest[messages],
+        ),
+        [channel for _, channel in pairs] if any(channel for _, channel in pairs) else [],
+    )
+
+
+def _origins(device: I64, profile: I64, specs: SpecColumns, index: Index) -> Origins:
+    ids = index.ids
+    return Origins(
+        [ids[one] for one in device.tolist()],
+        _words(index.division[device], index.divisions.all),
+        _words(index.department[device], index.departments.all),
+        _words(index.domain[device], index.domains.all),
+        _words(profile, specs.profiles),
+        np.rint(index.lon[device] * _PLACE) / _PLACE,
+        np.rint(index.lat[device] * _PLACE) / _PLACE,
+        index.grade[device],
+    )
+
+
+def _words(code: I64 | I32, table: Sequence[str]) -> Words:
+    used = np.flatnonzero(np.bincount(code)).tolist()
+    used.sort(key=table.__getitem__)
+    place = np.zeros(int(code.max()) + 1, np.uint16)
+    place[used] = np.arange(len(used))
+    return Words([table[one] for one in used], place[code])

@@ -1,0 +1,416 @@
+"""The commit: all that came of a span of the ingest enters the log in one atomic batch, or nothing of it does."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import structlog
+
+from sensegate import metrics
+from sensegate.authority.index import Index
+from sensegate.bus import columns, raw
+from sensegate.bus.columns import Batch
+from sensegate.bus.ledger import Ledger
+from sensegate.bus.raw import Kept
+from sensegate.bus.record import decode_commit, encode_commit
+from sensegate.clock import Clock
+from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.model import (
+    BOOL,
+    CommitRecord,
+    Delivery,
+    Fields,
+    Member,
+    Message,
+    Position,
+    Readings,
+    RejectedValue,
+    Spec,
+)
+from sensegate.persist.assemble import Judged, Stamp, batches
+from sensegate.persist.duplicates import Duplicates, Judgement
+from sensegate.persist.identity import UNCHANGED, SpecColumns, digests
+from sensegate.persist.slices import Slice, slices
+from sensegate.persist.tally import tally
+from sensegate.ports import Log
+
+RETRY_S = 60.0
+"""So long a commit whose outcome is unknown is looked up and repeated before `Lost` goes up."""
+FULL_PAUSE_S = 0.5
+"""Pause between attempts while the log is full."""
+
+_log = structlog.get_logger("persist")
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Sizes and lives of what a commit holds."""
+
+    member_bytes_max: int = 900_000
+    members_max: int = 900
+    commit_bytes_max: int = 32 * 1024**2
+    """Payloads of more messages go into several commits."""
+    raw_ttl_h: int = 72
+    readings_ttl_h: int = 168
+    quarantine_ttl_h: int = 720
+    ledger_ttl_h: int = 168
+    """Of the ledgers of single commits; their hourly sums live longer, on the stream LEDGER."""
+
+
+class Part(msgspec.Struct, frozen=True, eq=False):
+    """One commit, but for its record."""
+
+    batch_id: str
+    ordinal: int
+    members: list[Member]
+    positions: dict[str, Position]
+    ledger: Ledger
+    profiles: dict[str, int]
+
+
+class Pending(msgspec.Struct, frozen=True, eq=False):
+    """What `prepare` made of a span: its commits, one as a rule, and the verdicts."""
+
+    parts: list[Part]
+    judgements: list[Judgement]
+
+    @property
+    def keep(self) -> BOOL:
+        """True where a reading is accepted, in the order of the readings."""
+        if not self.judgements:
+            return np.zeros(0, np.bool_)
+        return np.concatenate([judgement.keep for judgement in self.judgements])
+
+    @property
+    def members(self) -> list[Member]:
+        """All members, for `explain` and tests."""
+        return [member for part in self.parts for member in part.members]
+
+
+class Committer:
+    """Writes the log of one partition: ``<division>-<partition>``.
+
+    `prepare` judges and builds, pure but for the duplicate state, and may run in a thread, one at a time; the next
+    span may be prepared while the last is written. After any error that leaves `write`, call `open` again: what was
+    prepared and not written is then forgotten, as its messages come again.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        duplicates: Duplicates,
+        index: Index,
+        specs: Sequence[Spec],
+        clock: Clock,
+        *,
+        division: str,
+        partition: int = 0,
+        limits: Limits | None = None,
+    ) -> None:
+        self._log = log
+        self._duplicates = duplicates
+        self._index = index
+        self._clock = clock
+        self._stamp = Stamp(division, partition)
+        self._name = f"{division}-{partition}"
+        self._limits = limits or Limits()
+        self.adopt(specs)
+        self._opened = False
+        self._number = 0
+        self._prepared = 0
+        self._sequence = 0
+        self._positions: dict[str, Position] = {}
+        self._totals: dict[str, int] = {}
+        self._profiles: dict[str, int] = {}
+
+    def adopt(self, specs: Sequence[Spec]) -> None:
+        """Put other specs in force, between two spans."""
+        self._specs = SpecColumns.of(specs)
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """Ledger kind -> count since the log began, as of the last commit."""
+        return self._totals
+
+    @property
+    def number(self) -> int:
+        """Number of the last commit."""
+        return self._number
+
+    # ── start ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> dict[str, Position]:
+        """Read the last commit, bring the duplicate state up to it; return source -> committed position.
+
+        Raises:
+            Lost: the log cannot be read now.
+        """
+        self._opened = False
+        last = await self._log.last(f"commit.{self._name}")
+        record = decode_commit(last.payload) if last else None
+        self._sequence = last.sequence if last else 0
+        self._number = self._prepared = record.number if record else 0
+        self._positions = dict(record.positions) if record else {}
+        self._totals = dict(record.totals) if record else {}
+        self._profiles = dict(record.profiles) if record else {}
+        await self._catch_up()
+        self._duplicates.confirm(self._number, self._sequence)
+        self._opened = True
+        return dict(self._positions)
+
+    async def _catch_up(self) -> None:
+        _, end = await self._log.bounds()
+        at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, end)
+        if at < 0:
+            at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1
+        began = at
+        while at < end:
+            entries = await self._log.fetch(at)
+            if not entries:
+                break
+            for entry in entries:
+                kind, _, rest = entry.subject.partition(".")
+                if kind == "readings" or (kind == "seen" and rest == self._name):
+                    self._apply(columns.decode(entry.payload, sequence=entry.sequence), suppressed=kind == "seen")
+                at = entry.sequence
+                if self._duplicates.due:
+                    self._duplicates.freeze(-1)
+                    self._duplicates.confirm(-1, at)
+            await asyncio.sleep(0)
+        if at > began:
+            _log.info("duplicate state caught up from the log", entries=at - began)
+
+    def _apply(self, batch: Batch, *, suppressed: bool) -> None:
+        if batch.local is not None and (batch.node, batch.partition) == (self._stamp.node, self._stamp.partition):
+            self._duplicates.apply(batch, suppressed=suppressed)
+
+    # ── a span ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare(
+        self,
+        deliveries: Sequence[Delivery],
+        fields: Fields,
+        readings: Readings,
+        rejected: Sequence[RejectedValue] = (),
+    ) -> Pending:
+        """Judge a span's readings and build its commit (several, if it is too large for one).
+
+        Args:
+            deliveries: the span; their messages one after another are what `fields.message` counts.
+            fields: what was decoded.
+            readings: what was normalised of it, numbered by series.
+            rejected: what `normalise` rejected; those of `decode` stand in `fields`.
+
+        Raises:
+            Unbalanced: the counts do not add up: a bug; nothing may be written.
+            Lost: the commit before was not written, or `open` was not called: open, and take the messages again.
+            StoreFull: the duplicate index cannot be written.
+        """
+        if not self._opened:
+            raise Lost("the commit before was not written; its messages and these come again")
+        if self._duplicates.crowded:
+            self._duplicates.settle()
+        parts, judgements = [], []
+        limit = self._limits.commit_bytes_max
+        for piece in slices(deliveries, fields, readings, rejected, least=self._groups(readings), bytes_max=limit):
+            if self._duplicates.due:
+                self._duplicates.freeze(self._prepared)
+            part, judgement = self._part(piece)
+            parts.append(part)
+            judgements.append(judgement)
+        return Pending(parts, judgements)
+
+    def _groups(self, readings: Readings) -> int:
+        """Return about how many slices keep the number of members in bounds; 1 as a rule."""
+        regions = len(self._index.regions)
+        if regions * 4 + 64 < self._limits.members_max:
+            return 1
+        group = self._index.region[readings.device].astype(np.int64) * 256 + self._index.grade[readings.device]
+        return len(np.unique(group)) // (self._limits.members_max - 64) + 1
+
+    def _part(self, piece: Slice) -> tuple[Part, Judgement]:
+        readings = piece.readings
+        digest = digests(piece.messages)
+        judgement = self._duplicates.judge(readings, digest, self._specs)
+        ledger = tally(piece, judgement, self._index.ids)
+        judged = Judged(readings, judgement, digest)
+        members = [
+            *self._raw(piece),
+            *self._seen(judged),
+            *self._readings(judged),
+            *self._quarantine(piece),
+            Member(f"ledger.{self._name}", ledger.encode(), self._limits.ledger_ttl_h),
+        ]
+        self._prepared += 1
+        positions = {one.source: one.position for one in piece.deliveries if one.position is not None}
+        profiles = dict(self._version(name) for name in self._used(readings))
+        return Part(secrets.token_hex(8), self._prepared, members, positions, ledger, profiles), judgement
+
+    def _used(self, readings: Readings) -> list[str]:
+        if not len(readings):
+            return []
+        profile = self._specs.profile.take(readings.spec)
+        return [self._specs.profiles[one] for one in np.flatnonzero(np.bincount(profile)).tolist()]
+
+    @staticmethod
+    def _version(name: str) -> tuple[str, int]:
+        profile, _, version = name.rpartition("@")
+        return (profile, int(version)) if profile and version.isdigit() else (name, 0)
+
+    def _raw(self, piece: Slice) -> Iterator[Member]:
+        messages, sources = piece.messages, piece.sources
+        if piece.fields.quarantined:
+            # Those in quarantine are kept there, whole, and not twice.
+            bad = {one.message for one in piece.fields.quarantined}
+            good = [row for row in range(len(messages)) if row not in bad]
+            messages = [messages[row] for row in good]
+            if not isinstance(sources, str):
+                sources = [sources[row] for row in good]
+        for payload in self._packed(messages, sources):
+            yield Member(f"raw.{self._name}", payload, self._limits.raw_ttl_h)
+
+    def _packed(self, messages: Sequence[Message], sources: Sequence[str] | str) -> Iterator[bytes]:
+        if not messages:
+            return
+        payload = raw.encode(messages, sources)
+        if len(payload) <= self._limits.member_bytes_max:
+            yield payload
+        elif len(messages) == 1:
+            source = sources if isinstance(sources, str) else sources[0]
+            for one in raw.split(Kept(messages[0], source, ""), self._limits.member_bytes_max * 3 // 4):
+                yield raw.encode_kept([one])
+        else:
+            half = len(messages) // 2
+            first, second = (sources, sources) if isinstance(sources, str) else (sources[:half], sources[half:])
+            yield from self._packed(messages[:half], first)
+            yield from self._packed(messages[half:], second)
+
+    def _seen(self, judged: Judged) -> Iterator[Member]:
+        """Yield what was seen and suppressed: no reading, but the state that tells duplicates is made of it."""
+        rows = np.flatnonzero(judged.judgement.kind == UNCHANGED)
+        for _, batch in batches(judged, rows, self._specs, self._index, self._stamp, one_group=True):
+            for payload in self._encoded(batch):
+                life = self._duplicates.horizon_us // 3_600_000_000 + 1
+                yield Member(f"seen.{self._name}", payload, life)
+
+    def _readings(self, judged: Judged) -> Iterator[Member]:
+        rows = np.flatnonzero(judged.judgement.keep)
+        for group, batch in batches(judged, rows, self._specs, self._index, self._stamp):
+            city, county = self._index.regions[group >> 8]
+            for payload in self._encoded(batch):
+                yield Member(f"readings.{city}.{county}.{group & 255}", payload, self._limits.readings_ttl_h)
+
+    def _encoded(self, batch: Batch) -> Iterator[bytes]:
+        payload = columns.encode(batch)
+        if len(payload) <= self._limits.member_bytes_max:
+            yield payload
+            return
+        half = np.arange(len(batch)) < len(batch) // 2
+        yield from self._encoded(batch.take(half))
+        yield from self._encoded(batch.take(~half))
+
+    def _quarantine(self, piece: Slice) -> Iterator[Member]:
+        kept = []
+        for one in piece.fields.quarantined:
+            source = piece.sources if isinstance(piece.sources, str) else piece.sources[one.message]
+            device = self._index.ids[one.device] if one.device >= 0 else ""
+            kept.append(Kept(piece.messages[one.message], source, one.reason.value, one.detail, device, one.profile))
+        for payload in self._packed_kept(kept):
+            yield Member(f"quarantine.{self._name}", payload, self._limits.quarantine_ttl_h)
+
+    def _packed_kept(self, kept: list[Kept]) -> Iterator[bytes]:
+        if not kept:
+            return
+        payload = raw.encode_kept(kept)
+        if len(payload) <= self._limits.member_bytes_max:
+            yield payload
+        elif len(kept) == 1:
+            for one in raw.split(kept[0], self._limits.member_bytes_max * 3 // 4):
+                yield raw.encode_kept([one])
+        else:
+            yield from self._packed_kept(kept[: len(kept) // 2])
+            yield from self._packed_kept(kept[len(kept) // 2 :])
+
+    # ── into the log ────────────────────────────────────────────────────────────────────────────────────
+
+    async def write(self, pending: Pending) -> dict[str, Position]:
+        """Write what was prepared, in the order in which it was; return source -> committed position.
+
+        While the log is full it waits for room; an outcome that is unknown is looked up before the commit is repeated.
+
+        Raises:
+            Fenced: another worker has taken over.
+            Lost: the log did not answer for RETRY_S.
+        """
+        for part in pending.parts:
+            if not self._opened or part.ordinal != self._number + 1:
+                self._opened = False
+                raise Fenced("prepared before the committer was opened again, or out of turn; its messages come again")
+            began = self._clock.monotonic()
+            done = False
+            try:
+                await self._write(part)
+                done = True
+            finally:
+                # Cancelled or failed: the state is ahead of the log and must be read again.
+                self._opened = self._opened and done
+            metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - began)
+            self._count(part)
+        return dict(self._positions)
+
+    async def _write(self, part: Part) -> None:
+        positions = {**self._positions, **part.positions}
+        totals = dict(self._totals)
+        for kind, count in part.ledger.totals().items():
+            totals[kind] = totals.get(kind, 0) + count
+        profiles = {**self._profiles, **part.profiles}
+        record = CommitRecord(
+            part.batch_id, part.ordinal, self._clock.now(), positions, totals, profiles, self._duplicates.checkpoint
+        )
+        members = [
+            *part.members,
+            Member(f"commit.{self._name}", encode_commit(record), rollup=True, expect=self._sequence),
+        ]
+        self._sequence = await self._durable(members, part.batch_id)
+        self._number, self._positions, self._totals, self._profiles = part.ordinal, positions, totals, profiles
+        self._duplicates.confirm(part.ordinal, self._sequence)
+
+    async def _durable(self, members: list[Member], batch_id: str) -> int:
+        """Return the sequence of the commit record once the batch is in the log, whatever is lost on the way."""
+        deadline = self._clock.monotonic() + RETRY_S
+        unknown = False
+        while True:
+            try:
+                if unknown and (found := await self._found(batch_id)):
+                    return found
+                return await self._log.write(members)
+            except Fenced:
+                # The first attempt may have landed after we looked: then it is ourselves who fenced us.
+                if unknown and (found := await self._found(batch_id)):
+                    return found
+                raise
+            except StoreFull as why:
+                metrics.LIMITED.labels("log_full").inc()
+                _log.warning("the log is full; the intake is held back until there is room", why=str(why))
+                deadline = self._clock.monotonic() + RETRY_S
+                await self._clock.sleep(FULL_PAUSE_S)
+            except Lost as why:
+                unknown = True
+                if self._clock.monotonic() >= deadline:
+                    raise
+                _log.warning("the outcome of a commit is unknown; looking it up", batch=batch_id, why=str(why))
+                await self._clock.sleep(0.05)
+
+    async def _found(self, batch_id: str) -> int:
+        last = await self._log.last(f"commit.{self._name}")
+        return last.sequence if last and decode_commit(last.payload).batch_id == batch_id else 0
+
+    def _count(self, part: Part) -> None:
+        metrics.COMMITS.inc()
+        for kind, count in part.ledger.totals().items():
+            metrics.READINGS.labels(kind).inc(count)
+        for source, outcome, count in part.ledger.by_source():
+            metrics.MESSAGES.labels(source, outcome).inc(count)

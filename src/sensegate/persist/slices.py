@@ -1,0 +1,132 @@
+"""A span that is too large for one commit, cut between messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from sensegate.model import BOOL, Delivery, Fields, Message, Position, Readings, RejectedValue
+
+
+class Slice(msgspec.Struct, frozen=True, eq=False):
+    """What goes into one commit."""
+
+    deliveries: Sequence[Delivery]
+    messages: Sequence[Message]
+    sources: Sequence[str] | str
+    fields: Fields
+    readings: Readings
+    rejected: Sequence[RejectedValue]
+
+
+def slices(
+    deliveries: Sequence[Delivery],
+    fields: Fields,
+    readings: Readings,
+    rejected: Sequence[RejectedValue],
+    *,
+    least: int,
+    bytes_max: int,
+) -> Iterator[Slice]:
+    """Yield the span in slices of at most `bytes_max` bytes of payload, at least `least` of them; one as a rule."""
+    messages = deliveries[0].messages if len(deliveries) == 1 else [one for part in deliveries for one in part.messages]
+    if not messages:
+        return
+    size = np.cumsum(np.fromiter((len(message.payload) for message in messages), np.int64, len(messages)))
+    if least == 1 and int(size[-1]) <= bytes_max:
+        yield Slice(deliveries, messages, _sources(deliveries), fields, readings, rejected)
+        return
+    most = -(-len(messages) // least)
+    start = 0
+    while start < len(messages):
+        before = int(size[start - 1]) if start else 0
+        end = int(np.searchsorted(size, before + bytes_max, side="right"))
+        end = min(max(end, start + 1), start + most, len(messages))
+        part = _deliveries(deliveries, start, end)
+        yield Slice(
+            part,
+            messages[start:end],
+            _sources(part),
+            _fields(fields, start, end),
+            _readings(readings, start, end),
+            [
+                msgspec.structs.replace(one, message=one.message - start)
+                for one in rejected
+                if start <= one.message < end
+            ],
+        )
+        start = end
+
+
+def _sources(deliveries: Sequence[Delivery]) -> Sequence[str] | str:
+    names = {delivery.source for delivery in deliveries}
+    if len(names) == 1:
+        return names.pop()
+    return [delivery.source for delivery in deliveries for _ in delivery.messages]
+
+
+def _deliveries(deliveries: Sequence[Delivery], start: int, end: int) -> list[Delivery]:
+    """Return the deliveries of a range of messages; one that is cut has the position of its last message."""
+    parts, first = [], 0
+    for delivery in deliveries:
+        last = first + len(delivery.messages)
+        low, high = max(start, first), min(end, last)
+        if low < high:
+            messages = delivery.messages[low - first : high - first]
+            position = delivery.position
+            if position is not None and high < last:
+                position = Position(position.life, messages[-1].sequence)
+            parts.append(Delivery(delivery.source, messages, delivery.ack, position))
+        first = last
+    return parts
+
+
+def _renumbered(text: dict[int, str], mask: BOOL) -> dict[int, str]:
+    if not text:
+        return {}
+    place = np.cumsum(mask) - 1
+    return {int(place[row]): word for row, word in text.items() if mask[row]}
+
+
+def _fields(fields: Fields, start: int, end: int) -> Fields:
+    mask = (fields.message >= start) & (fields.message < end)
+    return Fields(
+        message=fields.message[mask] - start,
+        device=fields.device[mask],
+        spec=fields.spec[mask],
+        value=fields.value[mask],
+        text=_renumbered(fields.text, mask),
+        time=fields.time[mask],
+        time_quality=fields.time_quality[mask],
+        key=fields.key[mask],
+        path=fields.path[mask],
+        quarantined=[
+            msgspec.structs.replace(one, message=one.message - start)
+            for one in fields.quarantined
+            if start <= one.message < end
+        ],
+        rejected=[
+            msgspec.structs.replace(one, message=one.message - start)
+            for one in fields.rejected
+            if start <= one.message < end
+        ],
+        ignored=fields.ignored if start == 0 else 0,
+    )
+
+
+def _readings(readings: Readings, start: int, end: int) -> Readings:
+    mask = (readings.message >= start) & (readings.message < end)
+    columns = {
+        name: getattr(readings, name)[mask]
+        for name in ("device", "spec", "property", "value", "time", "time_quality", "received", "key", "path")
+    }
+    return Readings(
+        message=readings.message[mask] - start,
+        text=_renumbered(readings.text, mask),
+        quality=readings.quality[mask],
+        flags=readings.flags[mask],
+        series=readings.series[mask],
+        **columns,
+    )

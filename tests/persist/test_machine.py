@@ -1,0 +1,218 @@
+"""Any interleaving of deliveries, repetitions, reordering, crashes and restarts gives the verdict of a plain model."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.identity import VERDICTS
+from sensegate.persist.marks import NEVER
+from sensegate.persist.recent import Found
+from sensegate.persist.runs import Run
+from sensegate.quality import Flag
+from tests.persist.rig import CHANNEL, HOUR, MESSAGE_ID, NONE, NOW, SEQUENCE, SUPPRESS, TEXT, TIME, Rig, Row, Sent
+
+LATE, CONFLICT, UNJUDGED = int(Flag.LATE), int(Flag.CONFLICT), int(Flag.UNJUDGED)
+FUTURE_US = 300_000_000
+
+
+class Oracle:
+    """The rules, as plainly as they can be said: a list of all that was seen of each series."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[int, int], list[tuple[int, float | str, bytes, int, int]]] = {}
+        self.last: dict[tuple[int, int], int] = {}
+        self.lead: dict[tuple[int, int], tuple[float | str, int]] = {}
+
+    def judge(self, row: Row, sent: Sent, message: object) -> tuple[str, int, int]:
+        """Return (verdict, revision, late, conflict and unjudged flags)."""
+        series = (row.device, row.spec)
+        key = row.time if row.key is None else row.key
+        if row.time < sent.received - 24 * HOUR:
+            return "accepted", 0, UNJUDGED | LATE
+        known = [] if row.spec == NONE else self.seen.setdefault(series, [])
+        same = [one for one in known if one[0] == key]
+        if row.spec == SEQUENCE:
+            same = [one for one in same if abs(one[4] - row.time) <= HOUR]
+        alike = [one for one in same if one[1] == row.value]
+        if any(one[2] == sent.payload and one[3] == sent.path and one[5:] != (message,) for one in alike):
+            return "redelivery", 0, 0
+        if any(one[3] == sent.path for one in alike):
+            return "repeat", 0, 0
+        if alike:
+            return "cross_path", 0, 0
+        flags = CONFLICT if same else 0
+        verdict = "accepted"
+        if row.time <= sent.received + FUTURE_US:
+            late = row.time < self.last.get(series, row.time)
+            self.last[series] = max(self.last.get(series, row.time), row.time)
+            flags |= LATE if late else 0
+            if row.spec == SUPPRESS and not late:
+                value, time = self.lead.get(series, ("", 0))
+                near = isinstance(value, float) and isinstance(row.value, float) and abs(row.value - value) <= 0.5
+                if near and row.time - time < 600_000_000:
+                    verdict = "unchanged"
+                else:
+                    self.lead[series] = (row.value, row.time)
+        known.append((key, row.value, sent.payload, sent.path, row.time, message))  # type: ignore[arg-type]
+        return verdict, len(same), flags
+
+
+VALUE = st.integers(0, 3).map(float)
+MINUTES = st.one_of(
+    st.integers(-4, 4),
+    st.integers(-40, 4),
+    st.integers(-40, 40),
+    st.sampled_from([-26 * 60, -23 * 60, -61, -60, 30 * 60, 60 * 24 * 40]),
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> list[Sent]:
+    """Return a few messages, many alike, at times around now."""
+    sent = []
+    for _ in range(draw(st.integers(1, 6))):
+        rows = []
+        for _ in range(draw(st.integers(1, 3))):
+            spec = draw(st.sampled_from([TIME, TIME, SEQUENCE, SUPPRESS, SUPPRESS, TEXT, MESSAGE_ID, NONE, CHANNEL]))
+            value: float | str = draw(VALUE)
+            key = draw(st.integers(0, 6)) if spec in (SEQUENCE, MESSAGE_ID) else None
+            if spec == TEXT:
+                value = f"state {value}"
+            rows.append(Row(spec, value, NOW + draw(MINUTES) * 60_000_000, key, draw(st.integers(0, 2))))
+        payload = draw(st.sampled_from([b"a", b"b", b"c"]))
+        sent.append(
+            Sent(tuple(rows), payload, draw(st.sampled_from([7, 7, 8])), NOW + draw(st.integers(0, 90)) * 1_000_000)
+        )
+    return sent
+
+
+class Machine(RuleBasedStateMachine):
+    """One node through several lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="sg-machine-"))
+        self.loop = asyncio.new_event_loop()
+        self.rig = Rig(self.directory / "index")
+        self.loop.run_until_complete(self.rig.open())
+        self.oracle = Oracle()
+        self.sent: list[Sent] = []
+        self.count = 0
+
+    def run(self, sent: list[Sent]) -> None:
+        """Commit messages and compare every verdict with the oracle's."""
+        pending = self.loop.run_until_complete(self.rig.commit(sent))
+        judgement = pending.judgements[0]
+        expected = []
+        for one in sent:
+            self.count += 1
+            expected += [self.oracle.judge(row, one, self.count) for row in one.rows]
+        mask = LATE | CONFLICT | UNJUDGED
+        told = [
+            (VERDICTS[kind], int(revision) if kind == 0 else 0, int(flags) & mask if kind == 0 else 0)
+            for kind, revision, flags in zip(judgement.kind, judgement.revision, judgement.flags, strict=True)
+        ]
+        wanted = [
+            (word, revision if word == "accepted" else 0, flags if word == "accepted" else 0)
+            for word, revision, flags in expected
+        ]
+        assert told == wanted
+        self.sent += sent
+
+    @rule(sent=messages())
+    def deliver(self, sent: list[Sent]) -> None:
+        """Devices send."""
+        self.run(sent)
+
+    @precondition(lambda self: self.sent)
+    @rule(choice=st.data())
+    def again(self, choice: st.DataObject) -> None:
+        """Some of all that was ever sent comes again, in any order, by the same or another way."""
+        picked = choice.draw(st.lists(st.sampled_from(self.sent), min_size=1, max_size=6))
+        path = choice.draw(st.sampled_from([None, 9]))
+        self.run([one if path is None else Sent(one.rows, one.payload, path, one.received) for one in picked])
+
+    @rule()
+    def restart(self) -> None:
+        """The process is killed between two commits."""
+        before = self.rig.duplicates.snapshot()
+        self.loop.run_until_complete(self.rig.restart())
+        assert self.rig.duplicates.snapshot() == before
+
+    @rule(sent=messages(), written=st.booleans())
+    def die_in_a_commit(self, sent: list[Sent], written: bool) -> None:  # noqa: FBT001
+        """The process is killed while a commit is on its way: it is in the log whole, or not at all."""
+        pending = self.rig.prepare(sent)
+        if written:
+            self.loop.run_until_complete(self.rig.committer.write(pending))
+            for one in sent:
+                self.count += 1
+                for row in one.rows:
+                    self.oracle.judge(row, one, self.count)
+            self.sent += sent
+        self.loop.run_until_complete(self.rig.restart())
+        if not written:
+            self.run(sent)
+
+    @rule()
+    def checkpoint(self) -> None:
+        """The state goes to disk before the next commit."""
+        self.rig.clock._now += 31_000_000
+
+    @rule()
+    def worker_ends(self) -> None:
+        """The worker that writes the checkpoint gets its time."""
+        self.rig.duplicates.settle()
+
+    @invariant()
+    def balanced(self) -> None:
+        """The ledger of all commits balances."""
+        self.loop.run_until_complete(self.rig.ledger()).check()
+
+    def teardown(self) -> None:
+        """Give all back."""
+        self.loop.close()
+        shutil.rmtree(self.directory)
+
+
+CAREFUL = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+Machine.TestCase.settings = CAREFUL
+TestMachine = Machine.TestCase
+
+QUICK = settings(CAREFUL, max_examples=300, database=None, derandomize=True, print_blob=False, phases=[Phase.generate])
+
+
+def test_the_machine_catches_a_dropped_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: where nothing is caught up from the log, the machine finds it."""
+    monkeypatch.setattr(Duplicates, "apply", lambda *_args, **_more: None)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=QUICK)
+
+
+def test_the_machine_catches_a_disk_that_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: where what went to disk is forgotten, the machine finds it."""
+    monkeypatch.setattr(Run, "find", lambda *_args: Found.none())
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=QUICK)
+
+
+def test_the_machine_catches_a_watermark_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: where stamps of the future are not remembered beside the watermark, the machine finds it."""
+    plain = Duplicates._remember
+
+    def forget(self: Duplicates, *args: object) -> None:
+        plain(self, *args)  # type: ignore[arg-type]
+        self._marks.ahead[:] = NEVER
+
+    monkeypatch.setattr(Duplicates, "_remember", forget)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Machine, settings=QUICK)

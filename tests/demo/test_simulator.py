@@ -6,19 +6,23 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from sensegate.bus.ports import free_port
-from sensegate.demo.faults import FAULTS, Injector, Original
-from sensegate.demo.fleet import KINDS, Frame, Simulated, fleet, measure
+from sensegate.decode.decode import Decoder
+from sensegate.decode.profiles import ProfileSet
+from sensegate.demo.faults import FAULTS, Injector, Original, Outcome
+from sensegate.demo.fleet import KINDS, Frame, Simulated, Value, fleet, gateways_of, measure
 from sensegate.demo.intents import Intents
 from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection, connect_packet, publish_packet
 from sensegate.demo.simulator import Broker, Plan
+from sensegate.model import BOOL, Device, Message, Spec
 
 DEADLINE_S = 10.0
 
@@ -144,7 +148,8 @@ def originals(devices: list[Simulated]) -> Iterator[Original]:
     for counter in range(2000):
         device = devices[counter % len(devices)]
         kind = KINDS[device.kind]
-        frame = Frame(device, 1_767_225_600_000_000 + counter * 2000, measure(kind, device, counter), counter)
+        at = 1_767_225_600_000_000 + counter * 2 * kind.resolution
+        frame = Frame(device, at, measure(kind, device, counter), counter * 2)
         topic, payload = kind.encode(frame)
         yield Original(f"r{counter}", frame, topic, payload)
 
@@ -169,7 +174,77 @@ def test_a_fleet_has_a_device_for_every_fault() -> None:
     devices = simulated()
     injector = Injector(random.Random(3), peers={"4401": devices[2]})
     for kind, fault in FAULTS.items():
-        assert any(fault.make(original, injector) for original in originals(devices)), kind
+        able = (one for one in originals(devices) if kind in KINDS[one.frame.device.kind].faults)
+        assert any(fault.make(original, injector) for original in able), kind
+
+
+def test_what_is_sent_is_what_the_profiles_read() -> None:
+    """Each frame and each fault, decoded by the profiles of the repository, gives the values of its intent."""
+    devices = simulated(count=40)
+    decoder, specs, names = decoding(devices)
+    injector = Injector(random.Random(5), peers={"4401": devices[2]})
+    seen: set[str] = set()
+    for original in list(originals(devices))[:900]:
+        injection = injector.after(original)
+        sent: list[Sent] = [(original.topic, original.payload, original.frame.time, original.frame.values, "plain")]
+        if injection and injection.kind != "refused":
+            sent.append((injection.topic, injection.payload, injection.time, injection.values, injection.kind))
+            seen.add(injection.kind)
+        for topic, payload, time, values, kind in sent:
+            fields = decoder.decode([Message(topic, payload, time, 1)])
+            read = {
+                specs[spec].property: value * specs[spec].scale + specs[spec].offset
+                for spec, value in zip(fields.spec.tolist(), fields.value.tolist(), strict=True)
+            }
+            assert read == pytest.approx(dict(values)), (kind, fields.quarantined, fields.rejected)
+            step = KINDS[original.frame.device.kind].resolution
+            assert not values or all(abs(at - time) < max(step, 1000) for at in fields.time.tolist()), kind
+            if FAULTS.get(kind) and FAULTS[kind].outcome is Outcome.QUARANTINE:
+                assert [item.reason for item in fields.quarantined] == [kind]
+            if FAULTS.get(kind) and FAULTS[kind].outcome is Outcome.REJECTION:
+                assert [item.reason for item in fields.rejected] == [kind]
+    assert seen == set(FAULTS) - {"refused"}
+    assert names
+
+
+Sent = tuple[str, bytes, int, Mapping[str, Value], str]
+
+
+def decoding(devices: list[Simulated]) -> tuple[Decoder, list[Spec], Registered]:
+    profiles = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
+    names = Registered(devices)
+    return Decoder(profiles, names), profiles.specs, names
+
+
+class Registered:
+    """The registry as the demo fills it."""
+
+    version = 1
+
+    def __init__(self, devices: list[Simulated]) -> None:
+        self.records = [
+            Device(
+                id=device.id,
+                division=device.division,
+                profile=KINDS[device.kind].profile,
+                alias=device.alias,
+                gateway=device.username if device.username != device.id else "",
+            )
+            for device in devices
+        ]
+        self.records += [Device(id=one.id, division=one.division, profile=one.profile) for one in gateways_of(devices)]
+        self.places = {record.id: at for at, record in enumerate(self.records)}
+        self.places |= {record.alias: at for at, record in enumerate(self.records) if record.alias}
+
+    @property
+    def enabled(self) -> BOOL:
+        return np.ones(len(self.records), np.bool_)
+
+    def find(self, name: str) -> int:
+        return self.places.get(name, -1)
+
+    def record(self, index: int) -> Device:
+        return self.records[index]
 
 
 def test_neighbouring_values_differ_and_stay_in_range() -> None:
@@ -223,12 +298,12 @@ async def test_the_simulator_sends_again_after_the_broker_died(mosquitto: Mosqui
             while not condition(json.loads(await process.stdout.readline())):
                 pass
 
-    await status(lambda now: now["connected"] == 9 and now["sent"] > 100)
+    await status(lambda now: now["connected"] == now["connections"] and now["sent"] > 100)
     mosquitto.kill()
     process.stdin.write(b'{"burst": 500}\n')
     await status(lambda now: now["connected"] == 0)
     await mosquitto.start()
-    await status(lambda now: now["connected"] == 9 and now["sent"] > 400)
+    await status(lambda now: now["connected"] == now["connections"] and now["sent"] > 400)
     process.stdin.write(b'{"stop": true}\n')
     await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert process.returncode == 0

@@ -64,7 +64,7 @@ async def _import(member: Member, rows: Sequence[dict[str, str]]) -> dict[str, s
     writer.writerows(rows)
     async with member.remote() as remote:
         report = await remote.post_text("/api/v1/devices/import", text.getvalue().encode(), "text/csv")
-    refused = [row for row in report["rows"] if row["what"] == "refused"]
+    refused = [row for row in report["rows"] if row["outcome"] == "refused"]
     if refused:
         raise EngineError(f"{member.child.name} refuses {len(refused)} devices, first: {refused[0]}")
     return {row["id"]: row["password"] for row in report["rows"] if row.get("password")}

@@ -6,13 +6,14 @@ quarantine or of rejection, or `refused` (published where the device may not: ac
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from sensegate.demo.fleet import KINDS, Frame, Simulated, Value
-from sensegate.demo.intents import FORBIDDEN, REQUIRED
+from sensegate.demo.fleet import KINDS, SECOND, Frame, Simulated, Value, lamp
+from sensegate.demo.intents import ALLOWED, FORBIDDEN, REQUIRED
 
 DEPTH = 80
 LARGE_BYTES = 300_000
@@ -99,14 +100,18 @@ class Injector:
         """Return what is sent after a good message, if anything."""
         if self._first:
             for kind in list(self._first):
-                if (injection := FAULTS[kind].make(original, self)) is not None:
+                if (injection := self._make(kind, original)) is not None:
                     self._first.remove(kind)
                     return self._counted(injection)
         if self.rng.random() >= self._any:
             return None
         kind = self.rng.choices(self._kinds, self._weights)[0]
-        injection = FAULTS[kind].make(original, self)
+        injection = self._make(kind, original)
         return None if injection is None else self._counted(injection)
+
+    def _make(self, kind: str, original: Original) -> Injection | None:
+        able = kind in KINDS[original.frame.device.kind].faults
+        return FAULTS[kind].make(original, self) if able else None
 
     def _counted(self, injection: Injection) -> Injection:
         self.counts[injection.kind] = self.counts.get(injection.kind, 0) + 1
@@ -140,11 +145,9 @@ def repeat(original: Original, _: Injector) -> Injection:
     return _same("repeat", original, topic, payload)
 
 
-def cross_path(original: Original, _: Injector) -> Injection | None:
+def cross_path(original: Original, _: Injector) -> Injection:
     """Let another gateway of the network have heard the same frame."""
     frame = original.frame
-    if not KINDS[frame.device.kind].heard_by_many:
-        return None
     topic, payload = KINDS[frame.device.kind].encode(replace(frame, gateway=frame.gateway + 1))
     return _same("cross_path", original, topic, payload)
 
@@ -161,7 +164,8 @@ def conflict(original: Original, _: Injector) -> Injection:
 def late(original: Original, injector: Injector) -> Injection:
     """Send a reading of long ago."""
     frame = original.frame
-    return _new("late", replace(frame, time=injector.late_time(frame.device.id, frame.time)))
+    at = injector.late_time(frame.device.id, frame.time)
+    return _new("late", replace(frame, time=at, counter=frame.counter + 1))
 
 
 def future(original: Original, _: Injector) -> Injection:
@@ -195,25 +199,14 @@ def too_large(original: Original, _: Injector) -> Injection:
     return _broken("too_large", original, padding + original.payload[1:])
 
 
-def no_values(original: Original, _: Injector) -> Injection | None:
+def no_values(original: Original, _: Injector) -> Injection:
     """Send a message that says nothing."""
-    if KINDS[original.frame.device.kind].profile != PLAIN:
-        return None
     return _broken("no_values", original, b'{"values":{}}')
 
 
-def schema(original: Original, _: Injector) -> Injection | None:
-    """Send JSON of another shape."""
-    if KINDS[original.frame.device.kind].profile != PLAIN:
-        return None
-    return _broken("schema", original, b'{"values":42}')
-
-
-def _one_bad(kind: str, original: Original, member: str, bad: object) -> Injection | None:
+def _one_bad(kind: str, original: Original, member: str, bad: object) -> Injection:
     """Return a message of the plain layout in which one value is bad and the others are good."""
     frame = original.frame
-    if KINDS[frame.device.kind].profile != PLAIN or len(frame.values) < 2:
-        return None
     values = dict(frame.values)
     values.pop(member, None)
     # A millisecond on, so that the good values are readings of their own.
@@ -224,27 +217,27 @@ def _a_member(original: Original) -> str:
     return next(iter(original.frame.values))
 
 
-def not_finite(original: Original, _: Injector) -> Injection | None:
-    """Send a NaN as text, as some firmwares do."""
-    return _one_bad("not_finite", original, _a_member(original), "NaN")
+def not_finite(original: Original, _: Injector) -> Injection:
+    """Send a NaN, as firmwares do that print floats without asking."""
+    return _one_bad("not_finite", original, _a_member(original), math.nan)
 
 
-def wrong_type(original: Original, _: Injector) -> Injection | None:
+def wrong_type(original: Original, _: Injector) -> Injection:
     """Send a word where a number belongs."""
     return _one_bad("wrong_type", original, _a_member(original), "warm")
 
 
-def unknown_property(original: Original, _: Injector) -> Injection | None:
+def unknown_property(original: Original, _: Injector) -> Injection:
     """Send a property that no table knows."""
     return _one_bad("unknown_property", original, "flux_capacitance", 1.21)
 
 
-def unknown_unit(original: Original, _: Injector) -> Injection | None:
+def unknown_unit(original: Original, _: Injector) -> Injection:
     """Send a unit that is no UCUM."""
     return _one_bad("unknown_unit", original, _a_member(original), {"v": 1.5, "u": "furlongs"})
 
 
-def dimension(original: Original, _: Injector) -> Injection | None:
+def dimension(original: Original, _: Injector) -> Injection:
     """Send a unit of another dimension: a temperature in volts."""
     return _one_bad("dimension", original, _a_member(original), {"v": 1.5, "u": "V"})
 
@@ -253,7 +246,7 @@ def refused(original: Original, injector: Injector) -> Injection | None:
     """Publish in another device's name."""
     frame = original.frame
     victim = injector.peers.get(frame.device.node)
-    if victim is None or victim.id == frame.device.id or frame.device.username != frame.device.id:
+    if victim is None:
         return None
     topic, payload = KINDS[victim.kind].encode(replace(frame, device=victim, values={"water_level": 9.99}))
     # The rid stands on the attacker's connection, the reading in the victim's name.
@@ -262,12 +255,33 @@ def refused(original: Original, injector: Injector) -> Injection | None:
     )
 
 
-PLAIN = "sensegate/plain"
+def unchanged(original: Original, _: Injector) -> Injection:
+    """Let a gauge that reports by exception say again what it just said, a second later."""
+    frame = replace(original.frame, time=original.frame.time + SECOND, counter=original.frame.counter + 1)
+    return _new("unchanged", frame, need=ALLOWED)
+
+
+def unknown_device(original: Original, injector: Injector) -> Injection:
+    """Let a concentrator report on a lamp that nobody registered."""
+    stranger = replace(original.frame.device, alias=f"stranger-{injector.rng.randrange(1000)}")
+    topic, payload = lamp(replace(original.frame, device=stranger))
+    return Injection("unknown_device", original.frame.device, topic, payload, original.frame.time, {})
+
+
+def foreign_topic(original: Original, injector: Injector) -> Injection | None:
+    """Let a concentrator report on a device that is not behind it."""
+    peer = injector.peers.get(original.frame.device.node)
+    if peer is None:
+        return None
+    topic, payload = lamp(replace(original.frame, device=replace(original.frame.device, alias=peer.id)))
+    return Injection("foreign_topic", original.frame.device, topic, payload, original.frame.time, {})
+
 
 FAULTS: dict[str, Fault] = {
     "redelivery": Fault(Outcome.DUPLICATE, Unit.VALUES, redelivery, 0.02),
     "repeat": Fault(Outcome.DUPLICATE, Unit.VALUES, repeat, 0.01),
     "cross_path": Fault(Outcome.DUPLICATE, Unit.VALUES, cross_path, 0.01),
+    "unchanged": Fault(Outcome.DUPLICATE, Unit.VALUES, unchanged, 0.02),
     "conflict": Fault(Outcome.FLAG, Unit.VALUES, conflict, 0.004),
     "late": Fault(Outcome.FLAG, Unit.VALUES, late, 0.01),
     "future": Fault(Outcome.FLAG, Unit.VALUES, future, 0.002),
@@ -276,7 +290,8 @@ FAULTS: dict[str, Fault] = {
     "too_deep": Fault(Outcome.QUARANTINE, Unit.MESSAGES, too_deep, 0.002),
     "too_large": Fault(Outcome.QUARANTINE, Unit.MESSAGES, too_large, 0.0002),
     "no_values": Fault(Outcome.QUARANTINE, Unit.MESSAGES, no_values, 0.002),
-    "schema": Fault(Outcome.QUARANTINE, Unit.MESSAGES, schema, 0.002),
+    "unknown_device": Fault(Outcome.QUARANTINE, Unit.MESSAGES, unknown_device, 0.02),
+    "foreign_topic": Fault(Outcome.QUARANTINE, Unit.MESSAGES, foreign_topic, 0.02),
     "not_finite": Fault(Outcome.REJECTION, Unit.MESSAGES, not_finite, 0.002),
     "wrong_type": Fault(Outcome.REJECTION, Unit.MESSAGES, wrong_type, 0.002),
     "unknown_property": Fault(Outcome.REJECTION, Unit.MESSAGES, unknown_property, 0.002),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 GRADE_SECRET = 4
 """Readings of this grade stay in the city (`uplink.grade_max` is 3)."""
@@ -61,10 +62,12 @@ class Kind:
     properties: Mapping[str, tuple[float, float, int]]
     """Property -> (middle, swing, decimals)."""
     encode: Callable[[Frame], tuple[str, bytes]]
-    heard_by_many: bool = False
-    """True where several gateways of a network may hear one frame."""
+    faults: frozenset[str] = frozenset()
+    """Kinds of faults that it can show."""
+    resolution: int = 2_000
+    """Its clock counts in steps of so many µs, and it never says two things in one step."""
     gateway: str = ""
-    """Profile of the gateway that publishes for devices of this kind; empty: they publish for themselves."""
+    """First part of the id of the gateway that publishes for devices of this kind; empty: for themselves."""
     domain: str = ""
 
 
@@ -72,8 +75,8 @@ def measure(kind: Kind, device: Simulated, counter: int) -> dict[str, Value]:
     """Return a frame's values: they wander slowly, differ from frame to frame, and depend on nothing else."""
     values: dict[str, Value] = {}
     for place, (name, (middle, swing, decimals)) in enumerate(kind.properties.items()):
-        # A triangle wave of 400 frames: no step beyond any credible one, no two neighbours equal.
-        phase = (counter * 2 + device.number * 37 + place * 101) % 800
+        # A triangle wave of 400 frames: no step beyond any credible one, no two neighbours equal (all phases are even).
+        phase = 2 * (counter + device.number * 37 + place * 101) % 800
         level = abs(phase - 400) / 400
         value = round(middle + swing * (level - 0.5), decimals)
         values[name] = value
@@ -88,10 +91,8 @@ def _dumps(document: object, *, compact: bool) -> bytes:
 
 def iso(time_us: int) -> str:
     """Return ``2026-01-01T00:00:00.123Z``."""
-    import time as clock  # noqa: PLC0415 - `time` is a parameter's name everywhere here
-
     seconds, rest = divmod(time_us, 1_000_000)
-    return f"{clock.strftime('%Y-%m-%dT%H:%M:%S', clock.gmtime(seconds))}.{rest // 1000:03d}Z"
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1000:03d}Z"
 
 
 def plain(frame: Frame) -> tuple[str, bytes]:
@@ -101,14 +102,78 @@ def plain(frame: Frame) -> tuple[str, bytes]:
     return f"sg/{frame.device.id}/up", _dumps(document, compact=frame.compact)
 
 
+def lorawan(frame: Frame) -> tuple[str, bytes]:
+    """Encode as ChirpStack v4 forwards a frame that one of its gateways heard, decoded by its codec."""
+    document: dict[str, object] = {
+        "deduplicationId": f"{frame.device.id}-{frame.counter}-{frame.gateway}",
+        "time": iso(frame.time).replace("Z", "+00:00"),
+        "deviceInfo": {"applicationId": APPLICATION, "devEui": frame.device.alias},
+        "fCnt": frame.counter,
+        "fPort": 85,
+        "object": {
+            "temperature": frame.values["air_temperature"],
+            "humidity": frame.values["relative_humidity"],
+        },
+        "rxInfo": [{"gatewayId": f"0016c001f000000{frame.gateway}"}],
+    }
+    return f"application/{APPLICATION}/device/{frame.device.alias}/event/up", _dumps(document, compact=frame.compact)
+
+
+def gauge(frame: Frame) -> tuple[str, bytes]:
+    """Encode as the water level gauge that reports by exception: centimetres, whole seconds, a record number."""
+    level = round(float(frame.values["water_level"]) * 100, 1)
+    document = {"records": [{"no": frame.counter, "ts": frame.time // 1_000_000, "z": level}]}
+    return f"citysense/water/{frame.device.id}/records", _dumps(document, compact=frame.compact)
+
+
+def lamp(frame: Frame) -> tuple[str, bytes]:
+    """Encode as a concentrator's report on one of its lamps; local time in whole seconds."""
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(frame.time // 1_000_000 + ZONE_S))
+    state = {"id": frame.device.alias or frame.device.id, "dim": frame.values["brightness"]}
+    return f"citysense/lamp/{frame.device.username}/report", _dumps({"time": clock, "lamps": [state]}, compact=True)
+
+
+APPLICATION = "3c5b2a10-9d1e-4c55-8b0a-000000000009"
+ZONE_S = 8 * 3600
+"""China's."""
+MS, SECOND = 2_000, 1_000_000
+PLAIN = "sensegate/plain"
+GENERAL = frozenset(("redelivery", "repeat", "conflict", "late", "malformed", "not_utf8", "too_deep", "too_large"))
+OF_PLAIN = GENERAL | {
+    "future", "no_values", "refused",
+    "not_finite", "wrong_type", "unknown_property", "unknown_unit", "dimension",
+}  # fmt: skip
+
 KINDS: dict[str, Kind] = {
-    "weather": Kind("sensegate/plain", {"air_temperature": (24, 12, 2), "relative_humidity": (70, 40, 2)}, plain),
-    "air": Kind("sensegate/plain", {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain),
-    "water": Kind("sensegate/plain", {"water_level": (3.2, 4, 3)}, plain),
+    "weather": Kind(
+        PLAIN, {"air_temperature": (24, 12, 2), "relative_humidity": (70, 40, 2)}, plain, OF_PLAIN, domain="weather"
+    ),
+    "air": Kind(PLAIN, {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain, OF_PLAIN, domain="air"),
+    "water": Kind(PLAIN, {"water_level": (3.2, 4, 3)}, plain, GENERAL, domain="water"),
+    "lorawan": Kind(
+        "chirpstack/v4",
+        {"air_temperature": (22, 10, 2), "relative_humidity": (60, 40, 2)},
+        lorawan,
+        frozenset(("redelivery", "repeat", "cross_path", "conflict", "late", "malformed")),
+        gateway="network",
+        domain="weather",
+    ),
+    "gauge": Kind(
+        "citysense/water-level", {"water_level": (3, 8, 3)}, gauge, frozenset(("unchanged",)), SECOND, domain="water"
+    ),
+    "lamp": Kind(
+        "citysense/street-lamp",
+        {"brightness": (50, 80, 0)},
+        lamp,
+        frozenset(("unknown_device", "foreign_topic")),
+        SECOND,
+        gateway="concentrator",
+        domain="lighting",
+    ),
 }
 """Kinds of devices; the profiles they name are those of `device_profiles/`."""
 
-MIX = ("weather", "air", "water")
+MIX = ("weather", "air", "water", "lorawan", "weather", "air", "lorawan", "weather", "gauge", "lamp")
 """Kinds in the order in which a fleet is filled."""
 
 
@@ -124,7 +189,7 @@ class Gateway:
 def gateways_of(devices: Iterable[Simulated]) -> list[Gateway]:
     """Return the gateways behind which devices stand."""
     found = {
-        device.username: Gateway(device.username, device.division, KINDS[device.kind].gateway)
+        device.username: Gateway(device.username, device.division, KINDS[device.kind].profile)
         for device in devices
         if device.username != device.id
     }
@@ -142,17 +207,21 @@ def fleet(
     for number in range(count):
         kind = MIX[number % len(MIX)]
         name = f"{kind}-{node}-{number:04d}"
-        secret = number == count - 1 and not shared_only
+        behind = KINDS[kind].gateway
         devices.append(
             Simulated(
                 id=name,
                 node=node,
                 division=rng.choice(counties),
                 kind=kind,
-                username=name,
+                # 500 devices behind one gateway: a connection may have 1,000 topics.
+                username=f"{behind}-{node}-{number // (500 * len(MIX))}" if behind else name,
                 password="",
+                alias=f"70b3d5e7{int(node):04x}{number:04x}" if kind == "lorawan" else "",
                 number=number,
-                grade=GRADE_SECRET if secret else 1,
             )
         )
+    if not shared_only:
+        place = next(at for at in reversed(range(count)) if devices[at].kind == "weather")
+        devices[place] = replace(devices[place], grade=GRADE_SECRET)
     return devices

@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +23,7 @@ import msgspec
 import uvloop
 
 from sensegate.demo.faults import Injection, Injector, Original
-from sensegate.demo.fleet import GRADE_SECRET, KINDS, Frame, Simulated, measure
+from sensegate.demo.fleet import GRADE_SECRET, KINDS, MS, Frame, Simulated, measure
 from sensegate.demo.intents import FORBIDDEN, REQUIRED, Intents, now
 from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection
 
@@ -30,6 +31,8 @@ TICK_S = 0.01
 WINDOW = 400
 """Most messages of one connection that wait for their PUBACK."""
 BURST_PER_TICK = 600
+TRIES = 24
+"""Devices that are asked in turn before a message is left out."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 1.0
 FALLBACK_MS = 1000
 
@@ -171,23 +174,28 @@ class Simulator:
             self.rng.shuffle(devices)
             yield from list(devices)
 
+    def _may(self, device: Simulated) -> bool:
+        """Tell whether a device may send now: its connection has room, its clock has moved on."""
+        if not self.lines[device.username].room:
+            self.held += 1
+            return False
+        step = KINDS[device.kind].resolution
+        return step == MS or self._newest.get(device.id, 0) + 2 * step <= now()
+
     def _frame(self, device: Simulated) -> Frame:
-        counter = self._counters[device.id] = self._counters.get(device.id, -1) + 1
-        # Whole milliseconds, each used once; odd ones are left to the injector.
-        at = max(now() // 2000 * 2000, self._newest.get(device.id, 0) + 2000)
+        # Every other count and step of the clock is left to the injector.
+        counter = self._counters[device.id] = self._counters.get(device.id, -2) + 2
+        step = KINDS[device.kind].resolution
+        at = max(now() // step * step, self._newest.get(device.id, 0) + (step if step == MS else 2 * step))
         self._newest[device.id] = at
-        return Frame(device, at, measure(KINDS[device.kind], device, counter), counter)
+        return Frame(device, at, measure(KINDS[device.kind], device, counter // 2), counter)
 
     def _next(self, node: str) -> None:
         """Note the intent of one good message, and of what goes wrong after it."""
-        for _ in range(8):
-            device = next(self._turns[node])
-            line = self.lines[device.username]
-            if line.room:
-                break
-            self.held += 1
-        else:
+        device = next((one for one in islice(self._turns[node], TRIES) if self._may(one)), None)
+        if device is None:
             return
+        line = self.lines[device.username]
         frame = self._frame(device)
         topic, payload = KINDS[device.kind].encode(frame)
         need = FORBIDDEN if device.grade == GRADE_SECRET else REQUIRED

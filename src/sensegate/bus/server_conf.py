@@ -12,6 +12,8 @@ import msgspec
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 
 MIB = 1024**2
+FLOW_WINDOW = 32 * MIB
+"""What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
 BUCKETS_MAX = 12
 """Most key-value buckets and small streams (AUDIT) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
@@ -146,7 +148,7 @@ port: {kept.port}
 {_tls(config.tls, verify=False)}max_payload: {config.max_payload_bytes}
 max_control_line: 4096
 max_connections: {config.max_connections}
-max_pending: {max(16 * MIB, 4 * config.max_payload_bytes)}
+max_pending: {max(FLOW_WINDOW + 8 * MIB, 4 * config.max_payload_bytes)}
 write_deadline: "10s"
 ping_interval: "20s"
 ping_max: 3

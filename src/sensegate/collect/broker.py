@@ -145,22 +145,33 @@ class BrokerSource:
             if self._broken:
                 metrics.RESTARTS.labels(f"collect {self.name}").inc()
                 raise Lost(f"{self.name}: {self._broken}; the consumer is reset and gives again what was not committed")
-            chunk = self._chunks.popleft()
-            messages = chunk.messages
-            self._given = True
-            while self._chunks and len(messages) + len(self._chunks[0].messages) <= self._limits.commit_messages_max:
-                chunk = self._chunks.popleft()
-                messages += chunk.messages
-            if not self._chunks:
-                self._arrived.clear()
+            messages, number = self._next()
             last = messages[-1].sequence
-            ack = partial(self._acknowledge, era, last, chunk.number)
+            ack = partial(self._acknowledge, era, last, number)
             if messages[0].sequence <= self._skip:
                 messages = [message for message in messages if message.sequence > self._skip]
                 if not messages:
                     await ack()
                     continue
             yield Delivery(self.name, messages, ack, Position(self._life, last))
+
+    def _next(self) -> tuple[list[Message], int]:
+        """Return the next messages, at most `commit_messages_max`, and the consumer sequence of the last."""
+        most = self._limits.commit_messages_max
+        self._given = True
+        chunk = self._chunks.popleft()
+        messages, number = chunk.messages, chunk.number
+        if len(messages) > most:
+            # Consumer sequences are contiguous: the numbers of the parts follow from the whole.
+            self._chunks.appendleft(_Chunk(messages[most:], number))
+            messages, number = messages[:most], number - (len(messages) - most)
+        while self._chunks and len(messages) + len(self._chunks[0].messages) <= most:
+            chunk = self._chunks.popleft()
+            messages += chunk.messages
+            number = chunk.number
+        if not self._chunks:
+            self._arrived.clear()
+        return messages, number
 
     async def _acknowledge(self, era: int, sequence: int, number: int) -> None:
         """Acknowledge all up to a stream sequence; without effect once the source was started again."""

@@ -124,11 +124,14 @@ class Tokens:
         life_s: float = LIFE_S,
         feeds: tuple[str, ...] = (),
         name: str = "",
+        given: str = "",
     ) -> tuple[str, Token]:
         """Make a token; return its text, which is shown only here, and what is kept.
 
+        `given`: a text made elsewhere by `make_text`, to be taken instead of a new one.
+
         Raises:
-            ConfigError: life, feeds or name are not what they may be.
+            ConfigError: life, feeds, name or the text given are not what they may be.
             Refused: `by` may not hand out this role and scope.
         """
         if not 0 < life_s <= LIFE_MAX_S:
@@ -141,9 +144,12 @@ class Tokens:
             raise ConfigError(f"name {fault}", key="name", remedy="shorten it or remove them")
         if not may_grant(by, role, scope):
             raise Refused(f"{by.role} of {written(by.scope)} may not hand out {role} of {written(scope)}")
+        parts = _TOKEN.fullmatch(given or make_text())
+        if parts is None:
+            raise ConfigError("not a token", key="given", remedy="make it with authority.tokens.make_text")
         now = self._clock.now()
         token = Token(
-            id=secrets.token_hex(8),
+            id=parts[1],
             role=role,
             scope=scope,
             expires=now + round(life_s * 1e6),
@@ -152,10 +158,9 @@ class Tokens:
             created=now,
             created_by=by.id,
         )
-        text, stored = self._sealed(token)
         await self._trail.record(by, "token.create", token.id, after=facts(token))
-        await self._write(stored, expected=0)
-        return text, self._stored[token.id].token
+        await self._write(StoredToken(token, credentials.seal(parts[2])), expected=0)
+        return parts[0], self._stored[token.id].token
 
     async def revoke(self, token_id: str, *, by: Principal) -> Token:
         """Refuse a token from now on, on every open stream too.
@@ -178,16 +183,16 @@ class Tokens:
         await self._write(StoredToken(after, stored.seal), expected=stored.token.revision)
         return self._stored[token_id].token
 
-    async def bootstrap(self, scope: Scope, *, name: str = "first admin") -> str:
+    async def bootstrap(self, scope: Scope, *, name: str = "first admin", given: str = "") -> str:
         """Return the text of an admin token, made only where there is no token at all yet; else empty.
 
-        For the first start of a node: there is no default credential.
+        For the first start of a node: there is no default credential. `given` as of `create`.
         """
         if self._stored:
             return ""
         first = Principal("first-start", Role.ADMIN, scope, name=name)
         try:
-            return (await self.create(Role.ADMIN, scope, by=first, life_s=LIFE_MAX_S, name=name))[0]
+            return (await self.create(Role.ADMIN, scope, by=first, life_s=LIFE_MAX_S, name=name, given=given))[0]
         except Conflict:
             return ""
 
@@ -232,13 +237,13 @@ class Tokens:
         await self._take(Row(stored.token.id, value, revision))
 
     @staticmethod
-    def _sealed(token: Token) -> tuple[str, StoredToken]:
-        secret = credentials.make_secret()
-        return f"sg_{token.id}_{secret}", StoredToken(token, credentials.seal(secret))
-
-    @staticmethod
     def _visible(token: Token, by: Principal) -> bool:
         return token.id == by.id or allows(by, Action.CHANGE_TOKENS, token.scope.division, token.scope.department)
+
+
+def make_text() -> str:
+    """Return the text of a new token: public id and secret."""
+    return f"sg_{secrets.token_hex(8)}_{credentials.make_secret()}"
 
 
 def principal_of(token: Token) -> Principal:

@@ -1,0 +1,442 @@
+"""The one page of wiring, read top-down: what starts, the walk of a reading, what happens when a part is lost.
+
+collect ─▶ decode ─▶ normalise ─▶ persist ══ LOG ══▶ publish (uplink)
+                                             └═════▶ share ─▶ web
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import structlog
+
+from sensegate import __version__, logs, metrics
+from sensegate.authority.audit import Audit
+from sensegate.authority.callout import Callout, profile_topics
+from sensegate.authority.devices import Devices
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.scope import Principal, scope
+from sensegate.authority.tokens import Tokens
+from sensegate.bus import streams
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.kv import Bucket
+from sensegate.bus.log import JetStreamLog
+from sensegate.clock import Clock, SystemClock
+from sensegate.collect.broker import BrokerSource
+from sensegate.collect.http import HttpSource
+from sensegate.collect.intake import Intake
+from sensegate.collect.mqtt import MqttSource
+from sensegate.config import Config
+from sensegate.decode.decode import Decoder
+from sensegate.decode.joined import joined
+from sensegate.decode.profile import Profile
+from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.watch import Profiles
+from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.model import Delivery, Device, Fields, Message, Quarantined, QuarantineReason
+from sensegate.normalise.book import QualityBook
+from sensegate.normalise.indicators import Indicators
+from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.place import wgs84
+from sensegate.persist.commit import Committer, Limits, Pending
+from sensegate.persist.duplicates import Duplicates
+from sensegate.ports import Source
+from sensegate.series import Series
+from sensegate.share.books import Books
+from sensegate.share.feeds import Feeds
+from sensegate.share.metering import Metering
+from sensegate.share.reader import Reader
+from sensegate.share.sharing import Sharing
+from sensegate.web.app import Web
+from sensegate.web.deps import Deps, ProfileRow, QualityRow
+
+log = structlog.get_logger("flow")
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where a running node or centre is reached; also in ``<directory>/run.json``."""
+
+    pid: int
+    engine_pid: int
+    http: str
+    mqtt: str
+    nats: str
+
+
+class Ingest:
+    """The walk of a reading from its delivery to the acknowledged commit; one life after another until cancelled."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        sources: Sequence[Source],
+        *,
+        decoder: Decoder,
+        normaliser: Normaliser,
+        indicators: Indicators,
+        committer: Committer,
+        devices: Devices,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._sources = sources
+        self._decoder = decoder
+        self._normaliser = normaliser
+        self._indicators = indicators
+        self._committer = committer
+        self._devices = devices
+        self.trouble = "starting"
+        """Why nothing is committed at the moment; empty while all is well."""
+
+    async def run(self) -> None:
+        """Walk until cancelled; what was not committed comes again after a loss."""
+        pause_s = 0.05
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._life()
+            except (Lost, Fenced, StoreFull) as why:
+                self.trouble = str(why)
+                metrics.RESTARTS.labels("ingest").inc()
+                log.warning("ingest starts again from the last commit", cause=str(why))
+            pause_s = 0.05 if self._clock.monotonic() - began > 30 else min(pause_s * 2, 2.0)
+            await self._clock.sleep(pause_s)
+
+    async def _life(self) -> None:
+        positions = await self._committer.open()
+        async with Intake(self._sources, self._config.ingest, self._clock) as intake:
+            await intake.start(positions)
+            self.trouble = ""
+            written: asyncio.Task[None] | None = None
+            try:
+                while True:
+                    deliveries = await intake.batch()
+                    pending = self._walk(deliveries)
+                    if written:
+                        # The next commit is made ready while the last one is on its way; two are never on their way.
+                        await written
+                    written = asyncio.create_task(self._write(pending, deliveries, intake), name="commit")
+                    await asyncio.sleep(0)
+            finally:
+                if written:
+                    written.cancel()
+                    await asyncio.gather(written, return_exceptions=True)
+
+    def _walk(self, deliveries: Sequence[Delivery]) -> Pending:
+        messages = [message for delivery in deliveries for message in delivery.messages]
+        fields = self._decode(messages)
+        received = np.fromiter((message.received for message in messages), np.int64, len(messages))
+        best_effort = None
+        if any(delivery.position is None for delivery in deliveries):
+            best_effort = np.fromiter((message.best_effort for message in messages), np.bool_, len(messages))
+        readings, rejected = self._normaliser.normalise(fields, received, best_effort)
+        pending = self._committer.prepare(deliveries, fields, readings, rejected)
+        self._devices.observe(readings.device, readings.received)
+        self._indicators.count(
+            self._normaliser.table, readings, [*fields.rejected, *rejected], keep=pending.keep, received=received
+        )
+        return pending
+
+    async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake) -> None:
+        await self._committer.write(pending)
+        for delivery in deliveries:
+            await delivery.ack()
+        intake.settled(deliveries)
+
+    def _decode(self, messages: Sequence[Message]) -> Fields:
+        """Decode; a bug in a decoder costs the one message that met it, which goes to quarantine with the traceback."""
+        try:
+            return self._decoder.decode(messages)
+        except Exception as bug:
+            if len(messages) == 1:
+                where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
+                log.exception("a decoder crashed; its message is in quarantine", topic=messages[0].topic, bug=repr(bug))
+                crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
+                return msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
+            half = len(messages) // 2
+            return joined(self._decode(messages[:half]), self._decode(messages[half:]), half)
+
+
+class Gateway:
+    """All parts of one node or centre, built in the order in which they need each other."""
+
+    def __init__(self, config: Config, clock: Clock, engine: Engine) -> None:
+        self.config = config
+        self.clock = clock
+        self.engine = engine
+        self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Name -> what runs until cancelled."""
+
+    @classmethod
+    async def build(cls, config: Config, clock: Clock, engine: Engine, stack: contextlib.AsyncExitStack) -> Gateway:
+        """Open the foundations, then the stages; what must be closed is put on `stack`."""
+        self = cls(config, clock, engine)
+        await self.foundations(stack)
+        await self.intake(stack)
+        await self.sharing(stack)
+        return self
+
+    async def foundations(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open the log, the registries, the audit trail and the answers to the broker."""
+        config, clock, engine = self.config, self.clock, self.engine
+        self.bus = await engine.connect(Role.GATEWAY, name="gateway")
+        stack.push_async_callback(self.bus.close)
+        await streams.ensure_streams(self.bus, config.store)
+        self.log = JetStreamLog(self.bus, room=engine.has_room)
+        await self.log.open()
+        self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
+        await self.hours.open()
+        self.audit = Audit(self.bus, clock, gateway=config.division)
+        self.profiles = Profiles(config.profiles, clock)
+        self.tasks["profiles"] = self.profiles.run
+        self.divisions = Divisions.load()
+        self.devices = Devices(
+            await self._bucket("devices"),
+            self.audit,
+            clock,
+            home=config.division,
+            divisions=self.divisions,
+            to_wgs84=wgs84,
+            profiles=lambda: frozenset(self.profiles.set.ids),
+        )
+        await self.devices.load()
+        self.tasks["devices"] = self.devices.watch
+        self.tokens = Tokens(await self._bucket("tokens"), self.audit, clock)
+        await self.tokens.load()
+        self.tasks["tokens"] = self.tokens.watch
+        file = Path(config.directory) / "admin.token"
+        given = file.read_text(encoding="ascii").strip() if file.exists() else ""
+        if first := await self.tokens.bootstrap(scope(config.division), given=given):
+            _keep(file, first.encode())
+        self.topics_of = profile_topics(self._publish_topics, self.devices)
+        self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
+        self.profiles.on_change.append(self._renew)
+
+    def _publish_topics(self, profile: str, names: Sequence[str]) -> list[str]:
+        return self.profiles.set.topics_of(profile, names)
+
+    def _renew(self, _: ProfileSet, changed: Sequence[str]) -> None:
+        for name in changed:
+            self.callout.renew(name)
+
+    async def _bucket(self, name: str) -> Bucket:
+        return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+
+    async def intake(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open the walk; the broker's store keeps what devices send from before the first of them may connect."""
+        config, clock = self.config, self.clock
+        intake = await self.engine.connect(Role.INTAKE, name="intake")
+        stack.push_async_callback(intake.close)
+        await streams.ensure_intake(intake, config.store)
+        broker = BrokerSource(intake, config.ingest, clock)
+        await broker.prepare()
+        await self.callout.start()
+        stack.push_async_callback(self.callout.stop)
+        self.http = HttpSource(config.ingest, clock)
+        sources: list[Source] = [broker, self.http]
+        sources += [MqttSource(foreign, config.ingest, clock) for foreign in config.foreign]
+        series = Series()
+        decoder = Decoder(self.profiles.set, self.devices, config.ingest)
+        normaliser = Normaliser(self.profiles.set.specs, series=series, clock=clock, time=config.time)
+        self.clocks = normaliser.clocks
+        self.indicators = Indicators(series)
+        self.committer = Committer(
+            self.log,
+            Duplicates(
+                Path(config.directory) / "duplicates",
+                clock=clock,
+                horizon_h=config.duplicates.horizon_h,
+                checkpoint_s=config.duplicates.checkpoint_s,
+                device_id=self.devices.id,
+            ),
+            self.devices.index,
+            self.profiles.set.specs,
+            clock,
+            division=config.division,
+            partition=config.ingest.partition,
+            limits=Limits(
+                raw_ttl_h=config.store.raw_ttl_h,
+                readings_ttl_h=config.store.readings_ttl_h,
+                quarantine_ttl_h=config.store.quarantine_ttl_h,
+                ledger_ttl_h=config.store.readings_ttl_h,
+            ),
+        )
+
+        def changed(profiles: ProfileSet, _: list[str]) -> None:
+            decoder.use(profiles)
+            normaliser.adopt(profiles.specs)
+            self.committer.adopt(profiles.specs)
+            self.indicators.forget_rates()
+
+        self.profiles.on_change.append(changed)
+        self.ingest = Ingest(
+            config,
+            clock,
+            sources,
+            decoder=decoder,
+            normaliser=normaliser,
+            indicators=self.indicators,
+            committer=self.committer,
+            devices=self.devices,
+        )
+        self.tasks["ingest"] = self.ingest.run
+
+    async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open the feeds and the HTTP side over the log."""
+        config, clock = self.config, self.clock
+        self.reader = Reader(self.log, clock, readings_ttl_h=config.store.readings_ttl_h)
+        self.share = Sharing(
+            self.reader,
+            Books(self.hours, clock, ttl_h=config.store.ledger_ttl_h),
+            Feeds(await self._bucket("feeds"), clock),
+            Metering(await self._bucket("usage"), clock),
+            self.audit,
+            page_max=config.web.page_max,
+        )
+        await self.share.open()
+        stack.push_async_callback(self.share.close)
+        self.tasks["share"] = self.share.run
+        self.quality = QualityBook(self.indicators, clock)
+        self.tasks["quality"] = self.quality.run
+        self.web = Web(
+            Deps(
+                config=config.web,
+                role=config.role,
+                division=config.division,
+                version=__version__,
+                clock=clock,
+                log=self.log,
+                divisions=self.divisions,
+                devices=self.devices,
+                tokens=self.tokens,
+                share=self.share,
+                books=self.share.books,
+                audit=self.audit,
+                ready=self.troubles,
+                ingest=self._push,
+                profiles=self._profile_rows,
+                topics=lambda device: self.topics_of(device)[0],
+                nodes=self.nodes,
+                quality=self._quality_rows,
+                refused=self._refused,
+            )
+        )
+        self.http_url = await self.web.start()
+        stack.push_async_callback(self.web.stop)
+
+    def troubles(self) -> list[str]:
+        """Return why readings are not taken or given as they should be; empty when all is well."""
+        found = [f"intake: {self.ingest.trouble}"] if self.ingest.trouble else []
+        if not self.bus.is_connected:
+            found.append("engine: not connected; connecting again")
+        return found + self.profiles.troubles()
+
+    async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
+        await self.http.push(device.id, body, content_type)
+
+    def nodes(self) -> list[NodeRow]:
+        """Return the nodes that this gateway knows, itself first."""
+        return [NodeRow(self.config.division, self.config.role, "up")]
+
+    def _refused(self) -> dict[str, dict[str, int]]:
+        return {
+            name: {kind.value: count for kind, count in counts.items()}
+            for name, counts in self.callout.refusals.by_device().items()
+        }
+
+    def _quality_rows(self, since: int) -> list[QualityRow]:
+        return [
+            QualityRow(
+                self.devices.id(one.device),
+                one.hour,
+                one.received,
+                one.authenticity,
+                one.accuracy,
+                one.continuity,
+                one.completeness,
+            )
+            for one in self.quality.since(since)
+        ]
+
+    def _profile_rows(self) -> list[ProfileRow]:
+        problems = {Path(why.file).stem: str(why) for why in self.profiles.set.problems}
+        rows = []
+        for name in self.profiles.set.ids:
+            profile = self.profiles.set.find(name)
+            if profile is not None:
+                rows.append(_row_of(profile, problems.get(Path(profile.file).stem, "")))
+        return rows
+
+
+async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
+    """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up."""
+    clock = clock or SystemClock()
+    directory = Path(config.directory)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
+    logs.configure(config.log_level, config.log_format)
+    async with contextlib.AsyncExitStack() as stack:
+        engine = Engine.of(config, clock)
+        info = await engine.start()
+        stack.push_async_callback(engine.stop)
+        gateway = await Gateway.build(config, clock, engine, stack)
+        addresses = Addresses(
+            pid=os.getpid(),
+            engine_pid=info.pid,
+            http=gateway.http_url,
+            mqtt=f"mqtt://{info.mqtt_host}:{info.mqtt_port}",
+            nats=info.urls[0],
+        )
+        _keep(directory / "run.json", msgspec.json.encode(addresses))
+        log.info("up", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)
+        if ready:
+            ready(addresses)
+        async with asyncio.TaskGroup() as group:
+            for name, work in gateway.tasks.items():
+                group.create_task(_supervised(name, work, clock), name=name)
+            group.create_task(_follow(engine, directory / "run.json", addresses), name="engine restarts")
+
+
+async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
+    """Start a part again whenever its connection was lost; any other error is a bug and ends the process."""
+    while True:
+        try:
+            await work()
+        except* Lost as why:
+            metrics.RESTARTS.labels(name).inc()
+            log.warning("started again", part=name, cause=str(why.exceptions[0]))
+        await clock.sleep(0.5)
+
+
+async def _follow(engine: Engine, path: Path, addresses: Addresses) -> None:
+    """Keep the server's process id in ``run.json`` true."""
+    while True:
+        await engine.restarted.wait()
+        engine.restarted.clear()
+        _keep(path, msgspec.json.encode(msgspec.structs.replace(addresses, engine_pid=engine.info.pid)))
+
+
+def _row_of(profile: Profile, problem: str) -> ProfileRow:
+    return ProfileRow(
+        id=profile.id,
+        version=profile.version,
+        title=profile.source.label.en,
+        topics=tuple(dict.fromkeys(pattern.text for rule in profile.rules for pattern in rule.patterns)),
+        format=profile.rules[0].format if profile.rules else "",
+        problem=problem,
+    )
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a file that only we may read, whole or not at all."""
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    fresh.replace(path)

@@ -1,0 +1,91 @@
+"""The indicators of each device and hour, gathered from what `indicators` hands out: the last two days, in memory."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from sensegate.clock import Clock
+from sensegate.normalise.indicators import HOUR, HOURS_MAX, Indications, Indicators
+
+TAKE_S = 15.0
+
+
+class Quality(msgspec.Struct, frozen=True, gc=False):
+    """One device and hour; an indicator is 0 to 1, None where nothing defines it."""
+
+    device: int
+    """Index in the registry."""
+    hour: int
+    """Its beginning, µs UTC."""
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None
+
+
+class QualityBook:
+    """Sums by (hour, device)."""
+
+    def __init__(self, indicators: Indicators, clock: Clock) -> None:
+        self._indicators = indicators
+        self._clock = clock
+        self._taken: dict[int, list[Indications]] = {}
+        """Hour -> what was taken of it, in order."""
+
+    async def run(self) -> None:
+        """Take what was counted, every so often, until cancelled."""
+        while True:
+            await self._clock.sleep(TAKE_S)
+            self.take()
+
+    def take(self) -> None:
+        """Take what was counted since the last time."""
+        taken = self._indicators.take(self._clock.now())
+        for hour in set(taken.hour.tolist()):
+            rows = taken.hour == hour
+            part = Indications(**{name: getattr(taken, name)[rows] for name in Indications.__struct_fields__})
+            self._taken[hour] = [_summed([*self._taken.get(hour, []), part])]
+        oldest = self._clock.now() // HOUR - HOURS_MAX
+        for hour in [hour for hour in self._taken if hour < oldest]:
+            del self._taken[hour]
+
+    def since(self, time: int) -> list[Quality]:
+        """Return the indicators of the hours that end after `time` (µs), newest hour first."""
+        self.take()
+        found: list[Quality] = []
+        for hour in sorted(self._taken, reverse=True):
+            if (hour + 1) * HOUR > time:
+                for part in self._taken[hour]:
+                    found += _rows(part, hour * HOUR)
+        return found
+
+
+def _rows(part: Indications, hour: int) -> list[Quality]:
+    columns = [
+        [None if math.isnan(value) else round(value, 4) for value in column.tolist()]
+        for column in (part.authenticity, part.accuracy, part.continuity, part.completeness)
+    ]
+    return [
+        Quality(device, hour, received, *shares)
+        for device, received, *shares in zip(part.device.tolist(), part.received.tolist(), *columns, strict=True)
+    ]
+
+
+def _summed(parts: list[Indications]) -> Indications:
+    """Return one row per device: counts add up; of `expected`, `longest` and `span` the greatest holds."""
+    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Indications.__struct_fields__}
+    devices, place = np.unique(whole["device"], return_inverse=True)
+    summed = {"device": devices, "hour": np.full(len(devices), whole["hour"][0], np.int64)}
+    for name in ("received", "doubted", "wrong", "rejected", "gaps", "silent"):
+        total = np.zeros(len(devices), whole[name].dtype)
+        np.add.at(total, place, whole[name])
+        summed[name] = total
+    for name in ("longest", "expected", "span"):
+        greatest = np.zeros(len(devices), whole[name].dtype)
+        np.maximum.at(greatest, place, whole[name])
+        summed[name] = greatest
+    return Indications(**summed)

@@ -1,0 +1,136 @@
+"""What the benchmarks share: a gateway without its web side, filled stores, bare consumers, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from sensegate import config, flow
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.bus import columns, ledger
+from sensegate.bus.engine import Engine
+from sensegate.bus.engine import Role as User
+from sensegate.bus.log import JetStreamLog
+from sensegate.clock import SystemClock
+from sensegate.model import Device
+from tests.bench.workload import Sent
+
+ROOT = Path(__file__).parents[2]
+ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
+
+
+@contextlib.asynccontextmanager
+async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
+    """Yield the parts of a node that make the walk, not yet walking."""
+    directory = tempfile.mkdtemp(prefix="sensegate-bench-")
+    text = f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{ROOT}/device_profiles]\n{settings}'
+    settled = config.parse(text)
+    clock = SystemClock()
+    flow.configure_log("warning", "text")
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            engine = Engine.of(settled, clock)
+            await engine.start()
+            stack.push_async_callback(engine.stop)
+            parts = flow.Gateway(settled, clock, engine)
+            await parts.foundations(stack)
+            await parts.intake(stack)
+            yield parts
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def register(parts: flow.Gateway, devices: Iterable[Device]) -> dict[str, str]:
+    """Register devices; return their passwords."""
+    return {device.id: await parts.devices.add(device, by=ADMIN) for device in devices}
+
+
+async def store(parts: flow.Gateway, messages: Sequence[Sent]) -> None:
+    """Put messages into the broker's store as an MQTT QoS 1 publish leaves them there, without the MQTT side."""
+    publisher = await parts.engine.connect(User.INTAKE, name="bench publisher")
+    js = publisher.jetstream(publish_async_max_pending=4_000)
+    stream = {"Nmqtt-Pub": "1"}
+    try:
+        for first in range(0, len(messages), 2_000):
+            waiting = [
+                await js.publish_async(f"$MQTT.msgs.{one.topic.replace('/', '.')}", one.payload, headers=stream)
+                for one in messages[first : first + 2_000]
+            ]
+            await asyncio.gather(*waiting)
+    finally:
+        await publisher.close()
+
+
+async def bare_consumer(parts: flow.Gateway, name: str) -> None:
+    """Make a durable push consumer like ours on the broker's store, so that it keeps the messages for it too."""
+    nc = await parts.engine.connect(User.INTAKE, name="bench")
+    body = (
+        f'{{"stream_name":"$MQTT_msgs","config":{{"durable_name":"{name}","ack_policy":"all","deliver_policy":"all",'
+        f'"deliver_subject":"bench.{name}","filter_subject":"$MQTT.msgs.>","max_ack_pending":60000,'
+        '"ack_wait":600000000000}}'
+    )
+    answer = await nc.request(f"$JS.API.CONSUMER.DURABLE.CREATE.$MQTT_msgs.{name}", body.encode())
+    if b'"error"' in answer.data:
+        raise RuntimeError(answer.data.decode())
+    await nc.close()
+
+
+async def drain_bare(parts: flow.Gateway, name: str, count: int) -> tuple[float, float]:
+    """Receive `count` stored messages and acknowledge every 1,000th; return (wall seconds, CPU seconds of the client)."""
+    nc: Client = await parts.engine.connect(User.INTAKE, name="bench")
+    wall, cpu = time.perf_counter(), time.process_time()
+    subscription = await nc.subscribe(f"bench.{name}", pending_msgs_limit=-1, pending_bytes_limit=-1)
+    seen = 0
+    async for message in subscription.messages:
+        seen += 1
+        if seen % 1_000 == 0 or seen == count:
+            await nc.publish(message.reply)
+        if seen == count:
+            break
+    await nc.flush()
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    await nc.close()
+    return spent
+
+
+async def committed(parts: flow.Gateway, messages: int, *, timeout_s: float = 120.0) -> None:
+    """Wait until the last commit accounts for so many messages."""
+    async with asyncio.timeout(timeout_s):
+        while parts.committer.totals.get("messages", 0) < messages:
+            await asyncio.sleep(0.002)
+
+
+async def read_back(log: JetStreamLog) -> tuple[int, dict[str, int]]:
+    """Return (readings on the log, totals of the ledgers on the log)."""
+    rows, at = 0, 0
+    sums = ledger.Ledger()
+    while entries := await log.fetch(at):
+        for entry in entries:
+            if entry.subject.startswith("readings."):
+                rows += len(columns.decode(entry.payload, sequence=entry.sequence))
+            elif entry.subject.startswith("ledger."):
+                sums.merge(ledger.Ledger.decode(entry.payload))
+        at = entries[-1].sequence
+    return rows, sums.totals()
+
+
+def rss_mb() -> float:
+    """Return the resident memory of this process now."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)

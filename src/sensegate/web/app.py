@@ -194,8 +194,8 @@ class Web:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         given = request.headers.get("X-Request-Id", "")
-        request["id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        request_id: str = request["id"]
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request[problems.REQUEST_ID] = request_id
         try:
             response = await handler(request)
         except SensegateError as why:
@@ -211,7 +211,7 @@ class Web:
 
     async def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(self._headers)
-        response.headers["X-Request-Id"] = request.get("id", "")
+        response.headers["X-Request-Id"] = request.get(problems.REQUEST_ID, "")
         response.headers.setdefault("Cache-Control", "no-store")
 
     async def _openapi(self, _request: web.Request) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -143,7 +143,7 @@ class NewFeed(Body, frozen=True):
     domains: list[str] = []
     properties: list[str] = []
     departments: list[str] = []
-    kinds: list[str] = ["reading"]
+    kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
     description: Text = ""
 
@@ -307,8 +307,8 @@ class AuditRow(msgspec.Struct, frozen=True):
     role: str
     action: str
     target: str
-    before: dict[str, object] | None
-    after: dict[str, object] | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 class Me(msgspec.Struct, frozen=True):

@@ -136,9 +136,10 @@ class _Limited(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; it can only be cut off")
         if status == 500:
-            log.error("a request met a bug", exc_info=exc)
+            log.error("a request met a bug", request=request.get(problems.REQUEST_ID, ""), path=request.path, exc_info=exc)
         else:
             metrics.LIMITED.labels("http_malformed").inc()
-        response = problems.answer(status, "not an HTTP request that we understand" if status == 400 else "")
+        said = "not an HTTP request that we understand" if status == 400 else "a bug; the log knows it by this id"
+        response = problems.answer(status, said, request_id=request.get(problems.REQUEST_ID, ""))
         response.force_close()
         return response

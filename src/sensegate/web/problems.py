@@ -22,6 +22,8 @@ from sensegate.errors import (
 )
 
 CONTENT_TYPE = "application/problem+json"
+REQUEST_ID = web.RequestKey("request_id", str)
+"""The id by which log and caller know a request."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,7 +16,7 @@ from sensegate.authority.scope import Action, Principal, may
 from sensegate.errors import Refused
 from sensegate.web import auth
 from sensegate.web.deps import Deps
-from sensegate.web.problems import BadRequest
+from sensegate.web.problems import REQUEST_ID, BadRequest
 
 T = TypeVar("T")
 API = "/api/v1"
@@ -93,8 +93,7 @@ class Call:
     @property
     def request_id(self) -> str:
         """The id by which the log knows the request."""
-        found: str = self.request.get("id", "")
-        return found
+        return self.request.get(REQUEST_ID, "")
 
     def path(self, name: str) -> str:
         """Return a part of the path."""

@@ -1,0 +1,133 @@
+"""A gateway's HTTP side over stores in memory, served by its own listener on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from sensegate.authority.audit import Record
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.tokens import Tokens
+from sensegate.authority.trail import MemoryTrail
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import SystemClock
+from sensegate.config import WebConfig
+from sensegate.model import Device
+from sensegate.share.books import Books
+from sensegate.share.feeds import Feeds
+from sensegate.share.metering import Metering
+from sensegate.share.reader import Reader
+from sensegate.share.sharing import Sharing
+from sensegate.web.app import Web
+from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+
+ADMIN = Principal("test", Role.ADMIN, scope("44"))
+
+
+class Trail(MemoryTrail):
+    """The trail in memory, which can be read as the real one."""
+
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+        made = [
+            (number, Record(number, "", 0, actor, "admin", action, target, "", before, after_))
+            for number, (actor, action, target, before, after_) in enumerate(self.records, 1)
+        ]
+        return made[after : after + limit]
+
+
+class Gateway:
+    """A running HTTP side with what is behind it, and a client."""
+
+    def __init__(self, config: WebConfig, *, ready: Callable[[], list[str]] = list) -> None:
+        clock = SystemClock()
+        self.log = MemoryLog(clock)
+        self.hours = MemoryLog(clock)
+        self.trail = Trail()
+        self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
+        self.tokens = Tokens(MemoryBucket(), self.trail, clock)
+        self.reader = Reader(self.log, clock)
+        self.books = Books(self.hours, clock)
+        self.sharing = Sharing(
+            self.reader, self.books, Feeds(MemoryBucket(), clock), Metering(MemoryBucket(), clock), self.trail
+        )
+        self.pushed: list[tuple[str, str, bytes, str]] = []
+        self.quality: list[QualityRow] = []
+        self.push: Callable[[], Awaitable[None]] | None = None
+        self.web = Web(
+            Deps(
+                config=config,
+                role="centre",
+                division="44",
+                version="0",
+                clock=clock,
+                log=self.log,
+                divisions=Divisions.load(),
+                devices=self.devices,
+                tokens=self.tokens,
+                share=self.sharing,
+                books=self.books,
+                audit=self.trail,
+                ready=ready,
+                ingest=self._ingest,
+                profiles=lambda: [ProfileRow("acme/th10", 3, "thermometer")],
+                topics=lambda device: [f"sg/{device.id}/up"],
+                nodes=lambda: [NodeRow("4401", "node", "up"), NodeRow("4403", "node", "up")],
+                quality=lambda _since: self.quality,
+            )
+        )
+        self.url = ""
+        self.session: aiohttp.ClientSession
+
+    async def _ingest(self, device: Device, principal: Principal, body: bytes, content_type: str) -> None:
+        if self.push:
+            await self.push()
+        self.pushed.append((device.id, principal.id, body, content_type))
+
+    async def token(self, role: Role = Role.ADMIN, where: str = "44", **more: Any) -> str:
+        """Return the text of a new token."""
+        return (await self.tokens.create(role, scope(where), by=ADMIN, **more))[0]
+
+    async def device(self, name: str, division: str = "440106", **more: Any) -> str:
+        """Register a device; return its password."""
+        return await self.devices.add(Device(name, division, "acme/th10", **more), by=ADMIN)
+
+    async def ask(
+        self, method: str, path: str, token: str = "", *, expect: int | None = None, **more: Any
+    ) -> tuple[int, Any, aiohttp.ClientResponse]:
+        """Return (status, body as JSON or bytes, response); every error must be a problem document."""
+        headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **more.pop("headers", {})}
+        url = path if path.startswith("http") else f"{self.url}{path}"
+        async with self.session.request(method, url, headers=headers, **more) as response:
+            raw = await response.read()
+            is_json = response.content_type in {"application/json", "application/problem+json"}
+            body = msgspec.json.decode(raw) if raw and is_json else raw
+            if response.status >= 400 and path != "/readyz":
+                assert response.content_type == "application/problem+json", raw
+                assert body["status"] == response.status
+                assert body["instance"] == response.headers["X-Request-Id"]
+            if expect is not None:
+                assert response.status == expect, (method, path, response.status, body)
+            return response.status, body, response
+
+
+@asynccontextmanager
+async def serving(config: WebConfig | None = None, **more: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway's HTTP side."""
+    gateway = Gateway(config or WebConfig(), **more)
+    await gateway.sharing.open()
+    tasks = [asyncio.create_task(gateway.sharing.run())]
+    gateway.url = await gateway.web.start()
+    async with aiohttp.ClientSession() as gateway.session:
+        yield gateway
+    await gateway.web.stop()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -55,7 +55,7 @@ from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, ProfileRow, QualityRow
+from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
 
 log = structlog.get_logger("flow")
 

@@ -52,6 +52,9 @@ async def test_nothing_is_buffered_while_disconnected(engine: Engine) -> None:
     await until(lambda: not client.is_connected)
     with pytest.raises(nats.errors.OutboundBufferLimitError):
         await client.publish("a", b"")
+    with pytest.raises(nats.errors.ConnectionReconnectingError):
+        await client.request("a", b"")
+    assert client._resp_map == {}
     async with asyncio.timeout(20):
         await engine.restarted.wait()
     await until(lambda: client.is_connected)

@@ -11,6 +11,7 @@ import nats
 import nats.errors
 import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from sensegate.errors import Lost, Refused
 
@@ -50,6 +51,19 @@ class Link(Client):
         self._on_reconnect = on_reconnect
         self._on_disconnect = on_disconnect
         self._on_closed = on_closed
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,  # noqa: FBT001, FBT002 - nats-py's signature
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """Ask; raise at once when there is no connection (nats-py would keep the place of the answer for ever)."""
+        if not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        return await super().request(subject, payload, timeout, old_style, headers)
 
     async def errors_seen(self, why: Exception) -> None:
         """Take an error that nats-py met in the background."""

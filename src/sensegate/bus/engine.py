@@ -42,8 +42,8 @@ _log = structlog.get_logger("engine")
 _READY_S = 120.0
 """A store of tens of GB is recovered before the server listens."""
 _ADOPT_S = 10.0
-_STEADY_S = 30.0
-"""A server that lived so long starts the back-off anew."""
+_STEADY_S = 1.0
+"""A server that lived so long after it was ready is started again at once; the pause grows for one that keeps dying."""
 _HEAL_MAX_S = 60.0
 
 
@@ -397,7 +397,7 @@ class Engine:
             if self._process is not None and self._process.alive:
                 _log.warning("the server is started again after an error of its disk", pid=self._process.pid)
                 await self._process.end()
-            pause_s = 1.0 if self._clock.monotonic() - began > _STEADY_S else min(pause_s * 2, _HEAL_MAX_S)
+            pause_s = 1.0 if self._clock.monotonic() - began > 2 * _HEAL_MAX_S else min(pause_s * 2, _HEAL_MAX_S)
 
     # ── an external server ───────────────────────────────────────────────────────────────────────────
 

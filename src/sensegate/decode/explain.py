@@ -5,7 +5,7 @@ No registry is asked: every device that the topic or the payload names is taken 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypedDict
@@ -83,7 +83,7 @@ def explain(
     return stages
 
 
-def _stage(name: str, lines: Sequence[str]) -> Stage:
+def _stage(name: str, lines: Iterable[str]) -> Stage:
     return {"stage": name, "lines": list(lines)}
 
 

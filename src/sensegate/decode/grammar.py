@@ -189,10 +189,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:null|~|
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
+    re.compile(r"^[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"),
     list("-+.0123456789"),
 )
-_ALIASES_MAX = 2_000
 _NODES_MAX = 200_000
 
 
@@ -225,28 +224,13 @@ def _build(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: _
         key = loader.construct_object(key_node)
         if not isinstance(key, (str, int, float, bool)):
             raise ProfileError("a key must be a word", file=file, line=key_node.start_mark.line + 1)
-        if any(key == other and type(key) is type(other) for other in tree):
+        if key in tree:  # true and 1 are the same key to Python: one of them
             line = key_node.start_mark.line + 1
             raise ProfileError("occurs twice", file=file, line=line, key=str(key), remedy="keep one of them")
         here = (*path, key if isinstance(key, str) else str(key))
         lines[here] = key_node.start_mark.line + 1
-        tree[_Key(key)] = _build(value_node, here, lines, loader, file)
-    return {key.value: value for key, value in tree.items()}
-
-
-class _Key:
-    """Keeps ``true`` and ``1`` apart as keys while a mapping is built."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and type(self.value) is type(other.value) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash((type(self.value), self.value))
+        tree[key] = _build(value_node, here, lines, loader, file)
+    return tree
 
 
 def _part(kind: Any) -> type[Part] | None:

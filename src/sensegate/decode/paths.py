@@ -1,6 +1,7 @@
 """Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``.
 
-``$.a`` begins at the payload's root, ``.`` is the element itself, ``@key`` the key under which the element stands. A path is a tuple of keys and indices. `Absent` is what stands at a place that is not there.
+``$.a`` begins at the payload's root, ``.`` is the element itself, ``@key`` the key under which the element stands.
+A path is a tuple of keys and indices; `ABSENT` is what stands at a place that is not there.
 """
 
 from __future__ import annotations

@@ -183,10 +183,12 @@ class Plan:
     def __init__(self, rule: Rule, bound: Bound, shape: Shape) -> None:
         """Make the plan; raises `ValueError` or `TypeError` where there is none for this shape."""
         cells = [(at, cell) for at, element in enumerate(bound.elements) for cell in element.cells]
+        if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells):
+            raise ValueError("not every value can be planned")
         self.ignored = sum(cell.leaf.raw is None for _, cell in cells)
         cells = [(at, cell) for at, cell in cells if cell.leaf.raw is not None]
-        if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells) or not cells:
-            raise ValueError("not every value can be planned")
+        if not cells:
+            raise ValueError("no values")
         plain = frozenset(cell.leaf.pointer for _, cell in cells if _is_plain(cell))
         needed = [leaf for element in bound.elements for leaf in _extras(element)] + bound.path
         types = _Types(plain - {leaf.pointer for leaf in needed})

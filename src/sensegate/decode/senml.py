@@ -1,8 +1,8 @@
 """SenML JSON packs (RFC 8428): base fields resolved, so that each record stands for itself.
 
 The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the whole name,
-``bn`` and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival where it is below 2**28 (time format
-``senml`` reads both).
+``bn`` and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival where it is below 2**28 (the
+time format ``senml`` reads both).
 """
 
 from __future__ import annotations

@@ -115,7 +115,9 @@ def filters(pattern: Pattern, names: Sequence[str], *, capture: str = "device") 
 
 def order(pattern: Pattern) -> tuple[int, ...]:
     """Return the sort key of a pattern: the more literal, the earlier."""
-    return tuple(0 if not level.capture else 2 if level.many else 1 for level in pattern.levels)
+    last = len(pattern.levels) - 1
+    weights = (0 if not level.capture else 1 if not level.many else 2 for level in pattern.levels)
+    return tuple(3 if weight == 2 and at == last else weight for at, weight in enumerate(weights))
 
 
 class Index:

@@ -1,0 +1,54 @@
+"""Paths into a payload."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.decode.paths import ABSENT, Place, parse, render, walk
+
+PATHS = [
+    ("a", Place(("a",))),
+    ("a.b", Place(("a", "b"))),
+    ("a[0].b", Place(("a", 0, "b"))),
+    ("[1]", Place((1,))),
+    ('["PM2.5"].avg', Place(("PM2.5", "avg"))),
+    ('d["a\\"b"]', Place(("d", 'a"b'))),
+    ("switch:0.apower", Place(("switch:0", "apower"))),
+    ("$.a", Place(("a",), from_root=True)),
+    (".", Place(())),
+    ("$", Place((), from_root=True)),
+    ("data.*", Place(("data",), each_value=True)),
+    ("*", Place((), each_value=True)),
+    ("@key", Place((), key=True)),
+]
+
+
+@pytest.mark.parametrize(("text", "place"), PATHS, ids=str)
+def test_path_is_parsed(text: str, place: Place) -> None:
+    """Keys, indices, quoted keys, the root, the element itself, every member, the key itself."""
+    assert parse(text) == place
+
+
+@pytest.mark.parametrize("text", ["a..b", "a[", "a[x]", '["a"', "a.", "a]"])
+def test_what_is_no_path_is_refused(text: str) -> None:
+    """The error says from where on it is wrong."""
+    with pytest.raises(ValueError, match="no path from"):
+        parse(text)
+
+
+@given(st.lists(st.one_of(st.text(min_size=1, max_size=6), st.integers(0, 99)), max_size=5))
+def test_rendered_path_is_parsed_back(steps: list[str | int]) -> None:
+    """`render` and `parse` are each other's inverse."""
+    assert parse(render(tuple(steps))).path == tuple(steps)
+
+
+def test_walk_tells_absent_from_null() -> None:
+    """A member that is null is there."""
+    tree = {"a": [{"b": None}]}
+    assert walk(tree, ("a", 0, "b")) is None
+    assert walk(tree, ("a", 1, "b")) is ABSENT
+    assert walk(tree, ("a", "0")) is ABSENT
+    assert walk(tree, ("a", 0, "b", "c")) is ABSENT
+    assert repr(ABSENT) == "ABSENT"

@@ -1,0 +1,123 @@
+"""Property tests: the quick path gives what the general path gives, and no bytes whatever raise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode.examples import NamedDevices, message_of, payload_of
+from sensegate.decode.grammar import Example
+from sensegate.decode.profile import Profile
+from sensegate.model import Message
+from tests.decode.test_decode import same
+
+PROFILES = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
+EXAMPLES: list[tuple[Profile, Example]] = [
+    (profile, example)
+    for name in PROFILES.ids
+    if (profile := PROFILES.find(name)) is not None
+    for example in profile.source.examples
+]
+NAMES = ["air_temperature", "relative_humidity", "state", "cover_open", "pm10", "no_such", "voltage"]
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.sampled_from([0, 1, 2, -999, 327.67, "ON", "OPEN", "21.5", "Cel", "[degF]", "hPa", "2026-01-01T00:00:00Z"]),
+    st.text(max_size=8),
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from([*NAMES, "v", "u"]), inner)),
+    max_leaves=12,
+)
+times = st.one_of(
+    scalars,
+    st.integers(0, 2 * 10**14),
+    st.datetimes().map(lambda at: at.isoformat()),
+    st.datetimes().map(lambda at: at.isoformat() + "+08:00"),
+    st.datetimes().map(lambda at: at.isoformat(timespec="milliseconds") + "Z"),
+)
+plain = st.fixed_dictionaries(
+    {"values": st.dictionaries(st.sampled_from(NAMES), st.one_of(scalars, trees), min_size=1, max_size=4)},
+    optional={"time": times, "seq": scalars},
+)
+
+
+def decoder(example: Example, profile: Profile) -> Decoder:
+    return Decoder(PROFILES, NamedDevices(example.devices, profile.id, gateway=example.gateway))
+
+
+def test_examples_give_the_same_by_both_paths() -> None:
+    """Each example of each profile, often enough for a plan, decodes alike by plan and one by one."""
+    planned = 0
+    for profile, example in EXAMPLES:
+        machine = decoder(example, profile)
+        messages = [message_of(example)] * 60
+        machine.decode(messages)
+        fields = machine.decode(messages)
+        same(fields, machine.decode_slowly(messages))
+        planned += bool(machine.plans.plans)
+    assert planned > len(EXAMPLES) // 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(plain, min_size=1, max_size=4))
+def test_plain_layout_gives_the_same_by_both_paths(payloads: list[object]) -> None:
+    """Any values, times and numbers in the plain layout: the paths agree to the last bit."""
+    machine = Decoder(PROFILES, NamedDevices(["d0", "d1"], "sensegate/plain"))
+    texts = [json.dumps(payload).encode() for payload in payloads]
+    messages = [
+        Message(f"sg/d{at % 2}/up", text, 1_767_225_600_000_000 + at, at)
+        for at, text in enumerate(text for text in texts for _ in range(40))
+    ]
+    machine.decode(messages)
+    same(machine.decode(messages), machine.decode_slowly(messages))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_spoilt_examples_never_raise_and_the_paths_agree(data: st.DataObject) -> None:
+    """Bytes of an example changed, cut or doubled, among good ones of its kind."""
+    profile, example = data.draw(st.sampled_from(EXAMPLES))
+    payload = payload_of(example)
+    spoilt = []
+    for _ in range(8):
+        raw = bytearray(payload)
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, max(len(raw) - 1, 0)))
+            change = data.draw(st.sampled_from(["set", "cut", "double", "put"]))
+            if change == "set" and raw:
+                raw[at] = data.draw(st.integers(0, 255))
+            elif change == "cut":
+                del raw[at : at + data.draw(st.integers(1, 6))]
+            elif change == "double":
+                raw[at:at] = raw[at : at + 12]
+            else:
+                raw[at:at] = data.draw(st.sampled_from([b'"', b"{", b"[", b",", b"1e999", b"NaN", b"\\ud800", b"null"]))
+        spoilt.append(bytes(raw))
+    good = message_of(example)
+    messages = [good] * 40 + [msgspec.structs.replace(good, payload=raw) for raw in spoilt] * 6
+    machine = decoder(example, profile)
+    machine.decode(messages)
+    same(machine.decode(messages), machine.decode_slowly(messages))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(EXAMPLES), st.one_of(st.binary(max_size=60), trees.map(lambda tree: json.dumps(tree).encode())))
+def test_any_bytes_become_rows_or_a_reason(example: tuple[Profile, Example], payload: bytes) -> None:
+    """Nothing raises, and each message is accounted for: rows, rejections, something ignored, or quarantine."""
+    profile, shown = example
+    message = msgspec.structs.replace(message_of(shown), payload=payload)
+    fields = decoder(shown, profile).decode([message])
+    assert len(fields.quarantined) <= 1
+    if fields.quarantined:
+        assert not len(fields)
+        assert not fields.rejected

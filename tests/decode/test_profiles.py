@@ -1,0 +1,106 @@
+"""The set of profiles: loading, reloading, topics of a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensegate.decode import ProfileSet
+from sensegate.decode.examples import check_profile
+from sensegate.errors import ProfileError
+from sensegate.properties import PROPERTIES
+
+TEXT = """\
+profile: acme/{model}
+version: {version}
+label: {{zh: 名, en: name}}
+source: its manual
+messages:
+  - topics: ["acme/{{device}}", "{{gateway}}/{model}/{{device}}"]
+    readings:
+      - {{field: a, property: {property}}}
+"""
+
+
+def write(folder: Path, model: str, version: int = 1, prop: str = "air_temperature") -> Path:
+    (folder / "acme").mkdir(exist_ok=True)
+    file = folder / "acme" / f"{model}.yaml"
+    file.write_text(TEXT.format(model=model, version=version, property=prop), encoding="utf-8")
+    return file
+
+
+def test_broken_profile_keeps_the_last_good_version(tmp_path: Path) -> None:
+    """A reload takes what is good, keeps what has become wrong as it was, and says what is wrong."""
+    write(tmp_path, "x")
+    write(tmp_path, "y")
+    first = ProfileSet.load([tmp_path])
+    write(tmp_path, "x", 2, "no_such_property")
+    write(tmp_path, "y", 2, "relative_humidity")
+    second = first.reload([tmp_path])
+    assert second.versions == {"acme/x": 1, "acme/y": 2}
+    assert [problem.key for problem in second.problems] == ["messages[0].readings[0].property"]
+    assert second.specs[: len(first.specs)] == first.specs, "indices handed out stay true"
+    assert second.find("acme/y@2") is second.find("acme/y")
+    with pytest.raises(ProfileError):
+        ProfileSet.load([tmp_path])
+    (tmp_path / "acme" / "x.yaml").unlink()
+    third = second.reload([tmp_path])
+    assert third.ids == ["acme/y"]
+    assert third.find("acme/y") is second.find("acme/y"), "what did not change is not compiled again"
+
+
+def test_spec_table_holds_the_specs_as_columns(profiles: ProfileSet) -> None:
+    """Row i of each column is spec i."""
+    table = profiles.spec_table
+    for at in (0, len(profiles.specs) // 2, len(profiles.specs) - 1):
+        spec = profiles.specs[at]
+        assert PROPERTIES[int(table.property[at])].name == spec.property
+        assert (table.scale[at], table.offset[at], table.low[at]) == (spec.scale, spec.offset, spec.low)
+        assert (bool(table.suppress[at]), bool(table.alarm[at])) == (spec.suppress, spec.alarm)
+
+
+def test_topics_of_a_device_name_it(tmp_path: Path) -> None:
+    """Every topic of its profile, with its names in place; unknown profiles give no rights."""
+    write(tmp_path, "x")
+    found = ProfileSet.load([tmp_path])
+    assert found.topics_of("acme/x", ["d1", "EUI"]) == ["acme/d1", "acme/EUI", "+/x/d1", "+/x/EUI"]
+    assert found.topics_of("acme/none", ["d1"]) == []
+    assert "acme/x" in found
+    assert len(found) == 1
+
+
+def test_two_files_of_one_profile_are_refused(tmp_path: Path) -> None:
+    """An id stands for one file."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, "x")
+    with pytest.raises(ProfileError, match="is also in"):
+        ProfileSet.load([tmp_path])
+
+
+def test_examples_that_do_not_hold_are_told(tmp_path: Path) -> None:
+    """Negative control: each way in which an example can fail is reported with its line."""
+    file = write(tmp_path, "x")
+    head = file.read_text(encoding="utf-8")
+    good = "  - {label: good, topic: acme/d1, payload: {a: 1}, expect: [{property: air_temperature, value: 1}]}\n"
+    bad = "  - {label: bad, topic: acme/d1, payload: '{', refuse: malformed}\n"
+    wrong = [
+        ("value: 1}", "value: 2}", "no air_temperature = 2"),
+        ("value: 1}", "value: 1, time: '2026-01-01T00:00:01Z'}", "no air_temperature = 1"),
+        ("expect: [{property: air_temperature, value: 1}]", "expect: []", "not expected: d1 air_temperature (a) = 1.0"),
+        ("payload: {a: 1}", "payload: {b: 1}", "refused: no_values"),
+        ("payload: {a: 1}", "payload: {a: x}", "expected rejections none, saw {'a': 'wrong_type'}"),
+        ("payload: {a: 1}", "payload_b64: '?'", "Only base64 data is allowed"),
+        ("payload: '{'", "payload: {a: 1}", "expected refusal malformed, saw readings"),
+        ("refuse: malformed", "refuse: schema", "expected refusal schema, saw malformed"),
+        (bad, "", "no example of a refusal"),
+        (good, "", "no example with readings"),
+    ]
+    file.write_text(head + "examples:\n" + good + bad, encoding="utf-8")
+    assert check_profile(file) == []
+    for old, new, problem in wrong:
+        file.write_text(head + "examples:\n" + (good + bad).replace(old, new, 1), encoding="utf-8")
+        problems = [str(one) for one in check_profile(file)]
+        assert any(problem in one for one in problems), (problem, problems)
+        assert problems[0].startswith(f"{file}:")

@@ -1,0 +1,135 @@
+"""Times as devices write them: one by one and as columns, and the two agree."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensegate.decode.times import BAD, Reader
+from sensegate.quality import TimeQuality
+
+T0 = 1_767_225_600_000_000
+DEVICE, ASSUMED, DERIVED = TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE, TimeQuality.DERIVED
+HOUR = 3_600_000_000
+
+READ = [
+    ("iso", "2026-01-01T00:00:00Z", T0, DEVICE),
+    ("iso", "2026-01-01 08:00:00+08:00", T0, DEVICE),
+    ("iso", "2026-01-01T08:00:00+0800", T0, DEVICE),
+    ("iso", "2025-12-31T19:00:00-05:00", T0, DEVICE),
+    ("iso", "2026-01-01T08:00", T0, ASSUMED),
+    ("iso", "2026-01-01T08:00:00.25", T0 + 250_000, ASSUMED),
+    ("iso", "2026-01-01T00:00:00.123456789Z", T0 + 123_456, DEVICE),
+    ("iso", "2024-02-29T00:00:00Z", 1_709_164_800_000_000, DEVICE),
+    ("epoch", 1_767_225_600, T0, DEVICE),
+    ("epoch", 1_767_225_600_000, T0, DEVICE),
+    ("epoch", 1_767_225_600.5, T0 + 500_000, DEVICE),
+    ("epoch", "1767225600", T0, DEVICE),
+    ("epoch_s", 1_767_225_600, T0, DEVICE),
+    ("epoch_ms", 1_767_225_600_001, T0 + 1_000, DEVICE),
+    ("epoch_us", T0 + 1, T0 + 1, DEVICE),
+    ("epoch_ns", T0 * 1_000 + 999, T0, DEVICE),
+    ("%Y%m%d%H%M%S", "20260101080000", T0, ASSUMED),
+    ("%Y%m%d%H%M%S", 20_260_101_080_000, T0, ASSUMED),
+    ("%Y-%m-%d %H:%M:%S", "2026-01-01 08:00:00", T0, ASSUMED),
+    ("%Y%m%dT%H%M%S%z", "20260101T000000Z", T0, DEVICE),
+    ("age_s", 2, -2_000_000, DERIVED),
+    ("age_ms", 1.5, -1_500, DERIVED),
+    ("senml", 0, 0, DERIVED),
+    ("senml", -5, -5_000_000, DERIVED),
+    ("senml", 1_767_225_600.25, T0 + 250_000, DEVICE),
+]
+
+
+@pytest.mark.parametrize(("form", "raw", "time", "quality"), READ, ids=str)
+def test_time_is_read_with_its_quality(form: str, raw: object, time: int, quality: TimeQuality) -> None:
+    """Each format gives µs UTC, and says whether the zone was given, assumed, or the time worked out."""
+    received = T0 + HOUR if time >= T0 or quality is DEVICE else 0
+    reader = Reader((form,))
+    assert reader.one(raw, received) == (time, quality)
+    times, qualities = reader.column([raw] * 3, np.full(3, received, np.int64))
+    assert times.tolist() == [time] * 3
+    assert qualities.tolist() == [quality] * 3
+
+
+WRONG = [
+    ("iso", "2026-02-29T00:00:00Z"),
+    ("iso", "2026-13-01T00:00:00Z"),
+    ("iso", "2026-01-01T24:00:00Z"),
+    ("iso", "2026-01-01T00:00:60Z"),
+    ("iso", "2026-01-01T00:00:00+24:00"),
+    ("iso", "2026-01-01"),
+    ("iso", "２０２６-01-01T00:00:00Z"),
+    ("iso", "0000-01-01T00:00:00Z"),
+    ("iso", "x" * 1_000),
+    ("iso", 1_767_225_600),
+    ("epoch", 1e14),
+    ("epoch", 10**14),
+    ("epoch", 10**400),
+    ("epoch", float("nan")),
+    ("epoch", True),
+    ("epoch", None),
+    ("epoch", "soon"),
+    ("epoch_s", 10**12),
+    ("age_s", -1),
+    ("%Y%m%d%H%M%S", "20260231080000"),
+    ("%Y%m%d%H%M%S", "2026"),
+]
+
+
+@pytest.mark.parametrize(("form", "raw"), WRONG, ids=lambda value: str(value)[:30])
+def test_what_is_no_time_is_bad(form: str, raw: object) -> None:
+    """Nothing is dated by guess."""
+    reader = Reader((form,))
+    assert reader.one(raw, T0)[0] == BAD
+    assert reader.column([raw] * 3, np.full(3, T0, np.int64))[0].tolist() == [BAD] * 3
+
+
+def test_period_that_is_stamped_with_its_start_is_dated_at_its_end() -> None:
+    """The shift is added, the time is `DERIVED`."""
+    reader = Reader(("epoch_s",), shift=HOUR)
+    assert reader.one(1_767_225_600, 0) == (T0 + HOUR, DERIVED)
+    times, qualities = reader.column([1_767_225_600, 10**12], np.zeros(2, np.int64))
+    assert times.tolist() == [T0 + HOUR, BAD]
+    assert qualities.tolist()[0] == DERIVED
+
+
+forms = st.lists(
+    st.sampled_from(
+        ["iso", "epoch", "epoch_s", "epoch_ms", "epoch_ns", "age_s", "senml", "%Y%m%d%H%M%S", "%d/%m/%Y %H:%M"]
+    ),
+    min_size=1,
+    max_size=3,
+    unique=True,
+)
+ends = st.sampled_from(["", "Z", "+08:00", "-03:30", ".5", ".123Z", ".123456+08:00", ".1234567"])
+texts = st.one_of(
+    st.tuples(st.datetimes(), ends).map(lambda pair: pair[0].isoformat(timespec="seconds") + pair[1]),
+    st.datetimes().map(lambda at: at.strftime("%Y%m%d%H%M%S")),
+    st.datetimes().map(lambda at: at.strftime("%d/%m/%Y %H:%M")),
+    st.from_regex(r"\A20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-6]\d:[0-6]\dZ\Z"),
+    st.text(max_size=20),
+)
+numbers = st.one_of(st.integers(-(10**15), 10**15), st.integers(-(2**70), 2**70), st.floats(), st.booleans(), st.none())
+
+
+@settings(max_examples=300, deadline=None)
+@given(forms, st.one_of(st.lists(texts, min_size=1, max_size=6), st.lists(numbers, min_size=1, max_size=6)))
+def test_column_says_what_one_says(formats: list[str], raws: list[object]) -> None:
+    """The columns are only quicker."""
+    reader = Reader(tuple(formats))
+    received = np.arange(T0, T0 + len(raws), dtype=np.int64)
+    times, qualities = reader.column(raws, received)
+    expected = [reader.one(raw, int(at)) for raw, at in zip(raws, received, strict=True)]
+    assert list(zip(times.tolist(), qualities.tolist(), strict=True)) == expected
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_iso_round_trip(at: datetime) -> None:
+    """What Python writes as ISO 8601 is read back to the microsecond."""
+    micros = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert Reader().one(at.isoformat(), 0) == (micros, DEVICE)

@@ -1,0 +1,64 @@
+"""The library of profiles: examples run, claims do not overlap, every profile says who and what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensegate.decode import Decoder, ProfileSet, check_profile
+from sensegate.decode.examples import NamedDevices, message_of
+from sensegate.decode.profiles import files
+
+ROOT = Path(__file__).parents[2] / "device_profiles"
+FILES = files([ROOT])
+PROFILES = ProfileSet.load([ROOT])
+
+
+def names(file: Path) -> str:
+    return f"{file.parent.name}/{file.stem}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=names)
+def test_examples_give_what_they_say(file: Path) -> None:
+    """Each example becomes exactly the readings, rejections or refusal that it states."""
+    assert [str(problem) for problem in check_profile(file)] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=names)
+def test_profile_is_complete(file: Path) -> None:
+    """Two good examples and a refusal, labels in both languages, the source of the layout."""
+    profile = PROFILES.find(names(file))
+    assert profile is not None
+    examples = profile.source.examples
+    assert sum(bool(example.expect) for example in examples) >= 2
+    assert any(example.refuse for example in examples)
+    assert profile.source.label.zh.strip()
+    assert profile.source.label.en.strip()
+    assert profile.source.source.strip()
+    used = {spec.name for spec in (PROFILES.specs[at] for at in profile.specs)}
+    assert used
+
+
+@pytest.mark.parametrize("file", FILES, ids=names)
+def test_no_other_profile_claims_the_examples(file: Path) -> None:
+    """A recording is matched by its own profile and those of its vendor only, and refused for a device of another."""
+    profile = PROFILES.find(names(file))
+    assert profile is not None
+    vendor = profile.id.partition("/")[0]
+    for example in profile.source.examples:
+        claiming = {rule.profile for rule, _ in PROFILES.match(example.topic)}
+        assert {name for name in claiming if name.partition("/")[0] != vendor} == set(), example.label
+        for other in PROFILES.ids:
+            if other in claiming:
+                continue
+            decoder = Decoder(PROFILES, NamedDevices([*example.devices], other, gateway=example.gateway))
+            fields = decoder.decode([message_of(example)])
+            assert not len(fields), f"{other} also decodes '{example.label}'"
+
+
+def test_library_is_as_large_as_promised() -> None:
+    """At least 14 profiles, the plain layout among them; the template loads as well."""
+    assert len(FILES) >= 14
+    assert "sensegate/plain" in PROFILES
+    assert check_profile(ROOT / "_template.yaml") == []

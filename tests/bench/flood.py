@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 
 def _text(value: str) -> bytes:
@@ -56,7 +57,7 @@ class Flood:
         self._window = window
         self.acknowledged = 0
 
-    async def __aenter__(self) -> Flood:
+    async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(*self._address)
         self._writer.write(self._connect)
         answer = await self._reader.readexactly(4)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nats.aio.client import Client
 
-from sensegate import config, flow
+from sensegate import config, flow, logs
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns, ledger
 from sensegate.bus.engine import Engine
@@ -35,7 +35,7 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
     text = f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{ROOT}/device_profiles]\n{settings}'
     settled = config.parse(text)
     clock = SystemClock()
-    flow.configure_log("warning", "text")
+    logs.configure("warning", "text")
     try:
         async with contextlib.AsyncExitStack() as stack:
             engine = Engine.of(settled, clock)
@@ -85,7 +85,7 @@ async def bare_consumer(parts: flow.Gateway, name: str) -> None:
 
 
 async def drain_bare(parts: flow.Gateway, name: str, count: int) -> tuple[float, float]:
-    """Receive `count` stored messages and acknowledge every 1,000th; return (wall seconds, CPU seconds of the client)."""
+    """Receive `count` stored messages, acknowledge every 1,000th; return (wall, CPU of the client) in seconds."""
     nc: Client = await parts.engine.connect(User.INTAKE, name="bench")
     wall, cpu = time.perf_counter(), time.process_time()
     subscription = await nc.subscribe(f"bench.{name}", pending_msgs_limit=-1, pending_bytes_limit=-1)
@@ -106,7 +106,7 @@ async def committed(parts: flow.Gateway, messages: int, *, timeout_s: float = 12
     """Wait until the last commit accounts for so many messages."""
     async with asyncio.timeout(timeout_s):
         while parts.committer.totals.get("messages", 0) < messages:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # what is timed must not be asked to tell us
 
 
 async def read_back(log: JetStreamLog) -> tuple[int, dict[str, int]]:

@@ -63,7 +63,9 @@ def _local(second: float, form: str) -> str:
     return (datetime.fromtimestamp(second, UTC) + timedelta(hours=8)).strftime(form)
 
 
-def _payload(kind: int, name: str, number: int, second: float, chance: random.Random) -> tuple[str, object]:
+def _payload(  # noqa: PLR0911 - one return a layout
+    kind: int, name: str, number: int, second: float, chance: random.Random
+) -> tuple[str, object]:
     def near(centre: float, play: float, digits: int = 1) -> float:
         return round(centre + chance.uniform(-play, play), digits)
 
@@ -150,9 +152,19 @@ def _payload(kind: int, name: str, number: int, second: float, chance: random.Ra
 
 
 def make(
-    messages: int, devices: int, *, duplicates: float = 0.05, seed: int = 1, end: float, step_s: float = 1.0
+    messages: int,
+    devices: int,
+    *,
+    duplicates: float = 0.05,
+    seed: int = 1,
+    first: int = 0,
+    end: float,
+    step_s: float = 1.0,
 ) -> Workload:
-    """Return about `messages` messages of `devices` devices, the last phenomenon time at `end` (epoch seconds)."""
+    """Return about `messages` messages of `devices` devices, the last phenomenon time at `end` (epoch seconds).
+
+    `first`: number of the first round of messages; a later part of one workload goes on where the one before ended.
+    """
     chance = random.Random(seed)
     registered: list[Device] = []
     names: list[tuple[int, str, str]] = []
@@ -174,11 +186,11 @@ def make(
     again = 0
     for number in range(rounds):
         second = end - (rounds - 1 - number) * step_s
-        first = len(sent)
+        start = len(sent)
         for kind, name, user in names:
-            topic, content = _payload(kind, name, number, second, chance)
+            topic, content = _payload(kind, name, first + number, second, chance)
             sent.append(Sent(user, topic, json.dumps(content).encode()))
         for _ in range(round(devices * duplicates / (1 - duplicates))):
-            sent.append(sent[first + chance.randrange(devices)])
+            sent.append(sent[start + chance.randrange(devices)])
             again += 1
     return Workload(registered, sent, again)

@@ -1,0 +1,114 @@
+"""A span of the node's log as members for the centre's: what is shared, packed; the ledger, summed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from sensegate.bus import columns, ledger
+from sensegate.bus.batch import Batch
+from sensegate.bus.ledger import Ledger
+from sensegate.config import StoreConfig
+from sensegate.model import BOOL, Entry, Member
+from sensegate.quality import Flag
+
+SOURCE = "uplink"
+"""The source under which `forwarded` and `withheld.<reason>` stand in the ledger."""
+READINGS, LEDGER, COMMIT = "readings.", "ledger.", "commit."
+
+
+class Span(msgspec.Struct, frozen=True, eq=False):
+    """What of a run of entries goes up."""
+
+    members: list[Member]
+    """Readings (alarms first), then the ledger; empty if there is nothing to tell."""
+    position: int
+    """Sequence of the last entry in it."""
+    rows: int
+    counts: dict[str, int]
+    """Ledger kind -> count: the node's own, and what this span forwards and withholds."""
+
+
+def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return the entries up to the end of the last commit among them, or all if there is no such end.
+
+    A commit's ledger stands behind its readings and before its record, so that what it counts goes up with it.
+    """
+    for index in range(len(entries) - 1, -1, -1):
+        if entries[index].subject.startswith(LEDGER):
+            last = index
+            while last + 1 < len(entries) and entries[last + 1].subject.startswith(COMMIT):
+                last += 1
+            return entries[: last + 1]
+    return entries
+
+
+class Packer(msgspec.Struct, frozen=True):
+    """How a node packs its spans."""
+
+    node: str
+    grade_max: int
+    store: StoreConfig = StoreConfig()
+    payload_bytes_max: int = 1_000_000
+
+    def span(self, entries: Sequence[Entry], flag: Flag | None = None) -> Span:
+        """Return the span of these entries (at least one); `flag` is set on each row."""
+        counts = Ledger()
+        groups: dict[tuple[bool, int, int], list[Batch]] = {}
+        forwarded = 0
+        for entry in entries:
+            if entry.subject.startswith(LEDGER):
+                counts.merge(Ledger.decode(entry.payload))
+            elif entry.subject.startswith(READINGS):
+                batch = columns.decode(entry.payload, sequence=entry.sequence)
+                grade = int(entry.subject.rpartition(".")[2])
+                shared = grade <= self.grade_max
+                _count(counts, batch, ledger.FORWARDED if shared else f"{ledger.WITHHELD}.grade")
+                if shared:
+                    forwarded += len(batch)
+                    for alarm, part in _by_alarm(_marked(batch, flag)):
+                        groups.setdefault((not alarm, grade, batch.partition), []).append(part)
+        members = [member for key in sorted(groups) for member in self._readings(key[1], columns.concat(groups[key]))]
+        if len(counts):
+            members.append(Member(f"ledger.{self.node}", counts.encode(), self.store.ledger_ttl_h))
+        return Span(members, entries[-1].sequence, forwarded, counts.totals())
+
+    def _readings(self, grade: int, batch: Batch) -> Iterator[Member]:
+        """Yield the members of one grade, each small enough for a message."""
+        payload = columns.encode(batch)
+        if len(payload) <= self.payload_bytes_max or len(batch) < 2:
+            yield Member(f"readings.{self.node}.all.{grade}", payload, self.store.readings_ttl_h)
+            return
+        half = len(batch) // 2
+        for part in (slice(0, half), slice(half, None)):
+            yield from self._readings(grade, batch.take(np.arange(len(batch), dtype=np.int64)[part]))
+
+
+def _marked(batch: Batch, flag: Flag | None) -> Batch:
+    batch = batch.without_local()
+    return msgspec.structs.replace(batch, flags=batch.flags | np.uint32(flag)) if flag is not None else batch
+
+
+def _by_alarm(batch: Batch) -> Iterator[tuple[bool, Batch]]:
+    """Yield (is it alarms, rows); a batch without alarms stays as it is."""
+    alarms: BOOL = (batch.flags & np.uint32(Flag.ALARM)) != 0
+    if alarms.all():
+        yield True, batch
+    elif not alarms.any():
+        yield False, batch
+    else:
+        yield True, batch.take(alarms)
+        yield False, batch.take(~alarms)
+
+
+def _count(counts: Ledger, batch: Batch, kind: str) -> None:
+    """Count the rows by device and hour of arrival, as the node's own ledger does."""
+    if not len(batch):
+        return
+    hours = batch.received // ledger.HOUR_US
+    places = counts.places(batch.origins.device)
+    for hour in np.unique(hours).tolist():
+        rows = np.bincount(batch.origin[hours == hour], minlength=len(places))
+        counts.add_counts(hour, SOURCE, kind, places, rows)

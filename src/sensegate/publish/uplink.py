@@ -1,0 +1,319 @@
+"""The node's log -> the centre's log, exactly once, in two lanes.
+
+Each lane of a node has a record at the centre (``commit.<node>.live``, ``commit.<node>.backlog``), replaced in the
+same atomic write as the readings and fenced by its expected sequence. The live lane goes on from its position; what
+has grown old while the link was down is opened as a *range* of the backlog lane, in one atomic write that moves the
+live lane past it and puts the range into the backlog's record. So every entry of the node's log is given to exactly
+one lane, and each lane resumes from its own record, whatever was lost on the way: after any doubt the record is read
+again, and the same span is built again from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
+from sensegate.clock import Clock
+from sensegate.config import StoreConfig, UplinkConfig
+from sensegate.errors import Fenced, Lost, Overloaded, StoreFull
+from sensegate.model import Entry, Member
+from sensegate.ports import Log
+from sensegate.publish.span import Packer, Span, whole_commits
+from sensegate.quality import Flag
+
+RANGES_MAX = 256
+"""Most ranges of the backlog; with more the live lane sends everything itself, in order."""
+BEHIND = 5.0
+"""A live lane this many times `backlog_after_s` behind opens a range although the link was never lost."""
+FULL_ROWS = 1_000
+"""A span of so many rows is worth waiting `span_ms` for; smaller ones wait less."""
+FETCH_ENTRIES = 2_000
+POLL_S = 5.0
+BACKLOG_WRITE_S = 0.5
+"""A backlog message should take no longer than this: a live one may have to wait for it."""
+BACKLOG_BYTES_MIN = 65_536
+
+_log = structlog.get_logger("uplink")
+
+
+class Lane(StrEnum):
+    """The two ways up."""
+
+    LIVE = "live"
+    BACKLOG = "backlog"
+
+
+class _Held(msgspec.Struct):
+    """A lane's record as it stands at the centre."""
+
+    record: LaneRecord
+    sequence: int
+    """Of the record on the centre's log; 0: there is none yet."""
+
+
+class Uplink:
+    """Forwards what the log holds until cancelled; a `ports.Sink`.
+
+    `centre` is the centre's log as this node may use it (``JetStreamLog(nc, prefix="up.<node>.")``). Link down: the
+    node goes on alone and this waits. Raises `Fenced` when another uplink of the node has taken over.
+    """
+
+    name = "uplink"
+
+    def __init__(
+        self,
+        node: str,
+        log: Log,
+        centre: Log,
+        config: UplinkConfig,
+        clock: Clock,
+        *,
+        store: StoreConfig | None = None,
+        payload_bytes_max: int = 1_000_000,
+    ) -> None:
+        self._node = node
+        self._source = log
+        self._centre = centre
+        self._config = config
+        self._clock = clock
+        self._packer = Packer(node, config.grade_max, store or StoreConfig(), payload_bytes_max)
+        self._held: dict[Lane, _Held] = {}
+        # Batch ids since the last confirmed write: one of them may still come through.
+        self._tried: dict[Lane, deque[str]] = {lane: deque(maxlen=64) for lane in Lane}
+        self._opening = asyncio.Lock()  # the backlog's record is written by both lanes
+        self._resumed = True
+        self._gap_s = 0.0
+        self._sent_at = float("-inf")
+        self._backlog_bytes = BACKLOG_BYTES_MIN * 4
+        self._opened = asyncio.Event()
+        self.connected = False
+        """True while the last exchange with the centre was answered."""
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Ledger kind -> count forwarded, withheld and carried up by both lanes, as the centre last confirmed it."""
+        sums: dict[str, int] = {}
+        for held in self._held.values():
+            for kind, count in held.record.totals.items():
+                sums[kind] = sums.get(kind, 0) + count
+        return sums
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of the node's log that are still to be forwarded by the backlog lane."""
+        held = self._held.get(Lane.BACKLOG)
+        return held.record.ranges if held else ()
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                lanes.create_task(self._lane(Lane.LIVE), name="uplink live")
+                lanes.create_task(self._lane(Lane.BACKLOG), name="uplink backlog")
+        except ExceptionGroup as both:
+            raise both.exceptions[0] from None  # the other lane was cancelled
+
+    async def _lane(self, lane: Lane) -> None:
+        attempt = 0
+        while True:
+            try:
+                if lane is Lane.LIVE:
+                    if not await self.live():
+                        await self._source.changed(self._held[lane].record.position, POLL_S)
+                elif not await self.backlog():
+                    await self._opened.wait()
+                attempt = 0
+            except (Lost, Overloaded, StoreFull) as why:
+                wait_s = min(self._config.backoff_max_s, 0.05 * 2**attempt)
+                attempt = min(attempt + 1, 16)
+                if attempt == 1:
+                    _log.warning("centre not reached; the node goes on alone", lane=lane, why=str(why))
+                if isinstance(why, StoreFull):
+                    metrics.LIMITED.labels("centre_full").inc()
+                metrics.RESTARTS.labels(f"uplink {lane}").inc()
+                await self._clock.sleep(wait_s)
+
+    # ── live ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def live(self) -> bool:
+        """Forward the next span; False if there was nothing new.
+
+        Raises:
+            Lost, Overloaded, StoreFull: not forwarded, or not known; call again.
+            Fenced: another uplink of this node writes.
+        """
+        held = await self._record(Lane.LIVE)
+        after = held.record.position
+        entries = await self._fetch(after, self._config.backlog_bytes_max)
+        if not entries:
+            self._resumed = False
+            self._show_lag(0)
+            return False
+        self._show_lag(entries[-1].sequence - after)
+        limit_s = self._config.backlog_after_s * (1.0 if self._resumed else BEHIND)
+        if entries[0].time < self._clock.now() - round(limit_s * 1e6) and await self._open_range(held):
+            return True
+        self._resumed = False
+        waited_s = (self._clock.now() - entries[0].time) / 1e6
+        wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
+        if wait_s > 0:
+            await self._clock.sleep(wait_s)
+            entries = await self._fetch(after, self._config.backlog_bytes_max)
+        span = self._packer.span(whole_commits(entries))
+        self._sent_at = self._clock.monotonic()
+        if not span.members:
+            # Nothing to tell (raw messages, records): remembered here, moved at the centre with the next span.
+            self._held[Lane.LIVE] = _Held(msgspec.structs.replace(held.record, position=span.position), held.sequence)
+            return True
+        record = self._next(held.record, span, position=span.position)
+        await self._write(span.members, {Lane.LIVE: record})
+        self._pace(span.rows)
+        return True
+
+    def _show_lag(self, live: int) -> None:
+        metrics.UPLINK_LAG.set(live + sum(until - after for after, until in self.ranges))
+
+    def _pace(self, rows: int) -> None:
+        """Set the least time between spans: none when idle, `span_ms` when that fills them."""
+        span_s = self._config.span_ms / 1e3
+        self._gap_s = span_s * max(0.1, min(1.0, rows / FULL_ROWS))
+
+    async def _open_range(self, held: _Held) -> bool:
+        """Give what is old to the backlog lane and move the live lane past it; False if it is the live lane's own."""
+        since = self._clock.now() - round(self._config.backlog_after_s * 1e6)
+        until = await self._source.sequence_at(since) - 1
+        after = held.record.position
+        if until <= after:
+            return False
+        async with self._opening:
+            backlog = await self._record(Lane.BACKLOG)
+            ranges = backlog.record.ranges
+            if ranges and ranges[-1][1] == after:
+                ranges = (*ranges[:-1], (ranges[-1][0], until))
+            elif len(ranges) >= RANGES_MAX:
+                metrics.LIMITED.labels("uplink_ranges").inc()
+                return False
+            else:
+                ranges = (*ranges, (after, until))
+            records = {
+                Lane.BACKLOG: self._next(backlog.record, None, ranges=ranges),
+                Lane.LIVE: self._next(held.record, None, position=until),
+            }
+            await self._write([], records)
+        _log.info("what waited goes up beside the live lane", after=after, until=until)
+        self._opened.set()
+        return True
+
+    # ── backlog ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def backlog(self) -> bool:
+        """Forward the next part of the oldest range; False if there is none. Raises as `live` does."""
+        async with self._opening:
+            held = await self._record(Lane.BACKLOG)
+            if not held.record.ranges:
+                self._opened.clear()
+                return False
+            (after, until), *rest = held.record.ranges
+            entries = [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
+            if entries:
+                entries = list(whole_commits(entries))
+            span = self._packer.span(entries, Flag.BACKLOG) if entries else Span([], until, 0, {})
+            if len(entries) == 0 or entries[-1].sequence >= until:
+                ranges = tuple(rest)
+            else:
+                ranges = ((span.position, until), *rest)
+            record = self._next(held.record, span, position=span.position, ranges=ranges)
+            began = self._clock.monotonic()
+            await self._write(span.members, {Lane.BACKLOG: record})
+            self._adapt(self._clock.monotonic() - began)
+        await asyncio.sleep(0)  # whoever opens a range is not kept waiting
+        return True
+
+    def _adapt(self, took_s: float) -> None:
+        """Let one backlog message take about BACKLOG_WRITE_S, whatever the link: live readings wait behind it."""
+        if took_s > BACKLOG_WRITE_S:
+            self._backlog_bytes = max(BACKLOG_BYTES_MIN, self._backlog_bytes // 2)
+        elif took_s < BACKLOG_WRITE_S / 4:
+            self._backlog_bytes = min(self._config.backlog_bytes_max, self._backlog_bytes * 2)
+
+    # ── both ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _fetch(self, after: int, bytes_max: int) -> list[Entry]:
+        return await self._source.fetch(after, limit=FETCH_ENTRIES, max_bytes=bytes_max)
+
+    def _next(
+        self,
+        record: LaneRecord,
+        span: Span | None,
+        *,
+        position: int | None = None,
+        ranges: tuple[tuple[int, int], ...] | None = None,
+    ) -> LaneRecord:
+        totals = dict(record.totals)
+        for kind, count in (span.counts if span else {}).items():
+            totals[kind] = totals.get(kind, 0) + count
+        return LaneRecord(
+            secrets.token_hex(8),
+            record.number + 1,
+            self._clock.now(),
+            self._source.epoch,
+            record.position if position is None else position,
+            record.ranges if ranges is None else ranges,
+            totals,
+        )
+
+    async def _record(self, lane: Lane) -> _Held:
+        """Return the lane's record; read it at the centre if there was any doubt."""
+        if held := self._held.get(lane):
+            return held
+        last = await self._centre.last(f"commit.{self._node}.{lane}")
+        self.connected = True
+        if last is None:
+            held = _Held(LaneRecord("", 0, 0, self._source.epoch, 0), 0)
+        else:
+            held = _Held(decode_lane(last.payload), last.sequence)
+            if held.record.life != self._source.epoch:
+                _log.warning("the node's log is a new one: its lanes begin anew", lane=lane, life=held.record.life)
+                fresh = msgspec.structs.replace(held.record, life=self._source.epoch, position=0, ranges=())
+                held = _Held(fresh, held.sequence)
+        self._held[lane] = held
+        return held
+
+    async def _write(self, members: list[Member], records: dict[Lane, LaneRecord]) -> None:
+        """Write a span with its lanes' records; after any doubt forget them, so that they are read again."""
+        written = list(members)
+        for lane, record in records.items():
+            expect = self._held[lane].sequence
+            subject = f"commit.{self._node}.{lane}"
+            written.append(Member(subject, encode_lane(record), rollup=True, expect=expect))
+        try:
+            last = await self._centre.write(written)
+        except BaseException as why:
+            ours = isinstance(why, Fenced) and await self._by_ourselves(records)
+            for lane, record in records.items():
+                self._held.pop(lane, None)
+                self._tried[lane].append(record.batch_id)
+            self.connected = False
+            self._resumed = True
+            self._opened.set()  # a range may have been opened after all
+            if ours:
+                raise Lost("an earlier write of ours came through after all; going on behind it") from why
+            raise
+        self.connected = True
+        for place, (lane, record) in enumerate(reversed(records.items())):
+            self._held[lane] = _Held(record, last - place)
+            self._tried[lane].clear()
+
+    async def _by_ourselves(self, records: dict[Lane, LaneRecord]) -> bool:
+        """Tell whether what fenced us is an earlier write of our own."""
+        for lane in records:
+            last = await self._centre.last(f"commit.{self._node}.{lane}")
+            if last is not None and decode_lane(last.payload).batch_id in self._tried[lane]:
+                return True
+        return False

@@ -190,6 +190,7 @@ class Campaign:
         faults: float = 1.0,
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, object] | None = None,
+        alone: bool = False,
         until_guilty: bool = False,
         deadline_s: float = QUIET_S,
         say: Callable[[str], None] = lambda _: None,
@@ -206,6 +207,7 @@ class Campaign:
             faults: factor on the simulator's injections.
             environment: added to the gateways' environment (a patched tree).
             settings: merged into the gateways' configurations.
+            alone: without a centre: the nodes' own subscribers are judged.
             until_guilty: stop at the first thing that the judge sees (negative controls).
             deadline_s: longest wait for the last messages.
             say: told what happens.
@@ -219,9 +221,7 @@ class Campaign:
         self.until_guilty = until_guilty
         self.deadline_s = deadline_s
         self.say = say
-        self.city = City(
-            directory, nodes, profiles=PROFILES, environment=environment, settings=settings or {"log_level": "warning"}
-        )
+        self.city = City(directory, nodes, profiles=PROFILES, environment=environment, settings=settings, alone=alone)
         self.proof = self.city.directory / "proof"
         self.done: list[Done] = []
         self.complaints: list[str] = []
@@ -249,9 +249,9 @@ class Campaign:
     async def _set_up(self) -> None:
         rng = random.Random(self.seed)
         devices = []
-        taps: dict[str, tuple[Member, str, str]] = {
-            "centre": (self.city.centre, await subscriber(self.city.centre), "")
-        }
+        taps: dict[str, tuple[Member, str, str]] = {}
+        if not self.city.alone:
+            taps["centre"] = (self.city.centre, await subscriber(self.city.centre), "")
         for node in self.city.nodes.values():
             wanted = fleet(node.division, DEVICES, counties=counties(node.division), rng=rng, shared_only=True)
             devices += await enrol(node, wanted, rng)
@@ -277,8 +277,8 @@ class Campaign:
 
     async def _execute(self, number: int, kill: Kill) -> None:
         await asyncio.sleep(kill.gap_s)
-        nearest = kill.node if kill.target.at_node else "centre"
         node = kill.node if kill.node in self.city.nodes else next(iter(self.city.nodes))
+        nearest = node if kill.target.at_node else "centre"
         self._simulator.order(burst=self.burst, node=node)
 
         def enough(now: dict[str, Any]) -> bool:
@@ -334,9 +334,10 @@ class Campaign:
 
     async def _recovery(self, node: str, nearest: str, at: int) -> float | None:
         """Return the seconds until messages sent after `at` have reached the nearest subscriber and the centre's."""
+        judges = {nearest, *([] if self.city.alone else ["centre"])}
 
         def fresh(now: dict[str, Any]) -> bool:
-            return all(now["taps"][tap]["by_node"].get(node, 0) > at for tap in {nearest, "centre"})
+            return all(now["taps"][tap]["by_node"].get(node, 0) > at for tap in judges)
 
         try:
             await self._judge.until(fresh, RECOVERY_S)
@@ -375,12 +376,13 @@ class Campaign:
             while True:
                 with contextlib.suppress(Lost, Answered):
                     async with Remote(member.url, member.token) as remote:
-                        answer = await remote.get("/api/v1/ledger")
+                        answer = await remote.get("/api/v1/ledger", since="400d")
                     totals[member.division] = answer["totals"]
                     balanced[member.division] = bool(answer["balanced"])
                     mine = answer["totals"]
                     passed = mine.get("forwarded", 0) + sum(family(mine, "withheld").values())
-                    carried[member.division] = member is self.city.centre or mine.get("accepted", 0) == passed
+                    has_uplink = member is not self.city.centre and not self.city.alone
+                    carried[member.division] = not has_uplink or mine.get("accepted", 0) == passed
                     if carried[member.division]:
                         break
                 if time.monotonic() > deadline:

@@ -75,6 +75,7 @@ class City:
         *,
         profiles: Path,
         temporary: bool = False,
+        alone: bool = False,
         settings: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
         changed: Callable[[], None] = lambda: None,
@@ -86,6 +87,7 @@ class City:
             nodes: division codes of the nodes.
             profiles: folder of the device profiles.
             temporary: True removes the directory at the end.
+            alone: True runs the nodes without a centre.
             settings: merged into every configuration.
             environment: added to the gateways' environment.
             changed: called when a process was (re)started.
@@ -93,6 +95,7 @@ class City:
         self.directory = directory.resolve()
         self.profiles = profiles.resolve()
         self.temporary = temporary
+        self.alone = alone
         self.settings = dict(settings or {})
         self.environment = dict(environment or {})
         self.changed = changed
@@ -103,8 +106,8 @@ class City:
 
     @property
     def members(self) -> list[Member]:
-        """Centre first, then the nodes."""
-        return [self.centre, *self.nodes.values()]
+        """All that run: the centre first, then the nodes."""
+        return [*([] if self.alone else [self.centre]), *self.nodes.values()]
 
     def _member(self, division: str) -> Member:
         directory = self.directory / division
@@ -150,7 +153,7 @@ class City:
                 document["nodes"] = [
                     {"division": division, "secret_file": str(self._secret(division))} for division in self.nodes
                 ]
-            else:
+            elif not self.alone:
                 document["uplink"] = {
                     "url": f"nats://127.0.0.1:{self.links[member.division].port}",
                     "secret_file": str(self._secret(member.division)),
@@ -174,7 +177,8 @@ class City:
             await link.start()
         self.configure()
         await self._warden.start()
-        await self._begin(self.centre)
+        if not self.alone:
+            await self._begin(self.centre)
         await asyncio.gather(*(self._begin(node) for node in self.nodes.values()))
 
     async def _begin(self, member: Member) -> None:
@@ -207,9 +211,9 @@ class City:
 
     async def stop(self) -> list[int]:
         """End everything in order, nodes first; return the ids of processes that had to be swept up."""
-        children = [member.child for member in self.members if hasattr(member, "child")]
-        await asyncio.gather(*(child.stop() for child in children[1:]))
-        await asyncio.gather(*(child.stop() for child in children[:1]))
+        started = [member for member in self.members if hasattr(member, "child")]
+        await asyncio.gather(*(member.child.stop() for member in started if member is not self.centre))
+        await asyncio.gather(*(member.child.stop() for member in started if member is self.centre))
         for link in self.links.values():
             await link.stop()
         swept = await asyncio.to_thread(sweep, self.directory, grace_s=5.0)

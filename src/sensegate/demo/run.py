@@ -226,7 +226,7 @@ def _carried(totals: Mapping[str, int]) -> bool:
 async def _ledger(member: Member) -> tuple[dict[str, int], bool]:
     """Return a member's totals since its log began, and whether they balance."""
     async with Remote(member.url, member.token) as remote:
-        answer: dict[str, Any] = await remote.get("/api/v1/ledger")
+        answer: dict[str, Any] = await remote.get("/api/v1/ledger", since="400d")
     return answer["totals"], bool(answer["balanced"])
 
 

@@ -87,7 +87,7 @@ def test_yaml_words_are_what_they_look_like() -> None:
     """ON, off, yes, dates and 010 stay text or decimal: YAML 1.2, not 1.1."""
     text = GOOD.replace("unit: Cel", "missing: [ON, off, yes, 2026-01-01, 12:30:00, 1e3, 010, true, -999]")
     source, _ = parse(text)
-    missing = source.{R}.missing
+    missing = source.messages[0].readings[0].missing
     assert missing == ("ON", "off", "yes", "2026-01-01", "12:30:00", 1000.0, "010", True, -999)
 
 

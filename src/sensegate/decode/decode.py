@@ -115,12 +115,20 @@ class _Work:
             for plan, places in _groups(plan_of):
                 if plan >= 0:
                     other += self._group(plan, places)
-            new = np.flatnonzero(plan_of == NO_PLAN).tolist()
-            for at in new[:_HEAD]:
-                self.one(at, learn=True)
-            self._elsewhere(other + new[_HEAD:])
+            self._new(other + np.flatnonzero(plan_of == NO_PLAN).tolist())
         for at in self._single:
             self.one(at, learn=True)
+
+    def _new(self, places: list[int]) -> None:
+        """Decode messages without a plan: some one by one, the rest by what was learned from them, until nothing is."""
+        learned = -1
+        while places and learned < len(self._plans.plans):
+            learned = len(self._plans.plans)
+            places = self._elsewhere(places)
+            for at in places[:_HEAD]:
+                self.one(at, learn=True)
+            places = places[_HEAD:]
+        self._single += places
 
     def _refused(self, lengths: I64) -> BOOL:
         """Return which messages are refused before they are looked into; they are in quarantine then."""
@@ -152,23 +160,21 @@ class _Work:
 
     # ── by plan ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _elsewhere(self, places: list[int]) -> None:
-        """Decode messages whose topic had no plan in mind, or the wrong one, by another plan of its rules."""
+    def _elsewhere(self, places: list[int]) -> list[int]:
+        """Decode messages whose topic had no plan in mind, or the wrong one, by another plan; return those without."""
         groups: dict[int, list[int]] = {}
+        without: list[int] = []
         for at in places:
             number = int(self._numbers[at])
-            current = int(self._routes.plan[number])
-            found = self._plans.fitting(
-                self._routes.routes[number].rules, self._payloads[at], int(self._quotes[at]), NO_PLAN
-            )
+            found = self._plans.fitting(self._routes.routes[number].rules, self._payloads[at], int(self._quotes[at]))
             if found is None:
-                self._single.append(at)
+                without.append(at)
                 continue
-            if found != current:
-                self._routes.plan[number] = found
+            self._routes.plan[number] = found
             groups.setdefault(found, []).append(at)
         for plan, group in groups.items():
             self._single += self._group(plan, np.array(sorted(group)))
+        return without
 
     def _group(self, number: int, places: I64) -> list[int]:
         """Decode messages that should be of one plan; return those that are not."""
@@ -198,15 +204,14 @@ class _Work:
         if not objects:
             return other
         route = self._numbers[places]
-        routes = [self._routes.routes[at] for at in route.tolist()] if plan.asks_way or plan.names_devices else []
+        gateways = [self._routes.routes[at].gateway for at in route.tolist()] if plan.names_devices else []
         batch = Batch(
             objects,
             places.astype(np.int32),
             self._received[places],
             self._routes.device[route],
             self._routes.path[route],
-            [item.text for item in routes],
-            [item.gateway for item in routes],
+            gateways,
         )
         chunk, left = plan.columns(batch, self._units, self._index)
         if chunk is not None:

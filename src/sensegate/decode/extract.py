@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 import xxhash
 
+from sensegate.decode.identity import identify, settled
 from sensegate.decode.paths import ABSENT, Path, Place, walk
-from sensegate.decode.profile import NONE, SEQUENCE, TIME, Reading, Reject, Rule, UnitConversion, token
+from sensegate.decode.profile import Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
@@ -137,11 +138,14 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
         cells = _named(rule, scope, pointer, tree, deciding)
     else:
         cells = []
-        for reading in rule.readings:
-            leaf = scope.leaf(reading.place, pointer, tree)
-            if leaf is not None:
-                unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
-                cells.append(Cell(reading.name, reading, leaf, unit))
+        for first, readings in rule.groups:
+            if first and not (isinstance(tree, dict) and first in tree):
+                continue
+            for reading in readings:
+                leaf = scope.leaf(reading.place, pointer, tree)
+                if leaf is not None:
+                    unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
+                    cells.append(Cell(reading.name, reading, leaf, unit))
     if not cells:
         return None
     device = None
@@ -201,35 +205,6 @@ def digest16(text: str) -> int:
     return xxhash.xxh32_intdigest(text.encode("utf-8", "surrogatepass")) & 0xFFFF
 
 
-def key_of(identity: int, raw: Any) -> int | None:
-    """Return the identity's key for a sequence number or message id, None where it is none."""
-    if isinstance(raw, bool):
-        return None
-    if identity == SEQUENCE:
-        if isinstance(raw, float) and raw.is_integer():
-            raw = int(raw)
-        return raw if isinstance(raw, int) and -(2**63) < raw < 2**63 else None
-    if isinstance(raw, (str, int)):
-        return xxhash.xxh64_intdigest(str(raw).encode("utf-8", "surrogatepass")) - 2**63
-    return None
-
-
-def identify(rule: Rule, time: int | None, sequence: Any, message_id: Any) -> tuple[int, int | None]:
-    """Return (identity, key) of an element; (NONE, None) where it has none. `time` is None where it is no identity."""
-    for kind in rule.identity:
-        key = time if kind == TIME else key_of(kind, sequence if kind == SEQUENCE else message_id)
-        if key is not None:
-            return kind, key
-    return NONE, None
-
-
-def settled(rule: Rule, quality: int) -> bool:
-    """Return whether a time of this quality stays the same when the message comes again (an age does not)."""
-    if rule.reader.shift:
-        return True
-    return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
-
-
 class Way(Protocol):
     """What rows must know of the route of their message."""
 
@@ -268,8 +243,8 @@ class Rows:
         Raises `Rejected` where no element's device may be taken.
         """
         path = way.path
-        if bound.path:
-            path = digest16("\n".join([way.text, *(str(leaf.raw) for leaf in bound.path)]))
+        for at, leaf in enumerate(bound.path):
+            path ^= digest16(f"{at} {leaf.raw}")
         refused: Rejected | None = None
         taken = False
         for element in bound.elements:

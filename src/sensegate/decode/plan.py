@@ -19,9 +19,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16, identify, settled
+from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16
+from sensegate.decode.identity import identify_columns
 from sensegate.decode.paths import Path
-from sensegate.decode.profile import NONE, TIME, Reading, Reject, Rule, UnitConversion
+from sensegate.decode.profile import NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
 from sensegate.decode.times import BAD
 from sensegate.model import F64, I32, I64, U8, U16, RejectedValue, RejectReason
 from sensegate.properties import Kind
@@ -137,8 +138,6 @@ class Batch(NamedTuple):
     received: I64
     device: I32
     path: U16
-    ways: list[str]
-    """Text of each message's route, where the rule asks for more of the way (`Rule.path`); else empty."""
     gateways: list[int]
     """Index of each message's gateway device, where devices are named in the payload; else empty."""
 
@@ -150,7 +149,6 @@ class Batch(NamedTuple):
             self.received[at],
             self.device[at],
             self.path[at],
-            [self.ways[i] for i in at] if self.ways else [],
             [self.gateways[i] for i in at] if self.gateways else [],
         )
 
@@ -219,7 +217,6 @@ class Plan:
         ]
         self._path = [self._get(leaf) for leaf in bound.path]
         self.names_devices = any(element.device for element in self._elements)
-        self.asks_way = bool(self._path)
 
     def _get(self, leaf: Leaf) -> Get:
         if leaf.pointer not in self._attributes:
@@ -324,7 +321,7 @@ class Plan:
         if self._sentinels or self._others:
             keep = np.ones((count, width), np.bool_)
             for column, numbers in self._sentinels:
-                gone = np.isin(pure[:, column], numbers)
+                gone = pure[:, column] == numbers[0] if len(numbers) == 1 else np.isin(pure[:, column], numbers)
                 keep[gone, self._pure[column]] = False
                 ignored += int(gone.sum())
         for other in self._others:
@@ -347,9 +344,12 @@ class Plan:
         scale: dict[int, tuple[float, float]],
     ) -> None:
         width = values.shape[1]
+        raws = list(map(other.get, batch.objects))
+        if other.unit is None and self._whole(other, raws, values, text):
+            return
         device = devices[int(self._element_of[other.at])]
         words = map(other.unit, batch.objects) if other.unit else None
-        for row, raw in enumerate(map(other.get, batch.objects)):
+        for row, raw in enumerate(raws):
             value = other.reading.convert(raw)
             if words is not None:
                 word = next(words)
@@ -370,6 +370,26 @@ class Plan:
                     message = int(batch.message[row])
                     rejected.append(RejectedValue(message, value.reason, other.name, int(device[row]), value.detail))
 
+    @staticmethod
+    def _whole(other: _Column, raws: list[Any], values: F64, text: dict[int, str]) -> bool:
+        """Convert a column at once where nothing in it is missing or rejected; return whether that was done."""
+        reading, width = other.reading, values.shape[1]
+        if reading.missing or isinstance(raws[0], bool):
+            return False
+        if reading.words is not None:
+            found: list[Any] = list(map(reading.words.get, raws))
+            if None in found:
+                return False
+        elif isinstance(raws[0], str) and reading.kind is Kind.STRING and len(max(raws, key=len)) <= TEXT_MAX:
+            found = list(raws)
+        else:
+            return False
+        if reading.kind is Kind.STRING:
+            text.update(zip(range(other.at, len(raws) * width, width), found, strict=True))
+        else:
+            values[:, other.at] = found
+        return True
+
     def _times(self, batch: Batch) -> tuple[I64, U8, NDArray[np.intp], I64]:
         """Return (time, quality, identity, key), each by message and element."""
         count, many = len(batch.objects), len(self._elements)
@@ -378,49 +398,25 @@ class Plan:
         identities = np.full((count, many), NONE, np.intp)
         keys = times.copy()
         for at, element in enumerate(self._elements):
+            timed = None
             if element.time is not None:
                 raws = list(map(element.time, batch.objects))
-                times[:, at], qualities[:, at] = self.rule.reader.column(raws, batch.received)
-                keys[:, at] = times[:, at]
-            if self.rule.identity[:1] == (TIME,) and element.time is not None:
-                steady = times[:, at] != BAD
-                if not self.rule.reader.shift:
-                    steady &= qualities[:, at] <= TimeQuality.ASSUMED_ZONE
-                identities[steady, at] = TIME
-                rest = np.flatnonzero(~steady).tolist()
-            else:
-                rest = list(range(count))
-            if self.rule.identity and (len(self.rule.identity) > 1 or self.rule.identity[0] != TIME):
-                self._identify(element, at, batch, rest, (times, qualities, identities, keys))
+                timed = self.rule.reader.column(raws, batch.received)
+                times[:, at], qualities[:, at] = timed
+            key = times[:, at].copy()
+            sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
+            message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
+            identities[:, at] = identify_columns(self.rule, timed, sequences, message_ids, key)
+            keys[:, at] = key
         return times, qualities, identities, keys
 
-    def _identify(
-        self,
-        element: _Element,
-        at: int,
-        batch: Batch,
-        rest: Sequence[int],
-        columns: tuple[I64, U8, NDArray[np.intp], I64],
-    ) -> None:
-        times, qualities, identities, keys = columns
-        for row in rest:
-            item = batch.objects[row]
-            time = None
-            if element.time is not None and times[row, at] != BAD and settled(self.rule, int(qualities[row, at])):
-                time = int(times[row, at])
-            sequence = element.sequence(item) if element.sequence else None
-            message_id = element.message_id(item) if element.message_id else None
-            identity, key = identify(self.rule, time, sequence, message_id)
-            identities[row, at] = identity
-            if key is not None:
-                keys[row, at] = key
-
     def _paths(self, batch: Batch) -> U16:
-        if not self._path:
-            return batch.path
-        columns = [map(get, batch.objects) for get in self._path]
-        rows = zip(batch.ways, *columns, strict=True)
-        return np.array([digest16("\n".join(map(str, row))) for row in rows], np.uint16)
+        path = batch.path
+        for at, get in enumerate(self._path):
+            raws = list(map(get, batch.objects))
+            digests = {raw: digest16(f"{at} {raw}") for raw in set(raws)}
+            path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
+        return path
 
 
 def _extras(element: Element) -> list[Leaf]:

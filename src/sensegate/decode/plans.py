@@ -58,15 +58,14 @@ class Plans:
         siblings.append(number)
         return number
 
-    def fitting(self, holders: Sequence[Holder], payload: bytes, quotes: int, but: int) -> int | None:
-        """Return the number of a plan of these rules into which a payload fits, other than `but`."""
+    def fitting(self, holders: Sequence[Holder], payload: bytes, quotes: int) -> int | None:
+        """Return the number of a plan of these rules into which a payload fits, None if there is none."""
         for number in self._candidates(holders, quotes):
-            if number != but:
-                try:
-                    self.plans[number].decode(payload)
-                except FAULTS:
-                    continue
-                return number
+            try:
+                self.plans[number].decode(payload)
+            except FAULTS:
+                continue
+            return number
         return None
 
     def _candidates(self, holders: Sequence[Holder], quotes: int) -> Iterator[int]:

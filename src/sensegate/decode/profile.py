@@ -212,6 +212,8 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     readings: tuple[Reading, ...]
     by_name: Mapping[str, Reading]
     """For `standard` and `named`: the readings by name."""
+    groups: tuple[tuple[str, tuple[Reading, ...]], ...]
+    """The readings by the first key of their paths (empty: none), so that what is not there is not looked for."""
 
 
 class Profile(msgspec.Struct, frozen=True, eq=False):
@@ -314,6 +316,7 @@ class Compiler:
             named=self._named(rule, here),
             readings=readings,
             by_name=by_name,
+            groups=_groups(readings),
         )
 
     def _pattern(self, text: str, *path: str | int) -> topics.Pattern:
@@ -558,6 +561,15 @@ class Compiler:
             known = self._known[spec] = len(self._specs)
             self._specs.append(spec)
         return known
+
+
+def _groups(readings: tuple[Reading, ...]) -> tuple[tuple[str, tuple[Reading, ...]], ...]:
+    groups: dict[str, list[Reading]] = {}
+    for reading in readings:
+        path = reading.place.path
+        first = path[0] if path and isinstance(path[0], str) and not reading.place.from_root else ""
+        groups.setdefault(first, []).append(reading)
+    return tuple((first, tuple(group)) for first, group in groups.items())
 
 
 def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:

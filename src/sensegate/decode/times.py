@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
-from sensegate.model import BOOL, I64, U8
+from sensegate.model import BOOL, I32, I64, U8
 from sensegate.quality import TimeQuality
 
 BAD: Final = -(2**63)
@@ -232,23 +232,35 @@ def _bytes_of(raws: Sequence[str]) -> U8 | None:
 
 def _civil(at: U8, layout: _Layout) -> tuple[I64, BOOL]:
     """Return (µs on the clock of the zone, whether that is sure) of rows of bytes."""
-    digits = (at - np.uint8(ord("0"))).astype(np.int64)
-    sure = np.ones(len(at), np.bool_)
-    numbers = dict.fromkeys(_WIDTHS, np.zeros(len(at), np.int64))
-    for part, place in layout.parts.items():
-        columns = digits[:, place : place + _WIDTHS[part]]
-        sure &= (columns < 10).all(axis=1)
-        numbers[part] = columns @ (10 ** np.arange(_WIDTHS[part] - 1, -1, -1, dtype=np.int64))
+    columns = np.ascontiguousarray(at.T)  # by place: what follows runs along the rows
+    digits = columns - np.uint8(ord("0"))
+    places = [place + k for part, place in layout.parts.items() for k in range(_WIDTHS[part])]
+    sure: BOOL = digits[places].max(axis=0) < 10
     for place, characters in layout.between:
-        sure &= np.isin(at[:, place], np.frombuffer(characters.encode(), np.uint8))
-    year, month, day = numbers["Y"], numbers["m"], numbers["d"]
+        there = columns[place] == ord(characters[0])
+        for other in characters[1:]:
+            there |= columns[place] == ord(other)
+        sure &= there
+    zero = np.zeros(len(at), np.int32)
+
+    def number(part: str) -> I32:
+        place = layout.parts.get(part)
+        if place is None:
+            return zero
+        value: I32 = digits[place].astype(np.int32)
+        for k in range(1, _WIDTHS[part]):
+            value = value * 10 + digits[place + k]
+        return value
+
+    year, month, day = number("Y"), number("m"), number("d")
+    hour, minute, second = number("H"), number("M"), number("S")
     sure &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
-    sure &= (numbers["H"] <= 23) & (numbers["M"] <= 59) & (numbers["S"] <= 59)
-    sure &= day <= _MONTH_DAYS[np.clip(month, 0, 12)]
-    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    sure &= (month != 2) | (day != 29) | leap
-    minutes = (_days(year, month, day) * 24 + numbers["H"]) * 60 + numbers["M"]
-    return minutes * 60_000_000 + numbers["S"] * 1_000_000, sure
+    sure &= (hour <= 23) & (minute <= 59) & (second <= 59)
+    sure &= day <= _MONTH_DAYS[np.minimum(month, 12)]
+    if (days29 := (month == 2) & (day == 29)).any():
+        sure &= ~days29 | ((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0)))
+    seconds = _days(year, month, day).astype(np.int64) * 86_400 + (hour * 3_600 + minute * 60 + second)
+    return seconds * 1_000_000, sure
 
 
 def _to_utc(local: I64, sure: BOOL, zone: str) -> tuple[I64, U8, BOOL]:
@@ -259,11 +271,13 @@ def _to_utc(local: I64, sure: BOOL, zone: str) -> tuple[I64, U8, BOOL]:
 
 
 def _pattern_column(raws: Sequence[str], form: str, zone: str) -> tuple[I64, U8, BOOL] | None:
-    layout = _layout(form)
+    layout = _layout(form.removesuffix("%z"))
     at = _bytes_of(raws) if layout else None
-    if layout is None or at is None or at.shape[1] != layout.length:
+    if layout is None or at is None or at.shape[1] != layout.length + form.endswith("%z"):
         return None
     local, sure = _civil(at, layout)
+    if form.endswith("%z"):
+        return local, np.zeros(len(raws), np.uint8), sure & (at[:, -1] == ord("Z"))
     return _to_utc(local, sure, zone)
 
 
@@ -280,10 +294,12 @@ def _iso_column(raws: Sequence[str], zone: str) -> tuple[I64, U8, BOOL] | None:
         return None
     time, sure = _civil(at[:, :head], _ISO_HEAD)
     if fraction:
-        places = at[:, head + 1 : head + len(fraction)] - np.uint8(ord("0"))
-        sure &= (places < 10).all(axis=1) & (at[:, head] == ord("."))
-        places = places[:, :6].astype(np.int64)
-        time += places @ (10 ** np.arange(5, 5 - places.shape[1], -1, dtype=np.int64))
+        places = np.ascontiguousarray(at[:, head + 1 : head + len(fraction)].T) - np.uint8(ord("0"))
+        sure &= (places.max(axis=0) < 10) & (at[:, head] == ord("."))
+        part = np.zeros(len(at), np.int64)
+        for k in range(6):
+            part = part * 10 + (places[k] if k < len(places) else 0)
+        time += part
     if not zone_text:
         return _to_utc(time, sure, zone)
     same = np.frombuffer(zone_text.encode(), np.uint8)
@@ -298,12 +314,12 @@ def _is_zone(text: str) -> bool:
     return found is not None and int(found[1]) <= 23 and int(found[2]) <= 59
 
 
-def _days(year: I64, month: I64, day: I64) -> I64:
+def _days(year: I32, month: I32, day: I32) -> I32:
     """Return days since 1970-01-01 of civil dates (Gregorian), columns in and out."""
     shifted = year - (month <= 2)
     era_year = shifted % 400
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
-    days: I64 = (shifted // 400) * 146_097 + era_year * 365 + era_year // 4 - era_year // 100 + of_year - 719_468
+    days: I32 = (shifted // 400) * 146_097 + era_year * 365 + era_year // 4 - era_year // 100 + of_year - 719_468
     return days
 
 

@@ -1,0 +1,90 @@
+"""What makes two readings the same one: the first kind, in the rule's order, that a message has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from sensegate.decode.profile import NONE, SEQUENCE, TIME, Rule
+from sensegate.decode.times import BAD
+from sensegate.model import BOOL, I64, U8
+from sensegate.quality import TimeQuality
+
+
+def key_of(kind: int, raw: Any) -> int | None:
+    """Return the key for a sequence number or a message id, None where it is none."""
+    if isinstance(raw, bool):
+        return None
+    if kind == SEQUENCE:
+        if isinstance(raw, float) and raw.is_integer():
+            raw = int(raw)
+        return raw if isinstance(raw, int) and -(2**63) < raw < 2**63 else None
+    if isinstance(raw, (str, int)):
+        return xxhash.xxh64_intdigest(str(raw).encode("utf-8", "surrogatepass")) - 2**63
+    return None
+
+
+def identify(rule: Rule, time: int | None, sequence: Any, message_id: Any) -> tuple[int, int | None]:
+    """Return (identity, key) of an element; (NONE, None) where it has none. `time` is None where it is no identity."""
+    for kind in rule.identity:
+        key = time if kind == TIME else key_of(kind, sequence if kind == SEQUENCE else message_id)
+        if key is not None:
+            return kind, key
+    return NONE, None
+
+
+def settled(rule: Rule, quality: int) -> bool:
+    """Return whether a time of this quality stays the same when the message comes again (an age does not)."""
+    return bool(rule.reader.shift) or quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
+
+
+def identify_columns(
+    rule: Rule,
+    timed: tuple[I64, U8] | None,
+    sequences: Sequence[Any] | None,
+    message_ids: Sequence[Any] | None,
+    keys: I64,
+) -> NDArray[np.intp]:
+    """Return the identity of each row, and put the keys into `keys` (which holds the times before)."""
+    identities = np.full(len(keys), NONE, np.intp)
+    open_: BOOL = np.ones(len(keys), np.bool_)
+    for kind in rule.identity:
+        if kind == TIME:
+            if timed is None:
+                continue
+            sure = timed[0] != BAD
+            if not rule.reader.shift:
+                sure &= timed[1] <= TimeQuality.ASSUMED_ZONE
+            identities[open_ & sure] = TIME
+            open_ &= ~sure
+        else:
+            raws = sequences if kind == SEQUENCE else message_ids
+            if raws is not None:
+                _keyed(kind, raws, identities, open_, keys)
+        if not open_.any():
+            break
+    return identities
+
+
+def _keyed(kind: int, raws: Sequence[Any], identities: NDArray[np.intp], open_: BOOL, keys: I64) -> None:
+    if kind == SEQUENCE and open_.all() and set(map(type, raws)) == {int}:
+        try:
+            keys[:] = np.array(raws, np.int64)
+        except OverflowError:
+            pass
+        else:
+            lowest = keys == -(2**63)
+            if not lowest.any():
+                identities[:] = SEQUENCE
+                open_[:] = False
+                return
+    for row in np.flatnonzero(open_).tolist():
+        key = key_of(kind, raws[row])
+        if key is not None:
+            keys[row] = key
+            identities[row] = kind
+            open_[row] = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch, Origins, Words
+from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.model import Member
 
 NOW = 1_767_225_600_000_000
@@ -75,11 +76,23 @@ def make_batch(
     return columns.ordered(msgspec.structs.replace(batch, **columns_))
 
 
+def ledger_of(batch: Batch) -> Ledger:
+    """Return a balanced ledger: one message a row, all accepted but for one rejected value a device."""
+    ledger = Ledger()
+    hour = int(batch.received[0]) // HOUR_US
+    for entry, device in enumerate(batch.origins.device):
+        rows = int((batch.origin == entry).sum())
+        for kind, count in (("messages", rows), ("decoded", rows), ("values", rows + 1), ("accepted", rows)):
+            ledger.add(hour, device, "mqtt", kind, count)
+        ledger.add(hour, device, "mqtt", "rejected.wrong_type", 1)
+    return ledger
+
+
 def members(batch: Batch, *, subject: str = "readings.4401.440106.1", ttl_h: int = 168) -> list[Member]:
     """Return the members of a commit that holds the batch."""
     return [
         Member("raw.4401-0", b"raw", 72),
         Member(subject, columns.encode(batch), ttl_h),
-        Member("ledger.4401-0", b"ledger", 168),
+        Member(f"ledger.{batch.node}-0", ledger_of(batch).encode(), 168),
         Member("commit.4401-0", b"commit", rollup=True),
     ]

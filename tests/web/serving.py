@@ -95,9 +95,9 @@ class Gateway:
         """Return the text of a new token."""
         return (await self.tokens.create(role, scope(where), by=ADMIN, **more))[0]
 
-    async def device(self, name: str, division: str = "440106", **more: Any) -> str:
+    async def device(self, device_id: str, division: str = "440106", /, **more: Any) -> str:
         """Register a device; return its password."""
-        return await self.devices.add(Device(name, division, "acme/th10", **more), by=ADMIN)
+        return await self.devices.add(Device(device_id, division, "acme/th10", **more), by=ADMIN)
 
     async def ask(
         self, method: str, path: str, token: str = "", *, expect: int | None = None, **more: Any
@@ -108,7 +108,7 @@ class Gateway:
         async with self.session.request(method, url, headers=headers, **more) as response:
             raw = await response.read()
             is_json = response.content_type in {"application/json", "application/problem+json"}
-            body = msgspec.json.decode(raw) if raw and is_json else raw
+            body: Any = msgspec.json.decode(raw) if raw and is_json else raw
             if response.status >= 400 and path != "/readyz":
                 assert response.content_type == "application/problem+json", raw
                 assert body["status"] == response.status

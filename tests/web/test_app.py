@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -67,9 +68,13 @@ async def test_errors_are_problems(gateway: Gateway) -> None:
     assert "did you mean 'division'" in body["detail"]
     _, body, _ = await gateway.ask("POST", "/api/v1/devices", token, json={"id": 3}, expect=400)
     assert "id" in body["detail"]
-    _, _, _ = await gateway.ask("POST", "/api/v1/devices", token, data=b"{", headers={"Content-Type": "text/plain"}, expect=415)
+    _, _, _ = await gateway.ask(
+        "POST", "/api/v1/devices", token, data=b"{", headers={"Content-Type": "text/plain"}, expect=415
+    )
     deep = b"[" * 100_000
-    await gateway.ask("POST", "/api/v1/devices", token, data=deep, headers={"Content-Type": "application/json"}, expect=400)
+    await gateway.ask(
+        "POST", "/api/v1/devices", token, data=deep, headers={"Content-Type": "application/json"}, expect=400
+    )
 
 
 async def test_security_headers_and_request_ids(gateway: Gateway) -> None:
@@ -107,7 +112,7 @@ async def test_bodies_are_bounded() -> None:
         token = await gateway.token()
         kind = {"Content-Type": "application/json"}
 
-        async def chunks(count: int, pause: asyncio.Event | None = None):  # noqa: ANN202
+        async def chunks(count: int, pause: asyncio.Event | None = None) -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield b" " * 100
                 if pause:
@@ -166,7 +171,11 @@ async def test_connections_are_capped() -> None:
 async def test_malformed_requests_are_problems(gateway: Gateway) -> None:
     """What is not HTTP is answered as a problem and closed; nothing of the inside is told."""
     host, port = gateway.url.removeprefix("http://").split(":")
-    for line in (b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n"):
+    for line in (
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    ):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(line)
         async with asyncio.timeout(5):

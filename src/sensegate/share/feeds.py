@@ -67,11 +67,13 @@ class Selection(msgspec.Struct, frozen=True):
         parts = rest.split(".")
         if kind != "readings" or len(parts) != 3:
             return False
-        city, county, grade = parts
+        _city, county, grade = parts
+        if county == "all":
+            # A span of the uplink holds several places and grades.
+            return True
         if grade.isdigit() and int(grade) > self.grade_max:
             return False
-        place = city if county == "all" else county
-        return not self.divisions or any(place.startswith(code) or code.startswith(place) for code in self.divisions)
+        return not self.divisions or any(county.startswith(code) or code.startswith(county) for code in self.divisions)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -183,6 +185,11 @@ class Feeds:
                 raise Refused(f"division {code} is outside your scope ({principal.scope.division})")
         return cut(feed, principal.scope, wanted)
 
+    def demand_free(self, name: str) -> None:
+        """Return if a feed of this name can be made. Raises `Conflict`."""
+        if name in self._feeds:
+            raise Conflict(f"feed '{name[:64]}' is there already; change it, or choose another name")
+
     async def create(self, feed: Feed) -> Feed:
         """Write a new feed.
 
@@ -190,8 +197,7 @@ class Feeds:
             Conflict: the name is taken.
         """
         check(feed)
-        if feed.name == ALL_FEED.name:
-            raise Conflict(f"feed '{feed.name}' is built in; choose another name")
+        self.demand_free(feed.name)
         try:
             return await self._put(feed, 0)
         except Conflict:

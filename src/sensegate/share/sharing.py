@@ -14,11 +14,11 @@ import msgspec
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, demand
 from sensegate.authority.trail import Trail
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, Conflict
 from sensegate.share.books import Books
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import Delivery, Events, Form, Page
-from sensegate.share.feeds import Feed, Feeds, Selection, Wanted
+from sensegate.share.feeds import Feed, Feeds, Selection, Wanted, check
 from sensegate.share.metering import Metering, Usage
 from sensegate.share.reader import Reader
 
@@ -152,6 +152,8 @@ class Sharing:
             ConfigError, Conflict: as `Feeds.create`.
         """
         feed = self._owned(principal, form)
+        check(feed)
+        self.feeds.demand_free(feed.name)
         await self._trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 
@@ -160,6 +162,9 @@ class Sharing:
         feed = self._owned(principal, form)
         before = self.feeds.get(principal, feed.name)
         self._owned(principal, before)
+        check(feed)
+        if before.revision != revision:
+            raise Conflict(f"feed '{feed.name}' is at revision {before.revision}, not {revision}; read it again")
         await self._trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))
         return await self.feeds.change(feed, revision)
 

@@ -21,11 +21,10 @@ from aiohttp import web
 
 from sensegate import metrics
 from sensegate.bus.ports import free_port
-from sensegate.errors import ConfigError, Lost, SensegateError
-from sensegate.web import auth, books, devices, feeds, openapi, problems, registry
+from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
+from sensegate.web import auth, books, devices, feeds, limits, openapi, problems, registry
 from sensegate.web.bodies import Ready
 from sensegate.web.deps import Deps
-from sensegate.web.limits import Gate
 from sensegate.web.routing import Call, Route, check
 
 log = structlog.get_logger(__name__)
@@ -140,7 +139,12 @@ class Web:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - there after setup()
-        gate = Gate(server, connections_max=config.connections_max, header_timeout_s=config.header_timeout_s)
+        gate = limits.Gate(
+            server,
+            connections_max=config.connections_max,
+            header_timeout_s=config.header_timeout_s,
+            stall_s=limits.STALL_S,
+        )
         context = _tls(self.deps)
         loop = asyncio.get_running_loop()
         for attempt in range(_PORT_TRIES):
@@ -175,7 +179,7 @@ class Web:
             try:
                 answer = await route.call(call)
             except SensegateError as why:
-                if problems.status_of(why) == 409 and 412 in route.errors:
+                if isinstance(why, Conflict) and "If-Match" in request.headers:
                     raise problems.BadRequest(str(why), status=412) from why
                 raise
             if isinstance(answer, web.StreamResponse):

@@ -32,9 +32,7 @@ class Gate:
     connection was opened) is closed.
     """
 
-    def __init__(
-        self, server: web.Server, *, connections_max: int, header_timeout_s: float, stall_s: float = STALL_S
-    ) -> None:
+    def __init__(self, server: web.Server, *, connections_max: int, header_timeout_s: float, stall_s: float) -> None:
         self.server = server
         self.connections_max = connections_max
         self.header_timeout_s = header_timeout_s
@@ -136,7 +134,9 @@ class _Limited(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; it can only be cut off")
         if status == 500:
-            log.error("a request met a bug", request=request.get(problems.REQUEST_ID, ""), path=request.path, exc_info=exc)
+            log.error(
+                "a request met a bug", request=request.get(problems.REQUEST_ID, ""), path=request.path, exc_info=exc
+            )
         else:
             metrics.LIMITED.labels("http_malformed").inc()
         said = "not an HTTP request that we understand" if status == 400 else "a bug; the log knows it by this id"

@@ -1,0 +1,263 @@
+"use strict";
+// The live ledger: asks /api/v1/ledger every two seconds. No text of the gateway is ever taken as HTML.
+
+const TEXTS = {
+  en: {
+    docs: "API", leave: "Forget token", entry: "The ledger of this gateway",
+    entryHelp: "Enter a token whose role may read the ledger (operator, auditor, admin). It stays in this tab.",
+    token: "Token", show: "Show the ledger", rate: "Messages a second", delivered: "Delivered to subscribers",
+    ready: "Gateway", since: "Span", h1: "this hour and the one before", h6: "6 hours", h24: "24 hours", h48: "48 hours",
+    conservation: "Where everything went", byNode: "By node", byDivision: "By division", byDevice: "By device",
+    byHour: "By hour", none: "Nothing in this span yet.", reasons: "Duplicates, rejections, quarantine", nodes: "Nodes",
+    balanced: "Balanced: every message and value is accounted for", unbalanced: "Not balanced: something is unaccounted for",
+    waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
+    messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
+    decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
+    rejected: "rejected", forwarded: "forwarded", withheld: "withheld", pending: "pending", updated: "Counted since {0} · updated {1}",
+    refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
+    division: "division", device: "device", hour: "hour", up: "up", silent: "silent", never: "never seen", nothing: "none",
+    conflict: "of these: conflicts", late: "of these: late", unjudged: "of these: older than the horizon", ignored: "declared as missing",
+  },
+  "zh-CN": {
+    docs: "接口", leave: "清除令牌", entry: "本网关的数据账本",
+    entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）。令牌只保存在本标签页。",
+    token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",
+    ready: "网关状态", since: "时间范围", h1: "本小时和上一小时", h6: "6 小时", h24: "24 小时", h48: "48 小时",
+    conservation: "数据去向", byNode: "按节点", byDivision: "按区划", byDevice: "按设备",
+    byHour: "按小时", none: "该时段暂无数据。", reasons: "重复、拒收与隔离", nodes: "节点",
+    balanced: "账目平衡：每条消息、每个数值都有去向", unbalanced: "账目不平：有数据去向不明",
+    waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
+    messages: "接收消息", values: "解析数值", accepted: "入库读数",
+    decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
+    rejected: "拒收", forwarded: "已上报", withheld: "不上报", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
+    refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
+    division: "区划", device: "设备", hour: "小时", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
+    conflict: "其中：冲突", late: "其中：迟到", unjudged: "其中：超出判重时限", ignored: "声明为缺测",
+    "duplicate.redelivery": "重复：重新投递", "duplicate.repeat": "重复：设备重发", "duplicate.cross_path": "重复：多路径",
+    "duplicate.unchanged": "重复：未变化", "suppressed.unchanged": "抑制：未变化",
+    "quarantined.malformed": "隔离：格式损坏", "quarantined.unknown_device": "隔离：未知设备",
+    "quarantined.disabled_device": "隔离：设备已停用", "quarantined.foreign_topic": "隔离：陌生主题",
+    "quarantined.no_profile": "隔离：无设备描述", "quarantined.not_utf8": "隔离：编码错误", "quarantined.too_deep": "隔离：嵌套过深",
+    "quarantined.too_large": "隔离：消息过大", "quarantined.schema": "隔离：结构不符", "quarantined.no_values": "隔离：没有数值",
+    "quarantined.rate": "隔离：超出速率", "quarantined.crashed": "隔离：解析程序出错",
+    "rejected.not_finite": "拒收：非有限数", "rejected.wrong_type": "拒收：类型错误", "rejected.unknown_property": "拒收：未知属性",
+    "rejected.unknown_unit": "拒收：未知单位", "rejected.dimension": "拒收：量纲不符", "rejected.enumeration": "拒收：枚举之外",
+    "rejected.bad_time": "拒收：时间错误", "rejected.too_long": "拒收：过长",
+  },
+};
+const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "forwarded", "withheld"];
+const EVERY_MS = 2000;
+const byId = (id) => document.getElementById(id);
+const state = { token: "", by: "node", language: "en", me: null, answer: null, nodes: [], ready: null, history: [], timer: 0 };
+
+function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
+function words(kind) {
+  const [head, tail] = kind.split(".");
+  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld" };
+  return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
+}
+function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }
+function make(tag, text, name) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (name) element.className = name;
+  return element;
+}
+function local(iso) { return iso ? new Date(iso).toLocaleString(state.language, { hour12: false }) : "–"; }
+
+function translate() {
+  document.documentElement.lang = state.language;
+  for (const element of document.querySelectorAll("[data-t]")) element.textContent = say(element.dataset.t);
+  byId("language").textContent = state.language === "en" ? "中文" : "English";
+  byId("language").lang = state.language === "en" ? "zh-CN" : "en";
+  draw();
+}
+
+async function ask(path) {
+  const response = await fetch(path, { headers: { Authorization: `Bearer ${state.token}` }, cache: "no-store" });
+  if (response.status === 401 || response.status === 403) throw Object.assign(new Error(), { refused: await response.json() });
+  if (!response.ok && path !== "/readyz") throw new Error(String(response.status));
+  return response.json();
+}
+
+async function refresh() {
+  clearTimeout(state.timer);
+  const since = byId("since").value;
+  try {
+    state.me = state.me || await ask("/api/v1/me");
+    const [answer, ready] = await Promise.all([ask(`/api/v1/ledger?since=${since}&by=${state.by}&limit=500`), ask("/readyz")]);
+    state.answer = answer;
+    state.ready = ready;
+    state.nodes = (await ask("/api/v1/nodes").catch(() => ({ rows: [] }))).rows;
+    note(answer.totals.messages || 0, since);
+    state.lost = false;
+    show(true);
+  } catch (why) {
+    if (why.refused) return leave(why.refused.detail || say("refused"));
+    state.lost = true;
+  }
+  draw();
+  state.timer = setTimeout(refresh, document.hidden ? 5 * EVERY_MS : EVERY_MS);
+}
+
+function note(messages, since) {
+  const last = state.history.at(-1);
+  const now = performance.now();
+  if (last && (last.since !== since || messages < last.messages)) state.history = [];
+  state.history.push({ messages, at: now, since });
+  state.history = state.history.slice(-61);
+}
+function rates() {
+  const found = [];
+  for (let index = 1; index < state.history.length; index += 1) {
+    const [before, after] = [state.history[index - 1], state.history[index]];
+    found.push((after.messages - before.messages) / Math.max((after.at - before.at) / 1000, 0.1));
+  }
+  return found;
+}
+
+function draw() {
+  const answer = state.answer;
+  if (state.me) byId("place").textContent = `${say(state.me.gateway_role)} ${state.me.gateway_division}`;
+  const verdict = byId("verdict");
+  const known = answer && !state.lost;
+  verdict.className = `verdict ${known ? (answer.balanced ? "yes" : "no") : ""}`;
+  verdict.textContent = say(known ? (answer.balanced ? "balanced" : "unbalanced") : "waiting");
+  if (!answer) return;
+  const speeds = rates();
+  const recent = speeds.slice(-5);
+  byId("rate").textContent = recent.length ? number(Math.round(recent.reduce((sum, value) => sum + value, 0) / recent.length)) : "–";
+  const top = Math.max(...speeds, 1);
+  byId("spark").firstElementChild.setAttribute("points", speeds.map((value, index) => `${index * 2},${26 - (value / top) * 24}`).join(" "));
+  byId("delivered").textContent = number(answer.delivered);
+  byId("ready").textContent = state.ready ? (state.ready.ready ? say("isReady") : `${say("notReady")}: ${state.ready.reasons.join("; ")}`) : "–";
+  bars(answer.totals);
+  table(answer.rows);
+  reasons(answer.totals);
+  nodes();
+  byId("stamp").textContent = say("updated").replace("{0}", local(answer.since)).replace("{1}", new Date().toLocaleTimeString(state.language, { hour12: false }));
+}
+
+function sums(totals) {
+  const found = {};
+  for (const [kind, count] of Object.entries(totals)) {
+    const head = kind.split(".")[0];
+    found[head] = (found[head] || 0) + count;
+  }
+  return found;
+}
+function bars(totals) {
+  const of = sums(totals);
+  const accepted = of.accepted || 0;
+  const list = [
+    ["messages", of.messages, [["decoded", "good", of.decoded], ["quarantined", "quar", of.quarantined]]],
+    ["values", of.values, [["stored", "good", accepted], ["duplicates", "dup", of.duplicate], ["suppressed", "sup", of.suppressed], ["rejected", "rej", of.rejected]]],
+  ];
+  if (of.forwarded || of.withheld) {
+    const pending = Math.max(accepted - (of.forwarded || 0) - (of.withheld || 0), 0);
+    list.push(["accepted", accepted, [["forwarded", "fwd", of.forwarded], ["withheld", "sup", of.withheld], ["pending", "wait", pending]]]);
+  }
+  byId("bars").replaceChildren(...list.map(([name, total, parts]) => {
+    const bar = make("div", undefined, "bar");
+    const head = make("div");
+    head.append(make("span", say(name)), make("strong", number(total)));
+    const track = make("div", undefined, "track");
+    const legend = make("div", undefined, "legend");
+    for (const [part, kind, count] of parts) {
+      if (count) {
+        const piece = make("i", undefined, kind);
+        piece.style.width = `${(100 * count) / Math.max(total || 0, 1)}%`;
+        track.append(piece);
+      }
+      const entry = make("span");
+      entry.append(make("i", undefined, kind), make("b", number(count)), document.createTextNode(` ${say(part)}`));
+      legend.append(entry);
+    }
+    bar.append(head, track, legend);
+    return bar;
+  }));
+}
+
+function table(rows) {
+  const head = make("tr");
+  head.append(...[state.by, ...COLUMNS].map((name) => make("th", say(name === "accepted" ? "stored" : name === "values" || name === "messages" ? name : name))));
+  byId("rows").tHead.replaceChildren(head);
+  byId("rows").tBodies[0].replaceChildren(...rows.map((row) => {
+    const line = make("tr");
+    const name = state.by === "hour" ? local(row.hour) : row[state.by] || "–";
+    line.append(make("td", name), ...COLUMNS.map((column) => make("td", number(row[column]))));
+    const rest = (row.messages || 0) - (row.decoded || 0) - (row.quarantined || 0);
+    if (rest !== 0) line.children[1].className = "off";
+    return line;
+  }));
+  byId("none").hidden = rows.length > 0;
+}
+
+function reasons(totals) {
+  const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup" };
+  const extra = ["conflict", "late", "unjudged", "ignored"];
+  const lines = Object.entries(totals).filter(([kind]) => kind.includes(".") || extra.includes(kind)).map(([kind, count]) => {
+    const line = make("tr");
+    const cell = make("td");
+    cell.append(make("i", undefined, classes[kind.split(".")[0]] || "wait"), document.createTextNode(TEXTS[state.language][kind] || say(kind)));
+    line.append(cell, make("td", number(count)));
+    return line;
+  });
+  if (!lines.length) { const line = make("tr"); line.append(make("td", say("nothing"))); lines.push(line); }
+  byId("reasons").tBodies[0].replaceChildren(...lines);
+}
+
+function nodes() {
+  const head = make("tr");
+  head.append(...["node", "state", "lastCommit", "lag"].map((name) => make("th", say(name))));
+  byId("nodes").tHead.replaceChildren(head);
+  byId("nodes").tBodies[0].replaceChildren(...state.nodes.map((row) => {
+    const line = make("tr");
+    const when = row.last_commit ? new Date(row.last_commit / 1000).toLocaleTimeString(state.language, { hour12: false }) : "–";
+    line.append(make("td", row.division), make("td", say(row.state), row.state === "up" ? "" : "off"), make("td", when), make("td", number(row.lag_entries)));
+    return line;
+  }));
+}
+
+function show(inside) {
+  byId("board").hidden = !inside;
+  byId("entry").hidden = inside;
+  byId("leave").hidden = !inside;
+}
+function leave(reason) {
+  clearTimeout(state.timer);
+  sessionStorage.removeItem("token");
+  Object.assign(state, { token: "", me: null, answer: null, history: [] });
+  byId("place").textContent = "";
+  byId("refusal").textContent = reason || "";
+  show(false);
+}
+
+byId("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  state.token = byId("token").value.trim();
+  byId("token").value = "";
+  byId("refusal").textContent = "";
+  sessionStorage.setItem("token", state.token);
+  refresh();
+});
+byId("leave").addEventListener("click", () => leave(""));
+byId("language").addEventListener("click", () => {
+  state.language = state.language === "en" ? "zh-CN" : "en";
+  localStorage.setItem("language", state.language);
+  translate();
+});
+byId("since").addEventListener("change", refresh);
+for (const tab of byId("tabs").children) {
+  tab.setAttribute("aria-selected", String(tab.dataset.by === state.by));
+  tab.addEventListener("click", () => {
+    state.by = tab.dataset.by;
+    for (const other of byId("tabs").children) other.setAttribute("aria-selected", String(other === tab));
+    if (state.answer) state.answer.rows = [];
+    refresh();
+  });
+}
+state.language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
+state.token = sessionStorage.getItem("token") || "";
+translate();
+if (state.token) refresh(); else show(false);

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -20,6 +23,23 @@ SMALL = StoreConfig(
     ledger_bytes=16 * 1024**2,
     registry_bytes=16 * 1024**2,
 )
+
+
+async def eventually(true: Callable[[], Awaitable[Any] | Any], timeout_s: float = 10.0, *, every_s: float = 0.02) -> Any:
+    """Return what `true()` gives once it is true; fail after `timeout_s`. Asks again and again: for what has no event.
+
+    Import it: ``from tests.conftest import eventually``.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        told = true()
+        if inspect.isawaitable(told):
+            told = await told
+        if told:
+            return told
+        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {told!r}"
+        await asyncio.sleep(every_s)
 
 
 @pytest.fixture

@@ -1,0 +1,206 @@
+"""A whole node or centre run by `flow.run` in this process on a directory of its own, and clients to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import structlog
+
+from sensegate import flow
+from sensegate.config import Config, IngestConfig, StoreConfig, TimeConfig, WebConfig
+from tests.live.phone import Phone
+
+PROFILES = Path(__file__).parents[2] / "device_profiles"
+PLAIN = PROFILES / "sensegate" / "plain.yaml"
+SMALL = StoreConfig(
+    intake_bytes=64 * 1024**2,
+    log_bytes=256 * 1024**2,
+    ledger_bytes=16 * 1024**2,
+    registry_bytes=16 * 1024**2,
+    disk_reserve_bytes=1024**2,
+)
+PROBLEM = "application/problem+json"
+
+
+def config_of(
+    directory: Path,
+    division: str = "4401",
+    *,
+    store: StoreConfig = SMALL,
+    ingest: IngestConfig | None = None,
+    web: WebConfig | None = None,
+    profiles: tuple[str, ...] = (str(PLAIN),),
+) -> Config:
+    """Return the configuration of a node (or the centre, 44) with free ports."""
+    role: Literal["node", "centre"] = "centre" if division == "44" else "node"
+    return Config(
+        role=role,
+        division=division,
+        directory=str(directory),
+        profiles=profiles,
+        store=store,
+        ingest=ingest or IngestConfig(),
+        web=web or WebConfig(),
+        time=TimeConfig(),
+        log_level="error",
+    )
+
+
+class Answer(msgspec.Struct):
+    """What HTTP answered."""
+
+    status: int
+    body: Any
+    """Decoded JSON, or bytes."""
+    headers: dict[str, str]
+    media: str
+
+
+class Made(msgspec.Struct):
+    """A registered device."""
+
+    id: str
+    password: str
+    topics: list[str]
+
+
+class Site:
+    """A running gateway; `admin` is its first token."""
+
+    def __init__(self, config: Config, addresses: flow.Addresses, http: aiohttp.ClientSession, admin: str) -> None:
+        self.config = config
+        self.addresses = addresses
+        self.admin = admin
+        self.session = http
+        self.task: asyncio.Task[None]
+
+    # ── clients ───────────────────────────────────────────────────────────────────────────────────────
+
+    def phone(self) -> Phone:
+        """Return an MQTT client of this gateway."""
+        return Phone(urlsplit(self.addresses.mqtt).port or 0)
+
+    async def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> Answer:
+        """Ask by HTTP, as the admin unless a token is given (empty: none); any error must be a problem document."""
+        token = self.admin if token is None else token
+        headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **more.pop("headers", {})}
+        async with self.session.request(method, self.addresses.http + path, headers=headers, **more) as response:
+            raw = await response.read()
+            media = response.content_type
+            body = json.loads(raw) if raw and media.endswith("json") and "ndjson" not in media else raw
+            if response.status >= 400 and path != "/readyz":
+                assert media == PROBLEM, (path, raw)
+                assert body["status"] == response.status
+                assert body["instance"] == response.headers["X-Request-Id"]
+                assert "Traceback" not in str(body)
+            return Answer(response.status, body, dict(response.headers), media)
+
+    async def device(self, name: str, division: str = "440106", **more: Any) -> Made:
+        """Register a device of the plain profile."""
+        wanted = {"id": name, "division": division, "profile": "sensegate/plain", **more}
+        answer = await self.ask("POST", "/api/v1/devices", json=wanted)
+        assert answer.status == 201, answer.body
+        return Made(name, answer.body["password"], answer.body["topics"])
+
+    async def token(self, role: str = "subscriber", scope: str = "4401", **more: Any) -> tuple[str, str]:
+        """Make a token; return (text, id)."""
+        answer = await self.ask("POST", "/api/v1/tokens", json={"role": role, "scope": scope, **more})
+        assert answer.status == 201, answer.body
+        return answer.body["token"], answer.body["id"]
+
+    async def push(self, device: Made, payload: bytes | str, **more: Any) -> Answer:
+        """Push one message by HTTP with the device's own credential."""
+        return await self.ask(
+            "POST",
+            f"/api/v1/ingest/{device.id}",
+            "",
+            data=payload,
+            headers={"Content-Type": "application/json", **more.pop("headers", {})},
+            auth=aiohttp.BasicAuth(device.id, device.password),
+            **more,
+        )
+
+    # ── what it says ──────────────────────────────────────────────────────────────────────────────────
+
+    async def records(self, token: str | None = None, **query: Any) -> list[dict[str, Any]]:
+        """Return all records of the feed `all` up to now, page by page."""
+        found: list[dict[str, Any]] = []
+        after = query.pop("after", "")
+        while True:
+            params = {**query, "limit": "5000", **({"after": after} if after else {})}
+            answer = await self.ask("GET", "/api/v1/feeds/all/records", token, params=params)
+            assert answer.status == 200, answer.body
+            found += answer.body["records"]
+            after = answer.body["next"]
+            if len(answer.body["records"]) < 5_000:
+                return found
+
+    async def quarantine(self, **query: Any) -> list[dict[str, Any]]:
+        """Return the quarantined messages."""
+        return (await self.ask("GET", "/api/v1/quarantine", params={"limit": "1000", **query})).body["rows"]
+
+    async def totals(self) -> dict[str, int]:
+        """Return the ledger's totals; they must balance."""
+        answer = await self.ask("GET", "/api/v1/ledger", params={"since": "1h"})
+        assert answer.body["balanced"], answer.body
+        totals: dict[str, int] = answer.body["totals"]
+        return totals
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """Return the audit trail."""
+        rows: list[dict[str, Any]] = []
+        after = 0
+        while True:
+            query = {"limit": "5000", **({"after": str(after)} if after else {})}
+            page = (await self.ask("GET", "/api/v1/audit", params=query)).body
+            rows += page["rows"]
+            if "next" not in page:
+                return rows
+            after = page["next"]
+
+    async def ready(self) -> tuple[int, list[str]]:
+        """Return (status, reasons) of /readyz."""
+        answer = await self.ask("GET", "/readyz", "")
+        return answer.status, answer.body["reasons"]
+
+    async def metric(self, line: str) -> float:
+        """Return the value of a metric; `line` is its name with its labels as exposed."""
+        text = (await self.ask("GET", "/metrics", "")).body.decode()
+        return next((float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(f"{line} ")), 0.0)
+
+
+def reading(value: float | str, time: str = "2026-01-01T00:00:00Z", name: str = "air_temperature") -> str:
+    """Return a message of the plain layout; a text stands in it as it is."""
+    return f'{{"time": "{time}", "values": {{"{name}": {value}}}}}'
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[Site]:
+    """Run a gateway; stopped in order at the end, whatever was left open by the test."""
+    logging = structlog.get_config()
+    up: asyncio.Future[flow.Addresses] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(flow.run(config, ready=up.set_result), name=f"gateway {config.division}")
+    try:
+        await asyncio.wait({up, task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        assert up.done(), f"not up after {timeout_s:g} s"
+        admin = (Path(config.directory) / "admin.token").read_text().strip()
+        async with aiohttp.ClientSession() as http:
+            site = Site(config, up.result(), http, admin)
+            site.task = task
+            yield site
+            if task.done():
+                await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        structlog.configure(**logging)

@@ -57,11 +57,16 @@ class Target(StrEnum):
     CENTRE_GATEWAY = "centre gateway"
     CENTRE_SERVER = "centre server"
     LINK = "link"
+    REPLACED = "replaced worker"
+    """The node's gateway is stopped, another takes its place, the first goes on: no kill, but the hardest take-over."""
 
     @property
     def at_node(self) -> bool:
         """True where the node's own subscriber is the nearest."""
-        return self in (Target.NODE_GATEWAY, Target.NODE_SERVER, Target.NODE_BOTH)
+        return self in (Target.NODE_GATEWAY, Target.NODE_SERVER, Target.NODE_BOTH, Target.REPLACED)
+
+
+KILLED = tuple(target for target in Target if target is not Target.REPLACED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Done:
     """Until a message sent after the kill reached the nearest subscriber and the centre's; None: not in time."""
 
 
-def plan(seed: int, count: int, *, least: int, targets: Sequence[Target] = tuple(Target)) -> list[Kill]:
+def plan(seed: int, count: int, *, least: int, targets: Sequence[Target] = KILLED) -> list[Kill]:
     """Return `count` kills, at least `least` of each target, in an order and at moments given by the seed."""
     rng = random.Random(seed)
     wanted = [target for target in targets for _ in range(least)]
@@ -317,6 +322,9 @@ class Campaign:
             link.mend()
             return
         member = self.city.nodes[node] if kill.target.at_node else self.city.centre
+        if kill.target is Target.REPLACED:
+            await self._replace(member)
+            return
         self._send_kill(kill.target, member)
         if kill.again_s is not None:
             await asyncio.sleep(kill.again_s)
@@ -331,6 +339,27 @@ class Campaign:
         for pid in filter(None, pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    async def _replace(self, member: Member) -> None:
+        """Stop a node's gateway in its tracks, let another commit in its place, wake the first, end the other."""
+        member.child.kill(signal.SIGSTOP)
+        other = self.city.second(member)
+        try:
+            await other.child.start()
+            await self.city.ready(other)
+            commits = 0
+            deadline = time.monotonic() + RECOVERY_S
+            while not commits and time.monotonic() < deadline:
+                async with Remote(other.url) as remote:
+                    text, _ = await remote.text("/metrics", accept="text/plain")
+                lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+                commits = int(float(lines.get("sensegate_commits_total", "0")))
+                await asyncio.sleep(0.05)
+            member.child.kill(signal.SIGCONT)
+            await asyncio.sleep(1.0)
+        finally:
+            member.child.kill(signal.SIGCONT)
+            await other.child.stop()
 
     async def _recovery(self, node: str, nearest: str, at: int) -> float | None:
         """Return the seconds until messages sent after `at` have reached the nearest subscriber and the centre's."""

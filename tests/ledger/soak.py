@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.ledger.kills import Campaign, Target, plan
+from tests.ledger.kills import KILLED, Campaign, plan
 
 READINGS_LEAST = 200_000
 
@@ -33,7 +33,7 @@ def main() -> int:
     least = given.kills * 40 // 300
     kills = plan(given.seed, given.kills, least=least)
     sys.stderr.write(
-        f"soak: seed {given.seed}, {given.kills} kills, at least {least} of each of {len(Target)} targets\n"
+        f"soak: seed {given.seed}, {given.kills} kills, at least {least} of each of {len(KILLED)} targets\n"
     )
     with tempfile.TemporaryDirectory(prefix="sensegate-soak-") as directory:
         campaign = Campaign(Path(directory), kills, seed=given.seed, say=say)

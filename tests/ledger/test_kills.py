@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.kills import LEAST, Campaign, Target, plan
+from tests.ledger.kills import KILLED, LEAST, Campaign, plan
 from tests.ledger.soak import say
 
 SEED = int(os.environ.get("SENSEGATE_SEED", "20260101"))
@@ -19,7 +19,7 @@ def test_a_plan_is_repeated_by_its_seed() -> None:
     assert kills == plan(SEED, KILLS, least=EACH)
     assert kills != plan(SEED + 1, KILLS, least=EACH)
     assert min(Counter(kill.target for kill in kills).values()) >= EACH
-    assert {kill.target for kill in kills} == set(Target)
+    assert {kill.target for kill in kills} == set(KILLED)
 
 
 @pytest.mark.live

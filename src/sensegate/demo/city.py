@@ -161,15 +161,18 @@ class City:
             for key, value in self.settings.items():
                 known = document.get(key)
                 document[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-            config = member.directory / "config.yaml"
-            config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-            member.child = Child(
-                f"{document['role']} {member.division}",
-                [sys.executable, "-m", "sensegate.cli", "run", str(config)],
-                log=member.directory / "gateway.log",
-                environment=self.environment,
-                changed=self.changed,
-            )
+            self._prepare(member, document)
+
+    def _prepare(self, member: Member, document: Mapping[str, object]) -> None:
+        config = member.directory / "config.yaml"
+        config.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
+        member.child = Child(
+            f"{document['role']} {member.division}",
+            [sys.executable, "-m", "sensegate.cli", "run", str(config)],
+            log=member.directory / "gateway.log",
+            environment=self.environment,
+            changed=self.changed,
+        )
 
     async def start(self) -> None:
         """Start everything; return when all answer ready."""
@@ -186,6 +189,19 @@ class City:
         await member.child.start()
         await self.ready(member)
         member.token = (member.directory / "store" / "admin.token").read_text(encoding="utf-8").strip()
+
+    def second(self, member: Member) -> Member:
+        """Return another gateway for a member's place, on the same server: what a supervisor would do by mistake."""
+        document = yaml.safe_load((member.directory / "config.yaml").read_text(encoding="utf-8"))
+        other = self._member(f"{member.division}-second")
+        document["directory"] = str(other.directory / "store")
+        document["engine"] = {
+            "url": f"nats://127.0.0.1:{member.nats_port}",
+            "credentials_file": str(member.directory / "store" / "engine" / "engine.json"),
+        }
+        document["web"] = {"port": other.http_port}
+        self._prepare(other, document)
+        return other
 
     async def ready(self, member: Member, timeout_s: float = READY_S) -> None:
         """Wait until a member answers ready.

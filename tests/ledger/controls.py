@@ -1,0 +1,78 @@
+"""Negative controls: patched copies of the tree, in which the campaign must find what it finds nothing of in ours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import yaml
+
+SOURCE = Path(__file__).parents[2] / "src"
+PATCHES = Path(__file__).parent / "patches"
+
+
+class Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One place of the source, and what stands there instead."""
+
+    file: str
+    old: str
+    new: str
+
+
+class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to get it wrong."""
+
+    what: str
+    caught: list[str]
+    """Verdicts of which at least one must be more than zero."""
+    targets: list[str]
+    kills: int
+    edits: list[Edit]
+
+
+class Stale(AssertionError):
+    """The source has moved on: the control must be written anew."""
+
+
+def controls() -> dict[str, Control]:
+    """Return all controls by name."""
+    return {
+        file.stem: msgspec.convert(yaml.safe_load(file.read_text(encoding="utf-8")), Control)
+        for file in sorted(PATCHES.glob("*.yaml"))
+    }
+
+
+def replaced(text: str, edit: Edit) -> str:
+    """Return a source with an edit applied, at whatever depth of indentation it stands.
+
+    Raises:
+        Stale: the lines to be replaced do not occur exactly once.
+    """
+    lines, old = text.splitlines(), edit.old.rstrip().splitlines()
+    places = []
+    for at in range(len(lines) - len(old) + 1):
+        depth = len(lines[at]) - len(lines[at].lstrip())
+        if all(line == (" " * depth + wanted if wanted else "") for line, wanted in zip(lines[at:], old, strict=False)):
+            places.append((at, depth))
+    if len(places) != 1:
+        raise Stale(f"{edit.file}: occurs {len(places)} times, not once:\n{edit.old}")
+    at, depth = places[0]
+    new = [" " * depth + line if line else "" for line in edit.new.rstrip().splitlines()]
+    return "\n".join([*lines[:at], *new, *lines[at + len(old) :]]) + "\n"
+
+
+def patched(control: Control, directory: Path) -> dict[str, str]:
+    """Copy the tree, apply the edits; return the environment in which it is the one that runs.
+
+    Raises:
+        Stale: a text to be replaced does not occur exactly once.
+    """
+    target = directory / "src"
+    shutil.copytree(SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for edit in control.edits:
+        file = target / "sensegate" / edit.file
+        text = replaced(file.read_text(encoding="utf-8"), edit)
+        compile(text, str(file), "exec")
+        file.write_text(text, encoding="utf-8")
+    return {"PYTHONPATH": str(target)}

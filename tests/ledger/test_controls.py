@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.controls import SOURCE, Control, controls, patched
+from tests.ledger.kills import Campaign, Target, plan
+from tests.ledger.soak import say
+
+CONTROLS = controls()
+SEED = 11
+NODE = "4401"
+REPLACED = "replaced worker"
+
+
+def test_every_control_of_the_contract_is_there() -> None:
+    """Six ways to get it wrong are tried."""
+    assert set(CONTROLS) == {
+        "acknowledge-before-commit",
+        "capturing-stream",
+        "consumer-not-reset",
+        "duplicate-state-dropped",
+        "fence-removed",
+        "position-apart",
+    }
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_fits_the_source(name: str, tmp_path: Path) -> None:
+    """Each edit finds its place exactly once, and the product's own tree stays as it is."""
+    environment = patched(CONTROLS[name], tmp_path)
+    assert environment["PYTHONPATH"].startswith(str(tmp_path))
+    edited = {edit.file for edit in CONTROLS[name].edits}
+    for file in edited:
+        assert (SOURCE / "sensegate" / file).read_text() != (tmp_path / "src" / "sensegate" / file).read_text()
+
+
+def campaign(control: Control | None, directory: Path, targets: list[str], kills: int) -> Campaign:
+    """Return a campaign against one node alone, on the patched tree or on ours."""
+    environment = patched(control, directory / "tree") if control else None
+    chosen = [target for target in Target if target.value in targets]
+    wanted = plan(SEED, kills, least=0, targets=chosen)
+    return Campaign(
+        directory / "city",
+        wanted,
+        seed=SEED,
+        nodes=(NODE,),
+        alone=True,
+        burst=6_000,
+        environment=environment,
+        until_guilty=True,
+        deadline_s=6.0,
+        say=say,
+    )
+
+
+@pytest.mark.live
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTROLS)
+async def test_a_control_is_caught(name: str, tmp_path: Path) -> None:
+    """With the fault in the tree, the same measurement is not zero."""
+    control = CONTROLS[name]
+    report = await campaign(control, tmp_path, control.targets, control.kills).run()
+    say(report.table())
+    assert any(report.of(verdict) for verdict in control.caught), report.table()
+
+
+@pytest.mark.live
+@pytest.mark.slow
+async def test_a_worker_that_was_replaced_is_fenced(tmp_path: Path) -> None:
+    """Two workers at once, the older one woken after the newer has committed: each reading stays one."""
+    report = await campaign(None, tmp_path, [REPLACED], 1).run()
+    say(report.table())
+    assert report.good, report.table()

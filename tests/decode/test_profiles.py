@@ -66,8 +66,24 @@ def test_topics_of_a_device_name_it(tmp_path: Path) -> None:
     found = ProfileSet.load([tmp_path])
     assert found.topics_of("acme/x", ["d1", "EUI"]) == ["acme/d1", "acme/EUI", "+/x/d1", "+/x/EUI"]
     assert found.topics_of("acme/none", ["d1"]) == []
+    assert found.topics_at_qos0() == []
     assert "acme/x" in found
     assert len(found) == 1
+
+
+def test_topics_of_a_gateway_are_not_those_of_its_devices(profiles: ProfileSet) -> None:
+    """Where the payload names the device, only the gateway's connection may publish."""
+    assert profiles.topics_of("citysense/street-lamp", ["l1"], []) == []
+    assert profiles.topics_of("citysense/street-lamp", ["l1"], ["g1"]) == ["citysense/lamp/g1/report"]
+    assert profiles.topics_of("sensegate/plain", ["d1"], ["g1"]) == ["sg/d1/up", "sg/d1/status"]
+
+
+def test_profiles_of_qos_0_give_the_topics_to_listen_to(tmp_path: Path) -> None:
+    """Only what says `qos: 0` is taken at best effort, for every device."""
+    file = write(tmp_path, "x")
+    file.write_text(file.read_text(encoding="utf-8") + "qos: 0\n", encoding="utf-8")
+    write(tmp_path, "y")
+    assert ProfileSet.load([tmp_path]).topics_at_qos0() == ["acme/+", "+/x/+"]
 
 
 def test_two_files_of_one_profile_are_refused(tmp_path: Path) -> None:

@@ -221,6 +221,15 @@ def test_more_elements_than_allowed_are_refused(make: Make) -> None:
     assert decoder.decode([message]).quarantined[0].reason is QuarantineReason.SCHEMA
 
 
+def test_names_of_a_payload_are_told_in_part(make: Make) -> None:
+    """A key as long as the message does not travel on in the counts."""
+    decoder = make('  - topics: ["acme/{device}"]\n    standard: values\n')
+    fields = run(decoder, {"values": {"x" * 10_000: 1}})
+    assert {one.field for one in fields.rejected} == {"x" * 64}
+    many = msgspec.json.encode({"values": {f"x{at}": 1 for at in range(9_000)}})
+    assert decoder.decode([Message("acme/d1", many, NOW, 1)]).quarantined[0].reason is QuarantineReason.SCHEMA
+
+
 def test_shapes_without_end_are_not_all_remembered(make: Make) -> None:
     """A device that sends another shape each time does not fill the memory with plans."""
     decoder = make('  - topics: ["acme/{device}"]\n' + READINGS)

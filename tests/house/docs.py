@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sensegate import config, errors, metrics
+from sensegate.decode import reference
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quality import Flag, Quality, TimeQuality
 
@@ -58,6 +59,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,
+    "profile_formats": reference.formats,
+    "profile_keys": reference.keys,
+    "profile_library": lambda: reference.library([ROOT / "device_profiles"]),
 }
 
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

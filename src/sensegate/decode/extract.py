@@ -21,7 +21,10 @@ from sensegate.model import Quarantined, QuarantineReason, RejectedValue, Reject
 from sensegate.quality import TimeQuality
 
 ELEMENTS_MAX = 4_096
-"""More elements in one message are a fault of its sender: the message is quarantined (`schema`)."""
+VALUES_MAX = 8_192
+"""More elements or values in one message are a fault of its sender: the message is quarantined (`schema`)."""
+NAME_MAX = 64
+"""Names that come from a payload are cut to so many characters in what is told of them."""
 KEY = "\0key"
 """Stands at the end of a pointer to the key of an element; no payload has it as a key of a planned shape."""
 
@@ -79,12 +82,14 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
         return None
     scope = _Scope(root, strip)
     elements: list[Element] = []
+    values = 0
     for pointer, tree in _elements(rule, root, rule.root, base):
         element = _element(rule, scope, pointer, tree, deciding)
         if element is not None:
             elements.append(element)
-        if len(elements) > ELEMENTS_MAX:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} elements")
+            values += len(element.cells)
+        if len(elements) > ELEMENTS_MAX or values > VALUES_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} elements or {VALUES_MAX} values")
     path = [leaf for place in rule.path if (leaf := scope.leaf(place, rule.root, base)) is not None]
     return Bound(elements, path)
 
@@ -178,7 +183,7 @@ def _standard(rule: Rule, strip: int, pointer: Path, tree: Any) -> list[Cell]:
             leaf = Leaf((*at, "v"), value["v"]) if "v" in value else Leaf(at, value)
         else:
             leaf = Leaf(at, value)
-        cells.append(Cell(name, rule.by_name.get(name), leaf, unit))
+        cells.append(Cell(name[:NAME_MAX], rule.by_name.get(name), leaf, unit))
     return cells
 
 
@@ -194,7 +199,7 @@ def _named(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[L
         return []
     unit = scope.leaf(named.unit, pointer, tree) if named.unit else None
     text = name.raw if isinstance(name.raw, str) else ""
-    return [Cell(text, rule.by_name.get(text), value, unit)]
+    return [Cell(text[:NAME_MAX], rule.by_name.get(text), value, unit)]
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -110,21 +110,27 @@ class ProfileSet:
         """Return the version in force by ``vendor/model``."""
         return {name: self._by_id[name].version for name in self.ids}
 
-    def topics_of(self, profile: str, names: Sequence[str]) -> list[str]:
+    def topics_of(self, profile: str, names: Sequence[str], gateways: Sequence[str] | None = None) -> list[str]:
         """Return the MQTT topic filters under which a device with these names (id, alias) may publish.
 
-        Captures other than the device become wildcards. A profile that finds the device in the payload gives topics
-        with its gateway's names in place of {gateway}.
+        Captures other than the device become wildcards. Topics that name only a {gateway} are those of the gateway's
+        own connection: they stand with its names (`gateways`; by default `names`, for the gateway itself), and are left out
+        where it has none.
         """
         found = self.find(profile)
-        if found is None:
-            return []
+        gateways = names if gateways is None else gateways
         filters: dict[str, None] = {}
-        for rule in found.rules:
-            for pattern in rule.patterns:
-                capture = "device" if "device" in pattern.captures else "gateway"
-                filters.update(dict.fromkeys(topics.filters(pattern, names, capture=capture)))
+        for pattern in (pattern for rule in found.rules for pattern in rule.patterns) if found else ():
+            own = "device" in pattern.captures
+            known = topics.filters(pattern, names if own else gateways, capture="device" if own else "gateway")
+            filters.update(dict.fromkeys(known))
         return list(filters)
+
+    def topics_at_qos0(self) -> list[str]:
+        """Return the MQTT topic filters of the profiles that say `qos: 0`."""
+        chosen = [profile for profile in self._by_id.values() if profile.source.qos == 0]
+        patterns = [pattern for profile in chosen for rule in profile.rules for pattern in rule.patterns]
+        return list(dict.fromkeys(text for pattern in patterns for text in topics.filters(pattern, ["+"])))
 
     def match(self, topic: str) -> list[tuple[Rule, dict[str, str]]]:
         """Return the rules whose topics match, the most literal first, with what they capture."""

@@ -1,0 +1,79 @@
+"""The tables of `device_profiles/README.md`: keys of the grammar, formats, and the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import msgspec
+
+from sensegate.decode.formats import FORMATS
+from sensegate.decode.grammar import (
+    DevicePart,
+    Example,
+    Expected,
+    MessageRule,
+    NamedPart,
+    Part,
+    ProfileFile,
+    ReadingRule,
+    TimePart,
+    UnitFrom,
+)
+from sensegate.decode.profiles import ProfileSet
+
+_PARTS: tuple[tuple[type[Part], str], ...] = (
+    (ProfileFile, ""),
+    (MessageRule, "messages[]."),
+    (DevicePart, "messages[].device."),
+    (TimePart, "messages[].time."),
+    (NamedPart, "messages[].named."),
+    (ReadingRule, "messages[].readings[]."),
+    (UnitFrom, "messages[].readings[].unit_from."),
+    (Example, "examples[]."),
+    (Expected, "examples[].expect[]."),
+)
+
+
+def _rows(part: type[Part], prefix: str) -> Iterator[str]:
+    hints = get_type_hints(part, include_extras=True)
+    for field in msgspec.structs.fields(part):
+        meta = next(one for one in get_args(hints[field.name]) if isinstance(one, msgspec.Meta))
+        required = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+        default = None if field.default is msgspec.NODEFAULT else msgspec.to_builtins(field.default)
+        shown = "(required)" if required else "" if default in (None, "", [], {}, ()) else f"`{_yaml(default)}`"
+        yield f"| `{prefix}{field.name}` | {shown} | {str(meta.description).replace('|', '/')} |"
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def keys() -> str:
+    """Return the Markdown table of all keys of a profile."""
+    rows = ["| key | default | what it says |", "|---|---|---|"]
+    return "\n".join([*rows, *(row for part, prefix in _PARTS for row in _rows(part, prefix))]) + "\n"
+
+
+def formats() -> str:
+    """Return the Markdown table of the payload formats."""
+    rows = ["| format | tree |", "|---|---|"]
+    for name, parse in sorted(FORMATS.items()):
+        module = __import__(parse.__module__, fromlist=["__doc__"])
+        rows.append(f"| `{name}` | {str(module.__doc__).strip().splitlines()[0]} |")
+    return "\n".join(rows) + "\n"
+
+
+def library(places: Iterable[Path | str]) -> str:
+    """Return the Markdown table of the profiles in some folders."""
+    loaded = ProfileSet.load(places)
+    rows = ["| profile | 名称 | name | topics | properties |", "|---|---|---|---|---|"]
+    for name in loaded.ids:
+        profile = loaded.find(name)
+        if profile is not None:
+            label = profile.source.label
+            topics = ", ".join(f"`{text}`" for text in dict.fromkeys(profile.source.messages[0].topics))
+            count = len({loaded.specs[spec].property for spec in profile.specs})
+            rows.append(f"| `{profile.name}` | {label.zh} | {label.en} | {topics} | {count} |")
+    return "\n".join(rows) + "\n"

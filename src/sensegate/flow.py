@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -25,21 +26,25 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
+from sensegate.bus.connect import connect
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
+from sensegate.bus.ledger import FORWARDED, WITHHELD
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.record import decode_commit
+from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.broker import BrokerSource
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
-from sensegate.config import Config
+from sensegate.config import Config, UplinkConfig, secret
 from sensegate.decode.decode import Decoder
 from sensegate.decode.joined import joined
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.watch import Profiles
-from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.errors import Fenced, Lost, Refused, StoreFull
 from sensegate.model import Delivery, Device, Fields, Message, Quarantined, QuarantineReason
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
@@ -48,6 +53,9 @@ from sensegate.normalise.place import wgs84
 from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Source
+from sensegate.publish.carried import Carried
+from sensegate.publish.links import Links
+from sensegate.publish.uplink import Uplink
 from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
@@ -56,6 +64,10 @@ from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+
+UPLINK_PING_S = 2.0
+"""A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
+CLOCK_LOOK_S = 10.0
 
 log = structlog.get_logger("flow")
 
@@ -181,6 +193,7 @@ class Gateway:
         self = cls(config, clock, engine)
         await self.foundations(stack)
         await self.intake(stack)
+        self.tiers()
         await self.sharing(stack)
         return self
 
@@ -247,6 +260,7 @@ class Gateway:
         decoder = Decoder(self.profiles.set, self.devices, config.ingest)
         normaliser = Normaliser(self.profiles.set.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
+        self.tasks["clock"] = self._watch_clock
         self.indicators = Indicators(series)
         self.committer = Committer(
             self.log,
@@ -288,6 +302,72 @@ class Gateway:
             devices=self.devices,
         )
         self.tasks["ingest"] = self.ingest.run
+
+    def tiers(self) -> None:
+        """Tie this gateway to the other tier: a node to its centre, a centre to its nodes."""
+        config, clock = self.config, self.clock
+        self.up: Uplink | None = None
+        if config.uplink.url:
+            self.tasks["uplink"] = self._go_up
+            carried = Carried(config.division, self.log, self._carried, clock, ttl_h=config.store.readings_ttl_h)
+            self.tasks["carried"] = carried.run
+        self.links = Links(self.log, [node.division for node in config.nodes], self._connected_nodes, clock)
+        if config.nodes:
+            self.tasks["links"] = self.links.run
+
+    async def _go_up(self) -> None:
+        """Connect to the centre and forward; started again whenever the connection is lost for good."""
+        config = self.config
+        user = node_user(config.division)
+        nc = await connect(
+            config.uplink.url,
+            user,
+            secret(config.uplink.secret_file),
+            inbox_prefix=inbox_prefix(user),
+            name=f"uplink {config.division}",
+            tls=_trusted(config.uplink),
+            ping_s=UPLINK_PING_S,
+            reconnect_timeout_s=UPLINK_PING_S,
+        )
+        try:
+            centre = JetStreamLog(nc, prefix=f"up.{config.division}.")
+            self.up = Uplink(
+                config.division,
+                self.log,
+                centre,
+                config.uplink,
+                self.clock,
+                store=config.store,
+                payload_bytes_max=centre.payload_bytes_max,
+            )
+            await self.up.run()
+        finally:
+            await nc.close()
+
+    async def _watch_clock(self) -> None:
+        """Compare our clock with the engine's, the centre's and the devices'; while it is off, time judges nothing."""
+        limit_s = self.config.time.own_clock_off_s
+        off = False
+        while True:
+            await self.clock.sleep(CLOCK_LOOK_S)
+            ours = await self.log.last(f"commit.{self.config.division}-{self.config.ingest.partition}")
+            seen = [] if ours is None else [(ours.time - decode_commit(ours.payload).committed_at) / 1e6]
+            if self.up and (centre_s := self.up.clock_offset_s) is not None:
+                seen.append(centre_s)
+            elif not self.config.engine.url and (devices_s := self.clocks.offset(self.clock.now())) is not None:
+                # Alone with an engine on our own clock, only the devices can tell.
+                seen.append(devices_s)
+            now_off = any(abs(offset_s) > limit_s for offset_s in seen)
+            if now_off != off:
+                log.error("own clock is off" if now_off else "own clock is right again", offsets_s=seen)
+            off = self.clocks.own_clock_off = now_off
+
+    def _carried(self) -> dict[str, int]:
+        return self.up.totals if self.up else {}
+
+    async def _connected_nodes(self) -> set[str]:
+        users = {one.authorized_user for one in await self.engine.connections(Role.GATEWAY.account)}
+        return {node.division for node in self.config.nodes if node_user(node.division) in users}
 
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds and the HTTP side over the log."""
@@ -337,6 +417,8 @@ class Gateway:
         found = [f"intake: {self.ingest.trouble}"] if self.ingest.trouble else []
         if not self.bus.is_connected:
             found.append("engine: not connected; connecting again")
+        if self.clocks.own_clock_off:
+            found.append("clock: off; readings are marked, none is judged by time. Set the clock (NTP)")
         return found + self.profiles.troubles()
 
     async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
@@ -344,7 +426,25 @@ class Gateway:
 
     def nodes(self) -> list[NodeRow]:
         """Return the nodes that this gateway knows, itself first."""
-        return [NodeRow(self.config.division, self.config.role, "up")]
+        carried = self._carried()
+        own = NodeRow(
+            self.config.division,
+            self.config.role,
+            "up",
+            forwarded=carried.get(FORWARDED, 0),
+            withheld=sum(count for kind, count in carried.items() if kind.partition(".")[0] == WITHHELD),
+            detail=self._way_up(),
+        )
+        below = [
+            NodeRow(one.division, "node", one.state.value, one.last_commit, one.backlog, one.forwarded, one.withheld)
+            for one in self.links.nodes
+        ]
+        return [own, *below]
+
+    def _way_up(self) -> str:
+        if not self.config.uplink.url:
+            return ""
+        return "centre connected" if self.up and self.up.connected else "centre not reached; going on alone"
 
     def _refused(self) -> dict[str, dict[str, int]]:
         return {
@@ -404,12 +504,19 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             group.create_task(_follow(engine, directory / "run.json", addresses), name="engine restarts")
 
 
+def _trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
+    """Return what the centre's certificate is checked against; None for a link without TLS."""
+    if not uplink.url.startswith("tls://"):
+        return None
+    return ssl.create_default_context(cafile=uplink.ca_file or None)
+
+
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
     """Start a part again whenever its connection was lost; any other error is a bug and ends the process."""
     while True:
         try:
             await work()
-        except* Lost as why:
+        except* (Lost, Fenced, Refused) as why:
             metrics.RESTARTS.labels(name).inc()
             log.warning("started again", part=name, cause=str(why.exceptions[0]))
         await clock.sleep(0.5)

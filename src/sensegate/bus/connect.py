@@ -113,6 +113,8 @@ async def connect(
     tls: ssl.SSLContext | None = None,
     timeout_s: float = 10.0,
     reconnect_wait_s: float = 0.1,
+    reconnect_timeout_s: float = 5.0,
+    ping_s: float = 10.0,
     raw_subjects: bool = False,
 ) -> Link:
     """Return a client that reconnects for ever and buffers nothing while disconnected (a publish raises instead).
@@ -138,8 +140,8 @@ async def connect(
             closed_cb=link.closed,
             max_reconnect_attempts=-1,
             reconnect_time_wait=reconnect_wait_s,  # type: ignore[arg-type] # annotated int, used as seconds
-            connect_timeout=5,
-            ping_interval=10,
+            connect_timeout=reconnect_timeout_s,  # type: ignore[arg-type] # the same
+            ping_interval=ping_s,  # type: ignore[arg-type] # the same
             max_outstanding_pings=2,
             inbox_prefix=inbox_prefix,
             # 0: a publish while disconnected raises. What nats-py buffers would arrive after we had given it up.

@@ -95,6 +95,8 @@ class Uplink:
         self._opened = asyncio.Event()
         self.connected = False
         """True while the last exchange with the centre was answered."""
+        self.clock_offset_s: float | None = None
+        """By how much the centre's clock was ahead of ours when its newest span was stored, transit included."""
 
     @property
     def totals(self) -> dict[str, int]:
@@ -278,6 +280,8 @@ class Uplink:
             held = _Held(LaneRecord("", 0, 0, self._source.epoch, 0), 0)
         else:
             held = _Held(decode_lane(last.payload), last.sequence)
+            if lane is Lane.LIVE:
+                self.clock_offset_s = (last.time - held.record.committed_at) / 1e6
             if held.record.life != self._source.epoch:
                 _log.warning("the node's log is a new one: its lanes begin anew", lane=lane, life=held.record.life)
                 fresh = msgspec.structs.replace(held.record, life=self._source.epoch, position=0, ranges=())
@@ -295,14 +299,13 @@ class Uplink:
         try:
             last = await self._centre.write(written)
         except BaseException as why:
-            ours = isinstance(why, Fenced) and await self._by_ourselves(records)
             for lane, record in records.items():
                 self._held.pop(lane, None)
                 self._tried[lane].append(record.batch_id)
             self.connected = False
             self._resumed = True
             self._opened.set()  # a range may have been opened after all
-            if ours:
+            if isinstance(why, Fenced) and await self._by_ourselves(records):
                 raise Lost("an earlier write of ours came through after all; going on behind it") from why
             raise
         self.connected = True

@@ -135,7 +135,7 @@ class Reader:
                 slot = Slot(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
-            elif entry.subject.startswith("ledger."):
+            elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)
         self._end, self._end_stored = entries[-1].sequence, entries[-1].time

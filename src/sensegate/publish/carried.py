@@ -1,0 +1,86 @@
+"""What the centre has confirmed, told in the node's own log: committed = forwarded + withheld + pending.
+
+The counts are those of the lanes' records at the centre, which only rise; what was not yet told here is added as the
+difference (``carried.<node>``), under the hour in which it is told, in one atomic write with the counts told so far
+(``commit.<node>-carried``), so that a crash repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.bus.ledger import FORWARDED, HOUR_US, WITHHELD, Ledger
+from sensegate.clock import Clock
+from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.model import Member
+from sensegate.ports import Log
+
+EVERY_S = 0.5
+
+_log = structlog.get_logger("uplink")
+
+
+class _Told(msgspec.Struct, frozen=True):
+    totals: dict[str, int]
+    format: int = 1
+
+
+_decode = msgspec.json.Decoder(_Told).decode
+
+
+class Carried:
+    """Tells it while `run`."""
+
+    def __init__(
+        self, node: str, log: Log, totals: Callable[[], Mapping[str, int]], clock: Clock, *, ttl_h: int
+    ) -> None:
+        """`totals` gives what both lanes have confirmed (`Uplink.totals`); it may be short for a while, never long."""
+        self._node = node
+        self._log = log
+        self._totals = totals
+        self._clock = clock
+        self._ttl_h = ttl_h
+        self._told: dict[str, int] | None = None
+        self._sequence = 0
+
+    async def run(self) -> None:
+        """Tell what is new, twice a second, until cancelled."""
+        while True:
+            try:
+                await self.tell()
+            except (Lost, Fenced, StoreFull) as why:
+                _log.debug("what was carried is told later", why=str(why))
+                metrics.RESTARTS.labels("carried").inc()
+            await self._clock.sleep(EVERY_S)
+
+    async def tell(self) -> None:
+        """Write the difference to what was told last, if there is one. Raises `Lost`, `Fenced`, `StoreFull`."""
+        if self._told is None:
+            last = await self._log.last(f"commit.{self._node}-carried")
+            self._told = dict(_decode(last.payload).totals) if last else {}
+            self._sequence = last.sequence if last else 0
+        now = {kind: count for kind, count in self._totals().items() if kind.partition(".")[0] in {FORWARDED, WITHHELD}}
+        news = {kind: count - self._told.get(kind, 0) for kind, count in now.items() if count > self._told.get(kind, 0)}
+        if not news:
+            return
+        ledger = Ledger()
+        for kind, count in news.items():
+            ledger.add(self._clock.now() // HOUR_US, "", "uplink", kind, count)
+        told = {**self._told, **{kind: now[kind] for kind in news}}
+        self._told = None  # until it is known to be written
+        self._sequence = await self._log.write(
+            [
+                Member(f"carried.{self._node}", ledger.encode(), self._ttl_h),
+                Member(
+                    f"commit.{self._node}-carried",
+                    msgspec.json.encode(_Told(told)),
+                    rollup=True,
+                    expect=self._sequence,
+                ),
+            ]
+        )
+        self._told = told

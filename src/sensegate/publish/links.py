@@ -1,0 +1,79 @@
+"""The centre's view of its nodes: whose connection is up, and how far each node's log has come up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.record import decode_lane
+from sensegate.clock import Clock
+from sensegate.errors import Lost
+from sensegate.ports import Log
+
+LOOK_S = 1.0
+
+
+class State(StrEnum):
+    """Whether a node's uplink is connected."""
+
+    UP = "up"
+    SILENT = "silent"
+    NEVER = "never"
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node as seen from above."""
+
+    division: str
+    state: State
+    last_commit: int = 0
+    """When its newest span was made, µs UTC of the node's clock."""
+    backlog: int = 0
+    """Entries of its log that its backlog lane has still to bring."""
+    forwarded: int = 0
+    withheld: int = 0
+
+
+class Links:
+    """Looks once a second."""
+
+    def __init__(
+        self, log: Log, divisions: Sequence[str], connected: Callable[[], Awaitable[set[str]]], clock: Clock
+    ) -> None:
+        """`connected` gives the divisions of the nodes whose connection is open; it may raise `Lost`."""
+        self._log = log
+        self._divisions = divisions
+        self._connected = connected
+        self._clock = clock
+        self.nodes = [Node(division, State.NEVER) for division in divisions]
+
+    async def run(self) -> None:
+        """Keep `nodes` true until cancelled."""
+        while True:
+            try:
+                connected = await self._connected()
+                self.nodes = [await self._look(division, division in connected) for division in self._divisions]
+            except Lost:
+                # Our own engine is away: what was seen last stays, and the wiring says so.
+                pass
+            await self._clock.sleep(LOOK_S)
+
+    async def _look(self, division: str, up: bool) -> Node:  # noqa: FBT001 - private
+        records = [
+            decode_lane(last.payload)
+            for lane in ("live", "backlog")
+            if (last := await self._log.last(f"commit.{division}.{lane}"))
+        ]
+        counts = [record.totals for record in records]
+        state = State.UP if up else State.SILENT if records else State.NEVER
+        return Node(
+            division,
+            state,
+            max((record.committed_at for record in records), default=0),
+            sum(until - after for record in records for after, until in record.ranges),
+            sum(one.get(FORWARDED, 0) for one in counts),
+            sum(count for one in counts for kind, count in one.items() if kind.partition(".")[0] == WITHHELD),
+        )

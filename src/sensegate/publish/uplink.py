@@ -22,7 +22,7 @@ from sensegate import metrics
 from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig, UplinkConfig
-from sensegate.errors import Fenced, Lost, Overloaded, StoreFull
+from sensegate.errors import Fenced, Lost, Overloaded, SensegateError, StoreFull
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
 from sensegate.publish.span import Packer, Span, whole_commits
@@ -298,7 +298,7 @@ class Uplink:
             written.append(Member(subject, encode_lane(record), rollup=True, expect=expect))
         try:
             last = await self._centre.write(written)
-        except BaseException as why:
+        except (SensegateError, asyncio.CancelledError) as why:
             for lane, record in records.items():
                 self._held.pop(lane, None)
                 self._tried[lane].append(record.batch_id)

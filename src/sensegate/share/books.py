@@ -71,7 +71,7 @@ class Books:
         reader.on_ledger.append(self.take)
 
     def take(self, entry: Entry) -> None:
-        """Add the ledger of one entry of LOG: ``ledger.<node>``, ``ledger.<node>-<partition>`` or ``carried.<node>``."""
+        """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
         node = entry.subject.partition(".")[2].partition("-")[0]

@@ -111,10 +111,9 @@ class Reader:
                     started = True
                 await self._follow()
             except Lost as why:
+                self._live = False
                 log.warning("reader waits for the log", cause=str(why))
                 await self._clock.sleep(_RETRY_S)
-            finally:
-                self._live = False
 
     async def _follow(self) -> None:
         while True:

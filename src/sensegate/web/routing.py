@@ -93,7 +93,8 @@ class Call:
     @property
     def request_id(self) -> str:
         """The id by which the log knows the request."""
-        return self.request.get(REQUEST_ID, "")
+        found: str = self.request.get(REQUEST_ID, "")
+        return found
 
     def path(self, name: str) -> str:
         """Return a part of the path."""

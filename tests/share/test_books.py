@@ -1,0 +1,125 @@
+"""The books: each ledger is counted once, whatever dies when."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import FakeClock
+from sensegate.errors import Lost
+from sensegate.model import Entry
+from sensegate.share.books import Books
+from tests.share.made import NOW
+
+HOUR = NOW // HOUR_US
+
+
+def entry(sequence: int, *counts: tuple[int, str, int], node: str = "4401-0") -> Entry:
+    """Return a ledger entry of (hour, kind, count)."""
+    ledger = Ledger()
+    for hour, kind, count in counts:
+        ledger.add(hour, "gz-1", "mqtt", kind, count)
+    return Entry(sequence, f"ledger.{node}", ledger.encode(), NOW)
+
+
+async def opened(hours: MemoryLog, clock: FakeClock, epoch: str = "e1") -> tuple[Books, int]:
+    """Return books as a new process would open them, and where they go on."""
+    books = Books(hours, clock)
+    return books, await books.open(epoch)
+
+
+async def test_sums_by_node_and_hour(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Partitions of a node and spans of the uplink add up under the node."""
+    books, at = await opened(memory_log, clock)
+    assert at == 0
+    books.take(entry(3, (HOUR, "messages", 5), (HOUR - 1, "messages", 2)))
+    books.take(entry(7, (HOUR, "messages", 1), node="4401-1"))
+    books.take(entry(9, (HOUR, "messages", 10), node="4403"))
+    assert books.nodes(HOUR) == ["4401", "4403"]
+    assert books.sums("4401", HOUR).totals() == {"messages": 6}
+    assert books.sums("4401", HOUR - 1).totals() == {"messages": 8}
+    assert books.sums("4403", HOUR).totals() == {"messages": 10}
+    assert books.sums("4404", HOUR).totals() == {}
+
+
+async def test_a_restart_counts_nothing_twice(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Sums and position are one write: what was not written comes again, what was written is not taken again."""
+    books, _ = await opened(memory_log, clock)
+    entries = [entry(number, (HOUR, "messages", number)) for number in (1, 2, 3)]
+    books.take(entries[0])
+    books.take(entries[1])
+    await books.flush()
+    books.take(entries[2])
+    again, at = await opened(memory_log, clock)
+    assert at == 2
+    for one in entries:
+        again.take(one)
+    assert again.sums("4401", HOUR).totals() == {"messages": 6}
+    await again.flush()
+    third, at = await opened(memory_log, clock)
+    assert (at, third.sums("4401", HOUR).totals()) == (3, {"messages": 6})
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_write_with_unknown_outcome(memory_log: MemoryLog, clock: FakeClock, *, written: bool) -> None:
+    """Whether it was there or not: the next write holds everything once."""
+    books, _ = await opened(memory_log, clock)
+    books.take(entry(1, (HOUR, "messages", 5)))
+    await books.flush()
+    books.take(entry(2, (HOUR, "messages", 7)))
+    memory_log.lose_next(written=written)
+    with pytest.raises(Lost):
+        await books.flush()
+    books.take(entry(3, (HOUR, "messages", 1)))
+    await books.flush()
+    await books.flush()
+    again, at = await opened(memory_log, clock)
+    assert (at, again.sums("4401", HOUR).totals()) == (3, {"messages": 13})
+
+
+async def test_counts_that_come_while_writing_are_not_forgotten(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A ledger taken during a flush belongs to the next one."""
+    books, _ = await opened(memory_log, clock)
+    books.take(entry(1, (HOUR, "messages", 5)))
+    flushing = asyncio.create_task(books.flush())
+    await asyncio.sleep(0)
+    books.take(entry(2, (HOUR, "messages", 1)))
+    await flushing
+    await books.flush()
+    again, at = await opened(memory_log, clock)
+    assert (at, again.sums("4401", HOUR).totals()) == (2, {"messages": 6})
+
+
+async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A few hours are open; hours before the window leave memory once they are written."""
+    books, _ = await opened(memory_log, clock)
+    for number in range(60):
+        books.take(entry(number + 1, (HOUR - number, "messages", 1)))
+    assert len(books._open) <= 8
+    assert books.sums("4401", HOUR - 59).totals() == {"messages": 60}
+    await books.flush()
+    assert books.sums("4401", 0).totals() == {"messages": 49}
+    again, _ = await opened(memory_log, clock)
+    assert again.sums("4401", HOUR - 48).totals() == {"messages": 49}
+
+
+async def test_another_log_starts_anew(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Positions of another life of LOG do not compare; the sums of before stay."""
+    books, _ = await opened(memory_log, clock)
+    books.take(entry(50, (HOUR, "messages", 5)))
+    await books.flush()
+    again, at = await opened(memory_log, clock, epoch="e2")
+    assert at == 0
+    again.take(entry(1, (HOUR, "messages", 2)))
+    assert again.sums("4401", HOUR).totals() == {"messages": 7}
+
+
+async def test_damage_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A ledger that cannot be read does not stop the others."""
+    books, _ = await opened(memory_log, clock)
+    books.take(Entry(1, "ledger.4401-0", b"damaged", NOW))
+    books.take(entry(2, (HOUR, "messages", 2)))
+    assert books.sums("4401", HOUR).totals() == {"messages": 2}

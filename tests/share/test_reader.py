@@ -1,0 +1,222 @@
+"""The reader: bounded ring, shared pages, exact judgement of cursors that are too old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import FakeClock
+from sensegate.errors import Gone, Lost
+from sensegate.model import Entry, Member
+from sensegate.share import cursor, reader
+from sensegate.share.cursor import BadCursor
+from sensegate.share.reader import Reader
+from tests.share.made import NOW, make_batch, members
+
+HOUR_S = 3_600
+
+
+class CountedLog(MemoryLog):
+    """A log that counts how often it is fetched from, and can be away."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock, epoch="e1")
+        self.fetched: list[int] = []
+        self.away = False
+
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
+        self.fetched.append(after)
+        if self.away:
+            raise Lost("away")
+        await asyncio.sleep(0)
+        return await super().fetch(after, limit=limit, max_bytes=max_bytes)
+
+
+@asynccontextmanager
+async def following(log: MemoryLog, clock: FakeClock, after: int | None = None, **limits: int) -> AsyncIterator[Reader]:
+    """Run a reader."""
+    made = Reader(log, clock, **limits)
+    task = asyncio.create_task(made.run(after))
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def commit(log: MemoryLog, value: float = 1.0, rows: int = 3) -> int:
+    """Write one commit; return the sequence of its readings."""
+    return await log.write(members(make_batch([(0, "pm2_5", value)] * rows))) - 2
+
+
+async def until_live(made: Reader) -> None:
+    """Return once the reader follows the end."""
+    async with asyncio.timeout(5):
+        while not made._live:  # noqa: ASYNC110 - the reader tells nobody
+            await asyncio.sleep(0)
+
+
+# ── cursors that are too old ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_cursor_of_another_log_is_gone(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """410 with the first cursor that is valid here."""
+    await commit(memory_log)
+    made = Reader(memory_log, clock)
+    with pytest.raises(Gone) as gone:
+        await made.resume(str(cursor.after("e0", 1, NOW)))
+    assert (await made.resume(gone.value.first)).sequence == 0
+
+
+async def test_a_cursor_behind_the_retention_is_gone(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """While all readings after it are there it is good; once one has expired it is 410; `first` misses nothing."""
+    first = await commit(memory_log, 1.0)
+    place = str(cursor.after("e1", first, clock.now(), 0))
+    await clock.advance(2 * HOUR_S)
+    second = await commit(memory_log, 2.0)
+    made = Reader(memory_log, clock)
+    await clock.advance(165.9 * HOUR_S)
+    assert (await made.resume(place)).sequence == first
+    await clock.advance(0.5 * HOUR_S)
+    with pytest.raises(Gone) as gone:
+        await made.resume(place)
+    after = await made.resume(gone.value.first)
+    span = await made.read(after.sequence)
+    assert [slot.sequence for slot in span.slots] == [second]
+
+
+async def test_raw_expires_earlier_and_takes_no_cursor_with_it(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Holes of raw messages and replaced commit records are no loss of readings."""
+    start = str(await Reader(memory_log, clock).first())
+    for _ in range(3):
+        await commit(memory_log)
+        await clock.advance(20 * HOUR_S)
+    assert (await memory_log.bounds())[0] == 1
+    await clock.advance(60 * HOUR_S)
+    assert (await memory_log.bounds())[0] == 2
+    made = Reader(memory_log, clock)
+    assert (await made.resume(start)).sequence == 0
+
+
+async def test_a_quiet_log_keeps_its_last_cursor(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """`next` of the last page stays good for ever: nothing was stored after it.
+
+    A record's own cursor cannot tell the rest of its commit from readings that have expired: 410, and `first` is good.
+    """
+    await commit(memory_log)
+    last = (await memory_log.bounds())[1]
+    await clock.advance(1_000 * HOUR_S)
+    made = Reader(memory_log, clock)
+    assert (await made.resume(str(cursor.after("e1", last, NOW)))).sequence == last
+    with pytest.raises(Gone) as gone:
+        await made.resume(str(cursor.after("e1", last - 2, NOW, 2)))
+    await made.resume(gone.value.first)
+
+
+async def test_a_cursor_from_the_future_is_bad(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """It lies after the end: not ours."""
+    await commit(memory_log)
+    with pytest.raises(BadCursor):
+        await Reader(memory_log, clock).resume(str(cursor.after("e1", 99, NOW)))
+
+
+async def test_first_is_not_about_to_expire(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A start that would be overtaken by expiry within minutes is not offered."""
+    await commit(memory_log)
+    await clock.advance(HOUR_S)
+    second = await commit(memory_log)
+    await clock.advance(167 * HOUR_S - 60)
+    made = Reader(memory_log, clock)
+    assert (await made.first()).sequence == second - 1
+
+
+# ── ring and pages ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_live_entries_come_from_the_ring(clock: FakeClock) -> None:
+    """Many readers of the same live entries cost one fetch and one decoding."""
+    log = CountedLog(clock)
+    async with following(log, clock) as made:
+        await until_live(made)
+        sequence = await commit(log)
+        assert await made.wait(0, 5)
+        spans = [await made.read(0) for _ in range(10)]
+        assert len({id(span.slots[0].batch) for span in spans}) == 1
+        assert spans[0].slots[0].sequence == sequence
+        fetched = len(log.fetched)
+        await made.read(0)
+        assert len(log.fetched) == fetched
+
+
+async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> None:
+    """What the ring has let go comes from the log; nothing is missing in between."""
+    log = CountedLog(clock)
+    async with following(log, clock, ring_bytes_max=20_000) as made:
+        await until_live(made)
+        written = [await commit(log, float(number)) for number in range(60)]
+        assert await made.wait(written[-1], 5)
+        assert made._ring_bytes <= 20_000
+        assert made._ring_start > written[0]
+        seen, at = [], 0
+        while (span := await made.read(at)).end > at:
+            seen += [slot.sequence for slot in span.slots]
+            at = span.end
+        assert seen == written
+
+
+async def test_equal_readers_of_history_share_a_fetch(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of history are fetched once for all who ask for them at about the same time."""
+    monkeypatch.setattr(reader, "_PAGE_ENTRIES", 8)
+    log = CountedLog(clock)
+    for number in range(10):
+        await commit(log, float(number))
+    made = Reader(log, clock)
+    spans = await asyncio.gather(*(made.read(0) for _ in range(50)))
+    assert len({id(span) for span in spans}) == 1
+    await made.read(0)
+    assert log.fetched == [0]
+
+
+async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
+    """While the log is away nothing is read and nothing is skipped; then it goes on."""
+    log = CountedLog(clock)
+    async with following(log, clock) as made:
+        await until_live(made)
+        log.away = True
+        sequence = await commit(log)
+        async with asyncio.timeout(5):
+            while made._live:  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0)
+        with pytest.raises(Lost):
+            await made.read(0)
+        log.away = False
+        await clock.advance(1)
+        assert await made.wait(0, 5)
+        assert [slot.sequence for slot in (await made.read(0)).slots] == [sequence]
+
+
+async def test_an_entry_that_cannot_be_read_is_not_skipped(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Damage is an error, never an empty answer."""
+    await memory_log.write([Member("readings.4401.440106.1", b"damaged", 168)])
+    span = await Reader(memory_log, clock).read(0)
+    with pytest.raises(ValueError, match="batch"):
+        _ = span.slots[0].batch
+
+
+async def test_ledgers_are_handed_on_from_the_place_asked_for(clock: FakeClock) -> None:
+    """Each ledger entry after the place, once, in order."""
+    log = CountedLog(clock)
+    for number in range(4):
+        await commit(log, float(number))
+    seen: list[int] = []
+    made = Reader(log, clock)
+    made.on_ledger.append(lambda entry: seen.append(entry.sequence))
+    task = asyncio.create_task(made.run(4))
+    await until_live(made)
+    assert seen == [7, 11, 15]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -141,7 +141,9 @@ class Routes:
             route.refusal = Rejected(QuarantineReason.NO_PROFILE, "its profile is not loaded")
             return
         route.profile = profile.id
-        route.rules = [(rule, "") for rule in profile.rules if not rule.wrap]
+        # A push names no topic that would choose a rule, and to a rule for plain text any bytes are a text: only those
+        # of the first message's format are tried, so that a broken JSON body is malformed and not a strange word.
+        route.rules = [(rule, "") for rule in profile.rules if not rule.wrap and rule.format == profile.rules[0].format]
 
     def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
         """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""

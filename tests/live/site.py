@@ -116,15 +116,18 @@ class Site:
         assert answer.status == 201, answer.body
         return answer.body["token"], answer.body["id"]
 
-    async def push(self, device: Made, payload: bytes | str, **more: Any) -> Answer:
+    async def push(self, device: Made, payload: Any, **more: Any) -> Answer:
         """Push one message by HTTP with the device's own credential."""
         return await self.ask(
             "POST",
             f"/api/v1/ingest/{device.id}",
             "",
             data=payload,
-            headers={"Content-Type": "application/json", **more.pop("headers", {})},
-            auth=aiohttp.BasicAuth(device.id, device.password),
+            headers={
+                "Content-Type": "application/json",
+                "Authorization": aiohttp.encode_basic_auth(device.id, device.password),
+                **more.pop("headers", {}),
+            },
             **more,
         )
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
+from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 
 from tests.conftest import eventually
@@ -11,13 +15,6 @@ from tests.live.phone import NOT_AUTHORISED
 from tests.live.site import Site, reading
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
-
-
-async def _refused(site: Site, device: str) -> dict[str, int]:
-    """Return what the ledger of refusals says of a device."""
-    answer = await site.ask("GET", "/metrics", "")
-    assert device.encode() not in answer.body, "metrics name no device"
-    return {}
 
 
 async def test_a_wrong_password(node: Site) -> None:
@@ -44,10 +41,137 @@ async def test_publishing_to_the_topic_of_another(node: Site) -> None:
 
         assert [row["value"] for row in await eventually(own)] == [22]
     assert await node.records(device=victim.id) == []
-    assert await node.metric('sensegate_refused_total{what="publish"}') == before + 1
+
+    async def counted() -> bool:
+        return await node.metric('sensegate_refused_total{what="publish"}') == before + 1
+
+    await eventually(counted)
 
     async def alarm() -> object:
         return [row for row in await node.audit() if row["action"] == "refused.publish"]
 
     row = (await eventually(alarm))[0]
     assert (row["actor"], row["after"]["detail"], row["after"]["count"]) == (device.id, f"sg.{victim.id}.up", 1)
+
+
+async def test_a_disabled_device_is_cut(node: Site) -> None:
+    """Within 2 s its connection is closed and its HTTP ingest refused; its neighbour stays; enabled, it is back."""
+    device, neighbour = await node.device("disabled"), await node.device("neighbour")
+    async with node.phone() as phone, node.phone() as other, node.phone() as again:
+        assert await phone.connect(device.id, device.password) == 0
+        assert await other.connect(neighbour.id, neighbour.password) == 0
+        assert (await node.push(device, reading(20))).status == 202
+        began = time.monotonic()
+        assert (await node.ask("POST", f"/api/v1/devices/{device.id}/disable")).status == 200
+        await phone.next("closed", 2)
+        assert (await node.push(device, reading(21, "2026-01-01T00:01:00Z"))).status == 401
+        assert time.monotonic() - began < 2
+        assert await again.connect(device.id, device.password) == NOT_AUTHORISED
+        await other.publish("sg/neighbour/up", reading(20))
+        assert other.connected
+        assert (await node.ask("POST", f"/api/v1/devices/{device.id}/enable")).status == 200
+        assert await again.connect(device.id, device.password) == 0
+        assert (await node.push(device, reading(22, "2026-01-01T00:02:00Z"))).status == 202
+    assert [row["value"] for row in await node.records(device=device.id)] == [20, 22]
+
+
+async def test_ten_megabytes(node: Site) -> None:
+    """By MQTT the device is disconnected, by HTTP it gets 413, with a length or without; others do not notice."""
+    device, neighbour = await node.device("huge"), await node.device("modest")
+    huge = b'"' + b"x" * 10_000_000 + b'"'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(huge), 65_536):
+            yield huge[start : start + 65_536]
+
+    async with node.phone() as phone, node.phone() as other, node.phone() as again:
+        assert await phone.connect(device.id, device.password) == 0
+        assert await other.connect(neighbour.id, neighbour.password) == 0
+        phone.send(f"sg/{device.id}/up", huge)
+        await phone.next("closed")
+        assert (await node.push(device, io.BytesIO(huge))).status == 413
+        with contextlib.suppress(aiohttp.ClientConnectionError):  # the answer may come before all was sent
+            assert (await node.push(device, pieces())).status == 413
+        assert await again.connect(device.id, device.password) == 0
+        await again.publish(f"sg/{device.id}/up", reading(23))
+        await other.publish("sg/modest/up", reading(24))
+    assert other.acknowledged
+    await eventually(lambda: node.records(device=device.id))
+    await eventually(lambda: node.records(device=neighbour.id))
+    assert [row for row in await node.quarantine(device=device.id)] == []
+
+
+DEEP = 100_000
+STRANGE: list[tuple[str, bytes]] = [
+    ("too_deep", b"[" * DEEP + b"]" * DEEP),
+    ("too_deep", b'{"a":' * 33 + b"1" + b"}" * 33),
+    ("too_deep", b'{"values":' + b"[" * DEEP),
+    ("not_utf8", b'{"values": {"air_temperature": "\xff\xfe"}}'),
+    ("not_utf8", b"\xc0\xaf" + reading(1).encode()),
+    ("malformed", b'{"values": {"air_temperature": 2'),
+    ("malformed", b""),
+    ("malformed", b"\x00\x01\x02"),
+    ("malformed", b"\xef\xbb\xbf" + reading(1).encode()),
+    ("malformed", b'{"values": {"air_temperature": 1, "air_temperature": 2}}'),
+    ("malformed", b'{"values": {"state": "\\ud800"}}'),
+    ("malformed", b'{"values": {"air_temperature": ' + b"9" * 10_000 + b"}}"),
+    ("malformed", b"{'values': {'air_temperature': 1}}"),
+    ("malformed", reading(1).encode() + b" and more"),
+    ("no_values", b"5"),
+    ("no_values", b"null"),
+    ("too_large", b'{"values": {"state": "' + b"x" * 300_000 + b'"}}'),
+]
+
+
+async def test_messages_that_cannot_be_read(node: Site) -> None:
+    """Each is in quarantine, whole, with its reason; the good ones between them are readings; the books balance."""
+    device = await node.device("strange")
+    async with node.phone() as phone:
+        assert await phone.connect(device.id, device.password) == 0
+        for number, (_, payload) in enumerate(STRANGE):
+            phone.send(f"sg/{device.id}/up", payload)
+            phone.send(f"sg/{device.id}/up", reading(number, f"2026-01-01T00:00:{number:02}Z"))
+        await eventually(lambda: len(phone.acknowledged) == 2 * len(STRANGE))
+
+    async def all_good() -> bool:
+        return len(await node.records(device=device.id)) == len(STRANGE)
+
+    await eventually(all_good)
+    kept = await node.quarantine(device=device.id)
+    assert [(row["reason"], row["bytes"]) for row in kept] == [(reason, len(payload)) for reason, payload in STRANGE]
+    totals = await node.totals()
+    for reason in {reason for reason, _ in STRANGE}:
+        assert totals[f"quarantined.{reason}"] >= [one for one, _ in STRANGE].count(reason)
+
+
+async def test_the_same_by_http(node: Site) -> None:
+    """What is quarantined is committed (202): it will not be better the next time; larger than a message is refused."""
+    device = await node.device("strange-http")
+    for reason, payload in STRANGE:
+        answer = await node.push(device, payload)
+        assert answer.status == (422 if reason == "too_large" else 202), (reason, answer.body)
+    kept = await node.quarantine(device=device.id)
+    assert [row["reason"] for row in kept] == [reason for reason, _ in STRANGE if reason != "too_large"]
+
+
+@pytest.mark.parametrize("way", ["mqtt", "http"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
+async def test_a_value_that_is_no_number(node: Site, number: str, way: str) -> None:
+    """It is rejected alone, as `not_finite`, and counted; the other value of its message is a reading."""
+    device = await node.device(f"odd-{way}-{number.replace('-', 'minus')}")
+    payload = '{"time": 1767225600, "values": {"air_temperature": %s, "relative_humidity": 60}}' % number  # noqa: UP031
+    before = (await node.totals()).get("rejected.not_finite", 0)
+    if way == "mqtt":
+        async with node.phone() as phone:
+            assert await phone.connect(device.id, device.password) == 0
+            await phone.publish(f"sg/{device.id}/up", payload)
+    else:
+        assert (await node.push(device, payload)).status == 202
+    rows = await eventually(lambda: node.records(device=device.id))
+    assert [(row["property"], row["value"]) for row in rows] == [("relative_humidity", 60)]
+    assert await node.quarantine(device=device.id) == []
+    await eventually(lambda: _counted(node, "rejected.not_finite", before + 1))
+
+
+async def _counted(site: Site, kind: str, count: int) -> bool:
+    return (await site.totals()).get(kind, 0) == count

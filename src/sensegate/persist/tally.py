@@ -43,6 +43,15 @@ class _Cells:
             )
 
 
+_PARTS = (
+    (Flag.CONFLICT, kinds.CONFLICT),
+    (Flag.LATE, kinds.LATE),
+    (Flag.FUTURE, kinds.FUTURE),
+    (Flag.UNJUDGED, kinds.UNJUDGED),
+)
+"""Parts of what was accepted, counted beside it."""
+
+
 def _places(deliveries: Sequence[Delivery], received: I64) -> tuple[list[tuple[int, str]], I64]:
     """Return the (hour, source) pairs and the number of each message's pair."""
     hour = received // HOUR_US
@@ -124,6 +133,6 @@ def _count_readings(cells: _Cells, readings: Readings, judgement: Judgement) -> 
             count(name, judgement.kind == code)
     keep = judgement.keep
     marked = int(np.bitwise_or.reduce(judgement.flags)) if len(judgement.flags) else 0
-    for flag, name in ((Flag.CONFLICT, kinds.CONFLICT), (Flag.LATE, kinds.LATE), (Flag.UNJUDGED, kinds.UNJUDGED)):
+    for flag, name in _PARTS:
         if marked & flag:
             count(name, keep & ((judgement.flags & np.uint32(flag)) != 0))

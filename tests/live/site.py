@@ -131,6 +131,15 @@ class Site:
             **more,
         )
 
+    @contextlib.asynccontextmanager
+    async def stream(self, token: str, feed: str = "all", **query: str) -> AsyncIterator[Stream]:
+        """Open a feed's stream of events, which must be granted."""
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{self.addresses.http}/api/v1/feeds/{feed}/stream"
+        async with self.session.get(url, headers=headers, params=query) as response:
+            assert response.status == 200
+            yield Stream(response)
+
     # ── what it says ──────────────────────────────────────────────────────────────────────────────────
 
     async def records(self, token: str | None = None, **query: Any) -> list[dict[str, Any]]:
@@ -207,3 +216,30 @@ async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[S
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         structlog.configure(**logging)
+
+
+class Stream:
+    """An open stream of server-sent events."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+
+    async def next(self, timeout_s: float = 5.0) -> dict[str, str] | None:
+        """Return the next event that holds anything but `retry` or a comment, None at the end of the stream."""
+        event: dict[str, str] = {}
+        async with asyncio.timeout(timeout_s):
+            while line := await self.response.content.readline():
+                key, _, value = line.decode().rstrip("\n").partition(": ")
+                if key and key not in {"retry", ""}:
+                    event[key] = value
+                elif not key and event:
+                    return event
+        return None
+
+    async def record(self, timeout_s: float = 5.0) -> dict[str, Any]:
+        """Return the next record."""
+        event = await self.next(timeout_s)
+        assert event is not None
+        assert "event" not in event, event
+        found: dict[str, Any] = json.loads(event["data"])
+        return found

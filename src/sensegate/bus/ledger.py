@@ -1,8 +1,8 @@
 """The conservation ledger: counts of (hour, device, source, kind), which must balance.
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected: for every
-hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`; `ignored` are
-values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
+hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
+`ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
 
 Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, ``sources``, ``kinds``, packed columns.
 """

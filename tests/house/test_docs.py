@@ -32,7 +32,7 @@ def test_every_table_stands_in_a_document() -> None:
 def test_the_walk_names_every_folder() -> None:
     """The package README names each folder of the package, in the order of the flow."""
     text = (ROOT / "src/sensegate/README.md").read_text(encoding="utf-8")
-    order = [name for name in re.findall(r"\| \d \| `(\w+)/`", text)]
+    order = re.findall(r"\| \d \| `(\w+)/`", text)
     assert order == ["collect", "decode", "normalise", "persist", "publish", "share", "web"]
     for folder in ("authority", "bus"):
         assert f"`{folder}/`" in text

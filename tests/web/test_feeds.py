@@ -269,6 +269,18 @@ async def test_a_revoked_token_ends_its_streams(filled: Gateway) -> None:
     assert status == 401
 
 
+async def test_an_expired_token_reads_nothing(filled: Gateway) -> None:
+    """At its end it is refused on new requests and on the stream that it had open."""
+    text = await filled.token(Role.SUBSCRIBER, "44", life_s=0.3)
+    async with stream_of(filled, text, "all") as events:
+        for _ in range(20):
+            await anext(events)
+        async with asyncio.timeout(3):
+            assert (await anext(events))[1]["status"] == 401
+    _, body, _ = await filled.ask("GET", ALL, text, expect=401)
+    assert "expired" in body["detail"]
+
+
 async def test_a_removed_feed_ends_its_streams(filled: Gateway) -> None:
     """Whoever reads it is told that it is gone."""
     admin = await filled.token()

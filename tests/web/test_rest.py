@@ -299,6 +299,15 @@ async def test_quarantine_shows_messages_whole_and_cut(city: Gateway) -> None:
         ("not_utf8", "base64:/wA="),
         ("unknown_device", "{}"),
     ]
+    token, seen, after = await city.token(), [], ""
+    for _ in range(3):
+        _, body, _ = await city.ask("GET", f"/api/v1/quarantine?limit=1&after={after}", token, expect=200)
+        seen += [row["device"] for row in body["rows"]]
+        after = body["next"]
+    assert seen == ["gz-1", "sz-1", ""]
+    _, body, _ = await city.ask("GET", f"/api/v1/quarantine?after={after}", token, expect=200)
+    assert body["rows"] == []
+    await city.ask("GET", "/api/v1/quarantine?after=x", token, expect=400)
     _, body, _ = await city.ask("GET", "/api/v1/quarantine?reason=malformed", await city.token(), expect=200)
     assert len(body["rows"]) == 1
     county = await city.token(Role.COUNTY_OPERATOR, "440106")

@@ -23,6 +23,8 @@ from sensegate.share.reader import Reader, Slot
 
 BLOCK_ROWS = 1_000
 """Rows encoded at one go; between blocks other tasks get their turn."""
+_SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000
+"""How many sets of matching rows are remembered, and how many rows in all (8 bytes each)."""
 _SCAN_S = 10.0
 """An answer that has found nothing says so after this and leaves its cursor further on."""
 _BEHIND_S = 1.0
@@ -90,6 +92,7 @@ class Delivery:
         self.page_max = page_max
         self._cache: OrderedDict[tuple[int, Selection, int, str], _Encoded] = OrderedDict()
         self._rows: OrderedDict[tuple[int, Selection], I64] = OrderedDict()
+        self._rows_count = 0
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
 
@@ -149,12 +152,13 @@ class Delivery:
     def _matching(self, batch: Batch, entry: int, selection: Selection) -> I64:
         key = (entry, selection)
         rows = self._rows.get(key)
-        if rows is None:
-            rows = self._rows[key] = matches(batch, selection)
-            if len(self._rows) > 256:
-                self._rows.popitem(last=False)
-        else:
+        if rows is not None:
             self._rows.move_to_end(key)
+            return rows
+        rows = self._rows[key] = matches(batch, selection)
+        self._rows_count += len(rows)
+        while len(self._rows) > 1 and (len(self._rows) > _SETS_MAX or self._rows_count > _SET_ROWS_MAX):
+            self._rows_count -= len(self._rows.popitem(last=False)[1])
         return rows
 
     async def _body(self, parts: list[records.Part], selection: Selection | None, form: Form, following: str) -> bytes:

@@ -29,7 +29,7 @@ _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
 """What expires within this is not offered as a start: a subscriber who begins there could be overtaken by expiry."""
-_DECODED_FACTOR = 8
+_DECODED_FACTOR = 12
 """Bytes of a decoded batch per byte of its payload, for the bound of the ring (columns compress well)."""
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Slot:
         """The entry's columns."""
         if self._batch is None:
             assert self._payload is not None  # noqa: S101 - one of the two is always there
-            self._batch = columns.decode(self._payload, sequence=self.sequence)
+            self._batch = columns.decode(self._payload, sequence=self.sequence).without_local()
             self._payload = None
         return self._batch
 

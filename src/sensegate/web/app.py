@@ -150,7 +150,14 @@ class Web:
         for attempt in range(_PORT_TRIES):
             port = config.port or free_port()
             try:
-                self._listener = await loop.create_server(gate, config.host, port, ssl=context, backlog=1_024)
+                self._listener = await loop.create_server(
+                    gate,
+                    config.host,
+                    port,
+                    ssl=context,
+                    ssl_handshake_timeout=config.header_timeout_s if context else None,
+                    backlog=1_024,
+                )
                 break
             except OSError as why:
                 if config.port or attempt == _PORT_TRIES - 1:

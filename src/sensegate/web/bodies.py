@@ -283,8 +283,8 @@ class LedgerAnswer(msgspec.Struct, frozen=True):
 class QuarantineRow(msgspec.Struct, frozen=True):
     """A message that became no reading, whole."""
 
-    entry: int
-    """Sequence of the entry of the log; `after` of the next page."""
+    entry: str
+    """Its place on the log; good as `after`."""
     received: str
     source: str
     topic: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from sensegate.web.routing import API, Call, Param, Route, iso, payload_text
 
 _BY = ("node", "division", "device", "hour", "reason")
 _SCAN_ENTRIES = 20_000
+_ALL = 999_999_999
+"""Index that stands after every message of an entry."""
 _GROUPS = {
     kinds.MESSAGES: "messages",
     kinds.DECODED: "decoded",
@@ -140,7 +143,9 @@ async def _ledger(call: Call) -> Any:
     wanted = call.words("node")
     nodes = [node for node in deps.books.nodes(first) if not wanted or node in wanted]
     cut = _Cut(call.principal, _places(deps))
-    groups, totals = tally(((node, deps.books.sums(node, first)) for node in nodes), cut, by)
+    parts = [(node, deps.books.sums(node, first)) for node in nodes]
+    # Row by row it can take long; the parts are copies, so that a thread may walk them.
+    groups, totals = await asyncio.to_thread(tally, parts, cut, by)
     rows = [row_of(counts, by, key) for key, counts in sorted(groups.items())]
     if by == "reason":
         rows = [LedgerRow(reason=kind, count=count) for kind, count in sorted(totals.items())]
@@ -173,8 +178,9 @@ async def _quality(call: Call) -> Any:
 async def _quarantine(call: Call) -> Any:
     """Walk the log from `after` or `since`; a page may be short where the log is long: `next` says where to go on."""
     deps, cut = call.deps, _Cut(call.principal, _places(call.deps))
-    after = call.whole("after", 1, 2**53) if call.text("after") else None
-    if after is None:
+    begin = _place(call.text("after"))
+    after = begin[0] - 1
+    if not call.text("after"):
         after = await deps.log.sequence_at(call.time("since") or deps.clock.now() - HOUR_US) - 1
     limit, reasons, devices = call.whole("limit", 100, 1_000), call.words("reason"), call.words("device")
     rows: list[QuarantineRow] = []
@@ -188,13 +194,25 @@ async def _quarantine(call: Call) -> Any:
             if not entry.subject.startswith("quarantine."):
                 continue
             node = entry.subject.partition(".")[2].partition("-")[0]
-            for kept in raw.decode_kept(entry.payload):
+            for index, kept in enumerate(raw.decode_kept(entry.payload)):
+                if entry.sequence == begin[0] and index <= begin[1]:
+                    continue
                 wanted = (not reasons or kept.reason in reasons) and (not devices or kept.device in devices)
                 if wanted and (cut.device(kept.device, node) or _own_refusal(kept, call)):
-                    rows.append(_kept(entry.sequence, kept))
-            if len(rows) >= limit:
-                break
-    return {"rows": rows, "next": str(after)}
+                    rows.append(_kept(f"{entry.sequence}.{index}", kept))
+                if len(rows) >= limit:
+                    return {"rows": rows, "next": rows[-1].entry}
+    return {"rows": rows, "next": f"{after}.{_ALL}"}
+
+
+def _place(text: str) -> tuple[int, int]:
+    """Return (sequence, index) of the last message seen; nothing seen: (0, -1)."""
+    if not text:
+        return 0, -1
+    sequence, _, index = text.partition(".")
+    if not (sequence.isdecimal() and index.isdecimal() and len(text) < 40):
+        raise BadRequest(f"query: after: '{text[:40]}'; give `next` of the page before")
+    return int(sequence), int(index)
 
 
 def _own_refusal(kept: raw.Kept, call: Call) -> bool:
@@ -208,7 +226,7 @@ def _own_refusal(kept: raw.Kept, call: Call) -> bool:
     return device.state is not DeviceState.RETIRED
 
 
-def _kept(entry: int, kept: raw.Kept) -> QuarantineRow:
+def _kept(entry: str, kept: raw.Kept) -> QuarantineRow:
     message = kept.message
     return QuarantineRow(
         entry,

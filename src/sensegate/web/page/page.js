@@ -9,14 +9,14 @@ const TEXTS = {
     ready: "Gateway", since: "Span", h1: "this hour and the one before", h6: "6 hours", h24: "24 hours", h48: "48 hours",
     conservation: "Where everything went", byNode: "By node", byDivision: "By division", byDevice: "By device",
     byHour: "By hour", none: "Nothing in this span yet.", reasons: "Duplicates, rejections, quarantine", nodes: "Nodes",
-    balanced: "Balanced: every message and value is accounted for", unbalanced: "Not balanced: something is unaccounted for",
+    balanced: "Balanced: all is accounted for", unbalanced: "Not balanced: something is missing",
     waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
     messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
     decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
     rejected: "rejected", forwarded: "forwarded", withheld: "withheld", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
     division: "division", device: "device", hour: "hour", up: "up", silent: "silent", never: "never seen", nothing: "none",
-    conflict: "of these: conflicts", late: "of these: late", unjudged: "of these: older than the horizon", ignored: "declared as missing",
+    conflict: "stored, of these conflicts", late: "stored, of these late", unjudged: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
     docs: "接口", leave: "清除令牌", entry: "本网关的数据账本",
@@ -25,14 +25,15 @@ const TEXTS = {
     ready: "网关状态", since: "时间范围", h1: "本小时和上一小时", h6: "6 小时", h24: "24 小时", h48: "48 小时",
     conservation: "数据去向", byNode: "按节点", byDivision: "按区划", byDevice: "按设备",
     byHour: "按小时", none: "该时段暂无数据。", reasons: "重复、拒收与隔离", nodes: "节点",
-    balanced: "账目平衡：每条消息、每个数值都有去向", unbalanced: "账目不平：有数据去向不明",
+    balanced: "账目平衡：全部数据都有去向", unbalanced: "账目不平：有数据去向不明",
     waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
     messages: "接收消息", values: "解析数值", accepted: "入库读数",
     decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
     rejected: "拒收", forwarded: "已上报", withheld: "不上报", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
     division: "区划", device: "设备", hour: "小时", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
-    conflict: "其中：冲突", late: "其中：迟到", unjudged: "其中：超出判重时限", ignored: "声明为缺测",
+    conflict: "已入库，其中冲突", late: "已入库，其中迟到", unjudged: "已入库，其中超出判重时限", ignored: "声明为缺测",
+    "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外",
     "duplicate.redelivery": "重复：重新投递", "duplicate.repeat": "重复：设备重发", "duplicate.cross_path": "重复：多路径",
     "duplicate.unchanged": "重复：未变化", "suppressed.unchanged": "抑制：未变化",
     "quarantined.malformed": "隔离：格式损坏", "quarantined.unknown_device": "隔离：未知设备",
@@ -180,7 +181,7 @@ function bars(totals) {
 
 function table(rows) {
   const head = make("tr");
-  head.append(...[state.by, ...COLUMNS].map((name) => make("th", say(name === "accepted" ? "stored" : name === "values" || name === "messages" ? name : name))));
+  head.append(...[state.by, ...COLUMNS].map((name) => make("th", say(name === "accepted" ? "stored" : name))));
   byId("rows").tHead.replaceChildren(head);
   byId("rows").tBodies[0].replaceChildren(...rows.map((row) => {
     const line = make("tr");
@@ -196,7 +197,9 @@ function table(rows) {
 function reasons(totals) {
   const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup" };
   const extra = ["conflict", "late", "unjudged", "ignored"];
-  const lines = Object.entries(totals).filter(([kind]) => kind.includes(".") || extra.includes(kind)).map(([kind, count]) => {
+  const kinds = Object.entries(totals).filter(([kind]) => kind.includes("."));
+  const parts = Object.entries(totals).filter(([kind]) => extra.includes(kind));
+  const lines = [...kinds, ...parts].map(([kind, count]) => {
     const line = make("tr");
     const cell = make("td");
     cell.append(make("i", undefined, classes[kind.split(".")[0]] || "wait"), document.createTextNode(TEXTS[state.language][kind] || say(kind)));

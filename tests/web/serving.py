@@ -60,6 +60,7 @@ class Gateway:
         )
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []
+        self.refused: dict[str, dict[str, int]] = {}
         self.push: Callable[[], Awaitable[None]] | None = None
         self.web = Web(
             Deps(
@@ -81,6 +82,7 @@ class Gateway:
                 topics=lambda device: [f"sg/{device.id}/up"],
                 nodes=lambda: [NodeRow("4401", "node", "up"), NodeRow("4403", "node", "up")],
                 quality=lambda _since: self.quality,
+                refused=lambda: self.refused,
             )
         )
         self.url = ""

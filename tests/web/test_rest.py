@@ -276,6 +276,20 @@ async def test_the_books_do_not_balance_when_something_is_missing(city: Gateway)
     assert body["balanced"] is False
 
 
+async def test_refusals_are_shown_beside_the_balance(city: Gateway) -> None:
+    """Per device and in all, cut to the caller; names that nobody knows only to who sees everything."""
+    city.refused = {"gz-1": {"publish": 3}, "sz-1": {"publish": 1}, "stranger": {"connect": 5}}
+    _, body, _ = await city.ask("GET", "/api/v1/ledger?by=device", await city.token(), expect=200)
+    assert {row["device"]: row["refused"] for row in body["rows"]} == {"gz-1": 3, "sz-1": 1, "stranger": 5}
+    assert body["refused"] == {"connect": 5, "publish": 4}
+    assert body["totals"] == {}
+    assert body["balanced"] is True
+    county = await city.token(Role.COUNTY_OPERATOR, "440106")
+    _, body, _ = await city.ask("GET", "/api/v1/ledger?by=device", county, expect=200)
+    assert {row["device"]: row["refused"] for row in body["rows"]} == {"gz-1": 3}
+    assert body["refused"] == {"publish": 3}
+
+
 async def test_quality_is_cut(city: Gateway) -> None:
     """Indicators of the caller's devices only."""
     city.quality = [QualityRow(name, 0, 10, 1.0, 1.0, 0.9, None) for name in ("gz-1", "sz-1")]

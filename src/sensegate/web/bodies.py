@@ -263,6 +263,8 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     count: int = 0
     """With ``by=reason``."""
+    refused: int = 0
+    """With ``by=device``: connections, publishes and subscriptions that the broker refused since it started."""
 
 
 class LedgerAnswer(msgspec.Struct, frozen=True):
@@ -274,6 +276,8 @@ class LedgerAnswer(msgspec.Struct, frozen=True):
     balanced: bool
     delivered: int
     """Records delivered to subscribers from here since counting began, by all whom the caller may see."""
+    refused: dict[str, int]
+    """What the broker refused since it started, by kind; never part of the balance."""
     since: str
     """Beginning of the first whole hour counted."""
     role: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -146,7 +146,12 @@ async def _ledger(call: Call) -> Any:
     parts = [(node, deps.books.sums(node, first)) for node in nodes]
     # Row by row it can take long; the parts are copies, so that a thread may walk them.
     groups, totals = await asyncio.to_thread(tally, parts, cut, by)
+    refused = {name: counts for name, counts in deps.refused().items() if cut.device(name, deps.division)}
+    if by == "device":
+        groups.update({name: {} for name in refused if name not in groups})
     rows = [row_of(counts, by, key) for key, counts in sorted(groups.items())]
+    if by == "device":
+        rows = [msgspec.structs.replace(row, refused=sum(refused.get(row.device, {}).values())) for row in rows]
     if by == "reason":
         rows = [LedgerRow(reason=kind, count=count) for kind, count in sorted(totals.items())]
     limit = call.whole("limit", deps.config.page_max, deps.config.page_max)
@@ -155,10 +160,19 @@ async def _ledger(call: Call) -> Any:
         dict(sorted(totals.items())),
         balanced(totals),
         _delivered(call),
+        _summed(refused.values()),
         iso(first * HOUR_US),
         deps.role,
         deps.division,
     )
+
+
+def _summed(parts: Iterable[Mapping[str, int]]) -> Counts:
+    total: Counts = defaultdict(int)
+    for part in parts:
+        for kind, count in part.items():
+            total[str(kind)] += count
+    return dict(sorted(total.items()))
 
 
 def _delivered(call: Call) -> int:

@@ -34,6 +34,7 @@ const TEXTS = {
     division: "区划", device: "设备", hour: "小时", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
     conflict: "已入库，其中冲突", late: "已入库，其中迟到", unjudged: "已入库，其中超出判重时限", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外",
+    "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
     "duplicate.redelivery": "重复：重新投递", "duplicate.repeat": "重复：设备重发", "duplicate.cross_path": "重复：多路径",
     "duplicate.unchanged": "重复：未变化", "suppressed.unchanged": "抑制：未变化",
     "quarantined.malformed": "隔离：格式损坏", "quarantined.unknown_device": "隔离：未知设备",
@@ -54,6 +55,7 @@ const state = { token: "", by: "node", language: "en", me: null, answer: null, n
 function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
 function words(kind) {
   const [head, tail] = kind.split(".");
+  if (head === "refused") return `refused by the broker: ${tail}`;
   const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld" };
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
@@ -134,7 +136,7 @@ function draw() {
   byId("ready").textContent = state.ready ? (state.ready.ready ? say("isReady") : `${say("notReady")}: ${state.ready.reasons.join("; ")}`) : "–";
   bars(answer.totals);
   table(answer.rows);
-  reasons(answer.totals);
+  reasons(answer.totals, answer.refused || {});
   nodes();
   byId("stamp").textContent = say("updated").replace("{0}", local(answer.since)).replace("{1}", new Date().toLocaleTimeString(state.language, { hour12: false }));
 }
@@ -194,12 +196,13 @@ function table(rows) {
   byId("none").hidden = rows.length > 0;
 }
 
-function reasons(totals) {
+function reasons(totals, refused) {
   const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup" };
   const extra = ["conflict", "late", "unjudged", "ignored"];
   const kinds = Object.entries(totals).filter(([kind]) => kind.includes("."));
   const parts = Object.entries(totals).filter(([kind]) => extra.includes(kind));
-  const lines = [...kinds, ...parts].map(([kind, count]) => {
+  const denied = Object.entries(refused).map(([kind, count]) => [`refused.${kind}`, count]);
+  const lines = [...kinds, ...parts, ...denied].map(([kind, count]) => {
     const line = make("tr");
     const cell = make("td");
     cell.append(make("i", undefined, classes[kind.split(".")[0]] || "wait"), document.createTextNode(TEXTS[state.language][kind] || say(kind)));

@@ -117,7 +117,7 @@ def _sorted(group: I64, variable: I64, entry: I64) -> I64:
     return packed
 
 
-def _batch(  # noqa: PLR0917 - the columns of one group
+def _batch(
     judged: Judged,
     rows: I64,
     variable: I64,

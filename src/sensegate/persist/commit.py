@@ -64,6 +64,8 @@ class Part(msgspec.Struct, frozen=True, eq=False):
     """One commit, but for its record."""
 
     batch_id: str
+    life: int
+    """Of the committer: counts the times it was opened."""
     ordinal: int
     members: list[Member]
     positions: dict[str, Position]
@@ -119,6 +121,7 @@ class Committer:
         self._limits = limits or Limits()
         self.adopt(specs)
         self._opened = False
+        self._life = 0
         self._number = 0
         self._prepared = 0
         self._sequence = 0
@@ -149,6 +152,7 @@ class Committer:
             Lost: the log cannot be read now.
         """
         self._opened = False
+        self._life += 1
         last = await self._log.last(f"commit.{self._name}")
         record = decode_commit(last.payload) if last else None
         self._sequence = last.sequence if last else 0
@@ -247,7 +251,7 @@ class Committer:
         self._prepared += 1
         positions = {one.source: one.position for one in piece.deliveries if one.position is not None}
         profiles = dict(self._version(name) for name in self._used(readings))
-        return Part(secrets.token_hex(8), self._prepared, members, positions, ledger, profiles), judgement
+        return Part(secrets.token_hex(8), self._life, self._prepared, members, positions, ledger, profiles), judgement
 
     def _used(self, readings: Readings) -> list[str]:
         if not len(readings):
@@ -346,7 +350,7 @@ class Committer:
             Lost: the log did not answer for RETRY_S.
         """
         for part in pending.parts:
-            if not self._opened or part.ordinal != self._number + 1:
+            if not self._opened or (part.life, part.ordinal) != (self._life, self._number + 1):
                 self._opened = False
                 raise Fenced("prepared before the committer was opened again, or out of turn; its messages come again")
             began = self._clock.monotonic()

@@ -42,7 +42,7 @@ from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of
 from sensegate.persist.store import Checkpoint, Store
 from sensegate.quality import Flag
 
-RECENT_ROWS = 1 << 19
+RECENT_ROWS = 1 << 18
 """So many rows in memory make a checkpoint due."""
 SLACK_H = 2
 """Kept beyond the horizon: arrivals of different sources are not quite in order."""
@@ -170,7 +170,7 @@ class Duplicates:
             ordinal, self._recent, self._marks.copy(len(self._names)), self._names.words, self._floor, self._latest
         )
         self._layers = ((self._recent,), self._layers[1])
-        self._recent = Recent()
+        self._recent = Recent(min(self._recent.rows, 2 * RECENT_ROWS))
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
         with self._lock:
             self._waiting = checkpoint

@@ -71,8 +71,10 @@ class Recent:
         if self.count:
             self._chain(0, self.count)
 
-    def __len__(self) -> int:
-        return self.count
+    @property
+    def rows(self) -> int:
+        """For how many rows there is room."""
+        return len(self.hash)
 
     def add(self, hashed: U64, number: U32, *, bits: U64, prints: U64, time: I64, bucket: I32) -> None:
         """Append rows."""

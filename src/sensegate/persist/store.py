@@ -125,11 +125,11 @@ class Store:
         start = 0
         while start < len(raw):
             size = int.from_bytes(raw[start : start + 4], "little")
-            try:
-                words += msgspec.msgpack.decode(raw[start + 4 : start + 4 + size], type=list[str])
-            except msgspec.DecodeError as why:
-                raise ValueError(f"series.names: {why}") from why
-            start += 4 + size
+            packed = raw[start + 12 : start + 12 + size]
+            if len(packed) != size or xxhash.xxh3_64_digest(packed) != raw[start + 4 : start + 12]:
+                raise ValueError("series.names: damaged")
+            words += msgspec.msgpack.decode(packed, type=list[str])
+            start += 12 + size
         if len(words) != manifest.series:
             raise ValueError(f"series.names: {len(words)} names, not {manifest.series}")
         return words
@@ -206,12 +206,12 @@ class Store:
         packed = msgspec.msgpack.encode(words)
         number = os.open(self._directory / "series.names", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            os.pwrite(number, len(packed).to_bytes(4, "little") + packed, end)
-            os.ftruncate(number, end + 4 + len(packed))
+            os.pwrite(number, len(packed).to_bytes(4, "little") + xxhash.xxh3_64_digest(packed) + packed, end)
+            os.ftruncate(number, end + 12 + len(packed))
             os.fsync(number)
         finally:
             os.close(number)
-        return end + 4 + len(packed)
+        return end + 12 + len(packed)
 
     def _put(self, manifest: Manifest) -> None:
         _durable(self._directory / "manifest.new", msgspec.json.encode(manifest))

@@ -1,0 +1,405 @@
+"""The commit: all of a span or nothing, once, with its counts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from sensegate.bus import raw
+from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.memory import MemoryLog
+from sensegate.bus.record import decode_commit, encode_commit
+from sensegate.clock import FakeClock
+from sensegate.errors import Fenced, Lost, StoreFull, Unbalanced
+from sensegate.model import (
+    CommitRecord,
+    Member,
+    Message,
+    Position,
+    Quarantined,
+    QuarantineReason,
+    RejectedValue,
+    RejectReason,
+)
+from sensegate.persist.commit import RETRY_S, Committer, Limits
+from sensegate.quality import Flag
+from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
+
+
+def one(value: float = 21.5, minute: int = 0, *, device: int = 0, spec: int = TIME, payload: bytes = b"x") -> Sent:
+    """Return a message of one value."""
+    time = NOW + minute * 60_000_000
+    return Sent((Row(spec, value, time, device=device),), payload, received=time)
+
+
+async def finished(rig: Rig, task: asyncio.Task[object], seconds: float = 10.0) -> None:
+    """Let the clock run until a task is done, at most so long."""
+    for _ in range(round(seconds * 10)):
+        await asyncio.sleep(0)
+        if task.done():
+            break
+        await rig.clock.advance(0.1)
+    await task
+
+
+async def record(log: MemoryLog) -> CommitRecord:
+    """Return the last commit record."""
+    last = await log.last("commit.4401-0")
+    assert last
+    return decode_commit(last.payload)
+
+
+async def test_a_commit_holds_everything_of_its_span(tmp_path: Path) -> None:
+    """Messages, readings by county and grade, quarantine, counts and position are one batch, in the log's subjects."""
+    rig = Rig(tmp_path)
+    assert await rig.open() == {}
+    sent = [one(device=0), one(device=1, payload=b"y"), one("open", spec=TEXT, payload=b"z"), Sent((), b"bad")]  # type: ignore[arg-type]
+    await rig.commit(sent, quarantined=[Quarantined(3, QuarantineReason.SCHEMA, "no values", device=2)])
+    entries = await rig.log.fetch(0)
+    assert [entry.subject for entry in entries] == [
+        "raw.4401-0",
+        "readings.4401.440103.1",
+        "readings.4401.440104.2",
+        "quarantine.4401-0",
+        "ledger.4401-0",
+        "commit.4401-0",
+    ]
+    assert [message.payload for message, _ in raw.decode(entries[0].payload)] == [b"x", b"y", b"z"]
+    assert [(kept.message.payload, kept.reason, kept.device) for kept in raw.decode_kept(entries[3].payload)] == [
+        (b"bad", "schema", "dev-2")
+    ]
+    last = await record(rig.log)
+    assert (last.number, last.positions, last.profiles) == (1, {"mqtt": Position("life", 4)}, {"acme/th10": 3})
+    assert last.totals == {"messages": 4, "decoded": 3, "quarantined.schema": 1, "values": 3, "accepted": 3}
+    assert sum((await rig.shown()).values()) == 3
+
+
+async def test_each_reading_says_where_it_comes_from(tmp_path: Path) -> None:
+    """A batch names device, division, profile and channel of its readings."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([Sent((Row(TIME, 1.0, NOW), Row(CHANNEL, 2.0, NOW)), b"x")])
+    (batch,) = await rig.batches()
+    assert batch.variables() == [("air_temperature", ""), ("air_temperature", "2")]
+    assert batch.value.tolist() == [1.0, 2.0]
+    assert (batch.origins.device, batch.origins.division.tolist()) == (["dev-0"], ["440103"])
+    assert batch.origins.profile.tolist() == ["acme/th10@3"]
+    assert batch.record_id(1).startswith("4401-0-0000000000000")
+
+
+async def test_restart_resumes_position_number_and_totals(tmp_path: Path) -> None:
+    """A new process continues where the log says, with sums that go on."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    await rig.commit([one(2.0, 1)])
+    assert await rig.restart() == {"mqtt": Position("life", 2)}
+    await rig.commit([one(3.0, 2)])
+    last = await record(rig.log)
+    assert (last.number, last.totals["accepted"], last.positions["mqtt"].sequence) == (3, 3, 3)
+
+
+async def test_sources_keep_their_own_positions(tmp_path: Path) -> None:
+    """A commit moves the positions of its own sources only; counts stand by source."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    await rig.commit([one(2.0, 1)], source="foreign:north")
+    last = await record(rig.log)
+    assert last.positions == {"mqtt": Position("life", 1), "foreign:north": Position("life", 2)}
+    rows = [(row.source, row.count) for row in (await rig.ledger()).rows() if row.kind == "messages"]
+    assert sorted(rows) == [("foreign:north", 1), ("mqtt", 1)]
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_an_unknown_outcome_is_looked_up(tmp_path: Path, written: bool) -> None:  # noqa: FBT001
+    """After a lost answer the last commit is read: what is there is not written again, what is not there is."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    pending = rig.prepare([one(2.0, 1)])
+    rig.log.lose_next(written=written)
+    task = asyncio.create_task(rig.committer.write(pending))
+    await finished(rig, task)
+    assert (await record(rig.log)).number == 2
+    assert set((await rig.shown()).values()) == {1}
+    await rig.commit([one(3.0, 2)])
+
+
+async def test_a_late_success_is_not_a_fence(tmp_path: Path) -> None:
+    """A first attempt that lands after we looked fences the second: that was ourselves."""
+
+    class Slow(MemoryLog):
+        held: list[Member] | None = None
+
+        async def write(self, members: list[Member]) -> int:  # type: ignore[override]
+            if self.held is None:
+                self.held = members
+                raise Lost("no answer yet")
+            if self.held:
+                first, self.held = self.held, []
+                await super().write(first)
+            return await super().write(members)
+
+    rig = Rig(tmp_path, log=Slow())
+    await rig.open()
+    task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
+    await finished(rig, task)
+    assert set((await rig.shown()).values()) == {1}
+    assert (await record(rig.log)).number == 1
+
+
+async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
+    """Where the log never answers, Lost goes up, and nothing more is prepared until the committer is opened again."""
+
+    class Dead(MemoryLog):
+        dead = False
+
+        async def write(self, members: list[Member]) -> int:  # type: ignore[override]
+            if self.dead:
+                raise Lost("no answer")
+            return await super().write(members)
+
+    log = Dead()
+    rig = Rig(tmp_path, log=log)
+    await rig.open()
+    log.dead = True
+    task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
+    with pytest.raises(Lost):
+        await finished(rig, task, RETRY_S + 5)
+    with pytest.raises(Lost, match="come again"):
+        rig.prepare([one(1.0)])
+    log.dead = False
+    await rig.open()
+    rig.sequence = 0
+    await rig.commit([one(1.0)])
+    assert set((await rig.shown()).values()) == {1}
+
+
+async def test_a_full_log_holds_back_and_goes_on(tmp_path: Path) -> None:
+    """While the log is full the commit waits; when there is room it is written, once."""
+
+    class Full(MemoryLog):
+        full = True
+
+        async def write(self, members: list[Member]) -> int:  # type: ignore[override]
+            if self.full:
+                raise StoreFull("no room")
+            return await super().write(members)
+
+    log = Full()
+    rig = Rig(tmp_path, log=log)
+    await rig.open()
+    task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
+    for _ in range(200):
+        await asyncio.sleep(0)
+        await rig.clock.advance(1.0)
+    assert not task.done()
+    log.full = False
+    await rig.clock.advance(1.0)
+    await task
+    assert set((await rig.shown()).values()) == {1}
+
+
+async def test_a_cancelled_commit_must_be_opened_again(tmp_path: Path) -> None:
+    """A state that is ahead of the log is not judged with: prepare refuses until `open`."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    pending = rig.prepare([one(1.0)])
+    task = asyncio.create_task(rig.committer.write(pending))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(Lost):
+        rig.prepare([one(2.0)])
+    await rig.open()
+    with pytest.raises(Fenced, match="come again"):
+        await rig.committer.write(pending)
+
+
+async def test_the_next_span_is_prepared_while_the_last_is_written(tmp_path: Path) -> None:
+    """Two spans in the making are judged in turn; checkpoints between them are valid to the right commit."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    for minute in range(0, 40, 2):
+        rig.clock._now += 31_000_000
+        first = rig.prepare([one(1.0, minute)])
+        second = rig.prepare([one(1.0, minute), one(2.0, minute + 1)])
+        await rig.committer.write(first)
+        await rig.committer.write(second)
+        assert second.keep.tolist() == [False, True]
+        rig.duplicates.settle()
+        if minute % 6 == 0:
+            before = rig.duplicates.snapshot()
+            await rig.restart()
+            assert rig.duplicates.snapshot() == before
+    assert set((await rig.shown()).values()) == {1}
+    assert len(await rig.shown()) == 40
+
+
+async def test_a_replaced_worker_is_fenced(tmp_path: Path) -> None:
+    """A worker that another has followed writes nothing more."""
+    rig = Rig(tmp_path / "a")
+    await rig.open()
+    stale = rig.committer
+    pending = rig.prepare([one(1.0)])
+    other = Rig(tmp_path / "b", log=rig.log)
+    await other.open()
+    await other.commit([one(1.0)])
+    with pytest.raises(Fenced):
+        await stale.write(pending)
+    assert set((await other.shown()).values()) == {1}
+
+
+async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> None:
+    """Report by exception: unchanged values are seen, counted, remembered over a restart, and not readings."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(2.0, 0, spec=SUPPRESS), one(2.1, 1, spec=SUPPRESS), one(3.0, 2, spec=SUPPRESS)])
+    await rig.restart()
+    pending = await rig.commit([one(2.1, 1, spec=SUPPRESS), one(3.2, 3, spec=SUPPRESS), one(3.2, 14, spec=SUPPRESS)])
+    assert (await rig.ledger()).totals() == {
+        "messages": 6,
+        "decoded": 6,
+        "values": 6,
+        "accepted": 3,
+        "suppressed.unchanged": 2,
+        "duplicate.redelivery": 1,
+    }
+    assert pending.judgements[0].flags[2] & Flag.HEARTBEAT
+    assert len(await rig.shown()) == 3
+
+
+async def test_the_ledger_names_device_source_and_hour(tmp_path: Path) -> None:
+    """Each message and value is counted under its device, source and hour of arrival."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    early = one(1.0, -60, device=1)
+    lost = RejectedValue(2, RejectReason.WRONG_TYPE, device=2)
+    await rig.commit(
+        [early, one(2.0, 1, device=1), Sent((), b"q"), Sent((), b"u")],
+        quarantined=[Quarantined(3, QuarantineReason.UNKNOWN_DEVICE)],
+        rejected=[lost],
+    )
+    hour = NOW // HOUR_US
+    counts = {(row.hour, row.device, row.kind): row.count for row in (await rig.ledger()).rows()}
+    assert counts == {
+        (hour - 1, "dev-1", "messages"): 1,
+        (hour - 1, "dev-1", "decoded"): 1,
+        (hour - 1, "dev-1", "values"): 1,
+        (hour - 1, "dev-1", "accepted"): 1,
+        (hour, "dev-1", "messages"): 1,
+        (hour, "dev-1", "decoded"): 1,
+        (hour, "dev-1", "values"): 1,
+        (hour, "dev-1", "accepted"): 1,
+        (hour, "dev-2", "messages"): 1,
+        (hour, "dev-2", "decoded"): 1,
+        (hour, "dev-2", "values"): 1,
+        (hour, "dev-2", "rejected.wrong_type"): 1,
+        (hour, "", "messages"): 1,
+        (hour, "", "quarantined.unknown_device"): 1,
+    }
+
+
+async def test_counts_that_do_not_add_up_are_not_written(tmp_path: Path) -> None:
+    """A value that vanished between decode and normalise fails the commit loudly; nothing enters the log."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    messages, fields, _ = rig.readings([one(1.0), one(2.0, 1)])
+    _, _, fewer = rig.readings([one(1.0)])
+    with pytest.raises(Unbalanced, match="values of device 'dev-0'"):
+        rig.committer.prepare([delivery(messages)], fields, fewer)
+    assert await rig.log.fetch(0) == []
+
+
+async def test_a_span_too_large_goes_into_several_commits(tmp_path: Path) -> None:
+    """Each commit of a cut span has the position of its own last message; verdicts stay in order."""
+    rig = Rig(tmp_path, limits=Limits(commit_bytes_max=30))
+    await rig.open()
+    sent = [one(float(n), n // 2, payload=bytes([n]) * 10) for n in range(10)]
+    pending = await rig.commit(sent)
+    assert len(pending.parts) == 4
+    assert [part.positions["mqtt"].sequence for part in pending.parts] == [3, 6, 9, 10]
+    assert len(pending.keep) == 10
+    last = await record(rig.log)
+    assert (last.number, last.totals["messages"], last.totals["conflict"]) == (4, 10, 5)
+    assert sum((await rig.shown()).values()) == 10
+
+
+async def test_members_stay_below_the_largest_message(tmp_path: Path) -> None:
+    """Raw, quarantine and readings are cut so that no member is larger than the log takes; nothing is lost by it."""
+    random = np.random.default_rng(1)
+    limits = Limits(member_bytes_max=4_000)
+    rig = Rig(tmp_path, limits=limits, devices=300)
+    await rig.open()
+    sent = [
+        Sent(
+            tuple(Row(TIME, float(random.random()), NOW + n, device=n % 300) for n in range(k * 20, k * 20 + 20)),
+            random.bytes(300),
+        )
+        for k in range(60)
+    ]
+    huge = random.bytes(30_000)
+    sent.append(Sent((), huge))
+    await rig.commit(sent, quarantined=[Quarantined(60, QuarantineReason.TOO_LARGE)])
+    entries = await rig.log.fetch(0)
+    assert all(len(entry.payload) <= 4_000 for entry in entries if not entry.subject.startswith(("ledger", "commit")))
+    assert sum((await rig.shown()).values()) == 1_200
+    kept = [
+        one for entry in entries if entry.subject.startswith("quarantine") for one in raw.decode_kept(entry.payload)
+    ]
+    assert len(kept) > 1
+    assert [whole.message.payload for whole in raw.join(kept)] == [huge]
+    stored = [
+        message for entry in entries if entry.subject.startswith("raw") for message, _ in raw.decode(entry.payload)
+    ]
+    assert [message.payload for message in stored] == [part.payload for part in sent[:-1]]
+
+
+async def test_an_empty_span_and_one_of_quarantine_only(tmp_path: Path) -> None:
+    """A span without readings is a commit all the same: its position moves."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    message = Message("a/b", b"?", NOW, 1)
+    fields = no_fields(quarantined=[Quarantined(0, QuarantineReason.MALFORMED)])
+    _, _, readings = rig.readings([])
+    await rig.committer.write(rig.committer.prepare([delivery([message])], fields, readings))
+    assert (await record(rig.log)).positions == {"mqtt": Position("life", 1)}
+
+
+def test_the_record_is_read_by_any_client() -> None:
+    """The commit record is JSON, and damage is a ValueError."""
+    made = CommitRecord("b", 3, NOW, {"mqtt": Position("l", 9)}, {"messages": 4}, {"acme/th10": 3}, 17)
+    assert decode_commit(encode_commit(made)) == made
+    assert msgspec.json.decode(encode_commit(made))["positions"]["mqtt"]["sequence"] == 9
+    with pytest.raises(ValueError, match="commit record"):
+        decode_commit(b"{}")
+
+
+async def test_on_the_real_log(log: JetStreamLog, tmp_path: Path) -> None:
+    """The same on nats-server: atomic, fenced, read back, resumed."""
+    clock = FakeClock(NOW)
+    rig = Rig(tmp_path, log=log, clock=clock)  # type: ignore[arg-type]
+    assert await rig.open() == {}
+    sent = [one(1.0), one("open", spec=TEXT, payload=b"y"), one(2.0, spec=NONE), one(1.0, payload=b"other")]  # type: ignore[arg-type]
+    await rig.commit(sent)
+    await rig.commit([one(5.0, spec=SUPPRESS), one(5.0, 1, spec=SUPPRESS)])
+    assert await rig.restart() == {"mqtt": Position("life", 6)}
+    again = await rig.commit([one(1.0), one(5.0, 1, spec=SUPPRESS), one(7.0, 3)])
+    assert again.keep.tolist() == [False, False, True]
+    stale = rig.committer
+    pending = rig.prepare([one(8.0, 4)])
+    other = Rig(tmp_path / "other", log=log, clock=clock)  # type: ignore[arg-type]
+    await other.open()
+    await other.commit([one(9.0, 5)])
+    with pytest.raises(Fenced):
+        await stale.write(pending)
+    assert set((await other.shown()).values()) == {1}
+    (await other.ledger()).check()
+    assert isinstance(await other.ledger(), Ledger)
+    assert isinstance(stale, Committer)

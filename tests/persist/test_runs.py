@@ -1,0 +1,221 @@
+"""Identities on disk: every row is found by its own question and by no other, however runs are merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensegate.persist import runs
+from sensegate.persist.identity import HOUR_US, hashes
+from sensegate.persist.recent import Recent
+from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of, merge, write_recent
+from sensegate.persist.store import Checkpoint, Store
+
+ROW = st.tuples(st.integers(0, 5), st.integers(-3, 40), st.integers(100, 104), st.integers(0, 1 << 62))
+"""(series, key, bucket, bits)."""
+
+
+def recent_of(rows: list[tuple[int, int, int, int]], *, timed: bool = False) -> Recent:
+    """Return rows in memory."""
+    recent = Recent(4)
+    recent.other_kinds = timed
+    for start in range(0, len(rows), 7):
+        part = rows[start : start + 7]
+        number, key, bucket, bits = (np.array(column) for column in zip(*part, strict=True))
+        recent.add(
+            hashes(number.astype(np.uint32), key.astype(np.int64)),
+            number.astype(np.uint32),
+            bits=bits.astype(np.uint64),
+            prints=(bits + 1).astype(np.uint64),
+            time=key.astype(np.int64) * 10,
+            bucket=bucket.astype(np.int32),
+        )
+    return recent
+
+
+def asked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the columns of questions (series, key, bucket)."""
+    number = np.array([row[0] for row in rows], np.uint32)
+    key = np.array([row[1] for row in rows], np.int64)
+    return hashes(number, key), number, np.array([row[2] for row in rows], np.int64)
+
+
+def answers(run: Run, questions: list[tuple[int, int, int]]) -> dict[int, list[int]]:
+    """Return the sorted bits found for each question."""
+    found = run.find(*asked(questions))
+    table: dict[int, list[int]] = {}
+    for query, bits in zip(found.query.tolist(), found.bits.tolist(), strict=True):
+        table.setdefault(query, []).append(bits)
+    return {query: sorted(bits) for query, bits in table.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(st.lists(ROW, min_size=1, max_size=60), min_size=1, max_size=4),
+    timed=st.booleans(),
+    floor=st.integers(100, 103),
+)
+def test_merged_runs_answer_as_a_plain_table(
+    tmp_path_factory: pytest.TempPathFactory, *, parts: list[list[tuple[int, int, int, int]]], timed: bool, floor: int
+) -> None:
+    """Property: a merged run finds all rows of an identity in a bucket, and forgets the hours before the floor."""
+    directory = tmp_path_factory.mktemp("runs")
+    opened = [write_recent(directory / f"run-{n}", recent_of(rows, timed=timed), 0) for n, rows in enumerate(parts)]
+    merged = merge(directory / "run-m", [run for run in opened if run], floor)
+    table: dict[tuple[int, int, int], list[int]] = {}
+    for number, key, bucket, bits in (row for rows in parts for row in rows):
+        if bucket >= floor:
+            table.setdefault((number, key, bucket), []).append(bits)
+    questions = [(number, key, bucket) for number in range(6) for key in range(-4, 42) for bucket in range(99, 106)]
+    expected = {n: sorted(table[question]) for n, question in enumerate(questions) if question in table}
+    assert (answers(merged, questions) if merged else {}) == expected
+    if merged and timed:
+        found = merged.find(*asked(questions))
+        assert found.time.tolist() == [questions[query][1] * 10 for query in found.query.tolist()]
+
+
+def test_many_rows_over_many_fences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of many blocks, merged in slices of bounded memory, find each row."""
+    monkeypatch.setattr(runs, "CHUNK_ROWS", 1_000)
+    rows = [(n % 50, n, 100 + n % 2, n) for n in range(9_000)]
+    halves = [write_recent(tmp_path / f"run-{n}", recent_of(rows[n::2]), 0) for n in range(2)]
+    merged = merge(tmp_path / "run-m", [run for run in halves if run], 0)
+    assert merged
+    for run in (merged, Run(tmp_path / "run-m")):
+        run.forget()
+        assert answers(run, [row[:3] for row in rows]) == {n: [n] for n in range(9_000)}
+        assert answers(run, [(number + 1, key, bucket) for number, key, bucket, _ in rows]) == {}
+
+
+def test_memory_finds_what_it_was_given() -> None:
+    """Rows in memory are found whatever chains they share, all revisions of an identity."""
+    rows = [(n % 3, n // 2, 1, n) for n in range(600)]
+    recent = recent_of(rows)
+    hashed, number, _ = asked([row[:3] for row in rows])
+    found = recent.find(hashed, number)
+    got: dict[int, set[int]] = {}
+    for query, bits in zip(found.query.tolist(), found.bits.tolist(), strict=True):
+        got.setdefault(query, set()).add(bits)
+    assert got == {n: {bits for s, k, _, bits in rows if (s, k) == rows[n][:2]} for n in range(600)}
+
+
+@settings(max_examples=50)
+@given(st.integers(0, (1 << 32) - 1), st.lists(st.integers(-(1 << 63), (1 << 63) - 1), unique=True, max_size=50))
+def test_hashes_of_one_series_never_collide(number: int, keys: list[int]) -> None:
+    """Property: for one series the hash is a bijection of the key."""
+    hashed = hashes(np.full(len(keys), number, np.uint32), np.array(keys, np.int64))
+    assert len(set(hashed.tolist())) == len(keys)
+
+
+def test_buckets() -> None:
+    """Readings stand by the hour of their time; message ids and stamps of the far future by that of their arrival."""
+    time = np.array([5, 5, 5, 60]) * HOUR_US
+    received = np.array([6, 6, 6, 6]) * HOUR_US
+    kind = np.array([0, 1, 2, 0], np.uint8)
+    assert bucket_of(kind, time, received).tolist() == [5, 5, BY_ARRIVAL + 6, BY_ARRIVAL + 6]
+
+
+def checkpoint(rows: list[tuple[int, int, int, int]], series: int = 3, floor: int = 0) -> Checkpoint:
+    """Return a checkpoint of some rows."""
+    marks = [np.arange(series, dtype=np.int64) + n for n in range(5)]
+    return Checkpoint(1, recent_of(rows), marks, [f"dev\np{n}\n\n0" for n in range(series)], floor, 7)
+
+
+ROWS = [(0, 1, 100, 5), (1, 2, 101, 6)]
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    """What was saved is what is opened, with names that only grow."""
+    store = Store(tmp_path)
+    assert store.open("e", 99) is None
+    store.save(checkpoint(ROWS), "e", 10)
+    store.save(checkpoint([(2, 3, 102, 7)], series=5), "e", 20)
+    again = Store(tmp_path)
+    opened = again.open("e", 99)
+    assert opened
+    assert (opened.manifest.sequence, opened.manifest.latest, again.sequence) == (20, 7, 20)
+    assert opened.words == [f"dev\np{n}\n\n0" for n in range(5)]
+    assert [column.tolist() for column in opened.marks] == [[n, n + 1, n + 2, n + 3, n + 4] for n in range(5)]
+    assert sorted(len(run) for run in again.runs) == [1, 2]
+
+
+def test_leftovers_of_a_crash_are_ignored_and_removed(tmp_path: Path) -> None:
+    """A run or a manifest that was never finished is in no manifest: it is as if it had not been."""
+    store = Store(tmp_path)
+    store.open("e", 99)
+    store.save(checkpoint(ROWS), "e", 10)
+    whole = (tmp_path / "run-1").read_bytes()
+    (tmp_path / "run-2").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "state-2").write_bytes(b"half")
+    (tmp_path / "manifest.new").write_bytes(b"{")
+    with (tmp_path / "series.names").open("ab") as file:
+        file.write(b"half a name")
+    again = Store(tmp_path)
+    opened = again.open("e", 99)
+    assert opened
+    assert len(again.runs) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest", "run-1", "series.names", "state-1"]
+    again.save(checkpoint([(2, 3, 102, 7)], series=4), "e", 20)
+    assert Store(tmp_path).open("e", 99)
+
+
+@pytest.mark.parametrize("name", ["manifest", "state-1", "run-1", "series.names"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_damage_means_building_again(tmp_path: Path, name: str, damage: str) -> None:
+    """A damaged file is noticed: nothing of the state is used, all is built again from the log; no error, no guess."""
+    store = Store(tmp_path)
+    store.open("e", 99)
+    store.save(checkpoint(ROWS), "e", 10)
+    path = tmp_path / name
+    raw = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(raw[:-3] if damage == "cut" else b"\xff" + raw[1:])
+    again = Store(tmp_path)
+    assert again.open("e", 99) is None
+    assert again.runs == ()
+    assert again.sequence == 0
+    again.save(checkpoint(ROWS), "e", 11)
+    assert Store(tmp_path).open("e", 99)
+
+
+@pytest.mark.parametrize(("epoch", "last"), [("other", 99), ("e", 9)])
+def test_a_state_of_another_log_is_not_used(tmp_path: Path, epoch: str, last: int) -> None:
+    """A log made anew, or one that lost its end, no longer holds what the state says was kept."""
+    store = Store(tmp_path)
+    store.open("e", 99)
+    store.save(checkpoint(ROWS), "e", 10)
+    assert Store(tmp_path).open(epoch, last) is None
+
+
+def test_the_past_is_forgotten(tmp_path: Path) -> None:
+    """Runs whose hours are all before the floor are removed with the next checkpoint."""
+    store = Store(tmp_path)
+    store.open("e", 99)
+    store.save(checkpoint(ROWS), "e", 10)
+    store.save(checkpoint([(0, 9, 200, 1)], floor=150), "e", 20)
+    assert [run.path.name for run in store.runs] == ["run-2"]
+    assert not (tmp_path / "run-1").exists()
+
+
+def test_runs_of_one_size_are_merged(tmp_path: Path) -> None:
+    """The number of runs stays small; what was in them stays found."""
+    store = Store(tmp_path)
+    store.open("e", 99)
+    for n in range(40):
+        store.save(checkpoint([(0, n, 100, n)]), "e", 10 + n)
+        while store.tidy():
+            pass
+    assert len(store.runs) < 4
+    again = Store(tmp_path)
+    assert again.open("e", 99)
+    found = sorted(
+        bits for run in again.runs for one in answers(run, [(0, n, 100) for n in range(40)]).values() for bits in one
+    )
+    assert found == list(range(40))
+    assert len(list(tmp_path.glob("run-*"))) == len(again.runs)

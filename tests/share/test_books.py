@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from nats.aio.client import Client
 
 from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Lost
 from sensegate.model import Entry
+from sensegate.ports import Log
 from sensegate.share.books import Books
 from tests.share.made import NOW
 
@@ -25,7 +28,7 @@ def entry(sequence: int, *counts: tuple[int, str, int], node: str = "4401-0") ->
     return Entry(sequence, f"ledger.{node}", ledger.encode(), NOW)
 
 
-async def opened(hours: MemoryLog, clock: FakeClock, epoch: str = "e1") -> tuple[Books, int]:
+async def opened(hours: Log, clock: FakeClock, epoch: str = "e1") -> tuple[Books, int]:
     """Return books as a new process would open them, and where they go on."""
     books = Books(hours, clock)
     return books, await books.open(epoch)
@@ -123,3 +126,18 @@ async def test_damage_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeCloc
     books.take(Entry(1, "ledger.4401-0", b"damaged", NOW))
     books.take(entry(2, (HOUR, "messages", 2)))
     assert books.sums("4401", HOUR).totals() == {"messages": 2}
+
+
+@pytest.mark.live
+async def test_on_the_real_stream(gateway: Client, fake_clock: FakeClock) -> None:
+    """The stream LEDGER takes sums and position in one write and gives them back to the next process."""
+    for number, expected in ((2, 0), (4, 2)):
+        hours = JetStreamLog(gateway, stream="LEDGER")
+        await hours.open()
+        books, at = await opened(hours, fake_clock)
+        assert at == expected
+        books.take(entry(number, (HOUR, "messages", number), (HOUR - 1, "messages", 1)))
+        books.take(entry(number, (HOUR, "messages", 100)))
+        await books.flush()
+        assert books.sums("4401", HOUR - 1).totals()["messages"] == {2: 3, 4: 8}[number]
+        await hours.close()

@@ -105,7 +105,7 @@ async def test_every_process_sees_a_change(fake_clock: FakeClock) -> None:
 
     async def names(expected: list[str]) -> None:
         async with asyncio.timeout(2):
-            while [feed.name for feed in two.visible(admin)] != expected:  # noqa: ASYNC110
+            while [feed.name for feed in two.visible(admin)] != expected:
                 await asyncio.sleep(0)
 
     made = await one.create(Feed("air", ("4401",)))

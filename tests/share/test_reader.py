@@ -56,7 +56,7 @@ async def commit(log: MemoryLog, value: float = 1.0, rows: int = 3) -> int:
 async def until_live(made: Reader) -> None:
     """Return once the reader follows the end."""
     async with asyncio.timeout(5):
-        while not made._live:  # noqa: ASYNC110 - the reader tells nobody
+        while not made._live:
             await asyncio.sleep(0)
 
 
@@ -189,7 +189,7 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         log.away = True
         sequence = await commit(log)
         async with asyncio.timeout(5):
-            while made._live:  # noqa: ASYNC110 - the same
+            while made._live:
                 await asyncio.sleep(0)
         with pytest.raises(Lost):
             await made.read(0)

@@ -315,7 +315,7 @@ async def test_a_slow_subscriber_is_cut_and_hurts_nobody(monkeypatch: pytest.Mon
                 for _ in range(40_000):
                     await anext(events)
             async with asyncio.timeout(10):
-                while metrics.LIMITED.labels("http_stalled")._value.get() == before:  # noqa: ASYNC110
+                while metrics.LIMITED.labels("http_stalled")._value.get() == before:
                     await asyncio.sleep(0)
                 with contextlib.suppress(ConnectionError):
                     while part := await loop.sock_recv(slow, 65_536):

@@ -142,7 +142,7 @@ class UplinkConfig(Record, frozen=True):
     backlog_after_s: Annotated[float, _h("readings older than this at (re)connection go to the backlog lane")] = 2.0
     backlog_bytes_max: Annotated[int, _h("most bytes of log read into one backlog message")] = 4_194_304
     grade_max: Annotated[int, _h("readings of a higher grade are withheld")] = 3
-    backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 2.0
+    backoff_max_s: Annotated[float, _h("longest wait between attempts to reach the centre")] = 0.25
 
 
 class WebConfig(Record, frozen=True):

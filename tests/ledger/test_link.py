@@ -1,0 +1,90 @@
+"""The link between the tiers is cut under load: the node goes on, live comes before backlog, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensegate.cli.remote import Remote
+from tests.ledger.kills import NODES, RECOVERY_S, Campaign, Report
+from tests.ledger.soak import say
+
+CUT_S = float(os.environ.get("SENSEGATE_CUT_S", "12"))
+"""`make soak` cuts for 60 s."""
+RATE = 600.0
+FEED = "/api/v1/feeds/all/records"
+
+
+class Cut(Campaign):
+    """One long cut instead of kills."""
+
+    live_s: float
+    """From the mending to the first reading at the centre that was sent after it."""
+    behind_then: int
+    """Messages that the centre had not yet got at that moment: the backlog."""
+    node_went_on: int
+    """Messages that the node's own subscriber got while the link was cut."""
+    cursor: str
+
+    async def run_cut(self, seconds: float) -> Report:
+        """Cut node 4403 off for a while; return the report of the whole."""
+        node = NODES[-1]
+        began = time.monotonic()
+        self.proof.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            await self.city.start()
+            await self._set_up()
+            async with Remote(self.city.centre.url, self.city.centre.token) as centre:
+                self.cursor = (await centre.get(FEED, limit=10))["next"]
+            link = self.city.links[node]
+            before = self._judge.status["taps"][node]["matched"]
+            await link.cut()
+            await asyncio.sleep(seconds)
+            self.node_went_on = self._judge.status["taps"][node]["matched"] - before
+            link.mend()
+            at = time.time_ns() // 1000
+            mended = time.monotonic()
+
+            def fresh(now: dict[str, Any]) -> bool:
+                return bool(now["taps"]["centre"]["by_node"].get(node, 0) > at)
+
+            await self._judge.until(fresh, RECOVERY_S)
+            self.live_s = time.monotonic() - mended
+            self.behind_then = int(self._judge.status["taps"]["centre"]["outstanding"])
+            report = await self._finish(began)
+            await self._resume()
+            return report
+        finally:
+            for worker in (self._simulator, self._judge):
+                await worker.stop()
+            await self.city.stop()
+
+    async def _resume(self) -> None:
+        """Read on from the cursor that was given out before the cut, to the end."""
+        self.resumed = 0
+        async with Remote(self.city.centre.url, self.city.centre.token) as centre:
+            while (page := await centre.get(FEED, after=self.cursor, limit=5_000))["records"]:
+                self.resumed += len(page["records"])
+                self.cursor = page["next"]
+
+
+@pytest.mark.live
+@pytest.mark.slow
+async def test_a_cut_link_delays_and_loses_nothing(tmp_path: Path) -> None:
+    """While cut, the node serves its own; after it live readings overtake the backlog, and old cursors resume."""
+    campaign = Cut(tmp_path, [], seed=7, rate=RATE)
+    report = await campaign.run_cut(CUT_S)
+    say(
+        f"cut {CUT_S:g} s: the node's subscriber got {campaign.node_went_on:,} messages meanwhile; first live reading "
+        f"at the centre {campaign.live_s:.2f} s after the mending, {campaign.behind_then:,} messages still behind"
+    )
+    say(report.table())
+    assert report.good, report.table()
+    assert campaign.node_went_on > RATE / len(NODES) * CUT_S / 2
+    assert campaign.behind_then > 0
+    assert campaign.resumed == report.totals["44"]["forwarded"] - 10

@@ -15,7 +15,10 @@ def configure(level: Literal["debug", "info", "warning", "error"], form: Literal
     if form == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the rich one prints locals: tokens, payloads
+        )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

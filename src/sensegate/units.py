@@ -84,7 +84,7 @@ TABLE: dict[str, Unit] = {
     **_family("force", N=F(1), kN=F(10**3), MN=F(10**6)),
     **_family("pressure", Pa=F(1), hPa=F(100), kPa=F(10**3), MPa=F(10**6), bar=F(10**5), mbar=F(100), atm=F(101_325)),
     **_family("pressure", **{"[psi]": _LB * _G / _INCH**2, "mm[Hg]": F("133.322387415"), "cm[H2O]": F("98.0665")}),
-    **_family("pressure", **{"m[H2O]": F("9806.65")}),
+    **_family("pressure", **{"m[H2O]": F("9806.65"), "[in_i'Hg]": F("133322.387415") * _INCH}),
     **_family("energy", **{"J": F(1), "kJ": F(10**3), "MJ": F(10**6), "GJ": F(10**9), "W.s": F(1), "W.min": F(60)}),
     **_family("energy", **{"W.h": F(3600), "kW.h": F(3_600_000), "MW.h": F(3_600_000_000), "V.A.h": F(3600)}),
     **_family("energy", **{"kV.A.h": F(3_600_000)}),

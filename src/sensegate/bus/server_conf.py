@@ -18,7 +18,7 @@ BUCKETS_MAX = 12
 """Most key-value buckets and small streams (AUDIT) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
-CALLOUT_S = 5
+CALLOUT_S = 2
 """A client waits so long for the callout; the server's orderly end waits for such clients."""
 
 

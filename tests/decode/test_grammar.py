@@ -58,6 +58,7 @@ BROKEN = [
     ("    time:", "    wrap: '{part}'\n    time:", "7: messages[0].wrap: 'acme/{device}' does not capture {part}"),
     ("unit: Cel", "channels: [a]", f"9: {R}.field: 'temp': {{channel}} and `channels` belong together"),
     ("unit: Cel", "unit: Cel\n        unit: K", "12: unit: occurs twice; keep one of them"),
+    ("    time:", "    device: {field: id}\n    time:", "6: messages[0].topics[0]: anyone could speak for any device"),
     ("messages:", "messages: [", "not YAML"),
     ("messages:", "examples: &a [*a]\nmessages:", "1: nested too deeply"),
 ]  # fmt: skip

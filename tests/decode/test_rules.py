@@ -139,6 +139,12 @@ def test_devices_named_in_the_payload_belong_to_the_gateway(make: Make) -> None:
     assert run(decoder, {"rows": rows}, topic="acme/g2").quarantined[0].reason is QuarantineReason.UNKNOWN_DEVICE
     fields = run(decoder, {"rows": rows}, topic="acme/l1")
     assert len(fields) == 40, "a device may speak for itself"
+    pushed = Message("http/l1", msgspec.json.encode({"rows": rows}), NOW, 1, principal="l1")
+    assert decoder.decode([pushed]).device.tolist() == [0], "by HTTP too"
+    pushed = Message("http/g1", msgspec.json.encode({"rows": rows}), NOW, 1, principal="g1")
+    assert decoder.decode([pushed]).device.tolist() == [0, 1]
+    long = run(decoder, {"rows": [{"id": "x" * 10_000, "a": 3}]}, topic="acme/g1")
+    assert {one.reason for one in long.quarantined} == {QuarantineReason.UNKNOWN_DEVICE}
     fields = run(decoder, {"rows": [{"id": {"no": 1}, "a": 3}]}, topic="acme/g1")
     assert fields.quarantined[0].reason is QuarantineReason.SCHEMA
 

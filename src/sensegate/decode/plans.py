@@ -13,7 +13,8 @@ from sensegate.decode.profile import Rule
 
 PLANS_MAX = 32
 """Plans of one rule."""
-_ALL_MAX = 2**15 - 1
+_ALL_MAX = 2_048
+"""Plans in all; a shape beyond goes the general way."""
 _SEEN_MAX = 4_096
 _SIGHTINGS = 3
 """A shape is planned when it was seen so often."""

@@ -356,6 +356,10 @@ class Compiler:
             raise self.error("give `field` or `credential`", *here, "device")
         elsewhere = part is not None and (part.field or part.credential)
         for at, pattern in enumerate(patterns):
+            if part is not None and part.field and "gateway" not in pattern.captures:
+                remedy = "capture {gateway}: only a gateway may speak for the devices that are registered behind it"
+                raise self.error("anyone could speak for any device", *here, "topics", at, remedy=remedy)
+        for at, pattern in enumerate(patterns):
             if not elsewhere and "device" not in pattern.captures:
                 raise self.error(
                     "the topic says nothing of the device",

@@ -114,8 +114,8 @@ class ProfileSet:
         """Return the MQTT topic filters under which a device with these names (id, alias) may publish.
 
         Captures other than the device become wildcards. Topics that name only a {gateway} are those of the gateway's
-        own connection: they stand with its names (`gateways`; by default `names`, for the gateway itself), and are left out
-        where it has none.
+        own connection: they stand with its names (`gateways`; by default `names`, for the gateway itself), and are left
+        out where it has none.
         """
         found = self.find(profile)
         gateways = names if gateways is None else gateways

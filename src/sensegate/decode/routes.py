@@ -15,6 +15,11 @@ from sensegate.model import BOOL, I32, U16, Device, QuarantineReason
 ROUTES_MAX = 400_000
 """Topics remembered; beyond, all are forgotten and learned again."""
 NAMES_MAX = 400_000
+"""Device names from payloads remembered."""
+CHARACTERS_MAX = 64 * 1024**2
+"""Characters of all topics remembered."""
+NAME_MAX = 256
+"""A longer name is no device's."""
 
 NO_PLAN = -1
 IN_PAYLOAD, REFUSED = -1, -2
@@ -72,6 +77,7 @@ class Routes:
         self._devices = devices
         self._version = devices.version
         self._names: dict[tuple[str, str, int], int | Rejected] = {}
+        self._characters = 0
         self.numbers: dict[str, int] = {}
         self.routes: list[Route] = []
         self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
@@ -82,7 +88,7 @@ class Routes:
     def outdated(self) -> bool:
         """Whether the registry has changed since, or a bound is reached."""
         full = len(self.routes) > ROUTES_MAX or len(self._names) > NAMES_MAX
-        return full or self._version != self._devices.version
+        return full or self._characters > CHARACTERS_MAX or self._version != self._devices.version
 
     def number(self, topic: str) -> int:
         """Return the number of a topic's route (after a NUL: the credential's device), made now where it is new."""
@@ -97,6 +103,7 @@ class Routes:
             self.plan = np.concatenate([self.plan, np.full(number, NO_PLAN, np.int32)])
         self.routes.append(route)
         self.numbers[topic] = number
+        self._characters += len(topic)
         self.device[number] = REFUSED if route.refusal is not None else route.device
         self.path[number] = route.path
         return number
@@ -135,7 +142,7 @@ class Routes:
         if isinstance(found, Rejected):
             route.refusal = found
             return
-        route.device = found
+        route.device = route.gateway = found  # as a gateway, it speaks for the devices behind it
         profile = self._profiles.find(self._devices.record(found).profile)
         if profile is None:
             route.refusal = Rejected(QuarantineReason.NO_PROFILE, "its profile is not loaded")
@@ -178,6 +185,8 @@ class Routes:
 
     def look_up(self, name: str, rule: Rule, gateway: int) -> int | Rejected:
         """Return the index of a device named in a payload, or why it may not be taken."""
+        if len(name) > NAME_MAX:
+            return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no device has so long a name")
         name = cased(name, rule.device_case)
         key = (name, rule.profile, gateway)
         found = self._names.get(key)

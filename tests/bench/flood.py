@@ -1,15 +1,67 @@
-"""A QoS 1 publisher that costs as little as possible, so that a benchmark measures the other side.
+"""A QoS 1 publisher in a process of its own that costs as little as possible, so that a benchmark measures the other side.
 
-MQTT 3.1.1 by hand: CONNECT, then PUBLISH packets made beforehand and written in slabs, PUBACKs counted, never parsed
-further. Many user names share one process, one connection each.
+MQTT 3.1.1 by hand: CONNECT, then PUBLISH packets made beforehand and written in slabs; when each PUBACK came is noted
+as bytes and read only at the end. It connects, says ``ready``, waits for ``go``, publishes (as fast as its windows
+allow, or at a rate) and answers with what it did.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterable, Sequence
-from typing import Self
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import msgspec
+import numpy as np
+import uvloop
+
+from sensegate.model import I64
+from tests.bench.workload import Sent
+
+ROOT = Path(__file__).parents[2]
+SLAB = 200
+TICK_S = 0.002
+CONNECTING = 200
+CONNECT_S = 60.0
+PACKET_IDS = 65_535
+
+
+class Share(msgspec.Struct):
+    """What one connection publishes; `at` counts its messages in the whole, in order."""
+
+    user: str
+    password: str
+    topics: list[str]
+    payloads: list[bytes]
+    at: list[int]
+
+
+class Plan(msgspec.Struct):
+    """What the process is to do. `rate`: messages a second of all; 0 publishes as fast as it can."""
+
+    host: str
+    port: int
+    shares: list[Share]
+    window: int = 1_000
+    rate: float = 0.0
+
+
+class Done(msgspec.Struct):
+    """What it did. Times are of the machine's monotonic clock, in seconds."""
+
+    acknowledged: int
+    began: float
+    ended: float
+    cpu_s: float
+    late_s: float
+    """How far behind its schedule it was at worst."""
 
 
 def _text(value: str) -> bytes:
@@ -26,17 +78,12 @@ def _remaining(length: int) -> bytes:
             return bytes(out)
 
 
-def connect_packet(client_id: str, username: str, password: str) -> bytes:
+def connect_packet(client_id: str, user: str, password: str) -> bytes:
     """Return a CONNECT packet with clean session and a keep-alive of ten minutes."""
-    body = (
-        _text("MQTT")
-        + b"\x04"
-        + b"\xc2"
-        + struct.pack(">H", 600)
-        + _text(client_id)
-        + _text(username)
-        + _text(password)
-    )
+    flags = b"\xc2" if user else b"\x02"
+    body = _text("MQTT") + b"\x04" + flags + struct.pack(">H", 600) + _text(client_id)
+    if user:
+        body += _text(user) + _text(password)
     return b"\x10" + _remaining(len(body)) + body
 
 
@@ -46,61 +93,199 @@ def publish_packet(topic: str, payload: bytes, packet_id: int) -> bytes:
     return b"\x32" + _remaining(len(body)) + body
 
 
-class Flood:
+class Connection(asyncio.Protocol):
     """One connection that publishes with a window of unacknowledged messages."""
 
-    def __init__(
-        self, host: str, port: int, client_id: str, username: str = "", password: str = "", *, window: int = 1_000
-    ) -> None:
-        self._address = (host, port)
-        self._connect = connect_packet(client_id, username, password)
+    def __init__(self, share: Share, number: int, window: int) -> None:
+        self._connect = connect_packet(f"flood-{number}", share.user, share.password)
+        self._packets = [
+            publish_packet(topic, payload, at % PACKET_IDS + 1)
+            for at, (topic, payload) in enumerate(zip(share.topics, share.payloads, strict=True))
+        ]
         self._window = window
-        self.acknowledged = 0
+        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard: list[tuple[float, bytes]] = []
+        self._bytes = 0
+        self.sent = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection(*self._address)
-        self._writer.write(self._connect)
-        answer = await self._reader.readexactly(4)
-        if answer[3] != 0:
-            raise ConnectionRefusedError(f"CONNACK {answer[3]}")
+    async def open(self, host: str, port: int) -> Self:
+        """Connect and wait for CONNACK."""
+        await asyncio.get_running_loop().create_connection(lambda: self, host, port)
+        await self._connected
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._writer.write(b"\xe0\x00")
-        self._writer.close()
-        await self._writer.wait_closed()
+    @property
+    def acknowledged(self) -> int:
+        """How many PUBACKs have come."""
+        return self._bytes // 4
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Publish all; return when the last PUBACK is there."""
-        slab = 200
-        sent = 0
-        base = self.acknowledged
-        rest = 0
-        while self.acknowledged - base < len(messages):
-            while sent < len(messages) and sent - (self.acknowledged - base) < self._window:
-                part = messages[sent : sent + slab]
-                self._writer.write(
-                    b"".join(
-                        publish_packet(topic, payload, (sent + i) % 65_535 + 1)
-                        for i, (topic, payload) in enumerate(part)
-                    )
-                )
-                sent += len(part)
-            await self._writer.drain()
-            chunk = await self._reader.read(65_536)
-            if not chunk:
-                raise ConnectionResetError(f"closed after {self.acknowledged} acknowledgements")
-            # Every packet that comes back is a PUBACK of four bytes.
-            done, rest = divmod(rest + len(chunk), 4)
-            self.acknowledged += done
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by class
+        self._transport.write(self._connect)
+
+    def data_received(self, chunk: bytes) -> None:
+        if not self._connected.done():
+            if chunk[3]:
+                self._connected.set_exception(ConnectionRefusedError(f"CONNACK {chunk[3]}"))
+                return
+            self._connected.set_result(None)
+            chunk = chunk[4:]
+        # Every packet that comes back is a PUBACK of four bytes.
+        self._heard.append((time.monotonic(), chunk))
+        self._bytes += len(chunk)
+        if self._flooding:
+            self._fill()
+        if self.acknowledged >= len(self._packets) and not self.done.done():
+            self.done.set_result(None)
+
+    _flooding = False
+
+    def connection_lost(self, why: Exception | None) -> None:
+        lost = ConnectionResetError(f"closed after {self.acknowledged} acknowledgements: {why}")
+        for waiting in (self._connected, self.done):
+            if not waiting.done():
+                waiting.set_exception(lost)
+
+    def flood(self) -> None:
+        """Publish all, as fast as the window allows."""
+        self._flooding = True
+        self._fill()
+
+    def _fill(self) -> None:
+        while self.sent < len(self._packets) and self.sent - self.acknowledged < self._window:
+            self.send(min(SLAB, len(self._packets) - self.sent))
+
+    def send(self, count: int = 1) -> None:
+        """Publish the next messages."""
+        self._transport.write(b"".join(self._packets[self.sent : self.sent + count]))
+        self.sent += count
+
+    def times(self) -> I64:
+        """Return when each message was acknowledged, µs of the monotonic clock, in order of the messages."""
+        raw = np.frombuffer(b"".join(chunk for _, chunk in self._heard), np.uint8).reshape(-1, 4)
+        packet_id = raw[:, 2].astype(np.int64) << 8 | raw[:, 3]
+        moments = np.array([round(moment * 1e6) for moment, _ in self._heard], np.int64)
+        ends = np.cumsum([len(chunk) for _, chunk in self._heard])
+        when = moments[np.searchsorted(ends, np.arange(1, len(raw) + 1) * 4)]
+        # Ids come round after 65,535 messages; far fewer are ever unacknowledged.
+        lap = np.zeros(PACKET_IDS + 1, np.int64)
+        if len(raw) <= PACKET_IDS:
+            at = packet_id - 1
+        else:
+            at = np.empty(len(raw), np.int64)
+            for row, one in enumerate(packet_id.tolist()):
+                at[row] = lap[one] * PACKET_IDS + one - 1
+                lap[one] += 1
+        found = np.zeros(len(self._packets), np.int64)
+        found[at] = when
+        return found
+
+    def close(self) -> None:
+        """Say good-bye."""
+        self._transport.write(b"\xe0\x00")
+        self._transport.close()
 
 
-async def flood(host: str, port: int, shares: Iterable[tuple[str, str, Sequence[tuple[str, bytes]]]]) -> int:
-    """Publish each share (user, password, messages) over its own connection, side by side; return the PUBACKs."""
+async def _paced(plan: Plan, connections: Sequence[Connection]) -> float:
+    order = np.empty(sum(len(share.at) for share in plan.shares), np.int64)
+    for number, share in enumerate(plan.shares):
+        order[share.at] = number
+    senders = [connections[number] for number in order.tolist()]
+    began, sent, late = time.monotonic(), 0, 0.0
+    while sent < len(senders):
+        due = min(len(senders), int((time.monotonic() - began) * plan.rate) + 1)
+        for sender in senders[sent:due]:
+            sender.send()
+        sent = max(sent, due)
+        late = max(late, time.monotonic() - began - sent / plan.rate)
+        await asyncio.sleep(TICK_S)  # the pace is the point
+    return late
 
-    async def one(number: int, username: str, password: str, messages: Sequence[tuple[str, bytes]]) -> int:
-        async with Flood(host, port, f"flood-{number}", username, password) as connection:
-            await connection.publish(messages)
-            return connection.acknowledged
 
-    return sum(await asyncio.gather(*(one(number, *share) for number, share in enumerate(shares))))
+async def _main(file: Path) -> None:
+    plan = msgspec.msgpack.decode(file.read_bytes(), type=Plan)
+    made = [Connection(share, number, plan.window) for number, share in enumerate(plan.shares)]
+    async with asyncio.timeout(CONNECT_S):
+        for first in range(0, len(made), CONNECTING):
+            await asyncio.gather(*(one.open(plan.host, plan.port) for one in made[first : first + CONNECTING]))
+    print("ready", flush=True)  # noqa: T201 - that is how it speaks
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    cpu, began = time.process_time(), time.monotonic()
+    late = 0.0
+    if plan.rate:
+        late = await _paced(plan, made)
+    else:
+        for one in made:
+            one.flood()
+    await asyncio.gather(*(one.done for one in made))
+    ended = time.monotonic()
+    done = Done(sum(one.acknowledged for one in made), began, ended, time.process_time() - cpu, late)
+    times = np.empty(done.acknowledged, np.int64)
+    for one, share in zip(made, plan.shares, strict=True):
+        times[share.at] = one.times()
+        one.close()
+    file.with_suffix(".times").write_bytes(times.tobytes())
+    print(msgspec.json.encode(done).decode(), flush=True)  # noqa: T201 - the same
+
+
+def shares(messages: Sequence[Sent], passwords: dict[str, str]) -> list[Share]:
+    """Return messages by the connection that publishes them; without passwords all share one."""
+    found: dict[str, Share] = {}
+    for at, one in enumerate(messages):
+        user = one.user if passwords else ""
+        share = found.get(user)
+        if share is None:
+            share = found[user] = Share(user, passwords.get(user, ""), [], [], [])
+        share.topics.append(one.topic)
+        share.payloads.append(one.payload)
+        share.at.append(at)
+    return list(found.values())
+
+
+class Flood:
+    """The process that publishes, connected when entered."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._directory = tempfile.TemporaryDirectory(prefix="sensegate-flood-")
+        self._process: Process | None = None
+
+    async def __aenter__(self) -> Self:
+        file = Path(self._directory.name) / "plan"
+        file.write_bytes(msgspec.msgpack.encode(self._plan))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.flood", str(file), cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=1 << 20
+        )
+        assert self._process.stdout
+        if await self._process.stdout.readline() != b"ready\n":
+            raise ConnectionRefusedError("the publisher could not connect; see above")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        self._directory.cleanup()
+
+    async def go(self) -> Done:
+        """Publish; return when the last PUBACK is there."""
+        assert self._process
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(b"go\n")
+        line = await self._process.stdout.readline()
+        if not line:
+            raise ConnectionResetError("the publisher ended; see above")
+        return msgspec.json.decode(line, type=Done)
+
+    def times(self) -> I64:
+        """Return when each message of the whole was acknowledged, µs of the machine's monotonic clock."""
+        return np.frombuffer((Path(self._directory.name) / "plan.times").read_bytes(), np.int64)
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(Path(sys.argv[1])))

@@ -10,6 +10,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
+
 from sensegate.model import Device
 
 COUNTIES = (
@@ -194,3 +196,21 @@ def make(
             sent.append(sent[start + chance.randrange(devices)])
             again += 1
     return Workload(registered, sent, again)
+
+
+def through_hubs(work: Workload, hubs: int) -> Workload:
+    """Return the same with the devices behind so many hubs, each one connection; street lamps keep their cabinets."""
+    kept = {device.id for device in work.devices if device.gateway}
+    cabinets = {device.gateway for device in work.devices if device.gateway}
+    names = [f"hub{at:04d}" for at in range(hubs)]
+    hub_of: dict[str, str] = {}
+    devices = [Device(name, division=COUNTIES[at % len(COUNTIES)], profile="zigbee2mqtt/bridge")
+               for at, name in enumerate(names)]  # fmt: skip
+    for device in work.devices:
+        if device.id in kept or device.id in cabinets:
+            devices.append(device)
+            continue
+        hub_of[device.id] = names[len(hub_of) % hubs]
+        devices.append(msgspec.structs.replace(device, gateway=hub_of[device.id]))
+    sent = [Sent(hub_of.get(one.user, one.user), one.topic, one.payload) for one in work.messages]
+    return Workload(devices, sent, work.duplicates)

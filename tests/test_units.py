@@ -25,7 +25,7 @@ PAIRS = st.sampled_from(sorted(FAMILIES)).flatmap(
 )
 VALUES = st.floats(-1e9, 1e9)
 
-NOT_IN_PINT = {"[pH]", "dB/m", "'", "''", "[cft_i]", "G", "mG", "dB[SPL]"}
+NOT_IN_PINT = {"[in_i'Hg]", "[pH]", "dB/m", "'", "''", "[cft_i]", "G", "mG", "dB[SPL]"}
 """Codes that ucumvert or pint do not know, or read as something else than UCUM says."""
 
 

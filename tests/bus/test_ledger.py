@@ -103,3 +103,16 @@ def test_damage_is_an_error() -> None:
     """What is not a ledger raises ValueError."""
     with pytest.raises(ValueError, match="ledger"):
         Ledger.decode(b"nonsense")
+
+
+def test_a_ledger_says_where_devices_stand() -> None:
+    """Places go with the counts through encoding and merging; the newest word holds; unknown devices have none."""
+    ledger = Ledger()
+    for device in ("a", "b", "c"):
+        ledger.add(1, device, "mqtt", "messages")
+    ledger.locate(["a", "b"], ["440106", "440103/police"])
+    whole = Ledger()
+    whole.merge(Ledger.decode(ledger.encode()))
+    assert [whole.place_of(device) for device in ("a", "b", "c")] == [("440106", ""), ("440103", "police"), ("", "")]
+    whole.locate(["a"], ["440111"])
+    assert Ledger.decode(whole.encode()).place_of("a") == ("440111", "")

@@ -4,7 +4,8 @@ messages = decoded + each quarantined; values = accepted + each duplicate + each
 hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
 `ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
 
-Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, ``sources``, ``kinds``, packed columns.
+Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, ``sources``, ``kinds``, packed columns;
+``places`` (a table) and ``place`` (device -> place) say where each device stood, for tiers where it is not registered.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._devices, self._sources, self._kinds = _Table(), _Table(), _Table()
+        self._where: dict[str, str] = {}
         self._parts: list[tuple[I64, I64]] = []
         self._cell, self._count = np.empty(0, np.int64), np.empty(0, np.int64)
 
@@ -97,6 +99,15 @@ class Ledger:
     def places(self, devices: Sequence[str]) -> I64:
         """Return the numbers by which `add_counts` knows these devices."""
         return self._devices.many(devices)
+
+    def locate(self, devices: Sequence[str], places: Sequence[str]) -> None:
+        """Say where devices stand: ``division`` or ``division/department``."""
+        self._where.update(zip(devices, places, strict=True))
+
+    def place_of(self, device: str) -> tuple[str, str]:
+        """Return (division, department) of a device as last told; empty where it was not."""
+        division, _, department = self._where.get(device, "").partition("/")
+        return division, department
 
     def add_counts(self, hour: int, source: str, kind: str, places: I64, counts: I64) -> None:
         """Count one kind for many devices (numbers of `places`), as one of bincount's answers; zeros are left out."""
@@ -127,6 +138,7 @@ class Ledger:
     def merge(self, other: Ledger) -> None:
         """Add the counts of another ledger."""
         hour, kind, source, device, count = other._columns()
+        self._where.update(other._where)
         if not len(hour):
             return
         kinds = np.array([self._kinds(word) for word in other._kinds.words], np.int64)
@@ -196,6 +208,9 @@ class Ledger:
     def encode(self) -> bytes:
         """Return the ledger as one member of the log."""
         hour, kind, source, device, count = self._columns()
+        where = [self._where.get(word, "") for word in self._devices.words]
+        places = sorted(set(where))
+        number = {word: at for at, word in enumerate(places)}
         tree = {
             "rows": len(hour),
             "devices": self._devices.words,
@@ -206,6 +221,8 @@ class Ledger:
             "source": pack(source),
             "device": pack(device),
             "count": pack(count, delta=False),
+            "places": places,
+            "place": pack(np.array([number[word] for word in where], np.int64)),
         }
         return seal(tree)
 
@@ -222,6 +239,10 @@ class Ledger:
         ledger, rows = cls(), tree["rows"]
         for table, name in ((ledger._devices, "devices"), (ledger._sources, "sources"), (ledger._kinds, "kinds")):
             table.many(tree[name])
+        if "place" in tree:
+            places = tree["places"]
+            words = tree["devices"]
+            ledger.locate(words, [places[at] for at in unpack(tree["place"], len(words)).tolist()])
         columns = [unpack(tree[name], rows) for name in ("hour", "kind", "source", "device", "count")]
         hour, kind, source, device, count = columns
         if rows:

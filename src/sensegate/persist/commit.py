@@ -239,7 +239,7 @@ class Committer:
         readings = piece.readings
         digest = digests(piece.messages)
         judgement = self._duplicates.judge(readings, digest, self._specs)
-        ledger = tally(piece, judgement, self._index.ids)
+        ledger = tally(piece, judgement, self._index)
         judged = Judged(readings, judgement, digest)
         members = [
             *self._raw(piece),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sensegate.authority.index import Index
 from sensegate.bus import ledger as kinds
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.model import BOOL, I64, Delivery, Fields, Readings, RejectedValue
@@ -66,12 +67,13 @@ def _places(deliveries: Sequence[Delivery], received: I64) -> tuple[list[tuple[i
     return [(first, sources[second]) for first, second in pairs], place.astype(np.int64)
 
 
-def tally(piece: Slice, judgement: Judgement, ids: Sequence[str]) -> Ledger:
-    """Return the ledger of a commit; `ids` are those of the registry.
+def tally(piece: Slice, judgement: Judgement, index: Index) -> Ledger:
+    """Return the ledger of a commit; `index` is the registry's.
 
     Raises:
         Unbalanced: if it does not balance: a bug.
     """
+    ids = index.ids
     messages, fields, readings = piece.messages, piece.fields, piece.readings
     rejected = [*fields.rejected, *piece.rejected]
     count = len(messages)
@@ -89,7 +91,9 @@ def tally(piece: Slice, judgement: Judgement, ids: Sequence[str]) -> Ledger:
     seen[fields.device] = True
     seen[np.array([lost.device for lost in rejected], np.int64)] = True
     devices = np.flatnonzero(seen[:-1])
-    cells = _Cells(devices, [ids[device] for device in devices.tolist()], pairs, place)
+    names = [ids[device] for device in devices.tolist()]
+    cells = _Cells(devices, names, pairs, place)
+    cells.ledger.locate(names, _where(devices, index))
     everyone = np.arange(count)
     cells.count(kinds.MESSAGES, everyone, owner)
     good = np.ones(count, np.bool_)
@@ -104,6 +108,16 @@ def tally(piece: Slice, judgement: Judgement, ids: Sequence[str]) -> Ledger:
         cells.ledger.add(pairs[0][0], "", pairs[0][1], kinds.IGNORED, fields.ignored)
     cells.ledger.check()
     return cells.ledger
+
+
+def _where(devices: I64, index: Index) -> list[str]:
+    """Return ``division`` or ``division/department`` of each device."""
+    divisions, departments = index.divisions.all, index.departments.all
+    pairs = zip(index.division[devices].tolist(), index.department[devices].tolist(), strict=True)
+    return [
+        f"{divisions[division]}/{departments[department]}" if departments[department] else divisions[division]
+        for division, department in pairs
+    ]
 
 
 def _count_values(cells: _Cells, fields: Fields, rejected: Sequence[RejectedValue]) -> None:

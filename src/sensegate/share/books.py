@@ -163,5 +163,7 @@ def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
         return {hours[0]: ledger}
     parts: dict[int, Ledger] = {}
     for row in ledger.rows():
-        parts.setdefault(row.hour, Ledger()).add(row.hour, row.device, row.source, row.kind, row.count)
+        part = parts.setdefault(row.hour, Ledger())
+        part.add(row.hour, row.device, row.source, row.kind, row.count)
+        part.locate([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
     return parts

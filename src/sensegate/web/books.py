@@ -85,19 +85,25 @@ class _Cut:
         """Return whether the caller may see all of a node."""
         return allows(self._principal, Action.READ_LEDGER, node)
 
-    def device(self, name: str, node: str) -> bool:
-        """Return whether the caller may see a device's counts; unknown ones belong to the node alone."""
+    def device(self, name: str, node: str, told: tuple[str, str] = ("", "")) -> bool:
+        """Return whether the caller may see a device's counts; unknown ones belong to the node alone.
+
+        `told`: (division, department) that the ledger itself says; the registry's word goes first.
+        """
         if self.whole(node):
             return True
         if name not in self._known:
-            place = self._places(name) if name else None
+            place = self._place(name, told)
             self._known[name] = place is not None and allows(self._principal, Action.READ_LEDGER, *place)
         return self._known[name]
 
-    def division(self, name: str, node: str) -> str:
+    def division(self, name: str, node: str, told: tuple[str, str]) -> str:
         """Return where a device's counts belong; the node's own division where it is not known."""
-        place = self._places(name) if name else None
+        place = self._place(name, told)
         return place[0] if place else node
+
+    def _place(self, name: str, told: tuple[str, str]) -> tuple[str, str] | None:
+        return (self._places(name) if name else None) or (told if told[0] else None)
 
 
 def tally(parts: Iterable[tuple[str, Ledger]], cut: _Cut, by: str) -> tuple[dict[str, Counts], Counts]:
@@ -112,10 +118,11 @@ def tally(parts: Iterable[tuple[str, Ledger]], cut: _Cut, by: str) -> tuple[dict
                 totals[kind] += count
             continue
         for row in ledger.rows():
-            if not cut.device(row.device, node):
+            told = ledger.place_of(row.device)
+            if not cut.device(row.device, node, told):
                 continue
             if by == "division" and row.device not in divisions:
-                divisions[row.device] = cut.division(row.device, node)
+                divisions[row.device] = cut.division(row.device, node, told)
             groups[_key(row, by, node, divisions)][row.kind] += row.count
             totals[row.kind] += row.count
     return groups, totals

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from nats.aio.client import Client
 
 from sensegate.bus import streams
@@ -16,6 +18,11 @@ from sensegate.bus.engine import Engine, Role
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
+
+# A loaded machine is slow, not wrong: no deadlines. `make fuzz` looks further.
+settings.register_profile("gate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", settings.get_profile("gate"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 SMALL = StoreConfig(
     intake_bytes=64 * 1024**2,
@@ -25,7 +32,9 @@ SMALL = StoreConfig(
 )
 
 
-async def eventually(true: Callable[[], Awaitable[Any] | Any], timeout_s: float = 10.0, *, every_s: float = 0.02) -> Any:
+async def eventually(
+    true: Callable[[], Awaitable[Any] | Any], timeout_s: float = 10.0, *, every_s: float = 0.02
+) -> Any:
     """Return what `true()` gives once it is true; fail after `timeout_s`. Asks again and again: for what has no event.
 
     Import it: ``from tests.conftest import eventually``.

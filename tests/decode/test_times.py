@@ -117,7 +117,7 @@ texts = st.one_of(
 numbers = st.one_of(st.integers(-(10**15), 10**15), st.integers(-(2**70), 2**70), st.floats(), st.booleans(), st.none())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=settings().max_examples * 3)
 @given(forms, st.one_of(st.lists(texts, min_size=1, max_size=6), st.lists(numbers, min_size=1, max_size=6)))
 def test_column_says_what_one_says(formats: list[str], raws: list[object]) -> None:
     """The columns are only quicker."""

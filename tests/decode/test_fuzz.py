@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.decode import Decoder, ProfileSet
@@ -23,6 +23,8 @@ EXAMPLES: list[tuple[Profile, Example]] = [
     if (profile := PROFILES.find(name)) is not None
     for example in profile.source.examples
 ]
+MANY = settings().max_examples * 6 // 10
+"""Each of these examples decodes some hundred messages."""
 NAMES = ["air_temperature", "relative_humidity", "state", "cover_open", "pm10", "no_such", "voltage"]
 
 scalars = st.one_of(
@@ -68,7 +70,7 @@ def test_examples_give_the_same_by_both_paths() -> None:
     assert planned > len(EXAMPLES) // 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=MANY)
 @given(st.lists(plain, min_size=1, max_size=4))
 def test_plain_layout_gives_the_same_by_both_paths(payloads: list[object]) -> None:
     """Any values, times and numbers in the plain layout: the paths agree to the last bit."""
@@ -82,7 +84,7 @@ def test_plain_layout_gives_the_same_by_both_paths(payloads: list[object]) -> No
     same(machine.decode(messages), machine.decode_slowly(messages))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=MANY)
 @given(st.data())
 def test_spoilt_examples_never_raise_and_the_paths_agree(data: st.DataObject) -> None:
     """Bytes of an example changed, cut or doubled, among good ones of its kind."""
@@ -110,7 +112,6 @@ def test_spoilt_examples_never_raise_and_the_paths_agree(data: st.DataObject) ->
     same(machine.decode(messages), machine.decode_slowly(messages))
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(EXAMPLES), st.one_of(st.binary(max_size=60), trees.map(lambda tree: json.dumps(tree).encode())))
 def test_any_bytes_become_rows_or_a_reason(example: tuple[Profile, Example], payload: bytes) -> None:
     """Nothing raises, and each message is accounted for: rows, rejections, something ignored, or quarantine."""

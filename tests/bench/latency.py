@@ -93,18 +93,6 @@ def _second(stamp: float | str) -> float:
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if isinstance(stamp, str) else stamp
 
 
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def rss_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
-
-
 class Load:
     """A node under load with one subscriber of everything."""
 
@@ -129,11 +117,11 @@ class Load:
             page = await remote.get("/api/v1/feeds/all/records", since="0s", limit="1")
         url = f"{self.member.url}{FEED}?after={page['next']}"
         async with Subscriber(url, self.member.token) as subscriber, Flood(plan) as flood:
-            cpu = cpu_s(self.member.child.pid)
+            cpu = rig.cpu_s(self.member.child.pid)
             done = await flood.go()
             expected = (len(work.messages) - work.duplicates) * VALUES
             _, last = await subscriber.until(expected, timeout_s=120)
-            used = cpu_s(self.member.child.pid) - cpu
+            used = rig.cpu_s(self.member.child.pid) - cpu
             took, missing = latencies(work.messages, flood.times(), await subscriber.seen())
         count = len(work.messages)
         return count / (last - done.began), done.late_s, took, missing, used / count * 1e6
@@ -153,7 +141,7 @@ async def bench(
         few = load.work(devices)
         quiet = Workload([], [one for one in few.messages if one.topic.startswith("sg/")][:idle], 0)
         _, _, calm, gone, _ = await load.run(quiet, IDLE_RATE)
-        memory = rss_mb(member.child.pid), rss_mb(member.engine_pid)
+        memory = rig.rss_mb(member.child.pid), rig.rss_mb(member.engine_pid)
     p50, p99 = np.percentile(busy, (50, 99)) * 1e3
     return {
         "figure": round(float(p99), 1),

@@ -212,10 +212,10 @@ def main() -> None:
     """Print the figures."""
     figures = measure()
     if "--json" in sys.argv:
-        print(json.dumps({"name": "decode", "figure": figures["mixed"], "unit": "us/message", "all": figures}))  # noqa: T201 - this is the bench
+        print(json.dumps({"name": "decode", "figure": figures["mixed"], "unit": "us/message", "all": figures}))
         return
     for name, figure in figures.items():
-        print(f"{figure:8.2f} µs  {name}")  # noqa: T201 - this is the bench
+        print(f"{figure:8.2f} µs  {name}")
 
 
 if __name__ == "__main__":

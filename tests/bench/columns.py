@@ -100,7 +100,7 @@ def main() -> int:
     small = telemetry(100, 100, 6)
     lines.append({"name": "columns.encode_small", "us_per_batch": round(best(lambda: encode(small)) * 1e6, 1)})
     for line in lines:
-        print(json.dumps(line))  # noqa: T201 - this is the bench
+        print(json.dumps(line))
     return 0
 
 

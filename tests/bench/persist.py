@@ -221,7 +221,7 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
     took = 0.0
     for step in range(rounds):
         now = NOW + step * 60_000_000
-        clock._now = now  # noqa: SLF001 - a bench of hours
+        clock._now = now
         late = random.random(devices) < 0.02
         stamp = np.where(late, now - random.integers(0, 3_600_000_000, devices), now)[message]
         rows = len(message)
@@ -251,17 +251,19 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
         state.settle()
     state.settle()
     after = rss_mb()
+    numbers = number.nbytes + series.nbytes
     used = sum(path.stat().st_size for path in directory.iterdir())
     state.close()
     return {
         "name": "persist.memory",
         "series": len(number),
         "readings_per_series": rounds,
+        "bytes_per_series_of_numbering": round(numbers / len(number)),
         "bytes_per_series": round((after - before) * 1024**2 / len(number)),
         "target": 1_000,
         "rss_mb": round(after),
         "disk_bytes_per_reading": round(used / len(number) / rounds, 1),
-        "runs": len(state._store.runs),  # noqa: SLF001 - a figure
+        "runs": len(state._store.runs),
         "us_per_message": round(took / rounds / devices * 1e6, 2),
     }
 
@@ -279,7 +281,7 @@ def main() -> int:
     finally:
         shutil.rmtree(root)
     for line in lines:
-        print(json.dumps(line))  # noqa: T201 - this is the bench
+        print(json.dumps(line))
     return 0
 
 

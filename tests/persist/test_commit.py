@@ -256,6 +256,25 @@ async def test_a_replaced_worker_is_fenced(tmp_path: Path) -> None:
     assert set((await other.shown()).values()) == {1}
 
 
+async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
+    """Readings on the log without their commit record (a disk that was full) are known when their message comes again."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    pending = rig.prepare([one(1.0), one(2.0, 1)])
+    await rig.log.write(pending.members[:-1])
+    assert await rig.restart() == {}
+    rig.sequence = 0
+    rig.clock._now += 31_000_000
+    await rig.commit([one(1.0), one(2.0, 1)])
+    rig.duplicates.settle()
+    assert rig.duplicates.checkpoint > 0
+    await rig.restart()
+    again = await rig.commit([one(1.0), one(3.0, 1)])
+    assert again.keep.tolist() == [False, True]
+    assert again.judgements[0].revision.tolist() == [0, 1]
+    assert set((await rig.shown()).values()) == {1}
+
+
 async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> None:
     """Report by exception: unchanged values are seen, counted, remembered over a restart, and not readings."""
     rig = Rig(tmp_path)

@@ -180,7 +180,12 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-CAREFUL = settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+CAREFUL = settings(
+    max_examples=max(settings.default.max_examples * 2 // 5, 20),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 Machine.TestCase.settings = CAREFUL
 TestMachine = Machine.TestCase
 

@@ -160,12 +160,13 @@ class Committer:
         self._positions = dict(record.positions) if record else {}
         self._totals = dict(record.totals) if record else {}
         self._profiles = dict(record.profiles) if record else {}
-        await self._catch_up()
-        self._duplicates.confirm(self._number, self._sequence)
+        at = await self._catch_up()
+        self._duplicates.confirm(self._number, max(at, self._sequence))
         self._opened = True
         return dict(self._positions)
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self) -> int:
+        """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
         _, end = await self._log.bounds()
         at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, end)
         if at < 0:
@@ -186,6 +187,7 @@ class Committer:
             await asyncio.sleep(0)
         if at > began:
             _log.info("duplicate state caught up from the log", entries=at - began)
+        return at
 
     def _apply(self, batch: Batch, *, suppressed: bool) -> None:
         if batch.local is not None and (batch.node, batch.partition) == (self._stamp.node, self._stamp.partition):

@@ -9,6 +9,7 @@ rest (`runs`). The state is a function of what is in the log: a checkpoint names
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,11 +45,20 @@ from sensegate.quality import Flag
 
 RECENT_ROWS = 1 << 18
 """So many rows in memory make a checkpoint due."""
+FORGET_AFTER = 512
+"""After so many questions to the disk the pages they touched are given back; the system keeps them cached."""
 SLACK_H = 2
 """Kept beyond the horizon: arrivals of different sources are not quite in order."""
 
 DeviceId = Callable[[int], str]
 """Registry index -> canonical device id."""
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library can: sorting and merging leave holes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Judgement(msgspec.Struct, frozen=True, eq=False):
@@ -108,6 +118,7 @@ class Duplicates:
         self._layers: tuple[tuple[Recent, ...], tuple[Run, ...]] = ((), ())
         self._waiting: Checkpoint | None = None
         self._confirmed = (0, 0)
+        self._touched = 0
         self._floor = 0
         self._latest = 0
         self._epoch = ""
@@ -200,6 +211,7 @@ class Duplicates:
         self._layers = ((), self._store.runs)
         while self._store.tidy():
             self._layers = ((), self._store.runs)
+        _trim()
 
     def settle(self) -> None:
         """Wait until the worker is done (blocking). Raises as `confirm`."""
@@ -387,6 +399,11 @@ class Duplicates:
             for run in runs:
                 part = run.find(asked, named, bucket)
                 found.append(msgspec.structs.replace(part, query=query[part.query]))
+            self._touched += len(query)
+            if self._touched >= FORGET_AFTER:
+                self._touched = 0
+                for run in runs:
+                    run.forget()
         return Found.join(found)
 
     def _places(self, cut: ties.Cut, rows: I64, runs: tuple[Run, ...]) -> tuple[I64, I64]:

@@ -204,6 +204,17 @@ def _head(counts: Sequence[tuple[int, int]], *, timed: bool) -> Head:
     return Head(row, timed, table, fences)
 
 
+def _order(hashed: U64, bucket: I32) -> I64:
+    """Return the rows in order of (bucket, hash): one quick sort, then a stable one of few small numbers."""
+    rows = np.argsort(hashed)
+    low = int(bucket.min())
+    span = int(bucket.max()) - low
+    if span == 0:
+        return rows
+    rank = bucket - low if span < 1 << 16 else np.unique(bucket, return_inverse=True)[1]
+    return rows[np.argsort(rank.astype(np.uint16)[rows], kind="stable")]
+
+
 def write_recent(path: Path, recent: Recent, floor: int) -> Run | None:
     """Write what is in memory as a run, leaving out hours before `floor`; None when nothing is left."""
     count = recent.count
@@ -211,7 +222,7 @@ def write_recent(path: Path, recent: Recent, floor: int) -> Run | None:
     alive = np.flatnonzero(np.where(bucket >= BY_ARRIVAL, bucket - BY_ARRIVAL, bucket) >= floor)
     if not alive.size:
         return None
-    order = alive[np.lexsort((recent.hash[alive], bucket[alive]))]
+    order = alive[_order(recent.hash[alive], bucket[alive])]
     sorted_bucket = bucket[order]
     starts = np.flatnonzero(np.concatenate([[True], sorted_bucket[1:] != sorted_bucket[:-1]]))
     ends = np.concatenate([starts[1:], [len(order)]])
@@ -250,8 +261,8 @@ def merge(path: Path, runs: Sequence[Run], floor: int) -> Run | None:
             for rows in _merged(found[bucket], count):
                 yield inside, first + inside, rows
                 inside += len(rows.hash)
-            for run, _ in found[bucket]:
-                run.forget()
+                for run, _ in found[bucket]:
+                    run.forget()
 
     _write(path, head, parts())
     return Run(path)

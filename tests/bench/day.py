@@ -15,23 +15,22 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from sensegate import config, flow, logs
-from sensegate.authority import credentials
-from sensegate.authority.devices import Stored
 from sensegate.bus.engine import Engine
-from sensegate.bus.names import token
 from sensegate.clock import SystemClock
 from sensegate.config import Config
 from sensegate.model import Delivery, Device, Message, Position
+from tests.bench import rig
 from tests.bench.workload import COUNTIES
 
 MINUTE_US = 60_000_000
 PIECES = 4
 """Batches a minute; between two the clock moves by a quarter of it."""
 PROPERTIES = ("air_temperature", "relative_humidity", "pm2_5", "pm10", "sound_level")
+NOT_RUN = {"ingest", "quality", "clock"}
+"""What the day does itself, and the watch on our own clock, which is moved here."""
 TAKE_EVERY = 5
 """Minutes between two lookings at the indicators."""
 
@@ -55,7 +54,9 @@ class MovedClock:
 class Day:
     """A gateway and its devices, minute by minute."""
 
-    def __init__(self, parts: flow.Gateway, clock: MovedClock, devices: int, *, late: float = 0.02, seed: int = 1) -> None:
+    def __init__(
+        self, parts: flow.Gateway, clock: MovedClock, devices: int, *, late: float = 0.02, seed: int = 1
+    ) -> None:
         self.parts = parts
         self.clock = clock
         self.readings = 0
@@ -68,7 +69,13 @@ class Day:
 
     def _tail(self) -> bytes:
         near = self._chance.gauss
-        values = (round(near(20, 3), 1), round(near(60, 5), 1), round(near(30, 9)), round(near(50, 9)), round(near(55, 6), 1))
+        values = (
+            round(near(20, 3), 1),
+            round(near(60, 5), 1),
+            round(near(30, 9)),
+            round(near(50, 9)),
+            round(near(55, 6), 1),
+        )
         inside = ",".join(f'"{name}":{abs(value)}' for name, value in zip(PROPERTIES, values, strict=True))
         return f'"values":{{{inside}}}}}'.encode()
 
@@ -119,13 +126,11 @@ async def _nothing() -> None:
 
 
 async def enrol(parts: flow.Gateway, count: int) -> None:
-    """Put devices into an empty registry as a restored backup would, then load them."""
-    js = parts.bus.jetstream(publish_async_max_pending=4_000)
-    encode = msgspec.msgpack.encode
-    for first in range(0, count, 2_000):
-        waiting = []
-        for at in range(first, min(first + 2_000, count)):
-            device = Device(
+    """Register devices in an empty registry."""
+    await rig.restore(
+        parts,
+        [
+            Device(
                 f"m{at:06d}",
                 division=COUNTIES[at % len(COUNTIES)],
                 profile="sensegate/plain",
@@ -134,10 +139,9 @@ async def enrol(parts: flow.Gateway, count: int) -> None:
                 interval_s=60.0,
                 name=f"station {at}",
             )
-            value = encode(Stored(device, credentials.issue()[1]))
-            waiting.append(await js.publish_async(f"$KV.devices.{token(device.id)}", value))
-        await asyncio.gather(*waiting)
-    await parts.devices.load()
+            for at in range(count)
+        ],
+    )
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +154,7 @@ async def gateway(settled: Config, clock: MovedClock) -> AsyncIterator[flow.Gate
         stack.push_async_callback(engine.stop)
         parts = await flow.Gateway.build(settled, clock, engine, stack)
         await parts.committer.open()
-        tasks = [asyncio.create_task(work()) for name, work in parts.tasks.items() if name != "ingest"]
+        tasks = [asyncio.create_task(work()) for name, work in parts.tasks.items() if name not in NOT_RUN]
         try:
             yield parts
         finally:

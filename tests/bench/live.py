@@ -64,7 +64,9 @@ async def bare(broker: Mosquitto, messages: list[Sent], connections: int, spent:
     spent.add(parsed, ended - done.began, used, done.ended - done.began)
 
 
-async def bench(messages: int = MESSAGES, devices: int = DEVICES, hubs: int = HUBS, rounds: int = ROUNDS) -> dict[str, Any]:
+async def bench(
+    messages: int = MESSAGES, devices: int = DEVICES, hubs: int = HUBS, rounds: int = ROUNDS
+) -> dict[str, Any]:
     """Return the ratio of the rates (ours : bare), medians of the rounds."""
     ours, other = Spent(), Spent()
     sent = unique = 0

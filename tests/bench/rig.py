@@ -12,14 +12,18 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 from nats.aio.client import Client
 
 from sensegate import config, flow, logs
+from sensegate.authority.credentials import Credentials, issue
+from sensegate.authority.devices import Stored
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns, ledger
 from sensegate.bus.engine import Engine
 from sensegate.bus.engine import Role as User
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.names import token
 from sensegate.clock import SystemClock
 from sensegate.model import Device
 from tests.bench.workload import Sent
@@ -52,6 +56,21 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
 async def register(parts: flow.Gateway, devices: Iterable[Device]) -> dict[str, str]:
     """Register devices; return their passwords."""
     return {device.id: await parts.devices.add(device, by=ADMIN) for device in devices}
+
+
+async def restore(parts: flow.Gateway, devices: Sequence[Device]) -> None:
+    """Put many devices into an empty registry as a backup is put back, and load them; nobody knows their passwords."""
+    js = parts.bus.jetstream(publish_async_max_pending=4_000)
+    for first in range(0, len(devices), 2_000):
+        waiting = [
+            await js.publish_async(
+                f"$KV.devices.{token(device.id)}",
+                msgspec.msgpack.encode(Stored(device, Credentials() if device.gateway else issue()[1])),
+            )
+            for device in devices[first : first + 2_000]
+        ]
+        await asyncio.gather(*waiting)
+    await parts.devices.load()
 
 
 async def store(parts: flow.Gateway, messages: Sequence[Sent]) -> None:

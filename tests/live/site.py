@@ -28,6 +28,7 @@ SMALL = StoreConfig(
     disk_reserve_bytes=1024**2,
 )
 PROBLEM = "application/problem+json"
+STOP_S = 12.0
 
 
 def config_of(
@@ -95,7 +96,7 @@ class Site:
         async with self.session.request(method, self.addresses.http + path, headers=headers, **more) as response:
             raw = await response.read()
             media = response.content_type
-            body = json.loads(raw) if raw and media.endswith("json") and "ndjson" not in media else raw
+            body: Any = json.loads(raw) if raw and media.endswith("json") and "ndjson" not in media else raw
             if response.status >= 400 and path != "/readyz":
                 assert media == PROBLEM, (path, raw)
                 assert body["status"] == response.status
@@ -157,7 +158,9 @@ class Site:
 
     async def quarantine(self, **query: Any) -> list[dict[str, Any]]:
         """Return the quarantined messages."""
-        return (await self.ask("GET", "/api/v1/quarantine", params={"limit": "1000", **query})).body["rows"]
+        answer = await self.ask("GET", "/api/v1/quarantine", params={"limit": "1000", **query})
+        rows: list[dict[str, Any]] = answer.body["rows"]
+        return rows
 
     async def totals(self) -> dict[str, int]:
         """Return the ledger's totals; they must balance."""
@@ -194,6 +197,21 @@ def reading(value: float | str, time: str = "2026-01-01T00:00:00Z", name: str = 
     return f'{{"time": "{time}", "values": {{"{name}": {value}}}}}'
 
 
+def _waiting() -> str:
+    """Return where the tasks of the gateway stand, for the report of a stop that hangs."""
+    lines = []
+    for task in asyncio.all_tasks():
+        places: list[str] = []
+        inner: Any = task.get_coro()
+        while inner is not None:
+            frame = getattr(inner, "cr_frame", None) or getattr(inner, "ag_frame", None)
+            places.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}" if frame else repr(inner))
+            inner = getattr(inner, "cr_await", None) or getattr(inner, "ag_await", None)
+        if not places[0].startswith(("Client.", "Subscription.")):
+            lines.append(f"{task.get_name()} (asked to end {task.cancelling()} times): {' > '.join(places)}")
+    return "\n".join(lines)
+
+
 @contextlib.asynccontextmanager
 async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[Site]:
     """Run a gateway; stopped in order at the end, whatever was left open by the test."""
@@ -201,7 +219,8 @@ async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[S
     up: asyncio.Future[flow.Addresses] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(flow.run(config, ready=up.set_result), name=f"gateway {config.division}")
     try:
-        await asyncio.wait({up, task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {up, task}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
         assert up.done(), f"not up after {timeout_s:g} s"
@@ -214,8 +233,9 @@ async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[S
                 await task
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=STOP_S)
         structlog.configure(**logging)
+        assert task.done(), f"not stopped after {STOP_S:g} s; waiting:\n{_waiting()}"
 
 
 class Stream:

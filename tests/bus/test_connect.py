@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from functools import partial
 
 import nats.errors
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import connect
@@ -78,3 +81,32 @@ async def test_a_reader_too_slow_is_told(engine: Engine) -> None:
     await until(lambda: slow)
     release.set()
     await client.close()
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_heeded(gateway: connect.Link) -> None:
+    """nats-py's `wait_for` swallows it on Python 3.11: a task that must end would work on. nats-py's own is the control."""
+    for request, heeded in ((gateway.request, True), (partial(Client.request, gateway), sys.version_info >= (3, 12))):
+        asking = asyncio.create_task(request("nobody.answers", b"", timeout=60))
+        async with asyncio.timeout(5):
+            while not gateway._resp_map:
+                await asyncio.sleep(0)
+        next(iter(gateway._resp_map.values())).set_result(Msg(gateway))
+        asking.cancel()
+        await asyncio.wait({asking}, timeout=5)
+        assert asking.cancelled() is heeded
+
+
+async def test_a_cancellation_during_a_flush_is_heeded(gateway: connect.Link) -> None:
+    """nats-py swallows it while it waits for its flusher."""
+    never = asyncio.Event()
+
+    async def waiting(_: object) -> None:
+        await never.wait()
+
+    gateway._flush_queue.put, real = waiting, gateway._flush_queue.put  # type: ignore[method-assign,union-attr]
+    sending = asyncio.create_task(gateway._flush_pending())
+    await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.wait({sending}, timeout=5)
+    gateway._flush_queue.put = real  # type: ignore[method-assign,union-attr]
+    assert sending.cancelled()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import nats
@@ -24,6 +25,22 @@ def trust(cert_file: str) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+@contextmanager
+def _heeding_cancellation() -> Iterator[None]:
+    """Raise a cancellation that came while inside and was swallowed.
+
+    nats-py swallows it when it flushes, and its `wait_for` (Python 3.11) when it comes together with the answer: the
+    task then works on, and whoever ended it waits for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 class Link(Client):
@@ -63,7 +80,17 @@ class Link(Client):
         """Ask; raise at once when there is no connection (nats-py would keep the place of the answer for ever)."""
         if not self.is_connected:
             raise nats.errors.ConnectionReconnectingError
-        return await super().request(subject, payload, timeout, old_style, headers)
+        with _heeding_cancellation():
+            return await super().request(subject, payload, timeout, old_style, headers)
+
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait until the server has seen all that was sent."""
+        with _heeding_cancellation():
+            await super().flush(timeout)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
+        with _heeding_cancellation():
+            return await super()._flush_pending(force_flush)
 
     async def errors_seen(self, why: Exception) -> None:
         """Take an error that nats-py met in the background."""

@@ -132,7 +132,9 @@ class ServerProcess:
         # A stopped process takes no SIGTERM.
         self._signal(signal.SIGCONT)
         try:
-            await asyncio.wait_for(self._ended.wait(), timeout_s)
+            # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await self._ended.wait()

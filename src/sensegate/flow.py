@@ -34,6 +34,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.record import decode_commit
 from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock, SystemClock
+from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake import Intake
@@ -233,8 +234,8 @@ class Gateway:
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.profiles.on_change.append(self._renew)
 
-    def _publish_topics(self, profile: str, names: Sequence[str]) -> list[str]:
-        return self.profiles.set.topics_of(profile, names)
+    def _publish_topics(self, profile: str, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
+        return self.profiles.set.topics_of(profile, names, gateways)
 
     def _renew(self, _: ProfileSet, changed: Sequence[str]) -> None:
         for name in changed:
@@ -255,6 +256,10 @@ class Gateway:
         stack.push_async_callback(self.callout.stop)
         self.http = HttpSource(config.ingest, clock)
         sources: list[Source] = [broker, self.http]
+        if topics := self.profiles.set.topics_at_qos0():
+            best_effort = await self.engine.connect(Role.INTAKE, name="intake qos 0")
+            stack.push_async_callback(best_effort.close)
+            sources.append(BestEffortSource(best_effort, topics, config.ingest, clock))
         sources += [MqttSource(foreign, config.ingest, clock) for foreign in config.foreign]
         series = Series()
         decoder = Decoder(self.profiles.set, self.devices, config.ingest)

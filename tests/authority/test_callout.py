@@ -310,19 +310,30 @@ async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
 
 async def test_rights_follow_the_profile(site: Site) -> None:
     """Each topic of the profile with the device's names in it; behind a gateway the gateway's too; once each."""
-    asked: list[tuple[str, list[str]]] = []
+    asked: list[tuple[str, list[str], list[str] | None]] = []
 
-    def publish_of(profile: str, names: Sequence[str]) -> list[str]:
-        asked.append((profile, list(names)))
+    def publish_of(profile: str, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
+        asked.append((profile, list(names), None if gateways is None else list(gateways)))
         return [f"tele/{name}/+" for name in names]
 
     site.callout._topics_of = profile_topics(publish_of, site.registry)
     await site.add("bridge", alias="B", profile="acme/bridge")
     await site.add("bulb", gateway="bridge", profile="acme/bulb")
     rights = site.callout.rights(site.registry.get("bridge"))
-    assert asked == [("acme/bridge", ["bridge", "B"]), ("acme/bulb", ["bulb", "bridge", "B"])]
+    assert asked == [("acme/bridge", ["bridge", "B"], None), ("acme/bulb", ["bulb"], ["bridge", "B"])]
     assert rights.publish == ("tele.bridge.*", "tele.B.*", "tele.bulb.*")
     assert rights.subscribe == ("sg.bridge.down", "sg.bulb.down")
+
+
+async def test_what_stands_behind_a_gateway_does_not_connect_itself(site: Site) -> None:
+    """A device that is put behind a gateway keeps no way in of its own."""
+    secret = await site.add("bulb")
+    await site.add("bridge")
+    device = site.registry.get("bulb")
+    moved = msgspec.structs.replace(device, gateway="bridge")
+    assert site.registry.verify("bulb", secret) is not None
+    await site.registry.change(moved, revision=device.revision, by=site.admin)
+    assert site.registry.verify("bulb", secret) is None
 
 
 async def test_a_stale_memory_of_a_connection_locks_nobody_out(site: Site) -> None:

@@ -50,19 +50,25 @@ def plain_topics(device: Device) -> tuple[list[str], list[str]]:
     return [f"sg/{device.id}/up", f"sg/{device.id}/status"], [f"sg/{device.id}/down"]
 
 
-def profile_topics(publish_of: Callable[[str, Sequence[str]], list[str]], devices: Devices) -> TopicsOf:
+PublishOf = Callable[[str, Sequence[str], Sequence[str] | None], list[str]]
+"""(profile, names of the device, names of its gateway or None where it is its own) -> topic filters."""
+
+
+def profile_topics(publish_of: PublishOf, devices: Devices) -> TopicsOf:
     """Return the topics of profiles: `publish_of` is `decode.ProfileSet.topics_of`, handed in by the wiring.
 
-    A device that is named in the payload gets the topics with its gateway's names in them. Each hears its own
-    ``sg/<id>/down``.
+    A device that is named in the payload gets the topics with its gateway's names in them, and only those: never the
+    gateway's name in a place where a device's own stands. Each hears its own ``sg/<id>/down``.
     """
 
     def topics_of(device: Device) -> tuple[list[str], list[str]]:
         names = [name for name in (device.id, device.alias) if name]
-        if device.gateway and (at := devices.find(device.gateway)) >= 0:
-            gateway = devices.record(at)
-            names += [name for name in (gateway.id, gateway.alias) if name]
-        return publish_of(device.profile, names), [f"sg/{device.id}/down"]
+        gateways = None
+        if device.gateway:
+            at = devices.find(device.gateway)
+            gateway = devices.record(at) if at >= 0 else None
+            gateways = [name for name in (gateway.id, gateway.alias) if name] if gateway else []
+        return publish_of(device.profile, names, gateways), [f"sg/{device.id}/down"]
 
     return topics_of
 

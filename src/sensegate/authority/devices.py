@@ -213,7 +213,8 @@ class Devices:
         at = self.index.of_id(user)
         stored = self._stored(at) if at >= 0 and self._values[at] is not None else None
         proof = secrets_.verify(stored.credentials if stored else None, password, self._clock.now())
-        if stored is None or proof is None or not self.index.enabled[at]:
+        # What stands behind a gateway has no connection of its own, even if it had one before.
+        if stored is None or proof is None or stored.device.gateway or not self.index.enabled[at]:
             return None
         return stored.device, proof
 

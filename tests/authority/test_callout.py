@@ -402,5 +402,5 @@ async def test_two_thousand_connects_a_second(site: Site) -> None:
         await site.callout._asked(message)  # type: ignore[arg-type]
     assert site.callout.admitted == 500
     cost = (time.process_time() - began) / 500
-    print(f"{cost * 1e6:.0f} us an answer")  # noqa: T201 - a figure to read
+    print(f"{cost * 1e6:.0f} us an answer")
     assert cost < 500e-6

@@ -320,4 +320,4 @@ async def test_a_hundred_thousand_devices(trail: MemoryTrail, clock: FakeClock) 
     assert devices.find("gz-air-099999") == devices.find("A84041FFFF01869f") == 99_999
     assert took < 5
     assert used + stored < 100
-    print(f"loaded in {took:.2f} s, {used + stored:.0f} MB")  # noqa: T201 - a figure to read
+    print(f"loaded in {took:.2f} s, {used + stored:.0f} MB")

@@ -1,0 +1,126 @@
+"""What a reading costs on the way from a node to its centre, counted at the TCP socket, and how late it is there.
+
+Slow city telemetry: every device sends five values a second that drift in small steps. Bytes are those of both
+directions through a proxy between node and centre, acknowledgements and idle chatter included. The baseline is what
+a plain MQTT bridge would send for the same messages: each PUBLISH as it came, and its PUBACK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensegate.demo.city import City
+from sensegate.model import Device
+from tests.bench import rig
+from tests.bench.flood import Flood, Plan, publish_packet, shares
+from tests.bench.latency import enrol, latencies
+from tests.bench.subscriber import Subscriber
+from tests.bench.workload import COUNTIES, Sent, Workload, through_hubs
+
+DEVICES = 500
+SECONDS = 60
+HUBS = 25
+PROPERTIES = ("air_temperature", "relative_humidity", "air_pressure", "water_level", "illuminance")
+STEPS = (0.1, 0.1, 0.1, 0.001, 1.0)
+DIGITS = (1, 1, 1, 3, 0)
+START = (20.0, 60.0, 1013.0, 3.0, 300.0)
+WARM_S = 3
+
+
+def telemetry(devices: int, first: float, seconds: int, *, seed: int = 1) -> list[Sent]:
+    """Return a message a second of each device; values drift by at most a step and often stay."""
+    chance = random.Random(seed)
+    names = [f"u{at:05d}" for at in range(devices)]
+    values = [[begin + chance.uniform(-9, 9) * step * 10 for begin, step in zip(START, STEPS, strict=True)] for _ in names]
+    offsets = [at / devices for at in range(devices)]
+    sent = []
+    for second in range(seconds):
+        for at, name in enumerate(names):
+            own = values[at]
+            for place, step in enumerate(STEPS):
+                own[place] += step * chance.choice((-1, 0, 0, 0, 1))
+            inside = ",".join(
+                f'"{known}":{value:.{digits}f}' for known, value, digits in zip(PROPERTIES, own, DIGITS, strict=True)
+            )
+            stamp = round((first + second + offsets[at]) * 1000)
+            sent.append(Sent(name, f"sg/{name}/up", f'{{"time":{stamp / 1000:.3f},"values":{{{inside}}}}}'.encode()))
+    return sent
+
+
+def bridged(messages: Sequence[Sent]) -> int:
+    """Return the bytes of the messages as MQTT packets with their PUBACKs."""
+    return sum(len(publish_packet(one.topic, one.payload, 1)) + 4 for one in messages)
+
+
+async def bench(devices: int = DEVICES, seconds: int = SECONDS, hubs: int = HUBS, warm: int = WARM_S) -> dict[str, Any]:
+    """Return bytes a reading, both directions, and the latency from PUBACK at the node to the event at the centre."""
+    with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
+        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles")
+        try:
+            await city.start()
+            node, link = city.nodes["4401"], city.links["4401"]
+            registered = [
+                Device(f"u{at:05d}", division=COUNTIES[at % len(COUNTIES)], profile="sensegate/plain", domain="environment")
+                for at in range(devices)
+            ]
+            work = through_hubs(Workload(registered, [], 0), hubs)
+            passwords = await enrol(node, work.devices)
+            hub_of = {device.id: device.gateway for device in work.devices if device.gateway}
+
+            def plan(first: float, span: int) -> tuple[list[Sent], Plan]:
+                made = [Sent(hub_of[one.user], one.topic, one.payload) for one in telemetry(devices, first, span)]
+                return made, Plan("127.0.0.1", node.mqtt_port, shares(made, passwords), rate=devices)
+
+            url = f"{city.centre.url}/api/v1/feeds/all/stream"
+            async with Subscriber(url, city.centre.token) as subscriber:
+                _, warming = plan(time.time() - warm - 60, warm)
+                async with Flood(warming) as flood:
+                    await flood.go()
+                before_count, _ = await subscriber.until(devices * warm * len(PROPERTIES), timeout_s=60)
+                # The publisher needs a moment to start; times of the devices are those of then.
+                messages, whole = plan(time.time() + 2, seconds)
+                async with Flood(whole) as flood:
+                    up, down = link.bytes_up, link.bytes_down
+                    used = [rig.cpu_s(one.child.pid) for one in (node, city.centre)]
+                    done = await flood.go()
+                    readings = len(messages) * len(PROPERTIES)
+                    await subscriber.until(before_count + readings, timeout_s=120)
+                    up, down = link.bytes_up - up, link.bytes_down - down
+                    cost = [
+                        (rig.cpu_s(one.child.pid) - was) / len(messages) * 1e6
+                        for one, was in zip((node, city.centre), used, strict=True)
+                    ]
+                    took, missing = latencies(messages, flood.times(), await subscriber.seen())
+            memory = [rig.rss_mb(one.child.pid) for one in (node, city.centre)]
+        finally:
+            await city.stop()
+            await asyncio.sleep(0)
+    p50, p99 = np.percentile(took, (50, 99)) if len(took) else (float("nan"), float("nan"))
+    figure, baseline = (up + down) / readings, bridged(messages) / readings
+    return {
+        "figure": round(figure, 2),
+        "unit": "bytes a reading at the socket, both directions",
+        "goal": 8,
+        "up": round(up / readings, 2),
+        "down": round(down / readings, 2),
+        "baseline": round(baseline, 1),
+        "baseline_is": "the same messages and their PUBACKs over an MQTT bridge",
+        "ratio": round(baseline / figure, 1),
+        "live_p50_s": round(float(p50), 3),
+        "live_p99_s": round(float(p99), 3),
+        "live_max_s": round(float(took.max(initial=0.0)), 3),
+        "readings": readings,
+        "late_publisher_s": round(done.late_s, 3),
+        "node_cpu_us_per_message": round(cost[0], 1),
+        "centre_cpu_us_per_message": round(cost[1], 1),
+        "rss_mb": [round(one) for one in memory],
+        "complete": len(took) == readings and not missing,
+    }

@@ -178,7 +178,10 @@ class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 # ── YAML ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Loader(yaml.SafeLoader):
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: eight times as fast
+
+
+class _Loader(_Base):  # type: ignore[misc] # one of two classes with the same contract
     """YAML 1.2's core schema: only true and false are booleans, dates are text, no octal or base-60 numbers."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name

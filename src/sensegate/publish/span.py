@@ -56,7 +56,7 @@ class Packer(msgspec.Struct, frozen=True):
     def span(self, entries: Sequence[Entry], flag: Flag | None = None) -> Span:
         """Return the span of these entries (at least one); `flag` is set on each row."""
         counts = Ledger()
-        groups: dict[tuple[bool, int, int], list[Batch]] = {}
+        groups: dict[tuple[int, int], list[Batch]] = {}
         forwarded = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
@@ -68,12 +68,29 @@ class Packer(msgspec.Struct, frozen=True):
                 _count(counts, batch, ledger.FORWARDED if shared else f"{ledger.WITHHELD}.grade")
                 if shared:
                     forwarded += len(batch)
-                    for alarm, part in _by_alarm(_marked(batch, flag)):
-                        groups.setdefault((not alarm, grade, batch.partition), []).append(part)
-        members = [member for key in sorted(groups) for member in self._readings(key[1], columns.concat(groups[key]))]
-        if len(counts):
-            members.append(Member(f"ledger.{self.node}", counts.encode(), self.store.ledger_ttl_h))
+                    groups.setdefault((grade, batch.partition), []).append(_marked(batch, flag))
+        first: list[Member] = []
+        rest: list[Member] = []
+        for grade, partition in sorted(groups):
+            for alarm, part in _by_alarm(columns.concat(groups[grade, partition])):
+                (first if alarm else rest).extend(self._readings(grade, part))
+        members = [*first, *rest, *self._ledgers(counts)]
         return Span(members, entries[-1].sequence, forwarded, counts.totals())
+
+    def _ledgers(self, counts: Ledger) -> Iterator[Member]:
+        """Yield the ledger, in parts if it is too large for a message: whoever reads them adds them up."""
+        if not len(counts):
+            return
+        payload = counts.encode()
+        if len(payload) <= self.payload_bytes_max or len(counts) < 2:
+            yield Member(f"ledger.{self.node}", payload, self.store.ledger_ttl_h)
+            return
+        rows = list(counts.rows())
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            part = Ledger()
+            for row in half:
+                part.add(row.hour, row.device, row.source, row.kind, row.count)
+            yield from self._ledgers(part)
 
     def _readings(self, grade: int, batch: Batch) -> Iterator[Member]:
         """Yield the members of one grade, each small enough for a message."""
@@ -92,15 +109,17 @@ def _marked(batch: Batch, flag: Flag | None) -> Batch:
 
 
 def _by_alarm(batch: Batch) -> Iterator[tuple[bool, Batch]]:
-    """Yield (is it alarms, rows); a batch without alarms stays as it is."""
+    """Yield (is it alarms, rows): a series with an alarm goes first as a whole, so that its order stays."""
     alarms: BOOL = (batch.flags & np.uint32(Flag.ALARM)) != 0
-    if alarms.all():
-        yield True, batch
-    elif not alarms.any():
+    if not alarms.any():
         yield False, batch
-    else:
-        yield True, batch.take(alarms)
-        yield False, batch.take(~alarms)
+        return
+    _, device = np.unique(np.array(batch.origins.device), return_inverse=True)
+    series = device[batch.origin].astype(np.int64) * len(batch.properties) + batch.property
+    first: BOOL = np.isin(series, series[alarms])
+    yield True, batch.take(first)
+    if not first.all():
+        yield False, batch.take(~first)
 
 
 def _count(counts: Ledger, batch: Batch, kind: str) -> None:

@@ -263,7 +263,7 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
         "target": 1_000,
         "rss_mb": round(after),
         "disk_bytes_per_reading": round(used / len(number) / rounds, 1),
-        "runs": len(state._store.runs),
+        "runs": len(state._seen._store.runs),
         "us_per_message": round(took / rounds / devices * 1e6, 2),
     }
 

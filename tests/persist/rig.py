@@ -110,16 +110,22 @@ class Job:
         self._call = call
         self._args = args
         self._done = False
+        self._why: OSError | None = None
 
     def done(self) -> bool:
         """Return whether it was done."""
         return self._done
 
     def result(self) -> None:
-        """Do it now."""
+        """Do it now; raise what it raised, each time."""
         if not self._done:
             self._done = True
-            self._call(*self._args)
+            try:
+                self._call(*self._args)
+            except OSError as why:
+                self._why = why
+        if self._why:
+            raise self._why
 
 
 class Worker:
@@ -162,8 +168,8 @@ class Rig:
         self.duplicates = Duplicates(
             self.directory, clock=self.clock, horizon_h=self.horizon_h, device_id=self.index.ids.__getitem__
         )
-        self.duplicates._pool.shutdown()
-        self.duplicates._pool = Worker()  # type: ignore[assignment]
+        self.duplicates._seen._pool.shutdown()
+        self.duplicates._seen._pool = Worker()  # type: ignore[assignment]
         self.committer = Committer(
             self.log,
             self.duplicates,

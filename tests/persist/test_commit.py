@@ -27,6 +27,7 @@ from sensegate.model import (
     RejectReason,
 )
 from sensegate.persist.commit import RETRY_S, Committer, Limits
+from sensegate.persist.store import Store
 from sensegate.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
 
@@ -256,8 +257,36 @@ async def test_a_replaced_worker_is_fenced(tmp_path: Path) -> None:
     assert set((await other.shown()).values()) == {1}
 
 
+async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room for the index raises StoreFull before anything is judged without it; then all goes on."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    rig.clock._now += 31_000_000
+    plain = Store.save
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "save", full)
+    await rig.commit([one(2.0, 1)])
+    rig.clock._now += 31_000_000
+    with pytest.raises(OSError, match="No space"):
+        rig.duplicates._seen._job.result()  # type: ignore[union-attr]
+    with pytest.raises(StoreFull, match="duplicate index"):
+        rig.prepare([one(1.0)])
+    with pytest.raises(Lost):
+        rig.prepare([one(1.0)])
+    monkeypatch.setattr(Store, "save", plain)
+    await rig.open()
+    again = await rig.commit([one(1.0), one(2.0, 1), one(3.0, 9)])
+    assert again.keep.tolist() == [False, False, True]
+
+
 async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
-    """Readings on the log without their commit record (a disk that was full) are known when their message comes again."""
+    """Readings on the log without their commit record (a full disk) are known when their message comes again."""
     rig = Rig(tmp_path)
     await rig.open()
     pending = rig.prepare([one(1.0), one(2.0, 1)])

@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
 
 
 CAREFUL = settings(
-    max_examples=max(settings.default.max_examples * 2 // 5, 20),
+    max_examples=max(settings().max_examples * 2 // 5, 20),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -121,6 +121,7 @@ class Committer:
         self._limits = limits or Limits()
         self.adopt(specs)
         self._opened = False
+        self._sound = False
         self._life = 0
         self._number = 0
         self._prepared = 0
@@ -162,7 +163,7 @@ class Committer:
         self._profiles = dict(record.profiles) if record else {}
         at = await self._catch_up()
         self._duplicates.confirm(self._number, max(at, self._sequence))
-        self._opened = True
+        self._opened = self._sound = True
         return dict(self._positions)
 
     async def _catch_up(self) -> int:
@@ -215,8 +216,10 @@ class Committer:
             Lost: the commit before was not written, or `open` was not called: open, and take the messages again.
             StoreFull: the duplicate index cannot be written.
         """
-        if not self._opened:
+        if not (self._opened and self._sound):
             raise Lost("the commit before was not written; its messages and these come again")
+        # Whatever is raised from here on leaves the state ahead of the log.
+        self._sound = False
         if self._duplicates.crowded:
             self._duplicates.settle()
         parts, judgements = [], []
@@ -227,6 +230,7 @@ class Committer:
             part, judgement = self._part(piece)
             parts.append(part)
             judgements.append(judgement)
+        self._sound = True
         return Pending(parts, judgements)
 
     def _groups(self, readings: Readings) -> int:

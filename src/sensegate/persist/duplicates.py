@@ -8,11 +8,7 @@ rest (`runs`). The state is a function of what is in the log: a checkpoint names
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -20,7 +16,6 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
-from sensegate.errors import StoreFull
 from sensegate.model import BOOL, I64, U8, U32, U64, Readings
 from sensegate.persist import order, ties
 from sensegate.persist.identity import (
@@ -29,8 +24,6 @@ from sensegate.persist.identity import (
     KIND_MASK,
     LEADS,
     NONE,
-    SEQUENCE,
-    TIME,
     UNCHANGED,
     SpecColumns,
     bits_of,
@@ -38,27 +31,14 @@ from sensegate.persist.identity import (
     prints,
 )
 from sensegate.persist.marks import NEVER, Marks, Names
-from sensegate.persist.recent import Found, Recent
-from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of
-from sensegate.persist.store import Checkpoint, Store
+from sensegate.persist.seen import Seen
 from sensegate.quality import Flag
 
-RECENT_ROWS = 1 << 18
-"""So many rows in memory make a checkpoint due."""
-FORGET_AFTER = 512
-"""After so many questions to the disk the pages they touched are given back; the system keeps them cached."""
 SLACK_H = 2
 """Kept beyond the horizon: arrivals of different sources are not quite in order."""
 
 DeviceId = Callable[[int], str]
 """Registry index -> canonical device id."""
-
-
-def _trim() -> None:
-    """Give freed memory back to the system, where the C library can: sorting and merging leave holes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class Judgement(msgspec.Struct, frozen=True, eq=False):
@@ -100,29 +80,17 @@ class Duplicates:
     def __init__(
         self, directory: Path, *, clock: Clock, horizon_h: int = 24, checkpoint_s: float = 30.0, device_id: DeviceId
     ) -> None:
-        self._clock = clock
         self._horizon = horizon_h * HOUR_US
         self._horizon_h = horizon_h
-        self._checkpoint_s = checkpoint_s
         self._device_id = device_id
-        self._store = Store(directory)
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="persist")
-        self._job: Future[None] | None = None
+        self._seen = Seen(directory, clock, checkpoint_s)
         self._reset()
 
     def _reset(self) -> None:
         self._marks, self._names = Marks(), Names()
         self._number = np.full(1 << 12, -1, np.int64)
-        self._recent = Recent()
-        self._layers: tuple[tuple[Recent, ...], tuple[Run, ...]] = ((), ())
-        self._waiting: Checkpoint | None = None
-        self._confirmed = (0, 0)
-        self._touched = 0
         self._floor = 0
         self._latest = 0
-        self._epoch = ""
-        self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,23 +99,19 @@ class Duplicates:
 
         `epoch` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
         """
-        with contextlib.suppress(StoreFull):
-            self._await_job()
         self._reset()
-        self._epoch = epoch
-        opened = self._store.open(epoch, last)
+        opened = self._seen.open(epoch, last)
         if opened is None:
             return -1
         self._names = Names(opened.words)
         self._marks.restore(opened.marks)
         self._floor, self._latest = opened.manifest.floor, opened.manifest.latest
-        self._layers = ((), self._store.runs)
         return opened.manifest.sequence
 
     @property
     def checkpoint(self) -> int:
         """Log sequence to which the last checkpoint on disk is valid; 0: there is none."""
-        return self._store.sequence
+        return self._seen.checkpoint
 
     @property
     def horizon_us(self) -> int:
@@ -156,74 +120,32 @@ class Duplicates:
 
     def close(self) -> None:
         """Wait for the worker; what is not in a checkpoint is caught up from the log."""
-        self._await_job()
-        self._pool.shutdown()
+        self._seen.close()
 
     @property
     def due(self) -> bool:
         """True when a checkpoint should be taken and the worker is free."""
-        if self._waiting is not None or (self._job is not None and not self._job.done()):
-            return False
-        return self._recent.count > 0 and (
-            self._recent.count >= RECENT_ROWS or self._clock.monotonic() >= self._next_checkpoint
-        )
+        return self._seen.due
 
     @property
     def crowded(self) -> bool:
         """True when the worker has fallen behind so far that the intake should wait for `settle`."""
-        return self._recent.count >= 4 * RECENT_ROWS
+        return self._seen.crowded
 
     def freeze(self, ordinal: int) -> None:
-        """Set the state after commit `ordinal` aside, to be written when `confirm` says that it is in the log."""
+        """Set the state after commit `ordinal` aside; `confirm` lets it go to disk. Raises as `Seen.freeze`."""
         if self._latest:
             self._floor = max(self._floor, self._latest // HOUR_US - self._horizon_h - SLACK_H)
-        checkpoint = Checkpoint(
-            ordinal, self._recent, self._marks.copy(len(self._names)), self._names.words, self._floor, self._latest
-        )
-        self._layers = ((self._recent,), self._layers[1])
-        self._recent = Recent(min(self._recent.rows, 2 * RECENT_ROWS))
-        self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
-        with self._lock:
-            self._waiting = checkpoint
-            self._start()
+        marks = self._marks.copy(len(self._names))
+        self._seen.freeze(ordinal, marks, self._names.words, self._floor, self._latest)
 
     def confirm(self, ordinal: int, sequence: int) -> None:
-        """Say that commit `ordinal` is in the log, up to `sequence`: what waits for it goes to disk in a thread.
-
-        Raises:
-            StoreFull: if the checkpoint before could not be written.
-        """
-        if self._job is not None and self._job.done():
-            self._await_job()
-        with self._lock:
-            self._confirmed = (ordinal, sequence)
-            self._start()
-
-    def _start(self) -> None:
-        # A commit may be confirmed before or after the next one is judged, at whose begin the state is frozen.
-        ordinal, sequence = self._confirmed
-        if self._waiting is not None and self._waiting.ordinal == ordinal:
-            checkpoint, self._waiting = self._waiting, None
-            self._job = self._pool.submit(self._write, checkpoint, sequence)
-
-    def _write(self, checkpoint: Checkpoint, sequence: int) -> None:
-        self._store.save(checkpoint, self._epoch, sequence)
-        self._layers = ((), self._store.runs)
-        while self._store.tidy():
-            self._layers = ((), self._store.runs)
-        _trim()
+        """Say that commit `ordinal` is in the log, up to `sequence`. Raises as `Seen.confirm`."""
+        self._seen.confirm(ordinal, sequence)
 
     def settle(self) -> None:
         """Wait until the worker is done (blocking). Raises as `confirm`."""
-        self._await_job()
-
-    def _await_job(self) -> None:
-        if self._job is not None:
-            job, self._job = self._job, None
-            try:
-                job.result()
-            except OSError as why:
-                raise StoreFull(f"the duplicate index cannot be written: {why}") from why
+        self._seen.settle()
 
     # ── the log says what was kept ──────────────────────────────────────────────────────────────────────
 
@@ -277,19 +199,9 @@ class Duplicates:
         return numbers[place]
 
     def _insert(self, number: U32, key: I64, kinds: U8, *, bits: U64, printed: U64, time: I64, received: I64) -> None:
-        if not len(number):
-            return
-        self._latest = max(self._latest, int(received.max()))
-        if kinds.max() != TIME:
-            self._recent.other_kinds = True
-        self._recent.add(
-            hashes(number, key),
-            number,
-            bits=bits,
-            prints=printed,
-            time=time,
-            bucket=bucket_of(kinds, time, received),
-        )
+        if len(number):
+            self._latest = max(self._latest, int(received.max()))
+            self._seen.add(number, key, kinds, bits=bits, printed=printed, time=time, received=received)
 
     # ── judging ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -381,47 +293,11 @@ class Duplicates:
             readings.received[chosen],
             readings.message[chosen],
         )
-        kind, revision = ties.verdicts(cut, questions[chosen], self._find)
+        kind, revision = ties.verdicts(cut, questions[chosen], self._seen.find)
         work.kind[chosen] = kind
         work.revision[chosen] = revision
         again = chosen[revision > 0]
         work.flags[again] |= np.uint32(Flag.CONFLICT)
-
-    def _find(self, cut: ties.Cut, rows: I64) -> Found:
-        """Return the kept readings of the identities of some rows; `query` counts in `rows`."""
-        hashed, number = cut.hash[rows], cut.number[rows]
-        frozen, runs = self._layers
-        found = [self._recent.find(hashed, number)]
-        found += [recent.find(hashed, number) for recent in frozen]
-        if runs:
-            query, bucket = self._places(cut, rows, runs)
-            asked, named = hashed[query], number[query]
-            for run in runs:
-                part = run.find(asked, named, bucket)
-                found.append(msgspec.structs.replace(part, query=query[part.query]))
-            self._touched += len(query)
-            if self._touched >= FORGET_AFTER:
-                self._touched = 0
-                for run in runs:
-                    run.forget()
-        return Found.join(found)
-
-    def _places(self, cut: ties.Cut, rows: I64, runs: tuple[Run, ...]) -> tuple[I64, I64]:
-        """Return (question, bucket) for each bucket in which a question's answer may lie."""
-        kinds, time, received = cut.kinds[rows], cut.time[rows], cut.received[rows]
-        hour = time // HOUR_US
-        everyone = np.arange(len(rows))
-        queries, buckets = [everyone], [hour]
-        counted = np.flatnonzero(kinds == SEQUENCE)
-        if counted.size:
-            queries += [counted, counted]
-            buckets += [hour[counted] - 1, hour[counted] + 1]
-        wide = np.flatnonzero((kinds > SEQUENCE) | (time > received))
-        if wide.size:
-            present = np.unique(np.concatenate([run.buckets[run.buckets >= BY_ARRIVAL] for run in runs]))
-            queries.append(np.repeat(wide, len(present)))
-            buckets.append(np.tile(present, len(wide)))
-        return np.concatenate(queries), np.concatenate(buckets)
 
     def _mark_late(self, work: _Work, rows: I64, series: I64, future: BOOL, specs: SpecColumns) -> None:
         """Flag what is out of order, then suppress what is unchanged; duplicates move no mark."""

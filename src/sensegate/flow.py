@@ -220,6 +220,7 @@ class Gateway:
             divisions=self.divisions,
             to_wgs84=wgs84,
             profiles=lambda: frozenset(self.profiles.set.ids),
+            interval_of=self._interval_of,
         )
         await self.devices.load()
         self.tasks["devices"] = self.devices.watch
@@ -233,6 +234,10 @@ class Gateway:
         self.topics_of = profile_topics(self._publish_topics, self.devices)
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.profiles.on_change.append(self._renew)
+
+    def _interval_of(self, profile: str) -> float:
+        found = self.profiles.set.find(profile)
+        return found.source.interval_s if found else 0.0
 
     def _publish_topics(self, profile: str, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
         return self.profiles.set.topics_of(profile, names, gateways)

@@ -248,3 +248,14 @@ def test_another_set_of_profiles_is_in_force_from_the_next_batch_on(plain: Decod
     assert len(plain.decode(sent)) == 1
     plain.use(ProfileSet([], plain.profiles.specs))
     assert plain.decode(sent).quarantined[0].reason is QuarantineReason.NO_PROFILE
+
+
+def test_a_device_that_runs_wild_is_held_to_its_rate(profiles: ProfileSet) -> None:
+    """What is too many in a minute goes to quarantine as `rate`, whole; another device is not touched."""
+    decoder = Decoder(profiles, NamedDevices(["d1", "d2"], "sensegate/plain"), IngestConfig(rate_per_device_s=0.2))
+    wild = [message(f'{{"seq":{at},"values":{{"air_temperature":{at}}}}}') for at in range(20)]
+    fields = decoder.decode([*wild, message('{"values":{"air_temperature":1}}', "sg/d2/up")])
+    assert [(one.message, one.reason) for one in fields.quarantined] == [
+        (at, QuarantineReason.RATE) for at in range(12, 20)
+    ]
+    assert sorted(set(fields.message.tolist())) == [*range(12), 20]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sensegate import metrics
 from sensegate.config import IngestConfig
 from sensegate.decode.extract import Leaf, Rows, bind
 from sensegate.decode.formats import FORMATS
@@ -18,6 +19,7 @@ from sensegate.decode.plan import Batch, Chunk
 from sensegate.decode.plans import FAULTS, Plans
 from sensegate.decode.profile import Rule, Units
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.rates import Rates
 from sensegate.decode.routes import NO_PLAN, REFUSED, DeviceNames, Route, Routes
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, I32, I64, Fields, Message, Quarantined, QuarantineReason
@@ -42,6 +44,7 @@ class Decoder:
         self.limits = limits or IngestConfig()
         self.units = Units()
         self.plans = Plans()
+        self.rates = Rates(self.limits.rate_per_device_s)
         self.routes = Routes(profiles, devices)
         self._profiles = profiles
         self._devices = devices
@@ -86,6 +89,7 @@ class _Work:
         self._routes = routes = decoder.routes
         self._plans = decoder.plans
         self._units = decoder.units
+        self._rates = decoder.rates
         self._devices = devices
         self._messages = messages
         self._payloads = [m.payload for m in messages]
@@ -104,13 +108,13 @@ class _Work:
         """Decode all: by plan where the topic has one in mind, else by a plan that fits, else one by one."""
         routes, numbers, payloads = self._routes, self._numbers, self._payloads
         lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
+        self._received = np.fromiter((m.received for m in self._messages), np.int64, len(payloads))
         refused = self._refused(lengths)
         plan_of = np.where(refused, REFUSED, routes.plan[numbers])
         if len(payloads) < GROUP_MIN:
             self._single = np.flatnonzero(~refused).tolist()
         else:
             self._quotes = _quotes(payloads, lengths)
-            self._received = np.fromiter((m.received for m in self._messages), np.int64, len(payloads))
             other: list[int] = []
             for plan, places in _groups(plan_of):
                 if plan >= 0:
@@ -138,6 +142,14 @@ class _Work:
         refused[known] |= ~self._devices.enabled[device[known]]
         for at in np.flatnonzero(refused).tolist():
             self.refuse(at)
+        over = self._rates.over(self._routes.owner[self._numbers], self._received)
+        if over is not None:
+            over &= ~refused
+            refused |= over
+            metrics.LIMITED.labels("rate_per_device_s").inc(int(over.sum()))
+            for at in np.flatnonzero(over).tolist():
+                why = f"more than {self._rates.allowed} messages in a minute (ingest.rate_per_device_s)"
+                self._quarantine(at, self._route(at), Rejected(QuarantineReason.RATE, why))
         return refused
 
     def refuse(self, at: int) -> bool:

@@ -81,6 +81,8 @@ class Routes:
         self.numbers: dict[str, int] = {}
         self.routes: list[Route] = []
         self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
+        self.owner: I32 = np.full(64, -1, np.int32)
+        """Whose rate a message counts for: the topic's device, else its gateway, else nobody (-1)."""
         self.path: U16 = np.zeros(64, np.uint16)
         self.plan: I32 = np.full(64, NO_PLAN, np.int32)
 
@@ -99,12 +101,14 @@ class Routes:
         number = len(self.routes)
         if number == len(self.device):
             self.device = np.concatenate([self.device, np.full(number, IN_PAYLOAD, np.int32)])
+            self.owner = np.concatenate([self.owner, np.full(number, -1, np.int32)])
             self.path = np.concatenate([self.path, np.zeros(number, np.uint16)])
             self.plan = np.concatenate([self.plan, np.full(number, NO_PLAN, np.int32)])
         self.routes.append(route)
         self.numbers[topic] = number
         self._characters += len(topic)
         self.device[number] = REFUSED if route.refusal is not None else route.device
+        self.owner[number] = route.device if route.device >= 0 else route.gateway
         self.path[number] = route.path
         return number
 

@@ -44,7 +44,8 @@ class QualityBook:
 
     def take(self) -> None:
         """Take what was counted since the last time."""
-        taken = self._indicators.take(self._clock.now())
+        # With the open hours: an operator who has just put up a station wants to see it now.
+        taken = self._indicators.take(self._clock.now(), final=True)
         for hour in set(taken.hour.tolist()):
             rows = taken.hour == hour
             part = Indications(**{name: getattr(taken, name)[rows] for name in Indications.__struct_fields__})

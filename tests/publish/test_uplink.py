@@ -1,0 +1,291 @@
+"""The uplink: lanes, pace, fences; negative controls; two real engines with a cut link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sensegate.bus import streams
+from sensegate.bus.connect import connect
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.memory import MemoryLog
+from sensegate.bus.server_conf import inbox_prefix, node_user
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
+from sensegate.demo.link import Link
+from sensegate.errors import Fenced, Lost
+from sensegate.model import Member
+from sensegate.publish.uplink import Lane, Uplink
+from sensegate.quality import Flag
+from tests.publish.made import NODE, Centre, Node, check, drive, rows_of
+
+CONFIG = UplinkConfig(url="nats://centre")
+MIB = 1024**2
+
+
+class World:
+    """A node, a centre and an uplink, all in memory."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.node = Node(MemoryLog(self.clock, epoch="node"), self.clock)
+        self.centre = Centre(MemoryLog(self.clock, epoch="centre"))
+        self.uplink = self.fresh()
+
+    def fresh(self) -> Uplink:
+        return Uplink(NODE, self.node.log, self.centre, CONFIG, self.clock)
+
+    async def live(self) -> bool:
+        return bool(await drive(self.clock, self.uplink.live()))
+
+    async def drain(self) -> None:
+        while await self.live() or await drive(self.clock, self.uplink.backlog()):
+            pass
+
+
+@pytest.fixture
+def world() -> World:
+    """An empty world."""
+    return World()
+
+
+async def test_idle_readings_go_at_once(world: World) -> None:
+    """Without load a commit is forwarded without waiting for company."""
+    await world.node.commit([(0, 1)])
+    before = world.clock.now()
+    assert await world.uplink.live()
+    assert world.clock.now() == before
+    assert len((await rows_of(world.centre.log)).ids) == 1
+
+
+async def test_under_load_a_span_takes_up_to_a_second(world: World) -> None:
+    """Full spans make the next one wait for `span_ms`, so that many commits share one message."""
+    await world.node.commit([(0, 1_500)])
+    assert await world.live()
+    for _ in range(3):
+        await world.node.commit([(0, 10)])
+    before = world.clock.monotonic()
+    assert await world.live()
+    assert 0.9 <= world.clock.monotonic() - before <= 1.1
+    subjects = [entry.subject for entry in await world.centre.log.fetch(0)]
+    assert subjects.count("readings.4401.all.1") == 2
+
+
+async def test_what_waited_goes_beside_the_live_lane(world: World) -> None:
+    """After a cut the first write opens the range; live readings pass before a single row of the backlog."""
+    for _ in range(5):
+        await world.node.commit([(0, 3)])
+        await world.clock.advance(10)
+    await world.node.commit([(1, 1)])
+    assert await world.live()  # opens
+    assert await world.live()
+    rows = await rows_of(world.centre.log)
+    assert [rows.flags[name] & Flag.BACKLOG for name in rows.ids] == [0]
+    assert world.uplink.ranges
+    await world.drain()
+    assert world.uplink.ranges == ()
+    rows = await rows_of(world.centre.log)
+    assert sum(1 for name in rows.ids if rows.flags[name] & Flag.BACKLOG) == 15
+    await check(world.node, world.centre.log)
+
+
+async def test_a_range_is_opened_in_one_write_with_the_live_position(world: World) -> None:
+    """An opening whose answer is lost is known afterwards from the records alone, whichever way it went."""
+    for fault in ("before", "after", "late"):
+        await world.node.commit([(0, 3)])
+        await world.clock.advance(30)
+        world.centre.fault = fault
+        with pytest.raises(Lost):
+            await world.live()
+        await world.centre.land()
+        world.uplink = world.fresh()
+        await world.drain()
+        await check(world.node, world.centre.log)
+
+
+async def test_an_uplink_that_was_replaced_is_fenced(world: World) -> None:
+    """Two uplinks of one node: the one whose record is old writes nothing and says so."""
+    await world.node.commit([(0, 1)])
+    await world.live()
+    other = world.fresh()
+    await world.node.commit([(0, 1)])
+    assert await drive(world.clock, other.live())
+    await world.node.commit([(0, 1)])
+    with pytest.raises(Fenced):
+        await world.live()
+    assert await drive(world.clock, other.live())
+    await check(world.node, world.centre.log)
+
+
+async def test_a_late_write_of_our_own_is_no_fence(world: World) -> None:
+    """A write that was given up and lands afterwards is recognised as ours."""
+    await world.node.commit([(0, 1)])
+    world.centre.fault = "late"
+    with pytest.raises(Lost):
+        await world.live()
+    await world.uplink._record(Lane.LIVE)  # read again before it lands
+    await world.centre.land()
+    with pytest.raises(Lost, match="of ours"):
+        await world.live()
+    await world.drain()
+    await check(world.node, world.centre.log)
+
+
+async def test_a_new_log_of_the_node_begins_anew(world: World) -> None:
+    """Sequences of another life mean nothing: the lanes start at its beginning."""
+    await world.node.commit([(0, 4)])
+    await world.drain()
+    other = Node(MemoryLog(world.clock, epoch="another"), world.clock)
+    await other.commit([(0, 2)])
+    uplink = Uplink(NODE, other.log, world.centre, CONFIG, world.clock)
+    assert await drive(world.clock, uplink.live())
+    assert len((await rows_of(world.centre.log)).ids) == 6
+
+
+async def test_totals_are_those_of_the_centre(world: World) -> None:
+    """Committed = forwarded + withheld, also for an uplink that has just been started."""
+    await world.node.commit([(0, 4), (2, 3)])
+    await world.drain()
+    world.uplink = world.fresh()
+    assert not await world.live()
+    totals = world.uplink.totals
+    assert (totals["accepted"], totals["forwarded"], totals["withheld.grade"]) == (7, 4, 3)
+
+
+async def test_control_without_the_fence_readings_are_doubled(world: World) -> None:
+    """Negative control: the same faults with the expectation removed double readings at the centre."""
+    written = world.centre.log.write
+
+    async def unfenced(members: list[Member]) -> int:
+        return await written([Member(m.subject, m.payload, m.ttl_h, m.rollup) for m in members])
+
+    world.centre.log.write = unfenced  # type: ignore[assignment, method-assign]
+    await world.node.commit([(0, 2)])
+    world.centre.fault = "late"
+    with pytest.raises(Lost):
+        await world.live()
+    await world.drain()
+    await world.centre.land()
+    with pytest.raises(AssertionError, match="doubled"):
+        await check(world.node, world.centre.log)
+
+
+async def test_control_with_the_position_apart_readings_are_lost(world: World) -> None:
+    """Negative control: a position that moves although its readings were not written loses them."""
+    written = world.centre.log.write
+
+    async def apart(members: list[Member]) -> int:
+        if len(members) > 1:
+            await written(members[-1:])
+            raise Lost("between the two")
+        return await written(members)
+
+    world.centre.log.write = apart  # type: ignore[assignment, method-assign]
+    await world.node.commit([(0, 2)])
+    with pytest.raises(Lost):
+        await world.live()
+    world.centre.log.write = written  # type: ignore[method-assign]
+    await world.drain()
+    with pytest.raises(AssertionError, match="lost"):
+        await check(world.node, world.centre.log)
+
+
+# ── two engines ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Tiers:
+    """A node's log and the centre's, on two engines, with a link that can be cut."""
+
+    def __init__(self, node_log: JetStreamLog, centre_log: JetStreamLog, up: JetStreamLog, link: Link) -> None:
+        self.node = Node(node_log, SystemClock())
+        self.centre = centre_log
+        self.up = up
+        self.link = link
+
+
+@pytest.fixture
+async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
+    """Both engines, started."""
+    store = StoreConfig(log_bytes=64 * MIB, intake_bytes=MIB, ledger_bytes=MIB, registry_bytes=MIB)
+    async with contextlib.AsyncExitStack() as stack:
+        low = await stack.enter_async_context(Engine(EngineConfig(), store, tmp_path / "n", name=NODE))
+        high = await stack.enter_async_context(
+            Engine(EngineConfig(), store, tmp_path / "c", name="44", nodes={NODE: "secret"})
+        )
+        logs = []
+        for engine in (low, high):
+            client = await engine.connect(Role.GATEWAY)
+            stack.push_async_callback(client.close)
+            await streams.ensure_streams(client, store)
+            log = JetStreamLog(client)
+            await log.open()
+            stack.push_async_callback(log.close)
+            logs.append(log)
+        link = Link("127.0.0.1", high.info.port)
+        await link.start()
+        stack.push_async_callback(link.stop)
+        user = node_user(NODE)
+        client = await connect(f"nats://127.0.0.1:{link.port}", user, "secret", inbox_prefix=inbox_prefix(user))
+        stack.push_async_callback(client.close)
+        up = JetStreamLog(client, prefix=f"up.{NODE}.")
+        yield Tiers(logs[0], logs[1], up, link)
+
+
+async def until(tiers: Tiers, rows: int) -> None:
+    """Wait until the centre has so many readings."""
+    async with asyncio.timeout(20):
+        while len((await rows_of(tiers.centre)).ids) < rows:
+            await asyncio.sleep(0.02)
+
+
+async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
+    """Live passes, the link is cut while the node commits on, afterwards all is there once and in order or marked."""
+    config = UplinkConfig(url="nats://centre", span_ms=50, backlog_after_s=0.2)
+    uplink = Uplink(NODE, tiers.node.log, tiers.up, config, SystemClock())
+    running = asyncio.create_task(uplink.run())
+    for _ in range(5):
+        await tiers.node.commit([(0, 10), (2, 5)])
+    await until(tiers, 50)
+    await tiers.link.cut()
+    for _ in range(20):
+        await tiers.node.commit([(0, 10), (1, 1)])
+        await asyncio.sleep(0.03)
+    tiers.link.mend()
+    await tiers.node.commit([(1, 1)])
+    await until(tiers, 50 + 220 + 1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await check(tiers.node, tiers.centre)
+    totals = uplink.totals
+    assert totals["forwarded"] + totals["withheld.grade"] == totals["accepted"]
+    rows = await rows_of(tiers.centre)
+    assert any(rows.flags[name] & Flag.BACKLOG for name in rows.ids)
+
+
+async def test_uplinks_killed_at_any_moment(tiers: Tiers) -> None:
+    """An uplink cancelled in the middle of whatever it does is followed by another: nothing lost, nothing doubled."""
+    config = UplinkConfig(url="nats://centre", span_ms=10, backlog_after_s=0.05)
+
+    async def supervised() -> None:
+        while True:
+            # What the killed one had on its way may fence its successor once: the flow starts it again.
+            with contextlib.suppress(Fenced):
+                await Uplink(NODE, tiers.node.log, tiers.up, config, SystemClock()).run()
+
+    for round_ in range(12):
+        running = asyncio.create_task(supervised())
+        for _ in range(3):
+            await tiers.node.commit([(0, 20)])
+        await asyncio.sleep(0.004 * round_)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    running = asyncio.create_task(supervised())
+    await until(tiers, 12 * 3 * 20)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await check(tiers.node, tiers.centre)

@@ -41,12 +41,12 @@ from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
 from sensegate.config import Config, UplinkConfig, secret
 from sensegate.decode.decode import Decoder
-from sensegate.decode.joined import joined
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.watch import Profiles
 from sensegate.errors import Fenced, Lost, Refused, StoreFull
-from sensegate.model import Delivery, Device, Fields, Message, Quarantined, QuarantineReason
+from sensegate.halves import Understood
+from sensegate.model import BOOL, I64, Delivery, Device, Message, Quarantined, QuarantineReason
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -131,7 +131,7 @@ class Ingest:
             written: asyncio.Task[None] | None = None
             try:
                 while True:
-                    deliveries = await intake.batch()
+                    deliveries = await self._next(intake, written)
                     pending = self._walk(deliveries)
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never on their way.
@@ -143,20 +143,48 @@ class Ingest:
                     written.cancel()
                     await asyncio.gather(written, return_exceptions=True)
 
+    @staticmethod
+    async def _next(intake: Intake, written: asyncio.Task[None] | None) -> list[Delivery]:
+        """Return the next deliveries; a commit that fails meanwhile is heard at once, not with the next message."""
+        if written is None or written.done():
+            return await intake.batch()
+        batch = asyncio.create_task(intake.batch(), name="batch")
+        try:
+            await asyncio.wait({batch, written}, return_when=asyncio.FIRST_COMPLETED)
+            if written.done():
+                written.result()
+            return await batch
+        finally:
+            batch.cancel()
+
     def _walk(self, deliveries: Sequence[Delivery]) -> Pending:
         messages = [message for delivery in deliveries for message in delivery.messages]
-        fields = self._decode(messages)
-        received = np.fromiter((message.received for message in messages), np.int64, len(messages))
-        best_effort = None
-        if any(delivery.position is None for delivery in deliveries):
-            best_effort = np.fromiter((message.best_effort for message in messages), np.bool_, len(messages))
-        readings, rejected = self._normaliser.normalise(fields, received, best_effort)
-        pending = self._committer.prepare(deliveries, fields, readings, rejected)
-        self._devices.observe(readings.device, readings.received)
+        batch = self._understand(messages)
+        pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected)
+        self._devices.observe(batch.readings.device, batch.readings.received)
         self._indicators.count(
-            self._normaliser.table, readings, [*fields.rejected, *rejected], keep=pending.keep, received=received
+            self._normaliser.table,
+            batch.readings,
+            [*batch.fields.rejected, *batch.rejected],
+            keep=pending.keep,
+            received=_arrivals(messages),
         )
         return pending
+
+    def _understand(self, messages: Sequence[Message]) -> Understood:
+        """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
+        try:
+            fields = self._decoder.decode(messages)
+            return Understood(fields, *self._normaliser.normalise(fields, _arrivals(messages), _best_effort(messages)))
+        except Exception as bug:
+            if len(messages) > 1:
+                half = len(messages) // 2
+                return self._understand(messages[:half]).then(self._understand(messages[half:]), half)
+            log.exception("a decoder crashed; its message is in quarantine", topic=messages[0].topic, bug=repr(bug))
+            where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
+            crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
+            nothing = msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
+            return Understood(nothing, *self._normaliser.normalise(nothing, _arrivals(messages)))
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake) -> None:
         await self._committer.write(pending)
@@ -164,18 +192,13 @@ class Ingest:
             await delivery.ack()
         intake.settled(deliveries)
 
-    def _decode(self, messages: Sequence[Message]) -> Fields:
-        """Decode; a bug in a decoder costs the one message that met it, which goes to quarantine with the traceback."""
-        try:
-            return self._decoder.decode(messages)
-        except Exception as bug:
-            if len(messages) == 1:
-                where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
-                log.exception("a decoder crashed; its message is in quarantine", topic=messages[0].topic, bug=repr(bug))
-                crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
-                return msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
-            half = len(messages) // 2
-            return joined(self._decode(messages[:half]), self._decode(messages[half:]), half)
+
+def _arrivals(messages: Sequence[Message]) -> I64:
+    return np.fromiter((message.received for message in messages), np.int64, len(messages))
+
+
+def _best_effort(messages: Sequence[Message]) -> BOOL:
+    return np.fromiter((message.best_effort for message in messages), np.bool_, len(messages))
 
 
 class Gateway:
@@ -425,6 +448,8 @@ class Gateway:
     def troubles(self) -> list[str]:
         """Return why readings are not taken or given as they should be; empty when all is well."""
         found = [f"intake: {self.ingest.trouble}"] if self.ingest.trouble else []
+        if self.committer.held:
+            found.append(f"log: full, devices are held back until there is room: {self.committer.held}")
         if not self.bus.is_connected:
             found.append("engine: not connected; connecting again")
         if self.clocks.own_clock_off:
@@ -477,12 +502,16 @@ class Gateway:
         ]
 
     def _profile_rows(self) -> list[ProfileRow]:
-        problems = {Path(why.file).stem: str(why) for why in self.profiles.set.problems}
+        problems = {why.file: str(why) for why in self.profiles.set.problems}
         rows = []
         for name in self.profiles.set.ids:
             profile = self.profiles.set.find(name)
             if profile is not None:
-                rows.append(_row_of(profile, problems.get(Path(profile.file).stem, "")))
+                rows.append(_row_of(profile, problems.pop(profile.file, "")))
+        # What was never good has no version in force.
+        rows += [
+            ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems
+        ]
         return rows
 
 

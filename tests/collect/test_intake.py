@@ -96,3 +96,32 @@ async def test_a_source_that_ends_is_noticed() -> None:
     async with await started(Scripted([], ends=True), IngestConfig()) as intake:
         with pytest.raises(Lost, match="collect fake ended"):
             await asyncio.wait_for(intake.batch(), 5)
+
+
+async def test_a_failed_commit_is_noticed_although_nothing_arrives() -> None:
+    """Whoever waits for the next delivery hears that the last commit failed, before or while waiting."""
+    async with await started(Scripted([]), IngestConfig()) as intake:
+        going = asyncio.Event()
+
+        async def commit() -> None:
+            await going.wait()
+            raise Lost("the log is away")
+
+        written = asyncio.create_task(commit())
+        waiting = asyncio.create_task(intake.batch(written))
+        await asyncio.sleep(0)
+        going.set()
+        with pytest.raises(Lost, match="the log is away"):
+            await asyncio.wait_for(waiting, 5)
+        with pytest.raises(Lost, match="the log is away"):
+            await asyncio.wait_for(intake.batch(written), 5)
+
+
+async def test_a_commit_that_succeeds_does_not_end_the_waiting() -> None:
+    """The end of a good commit is no delivery."""
+    source = Scripted([delivery(1, 1)])
+    limits = IngestConfig(commit_interval_ms=0)
+    async with await started(source, limits) as intake:
+        done = asyncio.create_task(nothing())
+        await done
+        assert len(await asyncio.wait_for(intake.batch(done), 5)) == 1

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sensegate import metrics
 from sensegate.clock import Clock
@@ -75,12 +75,12 @@ class Intake:
         else:
             self._room.set()
 
-    async def batch(self) -> list[Delivery]:
-        """Return the next deliveries, at least one; raises what ended a source (`Lost`)."""
-        await self._until(self._arrived)
+    async def batch(self, commit: asyncio.Task[None] | None = None) -> list[Delivery]:
+        """Return the next deliveries, at least one; raises what ended a source (`Lost`) or the `commit` under way."""
+        await self._until(self._arrived, commit)
         rest = self._limits.commit_interval_ms / 1e3 - (self._clock.monotonic() - self._last_batch)
         if rest > 0 and not self._full.is_set():
-            await self._until(self._full, rest)
+            await self._until(self._full, commit, rest)
         self._last_batch = self._clock.monotonic()
         batch: list[Delivery] = []
         count = 0
@@ -102,16 +102,24 @@ class Intake:
         self._taken_messages -= sum(len(delivery.messages) for delivery in deliveries)
         self._set_depth()
 
-    async def _until(self, event: asyncio.Event, timeout_s: float | None = None) -> None:
-        """Wait for an event while the sources live; a source that ended ends the waiting with its error."""
-        if event.is_set():
-            return
+    async def _until(
+        self, event: asyncio.Event, commit: asyncio.Task[None] | None, timeout_s: float | None = None
+    ) -> None:
+        """Wait for an event; what ended a source or failed a commit meanwhile is raised, so that it is begun anew."""
         wait = asyncio.ensure_future(event.wait())
+        watched: set[asyncio.Future[Any]] = {wait, *self._pumps}
+        if commit is not None:
+            watched.add(commit)
         try:
-            done, _ = await asyncio.wait({wait, *self._pumps}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            while not event.is_set():
+                done, _ = await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    return
+                if commit is not None and commit in done:
+                    await commit
+                    watched.discard(commit)
+                for pump in self._pumps:
+                    if pump in done:
+                        raise pump.exception() or Lost(f"{pump.get_name()} ended; it is started again")
         finally:
             wait.cancel()
-        for pump in self._pumps:
-            if pump in done:
-                error = pump.exception()
-                raise error or Lost(f"{pump.get_name()} ended; it is started again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from sensegate.decode.joined import joined
+from sensegate.halves import joined
 from sensegate.model import Fields, Quarantined, QuarantineReason
 
 

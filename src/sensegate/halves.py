@@ -1,0 +1,52 @@
+"""Two halves of a batch as one: where a crash made the wiring walk a batch in halves, to find its one bad message."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from sensegate.model import Fields, Readings, RejectedValue
+
+_Columns = TypeVar("_Columns", Fields, Readings)
+
+
+class Understood(msgspec.Struct, frozen=True, eq=False):
+    """What became of a batch of messages before it is judged."""
+
+    fields: Fields
+    readings: Readings
+    rejected: list[RejectedValue]
+    """By `normalise`; those of `decode` stand in `fields`."""
+
+    def then(self, second: Understood, messages: int) -> Understood:
+        """Return the whole of which this is the first `messages` messages and `second` the rest."""
+        return Understood(
+            joined(self.fields, second.fields, messages),
+            joined(self.readings, second.readings, messages),
+            [*self.rejected, *_moved(second.rejected, messages)],
+        )
+
+
+def joined(first: _Columns, second: _Columns, messages: int) -> _Columns:
+    """Return the columns of both; message indices of the second move up by `messages`, its row numbers by the rows."""
+    rows = len(first)
+    whole: dict[str, Any] = {}
+    for name in first.__struct_fields__:
+        one, other = getattr(first, name), getattr(second, name)
+        if name == "message":
+            whole[name] = np.concatenate([one, other + np.int32(messages)])
+        elif isinstance(one, np.ndarray):
+            whole[name] = np.concatenate([one, other])
+        elif isinstance(one, dict):
+            whole[name] = one | {row + rows: value for row, value in other.items()}
+        elif isinstance(one, list):
+            whole[name] = [*one, *_moved(other, messages)]
+        else:
+            whole[name] = one + other
+    return type(first)(**whole)
+
+
+def _moved(listed: list[Any], messages: int) -> list[Any]:
+    return [msgspec.structs.replace(one, message=one.message + messages) for one in listed]

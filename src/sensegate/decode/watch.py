@@ -17,7 +17,7 @@ LOOK_S = 1.0
 _log = structlog.get_logger("decode")
 
 Changed = Callable[[ProfileSet, list[str]], None]
-"""(set now in force, ids of the profiles that are new or changed)."""
+"""(set now in force, ids of the profiles that are new, changed or gone)."""
 
 
 class Profiles:
@@ -42,11 +42,12 @@ class Profiles:
             stamps = await asyncio.to_thread(self._stamps)
             if stamps != self._seen:
                 self._seen = stamps
-                self._take(self.set.reload(self._places))
+                # Twenty profiles take half a second: not in the loop that serves the devices.
+                self._take(await asyncio.to_thread(self.set.reload, self._places))
 
     def _take(self, new: ProfileSet) -> None:
         old, self.set = self.set, new
-        changed = [name for name in new.ids if old.find(name) is not new.find(name)]
+        changed = [name for name in sorted({*old.ids, *new.ids}) if old.find(name) is not new.find(name)]
         _log.info("profiles read again", profiles=len(new), changed=changed)
         self._say(new)
         for listener in self.on_change:
@@ -60,7 +61,7 @@ class Profiles:
     def _stamps(self) -> list[tuple[str, int, int]]:
         found = []
         for path in files(self._places):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to see: reading it says so
                 status = path.stat()
                 found.append((str(path), status.st_mtime_ns, status.st_size))
         return found

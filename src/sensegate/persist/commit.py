@@ -120,6 +120,8 @@ class Committer:
         self._name = f"{division}-{partition}"
         self._limits = limits or Limits()
         self.adopt(specs)
+        self.held = ""
+        """Why the present commit waits for room in the log; empty while none does."""
         self._opened = False
         self._sound = False
         self._life = 0
@@ -367,6 +369,7 @@ class Committer:
             finally:
                 # Cancelled or failed: the state is ahead of the log and must be read again.
                 self._opened = self._opened and done
+                self.held = ""
             metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - began)
             self._count(part)
         return dict(self._positions)
@@ -404,6 +407,7 @@ class Committer:
                 raise
             except StoreFull as why:
                 metrics.LIMITED.labels("log_full").inc()
+                self.held = str(why)
                 _log.warning("the log is full; the intake is held back until there is room", why=str(why))
                 deadline = self._clock.monotonic() + RETRY_S
                 await self._clock.sleep(FULL_PAUSE_S)

@@ -84,7 +84,7 @@ async def test_a_reader_too_slow_is_told(engine: Engine) -> None:
 
 
 async def test_a_cancellation_that_comes_with_the_answer_is_heeded(gateway: connect.Link) -> None:
-    """nats-py's `wait_for` swallows it on Python 3.11: a task that must end would work on. nats-py's own is the control."""
+    """nats-py's `wait_for` swallows it on Python 3.11: a task that must end would work on. Control: nats-py's own."""
     for request, heeded in ((gateway.request, True), (partial(Client.request, gateway), sys.version_info >= (3, 12))):
         asking = asyncio.create_task(request("nobody.answers", b"", timeout=60))
         async with asyncio.timeout(5):

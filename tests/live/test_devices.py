@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
 
+from sensegate.decode.decode import Decoder
+from sensegate.model import Fields, Message
 from tests.conftest import eventually
 from tests.live.phone import NOT_AUTHORISED
 from tests.live.site import Site, reading
@@ -175,3 +177,31 @@ async def test_a_value_that_is_no_number(node: Site, number: str, way: str) -> N
 
 async def _counted(site: Site, kind: str, count: int) -> bool:
     return (await site.totals()).get(kind, 0) == count
+
+
+async def test_a_decoder_that_crashes(node: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs the one message that met the bug: it is in quarantine as `crashed`, its neighbours are readings."""
+    device = await node.device("boom")
+    real = Decoder.decode
+
+    def decode(self: Decoder, messages: Sequence[Message]) -> Fields:
+        if any(b"boom" in message.payload for message in messages):
+            raise ZeroDivisionError("a bug")
+        return real(self, messages)
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    async with node.phone() as phone:
+        assert await phone.connect(device.id, device.password) == 0
+        for number in range(20):
+            payload = '{"boom": 1}' if number == 7 else reading(number, f"2026-01-01T00:00:{number:02}Z")
+            phone.send(f"sg/{device.id}/up", payload)
+        await eventually(lambda: len(phone.acknowledged) == 20)
+
+    async def all_good() -> bool:
+        return len(await node.records(device=device.id)) == 19
+
+    await eventually(all_good)
+    kept = [row for row in await node.quarantine() if row["reason"] == "crashed"]
+    assert [row["payload"] for row in kept] == ['{"boom": 1}']
+    assert "ZeroDivisionError" in kept[0]["detail"]
+    await node.totals()

@@ -1,0 +1,124 @@
+"""Full stores: devices are held back without a PUBACK, nothing acknowledged is lost, and all goes on with room."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate.config import StoreConfig
+from sensegate.persist.commit import Committer, Pending
+from tests.conftest import eventually
+from tests.live.phone import Phone
+from tests.live.site import SMALL, Made, Site, config_of, running
+
+pytestmark = pytest.mark.live
+MIB = 1024**2
+
+
+def heavy(number: int, size: int) -> str:
+    """Return a message whose value is its number, of about `size` bytes that do not compress well."""
+    return f'{{"time": {1767225600 + number}, "values": {{"air_temperature": {number / 10}}}, "pad": "{secrets.token_hex(size // 2)}"}}'
+
+
+async def flood(phone: Phone, device: Made, first: int, count: int, size: int) -> dict[int, int]:
+    """Send messages at QoS 1 without waiting; return packet id -> number."""
+    return {phone.send(f"sg/{device.id}/up", heavy(number, size)): number for number in range(first, first + count)}
+
+
+async def quiet(phone: Phone, quiet_s: float = 0.5) -> None:
+    """Return once no PUBACK came for a while."""
+    while True:
+        before = len(phone.acknowledged)
+        try:
+            await phone.next("puback", quiet_s)
+        except TimeoutError:
+            if len(phone.acknowledged) == before:
+                return
+
+
+async def committed(site: Site, device: Made) -> list[int]:
+    """Return the numbers of the readings in the feed."""
+    return [round(row["value"] * 10) for row in await site.records(device=device.id)]
+
+
+async def test_a_full_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With commits held, PUBACKs stop when the store is full; what was acknowledged is committed once they go on.
+
+    What was not acknowledged the device sends again, as MQTT has it, and that is committed once too.
+    """
+    held, real = asyncio.Event(), Committer.write
+
+    async def write(self: Committer, pending: Pending) -> object:
+        await held.wait()
+        return await real(self, pending)
+
+    monkeypatch.setattr(Committer, "write", write)
+    store = msgspec.structs.replace(SMALL, intake_bytes=MIB)
+    async with running(config_of(tmp_path / "node", store=store)) as site, site.phone() as phone, site.phone() as again:
+        device = await site.device("held-back")
+        assert await phone.connect(device.id, device.password, clean=False) == 0
+        sent = await flood(phone, device, 0, 60, 40_000)
+        await quiet(phone)
+        acknowledged = {sent[mid] for mid in phone.acknowledged}
+        assert 10 < len(acknowledged) < 30, "1 MiB holds about 25 messages of 40 kB"
+        assert await committed(site, device) == []
+        held.set()
+
+        async def drained() -> bool:
+            return acknowledged <= set(await committed(site, device))
+
+        await eventually(drained)
+        assert await again.connect(device.id, device.password, clean=False) == 0
+        for number in range(60):
+            if number not in acknowledged:
+                await again.publish(f"sg/{device.id}/up", heavy(number, 40_000))
+
+        async def complete() -> bool:
+            return len(await committed(site, device)) >= 60
+
+        await eventually(complete)
+        assert sorted(await committed(site, device)) == list(range(60))
+        assert (await site.ready())[0] == 200
+
+
+async def test_a_full_log(tmp_path: Path) -> None:
+    """Commits stop and /readyz says why; feeds are served on; with room, all that was acknowledged is committed once."""
+    config = config_of(tmp_path / "node", store=msgspec.structs.replace(SMALL, log_bytes=MIB))
+    acknowledged: set[int] = set()
+    async with running(config) as site, site.phone() as phone:
+        device = await site.device("full-log")
+        assert await phone.connect(device.id, device.password, clean=False) == 0
+        sent: dict[int, int] = {}
+
+        async def full() -> bool:
+            if await site.metric('sensegate_limited_total{limit="log_full"}') > before:
+                return True
+            sent.update(await flood(phone, device, len(sent), 4, 40_000))
+            return False
+
+        before = await site.metric('sensegate_limited_total{limit="log_full"}')
+        await eventually(full, 20)
+        sent.update(await flood(phone, device, len(sent), 4, 40_000))
+        await eventually(lambda: len(phone.acknowledged) == len(sent))
+        acknowledged = {sent[mid] for mid in phone.acknowledged}
+        there = set(await committed(site, device))
+        assert there < acknowledged, "the control: some wait for room"
+        status, reasons = await site.ready()
+        assert status == 503
+        assert any("full" in reason for reason in reasons), reasons
+        assert (await site.device("still-registered")).password
+    roomy = msgspec.structs.replace(config, store=StoreConfig(**msgspec.structs.asdict(SMALL)))
+    async with running(roomy) as site:
+
+        async def all_there() -> bool:
+            return acknowledged <= set(await committed(site, device))
+
+        await eventually(all_there, 20)
+        numbers = await committed(site, device)
+        assert sorted(numbers) == sorted(acknowledged)
+        assert (await site.ready())[0] == 200
+        await site.totals()

@@ -84,7 +84,7 @@ class Day:
         count = len(self._topics)
         size = -(-count // PIECES)
         pieces = [range(first, min(first + size, count)) for first in range(0, count, size)]
-        written: asyncio.Task[None] | None = None
+        written: asyncio.Task[object] | None = None
         for piece in pieces:
             self.clock.at += MINUTE_US // PIECES
             delivery = self._delivery(piece)
@@ -154,7 +154,7 @@ async def gateway(settled: Config, clock: MovedClock) -> AsyncIterator[flow.Gate
         stack.push_async_callback(engine.stop)
         parts = await flow.Gateway.build(settled, clock, engine, stack)
         await parts.committer.open()
-        tasks = [asyncio.create_task(work()) for name, work in parts.tasks.items() if name not in NOT_RUN]
+        tasks = [asyncio.ensure_future(work()) for name, work in parts.tasks.items() if name not in NOT_RUN]
         try:
             yield parts
         finally:
@@ -175,7 +175,7 @@ async def _fill(file: Path, registered: int, devices: int, rounds: int) -> None:
         day = Day(parts, clock, devices)
         for _ in range(rounds):
             await day.minute()
-        print("full", day.readings, flush=True)  # noqa: T201 - that is how it speaks
+        print("full", day.readings, flush=True)
         while True:
             await day.minute()
             await asyncio.sleep(0)

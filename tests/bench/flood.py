@@ -1,4 +1,4 @@
-"""A QoS 1 publisher in a process of its own that costs as little as possible, so that a benchmark measures the other side.
+"""A QoS 1 publisher in a process of its own, as cheap as possible: a benchmark measures the other side.
 
 MQTT 3.1.1 by hand: CONNECT, then PUBLISH packets made beforehand and written in slabs; when each PUBACK came is noted
 as bytes and read only at the end. It connects, says ``ready``, waits for ``go``, publishes (as fast as its windows
@@ -209,7 +209,7 @@ async def _main(file: Path) -> None:
     async with asyncio.timeout(CONNECT_S):
         for first in range(0, len(made), CONNECTING):
             await asyncio.gather(*(one.open(plan.host, plan.port) for one in made[first : first + CONNECTING]))
-    print("ready", flush=True)  # noqa: T201 - that is how it speaks
+    print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     cpu, began = time.process_time(), time.monotonic()
     late = 0.0
@@ -226,7 +226,7 @@ async def _main(file: Path) -> None:
         times[share.at] = one.times()
         one.close()
     file.with_suffix(".times").write_bytes(times.tobytes())
-    print(msgspec.json.encode(done).decode(), flush=True)  # noqa: T201 - the same
+    print(msgspec.json.encode(done).decode(), flush=True)
 
 
 def shares(messages: Sequence[Sent], passwords: dict[str, str]) -> list[Share]:

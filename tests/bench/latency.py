@@ -90,7 +90,7 @@ def latencies(messages: Sequence[Sent], acknowledged: I64, seen: Sequence[Seen])
 
 
 def _second(stamp: float | str) -> float:
-    return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if isinstance(stamp, str) else stamp
+    return datetime.fromisoformat(stamp).timestamp() if isinstance(stamp, str) else stamp
 
 
 class Load:
@@ -110,7 +110,7 @@ class Load:
         return through_hubs(made, self.hubs)
 
     async def run(self, work: Workload, rate: float) -> tuple[float, float, F64, int, float]:
-        """Publish; return (messages a second to the last event, seconds behind schedule, latencies, missing, CPU µs)."""
+        """Publish; return (messages/s to the last event, s behind schedule, latencies, missing, CPU µs a message)."""
         plan = Plan("127.0.0.1", self.member.mqtt_port, shares(work.messages, self.passwords), rate=rate)
         # The cursor of now: what was before is not asked for again.
         async with self.member.remote() as remote:

@@ -46,7 +46,7 @@ async def _main(url: str, token: str, file: Path) -> None:
     answer = await reader.readuntil(b"\r\n\r\n")
     if b" 200 " not in answer.split(b"\r\n", 1)[0]:
         raise ConnectionRefusedError(answer[:400].decode(errors="replace"))
-    print("ready", flush=True)  # noqa: T201 - that is how it speaks
+    print("ready", flush=True)
     pieces: list[tuple[float, bytes]] = []
     count = 0
 
@@ -59,13 +59,13 @@ async def _main(url: str, token: str, file: Path) -> None:
     receiving = asyncio.create_task(receive())
     loop = asyncio.get_running_loop()
     while (order := await loop.run_in_executor(None, sys.stdin.readline)).strip() == "count":
-        print(count, pieces[-1][0] if pieces else 0.0, flush=True)  # noqa: T201 - the same
+        print(count, pieces[-1][0] if pieces else 0.0, flush=True)
     del order
     receiving.cancel()
     await asyncio.gather(receiving, return_exceptions=True)
     writer.close()
     file.write_bytes(msgspec.msgpack.encode(_events(pieces)))
-    print("written", flush=True)  # noqa: T201 - the same
+    print("written", flush=True)
 
 
 def _events(pieces: list[tuple[float, bytes]]) -> list[Seen]:

@@ -39,7 +39,9 @@ def telemetry(devices: int, first: float, seconds: int, *, seed: int = 1) -> lis
     """Return a message a second of each device; values drift by at most a step and often stay."""
     chance = random.Random(seed)
     names = [f"u{at:05d}" for at in range(devices)]
-    values = [[begin + chance.uniform(-9, 9) * step * 10 for begin, step in zip(START, STEPS, strict=True)] for _ in names]
+    values = [
+        [begin + chance.uniform(-9, 9) * step * 10 for begin, step in zip(START, STEPS, strict=True)] for _ in names
+    ]
     offsets = [at / devices for at in range(devices)]
     sent = []
     for second in range(seconds):
@@ -68,7 +70,9 @@ async def bench(devices: int = DEVICES, seconds: int = SECONDS, hubs: int = HUBS
             await city.start()
             node, link = city.nodes["4401"], city.links["4401"]
             registered = [
-                Device(f"u{at:05d}", division=COUNTIES[at % len(COUNTIES)], profile="sensegate/plain", domain="environment")
+                Device(
+                    f"u{at:05d}", division=COUNTIES[at % len(COUNTIES)], profile="sensegate/plain", domain="environment"
+                )
                 for at in range(devices)
             ]
             work = through_hubs(Workload(registered, [], 0), hubs)

@@ -138,8 +138,15 @@ def _payload(  # noqa: PLR0911 - one return a layout
                                    "received_at": _iso(second)},
             }  # fmt: skip
         case 6:
-            lamp = {"id": name, "on": 1, "dim": chance.randrange(40, 100), "u": chance.randrange(2250, 2350),
-                    "i": chance.randrange(400, 600), "p": chance.randrange(900, 1300), "e": 125_000 + number}  # fmt: skip
+            lamp = {
+                "id": name,
+                "on": 1,
+                "dim": chance.randrange(40, 100),
+                "u": chance.randrange(2250, 2350),
+                "i": chance.randrange(400, 600),
+                "p": chance.randrange(900, 1300),
+                "e": 125_000 + number,
+            }
             return f"citysense/lamp/c-{name}/report", {"time": _local(second, "%Y-%m-%d %H:%M:%S"), "lamps": [lamp]}
         case _:
             values = {
@@ -174,13 +181,13 @@ def make(
         kind = at % len(PROFILES)
         name = f"b{at:06d}"
         county = COUNTIES[at % len(COUNTIES)]
-        place = {"lon": round(113.2 + at % 97 / 300, 4), "lat": round(23.0 + at % 89 / 300, 4)}
+        lon, lat = round(113.2 + at % 97 / 300, 4), round(23.0 + at % 89 / 300, 4)
         user = name
         if kind == 6:
             user = f"c-{name}"
             registered.append(Device(user, division=county, profile=PROFILES[kind]))
         registered.append(
-            Device(name, division=county, profile=PROFILES[kind], gateway=user if kind == 6 else "", **place)
+            Device(name, division=county, profile=PROFILES[kind], gateway=user if kind == 6 else "", lon=lon, lat=lat)
         )
         names.append((kind, name, user))
     rounds = max(1, round(messages * (1 - duplicates) / devices))

@@ -24,7 +24,7 @@ from sensegate.persist.recent import Found, Recent
 MAGIC = b"sgrun\x00\x00\x01"
 FENCE = 256
 HEAD_BYTES = 1 << 16
-CHUNK_ROWS = 1 << 18
+CHUNK_ROWS = 1 << 17
 """Most rows of a bucket that are merged in memory at once."""
 
 BY_ARRIVAL = 1 << 24

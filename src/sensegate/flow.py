@@ -131,7 +131,7 @@ class Ingest:
             written: asyncio.Task[None] | None = None
             try:
                 while True:
-                    deliveries = await self._next(intake, written)
+                    deliveries = await intake.batch(written)
                     pending = self._walk(deliveries)
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never on their way.
@@ -142,20 +142,6 @@ class Ingest:
                 if written:
                     written.cancel()
                     await asyncio.gather(written, return_exceptions=True)
-
-    @staticmethod
-    async def _next(intake: Intake, written: asyncio.Task[None] | None) -> list[Delivery]:
-        """Return the next deliveries; a commit that fails meanwhile is heard at once, not with the next message."""
-        if written is None or written.done():
-            return await intake.batch()
-        batch = asyncio.create_task(intake.batch(), name="batch")
-        try:
-            await asyncio.wait({batch, written}, return_when=asyncio.FIRST_COMPLETED)
-            if written.done():
-                written.result()
-            return await batch
-        finally:
-            batch.cancel()
 
     def _walk(self, deliveries: Sequence[Delivery]) -> Pending:
         messages = [message for delivery in deliveries for message in delivery.messages]

@@ -110,9 +110,11 @@ class Intake:
         watched: set[asyncio.Future[Any]] = {wait, *self._pumps}
         if commit is not None:
             watched.add(commit)
+        began = self._clock.monotonic()
         try:
             while not event.is_set():
-                done, _ = await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                left_s = None if timeout_s is None else max(timeout_s - (self._clock.monotonic() - began), 0)
+                done, _ = await asyncio.wait(watched, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     return
                 if commit is not None and commit in done:

@@ -21,7 +21,7 @@ class Mosquitto:
         self.port = free_port()
         self._conf = directory / "mosquitto.conf"
         self._conf.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
             f"persistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
             f"max_inflight_messages {inflight_max}\nmax_queued_messages 100000\nset_tcp_nodelay true\n"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import nats.aio.client
@@ -66,7 +67,7 @@ class Heard:
         places = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]
 
         async def run() -> None:
-            for start, end in zip(places, places[1:], strict=False):
+            for start, end in pairwise(places):
                 await self.tap.parse(data[start:end])
 
         asyncio.run(run())

@@ -10,10 +10,10 @@ from nats.aio.msg import Msg
 
 from sensegate.bus.engine import Engine, Role
 from sensegate.collect.topic import filters_of, subject_of, topic_of
-from tests.bench.flood import Flood
+from tests.collect.device import Device
 
 LEVEL = st.text(
-    st.characters(codec="utf-8", exclude_characters="/+# \t\r\n\f\x7f*>", exclude_categories=("Cc",)), max_size=6
+    st.characters(codec="utf-8", exclude_characters="/+# \t\r\n\f\x7f*>", exclude_categories=["Cc"]), max_size=6
 )
 TOPIC = st.lists(LEVEL, min_size=1, max_size=6).map("/".join).filter(bool)
 
@@ -60,8 +60,8 @@ async def test_the_server_maps_as_we_do(engine: Engine) -> None:
     await client.subscribe(">", cb=note)
     await client.flush()
     credential = engine.credential(Role.FEEDS)
-    async with Flood(
-        engine.info.mqtt_host, engine.info.mqtt_port, "topics", credential.user, credential.password
+    async with Device(
+        (engine.info.mqtt_host, engine.info.mqtt_port), "topics", credential.user, credential.password
     ) as publisher:
         await publisher.publish([(topic, b"x") for topic in topics])
     async with asyncio.timeout(10):

@@ -1,0 +1,168 @@
+"""Foreign brokers: Mosquitto, MQTT 3.1.1 and 5."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.collect.mqtt import MqttSource
+from sensegate.config import ForeignBrokerConfig, IngestConfig
+from sensegate.model import Message
+from tests.collect.device import Device
+from tests.collect.mosquitto import Mosquitto
+
+DEADLINE_S = 20.0
+Version = Literal["3.1.1", "5"]
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
+    """A Mosquitto of its own."""
+    async with Mosquitto(tmp_path) as one:
+        yield one
+
+
+def source_of(broker: Mosquitto, *, version: Version = "3.1.1", inflight_max: int = 5_000, port: int = 0) -> MqttSource:
+    """A source on that broker."""
+    config = ForeignBrokerConfig(
+        name="vendor",
+        host="127.0.0.1",
+        port=port or broker.port,
+        version=version,
+        topics=("a/#",),
+        inflight_max=inflight_max,
+    )
+    return MqttSource(config, IngestConfig(), SystemClock(), jitter=lambda: 0.1)
+
+
+async def take(source: MqttSource, count: int, *, ack: bool = False) -> list[Message]:
+    """Return at least `count` messages."""
+    messages: list[Message] = []
+    async with asyncio.timeout(DEADLINE_S), aclosing(source.deliveries()) as arriving:  # type: ignore[type-var]
+        async for delivery in arriving:
+            messages += delivery.messages
+            if ack:
+                await delivery.ack()
+            if len(messages) >= count:
+                break
+    return messages
+
+
+async def connected(source: MqttSource) -> None:
+    """Wait until it has subscribed."""
+    async with asyncio.timeout(DEADLINE_S):
+        await source.connected.wait()
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_the_session_survives_the_broker(broker: Mosquitto, version: Version) -> None:
+    """The broker goes away and comes back: the source connects by itself; what it had not acknowledged comes again."""
+    source = source_of(broker, version=version)
+    await source.start(None)
+    await connected(source)
+    await broker.publish([("a/1", b"%d" % n) for n in range(5)])
+    async with asyncio.timeout(DEADLINE_S), aclosing(source.deliveries()) as arriving:  # type: ignore[type-var]
+        delivery = await anext(arriving)
+        await broker.kill()
+        while source.connected.is_set():
+            await asyncio.sleep(0.01)
+        await broker.start()
+        await connected(source)
+        await delivery.ack()  # of the connection before: it must not acknowledge anything here
+    again = await take(source, 5, ack=True)
+    assert [message.payload for message in again[-5:]] == [b"%d" % n for n in range(5)]
+    await source.stop()
+
+
+async def test_at_most_inflight_max_are_held(broker: Mosquitto) -> None:
+    """With 3.1.1 reading stops at the limit and goes on after acknowledgements; nothing is lost."""
+    source = source_of(broker, inflight_max=10)
+    await source.start(None)
+    await connected(source)
+    await broker.publish([("a/1", b"%d" % n) for n in range(300)])
+    async with asyncio.timeout(DEADLINE_S):
+        while source._owed < 10:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert source._owed <= 11
+    messages = await take(source, 300, ack=True)
+    assert [message.payload for message in messages] == [b"%d" % n for n in range(300)]
+    await source.stop()
+
+
+async def test_qos_0_is_marked_and_not_acknowledged(broker: Mosquitto) -> None:
+    """What the publisher sent at QoS 0 has no PUBACK and is marked best effort."""
+    source = source_of(broker)
+    await source.start(None)
+    await connected(source)
+    await broker.publish([("a/1", b"x")], qos=0)
+    (message,) = await take(source, 1, ack=True)
+    assert message.best_effort
+    await source.stop()
+
+
+async def test_a_broker_that_is_not_there_is_tried_with_growing_jittered_waits(broker: Mosquitto) -> None:
+    """Each wait is a random part of a time that doubles up to `backoff_max_s`."""
+    await broker.kill()
+    parts: list[float] = []
+
+    def jitter() -> float:
+        parts.append(1.0)
+        return 1.0
+
+    clock = FakeClock()
+    config = ForeignBrokerConfig(name="vendor", host="127.0.0.1", port=broker.port, backoff_max_s=4.0)
+    source = MqttSource(config, IngestConfig(), clock, jitter=jitter)
+    await source.start(None)
+    waits: list[float] = []
+    async with asyncio.timeout(DEADLINE_S):
+        while len(waits) < 5:
+            if clock._sleepers:
+                waits.append((clock._sleepers[0][0] - clock.now()) / 1e6)
+                await clock.advance(waits[-1])
+            await asyncio.sleep(0.005)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 4.0]
+    await source.stop()
+
+
+async def test_a_topic_that_is_not_utf8_is_given_and_settled() -> None:
+    """It would hold its place in the session for ever: it comes with its bytes visible, and its PUBACK is sent."""
+    acknowledged = asyncio.Event()
+
+    async def odd_broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000)
+        writer.write(b"\x20\x02\x00\x00")
+        subscribe = await reader.read(1_000)
+        writer.write(b"\x90\x03" + subscribe[2:4] + b"\x01" + b"\x32\x08\x00\x03a/\xff\x00\x07x")
+        if await reader.readexactly(4) == b"\x40\x02\x00\x07":
+            acknowledged.set()
+        writer.close()
+
+    server = await asyncio.start_server(odd_broker, "127.0.0.1", 0)
+    config = ForeignBrokerConfig(name="odd", host="127.0.0.1", port=server.sockets[0].getsockname()[1], topics=("a/#",))
+    source = MqttSource(config, IngestConfig(), SystemClock())
+    await source.start(None)
+    (message,) = await take(source, 1, ack=True)
+    assert (message.topic, message.payload) == ("a/\\xff", b"x")
+    async with asyncio.timeout(DEADLINE_S):
+        await acknowledged.wait()
+    await source.stop()
+    server.close()
+
+
+async def test_throughput_is_not_one_at_a_time(broker: Mosquitto) -> None:
+    """A thousand messages come in deliveries of many, in order."""
+    source = source_of(broker)
+    await source.start(None)
+    await connected(source)
+    async with Device(("127.0.0.1", broker.port), "device", "x", "y") as device:
+        await device.publish([("a/1", b"%d" % n) for n in range(1_000)])
+    messages = await take(source, 1_000, ack=True)
+    assert [int(message.payload) for message in messages] == list(range(1_000))
+    await source.stop()

@@ -170,8 +170,10 @@ class Committer:
 
     async def _catch_up(self) -> int:
         """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
-        _, end = await self._log.bounds()
-        at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, end)
+        _, newest = await self._log.bounds()
+        at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, newest)
+        # What is ours ends with our last commit; behind it, at a centre, may lie hours of the nodes' readings.
+        end = self._sequence
         if at < 0:
             at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1
         began = at

@@ -295,6 +295,7 @@ class Gateway:
             clock,
             division=config.division,
             partition=config.ingest.partition,
+            alone=not config.nodes,
             limits=Limits(
                 raw_ttl_h=config.store.raw_ttl_h,
                 readings_ttl_h=config.store.readings_ttl_h,

@@ -110,14 +110,17 @@ class Committer:
         *,
         division: str,
         partition: int = 0,
+        alone: bool = True,
         limits: Limits | None = None,
     ) -> None:
+        """`alone`: nobody else writes readings to this log; False at a centre with nodes."""
         self._log = log
         self._duplicates = duplicates
         self._index = index
         self._clock = clock
         self._stamp = Stamp(division, partition)
         self._name = f"{division}-{partition}"
+        self._alone = alone
         self._limits = limits or Limits()
         self.adopt(specs)
         self.held = ""
@@ -172,8 +175,9 @@ class Committer:
         """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
         _, newest = await self._log.bounds()
         at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, newest)
-        # What is ours ends with our last commit; behind it, at a centre, may lie hours of the nodes' readings.
-        end = self._sequence
+        # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too, what
+        # lies behind may be hours of their readings: there a full disk is prevented (`engine.has_room`), not looked for.
+        end = newest if self._alone else self._sequence
         if at < 0:
             at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1
         began = at

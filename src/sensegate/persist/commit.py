@@ -175,8 +175,8 @@ class Committer:
         """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
         _, newest = await self._log.bounds()
         at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, newest)
-        # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too, what
-        # lies behind may be hours of their readings: there a full disk is prevented (`engine.has_room`), not looked for.
+        # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too,
+        # hours of their readings may lie behind it: there a full disk is prevented (`engine.has_room`), not looked for.
         end = newest if self._alone else self._sequence
         if at < 0:
             at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1

@@ -9,7 +9,6 @@ import pytest
 from sensegate.decode import ProfileSet
 from sensegate.decode.examples import check_profile
 from sensegate.errors import ProfileError
-from sensegate.properties import PROPERTIES
 
 TEXT = """\
 profile: acme/{model}
@@ -48,16 +47,6 @@ def test_broken_profile_keeps_the_last_good_version(tmp_path: Path) -> None:
     third = second.reload([tmp_path])
     assert third.ids == ["acme/y"]
     assert third.find("acme/y") is second.find("acme/y"), "what did not change is not compiled again"
-
-
-def test_spec_table_holds_the_specs_as_columns(profiles: ProfileSet) -> None:
-    """Row i of each column is spec i."""
-    table = profiles.spec_table
-    for at in (0, len(profiles.specs) // 2, len(profiles.specs) - 1):
-        spec = profiles.specs[at]
-        assert PROPERTIES[int(table.property[at])].name == spec.property
-        assert (table.scale[at], table.offset[at], table.low[at]) == (spec.scale, spec.offset, spec.low)
-        assert (bool(table.suppress[at]), bool(table.alarm[at])) == (spec.suppress, spec.alarm)
 
 
 def test_topics_of_a_device_name_it(tmp_path: Path) -> None:

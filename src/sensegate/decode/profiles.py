@@ -9,31 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from sensegate.decode import topics
 from sensegate.decode.grammar import parse
 from sensegate.decode.profile import Compiler, Profile, Rule
 from sensegate.errors import ProfileError
-from sensegate.model import BOOL, F64, I16, Spec
-from sensegate.properties import PROPERTIES
-
-
-class SpecTable:
-    """The specs as columns; row *i* is spec *i*."""
-
-    def __init__(self, specs: Sequence[Spec]) -> None:
-        self.property: I16 = np.array([PROPERTIES.index(spec.property) for spec in specs], np.int16)
-        self.scale: F64 = np.array([spec.scale for spec in specs], np.float64)
-        self.offset: F64 = np.array([spec.offset for spec in specs], np.float64)
-        self.low: F64 = np.array([spec.low for spec in specs], np.float64)
-        self.high: F64 = np.array([spec.high for spec in specs], np.float64)
-        self.step: F64 = np.array([spec.step for spec in specs], np.float64)
-        self.deadband: F64 = np.array([spec.deadband for spec in specs], np.float64)
-        self.heartbeat_s: F64 = np.array([spec.heartbeat_s for spec in specs], np.float64)
-        self.interval_s: F64 = np.array([spec.interval_s for spec in specs], np.float64)
-        self.suppress: BOOL = np.array([spec.suppress for spec in specs], np.bool_)
-        self.alarm: BOOL = np.array([spec.alarm for spec in specs], np.bool_)
+from sensegate.model import Spec
 
 
 class ProfileSet:
@@ -43,7 +23,6 @@ class ProfileSet:
         self, profiles: Iterable[Profile], specs: Sequence[Spec], problems: Sequence[ProfileError] = ()
     ) -> None:
         self.specs: list[Spec] = list(specs)
-        self.spec_table = SpecTable(self.specs)
         self.problems = tuple(problems)
         """Profiles that could not be taken at the last `reload`; their last good versions stay in force."""
         self._by_id = {profile.id: profile for profile in profiles}

@@ -47,7 +47,7 @@ def campaign(control: Control | None, directory: Path, targets: list[str], kills
         seed=SEED,
         nodes=(NODE,),
         alone=True,
-        burst=6_000,
+        burst=8_000,
         environment=environment,
         until_guilty=True,
         deadline_s=6.0,

@@ -73,9 +73,10 @@ class Remote:
         except TimeoutError as why:
             raise Lost(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
 
-    async def get(self, path: str, **query: str) -> Any:
-        """Return the JSON document at a path."""
-        async with self._request("GET", path, query={key: value for key, value in query.items() if value}) as response:
+    async def get(self, path: str, **query: str | float) -> Any:
+        """Return the JSON document at a path; empty texts are left out of the query."""
+        given = {key: str(value) for key, value in query.items() if value != ""}
+        async with self._request("GET", path, query=given) as response:
             return await response.json(content_type=None)
 
     async def text(self, path: str, *, accept: str, **query: str) -> tuple[str, Mapping[str, str]]:

@@ -13,7 +13,7 @@ import json
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,6 @@ from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection
 TICK_S = 0.01
 WINDOW = 400
 """Most messages of one connection that wait for their PUBACK."""
-BURST_PER_TICK = 600
 TRIES = 24
 """Devices that are asked in turn before a message is left out."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 1.0
@@ -152,7 +151,10 @@ class Simulator:
         self.rng = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
         self.rate = plan.rate
         self.bursts: dict[str, int] = {}
-        """Node (empty: all) -> messages still to send at once."""
+        """Node (empty: all) -> messages to send at once, as fast as the sockets take them."""
+        self.bursts_sent = 0
+        self.tell: Callable[[dict[str, object]], None] = lambda _: None
+        """Told the status twice a second, and at once when a burst has been sent."""
         self.held = 0
         """Times a device could not send when its turn came."""
         self.sent = 0
@@ -220,21 +222,21 @@ class Simulator:
         self._ready.append((line, rid, injection.topic.encode(), injection.payload))
 
     def tick(self, due: int) -> None:
-        """Send `due` good messages and what a burst asks for: first all intents to disk, then all messages."""
+        """Send `due` good messages and the bursts asked for: first all intents to disk, then all messages."""
         for _ in range(due):
             self._next("")
-        for node, left in list(self.bursts.items()):
-            count = min(left, BURST_PER_TICK)
+        bursts, self.bursts = self.bursts, {}
+        for node, count in bursts.items():
             for _ in range(count):
                 self._next(node)
-            self.bursts[node] = left - count
-            if not self.bursts[node]:
-                del self.bursts[node]
         self.intents.flush()
         self.sent += len(self._ready)
         while self._ready:
             line, rid, topic, payload = self._ready.popleft()
             line.send(rid, topic, payload)
+        if bursts:
+            self.bursts_sent += len(bursts)
+            self.tell(self.status())
 
     async def run(self) -> None:
         """Send until `stopping` is set; then wait for what is not acknowledged."""
@@ -290,7 +292,7 @@ class Simulator:
             "connected": sum(line.publisher is not None for line in self.lines.values()),
             "connections": len(self.lines),
             "refused_connections": sum(line.refused for line in self.lines.values()),
-            "bursting": sum(self.bursts.values()),
+            "bursts": self.bursts_sent,
         }
 
     def command(self, text: str) -> None:
@@ -313,10 +315,15 @@ async def obey(simulator: Simulator, reader: asyncio.StreamReader) -> None:
 
 
 async def report(simulator: Simulator, out: TextIO) -> None:
-    """Write the status twice a second."""
-    while True:
-        out.write(json.dumps(simulator.status()) + "\n")
+    """Write the status twice a second, and whenever there is news."""
+
+    def tell(status: dict[str, object]) -> None:
+        out.write(json.dumps(status) + "\n")
         out.flush()
+
+    simulator.tell = tell
+    while True:
+        tell(simulator.status())
         await asyncio.sleep(0.5)
 
 

@@ -1,0 +1,91 @@
+"""The broker's source alone: receiving stored messages, against a bare nats-py push consumer on the same ones.
+
+What is measured is the client's part, messages made and acknowledged and nothing else done; both on the same event
+loop, from the same server, in turns. `cpu_us_per_message` is ours, `baseline_cpu_us` nats-py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from sensegate import flow
+from sensegate.bus.engine import Role
+from sensegate.clock import SystemClock
+from sensegate.collect.broker import BrokerSource
+from sensegate.config import IngestConfig
+from tests.bench import rig
+from tests.bench.workload import make
+
+MESSAGES = 100_000
+ROUNDS = 3
+
+
+async def drain_callback(parts: flow.Gateway, name: str, count: int) -> tuple[float, float]:
+    """Receive by nats-py's callback, its fastest way (`subscription.messages` makes a task a message)."""
+    nc = await parts.engine.connect(Role.INTAKE, name="bench bare")
+    done = asyncio.Event()
+    seen = 0
+
+    async def take(message: Msg) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % 1_000 == 0 or seen == count:
+            await nc.publish(message.reply)
+        if seen == count:
+            done.set()
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    await nc.subscribe(f"bench.{name}", cb=take, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    await done.wait()
+    await nc.flush()
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    await nc.close()
+    return spent
+
+
+async def drain(source: BrokerSource, count: int) -> tuple[float, float]:
+    """Receive and acknowledge `count` messages; return (wall, CPU) in seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    await source.start(None)
+    seen = 0
+    async for delivery in source.deliveries():
+        seen += len(delivery.messages)
+        await delivery.ack()
+        if seen >= count:
+            break
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    await source.stop()
+    return spent
+
+
+async def bench(messages: int = MESSAGES, devices: int = 1_000, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Return the ratio of the rates (ours : bare), medians of the rounds."""
+    ours: list[tuple[float, float]] = []
+    bare: list[tuple[float, float]] = []
+    async with rig.gateway() as parts:
+        await rig.bare_consumer(parts, "bare")
+        connection = await parts.engine.connect(Role.INTAKE, name="bench collect")
+        source = BrokerSource(connection, IngestConfig(), SystemClock(), durable="bench-collect")
+        await source.prepare()
+        for number in range(rounds):
+            work = make(messages, devices, seed=number, first=number * messages, end=time.time(), step_s=1.0)
+            await rig.store(parts, work.messages)
+            count = len(work.messages)
+            gc.collect()
+            bare.append(tuple(spent / count for spent in await drain_callback(parts, "bare", count)))  # type: ignore[arg-type]
+            gc.collect()
+            ours.append(tuple(spent / count for spent in await drain(source, count)))  # type: ignore[arg-type]
+        await connection.close()
+    return {
+        "figure": round(1 / rig.median([wall for wall, _ in ours])),
+        "unit": "messages/s received",
+        "baseline": round(1 / rig.median([wall for wall, _ in bare])),
+        "ratio": round(rig.median([other[0] / one[0] for one, other in zip(ours, bare, strict=True)]), 2),
+        "cpu_us_per_message": round(rig.median([cpu for _, cpu in ours]) * 1e6, 2),
+        "baseline_cpu_us": round(rig.median([cpu for _, cpu in bare]) * 1e6, 2),
+    }

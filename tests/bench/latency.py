@@ -36,6 +36,8 @@ HUBS = 50
 SECONDS = 8.0
 IDLE = 50
 IDLE_RATE = 10.0
+PAST_S = 3_000.0
+"""Phenomenon times begin so long ago: a device sends one message a second of its own time, here far faster."""
 FEED = "/api/v1/feeds/all/stream"
 COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "grade")
 
@@ -102,11 +104,14 @@ class Load:
         self.devices = devices
         self.hubs = hubs
         self.rounds = 0
+        self.at = time.time() - PAST_S
 
     def work(self, messages: int) -> Workload:
-        """Return the next messages, of phenomenon times just past."""
-        made = make(messages, self.devices, seed=self.rounds, first=self.rounds, end=time.time())
-        self.rounds += messages
+        """Return the next messages; every phenomenon time is new."""
+        rounds = max(1, round(messages * 0.95 / self.devices))
+        self.at += rounds
+        made = make(messages, self.devices, seed=self.rounds, first=self.rounds, end=self.at)
+        self.rounds += rounds
         return through_hubs(made, self.hubs)
 
     async def run(self, work: Workload, rate: float) -> tuple[float, float, F64, int, float]:
@@ -128,7 +133,13 @@ class Load:
 
 
 async def bench(
-    messages: int = MESSAGES, devices: int = DEVICES, hubs: int = HUBS, seconds: float = SECONDS, idle: int = IDLE
+    *,
+    messages: int = MESSAGES,
+    devices: int = DEVICES,
+    hubs: int = HUBS,
+    seconds: float = SECONDS,
+    idle: int = IDLE,
+    idle_rate: float = IDLE_RATE,
 ) -> dict[str, Any]:
     """Return p50 and p99 in milliseconds at half of saturation, and p50 idle."""
     async with node() as member:
@@ -140,7 +151,7 @@ async def bench(
         _, late, busy, missing, busy_cpu = await load.run(load.work(max(devices, round(rate * seconds))), rate)
         few = load.work(devices)
         quiet = Workload([], [one for one in few.messages if one.topic.startswith("sg/")][:idle], 0)
-        _, _, calm, gone, _ = await load.run(quiet, IDLE_RATE)
+        _, _, calm, gone, _ = await load.run(quiet, idle_rate)
         memory = rig.rss_mb(member.child.pid), rig.rss_mb(member.engine_pid)
     p50, p99 = np.percentile(busy, (50, 99)) * 1e3
     return {

@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 ROOT = Path(__file__).parents[2]
+MARK = b"\ndata: {"
 
 
 class Event(msgspec.Struct, gc=False):
@@ -52,9 +53,11 @@ async def _main(url: str, token: str, file: Path) -> None:
 
     async def receive() -> None:
         nonlocal count
+        rest = b""
         while piece := await reader.read(1 << 20):
             pieces.append((time.monotonic(), piece))
-            count += piece.count(b"\ndata: ")  # a torn one is missed: for the waiting only
+            count += (rest + piece).count(MARK)
+            rest = piece[1 - len(MARK) :]
 
     receiving = asyncio.create_task(receive())
     loop = asyncio.get_running_loop()
@@ -132,7 +135,7 @@ class Subscriber:
         return await self._line()
 
     async def count(self) -> tuple[int, float]:
-        """Return how many records have come (about), and when the last bytes did, s of the monotonic clock."""
+        """Return how many records have come, and when the last bytes did, s of the monotonic clock."""
         count, last = (await self._ask("count")).split()
         return int(count), float(last)
 

@@ -16,7 +16,7 @@ SLEEPER = "import sys, time; time.sleep(60)"
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - the condition is another process's
+        while not condition():
             await asyncio.sleep(0.02)
 
 

@@ -30,7 +30,7 @@ DEADLINE_S = 10.0
 async def until(condition: Callable[[], bool]) -> None:
     """Return once `condition` holds."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - the condition is another process's
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -3,8 +3,8 @@
     plan(seed, count) ─▶ Campaign.run: load ─▶ at least 1,000 messages uncommitted ─▶ kill ─▶ recovered? ─▶ … ─▶ verdict
 
 The simulator (publisher), the judge (subscribers of the centre and of each node) and this harness stand outside the
-fault domain. A kill counts only if, at that moment, at least `LEAST` messages had been sent and were not committed on
-the log of the target's tier, as the simulator's file and the log itself tell afterwards.
+fault domain. A kill counts only if, at that moment, at least `LEAST` messages were open: unacknowledged, or not yet
+committed on the log of the target's tier, as the simulator's file and the log itself tell afterwards.
 """
 
 from __future__ import annotations
@@ -171,15 +171,15 @@ class Report:
         books = f"balanced {all(self.balanced.values())} carried {all(self.carried.values())}"
         lines = [head, messages, f"{counts} {books}"]
         if self.weak:
-            lines.append(f"  {len(self.weak)} more kills do not count: less than {LEAST:,} messages were uncommitted")
+            lines.append(f"  {len(self.weak)} more kills do not count: less than {LEAST:,} messages were open")
         for name, targets in [("all", list(Target)), *((target.value, [target]) for target in Target)]:
             kills = [done for done in self.done if done.kill.target in targets]
             times = self.recoveries(targets)
             if not kills:
                 continue
-            low = min(done.uncommitted for done in kills)
+            low = min(max(done.uncommitted, done.unacknowledged) for done in kills)
             recovery = f"recovery p50 {times[len(times) // 2]:.2f} s max {times[-1]:.2f} s" if times else "no recovery"
-            lines.append(f"  {name:24} {len(kills):4} kills, at least {low:,} uncommitted, {recovery}")
+            lines.append(f"  {name:24} {len(kills):4} kills, at least {low:,} messages open, {recovery}")
         upper = 3 / len(self.done) if self.done else 1.0
         lines.append(f"  with 0 failures the 95 % bound is {upper:.1%} per kill")
         lines += [f"  ! {name}: {text}" for name, tap in self.verdict["taps"].items() for text in tap["samples"]]
@@ -303,7 +303,7 @@ class Campaign:
         await self._strike(kill, node)
         done.recovery_s = await self._recovery(node, nearest, done.at)
         await self._measure(done, began)
-        counts = done.uncommitted >= LEAST
+        counts = max(done.uncommitted, done.unacknowledged) >= LEAST
         (self.done if counts else self.weak).append(done)
         self.say(
             f"{len(self.done):3}/{self.wanted} {kill.target.value:24} {node} {done.uncommitted:6,} uncommitted, "
@@ -407,7 +407,7 @@ class Campaign:
         for node in nodes:
             sent = self._sent.intended[node].between(began, done.at)
             done.uncommitted += sent - log.messages[node].between(began, done.at)
-            done.unacknowledged += sent - self._sent.acknowledged[node].between(began, done.at)
+            done.unacknowledged += max(0, sent - self._sent.acknowledged[node].between(began, done.at))
 
     async def _books(self) -> tuple[dict[str, dict[str, int]], dict[str, bool], dict[str, bool]]:
         """Return each member's totals, whether they balance, and whether each node has passed on all it committed."""

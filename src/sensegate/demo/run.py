@@ -56,6 +56,8 @@ class Options:
     """Fixed by a test that puts a proxy before it."""
     judge_url: str = ""
     """Where the judge reads instead of the centre itself (a test's proxy)."""
+    deadline_s: float = DEADLINE_S
+    """Longest wait for the last readings."""
 
 
 @dataclass
@@ -100,7 +102,7 @@ class Demo:
             feed=FEED,
             urls={"centre": self.options.judge_url} if self.options.judge_url else None,
             settle_s=SETTLE_S,
-            deadline_s=DEADLINE_S,
+            deadline_s=self.options.deadline_s,
         )
         plan = Plan(
             run=secrets.token_hex(4),
@@ -159,8 +161,13 @@ class Demo:
         """Keep the live table true, until cancelled."""
         assert self.simulator is not None  # noqa: S101 - set_up() has run
         assert self.judge is not None  # noqa: S101 - the same
+        pids: list[tuple[int, int]] = []
         while True:
             await self.read_ledgers()
+            now = [(member.child.pid, member.engine_pid) for member in self.city.members]
+            if now != pids:
+                pids = now
+                self.refresh()
             links = {division: link.whole for division, link in self.city.links.items()}
             live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links))
             await asyncio.sleep(REFRESH_S)

@@ -35,7 +35,8 @@ def ledger(
         as_json(answer)
     else:
         rows = rows_of(answer)
-        columns = list(dict.fromkeys(key for row in rows for key in row))
+        columns = list(dict.fromkeys([by.value, *COLUMNS, *(key for row in rows for key in row)]))
+        columns = [column for column in columns if any(column in row for row in rows)]
         table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, last {since}")
         console.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
     if not answer.get("balanced"):

@@ -101,7 +101,7 @@ class Publisher(asyncio.Protocol):
                 assert self.transport is not None  # noqa: S101 - create_connection has called connection_made
                 self.transport.write(connect_packet(client_id, username, password))
                 await self._connected
-            except BaseException:
+            except (OSError, RefusedConnection, asyncio.CancelledError):
                 self.close()
                 raise
         self._ping = loop.call_later(KEEPALIVE_S / 2, self._keep_alive)

@@ -1,4 +1,4 @@
-"""Profiles changed while a node runs: what is good is taken up, what is broken leaves the last good version in force."""
+"""Profiles changed while a node runs: what is good is taken up, of what is broken the last good version stays."""
 
 from __future__ import annotations
 

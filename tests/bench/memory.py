@@ -15,6 +15,7 @@ from typing import Any
 
 from sensegate import config
 from tests.bench import day, rig
+from tests.bench.weigh import weigh
 
 REGISTERED = 100_000
 ACTIVE = 20_000
@@ -51,6 +52,20 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
             after = rig.rss_mb()
             engine = rig.rss_mb(parts.engine.info.pid)
             first, last = await parts.log.bounds()
+            where = weigh(
+                {
+                    "bench": city._tails,
+                    "registry": parts.devices,
+                    "series": parts.indicators._series,
+                    "duplicates": parts.committer._duplicates,
+                    "normalise": parts.ingest._normaliser,
+                    "indicators": parts.indicators,
+                    "quality": parts.quality,
+                    "decode": parts.ingest._decoder,
+                    "books": parts.share.books,
+                    "reader": parts.share.reader,
+                }
+            )
             totals = dict(parts.committer.totals)
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*") if file.is_file())
         index = sum(file.stat().st_size for file in (Path(directory) / "duplicates").rglob("*") if file.is_file())
@@ -64,6 +79,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
         "base_mb": round(base),
         "rss_mb": round(after),
         "on_the_way_mb": grown,
+        "where_mb": {name: round(size / 1024**2, 1) for name, size in where.items()},
         "empty_mb": round(empty),
         "bytes_a_registered_device": round((base - empty) * 1024**2 / registered),
         "registered_per_s": round(registered / enrolled),

@@ -101,9 +101,10 @@ async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, cloc
     books, _ = await opened(memory_log, clock)
     for number in range(60):
         books.take(entry(number + 1, (HOUR - number, "messages", 1)))
-    assert len(books._open) <= 8
+    assert len(books._open) <= 32
     assert books.sums("4401", HOUR - 59).totals() == {"messages": 60}
     await books.flush()
+    assert {hour for _, hour in books._open} <= {HOUR}
     assert books.sums("4401", 0).totals() == {"messages": 49}
     again, _ = await opened(memory_log, clock)
     assert again.sums("4401", HOUR - 48).totals() == {"messages": 49}

@@ -6,11 +6,14 @@ import math
 
 import msgspec
 import numpy as np
+import zstandard
 
 from sensegate.clock import Clock
 from sensegate.normalise.indicators import HOUR, HOURS_MAX, Indications, Indicators
 
 TAKE_S = 15.0
+OPEN_H = 1
+"""So many hours before the present one are kept as columns; older ones packed."""
 
 
 class Quality(msgspec.Struct, frozen=True, gc=False):
@@ -33,8 +36,10 @@ class QualityBook:
     def __init__(self, indicators: Indicators, clock: Clock) -> None:
         self._indicators = indicators
         self._clock = clock
-        self._taken: dict[int, list[Indications]] = {}
-        """Hour -> what was taken of it, in order."""
+        self._taken: dict[int, Indications] = {}
+        """Hour -> what was taken of it, one row per device."""
+        self._packed: dict[int, _Packed] = {}
+        """The same of hours of which little comes any more."""
 
     async def run(self) -> None:
         """Take what was counted, every so often, until cancelled."""
@@ -49,20 +54,47 @@ class QualityBook:
         for hour in set(taken.hour.tolist()):
             rows = taken.hour == hour
             part = Indications(**{name: getattr(taken, name)[rows] for name in Indications.__struct_fields__})
-            self._taken[hour] = [_summed([*self._taken.get(hour, []), part])]
-        oldest = self._clock.now() // HOUR - HOURS_MAX
-        for hour in [hour for hour in self._taken if hour < oldest]:
-            del self._taken[hour]
+            known = self._of(hour)
+            self._taken[hour] = _summed([known, part] if known else [part])
+        now = self._clock.now() // HOUR
+        for hour in [hour for hour in self._taken if hour < now - OPEN_H]:
+            self._packed[hour] = _pack(self._taken.pop(hour))
+        for hour in [hour for hour in self._packed if hour < now - HOURS_MAX]:
+            del self._packed[hour]
+
+    def _of(self, hour: int) -> Indications | None:
+        """Return what was taken of an hour."""
+        packed = self._packed.get(hour)
+        return _unpack(packed) if packed and hour not in self._taken else self._taken.get(hour)
 
     def since(self, time: int) -> list[Quality]:
         """Return the indicators of the hours that end after `time` (µs), newest hour first."""
         self.take()
         found: list[Quality] = []
-        for hour in sorted(self._taken, reverse=True):
-            if (hour + 1) * HOUR > time:
-                for part in self._taken[hour]:
-                    found += _rows(part, hour * HOUR)
+        for hour in sorted({*self._taken, *self._packed}, reverse=True):
+            if (hour + 1) * HOUR > time and (part := self._of(hour)):
+                found += _rows(part, hour * HOUR)
         return found
+
+
+class _Packed(msgspec.Struct, frozen=True, gc=False):
+    """Columns of one hour, compressed: they are nearly constant."""
+
+    kinds: tuple[str, ...]
+    """numpy's name of the type of each column, in the order of `Indications`."""
+    columns: tuple[bytes, ...]
+
+
+def _pack(part: Indications) -> _Packed:
+    columns = [getattr(part, name) for name in Indications.__struct_fields__]
+    press = zstandard.ZstdCompressor(1).compress
+    return _Packed(tuple(one.dtype.str for one in columns), tuple(press(one.tobytes()) for one in columns))
+
+
+def _unpack(packed: _Packed) -> Indications:
+    loosen = zstandard.ZstdDecompressor().decompress
+    columns = [np.frombuffer(loosen(one), kind) for kind, one in zip(packed.kinds, packed.columns, strict=True)]
+    return Indications(*columns)
 
 
 def _rows(part: Indications, hour: int) -> list[Quality]:

@@ -19,8 +19,8 @@ from sensegate.model import Entry, Member
 from sensegate.ports import Log
 from sensegate.share.reader import Reader
 
-_OPEN_MAX = 8
-"""Node-hours kept as columns; the others are packed."""
+_OPEN_MAX = 32
+"""Most node-hours kept as columns, the others are packed: more than a province has cities, each with its hour."""
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +132,10 @@ class Books:
             found = await self._hours.last("hours.position")
             self._fence = found.sequence if found else 0
             return
-        oldest = self._clock.now() // HOUR_US - self._window_h
+        hour = self._clock.now() // HOUR_US
+        for key in [key for key in self._open if key[1] < hour and key not in self._changed]:
+            self._packed[key] = self._open.pop(key).encode()
+        oldest = hour - self._window_h
         for key in [key for key in self._keys() if key[1] < oldest]:
             self._open.pop(key, None)
             self._packed.pop(key, None)

@@ -118,6 +118,22 @@ async def test_a_successor_gets_everything_unacknowledged_in_order(
     assert numbers(await take(second, 1)) == [16]
 
 
+async def test_a_start_while_another_still_listens(devices: Client, make: Make, publish: Publish) -> None:
+    """A worker not yet gone has the first message before we listen: the consumer is reset once more, under us."""
+    forgotten = await make()
+    await forgotten.prepare()
+    await publish(1, 50)
+    await forgotten.start(None)
+    await take(forgotten, 50)
+    second = await make()
+    await second.start(None)
+    assert numbers(await take(second, 50, ack=True)) == list(range(1, 51))
+    await publish(51, 52)
+    assert numbers(await take(second, 2, ack=True)) == [51, 52]
+    with pytest.raises(Lost):
+        await take(forgotten, 1)
+
+
 async def test_control_without_reset_the_acknowledged_are_lost(devices: Client, make: Make, publish: Publish) -> None:
     """Negative control of rule 2: a plain consumer gives the new messages first; acknowledging them loses the old."""
     first = await make()

@@ -70,7 +70,7 @@ class BrokerSource:
         self._durable = durable or f"ingest-{limits.partition}"
         self._prefix = f"{SUBJECT}{topic_prefix}"
         self._deliver = f"_SG.deliver.{self._durable}"
-        self._tap = Tap(connection, self._take, self._control, self._begin_anew, self._break)
+        self._tap = Tap(connection, self._take, self._control, self._missed_first, self._break)
         self._subscription: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -78,9 +78,10 @@ class BrokerSource:
         self._broken = ""
         self._life = ""
         self._era = 0
-        self._given = False
+        self._again: asyncio.Task[None] | None = None
         self._skip = 0  # committed stream sequence at the start
         self._received = 0
+        self._number = 0  # consumer sequence of the last message that came
         self._settled = 0
         self._flow: tuple[int, str] | None = None  # answer this request when the sequence is settled
         self._heard = 0.0
@@ -107,27 +108,27 @@ class BrokerSource:
         self._life = await streams.life(self._connection, INTAKE)
         self._skip = committed.sequence if committed and committed.life == self._life else 0
         self._era += 1
-        self._received = self._settled = 0
-        self._given = False
+        self._received = self._settled = self._number = 0
         self._broken = ""
         self._arrived.clear()
         self._heard = self._moved = self._clock.monotonic()
+        # While nobody listens the consumer rests: its first message comes after we do.
+        await consumer.reset(self._connection, INTAKE, self._durable)
         with api.lost(f"{self.name}: subscribe"):
             self._subscription = await self._connection.subscribe(self._deliver)
         # Only our own wildcard-free subscription numbers are in the bytes: nats-py keeps them across reconnections.
         self._tap.attach(self._subscription._id, INTAKE, self._durable, self._prefix)  # noqa: SLF001
-        # The first message of the new series may come before the answer to the request.
         self._tap.expect_first()
-        await consumer.reset(self._connection, INTAKE, self._durable)
         self._watch = asyncio.create_task(self._watchdog(), name=f"watch {self.name}")
 
     async def stop(self) -> None:
         self._era += 1  # acknowledgements of this life do nothing from here
         self._tap.detach()
-        if self._watch:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
-            self._watch = None
+        tasks = [task for task in (self._watch, self._again) if task]
+        self._watch = self._again = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         subscription, self._subscription = self._subscription, None
         if subscription and not self._connection.is_closed:
             with suppress(Lost), api.lost("unsubscribe"):
@@ -158,7 +159,6 @@ class BrokerSource:
     def _next(self) -> tuple[list[Message], int]:
         """Return the next messages, at most `commit_messages_max`, and the consumer sequence of the last."""
         most = self._limits.commit_messages_max
-        self._given = True
         chunk = self._chunks.popleft()
         messages, number = chunk.messages, chunk.number
         if len(messages) > most:
@@ -195,20 +195,30 @@ class BrokerSource:
     def _take(self, messages: list[Message], number: int) -> None:
         self._heard = self._moved = self._clock.monotonic()
         self._received = messages[-1].sequence
+        self._number = number
         self._chunks.append(_Chunk(messages, number))
         self._arrived.set()
 
-    def _begin_anew(self) -> bool:
-        if self._given:
-            return False
-        self._chunks.clear()
-        self._arrived.clear()
-        self._received = 0
-        return True
+    def _missed_first(self) -> None:
+        """Reset once more: another subscription (of a worker just killed) had the first message before we listened."""
+        if self._again is None:
+            self._again = asyncio.create_task(self._reset(), name=f"reset {self.name}")
+
+    async def _reset(self) -> None:
+        try:
+            await consumer.reset(self._connection, INTAKE, self._durable)
+        except (Lost, NotFound) as why:
+            self._break(str(why))
 
     async def _control(self, headers: dict[str, str], reply: str) -> None:
         """Hear a heartbeat, or note a flow control request until all before it is committed."""
         self._heard = self._clock.monotonic()
+        sent = int(headers.get("Nats-Last-Consumer", "0"))
+        if sent > self._number:
+            if self._number:
+                self._break(f"the consumer has sent {sent}, {self._number} came")
+            else:
+                self._missed_first()
         request = reply or headers.get("Nats-Consumer-Stalled", "")
         if not request:
             return

@@ -32,10 +32,9 @@ AWAIT_FIRST = -1
 class Tap:
     """One JetStream push consumer's messages, checked for contiguity, from one connection.
 
-    `messages(chunk, consumer sequence of the last)`, `control(headers, reply)`, `again()` and `broken(reason)` are
+    `messages(chunk, consumer sequence of the last)`, `control(headers, reply)`, `late()` and `broken(reason)` are
     called from the connection's reading task. Nothing is given before `expect_first` was called and consumer sequence
-    1 was seen, and nothing after a break. Sequence 1 once more is a break, unless `again()` says that nothing was used
-    yet: then all begins anew (what the consumer had sent before its reset was still on the way).
+    1 was seen, and nothing after a break. `late()` tells that another message came where the first was awaited.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Tap:
         connection: Client,
         messages: Callable[[list[Message], int], None],
         control: Callable[[dict[str, str], str], Awaitable[None]],
-        again: Callable[[], bool],
+        late: Callable[[], None],
         broken: Callable[[str], None],
     ) -> None:
         # The one place that replaces nats-py's parser; a test fails if a release of it no longer has one.
@@ -51,7 +50,7 @@ class Tap:
         connection._ps = self  # type: ignore[assignment]  # noqa: SLF001 - has the two methods that are called
         self._messages = messages
         self._control = control
-        self._again = again
+        self._late = late
         self._broken = broken
         self._topics: dict[bytes, str] = {}
         self._cut = 0
@@ -115,18 +114,17 @@ class Tap:
             stop = start + int(total)
             if stop + 2 > end:
                 break
-            if int(number) != want:
-                if want > 0 and number == b"1" and self._again():
-                    chunk, want = [], AWAIT_FIRST
-                    add = chunk.append
+            if int(number) != want and (want != AWAIT_FIRST or number != b"1"):
+                position = stop + 2
+                if want == AWAIT_FIRST:
+                    self._late()
                 elif want > 0:
                     # What was contiguous so far is given first.
                     self._give(chunk, want)
                     self._break(f"consumer sequence {number.decode()} came where {want} was due")
                     chunk, want = [], DISCARD
-                if want != AWAIT_FIRST or number != b"1":
-                    position = stop + 2
-                    continue
+                    add = chunk.append
+                continue
             want = want + 1 if want > 0 else 2
             position = stop + 2
             topic = topics.get(subject)
@@ -160,8 +158,6 @@ class Tap:
             await self._control(headers, (reply or b"").decode("latin-1"))
             return
         delivered, sequence, number, nanos = (int(part) for part in acknowledge.groups())
-        if self._want > 0 and number == 1 and self._again():
-            self._want = AWAIT_FIRST
         if self._want > 0 and delivered > 1:
             self._break(f"stream sequence {sequence} was delivered {delivered} times")
         elif self._want > 0 and number != self._want:
@@ -169,6 +165,8 @@ class Tap:
         elif self._want > 0 or (self._want == AWAIT_FIRST and number == 1 and delivered == 1):
             payload = whole[headed:-2]
             self._give([Message(topic_of(subject[self._cut :]), payload, nanos // 1_000, sequence)], number + 1)
+        elif self._want == AWAIT_FIRST:
+            self._late()
 
 
 def _operation(buffer: bytes, position: int) -> tuple[int, re.Match[bytes] | None]:

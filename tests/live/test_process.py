@@ -1,0 +1,71 @@
+"""The gateway as the process that an operator starts: what it listens on, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from sensegate.bus.ports import free_port
+from sensegate.config import EngineConfig, WebConfig
+from sensegate.flow import Addresses
+from tests.bus.devices import alive
+from tests.conftest import eventually
+from tests.live.site import config_of
+
+pytestmark = pytest.mark.live
+
+
+async def sockets(kind: str, pids: set[int]) -> set[tuple[str, int]]:
+    """Return (address, port) that processes listen on, as `ss` says; `kind`: t or u."""
+    told = await asyncio.create_subprocess_exec("ss", "-Hln" + kind + "p", stdout=asyncio.subprocess.PIPE)
+    out, _ = await told.communicate()
+    found = set()
+    for line in out.decode().splitlines():
+        if pids & {int(pid) for pid in re.findall(r"pid=(\d+)", line)}:
+            address, _, port = line.split()[3].rpartition(":")
+            found.add((address, int(port)))
+    return found
+
+
+@pytest.mark.parametrize("division", ["4401", "44"])
+async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division: str) -> None:
+    """Gateway and engine listen on the three addresses configured, nothing else, no UDP; SIGTERM ends both."""
+    ports = {name: free_port() for name in ("http", "mqtt", "nats")}
+    config = msgspec.structs.replace(
+        config_of(tmp_path / "store", division),
+        engine=EngineConfig(port=ports["nats"], mqtt_port=ports["mqtt"]),
+        web=WebConfig(port=ports["http"]),
+    )
+    file = tmp_path / "config.yaml"
+    file.write_bytes(msgspec.yaml.encode(config))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sensegate.cli", "run", str(file), stderr=asyncio.subprocess.PIPE
+    )
+    kept = tmp_path / "store" / "run.json"
+    try:
+        await eventually(kept.exists, 30)
+        run = msgspec.json.decode(kept.read_bytes(), type=Addresses)
+        assert run.pid == process.pid
+        expected = {("127.0.0.1", port) for port in ports.values()}
+        assert {("127.0.0.1", urlsplit(url).port) for url in (run.http, run.mqtt, run.nats)} == expected
+        assert await sockets("t", {run.pid}) == {("127.0.0.1", ports["http"])}
+        assert await sockets("t", {run.engine_pid}) == {("127.0.0.1", ports["mqtt"]), ("127.0.0.1", ports["nats"])}
+        assert await sockets("u", {run.pid, run.engine_pid}) == set()
+        command = Path(f"/proc/{run.engine_pid}/cmdline").read_bytes() + Path(f"/proc/{run.pid}/cmdline").read_bytes()
+        written = next((tmp_path / "store/engine").glob("*.conf")).read_bytes()
+        for password in re.findall(rb'password: "([^"]+)"', written):
+            assert password not in command
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode in {0, -signal.SIGTERM}, errors.decode()
+    assert not alive(run.engine_pid)
+    assert await sockets("t", {run.engine_pid}) == set()
+    assert b"Traceback" not in errors

@@ -1,72 +1,130 @@
-"""The book of indicators: sums by hour and device, packed when the hour is past."""
+"""The book of indicators: what is taken in pieces adds up to what would have been taken at once."""
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 
-import numpy as np
+import pytest
 
-from sensegate.clock import FakeClock
-from sensegate.normalise.book import OPEN_H, QualityBook
-from sensegate.normalise.indicators import HOUR, HOURS_MAX, Indications
+from sensegate.normalise.book import OPEN_H, TAKE_S, Quality, QualityBook
+from sensegate.normalise.indicators import GRACE, HOUR, HOURS_MAX
+from tests.normalise.rows import FAHRENHEIT, NOW, Row
+from tests.normalise.test_indicators import Counted, minutes, row_of
+
+SHARES = ("authenticity", "accuracy", "continuity", "completeness")
 
 
-class Given:
-    """Indicators that give out what a test puts in."""
+class Book:
+    """Counted readings and the book that takes them."""
 
     def __init__(self) -> None:
-        self.parts: deque[Indications] = deque()
+        self.counted = Counted()
+        self.clock = self.counted.clock
+        self.book = QualityBook(self.counted.indicators, self.clock)
 
-    def put(self, hour: int, *devices: int, received: int = 10, expected: float = 20.0) -> None:
-        """Let the next taking find these devices in an hour."""
-        size = len(devices)
-        ints, times = np.zeros(size, np.uint32), np.zeros(size, np.int64)
-        self.parts.append(
-            Indications(
-                np.array(devices, np.int32),
-                np.full(size, hour, np.int64),
-                np.full(size, received, np.uint32),
-                ints,
-                ints,
-                ints,
-                ints,
-                times,
-                times,
-                np.full(size, expected),
-                np.full(size, HOUR, np.int64),
-            )
-        )
-
-    def take(self, now: int, *, final: bool = False) -> Indications:
-        """Return the next part; nothing where there is none."""
-        if not self.parts:
-            self.put(now // HOUR)
-        return self.parts.popleft()
+    def row(self, device: int = 0, hour: int = 0) -> Quality:
+        """Return what the book says of a device and an hour, counted from NOW's."""
+        found = [one for one in self.book.since(0) if (one.device, one.hour) == (device, NOW + hour * HOUR)]
+        assert len(found) == 1, found
+        return found[0]
 
 
-async def test_hours_that_are_past_are_packed_and_still_add_up() -> None:
-    """What is packed reads as before, and what comes late is added to it."""
-    clock, given = FakeClock(), Given()
-    book = QualityBook(given, clock)  # type: ignore[arg-type]
-    first = clock.now() // HOUR
-    given.put(first, 3, 7)
-    book.take()
-    before = book.since(0)
-    await clock.advance(3_600 * (OPEN_H + 1))
-    assert book.since(0) == before
-    assert set(book._packed) == {first}
-    assert first not in book._taken
-    given.put(first, 7, 9, received=5)
-    found = {one.device: (one.received, one.completeness) for one in book.since(0)}
-    assert found == {3: (10, 0.5), 7: (15, 0.75), 9: (5, 0.25)}
+@pytest.mark.parametrize("pieces", [1, 2, 4, 12])
+async def test_pieces_add_up(pieces: int) -> None:
+    """An hour taken in pieces, with values out of range, rejected and missing, is the hour taken at once."""
+    whole, book = Counted(), Book()
+    size = 60 // pieces
+    for first in range(0, 60, size):
+        rows = [
+            Row(99.0 if one.time == 120 else float("nan") if one.time == 180 else one.value, time=one.time)
+            for one in minutes(first=first, last=first + size)
+            if not 600 < one.time < 1200
+        ]
+        whole.add(*rows)
+        book.counted.add(*rows)
+        book.book.take()
+        await book.clock.advance(size * 60)
+    await book.clock.advance(GRACE / 1e6)
+    expected, found = row_of(whole.take(1), 0), book.row()
+    assert found.received == expected["received"] == 50
+    assert [getattr(found, name) for name in SHARES] == [pytest.approx(expected[name], abs=1e-4) for name in SHARES]
+    assert found.accuracy is not None
+    assert found.accuracy < 1
+    assert found.continuity is not None
+    assert found.continuity < 1
 
 
-async def test_old_hours_are_forgotten() -> None:
-    """After two days an hour is gone, packed or not."""
-    clock, given = FakeClock(), Given()
-    book = QualityBook(given, clock)  # type: ignore[arg-type]
-    given.put(clock.now() // HOUR, 1)
-    book.take()
-    await clock.advance(3_600 * (HOURS_MAX + 1))
-    assert book.since(0) == []
-    assert (book._taken, book._packed) == ({}, {})
+async def test_the_hour_that_is_open_is_shown() -> None:
+    """Who has just put up a station sees it at once; asking often changes nothing."""
+    book = Book()
+    book.counted.add(*minutes(last=5))
+    assert [book.row().received for _ in range(3)] == [5, 5, 5]
+    book.counted.add(*minutes(first=5, last=8))
+    assert book.row().received == 8
+
+
+async def test_none_where_nothing_defines_it() -> None:
+    """Without a declared interval there is no completeness and no continuity; without readings no authenticity."""
+    book = Book()
+    book.counted.add(Row(50.0, FAHRENHEIT))
+    book.counted.add(Row(float("nan"), FAHRENHEIT, device=1))
+    found = book.row()
+    assert (found.authenticity, found.accuracy, found.continuity, found.completeness) == (1, 1, None, None)
+    assert (book.row(1).received, book.row(1).authenticity, book.row(1).accuracy) == (0, None, 0)
+
+
+async def test_devices_keep_apart() -> None:
+    """Counts of one device never enter another's, whichever came first or came again."""
+    book = Book()
+    for device, last in ((5, 3), (1, 4), (5, 6), (3, 2)):
+        book.counted.add(*minutes(device=device, last=last))
+        book.book.take()
+    assert [(one.device, one.received) for one in book.book.since(0)] == [(1, 4), (3, 2), (5, 9)]
+
+
+async def test_since_gives_whole_hours_newest_first() -> None:
+    """An hour is given if any of it lies after the time asked for."""
+    book = Book()
+    for hour in range(3):
+        book.counted.add(*[Row(20.0 + minute, time=hour * 3600 + minute * 60) for minute in range(hour + 1)])
+        await book.clock.advance(3600)
+    assert [one.received for one in book.book.since(NOW)][:3] == [3, 2, 1]
+    assert {one.hour for one in book.book.since(NOW + HOUR + 1)} == {NOW + HOUR, NOW + 2 * HOUR}
+    assert NOW not in {one.hour for one in book.book.since(NOW + HOUR)}
+
+
+async def test_what_comes_late_to_a_packed_hour_counts() -> None:
+    """Hours are packed once little comes to them; what does come is added, and what was there is not changed."""
+    book = Book()
+    book.counted.add(*minutes(last=30))
+    before = book.row()
+    await book.clock.advance((OPEN_H + 3) * 3600)
+    book.book.take()
+    packed = book.row()
+    assert (packed.received, packed.accuracy) == (before.received, before.accuracy)
+    late = (OPEN_H + 3) * 3600.0
+    book.counted.add(*[Row(20.0 + minute % 7, time=minute * 60.0, received=late) for minute in range(30, 60)])
+    assert book.row().received == 60
+    assert book.row().completeness == 1
+
+
+async def test_two_days_are_kept() -> None:
+    """Older hours are forgotten: the book is bounded."""
+    book = Book()
+    book.counted.add(*minutes(last=3))
+    assert book.row().received == 3
+    await book.clock.advance((HOURS_MAX + 2) * 3600)
+    assert NOW not in {one.hour for one in book.book.since(0)}
+    assert len(book.book._taken) + len(book.book._packed) <= HOURS_MAX + 2
+
+
+async def test_it_takes_by_itself() -> None:
+    """`run` takes every so often, so that an indicator's memory does not depend on who asks."""
+    book = Book()
+    running = asyncio.create_task(book.book.run())
+    await asyncio.sleep(0)
+    book.counted.add(*minutes(last=3))
+    await book.clock.advance(TAKE_S)
+    assert [int(part.received.sum()) for part in book.book._taken.values()] == [3]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

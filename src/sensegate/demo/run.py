@@ -30,6 +30,8 @@ from sensegate.errors import ConfigError, EngineError, Lost
 
 FEED = "all"
 REFRESH_S = 1.0
+LINES_S = 10.0
+"""How often there is news where no terminal shows the table."""
 SETTLE_S = 2.0
 DEADLINE_S = 90.0
 UPLINK_S = 30.0
@@ -336,12 +338,17 @@ async def _perform(demo: Demo, stop: asyncio.Event) -> None:
 
 
 async def _keep_drawing(demo: Demo, live: Live) -> None:
+    """Draw the table on a terminal; elsewhere write two lines now and then."""
     drawing = asyncio.create_task(demo.watch(live), name="ledgers")
+    terminal = demo.console.is_terminal
     try:
         while not drawing.done():
-            if demo.console.is_terminal:
+            await asyncio.sleep(REFRESH_S / 2 if terminal else LINES_S)
+            if terminal:
                 live.refresh()
-            await asyncio.sleep(REFRESH_S / 2)
+            elif demo.simulator and demo.judge:
+                for line in screen.lines(demo.simulator.status, demo.judge.status):
+                    demo.console.print(line, highlight=False)
         drawing.result()
     finally:
         drawing.cancel()

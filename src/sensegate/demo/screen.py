@@ -79,6 +79,11 @@ def live(
         )
         link = Text("up", "green") if links.get(node, True) else Text("CUT", "bold red")
         grid.add_row(node, link, *(f"{number:,}" for number in numbers))
+    return Group(grid, *(Text(line) for line in lines(simulator, judge)))
+
+
+def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what simulator and judge say, a line each."""
     tap = judge.get("taps", {}).get("centre", {})
     wrong = {name: tap[name] for name in tap if name in ("doubled", "phantom", "corrupt", "disordered") and tap[name]}
     simulated = (
@@ -89,7 +94,7 @@ def live(
         f"judge: {judge.get('acknowledged', 0):,} acknowledged, {tap.get('matched', 0):,} readings at the centre, "
         f"{tap.get('outstanding', 0):,} messages on the way" + (f", WRONG: {wrong}" if wrong else "")
     )
-    return Group(grid, Text(simulated), Text(judged))
+    return simulated, judged
 
 
 def closing(summary: Summary, console: Console) -> None:

@@ -34,7 +34,8 @@ def joined(first: _Columns, second: _Columns, messages: int) -> _Columns:
     rows = len(first)
     whole: dict[str, Any] = {}
     for name in first.__struct_fields__:
-        one, other = getattr(first, name), getattr(second, name)
+        one: Any = getattr(first, name)
+        other: Any = getattr(second, name)
         if name == "message":
             whole[name] = np.concatenate([one, other + np.int32(messages)])
         elif isinstance(one, np.ndarray):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from sensegate import config
 from sensegate.errors import ConfigError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import docs
+from tests.house import docs
 
 ROOT = docs.ROOT
 

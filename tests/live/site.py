@@ -229,7 +229,7 @@ async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[S
             site = Site(config, up.result(), http, admin)
             site.task = task
             yield site
-            if task.done():
+            if task.done() and not task.cancelled():
                 await task
     finally:
         task.cancel()

@@ -1,0 +1,324 @@
+"""The walk: lives that end and begin again, each message committed once; and what a start and a stop leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate import flow
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.tokens import make_text
+from sensegate.authority.trail import MemoryTrail
+from sensegate.bus import columns
+from sensegate.bus.memory import MemoryLog
+from sensegate.bus.record import decode_commit
+from sensegate.clock import SystemClock
+from sensegate.config import IngestConfig, TimeConfig
+from sensegate.decode.decode import Decoder
+from sensegate.decode.profiles import ProfileSet
+from sensegate.errors import Fenced, Lost
+from sensegate.model import Delivery, Device, Member, Message, Position
+from sensegate.normalise.indicators import Indicators
+from sensegate.normalise.normalise import Normaliser
+from sensegate.persist.commit import Committer
+from sensegate.persist.duplicates import Duplicates
+from sensegate.series import Series
+from tests.conftest import eventually
+from tests.live.phone import Phone
+from tests.live.site import PLAIN, Made, Site, config_of, reading, running
+
+ADMIN = Principal("test", Role.ADMIN, scope("44"))
+COUNT = 60
+CHUNK = 5
+
+
+class Script:
+    """A source of `COUNT` messages with positions; it is lost after the deliveries named, once each.
+
+    It gives what lies behind the position committed, as it must; `acknowledged` is what it was told.
+    """
+
+    name = "mqtt"
+
+    def __init__(self, now: int, lost_after: Sequence[int] = ()) -> None:
+        self._messages = [
+            Message("sg/d1/up", b'{"time": %d, "values": {"air_temperature": %.1f}}' % (1767225600 + n, n / 10), now, n)
+            for n in range(1, COUNT + 1)
+        ]
+        self._lost_after = set(lost_after)
+        self._at = 0
+        self._given = 0
+        self._stopped = asyncio.Event()
+        self.started: list[int] = []
+        self.acknowledged = 0
+        self.on_ack: Callable[[int], Awaitable[None]] | None = None
+
+    async def start(self, committed: Position | None) -> None:
+        self._at = committed.sequence if committed else 0
+        self.started.append(self._at)
+        self._stopped.clear()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        while self._at < COUNT:
+            chunk = self._messages[self._at : self._at + CHUNK]
+            self._at += len(chunk)
+            self._given += 1
+            yield Delivery(self.name, chunk, self._ack(chunk[-1].sequence), Position("life", chunk[-1].sequence))
+            if self._given in self._lost_after:
+                self._lost_after.remove(self._given)
+                raise Lost("the source was lost, as the script says")
+            await asyncio.sleep(0)
+        await self._stopped.wait()
+
+    def _ack(self, sequence: int) -> Callable[[], Awaitable[None]]:
+        async def ack() -> None:
+            self.acknowledged = max(self.acknowledged, sequence)
+            if self.on_ack:
+                await self.on_ack(sequence)
+
+        return ack
+
+
+class Faulty(MemoryLog):
+    """A log whose writes fail by a script: number of the write -> what happens to it."""
+
+    def __init__(self, faults: dict[int, str]) -> None:
+        super().__init__()
+        self._faults = faults
+        self._count = 0
+
+    async def write(self, members: Sequence[Member]) -> int:
+        self._count += 1
+        match self._faults.get(self._count):
+            case "lost":
+                raise Lost("nothing was written, as the script says")
+            case "answer lost":
+                await super().write(members)
+                raise Lost("it was written, but the answer was lost, as the script says")
+            case "fenced":
+                raise Fenced("another was there, as the script says")
+        return await super().write(members)
+
+
+class Walk:
+    """An ingest on a log in memory and a scripted source."""
+
+    def __init__(self, log: MemoryLog, source: Script, devices: Devices, directory: Path) -> None:
+        self.log, self.source = log, source
+        clock, series, profiles = SystemClock(), Series(), ProfileSet.load([PLAIN])
+        # Small commits: a script has several of them.
+        limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
+        self.ingest = flow.Ingest(
+            msgspec.structs.replace(config_of(directory), ingest=limits),
+            clock,
+            [source],
+            decoder=Decoder(profiles, devices),
+            normaliser=Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+            indicators=Indicators(series),
+            committer=Committer(
+                log,
+                Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
+                devices.index,
+                profiles.specs,
+                clock,
+                division="4401",
+            ),
+            devices=devices,
+        )
+
+    async def committed(self) -> list[int]:
+        """Return the numbers of the readings on the log, in its order."""
+        numbers = []
+        for entry in await self.log.fetch(0, limit=10_000):
+            if entry.subject.startswith("readings."):
+                values = columns.decode(entry.payload, sequence=entry.sequence).value
+                numbers += [round(value * 10) for value in values.tolist()]
+        return numbers
+
+    async def position(self) -> int:
+        """Return the position of the source in the last commit."""
+        last = await self.log.last("commit.4401-0")
+        return decode_commit(last.payload).positions["mqtt"].sequence if last else 0
+
+    async def until_done(self) -> None:
+        """Walk until the source is acknowledged whole; then stop."""
+        walking = asyncio.create_task(self.ingest.run())
+        try:
+            await eventually(lambda: self.source.acknowledged == COUNT or walking.done())
+        finally:
+            walking.cancel()
+            await asyncio.gather(walking, return_exceptions=True)
+
+
+@pytest.fixture
+async def devices() -> Devices:
+    """A registry that knows `d1`."""
+    made = Devices(MemoryBucket(), MemoryTrail(), SystemClock(), home="44")
+    await made.load()
+    await made.add(Device("d1", "440106", "sensegate/plain"), by=ADMIN)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("faults", "lost_after"),
+    [
+        pytest.param({}, [], id="nothing happens"),
+        pytest.param({}, [1, 4, 7], id="the source is lost"),
+        pytest.param({1: "lost", 5: "lost"}, [], id="writes are lost"),
+        pytest.param({1: "answer lost", 4: "answer lost"}, [], id="answers are lost"),
+        pytest.param({2: "fenced", 6: "fenced"}, [], id="another worker"),
+        pytest.param({2: "answer lost", 3: "fenced", 5: "lost"}, [2, 6], id="all of it"),
+        pytest.param({12: "fenced"}, [], id="the very last, with nothing behind it"),
+    ],
+)
+async def test_each_message_is_committed_once(
+    devices: Devices, tmp_path: Path, faults: dict[int, str], lost_after: list[int]
+) -> None:
+    """Whatever ends a life, the next goes on from the committed position; nothing is acknowledged before its commit."""
+    source = Script(SystemClock().now(), lost_after)
+    walk = Walk(Faulty(faults), source, devices, tmp_path)
+
+    async def proved(sequence: int) -> None:
+        assert await walk.position() >= sequence
+
+    source.on_ack = proved
+    await walk.until_done()
+    assert await walk.committed() == list(range(1, COUNT + 1))
+    lives = 1 + len(lost_after) + list(faults.values()).count("fenced")
+    assert len(source.started) <= lives
+    assert len(source.started) > 1 or lives == 1
+    assert source.started == sorted(source.started)
+
+
+async def test_trouble_is_said_while_there_is_some(devices: Devices, tmp_path: Path) -> None:
+    """`starting` before the first life, the cause between two, nothing while all is well."""
+    source = Script(SystemClock().now(), [2])
+    walk = Walk(Faulty({}), source, devices, tmp_path)
+    assert walk.ingest.trouble == "starting"
+    said: set[str] = set()
+    walking = asyncio.create_task(walk.ingest.run())
+
+    def done() -> bool:
+        said.add(walk.ingest.trouble)
+        return source.acknowledged == COUNT
+
+    await eventually(done, every_s=0.002)
+    walking.cancel()
+    await asyncio.gather(walking, return_exceptions=True)
+    assert walk.ingest.trouble == ""
+    assert any("as the script says" in trouble for trouble in said)
+
+
+# ── a whole node ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def numbers(site: Site, device: Made) -> list[int]:
+    """Return the values of a device in the feed, in its order."""
+    return [round(row["value"]) for row in await site.records(device=device.id)]
+
+
+def send(phone: Phone, device: Made, number: int) -> int:
+    """Send a reading of this value; return its packet id."""
+    return phone.send(f"sg/{device.id}/up", reading(number, f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z"))
+
+
+@pytest.mark.live
+async def test_the_first_token(tmp_path: Path) -> None:
+    """One is made at the first start, or the one laid there is taken; the next start keeps it."""
+    given = make_text()
+    for name, laid in (("made", ""), ("given", given)):
+        directory = tmp_path / name
+        directory.mkdir()
+        if laid:
+            (directory / "admin.token").write_text(laid + "\n", encoding="ascii")
+        texts = set()
+        for _ in range(2):
+            async with running(config_of(directory)) as site:
+                assert (await site.ask("GET", "/api/v1/me")).body["role"] == "admin"
+                texts.add(site.admin)
+                rows = (await site.ask("GET", "/api/v1/tokens")).body["rows"]
+                assert len(rows) == 1
+        assert len(texts) == 1
+        assert not laid or texts == {laid}
+        assert (directory / "admin.token").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.live
+async def test_run_json_follows_the_engine(tmp_path: Path) -> None:
+    """It says where the node is reached, and after a kill of the engine its new process; the node is ready again."""
+    async with running(config_of(tmp_path / "node")) as site, site.phone() as phone, site.phone() as again:
+        file = tmp_path / "node" / "run.json"
+
+        def written() -> flow.Addresses:
+            return msgspec.json.decode(file.read_bytes(), type=flow.Addresses)
+
+        assert written() == site.addresses
+        assert written().pid == os.getpid()
+        device = await site.device("killed-under")
+        assert await phone.connect(device.id, device.password, clean=False) == 0
+        sent = {send(phone, device, number): number for number in range(100)}
+        await eventually(lambda: len(phone.acknowledged) > 20, every_s=0.001)
+        os.kill(site.addresses.engine_pid, signal.SIGKILL)
+        await phone.next("closed")
+        acknowledged = {sent[mid] for mid in phone.acknowledged}
+        await eventually(lambda: written().engine_pid != site.addresses.engine_pid)
+        assert msgspec.structs.replace(written(), engine_pid=0) == msgspec.structs.replace(site.addresses, engine_pid=0)
+
+        async def ready() -> bool:
+            return (await site.ready())[0] == 200
+
+        await eventually(ready)
+        assert await again.connect(device.id, device.password) == 0
+        await again.publish(f"sg/{device.id}/up", reading(555, "2026-01-01T01:00:00Z"))
+
+        async def there() -> bool:
+            return {*acknowledged, 555} <= set(await numbers(site, device))
+
+        await eventually(there)
+        found = await numbers(site, device)
+        assert len(found) == len(set(found))
+
+
+@pytest.mark.live
+async def test_an_orderly_stop_under_load(tmp_path: Path) -> None:
+    """What was acknowledged before the stop is committed once, by this life or the next; the engine is gone with it."""
+    config = config_of(tmp_path / "node")
+    async with running(config) as site, site.phone() as phone:
+        device = await site.device("stopped-under")
+        assert await phone.connect(device.id, device.password, clean=False) == 0
+        sent = {send(phone, device, number): number for number in range(900)}
+        await eventually(lambda: len(phone.acknowledged) > 300, every_s=0.001)
+        site.task.cancel()
+        await eventually(site.task.done)
+        assert not Path(f"/proc/{site.addresses.engine_pid}").exists()
+        acknowledged = {sent[mid] for mid in phone.acknowledged}
+    async with running(config) as site:
+
+        async def there() -> bool:
+            return acknowledged <= set(await numbers(site, device))
+
+        await eventually(there)
+        found = await numbers(site, device)
+        assert len(found) == len(set(found))
+        await site.totals()
+
+
+@pytest.mark.live
+async def test_a_second_gateway_on_one_store_is_refused(tmp_path: Path) -> None:
+    """It says so at once, and the first goes on."""
+    async with running(config_of(tmp_path / "node")) as site:
+        with pytest.raises(Exception, match="another gateway uses this directory"):
+            await flow.run(config_of(tmp_path / "node"))
+        device = await site.device("undisturbed")
+        assert (await site.push(device, reading(1))).status == 202

@@ -76,6 +76,16 @@ async def test_under_load_a_span_takes_up_to_a_second(world: World) -> None:
     assert subjects.count("readings.4401.all.1") == 2
 
 
+@pytest.mark.parametrize(
+    ("rows", "since_s", "gap_s"),
+    [(10, 0.1, 0.1), (500, 1.0, 0.5), (1_000, 1.0, 1.0), (5_000, 1.0, 0.2), (90_000, 1.0, 0.1)],
+)
+def test_the_wait_follows_the_load(world: World, rows: int, since_s: float, gap_s: float) -> None:
+    """Little when idle, up to `span_ms` where that fills a span, and no longer than filling it takes."""
+    world.uplink._pace(rows, since_s)
+    assert world.uplink._gap_s == pytest.approx(gap_s)
+
+
 async def test_what_waited_goes_beside_the_live_lane(world: World) -> None:
     """After a cut the first write opens the range; live readings pass before a single row of the backlog."""
     for _ in range(5):

@@ -33,7 +33,7 @@ RANGES_MAX = 256
 BEHIND = 5.0
 """A live lane this many times `backlog_after_s` behind opens a range although the link was never lost."""
 FULL_ROWS = 1_000
-"""A span of so many rows is worth waiting `span_ms` for; smaller ones wait less."""
+"""So many rows share a span's fixed cost well; it is not worth waiting longer for more, nor long for far fewer."""
 FETCH_ENTRIES = 2_000
 POLL_S = 5.0
 BACKLOG_WRITE_S = 0.5
@@ -168,23 +168,25 @@ class Uplink:
             await self._clock.sleep(wait_s)
             entries = await self._fetch(after, self._config.backlog_bytes_max)
         span = self._packer.span(whole_commits(entries))
-        self._sent_at = self._clock.monotonic()
+        now = self._clock.monotonic()
+        since_s, self._sent_at = now - self._sent_at, now
         if not span.members:
             # Nothing to tell (raw messages, records): remembered here, moved at the centre with the next span.
             self._held[Lane.LIVE] = _Held(msgspec.structs.replace(held.record, position=span.position), held.sequence)
             return True
         record = self._next(held.record, span, position=span.position)
         await self._write(span.members, {Lane.LIVE: record})
-        self._pace(span.rows)
+        self._pace(span.rows, since_s)
         return True
 
     def _show_lag(self, live: int) -> None:
         metrics.UPLINK_LAG.set(live + sum(until - after for after, until in self.ranges))
 
-    def _pace(self, rows: int) -> None:
-        """Set the least time between spans: none when idle, `span_ms` when that fills them."""
+    def _pace(self, rows: int, since_s: float) -> None:
+        """Set the least time between spans: little when idle, up to `span_ms` to fill one, no more than fills it."""
         span_s = self._config.span_ms / 1e3
-        self._gap_s = span_s * max(0.1, min(1.0, rows / FULL_ROWS))
+        fills_s = FULL_ROWS * since_s / max(rows, 1)
+        self._gap_s = max(0.1 * span_s, min(span_s, span_s * rows / FULL_ROWS, fills_s))
 
     async def _open_range(self, held: _Held) -> bool:
         """Give what is old to the backlog lane and move the live lane past it; False if it is the live lane's own."""

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,8 @@ from sensegate.model import Device
 from tests.bench.workload import Sent
 
 ROOT = Path(__file__).parents[2]
+PATIENT = "ingest: {stall_s: 600}\n"
+"""Setting under which messages that are kept back are no break."""
 ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
 
 
@@ -76,17 +79,32 @@ async def restore(parts: flow.Gateway, devices: Sequence[Device]) -> None:
 async def store(parts: flow.Gateway, messages: Sequence[Sent]) -> None:
     """Put messages into the broker's store as an MQTT QoS 1 publish leaves them there, without the MQTT side."""
     publisher = await parts.engine.connect(User.INTAKE, name="bench publisher")
-    js = publisher.jetstream(publish_async_max_pending=4_000)
-    stream = {"Nmqtt-Pub": "1"}
     try:
-        for first in range(0, len(messages), 2_000):
-            waiting = [
-                await js.publish_async(f"$MQTT.msgs.{one.topic.replace('/', '.')}", one.payload, headers=stream)
-                for one in messages[first : first + 2_000]
-            ]
-            await asyncio.gather(*waiting)
+        await publish(publisher, messages)
     finally:
         await publisher.close()
+
+
+async def publish(nc: Client, messages: Sequence[Sent]) -> None:
+    """Do so over a connection of the intake's user."""
+    js = nc.jetstream(publish_async_max_pending=4_000)
+    for first in range(0, len(messages), 2_000):
+        waiting = [
+            await js.publish_async(f"$MQTT.msgs.{one.topic.replace('/', '.')}", one.payload, headers={"Nmqtt-Pub": "1"})
+            for one in messages[first : first + 2_000]
+        ]
+        await asyncio.gather(*waiting)
+
+
+async def hold(parts: flow.Gateway, *, seconds: float) -> None:
+    """Let the broker keep back its messages for so long from our consumer; 0 lets it go on."""
+    nc = await parts.engine.connect(User.INTAKE, name="bench")
+    until = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat() if seconds else "0001-01-01T00:00:00Z"
+    name = f"ingest-{parts.config.ingest.partition}"
+    answer = await nc.request(f"$JS.API.CONSUMER.PAUSE.$MQTT_msgs.{name}", f'{{"pause_until":"{until}"}}'.encode())
+    if b'"error"' in answer.data:
+        raise RuntimeError(answer.data.decode())
+    await nc.close()
 
 
 async def bare_consumer(parts: flow.Gateway, name: str) -> None:
@@ -119,6 +137,13 @@ async def drain_bare(parts: flow.Gateway, name: str, count: int) -> tuple[float,
     spent = time.perf_counter() - wall, time.process_time() - cpu
     await nc.close()
     return spent
+
+
+async def walking(parts: flow.Gateway, *, timeout_s: float = 60.0) -> None:
+    """Wait until the ingest takes messages."""
+    async with asyncio.timeout(timeout_s):
+        while parts.ingest.trouble:
+            await asyncio.sleep(0.01)  # it tells nobody
 
 
 async def committed(parts: flow.Gateway, messages: int, *, timeout_s: float = 120.0) -> None:

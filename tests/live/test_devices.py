@@ -19,6 +19,12 @@ from tests.live.site import Site, reading
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 
+async def refused(site: Site, device: str) -> int:
+    """Return how often the broker refused a device, as the ledger says."""
+    rows = (await site.ask("GET", "/api/v1/ledger", params={"by": "device"})).body["rows"]
+    return sum(row.get("refused", 0) for row in rows if row["device"] == device)
+
+
 async def test_a_wrong_password(node: Site) -> None:
     """CONNACK 5, counted; the right one gets in."""
     device = await node.device("wrong-password")
@@ -26,6 +32,7 @@ async def test_a_wrong_password(node: Site) -> None:
     async with node.phone() as thief, node.phone() as owner:
         assert await thief.connect(device.id, "x" + device.password[1:]) == NOT_AUTHORISED
         assert await node.metric('sensegate_refused_total{what="connect"}') == before + 1
+        assert await refused(node, device.id) == 1
         assert await owner.connect(device.id, device.password) == 0
 
 
@@ -48,6 +55,7 @@ async def test_publishing_to_the_topic_of_another(node: Site) -> None:
         return await node.metric('sensegate_refused_total{what="publish"}') == before + 1
 
     await eventually(counted)
+    assert (await refused(node, device.id), await refused(node, victim.id)) == (1, 0)
 
     async def alarm() -> object:
         return [row for row in await node.audit() if row["action"] == "refused.publish"]

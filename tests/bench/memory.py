@@ -7,13 +7,13 @@ devices registered and nothing received; what a series costs is what came on top
 from __future__ import annotations
 
 import gc
-import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from sensegate import config
+from sensegate.demo.processes import Warden
 from tests.bench import day, rig
 from tests.bench.weigh import weigh
 
@@ -33,6 +33,8 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
     series = active * len(day.PROPERTIES)
     marks = {round(readings * share): share for share in (1 / 24, 1 / 4, 1 / 2, 1.0)}
     grown: dict[str, int] = {}
+    warden = Warden(Path(directory), remove=True)
+    await warden.start()
     try:
         async with day.gateway(settled, clock) as parts:
             empty = rig.rss_mb()
@@ -70,7 +72,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*") if file.is_file())
         index = sum(file.stat().st_size for file in (Path(directory) / "duplicates").rglob("*") if file.is_file())
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        await warden.dismiss()
     count = max(1, readings * active)
     return {
         "figure": round((after - base) * 1024**2 / series),

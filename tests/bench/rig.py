@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from sensegate.bus.engine import Role as User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import token
 from sensegate.clock import SystemClock
+from sensegate.demo.processes import Warden
 from sensegate.model import Device
 from tests.bench.workload import Sent
 
@@ -43,6 +43,9 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
     settled = config.parse(text)
     clock = SystemClock()
     logs.configure("warning", "text")
+    # Should this process be killed, the server is not left behind.
+    warden = Warden(Path(directory), remove=True)
+    await warden.start()
     try:
         async with contextlib.AsyncExitStack() as stack:
             engine = Engine.of(settled, clock)
@@ -53,7 +56,7 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
             await parts.intake(stack)
             yield parts
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        await warden.dismiss()
 
 
 async def register(parts: flow.Gateway, devices: Iterable[Device]) -> dict[str, str]:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from sensegate.bus.ports import free_port
-from sensegate.demo.processes import sweep
+from sensegate.demo.processes import Warden, die_with_parent, sweep
 from tests.bench import rig
 
 REGISTERED = 100_000
@@ -36,7 +35,14 @@ async def filled(directory: Path, config: Path, registered: int, devices: int, r
     """Fill the log and kill whoever did it, and the server; return how many readings were written at least."""
     sizes = [str(size) for size in (registered, devices, readings)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.day", str(config), *sizes, cwd=rig.ROOT, stdout=PIPE
+        sys.executable,
+        "-m",
+        "tests.bench.day",
+        str(config),
+        *sizes,
+        cwd=rig.ROOT,
+        stdout=PIPE,
+        preexec_fn=die_with_parent,
     )
     assert process.stdout
     try:
@@ -56,7 +62,7 @@ async def started(config: Path, port: int) -> tuple[Process, float]:
     """Start a node; return it and the seconds until it answered ready."""
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sensegate.cli", "run", str(config), start_new_session=True
+        sys.executable, "-m", "sensegate.cli", "run", str(config), start_new_session=True, preexec_fn=die_with_parent
     )
     async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession() as session:
         while True:
@@ -88,6 +94,8 @@ async def bench(registered: int = REGISTERED, devices: int = DEVICES, readings: 
         encoding="utf-8",
     )
     times: dict[str, float] = {}
+    warden = Warden(directory, remove=True)
+    await warden.start()
     try:
         count = await filled(directory, config, registered, devices, readings)
         size = sum(file.stat().st_size for file in directory.rglob("*.blk"))
@@ -104,7 +112,7 @@ async def bench(registered: int = REGISTERED, devices: int = DEVICES, readings: 
             await process.wait()
     finally:
         await asyncio.to_thread(sweep, directory, grace_s=2.0)
-        shutil.rmtree(directory, ignore_errors=True)
+        await warden.dismiss()
     return {
         "figure": round(max(times.values()), 2),
         "unit": "s from start of a process to ready",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,12 +50,3 @@ def test_nobody_has_no_secret() -> None:
     """An unknown device, and one without credentials, is refused whatever it says."""
     assert verify(None, "", 0) is None
     assert verify(Credentials(), "", 0) is None
-
-
-def test_a_storm_of_reconnects_is_cheap() -> None:
-    """A verification takes far less than the half millisecond that 2,000 connects a second leave."""
-    secret, kept = issue()
-    began = time.perf_counter()
-    for _ in range(1_000):
-        verify(kept, secret, 0)
-    assert (time.perf_counter() - began) / 1_000 < 100e-6

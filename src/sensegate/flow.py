@@ -421,6 +421,7 @@ class Gateway:
                 books=self.share.books,
                 audit=self.audit,
                 ready=self.troubles,
+                warnings=self.profiles.troubles,
                 ingest=self._push,
                 profiles=self._profile_rows,
                 topics=lambda device: self.topics_of(device)[0],
@@ -441,7 +442,7 @@ class Gateway:
             found.append("engine: not connected; connecting again")
         if self.clocks.own_clock_off:
             found.append("clock: off; readings are marked, none is judged by time. Set the clock (NTP)")
-        return found + self.profiles.troubles()
+        return found
 
     async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         await self.http.push(device.id, body, content_type)

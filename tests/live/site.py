@@ -182,9 +182,9 @@ class Site:
             after = page["next"]
 
     async def ready(self) -> tuple[int, list[str]]:
-        """Return (status, reasons) of /readyz."""
+        """Return (status, reasons and warnings) of /readyz."""
         answer = await self.ask("GET", "/readyz", "")
-        return answer.status, answer.body["reasons"]
+        return answer.status, answer.body["reasons"] + answer.body["warnings"]
 
     async def metric(self, line: str) -> float:
         """Return the value of a metric; `line` is its name with its labels as exposed."""

@@ -64,7 +64,7 @@ async def _ready(call: Call) -> Any:
     reasons = list(call.deps.ready())
     return web.Response(
         status=503 if reasons else 200,
-        body=msgspec.json.encode(Ready(not reasons, reasons)),
+        body=msgspec.json.encode(Ready(not reasons, reasons, list(call.deps.warnings()))),
         content_type="application/json",
     )
 

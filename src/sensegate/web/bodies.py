@@ -333,6 +333,8 @@ class Ready(msgspec.Struct, frozen=True):
 
     ready: bool
     reasons: list[str]
+    warnings: list[str] = []
+    """What is wrong and does not stop readings: a profile that is not in force."""
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -195,6 +195,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     audit: AuditReader
     ready: Callable[[], Sequence[str]]
     """Returns why the gateway is not ready, a sentence each; empty: it is."""
+    warnings: Callable[[], Sequence[str]] = _nothing
+    """Returns what is wrong and does not stop readings, a sentence each."""
     ingest: Ingest | None = None
     """None: this gateway takes no telemetry by HTTP."""
     profiles: Callable[[], Sequence[ProfileRow]] = _nothing

@@ -133,7 +133,7 @@ function draw() {
   const top = Math.max(...speeds, 1);
   byId("spark").firstElementChild.setAttribute("points", speeds.map((value, index) => `${index * 2},${26 - (value / top) * 24}`).join(" "));
   byId("delivered").textContent = number(answer.delivered);
-  byId("ready").textContent = state.ready ? (state.ready.ready ? say("isReady") : `${say("notReady")}: ${state.ready.reasons.join("; ")}`) : "–";
+  byId("ready").textContent = state.ready ? (state.ready.ready ? [say("isReady"), ...state.ready.warnings].join("; ") : `${say("notReady")}: ${state.ready.reasons.join("; ")}`) : "–";
   bars(answer.totals);
   table(answer.rows);
   reasons(answer.totals, answer.refused || {});

@@ -30,7 +30,7 @@ from tests.bench.flood import Flood, Plan, shares
 from tests.bench.subscriber import Seen, Subscriber
 from tests.bench.workload import VALUES, Sent, Workload, make, through_hubs
 
-MESSAGES = 30_000
+MESSAGES = 100_000
 DEVICES = 1_000
 HUBS = 50
 SECONDS = 8.0

@@ -7,6 +7,7 @@ subscriber holds no queue here: it is the log that waits for it, and its cursor 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
@@ -29,6 +30,8 @@ _SCAN_S = 10.0
 """An answer that has found nothing says so after this and leaves its cursor further on."""
 _BEHIND_S = 1.0
 _BEATS_PER_CURSOR = 40
+_TURN_S = 0.004
+"""All streams together work so long before the rest of the process gets its turn: the ingest's turns are as long."""
 _RECHECK_S = 1.0
 """An open stream asks so often whether it may still go on."""
 
@@ -95,6 +98,14 @@ class Delivery:
         self._rows_count = 0
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
+        self._streams = 0
+        self._turned = 0.0
+
+    async def _turn(self) -> None:
+        """Let others work if it is their turn: after every little step, ours would come too seldom under load."""
+        if time.monotonic() - self._turned >= _TURN_S / max(1, self._streams):
+            await asyncio.sleep(0)
+            self._turned = time.monotonic()
 
     # ── one page ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,7 +157,7 @@ class Delivery:
         rows = self._matching(slot.batch, slot.sequence, selection)
         if slot.sequence == place.sequence:
             rows = rows[np.searchsorted(rows, place.row, side="right") :]
-        await asyncio.sleep(0)
+        await self._turn()
         return rows
 
     def _matching(self, batch: Batch, entry: int, selection: Selection) -> I64:
@@ -208,7 +219,7 @@ class Delivery:
         self._cache_bytes += made.size
         while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
             self._cache_bytes -= self._cache.popitem(last=False)[1].size
-        await asyncio.sleep(0)
+        await self._turn()
         return made
 
     # ── a stream ──────────────────────────────────────────────────────────────────────────────────────
@@ -223,29 +234,33 @@ class Delivery:
         """
         loop = asyncio.get_running_loop()
         place, selection, checked, spoken, beats = start, select(), loop.time(), loop.time(), 0
-        while True:
-            span = await self.reader.read(_before(place))
-            if loop.time() - checked >= _RECHECK_S:
-                selection, checked = select(), loop.time()
-            if span.end <= place.sequence and not span.slots:
-                if not await self.reader.wait(place.sequence, min(_RECHECK_S, heartbeat_s)):
-                    if loop.time() - spoken >= heartbeat_s:
-                        beats, spoken = beats + 1, loop.time()
-                        yield _beat(place, beats)
+        self._streams += 1
+        try:
+            while True:
+                span = await self.reader.read(_before(place))
+                if loop.time() - checked >= _RECHECK_S:
                     selection, checked = select(), loop.time()
-                continue
-            for slot in span.slots:
-                rows = await self._left(slot, selection, place)
-                if not len(rows) or selection is None:
+                if span.end <= place.sequence and not span.slots:
+                    if not await self.reader.wait(place.sequence, min(_RECHECK_S, heartbeat_s)):
+                        if loop.time() - spoken >= heartbeat_s:
+                            beats, spoken = beats + 1, loop.time()
+                            yield _beat(place, beats)
+                        selection, checked = select(), loop.time()
                     continue
-                part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
-                async for events in self._events(part, selection):
-                    yield events
-                    spoken = loop.time()
-                    if spoken - checked >= _RECHECK_S:
-                        select()
-                        checked = spoken
-            place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
+                for slot in span.slots:
+                    rows = await self._left(slot, selection, place)
+                    if not len(rows) or selection is None:
+                        continue
+                    part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
+                    async for events in self._events(part, selection):
+                        yield events
+                        spoken = loop.time()
+                        if spoken - checked >= _RECHECK_S:
+                            select()
+                            checked = spoken
+                place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
+        finally:
+            self._streams -= 1
 
     async def _events(self, part: records.Part, selection: Selection) -> AsyncGenerator[Events, None]:
         """Yield the rows of a part block by block; whole blocks are the same bytes for all equal subscribers."""

@@ -29,6 +29,10 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     targets: list[str]
     kills: int
     edits: list[Edit]
+    delays_s: tuple[float, ...] = (0.1, 0.2, 0.3)
+    """From the end of a burst to the kill, in turn: where the fault's window is."""
+    faults: float = 1.0
+    """Factor on the simulator's injections."""
 
 
 class Stale(AssertionError):

@@ -46,6 +46,8 @@ RECOVERY_S = 60.0
 GAP_S = (0.1, 0.8)
 CUT_S = (0.3, 2.0)
 QUIET_S = 60.0
+OVERDUE_S = 8.0
+"""After a recovery everything sent before is there within this time, or it is missing."""
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 
 
@@ -252,7 +254,7 @@ class Campaign:
             await self._set_up()
             while self.kills:
                 await self._execute(self.kills.pop(0))
-                if self.until_guilty and self._seen_guilty():
+                if self.until_guilty and await self._seen_guilty():
                     break
             return await self._finish(began)
         finally:
@@ -374,12 +376,21 @@ class Campaign:
             return None
         return (time.time_ns() // 1000 - at) / 1e6
 
-    def _seen_guilty(self) -> bool:
-        return any(
-            tap[verdict]
-            for tap in self._judge.status["taps"].values()
-            for verdict in ("doubled", "phantom", "corrupt", "disordered", "unmarked", "leaked")
-        )
+    async def _seen_guilty(self) -> bool:
+        """Tell whether the judge has seen something wrong, or misses what should long be there."""
+
+        def wrong(now: dict[str, Any]) -> bool:
+            verdicts = ("doubled", "phantom", "corrupt", "disordered", "unmarked", "leaked")
+            return any(tap[verdict] for tap in now["taps"].values() for verdict in verdicts)
+
+        def arrived(now: dict[str, Any]) -> bool:
+            return wrong(now) or all(tap["outstanding"] < self.rate for tap in now["taps"].values())
+
+        try:
+            await self._judge.until(arrived, OVERDUE_S)
+        except TimeoutError:
+            return True
+        return wrong(self._judge.status)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,9 @@ def campaign(control: Control | None, directory: Path, targets: list[str], kills
     """Return a campaign against one node alone, on the patched tree or on ours."""
     environment = patched(control, directory / "tree") if control else None
     chosen = [target for target in Target if target.value in targets]
-    wanted = plan(SEED, kills, least=0, targets=chosen)
+    delays = cycle(control.delays_s if control else [0.1])
+    planned = plan(SEED, kills, least=0, targets=chosen)
+    wanted = [replace(kill, delay_s=delay, again_s=None) for kill, delay in zip(planned, delays, strict=False)]
     return Campaign(
         directory / "city",
         wanted,
@@ -48,6 +52,7 @@ def campaign(control: Control | None, directory: Path, targets: list[str], kills
         nodes=(NODE,),
         alone=True,
         burst=8_000,
+        faults=control.faults if control else 1.0,
         environment=environment,
         until_guilty=True,
         deadline_s=6.0,

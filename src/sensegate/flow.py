@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 import traceback
@@ -523,6 +524,9 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
         )
         _keep(directory / "run.json", msgspec.json.encode(addresses))
         log.info("up", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)
+        # The registry and the profiles live as long as the process: the collector need not walk them again and again.
+        gc.collect()
+        gc.freeze()
         if ready:
             ready(addresses)
         async with asyncio.TaskGroup() as group:

@@ -36,6 +36,7 @@ bench: setup ## every benchmark, a JSON line each, with its baseline in the same
 
 soak: setup ## 300 seeded kills over at least 200,000 acknowledged readings
 	$(BIN)/python -m tests.ledger.soak
+	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py
 
 fuzz: setup ## hypothesis with many more examples, other seeds
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -m "not live" tests -k "property or fuzz or hypothesis or never or machine"

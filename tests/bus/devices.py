@@ -82,7 +82,7 @@ class MqttDevice:
 async def until(true: Callable[[], Any], timeout_s: float = 10.0) -> None:
     """Return once `true()` is true; raise `TimeoutError` after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
-        while not true():  # noqa: ASYNC110 - the truth comes from another thread or process
+        while not true():
             await asyncio.sleep(0.005)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
@@ -242,10 +243,15 @@ def _part(kind: Any) -> type[Part] | None:
     return next((found for inner in get_args(kind) if (found := _part(inner))), None)
 
 
+@cache
+def _hints(part: type[Part]) -> dict[str, Any]:
+    return get_type_hints(part)
+
+
 def _unknown(part: type[Part], tree: Any, path: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], str] | None:
     if not isinstance(tree, dict):
         return None
-    hints = get_type_hints(part)
+    hints = _hints(part)
     for key, value in tree.items():
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)

@@ -69,9 +69,7 @@ def campaign(control: Control | None, directory: Path, targets: list[str], kills
 async def test_a_control_is_caught(name: str, tmp_path: Path) -> None:
     """With the fault in the tree, the same measurement is not zero: a kill hits the fault's window now and then."""
     if name == RARE and "SENSEGATE_SOAK" not in os.environ:
-        pytest.skip(
-            "shows now and then: in `make soak`; its sure form stands in tests/collect/test_broker.py"
-        )
+        pytest.skip("shows now and then: in `make soak`; its sure form stands in tests/collect/test_broker.py")
     control = CONTROLS[name]
     for attempt in range(ATTEMPTS):
         directory = tmp_path / str(attempt)

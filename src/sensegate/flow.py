@@ -70,6 +70,8 @@ from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
 UPLINK_PING_S = 2.0
 """A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
 CLOCK_LOOK_S = 10.0
+LEAVE_S = 0.002
+"""Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
 
 log = structlog.get_logger("flow")
 
@@ -138,7 +140,8 @@ class Ingest:
                         # The next commit is made ready while the last one is on its way; two are never on their way.
                         await written
                     written = asyncio.create_task(self._write(pending, deliveries, intake), name="commit")
-                    await asyncio.sleep(0)
+                    # The commit must leave the process before the next walk holds the loop, else the log idles.
+                    await asyncio.sleep(LEAVE_S)
             finally:
                 if written:
                     written.cancel()

@@ -157,15 +157,15 @@ class Ingest:
             batch.readings,
             [*batch.fields.rejected, *batch.rejected],
             keep=pending.keep,
-            received=_arrivals(messages),
+            received=batch.received,
         )
         return pending
 
     def _understand(self, messages: Sequence[Message]) -> Understood:
         """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
         try:
-            fields = self._decoder.decode(messages)
-            return Understood(fields, *self._normaliser.normalise(fields, _arrivals(messages), _best_effort(messages)))
+            fields, received = self._decoder.decode(messages), _arrivals(messages)
+            return Understood(received, fields, *self._normaliser.normalise(fields, received, _best_effort(messages)))
         except Exception as bug:
             if len(messages) > 1:
                 half = len(messages) // 2
@@ -174,7 +174,8 @@ class Ingest:
             where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
             crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
             nothing = msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
-            return Understood(nothing, *self._normaliser.normalise(nothing, _arrivals(messages)))
+            received = _arrivals(messages)
+            return Understood(received, nothing, *self._normaliser.normalise(nothing, received))
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake) -> None:
         await self._committer.write(pending)

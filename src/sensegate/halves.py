@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from sensegate.model import Fields, Readings, RejectedValue
+from sensegate.model import I64, Fields, Readings, RejectedValue
 
 _Columns = TypeVar("_Columns", Fields, Readings)
 
@@ -15,6 +15,8 @@ _Columns = TypeVar("_Columns", Fields, Readings)
 class Understood(msgspec.Struct, frozen=True, eq=False):
     """What became of a batch of messages before it is judged."""
 
+    received: I64
+    """Arrival of each message, µs UTC."""
     fields: Fields
     readings: Readings
     rejected: list[RejectedValue]
@@ -23,6 +25,7 @@ class Understood(msgspec.Struct, frozen=True, eq=False):
     def then(self, second: Understood, messages: int) -> Understood:
         """Return the whole of which this is the first `messages` messages and `second` the rest."""
         return Understood(
+            np.concatenate([self.received, second.received]),
             joined(self.fields, second.fields, messages),
             joined(self.readings, second.readings, messages),
             [*self.rejected, *_moved(second.rejected, messages)],

@@ -6,14 +6,10 @@ loop, from the same server, in turns. `cpu_us_per_message` is ours, `baseline_cp
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import time
 from typing import Any
 
-from nats.aio.msg import Msg
-
-from sensegate import flow
 from sensegate.bus.engine import Role
 from sensegate.clock import SystemClock
 from sensegate.collect.broker import BrokerSource
@@ -23,29 +19,6 @@ from tests.bench.workload import make
 
 MESSAGES = 100_000
 ROUNDS = 3
-
-
-async def drain_callback(parts: flow.Gateway, name: str, count: int) -> tuple[float, float]:
-    """Receive by nats-py's callback, its fastest way (`subscription.messages` makes a task a message)."""
-    nc = await parts.engine.connect(Role.INTAKE, name="bench bare")
-    done = asyncio.Event()
-    seen = 0
-
-    async def take(message: Msg) -> None:
-        nonlocal seen
-        seen += 1
-        if seen % 1_000 == 0 or seen == count:
-            await nc.publish(message.reply)
-        if seen == count:
-            done.set()
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    await nc.subscribe(f"bench.{name}", cb=take, pending_msgs_limit=-1, pending_bytes_limit=-1)
-    await done.wait()
-    await nc.flush()
-    spent = time.perf_counter() - wall, time.process_time() - cpu
-    await nc.close()
-    return spent
 
 
 async def drain(source: BrokerSource, count: int) -> tuple[float, float]:
@@ -77,7 +50,7 @@ async def bench(messages: int = MESSAGES, devices: int = 1_000, rounds: int = RO
             await rig.store(parts, work.messages)
             count = len(work.messages)
             gc.collect()
-            bare.append(tuple(spent / count for spent in await drain_callback(parts, "bare", count)))  # type: ignore[arg-type]
+            bare.append(tuple(spent / count for spent in await rig.drain_bare(parts, "bare", count)))  # type: ignore[arg-type]
             gc.collect()
             ours.append(tuple(spent / count for spent in await drain(source, count)))  # type: ignore[arg-type]
         await connection.close()

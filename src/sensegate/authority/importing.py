@@ -154,7 +154,7 @@ def device_of(values: dict[str, str]) -> Device:
         kept["division"] = short(values["division"])
     except ConfigError as why:
         raise _Refusal("division", why.what, why.remedy) from why
-    return Device(**kept)  # type: ignore[arg-type]
+    return Device(**kept)  # type: ignore[arg-type] # of the right types by the columns' own parsers
 
 
 def _number(name: str, text: str) -> float:

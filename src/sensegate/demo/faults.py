@@ -131,7 +131,7 @@ def _same(kind: str, original: Original, topic: str, payload: bytes) -> Injectio
 def _new(kind: str, frame: Frame, **changes: object) -> Injection:
     topic, payload = KINDS[frame.device.kind].encode(frame)
     injection = Injection(kind, frame.device, topic, payload, frame.time, frame.values)
-    return replace(injection, **changes)  # type: ignore[arg-type]
+    return replace(injection, **changes)  # type: ignore[arg-type] # fields of `Injection`, by name
 
 
 def redelivery(original: Original, _: Injector) -> Injection:

@@ -295,7 +295,7 @@ class Indicators:
             table = self._of(one)
             column = table.counts.get(name, table.times.get(name))
             here = slice(None) if len(hours) == 1 else hour == one
-            (np.maximum if name == "longest" else np.add).at(column, device[here], amount[here])  # type: ignore[arg-type]
+            (np.maximum if name == "longest" else np.add).at(column, device[here], amount[here])  # type: ignore[arg-type] # `name` is of one table
 
     def _add_sparse(self, name: str, device: I32, hour: I64, which: BOOL) -> None:
         rows = np.flatnonzero(which)

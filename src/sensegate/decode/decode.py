@@ -13,7 +13,7 @@ import numpy as np
 from sensegate import metrics
 from sensegate.config import IngestConfig
 from sensegate.decode.extract import Leaf, Rows, bind
-from sensegate.decode.formats import FORMATS
+from sensegate.decode.frame import Frame, Parse
 from sensegate.decode.join import fields_of
 from sensegate.decode.plan import Batch, Chunk
 from sensegate.decode.plans import FAULTS, Plans
@@ -246,20 +246,21 @@ class _Work:
 
     def _one(self, at: int, *, learn: bool) -> None:
         route, message = self._route(at), self._messages[at]
-        trees: dict[str, Any] = {}
+        frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received)
+        trees: dict[Parse, Any] = {}
         deciding: list[Leaf] = []
         first: Rejected | None = None
         held = False
         for rule, wrap in route.rules:
             if rule.ignore and not rule.where and not rule.root and first is None:
                 return
-            if rule.format not in trees:
+            if rule.parse not in trees:
                 try:
-                    trees[rule.format] = FORMATS[rule.format](message.payload, self._limits.nesting_max)
+                    trees[rule.parse] = rule.parse(frame)
                 except Rejected as why:
                     first = first or why
                     continue
-            tree = trees[rule.format]
+            tree = trees[rule.parse]
             bound = bind(rule, wrap, tree, deciding)
             if bound is None:
                 continue

@@ -15,7 +15,7 @@ import numpy as np
 from sensegate.clock import Clock, SystemClock
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
-from sensegate.decode.formats import FORMATS
+from sensegate.decode.frame import Frame
 from sensegate.decode.paths import render
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import Route
@@ -132,7 +132,7 @@ def _rules(route: Route, message: Message) -> Iterator[str]:
             continue
         deciding: list[Leaf] = []
         try:
-            tree = FORMATS[rule.format](message.payload, NESTING_MAX)
+            tree = rule.parse(Frame(message.payload, NESTING_MAX, message.topic, message.received))
             bound = bind(rule, wrap, tree, deciding)
         except Rejected as why:
             yield f"{what}: {why}"

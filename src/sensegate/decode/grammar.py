@@ -1,7 +1,7 @@
 """The grammar of device profiles: YAML to records, with file, line, key and the nearest right word in every error.
 
-A new payload format adds a file with a `Format` (see `formats.py`) and nothing here: `format: name` chooses it, and all
-that follows (topics, times, identity, readings) is the same for every format that yields a tree.
+A payload format is a file in `formats/`: `format: name` chooses it, its options stand under its name in a rule, and all
+that follows (topics, times, identity, readings) is the same for every format.
 """
 
 from __future__ import annotations
@@ -14,18 +14,10 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 import yaml
 
+from sensegate.decode.part import Part, Scalar
+from sensegate.decode.part import says as _h
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, QuarantineReason, RejectReason
-
-Scalar = bool | int | float | str
-
-
-def _h(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
-
-
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the parts of a profile."""
 
 
 class Label(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,7 +177,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it i
 class _Loader(_Base):  # type: ignore[misc] # one of two classes with the same contract
     """YAML 1.2's core schema: only true and false are booleans, dates are text, no octal or base-60 numbers."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path as File
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,16 +17,17 @@ import msgspec
 
 from sensegate.decode import paths, times, topics
 from sensegate.decode.formats import FORMATS
+from sensegate.decode.frame import Parse, Setting
 from sensegate.decode.grammar import (
     Lines,
     MessageRule,
     ProfileFile,
     ReadingRule,
-    Scalar,
     UnitFrom,
     key_text,
     line_of,
 )
+from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Path, Place
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import IdentityKind, RejectReason, Spec
@@ -192,6 +194,7 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     line: int
     patterns: tuple[topics.Pattern, ...]
     format: str
+    parse: Parse
     ignore: bool
     where: tuple[tuple[Place, frozenset[Token]], ...]
     root: Path
@@ -245,6 +248,7 @@ class Compiler:
         self._specs = specs
         self._first = len(specs)
         self._known: dict[Spec, int] = {}
+        self._parses: dict[str, Parse] = {}
 
     def error(self, what: str, *path: str | int, remedy: str = "") -> ProfileError:
         """Return an error at a key of the file."""
@@ -280,10 +284,7 @@ class Compiler:
         patterns = tuple(self._pattern(text, *here, "topics", i) for i, text in enumerate(rule.topics))
         if not patterns:
             raise self.error("no topic", *here, "topics", remedy="e.g. vendor/{device}/up")
-        form = rule.format or self._source.format
-        if form not in FORMATS:
-            key = (*here, "format") if rule.format else ("format",)
-            raise self.error(f"unknown format '{form}'", *key, remedy=nearest(form, FORMATS))
+        form, parse = self._format(rule, here)
         time, reader = self._time(rule, here)
         sequence = self._optional(rule.sequence, *here, "sequence")
         message_id = self._optional(rule.message_id, *here, "message_id")
@@ -298,6 +299,7 @@ class Compiler:
             line=line_of(self._lines, here),
             patterns=patterns,
             format=form,
+            parse=parse,
             ignore=rule.ignore,
             where=tuple(self._where(rule, here)),
             root=self._place(rule.root, *here, "root").path if rule.root else (),
@@ -318,6 +320,33 @@ class Compiler:
             by_name=by_name,
             groups=_groups(readings),
         )
+
+    def _format(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[str, Parse]:
+        """Return the name of a rule's format (its options name it too), and the parse for them."""
+        given = [name for name, form in FORMATS.items() if form.options and getattr(rule, name) is not None]
+        name = rule.format or (given[0] if given else self._source.format)
+        if name not in FORMATS:
+            key = (*here, "format") if rule.format else ("format",)
+            raise self.error(f"unknown format '{name}'", *key, remedy=nearest(name, FORMATS))
+        for other in given:
+            if other != name:
+                raise self.error(f"the format is '{name}'", *here, other, remedy=f"leave `{other}` out")
+        form = FORMATS[name]
+        options = getattr(rule, name) if form.options else None
+        if options is None and rule.ignore and form.required:  # known, and not looked into
+            name, form = "json", FORMATS["json"]
+
+        def error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+            return self.error(what, *here, name, *path, remedy=remedy)
+
+        if form.required and options is None:
+            raise self.error(f"'{name}' says nothing without options", *here, remedy=f"give `{name}`")
+        setting = Setting(self._source.profile, self._source.version, File(self._file).parent, error)
+        if options is not None:
+            return name, form.compile(options, setting)
+        if name not in self._parses:  # rules of one format share its parse, and so the tree of a message
+            self._parses[name] = form.compile(None, setting)
+        return name, self._parses[name]
 
     def _pattern(self, text: str, *path: str | int) -> topics.Pattern:
         try:

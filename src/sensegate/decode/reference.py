@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -15,12 +16,12 @@ from sensegate.decode.grammar import (
     Expected,
     MessageRule,
     NamedPart,
-    Part,
     ProfileFile,
     ReadingRule,
     TimePart,
     UnitFrom,
 )
+from sensegate.decode.part import Part
 from sensegate.decode.profiles import ProfileSet
 
 _PARTS: tuple[tuple[type[Part], str], ...] = (
@@ -59,8 +60,9 @@ def keys() -> str:
 def formats() -> str:
     """Return the Markdown table of the payload formats."""
     rows = ["| format | tree |", "|---|---|"]
-    for name, parse in sorted(FORMATS.items()):
-        module = __import__(parse.__module__, fromlist=["__doc__"])
+    package = "sensegate.decode.formats"
+    for name in sorted(FORMATS):
+        module = import_module(f"{package}.{name}")
         rows.append(f"| `{name}` | {str(module.__doc__).strip().splitlines()[0]} |")
     return "\n".join(rows) + "\n"
 

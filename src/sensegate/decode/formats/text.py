@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from sensegate.decode.frame import Frame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 
-def parse(payload: bytes, nesting_max: int) -> str:
+def parse(payload: bytes) -> str:
     """Return the text. Raises `Rejected` where it is empty or not UTF-8."""
-    del nesting_max
     try:
         text = payload.decode("utf-8").strip()
     except UnicodeDecodeError as why:
@@ -16,3 +16,10 @@ def parse(payload: bytes, nesting_max: int) -> str:
     if not text:
         raise Rejected(QuarantineReason.MALFORMED, "empty")
     return text
+
+
+def _parse(frame: Frame) -> str:
+    return parse(frame.payload)
+
+
+FORMAT = plain(_parse)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sensegate.decode import json
+from sensegate.decode.formats import json
+from sensegate.decode.frame import Frame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -64,3 +65,10 @@ def _check(record: dict[str, Any], at: int) -> None:
             raise Rejected(QuarantineReason.SCHEMA, f"record {at}: '{key}' must be understood and is not known")
     if record.get("bver", _VERSION_MAX) > _VERSION_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"record {at}: SenML version {record['bver']}")
+
+
+def _parse(frame: Frame) -> Any:
+    return parse(frame.payload, frame.nesting_max)
+
+
+FORMAT = plain(_parse)

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from sensegate.decode.frame import Frame, plain
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -73,3 +74,10 @@ def _check_text(tree: Any) -> None:
     elif isinstance(tree, list):
         for value in tree:
             _check_text(value)
+
+
+def _parse(frame: Frame) -> Any:
+    return parse(frame.payload, frame.nesting_max)
+
+
+FORMAT = plain(_parse)

@@ -1,0 +1,64 @@
+"""A payload on its way into a tree, and what a format must offer to take it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from sensegate.decode.part import Part
+from sensegate.errors import ProfileError
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """The bytes of one message, with what its carrier knows of them."""
+
+    payload: bytes
+    nesting_max: int
+    """Greatest nesting that is let through."""
+    topic: str = ""
+    received: int = 0
+    """Arrival, µs UTC."""
+    port: int | None = None
+    """Port of the frame where its carrier has ports (LoRaWAN's FPort)."""
+
+
+Parse = Callable[[Frame], Any]
+"""A frame to a tree of dicts, lists and scalars. Raises `Rejected` with a reason, and nothing else, on any bytes."""
+
+
+class ErrorAt(Protocol):
+    """Makes the error that names a key of the profile."""
+
+    def __call__(self, what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+        """Return the error at a key below the format's options."""
+        ...
+
+
+class Setting(NamedTuple):
+    """What a format may know of the rule that it is compiled for."""
+
+    profile: str
+    """``vendor/model``"""
+    version: int
+    folder: Path
+    """Where the profile's file lies; files that the profile names lie beside it."""
+    error: ErrorAt
+
+
+class Format(NamedTuple):
+    """One payload format: what may be said of it in a rule, and how that becomes a `Parse`."""
+
+    compile: Callable[[Any, Setting], Parse]
+    """(the rule's options or None, setting) -> parse. Raises `setting.error(…)` where the options are wrong."""
+    options: type[Part] | None = None
+    """Record of its options, under the format's name in a rule; None: it has none."""
+    required: bool = False
+    """Whether it means nothing without options."""
+
+
+def plain(parse: Parse) -> Format:
+    """Return the format of a parse without options."""
+    return Format(lambda _options, _setting: parse)

@@ -13,10 +13,10 @@ import os
 import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import structlog
 
 from sensegate import __version__, logs, metrics
@@ -47,7 +47,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.watch import Profiles
 from sensegate.errors import Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
-from sensegate.model import BOOL, I64, Delivery, Device, Message, Quarantined, QuarantineReason
+from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -148,9 +148,9 @@ class Ingest:
                     await asyncio.gather(written, return_exceptions=True)
 
     def _walk(self, deliveries: Sequence[Delivery]) -> Pending:
-        messages = [message for delivery in deliveries for message in delivery.messages]
-        batch = self._understand(messages)
-        pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected)
+        span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
+        batch = self._understand(span)
+        pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
         self._devices.observe(batch.readings.device, batch.readings.received)
         self._indicators.count(
             self._normaliser.table,
@@ -161,35 +161,26 @@ class Ingest:
         )
         return pending
 
-    def _understand(self, messages: Sequence[Message]) -> Understood:
+    def _understand(self, span: Span) -> Understood:
         """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
         try:
-            fields, received = self._decoder.decode(messages), _arrivals(messages)
-            return Understood(received, fields, *self._normaliser.normalise(fields, received, _best_effort(messages)))
+            fields, received = self._decoder.decode(span), span.received
+            return Understood(received, fields, *self._normaliser.normalise(fields, received, span.best_effort))
         except Exception as bug:
-            if len(messages) > 1:
-                half = len(messages) // 2
-                return self._understand(messages[:half]).then(self._understand(messages[half:]), half)
-            log.exception("a decoder crashed; its message is in quarantine", topic=messages[0].topic, bug=repr(bug))
+            if len(span) > 1:
+                half = len(span) // 2
+                return self._understand(Span(span[:half])).then(self._understand(Span(span[half:])), half)
+            log.exception("a decoder crashed; its message is in quarantine", topic=span[0].topic, bug=repr(bug))
             where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
             crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
             nothing = msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
-            received = _arrivals(messages)
-            return Understood(received, nothing, *self._normaliser.normalise(nothing, received))
+            return Understood(span.received, nothing, *self._normaliser.normalise(nothing, span.received))
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake) -> None:
         await self._committer.write(pending)
         for delivery in deliveries:
             await delivery.ack()
         intake.settled(deliveries)
-
-
-def _arrivals(messages: Sequence[Message]) -> I64:
-    return np.fromiter((message.received for message in messages), np.int64, len(messages))
-
-
-def _best_effort(messages: Sequence[Message]) -> BOOL:
-    return np.fromiter((message.best_effort for message in messages), np.bool_, len(messages))
 
 
 class Gateway:

@@ -6,8 +6,9 @@ arrays of one length; row *i* of each column belongs together.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -44,6 +45,41 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Device id that the credential proved, where the source knows it; the broker has checked the topic else."""
     best_effort: bool = False
     """True for QoS 0: may be lost before us, a loss class of its own."""
+
+
+class Span(list[Message]):
+    """The messages of one walk, with the columns that several stages need; each is made once, when first asked for."""
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Span:
+        """Return the messages as a span; itself, where it is one."""
+        return messages if isinstance(messages, Span) else cls(messages)
+
+    @cached_property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self]
+
+    @cached_property
+    def lengths(self) -> I64:
+        """Bytes of each payload."""
+        return np.fromiter(map(len, self.payloads), np.int64, len(self))
+
+    @cached_property
+    def topics(self) -> list[str]:
+        return [message.topic for message in self]
+
+    @cached_property
+    def principals(self) -> list[str]:
+        return [message.principal for message in self]
+
+    @cached_property
+    def received(self) -> I64:
+        """Arrival of each, µs UTC."""
+        return np.array([message.received for message in self], np.int64)
+
+    @cached_property
+    def best_effort(self) -> BOOL:
+        return np.array([message.best_effort for message in self], np.bool_)
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from sensegate.bus.packing import pack, seal, unpack, unseal
-from sensegate.model import Message
+from sensegate.model import Message, Span
 
 BYTES_MAX = 512 * 1024**2
 """Largest member after decompression; a larger one is refused."""
@@ -77,18 +77,17 @@ def _unwords(packed: list[Any], rows: int) -> list[str]:
     return [table[place] for place in unpack(index, rows).tolist()]
 
 
-def _tree(messages: Sequence[Message], sources: Sequence[str] | str) -> dict[str, Any]:
-    payloads = [message.payload for message in messages]
+def _tree(messages: Span, sources: Sequence[str] | str) -> dict[str, Any]:
     return {
         "rows": len(messages),
-        "topic": _words([message.topic for message in messages]),
-        "principal": _words([message.principal for message in messages]),
+        "topic": _words(messages.topics),
+        "principal": _words(messages.principals),
         "source": _words([sources] if isinstance(sources, str) else list(sources)),
-        "received": pack(np.array([message.received for message in messages], np.int64)),
+        "received": pack(messages.received),
         "sequence": pack(np.array([message.sequence for message in messages], np.int64)),
-        "best_effort": pack(np.array([message.best_effort for message in messages], np.uint8)),
-        "length": pack(np.array(list(map(len, payloads)), np.int64), delta=False),
-        "body": b"".join(payloads),
+        "best_effort": pack(messages.best_effort.astype(np.uint8)),
+        "length": pack(messages.lengths, delta=False),
+        "body": b"".join(messages.payloads),
     }
 
 
@@ -97,12 +96,12 @@ def encode(messages: Sequence[Message], sources: Sequence[str] | str) -> bytes:
 
     Pure; compressing releases the interpreter lock.
     """
-    return seal(_tree(messages, sources))
+    return seal(_tree(Span.of(messages), sources))
 
 
 def encode_kept(kept: Sequence[Kept]) -> bytes:
     """Return quarantined messages as one member of the log."""
-    tree = _tree([one.message for one in kept], [one.source for one in kept])
+    tree = _tree(Span(one.message for one in kept), [one.source for one in kept])
     for name in ("reason", "detail", "device", "profile"):
         tree[name] = _words([getattr(one, name) for one in kept])
     for name in ("piece", "pieces"):

@@ -22,7 +22,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.rates import Rates
 from sensegate.decode.routes import NO_PLAN, REFUSED, DeviceNames, Route, Routes
 from sensegate.errors import Rejected
-from sensegate.model import BOOL, I32, I64, Fields, Message, Quarantined, QuarantineReason
+from sensegate.model import BOOL, I32, I64, Fields, Message, Quarantined, QuarantineReason, Span
 
 __all__ = ["Decoder", "DeviceNames"]
 
@@ -91,15 +91,17 @@ class _Work:
         self._units = decoder.units
         self._rates = decoder.rates
         self._devices = devices
-        self._messages = messages
-        self._payloads = [m.payload for m in messages]
-        topics = [m.topic if not m.principal else f"{m.topic}\0{m.principal}" for m in messages]
+        self._messages = span = Span.of(messages)
+        self._payloads = span.payloads
+        topics = span.topics
+        if any(span.principals):
+            topics = [m.topic if not m.principal else f"{m.topic}\0{m.principal}" for m in messages]
         numbers = list(map(routes.numbers.get, topics))
         if None in numbers:
             numbers = list(map(routes.number, topics))
         self._numbers: I32 = np.array(numbers, np.int32)
         self._quotes: I64 = np.zeros(0, np.int64)
-        self._received: I64 = np.zeros(0, np.int64)
+        self._received: I64 = span.received
         self._single: list[int] = []
         self.rows = Rows(decoder.units)
         self.chunks: list[Chunk] = []
@@ -107,8 +109,7 @@ class _Work:
     def run(self) -> None:
         """Decode all: by plan where the topic has one in mind, else by a plan that fits, else one by one."""
         routes, numbers, payloads = self._routes, self._numbers, self._payloads
-        lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
-        self._received = np.fromiter((m.received for m in self._messages), np.int64, len(payloads))
+        lengths = self._messages.lengths
         refused = self._refused(lengths)
         plan_of = np.where(refused, REFUSED, routes.plan[numbers])
         if len(payloads) < GROUP_MIN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -25,16 +26,16 @@ from sensegate.model import (
     Delivery,
     Fields,
     Member,
-    Message,
     Position,
     Readings,
     RejectedValue,
+    Span,
     Spec,
 )
 from sensegate.persist.assemble import Judged, Stamp, batches
 from sensegate.persist.duplicates import Duplicates, Judgement
 from sensegate.persist.identity import UNCHANGED, SpecColumns, digests
-from sensegate.persist.slices import Slice, slices
+from sensegate.persist.slices import Slice, slices, sources_of
 from sensegate.persist.tally import tally
 from sensegate.ports import Log
 
@@ -210,6 +211,8 @@ class Committer:
         fields: Fields,
         readings: Readings,
         rejected: Sequence[RejectedValue] = (),
+        *,
+        span: Span | None = None,
     ) -> Pending:
         """Judge a span's readings and build its commit (several, if it is too large for one).
 
@@ -218,6 +221,7 @@ class Committer:
             fields: what was decoded.
             readings: what was normalised of it, numbered by series.
             rejected: what `normalise` rejected; those of `decode` stand in `fields`.
+            span: the messages of the deliveries, where the caller has them as one.
 
         Raises:
             Unbalanced: the counts do not add up: a bug; nothing may be written.
@@ -232,7 +236,10 @@ class Committer:
             self._duplicates.settle()
         parts, judgements = [], []
         limit = self._limits.commit_bytes_max
-        for piece in slices(deliveries, fields, readings, rejected, least=self._groups(readings), bytes_max=limit):
+        if span is None:
+            span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
+        whole = Slice(deliveries, span, sources_of(deliveries), fields, readings, rejected)
+        for piece in slices(whole, least=self._groups(readings), bytes_max=limit):
             if self._duplicates.due:
                 self._duplicates.freeze(self._prepared)
             part, judgement = self._part(piece)
@@ -251,7 +258,7 @@ class Committer:
 
     def _part(self, piece: Slice) -> tuple[Part, Judgement]:
         readings = piece.readings
-        digest = digests(piece.messages)
+        digest = digests(piece.messages.payloads)
         judgement = self._duplicates.judge(readings, digest, self._specs)
         ledger = tally(piece, judgement, self._index)
         judged = Judged(readings, judgement, digest)
@@ -284,13 +291,13 @@ class Committer:
             # Those in quarantine are kept there, whole, and not twice.
             bad = {one.message for one in piece.fields.quarantined}
             good = [row for row in range(len(messages)) if row not in bad]
-            messages = [messages[row] for row in good]
+            messages = Span(messages[row] for row in good)
             if not isinstance(sources, str):
                 sources = [sources[row] for row in good]
         for payload in self._packed(messages, sources):
             yield Member(f"raw.{self._name}", payload, self._limits.raw_ttl_h)
 
-    def _packed(self, messages: Sequence[Message], sources: Sequence[str] | str) -> Iterator[bytes]:
+    def _packed(self, messages: Span, sources: Sequence[str] | str) -> Iterator[bytes]:
         if not messages:
             return
         payload = raw.encode(messages, sources)
@@ -303,8 +310,8 @@ class Committer:
         else:
             half = len(messages) // 2
             first, second = (sources, sources) if isinstance(sources, str) else (sources[:half], sources[half:])
-            yield from self._packed(messages[:half], first)
-            yield from self._packed(messages[half:], second)
+            yield from self._packed(Span(messages[:half]), first)
+            yield from self._packed(Span(messages[half:]), second)
 
     def _seen(self, judged: Judged) -> Iterator[Member]:
         """Yield what was seen and suppressed: no reading, but the state that tells duplicates is made of it."""

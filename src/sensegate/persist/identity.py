@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import xxhash
 
-from sensegate.model import BOOL, F64, I64, U8, U16, U32, U64, DuplicateKind, IdentityKind, Message, Spec
+from sensegate.model import BOOL, F64, I64, U8, U16, U32, U64, DuplicateKind, IdentityKind, Spec
 
 KINDS = (IdentityKind.TIME, IdentityKind.SEQUENCE, IdentityKind.MESSAGE_ID, IdentityKind.NONE)
 TIME, SEQUENCE, MESSAGE_ID, NONE = range(4)
@@ -46,10 +46,9 @@ def hashes(number: U32, key: I64) -> U64:
     return mixed
 
 
-def digests(messages: Sequence[Message]) -> U64:
+def digests(payloads: Sequence[bytes]) -> U64:
     """Return a digest of each message's bytes."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.array([digest(message.payload) for message in messages], np.uint64)
+    return np.array(list(map(xxhash.xxh3_64_intdigest, payloads)), np.uint64)
 
 
 def prints(digest: U64, path: U16) -> U64:

@@ -7,36 +7,28 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from sensegate.model import BOOL, Delivery, Fields, Message, Position, Readings, RejectedValue
+from sensegate.model import BOOL, Delivery, Fields, Position, Readings, RejectedValue, Span
 
 
 class Slice(msgspec.Struct, frozen=True, eq=False):
     """What goes into one commit."""
 
     deliveries: Sequence[Delivery]
-    messages: Sequence[Message]
+    messages: Span
     sources: Sequence[str] | str
     fields: Fields
     readings: Readings
     rejected: Sequence[RejectedValue]
 
 
-def slices(
-    deliveries: Sequence[Delivery],
-    fields: Fields,
-    readings: Readings,
-    rejected: Sequence[RejectedValue],
-    *,
-    least: int,
-    bytes_max: int,
-) -> Iterator[Slice]:
-    """Yield the span in slices of at most `bytes_max` bytes of payload, at least `least` of them; one as a rule."""
-    messages = deliveries[0].messages if len(deliveries) == 1 else [one for part in deliveries for one in part.messages]
+def slices(whole: Slice, *, least: int, bytes_max: int) -> Iterator[Slice]:
+    """Yield a span in slices of at most `bytes_max` bytes of payload, at least `least` of them; one as a rule."""
+    messages = whole.messages
     if not messages:
         return
-    size = np.cumsum(np.fromiter((len(message.payload) for message in messages), np.int64, len(messages)))
+    size = np.cumsum(messages.lengths)
     if least == 1 and int(size[-1]) <= bytes_max:
-        yield Slice(deliveries, messages, _sources(deliveries), fields, readings, rejected)
+        yield whole
         return
     most = -(-len(messages) // least)
     start = 0
@@ -44,23 +36,24 @@ def slices(
         before = int(size[start - 1]) if start else 0
         end = int(np.searchsorted(size, before + bytes_max, side="right"))
         end = min(max(end, start + 1), start + most, len(messages))
-        part = _deliveries(deliveries, start, end)
+        part = _deliveries(whole.deliveries, start, end)
         yield Slice(
             part,
-            messages[start:end],
-            _sources(part),
-            _fields(fields, start, end),
-            _readings(readings, start, end),
+            Span(messages[start:end]),
+            sources_of(part),
+            _fields(whole.fields, start, end),
+            _readings(whole.readings, start, end),
             [
                 msgspec.structs.replace(one, message=one.message - start)
-                for one in rejected
+                for one in whole.rejected
                 if start <= one.message < end
             ],
         )
         start = end
 
 
-def _sources(deliveries: Sequence[Delivery]) -> Sequence[str] | str:
+def sources_of(deliveries: Sequence[Delivery]) -> Sequence[str] | str:
+    """Return the source of each message; one name where all have the same."""
     names = {delivery.source for delivery in deliveries}
     if len(names) == 1:
         return names.pop()

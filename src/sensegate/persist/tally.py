@@ -77,8 +77,7 @@ def tally(piece: Slice, judgement: Judgement, index: Index) -> Ledger:
     messages, fields, readings = piece.messages, piece.fields, piece.readings
     rejected = [*fields.rejected, *piece.rejected]
     count = len(messages)
-    received = np.fromiter((message.received for message in messages), np.int64, count)
-    pairs, place = _places(piece.deliveries, received)
+    pairs, place = _places(piece.deliveries, messages.received)
     # A message belongs to the device of its first value, whatever became of it.
     owner = np.full(count, -1, np.int64)
     for one in fields.quarantined:

@@ -67,9 +67,10 @@ def _words(words: Sequence[str]) -> list[Any]:
     first = words[0] if words else ""
     if words.count(first) == len(words):
         return [[first], [0, 0]]
-    table: dict[str, int] = {}
-    index = [table.setdefault(word, len(table)) for word in words]
-    return [list(table), pack(np.array(index, np.int64), delta=False)]
+    table = list(dict.fromkeys(words))
+    place = dict(zip(table, range(len(table)), strict=True))
+    index = np.fromiter(map(place.__getitem__, words), np.int64, len(words))
+    return [table, pack(index, delta=False)]
 
 
 def _unwords(packed: list[Any], rows: int) -> list[str]:

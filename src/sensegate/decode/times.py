@@ -84,9 +84,10 @@ class Reader(msgspec.Struct, frozen=True):
             if "%" in form:
                 return _pattern_column(raws, form, self.zone)
             return _iso_column(raws, self.zone) if "iso" in self.formats else None
-        if kinds == {int}:
+        if kinds in ({int}, {float}):
             numbers = self.formats[1:2] if form == "iso" else self.formats[:1]
-            return _epoch_column(raws, numbers[0]) if numbers and numbers[0].startswith("epoch") else None
+            if numbers and numbers[0].startswith("epoch"):
+                return _epoch_column(raws, numbers[0]) if kinds == {int} else _float_epoch_column(raws, numbers[0])
         return None
 
 
@@ -337,3 +338,17 @@ def _epoch_column(raws: Sequence[int], form: str) -> tuple[I64, U8, BOOL] | None
     factor, divisor = _UNITS[form]
     sure = (size >= 0) & (size < int(_LIMIT[form]))
     return np.where(sure, numbers, 0) * factor // divisor, np.zeros(len(raws), np.uint8), sure
+
+
+def _float_epoch_column(raws: Sequence[float], form: str) -> tuple[I64, U8, BOOL]:
+    numbers = np.array(raws, np.float64)
+    size = np.abs(numbers)
+    units = ("epoch_s", "epoch_ms") if form == "epoch" else (form,)
+    time = np.zeros(len(raws), np.int64)
+    sure = np.zeros(len(raws), np.bool_)
+    for unit in units:
+        factor, divisor = _UNITS[unit]
+        here = (size < _LIMIT[unit]) & ~sure
+        time[here] = np.rint(numbers[here] * factor).astype(np.int64) // divisor
+        sure |= here
+    return time, np.zeros(len(raws), np.uint8), sure

@@ -88,7 +88,13 @@ def verdicts(cut: Cut, asked: BOOL, find: Find) -> tuple[U8, U8]:
     hard = np.zeros(len(first), np.bool_)
     hard[group[differs]] = True
     hard |= known > 1
-    hard |= counted[leader] & ((known > 0) | (length > 1))
+    # A counter starts again with each life: its plain case is that all are of one life.
+    lives = counted[leader]
+    if lives.any():
+        since = cut.time[leader]
+        hard |= lives & (known > 0) & (length > 1)
+        since[single] = found.time[known[owner] == 1]
+        hard[group[lives[group] & (np.abs(cut.time[rows] - since[group]) > LIFE_US)]] = True
     again = (known[group] == 1) | (np.arange(count) != first[group])
     mine = printed[group]
     same_print = cut.prints[rows] == mine

@@ -136,7 +136,8 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     alias: str = ""
     """Name by which the device calls itself in topics or payloads (a DevEUI, a friendly name); empty: its id."""
     gateway: str = ""
-    """Id of the device whose credential publishes for this one (a Zigbee bridge, a network server)."""
+    """Id of the device whose credential publishes for this one (a Zigbee bridge, a network server); where several may
+    (two networks hear one LoRaWAN device), all of them with blanks between."""
     lon: float | None = None
     lat: float | None = None
     datum: Datum = Datum.WGS84
@@ -161,6 +162,8 @@ class IdentityKind(StrEnum):
     SEQUENCE = "sequence"
     MESSAGE_ID = "message_id"
     NONE = "none"
+    FRAME = "frame"
+    """Frame counter and bytes of a radio frame: the same by another network, never the same in another life."""
 
 
 class Spec(msgspec.Struct, frozen=True):

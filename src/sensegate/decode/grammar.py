@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 import yaml
 
+from sensegate.decode.charsets import Charset
 from sensegate.decode.part import Part, Scalar
 from sensegate.decode.part import says as _h
 from sensegate.errors import ProfileError
@@ -94,12 +95,40 @@ class NamedPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unit: Annotated[str, _h("path to the unit's UCUM code or SenML symbol, if any")] = ""
 
 
+class PayloadPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a carrier (a LoRaWAN network server, an IoT platform) holds the bytes that the device itself sent."""
+
+    field: Annotated[str, _h("path to the device's bytes; the rule holds where they are")]
+    encoding: Annotated[
+        Literal["base64", "hex", "text", "json"],
+        _h("how they are written; json: the member itself, as JSON, is what the device sent"),
+    ] = "base64"
+    port: Annotated[str, _h("path to the frame's port; where it is named, it must be there")] = ""
+
+
+class FramesPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which frames of a carrier a rule takes."""
+
+    ports: Annotated[tuple[int, ...], _h("ports of the frames; empty: any, and frames without a port")] = ()
+
+
 class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of message: its topics and how it becomes readings."""
 
-    topics: Annotated[tuple[str, ...], _h("topics with captures: tele/{device}/SENSOR, a/{device+}")]
+    topics: Annotated[tuple[str, ...], _h("topics with captures: tele/{device}/SENSOR, a/{device+}")] = ()
+    frames: Annotated[
+        FramesPart | None,
+        _h("frames of this device that a carrier brings, by any network server; beside or without `topics`"),
+    ] = None
+    payload: Annotated[
+        PayloadPart | None, _h("the message is an envelope: the device's own profile decodes what is in it")
+    ] = None
+    beside: Annotated[
+        bool, _h("values of the envelope (signal strength) that stand beside those of the frame in it")
+    ] = False
     label: Annotated[str, _h("what this message is, for people")] = ""
     format: Annotated[str, _h("payload format; else the profile's")] = ""
+    charset: Annotated[Charset, _h("how text is written in bytes (formats of text only)")] = "utf-8"
     ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
     where: Annotated[
         dict[str, Scalar | tuple[Scalar, ...]], _h("path -> value or values; the rule holds only where all are met")
@@ -134,16 +163,30 @@ class Expected(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     field: Annotated[str, _h("path as in the rule, where the property occurs more than once")] = ""
 
 
+class ExpectedFrame(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The frame that an envelope must give."""
+
+    hex: Annotated[str, _h("the device's bytes; blanks are left out")]
+    port: Annotated[int | None, _h("its port")] = None
+    counter: Annotated[int | None, _h("its frame counter; absent: not looked at")] = None
+    time: Annotated[str, _h("time of its reception, ISO 8601 with Z; absent: the time of arrival")] = ""
+
+
 class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message and what becomes of it. Expected values come from the maker's document, never from our output."""
 
     label: Annotated[str, _h("what it shows")]
-    topic: Annotated[str, _h("topic")]
+    topic: Annotated[str, _h("topic; empty: a frame as a carrier brings it")] = ""
+    port: Annotated[int | None, _h("port of the frame")] = None
+    hex: Annotated[str, _h("binary payload in hex; blanks are left out")] = ""
     payload: Annotated[Any, _h("text byte for byte, or an object or list that is written as JSON")] = ""
     payload_b64: Annotated[str, _h("binary payload in base64")] = ""
     received: Annotated[str, _h("time of arrival, ISO 8601 with Z")] = "2026-01-01T00:00:00Z"
     devices: Annotated[tuple[str, ...], _h("names of the devices that exist; the first is the example's")] = ("d1",)
     gateway: Annotated[str, _h("device id of the gateway that publishes for them")] = ""
+    frame: Annotated[ExpectedFrame | None, _h("what the envelope holds, for devices with a profile of their own")] = (
+        None
+    )
     expect: Annotated[tuple[Expected, ...], _h("all readings, none missing, none more")] = ()
     refuse: Annotated[QuarantineReason | None, _h("the message goes to quarantine for this reason")] = None
     reject: Annotated[dict[str, RejectReason], _h("field -> reason: values that become no reading")] = {}

@@ -46,6 +46,8 @@ class Setting(NamedTuple):
     folder: Path
     """Where the profile's file lies; files that the profile names lie beside it."""
     error: ErrorAt
+    charset: str = "utf-8"
+    """How the payload's text is written in bytes."""
 
 
 class Format(NamedTuple):
@@ -57,6 +59,10 @@ class Format(NamedTuple):
     """Record of its options, under the format's name in a rule; None: it has none."""
     required: bool = False
     """Whether it means nothing without options."""
+    text: bool = False
+    """Whether the payload is text, whose `charset` may be chosen."""
+    typed: bool = True
+    """Whether leaves have types; where not, all are text and each reading's property says what they are."""
 
 
 def plain(parse: Parse) -> Format:

@@ -195,6 +195,8 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     patterns: tuple[topics.Pattern, ...]
     format: str
     parse: Parse
+    as_sent: bool
+    """Whether the tree is that of the bytes as they came (no charset, nothing unpacked): plans may be learned."""
     ignore: bool
     where: tuple[tuple[Place, frozenset[Token]], ...]
     root: Path
@@ -300,6 +302,7 @@ class Compiler:
             patterns=patterns,
             format=form,
             parse=parse,
+            as_sent=rule.charset == "utf-8",
             ignore=rule.ignore,
             where=tuple(self._where(rule, here)),
             root=self._place(rule.root, *here, "root").path if rule.root else (),
@@ -332,6 +335,8 @@ class Compiler:
             if other != name:
                 raise self.error(f"the format is '{name}'", *here, other, remedy=f"leave `{other}` out")
         form = FORMATS[name]
+        if rule.charset != "utf-8" and not form.text:
+            raise self.error(f"'{name}' is no text", *here, "charset", remedy="leave `charset` out")
         options = getattr(rule, name) if form.options else None
         if options is None and rule.ignore and form.required:  # known, and not looked into
             name, form = "json", FORMATS["json"]
@@ -341,12 +346,13 @@ class Compiler:
 
         if form.required and options is None:
             raise self.error(f"'{name}' says nothing without options", *here, remedy=f"give `{name}`")
-        setting = Setting(self._source.profile, self._source.version, File(self._file).parent, error)
+        setting = Setting(self._source.profile, self._source.version, File(self._file).parent, error, rule.charset)
         if options is not None:
             return name, form.compile(options, setting)
-        if name not in self._parses:  # rules of one format share its parse, and so the tree of a message
-            self._parses[name] = form.compile(None, setting)
-        return name, self._parses[name]
+        known = name if rule.charset == "utf-8" else f"{name} {rule.charset}"
+        if known not in self._parses:  # rules of one format share its parse, and so the tree of a message
+            self._parses[known] = form.compile(None, setting)
+        return name, self._parses[known]
 
     def _pattern(self, text: str, *path: str | int) -> topics.Pattern:
         try:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Any
 
-from sensegate.decode.frame import Frame, plain
+from sensegate.decode.charsets import text_of
+from sensegate.decode.frame import Format, Frame, Parse, Setting
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -39,10 +41,7 @@ def depth(payload: bytes) -> int:
 
 def parse(payload: bytes, nesting_max: int) -> Any:
     """Return the tree. Raises `Rejected` with the reason where there is none."""
-    try:
-        text = payload.decode("utf-8")
-    except UnicodeDecodeError as why:
-        raise Rejected(QuarantineReason.NOT_UTF8, f"byte {why.start} is no UTF-8") from why
+    text = text_of(payload)
     if payload.count(b"[") + payload.count(b"{") > nesting_max and depth(payload) > nesting_max:
         raise Rejected(QuarantineReason.TOO_DEEP, f"nested more than {nesting_max} deep")
     if text.startswith("\ufeff"):
@@ -76,8 +75,13 @@ def _check_text(tree: Any) -> None:
             _check_text(value)
 
 
-def _parse(frame: Frame) -> Any:
-    return parse(frame.payload, frame.nesting_max)
+def _parse(frame: Frame, charset: str) -> Any:
+    payload = frame.payload if charset == "utf-8" else text_of(frame.payload, charset).encode()
+    return parse(payload, frame.nesting_max)
 
 
-FORMAT = plain(_parse)
+def _compile(_options: Any, setting: Setting) -> Parse:
+    return partial(_parse, charset=setting.charset)
+
+
+FORMAT = Format(_compile, text=True)

@@ -22,6 +22,7 @@ from sensegate.persist.identity import (
     ACCEPTED,
     HOUR_US,
     KIND_MASK,
+    KINDS,
     LEADS,
     NONE,
     UNCHANGED,
@@ -247,8 +248,8 @@ class Duplicates:
 
     def _numbers(self, readings: Readings, kinds: U8, specs: SpecColumns) -> U32:
         code = readings.series.astype(np.int64)
-        code <<= 2
-        code |= kinds
+        code *= len(KINDS)
+        code += kinds
         most = int(code.max()) if len(code) else 0
         if most >= len(self._number):
             grown = np.full(max(most + 1, len(self._number) * 2), -1, np.int64)

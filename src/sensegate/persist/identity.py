@@ -10,8 +10,15 @@ import xxhash
 
 from sensegate.model import BOOL, F64, I64, U8, U16, U32, U64, DuplicateKind, IdentityKind, Spec
 
-KINDS = (IdentityKind.TIME, IdentityKind.SEQUENCE, IdentityKind.MESSAGE_ID, IdentityKind.NONE)
-TIME, SEQUENCE, MESSAGE_ID, NONE = range(4)
+KINDS = (
+    IdentityKind.TIME,
+    IdentityKind.SEQUENCE,
+    IdentityKind.MESSAGE_ID,
+    IdentityKind.NONE,
+    IdentityKind.FRAME,
+)
+TIME, SEQUENCE, MESSAGE_ID, NONE, FRAME = range(5)
+"""Indices into `KINDS`; they stand on the log: only ever add to them."""
 KIND_MASK = 0x0F
 LEADS = 0x10
 """Added to the kind in the local column `identity`: with this row later ones are compared, for `unchanged`."""
@@ -23,6 +30,8 @@ ACCEPTED, REDELIVERY, REPEAT, CROSS_PATH, UNCHANGED = range(5)
 HOUR_US = 3_600_000_000
 LIFE_US = HOUR_US
 """The same sequence number further away than this in phenomenon time is a new life of the counter."""
+FRAME_US = 600_000_000
+"""Two networks' receptions of one radio frame lie no further apart than this: clocks, retries at a low duty cycle."""
 
 _SERIES = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

@@ -14,7 +14,7 @@ import numpy as np
 from sensegate.clock import Clock
 from sensegate.errors import StoreFull
 from sensegate.model import I64, U8, U32, U64
-from sensegate.persist.identity import HOUR_US, SEQUENCE, TIME, hashes
+from sensegate.persist.identity import FRAME, HOUR_US, MESSAGE_ID, SEQUENCE, TIME, hashes
 from sensegate.persist.recent import Found, Recent
 from sensegate.persist.runs import BY_ARRIVAL, Run, bucket_of
 from sensegate.persist.store import Checkpoint, Opened, Store
@@ -177,11 +177,11 @@ def _places(cut: Cut, rows: I64, runs: tuple[Run, ...]) -> tuple[I64, I64]:
     hour = time // HOUR_US
     everyone = np.arange(len(rows))
     queries, buckets = [everyone], [hour]
-    counted = np.flatnonzero(kinds == SEQUENCE)
+    counted = np.flatnonzero((kinds == SEQUENCE) | (kinds == FRAME))
     if counted.size:
         queries += [counted, counted]
         buckets += [hour[counted] - 1, hour[counted] + 1]
-    wide = np.flatnonzero((kinds > SEQUENCE) | (time > received))
+    wide = np.flatnonzero((kinds == MESSAGE_ID) | (time > received))
     if wide.size:
         present = np.unique(np.concatenate([run.buckets[run.buckets >= BY_ARRIVAL] for run in runs]))
         queries.append(np.repeat(wide, len(present)))

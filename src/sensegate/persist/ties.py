@@ -8,7 +8,16 @@ import msgspec
 import numpy as np
 
 from sensegate.model import BOOL, I32, I64, U8, U32, U64
-from sensegate.persist.identity import ACCEPTED, CROSS_PATH, LIFE_US, REDELIVERY, REPEAT, SEQUENCE
+from sensegate.persist.identity import (
+    ACCEPTED,
+    CROSS_PATH,
+    FRAME,
+    FRAME_US,
+    LIFE_US,
+    REDELIVERY,
+    REPEAT,
+    SEQUENCE,
+)
 from sensegate.persist.recent import Found
 
 _PATH = np.uint64(0xFFFF)
@@ -70,10 +79,11 @@ def verdicts(cut: Cut, asked: BOOL, find: Find) -> tuple[U8, U8]:
     group = np.repeat(np.arange(len(first)), length)
     leader = rows[first]
     counted = cut.kinds == SEQUENCE
+    framed = cut.kinds == FRAME
     # All rows of an identity ask the same question, but for a counter's: its answer depends on the time.
     ask = np.zeros(count, np.bool_)
     ask[leader] = True
-    questions = np.flatnonzero((ask | counted) & asked)
+    questions = np.flatnonzero((ask | counted | framed) & asked)
     found = find(cut, questions) if questions.size else Found.none()
     place = np.empty(count, np.int64)
     place[rows] = group
@@ -88,6 +98,7 @@ def verdicts(cut: Cut, asked: BOOL, find: Find) -> tuple[U8, U8]:
     hard = np.zeros(len(first), np.bool_)
     hard[group[differs]] = True
     hard |= known > 1
+    hard |= framed[leader] & ((known > 0) | (length > 1))
     # A counter starts again with each life: its plain case is that all are of one life.
     lives = counted[leader]
     if lives.any():
@@ -128,19 +139,38 @@ def _one_by_one(  # noqa: PLR0917 - the columns of `verdicts`
         answers.setdefault(row, []).append(_Kept(bits, printed, time, -1))
     for place in hard.tolist():
         members = rows[first[place] : first[place] + length[place]].tolist()
-        counted = bool(cut.kinds[members[0]] == SEQUENCE)
-        known = [] if counted else list(answers.get(members[0], []))
+        same_life = _SAME_LIFE.get(int(cut.kinds[members[0]]))
+        known = [] if same_life else list(answers.get(members[0], []))
         for row in members:
-            if counted:
-                near = [*answers.get(row, []), *known]
-                near = [kept for kept in near if abs(kept.time - int(cut.time[row])) <= LIFE_US]
-            else:
-                near = known
             this = _Kept(int(cut.bits[row]), int(cut.prints[row]), int(cut.time[row]), int(cut.message[row]))
+            near = known
+            if same_life:
+                near = [kept for kept in (*answers.get(row, []), *known) if same_life(kept, this)]
             kind[row] = _verdict(this, near)
             if kind[row] == ACCEPTED:
                 revision[row] = min(len(near), 255)
                 known.append(this)
+
+
+def _same_counter(kept: _Kept, this: _Kept) -> bool:
+    return abs(kept.time - this.time) <= LIFE_US
+
+
+def _same_frame(kept: _Kept, this: _Kept) -> bool:
+    """Return whether two receptions with one counter and the same bytes are of one radio frame.
+
+    A network server hands a frame on once, so its second reception is a frame of another life of the device's
+    counter, unless it bears the time of the first. Another network's clock is not the same.
+    """
+    if kept.prints == this.prints and kept.message != this.message:
+        return True
+    if kept.prints & _PATH_MASK == this.prints & _PATH_MASK:
+        return kept.time == this.time
+    return abs(kept.time - this.time) <= FRAME_US
+
+
+_SAME_LIFE = {SEQUENCE: _same_counter, FRAME: _same_frame}
+"""Kinds whose keys come again in another life of the device: whether two of one key are of one life."""
 
 
 def _verdict(this: _Kept, near: list[_Kept]) -> int:

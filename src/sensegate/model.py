@@ -214,6 +214,8 @@ class QuarantineReason(StrEnum):
     TOO_LARGE = "too_large"
     SCHEMA = "schema"
     NO_VALUES = "no_values"
+    UNRESOLVED = "unresolved"
+    """It refers to an earlier message that was not heard (a birth, the first part of a frame)."""
     RATE = "rate"
     CRASHED = "crashed"
 

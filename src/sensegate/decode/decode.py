@@ -15,6 +15,7 @@ from sensegate.config import IngestConfig
 from sensegate.decode.extract import Leaf, Rows, bind
 from sensegate.decode.frame import Frame, Parse
 from sensegate.decode.join import fields_of
+from sensegate.decode.memory import Memory
 from sensegate.decode.plan import Batch, Chunk
 from sensegate.decode.plans import FAULTS, Plans
 from sensegate.decode.profile import Rule, Units
@@ -40,8 +41,15 @@ class Decoder:
     `decode` never raises on any bytes: each message becomes rows, or is quarantined with its reason.
     """
 
-    def __init__(self, profiles: ProfileSet, devices: DeviceNames, limits: IngestConfig | None = None) -> None:
+    def __init__(
+        self,
+        profiles: ProfileSet,
+        devices: DeviceNames,
+        limits: IngestConfig | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self.limits = limits or IngestConfig()
+        self.memory = Memory() if memory is None else memory
         self.units = Units()
         self.plans = Plans()
         self.rates = Rates(self.limits.rate_per_device_s)
@@ -90,6 +98,7 @@ class _Work:
         self._plans = decoder.plans
         self._units = decoder.units
         self._rates = decoder.rates
+        self._memory = decoder.memory
         self._devices = devices
         self._messages = span = Span.of(messages)
         self._payloads = span.payloads
@@ -247,7 +256,7 @@ class _Work:
 
     def _one(self, at: int, *, learn: bool) -> None:
         route, message = self._route(at), self._messages[at]
-        frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received)
+        frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
         trees: dict[Parse, Any] = {}
         deciding: list[Leaf] = []
         first: Rejected | None = None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from sensegate.decode.memory import Memory
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
@@ -23,6 +24,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """Arrival, µs UTC."""
     port: int | None = None
     """Port of the frame where its carrier has ports (LoRaWAN's FPort)."""
+    memory: Memory | None = None
+    """What earlier messages said, for formats that need it; None: nothing is remembered."""
 
 
 Parse = Callable[[Frame], Any]

@@ -41,6 +41,7 @@ const TEXTS = {
     "quarantined.disabled_device": "隔离：设备已停用", "quarantined.foreign_topic": "隔离：陌生主题",
     "quarantined.no_profile": "隔离：无设备描述", "quarantined.not_utf8": "隔离：编码错误", "quarantined.too_deep": "隔离：嵌套过深",
     "quarantined.too_large": "隔离：消息过大", "quarantined.schema": "隔离：结构不符", "quarantined.no_values": "隔离：没有数值",
+    "quarantined.unresolved": "隔离：所引用的先前报文未收到",
     "quarantined.rate": "隔离：超出速率", "quarantined.crashed": "隔离：解析程序出错",
     "rejected.not_finite": "拒收：非有限数", "rejected.wrong_type": "拒收：类型错误", "rejected.unknown_property": "拒收：未知属性",
     "rejected.unknown_unit": "拒收：未知单位", "rejected.dimension": "拒收：量纲不符", "rejected.enumeration": "拒收：枚举之外",

@@ -17,6 +17,7 @@ import yaml
 from sensegate.decode.charsets import Charset
 from sensegate.decode.part import Part, Scalar
 from sensegate.decode.part import says as _h
+from sensegate.decode.reshape import TablePart
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, QuarantineReason, RejectReason
 
@@ -54,7 +55,13 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _h("enumeration: value as sent -> value meant; others are rejected"),
     ] = None
     missing: Annotated[tuple[Scalar, ...], _h("values that mean: not measured (null always does)")] = ()
-    text_numbers: Annotated[bool, _h("numbers are also accepted as text")] = False
+    where: Annotated[
+        dict[str, Scalar | tuple[Scalar, ...]],
+        _h("path -> value or values: only in elements that meet all; {channel} may stand in the values"),
+    ] = {}
+    text_numbers: Annotated[bool, _h("numbers, true and false are also accepted as text; CSV and the like: always")] = (
+        False
+    )
     range: Annotated[tuple[float, float] | None, _h("valid range in the property's unit; else the property's")] = None
     step: Annotated[float | None, _h("greatest credible change between neighbours, in the property's unit")] = None
     deadband: Annotated[
@@ -70,6 +77,10 @@ class TimePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     field: Annotated[str, _h("path to the time")] = ""
     fields: Annotated[tuple[str, ...], _h("several paths; the first that is there counts")] = ()
+    join: Annotated[
+        tuple[str, ...], _h("several paths whose values make the time together, joined by blanks: [date, hour]")
+    ] = ()
+    missing: Annotated[tuple[Scalar, ...], _h("values that mean: no time known (the time of arrival is taken)")] = ()
     format: Annotated[
         str | tuple[str, ...],
         _h("iso, epoch (s below 1e11, ms below 1e14), epoch_s, epoch_ms, epoch_us, epoch_ns, age_s, age_ms, %Y…"),
@@ -83,6 +94,11 @@ class DevicePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the device's name stands, if not in the topic as {device}."""
 
     field: Annotated[str, _h("path to the name; the device must belong to the topic's {gateway}, if there is one")] = ""
+    name: Annotated[str, _h("the name, made of the topic's captures: {group}/{node}")] = ""
+    gateway: Annotated[str, _h("the gateway's name, made of the topic's captures, where no {gateway} is captured")] = ""
+    any_profile: Annotated[
+        bool, _h("the gateway speaks for itself and for the devices behind it, whatever their profiles are")
+    ] = False
     credential: Annotated[bool, _h("the device is the one that logged in")] = False
     case: Annotated[Literal["", "lower", "upper"], _h("letters are changed so before the look-up")] = ""
 
@@ -93,6 +109,9 @@ class NamedPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, _h("path to the name; readings are found by it (`field` is the name)")]
     value: Annotated[tuple[str, ...], _h("paths to the value; the first that is there counts")]
     unit: Annotated[str, _h("path to the unit's UCUM code or SenML symbol, if any")] = ""
+    skip: Annotated[
+        tuple[str, ...], _h("names that are known and hold no readings; A/* is all that begin with A/")
+    ] = ()
 
 
 class PayloadPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +152,15 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     where: Annotated[
         dict[str, Scalar | tuple[Scalar, ...]], _h("path -> value or values; the rule holds only where all are met")
     ] = {}
+    unpack: Annotated[
+        dict[str, str],
+        _h(
+            "path to text inside the payload -> its format (json …), parsed where it stands; the step * is every member"
+        ),
+    ] = {}
+    table: Annotated[TablePart | None, _h("arrays without names, made into objects before any path is looked up")] = (
+        None
+    )
     root: Annotated[str, _h("path to the part that matters; other paths begin there")] = ""
     wrap: Annotated[str, _h("put the payload under this key first, e.g. {component} from the topic")] = ""
     each: Annotated[
@@ -172,6 +200,15 @@ class ExpectedFrame(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     time: Annotated[str, _h("time of its reception, ISO 8601 with Z; absent: the time of arrival")] = ""
 
 
+class Earlier(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message that came before an example's."""
+
+    topic: Annotated[str, _h("topic")]
+    hex: Annotated[str, _h("binary payload in hex; blanks are left out")] = ""
+    payload: Annotated[Any, _h("text byte for byte, or an object or list that is written as JSON")] = ""
+    payload_b64: Annotated[str, _h("binary payload in base64")] = ""
+
+
 class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message and what becomes of it. Expected values come from the maker's document, never from our output."""
 
@@ -181,6 +218,9 @@ class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hex: Annotated[str, _h("binary payload in hex; blanks are left out")] = ""
     payload: Annotated[Any, _h("text byte for byte, or an object or list that is written as JSON")] = ""
     payload_b64: Annotated[str, _h("binary payload in base64")] = ""
+    before: Annotated[
+        tuple[Earlier, ...], _h("messages that came before it (births); their readings do not count")
+    ] = ()
     received: Annotated[str, _h("time of arrival, ISO 8601 with Z")] = "2026-01-01T00:00:00Z"
     devices: Annotated[tuple[str, ...], _h("names of the devices that exist; the first is the example's")] = ("d1",)
     gateway: Annotated[str, _h("device id of the gateway that publishes for them")] = ""
@@ -206,6 +246,9 @@ class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     zone: Annotated[str, _h("zone of times that name none")] = "Asia/Shanghai"
     interval_s: Annotated[float, _h("expected interval between messages; 0: none")] = 0.0
     client_id: Annotated[bool, _h("the MQTT client id must be the device id")] = False
+    hears: Annotated[
+        tuple[str, ...], _h("topics that such a device listens to, beside sg/<id>/down; captures as in its messages")
+    ] = ()
     messages: Annotated[tuple[MessageRule, ...], _h("kinds of messages; of those with one topic the first that holds")]
     examples: Annotated[tuple[Example, ...], _h("messages with what becomes of them; at least one is refused")] = ()
     shared: Annotated[Any, _h("a place for YAML anchors (&name) that the rules refer to (*name)")] = None

@@ -43,8 +43,9 @@ SPECS = (
     Spec("acme/th10@3", "m", "sound_level", identity=IdentityKind.MESSAGE_ID),
     Spec("acme/th10@3", "n", "pm2_5", identity=IdentityKind.NONE),
     Spec("acme/th10@3", "t2", "air_temperature", channel="2"),
+    Spec("acme/th10@3", "f", "soil_moisture", identity=IdentityKind.FRAME),
 )
-TIME, SEQUENCE, SUPPRESS, TEXT, MESSAGE_ID, NONE, CHANNEL = range(len(SPECS))
+TIME, SEQUENCE, SUPPRESS, TEXT, MESSAGE_ID, NONE, CHANNEL, FRAME = range(len(SPECS))
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -18,7 +18,21 @@ from sensegate.persist.marks import NEVER
 from sensegate.persist.recent import Found
 from sensegate.persist.runs import Run
 from sensegate.quality import Flag
-from tests.persist.rig import CHANNEL, HOUR, MESSAGE_ID, NONE, NOW, SEQUENCE, SUPPRESS, TEXT, TIME, Rig, Row, Sent
+from tests.persist.rig import (
+    CHANNEL,
+    FRAME,
+    HOUR,
+    MESSAGE_ID,
+    NONE,
+    NOW,
+    SEQUENCE,
+    SUPPRESS,
+    TEXT,
+    TIME,
+    Rig,
+    Row,
+    Sent,
+)
 
 LATE, CONFLICT, UNJUDGED = int(Flag.LATE), int(Flag.CONFLICT), int(Flag.UNJUDGED)
 FUTURE_US = 300_000_000
@@ -42,6 +56,18 @@ class Oracle:
         same = [one for one in known if one[0] == key]
         if row.spec == SEQUENCE:
             same = [one for one in same if abs(one[4] - row.time) <= HOUR]
+        if row.spec == FRAME:
+            same = [
+                one
+                for one in same
+                if (
+                    one[2] == sent.payload
+                    and one[3] == sent.path
+                    and one[5] != message
+                    and abs(one[4] - row.time) <= HOUR
+                )
+                or (one[4] == row.time if one[3] == sent.path else abs(one[4] - row.time) <= HOUR // 6)
+            ]
         alike = [one for one in same if one[1] == row.value]
         if any(one[2] == sent.payload and one[3] == sent.path and one[5] != message for one in alike):
             return "redelivery", 0, 0
@@ -82,9 +108,11 @@ def messages(draw: st.DrawFn) -> list[Sent]:
     for _ in range(draw(st.integers(1, 6))):
         rows = []
         for _ in range(draw(st.integers(1, 3))):
-            spec = draw(st.sampled_from([TIME, TIME, SEQUENCE, SUPPRESS, SUPPRESS, TEXT, MESSAGE_ID, NONE, CHANNEL]))
+            spec = draw(
+                st.sampled_from([TIME, TIME, SEQUENCE, FRAME, SUPPRESS, SUPPRESS, TEXT, MESSAGE_ID, NONE, CHANNEL])
+            )
             value: float | str = draw(VALUE)
-            key = draw(st.integers(0, 6)) if spec in (SEQUENCE, MESSAGE_ID) else None
+            key = draw(st.integers(0, 6)) if spec in (SEQUENCE, MESSAGE_ID, FRAME) else None
             if spec == TEXT:
                 value = f"state {value}"
             rows.append(Row(spec, value, NOW + draw(MINUTES) * 60_000_000, key, draw(st.integers(0, 2))))

@@ -163,7 +163,7 @@ def _same_frame(kept: _Kept, this: _Kept) -> bool:
     counter, unless it bears the time of the first. Another network's clock is not the same.
     """
     if kept.prints == this.prints and kept.message != this.message:
-        return True
+        return abs(kept.time - this.time) <= LIFE_US
     if kept.prints & _PATH_MASK == this.prints & _PATH_MASK:
         return kept.time == this.time
     return abs(kept.time - this.time) <= FRAME_US

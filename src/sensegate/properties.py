@@ -18,6 +18,7 @@ from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64, U8
 
 TABLE = "properties.csv"
+CODE_TABLE = "codes.csv"
 
 
 class Kind(StrEnum):
@@ -44,6 +45,9 @@ COLUMNS = (
     "stuck_h",
     "resolution",
     "counter",
+    "usual_low",
+    "usual_high",
+    "codes",
 )
 
 
@@ -69,6 +73,31 @@ class Property(msgspec.Struct, frozen=True):
     """Finest difference that means anything; 0: not said."""
     counter: bool = False
     """True: only rises, but for a reset or a roll-over."""
+    usual_low: float = 0.0
+    usual_high: float = float("inf")
+    """Nearly all readings other than 0 lie in this band. A series that stays outside, and would be inside a thousand
+    times as large or as small, has probably a wrong unit: mg for ug, mV for V."""
+    codes: str = ""
+    """Table of `codes.csv` with the words that the string may be; empty: any."""
+
+    def a_thousand_off(self, value: float) -> float:
+        """Return 1000 or 0.001 where the value is out of the usual band and that many times it is within; else 1."""
+        size = abs(value)
+        if not size or self.usual_low <= size <= self.usual_high:
+            return 1.0
+        factor = 1000.0 if size < self.usual_low else 0.001
+        return factor if self.usual_low <= size * factor <= self.usual_high else 1.0
+
+
+class Code(msgspec.Struct, frozen=True):
+    """One word that a string property may hold."""
+
+    code: str
+    label_zh: str
+    label_en: str
+
+
+CODE_COLUMNS = ("table", "code", "label_zh", "label_en")
 
 
 class Properties:
@@ -88,6 +117,8 @@ class Properties:
         self.stuck_h: F64 = np.array([row.stuck_h for row in rows], np.float64)
         self.resolution: F64 = np.array([row.resolution for row in rows], np.float64)
         self.counter: BOOL = np.array([row.counter for row in rows], np.bool_)
+        self.usual_low: F64 = np.array([row.usual_low for row in rows], np.float64)
+        self.usual_high: F64 = np.array([row.usual_high for row in rows], np.float64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -154,8 +185,42 @@ def _row(cells: dict[str, str], file: str, line: int) -> Property:
         raise ConfigError("a number needs a unit, others have none", file=file, line=line, key="unit")
     if not row.low < row.high or row.step <= 0 or row.stuck_h < 0 or row.resolution < 0:
         raise ConfigError("low < high, step > 0, stuck_h and resolution >= 0", file=file, line=line, key=row.name)
+    if not 0 <= row.usual_low < row.usual_high:
+        raise ConfigError("0 <= usual_low < usual_high", file=file, line=line, key=row.name)
+    if row.codes and (row.kind is not Kind.STRING or row.codes not in CODES):
+        remedy = f"tables of codes.csv: {', '.join(CODES)}"
+        raise ConfigError(
+            "only a string has codes, of a table that is there", file=file, line=line, key="codes", remedy=remedy
+        )
     return row
 
 
-PROPERTIES: Properties = parse(resources.files("sensegate").joinpath(TABLE).read_text(encoding="utf-8"))
+def parse_codes(text: str, *, file: str = CODE_TABLE) -> dict[str, dict[str, Code]]:
+    """Return the tables of codes in CSV text: table -> code -> what it means, in the order of the file.
+
+    Raises:
+        ConfigError: with file and line of the first thing that is wrong.
+    """
+    reader = csv.DictReader(text.splitlines())
+    if tuple(reader.fieldnames or ()) != CODE_COLUMNS:
+        raise ConfigError("wrong columns", file=file, line=1, remedy=f"they are {','.join(CODE_COLUMNS)}")
+    tables: dict[str, dict[str, Code]] = {}
+    for cells in reader:
+        name, code, zh, en = (cells[column] or "" for column in CODE_COLUMNS)
+        if not (name and code and zh and en):
+            raise ConfigError("a cell is empty", file=file, line=reader.line_num)
+        if code in tables.setdefault(name, {}):
+            raise ConfigError(f"'{code}' occurs twice", file=file, line=reader.line_num, key=name)
+        tables[name][code] = Code(code, zh, en)
+    return tables
+
+
+def _packaged(name: str) -> str:
+    return resources.files("sensegate").joinpath(name).read_text(encoding="utf-8")
+
+
+CODES: dict[str, dict[str, Code]] = parse_codes(_packaged(CODE_TABLE))
+"""Table -> code -> meaning; `Property.codes` names the table."""
+
+PROPERTIES: Properties = parse(_packaged(TABLE))
 """The table in force."""

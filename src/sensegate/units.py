@@ -47,6 +47,7 @@ TABLE: dict[str, Unit] = {
     **_family("fraction", **{"1": F(1), "%": F(1, 100), "[ppth]": F(1, 10**3), "[ppm]": F(1, 10**6)}),
     **_family("fraction", **{"[ppb]": F(1, 10**9), "10*3": F(10**3), "10*6": F(10**6), "um/m": F(1, 10**6)}),
     **_family("fraction", **{"mm/m": F(1, 10**3), "umol/mol": F(1, 10**6), "nmol/mol": F(1, 10**9)}),
+    **_family("fraction", **{"g/kg": F(1, 10**3), "mg/kg": F(1, 10**6), "ug/kg": F(1, 10**9)}),
     **_family("level", **{"dB": F(1), "B": F(10), "dB[SPL]": F(1)}),
     **_family("level per length", **{"dB/m": F(1)}),
     **_family("angle", **{"deg": F(1), "rad": 180 / _PI, "mrad": 180 / _PI / 1000, "'": F(1, 60), "''": F(1, 3600)}),
@@ -72,6 +73,7 @@ TABLE: dict[str, Unit] = {
     # Motion and flow.
     **_family("speed", **{"m/s": F(1), "mm/s": F(1, 10**3), "cm/s": F(1, 100), "km/h": F(5, 18), "m/min": F(1, 60)}),
     **_family("speed", **{"mm/h": F(1, 3_600_000), "mm/min": F(1, 60_000), "[in_i]/h": _INCH / 3600}),
+    **_family("speed", **{"mm/d": F(1, 86_400_000), "mm/a": F(1, 31_557_600_000)}),
     **_family("speed", **{"[mi_i]/h": 63360 * _INCH / 3600, "[kn_i]": F(1852, 3600), "[ft_i]/s": 12 * _INCH}),
     **_family("acceleration", **{"m/s2": F(1), "[g]": _G, "mm/s2": F(1, 10**3), "cm/s2": F(1, 100)}),
     **_family("volume flow", **{"m3/s": F(1), "m3/h": F(1, 3600), "m3/min": F(1, 60), "m3/d": F(1, 86400)}),
@@ -79,6 +81,13 @@ TABLE: dict[str, Unit] = {
     **_family("volume flow", **{"[gal_us]/min": _GALLON / 60}),
     **_family("frequency", **{"Hz": F(1), "kHz": F(10**3), "MHz": F(10**6), "GHz": F(10**9), "/s": F(1)}),
     **_family("frequency", **{"/min": F(1, 60), "/h": F(1, 3600), "/d": F(1, 86400)}),
+    **_family("per length", **{"/m": F(1), "/km": F(1, 10**3), "/cm": F(100)}),
+    **_family("per area", **{"/m2": F(1), "/km2": F(1, 10**6), "/har": F(1, 10**4)}),
+    **_family("mass per area", **{"kg/m2": F(1), "g/m2": F(1, 10**3), "t/km2": F(1, 10**3), "t/har": F(1, 10)}),
+    **_family("mass flow", **{"kg/s": F(1), "kg/h": F(1, 3600), "g/s": F(1, 10**3), "t/h": F(5, 18)}),
+    **_family("temperature rate", **{"K/s": F(1), "K/min": F(1, 60), "K/h": F(1, 3600)}),
+    **_family("torque", **{"N.m": F(1), "kN.m": F(10**3)}),
+    **_family("viscosity", **{"Pa.s": F(1), "mPa.s": F(1, 10**3)}),
     **_family("number density", **{"/m3": F(1), "/L": F(10**3), "/mL": F(10**6), "/cm3": F(10**6)}),
     # Force, pressure, energy, power.
     **_family("force", N=F(1), kN=F(10**3), MN=F(10**6)),
@@ -90,7 +99,7 @@ TABLE: dict[str, Unit] = {
     **_family("energy", **{"kV.A.h": F(3_600_000)}),
     **_family("power", **{"W": F(1), "mW": F(1, 10**3), "kW": F(10**3), "MW": F(10**6), "V.A": F(1)}),
     **_family("power", **{"kV.A": F(10**3)}),
-    **_family("irradiance", **{"W/m2": F(1), "kW/m2": F(10**3), "mW/cm2": F(10)}),
+    **_family("irradiance", **{"W/m2": F(1), "kW/m2": F(10**3), "mW/cm2": F(10), "uW/cm2": F(1, 100)}),
     **_family("radiant exposure", **{"J/m2": F(1), "kJ/m2": F(10**3), "MJ/m2": F(10**6), "W.h/m2": F(3600)}),
     **_family("radiant exposure", **{"kW.h/m2": F(3_600_000)}),
     # Electricity and magnetism.
@@ -100,7 +109,7 @@ TABLE: dict[str, Unit] = {
     **_family("electric field", **{"V/m": F(1), "kV/m": F(10**3), "mV/m": F(1, 10**3)}),
     **_family("magnetic flux density", T=F(1), mT=F(1, 10**3), uT=F(1, 10**6), nT=F(1, 10**9), G=F(1, 10**4)),
     **_family("magnetic flux density", mG=F(1, 10**7)),
-    **_family("electric resistance", Ohm=F(1), kOhm=F(10**3), MOhm=F(10**6)),
+    **_family("electric resistance", Ohm=F(1), mOhm=F(1, 10**3), kOhm=F(10**3), MOhm=F(10**6)),
     **_family("conductivity", **{"S/m": F(1), "mS/m": F(1, 10**3), "uS/cm": F(1, 10**4), "mS/cm": F(1, 10)}),
     # Light and radiation.
     **_family("illuminance", lx=F(1), klx=F(10**3)),

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import xxhash
 
+from sensegate.decode import times
 from sensegate.decode.identity import identify, settled
 from sensegate.decode.paths import ABSENT, Path, Place, walk
-from sensegate.decode.profile import Reading, Reject, Rule, UnitConversion, token
+from sensegate.decode.profile import NOTHING, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
@@ -34,6 +35,8 @@ class Leaf(NamedTuple):
 
     pointer: Path
     raw: Any
+    parts: tuple[Leaf, ...] = ()
+    """Where the raw value was made of several leaves: they."""
 
 
 class Cell(NamedTuple):
@@ -118,6 +121,26 @@ class _Scope(NamedTuple):
                 return leaf
         return None
 
+    def joined(self, places: tuple[Place, ...], pointer: Path, tree: Any) -> Leaf | None:
+        """Return the text that all of them make together, None where one is not there or null."""
+        leaves = [leaf for place in places if (leaf := self.leaf(place, pointer, tree)) and leaf.raw is not None]
+        if len(leaves) < len(places):
+            return None
+        return Leaf((), times.joined([leaf.raw for leaf in leaves]), tuple(leaves))
+
+
+def _meets(reading: Reading, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> bool:
+    """Return whether an element meets the conditions of a reading; what was looked at decides."""
+    for place, wanted in reading.where:
+        leaf = scope.leaf(place, pointer, tree)
+        if leaf is None:
+            return False
+        if not place.key:  # keys are part of the shape anyway
+            deciding.append(leaf)
+        if token(leaf.raw) not in wanted:
+            return False
+    return True
+
 
 def _elements(rule: Rule, root: Any, pointer: Path, base: Any) -> Iterator[tuple[Path, Any]]:
     each = rule.each
@@ -147,6 +170,8 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
             if first and not (isinstance(tree, dict) and first in tree):
                 continue
             for reading in readings:
+                if reading.where and not _meets(reading, scope, pointer, tree, deciding):
+                    continue
                 leaf = scope.leaf(reading.place, pointer, tree)
                 if leaf is not None:
                     unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
@@ -160,7 +185,7 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
             raise Rejected(QuarantineReason.SCHEMA, "the device's name is not where the profile says")
     return Element(
         device,
-        scope.first(rule.time, pointer, tree),
+        scope.joined(rule.time, pointer, tree) if rule.time_joined else scope.first(rule.time, pointer, tree),
         scope.leaf(rule.sequence, pointer, tree) if rule.sequence else None,
         scope.leaf(rule.message_id, pointer, tree) if rule.message_id else None,
         cells,
@@ -194,12 +219,16 @@ def _named(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[L
         return []
     if not named.name.key:  # keys are part of the shape anyway
         deciding.append(name)
+    text = name.raw if isinstance(name.raw, str) else ""
+    reading = rule.by_name.get(text)
     value = scope.first(named.value, pointer, tree)
     if value is None:
-        return []
+        value = next((leaf for place in named.value if (leaf := scope.leaf(place, pointer, tree))), None)
+        return [] if value is None else [Cell(text[:NAME_MAX], reading or NOTHING, value)]  # null: not measured
+    if text in named.skip or text.startswith(named.skip_below):
+        return [Cell(text[:NAME_MAX], NOTHING, Leaf(value.pointer, None))]
     unit = scope.leaf(named.unit, pointer, tree) if named.unit else None
-    text = name.raw if isinstance(name.raw, str) else ""
-    return [Cell(text[:NAME_MAX], rule.by_name.get(text), value, unit)]
+    return [Cell(text[:NAME_MAX], reading, value, unit)]
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────

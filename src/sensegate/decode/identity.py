@@ -39,7 +39,9 @@ def identify(rule: Rule, time: int | None, sequence: Any, message_id: Any) -> tu
 
 def settled(rule: Rule, quality: int) -> bool:
     """Return whether a time of this quality stays the same when the message comes again (an age does not)."""
-    return bool(rule.reader.shift) or quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
+    if rule.reader.shift:
+        return quality == TimeQuality.DERIVED
+    return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
 
 
 def identify_columns(
@@ -57,7 +59,9 @@ def identify_columns(
             if timed is None:
                 continue
             sure = timed[0] != BAD
-            if not rule.reader.shift:
+            if rule.reader.shift:
+                sure &= timed[1] == TimeQuality.DERIVED
+            else:
                 sure &= timed[1] <= TimeQuality.ASSUMED_ZONE
             identities[open_ & sure] = TIME
             open_ &= ~sure

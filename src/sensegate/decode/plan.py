@@ -23,7 +23,7 @@ from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16
 from sensegate.decode.identity import identify_columns
 from sensegate.decode.paths import Path
 from sensegate.decode.profile import NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
-from sensegate.decode.times import BAD
+from sensegate.decode.times import BAD, joined
 from sensegate.model import F64, I32, I64, U8, U16, RejectedValue, RejectReason
 from sensegate.properties import Kind
 from sensegate.quality import TimeQuality
@@ -219,6 +219,9 @@ class Plan:
         self.names_devices = any(element.device for element in self._elements)
 
     def _get(self, leaf: Leaf) -> Get:
+        if leaf.parts:
+            getters = [self._get(part) for part in leaf.parts]
+            return lambda message: joined([get(message) for get in getters])
         if leaf.pointer not in self._attributes:
             raise ValueError("a leaf is no scalar")
         return attrgetter(self._attributes[leaf.pointer])
@@ -420,7 +423,7 @@ class Plan:
 
 
 def _extras(element: Element) -> list[Leaf]:
-    return [leaf for leaf in element[:4] if leaf is not None]
+    return [part for leaf in element[:4] if leaf is not None for part in leaf.parts or (leaf,)]
 
 
 def _is_plain(cell: Cell) -> bool:

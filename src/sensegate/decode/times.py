@@ -38,6 +38,13 @@ _SENML_RELATIVE = 2**28
 _TEXT_MAX = 64
 
 
+def joined(raws: Sequence[Any]) -> str:
+    """Return the text that several values make together; one that cannot be read, where one of them is no scalar."""
+    if not all(isinstance(raw, (str, int, float)) and not isinstance(raw, bool) for raw in raws):
+        return ""
+    return " ".join(map(str, raws))
+
+
 class Reader(msgspec.Struct, frozen=True):
     """How a profile's times are read."""
 
@@ -46,9 +53,13 @@ class Reader(msgspec.Struct, frozen=True):
     """Zone of text that names none."""
     shift: int = 0
     """µs to add: the period, where the stamp marks its start. A shifted time is `DERIVED`."""
+    missing: frozenset[Any] = frozenset()
+    """What a device sends that knows no time; such readings are dated by their arrival."""
 
     def one(self, raw: Any, received: int) -> tuple[int, int]:
         """Return (µs UTC or `BAD`, time quality) of one value."""
+        if self.missing and self._is_missing(raw):
+            return received, TimeQuality.RECEIVED
         for form in self.formats:
             time, quality = _one(raw, form, self.zone, received)
             if time != BAD:
@@ -59,7 +70,7 @@ class Reader(msgspec.Struct, frozen=True):
 
     def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:
         """Return what `one` says of each value; quick where all are of one kind."""
-        found = self._quick(raws)
+        found = None if self.missing and any(map(self._is_missing, raws)) else self._quick(raws)
         if found is not None:
             time, quality, sure = found
             if sure.all():
@@ -76,6 +87,9 @@ class Reader(msgspec.Struct, frozen=True):
         for at in rest.tolist():
             time[at], quality[at] = self.one(raws[at], int(received[at]))
         return time, quality
+
+    def _is_missing(self, raw: Any) -> bool:
+        return isinstance(raw, (str, int, float)) and not isinstance(raw, bool) and raw in self.missing
 
     def _quick(self, raws: Sequence[Any]) -> tuple[I64, U8, BOOL] | None:
         kinds = set(map(type, raws))

@@ -210,6 +210,8 @@ class QuarantineReason(StrEnum):
     NO_PROFILE = "no_profile"
     NOT_UTF8 = "not_utf8"
     MALFORMED = "malformed"
+    CRC_FAIL = "crc_fail"
+    """A check value (CRC, sum) does not fit the bytes: what they say cannot be trusted."""
     TOO_DEEP = "too_deep"
     TOO_LARGE = "too_large"
     SCHEMA = "schema"
@@ -231,6 +233,8 @@ class RejectReason(StrEnum):
     ENUMERATION = "enumeration"
     BAD_TIME = "bad_time"
     TOO_LONG = "too_long"
+    FLAGGED = "flagged"
+    """The device itself says that this is no measurement, and the profile takes its word."""
     UNKNOWN_DEVICE = "unknown_device"
     """One element of a message that was otherwise good names a device that is unknown, disabled or another's."""
 

@@ -44,7 +44,8 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     property: Annotated[str, _h("standard name in the property table")]
     channel: Annotated[str, _h("which of several alike on one device: a phase, a probe, a socket")] = ""
     channels: Annotated[
-        tuple[str, ...], _h("channels whose names stand in the path as {channel}: switch:{channel}.apower")
+        tuple[str, ...] | dict[str, str],
+        _h("channels whose names stand in the path as {channel}; a map where they are called otherwise: word: channel"),
     ] = ()
     unit: Annotated[str, _h("unit as sent, UCUM; empty: the property's own")] = ""
     unit_from: Annotated[UnitFrom | None, _h("where the payload names the unit; `unit` where it does not")] = None
@@ -70,6 +71,20 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     heartbeat_s: Annotated[float, _h("with `deadband`, the last value is repeated at least this often")] = 3600.0
     interval_s: Annotated[float | None, _h("expected interval; else the profile's")] = None
     alarm: Annotated[bool, _h("goes first on the way to the centre")] = False
+    flag: Annotated[str, _h("path to this value's own flag, judged by the rule's `quality`")] = ""
+
+
+class QualityPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the device itself says of its values: a flag beside each, and what it means."""
+
+    field: Annotated[str, _h("path to the flag, from the element or with $ from the root")] = ""
+    words: Annotated[
+        str | dict[Scalar, str],
+        _h("flag -> quality, or `reject` (no reading); or a table by name: hj212, opcua, wmo"),
+    ]
+    absent: Annotated[str, _h("quality of values without a flag")] = "uncertain_unknown"
+    other: Annotated[str, _h("quality where the flag is not in `words`")] = "uncertain_unknown"
+    doubt: Annotated[str, _h("path to what makes even a good value uncertain, if it is there and not empty")] = ""
 
 
 class TimePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +193,7 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
     standard: Annotated[str, _h("path to an object whose keys are names of the property table")] = ""
     named: Annotated[NamedPart | None, _h("elements that name themselves")] = None
+    quality: Annotated[QualityPart | None, _h("what the device itself says of its values; else they are good")] = None
     readings: Annotated[tuple[ReadingRule, ...], _h("the values that become readings")] = ()
 
 
@@ -189,6 +205,7 @@ class Expected(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time: Annotated[str, _h("phenomenon time, ISO 8601 with Z; absent: the time of arrival")] = ""
     device: Annotated[str, _h("device id or alias; absent: the example's device")] = ""
     field: Annotated[str, _h("path as in the rule, where the property occurs more than once")] = ""
+    quality: Annotated[str, _h("quality that the device's flag gives it")] = "good"
 
 
 class ExpectedFrame(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):

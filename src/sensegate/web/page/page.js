@@ -37,7 +37,7 @@ const TEXTS = {
     "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
     "duplicate.redelivery": "重复：重新投递", "duplicate.repeat": "重复：设备重发", "duplicate.cross_path": "重复：多路径",
     "duplicate.unchanged": "重复：未变化", "suppressed.unchanged": "抑制：未变化",
-    "quarantined.malformed": "隔离：格式损坏", "quarantined.unknown_device": "隔离：未知设备",
+    "quarantined.malformed": "隔离：格式损坏", "quarantined.crc_fail": "隔离：校验不符", "quarantined.unknown_device": "隔离：未知设备",
     "quarantined.disabled_device": "隔离：设备已停用", "quarantined.foreign_topic": "隔离：陌生主题",
     "quarantined.no_profile": "隔离：无设备描述", "quarantined.not_utf8": "隔离：编码错误", "quarantined.too_deep": "隔离：嵌套过深",
     "quarantined.too_large": "隔离：消息过大", "quarantined.schema": "隔离：结构不符", "quarantined.no_values": "隔离：没有数值",
@@ -45,7 +45,7 @@ const TEXTS = {
     "quarantined.rate": "隔离：超出速率", "quarantined.crashed": "隔离：解析程序出错",
     "rejected.not_finite": "拒收：非有限数", "rejected.wrong_type": "拒收：类型错误", "rejected.unknown_property": "拒收：未知属性",
     "rejected.unknown_unit": "拒收：未知单位", "rejected.dimension": "拒收：量纲不符", "rejected.enumeration": "拒收：枚举之外",
-    "rejected.bad_time": "拒收：时间错误", "rejected.too_long": "拒收：过长",
+    "rejected.bad_time": "拒收：时间错误", "rejected.too_long": "拒收：过长", "rejected.flagged": "拒收：设备自标无效",
   },
 };
 const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "forwarded", "withheld"];

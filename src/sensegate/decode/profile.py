@@ -27,8 +27,10 @@ from sensegate.decode.grammar import (
     key_text,
     line_of,
 )
+from sensegate.decode.names import Names
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Path, Place
+from sensegate.decode.reshape import EVERY, Reshape, changes_of
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import IdentityKind, RejectReason, Spec
 from sensegate.properties import PROPERTIES, Kind, Property
@@ -88,12 +90,16 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
     """(scale, offset) of the profile, before the unit's."""
     words: dict[Token, float | str] | None = None
     missing: frozenset[Token] = frozenset()
+    where: tuple[tuple[Place, frozenset[Token]], ...] = ()
+    """Only elements that meet all of this hold the reading."""
     text_numbers: bool = False
     unit_place: Place | None = None
     unit_words: Mapping[str, str] = {}
 
     def convert(self, raw: Any) -> float | str | Reject | None:
         """Return the value as a number (or text, where the property is text), None for "not measured"."""
+        if self.text_numbers and isinstance(raw, str):
+            raw = self._typed(raw)
         if raw is None or (self.missing and token(raw) in self.missing):
             return None
         if self.words is not None:
@@ -108,12 +114,14 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
             return _WRONG_TYPE[Kind.STRING]
         return raw if len(raw) <= TEXT_MAX else Reject(RejectReason.TOO_LONG, f"more than {TEXT_MAX} characters")
 
-    def _number(self, raw: Any) -> float | Reject:
-        if isinstance(raw, str) and self.text_numbers and len(raw) <= _UNIT_TEXT_MAX and "_" not in raw:
-            try:
-                raw = float(raw)
-            except ValueError:
-                return _WRONG_TYPE[Kind.NUMBER]
+    def _typed(self, text: str) -> Scalar:
+        """Return what a text stands for: itself where the profile knows it so, else the number in it."""
+        if text in self.missing or (text in self.words if self.words is not None else self.kind is Kind.STRING):
+            return text
+        return _meant(text)
+
+    @staticmethod
+    def _number(raw: Any) -> float | Reject:
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
             return _WRONG_TYPE[Kind.NUMBER]
         try:
@@ -133,6 +141,22 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
             return Reject(RejectReason.DIMENSION, "the property has no unit")
         found = convert(unit, PROPERTIES.by_name(self.property).unit)
         return found if isinstance(found, Reject) else compose(self.own, found)
+
+
+NOTHING: Final = Reading("", Place(()), "", Kind.NUMBER, (-1, -1, -1, -1), (1.0, 0.0))
+"""The reading of what is known to hold none; it goes with null only."""
+
+
+def _meant(text: str) -> str | bool | float:
+    """Return the number, true or false that a text stands for; the text itself where it is none."""
+    if len(text) > _UNIT_TEXT_MAX or "_" in text:
+        return text
+    if text in {"true", "false"}:
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 UnitConversion = Callable[[str, str], "tuple[float, float] | Reject"]
@@ -181,6 +205,10 @@ class Named(NamedTuple):
     name: Place
     value: tuple[Place, ...]
     unit: Place | None
+    skip: frozenset[str]
+    """Names that hold no readings."""
+    skip_below: tuple[str, ...]
+    """Beginnings of such names."""
 
 
 class Rule(msgspec.Struct, frozen=True, eq=False):
@@ -204,8 +232,14 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     each: Place | None
     device: Place | None
     device_case: str
+    names: Names
+    """How the names of device and gateway are made of the topic's captures."""
+    any_profile: bool
+    """Whether the gateway speaks for the devices behind it, whatever their profiles are."""
     by_credential: bool
     time: tuple[Place, ...]
+    time_joined: bool
+    """Whether the places make the time together; else the first that is there counts."""
     reader: times.Reader
     identity: tuple[int, ...]
     """Kinds in the order in which they are looked for (indices into `IDENTITIES`, NONE left out)."""
@@ -231,6 +265,8 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     source: ProfileFile
     lines: Lines
     rules: tuple[Rule, ...]
+    hears: tuple[topics.Pattern, ...]
+    """Topics that its devices listen to."""
     specs: tuple[int, ...]
     """Indices of its specs in the profile set."""
 
@@ -276,8 +312,18 @@ class Compiler:
             source,
             self._lines,
             rules,
+            self._hears(rules),
             tuple(range(self._first, len(self._specs))),
         )
+
+    def _hears(self, rules: tuple[Rule, ...]) -> tuple[topics.Pattern, ...]:
+        known = {"device"}.union(*(one.captures for rule in rules for one in rule.names[:2] if one is not None))
+        found = tuple(self._pattern(text, "hears", at) for at, text in enumerate(self._source.hears))
+        for at, pattern in enumerate(found):
+            for capture in sorted(pattern.captures - known):
+                remedy = "a device may hear only what its own name fills: {device}, or captures of a name's template"
+                raise self.error(f"no name holds {{{capture}}}", "hears", at, remedy=remedy)
+        return found
 
     # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -291,9 +337,10 @@ class Compiler:
         sequence = self._optional(rule.sequence, *here, "sequence")
         message_id = self._optional(rule.message_id, *here, "message_id")
         identity = self._identity(rule, here, time=bool(time), sequence=bool(sequence), message_id=bool(message_id))
-        self._device(rule, patterns, here)
+        names = self._device(rule, patterns, here)
         each = self._optional(rule.each, *here, "each")
-        readings, by_name = self._readings(rule, here, identity)
+        typed = FORMATS[form].typed
+        readings, by_name = self._readings(rule, here, identity, typed=typed)
         return Rule(
             profile=self._source.profile,
             version=self._source.version,
@@ -302,16 +349,19 @@ class Compiler:
             patterns=patterns,
             format=form,
             parse=parse,
-            as_sent=rule.charset == "utf-8",
+            as_sent=rule.charset == "utf-8" and not rule.unpack and rule.table is None,
             ignore=rule.ignore,
-            where=tuple(self._where(rule, here)),
+            where=tuple(self._where(rule.where, here, typed=typed)),
             root=self._place(rule.root, *here, "root").path if rule.root else (),
             wrap=self._wrap(rule, patterns, here),
             each=each,
             device=self._place(rule.device.field, *here, "device") if rule.device and rule.device.field else None,
             device_case=rule.device.case if rule.device else "",
+            names=names,
+            any_profile=bool(rule.device and rule.device.any_profile),
             by_credential=bool(rule.device and rule.device.credential),
             time=time,
+            time_joined=bool(rule.time and rule.time.join),
             reader=reader,
             identity=identity,
             sequence=sequence,
@@ -348,11 +398,41 @@ class Compiler:
             raise self.error(f"'{name}' says nothing without options", *here, remedy=f"give `{name}`")
         setting = Setting(self._source.profile, self._source.version, File(self._file).parent, error, rule.charset)
         if options is not None:
-            return name, form.compile(options, setting)
+            return name, self._reshaped(form.compile(options, setting), rule, here)
         known = name if rule.charset == "utf-8" else f"{name} {rule.charset}"
         if known not in self._parses:  # rules of one format share its parse, and so the tree of a message
             self._parses[known] = form.compile(None, setting)
-        return name, self._parses[known]
+        return name, self._reshaped(self._parses[known], rule, here)
+
+    def _reshaped(self, parse: Parse, rule: MessageRule, here: tuple[str | int, ...]) -> Parse:
+        """Return the parse, followed by what the rule wants done to its tree."""
+        inside = dict(self._inside(text, name, (*here, "unpack", text)) for text, name in rule.unpack.items())
+        table, columns = None, None
+        if rule.table is not None:
+            part, key = rule.table, (*here, "table")
+            if bool(part.rows) == bool(part.columns) or bool(part.rows) != bool(part.names):
+                raise self.error("give `rows` and `names`, or `columns`", *key)
+            names = self._place(part.names, *key, "names") if isinstance(part.names, str) else part.names
+            if part.rows:
+                table = (self._place(part.rows, *key, "rows").path, names)
+            else:
+                columns = self._place(part.columns, *key, "columns").path
+        changes = changes_of(inside, table, columns)
+        return Reshape(parse, changes) if changes else parse
+
+    def _inside(self, text: str, name: str, here: tuple[str | int, ...]) -> tuple[Path, Parse]:
+        """Return where text stands inside the payload, and the parse for it."""
+        if name not in FORMATS or FORMATS[name].required:
+            known = {word: form for word, form in FORMATS.items() if not form.required}
+            raise self.error(f"unknown format '{name}'", *here, remedy=nearest(name, known))
+
+        def error(what: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
+            return self.error(what, *here, remedy=remedy)
+
+        setting = Setting(self._source.profile, self._source.version, File(self._file).parent, error)
+        place = self._place(text, *here, "each")
+        path = (*place.path, EVERY) if place.each_value else place.path
+        return path, FORMATS[name].compile(None, setting)
 
     def _pattern(self, text: str, *path: str | int) -> topics.Pattern:
         try:
@@ -372,10 +452,15 @@ class Compiler:
     def _optional(self, text: str, *path: str | int) -> Place | None:
         return self._place(text, *path) if text else None
 
-    def _where(self, rule: MessageRule, here: tuple[str | int, ...]) -> Iterator[tuple[Place, frozenset[Token]]]:
-        for text, wanted in rule.where.items():
+    def _where(
+        self, where: Mapping[str, Scalar | tuple[Scalar, ...]], here: tuple[str | int, ...], *, typed: bool
+    ) -> Iterator[tuple[Place, frozenset[Token]]]:
+        for text, wanted in where.items():
             values = wanted if isinstance(wanted, tuple) else (wanted,)
-            yield self._place(text, *here, "where", text), frozenset(token(value) for value in values)
+            tokens = {token(value) for value in values}
+            if not typed:  # all values are text there
+                tokens |= {str(value).lower() if isinstance(value, bool) else str(value) for value in values}
+            yield self._place(text, *here, "where", text), frozenset(tokens)
 
     def _wrap(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> str:
         if rule.wrap.startswith("{"):
@@ -385,13 +470,23 @@ class Compiler:
                     raise self.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "wrap")
         return rule.wrap
 
-    def _device(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> None:
+    def _device(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> Names:
         part = rule.device
-        if part is not None and bool(part.field) == part.credential and not part.case:
-            raise self.error("give `field` or `credential`", *here, "device")
-        elsewhere = part is not None and (part.field or part.credential)
+        if part is not None and sum((bool(part.field), part.credential, bool(part.name))) != 1 and not part.case:
+            raise self.error("give one of `field`, `name` and `credential`", *here, "device")
+        elsewhere = part is not None and (part.field or part.credential or part.name)
+        names = (
+            Names()
+            if part is None
+            else Names(
+                self._template(part.name, "name", patterns, here),
+                self._template(part.gateway, "gateway", patterns, here),
+            )
+        )
+        if part is not None and part.any_profile and not (part.field and part.gateway):
+            raise self.error("needs `field` and `gateway`", *here, "device", "any_profile")
         for at, pattern in enumerate(patterns):
-            if part is not None and part.field and "gateway" not in pattern.captures:
+            if part is not None and part.field and "gateway" not in pattern.captures and not part.gateway:
                 remedy = "capture {gateway}: only a gateway may speak for the devices that are registered behind it"
                 raise self.error("anyone could speak for any device", *here, "topics", at, remedy=remedy)
         for at, pattern in enumerate(patterns):
@@ -403,12 +498,27 @@ class Compiler:
                     at,
                     remedy="capture {device}, or give `device`",
                 )
+        return names
+
+    def _template(
+        self, text: str, key: str, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]
+    ) -> topics.Pattern | None:
+        if not text:
+            return None
+        template = self._pattern(text, *here, "device", key)
+        for pattern in patterns:
+            for capture in sorted(template.captures - pattern.captures):
+                raise self.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "device", key)
+        return template
 
     def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.Reader]:
         part = rule.time
         if part is None:
             return (), times.Reader(zone=self._source.zone)
         texts = ((part.field,) if part.field else ()) + part.fields
+        if part.join and texts:
+            raise self.error("give `join` or `field`", *here, "time", "join")
+        texts = texts or part.join
         if not texts:
             raise self.error("no path", *here, "time", remedy="give `field`")
         formats = (part.format,) if isinstance(part.format, str) else part.format
@@ -425,7 +535,8 @@ class Compiler:
         if part.stamp == "start" and part.period_s <= 0:
             raise self.error("needs `period_s`", *here, "time", "stamp")
         shift = round(part.period_s * 1e6) if part.stamp == "start" else 0
-        return tuple(self._place(text, *here, "time") for text in texts), times.Reader(formats, zone, shift)
+        missing = frozenset(part.missing) | frozenset(map(str, part.missing))  # "0" and 0 say the same here
+        return tuple(self._place(text, *here, "time") for text in texts), times.Reader(formats, zone, shift, missing)
 
     def _identity(
         self, rule: MessageRule, here: tuple[str | int, ...], *, time: bool, sequence: bool, message_id: bool
@@ -449,12 +560,14 @@ class Compiler:
         if not values:
             raise self.error("no path", *here, "named", "value")
         unit = self._optional(rule.named.unit, *here, "named", "unit")
-        return Named(self._place(rule.named.name, *here, "named", "name"), values, unit)
+        skip = frozenset(name for name in rule.named.skip if not name.endswith("/*"))
+        below = tuple(name[:-1] for name in rule.named.skip if name.endswith("/*"))
+        return Named(self._place(rule.named.name, *here, "named", "name"), values, unit, skip, below)
 
     # ── readings ─────────────────────────────────────────────────────────────────────────────────────
 
     def _readings(
-        self, rule: MessageRule, here: tuple[str | int, ...], identity: tuple[int, ...]
+        self, rule: MessageRule, here: tuple[str | int, ...], identity: tuple[int, ...], *, typed: bool
     ) -> tuple[tuple[Reading, ...], dict[str, Reading]]:
         kinds = sum((bool(rule.readings), bool(rule.standard), rule.ignore))
         if kinds != 1:
@@ -463,11 +576,18 @@ class Compiler:
             )
         found: list[Reading] = []
         for at, entry in enumerate(rule.readings):
-            for name, channel in self._names(entry, (*here, "readings", at)):
-                if any(name == other.name for other in found):
-                    raise self.error(f"'{name}' occurs twice", *here, "readings", at, remedy="keep one of them")
-                one = msgspec.structs.replace(entry, channel=channel)
-                found.append(self._reading(one, name, identity, (*here, "readings", at), plain=bool(rule.named)))
+            key = (*here, "readings", at)
+            if rule.named and entry.where:
+                raise self.error("elements that name themselves are told apart by their names", *key, "where")
+            for name, channel in self._names(entry, key):
+                where = {path: _in_channel(wanted, channel) for path, wanted in entry.where.items()}
+                numbers = entry.text_numbers or not typed
+                one = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
+                if any(_shown(name, where) == other.name for other in found):
+                    raise self.error(f"'{_shown(name, where)}' occurs twice", *key, remedy="keep one of them")
+                reading = self._reading(one, name, identity, key, plain=bool(rule.named))
+                conditions = tuple(self._where(where, key, typed=typed))
+                found.append(msgspec.structs.replace(reading, where=conditions))
         if rule.standard:
             rules = (ReadingRule(field=row.name, property=row.name) for row in PROPERTIES.rows)
             standard = [self._reading(entry, entry.field, identity, here, plain=True) for entry in rules]
@@ -483,8 +603,9 @@ class Compiler:
             raise self.error("no path", *here, remedy="give `field` or `fields`")
         if entry.channel and entry.channels:
             raise self.error("give `channel` or `channels`", *here, "channel")
+        somewhere = any("{channel}" in str(wanted) for wanted in entry.where.values())
         for name in names:
-            if ("{channel}" in name) != bool(entry.channels):
+            if ("{channel}" in name or somewhere) != bool(entry.channels):
                 raise self.error(f"'{name}': {{channel}} and `channels` belong together", *here, "field")
             if not entry.channels:
                 yield name, entry.channel
@@ -504,11 +625,11 @@ class Compiler:
         factor = compose(own, self._unit(entry, row, here))
         specs = [-1, -1, -1, -1]
         for kind in (*identity, NONE):
-            specs[kind] = self._spec(entry, row, name, factor, kind, here)
+            specs[kind] = self._spec(entry, row, _shown(name, entry.where), factor, kind, here)
         if entry.unit_from is not None:
             self._unit_words(entry.unit_from, row, here)
         return Reading(
-            name=name,
+            name=_shown(name, entry.where),
             place=Place(()) if plain else self._place(name, *here, "field"),
             property=row.name,
             kind=row.kind,
@@ -600,6 +721,17 @@ class Compiler:
             known = self._known[spec] = len(self._specs)
             self._specs.append(spec)
         return known
+
+
+def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]]) -> str:
+    """Return how a reading is named to people: its path, and what its element must meet."""
+    return name + "".join(f"[{path}={wanted}]" for path, wanted in where.items())
+
+
+def _in_channel(wanted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | tuple[Scalar, ...]:
+    if isinstance(wanted, tuple):
+        return tuple(one.replace("{channel}", channel) if isinstance(one, str) else one for one in wanted)
+    return wanted.replace("{channel}", channel) if isinstance(wanted, str) else wanted
 
 
 def _groups(readings: tuple[Reading, ...]) -> tuple[tuple[str, tuple[Reading, ...]], ...]:

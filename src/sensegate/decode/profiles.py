@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sensegate.decode import topics
 from sensegate.decode.grammar import parse
+from sensegate.decode.names import heard
 from sensegate.decode.profile import Compiler, Profile, Rule
 from sensegate.errors import ProfileError
 from sensegate.model import Spec
@@ -99,11 +100,21 @@ class ProfileSet:
         found = self.find(profile)
         gateways = names if gateways is None else gateways
         filters: dict[str, None] = {}
-        for pattern in (pattern for rule in found.rules for pattern in rule.patterns) if found else ():
+        pairs = [(rule, pattern) for rule in found.rules for pattern in rule.patterns] if found else []
+        for rule, pattern in pairs:
+            if rule.names.own:
+                whose = names if rule.names.device is not None else gateways
+                filters.update(dict.fromkeys(rule.names.filters(pattern, whose)))
+                continue
             own = "device" in pattern.captures
             known = topics.filters(pattern, names if own else gateways, capture="device" if own else "gateway")
             filters.update(dict.fromkeys(known))
         return list(filters)
+
+    def heard_by(self, profile: str, names: Sequence[str]) -> list[str]:
+        """Return the topics that a device with these names (id, alias) listens to (`hears` of its profile)."""
+        found = self.find(profile)
+        return heard(found.hears, [rule.names for rule in found.rules], names) if found else []
 
     def topics_at_qos0(self) -> list[str]:
         """Return the MQTT topic filters of the profiles that say `qos: 0`."""

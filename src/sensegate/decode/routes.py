@@ -159,6 +159,7 @@ class Routes:
     def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
         """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""
         gateway = -1
+        captured = rule.names.complete(captured)
         if "gateway" in captured:
             gateway = self._devices.find(captured["gateway"])
             if gateway < 0:
@@ -167,6 +168,8 @@ class Routes:
                 return Rejected(QuarantineReason.DISABLED_DEVICE, "the gateway is disabled")
         elif principal:
             gateway = self._devices.find(principal)
+        if rule.any_profile and self._devices.record(gateway).profile.partition("@")[0] != rule.profile:
+            return Rejected(QuarantineReason.FOREIGN_TOPIC, "the gateway has another profile")
         if rule.device is not None:
             return IN_PAYLOAD, gateway
         name = principal if rule.by_credential else captured.get("device", "")
@@ -192,10 +195,11 @@ class Routes:
         if len(name) > NAME_MAX:
             return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no device has so long a name")
         name = cased(name, rule.device_case)
-        key = (name, rule.profile, gateway)
+        profile = "" if rule.any_profile else rule.profile
+        key = (name, profile, gateway)
         found = self._names.get(key)
         if found is None:
-            found = self._names[key] = self._find(name, rule.profile, gateway)
+            found = self._names[key] = self._find(name, profile, gateway)
         if isinstance(found, int) and not self._devices.enabled[found]:
             return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
         return found

@@ -6,7 +6,7 @@ Many patterns are matched at once by `Index`; the most literal match comes first
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -97,20 +97,22 @@ def _match(levels: Sequence[Level], parts: Sequence[str]) -> dict[str, str] | No
     return captured
 
 
+def fill(pattern: Pattern, captured: Mapping[str, str]) -> str:
+    """Return the topic with these captures; others become ``+`` or, at the end, ``#``."""
+    parts: list[str] = []
+    for at, level in enumerate(pattern.levels):
+        if not level.capture:
+            parts.append(level.literal)
+        elif level.capture in captured:
+            parts.append(f"{level.before}{captured[level.capture]}{level.after}")
+        else:
+            parts.append("#" if level.many and at == len(pattern.levels) - 1 else "+")
+    return "/".join(parts)
+
+
 def filters(pattern: Pattern, names: Sequence[str], *, capture: str = "device") -> list[str]:
     """Return MQTT topic filters for a device of these names; other captures become ``+`` or, at the end, ``#``."""
-    found: list[str] = []
-    for name in names:
-        parts: list[str] = []
-        for at, level in enumerate(pattern.levels):
-            if not level.capture:
-                parts.append(level.literal)
-            elif level.capture == capture:
-                parts.append(f"{level.before}{name}{level.after}")
-            else:
-                parts.append("#" if level.many and at == len(pattern.levels) - 1 else "+")
-        found.append("/".join(parts))
-    return found
+    return [fill(pattern, {capture: name}) for name in names]
 
 
 def order(pattern: Pattern) -> tuple[int, ...]:

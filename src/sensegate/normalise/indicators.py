@@ -27,6 +27,7 @@ import numpy as np
 from sensegate.model import BOOL, F64, I32, I64, U32, Readings, RejectedValue
 from sensegate.normalise.table import SpecTable
 from sensegate.quality import BAD_FROM, Flag
+from sensegate.radix import order_of
 from sensegate.series import Series
 
 HOUR = 3_600_000_000
@@ -245,8 +246,11 @@ class Indicators:
 
     def _gaps(self, device: I32, time: I64) -> None:
         """Count the gaps that these messages end; each message by its first row."""
-        order = np.lexsort((time, device))
+        order = order_of(device)
         device, time = device[order], time[order]
+        if ((device[1:] == device[:-1]) & (time[1:] < time[:-1])).any():
+            order = np.lexsort((time, device))
+            device, time = device[order], time[order]
         head = np.concatenate([np.ones(1, np.bool_), device[1:] != device[:-1]])
         before = self._last[device]
         before[1:] = np.where(head[1:], before[1:], np.maximum(before[1:], time[:-1]))

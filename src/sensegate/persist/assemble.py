@@ -13,6 +13,7 @@ from sensegate.bus.columns import Batch, Local, Origins, Words
 from sensegate.model import I32, I64, U32, U64, Readings
 from sensegate.persist.duplicates import Judgement
 from sensegate.persist.identity import SpecColumns
+from sensegate.radix import order_of
 
 _PLACE = 1e7
 
@@ -96,25 +97,12 @@ def batches(
 
 
 def _sorted(group: I64, variable: I64, entry: I64) -> I64:
-    """Return the rows in order of (group, variable, entry, arrival); one sort of one number a row where it fits."""
-    different, rank = (None, None) if int(group.min()) == int(group.max()) else np.unique(group, return_inverse=True)
-    widths = [
-        (len(different) if different is not None else 1).bit_length(),
-        int(variable.max()).bit_length(),
-        int(entry.max()).bit_length(),
-        len(group).bit_length(),
-    ]
-    if sum(widths) > 63:
-        return np.lexsort((entry, variable, group))
-    packed = variable << widths[2]
-    packed |= entry
-    if rank is not None:
-        packed |= rank.astype(np.int64) << (widths[1] + widths[2])
-    packed <<= widths[3]
-    packed |= np.arange(len(group), dtype=np.int64)
-    packed.sort()
-    packed &= (1 << widths[3]) - 1
-    return packed
+    """Return the rows in order of (group, variable, entry, arrival)."""
+    order = order_of(entry)  # entries are numbered by group: this is also the order of the groups
+    place = variable[order]
+    group = group[order]
+    place[1:] += np.cumsum(group[1:] != group[:-1]) * (int(variable.max()) + 1)
+    return order[order_of(place)]
 
 
 def _batch(

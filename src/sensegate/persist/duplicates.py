@@ -280,7 +280,9 @@ class Duplicates:
             slow = asked | uneven[series]
         if not slow.any():
             return
-        chosen = np.sort(rows[slow])
+        again = np.zeros(len(work.number), np.bool_)
+        again[rows[slow]] = True
+        chosen = np.flatnonzero(again)
         questions = np.zeros(len(work.number), np.bool_)
         questions[rows[asked]] = True
         readings = work.readings
@@ -297,8 +299,7 @@ class Duplicates:
         kind, revision = ties.verdicts(cut, questions[chosen], self._seen.find)
         work.kind[chosen] = kind
         work.revision[chosen] = revision
-        again = chosen[revision > 0]
-        work.flags[again] |= np.uint32(Flag.CONFLICT)
+        work.flags[chosen[revision > 0]] |= np.uint32(Flag.CONFLICT)
 
     def _mark_late(self, work: _Work, rows: I64, series: I64, future: BOOL, specs: SpecColumns) -> None:
         """Flag what is out of order, then suppress what is unchanged; duplicates move no mark."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from sensegate.model import BOOL, F64, I64, U32, U64
 from sensegate.persist.marks import NEVER, Marks
+from sensegate.radix import order_of
 
 _ROUNDS = 8
 """Rows of one series that are judged in step with those of the others; the rest of a longer series one by one."""
@@ -14,14 +15,9 @@ _ROUNDS = 8
 
 def grouped(number: U32, rows: I64 | None = None) -> tuple[I64, I64]:
     """Return (rows in order of series, arrival; the series of each); all rows unless some are named."""
-    shift = np.uint64(len(number).bit_length())
-    packed = number.astype(np.uint64) if rows is None else number[rows].astype(np.uint64)
-    packed <<= shift
-    packed |= np.arange(len(number), dtype=np.uint64) if rows is None else rows.view(np.uint64)
-    packed.sort()
-    series = (packed >> shift).view(np.int64)
-    packed &= (np.uint64(1) << shift) - np.uint64(1)
-    return packed.view(np.int64), series
+    mine = number if rows is None else number[rows]
+    order = order_of(mine)
+    return order if rows is None else rows[order], mine[order].astype(np.int64)
 
 
 def starts(series: I64) -> I64:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum, auto
 from pathlib import Path as File
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from sensegate.decode import paths, times, topics
+from sensegate.decode import flags, paths, times, topics
+from sensegate.decode.flags import Flags
+from sensegate.decode.envelope import READERS, Inner
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Parse, Setting
 from sensegate.decode.grammar import (
@@ -29,16 +32,25 @@ from sensegate.decode.grammar import (
 )
 from sensegate.decode.names import Names
 from sensegate.decode.part import Scalar
-from sensegate.decode.paths import Path, Place
-from sensegate.decode.reshape import EVERY, Reshape, changes_of
+from sensegate.decode.paths import EVERY, Path, Place
+from sensegate.decode.reshape import Reshape, changes_of
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import IdentityKind, RejectReason, Spec
 from sensegate.properties import PROPERTIES, Kind, Property
 from sensegate.units import UnitError, conversion, dimension
 
-IDENTITIES: Final = (IdentityKind.TIME, IdentityKind.SEQUENCE, IdentityKind.MESSAGE_ID, IdentityKind.NONE)
-TIME, SEQUENCE, MESSAGE_ID, NONE = range(4)
+IDENTITIES: Final = (
+    IdentityKind.TIME,
+    IdentityKind.SEQUENCE,
+    IdentityKind.MESSAGE_ID,
+    IdentityKind.NONE,
+    IdentityKind.FRAME,
+)
+TIME, SEQUENCE, MESSAGE_ID, NONE, FRAME = range(5)
 """Indices into `IDENTITIES`."""
+_BY_ENVELOPE = (TIME, SEQUENCE, MESSAGE_ID, FRAME)
+"""What may identify the readings of a frame whose envelope is not known yet."""
+PORT_MAX: Final = 65_535
 
 TEXT_MAX: Final = 1_024
 """Longest text of a reading, characters."""
@@ -82,7 +94,7 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
     place: Place
     property: str
     kind: Kind
-    specs: tuple[int, int, int, int]
+    specs: tuple[int, int, int, int, int]
     """Index of the spec in the profile set, by identity; -1 where that identity cannot occur."""
     factor: tuple[float, float]
     """(scale, offset) of the specs: from the value as sent to the canonical unit."""
@@ -95,6 +107,8 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
     text_numbers: bool = False
     unit_place: Place | None = None
     unit_words: Mapping[str, str] = {}
+    flag_place: Place | None = None
+    """Where the value's own flag stands; else the rule's `flags` say."""
 
     def convert(self, raw: Any) -> float | str | Reject | None:
         """Return the value as a number (or text, where the property is text), None for "not measured"."""
@@ -211,6 +225,16 @@ class Named(NamedTuple):
     """Beginnings of such names."""
 
 
+class Whom(Enum):
+    """For which devices a rule of a profile holds."""
+
+    OWN = auto()
+    """Those registered with the profile."""
+    CARRIED = auto()
+    """Those with a profile of their own that takes frames: this one is their carrier's."""
+    BOTH = auto()
+
+
 class Rule(msgspec.Struct, frozen=True, eq=False):
     """One kind of message, compiled."""
 
@@ -248,7 +272,18 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     path: tuple[Place, ...]
     standard: Path | None
     named: Named | None
+    flags: Flags | None
+    """What the device itself says of its values; None: nothing."""
     readings: tuple[Reading, ...]
+    payload: Inner | None
+    """Where the envelope holds the device's bytes; None: it is none."""
+    chains: bool
+    """Whether the bytes inside are decoded by the device's own profile, instead of `readings`."""
+    beside: bool
+    """Whether its values stand beside those of the frame in the same message."""
+    frames: frozenset[int] | None
+    """Ports of the frames that the rule takes, empty: any; None: it takes no frames."""
+    whom: Whom
     by_name: Mapping[str, Reading]
     """For `standard` and `named`: the readings by name."""
     groups: tuple[tuple[str, tuple[Reading, ...]], ...]
@@ -274,6 +309,15 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     def name(self) -> str:
         """``vendor/model@version``."""
         return f"{self.id}@{self.version}"
+
+    @property
+    def carried(self) -> bool:
+        """Whether it takes frames that a carrier brings."""
+        return any(rule.frames is not None for rule in self.rules)
+
+    def on_port(self, port: int | None) -> list[Rule]:
+        """Return the rules that take frames of a port (None: the carrier names none), in their order."""
+        return [rule for rule in self.rules if rule.frames is not None and (not rule.frames or port in rule.frames)]
 
 
 class Compiler:
@@ -304,7 +348,7 @@ class Compiler:
             raise self.error("must be vendor/model", "profile", remedy="letters, digits, '-', '_' and '.'")
         if not source.messages:
             raise self.error("no message is described", "messages", remedy="add one with `topics` and `readings`")
-        rules = tuple(self._rule(rule, at) for at, rule in enumerate(source.messages))
+        rules = tuple(one for at, rule in enumerate(source.messages) for one in self._roles(self._rule(rule, at)))
         return Profile(
             source.profile,
             source.version,
@@ -327,20 +371,46 @@ class Compiler:
 
     # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 
+    def _roles(self, rule: Rule) -> Iterator[Rule]:
+        """Yield a rule as each kind of device meets it: named by the topic or the payload, carried or not."""
+        ways = [rule]
+        by_topic = tuple(pattern for pattern in rule.patterns if "device" in pattern.captures)
+        if rule.device is not None and self._carries and by_topic:
+            others = tuple(pattern for pattern in rule.patterns if pattern not in by_topic)
+            ways = [
+                msgspec.structs.replace(rule, patterns=by_topic, device=None),
+                msgspec.structs.replace(rule, patterns=others),
+            ]
+        for way in ways:
+            if rule.payload is not None:
+                yield msgspec.structs.replace(
+                    way, chains=True, whom=Whom.CARRIED, standard=None, named=None, readings=(), by_name={}, groups=()
+                )
+            if rule.payload is None or rule.readings or rule.by_name:
+                both = rule.beside or (rule.ignore and self._carries)
+                yield msgspec.structs.replace(way, whom=Whom.BOTH if both else Whom.OWN)
+
+    @property
+    def _carries(self) -> bool:
+        return any(rule.payload for rule in self._source.messages)
+
     def _rule(self, rule: MessageRule, at: int) -> Rule:
         here = ("messages", at)
         patterns = tuple(self._pattern(text, *here, "topics", i) for i, text in enumerate(rule.topics))
-        if not patterns:
-            raise self.error("no topic", *here, "topics", remedy="e.g. vendor/{device}/up")
+        if not patterns and rule.frames is None:
+            remedy = "e.g. vendor/{device}/up, or `frames` for what a network server brings"
+            raise self.error("no topic", *here, "topics", remedy=remedy)
         form, parse = self._format(rule, here)
         time, reader = self._time(rule, here)
         sequence = self._optional(rule.sequence, *here, "sequence")
         message_id = self._optional(rule.message_id, *here, "message_id")
+        payload = self._payload(rule, here)
         identity = self._identity(rule, here, time=bool(time), sequence=bool(sequence), message_id=bool(message_id))
         names = self._device(rule, patterns, here)
         each = self._optional(rule.each, *here, "each")
         typed = FORMATS[form].typed
-        readings, by_name = self._readings(rule, here, identity, typed=typed)
+        kinds = identity if rule.frames is None else _BY_ENVELOPE
+        readings, by_name = self._readings(rule, here, kinds, typed=typed)
         return Rule(
             profile=self._source.profile,
             version=self._source.version,
@@ -369,10 +439,36 @@ class Compiler:
             path=tuple(self._place(text, *here, "path", i) for i, text in enumerate(rule.path)),
             standard=self._place(rule.standard, *here, "standard").path if rule.standard else None,
             named=self._named(rule, here),
+            payload=payload,
+            chains=False,
+            beside=rule.beside,
+            frames=self._frames(rule, here),
+            whom=Whom.OWN,
             readings=readings,
+            flags=self._flags(rule, here),
             by_name=by_name,
             groups=_groups(readings),
         )
+
+    def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> Inner | None:
+        if rule.beside and not self._carries:
+            raise self.error("there is no frame that it could stand beside", *here, "beside", remedy="give `payload`")
+        if rule.payload is None:
+            return None
+        if rule.frames is not None or rule.ignore or rule.beside:
+            other = "frames" if rule.frames is not None else "ignore" if rule.ignore else "beside"
+            raise self.error(f"does not go with `{other}`", *here, "payload", remedy="make two messages of it")
+        place = self._place(rule.payload.field, *here, "payload", "field")
+        port = self._optional(rule.payload.port, *here, "payload", "port")
+        return Inner(place, port, READERS[rule.payload.encoding])
+
+    def _frames(self, rule: MessageRule, here: tuple[str | int, ...]) -> frozenset[int] | None:
+        if rule.frames is None:
+            return None
+        for at, port in enumerate(rule.frames.ports):
+            if not 0 <= port <= PORT_MAX:
+                raise self.error(f"{port} is no port", *here, "frames", "ports", at)
+        return frozenset(rule.frames.ports)
 
     def _format(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[str, Parse]:
         """Return the name of a rule's format (its options name it too), and the parse for them."""
@@ -445,7 +541,7 @@ class Compiler:
             place = paths.parse(text)
         except ValueError as why:
             raise self.error(str(why), *path, remedy='write keys with dots as ["a.b"]') from why
-        if place.each_value and path[-1] != "each":
+        if (place.each_value or EVERY in place.path) and path[-1] != "each":
             raise self.error("'*' has its place in `each` only", *path)
         return place
 
@@ -486,7 +582,8 @@ class Compiler:
         if part is not None and part.any_profile and not (part.field and part.gateway):
             raise self.error("needs `field` and `gateway`", *here, "device", "any_profile")
         for at, pattern in enumerate(patterns):
-            if part is not None and part.field and "gateway" not in pattern.captures and not part.gateway:
+            named = "gateway" in pattern.captures or bool(part and part.gateway)
+            if part is not None and part.field and not named and not (self._carries and "device" in pattern.captures):
                 remedy = "capture {gateway}: only a gateway may speak for the devices that are registered behind it"
                 raise self.error("anyone could speak for any device", *here, "topics", at, remedy=remedy)
         for at, pattern in enumerate(patterns):
@@ -541,11 +638,14 @@ class Compiler:
     def _identity(
         self, rule: MessageRule, here: tuple[str | int, ...], *, time: bool, sequence: bool, message_id: bool
     ) -> tuple[int, ...]:
-        there = {TIME: time, SEQUENCE: sequence, MESSAGE_ID: message_id}
-        order = [kind for kind, present in there.items() if present]
+        framed = rule.payload is not None and sequence
+        there = {TIME: time, SEQUENCE: sequence, MESSAGE_ID: message_id, FRAME: framed}
+        order = [FRAME] if framed else [kind for kind, present in there.items() if present]
         if rule.identity is None:
             return tuple(order)
         wanted = IDENTITIES.index(rule.identity)
+        if wanted == FRAME and not framed:
+            raise self.error("needs `payload` and `sequence`", *here, "identity")
         if wanted == NONE:
             return ()
         if not there[wanted]:
@@ -564,13 +664,46 @@ class Compiler:
         below = tuple(name[:-1] for name in rule.named.skip if name.endswith("/*"))
         return Named(self._place(rule.named.name, *here, "named", "name"), values, unit, skip, below)
 
+    def _flags(self, rule: MessageRule, here: tuple[str | int, ...]) -> Flags | None:
+        part = rule.quality
+        own = [at for at, entry in enumerate(rule.readings) if entry.flag]
+        if part is None:
+            if own:
+                raise self.error("a flag means nothing yet", *here, "readings", own[0], "flag", remedy="give `quality`")
+            return None
+        if not part.field and not own and not part.doubt:
+            raise self.error("no path to a flag", *here, "quality", remedy="give `field`, or `flag` in a reading")
+        key: tuple[str, ...] = ()
+        try:
+            if isinstance(part.words, str):
+                key = ("words",)
+                words: Any = flags.TABLES[part.words]
+            else:
+                key = ("words",)
+                words = flags.meant(part.words)
+            key = ("absent",)
+            absent = flags.verdict(part.absent)
+            key = ("other",)
+            other = flags.verdict(part.other)
+        except KeyError as why:
+            choices = tuple(flags.TABLES) if isinstance(part.words, str) and key == ("words",) else flags.WORDS
+            word = str(why.args[0])
+            raise self.error(f"unknown word '{word}'", *here, "quality", *key, remedy=nearest(word, choices)) from why
+        return Flags(
+            self._optional(part.field, *here, "quality", "field"),
+            words,
+            absent,
+            other,
+            self._optional(part.doubt, *here, "quality", "doubt"),
+        )
+
     # ── readings ─────────────────────────────────────────────────────────────────────────────────────
 
     def _readings(
         self, rule: MessageRule, here: tuple[str | int, ...], identity: tuple[int, ...], *, typed: bool
     ) -> tuple[tuple[Reading, ...], dict[str, Reading]]:
         kinds = sum((bool(rule.readings), bool(rule.standard), rule.ignore))
-        if kinds != 1:
+        if kinds != 1 and (kinds or rule.payload is None):
             raise self.error(
                 "a message has one of `readings`, `standard` and `ignore`", *here, remedy="remove or add one"
             )
@@ -609,8 +742,9 @@ class Compiler:
                 raise self.error(f"'{name}': {{channel}} and `channels` belong together", *here, "field")
             if not entry.channels:
                 yield name, entry.channel
-            for channel in entry.channels:
-                yield name.replace("{channel}", channel), channel
+            for word in entry.channels:
+                channel = entry.channels[word] if isinstance(entry.channels, dict) else word
+                yield name.replace("{channel}", word), channel
 
     def _reading(
         self, entry: ReadingRule, name: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
@@ -623,7 +757,7 @@ class Compiler:
         if not entry.scale or not all(math.isfinite(number) for number in own):
             raise self.error("must be finite and not 0", *here, "scale")
         factor = compose(own, self._unit(entry, row, here))
-        specs = [-1, -1, -1, -1]
+        specs = [-1, -1, -1, -1, -1]
         for kind in (*identity, NONE):
             specs[kind] = self._spec(entry, row, _shown(name, entry.where), factor, kind, here)
         if entry.unit_from is not None:
@@ -633,7 +767,7 @@ class Compiler:
             place=Place(()) if plain else self._place(name, *here, "field"),
             property=row.name,
             kind=row.kind,
-            specs=(specs[0], specs[1], specs[2], specs[3]),
+            specs=(specs[0], specs[1], specs[2], specs[3], specs[4]),
             factor=factor,
             own=own,
             words=self._words(entry, row, here),
@@ -641,6 +775,7 @@ class Compiler:
             text_numbers=entry.text_numbers,
             unit_place=self._place(entry.unit_from.field, *here, "unit_from", "field") if entry.unit_from else None,
             unit_words=entry.unit_from.words if entry.unit_from else {},
+            flag_place=self._optional(entry.flag, *here, "flag"),
         )
 
     def _unit(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> tuple[float, float]:
@@ -738,7 +873,11 @@ def _groups(readings: tuple[Reading, ...]) -> tuple[tuple[str, tuple[Reading, ..
     groups: dict[str, list[Reading]] = {}
     for reading in readings:
         path = reading.place.path
-        first = path[0] if path and isinstance(path[0], str) and not reading.place.from_root else ""
+        first = (
+            path[0]
+            if path and isinstance(path[0], str) and not reading.place.from_root and not reading.place.up
+            else ""
+        )
         groups.setdefault(first, []).append(reading)
     return tuple((first, tuple(group)) for first, group in groups.items())
 

@@ -278,7 +278,7 @@ class _Work:
                 return
             held = True
             if self.rows.add(rule, bound, at, message.received, route, self._routes.look_up):
-                if learn and rule.format == "json" and rule.as_sent:
+                if learn and rule.format == "json" and rule.as_sent and rule.flags is None:
                     route.misses += 1
                     if route.misses < _TRIES or route.misses % _TRIES == 0:
                         plan = self._plans.learn((rule, wrap), tree, deciding, bound)

@@ -19,6 +19,7 @@ from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, Message, Spec
 from sensegate.properties import PROPERTIES, Kind
+from sensegate.quality import Quality, quality_word
 
 Value = bool | float | str
 
@@ -50,9 +51,12 @@ class Seen(msgspec.Struct, frozen=True):
     value: Value
     """In the property's unit."""
     time: int
+    quality: str = "good"
+    """What the device's own flag gives it."""
 
     def __str__(self) -> str:
-        return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_text_of(self.time)}"
+        marked = "" if self.quality == "good" else f", {self.quality}"
+        return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_text_of(self.time)}{marked}"
 
 
 def payload_of(example: Example) -> bytes:
@@ -92,7 +96,8 @@ def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | 
         value: Value = fields.text[row] if row in fields.text else bool(number) if kind is Kind.BOOLEAN else number
         index = int(fields.device[row])
         name = devices.record(index).id if isinstance(devices, NamedDevices) else devices[index]
-        seen.append(Seen(name, spec.name, spec.property, value, int(fields.time[row])))
+        quality = quality_word(fields.source_quality.get(row, Quality.GOOD))
+        seen.append(Seen(name, spec.name, spec.property, value, int(fields.time[row]), quality))
     return seen
 
 
@@ -174,7 +179,7 @@ def _same(expected: Expected, seen: Seen, example: Example) -> bool:
         or (expected.device or example.devices[0]) != seen.device
     ):
         return False
-    if expected.field and expected.field != seen.field:
+    if expected.quality != seen.quality or (expected.field and expected.field != seen.field):
         return False
     return same_value(expected.value, seen.value)
 

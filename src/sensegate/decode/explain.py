@@ -22,7 +22,7 @@ from sensegate.decode.routes import Route
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
 from sensegate.properties import PROPERTIES, Kind
-from sensegate.quality import TimeQuality
+from sensegate.quality import TimeQuality, quality_word
 
 NESTING_MAX = 32
 
@@ -168,6 +168,8 @@ def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Ite
         )
         outside = quantity.kind is Kind.NUMBER and not spec.low <= number <= spec.high
         quality = f"  outside {spec.low:g} to {spec.high:g}" if outside else ""
+        if row in fields.source_quality:
+            quality = f"  {quality_word(fields.source_quality[row])} (the device says so){quality}"
         at = _time(int(fields.time[row]))
         quality_of_time = TimeQuality(int(fields.time_quality[row])).name.lower()
         who = devices.names[int(fields.device[row])]

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, Protocol
 import xxhash
 
 from sensegate.decode import times
+from sensegate.decode.flags import Flags, Verdict
 from sensegate.decode.identity import identify, settled
-from sensegate.decode.paths import ABSENT, Path, Place, walk
+from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.decode.profile import NOTHING, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
-from sensegate.quality import TimeQuality
+from sensegate.quality import Quality, TimeQuality
 
 ELEMENTS_MAX = 4_096
 VALUES_MAX = 8_192
@@ -47,6 +48,8 @@ class Cell(NamedTuple):
     """None: the profile knows no such name."""
     leaf: Leaf
     unit: Leaf | None = None
+    flag: Leaf | None = None
+    """Its own flag; else its element's counts."""
 
 
 class Element(NamedTuple):
@@ -57,6 +60,9 @@ class Element(NamedTuple):
     sequence: Leaf | None
     message_id: Leaf | None
     cells: list[Cell]
+    flag: Leaf | None = None
+    """What the device says of the element's values."""
+    doubt: Leaf | None = None
 
 
 class Bound(NamedTuple):
@@ -86,8 +92,8 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
     scope = _Scope(root, strip)
     elements: list[Element] = []
     values = 0
-    for pointer, tree in _elements(rule, root, rule.root, base):
-        element = _element(rule, scope, pointer, tree, deciding)
+    for pointer, tree, outer in _elements(rule, root, base):
+        element = _element(rule, _Scope(root, strip, outer), pointer, tree, deciding)
         if element is not None:
             elements.append(element)
             values += len(element.cells)
@@ -97,13 +103,22 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
     return Bound(elements, path)
 
 
+Outer = tuple[tuple[Path, Any], ...]
+"""The elements around one, the nearest first: where each stands, and what it is."""
+
+
 class _Scope(NamedTuple):
     """Finds leaves from an element or from the root."""
 
     root: Any
     strip: int
+    outer: Outer = ()
 
     def leaf(self, place: Place, pointer: Path, tree: Any) -> Leaf | None:
+        if place.up:
+            if place.up > len(self.outer):
+                return None
+            pointer, tree = self.outer[place.up - 1]
         if place.key:
             step = pointer[-1] if pointer else ABSENT
             return Leaf((*pointer[self.strip :], KEY), step) if isinstance(step, str) else None
@@ -142,21 +157,38 @@ def _meets(reading: Reading, scope: _Scope, pointer: Path, tree: Any, deciding: 
     return True
 
 
-def _elements(rule: Rule, root: Any, pointer: Path, base: Any) -> Iterator[tuple[Path, Any]]:
+def _elements(rule: Rule, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
+    """Yield where each element stands, what it is, and what is around it."""
     each = rule.each
     if each is None:
-        yield pointer, base
+        yield rule.root, base, ()
         return
-    tree = walk(root if each.from_root else base, each.path)
-    pointer = each.path if each.from_root else pointer + each.path
-    if each.each_value and isinstance(tree, dict):
-        for key, value in tree.items():
-            yield (*pointer, key), value
+    start, tree = ((), root) if each.from_root else (rule.root, base)
+    yield from _below(each.path, each.each_value, start, tree, ((start, tree),))
+
+
+def _below(path: Path, members: bool, pointer: Path, tree: Any, outer: Outer) -> Iterator[tuple[Path, Any, Outer]]:  # noqa: FBT001
+    """Yield the elements at a path: of a list there, or the one object; with `members` of an object there too."""
+    if EVERY in path:
+        at = path.index(EVERY)
+        for here, member in _members(pointer + path[:at], walk(tree, path[:at])):
+            yield from _below(path[at + 1 :], members, here, member, ((here, member), *outer))
+        return
+    tree, pointer = walk(tree, path), pointer + path
+    if isinstance(tree, list) or members:
+        for here, member in _members(pointer, tree):
+            yield here, member, outer
+    elif isinstance(tree, dict):
+        yield pointer, tree, outer
+
+
+def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
+    if isinstance(tree, dict):
+        for key, member in tree.items():
+            yield (*pointer, key), member
     elif isinstance(tree, list):
-        for at, value in enumerate(tree):
-            yield (*pointer, at), value
-    elif isinstance(tree, dict) and not each.each_value:
-        yield pointer, tree
+        for at, member in enumerate(tree):
+            yield (*pointer, at), member
 
 
 def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> Element | None:
@@ -175,7 +207,8 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
                 leaf = scope.leaf(reading.place, pointer, tree)
                 if leaf is not None:
                     unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
-                    cells.append(Cell(reading.name, reading, leaf, unit))
+                    flag = scope.leaf(reading.flag_place, pointer, tree) if reading.flag_place else None
+                    cells.append(Cell(reading.name, reading, leaf, unit, flag))
     if not cells:
         return None
     device = None
@@ -189,6 +222,8 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
         scope.leaf(rule.sequence, pointer, tree) if rule.sequence else None,
         scope.leaf(rule.message_id, pointer, tree) if rule.message_id else None,
         cells,
+        scope.leaf(rule.flags.place, pointer, tree) if rule.flags and rule.flags.place else None,
+        scope.leaf(rule.flags.doubt, pointer, tree) if rule.flags and rule.flags.doubt else None,
     )
 
 
@@ -267,6 +302,8 @@ class Rows:
         self.path: list[int] = []
         self.text: dict[int, str] = {}
         self.scale: dict[int, tuple[float, float]] = {}
+        self.quality: dict[int, int] = {}
+        """By row, where the device itself says that it is not good."""
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
         self.ignored = 0
@@ -318,6 +355,11 @@ class Rows:
             value, scale = self._value(cell)
             if isinstance(value, (int, float, str)) and time == BAD:
                 value = Reject(RejectReason.BAD_TIME, "the time cannot be read")
+            said: Verdict = Quality.GOOD
+            if rule.flags is not None and isinstance(value, (int, float, str)):
+                said = self._said(rule.flags, element, cell)
+                if isinstance(said, RejectReason):
+                    value = Reject(said, "so says the device's own flag")
             if value is None:
                 self.ignored += 1
             elif isinstance(value, Reject):
@@ -337,6 +379,13 @@ class Rows:
                 self.value.append(value)
                 if scale is not None:
                     self.scale[row] = scale
+                if said != Quality.GOOD:
+                    self.quality[row] = int(said)
+
+    @staticmethod
+    def _said(flags: Flags, element: Element, cell: Cell) -> Verdict:
+        flag = cell.flag or element.flag
+        return flags.judge(flag.raw if flag else None, element.doubt.raw if element.doubt else None)
 
     def _value(self, cell: Cell) -> tuple[float | str | Reject | None, tuple[float, float] | None]:
         reading = cell.reading

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sensegate.decode.extract import Rows
 from sensegate.decode.plan import Chunk
 from sensegate.model import I64, Fields, Quarantined, RejectedValue
+
+_T = TypeVar("_T")
 
 
 def _of_rows(rows: Rows) -> Chunk:
@@ -25,6 +27,7 @@ def _of_rows(rows: Rows) -> Chunk:
         rows.scale,
         rows.rejected,
         rows.ignored,
+        rows.quality,
     )
 
 
@@ -33,7 +36,9 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
     if rows.message or rows.rejected or rows.ignored or not chunks:
         chunks = [*chunks, _of_rows(rows)]
     order = _order([chunk.message for chunk in chunks])
-    text, scale = _moved(chunks, order)
+    text = _moved([chunk.text for chunk in chunks], chunks, order)
+    scale = _moved([chunk.scale for chunk in chunks], chunks, order)
+    quality = _moved([chunk.quality for chunk in chunks], chunks, order)
 
     def join(columns: list[Any]) -> Any:
         column = np.concatenate(columns) if len(columns) > 1 else columns[0]
@@ -52,6 +57,7 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
         override_scale=scale,
         quarantined=sorted(rows.quarantined, key=_message),
         rejected=sorted((value for chunk in chunks for value in chunk.rejected), key=_message),
+        source_quality=quality,
         ignored=sum(chunk.ignored for chunk in chunks),
     )
 
@@ -65,21 +71,19 @@ def _order(columns: list[Any]) -> I64 | None:
     return np.argsort(message.astype(np.uint16) if int(message.max()) < 2**16 else message, kind="stable")
 
 
-def _moved(chunks: list[Chunk], order: I64 | None) -> tuple[dict[int, str], dict[int, tuple[float, float]]]:
-    """Return text and scales by their rows after joining and sorting."""
-    text: dict[int, str] = {}
-    scale: dict[int, tuple[float, float]] = {}
-    if not any(chunk.text or chunk.scale for chunk in chunks):
-        return text, scale
+def _moved(sparse: list[dict[int, _T]], chunks: list[Chunk], order: I64 | None) -> dict[int, _T]:
+    """Return what stands at some rows of each chunk by their rows after joining and sorting."""
+    if not any(sparse):
+        return {}
     row = np.arange(sum(len(chunk.message) for chunk in chunks))
     if order is not None:
         row[order] = np.arange(len(order))
+    moved: dict[int, _T] = {}
     base = 0
-    for chunk in chunks:
-        text.update((int(row[base + at]), word) for at, word in chunk.text.items())
-        scale.update((int(row[base + at]), pair) for at, pair in chunk.scale.items())
+    for chunk, some in zip(chunks, sparse, strict=True):
+        moved.update((int(row[base + at]), one) for at, one in some.items())
         base += len(chunk.message)
-    return text, scale
+    return moved
 
 
 def _message(item: Quarantined | RejectedValue) -> int:

@@ -128,6 +128,8 @@ class Chunk(NamedTuple):
     scale: dict[int, tuple[float, float]]
     rejected: list[RejectedValue]
     ignored: int
+    quality: dict[int, int] = {}
+    """Row -> code that the device's own flag gives, where it is not good."""
 
 
 class Batch(NamedTuple):

@@ -22,6 +22,11 @@ PATHS = [
     ("data.*", Place(("data",), each_value=True)),
     ("*", Place((), each_value=True)),
     ("@key", Place((), key=True)),
+    ("^.name", Place(("name",), up=1)),
+    ("^^[0]", Place((0,), up=2)),
+    ("^", Place((), up=1)),
+    ("^@key", Place((), key=True, up=1)),
+    ("stations.*.probes", Place(("stations", "*", "probes"))),
 ]
 
 
@@ -35,6 +40,13 @@ def test_path_is_parsed(text: str, place: Place) -> None:
 def test_what_is_no_path_is_refused(text: str) -> None:
     """The error says from where on it is wrong."""
     with pytest.raises(ValueError, match="no path from"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["^$.a", "^a", "^ ^.a"])
+def test_an_outer_path_is_written_with_a_dot(text: str) -> None:
+    """`^` alone moves outwards; what follows is a path of its own."""
+    with pytest.raises(ValueError, match="after '\\^'"):
         parse(text)
 
 

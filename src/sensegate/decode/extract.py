@@ -14,9 +14,9 @@ import xxhash
 
 from sensegate.decode import times
 from sensegate.decode.flags import Flags, Verdict
-from sensegate.decode.identity import identify, settled
+from sensegate.decode.identity import Reception, identify, settled
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
-from sensegate.decode.profile import NOTHING, Reading, Reject, Rule, UnitConversion, token
+from sensegate.decode.profile import NONE, NOTHING, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
@@ -63,6 +63,9 @@ class Element(NamedTuple):
     flag: Leaf | None = None
     """What the device says of the element's values."""
     doubt: Leaf | None = None
+    frame: Leaf | None = None
+    """Of an envelope: the device's own bytes, as the carrier writes them."""
+    port: Leaf | None = None
 
 
 class Bound(NamedTuple):
@@ -192,24 +195,14 @@ def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> Element | None:
-    if rule.standard is not None:
-        cells = _standard(rule, scope.strip, pointer, tree)
-    elif rule.named is not None:
-        cells = _named(rule, scope, pointer, tree, deciding)
-    else:
-        cells = []
-        for first, readings in rule.groups:
-            if first and not (isinstance(tree, dict) and first in tree):
-                continue
-            for reading in readings:
-                if reading.where and not _meets(reading, scope, pointer, tree, deciding):
-                    continue
-                leaf = scope.leaf(reading.place, pointer, tree)
-                if leaf is not None:
-                    unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
-                    flag = scope.leaf(reading.flag_place, pointer, tree) if reading.flag_place else None
-                    cells.append(Cell(reading.name, reading, leaf, unit, flag))
-    if not cells:
+    frame = port = None
+    if rule.payload is not None:
+        frame = scope.first((rule.payload.place,), pointer, tree)
+        port = scope.first((rule.payload.port,), pointer, tree) if rule.payload.port else None
+        if rule.chains and (frame is None or (rule.payload.port is not None and port is None)):
+            return None
+    cells = _cells(rule, scope, pointer, tree, deciding)
+    if not cells and not rule.chains:
         return None
     device = None
     if rule.device is not None:
@@ -224,7 +217,29 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
         cells,
         scope.leaf(rule.flags.place, pointer, tree) if rule.flags and rule.flags.place else None,
         scope.leaf(rule.flags.doubt, pointer, tree) if rule.flags and rule.flags.doubt else None,
+        frame,
+        port,
     )
+
+
+def _cells(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> list[Cell]:
+    if rule.standard is not None:
+        return _standard(rule, scope.strip, pointer, tree)
+    if rule.named is not None:
+        return _named(rule, scope, pointer, tree, deciding)
+    cells: list[Cell] = []
+    for first, readings in rule.groups:
+        if first and not (isinstance(tree, dict) and first in tree):
+            continue
+        for reading in readings:
+            if reading.where and not _meets(reading, scope, pointer, tree, deciding):
+                continue
+            leaf = scope.leaf(reading.place, pointer, tree)
+            if leaf is not None:
+                unit = scope.leaf(reading.unit_place, pointer, tree) if reading.unit_place else None
+                flag = scope.leaf(reading.flag_place, pointer, tree) if reading.flag_place else None
+                cells.append(Cell(reading.name, reading, leaf, unit, flag))
+    return cells
 
 
 def _standard(rule: Rule, strip: int, pointer: Path, tree: Any) -> list[Cell]:
@@ -287,6 +302,29 @@ LookUp = Callable[[str, Rule, int], "int | Rejected"]
 """(device name, rule, gateway) -> index, or why not."""
 
 
+def _when(rule: Rule, element: Element, received: int, reception: Reception | None) -> tuple[int, int, int | None]:
+    """Return (time or `BAD`, its quality, the time if it may identify) of an element; without its own, the frame's."""
+    time, quality = received, int(TimeQuality.RECEIVED)
+    if reception is not None:
+        time, quality = reception.time, reception.quality
+    if element.time is None:
+        return time, quality, None
+    own, said = rule.reader.one(element.time.raw, received if time == BAD else time)
+    if own == BAD:
+        return BAD, said, None
+    if said == TimeQuality.RECEIVED:  # "no time known"
+        return time, quality, None
+    return own, said, own if settled(rule, said) else None
+
+
+def path_of(way: Way, bound: Bound) -> int:
+    """Return 16 bits of the way that a message took, with what it says of that itself."""
+    path = way.path
+    for at, leaf in enumerate(bound.path):
+        path ^= digest16(f"{at} {leaf.raw}")
+    return path
+
+
 class Rows:
     """Rows of messages that were decoded one by one."""
 
@@ -308,17 +346,24 @@ class Rows:
         self.rejected: list[RejectedValue] = []
         self.ignored = 0
 
-    def add(self, rule: Rule, bound: Bound, message: int, received: int, way: Way, look_up: LookUp) -> bool:  # noqa: PLR0917
-        """Add the rows of a message; return whether it held anything at all.
+    def add(  # noqa: PLR0917
+        self,
+        rule: Rule,
+        bound: Bound,
+        message: int,
+        received: int,
+        way: Way,
+        look_up: LookUp,
+        reception: Reception | None = None,
+    ) -> bool:
+        """Add the rows of a message, or of a frame in it (`reception`); return whether it held anything at all.
 
         Raises `Rejected` where no element's device may be taken.
         """
-        path = way.path
-        for at, leaf in enumerate(bound.path):
-            path ^= digest16(f"{at} {leaf.raw}")
+        path = path_of(way, bound)
         refused: Rejected | None = None
         taken = False
-        for element in bound.elements:
+        for place, element in enumerate(bound.elements):
             index = way.device
             if element.device is not None:
                 found = look_up(str(element.device.raw), rule, way.gateway)
@@ -328,7 +373,7 @@ class Rows:
                     continue
                 index = found
             taken = True
-            self._element(rule, element, message, received, index, path)
+            self._element(rule, element, message, received, index, path, place, reception)
         if refused is not None and not taken:
             del self.rejected[len(self.rejected) - sum(len(element.cells) for element in bound.elements) :]
             raise refused
@@ -339,18 +384,28 @@ class Rows:
             reason = RejectReason.UNKNOWN_DEVICE
             self.rejected.append(RejectedValue(message, reason, cell.name, -1, f"{why.reason}: {why.detail}"))
 
-    def _element(self, rule: Rule, element: Element, message: int, received: int, device: int, path: int) -> None:  # noqa: PLR0917
-        time, quality, steady = received, int(TimeQuality.RECEIVED), None
-        if element.time is not None:
-            time, quality = rule.reader.one(element.time.raw, received)
-            if time != BAD and settled(rule, quality):
-                steady = time
+    def _element(  # noqa: PLR0917
+        self,
+        rule: Rule,
+        element: Element,
+        message: int,
+        received: int,
+        device: int,
+        path: int,
+        place: int,
+        reception: Reception | None,
+    ) -> None:
+        time, quality, steady = _when(rule, element, received, reception)
         identity, key = identify(
             rule,
             steady,
             element.sequence.raw if element.sequence else None,
             element.message_id.raw if element.message_id else None,
+            rule.payload.known(element.frame.raw) if rule.payload and element.frame else b"",
+            place,
         )
+        if identity == NONE and reception is not None:
+            identity, key = reception.identify(place)
         for cell in element.cells:
             value, scale = self._value(cell)
             if isinstance(value, (int, float, str)) and time == BAD:

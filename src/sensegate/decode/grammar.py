@@ -179,7 +179,11 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     root: Annotated[str, _h("path to the part that matters; other paths begin there")] = ""
     wrap: Annotated[str, _h("put the payload under this key first, e.g. {component} from the topic")] = ""
     each: Annotated[
-        str, _h("path to a list (or with .* to an object) of elements, each with its own readings; . is the payload")
+        str,
+        _h(
+            "path to a list (or with .* to an object) of elements, each with its own readings; . is the payload; "
+            "a.*.b: those of every b; in a path, ^.x begins at the element around this one, ^^.x at the next one out"
+        ),
     ] = ""
     device: Annotated[DevicePart | None, _h("where the device's name stands; else {device} of the topic")] = None
     time: Annotated[TimePart | None, _h("phenomenon time; else the time of arrival")] = None

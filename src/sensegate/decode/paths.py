@@ -1,6 +1,8 @@
 """Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``.
 
 ``$.a`` begins at the payload's root, ``.`` is the element itself, ``@key`` the key under which the element stands.
+``^.a`` begins at the element that encloses this one, ``^^.a`` at the next one out. In `each`, the step ``*`` is every
+member of a list or an object: ``stations.*.probes`` are the probes of all stations, ``^.name`` is then a station's.
 A path is a tuple of keys and indices; `ABSENT` is what stands at a place that is not there.
 """
 
@@ -12,6 +14,9 @@ from typing import Any, Final
 import msgspec
 
 Path = tuple[str | int, ...]
+
+EVERY: Final = "*"
+"""The step that is every member of what stands there."""
 
 _STEP = re.compile(r"""\.?(?:\["((?:[^"\\]|\\.)*)"\]|\[(\d{1,6})\]|([^.\[\]"]+))""")
 
@@ -37,6 +42,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     """True where the text ended in ``*``: every member of the object there (for ``each``)."""
     key: bool = False
     """True for ``@key``: the key under which the element itself stands."""
+    up: int = 0
+    """So many elements further out the path begins."""
 
 
 def parse(text: str) -> Place:
@@ -45,6 +52,11 @@ def parse(text: str) -> Place:
     Raises:
         ValueError: if it is no path; the message says from where on.
     """
+    if text.startswith("^"):
+        outer = text.lstrip("^")
+        if outer.startswith(("$", "^")) or (outer and outer[0] not in ".@["):
+            raise ValueError(f"after '^' stands '.', '[' or '@key', not {outer!r}")
+        return msgspec.structs.replace(parse(outer.removeprefix(".")), up=len(text) - len(outer))
     if text == "@key":
         return Place((), key=True)
     from_root = text.startswith("$")

@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import flags, paths, times, topics
-from sensegate.decode.flags import Flags
 from sensegate.decode.envelope import READERS, Inner
+from sensegate.decode.flags import Flags
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Parse, Setting
 from sensegate.decode.grammar import (
@@ -157,7 +157,7 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
         return found if isinstance(found, Reject) else compose(self.own, found)
 
 
-NOTHING: Final = Reading("", Place(()), "", Kind.NUMBER, (-1, -1, -1, -1), (1.0, 0.0))
+NOTHING: Final = Reading("", Place(()), "", Kind.NUMBER, (-1, -1, -1, -1, -1), (1.0, 0.0))
 """The reading of what is known to hold none; it goes with null only."""
 
 

@@ -12,12 +12,10 @@ import msgspec
 
 from sensegate.decode.frame import Frame, Parse
 from sensegate.decode.part import Part, says
-from sensegate.decode.paths import ABSENT, Path, Place, walk
+from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
-EVERY = "*"
-"""A step that stands for every member of the list or object there."""
 Change = Callable[[Any], Any]
 """What stands at a place -> what shall stand there."""
 

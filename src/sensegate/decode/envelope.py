@@ -73,6 +73,13 @@ class Inner(NamedTuple):
         """Return the device's bytes. Raises `Rejected` where the member does not hold them."""
         return raw if isinstance(raw, bytes) else self.read(raw)
 
+    def known(self, raw: Any) -> bytes:
+        """Return what there is of the device's bytes, to tell frames apart by: where they cannot be read, as sent."""
+        try:
+            return b"" if raw is None else self.bytes_of(raw)
+        except Rejected:
+            return str(raw).encode("utf-8", "surrogatepass")
+
 
 def port_of(raw: Any) -> int | None:
     """Return the port that a member says, None where it says none."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from sensegate.decode.profile import NONE, SEQUENCE, TIME, Rule
+from sensegate.decode.envelope import frame_key
+from sensegate.decode.profile import FRAME, NONE, SEQUENCE, TIME, Rule
 from sensegate.decode.times import BAD
 from sensegate.model import BOOL, I64, U8
 from sensegate.quality import TimeQuality
@@ -28,9 +29,32 @@ def key_of(kind: int, raw: Any) -> int | None:
     return None
 
 
-def identify(rule: Rule, time: int | None, sequence: Any, message_id: Any) -> tuple[int, int | None]:
+class Reception(NamedTuple):
+    """What the readings of a frame have from its envelope, where they have nothing of their own."""
+
+    time: int
+    """When the frame was heard; `BAD` where that cannot be read."""
+    quality: int
+    """Quality of that time."""
+    identity: int
+    key: int | None
+    counter: Any
+    data: bytes
+
+    def identify(self, place: int) -> tuple[int, int | None]:
+        """Return (identity, key) of the frame's element at `place`."""
+        if self.identity == FRAME:
+            return FRAME, frame_key(self.counter, self.data, place)
+        return self.identity, self.key
+
+
+def identify(  # noqa: PLR0917
+    rule: Rule, time: int | None, sequence: Any, message_id: Any, data: bytes = b"", place: int = 0
+) -> tuple[int, int | None]:
     """Return (identity, key) of an element; (NONE, None) where it has none. `time` is None where it is no identity."""
     for kind in rule.identity:
+        if kind == FRAME:
+            return FRAME, frame_key(sequence, data, place)
         key = time if kind == TIME else key_of(kind, sequence if kind == SEQUENCE else message_id)
         if key is not None:
             return kind, key

@@ -1,22 +1,21 @@
 """Units: from a unit as a profile or a payload names it to the canonical one, as (scale, offset).
 
 UCUM is the language; the spellings of vendors and of Chinese documents (``℃``, ``µg/m³``, ``微克/立方米``) are
-understood as well. Common units stand in a table of exact fractions; any other UCUM code goes through ucumvert and
-pint, which are imported only then. Decibels, angles, turbidity and pH are dimensions of their own here, though UCUM
-calls them pure numbers: a profile that maps degrees to a percentage does not load.
+understood as well. Common units stand in a table of exact fractions; any other UCUM code is evaluated by `ucum.py`,
+whose grammar is loaded only then. Decibels, angles, turbidity and pH are dimensions of their own here, though UCUM
+calls some of them pure numbers: a profile that maps degrees to a percentage does not load.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-import math
 import re
 from fractions import Fraction as F  # noqa: N817 - the table below is read by column
-from typing import Any
 
 import msgspec
 
+from sensegate import ucum
 from sensegate.errors import ConfigError
 
 
@@ -123,56 +122,114 @@ TABLE: dict[str, Unit] = {
 }
 """UCUM code -> unit. Scales are exact, so a conversion is the nearest double to the true one."""
 
-_CHINESE: dict[str, str] = {
+_SIMPLIFIED: dict[str, str] = {
     "毫克/立方米": "mg/m3",
     "微克/立方米": "ug/m3",
-    "納克/立方米": "ng/m3",
     "纳克/立方米": "ng/m3",
+    "克/立方米": "g/m3",
     "毫克/升": "mg/L",
     "微克/升": "ug/L",
-    "千帕": "kPa",
-    "百帕": "hPa",
+    "克/升": "g/L",
+    "毫克/千克": "mg/kg",
     "帕": "Pa",
+    "百帕": "hPa",
+    "千帕": "kPa",
     "兆帕": "MPa",
+    "巴": "bar",
+    "米水柱": "m[H2O]",
+    "毫米汞柱": "mm[Hg]",
     "微西/厘米": "uS/cm",
-    "微西門子/厘米": "uS/cm",
     "微西门子/厘米": "uS/cm",
-    "攝氏度": "Cel",
+    "毫西/厘米": "mS/cm",
+    "毫西门子/厘米": "mS/cm",
     "摄氏度": "Cel",
+    "华氏度": "[degF]",
+    "开尔文": "K",
     "度": "deg",
     "角度": "deg",
-    "分貝": "dB",
+    "弧度": "rad",
     "分贝": "dB",
-    "無量綱": "1",
     "无量纲": "1",
+    "百分比": "%",
+    "千米": "km",
+    "公里": "km",
     "米": "m",
     "厘米": "cm",
     "毫米": "mm",
+    "微米": "um",
+    "平方米": "m2",
+    "公顷": "har",
+    "平方公里": "km2",
     "米/秒": "m/s",
-    "千米/小時": "km/h",
+    "毫米/秒": "mm/s",
     "千米/小时": "km/h",
-    "公里/小時": "km/h",
     "公里/小时": "km/h",
+    "毫米/小时": "mm/h",
     "立方米": "m3",
+    "升": "L",
+    "毫升": "mL",
     "立方米/秒": "m3/s",
-    "立方米/小時": "m3/h",
     "立方米/小时": "m3/h",
+    "升/秒": "L/s",
+    "升/分钟": "L/min",
+    "升/小时": "L/h",
+    "吨": "t",
+    "千克": "kg",
+    "公斤": "kg",
+    "克": "g",
+    "吨/小时": "t/h",
+    "牛": "N",
+    "千牛": "kN",
     "勒克斯": "lx",
+    "瓦/平方米": "W/m2",
+    "兆焦/平方米": "MJ/m2",
     "伏": "V",
+    "毫伏": "mV",
+    "千伏": "kV",
     "安": "A",
+    "毫安": "mA",
+    "安时": "A.h",
+    "毫安时": "mA.h",
+    "欧姆": "Ohm",
+    "千欧": "kOhm",
     "瓦": "W",
     "千瓦": "kW",
-    "千瓦時": "kW.h",
+    "兆瓦": "MW",
+    "伏安": "V.A",
+    "千伏安": "kV.A",
     "千瓦时": "kW.h",
+    "兆瓦时": "MW.h",
+    "焦耳": "J",
+    "千焦": "kJ",
+    "兆焦": "MJ",
+    "吉焦": "GJ",
+    "赫兹": "Hz",
+    "千赫": "kHz",
+    "转/分": "/min",
+    "转/分钟": "/min",
+    "次/分": "/min",
+    "次": "1",
+    "个": "1",
+    "辆": "1",
+    "人": "1",
+    "辆/小时": "/h",
+    "个/立方厘米": "/cm3",
+    "个/立方米": "/m3",
+    "微西弗/小时": "uSv/h",
+    "纳西弗/小时": "nSv/h",
+    "贝可/立方米": "Bq/m3",
+    "微特斯拉": "uT",
+    "微应变": "um/m",
+    "毫秒": "ms",
     "秒": "s",
-    "分鐘": "min",
     "分钟": "min",
-    "小時": "h",
     "小时": "h",
+    "天": "d",
 }
+_TRADITIONAL = str.maketrans("纳门摄华尔无纲钟时贝顷吨欧转个辆应", "納門攝華爾無綱鐘時貝頃噸歐轉個輛應")
 
 ALIASES: dict[str, str] = {
-    **_CHINESE,
+    **{written: code for name, code in _SIMPLIFIED.items() for written in (name, name.translate(_TRADITIONAL))},
     "℃": "Cel",
     "°C": "Cel",
     "degC": "Cel",
@@ -216,10 +273,13 @@ ALIASES: dict[str, str] = {
 }
 """Spellings found on devices and in documents -> UCUM code."""
 
-_SPELLING = str.maketrans({"µ": "u", "μ": "u", "²": "2", "³": "3", "·": ".", "⋅": ".", "Ω": "Ohm", "／": "/"})
+_SPELLING = str.maketrans({"µ": "u", "μ": "u", "·": ".", "⋅": ".", "Ω": "Ohm", "\u2126": "Ohm", "／": "/", "⁻": "-"})
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+_DEGREES = (("℃", "Cel"), ("°C", "Cel"), ("℉", "[degF]"), ("°F", "[degF]"), ("°", "deg"))
 
-
-_ANNOTATION = re.compile(r"\{[^{}]*\}")
+_ANNOTATION = re.compile(r"(^|[./(])?\{[^{}]*\}")
+_ONE = re.compile(r"^1(?=/)|/1(?=$|[./)])")
+_CARET = re.compile(r"(?<![0-9])(?:\^|\*\*)(?=-?[0-9])")
 
 
 def canonical(unit: str) -> str:
@@ -230,20 +290,27 @@ def canonical(unit: str) -> str:
     text = unit.strip()
     if text in TABLE:
         return text
-    text = ALIASES.get(text, text).translate(_SPELLING)
-    text = _ANNOTATION.sub("", text) or "1"
+    text = ALIASES.get(text, text).translate(_SPELLING).translate(_SUPERSCRIPTS)
+    for sign, code in _DEGREES:
+        text = text.replace(sign, code)
+    text = _ANNOTATION.sub(lambda found: "" if found[1] is None else f"{found[1]}1", text)
+    text = _ONE.sub("", _CARET.sub("", text)) or "1"
     return ALIASES.get(text, text)
 
 
+_BY_PROPERTY: dict[str, dict[str, str]] = {"度": {"temperature": "Cel", "energy": "kW.h"}}
+"""A word that means different units -> dimension of the property -> unit; an angle for all others."""
+
+
 def dimension(unit: str) -> str:
-    """Return the name of a unit's dimension (for units outside the table: pint's, in brackets).
+    """Return the name of a unit's dimension; where the table has none, its base units: ``m2.s-2``.
 
     Raises:
         UnitError: if the unit is unknown.
     """
     code = canonical(unit)
     known = TABLE.get(code)
-    return known.dimension if known else _name(code, _quantity(code))
+    return known.dimension if known else _name(_amount(code).dimensions)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -255,42 +322,16 @@ def conversion(source: str, target: str) -> tuple[float, float]:
     """
     one, other = canonical(source), canonical(target)
     a, b = TABLE.get(one), TABLE.get(other)
+    if b is not None and (word := _BY_PROPERTY.get(source.strip())) and b.dimension in word:
+        a = TABLE[word[b.dimension]]
     if a is not None and b is not None:
         if a.dimension != b.dimension:
             raise _mismatch(source, a.dimension, target, b.dimension)
         return float(a.scale / b.scale), float((a.offset - b.offset) / b.scale)
-    return _through_pint(one, other)
-
-
-_OWN = frozenset({"fraction", "level", "level per length", "angle", "turbidity", "acidity", "storage"})
-"""Dimensions of the table that pint does not tell apart: it calls them all pure numbers."""
-
-
-def _through_pint(source: str, target: str) -> tuple[float, float]:
-    """Return the conversion when at least one of the two units is not in the table."""
-    a, b = _quantity(source), _quantity(target)
-    names = [_name(source, a), _name(target, b)]
-    if a.dimensionality != b.dimensionality or (names[0] != names[1] and not _OWN.isdisjoint(names)):
-        raise _mismatch(source, names[0], target, names[1])
-
-    def converted(value: float) -> float:
-        quantity = a.__class__(value * float(a.magnitude), a.units).to(b.units)
-        return float(quantity.magnitude / float(b.magnitude))
-
-    zero = converted(0.0)
-    # pint computes in binary fractions: its last digits are noise. An offset costs three more.
-    return (_rounded(converted(1.0), 14), 0.0) if zero == 0 else (_rounded(converted(1.0) - zero, 11), zero)
-
-
-def _name(code: str, quantity: Any) -> str:
-    """Return the name of a dimension; a pure number that the table does not know counts as a fraction."""
-    if code in TABLE:
-        return TABLE[code].dimension
-    return "fraction" if quantity.dimensionless else str(quantity.dimensionality)
-
-
-def _rounded(number: float, digits: int) -> float:
-    return float(f"{number:.{digits}g}")
+    left, right = _amount(one), _amount(other)
+    if left.dimensions != right.dimensions:
+        raise _mismatch(source, dimension(one), target, dimension(other))
+    return float(left.scale / right.scale), float((left.offset - right.offset) / right.scale)
 
 
 def _mismatch(source: str, one: str, target: str, other: str) -> UnitError:
@@ -300,32 +341,28 @@ def _mismatch(source: str, one: str, target: str, other: str) -> UnitError:
     )
 
 
-CODE_MAX = 64
-"""Most characters of a unit that is not in the table."""
-_LONG_NUMBER = re.compile(r"\d{5}")
+@functools.lru_cache(maxsize=4096)
+def _amount(code: str) -> ucum.Amount:
+    """Return what a code stands for, in UCUM's base units; raises `UnitError` where it is none."""
+    try:
+        return ucum.evaluate(code)
+    except ucum.UcumError as why:
+        known = TABLE.get(code)
+        if known is not None:  # turbidity is no unit of UCUM
+            return ucum.Amount(known.scale, known.offset, ((known.dimension, 1),))
+        near = difflib.get_close_matches(code, [*TABLE, *ALIASES], n=1, cutoff=0.6)
+        remedy = f"did you mean '{near[0]}'?" if near else "write a UCUM code (ug/m3, Cel, [ppm])"
+        raise UnitError(f"unit '{code}' is unknown ({why})", remedy=remedy) from why
 
 
 @functools.cache
-def _registry() -> Any:
-    from ucumvert import PintUcumRegistry  # noqa: PLC0415 - a second of work that few processes need
+def _names() -> dict[ucum.Dimensions, str]:
+    """Return the names of the table by dimensions; where two have the same (energy, torque) the first counts."""
+    names: dict[ucum.Dimensions, str] = {}
+    for code, unit in TABLE.items():
+        names.setdefault(_amount(code).dimensions, unit.dimension)
+    return names
 
-    return PintUcumRegistry()
 
-
-@functools.lru_cache(maxsize=4096)
-def _quantity(code: str) -> Any:
-    """Return pint's quantity of one such unit; raises `UnitError` where ucumvert and pint know none."""
-    from lark.exceptions import LarkError  # noqa: PLC0415 - as above
-    from pint.errors import PintError  # noqa: PLC0415 - as above
-
-    try:
-        if len(code) > CODE_MAX or _LONG_NUMBER.search(code):
-            raise ValueError("too long")  # noqa: TRY301 - payloads name units too: keep pint's work small
-        quantity = _registry().from_ucum(code)
-        if not 0 < abs(float(quantity.to_base_units().magnitude)) < math.inf:
-            raise ValueError("of no size")  # noqa: TRY301 - the same
-    except (LarkError, PintError, ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as why:
-        near = difflib.get_close_matches(code, [*TABLE, *ALIASES], n=1, cutoff=0.6)
-        remedy = f"did you mean '{near[0]}'?" if near else "write a UCUM code (ug/m3, Cel, [ppm])"
-        raise UnitError(f"unit '{code}' is unknown", remedy=remedy) from why
-    return quantity
+def _name(dimensions: ucum.Dimensions) -> str:
+    return _names().get(dimensions) or ucum.written(dimensions)

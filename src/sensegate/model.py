@@ -199,6 +199,10 @@ class Spec(msgspec.Struct, frozen=True):
     channel: str = ""
     """Which of several alike on one device: a phase (``a``), a probe (``2``), a socket. (device, property, channel)
     is one series: what is judged for duplicates, steps and gaps. Empty: the only one."""
+    modulus: float = 0.0
+    """A counter starts again at 0 instead of reaching this (canonical unit); 0: it does not."""
+    datum: Datum = Datum.WGS84
+    """Of a longitude or latitude as sent; readings are in WGS-84."""
 
 
 class QuarantineReason(StrEnum):
@@ -237,6 +241,8 @@ class RejectReason(StrEnum):
     """The device itself says that this is no measurement, and the profile takes its word."""
     UNKNOWN_DEVICE = "unknown_device"
     """One element of a message that was otherwise good names a device that is unknown, disabled or another's."""
+    FRAME = "frame"
+    """One frame of a message that holds several cannot be decoded; the detail says why."""
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -259,6 +265,8 @@ class RejectedValue(msgspec.Struct, frozen=True):
     field: str = ""
     device: int = -1
     detail: str = ""
+    profile: str = ""
+    """``vendor/model@version`` by which the value was read."""
 
 
 class Fields(msgspec.Struct, frozen=True, eq=False):

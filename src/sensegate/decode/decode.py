@@ -6,24 +6,39 @@ What is kept between batches (routes, plans, units) are caches with bounds: they
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sensegate import metrics
 from sensegate.config import IngestConfig
-from sensegate.decode.extract import Leaf, Rows, bind
+from sensegate.decode.chain import Carried, Opened, opened
+from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
 from sensegate.decode.frame import Frame, Parse
+from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import Memory
 from sensegate.decode.plan import Batch, Chunk
-from sensegate.decode.plans import FAULTS, Plans
+from sensegate.decode.plans import FAULTS, Holder, Plans
 from sensegate.decode.profile import Rule, Units
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.rates import Rates
 from sensegate.decode.routes import NO_PLAN, REFUSED, DeviceNames, Route, Routes
+from sensegate.decode.signing import signed
+from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
-from sensegate.model import BOOL, I32, I64, Fields, Message, Quarantined, QuarantineReason, Span
+from sensegate.model import (
+    BOOL,
+    I32,
+    I64,
+    Fields,
+    Message,
+    Quarantined,
+    QuarantineReason,
+    RejectedValue,
+    RejectReason,
+    Span,
+)
 
 __all__ = ["Decoder", "DeviceNames"]
 
@@ -73,7 +88,7 @@ class Decoder:
         work = self._work(messages)
         if messages:
             work.run()
-        return fields_of(work.rows, work.chunks)
+        return work.signed(fields_of(work.rows, work.chunks))
 
     def decode_slowly(self, messages: Sequence[Message]) -> Fields:
         """Return what `decode` does, every message by the general path: the yardstick of the tests."""
@@ -81,7 +96,7 @@ class Decoder:
         for at in range(len(messages)):
             if not work.refuse(at):
                 work.one(at, learn=False)
-        return fields_of(work.rows, [])
+        return work.signed(fields_of(work.rows, []))
 
     def _work(self, messages: Sequence[Message]) -> _Work:
         if self.routes.outdated:
@@ -99,6 +114,8 @@ class _Work:
         self._units = decoder.units
         self._rates = decoder.rates
         self._memory = decoder.memory
+        self._profiles = decoder.profiles
+        self._profiles = decoder.profiles
         self._devices = devices
         self._messages = span = Span.of(messages)
         self._payloads = span.payloads
@@ -172,6 +189,10 @@ class _Work:
         if why is not None:
             self._quarantine(at, route, why)
         return why is not None
+
+    def signed(self, fields: Fields) -> Fields:
+        """Return the fields with the version on what was refused."""
+        return signed(fields, self._profiles, self._devices, self._route)
 
     def _route(self, at: int) -> Route:
         return self._routes.routes[int(self._numbers[at])]
@@ -257,13 +278,33 @@ class _Work:
     def _one(self, at: int, *, learn: bool) -> None:
         route, message = self._route(at), self._messages[at]
         frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
+        try:
+            held = self._by_rules(at, [one for one in route.rules if not one[0].beside], frame, route)
+        except Rejected:
+            if not self._beside(at, frame, route):
+                raise
+            return
+        if held is None:
+            return
+        if held.holder[0].chains:
+            self._beside(at, frame, route)
+        elif learn and _plannable(held.holder[0]):
+            route.misses += 1
+            if route.misses < _TRIES or route.misses % _TRIES == 0:
+                plan = self._plans.learn(held.holder, held.tree, held.deciding, held.bound)
+                self._routes.plan[self._numbers[at]] = NO_PLAN if plan is None else plan
+
+    def _by_rules(
+        self, at: int, rules: Sequence[Holder], frame: Frame, way: Way, reception: Reception | None = None
+    ) -> _Held | None:
+        """Decode a message, or a frame in it, by the first rule that holds; None: it is known and ignored."""
         trees: dict[Parse, Any] = {}
         deciding: list[Leaf] = []
         first: Rejected | None = None
         held = False
-        for rule, wrap in route.rules:
+        for rule, wrap in rules:
             if rule.ignore and not rule.where and not rule.root and first is None:
-                return
+                return None
             if rule.parse not in trees:
                 try:
                     trees[rule.parse] = rule.parse(frame)
@@ -275,20 +316,93 @@ class _Work:
             if bound is None:
                 continue
             if rule.ignore:
-                return
+                return None
+            if rule.chains:
+                if self._chain(at, rule, bound, way):
+                    return _Held((rule, wrap), tree, deciding, bound)
+                continue
             held = True
-            if self.rows.add(rule, bound, at, message.received, route, self._routes.look_up):
-                if learn and rule.format == "json" and rule.as_sent and rule.flags is None:
-                    route.misses += 1
-                    if route.misses < _TRIES or route.misses % _TRIES == 0:
-                        plan = self._plans.learn((rule, wrap), tree, deciding, bound)
-                        self._routes.plan[self._numbers[at]] = NO_PLAN if plan is None else plan
-                return
+            if self.rows.add(rule, bound, at, frame.received, way, self._routes.look_up, reception):
+                return _Held((rule, wrap), tree, deciding, bound)
         if first is not None:
             raise first
         if held:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing that the profile describes")
         raise Rejected(QuarantineReason.SCHEMA, "not a message that the profile describes")
+
+    # ── envelopes ────────────────────────────────────────────────────────────────────────────────────
+
+    def _beside(self, at: int, frame: Frame, route: Route) -> bool:
+        """Add the values of an envelope that stand beside those of its frame; return whether there were any."""
+        rules = [one for one in route.rules if one[0].beside]
+        if not rules:
+            return False
+        try:
+            return self._by_rules(at, rules, frame, route) is not None
+        except Rejected:
+            return False
+
+    def _chain(self, at: int, rule: Rule, bound: Bound, way: Way) -> bool:
+        """Decode the frames of an envelope by their devices' own profiles; return whether there are any.
+
+        Where none can be decoded, the message is in quarantine then, with the first reason.
+        """
+        path = path_of(way, bound)
+        refused: list[Quarantined] = []
+        for element in bound.elements:
+            device, profile = way.device, ""
+            try:
+                frame = opened(rule, element, self._messages[at].received)
+                if frame.name:
+                    device = self._carried(frame.name, rule, way.gateway)
+                profile = self._devices.record(device).profile
+                self._frame(at, frame, Carried(way.text, path, device, device), profile)
+            except Rejected as why:
+                refused.append(Quarantined(at, QuarantineReason(why.reason), why.detail, device, profile))
+        if refused and len(refused) == len(bound.elements):
+            self.rows.quarantined.append(refused[0])
+        else:
+            self.rows.rejected += [
+                RejectedValue(at, RejectReason.FRAME, "", one.device, f"{one.reason}: {one.detail}") for one in refused
+            ]
+        return bool(bound.elements)
+
+    def _carried(self, name: str, rule: Rule, gateway: int) -> int:
+        found = self._routes.look_up(name, rule, gateway)
+        if isinstance(found, Rejected):
+            raise found
+        return found
+
+    def _frame(self, at: int, frame: Opened, way: Carried, profile: str) -> None:
+        if not frame.data:
+            return
+        found = self._profiles.find(profile)
+        rules = found.on_port(frame.port) if found is not None else []
+        if not rules:
+            raise Rejected(QuarantineReason.SCHEMA, f"'{profile}' says nothing of port {frame.port}")
+        heard = frame.reception.time
+        inner = Frame(
+            frame.data,
+            self._limits.nesting_max,
+            way.text,
+            self._messages[at].received if heard == BAD else heard,
+            frame.port,
+            memory=self._memory,
+        )
+        self._by_rules(at, [(rule, "") for rule in rules], inner, way, frame.reception)
+
+
+def _plannable(rule: Rule) -> bool:
+    return rule.format == "json" and rule.as_sent and rule.flags is None
+
+
+class _Held(NamedTuple):
+    """The rule by which a message was decoded, and what it saw."""
+
+    holder: Holder
+    tree: Any
+    deciding: list[Leaf]
+    bound: Bound
 
 
 def _quotes(payloads: Sequence[bytes], lengths: I64) -> I64:

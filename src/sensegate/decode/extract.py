@@ -292,10 +292,25 @@ def digest16(text: str) -> int:
 class Way(Protocol):
     """What rows must know of the route of their message."""
 
-    text: str
-    path: int
-    device: int
-    gateway: int
+    @property
+    def text(self) -> str:
+        """The message's topic."""
+        ...
+
+    @property
+    def path(self) -> int:
+        """16 bits of the way that it took."""
+        ...
+
+    @property
+    def device(self) -> int:
+        """Index of the device, -1 where the payload names it."""
+        ...
+
+    @property
+    def gateway(self) -> int:
+        """Index of the device that brings it, -1 where none is known."""
+        ...
 
 
 LookUp = Callable[[str, Rule, int], "int | Rejected"]

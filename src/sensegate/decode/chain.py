@@ -1,0 +1,59 @@
+"""From a carrier's envelope to the frame in it: how it was heard, and by which rules it is decoded."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sensegate.decode.envelope import port_of
+from sensegate.decode.extract import Element
+from sensegate.decode.identity import Reception, identify, settled
+from sensegate.decode.profile import NONE, Rule
+from sensegate.decode.times import BAD
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+from sensegate.quality import TimeQuality
+
+
+class Opened(NamedTuple):
+    """A frame out of its envelope."""
+
+    name: str
+    """The device's name in the envelope; empty: the topic names it."""
+    port: int | None
+    reception: Reception
+
+    @property
+    def data(self) -> bytes:
+        """The bytes that the device sent."""
+        return self.reception.data
+
+
+class Carried(NamedTuple):
+    """The way of a frame (`extract.Way`): its device speaks for itself, and as a gateway for those behind it."""
+
+    text: str
+    path: int
+    device: int
+    gateway: int
+
+
+def opened(rule: Rule, element: Element, received: int) -> Opened:
+    """Return the frame in an element of an envelope. Raises `Rejected` where its bytes or its port cannot be read."""
+    if rule.payload is None or element.frame is None:
+        raise Rejected(QuarantineReason.SCHEMA, "no frame")
+    data = rule.payload.bytes_of(element.frame.raw)
+    port = None
+    if element.port is not None:
+        port = port_of(element.port.raw)
+        if port is None:
+            raise Rejected(QuarantineReason.SCHEMA, "the frame's port is no port")
+    time, quality, steady = received, int(TimeQuality.RECEIVED), None
+    if element.time is not None:
+        time, quality = rule.reader.one(element.time.raw, received)
+        if time != BAD and settled(rule, quality):
+            steady = time
+    counter = element.sequence.raw if element.sequence else None
+    message_id = element.message_id.raw if element.message_id else None
+    identity, key = identify(rule, steady, counter, message_id, data) if rule.identity else (NONE, None)
+    name = str(element.device.raw) if element.device is not None else ""
+    return Opened(name, port, Reception(time, quality, identity, key, counter, data))

@@ -213,7 +213,7 @@ PINT_DIFFERS = {
 )
 def test_units_that_pint_gets_wrong(source: str, target: str, scale: float) -> None:
     """Where pint differs from UCUM, UCUM's definition holds (values from its table, by hand)."""
-    assert conversion(source, target) == (pytest.approx(scale, rel=1e-12), 0.0)
+    assert conversion(source, target)[0] == pytest.approx(scale, rel=1e-12)
 
 
 @pytest.mark.parametrize("code", sorted(set(ucum.atoms()) - SPECIAL - PINT_DIFFERS))

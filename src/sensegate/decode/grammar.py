@@ -19,7 +19,7 @@ from sensegate.decode.part import Part, Scalar
 from sensegate.decode.part import says as _h
 from sensegate.decode.reshape import TablePart
 from sensegate.errors import ProfileError
-from sensegate.model import IdentityKind, QuarantineReason, RejectReason
+from sensegate.model import Datum, IdentityKind, QuarantineReason, RejectReason
 
 
 class Label(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +34,14 @@ class UnitFrom(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     field: Annotated[str, _h("path to the unit's name, from the element or with $ from the root")]
     words: Annotated[dict[str, str], _h("the device's words for units -> UCUM; empty: they are UCUM")] = {}
+
+
+class CounterPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a counter of the device starts again."""
+
+    modulus: Annotated[
+        float, _h("it starts again at 0 instead of reaching this, as sent: 65536, 4294967296; 0: it never does")
+    ] = 0.0
 
 
 class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,9 +60,11 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scale: Annotated[float, _h("the value as sent times this, plus `offset`, is in `unit`")] = 1.0
     offset: Annotated[float, _h("see `scale`")] = 0.0
     words: Annotated[
-        dict[Scalar, Scalar] | None,
-        _h("enumeration: value as sent -> value meant; others are rejected"),
+        str | dict[Scalar, Scalar] | None,
+        _h("enumeration: value as sent -> value meant, or a table by name (wind_16, on_off); others are rejected"),
     ] = None
+    counter: Annotated[CounterPart | None, _h("how a counter starts again")] = None
+    datum: Annotated[Datum, _h("of longitude and latitude, which are shifted to WGS-84 together")] = Datum.WGS84
     missing: Annotated[tuple[Scalar, ...], _h("values that mean: not measured (null always does)")] = ()
     where: Annotated[
         dict[str, Scalar | tuple[Scalar, ...]],

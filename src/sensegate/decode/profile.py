@@ -34,8 +34,9 @@ from sensegate.decode.names import Names
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import EVERY, Path, Place
 from sensegate.decode.reshape import Reshape, changes_of
+from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.model import IdentityKind, RejectReason, Spec
+from sensegate.model import Datum, IdentityKind, RejectReason, Spec
 from sensegate.properties import PROPERTIES, Kind, Property
 from sensegate.units import UnitError, conversion, dimension
 
@@ -800,8 +801,11 @@ class Compiler:
     def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:
         if entry.words is None:
             return None
+        words = entry.words
+        if isinstance(words, str) and words not in TABLES:
+            raise self.error(f"no table of words is called '{words}'", *here, "words", remedy=nearest(words, TABLES))
         found: dict[Token, float | str] = {}
-        for sent, meant in entry.words.items():
+        for sent, meant in TABLES[words].words if isinstance(words, str) else words.items():
             found[token(sent)] = self._word(meant, row, (*here, "words", str(sent)))
         return found
 
@@ -850,12 +854,35 @@ class Compiler:
             alarm=entry.alarm,
             identity=IDENTITIES[kind],
             channel=entry.channel,
+            modulus=self._modulus(entry, row, factor[0], here),
+            datum=self._datum(entry, row, here),
         )
         known = self._known.get(spec)
         if known is None:
             known = self._known[spec] = len(self._specs)
             self._specs.append(spec)
         return known
+
+    def _modulus(self, entry: ReadingRule, row: Property, scale: float, here: tuple[str | int, ...]) -> float:
+        """Return where a counter starts again, in the property's unit; 0: it does not."""
+        if entry.counter is None:
+            return 0.0
+        if not row.counter:
+            remedy = "choose a property that is a counter"
+            raise self.error(f"'{row.name}' is no counter", *here, "counter", remedy=remedy)
+        modulus = entry.counter.modulus * scale
+        if entry.counter.modulus < 0 or not math.isfinite(modulus) or scale < 0 or entry.offset:
+            raise self.error("must be 0 or more; a counter has a positive scale and no offset", *here, "counter")
+        if modulus and entry.unit_from is not None:
+            remedy = "give `unit` in place of `unit_from`"
+            raise self.error("a roll-over needs a unit that does not change", *here, "counter", remedy=remedy)
+        return modulus
+
+    def _datum(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> Datum:
+        if entry.datum is not Datum.WGS84 and row.name not in {"longitude", "latitude"}:
+            remedy = "longitude and latitude have one"
+            raise self.error(f"'{row.name}' has no datum", *here, "datum", remedy=remedy)
+        return entry.datum
 
 
 def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]]) -> str:

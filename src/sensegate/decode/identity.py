@@ -68,18 +68,26 @@ def settled(rule: Rule, quality: int) -> bool:
     return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
 
 
-def identify_columns(
+def identify_columns(  # noqa: PLR0917
     rule: Rule,
     timed: tuple[I64, U8] | None,
     sequences: Sequence[Any] | None,
     message_ids: Sequence[Any] | None,
     keys: I64,
+    framed: Sequence[int] | None = None,
 ) -> NDArray[np.intp]:
-    """Return the identity of each row, and put the keys into `keys` (which holds the times before)."""
+    """Return the identity of each row, and put the keys into `keys` (which holds the times before).
+
+    `framed`: the keys by frame, where the rule's messages are frames.
+    """
     identities = np.full(len(keys), NONE, np.intp)
     open_: BOOL = np.ones(len(keys), np.bool_)
     for kind in rule.identity:
-        if kind == TIME:
+        if kind == FRAME:
+            identities[open_] = FRAME
+            keys[open_] = np.array(framed, np.int64)[open_]
+            open_[:] = False
+        elif kind == TIME:
             if timed is None:
                 continue
             sure = timed[0] != BAD

@@ -11,7 +11,7 @@ Duplicate keys, which msgspec lets pass, are caught by counting: a payload of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -19,10 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16
 from sensegate.decode.identity import identify_columns
 from sensegate.decode.paths import Path
-from sensegate.decode.profile import NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
+from sensegate.decode.profile import FRAME, NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
 from sensegate.decode.times import BAD, joined
 from sensegate.model import F64, I32, I64, U8, U16, RejectedValue, RejectReason
 from sensegate.properties import Kind
@@ -175,6 +176,7 @@ class _Element(NamedTuple):
     time: Get | None
     sequence: Get | None
     message_id: Get | None
+    frame: Get | None
 
 
 class Plan:
@@ -215,7 +217,8 @@ class Plan:
             if at not in set(pure)
         ]
         self._elements = [
-            _Element(*(self._get(leaf) if leaf else None for leaf in element[:4])) for element in bound.elements
+            _Element(*(self._get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
+            for element in bound.elements
         ]
         self._path = [self._get(leaf) for leaf in bound.path]
         self.names_devices = any(element.device for element in self._elements)
@@ -411,9 +414,16 @@ class Plan:
             key = times[:, at].copy()
             sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
             message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
-            identities[:, at] = identify_columns(self.rule, timed, sequences, message_ids, key)
+            framed = self._framed(at, sequences, batch.objects) if FRAME in self.rule.identity else None
+            identities[:, at] = identify_columns(self.rule, timed, sequences, message_ids, key, framed)
             keys[:, at] = key
         return times, qualities, identities, keys
+
+    def _framed(self, at: int, counters: Sequence[Any] | None, objects: Sequence[Any]) -> list[int]:
+        """Return what `identify` says of the frame of each message's element."""
+        get, payload = self._elements[at].frame, self.rule.payload
+        known = [payload.known(get(one)) if payload and get else b"" for one in objects]
+        return [frame_key(counter, data, at) for counter, data in zip(counters or repeat(None), known, strict=False)]
 
     def _paths(self, batch: Batch) -> U16:
         path = batch.path
@@ -425,7 +435,8 @@ class Plan:
 
 
 def _extras(element: Element) -> list[Leaf]:
-    return [part for leaf in element[:4] if leaf is not None for part in leaf.parts or (leaf,)]
+    leaves = (*element[:4], element.frame)
+    return [part for leaf in leaves if leaf is not None for part in leaf.parts or (leaf,)]
 
 
 def _is_plain(cell: Cell) -> bool:

@@ -1,33 +1,60 @@
-"""The profiles in force: loaded from folders, found by id, matched by topic.
+"""The profiles in force: loaded from folders, found by id, matched by topic; for some devices versions of the store.
 
-A set never changes. `reload` gives a new one whose table of specs begins with the old one's, so that indices handed
-out before stay true; a profile whose file has become wrong stays in force as it was.
+A set never changes. `reload` and `choose` give a new one whose table of specs begins with the old one's, so that
+indices handed out before stay true; a profile whose file has become wrong stays in force as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from sensegate.authority.versions import Choice
 from sensegate.decode import topics
 from sensegate.decode.grammar import parse
 from sensegate.decode.names import heard
 from sensegate.decode.profile import Compiler, Profile, Rule
 from sensegate.errors import ProfileError
-from sensegate.model import Spec
+from sensegate.model import Device, Spec
+
+
+class Arm(NamedTuple):
+    """A version that some devices have."""
+
+    choice: Choice
+    profile: Profile
+
+
+class Stock(NamedTuple):
+    """What a set was made of, for the next one."""
+
+    shelf: dict[str, Profile]
+    """The folder's profiles by id."""
+    compiled: dict[str, Profile]
+    """Versions of the store by digest."""
 
 
 class ProfileSet:
     """Profiles by id, their rules by topic, and the table of their specs."""
 
     def __init__(
-        self, profiles: Iterable[Profile], specs: Sequence[Spec], problems: Sequence[ProfileError] = ()
+        self,
+        profiles: Iterable[Profile],
+        specs: Sequence[Spec],
+        problems: Sequence[ProfileError] = (),
+        *,
+        arms: Mapping[str, tuple[Arm, ...]] | None = None,
+        stock: Stock | None = None,
     ) -> None:
         self.specs: list[Spec] = list(specs)
         self.problems = tuple(problems)
         """Profiles that could not be taken at the last `reload`; their last good versions stay in force."""
         self._by_id = {profile.id: profile for profile in profiles}
-        self._rules: list[Rule] = [rule for profile in self._by_id.values() for rule in profile.rules]
+        self._arms = dict(arms or {})
+        self._stock = stock or Stock(dict(self._by_id), {})
+        tried = (arm.profile for arms in self._arms.values() for arm in arms)
+        self._rules: list[Rule] = [rule for profile in (*self._by_id.values(), *tried) for rule in profile.rules]
         self._index = topics.Index()
         for number, rule in enumerate(self._rules):
             for pattern in rule.patterns:
@@ -45,14 +72,20 @@ class ProfileSet:
         _check_ids(profiles)
         return cls(profiles, specs)
 
-    def reload(self, places: Iterable[Path | str]) -> ProfileSet:
-        """Read all profiles again; what is wrong is in `problems` of the new set, its last good version in force."""
+    def reload(self, places: Iterable[Path | str], unchanged: Collection[str] = ()) -> ProfileSet:
+        """Read the folders again; what is wrong is in `problems` of the new set, its last good version in force.
+
+        Files named in `unchanged` are not read where they were good. The versions of the store must be chosen anew.
+        """
         specs = list(self.specs)
-        kept = {profile.file: profile for profile in self._by_id.values()}
+        kept = {profile.file: profile for profile in self._stock.shelf.values()}
         profiles: dict[str, Profile] = {}
         problems: list[ProfileError] = []
         for file in files(places):
             old = kept.get(str(file))
+            if old is not None and str(file) in unchanged:
+                profiles[old.id] = old
+                continue
             length = len(specs)
             try:
                 new = compile_file(file, specs)
@@ -68,39 +101,111 @@ class ProfileSet:
                 del specs[length:]
                 new = old
             profiles[new.id] = new
-        return ProfileSet(profiles.values(), specs, problems)
+        return ProfileSet(profiles.values(), specs, problems, stock=Stock(profiles, self._stock.compiled))
+
+    def choose(
+        self, choices: Iterable[Choice], place: Callable[[Choice], Path], before: ProfileSet | None = None
+    ) -> ProfileSet:
+        """Return the set with versions of the store in place of the folder's, for all devices or for some.
+
+        Args:
+            choices: of a profile's choices the first that picks a device holds for it.
+            place: where a version is laid out.
+            before: the set whose version stays in force where one cannot be compiled; None: it is left out, so that
+                its devices' messages wait in quarantine for a repaired one.
+        """
+        specs = list(self.specs)
+        shelf, compiled = self._stock.shelf, dict(self._stock.compiled)
+        in_force, arms = dict(shelf), dict[str, tuple[Arm, ...]]()
+        problems = list(self.problems)
+        for choice in choices:
+            shelved = shelf.get(choice.profile)
+            if choice.whole and shelved is not None and shelved.version > choice.known:
+                continue  # the folder has a newer one than was ever decided about
+            length = len(specs)
+            try:
+                profile = compiled.get(choice.digest) or compile_file(place(choice), specs)
+            except ProfileError as why:
+                del specs[length:]
+                problems.append(why)
+                last = before.find(choice.profile) if before else None
+                if choice.whole and last is not None:
+                    in_force[choice.profile] = last
+                elif choice.whole:
+                    in_force.pop(choice.profile, None)
+                continue
+            compiled[choice.digest] = profile
+            if choice.whole:
+                in_force[choice.profile] = profile
+            else:
+                arms[choice.profile] = (*arms.get(choice.profile, ()), Arm(choice, profile))
+        return ProfileSet(in_force.values(), specs, problems, arms=arms, stock=Stock(shelf, compiled))
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.partition("@")[0] in self._by_id
+        return isinstance(name, str) and any(name.partition("@")[0] in known for known in (self._by_id, self._arms))
 
     def find(self, name: str) -> Profile | None:
         """Return a profile by ``vendor/model`` (a version is cut off), or None."""
         return self._by_id.get(name.partition("@")[0])
 
+    def of(self, device: Device) -> Profile | None:
+        """Return the version of its profile that is in force for a device, or None."""
+        name = device.profile.partition("@")[0]
+        for choice, profile in self._arms.get(name, ()):
+            if choice.picks(device):
+                return profile
+        return self._by_id.get(name)
+
+    def speaks(self, rule: Rule, speaker: Device | None) -> bool:
+        """Return whether a rule is of the version in force for the device (for messages of many: for their gateway)."""
+        arms = self._arms.get(rule.profile)
+        if arms is None:
+            return True
+        for choice, profile in arms:
+            if choice.picks(speaker):
+                return rule.version == profile.version
+        found = self._by_id.get(rule.profile)
+        return found is not None and found.version == rule.version
+
+    @property
+    def arms(self) -> Mapping[str, tuple[Arm, ...]]:
+        """Return the versions that only some devices have, by ``vendor/model``, in their order."""
+        return self._arms
+
     @property
     def ids(self) -> list[str]:
         """Return ``vendor/model`` of all, sorted."""
-        return sorted(self._by_id)
+        return sorted({*self._by_id, *self._arms})
 
     @property
     def versions(self) -> dict[str, int]:
-        """Return the version in force by ``vendor/model``."""
-        return {name: self._by_id[name].version for name in self.ids}
+        """Return the version in force by ``vendor/model``; of those that only some devices have, none."""
+        return {name: self._by_id[name].version for name in sorted(self._by_id)}
 
-    def topics_of(self, profile: str, names: Sequence[str], gateways: Sequence[str] | None = None) -> list[str]:
+    def topics_of(
+        self,
+        profile: str,
+        names: Sequence[str],
+        gateways: Sequence[str] | None = None,
+        *,
+        device: Device | None = None,
+    ) -> list[str]:
         """Return the MQTT topic filters under which a device with these names (id, alias) may publish.
 
         Captures other than the device become wildcards. Topics that name only a {gateway} are those of the gateway's
         own connection: they stand with its names (`gateways`; by default `names`, for the gateway itself), and are left
-        out where it has none.
+        out where it has none. `device`: by the version in force for it; behind a gateway by every one, as the gateway
+        may have another than it.
         """
-        found = self.find(profile)
+        found = [self.of(device) if device else self.find(profile)]
+        if device is not None and device.gateway:
+            found = [self.find(profile), *(arm.profile for arm in self._arms.get(profile.partition("@")[0], ()))]
         gateways = names if gateways is None else gateways
         filters: dict[str, None] = {}
-        pairs = [(rule, pattern) for rule in found.rules for pattern in rule.patterns] if found else []
+        pairs = [(rule, pattern) for one in found if one for rule in one.rules for pattern in rule.patterns]
         for rule, pattern in pairs:
             if rule.names.own:
                 whose = names if rule.names.device is not None else gateways
@@ -118,7 +223,8 @@ class ProfileSet:
 
     def topics_at_qos0(self) -> list[str]:
         """Return the MQTT topic filters of the profiles that say `qos: 0`."""
-        chosen = [profile for profile in self._by_id.values() if profile.source.qos == 0]
+        tried = (arm.profile for arms in self._arms.values() for arm in arms)
+        chosen = [profile for profile in (*self._by_id.values(), *tried) if profile.source.qos == 0]
         patterns = [pattern for profile in chosen for rule in profile.rules for pattern in rule.patterns]
         return list(dict.fromkeys(text for pattern in patterns for text in topics.filters(pattern, ["+"])))
 

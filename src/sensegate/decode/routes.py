@@ -51,7 +51,7 @@ class DeviceNames(Protocol):
 class Route:
     """What one topic means."""
 
-    __slots__ = ("device", "gateway", "misses", "path", "profile", "refusal", "rules", "text")
+    __slots__ = ("device", "gateway", "misses", "named", "path", "profile", "refusal", "rules", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -61,6 +61,8 @@ class Route:
         self.device = IN_PAYLOAD
         self.gateway = -1
         self.profile = ""
+        self.named = ""
+        """``vendor/model@version`` of its rules."""
         self.refusal: Rejected | None = None
         self.misses = 0
         """Messages of this topic that went the general way."""
@@ -132,8 +134,12 @@ class Routes:
             if isinstance(found, Rejected):
                 refusals.append(found)
                 continue
+            speaker = found[0] if found[0] >= 0 else found[1]
+            if not self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None):
+                continue  # another version of the profile is in force for it
             route.device, route.gateway = found
             route.profile = rule.profile
+            route.named = f"{rule.profile}@{rule.version}"
             route.rules.append((rule, _wrap(rule, captured)))
         if not route.rules:
             nothing = Rejected(QuarantineReason.NO_PROFILE, "no profile claims this topic")
@@ -147,11 +153,11 @@ class Routes:
             route.refusal = found
             return
         route.device = route.gateway = found  # as a gateway, it speaks for the devices behind it
-        profile = self._profiles.find(self._devices.record(found).profile)
+        profile = self._profiles.of(self._devices.record(found))
         if profile is None:
             route.refusal = Rejected(QuarantineReason.NO_PROFILE, "its profile is not loaded")
             return
-        route.profile = profile.id
+        route.profile, route.named = profile.id, profile.name
         # A push names no topic that would choose a rule, and to a rule for plain text any bytes are a text: only those
         # of the first message's format are tried, so that a broken JSON body is malformed and not a strange word.
         route.rules = [(rule, "") for rule in profile.rules if not rule.wrap and rule.format == profile.rules[0].format]

@@ -176,6 +176,7 @@ class Normaliser:
                     field=table.specs[spec[row]].name,
                     device=int(fields.device[row]),
                     detail=self._detail(reasons[row], fields, row),
+                    profile=table.specs[spec[row]].profile,
                 ),
             )
             for row in sorted(reasons)

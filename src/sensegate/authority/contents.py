@@ -1,0 +1,159 @@
+"""What a profile's version consists of: its text and the files beside it, known by their digest and never changed.
+
+Kept in a bucket of the engine for every process, and laid out in a folder of each, where the profile's own relative
+paths (a codec script) lead to what belongs to that very version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from sensegate.authority.bucket import Bucket
+from sensegate.errors import ConfigError, Conflict, NotFound
+
+TEXT_BYTES_MAX = 262_144
+FILES_MAX = 16
+FILES_BYTES_MAX = 524_288
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+_YAML = {".yaml", ".yml"}
+_PROFILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+
+
+class Content(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A profile as written, and the files that it names."""
+
+    text: str
+    """YAML."""
+    files: dict[str, str] = {}
+    """Name -> text."""
+    format: int = 1
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder(Content).decode
+
+
+def demand_sound(content: Content) -> None:
+    """Return if the content may be kept.
+
+    Raises:
+        ConfigError: it is too large, or a file's name is none that may stand beside a profile.
+    """
+    if len(content.text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
+        raise ConfigError(f"more than {TEXT_BYTES_MAX} bytes", key="text", remedy="split it into several models")
+    if len(content.files) > FILES_MAX:
+        raise ConfigError(f"{len(content.files)} files", key="files", remedy=f"at most {FILES_MAX}")
+    for name in content.files:
+        if not _FILE.fullmatch(name) or name.endswith((".yaml", ".yml")):
+            remedy = "letters, digits, '_', '-' and '.', beside the profile, e.g. codec.js"
+            raise ConfigError(f"'{name[:80]}' is no name of a file", key="files", remedy=remedy)
+    if sum(len(text.encode("utf-8", "surrogatepass")) for text in content.files.values()) > FILES_BYTES_MAX:
+        raise ConfigError(f"more than {FILES_BYTES_MAX} bytes", key="files", remedy="a codec is a few kB")
+    try:
+        _encode(content)
+    except UnicodeEncodeError as why:
+        raise ConfigError("is no Unicode text", key="text", remedy="send UTF-8") from why
+
+
+def digest_of(content: Content) -> str:
+    """Return the digest by which a content is known."""
+    return sha256(_encode(content)).hexdigest()
+
+
+class Contents:
+    """The contents of all versions that were ever handed in."""
+
+    def __init__(self, bucket: Bucket, folder: Path) -> None:
+        """`folder`: where what is in use is laid out."""
+        self._bucket = bucket
+        self._folder = folder
+
+    async def keep(self, content: Content) -> str:
+        """Keep a content for good; return its digest. Raises as `demand_sound`, and `Lost`, `StoreFull`."""
+        demand_sound(content)
+        digest = digest_of(content)
+        try:
+            await self._bucket.put(digest, _encode(content), expected=0)
+        except Conflict:
+            await self.read(digest)
+        return digest
+
+    async def read(self, digest: str) -> Content:
+        """Return a content.
+
+        Raises:
+            NotFound: it was never kept here, or what is kept is not what was.
+        """
+        row = await self._bucket.get(digest)
+        if row is None or row.value is None or sha256(row.value).hexdigest() != digest:
+            raise NotFound(f"the content {digest[:12]} of this version is not in the store")
+        return _decode(row.value)
+
+    async def lay_out(self, profile: str, digest: str) -> Path:
+        """Return the profile's file in a folder that holds what belongs to it, laid out now where it is not whole.
+
+        Raises:
+            NotFound: as `read`.
+        """
+        target = self._folder / digest
+        file = target / f"{profile}.yaml"
+        if await asyncio.to_thread(_whole, file, digest):
+            return file
+        await asyncio.to_thread(write, await self.read(digest), profile, target)
+        return file
+
+
+def write(content: Content, profile: str, target: Path) -> Path:
+    """Write a content as ``<target>/<vendor>/<model>.yaml`` and its files beside it; return the profile's file."""
+    if not _PROFILE.fullmatch(profile):
+        raise ConfigError(f"'{profile[:80]}' is not vendor/model", key="profile", remedy="e.g. acme/th10")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    file = fresh / f"{profile}.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content.text.encode())
+    for name, text in content.files.items():
+        (file.parent / name).write_bytes(text.encode())
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        fresh.rename(target)
+    except OSError:  # another process was faster: the same digest, the same files
+        shutil.rmtree(fresh)
+        if not target.exists():
+            raise
+    return target / f"{profile}.yaml"
+
+
+def gather(file: Path) -> Content:
+    """Return a profile of a folder with the files beside it that its text names.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    try:
+        text = file.read_bytes().decode()
+        beside = sorted(other for other in file.parent.iterdir() if other.is_file() and other.suffix not in _YAML)
+        named = {one.name: one.read_bytes().decode() for one in beside if _names(text, one.name)}
+    except (OSError, UnicodeDecodeError) as why:
+        raise ConfigError("cannot be read", file=str(file), remedy=str(why)) from why
+    return Content(text, named)
+
+
+def _names(text: str, file: str) -> bool:
+    return re.search(rf"(?<![A-Za-z0-9_.-]){re.escape(file)}(?![A-Za-z0-9_.-])", text) is not None
+
+
+def _whole(file: Path, digest: str) -> bool:
+    """Return whether what is laid out is what it was."""
+    try:
+        beside = {one.name: one.read_bytes().decode() for one in file.parent.iterdir() if one != file}
+        return digest_of(Content(file.read_bytes().decode(), beside)) == digest
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,576 @@
+"""The life of profiles: who may put which version in force, where; kept in the engine's store, seen by every process.
+
+    county: draft, propose, shadow      city: canary, release, rollback, redecode (within its scope)
+    province: the same for the standard profiles
+
+Every step asks `scope.allows`, is recorded on the audit trail, and then written with the revision that it was decided
+on: of two that decide at once the second is told to look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+
+import msgspec
+import structlog
+
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.contents import Content, Contents, digest_of
+from sensegate.authority.device_rules import text_fault
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may, written
+from sensegate.authority.steps import highest_used, put_in_force, settled, taken_back, with_library
+from sensegate.authority.trail import Facts, Trail
+from sensegate.authority.versions import (
+    Canary,
+    Choice,
+    Force,
+    Life,
+    Limits,
+    Shadow,
+    State,
+    Version,
+    choices,
+    draw,
+    said,
+)
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+
+NOTE_BYTES_MAX = 500
+VERSIONS_MAX = 500
+DEVICES_MAX = 2_000
+
+log = structlog.get_logger(__name__)
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """What a look into a content found."""
+
+    profile: str
+    number: int
+    problems: tuple[str, ...] = ()
+    """Examples that do not come out, lints: a draft may have them, a proposal may not."""
+
+
+Examine = Callable[[Content], Awaitable[Examined]]
+"""Raises `ConfigError` (with the line) where the content is no profile at all."""
+Library = Callable[[str], "tuple[int, Content] | None"]
+"""Profile -> the version that the folder has of it."""
+DevicesOf = Callable[[str, Scope], Iterable[str]]
+"""(profile, part) -> ids of the devices of this profile in a part of the divisions."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the trail is told of a step."""
+
+    action: str
+    profile: str
+    number: int
+    note: str = ""
+    facts: Facts = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Life).decode
+Lives = list[Life]
+
+
+class Releases:
+    """The lives of all profiles at one gateway."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        contents: Contents,
+        trail: Trail,
+        clock: Clock,
+        *,
+        home: str,
+        examine: Examine,
+        library: Library = lambda _profile: None,
+        devices_of: DevicesOf = lambda _profile, _part: (),
+        standard: Collection[str] = (),
+    ) -> None:
+        """Make it empty; `load` fills it.
+
+        Args:
+            bucket: where lives are, by profile.
+            contents: where the versions' contents are.
+            trail: where every step is recorded.
+            clock: the time.
+            home: the division that this gateway serves.
+            examine: looks into a content.
+            library: the folder's version of a profile, which is taken over when another replaces it.
+            devices_of: the devices of a profile, for the share of a canary.
+            standard: vendors (folders) whose profiles are the province's.
+        """
+        self._bucket = bucket
+        self.contents = contents
+        self._trail = trail
+        self._clock = clock
+        self._home = home
+        self._examine = examine
+        self._library = library
+        self._devices_of = devices_of
+        self._standard = frozenset(standard)
+        self._lives: dict[str, Life] = {}
+        self._gone: dict[str, int] = {}
+        self._watched = 0
+        self._applied = asyncio.Condition()
+        self.on_change: list[Callable[[str], None]] = []
+        """Called with a profile's name when a change of its life is in memory, from whichever process it came."""
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+    def choices(self) -> list[Choice]:
+        """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
+        return [choice for name in sorted(self._lives) for choice in choices(self._lives[name], self._home)]
+
+    def life(self, profile: str) -> Life:
+        """Return a profile's life, an empty one where nothing was ever decided about it."""
+        return self._lives.get(profile) or Life(profile, standard=profile.partition("/")[0] in self._standard)
+
+    def get(self, profile: str, by: Principal) -> Life:
+        """Return a profile's life as the caller may see it: others' drafts and proposals are not theirs to see."""
+        life = self.life(profile)
+        seen = tuple(one for one in life.versions if self._visible(one, by))
+        shadow = life.shadow if life.shadow and any(one.number == life.shadow.number for one in seen) else None
+        return msgspec.structs.replace(life, versions=seen, shadow=shadow)
+
+    def list(self, by: Principal) -> Lives:
+        """Return the lives in which the caller may see a version, in order of profile."""
+        found = (self.get(profile, by) for profile in sorted(self._lives))
+        return [life for life in found if life.versions]
+
+    def version(self, profile: str, number: int, by: Principal) -> Version:
+        """Return one version. Raises `NotFound` where there is none that the caller may see."""
+        found = self.get(profile, by).find(number)
+        if found is None or not may(by, Action.READ_REGISTRY):
+            raise NotFound(f"no version {number} of {profile} in your scope; see `sensegate profile list {profile}`")
+        return found
+
+    async def content(self, profile: str, number: int, by: Principal) -> Content:
+        """Return what a version consists of. Raises `NotFound`, `Lost`."""
+        return await self.contents.read(self.version(profile, number, by).digest)
+
+    @staticmethod
+    def _visible(version: Version, by: Principal) -> bool:
+        if version.state in (State.RELEASED, State.SUPERSEDED) or version.used:
+            return True
+        origin = version.origin
+        return allows(by, Action.READ_REGISTRY, origin.division, origin.department) or origin.covers(
+            by.scope.division, by.scope.department
+        )
+
+    # ── the steps of a county ───────────────────────────────────────────────────────────────────────
+
+    async def draft(self, content: Content, *, by: Principal, note: str = "") -> tuple[Version, Examined]:
+        """Keep a content as the draft of the version that it says it is; return it and what is wrong with it still.
+
+        The same content again changes nothing.
+
+        Raises:
+            ConfigError: it is no profile.
+            Refused: `by` may not propose.
+            Conflict: that version has another content and is more than a draft of the caller's.
+        """
+        origin = self._own(by)
+        demand(by, Action.PROPOSE_PROFILES, origin.division, origin.department)
+        _demand_note(note)
+        examined = await self._examine(content)
+        life = self.life(examined.profile)
+        digest = digest_of(content)
+        old = life.find(examined.number)
+        self._demand_free(life, old, digest, examined, by)
+        if old and old.digest == digest and old.state is not State.WITHDRAWN:
+            return old, examined
+        await self.contents.keep(content)
+        now = self._clock.now()
+        fresh = Version(examined.number, digest, State.DRAFT, origin, now, by.id, now, note)
+        if old is None and len(life.versions) >= VERSIONS_MAX:
+            raise Conflict(f"{life.profile} has {VERSIONS_MAX} versions; no more are kept")
+        await self._put(fresh, old, by, Told("profile.draft", life.profile, examined.number, note))
+        return fresh, examined
+
+    def _demand_free(self, life: Life, old: Version | None, digest: str, examined: Examined, by: Principal) -> None:
+        shelved = self._library(life.profile)
+        highest = max([one.number for one in life.versions] + ([shelved[0]] if shelved else []), default=0)
+        remedy = f"versions never change: write `version: {highest + 1}`"
+        if shelved and shelved[0] == examined.number and digest_of(shelved[1]) != digest:
+            raise Conflict(f"{life.profile}@{examined.number} is the folder's, with another content; {remedy}")
+        if old is None or old.digest == digest:
+            return
+        if old.used or old.state not in (State.DRAFT, State.WITHDRAWN):
+            raise Conflict(f"{life.profile}@{old.number} is {old.state} with another content; {remedy}")
+        demand(by, Action.PROPOSE_PROFILES, old.origin.division, old.origin.department)
+
+    async def propose(self, profile: str, number: int, *, by: Principal, note: str = "") -> Version:
+        """Ask for the release of a draft, whose examples must all come out.
+
+        Raises:
+            NotFound, Refused: none in the caller's scope; it may not.
+            ConfigError: examples fail, or lints find something.
+            Conflict: it is no draft.
+        """
+        version = self.version(profile, number, by)
+        demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
+        _demand_note(note)
+        if version.state is State.PROPOSED:
+            return version
+        if version.state is not State.DRAFT:
+            raise Conflict(f"{profile}@{number} is {version.state}, not a draft")
+        await self._demand_sound(version)
+        return await self._set(version, State.PROPOSED, by, Told("profile.propose", profile, number, note))
+
+    async def withdraw(self, profile: str, number: int, *, by: Principal, note: str = "") -> Version:
+        """Take back a draft or a proposal. Raises as `propose`."""
+        version = self.version(profile, number, by)
+        demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
+        if version.state not in (State.DRAFT, State.PROPOSED):
+            raise Conflict(f"{profile}@{number} is {version.state}; only drafts and proposals are withdrawn")
+        self._demand_no_trial(self.life(profile), number)
+        return await self._set(version, State.WITHDRAWN, by, Told("profile.withdraw", profile, number, note))
+
+    async def send_back(self, profile: str, number: int, *, by: Principal, note: str = "") -> Version:
+        """Make a proposal a draft again, saying why. Raises as `propose`; who may release may do this."""
+        version = self.version(profile, number, by)
+        self._demand_release(self.life(profile), by, version.origin)
+        if version.state is not State.PROPOSED:
+            raise Conflict(f"{profile}@{number} is {version.state}, not proposed")
+        self._demand_no_trial(self.life(profile), number)
+        return await self._set(version, State.DRAFT, by, Told("profile.return", profile, number, note))
+
+    # ── the steps of a city ─────────────────────────────────────────────────────────────────────────
+
+    async def release(
+        self,
+        profile: str,
+        number: int,
+        *,
+        by: Principal,
+        target: Scope | None = None,
+        note: str = "",
+        standard: bool = False,
+    ) -> Life:
+        """Put a version in force for the devices of `target` (None: the caller's scope), in place of any other there.
+
+        `standard`: from now on the profile is the province's.
+
+        Raises:
+            NotFound, Refused, ConfigError: as `propose`; also outside the caller's scope, or the province's.
+            Conflict: it was never proposed, or another canary is under way.
+        """
+        version, life, where = self._for_release(profile, number, by, target, standard=standard)
+        _demand_note(note)
+        if life.canary and life.canary.number != number:
+            raise Conflict(f"{profile}@{life.canary.number} is tried as a canary; end that first")
+        present = life.forced(where)
+        if present and present.number == number and life.canary is None:
+            return life
+        await self._demand_sound(version)
+        now = self._clock.now()
+        after = put_in_force(self._with_library(life), Force(where, number, now, by.id))
+        shadow = None if after.shadow and after.shadow.number == number else after.shadow
+        after = msgspec.structs.replace(after, canary=None, shadow=shadow, standard=life.standard or standard)
+        after = settled(after, now, number, note)
+        told: Facts = {"target": written(where), "digest": version.digest, "in_force": said(after)}
+        return await self._write(life, after, by, Told("profile.release", profile, number, note, told))
+
+    async def rollback(
+        self, profile: str, *, by: Principal, target: Scope | None = None, to: int = 0, note: str = ""
+    ) -> Life:
+        """End a canary, or else put back in force what was before (or version `to`); return the life then.
+
+        Raises:
+            Refused: as `release`.
+            Conflict: there is nothing before it.
+            NotFound: no such version.
+        """
+        life, where = self.life(profile), self._target(by, target)
+        self._demand_release(life, by, where)
+        _demand_note(note)
+        if life.canary and not to:
+            return await self.end_canary(profile, by=by, note=note)
+        if to:
+            version = self.version(profile, to, by)
+            if version.state not in (State.RELEASED, State.SUPERSEDED):
+                raise Conflict(f"{profile}@{to} is {version.state}: it was never in force; release it")
+            after = put_in_force(life, Force(where, to, self._clock.now(), by.id))
+        else:
+            back = taken_back(life, where, self._clock.now(), by.id)
+            if back is None:
+                raise Conflict(
+                    f"nothing of {profile} was in force in {written(where)} before; "
+                    "give the version, or release a repaired one"
+                )
+            after = back
+        after = settled(msgspec.structs.replace(after, canary=None), self._clock.now())
+        told: Facts = {"target": written(where), "from": said(life), "in_force": said(after)}
+        number = next((one.number for one in after.force if one.target == where), 0)
+        return await self._write(life, after, by, Told("profile.rollback", profile, number, note, told))
+
+    async def canary(
+        self,
+        profile: str,
+        number: int,
+        *,
+        by: Principal,
+        target: Scope | None = None,
+        share: float = 0.0,
+        devices: tuple[str, ...] = (),
+        limits: Limits | None = None,
+        note: str = "",
+    ) -> Life:
+        """Put a version in force for some devices only: these, or a share (0 to 1) of those in `target`.
+
+        Raises:
+            NotFound, Refused, Conflict: as `release`.
+            ConfigError: share and devices are not one of the two, or there are no such devices.
+        """
+        version, life, where = self._for_release(profile, number, by, target)
+        _demand_note(note)
+        limits = limits or Limits()
+        _demand_limits(limits)
+        if life.canary:
+            raise Conflict(f"{profile}@{life.canary.number} is tried as a canary already; end that first")
+        if (present := life.forced(where)) and present.number == number:
+            raise Conflict(f"{profile}@{number} is in force in {written(where)}")
+        if bool(devices) == bool(share) or not 0 <= share <= 1:
+            raise ConfigError("give one of them", key="share, devices", remedy="a share of 0.1, or a list of devices")
+        there = sorted(self._devices_of(profile, where))
+        if missing := sorted({*devices} - {*there}):
+            raise ConfigError(
+                f"no device {missing[0][:64]} of {profile} in {written(where)}",
+                key="devices",
+                remedy="see the registry",
+            )
+        if not there or len(devices) > DEVICES_MAX:
+            raise ConfigError(f"{len(devices) or 'no'} devices", key="devices", remedy=f"1 to {DEVICES_MAX}")
+        await self._demand_sound(version)
+        lots = sorted(draw(f"{profile}@{number}", one) for one in there)
+        count = len(devices) or max(1, round(share * len(there)))
+        tried = Canary(
+            number,
+            where,
+            self._clock.now(),
+            by.id,
+            devices,
+            share,
+            0 if devices else lots[count - 1],
+            count,
+            limits,
+        )
+        after = msgspec.structs.replace(self._with_library(life), canary=tried)
+        after = settled(after, self._clock.now(), number, note)
+        told: Facts = {
+            "target": written(where),
+            "devices": list(devices) or count,
+            "share": share,
+            "limits": msgspec.to_builtins(limits),
+        }
+        return await self._write(life, after, by, Told("profile.canary", profile, number, note, told))
+
+    async def end_canary(
+        self, profile: str, *, by: Principal, note: str = "", measured: Facts | None = None, since: int = 0
+    ) -> Life:
+        """Give the canary's devices back the version of the others; return the life then.
+
+        `measured`: why it ended by itself. `since`: only that canary is meant, none that began later.
+
+        Raises:
+            Refused: as `release`.
+            Conflict: there is none.
+        """
+        life = self.life(profile)
+        tried = life.canary
+        if tried is None or (since and tried.since != since):
+            raise Conflict(f"no canary of {profile} is under way")
+        self._demand_release(life, by, tried.target)
+        after = settled(msgspec.structs.replace(life, canary=None), self._clock.now())
+        told: Facts = {"target": written(tried.target), "in_force": said(after)}
+        if measured is not None:
+            told["measured"] = measured
+        action = "profile.rollback" if measured is not None else "profile.canary.end"
+        return await self._write(life, after, by, Told(action, profile, tried.number, note, told))
+
+    # ── a shadow: whoever may propose ───────────────────────────────────────────────────────────────
+
+    async def shadow(
+        self,
+        profile: str,
+        number: int,
+        *,
+        by: Principal,
+        target: Scope | None = None,
+        devices: tuple[str, ...] = (),
+        note: str = "",
+    ) -> Life:
+        """Let a version decode beside the one in force: a report, no reading. Raises as `propose`."""
+        version = self.version(profile, number, by)
+        where, life = self._target(by, target), self.life(profile)
+        demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
+        _demand_note(note)
+        if version.state is State.WITHDRAWN:
+            raise Conflict(f"{profile}@{number} was withdrawn")
+        if life.shadow:
+            raise Conflict(f"{profile}@{life.shadow.number} is shadowed already; end that first")
+        if len(devices) > DEVICES_MAX:
+            raise ConfigError(f"{len(devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
+        beside = Shadow(number, where, self._clock.now(), by.id, devices)
+        told: Facts = {"target": written(where), "devices": list(devices)}
+        after = msgspec.structs.replace(life, shadow=beside)
+        return await self._write(life, after, by, Told("profile.shadow", profile, number, note, told))
+
+    async def end_shadow(self, profile: str, *, by: Principal, report: Facts | None = None, note: str = "") -> Life:
+        """End it; `report` goes to the audit trail. Raises `Refused`, `Conflict` (there is none)."""
+        life = self.life(profile)
+        if life.shadow is None:
+            raise Conflict(f"no version of {profile} is shadowed")
+        target = life.shadow.target
+        demand(by, Action.PROPOSE_PROFILES, target.division, target.department)
+        after = msgspec.structs.replace(life, shadow=None)
+        told: Facts = {"target": written(target), "report": report or {}}
+        return await self._write(life, after, by, Told("profile.shadow.end", profile, life.shadow.number, note, told))
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        rows, self._watched = await self._bucket.load_all()
+        for row in rows:
+            await self._take(row)
+
+    async def watch(self) -> None:
+        """Apply the steps of every process until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._watched, self._take, self._clock)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when a condition on the lives holds; looked at after every step."""
+        async with self._applied:
+            await self._applied.wait_for(condition)
+
+    async def _take(self, row: Row) -> None:
+        known = self._lives.get(row.key)
+        if (known.revision if known else self._gone.get(row.key, 0)) >= row.revision:
+            return
+        if row.value is None:
+            self._lives.pop(row.key, None)
+            self._gone[row.key] = row.revision
+        else:
+            life = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+            self._lives[row.key] = life
+        for listener in self.on_change:
+            listener(row.key)
+        async with self._applied:
+            self._applied.notify_all()
+
+    # ── inside ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _own(self, by: Principal) -> Scope:
+        """Return the part of this gateway that lies in the caller's scope."""
+        if by.scope.division.startswith(self._home):
+            return by.scope
+        if self._home.startswith(by.scope.division):
+            return Scope(self._home, by.scope.department)
+        raise Refused(f"this gateway serves {self._home}; outside the scope of {by.id} ({written(by.scope)})")
+
+    def _target(self, by: Principal, target: Scope | None) -> Scope:
+        wanted = target or self._own(by)
+        if not wanted.division.startswith(self._home):
+            if not self._home.startswith(wanted.division):
+                raise ConfigError(
+                    f"{written(wanted)} is not served here", key="target", remedy=f"a part of {self._home}"
+                )
+            wanted = Scope(self._home, wanted.department)
+        return wanted
+
+    def _demand_release(self, life: Life, by: Principal, where: Scope) -> None:
+        demand(by, Action.RELEASE_PROFILES, where.division, where.department)
+        if self.life(life.profile).standard or life.profile.partition("/")[0] in self._standard:
+            province = where.division[:2]
+            if not allows(by, Action.RELEASE_PROFILES, province):
+                raise Refused(f"{life.profile} is a standard profile: only the province ({province}) releases it")
+
+    def _for_release(
+        self, profile: str, number: int, by: Principal, target: Scope | None, *, standard: bool = False
+    ) -> tuple[Version, Life, Scope]:
+        if not may(by, Action.RELEASE_PROFILES):
+            raise Refused(f"role {by.role} may not release profiles; propose it: the city releases")
+        version = self.version(profile, number, by)
+        life, where = self.life(profile), self._target(by, target)
+        self._demand_release(life, by, where)
+        if standard:
+            demand(by, Action.RELEASE_PROFILES, where.division[:2])
+        if version.state in (State.DRAFT, State.WITHDRAWN):
+            raise Conflict(f"{profile}@{number} is {version.state}; it must be proposed first")
+        return version, life, where
+
+    @staticmethod
+    def _demand_no_trial(life: Life, number: int) -> None:
+        for trial, word in ((life.canary, "canary"), (life.shadow, "shadow")):
+            if trial and trial.number == number:
+                raise Conflict(f"{life.profile}@{number} is tried as {word}; end that first")
+
+    async def _demand_sound(self, version: Version) -> None:
+        examined = await self._examine(await self.contents.read(version.digest))
+        if examined.problems:
+            more = f" (and {len(examined.problems) - 1} more)" if len(examined.problems) > 1 else ""
+            raise ConfigError(f"{examined.problems[0]}{more}", key="examples", remedy="mend it, then propose it again")
+
+    async def _set(self, version: Version, state: State, by: Principal, told: Told) -> Version:
+        """Change a version's state."""
+        after = msgspec.structs.replace(version, state=state, changed=self._clock.now(), note=told.note or version.note)
+        await self._put(after, version, by, told)
+        return after
+
+    async def _put(self, after: Version, before: Version | None, by: Principal, told: Told) -> None:
+        """Put a version in its place in the life."""
+        life = self.life(told.profile)
+        others = [one for one in life.versions if one.number != after.number]
+        versions = tuple(sorted([*others, after], key=lambda one: one.number))
+        facts: Facts = {"state": after.state.value, "digest": after.digest, **told.facts}
+        if before:
+            facts["was"] = before.state.value
+        told = msgspec.structs.replace(told, facts=facts)
+        await self._write(life, msgspec.structs.replace(life, versions=versions), by, told)
+
+    async def _write(self, before: Life, after: Life, by: Principal, told: Told) -> Life:
+        facts = {**told.facts, "note": told.note} if told.note else told.facts
+        await self._keep_library(before, after)
+        target = f"{told.profile}@{told.number}"
+        await self._trail.record(by, told.action, target, before={"in_force": said(before)}, after=facts)
+        value = _encode(msgspec.structs.replace(after, revision=0))
+        expected = before.revision or self._gone.get(told.profile, 0)
+        revision = await self._bucket.put(told.profile, value, expected=expected)
+        await self._take(Row(told.profile, value, revision))
+        return self.life(told.profile)
+
+    def _with_library(self, life: Life) -> Life:
+        """Return the life with the folder's version in it and in force, where the next step replaces that."""
+        shelved = self._library(life.profile)
+        if shelved is None or shelved[0] <= highest_used(life):
+            return life
+        return with_library(life, shelved[0], digest_of(shelved[1]), Scope(self._home), self._clock.now())
+
+    async def _keep_library(self, before: Life, after: Life) -> None:
+        """Keep the folder's content where the life takes it over."""
+        for one in after.versions:
+            if one.library and one not in before.versions and (shelved := self._library(after.profile)):
+                await self.contents.keep(shelved[1])
+
+
+def _demand_note(note: str) -> None:
+    if fault := text_fault(note, size_max=NOTE_BYTES_MAX):
+        raise ConfigError(f"note {fault}", key="note", remedy="one line of plain text")
+
+
+def _demand_limits(limits: Limits) -> None:
+    if not (0 <= limits.rejected <= 1 and 0 <= limits.faults <= 1 and 1 <= limits.least <= 1_000_000):
+        raise ConfigError("out of bounds", key="limits", remedy="shares from 0 to 1; `least` from 1")
+
+
+def watchman(home: str) -> Principal:
+    """Return whom the trail names for what the gateway does by itself."""
+    return Principal("canary-watch", Role.ADMIN, Scope(home[:2]), name="the gateway itself")

@@ -47,6 +47,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.watch import Profiles
 from sensegate.errors import Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
+from sensegate.heap import one_arena
 from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
@@ -206,6 +207,7 @@ class Gateway:
     async def foundations(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the log, the registries, the audit trail and the answers to the broker."""
         config, clock, engine = self.config, self.clock, self.engine
+        one_arena()
         self.bus = await engine.connect(Role.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
         await streams.ensure_streams(self.bus, config.store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from sensegate.clock import Clock
 from sensegate.errors import StoreFull
+from sensegate.heap import trim
 from sensegate.model import I64, U8, U32, U64
 from sensegate.persist.identity import FRAME, HOUR_US, MESSAGE_ID, SEQUENCE, TIME, hashes
 from sensegate.persist.recent import Found, Recent
@@ -24,13 +24,6 @@ RECENT_ROWS = 1 << 18
 """So many rows in memory make a checkpoint due."""
 FORGET_AFTER = 512
 """After so many questions to the disk the pages they touched are given back; the system keeps them cached."""
-
-
-def _trim() -> None:
-    """Give freed memory back to the system, where the C library can: sorting and merging leave holes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class Seen:
@@ -126,7 +119,7 @@ class Seen:
         self._layers = ((), self._store.runs)
         while self._store.tidy():
             self._layers = ((), self._store.runs)
-        _trim()
+        trim()  # sorting and merging leave holes
 
     def settle(self) -> None:
         """Wait until the worker is done (blocking).

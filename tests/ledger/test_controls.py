@@ -15,7 +15,8 @@ CONTROLS = controls()
 SEED = 11
 NODE = "4401"
 REPLACED = "replaced worker"
-ATTEMPTS = 4
+ATTEMPTS = 16 if "SENSEGATE_SOAK" in os.environ else 4
+"""A kill hits the window of some faults only now and then; the soak tries until it did."""
 RARE = "capturing-stream"
 
 

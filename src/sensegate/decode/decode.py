@@ -31,6 +31,7 @@ from sensegate.model import (
     BOOL,
     I32,
     I64,
+    Device,
     Fields,
     Message,
     Quarantined,
@@ -355,8 +356,9 @@ class _Work:
                 frame = opened(rule, element, self._messages[at].received)
                 if frame.name:
                     device = self._carried(frame.name, rule, way.gateway)
-                profile = self._devices.record(device).profile
-                self._frame(at, frame, Carried(way.text, path, device, device), profile)
+                record = self._devices.record(device)
+                profile = record.profile
+                self._frame(at, frame, Carried(way.text, path, device, device), record)
             except Rejected as why:
                 refused.append(Quarantined(at, QuarantineReason(why.reason), why.detail, device, profile))
         if refused and len(refused) == len(bound.elements):
@@ -373,13 +375,13 @@ class _Work:
             raise found
         return found
 
-    def _frame(self, at: int, frame: Opened, way: Carried, profile: str) -> None:
+    def _frame(self, at: int, frame: Opened, way: Carried, device: Device) -> None:
         if not frame.data:
             return
-        found = self._profiles.find(profile)
+        found = self._profiles.of(device)
         rules = found.on_port(frame.port) if found is not None else []
         if not rules:
-            raise Rejected(QuarantineReason.SCHEMA, f"'{profile}' says nothing of port {frame.port}")
+            raise Rejected(QuarantineReason.SCHEMA, f"'{device.profile}' says nothing of port {frame.port}")
         heard = frame.reception.time
         inner = Frame(
             frame.data,

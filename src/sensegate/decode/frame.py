@@ -12,6 +12,9 @@ from sensegate.decode.memory import Memory
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
+MEMBERS_MAX = 65_536
+"""More members or elements in one tree are a fault of its sender: `schema`."""
+
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
     """The bytes of one message, with what its carrier knows of them."""

@@ -15,6 +15,11 @@ import msgspec
 import yaml
 
 from sensegate.decode.charsets import Charset
+from sensegate.decode.formats.csv import CsvPart
+from sensegate.decode.formats.jsonlines import JsonLinesPart
+from sensegate.decode.formats.keyvalue import KeyValuePart
+from sensegate.decode.formats.number import NumberPart
+from sensegate.decode.formats.xml import XmlPart
 from sensegate.decode.part import Part, Scalar
 from sensegate.decode.part import says as _h
 from sensegate.decode.reshape import TablePart
@@ -172,6 +177,11 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
     label: Annotated[str, _h("what this message is, for people")] = ""
     format: Annotated[str, _h("payload format; else the profile's")] = ""
+    jsonlines: Annotated[JsonLinesPart | None, _h("options of JSON Lines")] = None
+    csv: Annotated[CsvPart | None, _h("how a table of text is written")] = None
+    keyvalue: Annotated[KeyValuePart | None, _h("how pairs are written")] = None
+    xml: Annotated[XmlPart | None, _h("how an XML document becomes a tree")] = None
+    number: Annotated[NumberPart | None, _h("how a plain number is written")] = None
     charset: Annotated[Charset, _h("how text is written in bytes (formats of text only)")] = "utf-8"
     ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
     where: Annotated[

@@ -23,6 +23,7 @@ from sensegate.decode.grammar import (
 )
 from sensegate.decode.part import Part
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.reshape import TablePart
 
 _PARTS: tuple[tuple[type[Part], str], ...] = (
     (ProfileFile, ""),
@@ -30,6 +31,7 @@ _PARTS: tuple[tuple[type[Part], str], ...] = (
     (DevicePart, "messages[].device."),
     (TimePart, "messages[].time."),
     (NamedPart, "messages[].named."),
+    (TablePart, "messages[].table."),
     (ReadingRule, "messages[].readings[]."),
     (UnitFrom, "messages[].readings[].unit_from."),
     (Example, "examples[]."),
@@ -54,7 +56,8 @@ def _yaml(value: object) -> str:
 def keys() -> str:
     """Return the Markdown table of all keys of a profile."""
     rows = ["| key | default | what it says |", "|---|---|---|"]
-    return "\n".join([*rows, *(row for part, prefix in _PARTS for row in _rows(part, prefix))]) + "\n"
+    formats = [(form.options, f"messages[].{name}.") for name, form in FORMATS.items() if form.options]
+    return "\n".join([*rows, *(row for part, prefix in (*_PARTS, *formats) for row in _rows(part, prefix))]) + "\n"
 
 
 def formats() -> str:

@@ -8,8 +8,36 @@ from __future__ import annotations
 
 from typing import Final
 
-from sensegate.decode.formats import json, senml, text
+from sensegate.decode.formats import (
+    cbor,
+    csv,
+    influx,
+    json,
+    jsonlines,
+    keyvalue,
+    messagepack,
+    number,
+    senml,
+    senml_cbor,
+    text,
+    urlencoded,
+    xml,
+)
 from sensegate.decode.frame import Format
 
-FORMATS: Final[dict[str, Format]] = {"json": json.FORMAT, "senml": senml.FORMAT, "text": text.FORMAT}
+FORMATS: Final[dict[str, Format]] = {
+    "json": json.FORMAT,
+    "jsonlines": jsonlines.FORMAT,
+    "senml": senml.FORMAT,
+    "senml_cbor": senml_cbor.FORMAT,
+    "cbor": cbor.FORMAT,
+    "messagepack": messagepack.FORMAT,
+    "csv": csv.FORMAT,
+    "keyvalue": keyvalue.FORMAT,
+    "urlencoded": urlencoded.FORMAT,
+    "influx": influx.FORMAT,
+    "xml": xml.FORMAT,
+    "number": number.FORMAT,
+    "text": text.FORMAT,
+}
 """By the name that profiles use."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import Format, Frame, Parse, Setting
+from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -27,7 +28,9 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_pairs).decode
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs)
+_SPACE = re.compile(r"[ \t\n\r\x1e]*")
+"""Between values; the record separator too (RFC 7464)."""
 
 
 def depth(payload: bytes) -> int:
@@ -41,13 +44,42 @@ def depth(payload: bytes) -> int:
 
 def parse(payload: bytes, nesting_max: int) -> Any:
     """Return the tree. Raises `Rejected` with the reason where there is none."""
+    return _guarded(payload, nesting_max, _decoder.decode)
+
+
+def parse_many(payload: bytes, nesting_max: int) -> list[Any]:
+    """Return the values of a text in which they follow one another. Raises `Rejected` where they are none."""
+    found: list[Any] = _guarded(payload, nesting_max, _many)
+    return found
+
+
+def _many(text: str) -> list[Any]:
+    found: list[Any] = []
+    at = _skip(text, 0)
+    while at < len(text) or not found:
+        value, end = _decoder.raw_decode(text, at)
+        at = _skip(text, end)
+        if at == end < len(text) and not isinstance(value, (dict, list)):
+            raise json.JSONDecodeError("Expecting white space", text, end)
+        found.append(value)
+        if len(found) > MEMBERS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} values")
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _guarded(payload: bytes, nesting_max: int, decode: Callable[[str], Any]) -> Any:
     text = text_of(payload)
     if payload.count(b"[") + payload.count(b"{") > nesting_max and depth(payload) > nesting_max:
         raise Rejected(QuarantineReason.TOO_DEEP, f"nested more than {nesting_max} deep")
     if text.startswith("\ufeff"):
         raise Rejected(QuarantineReason.MALFORMED, "begins with a byte order mark")
     try:
-        tree = _decode(text)
+        tree = decode(text)
     except json.JSONDecodeError as why:
         what = "empty" if not text.strip() else f"{why.msg} at character {why.pos}"
         raise Rejected(QuarantineReason.MALFORMED, what) from why
@@ -75,9 +107,13 @@ def _check_text(tree: Any) -> None:
             _check_text(value)
 
 
+def as_utf8(payload: bytes, charset: str) -> bytes:
+    """Return text of a character set in UTF-8. Raises `Rejected` where it is none."""
+    return payload if charset == "utf-8" else text_of(payload, charset).encode("utf-8", "surrogatepass")
+
+
 def _parse(frame: Frame, charset: str) -> Any:
-    payload = frame.payload if charset == "utf-8" else text_of(frame.payload, charset).encode()
-    return parse(payload, frame.nesting_max)
+    return parse(as_utf8(frame.payload, charset), frame.nesting_max)
 
 
 def _compile(_options: Any, setting: Setting) -> Parse:

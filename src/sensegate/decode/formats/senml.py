@@ -21,7 +21,11 @@ _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
 
 def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
     """Return the resolved records. Raises `Rejected` where the payload is no pack."""
-    pack = json.parse(payload, nesting_max)
+    return records(json.parse(payload, nesting_max))
+
+
+def records(pack: Any) -> list[dict[str, Any]]:
+    """Return the resolved records of what may be a pack. Raises `Rejected` where it is none."""
     if not isinstance(pack, list) or not pack or not all(isinstance(record, dict) for record in pack):
         raise Rejected(QuarantineReason.SCHEMA, "a SenML pack is a list of records")
     try:

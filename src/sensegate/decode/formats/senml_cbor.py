@@ -1,0 +1,44 @@
+"""SenML CBOR packs (RFC 8428, section 6): integer labels, then the same resolved records as `senml`."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+from sensegate.decode.formats import cbor, senml
+from sensegate.decode.frame import Frame, plain
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+
+_LABELS: Final = {
+    "-6": "bs", "-5": "bv", "-4": "bu", "-3": "bt", "-2": "bn", "-1": "bver",
+    "0": "n", "1": "u", "2": "v", "3": "vs", "4": "vb", "5": "s", "6": "t", "7": "ut", "8": "vd",
+}  # fmt: skip
+"""RFC 8428, table 6."""
+
+
+def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
+    """Return the resolved records. Raises `Rejected` where the payload is no pack."""
+    pack = cbor.load(payload, nesting_max, _base64)
+    if isinstance(pack, list):
+        pack = [_named(record, at) if isinstance(record, dict) else record for at, record in enumerate(pack)]
+    return senml.records(pack)
+
+
+def _base64(raw: bytes) -> str:
+    """Return data as the JSON form has it: base64url without padding."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _named(record: dict[str, Any], at: int) -> dict[str, Any]:
+    found = {_LABELS.get(label, label): value for label, value in record.items()}
+    if len(found) < len(record):
+        raise Rejected(QuarantineReason.MALFORMED, f"record {at} has a label as a number and as text")
+    return found
+
+
+def _parse(frame: Frame) -> Any:
+    return parse(frame.payload, frame.nesting_max)
+
+
+FORMAT = plain(_parse)

@@ -6,7 +6,7 @@ indices handed out before stay true; a profile whose file has become wrong stays
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,13 @@ from sensegate.decode.names import heard
 from sensegate.decode.profile import Compiler, Profile, Rule
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Spec
+
+
+class Chosen(NamedTuple):
+    """A decision of the store, and where the version is laid out."""
+
+    choice: Choice
+    file: Path
 
 
 class Arm(NamedTuple):
@@ -33,6 +40,8 @@ class Stock(NamedTuple):
     """The folder's profiles by id."""
     compiled: dict[str, Profile]
     """Versions of the store by digest."""
+    unfit: tuple[ProfileError, ...] = ()
+    """What is wrong with versions of the store."""
 
 
 class ProfileSet:
@@ -79,11 +88,12 @@ class ProfileSet:
         """
         specs = list(self.specs)
         kept = {profile.file: profile for profile in self._stock.shelf.values()}
+        broken = {why.file for why in self.problems}
         profiles: dict[str, Profile] = {}
         problems: list[ProfileError] = []
         for file in files(places):
             old = kept.get(str(file))
-            if old is not None and str(file) in unchanged:
+            if old is not None and str(file) in unchanged and str(file) not in broken:
                 profiles[old.id] = old
                 continue
             length = len(specs)
@@ -103,31 +113,29 @@ class ProfileSet:
             profiles[new.id] = new
         return ProfileSet(profiles.values(), specs, problems, stock=Stock(profiles, self._stock.compiled))
 
-    def choose(
-        self, choices: Iterable[Choice], place: Callable[[Choice], Path], before: ProfileSet | None = None
-    ) -> ProfileSet:
+    def choose(self, chosen: Iterable[Chosen], before: ProfileSet | None = None) -> ProfileSet:
         """Return the set with versions of the store in place of the folder's, for all devices or for some.
 
         Args:
-            choices: of a profile's choices the first that picks a device holds for it.
-            place: where a version is laid out.
+            chosen: of a profile's choices the first that picks a device holds for it.
             before: the set whose version stays in force where one cannot be compiled; None: it is left out, so that
                 its devices' messages wait in quarantine for a repaired one.
         """
         specs = list(self.specs)
         shelf, compiled = self._stock.shelf, dict(self._stock.compiled)
         in_force, arms = dict(shelf), dict[str, tuple[Arm, ...]]()
-        problems = list(self.problems)
-        for choice in choices:
+        problems = [why for why in self.problems if why not in self._stock.unfit]
+        unfit: list[ProfileError] = []
+        for choice, file in chosen:
             shelved = shelf.get(choice.profile)
             if choice.whole and shelved is not None and shelved.version > choice.known:
                 continue  # the folder has a newer one than was ever decided about
             length = len(specs)
             try:
-                profile = compiled.get(choice.digest) or compile_file(place(choice), specs)
+                profile = compiled.get(choice.digest) or compile_file(file, specs)
             except ProfileError as why:
                 del specs[length:]
-                problems.append(why)
+                unfit.append(why)
                 last = before.find(choice.profile) if before else None
                 if choice.whole and last is not None:
                     in_force[choice.profile] = last
@@ -139,7 +147,8 @@ class ProfileSet:
                 in_force[choice.profile] = profile
             else:
                 arms[choice.profile] = (*arms.get(choice.profile, ()), Arm(choice, profile))
-        return ProfileSet(in_force.values(), specs, problems, arms=arms, stock=Stock(shelf, compiled))
+        stock = Stock(shelf, compiled, tuple(unfit))
+        return ProfileSet(in_force.values(), specs, [*problems, *unfit], arms=arms, stock=stock)
 
     def __len__(self) -> int:
         return len(self._by_id)

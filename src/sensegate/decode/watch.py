@@ -1,4 +1,7 @@
-"""The profiles in force while running: a changed file is taken up, a broken one leaves its last good version."""
+"""The profiles in force while running: a changed file and a decision of the store are taken up without a restart.
+
+A broken file, and a version that cannot be compiled, leave what was in force.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from sensegate.clock import Clock
-from sensegate.decode.profiles import ProfileSet, files
+from sensegate.decode.profiles import Chosen, ProfileSet, files
 
 LOOK_S = 1.0
 
@@ -23,11 +26,14 @@ Changed = Callable[[ProfileSet, list[str]], None]
 class Profiles:
     """Looks at the files once a second; a file that is wrong at the very start is left out and named in `troubles`."""
 
-    def __init__(self, places: Sequence[Path | str], clock: Clock) -> None:
+    def __init__(self, places: Sequence[Path | str], clock: Clock, chosen: Sequence[Chosen] = ()) -> None:
+        """`chosen`: the versions of the store that are in force from the start."""
         self._places = [Path(place) for place in places]
         self._clock = clock
+        self._chosen = tuple(chosen)
         self._seen = self._stamps()
-        self.set = ProfileSet([], []).reload(self._places)
+        self._one_at_a_time = asyncio.Lock()
+        self.set = ProfileSet([], []).reload(self._places).choose(self._chosen)
         self._say(self.set)
         self.on_change: list[Changed] = []
 
@@ -36,19 +42,34 @@ class Profiles:
         return [f"{why}; its last good version, if there is one, stays in force" for why in self.set.problems]
 
     async def run(self) -> None:
-        """Take up changes until cancelled."""
+        """Take up changes of the files until cancelled."""
         while True:
             await self._clock.sleep(LOOK_S)
             stamps = await asyncio.to_thread(self._stamps)
             if stamps != self._seen:
+                unchanged = {file for file, *_ in {*stamps} & {*self._seen}}
                 self._seen = stamps
-                # Twenty profiles take half a second: not in the loop that serves the devices.
-                self._take(await asyncio.to_thread(self.set.reload, self._places))
+                async with self._one_at_a_time:
+                    # Twenty profiles take half a second: not in the loop that serves the devices.
+                    self._take(await asyncio.to_thread(self._read, unchanged))
+
+    async def choose(self, chosen: Sequence[Chosen]) -> None:
+        """Put these versions of the store in force, and no others; return when they are."""
+        async with self._one_at_a_time:
+            self._chosen = tuple(chosen)
+            self._take(await asyncio.to_thread(self.set.choose, self._chosen, self.set))
+
+    def _read(self, unchanged: set[str]) -> ProfileSet:
+        return self.set.reload(self._places, unchanged).choose(self._chosen, self.set)
 
     def _take(self, new: ProfileSet) -> None:
         old, self.set = self.set, new
-        changed = [name for name in sorted({*old.ids, *new.ids}) if old.find(name) is not new.find(name)]
-        _log.info("profiles read again", profiles=len(new), changed=changed)
+        changed = [
+            name
+            for name in sorted({*old.ids, *new.ids})
+            if old.find(name) is not new.find(name) or old.arms.get(name) != new.arms.get(name)
+        ]
+        _log.info("profiles in force", profiles=len(new), changed=changed)
         self._say(new)
         for listener in self.on_change:
             listener(new, changed)

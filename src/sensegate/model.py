@@ -151,6 +151,11 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: int = 0
     """Revision of the registry entry (for If-Match)."""
 
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """Ids of the devices whose credentials publish for this one."""
+        return tuple(self.gateway.split())
+
 
 # ── decode ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -16,6 +16,8 @@ from sensegate.model import Datum, Device
 
 ID_CHARACTERS_MAX = 64
 NAME_BYTES_MAX = 128
+GATEWAYS_MAX = 8
+"""Most gateways of one device."""
 GRADES = range(1, 5)
 INTERVAL_MAX_S = 366 * 86_400.0
 
@@ -94,9 +96,12 @@ def examine(
     for key in ("department", "domain", "owner", "name"):
         if fault := text_fault(getattr(device, key)):
             found.append(Finding(key, f"{key} {fault}", "shorten it or remove them"))
-    if device.gateway and not good_id(device.gateway):
-        found.append(Finding("gateway", "is not a device id", "name the device whose credential publishes for this"))
-    if device.gateway and device.gateway == device.id:
+    if device.gateway != " ".join(device.gateways) or not all(map(good_id, device.gateways)):
+        remedy = "name the device whose credential publishes for this; several with one blank between"
+        found.append(Finding("gateway", "is not a device id", remedy))
+    if len(set(device.gateways)) < len(device.gateways) or len(device.gateways) > GATEWAYS_MAX:
+        found.append(Finding("gateway", f"names one twice, or more than {GATEWAYS_MAX}", "remove some"))
+    if device.id in device.gateways:
         found.append(Finding("gateway", "a device is not its own gateway", "leave it empty"))
     found += _of_place(device)
     if device.grade not in GRADES:

@@ -372,8 +372,8 @@ class Devices:
         before = _decode(old) if old is not None else None
         self._revisions[at] = row.revision
         alias = before.device.alias if before else ""
-        if before and before.device.gateway:
-            self._of_gateway.get(before.device.gateway, set()).discard(at)
+        for gateway in before.device.gateways if before else ():
+            self._of_gateway.get(gateway, set()).discard(at)
         if row.value is None:
             index.alias(at, alias, "")
             index.clear(at)
@@ -383,8 +383,8 @@ class Devices:
         after = _decode(row.value)
         device = after.device
         index.put(at, device)
-        if device.gateway:
-            self._of_gateway.setdefault(device.gateway, set()).add(at)
+        for gateway in device.gateways:
+            self._of_gateway.setdefault(gateway, set()).add(at)
         if (device.alias or alias) and not index.alias(at, alias, device.alias):
             log.warning("alias taken already; the later device is not known by it", device=row.key, alias=device.alias)
         return at, before, after
@@ -443,12 +443,12 @@ class Devices:
             other = self.find(name) if name else -1
             if other >= 0 and self.index.ids[other] != device.id and self._values[other] is not None:
                 found.append(Finding(key, f"{name} names device {self.index.ids[other]} already", "choose another"))
-        if device.gateway:
-            at = self.index.of_id(device.gateway)
+        for gateway in device.gateways:
+            at = self.index.of_id(gateway)
             if at < 0 or self._values[at] is None:
-                found.append(Finding("gateway", f"no device {device.gateway}", "register the gateway first"))
+                found.append(Finding("gateway", f"no device {gateway}", "register the gateway first"))
             elif self._stored(at).device.gateway:
-                found.append(Finding("gateway", f"{device.gateway} is itself behind a gateway", "name that one"))
+                found.append(Finding("gateway", f"{gateway} is itself behind a gateway", "name that one"))
         return found
 
     def _demand_free(self, device: Device) -> None:

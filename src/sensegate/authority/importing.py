@@ -226,7 +226,7 @@ class _Import:
         warnings: list[str] = []
         for finding in self._devices.examine(device):
             # On a dry run a gateway of the same file is not registered yet.
-            if finding.key == "gateway" and finding.what.startswith("no device") and device.gateway in self._seen:
+            if finding.key == "gateway" and finding.what.removeprefix("no device ") in self._seen:
                 continue
             if not finding.warning:
                 raise _Refusal(finding.key, finding.what, finding.remedy)

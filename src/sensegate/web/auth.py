@@ -90,7 +90,7 @@ def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tup
         # A gateway may push for the devices behind it.
         at = deps.devices.find(name)
         target = deps.devices.record(at) if at >= 0 else None
-        if target is None or target.gateway != proved.id or not deps.devices.enabled[at]:
+        if target is None or proved.id not in target.gateways or not deps.devices.enabled[at]:
             metrics.REFUSED.labels("http").inc()
             raise Refused(f"{proved.id} may not send for another device")
         return target, Principal(proved.id, Role.DEVICE, Scope(proved.division))

@@ -80,7 +80,7 @@ async def _create(call: Call) -> Any:
 
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     device = call.deps.devices.get(device_id, call.principal)
-    username = device.gateway or device.id
+    username = device.gateways[0] if device.gateways else device.id
     return DeviceCredential(device.id, username, password, list(call.deps.topics(device)), device_row(device))
 
 

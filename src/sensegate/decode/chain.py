@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sensegate.decode.envelope import port_of
-from sensegate.decode.extract import Element
+from sensegate.decode.extract import Element, bind
+from sensegate.decode.frame import Frame
 from sensegate.decode.identity import Reception, identify, settled
+from sensegate.decode.plans import Holder
 from sensegate.decode.profile import NONE, Rule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
@@ -57,3 +60,12 @@ def opened(rule: Rule, element: Element, received: int) -> Opened:
     identity, key = identify(rule, steady, counter, message_id, data) if rule.identity else (NONE, None)
     name = str(element.device.raw) if element.device is not None else ""
     return Opened(name, port, Reception(time, quality, identity, key, counter, data))
+
+
+def frames(holders: Iterable[Holder], frame: Frame) -> Iterator[tuple[Rule, Opened]]:
+    """Yield the frames of an envelope with the first rule that finds any. Raises `Rejected` as the rules do."""
+    for rule, wrap in holders:
+        bound = bind(rule, wrap, rule.parse(frame), []) if rule.chains else None
+        if bound is not None and bound.elements:
+            yield from ((rule, opened(rule, element, frame.received)) for element in bound.elements)
+            return

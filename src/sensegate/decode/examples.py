@@ -12,10 +12,15 @@ import msgspec
 import numpy as np
 
 from sensegate.config import IngestConfig
+from sensegate.decode.chain import frames
 from sensegate.decode.decode import Decoder
+from sensegate.decode.frame import Frame
 from sensegate.decode.grammar import Example, Expected, line_of
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import ProfileSet, compile_file
+from sensegate.decode.routes import cased
+from sensegate.decode.standin import CARRIER, DEVICE, standin
+from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, Message, Spec
 from sensegate.properties import PROPERTIES, Kind
@@ -27,11 +32,19 @@ Value = bool | float | str
 class NamedDevices:
     """A registry of some devices of one profile, for examples and tests."""
 
-    def __init__(self, names: Sequence[str], profile: str, *, gateway: str = "", disabled: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        profile: str,
+        *,
+        gateway: str = "",
+        gateway_profile: str = "",
+        disabled: Sequence[str] = (),
+    ) -> None:
         self.version = 1
         self._records = [Device(id=name, division="440106", profile=profile, gateway=gateway) for name in names]
         if gateway:
-            self._records.append(Device(id=gateway, division="440106", profile=profile))
+            self._records.append(Device(id=gateway, division="440106", profile=gateway_profile or profile))
         self._index = {record.id: at for at, record in enumerate(self._records)}
         self.enabled: BOOL = np.array([record.id not in disabled for record in self._records], np.bool_)
 
@@ -61,6 +74,8 @@ class Seen(msgspec.Struct, frozen=True):
 
 def payload_of(example: Example) -> bytes:
     """Return the bytes of an example's message."""
+    if example.hex:
+        return bytes.fromhex(example.hex)
     if example.payload_b64:
         return base64.b64decode(example.payload_b64, validate=True)
     if isinstance(example.payload, str):
@@ -69,8 +84,13 @@ def payload_of(example: Example) -> bytes:
 
 
 def message_of(example: Example) -> Message:
-    """Return the message of an example."""
-    return Message(example.topic, payload_of(example), micros(example.received), 1)
+    """Return the message of an example; a frame of its own stands in the stand-in's envelope."""
+    payload, received = payload_of(example), micros(example.received)
+    if not example.topic:
+        envelope = {"data": payload.hex()} if example.port is None else {"data": payload.hex(), "port": example.port}
+        return Message(f"carrier/{example.devices[0]}", msgspec.json.encode(envelope), received, 1)
+    principal = example.gateway if example.topic.startswith("http/") else ""
+    return Message(example.topic, payload, received, 1, principal=principal)
 
 
 def micros(text: str) -> int:
@@ -127,24 +147,30 @@ def _problem(profile: Profile, what: str, *path: str | int, remedy: str = "") ->
 def _lint(profile: Profile) -> list[ProfileError]:
     examples = profile.source.examples
     found: list[ProfileError] = []
-    if not any(example.expect for example in examples):
+    if not any(example.expect or example.frame for example in examples):
         found.append(
             _problem(profile, "no example with readings", "examples", remedy="add one from the maker's document")
         )
     if not any(example.refuse for example in examples):
         found.append(_problem(profile, "no example of a refusal", "examples", remedy="add one with `refuse`"))
     for at, example in enumerate(examples):
-        if example.refuse and (example.expect or example.reject):
+        if example.refuse and (example.expect or example.reject or example.frame):
             found.append(_problem(profile, "a refused message has no readings", "examples", at))
     return found
 
 
 def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
     """Return the first difference between what an example says and what comes out; empty where there is none."""
-    devices = NamedDevices(example.devices, profile.id, gateway=example.gateway)
-    decoder = Decoder(profiles, devices, IngestConfig())
+    specs = list(profiles.specs)
+    opens = example.frame is not None or example.carried or not any(not rule.chains for rule in profile.rules)
+    other = standin(DEVICE if opens else CARRIER, specs)
+    whose = other.id if opens else profile.id
+    devices = NamedDevices(example.devices, whose, gateway=example.gateway, gateway_profile=profile.id)
+    decoder = Decoder(ProfileSet([profile, other], specs), devices, IngestConfig())
     message = message_of(example)
     fields = decoder.decode([message])
+    if not fields.quarantined and (wrong := _of_frame(decoder, message, example)):
+        return wrong
     if example.refuse:
         reason = fields.quarantined[0].reason if fields.quarantined else None
         return (
@@ -165,6 +191,34 @@ def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str
             return f"no {expected.property} = {expected.value!r}; saw {', '.join(near) or 'none of it'}"
         seen.remove(found)
     return f"not expected: {seen[0]}" if seen else ""
+
+
+def _of_frame(decoder: Decoder, message: Message, example: Example) -> str:
+    """Return the first difference between the frame that an example names and the one in its envelope."""
+    expected = example.frame
+    if expected is None:
+        return ""
+    route = decoder.routes.make(message.topic, message.principal)
+    found = list(
+        frames(route.rules, Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received))
+    )
+    if len(found) != 1:
+        return f"expected one frame, saw {len(found)}"
+    rule, frame = found[0]
+    name = cased(frame.name, rule.device_case) or example.devices[0]
+    counter = frame.reception.counter if expected.counter is not None else None
+    heard = frame.reception.time
+    sides = (
+        ("device", example.devices[0], name),
+        ("bytes", bytes.fromhex(expected.hex).hex(), frame.data.hex()),
+        ("port", expected.port, frame.port),
+        ("frame counter", expected.counter, counter),
+        ("time", expected.time or example.received, _text_of(heard) if heard != BAD else "no time"),
+    )
+    wrong = (side for side in sides[:-1] if side[1] != side[2])
+    late = sides[-1] if heard != micros(expected.time or example.received) else None
+    what, wanted, seen = next(wrong, late or ("", "", ""))
+    return f"expected {what} {wanted} of the frame, saw {seen}" if what else ""
 
 
 def _words(reasons: object) -> str:

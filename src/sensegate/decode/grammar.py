@@ -265,6 +265,7 @@ class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     received: Annotated[str, _h("time of arrival, ISO 8601 with Z")] = "2026-01-01T00:00:00Z"
     devices: Annotated[tuple[str, ...], _h("names of the devices that exist; the first is the example's")] = ("d1",)
     gateway: Annotated[str, _h("device id of the gateway that publishes for them")] = ""
+    carried: Annotated[bool, _h("the devices have profiles of their own (with `frame`: always)")] = False
     frame: Annotated[ExpectedFrame | None, _h("what the envelope holds, for devices with a profile of their own")] = (
         None
     )

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from sensegate.decode.extract import digest16
-from sensegate.decode.profile import Rule
+from sensegate.decode.profile import Rule, Whom
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, I32, U16, Device, QuarantineReason
@@ -51,7 +51,7 @@ class DeviceNames(Protocol):
 class Route:
     """What one topic means."""
 
-    __slots__ = ("device", "gateway", "misses", "named", "path", "profile", "refusal", "rules", "text")
+    __slots__ = ("carried", "device", "gateway", "misses", "named", "path", "profile", "refusal", "rules", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -66,6 +66,15 @@ class Route:
         self.refusal: Rejected | None = None
         self.misses = 0
         """Messages of this topic that went the general way."""
+        self.carried = False
+        """Whether the device has a profile of its own, other than the rules'."""
+
+    @property
+    def owner(self) -> int:
+        """Whose rate a message counts for; a network server brings what many devices sent: nobody's (-1)."""
+        if any(rule.chains and rule.device is not None for rule, _ in self.rules):
+            return -1
+        return self.device if self.device >= 0 else self.gateway
 
 
 _RANK = (QuarantineReason.NO_PROFILE, QuarantineReason.UNKNOWN_DEVICE, QuarantineReason.FOREIGN_TOPIC)
@@ -78,7 +87,7 @@ class Routes:
         self._profiles = profiles
         self._devices = devices
         self._version = devices.version
-        self._names: dict[tuple[str, str, int], int | Rejected] = {}
+        self._names: dict[tuple[str, str, int, Whom], int | Rejected] = {}
         self._characters = 0
         self.numbers: dict[str, int] = {}
         self.routes: list[Route] = []
@@ -110,7 +119,7 @@ class Routes:
         self.numbers[topic] = number
         self._characters += len(topic)
         self.device[number] = REFUSED if route.refusal is not None else route.device
-        self.owner[number] = route.device if route.device >= 0 else route.gateway
+        self.owner[number] = route.owner
         self.path[number] = route.path
         return number
 
@@ -128,7 +137,7 @@ class Routes:
             return route
         refusals: list[Rejected] = []
         for rule, captured in self._profiles.match(topic):
-            if route.profile and rule.profile != route.profile:
+            if route.profile not in {"", rule.profile} and not (route.carried and rule.whom is not Whom.OWN):
                 continue
             found = self._claim(rule, captured, principal)
             if isinstance(found, Rejected):
@@ -138,6 +147,7 @@ class Routes:
             if not self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None):
                 continue  # another version of the profile is in force for it
             route.device, route.gateway = found
+            route.carried = found[0] >= 0 and self._profile_of(found[0]) != rule.profile
             route.profile = rule.profile
             route.named = f"{rule.profile}@{rule.version}"
             route.rules.append((rule, _wrap(rule, captured)))
@@ -160,7 +170,11 @@ class Routes:
         route.profile, route.named = profile.id, profile.name
         # A push names no topic that would choose a rule, and to a rule for plain text any bytes are a text: only those
         # of the first message's format are tried, so that a broken JSON body is malformed and not a strange word.
-        route.rules = [(rule, "") for rule in profile.rules if not rule.wrap and rule.format == profile.rules[0].format]
+        rules = [rule for rule in profile.rules if not rule.wrap and rule.format == profile.rules[0].format]
+        if any(rule.device is not None and rule.chains for rule in rules):
+            # A network server's: whatever it is about is named in it, and no topic says what it is.
+            rules = [rule for rule in rules if rule.device is not None or (rule.ignore and (rule.where or rule.root))]
+        route.rules = [(rule, "") for rule in rules if rule.patterns or rule.device is not None or not rule.frames]
 
     def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
         """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""
@@ -179,22 +193,37 @@ class Routes:
         if rule.device is not None:
             return IN_PAYLOAD, gateway
         name = principal if rule.by_credential else captured.get("device", "")
-        found = self._find(cased(name, rule.device_case), rule.profile, gateway)
+        found = self._find(cased(name, rule.device_case), rule.profile, gateway, rule.whom)
         return found if isinstance(found, Rejected) else (found, gateway)
 
-    def _find(self, name: str, profile: str, gateway: int) -> int | Rejected:
+    def _profile_of(self, index: int) -> str:
+        return self._devices.record(index).profile.partition("@")[0]
+
+    def _find(self, name: str, profile: str, gateway: int, whom: Whom = Whom.OWN) -> int | Rejected:
         """Return the index of a device that may speak by this profile (empty: any) through this gateway (-1: any)."""
         index = self._devices.find(name) if name else -1
         if index < 0:
             return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no such device is registered")
         record = self._devices.record(index)
-        if profile and record.profile.partition("@")[0] != profile:
-            if record.profile not in self._profiles:
-                return Rejected(QuarantineReason.NO_PROFILE, f"its profile '{record.profile}' is not loaded")
-            return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its profile is '{record.profile}', not '{profile}'")
-        if gateway >= 0 and index != gateway and self._devices.record(gateway).id != record.gateway:
+        if profile and (why := self._foreign(record, profile, whom)):
+            return why
+        if gateway >= 0 and index != gateway and self._devices.record(gateway).id not in record.gateways:
             return Rejected(QuarantineReason.FOREIGN_TOPIC, "the device belongs to another gateway")
         return index
+
+    def _foreign(self, record: Device, profile: str, whom: Whom) -> Rejected | None:
+        """Return why a device may not speak by a rule of this profile, None where it may."""
+        if record.profile.partition("@")[0] == profile:
+            if whom is not Whom.CARRIED:
+                return None
+            why = "it carries the frames of other devices: register this one with the profile of its model"
+            return Rejected(QuarantineReason.FOREIGN_TOPIC, why)
+        found = self._profiles.of(record)
+        if found is None:
+            return Rejected(QuarantineReason.NO_PROFILE, f"its profile '{record.profile}' is not loaded")
+        if whom is not Whom.OWN and found.carried:
+            return None
+        return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its profile is '{record.profile}', not '{profile}'")
 
     def look_up(self, name: str, rule: Rule, gateway: int) -> int | Rejected:
         """Return the index of a device named in a payload, or why it may not be taken."""
@@ -202,10 +231,10 @@ class Routes:
             return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no device has so long a name")
         name = cased(name, rule.device_case)
         profile = "" if rule.any_profile else rule.profile
-        key = (name, profile, gateway)
+        key = (name, profile, gateway, rule.whom)
         found = self._names.get(key)
         if found is None:
-            found = self._names[key] = self._find(name, profile, gateway)
+            found = self._names[key] = self._find(name, profile, gateway, rule.whom)
         if isinstance(found, int) and not self._devices.enabled[found]:
             return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
         return found

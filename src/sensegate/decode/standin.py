@@ -1,0 +1,39 @@
+"""Profiles that stand in where one half of a chain is looked at alone: for examples, `check` and `explain`."""
+
+from __future__ import annotations
+
+from sensegate.decode.grammar import parse
+from sensegate.decode.profile import Compiler, Profile
+from sensegate.model import Spec
+
+CARRIER = """
+profile: standin/carrier
+version: 1
+label: {zh: 示例中的承载, en: the carrier of an example}
+source: decode/standin.py
+messages:
+  - topics: ["carrier/{device}"]
+    payload: {field: data, encoding: hex, port: port}
+    sequence: n
+  - topics: ["carrier/{device}"]
+    payload: {field: data, encoding: hex}
+    sequence: n
+"""
+"""Brings frames to the profile of a device. Its payload: ``{"data": hex, "port": number, if there is one}``."""
+
+DEVICE = """
+profile: standin/device
+version: 1
+label: {zh: 示例中的设备, en: the device of an example}
+source: decode/standin.py
+messages:
+  - frames: {}
+    ignore: true
+"""
+"""Takes any frame, and makes no readings of it: what a network server's profile brings is looked at alone."""
+
+
+def standin(text: str, specs: list[Spec]) -> Profile:
+    """Return one of these profiles; its specs are appended."""
+    source, lines = parse(text)
+    return Compiler(source, lines, source.profile, specs).compile()

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 
 from sensegate.decode.charsets import Charset
 from sensegate.decode.formats.csv import CsvPart
+from sensegate.decode.formats.hj212 import Hj212Part
 from sensegate.decode.formats.jsonlines import JsonLinesPart
 from sensegate.decode.formats.keyvalue import KeyValuePart
 from sensegate.decode.formats.number import NumberPart
+from sensegate.decode.formats.sl651 import Sl651Part
 from sensegate.decode.formats.xml import XmlPart
+from sensegate.decode.layout.steps import BinaryPart
 from sensegate.decode.part import Part, Scalar
 from sensegate.decode.part import says as _h
 from sensegate.decode.reshape import TablePart
@@ -180,8 +184,11 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jsonlines: Annotated[JsonLinesPart | None, _h("options of JSON Lines")] = None
     csv: Annotated[CsvPart | None, _h("how a table of text is written")] = None
     keyvalue: Annotated[KeyValuePart | None, _h("how pairs are written")] = None
+    hj212: Annotated[Hj212Part | None, _h("options of `format: hj212`")] = None
+    sl651: Annotated[Sl651Part | None, _h("options of `format: sl651`")] = None
     xml: Annotated[XmlPart | None, _h("how an XML document becomes a tree")] = None
     number: Annotated[NumberPart | None, _h("how a plain number is written")] = None
+    binary: Annotated[BinaryPart | None, _h("what the bytes mean, one after the other")] = None
     charset: Annotated[Charset, _h("how text is written in bytes (formats of text only)")] = "utf-8"
     ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
     where: Annotated[
@@ -379,11 +386,27 @@ def _unknown(part: type[Part], tree: Any, path: tuple[str | int, ...]) -> tuple[
         inner = _part(hints[key])
         if inner is None:
             continue
-        for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            where = (*path, key) if at is None else (*path, key, at)
+        for child, where in _members(value, (*path, key), keyed=_is_keyed(hints[key])):
             if found := _unknown(inner, child, where):
                 return found
     return None
+
+
+def _is_keyed(kind: Any) -> bool:
+    """Return whether a value of this type may be a table of parts by key (`cases` of a binary layout)."""
+    return get_origin(kind) is dict or (get_origin(kind) is not tuple and any(map(_is_keyed, get_args(kind))))
+
+
+def _members(value: Any, path: tuple[str | int, ...], *, keyed: bool) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
+    """Yield each part below a key, with its path."""
+    if isinstance(value, list):
+        for at, child in enumerate(value):
+            yield child, (*path, at)
+    elif keyed and isinstance(value, dict):
+        for key, child in value.items():
+            yield from _members(child, (*path, str(key)), keyed=False)
+    else:
+        yield value, path
 
 
 def line_of(lines: Lines, path: tuple[str | int, ...]) -> int:

@@ -9,16 +9,21 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.decode.formats import (
+    binary,
     cbor,
     csv,
+    gbt26875,
+    hj212,
     influx,
     json,
     jsonlines,
+    jtt808,
     keyvalue,
     messagepack,
     number,
     senml,
     senml_cbor,
+    sl651,
     text,
     urlencoded,
     xml,
@@ -28,6 +33,7 @@ from sensegate.decode.frame import Format
 FORMATS: Final[dict[str, Format]] = {
     "json": json.FORMAT,
     "jsonlines": jsonlines.FORMAT,
+    "binary": binary.FORMAT,
     "senml": senml.FORMAT,
     "senml_cbor": senml_cbor.FORMAT,
     "cbor": cbor.FORMAT,
@@ -39,5 +45,9 @@ FORMATS: Final[dict[str, Format]] = {
     "xml": xml.FORMAT,
     "number": number.FORMAT,
     "text": text.FORMAT,
+    "hj212": hj212.FORMAT,
+    "sl651": sl651.FORMAT,
+    "gbt26875": gbt26875.FORMAT,
+    "jtt808": jtt808.FORMAT,
 }
 """By the name that profiles use."""

@@ -1,0 +1,59 @@
+"""`Layout`: a binary layout, compiled: bytes to a tree, or to bare values for the quick path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from sensegate.decode.frame import ErrorAt, Frame
+from sensegate.decode.layout.emit import Emitter
+from sensegate.decode.layout.output import Mode
+from sensegate.decode.layout.runtime import from_base64, from_hex
+from sensegate.decode.layout.steps import BinaryPart
+from sensegate.decode.paths import Path
+
+Read = Callable[[bytes, "int | None"], Any]
+
+_UNWRAP: dict[str, Callable[[bytes], bytes] | None] = {"raw": None, "hex": from_hex, "base64": from_base64}
+
+
+class Layout:
+    """A layout's functions. Calling it is the general path (`frame.Parse`)."""
+
+    def __init__(self, part: BinaryPart, error: ErrorAt) -> None:
+        """Compile the layout. Raises `ProfileError` with the key of the first thing that is wrong."""
+        self._part = part
+        self._error = error
+        self._unwrap = _UNWRAP[part.encoding]
+        emitter = Emitter(part, error, "tree")
+        self._tree: Read = emitter.function()
+        self.columnar = emitter.flat
+        """Whether `flat` may be asked: its branches tell all that is there."""
+        self._values: Read | None = None
+        self._pointers: Read | None = None
+
+    def __call__(self, frame: Frame) -> dict[str, Any]:
+        """Return the tree of a frame. Raises `Rejected` and nothing else."""
+        payload = frame.payload if self._unwrap is None else self._unwrap(frame.payload)
+        return self._tree(payload, frame.port)  # type: ignore[no-any-return] # generated
+
+    def flat(self, payload: bytes, port: int | None) -> tuple[Hashable, list[Any] | tuple[Any, ...]]:
+        """Return (branches taken, values): frames with the same branches have the same members in the same places.
+
+        Raises `Rejected` where the frame is refused.
+        """
+        if self._values is None:
+            self._values = self._function("values")
+        data = payload if self._unwrap is None else self._unwrap(payload)
+        return self._values(data, port)  # type: ignore[no-any-return] # generated
+
+    def pointers(self, payload: bytes, port: int | None) -> list[Path]:
+        """Return where in the tree each of `flat`'s values stands."""
+        if self._pointers is None:
+            self._pointers = self._function("pointers")
+        data = payload if self._unwrap is None else self._unwrap(payload)
+        return [pointer for pointer, _ in self._pointers(data, port)]
+
+    def _function(self, mode: Mode) -> Read:
+        """Return another way of writing the layout: compiled when it is first needed, for most never are."""
+        return Emitter(self._part, self._error, mode).function()  # type: ignore[no-any-return] # generated

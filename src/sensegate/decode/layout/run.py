@@ -1,0 +1,251 @@
+"""Runs of elements whose place is known when the profile is loaded: read by one `struct`, checked by one comparison."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sensegate.decode.layout.expressions import Kind, Variable
+from sensegate.decode.layout.source import Writer
+from sensegate.decode.layout.types import Bits, Type
+
+CHARSETS = {"ascii": "ascii", "utf8": "utf-8", "gbk": "gb18030"}
+
+After = Callable[[], None]
+"""Writes what is done with an element once it was read."""
+
+
+class Item(NamedTuple):
+    """One element of a run; with an empty variable it is passed over."""
+
+    variable: str
+    type: Type | None
+    """None: so many bytes that mean nothing."""
+    size: int
+    """Bytes; 0 within a byte."""
+    little: bool
+    turned: bool
+    """Whether a text of bytes is read last byte first."""
+    name: str
+
+
+class Cursor(NamedTuple):
+    """Where the next byte is read: a constant, from the start or from the variable `at`."""
+
+    moving: bool
+    bytes: int
+
+    @property
+    def source(self) -> str:
+        """Source of the position."""
+        if not self.moving:
+            return str(self.bytes)
+        return f"at + {self.bytes}" if self.bytes else "at"
+
+    def plus(self, size: int) -> Cursor:
+        """Return the place so many bytes on."""
+        return Cursor(self.moving, self.bytes + size)
+
+
+def number_kind(type_: Type) -> Kind:
+    """Return what expressions make of a type."""
+    if type_.family == "text":
+        return "text"
+    return {"f": "float", "bcd": "mixed"}.get(type_.family, "int")  # type: ignore[return-value] # words of Kind
+
+
+def variable_of(source: str, type_: Type) -> Variable:
+    """Return what an element is to expressions."""
+    return Variable(source, number_kind(type_), type_.bits)
+
+
+class Run:
+    """Elements one after the other that wait to be read."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._items: list[Item] = []
+        self._after: list[After] = []
+        self._bits = 0
+        self._little = False
+
+    @property
+    def open_bits(self) -> int:
+        """Bits of the last byte that are taken; 0: the next element stands at a whole byte."""
+        return self._bits % 8
+
+    def add(self, item: Item) -> None:
+        """Add whole bytes."""
+        self._items.append(item)
+
+    def add_bits(self, item: Item) -> None:
+        """Add an element that may end within a byte. Raises `ValueError` where its neighbour has another order."""
+        if self._bits and item.little != self._little:
+            raise ValueError("shares a byte with an element of another order of bits")
+        self._little = item.little
+        self._bits += item.type.bits if item.type else 0
+        self._items.append(item)
+
+    def then(self, after: After) -> None:
+        """Do something when the elements so far were read."""
+        self._after.append(after)
+
+    @property
+    def in_bits(self) -> bool:
+        """Whether elements are taken bit by bit now."""
+        return self._bits > 0
+
+    @property
+    def little(self) -> bool:
+        """Whether bits are taken from the least significant one on."""
+        return self._little
+
+    def flush(self, cursor: Cursor, end: str, least: int) -> tuple[Cursor, list[After]]:
+        """Write the reading of what waits; return where the next byte stands, and what is to be done then.
+
+        `least` is the number of bytes that the frame is known to have, where the end is that of the frame.
+        """
+        items = self._items
+        if self._bits:
+            size = self._bits // 8
+            self._short(cursor, end, least, [(items[0].name, size)])
+            data = f"b[{cursor.source}:{cursor.plus(size).source}]"
+            self.fields(items, f"from_bytes({data}, {'little' if self._little else 'big'!r})", self._bits)
+        else:
+            size = sum(item.size for item in items)
+            if items:
+                self._short(cursor, end, least, [(item.name, item.size) for item in items])
+            self._read(items, cursor)
+        return cursor.plus(size), self._taken()
+
+    def flush_bits(self, source: str) -> list[After]:
+        """Write how the elements that wait come out of an integer; return what is to be done then."""
+        self.fields(self._items, source, self._bits)
+        return self._taken()
+
+    def _taken(self) -> list[After]:
+        after = self._after
+        self._items, self._after, self._bits = [], [], 0
+        return after
+
+    def _short(self, cursor: Cursor, end: str, least: int, run: list[tuple[str, int]]) -> None:
+        size = sum(part[1] for part in run)
+        if not cursor.moving and cursor.bytes + size <= least:
+            return
+        table = self._writer.constant("r", tuple(run))
+        with self._writer.block(f"if {cursor.plus(size).source} > {end}:"):
+            self._writer.line(f"raise cut({cursor.source}, {end}, {table})")
+
+    # ── whole bytes ──────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, items: list[Item], cursor: Cursor) -> None:
+        """Write the reading of whole bytes: as few calls of `struct` as the orders of bytes allow."""
+        part: list[Item] = []
+        order = ""
+        for item in items:
+            letter = _order(item)
+            if letter and order and letter != order:
+                cursor = self._unpack(part, order, cursor)
+                part, order = [], ""
+            part.append(item)
+            order = order or letter
+        self._unpack(part, order, cursor)
+
+    def _unpack(self, items: list[Item], order: str, cursor: Cursor) -> Cursor:
+        wanted = [item for item in items if item.variable]
+        start = cursor
+        for item in items:
+            if item.variable:
+                break
+            start = start.plus(item.size)
+        if len(wanted) == 1:
+            self.one(wanted[0], start.source, start.plus(wanted[0].size).source)
+        elif wanted:
+            kept = items[items.index(wanted[0]) : items.index(wanted[-1]) + 1]
+            form = (order or ">") + "".join(_letters(item) for item in kept)
+            unpack = self._writer.constant("s", form)
+            self._writer.namespace[unpack] = struct.Struct(form).unpack_from
+            self._writer.line(f"{', '.join(item.variable for item in wanted)} = {unpack}(b, {start.source})")
+            for item in wanted:
+                self.convert(item, item.variable)
+        return cursor.plus(sum(item.size for item in items))
+
+    def one(self, item: Item, start: str, stop: str) -> None:
+        """Write the reading of one element of whole bytes."""
+        if item.type and item.type.family == "u" and item.type.bits == 8:
+            self._writer.line(f"{item.variable} = b[{start}]")
+        elif item.type and item.type.struct:
+            form = ("<" if item.little else ">") + item.type.struct
+            unpack = self._writer.constant("s", form)
+            self._writer.namespace[unpack] = struct.Struct(form).unpack_from
+            self._writer.line(f"({item.variable},) = {unpack}(b, {start})")
+        else:
+            self.convert(item, f"b[{start}:{stop}]")
+
+    def convert(self, item: Item, source: str) -> None:
+        """Write how an element comes out of its bytes, or of the integer that `struct` made of them."""
+        type_, variable = item.type, item.variable
+        if type_ is None or (type_.struct and source == variable):
+            return
+        order = "little" if item.little else "big"
+        turned = f"{source}[::-1]" if item.turned else source
+        if type_.family in {"u", "s"}:
+            signed = ", signed=True" if type_.family == "s" else ""
+            self._writer.line(f"{variable} = from_bytes({source}, {order!r}{signed})")
+        elif type_.family == "m":
+            self._writer.line(f"{variable} = from_bytes({source}, {order!r})")
+            self.sign("m", variable, type_.bits)
+        elif type_.family == "bcd":
+            self._writer.line(f"{variable} = bcd({turned})")
+        elif type_.name in CHARSETS:
+            self._writer.line(f"{variable} = plain_text({source}, {CHARSETS[type_.name]!r})")
+        elif type_.name == "hex":
+            self._writer.line(f"{variable} = ({turned}).hex()")
+        else:
+            self._writer.line(f"{variable} = {'digits' if type_.name == 'digits' else 'byte_list'}({turned})")
+
+    # ── bits ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def fields(self, items: list[Item], source: str, total: int) -> None:
+        """Write how elements come out of an integer of so many bits, in which they stand one after the other."""
+        whole = self._writer.fresh("w")
+        self._writer.line(f"{whole} = {source}")
+        at = 0
+        for item in items:
+            width = item.type.bits if item.type else 0
+            if item.variable and item.type:
+                shift = at if item.little else total - at - width
+                self.field(item.variable, whole, Bits("u", shift, width))
+                if item.type.family == "bcd":
+                    self._writer.line(f"{item.variable} = nibbles({item.variable}, {width // 4})")
+                else:
+                    self.sign(item.type.family, item.variable, width)
+            at += width
+
+    def field(self, variable: str, whole: str, bits: Bits) -> None:
+        """Write how a field comes out of an integer."""
+        shifted = f"{whole} >> {bits.low}" if bits.low else whole
+        self._writer.line(f"{variable} = {shifted} & {(1 << bits.width) - 1}")
+        self.sign(bits.family, variable, bits.width)
+
+    def sign(self, family: str, variable: str, width: int) -> None:
+        """Write how an unsigned integer is read as a signed one."""
+        half = 1 << (width - 1)
+        if family == "s":
+            self._writer.line(f"{variable} = ({variable} ^ {half}) - {half}")
+        elif family == "m":
+            self._writer.line(f"{variable} = {half} - {variable} if {variable} & {half} else {variable}")
+
+
+def _order(item: Item) -> str:
+    """Return the order of bytes that `struct` must have for an item, empty where it does not matter."""
+    if not item.variable or item.type is None or not item.type.struct or item.type.bits == 8:
+        return ""
+    return "<" if item.little else ">"
+
+
+def _letters(item: Item) -> str:
+    if not item.variable or item.type is None:
+        return f"{item.size}x"
+    return item.type.struct or f"{item.size}s"

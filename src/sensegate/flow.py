@@ -13,7 +13,8 @@ import os
 import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, starmap
 from pathlib import Path
 
 import msgspec
@@ -22,8 +23,10 @@ import structlog
 from sensegate import __version__, logs, metrics
 from sensegate.authority.audit import Audit
 from sensegate.authority.callout import Callout, profile_topics
+from sensegate.authority.contents import Contents
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
@@ -42,8 +45,9 @@ from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
 from sensegate.config import Config, UplinkConfig, secret
 from sensegate.decode.decode import Decoder
+from sensegate.decode.examine import examine, shelved
 from sensegate.decode.profile import Profile
-from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.watch import Profiles
 from sensegate.errors import Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
@@ -52,13 +56,14 @@ from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Spa
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.place import wgs84
+from sensegate.place import wgs84
 from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Source
 from sensegate.publish.carried import Carried
 from sensegate.publish.links import Links
 from sensegate.publish.uplink import Uplink
+from sensegate.rollout import LaidOut, Rollout
 from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
@@ -216,9 +221,8 @@ class Gateway:
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
         await self.hours.open()
         self.audit = Audit(self.bus, clock, gateway=config.division)
-        self.profiles = Profiles(config.profiles, clock)
-        self.tasks["profiles"] = self.profiles.run
         self.divisions = Divisions.load()
+        await self._open_profiles()
         self.devices = Devices(
             await self._bucket("devices"),
             self.audit,
@@ -238,20 +242,46 @@ class Gateway:
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             _keep(file, first.encode())
-        self.topics_of = profile_topics(self._publish_topics, self.devices)
+        self.topics_of = profile_topics(lambda *names: self._granted.publish_topics(*names), self.devices)
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.profiles.on_change.append(self._renew)
+
+    async def _open_profiles(self) -> None:
+        """Open the versions of the store and the folders; what was decided is in force from the first message on."""
+        config = self.config
+        self.releases = Releases(
+            await self._bucket("profiles"),
+            Contents(await self._bucket("profile_contents"), Path(config.directory) / "profiles"),
+            self.audit,
+            self.clock,
+            home=scope(config.division).division,
+            examine=partial(asyncio.to_thread, examine),
+            library=lambda name: shelved(self.profiles.set, name),
+            devices_of=lambda name, part: self.devices.ids_of(name, part),
+            standard=config.standard_vendors,
+        )
+        await self.releases.load()
+        self.tasks["releases"] = self.releases.watch
+        self.rollout = Rollout(self.releases)
+        self.profiles = Profiles(config.profiles, self.clock, list(starmap(Chosen, await self.rollout.laid_out())))
+        self._granted = self.profiles.set
+        self.tasks["profiles"] = self.profiles.run
+        self.tasks["rollout"] = partial(self.rollout.run, self._choose)
+
+    async def _choose(self, laid_out: LaidOut) -> None:
+        await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
     def _interval_of(self, profile: str) -> float:
         found = self.profiles.set.find(profile)
         return found.source.interval_s if found else 0.0
 
-    def _publish_topics(self, profile: str, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
-        return self.profiles.set.topics_of(profile, names, gateways)
-
-    def _renew(self, _: ProfileSet, changed: Sequence[str]) -> None:
+    def _renew(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
+        """Close the connections of devices whose rights a change of their profile has changed."""
+        before, self._granted = self._granted, profiles
         for name in changed:
-            self.callout.renew(name)
+            if len(before.rights(name) | profiles.rights(name)) > 1:
+                then, now = (profile_topics(one.publish_topics, self.devices) for one in (before, profiles))
+                self.callout.renew(name, lambda device, then=then, now=now: then(device) != now(device))  # type: ignore[misc]
 
     async def _bucket(self, name: str) -> Bucket:
         return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)

@@ -132,6 +132,12 @@ class Flag(IntFlag):
     BEST_EFFORT = 1 << 11
     ALARM = 1 << 12
     HEARTBEAT = 1 << 13
+    ROLLOVER = 1 << 14
+    """A counter reached its end and began again at 0: it counted on."""
+    RESET = 1 << 15
+    """A counter began again at 0 where it pleased."""
+    UNIT = 1 << 16
+    """The series is a thousand times too large or too small to be usual: the profile's unit is probably wrong."""
 
 
 class TimeQuality(IntEnum):

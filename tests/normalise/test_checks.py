@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate.model import Fields, Spec
+from sensegate.model import Datum, Fields, RejectReason, Spec
 from sensegate.normalise.checks import STUCK_READINGS
+from sensegate.place import wgs84_to_gcj02
 from sensegate.quality import Flag, Quality
 from tests.normalise.rows import KWH, NOW, Bench, Row
 
@@ -36,13 +37,79 @@ def test_neighbours_far_apart_are_not_compared() -> None:
 
 
 def test_a_counter_may_fall_but_not_leap() -> None:
-    """A reset or a roll-over of a counter is no step; a leap upwards is."""
-    assert Bench().flags(*(Row(value, KWH, time=60.0 * n) for n, value in enumerate([900, 905, 3, 8, 500]))) == [
-        0,
-        0,
-        0,
-        0,
-        Flag.STEP,
+    """A reset of a counter is marked and good; a leap upwards is a step, and so is a small way back."""
+    bench = Bench()
+    rows = [Row(value, KWH, time=60.0 * n) for n, value in enumerate([900, 905, 3, 8, 500, 498])]
+    readings, _ = bench.run(*rows)
+    assert readings.flags.tolist() == [0, 0, Flag.RESET, 0, Flag.STEP, Flag.STEP]
+    assert readings.quality.tolist() == [0, 0, 0, 0, Quality.UNCERTAIN_STEP, Quality.UNCERTAIN_STEP]
+
+
+PULSES = Spec(profile="t/t@1", name="n", property="rainfall_total", scale=0.2, modulus=65_536 * 0.2, step=50.0)
+
+
+def test_a_roll_over_is_told_from_a_reset() -> None:
+    """A counter of 16 bits: over its end it counted on, from the middle it was reset; both are good."""
+    bench = Bench([PULSES])
+    rows = [Row(value, 0, time=60.0 * n) for n, value in enumerate([65_530, 4, 40_000, 40_010, 3])]
+    readings, _ = bench.run(*rows)
+    assert readings.flags.tolist() == [0, Flag.ROLLOVER, Flag.STEP, 0, Flag.RESET]
+
+
+def test_a_roll_over_is_known_after_a_long_silence() -> None:
+    """What happened to a counter is told from two values, however far apart."""
+    assert Bench([PULSES]).flags(Row(65_530, 0), Row(4, 0, time=6 * HOUR)) == [0, Flag.ROLLOVER]
+
+
+PM = Spec(profile="t/t@1", name="pm", property="pm2_5", interval_s=60)
+
+
+@pytest.mark.parametrize("size", [0.035, 0.21])
+def test_a_series_a_thousand_times_too_small_is_marked(size: float) -> None:
+    """Milligrams taken for micrograms are in range, but nobody has such clean air twelve times running."""
+    flags = Bench([PM]).flags(*(Row(size + 0.001 * n, 0, time=60.0 * n) for n in range(15)))
+    assert flags == [0] * 11 + [Flag.UNIT] * 4
+
+
+def test_a_series_a_thousand_times_too_large_is_marked_too() -> None:
+    """Nanograms taken for micrograms are out of range anyway; the mark says why."""
+    flags = Bench([PM]).flags(*(Row(75_600 + n, 0, time=60.0 * n) for n in range(13)))
+    assert flags == [Flag.RANGE] * 11 + [Flag.RANGE | Flag.UNIT] * 2
+
+
+def test_clean_air_is_no_wrong_unit() -> None:
+    """Zeros say nothing either way; one usual reading begins the count anew."""
+    values = [0.2, 0.0, 0.1] * 5 + [0.9] + [0.2] * 11
+    assert Bench([PM]).flags(*(Row(value, 0, time=60.0 * n) for n, value in enumerate(values))) == [0] * len(values)
+
+
+def test_the_count_goes_on_from_batch_to_batch() -> None:
+    """One reading a batch is counted like twelve in one; another device has a count of its own."""
+    bench = Bench([PM])
+    seen = [
+        bench.flags(Row(0.03 + n / 1000, 0, time=60.0 * n), Row(30.0, 0, device=1, time=60.0 * n)) for n in range(13)
+    ]
+    assert seen == [[0, 0]] * 11 + [[Flag.UNIT, 0]] * 2
+
+
+GCJ = [
+    Spec(profile="t/t@1", name="lon", property="longitude", datum=Datum.GCJ02),
+    Spec(profile="t/t@1", name="lat", property="latitude", datum=Datum.GCJ02),
+]
+
+
+def test_coordinates_are_shifted_in_pairs() -> None:
+    """A longitude goes with the latitude of its message, whichever comes first; alone it becomes no reading."""
+    lon, lat = wgs84_to_gcj02(np.array([113.32]), np.array([23.11]))
+    east, north = float(lon[0]), float(lat[0])
+    rows = [
+        Row(east, 0, message=0), Row(north, 1, message=0), Row(north, 1, message=1), Row(east, 0, message=1),
+        Row(east, 0, message=2),
+    ]  # fmt: skip
+    readings, rejected = Bench(GCJ).run(*rows)
+    assert readings.value.tolist() == pytest.approx([113.32, 23.11, 23.11, 113.32], abs=1e-9)
+    assert [(one.message, one.reason, one.detail) for one in rejected] == [
+        (2, RejectReason.NOT_FINITE, "alone it cannot be shifted from gcj02 to WGS-84")
     ]
 
 

@@ -22,7 +22,7 @@ _GROWTH = 1024
 
 
 def unchanged(lon: F64, lat: F64, datum: Datum) -> tuple[F64, F64]:
-    """Return places as they are; the product hands in `normalise.place`."""
+    """Return places as they are; the product hands in `place.wgs84`."""
     if datum in (Datum.WGS84, Datum.CGCS2000):
         return lon, lat
     return np.full_like(lon, np.nan), np.full_like(lat, np.nan)

@@ -2,8 +2,9 @@
 
 * range: outside the physical limits of the property is bad; outside the profile's narrower range is uncertain.
 * step: further from the neighbour before it than is credible, both close enough in time to be compared. A counter
-  may fall (a reset, a roll-over), it may not leap.
+  that falls rolled over or was reset (`counters`), which is marked and good; it may not leap, nor go back a little.
 * stuck: not moved at all for the property's `stuck_h`, over at least six readings.
+* unit: twelve readings in a row a thousand times too large or too small to be usual (mg taken for ug).
 
 A value out of range, or one from the future, is no neighbour to others. The past of a series is kept in arrays
 indexed by its number: 26 bytes a series.
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from sensegate.counters import Fall, fall
 from sensegate.model import BOOL, F64, I32, I64, U8, U16, U32
 from sensegate.normalise.table import SpecTable
 from sensegate.quality import BAD_FROM, Flag, Quality
 from sensegate.radix import order_of
 
 STUCK_READINGS = 6
+ODD_READINGS = 12
+"""So many readings in a row make an unlikely unit likely."""
 _LONG_AGO = -(1 << 61)
 
 
@@ -96,11 +100,17 @@ class Past:
             before[overtaken], earlier[overtaken] = self._value[number[overtaken]], known[overtaken]
         apart = when - earlier
 
-        leap = np.abs(said - before) > table.step.take(which)
+        change = said - before
+        counts = np.flatnonzero(table.counter.take(which) & (change < 0) & (apart > 0))
+        if counts.size:
+            close = apart[counts] <= table.gap.take(which[counts])
+            most = np.where(close, table.step.take(which[counts]), np.inf)
+            change[counts] = _fallen(table, which[counts], before[counts], said[counts], most, row[counts], flags)
+        leap = np.abs(change) > table.step.take(which)
         leap &= (apart > 0) & (apart <= table.gap.take(which))
+        leap[counts] |= change[counts] < 0
         at = np.flatnonzero(leap)
         if at.size:
-            at = at[~(table.counter[which[at]] & (said[at] < before[at]))]
             flags[row[at]] |= np.uint32(Flag.STEP)
             grade(quality, row[at], Quality.UNCERTAIN_STEP)
 
@@ -135,6 +145,65 @@ class Past:
             grown = np.full(size, fill, old.dtype)
             grown[:have] = old
             setattr(self, name, grown)
+
+
+def _fallen(table: SpecTable, which: I32, before: F64, said: F64, most: F64, row: I64, flags: U32) -> F64:  # noqa: PLR0917
+    """Mark roll-overs and resets of counters that fell; return how far each is taken to have moved."""
+    modulus = table.modulus.take(which)
+    kind = fall(before, said, modulus, most)
+    over, anew = kind == Fall.ROLLOVER, kind == Fall.RESET
+    flags[row[over]] |= np.uint32(Flag.ROLLOVER)
+    flags[row[anew]] |= np.uint32(Flag.RESET)
+    moved: F64 = np.where(over, said + modulus - before, np.where(anew, 0.0, said - before))
+    return moved
+
+
+class Usual:
+    """How often in a row each series was a thousand times too large or too small to be usual; a byte a series."""
+
+    def __init__(self) -> None:
+        self._odd: U8 = np.zeros(0, np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the array."""
+        return self._odd.nbytes
+
+    def check(
+        self, table: SpecTable, *, spec: I32, series: I32, time: I64, value: F64, flags: U32, quality: U8
+    ) -> None:
+        """Mark readings of series whose unit was unlikely `ODD_READINGS` times in a row; 0 says nothing either way."""
+        rows = np.flatnonzero(table.usual.take(spec) & (value != 0))
+        if not rows.size:
+            return
+        which, size = spec[rows], np.abs(value[rows])
+        low, high = table.usual_low.take(which), table.usual_high.take(which)
+        less = (size < low) & (size * 1000 >= low) & (size * 1000 <= high)
+        more = (size > high) & (size / 1000 >= low) & (size / 1000 <= high)
+        odd = less | more
+        top = int(series[rows].max()) + 1
+        if top > len(self._odd):
+            self._odd = np.concatenate([self._odd, np.zeros(max(top, 1024) - len(self._odd), np.uint8)])
+        if not odd.any() and not self._odd[series[rows]].any():
+            return
+        row = _in_order(rows, series, time)
+        place = np.empty(len(flags), np.int64)
+        place[rows] = np.arange(len(rows))
+        odd = odd[place[row]]
+        number = series[row]
+        first = np.ones(len(row), np.bool_)
+        first[1:] = number[1:] != number[:-1]
+        begins = first.copy()
+        begins[1:] |= odd[1:] != odd[:-1]
+        start = np.flatnonzero(begins)
+        run = np.cumsum(begins) - 1
+        before = np.where(first[start], self._odd[number[start]], 0)
+        length = np.where(odd, np.arange(len(row)) - start[run] + 1 + before[run], 0)
+        marked = row[length >= ODD_READINGS]
+        flags[marked] |= np.uint32(Flag.UNIT)
+        grade(quality, marked, Quality.UNCERTAIN)
+        tails = np.append(np.flatnonzero(first)[1:] - 1, len(row) - 1)
+        self._odd[number[tails]] = np.minimum(length[tails], 255)
 
 
 def _in_order(rows: I64, series: I32, time: I64) -> I64:

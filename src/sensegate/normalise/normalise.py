@@ -10,9 +10,10 @@ import numpy as np
 from sensegate.clock import Clock
 from sensegate.config import TimeConfig
 from sensegate.model import BOOL, F64, I32, I64, U8, U32, Fields, Readings, RejectedValue, RejectReason, Spec
-from sensegate.normalise.checks import Past, check_range, grade
+from sensegate.normalise.checks import Past, Usual, check_range, grade
 from sensegate.normalise.clocks import Clocks
 from sensegate.normalise.table import SpecTable
+from sensegate.place import shift
 from sensegate.properties import PROPERTIES, Properties
 from sensegate.quality import Flag, Quality
 from sensegate.series import Series
@@ -24,9 +25,9 @@ TEXT_MAX = 1024
 class Normaliser:
     """Turns `Fields` into `Readings`. Pure but for the past of each series (see `checks`) and of each device's clock.
 
-    The order of the checks is range, rate of change, stuck value, clock skew, future and stale time; duplicates are
-    judged later, in `persist`. A check marks a reading and never removes it. A value is rejected only where it can
-    be no reading: not finite, of the wrong type, too long, or of a time beyond belief.
+    The order of the checks is range, rate of change, stuck value, unit, clock skew, future and stale time;
+    duplicates are judged later, in `persist`. A check marks a reading and never removes it. A value is rejected only
+    where it can be no reading: not finite, of the wrong type, too long, or of a time beyond belief.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Normaliser:
         self._clock = clock
         self._properties = properties
         self._past = Past()
+        self._usual = Usual()
         self.adopt(specs)
 
     def adopt(self, specs: Sequence[Spec]) -> None:
@@ -116,6 +118,8 @@ class Normaliser:
                     flags=flags,
                     quality=quality,
                 )
+        if table.any_usual:
+            self._usual.check(table, spec=spec, series=series, time=time, value=value, flags=flags, quality=quality)
         doubtful = self.clocks.mark(device, time, fields.time_quality, received, flags)
         if doubtful is not None:
             grade(quality, np.flatnonzero(doubtful), Quality.UNCERTAIN_CLOCK)
@@ -147,6 +151,9 @@ class Normaliser:
             value = value.copy() if value is fields.value else value
             for row, (scale, offset) in fields.override_scale.items():
                 value[row] = float(fields.value[row]) * scale + offset
+        if self.table.shifted:
+            value = value.copy() if value is fields.value else value
+            value[shift(fields, value, self.table.specs, self.table.shifted)] = np.nan
         return value
 
     def _rejected(self, fields: Fields, value: F64, now: int) -> list[tuple[int, RejectedValue]]:
@@ -206,6 +213,8 @@ class Normaliser:
                 return f"{len(fields.text[row])} characters, at most {TEXT_MAX}"
             case RejectReason.NOT_FINITE:
                 said = float(fields.value[row])
+                if int(fields.spec[row]) in self.table.shifted and math.isfinite(said):
+                    return f"alone it cannot be shifted from {spec.datum.value} to WGS-84"
                 return f"{said} times {spec.scale} overflows" if math.isfinite(said) else f"{said} is no number"
             case _:
                 return f"{spec.property} is a {kind}"

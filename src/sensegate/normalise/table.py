@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.model import BOOL, F64, I16, I32, I64, U32, Spec
+from sensegate.model import BOOL, F64, I16, I32, I64, U32, Datum, Spec
 from sensegate.properties import KINDS, PROPERTIES, Kind, Properties
 from sensegate.quality import Flag
 from sensegate.series import Series
@@ -43,6 +43,11 @@ class SpecTable:
         own_step = _floats([spec.step for spec in specs])
         self.step: F64 = np.where(np.isinf(own_step), properties.step[index], own_step)
         self.counter: BOOL = properties.counter[index]
+        self.modulus = _floats([spec.modulus for spec in specs])
+        self.usual_low: F64 = properties.usual_low[index]
+        self.usual_high: F64 = properties.usual_high[index]
+        self.usual: BOOL = (self.usual_low > 0) | np.isfinite(self.usual_high)
+        """True where the property has a usual band."""
         interval = _floats([spec.interval_s for spec in specs])
         gap_s = np.where(interval > 0, np.fmax(interval * GAP_INTERVALS, GAP_LEAST_S), GAP_S)
         self.gap: I64 = (gap_s * 1e6).astype(np.int64)
@@ -53,13 +58,18 @@ class SpecTable:
         kind = properties.kind[index]
         self.boolean: BOOL = kind == KINDS.index(Kind.BOOLEAN)
         self.string: BOOL = kind == KINDS.index(Kind.STRING)
-        self.watched: BOOL = (kind == KINDS.index(Kind.NUMBER)) & (np.isfinite(self.step) | (self.stuck != NEVER))
-        """True where the series has a step or may be stuck: only these have a past to be compared with."""
+        self.watched: BOOL = (kind == KINDS.index(Kind.NUMBER)) & (
+            np.isfinite(self.step) | (self.stuck != NEVER) | self.counter
+        )
+        """True where the series counts, has a step or may be stuck: only these have a past to be compared with."""
+        self.shifted = tuple(at for at, spec in enumerate(specs) if spec.datum not in {Datum.WGS84, Datum.CGCS2000})
+        """Specs of coordinates that are not in WGS-84."""
         # What no spec asks for is not looked up at all.
         self.any_scale = bool((self.scale != 1).any() or (self.offset != 0).any())
         self.any_flags = bool(self.flags.any())
         self.any_boolean = bool(self.boolean.any())
         self.any_string = bool(self.string.any())
+        self.any_usual = bool(self.usual.any())
 
     def __len__(self) -> int:
         return len(self.specs)

@@ -8,9 +8,11 @@ within some hundred metres of that box's edge the inverse is not defined.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from sensegate.model import BOOL, F64, Datum
+from sensegate.model import BOOL, F64, I64, Datum, Fields, Spec
 
 WEST, EAST, SOUTH, NORTH = 72.004, 137.8347, 0.8293, 55.8271
 """The box in which GCJ-02 shifts."""
@@ -33,6 +35,28 @@ def wgs84(lon: F64 | float, lat: F64 | float, datum: Datum) -> tuple[F64, F64]:
             return gcj02_to_wgs84(x, y)
         case Datum.BD09:
             return gcj02_to_wgs84(*bd09_to_gcj02(x, y))
+
+
+def shift(fields: Fields, value: F64, specs: Sequence[Spec], shifted: Sequence[int]) -> list[int]:
+    """Change the coordinates among `value` (degrees) to WGS-84 in place; return the rows that lack their partner.
+
+    `shifted` are the specs that have another datum. A longitude belongs to the latitude of the same message, device,
+    time and channel; alone it cannot be shifted.
+    """
+    rows: I64 = np.flatnonzero(np.isin(fields.spec, shifted))
+    waiting: dict[tuple[int, int, int, str, Datum, bool], int] = {}
+    for row in rows.tolist():
+        spec = specs[fields.spec[row]]
+        east = spec.property == "longitude"
+        place = (int(fields.message[row]), int(fields.device[row]), int(fields.time[row]), spec.channel, spec.datum)
+        other = waiting.pop((*place, not east), None)
+        if other is None:
+            waiting[*place, east] = row
+            continue
+        x, y = (row, other) if east else (other, row)
+        lon, lat = wgs84(value[x : x + 1], value[y : y + 1], spec.datum)
+        value[x], value[y] = lon[0], lat[0]
+    return list(waiting.values())
 
 
 def wgs84_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:

@@ -34,3 +34,9 @@ DELIVERED = Counter(
     registry=REGISTRY,
 )
 STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)
+FRAME_CHECKS = Counter(
+    "sensegate_frame_checks",
+    "Check values of frames, by protocol and the convention by which they are right (none: by none that is known).",
+    ["protocol", "convention"],
+    registry=REGISTRY,
+)

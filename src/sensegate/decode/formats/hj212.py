@@ -3,8 +3,8 @@
 The tree: ``{"qn", "st", "cn", "mn", "version", "answer", "packets", "packet", "crc", "time", "odd", "doubt", "content",
 "values": [{"name", "code", "kind", "value", "flag", "eflag", "sample_time", …}]}``.
 
-* ``name`` is ``a34004-Rtd`` as sent; of data of a span (CN 2051, 2061, 2031) ``a34004-minute-Avg``, ``-hour-``, ``-day-``:
-  their means are other series than what was measured at that moment.
+* ``name`` is ``a34004-Rtd`` as sent; in data of a span (CN 2051, 2061, 2031) ``a34004-minute-Avg``, ``-hour-`` or
+  ``-day-``: their means are other series than what was measured at that moment.
 * ``time`` is DataTime as ISO 8601 without a zone; 24:00:00 is midnight of the next day.
 * ``value`` is a number where it is one, null where it is empty, else the text.
 * ``odd`` names what is not as the standard has it; ``doubt`` those of them that put the values in doubt.

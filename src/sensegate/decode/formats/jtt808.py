@@ -1,0 +1,155 @@
+"""JT/T 808: where a vehicle is and how it moves, as one element for each report.
+
+The tree: ``{"message", "phone", "serial", "version", "packets", "packet", "late", "reports": [{"time", "lat", "lon",
+"altitude", "speed", "heading", "alarm", "alarms", "status", "states", "items", "mileage", "fuel", …}]}``; ``message``
+as four hex digits, ``items`` by their id (two hex digits) as hex. Only 0200 and 0704 have reports; ``late`` is true for
+those of a blind area (0704 of type 1). Times are ISO 8601 without a zone (GMT+8 by the standard).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from sensegate import metrics
+from sensegate.decode.frame import Format, Frame, plain
+from sensegate.errors import Rejected
+from sensegate.frames import jtt808
+from sensegate.model import QuarantineReason
+
+REPORTS_MAX: Final = 1_024
+_BASIC = 28
+ALARMS: Final = {
+    0: "emergency",
+    1: "speeding",
+    2: "fatigue",
+    3: "danger",
+    4: "gnss_fault",
+    5: "antenna_open",
+    6: "antenna_short",
+    7: "supply_low",
+    8: "supply_lost",
+    18: "driving_time",
+    19: "parking_time",
+    26: "stolen",
+    27: "illegal_start",
+    28: "illegal_move",
+    29: "collision",
+    30: "rollover",
+}
+"""Bits of the alarm word (table 24)."""
+STATES: Final = {0: "ignition", 1: "positioned", 4: "stopped", 10: "oil_cut", 11: "circuit_cut", 12: "locked"}
+"""Bits of the status word (table 25)."""
+_SOUTH, _WEST = 1 << 2, 1 << 3
+ITEMS: Final = {
+    "01": ("mileage", 10),
+    "02": ("fuel", 10),
+    "03": ("recorder_speed", 10),
+    "30": ("signal", 1),
+    "31": ("satellites", 1),
+}
+"""Additional item -> (name, steps a unit): km, L, km/h (table 27)."""
+
+Report = dict[str, Any]
+
+
+def parse(payload: bytes) -> dict[str, Any]:
+    """Return the tree. Raises `Rejected` where the payload is no frame, or its check is wrong."""
+    message = jtt808.read(payload)
+    metrics.FRAME_CHECKS.labels("jtt808", "xor8" if message.right else "none").inc()
+    if not message.right:
+        raise Rejected(QuarantineReason.CRC_FAIL, "the exclusive or does not fit")
+    late = False
+    reports: list[Report] = []
+    if message.message in {jtt808.LOCATION, jtt808.LOCATIONS}:
+        if message.encrypted or message.packets > 1:
+            what = "encrypted" if message.encrypted else "in several packets"
+            raise Rejected(QuarantineReason.SCHEMA, f"a position that is {what} is not read")
+        if message.message == jtt808.LOCATION:
+            reports = [_report(message.body)]
+        else:
+            late = message.body[2:3] == b"\x01"
+            reports = _several(message.body)
+    return {
+        "message": f"{message.message:04X}",
+        "phone": message.phone,
+        "serial": message.serial,
+        "version": message.version,
+        "packets": message.packets,
+        "packet": message.packet,
+        "late": late,
+        "reports": reports,
+    }
+
+
+def _several(body: bytes) -> list[Report]:
+    count = int.from_bytes(body[:2])
+    if count > REPORTS_MAX:
+        raise Rejected(QuarantineReason.SCHEMA, f"more than {REPORTS_MAX} reports")
+    at = 3
+    reports: list[Report] = []
+    for _ in range(count):
+        length = int.from_bytes(body[at : at + 2])
+        at += 2
+        if len(body) < at + length:
+            raise Rejected(QuarantineReason.MALFORMED, f"{count} reports announced, cut short behind {len(reports)}")
+        reports.append(_report(body[at : at + length]))
+        at += length
+    if at != len(body):
+        raise Rejected(QuarantineReason.MALFORMED, f"bytes behind the last of {count} reports")
+    return reports
+
+
+def _report(body: bytes) -> Report:
+    if len(body) < _BASIC:
+        raise Rejected(QuarantineReason.MALFORMED, f"a position has at least {_BASIC} bytes, {len(body)} are there")
+    alarm, status = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
+    lat, lon = int.from_bytes(body[8:12]) / 1e6, int.from_bytes(body[12:16]) / 1e6
+    items = _items(body[_BASIC:])
+    found: Report = {
+        "time": _clock(body[22:_BASIC]),
+        "lat": -lat if status & _SOUTH else lat,
+        "lon": -lon if status & _WEST else lon,
+        "altitude": int.from_bytes(body[16:18], signed=True),
+        "speed": int.from_bytes(body[18:20]) / 10,
+        "heading": int.from_bytes(body[20:22]),
+        "alarm": alarm,
+        "alarms": {name: bool(alarm >> bit & 1) for bit, name in ALARMS.items()},
+        "status": status,
+        "states": {name: bool(status >> bit & 1) for bit, name in STATES.items()},
+        "items": items,
+    }
+    for number, (name, steps) in ITEMS.items():
+        if number in items:
+            found[name] = int(items[number] or "0", 16) / steps
+    return found
+
+
+def _items(raw: bytes) -> dict[str, str]:
+    items: dict[str, str] = {}
+    at = 0
+    while at + 2 <= len(raw):
+        number, length = raw[at], raw[at + 1]
+        value = raw[at + 2 : at + 2 + length]
+        if len(value) < length:
+            raise Rejected(QuarantineReason.MALFORMED, f"item {number:02X} is cut short")
+        items[f"{number:02X}"] = value.hex().upper()
+        at += 2 + length
+    return items
+
+
+def _clock(raw: bytes) -> str:
+    """Return six BCD bytes (yyMMddHHmmss) as ISO 8601; their hex digits where they are no time."""
+    digits = raw.hex()
+    try:
+        at = datetime.strptime(f"20{digits}", "%Y%m%d%H%M%S")  # noqa: DTZ007 - GMT+8 by the standard
+    except ValueError:
+        return digits
+    return f"{at:%Y-%m-%dT%H:%M:%S}"
+
+
+def _parse(frame: Frame) -> dict[str, Any]:
+    return parse(frame.payload)
+
+
+FORMAT: Final[Format] = plain(_parse)

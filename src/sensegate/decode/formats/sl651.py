@@ -1,0 +1,317 @@
+"""SL 651-2014: a station's report as one element for each value, whether it came as bytes or as text.
+
+The tree: ``{"centre", "station", "function", "serial", "sent", "class", "time", "packets", "packet", "odd",
+"elements": [{"name", "id", "value", "time", …}]}``.
+
+* ``name`` is the symbol of annex C (``Z``, ``PJ``, ``VT``), or the identifier in hex where it is none of these; a state
+  word gives one element ``ZT.<bit>`` each. ``function`` is two hex digits.
+* ``value`` is null where the station says that it has none: all digits F (binary form), ``M`` or ``F`` (text form).
+  What is no decimal number stays as its hex digits.
+* ``time`` is the observation time as ISO 8601 without a zone; in a series each value has its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from sensegate import metrics
+from sensegate.decode.formats.sl651_elements import (
+    LEVELS,
+    RAIN,
+    STATES,
+    STATION_CLASSES,
+    SYMBOLS,
+    TEXT_STEP,
+)
+from sensegate.decode.frame import Format, Frame, Parse, Setting
+from sensegate.decode.part import Part, says
+from sensegate.errors import Rejected
+from sensegate.frames import sl651
+from sensegate.frames.sl651 import Report
+from sensegate.model import QuarantineReason
+
+ELEMENTS_MAX: Final = 2_048
+_FIVE_MINUTES = timedelta(minutes=5)
+_STEP, _MANUAL, _PICTURE, _TIME, _STATION, _STATE, _WIDE, _VELOCITIES = 0x04, 0xF2, 0xF3, 0xF0, 0xF1, 0x45, 0xFF, 0xFD
+_LAPSE = 0x05
+_SERIES = frozenset({0x31, 0x38})
+"""Functions whose values follow each other in steps."""
+_TEXT_NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,10})?", re.ASCII)
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+
+
+class Sl651Part(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of the format `sl651`."""
+
+    hour: Annotated[
+        Literal["ends", "begins"],
+        says("whether the hour of DRP and DRZ ends (the standard's hourly report) or begins at the observation time"),
+    ] = "ends"
+
+
+Element = dict[str, Any]
+
+
+def _compile(options: Sl651Part | None, _setting: Setting) -> Parse:
+    ends = (options or Sl651Part()).hour == "ends"
+
+    def parse(frame: Frame) -> dict[str, Any]:
+        report = sl651.read(frame.payload)
+        metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.right else "none").inc()
+        if not report.right:
+            raise Rejected(QuarantineReason.CRC_FAIL, "the CRC does not fit")
+        body = _Body(report, ends=ends)
+        if report.packet == 1 and report.function != sl651.KEEP_ALIVE:
+            body.read()
+        return {
+            "centre": f"{report.centre:02X}",
+            "station": report.station,
+            "up": report.up,
+            "function": f"{report.function:02X}",
+            "serial": report.serial,
+            "sent": _iso(_clock(report.sent)),
+            "class": body.station_class,
+            "time": _iso(body.time),
+            "packets": report.packets,
+            "packet": report.packet,
+            "odd": body.odd,
+            "elements": body.elements,
+        }
+
+    return parse
+
+
+def _clock(digits: str) -> datetime | None:
+    """Return a time of ten or twelve BCD digits (yyMMddHHmm[ss]), None where it is none."""
+    if len(digits) not in {10, 12} or not (digits.isascii() and digits.isdigit()):
+        return None
+    midnight = digits[6:10] == "2400"
+    text = f"20{digits[:6]}{'0000' if midnight else digits[6:10]}{digits[10:] or '00'}"
+    try:
+        at = datetime.strptime(text, "%Y%m%d%H%M%S")  # noqa: DTZ007 - the station's own clock
+    except ValueError:
+        return None
+    return at + timedelta(days=1 if midnight else 0)
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else f"{at:%Y-%m-%dT%H:%M:%S}"
+
+
+class _Body:
+    """The elements of a report, as they are read."""
+
+    def __init__(self, report: Report, *, ends: bool) -> None:
+        self._report = report
+        self._ends = ends
+        self._rest = report.body
+        self.station_class: str | None = None
+        self.time: datetime | None = None
+        self.odd: list[str] = []
+        self.elements: list[Element] = []
+
+    def read(self) -> None:
+        """Read all. Raises `Rejected` (malformed) where the body is cut short."""
+        if self._report.text:
+            self._read_text()
+        else:
+            while self._rest:
+                self._read_one()
+
+    def _take(self, size: int) -> bytes:
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        if len(taken) < size:
+            raise Rejected(QuarantineReason.MALFORMED, f"an element of {size} bytes is cut short")
+        return taken
+
+    def _add(self, number: int, value: float | str | None, at: datetime | None, name: str = "") -> None:
+        name = name or SYMBOLS.get(number, f"{number:02X}")
+        self.elements.append({"name": name, "id": f"{number:02X}", "value": value, "time": _iso(at)})
+        if len(self.elements) > ELEMENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} values")
+
+    # ── as bytes ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_one(self) -> None:
+        number, shape = self._take(2)
+        if number == _WIDE:
+            number, shape = _WIDE << 8 | shape, self._take(1)[0]
+        if number == _TIME:
+            self.time = _clock(self._take(5).hex())
+            if self.time is None:
+                self.odd.append("time")
+        elif number == _STATION:
+            self._station()
+        elif number in {_MANUAL, _PICTURE, _VELOCITIES}:
+            self._rest = b""  # they take all that is left, and are no numbers
+        elif number == RAIN or number in LEVELS:
+            self._hour(number, shape)
+        elif number == _STEP:
+            self._steps(self._take(shape >> 3).hex())
+        elif number == _STATE:
+            self._states(int.from_bytes(self._take(shape >> 3)))
+        elif not shape >> 3:
+            raise Rejected(QuarantineReason.MALFORMED, f"element {number:02X} has no bytes")
+        else:
+            raw = self._take(shape >> 3)
+            self._add(number, _lapse(raw) if number == _LAPSE else _decimal(raw, shape & 7), self.time)
+
+    def _station(self) -> None:
+        if self._take(5).hex().upper() != self._report.station:
+            self.odd.append("station")
+        following = self._rest[1:3]
+        if self._rest[:1] and self._rest[0] in STATION_CLASSES and following in {b"\xf0\xf0", b""}:
+            self.station_class = chr(self._take(1)[0])
+
+    def _hour(self, number: int, shape: int) -> None:
+        """Read twelve values of five minutes each. Their lengths are fixed, whatever the definition byte says."""
+        size, scale = (1, 10) if number == RAIN else (2, 100)
+        if shape >> 3 != 12 * size:
+            self.odd.append(SYMBOLS[number])
+        raw = self._take(12 * size)
+        self._twelve(number, [int.from_bytes(raw[at : at + size]) for at in range(0, 12 * size, size)], size, scale)
+
+    def _twelve(self, number: int, values: list[int], size: int, scale: int) -> None:
+        for at, value in enumerate(values):
+            missing = value == 256**size - 1
+            self._add(number, None if missing else value / scale, self._moment(at))
+
+    def _moment(self, at: int) -> datetime | None:
+        """Return the end of five-minute span `at` of the hour."""
+        if self.time is None:
+            return None
+        return _later(self.time, _FIVE_MINUTES * (at + 1 - (12 if self._ends else 0)))
+
+    def _steps(self, digits: str) -> None:
+        step = _step(digits)
+        if step is None or self._report.function not in _SERIES:
+            return  # all zeros: DRP or DRZ follow, which have steps of their own
+        names: list[tuple[int, int, int]] = []
+        while True:
+            number, shape = self._take(2)
+            names.append((number, shape >> 3, shape & 7))
+            group = sum(size for _, size, _ in names)
+            if not group:
+                raise Rejected(QuarantineReason.MALFORMED, f"element {number:02X} has no bytes")
+            # One element a report is the rule; where several were described first, only their sum divides the rest.
+            if len(self._rest) % group == 0 or len(self._rest) < 2:
+                break
+        for at in range(len(self._rest) // group):
+            for number, size, decimals in names:
+                moment = None if self.time is None else _later(self.time, step * at)
+                self._add(number, _decimal(self._take(size), decimals), moment)
+
+    def _states(self, word: int) -> None:
+        for bit in STATES:
+            self._add(_STATE, word >> bit & 1, self.time, f"ZT.{bit}")
+
+    # ── as text ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_text(self) -> None:
+        try:
+            words = iter(self._rest.decode("ascii").split(" "))
+        except UnicodeDecodeError as why:
+            raise Rejected(QuarantineReason.MALFORMED, "the body is not ASCII") from why
+        numbers = {symbol: number for number, symbol in SYMBOLS.items()}
+        for word in words:
+            if not word:
+                continue
+            if len(word) == 1 and ord(word) in STATION_CLASSES and self.time is None:
+                self.station_class = word
+            elif word == "ST":
+                if next(words, "") != self._report.station:
+                    self.odd.append("station")
+            elif word == "TT":
+                self.time = _clock(next(words, ""))
+                if self.time is None:
+                    self.odd.append("time")
+            elif word in {"RGZS", "PIC", "DATA"}:
+                return
+            elif TEXT_STEP.fullmatch(word) and self._report.function in _SERIES:
+                self._text_series(word, words, numbers)
+            elif not TEXT_STEP.fullmatch(word):
+                self._text_value(word, numbers.get(word), next(words, None))
+
+    def _text_value(self, symbol: str, number: int | None, raw: str | None) -> None:
+        if raw is None:
+            raise Rejected(QuarantineReason.MALFORMED, f"'{symbol[:16]}' has no value")
+        if number == RAIN or number in LEVELS:
+            size, scale = (1, 10) if number == RAIN else (2, 100)
+            if len(raw) != 24 * size or not _HEX.fullmatch(raw):
+                raise Rejected(QuarantineReason.MALFORMED, f"'{symbol}' is not {24 * size} hex digits")
+            raws = [int(raw[at : at + 2 * size], 16) for at in range(0, len(raw), 2 * size)]
+            self._twelve(number or RAIN, raws, size, scale)
+        elif number == _STATE:
+            if not _HEX.fullmatch(raw) or len(raw) > 8:
+                raise Rejected(QuarantineReason.MALFORMED, "'ZT' is not hex digits")
+            self._states(int(raw, 16))
+        else:
+            self._add(number or 0, _of_text(raw), self.time, symbol)
+
+    def _text_series(self, code: str, words: Iterator[str], numbers: dict[str, int]) -> None:
+        unit = {"D": "days", "H": "hours", "N": "minutes"}[code[2]]
+        step = timedelta(**{unit: int(code[3:])})
+        symbols: list[str] = []
+        values: list[str] = []
+        for word in words:
+            if not word:
+                continue
+            if values or word in {"M", "F"} or _TEXT_NUMBER.fullmatch(word):
+                values.append(word)
+            elif step:
+                symbols.append(word)
+            else:  # DRH00: DRP or DRZ follow, which have steps of their own
+                self._text_value(word, numbers.get(word), next(words, None))
+        for at, raw in enumerate(values):
+            if symbols:
+                symbol = symbols[at % len(symbols)]
+                moment = None if self.time is None else _later(self.time, step * (at // len(symbols)))
+                self._add(numbers.get(symbol, 0), _of_text(raw), moment, symbol)
+
+
+def _later(at: datetime, span: timedelta) -> datetime | None:
+    try:
+        return at + span
+    except OverflowError:
+        return None
+
+
+def _step(digits: str) -> timedelta | None:
+    """Return the step of six BCD digits (days, hours, minutes), None for none."""
+    if len(digits) != 6 or not digits.isdigit():
+        return None
+    step = timedelta(days=int(digits[:2]), hours=int(digits[2:4]), minutes=int(digits[4:]))
+    return step or None
+
+
+def _decimal(raw: bytes, decimals: int) -> float | str | None:
+    """Return a BCD number; a first byte FF is a minus sign, all F (or all A: invalid) is no value."""
+    digits = raw.hex().upper()
+    if set(digits) in ({"F"}, {"A"}):
+        return None
+    sign = 1
+    if digits.startswith("FF") and len(raw) > 1:
+        sign, digits = -1, digits[2:]
+    if not digits.isdigit():
+        return raw.hex().upper()
+    return sign * int(digits) / float(10**decimals)
+
+
+def _lapse(raw: bytes) -> float | str | None:
+    """Return minutes of a lapse, hours and minutes of two BCD digits each."""
+    digits = raw.hex().upper()
+    if set(digits) == {"F"}:
+        return None
+    return int(digits[:-2] or "0") * 60.0 + int(digits[-2:]) if digits.isdigit() else digits
+
+
+def _of_text(raw: str) -> float | str | None:
+    if raw in {"M", "F"}:
+        return None
+    return float(raw) if _TEXT_NUMBER.fullmatch(raw) else raw[:64]
+
+
+FORMAT = Format(_compile, Sl651Part)

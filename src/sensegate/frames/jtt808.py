@@ -1,0 +1,141 @@
+"""JT/T 808 (2011, 2013, 2019), vehicles: ``7E`` … ``7E``, escaped, the last byte the exclusive or of all before it.
+
+    message 2, attributes 2 (length 10 bits, split bit 13, version bit 14), [version 1,] phone BCD 6 or 10,
+    serial 2, [packets 2, packet 2,] body, check 1
+
+``7E`` within is sent as ``7D 02`` and ``7D`` as ``7D 01``; numbers have their high byte first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from sensegate.errors import Rejected
+from sensegate.frames.checks import xor8
+from sensegate.frames.cutting import Cut
+from sensegate.model import QuarantineReason
+
+MARK: Final = b"\x7e"
+_ESCAPED = re.compile(rb"\x7d([\x01\x02])")
+FRAME_MAX: Final = 2 * (2 + 2 + 1 + 10 + 2 + 4 + 1023 + 1) + 2
+"""Longest frame, all of it escaped."""
+LOCATION, LOCATIONS = 0x0200, 0x0704
+HEARTBEAT, REGISTER, AUTHENTICATE, LOGOUT = 0x0002, 0x0100, 0x0102, 0x0003
+ANSWER, REGISTERED = 0x8001, 0x8100
+DONE, FAILED, WRONG = 0, 1, 2
+"""Results of an answer."""
+
+
+def cut(buffer: bytes) -> Cut:
+    """Find the next frame. A mark that closes rubbish is taken for one that opens a frame."""
+    at = 0
+    while True:
+        at = buffer.find(MARK, at)
+        if at < 0:
+            return Cut(len(buffer))
+        end = buffer.find(MARK, at + 1)
+        if end < 0:
+            return Cut(at) if len(buffer) - at < FRAME_MAX else Cut(len(buffer))
+        if end - at < FRAME_MAX and _is_frame(buffer[at : end + 1]):
+            return Cut(at, end + 1 - at)
+        at = end
+
+
+def _is_frame(frame: bytes) -> bool:
+    try:
+        read(frame)
+    except Rejected:
+        return False
+    return True
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One frame, unescaped and taken apart as far as all kinds of it are alike."""
+
+    message: int
+    phone: str
+    """Digits, zeros at the front left out (all zeros: one)."""
+    serial: int
+    version: int
+    """Year of the standard: 2013 (or older) or 2019."""
+    packets: int
+    packet: int
+    encrypted: bool
+    body: bytes
+    right: bool
+    """Whether the check fits."""
+    address: bytes = b""
+    """The phone number as sent, for answers."""
+    mark: int = 0
+    """Version byte of 2019."""
+
+
+def unescape(inner: bytes) -> bytes:
+    """Return what stands between two marks as it was before it was escaped."""
+    return _ESCAPED.sub(lambda found: b"\x7e" if found[1] == b"\x02" else b"\x7d", inner)
+
+
+def escape(inner: bytes) -> bytes:
+    """Return bytes that hold no mark."""
+    return inner.replace(b"\x7d", b"\x7d\x01").replace(b"\x7e", b"\x7d\x02")
+
+
+def read(frame: bytes) -> Message:
+    """Return what a frame holds. Raises `Rejected` (malformed) where it is none."""
+    if len(frame) < 2 or not frame.startswith(MARK) or not frame.endswith(MARK):
+        raise Rejected(QuarantineReason.MALFORMED, "does not stand between 7E and 7E")
+    inner = unescape(frame[1:-1])
+    attributes = int.from_bytes(inner[2:4])
+    is_2019 = bool(attributes & 1 << 14)
+    at = 5 if is_2019 else 4
+    size = 10 if is_2019 else 6
+    address = inner[at : at + size]
+    at += size
+    serial = int.from_bytes(inner[at : at + 2])
+    at += 2
+    packets, packet = 1, 1
+    if attributes & 1 << 13:
+        packets, packet = int.from_bytes(inner[at : at + 2]), int.from_bytes(inner[at + 2 : at + 4])
+        at += 4
+    body, length = inner[at:-1], attributes & 0x3FF
+    if len(inner) <= at or len(body) != length:
+        raise Rejected(QuarantineReason.MALFORMED, f"a body of {length} bytes announced, {len(body)} there")
+    return Message(
+        message=int.from_bytes(inner[:2]),
+        phone=address.hex().upper().lstrip("0") or "0",
+        serial=serial,
+        version=2019 if is_2019 else 2013,
+        packets=packets,
+        packet=packet,
+        encrypted=bool(attributes & 0x1C00),
+        body=body,
+        right=xor8(inner[:-1]) == inner[-1],
+        address=address,
+        mark=inner[4] if is_2019 else 0,
+    )
+
+
+def build(message: int, address: bytes, serial: int, body: bytes, *, mark: int | None = None) -> bytes:
+    """Return a frame of one packet; `mark`: the version byte of 2019."""
+    attributes = len(body) | (1 << 14 if mark is not None else 0)
+    version = b"" if mark is None else bytes([mark])
+    inner = message.to_bytes(2) + attributes.to_bytes(2) + version + address + serial.to_bytes(2) + body
+    return MARK + escape(inner + bytes([xor8(inner)])) + MARK
+
+
+def _to(message: Message, number: int, serial: int, body: bytes) -> bytes:
+    mark = message.mark if message.version == 2019 else None
+    return build(number, message.address, serial, body, mark=mark)
+
+
+def answer(message: Message, serial: int, result: int = DONE) -> bytes:
+    """Return the platform's general answer (8001); `serial`: the platform's own number."""
+    return _to(message, ANSWER, serial, message.serial.to_bytes(2) + message.message.to_bytes(2) + bytes([result]))
+
+
+def registered(message: Message, serial: int, code: str) -> bytes:
+    """Return the answer to a registration (8100) with the code by which the terminal then proves itself."""
+    return _to(message, REGISTERED, serial, message.serial.to_bytes(2) + bytes([DONE]) + code.encode("gbk", "replace"))

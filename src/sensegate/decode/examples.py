@@ -22,7 +22,8 @@ from sensegate.decode.routes import cased
 from sensegate.decode.standin import CARRIER, DEVICE, standin
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError
-from sensegate.model import BOOL, Device, Fields, Message, Spec
+from sensegate.model import BOOL, Datum, Device, Fields, Message, Spec
+from sensegate.place import shift
 from sensegate.properties import PROPERTIES, Kind
 from sensegate.quality import Quality, quality_word
 
@@ -105,14 +106,20 @@ def _text_of(time: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat()
 
 
+def _number(fields: Fields, specs: Sequence[Spec], row: int) -> float:
+    spec = specs[int(fields.spec[row])]
+    scale, offset = fields.override_scale.get(row, (spec.scale, spec.offset))
+    return float(fields.value[row]) * scale + offset
+
+
 def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | NamedDevices) -> list[Seen]:
     """Return the rows of `Fields` as people would state them, values in canonical units."""
     seen: list[Seen] = []
-    for row in range(len(fields)):
+    numbers = np.array([_number(fields, specs, row) for row in range(len(fields))], np.float64)
+    shift(fields, numbers, specs, [at for at, spec in enumerate(specs) if spec.datum is not Datum.WGS84])
+    for row, number in enumerate(numbers.tolist()):
         spec = specs[int(fields.spec[row])]
         kind = PROPERTIES.by_name(spec.property).kind
-        scale, offset = fields.override_scale.get(row, (spec.scale, spec.offset))
-        number = float(fields.value[row]) * scale + offset
         value: Value = fields.text[row] if row in fields.text else bool(number) if kind is Kind.BOOLEAN else number
         index = int(fields.device[row])
         name = devices.record(index).id if isinstance(devices, NamedDevices) else devices[index]

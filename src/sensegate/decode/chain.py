@@ -17,6 +17,15 @@ from sensegate.model import QuarantineReason
 from sensegate.quality import TimeQuality
 
 
+class FrameRejected(Rejected):
+    """The frame in an envelope cannot be decoded, whatever else the message holds."""
+
+    def __init__(self, why: Rejected, device: int) -> None:
+        super().__init__(why.reason, why.detail)
+        self.device = device
+        """Index of the frame's device, -1 where none is known."""
+
+
 class Opened(NamedTuple):
     """A frame out of its envelope."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sensegate import metrics
 from sensegate.config import IngestConfig
-from sensegate.decode.chain import Carried, Opened, opened
+from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
 from sensegate.decode.frame import Frame, Parse
 from sensegate.decode.identity import Reception
@@ -116,7 +116,6 @@ class _Work:
         self._rates = decoder.rates
         self._memory = decoder.memory
         self._profiles = decoder.profiles
-        self._profiles = decoder.profiles
         self._devices = devices
         self._messages = span = Span.of(messages)
         self._payloads = span.payloads
@@ -200,7 +199,8 @@ class _Work:
 
     def _quarantine(self, at: int, route: Route, why: Rejected) -> None:
         reason = QuarantineReason(why.reason)
-        self.rows.quarantined.append(Quarantined(at, reason, why.detail, route.device, route.profile))
+        device = why.device if isinstance(why, FrameRejected) else route.device
+        self.rows.quarantined.append(Quarantined(at, reason, why.detail, device, route.profile))
 
     # ── by plan ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -281,6 +281,8 @@ class _Work:
         frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
         try:
             held = self._by_rules(at, [one for one in route.rules if not one[0].beside], frame, route)
+        except FrameRejected:
+            raise
         except Rejected:
             if not self._beside(at, frame, route):
                 raise
@@ -316,11 +318,14 @@ class _Work:
             bound = bind(rule, wrap, tree, deciding)
             if bound is None:
                 continue
-            if rule.ignore:
+            if rule.ignore and not isinstance(first, FrameRejected):
                 return None
             if rule.chains:
-                if self._chain(at, rule, bound, way):
-                    return _Held((rule, wrap), tree, deciding, bound)
+                try:
+                    if self._chain(at, rule, bound, way):
+                        return _Held((rule, wrap), tree, deciding, bound)
+                except FrameRejected as why:
+                    first = first or why
                 continue
             held = True
             if self.rows.add(rule, bound, at, frame.received, way, self._routes.look_up, reception):
@@ -346,27 +351,24 @@ class _Work:
     def _chain(self, at: int, rule: Rule, bound: Bound, way: Way) -> bool:
         """Decode the frames of an envelope by their devices' own profiles; return whether there are any.
 
-        Where none can be decoded, the message is in quarantine then, with the first reason.
+        Raises `FrameRejected`, with the first reason, where none can be decoded.
         """
         path = path_of(way, bound)
-        refused: list[Quarantined] = []
+        refused: list[FrameRejected] = []
         for element in bound.elements:
-            device, profile = way.device, ""
+            device = way.device
             try:
                 frame = opened(rule, element, self._messages[at].received)
                 if frame.name:
                     device = self._carried(frame.name, rule, way.gateway)
-                record = self._devices.record(device)
-                profile = record.profile
-                self._frame(at, frame, Carried(way.text, path, device, device), record)
+                self._frame(at, frame, Carried(way.text, path, device, device), self._devices.record(device))
             except Rejected as why:
-                refused.append(Quarantined(at, QuarantineReason(why.reason), why.detail, device, profile))
+                refused.append(FrameRejected(why, device))
         if refused and len(refused) == len(bound.elements):
-            self.rows.quarantined.append(refused[0])
-        else:
-            self.rows.rejected += [
-                RejectedValue(at, RejectReason.FRAME, "", one.device, f"{one.reason}: {one.detail}") for one in refused
-            ]
+            raise refused[0]
+        self.rows.rejected += [
+            RejectedValue(at, RejectReason.FRAME, "", one.device, f"{one.reason}: {one.detail}") for one in refused
+        ]
         return bool(bound.elements)
 
     def _carried(self, name: str, rule: Rule, gateway: int) -> int:

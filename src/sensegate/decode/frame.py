@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import Ask, Memory
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
@@ -69,6 +69,8 @@ class Format(NamedTuple):
     """Whether the payload is text, whose `charset` may be chosen."""
     typed: bool = True
     """Whether leaves have types; where not, all are text and each reading's property says what they are."""
+    greet: Callable[[str, int], Ask | None] | None = None
+    """(name of a device, now in µs) -> what it is asked when the memory is empty, None if nothing."""
 
 
 def plain(parse: Parse) -> Format:

@@ -24,6 +24,7 @@ from sensegate.decode.formats import (
     senml,
     senml_cbor,
     sl651,
+    sparkplug,
     text,
     urlencoded,
     xml,
@@ -49,5 +50,6 @@ FORMATS: Final[dict[str, Format]] = {
     "sl651": sl651.FORMAT,
     "gbt26875": gbt26875.FORMAT,
     "jtt808": jtt808.FORMAT,
+    "sparkplug": sparkplug.FORMAT,
 }
 """By the name that profiles use."""

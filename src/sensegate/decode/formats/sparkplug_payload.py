@@ -1,0 +1,344 @@
+"""The payload of Sparkplug B (Eclipse Sparkplug 3.0, chapter 6): metrics as they are sent, typed where they say how.
+
+Read with `decode.protobuf`, our own bounded reader: the library makes an object of every two bytes of a hostile payload
+before anyone can count, and its classes have no types. The numbers below are those of the specification's schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from sensegate.decode.formats.sparkplug_types import (
+    BLOB,
+    DOUBLE,
+    FLOAT,
+    INT,
+    MEMBERS,
+    TABLE,
+    TEXT,
+    TRUTH,
+    UNKNOWN,
+    Value,
+    type_name,
+)
+from sensegate.decode.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+
+NAME_MAX: Final = 1_024
+"""Longest name of a metric with all that it is part of, characters."""
+_WIRE_OF: Final = (VARINT, VARINT, FIXED32, FIXED64, VARINT, BYTES, BYTES, BYTES, BYTES)
+_METRIC_WIRES: Final = {number: (BYTES if number in {1, 8, 9} else VARINT) for number in range(1, 10)}
+_VALUE_OF_METRIC, _VALUE_OF_CELL, _VALUE_OF_NAMED = 10, 1, 3
+"""Number of the first field of each `oneof`: of a metric, of a cell of a data set, of a property or parameter."""
+_SET, _SETS = 9, 10
+"""Fields of a property that is a set of properties, or a list of such sets."""
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One metric as it was sent."""
+
+    name: str | None = None
+    alias: int | None = None
+    timestamp: int | None = None
+    """ms UTC."""
+    datatype: int | None = None
+    historical: bool = False
+    transient: bool = False
+    null: bool = False
+    metadata: dict[str, Any] | None = None
+    properties: dict[str, Any] | None = None
+    value: Value | None = None
+
+    def read(self, datatype: int | None) -> Any:
+        """Return the value as a data type (None: as the metric's own, or as it came); None where it is null."""
+        chosen = self.datatype if datatype is None else datatype
+        if chosen is not None:
+            type_name(chosen)
+        return None if self.null or self.value is None else self.value.typed(chosen or UNKNOWN)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the metric as dicts, lists and scalars, with what it does not have left out."""
+        found: dict[str, Any] = {
+            "datatype": None if self.datatype is None else type_name(self.datatype),
+            "value": self.read(None),
+        }
+        named = {"name": self.name, "alias": self.alias, "timestamp": self.timestamp}
+        more = {
+            "is_historical": self.historical,
+            "is_transient": self.transient,
+            "is_null": self.null,
+            "metadata": self.metadata,
+            "properties": self.properties,
+        }
+        found.update((key, value) for key, value in named.items() if value is not None)
+        found.update((key, value) for key, value in more.items() if value)
+        return found
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A data set."""
+
+    columns: tuple[str, ...]
+    types: tuple[int, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def tree(self) -> dict[str, Any]:
+        """Return the table as ``{columns, types, rows}``."""
+        return {
+            "columns": list(self.columns),
+            "types": [type_name(one) for one in self.types],
+            "rows": [list(row) for row in self.rows],
+        }
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A template: the definition of a structure, or an instance of one."""
+
+    metrics: tuple[Metric, ...] = ()
+    parameters: tuple[dict[str, Any], ...] = ()
+    version: str = ""
+    reference: str = ""
+    """Of an instance: name of its definition."""
+    definition: bool = False
+
+    def tree(self) -> dict[str, Any]:
+        """Return the template as dicts and lists."""
+        found: dict[str, Any] = {
+            "is_definition": self.definition,
+            "metrics": [metric.tree() for metric in self.metrics],
+        }
+        if self.parameters:
+            found["parameters"] = list(self.parameters)
+        if self.version:
+            found["version"] = self.version
+        if self.reference:
+            found["template_ref"] = self.reference
+        return found
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """A whole payload."""
+
+    metrics: tuple[Metric, ...] = ()
+    timestamp: int | None = None
+    """ms UTC."""
+    seq: int | None = None
+    uuid: str = ""
+    body: bytes = b""
+
+
+def bounded_name(name: str) -> str:
+    """Return the name of a metric, a member or a column. Raises `Rejected` where it is too long to be multiplied."""
+    if len(name) > NAME_MAX:
+        raise Rejected(QuarantineReason.SCHEMA, f"a name of {len(name)} characters")
+    return name
+
+
+def read(payload: bytes, nesting_max: int) -> Payload:
+    """Return what a payload holds. Raises `Rejected` on bytes that are none."""
+    return _Reader(payload, nesting_max).payload()
+
+
+class _Reader:
+    """One payload on its way."""
+
+    def __init__(self, payload: bytes, nesting_max: int) -> None:
+        self._wire = Wire(payload)
+        self._nesting_max = nesting_max
+
+    def payload(self) -> Payload:
+        wire = self._wire
+        metrics: list[Metric] = []
+        found: dict[str, Any] = {}
+        for number, kind, start, end in wire.fields(0, len(wire.payload)):
+            if number == 2 and kind == BYTES:
+                metrics.append(self._metric(start, end, 1))
+            elif number == 1 and kind == VARINT:
+                found["timestamp"] = start
+            elif number == 3 and kind == VARINT:
+                found["seq"] = start
+            elif number == 4 and kind == BYTES:
+                found["uuid"] = wire.text(start, end)
+            elif number == 5 and kind == BYTES:
+                found["body"] = wire.payload[start:end]
+        return Payload(tuple(metrics), **found)
+
+    def _deeper(self, depth: int) -> int:
+        if depth >= self._nesting_max:
+            raise Rejected(QuarantineReason.TOO_DEEP, f"nested more than {self._nesting_max} deep")
+        return depth + 1
+
+    def _metric(self, at: int, stop: int, depth: int) -> Metric:
+        wire = self._wire
+        found: dict[str, Any] = {}
+        value: Value | None = None
+        for field in wire.fields(at, stop):
+            number, kind, start, end = field
+            if number >= _VALUE_OF_METRIC:
+                came = self._value(field, _VALUE_OF_METRIC, depth)
+                value = came or value
+            elif _METRIC_WIRES[number] == kind:
+                if number == 1:
+                    found["name"] = bounded_name(wire.text(start, end))
+                elif number == 8:
+                    found["metadata"] = self._metadata(start, end)
+                elif number == 9:
+                    found["properties"] = self._properties(start, end, self._deeper(depth))
+                else:
+                    found[_METRIC_KEYS[number]] = bool(start) if number >= 5 else start
+        return Metric(value=value, **found)
+
+    def _value(self, field: Field, first: int, depth: int) -> Value | None:
+        """Return the value of a field of a `oneof`, None where the schema has no such field."""
+        number, wire, start, end = field
+        kind = number - first
+        if not INT <= kind <= (MEMBERS if first == _VALUE_OF_METRIC else TEXT) or _WIRE_OF[kind] != wire:
+            return None
+        raw: Any
+        if kind == TABLE:
+            raw = self._table(start, end)
+        elif kind == MEMBERS:
+            raw = self._template(start, end, self._deeper(depth))
+        elif kind == DOUBLE:
+            raw = self._wire.float64(start)
+        elif kind == FLOAT:
+            raw = self._wire.float32(start)
+        elif kind == TEXT:
+            raw = self._wire.text(start, end)
+        elif kind == BLOB:
+            raw = self._wire.payload[start:end]
+        else:
+            raw = bool(start) if kind == TRUTH else start & 0xFFFF_FFFF if kind == INT else start
+        return Value(kind, raw)
+
+    def _metadata(self, at: int, stop: int) -> dict[str, Any]:
+        wire = self._wire
+        found: dict[str, Any] = {}
+        for number, kind, start, end in wire.fields(at, stop):
+            key = _METADATA_KEYS.get(number)
+            if key is None or kind != (VARINT if number in {1, 3, 4} else BYTES):
+                continue
+            found[key] = wire.text(start, end) if kind == BYTES else bool(start) if number == 1 else start
+        return found
+
+    # ── properties ───────────────────────────────────────────────────────────────────────────────────
+
+    def _properties(self, at: int, stop: int, depth: int) -> dict[str, Any]:
+        keys: list[str] = []
+        values: list[Any] = []
+        for number, kind, start, end in self._wire.fields(at, stop):
+            if number == 1 and kind == BYTES:
+                keys.append(self._wire.text(start, end))
+            elif number == 2 and kind == BYTES:
+                values.append(self._property(start, end, depth))
+        if len(keys) != len(values) or len(set(keys)) != len(keys):
+            raise Rejected(QuarantineReason.SCHEMA, "the keys of a property set do not fit its values")
+        return dict(zip(keys, values, strict=True))
+
+    def _property(self, at: int, stop: int, depth: int) -> Any:
+        datatype, null = UNKNOWN, False
+        value: Any = None
+        for field in self._wire.fields(at, stop):
+            number, kind, start, end = field
+            if number == 1 and kind == VARINT:
+                datatype = start
+            elif number == 2 and kind == VARINT:
+                null = bool(start)
+            elif number == _SET and kind == BYTES:
+                value = self._properties(start, end, self._deeper(depth))
+            elif number == _SETS and kind == BYTES:
+                value = [
+                    self._properties(first, last, self._deeper(depth))
+                    for inner, form, first, last in self._wire.fields(start, end)
+                    if (inner, form) == (1, BYTES)
+                ]
+            else:
+                value = self._value(field, _VALUE_OF_NAMED, depth) or value
+        type_name(datatype)
+        if null:
+            return None
+        return value.typed(datatype) if isinstance(value, Value) else value
+
+    # ── data sets and templates ──────────────────────────────────────────────────────────────────────
+
+    def _table(self, at: int, stop: int) -> Table:
+        wire = self._wire
+        columns: list[str] = []
+        types: list[int] = []
+        places: list[tuple[int, int]] = []
+        for number, kind, start, end in wire.fields(at, stop):
+            if number == 2 and kind == BYTES:
+                columns.append(bounded_name(wire.text(start, end)))
+            elif number == 3:
+                types += wire.varints(start, end) if kind == BYTES else [start] if kind == VARINT else []
+            elif number == 4 and kind == BYTES:
+                places.append((start, end))
+        if len(columns) != len(types) or len(set(columns)) != len(columns):
+            raise Rejected(QuarantineReason.SCHEMA, "a data set needs a type and a name of its own for each column")
+        return Table(tuple(columns), tuple(types), tuple(self._row(start, end, types) for start, end in places))
+
+    def _row(self, at: int, stop: int, types: list[int]) -> tuple[Any, ...]:
+        cells = [
+            (start, end) for number, kind, start, end in self._wire.fields(at, stop) if (number, kind) == (1, BYTES)
+        ]
+        if len(cells) != len(types):
+            raise Rejected(
+                QuarantineReason.SCHEMA, f"a row of {len(cells)} cells in a data set of {len(types)} columns"
+            )
+        return tuple(self._cell(start, end, datatype) for (start, end), datatype in zip(cells, types, strict=True))
+
+    def _cell(self, at: int, stop: int, datatype: int) -> Any:
+        value: Value | None = None
+        for field in self._wire.fields(at, stop):
+            value = self._value(field, _VALUE_OF_CELL, 0) or value
+        return None if value is None else value.typed(datatype)
+
+    def _template(self, at: int, stop: int, depth: int) -> Template:
+        wire = self._wire
+        metrics: list[Metric] = []
+        parameters: list[dict[str, Any]] = []
+        found: dict[str, Any] = {}
+        for number, kind, start, end in wire.fields(at, stop):
+            if number == 5 and kind == VARINT:
+                found["definition"] = bool(start)
+            elif kind != BYTES:
+                continue
+            elif number == 1:
+                found["version"] = wire.text(start, end)
+            elif number == 2:
+                metrics.append(self._metric(start, end, depth))
+            elif number == 3:
+                parameters.append(self._parameter(start, end))
+            elif number == 4:
+                found["reference"] = wire.text(start, end)
+        return Template(tuple(metrics), tuple(parameters), **found)
+
+    def _parameter(self, at: int, stop: int) -> dict[str, Any]:
+        name, datatype = "", UNKNOWN
+        value: Value | None = None
+        for field in self._wire.fields(at, stop):
+            number, kind, start, end = field
+            if number == 1 and kind == BYTES:
+                name = self._wire.text(start, end)
+            elif number == 2 and kind == VARINT:
+                datatype = start
+            else:
+                value = self._value(field, _VALUE_OF_NAMED, 0) or value
+        kind_name = type_name(datatype)
+        return {"name": name, "type": kind_name, "value": None if value is None else value.typed(datatype)}
+
+
+_METRIC_KEYS: Final = {2: "alias", 3: "timestamp", 4: "datatype", 5: "historical", 6: "transient", 7: "null"}
+_METADATA_KEYS: Final = {
+    1: "is_multi_part",
+    2: "content_type",
+    3: "size",
+    4: "seq",
+    5: "file_name",
+    6: "file_type",
+    7: "md5",
+    8: "description",
+}

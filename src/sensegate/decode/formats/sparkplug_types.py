@@ -1,0 +1,145 @@
+"""The data types of Sparkplug B (Eclipse Sparkplug 3.0, 6.4.15 to 6.4.17), and how a value of each is read.
+
+Signed integers travel in unsigned fields; arrays (types 22 to 34) as packed little-endian bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from sensegate.decode.frame import MEMBERS_MAX
+from sensegate.decode.protobuf import malformed
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+
+TYPES: Final = (
+    "Unknown", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float", "Double", "Boolean",
+    "String", "DateTime", "Text", "UUID", "DataSet", "Bytes", "File", "Template", "PropertySet", "PropertySetList",
+    "Int8Array", "Int16Array", "Int32Array", "Int64Array", "UInt8Array", "UInt16Array", "UInt32Array", "UInt64Array",
+    "FloatArray", "DoubleArray", "BooleanArray", "StringArray", "DateTimeArray",
+)  # fmt: skip
+"""Data types by number."""
+UNKNOWN = 0
+_BOOLEAN, _DATA_SET, _TEMPLATE = TYPES.index("Boolean"), TYPES.index("DataSet"), TYPES.index("Template")
+_BOOLEAN_ARRAY, _STRING_ARRAY = TYPES.index("BooleanArray"), TYPES.index("StringArray")
+_SIGNED: Final = {number: 8 << at for at, number in enumerate(range(1, 5))}
+_UNSIGNED: Final = {**{number: 8 << at for at, number in enumerate(range(5, 9))}, TYPES.index("DateTime"): 64}
+"""Integer types -> bits."""
+_FLOATS: Final = (TYPES.index("Float"), TYPES.index("Double"))
+_TEXTS: Final = (TYPES.index("String"), TYPES.index("Text"), TYPES.index("UUID"))
+_BLOBS: Final = (TYPES.index("Bytes"), TYPES.index("File"))
+_PACKED: Final = dict(zip(range(22, 32), "bhiqBHIQfd", strict=True)) | {TYPES.index("DateTimeArray"): "Q"}
+"""Array types -> letter of `struct`."""
+
+INT, LONG, FLOAT, DOUBLE, TRUTH, TEXT, BLOB, TABLE, MEMBERS = range(9)
+FIELDS = ("int", "long", "float", "double", "boolean", "string", "bytes", "dataset", "template")
+"""In which field of its `oneof` a value came, in the order of the schema."""
+
+
+def _misfit(what: str, datatype: int) -> Rejected:
+    return Rejected(QuarantineReason.SCHEMA, f"{what} of type {type_name(datatype)}")
+
+
+def type_name(datatype: int) -> str:
+    """Return the name of a data type. Raises `Rejected` where the specification knows none."""
+    if datatype >= len(TYPES):
+        raise Rejected(QuarantineReason.SCHEMA, f"data type {datatype} is not one of Sparkplug's")
+    return TYPES[datatype]
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A value as it came, not yet typed."""
+
+    kind: int
+    """`INT` to `MEMBERS`."""
+    raw: Any
+    """Number, truth or text; bytes; for a table `Table`, for members `Template`."""
+
+    def typed(self, datatype: int) -> Any:
+        """Return the value as a data type means it; `UNKNOWN` takes it as it came."""
+        raw, kind = self.raw, self.kind
+        if datatype == UNKNOWN:
+            return raw.hex() if kind == BLOB else raw.tree() if kind in {TABLE, MEMBERS} else raw
+        if kind <= LONG and datatype in _UNSIGNED:
+            if raw >> _UNSIGNED[datatype]:
+                raise _misfit(f"{raw} is no number", datatype)
+            return raw
+        if kind <= LONG and datatype in _SIGNED:
+            return _signed(raw, datatype)
+        fits = _FITS.get(datatype)
+        if fits is None or kind not in fits[0]:
+            raise _misfit(f"a {FIELDS[kind]} is none", datatype)
+        return fits[1](raw, datatype)
+
+
+def _signed(raw: int, datatype: int) -> int:
+    """Return the signed number that an unsigned field of 32 or 64 bits carries, sign-extended or not."""
+    bits = _SIGNED[datatype]
+    low = raw & (1 << bits) - 1
+    number = low - (1 << bits) if low >> bits - 1 else low
+    if raw not in {low, number & 0xFFFF_FFFF, number & 0xFFFF_FFFF_FFFF_FFFF}:
+        raise _misfit(f"{raw} is no number", datatype)
+    return number
+
+
+def _bounded(count: int) -> None:
+    if count > MEMBERS_MAX:
+        raise Rejected(QuarantineReason.SCHEMA, f"an array of more than {MEMBERS_MAX} values")
+
+
+def _as_is(raw: Any, _datatype: int) -> Any:
+    return raw
+
+
+def _array(raw: bytes, datatype: int) -> list[Any]:
+    letter = _PACKED[datatype]
+    size = struct.calcsize(f"<{letter}")
+    if len(raw) % size:
+        raise malformed(f"{len(raw)} bytes are no {type_name(datatype)}")
+    _bounded(len(raw) // size)
+    return list(struct.unpack(f"<{len(raw) // size}{letter}", raw))
+
+
+def _truths(raw: bytes, _datatype: int) -> list[bool]:
+    """Return the booleans: a count in 4 bytes, then bits, the most significant of each byte first."""
+    count = int.from_bytes(raw[:4], "little")
+    if len(raw) < 4 or len(raw) - 4 != (count + 7) // 8:
+        raise malformed(f"{len(raw)} bytes are no BooleanArray")
+    _bounded(count)
+    return [bool(raw[4 + at // 8] >> 7 - at % 8 & 1) for at in range(count)]
+
+
+def _strings(raw: bytes, _datatype: int) -> list[str]:
+    """Return the texts, each ended by a NUL (that of the last may be missing)."""
+    try:
+        parts = raw.decode("utf-8").split("\0")
+    except UnicodeDecodeError as why:
+        raise Rejected(QuarantineReason.NOT_UTF8, "a StringArray is no UTF-8") from why
+    _bounded(len(parts))
+    return parts if parts[-1] else parts[:-1]
+
+
+def _hex(raw: bytes, _datatype: int) -> str:
+    return raw.hex()
+
+
+def _tree(raw: Any, _datatype: int) -> Any:
+    return raw.tree()
+
+
+_FITS: Final[dict[int, tuple[tuple[int, ...], Callable[[Any, int], Any]]]] = {
+    **dict.fromkeys(_FLOATS, ((FLOAT, DOUBLE), _as_is)),
+    _BOOLEAN: ((TRUTH,), _as_is),
+    **dict.fromkeys(_TEXTS, ((TEXT,), _as_is)),
+    **dict.fromkeys(_BLOBS, ((BLOB,), _hex)),
+    _DATA_SET: ((TABLE,), _tree),
+    _TEMPLATE: ((MEMBERS,), _tree),
+    **dict.fromkeys(_PACKED, ((BLOB,), _array)),
+    _BOOLEAN_ARRAY: ((BLOB,), _truths),
+    _STRING_ARRAY: ((BLOB,), _strings),
+}
+"""Data type, integers left out -> (fields in which it comes, how it is read)."""

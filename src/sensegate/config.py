@@ -169,6 +169,9 @@ class Config(Record, frozen=True):
     division: Annotated[str, _h("division code: 4401 for a node, 44 for the centre")]
     directory: Annotated[str, _h("where the store, the duplicate index and generated files live")]
     profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
+    standard_vendors: Annotated[
+        tuple[str, ...], _h("vendors (folders) whose profiles are standard: only the province releases other versions")
+    ] = ("sensegate",)
     engine: Annotated[EngineConfig, _h("nats-server")] = EngineConfig()
     store: Annotated[StoreConfig, _h("sizes and lives of the streams")] = StoreConfig()
     ingest: Annotated[IngestConfig, _h("limits of the intake")] = IngestConfig()

@@ -23,11 +23,11 @@ import structlog
 from sensegate import __version__, logs, metrics
 from sensegate.authority.audit import Audit
 from sensegate.authority.callout import Callout, profile_topics
-from sensegate.authority.contents import Contents
+from sensegate.authority.contents import Content, Contents
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.releases import Releases
-from sensegate.authority.scope import Principal, scope
+from sensegate.authority.releases import Examined, Releases
+from sensegate.authority.scope import Principal, Scope, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
 from sensegate.bus.connect import connect
@@ -56,9 +56,9 @@ from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Spa
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.place import wgs84
 from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
+from sensegate.place import wgs84
 from sensegate.ports import Source
 from sensegate.publish.carried import Carried
 from sensegate.publish.links import Links
@@ -242,7 +242,7 @@ class Gateway:
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             _keep(file, first.encode())
-        self.topics_of = profile_topics(lambda *names: self._granted.publish_topics(*names), self.devices)
+        self.topics_of = profile_topics(self._publish_topics, self.devices)
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.profiles.on_change.append(self._renew)
 
@@ -255,9 +255,9 @@ class Gateway:
             self.audit,
             self.clock,
             home=scope(config.division).division,
-            examine=partial(asyncio.to_thread, examine),
+            examine=_examined,
             library=lambda name: shelved(self.profiles.set, name),
-            devices_of=lambda name, part: self.devices.ids_of(name, part),
+            devices_of=self._devices_of,
             standard=config.standard_vendors,
         )
         await self.releases.load()
@@ -267,6 +267,12 @@ class Gateway:
         self._granted = self.profiles.set
         self.tasks["profiles"] = self.profiles.run
         self.tasks["rollout"] = partial(self.rollout.run, self._choose)
+
+    def _devices_of(self, profile: str, part: Scope) -> list[str]:
+        return self.devices.ids_of(profile, part)
+
+    def _publish_topics(self, device: Device, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
+        return self._granted.publish_topics(device, names, gateways)
 
     async def _choose(self, laid_out: LaidOut) -> None:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
@@ -279,7 +285,8 @@ class Gateway:
         """Close the connections of devices whose rights a change of their profile has changed."""
         before, self._granted = self._granted, profiles
         for name in changed:
-            if len(before.rights(name) | profiles.rights(name)) > 1:
+            rights = profiles.rights(name)
+            if rights != before.rights(name) or len(rights) > 1:
                 then, now = (profile_topics(one.publish_topics, self.devices) for one in (before, profiles))
                 self.callout.renew(name, lambda device, then=then, now=now: then(device) != now(device))  # type: ignore[misc]
 
@@ -560,6 +567,10 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
             group.create_task(_follow(engine, directory / "run.json", addresses), name="engine restarts")
+
+
+async def _examined(content: Content) -> Examined:
+    return await asyncio.to_thread(examine, content)
 
 
 def _trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:

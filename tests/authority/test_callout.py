@@ -312,8 +312,8 @@ async def test_rights_follow_the_profile(site: Site) -> None:
     """Each topic of the profile with the device's names in it; behind a gateway the gateway's too; once each."""
     asked: list[tuple[str, list[str], list[str] | None]] = []
 
-    def publish_of(profile: str, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
-        asked.append((profile, list(names), None if gateways is None else list(gateways)))
+    def publish_of(device: Device, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
+        asked.append((device.profile, list(names), None if gateways is None else list(gateways)))
         return [f"tele/{name}/+" for name in names]
 
     site.callout._topics_of = profile_topics(publish_of, site.registry)

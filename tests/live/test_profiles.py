@@ -97,12 +97,18 @@ async def test_profiles_of_a_running_node(tmp_path: Path) -> None:
             return (await site.ready()) == (200, [])
 
         await eventually(healed)
-        await phone.next("closed")  # its rights may have changed: it comes again with the new ones
+        await phone.publish("acme/t1/up", '{"t": 2200}')
+        await eventually(lambda: count(3))
+        assert await values(site, "t1") == [(20, "acme/th@1"), (21, "acme/th@1"), (22, "acme/th@2")]
+        assert phone.connected, "its rights are the same"
+
+        other = THERMOMETER.replace("version: 1", "version: 3").replace('["acme/{device}/up"]', '["acme/{device}/now"]')
+        write(folder, other.replace("topic: acme/d1/up", "topic: acme/d1/now"))
+        await phone.next("closed")  # its rights have changed: it comes again with the new ones
         async with site.phone() as again:
             assert await again.connect(device.id, device.password) == 0
-            await again.publish("acme/t1/up", '{"t": 2200}')
-            await eventually(lambda: count(3))
-            assert await values(site, "t1") == [(20, "acme/th@1"), (21, "acme/th@1"), (22, "acme/th@2")]
+            await again.publish("acme/t1/now", '{"t": 230}')
+            await eventually(lambda: count(4))
 
 
 async def test_a_file_that_was_never_good(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from sensegate.authority.connections import Connections
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.jwt import Question, Rights, Signer, question
 from sensegate.authority.refusals import Alarm, Kind, Refusals
+from sensegate.authority.renewals import Differ, Renewals, user_of
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import Trail
@@ -50,8 +51,8 @@ def plain_topics(device: Device) -> tuple[list[str], list[str]]:
     return [f"sg/{device.id}/up", f"sg/{device.id}/status"], [f"sg/{device.id}/down"]
 
 
-PublishOf = Callable[[str, Sequence[str], Sequence[str] | None], list[str]]
-"""(profile, names of the device, names of its gateway or None where it is its own) -> topic filters."""
+PublishOf = Callable[[Device, Sequence[str], Sequence[str] | None], list[str]]
+"""(device, its names, names of its gateway or None where it is its own) -> topic filters."""
 
 
 def profile_topics(publish_of: PublishOf, devices: Devices) -> TopicsOf:
@@ -68,7 +69,7 @@ def profile_topics(publish_of: PublishOf, devices: Devices) -> TopicsOf:
             at = devices.find(device.gateway)
             gateway = devices.record(at) if at >= 0 else None
             gateways = [name for name in (gateway.id, gateway.alias) if name] if gateway else []
-        return publish_of(device.profile, names, gateways), [f"sg/{device.id}/down"]
+        return publish_of(device, names, gateways), [f"sg/{device.id}/down"]
 
     return topics_of
 
@@ -107,6 +108,7 @@ class Callout:
         self._topics_of = topics_of
         self._signer = Signer(server.issuer_seed)
         self._open = Connections(server, ACCOUNT, clock)
+        self._renewals = Renewals(devices, self._open.close, clock)
         self._client: Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._checks: set[asyncio.Task[None]] = set()
@@ -132,6 +134,7 @@ class Callout:
         self._tasks = [
             asyncio.create_task(self._count_violations(), name="authority violations"),
             asyncio.create_task(self._record_alarms(), name="authority alarms"),
+            asyncio.create_task(self._renewals.run(), name="authority renewals"),
         ]
 
     async def stop(self) -> None:
@@ -146,12 +149,12 @@ class Callout:
             self._client = None
         await self._open.stop()
 
-    def renew(self, profile: str) -> None:
-        """Close the connections of the devices of a profile whose topics have changed: they come again at once."""
-        wanted = self._devices.index.profiles.find(profile)
-        for at in range(len(self._devices)):
-            if self._devices.index.profile[at] == wanted:
-                self._open.close(self._user_of(self._devices.record(at)))
+    def renew(self, profile: str, differ: Differ) -> None:
+        """Close, little by little, the connections of the devices of a profile whose topics have changed.
+
+        They come again at once, with their new rights.
+        """
+        self._renewals.ask(profile, differ)
 
     def rights(self, device: Device) -> Rights:
         """Return what a device's connection may do: its own topics and those of the devices behind it."""
@@ -249,17 +252,13 @@ class Callout:
                 self._open.close(after.device.gateway)
             return
         if after is None or not self._devices.enabled[at]:
-            self._open.close(self._user_of(before.device), for_good=not before.device.gateway)
+            self._open.close(user_of(before.device), for_good=not before.device.gateway)
             return
         if _rights_differ(before.device, after.device):
-            for user in {self._user_of(before.device), self._user_of(after.device)}:
+            for user in {user_of(before.device), user_of(after.device)}:
                 self._open.close(user)
         elif before.credentials.current != after.credentials.current and not after.credentials.previous_until:
             self._open.close(device_id)
-
-    @staticmethod
-    def _user_of(device: Device) -> str:
-        return device.gateway or device.id
 
     def _allowed(self, user: str) -> bool:
         at = self._devices.index.of_id(user)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import structlog
 
 from sensegate.authority import credentials as secrets_
@@ -50,6 +51,7 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
 # `Devices.list` hides the type's name inside the class.
 Findings = list[Finding]
 Indices = list[int]
+Ids = list[str]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Stored).decode
@@ -199,6 +201,11 @@ class Devices:
             if len(found) >= limit:
                 break
         return found
+
+    def ids_of(self, profile: str, scope: Scope) -> Ids:
+        """Return the ids of the devices of a profile in a scope that may send."""
+        mask = self._selection.mask(self._values, scope, profile, "", "") & self.index.enabled[: len(self._values)]
+        return [self.index.ids[at] for at in np.flatnonzero(mask).tolist()]
 
     def count(self, scope: Scope | None = None) -> int:
         """Return how many devices lie in a scope, retired ones too."""

@@ -160,6 +160,19 @@ class ProfileSet:
         """Return a profile by ``vendor/model`` (a version is cut off), or None."""
         return self._by_id.get(name.partition("@")[0])
 
+    def shelved(self, name: str) -> Profile | None:
+        """Return the folder's version of a profile, in force or not."""
+        return self._stock.shelf.get(name)
+
+    def rights(self, name: str) -> frozenset[object]:
+        """Return what the topics of a profile's devices are made of; equal sets mean equal rights for all of them."""
+        versions = [self.find(name), *(arm.profile for arm in self._arms.get(name, ()))]
+        return frozenset(
+            (tuple((pattern.text, rule.names) for rule in one.rules for pattern in rule.patterns), one.hears)
+            for one in versions
+            if one
+        )
+
     def of(self, device: Device) -> Profile | None:
         """Return the version of its profile that is in force for a device, or None."""
         name = device.profile.partition("@")[0]
@@ -224,6 +237,10 @@ class ProfileSet:
             known = topics.filters(pattern, names if own else gateways, capture="device" if own else "gateway")
             filters.update(dict.fromkeys(known))
         return list(filters)
+
+    def publish_topics(self, device: Device, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
+        """Return `topics_of` the version in force for a device, for the wiring."""
+        return self.topics_of(device.profile, names, gateways, device=device)
 
     def heard_by(self, profile: str, names: Sequence[str]) -> list[str]:
         """Return the topics that a device with these names (id, alias) listens to (`hears` of its profile)."""

@@ -1,0 +1,81 @@
+"""What is decided about profiles, put in force in this process: laid out, compiled beside the loop, taken over at once.
+
+Releases (every process hears of a step) ─▶ Rollout.run ─▶ Contents.lay_out ─▶ adopt ─▶ the next commit's messages
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from sensegate.authority.releases import Releases
+from sensegate.authority.versions import Choice
+from sensegate.errors import Lost, NotFound
+
+IN_FORCE_S = 2.0
+"""A decision is in force on every worker within this time."""
+
+log = structlog.get_logger("rollout")
+
+LaidOut = list[tuple[Choice, Path]]
+Adopt = Callable[[LaidOut], Awaitable[None]]
+"""Puts versions in force; returns when they are, or when it is known that one cannot be."""
+
+
+class Rollout:
+    """Follows `Releases`; `adopt` is `decode.watch.Profiles.choose`."""
+
+    def __init__(self, releases: Releases) -> None:
+        self._releases = releases
+        self._wanted = asyncio.Event()
+        self._asked = 0
+        self._done = 0
+        self._moved = asyncio.Condition()
+        releases.on_change.append(self._heard)
+
+    def _heard(self, _profile: str) -> None:
+        self._asked += 1
+        self._wanted.set()
+
+    async def laid_out(self) -> LaidOut:
+        """Return the present decisions, with the place where each version is laid out.
+
+        A content that is not there is named by a file that is not there: whoever compiles it says so.
+        """
+        found: LaidOut = []
+        for choice in self._releases.choices():
+            try:
+                file = await self._releases.contents.lay_out(choice.profile, choice.digest)
+            except NotFound as why:
+                log.warning("a version cannot be put in force", version=choice.name, error=str(why))
+                file = Path(f"{choice.name}: its content is not in the store")
+            found.append((choice, file))
+        return found
+
+    async def run(self, adopt: Adopt) -> None:
+        """Put every decision in force until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            asked = self._asked
+            try:
+                await adopt(await self.laid_out())
+            except Lost:
+                self._wanted.set()
+                raise
+            async with self._moved:
+                self._done = asked
+                self._moved.notify_all()
+
+    async def in_force(self) -> bool:
+        """Return True once all that was decided until now is in force in this process; False after `IN_FORCE_S`."""
+        asked = self._asked
+        try:
+            async with asyncio.timeout(IN_FORCE_S), self._moved:
+                await self._moved.wait_for(lambda: self._done >= asked)
+        except TimeoutError:
+            return False
+        return True

@@ -201,6 +201,8 @@ async def test_divisions_properties_profiles_nodes(gateway: Gateway) -> None:
     assert body["next"] == body["rows"][-1]["name"]
     _, body, _ = await gateway.ask("GET", "/api/v1/properties/air_temperature", token, expect=200)
     assert body["unit"] == "Cel"
+    _, body, _ = await gateway.ask("GET", "/api/v1/properties/lift_direction", token, expect=200)
+    assert body["codes"][0] == {"code": "up", "label_zh": "上行", "label_en": "up"}
     _, problem, _ = await gateway.ask("GET", "/api/v1/properties/air_temprature", token, expect=404)
     assert "air_temperature" in problem["detail"]
     _, body, _ = await gateway.ask("GET", "/api/v1/profiles/acme/th10", token, expect=200)

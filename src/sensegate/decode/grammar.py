@@ -459,7 +459,7 @@ def _invalid(message: str, file: str, lines: Lines) -> ProfileError:
     path = tuple(name or int(index) for name, index in steps)
     remedy = "see device_profiles/README.md"
     if found := re.search(r"[Ii]nvalid enum value '([^']*)'", what):
-        words = {"identity": IdentityKind, "refuse": QuarantineReason, "reject": RejectReason}
+        words = {"datum": Datum, "identity": IdentityKind, "refuse": QuarantineReason, "reject": RejectReason}
         choices = next((list(words[step]) for step in reversed(path) if step in words), [])
         near = difflib.get_close_matches(found[1], choices, n=1, cutoff=0.4)
         remedy = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(choices)}" if choices else remedy

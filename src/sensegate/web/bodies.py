@@ -121,6 +121,14 @@ class DivisionRow(msgspec.Struct, frozen=True):
     as_of: str
 
 
+class CodeRow(msgspec.Struct, frozen=True):
+    """One word that a string property may hold."""
+
+    code: str
+    label_zh: str
+    label_en: str
+
+
 class PropertyRow(msgspec.Struct, frozen=True):
     """What can be measured."""
 
@@ -133,6 +141,14 @@ class PropertyRow(msgspec.Struct, frozen=True):
     low: float | None
     high: float | None
     resolution: float
+    step: float | None = None
+    """Greatest credible change between neighbouring readings; None: any."""
+    usual_low: float | None = None
+    usual_high: float | None = None
+    """Band of nearly all readings; None: not said."""
+    counter: bool = False
+    codes: list[CodeRow] = []
+    """Words that a string may be; empty: any."""
 
 
 class NewFeed(Body, frozen=True):

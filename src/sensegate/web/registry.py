@@ -8,9 +8,9 @@ from typing import Any
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
-from sensegate.properties import PROPERTIES
+from sensegate.properties import CODES, PROPERTIES
 from sensegate.web import listing
-from sensegate.web.bodies import DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
+from sensegate.web.bodies import CodeRow, DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
 from sensegate.web.deps import NodeRow, ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -59,6 +59,11 @@ _PROPERTIES = [
         _bound(row.low),
         _bound(row.high),
         row.resolution,
+        _bound(row.step),
+        row.usual_low or None,
+        _bound(row.usual_high),
+        row.counter,
+        [CodeRow(one.code, one.label_zh, one.label_en) for one in CODES.get(row.codes, {}).values()],
     )
     for row in PROPERTIES.rows
 ]

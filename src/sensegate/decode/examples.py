@@ -15,7 +15,7 @@ from sensegate.config import IngestConfig
 from sensegate.decode.chain import frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
-from sensegate.decode.grammar import Example, Expected, line_of
+from sensegate.decode.grammar import Earlier, Example, Expected, line_of
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
@@ -73,7 +73,7 @@ class Seen(msgspec.Struct, frozen=True):
         return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_text_of(self.time)}{marked}"
 
 
-def payload_of(example: Example) -> bytes:
+def payload_of(example: Example | Earlier) -> bytes:
     """Return the bytes of an example's message."""
     if example.hex:
         return bytes.fromhex(example.hex)
@@ -175,6 +175,8 @@ def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str
     devices = NamedDevices(example.devices, whose, gateway=example.gateway, gateway_profile=profile.id)
     decoder = Decoder(ProfileSet([profile, other], specs), devices, IngestConfig())
     message = message_of(example)
+    for earlier in example.before:
+        decoder.decode([Message(earlier.topic, payload_of(earlier), message.received, 1)])
     fields = decoder.decode([message])
     if not fields.quarantined and (wrong := _of_frame(decoder, message, example)):
         return wrong

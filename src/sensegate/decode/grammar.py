@@ -296,7 +296,8 @@ class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     interval_s: Annotated[float, _h("expected interval between messages; 0: none")] = 0.0
     client_id: Annotated[bool, _h("the MQTT client id must be the device id")] = False
     hears: Annotated[
-        tuple[str, ...], _h("topics that such a device listens to, beside sg/<id>/down; captures as in its messages")
+        tuple[str, ...],
+        _h("topics that such a device listens to, beside sg/<id>/down; its names fill the captures, {any} is anything"),
     ] = ()
     messages: Annotated[tuple[MessageRule, ...], _h("kinds of messages; of those with one topic the first that holds")]
     examples: Annotated[tuple[Example, ...], _h("messages with what becomes of them; at least one is refused")] = ()

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from sensegate.decode import topics
 from sensegate.decode.topics import Pattern
 
+ANY = "any"
+"""Capture of topics heard that is whatever stands there."""
+
 
 class Names(NamedTuple):
     """How a rule makes the names of its device and its gateway; None: they are captured as they are."""
@@ -52,10 +55,13 @@ class Names(NamedTuple):
 
 
 def heard(patterns: Sequence[Pattern], rules: Sequence[Names], names: Sequence[str]) -> list[str]:
-    """Return the topics of `patterns` for a device of these names; those that its names do not fill are left out."""
+    """Return the topics of `patterns` for a device of these names; those that its names do not fill are left out.
+
+    The capture ``any`` is a wildcard: for what is meant for everybody.
+    """
     found: dict[str, None] = {}
     for name in names:
-        captured = {"device": name}
+        captured = {"device": name, ANY: "+"}
         for one in dict.fromkeys(rules):
             captured.update(one.captures(name) or {})
         found.update(

@@ -30,7 +30,7 @@ from sensegate.decode.grammar import (
     key_text,
     line_of,
 )
-from sensegate.decode.names import Names
+from sensegate.decode.names import ANY, Names
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import EVERY, Path, Place
 from sensegate.decode.reshape import Reshape, changes_of
@@ -362,7 +362,7 @@ class Compiler:
         )
 
     def _hears(self, rules: tuple[Rule, ...]) -> tuple[topics.Pattern, ...]:
-        known = {"device"}.union(*(one.captures for rule in rules for one in rule.names[:2] if one is not None))
+        known = {"device", ANY}.union(*(one.captures for rule in rules for one in rule.names[:2] if one is not None))
         found = tuple(self._pattern(text, "hears", at) for at, text in enumerate(self._source.hears))
         for at, pattern in enumerate(found):
             for capture in sorted(pattern.captures - known):

@@ -550,12 +550,12 @@ class Compiler:
         return self._place(text, *path) if text else None
 
     def _where(
-        self, where: Mapping[str, Scalar | tuple[Scalar, ...]], here: tuple[str | int, ...], *, typed: bool
+        self, where: Mapping[str, Scalar | None | tuple[Scalar, ...]], here: tuple[str | int, ...], *, typed: bool
     ) -> Iterator[tuple[Place, frozenset[Token]]]:
         for text, wanted in where.items():
             values = wanted if isinstance(wanted, tuple) else (wanted,)
             tokens = {token(value) for value in values}
-            if not typed:  # all values are text there
+            if not typed and wanted is not None:  # all values are text there
                 tokens |= {str(value).lower() if isinstance(value, bool) else str(value) for value in values}
             yield self._place(text, *here, "where", text), frozenset(tokens)
 

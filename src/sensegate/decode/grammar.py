@@ -192,7 +192,7 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     charset: Annotated[Charset, _h("how text is written in bytes (formats of text only)")] = "utf-8"
     ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
     where: Annotated[
-        dict[str, Scalar | None | tuple[Scalar, ...]],
+        dict[str, Scalar | tuple[Scalar, ...] | None],
         _h("path -> value or values (null: it is not there); the rule holds only where all are met"),
     ] = {}
     unpack: Annotated[

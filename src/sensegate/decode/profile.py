@@ -550,7 +550,7 @@ class Compiler:
         return self._place(text, *path) if text else None
 
     def _where(
-        self, where: Mapping[str, Scalar | None | tuple[Scalar, ...]], here: tuple[str | int, ...], *, typed: bool
+        self, where: Mapping[str, Scalar | tuple[Scalar, ...] | None], here: tuple[str | int, ...], *, typed: bool
     ) -> Iterator[tuple[Place, frozenset[Token]]]:
         for text, wanted in where.items():
             values = wanted if isinstance(wanted, tuple) else (wanted,)

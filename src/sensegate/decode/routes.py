@@ -143,6 +143,8 @@ class Routes:
             if isinstance(found, Rejected):
                 refusals.append(found)
                 continue
+            if route.device >= 0 and found[0] != route.device:
+                continue  # another reading of the topic names another device
             speaker = found[0] if found[0] >= 0 else found[1]
             if not self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None):
                 continue  # another version of the profile is in force for it
@@ -150,7 +152,8 @@ class Routes:
             route.carried = found[0] >= 0 and self._profile_of(found[0]) != rule.profile
             route.profile = rule.profile
             route.named = f"{rule.profile}@{rule.version}"
-            route.rules.append((rule, _wrap(rule, captured)))
+            if (held := (rule, _wrap(rule, captured))) not in route.rules:
+                route.rules.append(held)
         if not route.rules:
             nothing = Rejected(QuarantineReason.NO_PROFILE, "no profile claims this topic")
             route.refusal = max(refusals, key=_rank, default=nothing)

@@ -21,6 +21,8 @@ MARK: Final = b"@@"
 END: Final = b"##"
 _HEAD = 27
 _TAIL = 3
+_LOOKS = 8
+"""So many marks are tried behind a head that waits."""
 DATA_MAX: Final = 1024
 """Longest application data unit."""
 CONTROL, SEND, CONFIRM, REQUEST, RESPONSE, REJECT = range(1, 7)
@@ -35,16 +37,35 @@ def cut(buffer: bytes) -> Cut:
         at = buffer.find(MARK, at)
         if at < 0:
             return Cut(last_start(buffer, MARK))
-        if len(buffer) < at + _HEAD:
+        length = _length(buffer, at)
+        if length < 0:
             return Cut(at)
-        size = int.from_bytes(buffer[at + 24 : at + 26], "little")
-        length = _HEAD + size + _TAIL
-        if size <= DATA_MAX:
-            if len(buffer) < at + length:
-                return Cut(at)
-            if buffer.startswith(END, at + length - 2):
-                return Cut(at, length)
+        if length and len(buffer) < at + length:
+            return _behind(buffer, at) or Cut(at)
+        if length and buffer.startswith(END, at + length - 2):
+            return Cut(at, length)
         at += 1
+
+
+def _length(buffer: bytes, at: int) -> int:
+    """Return the length of a frame that begins at a place, -1: its head is not there yet, 0: it is none."""
+    if len(buffer) < at + _HEAD:
+        return -1
+    size = int.from_bytes(buffer[at + 24 : at + 26], "little")
+    return _HEAD + size + _TAIL if size <= DATA_MAX else 0
+
+
+def _behind(buffer: bytes, at: int) -> Cut | None:
+    """Find a whole frame behind a head that waits for more, and may be the rest of one that was cut short."""
+    for _ in range(_LOOKS):
+        at = buffer.find(MARK, at + 1)
+        length = _length(buffer, at) if at >= 0 else -1
+        if length < 0:
+            return None
+        frame = buffer[at : at + length]
+        if frame.endswith(END) and len(frame) == length and sum8(frame[2:-_TAIL]) == frame[-_TAIL]:
+            return Cut(at, length)
+    return None
 
 
 class Unit(msgspec.Struct, frozen=True):

@@ -1,0 +1,130 @@
+"""Cutters: every frame is found however the bytes come, rubbish costs no frame, nothing is looked at for ever."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.frames import gbt26875, hj212, jtt808, sl651
+from sensegate.frames.cutting import Cutter
+from tests.frames import made
+
+AIR = made.upload("DataTime=20260101080000;a34004-Rtd=31,a34004-Flag=N")
+WATER = made.upload("DataTime=20260101080000;w01018-Rtd=15.2,w01018-Flag=M", st="32", qn="20260101080001000")
+FRAMES: dict[str, tuple[Cutter, list[bytes]]] = {
+    "hj212": (hj212.cut, [AIR, WATER, made.upload("", cn="9015")]),
+    "sl651": (
+        sl651.cut,
+        [
+            made.report(made.element(0x39, made.bcd(10490, 4), 3)),
+            made.report_in_text("Z 10.490 VT 12.35"),
+            made.report(b"", function=sl651.KEEP_ALIVE),
+        ],
+    ),
+    "gbt26875": (
+        gbt26875.cut,
+        [made.fire(21, [b"\x08" + made.TIME]), made.fire(0, []), made.fire(1, [b"\x01\x02\x02\x00" + made.TIME] * 3)],
+    ),
+    "jtt808": (
+        jtt808.cut,
+        [
+            made.vehicle(made.position()),
+            made.vehicle(b"", message=jtt808.HEARTBEAT, serial=0x7E7D),
+            made.vehicle(made.position(), phone="00000000013800138000"),
+        ],
+    ),
+}
+PROTOCOLS = sorted(FRAMES)
+
+
+def feed(cut: Cutter, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
+    """Return (the frames found in a stream that comes in pieces, what was skipped)."""
+    buffer, frames, skipped = b"", [], b""
+    for piece in pieces:
+        buffer += piece
+        while True:
+            found = cut(buffer)
+            assert found.skip + found.length <= len(buffer)
+            skipped += buffer[: found.skip]
+            if not found.length:
+                buffer = buffer[found.skip :]
+                break
+            frames.append(buffer[found.skip : found.skip + found.length])
+            buffer = buffer[found.skip + found.length :]
+    return frames, skipped
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@given(data=st.data())
+def test_frames_come_out_however_they_are_split(name: str, data: st.DataObject) -> None:
+    """Two in one segment, one in two segments, byte by byte: the same frames in the same order, nothing skipped."""
+    cut, known = FRAMES[name]
+    sent = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=5))
+    stream = b"".join(sent)
+    places = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=12)))
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    frames, skipped = feed(cut, pieces)
+    assert [frame.rstrip(b"\r\n") if name == "hj212" else frame for frame in frames] == [
+        frame.rstrip(b"\r\n") if name == "hj212" else frame for frame in sent
+    ]
+    assert skipped.strip(b"\r\n") == b""
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@given(rubbish=st.lists(st.text(alphabet="abcxyz 019=;\n", max_size=30).map(str.encode), min_size=1, max_size=4))
+def test_rubbish_between_frames_costs_none(name: str, rubbish: list[bytes]) -> None:
+    """What belongs to no frame is skipped; the frames behind it are found."""
+    cut, known = FRAMES[name]
+    stream = b"".join(piece + known[0] for piece in rubbish)
+    frames, _ = feed(cut, [stream])
+    assert [frame.rstrip(b"\r\n") for frame in frames] == [known[0].rstrip(b"\r\n")] * len(rubbish)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_cut_without_end(name: str, data: bytes) -> None:
+    """A cutter comes to an end on any bytes, and what it takes for a frame lies within them."""
+    feed(FRAMES[name][0], [data])
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@given(data=st.data())
+def test_a_frame_cut_short_costs_itself_alone(name: str, data: st.DataObject) -> None:
+    """A line that broke within a frame and went on with the next: that one, or the one behind it, is found."""
+    cut, known = FRAMES[name]
+    at = data.draw(st.integers(0, len(known[0]) - 1))
+    frames, _ = feed(cut, [known[0][:at] + known[1] + known[2] + known[1] + known[2]])
+    tail = [frame.rstrip(b"\r\n") for frame in frames][-2:]
+    assert tail == [known[1].rstrip(b"\r\n"), known[2].rstrip(b"\r\n")]
+
+
+def test_a_length_of_three_digits_is_no_frame() -> None:
+    """``##453`` is skipped, the frame behind it found; so are marks in a row."""
+    frames, skipped = feed(hj212.cut, [b"##453QN=20160801085000001;ST=22;CP=&&&&c0c1\r\n###" + AIR[1:]])
+    assert frames == [AIR]
+    assert skipped.startswith(b"##453")
+
+
+def test_some_devices_end_without_a_new_line() -> None:
+    """Where the CRC fits the frame is whole; else its end is waited for."""
+    frames, _ = feed(hj212.cut, [AIR[:-2] + WATER[:-2]])
+    assert frames == [AIR[:-2], WATER[:-2]]
+    wrong = AIR[:-6] + b"0000"
+    assert feed(hj212.cut, [wrong]) == ([], b"")
+    assert feed(hj212.cut, [wrong, b"\r\n"])[0] == [wrong + b"\r\n"]
+
+
+def test_a_long_length_does_not_hide_what_follows() -> None:
+    """A head that announces 9,999 bytes gives way to a frame that begins on a new line."""
+    frames, _ = feed(hj212.cut, [b"##9999QN=1;\r\n" + AIR])
+    assert frames == [AIR]
+
+
+def test_a_wrong_sum_is_still_a_frame() -> None:
+    """It is told by its marks and length: to be refused by name, not to be lost in silence."""
+    for name, at in (("sl651", -1), ("gbt26875", -3), ("jtt808", -2)):
+        cut, known = FRAMES[name]
+        wrong = bytearray(known[0])
+        wrong[at] ^= 0x21
+        assert feed(cut, [bytes(wrong) + known[1]])[0] == [bytes(wrong), known[1]]

@@ -1,0 +1,79 @@
+"""What the encoder of the tests writes, a layout reads: every kind of element, in any order and nesting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.decode.frame import Frame
+from sensegate.decode.layout.layout import Layout
+from sensegate.decode.paths import walk
+from sensegate.errors import Rejected
+from tests.decode.layout.made import Made, frames, layout
+
+
+def tree_of(made: Layout, data: bytes, port: int | None = None) -> Any:
+    return made(Frame(data, 16, port=port))
+
+
+def typed(tree: Any) -> Any:
+    """Return a tree in which 1, 1.0 and true are not the same."""
+    if isinstance(tree, dict):
+        return {key: typed(value) for key, value in tree.items()}
+    return [typed(value) for value in tree] if isinstance(tree, list) else (type(tree), tree)
+
+
+@given(frames())
+def test_what_was_encoded_is_decoded(made: Made) -> None:
+    """The tree is exactly what the encoder meant, member for member and type for type."""
+    found = tree_of(layout(read=made.steps), made.data)
+    assert typed(found) == typed(made.tree)
+
+
+@given(frames())
+def test_values_of_the_quick_path_are_those_of_the_tree(made: Made) -> None:
+    """`flat` gives the leaves of the tree, each where `pointers` says, and the same branches for the same frame."""
+    compiled = layout(read=made.steps)
+    branches, values = compiled.flat(made.data, None)
+    pointers = compiled.pointers(made.data, None)
+    assert len(pointers) == len(values) == len(set(pointers))
+    for pointer, value in zip(pointers, values, strict=True):
+        assert walk(made.tree, pointer) == value
+    assert hash(branches) == hash(compiled.flat(made.data, None)[0])
+
+
+@given(frames(), st.data())
+def test_a_frame_cut_short_is_refused(made: Made, data: st.DataObject) -> None:
+    """Any frame without its last bytes is refused, or what is left is a whole frame by another branch of the layout."""
+    compiled = layout(read=made.steps)
+    size = data.draw(st.integers(0, max(len(made.data) - 1, 0)))
+    try:
+        compiled.flat(made.data[:size], None)
+        tree_of(compiled, made.data[:size])
+    except Rejected as why:
+        assert why.reason in {"malformed", "schema"}
+
+
+@given(frames(), st.data())
+def test_any_bytes_give_a_tree_or_a_reason(made: Made, data: st.DataObject) -> None:
+    """On any bytes a layout raises `Rejected` or nothing; both ways of reading agree in which."""
+    compiled = layout(read=made.steps)
+    way = data.draw(st.sampled_from(["random", "changed", "longer"]))
+    some = data.draw(st.binary(max_size=40))
+    if way == "random":
+        frame = some
+    elif way == "changed" and made.data:
+        at = data.draw(st.integers(0, len(made.data) - 1))
+        frame = made.data[:at] + some[:3] + made.data[at + 1 :]
+    else:
+        frame = made.data + some
+    told = []
+    for read in (lambda: tree_of(compiled, frame), lambda: compiled.flat(frame, 7)):
+        try:
+            told.append(bool(read()) or True)
+        except Rejected as why:
+            assert why.reason in {"malformed", "schema"}
+            told.append(False)
+    assert told[0] <= told[1]  # a name that comes twice is refused in the tree only: such branches get no plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -106,9 +106,9 @@ class _Plain:
         kind = type(raw)
         if kind in {int, float, str, bool, type(None)}:
             return raw
-        if kind is dict:
+        if kind is dict or isinstance(raw, Mapping):
             return self._object(raw)
-        if kind is list:
+        if kind in {list, tuple}:  # tuples and frozen maps stand inside tags
             self._count(len(raw))
             return [self.tree(value) for value in raw]
         if kind is bytes:
@@ -121,7 +121,7 @@ class _Plain:
             return self.tree(raw.value)
         raise Rejected(QuarantineReason.SCHEMA, "holds what is no number, text, list or map")
 
-    def _object(self, raw: dict[Any, Any]) -> dict[str, Any]:
+    def _object(self, raw: Mapping[Any, Any]) -> dict[str, Any]:
         self._count(len(raw))
         found = {self._key(key): self.tree(value) for key, value in raw.items()}
         if len(found) < len(raw):

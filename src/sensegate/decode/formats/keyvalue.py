@@ -42,14 +42,16 @@ class _Pairs:
 
     def _object(self, text: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        head = iter(self._options.head)
+        head = list(reversed(self._options.head))
         chunks = [chunk for part in self._split(text) if (chunk := part.strip())]
         if len(chunks) > MEMBERS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} pairs")
         for at, chunk in enumerate(chunks):
             key, mark, value = chunk.partition(self._options.equals)
-            if not mark and at == len(found):  # no pair before it
-                key, value = next(head, ""), chunk
+            if mark:
+                head = []  # values without key stand at the beginning only
+            else:
+                key, value = head.pop() if head else "", chunk
             key = key.strip()
             if not key or key in found:
                 what = "has no key" if not key else "has the key of another"

@@ -459,6 +459,8 @@ class Gateway:
                 warnings=self.profiles.troubles,
                 ingest=self._push,
                 profiles=self._profile_rows,
+                releases=self.releases,
+                in_force=self.rollout.in_force,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,
                 quality=self._quality_rows,
@@ -528,9 +530,12 @@ class Gateway:
         problems = {why.file: str(why) for why in self.profiles.set.problems}
         rows = []
         for name in self.profiles.set.ids:
+            shelved = self.profiles.set.shelved(name)
+            tried = tuple(arm.profile.version for arm in self.profiles.set.arms.get(name, ()))
             profile = self.profiles.set.find(name)
-            if profile is not None:
-                rows.append(_row_of(profile, problems.pop(profile.file, "")))
+            problem = problems.pop(shelved.file, "") if shelved else ""
+            row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
+            rows.append(msgspec.structs.replace(row, folder=shelved.version if shelved else 0, trials=tried))
         # What was never good has no version in force.
         rows += [
             ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems

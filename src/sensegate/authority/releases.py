@@ -166,13 +166,15 @@ class Releases:
 
     # ── the steps of a county ───────────────────────────────────────────────────────────────────────
 
-    async def draft(self, content: Content, *, by: Principal, note: str = "") -> tuple[Version, Examined]:
+    async def draft(
+        self, content: Content, *, by: Principal, note: str = "", profile: str = ""
+    ) -> tuple[Version, Examined]:
         """Keep a content as the draft of the version that it says it is; return it and what is wrong with it still.
 
-        The same content again changes nothing.
+        The same content again changes nothing. `profile`: what it is taken for.
 
         Raises:
-            ConfigError: it is no profile.
+            ConfigError: it is no profile, or another one.
             Refused: `by` may not propose.
             Conflict: that version has another content and is more than a draft of the caller's.
         """
@@ -180,6 +182,8 @@ class Releases:
         demand(by, Action.PROPOSE_PROFILES, origin.division, origin.department)
         _demand_note(note)
         examined = await self._examine(content)
+        if profile and profile != examined.profile:
+            raise ConfigError(f"is '{examined.profile}'", key="profile", remedy=f"write `profile: {profile}`")
         life = self.life(examined.profile)
         digest = digest_of(content)
         old = life.find(examined.number)

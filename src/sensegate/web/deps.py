@@ -10,6 +10,8 @@ import msgspec
 from sensegate.authority.audit import Record
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.outcomes import Outcomes
+from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.ledger import Ledger
@@ -138,6 +140,10 @@ class ProfileRow(msgspec.Struct, frozen=True):
     format: str = "json"
     problem: str = ""
     """Why its newest file is not in force; the last good version is."""
+    folder: int = 0
+    """Version in the folder of profiles; 0: none."""
+    trials: tuple[int, ...] = ()
+    """Versions that only some devices have."""
 
 
 class NodeRow(msgspec.Struct, frozen=True):
@@ -177,6 +183,10 @@ def _nothing() -> Sequence[Any]:
     return ()
 
 
+async def _at_once() -> bool:
+    return True
+
+
 class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """All of it."""
 
@@ -205,5 +215,11 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     nodes: Callable[[], Sequence[NodeRow]] = _nothing
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
     """Returns the indicators of all devices from a time (µs) on."""
+    releases: Releases | None = None
+    """None: this gateway keeps no versions of profiles."""
+    in_force: Callable[[], Awaitable[bool]] = _at_once
+    """Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
+    outcomes: Callable[[str], tuple[Outcomes, Outcomes]] = lambda _profile: (Outcomes(), Outcomes())
+    """Returns what came of a canary's devices and of the others of its profile."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""

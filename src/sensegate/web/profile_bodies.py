@@ -1,0 +1,161 @@
+"""What the REST interface takes and gives of the life of profiles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from sensegate.web.bodies import Body, DeviceId
+
+Note = Annotated[str, msgspec.Meta(max_length=500, description="for people; goes to the audit trail")]
+Target = Annotated[
+    str, msgspec.Meta(max_length=80, description="division code, or code/department; empty: the caller's own scope")
+]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class NewVersion(Body, frozen=True):
+    """A version handed in: it is kept as a draft."""
+
+    text: Annotated[str, msgspec.Meta(max_length=262_144, description="the profile, YAML")]
+    files: Annotated[dict[str, str], msgspec.Meta(description="files that it names (a codec), name -> text")] = (
+        msgspec.field(default_factory=dict)
+    )
+    note: Note = ""
+
+
+class Said(Body, frozen=True):
+    """A step that needs nothing but a word."""
+
+    note: Note = ""
+
+
+class NewRelease(Body, frozen=True):
+    """A version to be put in force."""
+
+    target: Target = ""
+    note: Note = ""
+    standard: bool = False
+    """From now on only the province releases versions of this profile."""
+
+
+class NewCanary(Body, frozen=True):
+    """A version to be tried on some devices: give `share` or `devices`."""
+
+    share: Share = 0.0
+    devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
+    target: Target = ""
+    rejected_max: Share = 0.02
+    """Rolled back when the share of what is refused exceeds that of the other devices by more than this."""
+    faults_max: Share = 0.05
+    """The same for readings that the checks doubt."""
+    least: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50
+    """Fewer outcomes say nothing yet."""
+    note: Note = ""
+
+
+class NewShadow(Body, frozen=True):
+    """A version to be decoded beside the one in force."""
+
+    devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
+    target: Target = ""
+    note: Note = ""
+
+
+class NewRollback(Body, frozen=True):
+    """What is to be put back in force."""
+
+    to: Annotated[int, msgspec.Meta(ge=0, le=9_999)] = 0
+    """Version; 0: the one before. A canary under way is ended by 0."""
+    target: Target = ""
+    note: Note = ""
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """A version and where it stands."""
+
+    version: int
+    state: str
+    """``draft``, ``proposed``, ``released``, ``superseded`` or ``withdrawn``."""
+    in_force: list[str]
+    """Divisions in which it is in force here."""
+    trial: str
+    """``canary``, ``shadow`` or nothing."""
+    origin: str
+    """Whose proposal it is: a division, or division/department."""
+    made: str
+    made_by: str
+    changed: str
+    note: str
+    library: bool
+    """It came with the folder of profiles."""
+    digest: str
+    """SHA-256 of its content, which never changes once it was in force."""
+
+
+class VersionText(msgspec.Struct, frozen=True):
+    """A version with its content."""
+
+    version: VersionRow
+    text: str
+    files: dict[str, str]
+    problems: list[str] = []
+    """What must be mended before it can be proposed."""
+
+
+class ForceRow(msgspec.Struct, frozen=True):
+    """A version in force for a part of the devices."""
+
+    target: str
+    version: int
+    since: str
+    by: str
+
+
+class CanaryRow(msgspec.Struct, frozen=True):
+    """A canary and how it does against the others; shares are null while nothing came."""
+
+    version: int
+    target: str
+    since: str
+    by: str
+    share: float
+    devices: list[str]
+    count: int
+    """Devices chosen when it began."""
+    rejected_max: float
+    faults_max: float
+    least: int
+    outcomes: int
+    """What came of its devices since, in this process."""
+    rejected: float | None
+    faults: float | None
+    others_outcomes: int
+    others_rejected: float | None
+    others_faults: float | None
+
+
+class ShadowRow(msgspec.Struct, frozen=True):
+    """A shadow; its report stands apart."""
+
+    version: int
+    target: str
+    since: str
+    by: str
+    devices: list[str]
+
+
+class LifeRow(msgspec.Struct, frozen=True):
+    """What is decided about a profile here."""
+
+    profile: str
+    folder: int
+    """Version in the folder of profiles; 0: none. It is in force where nothing else was decided."""
+    force: list[ForceRow]
+    canary: CanaryRow | None
+    shadow: ShadowRow | None
+    standard: bool
+    """Only the province releases it."""
+    applied: bool = True
+    """False: decided, but not yet in force in the process that answers; look again."""

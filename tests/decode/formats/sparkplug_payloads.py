@@ -45,7 +45,7 @@ def block(number: int, value: bytes | str) -> bytes:
     return key(number, 2) + varint(len(raw)) + raw
 
 
-def value_field(first: int, kind: str, value: Any) -> bytes:
+def value_field(first: int, kind: str, value: Any) -> bytes:  # noqa: PLR0911 - one per kind
     """Return the field of a `oneof` that begins at field `first`, for a value of a data type."""
     if kind in {"Int8", "Int16", "Int32"}:
         return whole(first, value % 2**32)

@@ -118,7 +118,7 @@ def test_properties_come_back(entries: dict[str, tuple[str, Any]]) -> None:
     assert found.properties == {**plain, "\0set": {"a": -1}, "\0sets": [{"a": "x"}, {}], "\0null": None}
 
 
-# Worked examples of the specification (Eclipse Sparkplug 3.0.0, 6.4.17, array types).
+# Worked examples of the specification (Eclipse Sparkplug 3.0.0, 6.4.17, array types); its -23 for ef is a slip: -17.
 SPECIFIED = [
     (22, "ef7b", [-17, 123]),
     (24, "15cd5b07b168de3a", [123456789, 987654321]),
@@ -147,10 +147,6 @@ def test_signed_numbers_travel_in_unsigned_fields(datatype: int, raw: int, value
     for number, written in fields:
         one = block(1, "m") + whole(4, datatype) + whole(number, written)
         assert read(payload(one), NESTING).metrics[0].read(None) == value
-
-
-def _type_of(why: Rejected) -> tuple[str, str]:
-    return why.reason, why.detail
 
 
 MISFITS = [
@@ -263,14 +259,20 @@ def test_memory_is_bounded_by_the_payload(raw: bytes) -> None:
     assert peak < 40 * 1024**2
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_payload_or_refused(raw: bytes) -> None:
-    """Random bytes raise `Rejected` or nothing."""
+def outcome(raw: bytes) -> QuarantineReason | None:
+    """Return why bytes are no payload, None where they are one."""
     try:
         for one in read(raw, NESTING).metrics:
             one.tree()
     except Rejected as why:
-        assert QuarantineReason(why.reason)
+        return QuarantineReason(why.reason)
+    return None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_payload_or_refused(raw: bytes) -> None:
+    """Random bytes raise `Rejected` or nothing."""
+    assert outcome(raw) in {None, *QuarantineReason}
 
 
 @given(st.data())
@@ -294,8 +296,4 @@ def test_spoilt_payloads_are_read_or_refused(data: st.DataObject) -> None:
             del raw[at : at + data.draw(st.integers(1, 9))]
         else:
             raw[at:at] = raw[at : at + 20]
-    try:
-        for one in read(bytes(raw), NESTING).metrics:
-            one.tree()
-    except Rejected as why:
-        assert QuarantineReason(why.reason)
+    assert outcome(bytes(raw)) in {None, *QuarantineReason}

@@ -105,7 +105,8 @@ def test_tables_of_flags(table: str, raw: Any, expected: Quality) -> None:
 def test_words_tell_true_from_one() -> None:
     """`true` and 1 are two flags; lists and objects are none."""
     flags = Flags(None, meant({True: "bad"}) | meant({1: "good"}), Quality.GOOD, Quality.UNCERTAIN, None)
-    assert [flags.judge(raw, None) for raw in (True, 1, [1], {}, None)] == [
+    sent: list[Any] = [True, 1, [1], {}, None]
+    assert [flags.judge(raw, None) for raw in sent] == [
         Quality.BAD,
         Quality.GOOD,
         Quality.UNCERTAIN,

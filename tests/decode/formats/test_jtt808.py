@@ -1,0 +1,107 @@
+"""JT/T 808 as a format: positions, items, batches."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.decode.formats.jtt808 import parse
+from sensegate.errors import Rejected
+from sensegate.frames import jtt808
+from sensegate.model import QuarantineReason
+from tests.frames.made import position, vehicle
+
+
+def refusal(frame: bytes) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        parse(frame)
+    return caught.value
+
+
+def test_a_position_becomes_a_tree() -> None:
+    """Where, how fast, when, and the items that are known by name."""
+    items = bytes.fromhex("01 04 00000064 02 02 007D 31 01 0C E1 01 FF")
+    tree = parse(vehicle(position(status=0b10011, alarm=0b11, items=items)))
+    assert (tree["message"], tree["phone"], tree["version"], tree["late"]) == ("0200", "13800138000", 2013, False)
+    (found,) = tree["reports"]
+    assert (found["lat"], found["lon"], found["altitude"]) == (23.129163, 113.264435, 21)
+    assert (found["speed"], found["heading"], found["time"]) == (36.5, 90, "2026-01-01T08:00:00")
+    assert (found["mileage"], found["fuel"], found["satellites"]) == (10.0, 12.5, 12)
+    assert found["items"]["E1"] == "FF"
+    assert [name for name, on in found["alarms"].items() if on] == ["emergency", "speeding"]
+    assert [name for name, on in found["states"].items() if on] == ["ignition", "positioned", "stopped"]
+
+
+def test_south_and_west_are_negative() -> None:
+    """By the bits of the status word."""
+    (found,) = parse(vehicle(position(status=0b1111)))["reports"]
+    assert (found["lat"], found["lon"]) == (-23.129163, -113.264435)
+
+
+def test_the_standard_of_2019() -> None:
+    """A version byte and ten bytes of phone number."""
+    tree = parse(vehicle(position(), phone="00000000013800138000"))
+    assert (tree["phone"], tree["version"]) == ("13800138000", 2019)
+
+
+def test_reports_of_a_blind_area() -> None:
+    """0704: several positions, late ones told apart."""
+    bodies = [position(at=f"2601010{hour}0000") for hour in (6, 7)]
+    body = (2).to_bytes(2) + b"\x01" + b"".join(len(one).to_bytes(2) + one for one in bodies)
+    tree = parse(vehicle(body, message=jtt808.LOCATIONS))
+    assert [one["time"] for one in tree["reports"]] == ["2026-01-01T06:00:00", "2026-01-01T07:00:00"]
+    assert tree["late"]
+    assert refusal(vehicle(body[:-1], message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED
+    assert refusal(vehicle(body + b"\0", message=jtt808.LOCATIONS)).reason == QuarantineReason.MALFORMED
+
+
+def test_other_messages_hold_no_positions() -> None:
+    """A heartbeat is known by its number."""
+    assert parse(vehicle(b"", message=jtt808.HEARTBEAT))["reports"] == []
+
+
+def test_a_wrong_check_is_refused_by_its_own_reason() -> None:
+    """The exclusive or of all bytes."""
+    frame = bytearray(vehicle(position()))
+    frame[20] ^= 1
+    assert refusal(bytes(frame)).reason == QuarantineReason.CRC_FAIL
+
+
+def test_what_is_cut_short_is_malformed() -> None:
+    """A body shorter than a position, an item longer than what is left."""
+    assert refusal(vehicle(bytes(27))).reason == QuarantineReason.MALFORMED
+    assert refusal(vehicle(position(items=b"\x01\x04\x00"))).reason == QuarantineReason.MALFORMED
+    assert refusal(b"\x7e\x7e").reason == QuarantineReason.MALFORMED
+
+
+def test_a_time_that_is_none_stays_as_it_is() -> None:
+    """Its values are rejected by name, not dated by guess."""
+    assert parse(vehicle(position(at="261301080000")))["reports"][0]["time"] == "261301080000"
+
+
+@given(st.integers(-90_000_000, 90_000_000), st.integers(-180_000_000, 180_000_000), st.integers(-500, 9000))
+def test_what_is_written_is_read(lat: int, lon: int, altitude: int) -> None:
+    """Positions come back to the last digit, whatever bytes had to be escaped."""
+    status = 2 | (4 if lat < 0 else 0) | (8 if lon < 0 else 0)
+    (found,) = parse(vehicle(position(lat / 1e6, lon / 1e6, altitude=altitude, status=status)))["reports"]
+    assert (round(found["lat"] * 1e6), round(found["lon"] * 1e6), found["altitude"]) == (lat, lon, altitude)
+
+
+@given(st.binary(max_size=80))
+def test_escaping_is_undone(inner: bytes) -> None:
+    """And leaves no mark within."""
+    assert b"\x7e" not in jtt808.escape(inner)
+    assert jtt808.unescape(jtt808.escape(inner)) == inner
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_tree_or_refused(payload: bytes) -> None:
+    """Alone, between marks, and as the body of a good frame of each kind."""
+    frames = [payload, b"\x7e" + payload + b"\x7e", vehicle(payload), vehicle(payload, message=jtt808.LOCATIONS)]
+    frames.append(vehicle(position(items=payload)))
+    for frame in frames:
+        with contextlib.suppress(Rejected):
+            parse(frame)

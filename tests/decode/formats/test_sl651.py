@@ -1,0 +1,255 @@
+"""SL 651 as a format: elements, values that are missing, series in steps, both forms."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.decode.formats.sl651 import FORMAT, Sl651Part
+from sensegate.decode.formats.sl651_elements import SYMBOLS
+from sensegate.decode.frame import Frame, Setting
+from sensegate.errors import ProfileError, Rejected
+from sensegate.frames import sl651
+from sensegate.model import QuarantineReason
+from tests.frames.made import bcd, element, report, report_in_text
+
+EIGHT = "2026-01-01T08:00:00"
+
+
+def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(what)
+
+
+def parse(frame: bytes, part: Sl651Part | None = None) -> Any:
+    return FORMAT.compile(part, Setting("vendor/model", 1, Path(), _error))(Frame(frame, 16))
+
+
+def refusal(frame: bytes) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        parse(frame)
+    return caught.value
+
+
+def values(tree: Any) -> list[tuple[str, Any, str]]:
+    return [(one["name"], one["value"], one["time"]) for one in tree["elements"]]
+
+
+def test_a_report_becomes_a_tree() -> None:
+    """Head, class, observation time, and an element each with its symbol."""
+    tree = parse(
+        report(element(0x20, bcd(40, 3), 1) + element(0x39, bcd(10490, 4), 3) + element(0x38, bcd(1099, 2), 2))
+    )
+    assert (tree["centre"], tree["station"], tree["function"], tree["serial"], tree["class"]) == (
+        "01",
+        "0011223344",
+        "32",
+        1,
+        "H",
+    )
+    assert (tree["sent"], tree["time"], tree["odd"]) == ("2026-01-01T08:00:12", EIGHT, [])
+    assert values(tree) == [("PJ", 4.0, EIGHT), ("Z", 10.49, EIGHT), ("VT", 10.99, EIGHT)]
+    assert "03E8" not in repr(tree)
+
+
+@pytest.mark.parametrize(
+    ("raw", "decimals", "value"),
+    [
+        (bytes.fromhex("00010490"), 3, 10.49),
+        (bytes.fromhex("FF000345"), 3, -0.345),
+        (bytes.fromhex("FFFFFFFF"), 3, None),
+        (bytes.fromhex("AAAAAAAA"), 3, None),
+        (bytes.fromhex("FF"), 0, None),
+        (bytes.fromhex("0001049F"), 3, "0001049F"),
+        (bytes.fromhex("FFFF0345"), 3, "FFFF0345"),
+        (bytes.fromhex("99"), 1, 9.9),
+    ],
+)
+def test_decimal_numbers(raw: bytes, decimals: int, value: Any) -> None:
+    """FF in front is minus, all F is missing and never a number; what is no decimal is shown as it is."""
+    assert values(parse(report(element(0x39, raw, decimals))))[0][1] == value
+
+
+def test_rain_and_levels_of_an_hour() -> None:
+    """DRP and DRZ: twelve values, five minutes apart, the last at the observation time; FF and FFFF are missing."""
+    rain = bytes([0, 5, 0xFF, 12, 0, 0, 0, 0, 0, 0, 0, 254])
+    level = b"".join(number.to_bytes(2) for number in (0, 1049, 0xFFFF, *range(9)))
+    tree = parse(report(element(0xF4, rain) + element(0xF5, level), function=0x34))
+    found = values(tree)
+    assert found[:4] == [
+        ("DRP", 0.0, "2026-01-01T07:05:00"),
+        ("DRP", 0.5, "2026-01-01T07:10:00"),
+        ("DRP", None, "2026-01-01T07:15:00"),
+        ("DRP", 1.2, "2026-01-01T07:20:00"),
+    ]
+    assert found[11] == ("DRP", 25.4, EIGHT)
+    assert found[12:15] == [
+        ("DRZ1", 0.0, "2026-01-01T07:05:00"),
+        ("DRZ1", 10.49, "2026-01-01T07:10:00"),
+        ("DRZ1", None, "2026-01-01T07:15:00"),
+    ]
+    assert len(found) == 24
+    begins = values(parse(report(element(0xF4, rain), function=0x34), Sl651Part(hour="begins")))
+    assert (begins[0][2], begins[11][2]) == ("2026-01-01T08:05:00", "2026-01-01T09:00:00")
+
+
+def test_an_hour_whose_definition_byte_is_wrong() -> None:
+    """Twelve and twenty-four bytes are fixed; a definition that says otherwise is named odd (seen in the field: 5C)."""
+    level = b"".join(number.to_bytes(2) for number in range(12))
+    tree = parse(report(b"\xf5\x5c" + level + element(0x38, bcd(1234, 2), 2), function=0x34))
+    assert (len(tree["elements"]), tree["odd"]) == (13, ["DRZ1"])
+    assert values(tree)[-1] == ("VT", 12.34, EIGHT)
+
+
+def test_a_series_in_steps() -> None:
+    """31H: one element described once, its values from the observation time on, a step apart (6.6.4.4)."""
+    series = b"\x04\x18" + bytes.fromhex("000005") + element(0x39, bcd(28960, 4), 3) + bcd(28970, 4) + b"\xff" * 4
+    assert values(parse(report(series, function=0x31))) == [
+        ("Z", 28.96, "2026-01-01T08:00:00"),
+        ("Z", 28.97, "2026-01-01T08:05:00"),
+        ("Z", None, "2026-01-01T08:10:00"),
+    ]
+
+
+def test_a_series_of_two_elements() -> None:
+    """Against the standard's rule, and sent nevertheless: both described first, their values in turns."""
+    described = b"\x04\x18" + bytes.fromhex("000100") + bytes([0x22, 0x19, 0x39, 0x22])
+    series = described + b"".join(bcd(rain, 3) + bcd(level, 4) for rain, level in ((5, 100), (7, 200)))
+    assert values(parse(report(series, function=0x31))) == [
+        ("PN05", 0.5, "2026-01-01T08:00:00"),
+        ("Z", 1.0, "2026-01-01T08:00:00"),
+        ("PN05", 0.7, "2026-01-01T09:00:00"),
+        ("Z", 2.0, "2026-01-01T09:00:00"),
+    ]
+
+
+def test_a_step_of_zero_goes_with_values_that_have_steps_of_their_own() -> None:
+    """Step 000000 stands before DRP and DRZ (annex C, note g)."""
+    series = b"\x04\x18\x00\x00\x00" + element(0xF4, bytes(12))
+    assert len(values(parse(report(series, function=0x38)))) == 12
+
+
+def test_states_and_lapses_and_wide_identifiers() -> None:
+    """Each bit of the state word is an element; a lapse is minutes; FF begins an identifier of two bytes."""
+    body = element(0x45, (0b11).to_bytes(4)) + element(0x05, bcd(130, 2)) + b"\xff\x12\x12" + bcd(1234, 2)
+    found = {name: value for name, value, _ in values(parse(report(body)))}
+    assert found["ZT.0"] == found["ZT.1"] == 1
+    assert found["ZT.2"] == 0
+    assert found["DT"] == 90.0
+    assert found["FF12"] == 12.34
+
+
+def test_pictures_and_text_by_hand_hold_no_numbers() -> None:
+    """They take the rest of the report; a keep-alive has none at all."""
+    assert parse(report(b"\xf3\xf3" + bytes(range(200)), function=0x36))["elements"] == []
+    assert parse(report(b"\xf2\xf2" + b"hello", function=0x35))["elements"] == []
+    alive = parse(report(b"", function=sl651.KEEP_ALIVE))
+    assert (alive["function"], alive["elements"], alive["time"]) == ("2F", [], None)
+
+
+def test_text_form_says_the_same() -> None:
+    """The same report as text: decimal points as written, M and F for missing, DRP in hex."""
+    tree = parse(report_in_text("PJ 4.0 Z -0.345 VT M DRP " + "05" * 11 + "FF"))
+    assert (tree["station"], tree["class"], tree["time"]) == ("0011223344", "H", EIGHT)
+    assert values(tree)[:3] == [("PJ", 4.0, EIGHT), ("Z", -0.345, EIGHT), ("VT", None, EIGHT)]
+    assert values(tree)[3] == ("DRP", 0.5, "2026-01-01T07:05:00")
+    assert values(tree)[14] == ("DRP", None, EIGHT)
+
+
+def test_text_series() -> None:
+    """DRN05 is a step of five minutes; several elements take turns."""
+    tree = parse(report_in_text("DRN05 Z PN05 28.96 0.5 28.97 M", function=0x31))
+    assert values(tree) == [
+        ("Z", 28.96, EIGHT),
+        ("PN05", 0.5, EIGHT),
+        ("Z", 28.97, "2026-01-01T08:05:00"),
+        ("PN05", None, "2026-01-01T08:05:00"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"\x39\x23\x00\x01", "cut short"),
+        (b"\x39", "cut short"),
+        (b"\x39\x00", "has no bytes"),
+        (b"\xf4\x60\x00", "cut short"),
+    ],
+)
+def test_what_is_cut_short_is_malformed(body: bytes, said: str) -> None:
+    """Half an element is no element."""
+    why = refusal(report(body))
+    assert (why.reason, said in why.detail) == (QuarantineReason.MALFORMED, True)
+
+
+def test_a_wrong_crc_is_refused_by_its_own_reason() -> None:
+    """In either form."""
+    for frame in (report(element(0x39, bcd(1, 4), 3)), report_in_text("Z 1")):
+        assert refusal(frame[:-1] + bytes([frame[-1] ^ 1])).reason == QuarantineReason.CRC_FAIL
+
+
+def test_a_station_that_contradicts_itself_is_odd() -> None:
+    """Head and body name two stations; a time that is none is odd too: its values are dated by arrival."""
+    frame = report(b"", observed="2613010800")
+    assert parse(frame)["odd"] == ["time"]
+    body = (1).to_bytes(2) + bytes.fromhex("260101080012") + b"\xf1\xf1" + bytes.fromhex("0011223355") + b"H"
+    assert parse(sl651.build(1, "0011223344", "03E8", 0x32, body, sl651.ETX, up=True))["odd"] == ["station"]
+
+
+def test_midnight_may_be_24_hours() -> None:
+    """2400 is the beginning of the next day."""
+    assert parse(report(b"", observed="2512312400"))["time"] == "2026-01-01T00:00:00"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([number for number in SYMBOLS if number not in {4, 5, 0x45} and number < 0xF0]),
+            st.integers(0, 10**6),
+            st.integers(0, 4),
+            st.booleans(),
+        ),
+        max_size=20,
+    )
+)
+def test_what_is_written_is_read(elements: list[tuple[int, int, int, bool]]) -> None:
+    """Every element comes back with its value, whatever its sign and decimals."""
+    body = b"".join(
+        element(number, bcd(-value if minus and value else value, 5), decimals)
+        for number, value, decimals, minus in elements
+    )
+    assert [(one["id"], one["value"]) for one in parse(report(body))["elements"]] == [
+        (f"{number:02X}", (-value if minus and value else value) / 10**decimals)
+        for number, value, decimals, minus in elements
+    ]
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_are_a_tree_or_refused(payload: bytes) -> None:
+    """Alone, and as the body of a good frame of each kind."""
+    frames = [
+        payload,
+        report(payload),
+        report(payload, function=0x31),
+        report(b"\x04\x18\0\0\5" + payload, function=0x31),
+    ]
+    frames.append(sl651.build(1, "0011223344", "03E8", 0x31, payload, sl651.ETX, up=True, text=True))
+    for frame in frames:
+        with contextlib.suppress(Rejected):
+            parse(frame)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["ST", "TT", "H", "DRN05", "DRH00", "Z", "M", "1.5", "DRP", "ZT", "PIC", "", "x"]), max_size=12
+    )
+)
+def test_any_words_are_a_tree_or_refused(words: list[str]) -> None:
+    """Words of the text form in any order."""
+    for function in (0x31, 0x32):
+        with contextlib.suppress(Rejected):
+            parse(report_in_text(" ".join(words), function=function))

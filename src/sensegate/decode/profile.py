@@ -887,7 +887,8 @@ class Compiler:
 
 def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]]) -> str:
     """Return how a reading is named to people: its path, and what its element must meet."""
-    return name + "".join(f"[{path}={wanted}]" for path, wanted in where.items())
+    words = {path: wanted if isinstance(wanted, tuple) else (wanted,) for path, wanted in where.items()}
+    return name + "".join(f"[{path}={'|'.join(map(str, wanted))}]" for path, wanted in words.items())
 
 
 def _in_channel(wanted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | tuple[Scalar, ...]:

@@ -16,7 +16,7 @@ from sensegate.decode.chain import frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
 from sensegate.decode.grammar import Earlier, Example, Expected, line_of
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import Profile, Whom
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
 from sensegate.decode.standin import CARRIER, DEVICE, standin
@@ -169,7 +169,7 @@ def _lint(profile: Profile) -> list[ProfileError]:
 def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
     """Return the first difference between what an example says and what comes out; empty where there is none."""
     specs = list(profiles.specs)
-    opens = example.frame is not None or example.carried or not any(not rule.chains for rule in profile.rules)
+    opens = example.frame is not None or example.carried or all(rule.whom is not Whom.OWN for rule in profile.rules)
     other = standin(DEVICE if opens else CARRIER, specs)
     whose = other.id if opens else profile.id
     devices = NamedDevices(example.devices, whose, gateway=example.gateway, gateway_profile=profile.id)
@@ -178,8 +178,6 @@ def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str
     for earlier in example.before:
         decoder.decode([Message(earlier.topic, payload_of(earlier), message.received, 1)])
     fields = decoder.decode([message])
-    if not fields.quarantined and (wrong := _of_frame(decoder, message, example)):
-        return wrong
     if example.refuse:
         reason = fields.quarantined[0].reason if fields.quarantined else None
         return (
@@ -187,6 +185,11 @@ def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str
         )
     if fields.quarantined:
         return f"refused: {fields.quarantined[0].reason.value}: {fields.quarantined[0].detail}"
+    return _of_frame(decoder, message, example) or _of_values(fields, profiles, devices, example)
+
+
+def _of_values(fields: Fields, profiles: ProfileSet, devices: NamedDevices, example: Example) -> str:
+    """Return the first difference between the values that an example names and those that came out."""
     rejected = {value.field: value.reason for value in fields.rejected}
     if rejected != example.reject:
         return f"expected rejections {_words(example.reject)}, saw {_words(rejected)}"

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 import yaml
 
-from sensegate.cli.shown import Json, as_json, console, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.config import load
 from sensegate.errors import ConfigError, NotFound
 
-app = typer.Typer(help="Device profiles: new, list, show, test.", no_args_is_help=True)
+app = typer.Typer(help="Device profiles: written and tried here, released at a gateway.", no_args_is_help=True)
 
 FOLDER = Path("device_profiles")
 Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
@@ -128,8 +128,19 @@ def new(name: Name, *, profiles: Folder = FOLDER) -> None:
 
 
 @app.command("list")
-def list_(*, profiles: Folder = FOLDER, json_form: Json = False) -> None:
-    """List the profiles of a folder."""
+def list_(
+    *,
+    profiles: Folder = FOLDER,
+    live: Annotated[bool, typer.Option("--live", help="Ask the gateway what is in force there.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """List the profiles of a folder, or with --live those in force at a gateway."""
+    if live:
+        found = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles", limit=10_000)))
+        table(found, ("id", "version", "folder", "trials", "title", "format", "topics", "problem"), json_form=json_form)
+        return
     from sensegate.decode.grammar import parse  # noqa: PLC0415 - the decoder
 
     rows = []
@@ -151,8 +162,19 @@ def list_(*, profiles: Folder = FOLDER, json_form: Json = False) -> None:
 
 
 @app.command()
-def show(name: Name, *, profiles: Folder = FOLDER) -> None:
-    """Print a profile as it is written."""
+def show(
+    name: Annotated[str, typer.Argument(help="vendor/model, or vendor/model@version.", metavar="PROFILE[@VERSION]")],
+    *,
+    profiles: Folder = FOLDER,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Print a profile as it is written: the folder's, or with @version the one that a gateway keeps."""
+    profile, at, version = name.partition("@")
+    if at:
+        path = f"/api/v1/profiles/{profile}/versions/{version}"
+        sys.stdout.write(ask(url, token, lambda remote: remote.get(path))["text"])
+        return
     sys.stdout.write(_file(name, profiles).read_text(encoding="utf-8"))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path as File
 from typing import NamedTuple
 
-from sensegate.decode.examples import run_example
+from sensegate.decode.examples import check_profile, run_example
 from sensegate.decode.grammar import Example, Lines, ProfileFile, key_text, line_of, parse
 from sensegate.decode.profile import Compiler
 from sensegate.decode.profiles import ProfileSet, files
@@ -59,8 +59,14 @@ class Score(NamedTuple):
 
 
 def score(file: File, *, most: int = 0, seed: int = 0) -> Score:
-    """Return the score of one profile; `most`: only so many mistakes, drawn by `seed` (0: all)."""
+    """Return the score of one profile; `most`: only so many mistakes, drawn by `seed` (0: all).
+
+    Raises:
+        ProfileError: if an example fails without any mistake, for then every mistake would seem to be noticed.
+    """
     source, lines = parse(file.read_text(encoding="utf-8"), file=str(file))
+    if noticed(Mutation("none", (), "", source), lines, str(file)):
+        raise next(iter(check_profile(file)), ProfileError("an example fails", file=str(file)))
     made = list(mutations(source))
     if most and len(made) > most:
         made = random.Random(f"{seed} {source.profile}").sample(made, most)

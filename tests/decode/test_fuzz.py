@@ -66,8 +66,8 @@ def test_examples_give_the_same_by_both_paths() -> None:
         machine.decode(messages)
         fields = machine.decode(messages)
         same(fields, machine.decode_slowly(messages))
-        planned += bool(machine.plans.plans)
-    assert planned > len(EXAMPLES) // 2
+        planned += bool(machine.plans.count)
+    assert planned > len(EXAMPLES) // 4
 
 
 @settings(max_examples=MANY)

@@ -6,6 +6,7 @@ What is kept between batches (routes, plans, units) are caches with bounds: they
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,12 @@ from sensegate import metrics
 from sensegate.config import IngestConfig
 from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
+from sensegate.decode.flat import Reader, Values
 from sensegate.decode.frame import Frame, Parse
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import Memory
-from sensegate.decode.plan import Batch, Chunk
+from sensegate.decode.plan import Batch, Chunk, Plan
 from sensegate.decode.plans import FAULTS, Holder, Plans
 from sensegate.decode.profile import Rule, Units
 from sensegate.decode.profiles import ProfileSet
@@ -153,8 +155,8 @@ class _Work:
     def _new(self, places: list[int]) -> None:
         """Decode messages without a plan: some one by one, the rest by what was learned from them, until nothing is."""
         learned = -1
-        while places and learned < len(self._plans.plans):
-            learned = len(self._plans.plans)
+        while places and learned < self._plans.count:
+            learned = self._plans.count
             places = self._elsewhere(places)
             for at in places[:_HEAD]:
                 self.one(at, learn=True)
@@ -166,7 +168,7 @@ class _Work:
         device = self._routes.device[self._numbers]
         refused: BOOL = (device == REFUSED) | (lengths > self._limits.message_bytes_max)
         known = device >= 0
-        refused[known] |= ~self._devices.enabled[device[known]]
+        refused[known] |= ~self._devices.enabled[device[known]] & ~self._routes.remembers[self._numbers[known]]
         for at in np.flatnonzero(refused).tolist():
             self.refuse(at)
         over = self._rates.over(self._routes.owner[self._numbers], self._received)
@@ -186,9 +188,21 @@ class _Work:
         why = self._routes.refusal(route)
         if size > self._limits.message_bytes_max:
             why = Rejected(QuarantineReason.TOO_LARGE, f"{size} bytes")
+        elif self._routes.remembers[self._numbers[at]]:
+            return False  # `_one` refuses it when it has been heard
         if why is not None:
             self._quarantine(at, route, why)
         return why is not None
+
+    def _hear(self, route: Route, frame: Frame) -> None:
+        """Raise why a message is refused, if it is, when its format has taken from it what it needs for others."""
+        why = self._routes.refusal(route)
+        if why is None:
+            return
+        for rule, _ in route.rules[:1]:
+            with suppress(Rejected):
+                rule.parse(frame)
+        raise why
 
     def signed(self, fields: Fields) -> Fields:
         """Return the fields with the version on what was refused."""
@@ -207,17 +221,33 @@ class _Work:
     def _elsewhere(self, places: list[int]) -> list[int]:
         """Decode messages whose topic had no plan in mind, or the wrong one, by another plan; return those without."""
         groups: dict[int, list[int]] = {}
+        flat: dict[Plan, list[tuple[int, Values]]] = {}
         without: list[int] = []
         for at in places:
             number = int(self._numbers[at])
-            found = self._plans.fitting(self._routes.routes[number].rules, self._payloads[at], int(self._quotes[at]))
+            route = self._routes.routes[number]
+            if route.reader is ...:
+                route.reader = self._plans.readers.of(route.rules)
+            if route.reader is not None:
+                held = route.reader.find(self._payloads[at], None)
+                if held is None:
+                    without.append(at)
+                else:
+                    flat.setdefault(held[0], []).append((at, held[1]))
+                continue
+            found = self._plans.fitting(route.rules, self._payloads[at], int(self._quotes[at]))
             if found is None:
                 without.append(at)
                 continue
             self._routes.plan[number] = found
             groups.setdefault(found, []).append(at)
-        for plan, group in groups.items():
-            self._single += self._group(plan, np.array(sorted(group)))
+        for number, group in groups.items():
+            self._single += self._group(number, np.array(sorted(group)))
+        for plan, members in flat.items():
+            if len(members) < GROUP_MIN:
+                self._single += [at for at, _ in members]
+            else:
+                self._columns(plan, np.array([at for at, _ in members]), [values for _, values in members])
         return without
 
     def _group(self, number: int, places: I64) -> list[int]:
@@ -245,8 +275,12 @@ class _Work:
             other += places[wrong].tolist()
             places = np.delete(places, wrong)
             objects = [item for item in objects if item is not None]
-        if not objects:
-            return other
+        if objects:
+            self._columns(plan, places, objects)
+        return other
+
+    def _columns(self, plan: Plan, places: I64, objects: list[Any]) -> None:
+        """Make columns of messages that are of a plan; those that it leaves are decoded one by one."""
         route = self._numbers[places]
         gateways = [self._routes.routes[at].gateway for at in route.tolist()] if plan.names_devices else []
         batch = Batch(
@@ -261,7 +295,6 @@ class _Work:
         if chunk is not None:
             self.chunks.append(chunk)
         self._single += places[left].tolist()
-        return other
 
     def _index(self, name: str, rule: Rule, gateway: int) -> int:
         found = self._routes.look_up(name, rule, gateway)
@@ -279,6 +312,8 @@ class _Work:
     def _one(self, at: int, *, learn: bool) -> None:
         route, message = self._route(at), self._messages[at]
         frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
+        if self._routes.remembers[self._numbers[at]]:
+            self._hear(route, frame)
         try:
             held = self._by_rules(at, [one for one in route.rules if not one[0].beside], frame, route)
         except FrameRejected:
@@ -291,6 +326,8 @@ class _Work:
             return
         if held.holder[0].chains:
             self._beside(at, frame, route)
+        elif learn and isinstance(route.reader, Reader):
+            route.reader.learn(held.holder[0], message.payload, None, held.deciding, held.bound)
         elif learn and _plannable(held.holder[0]):
             route.misses += 1
             if route.misses < _TRIES or route.misses % _TRIES == 0:

@@ -10,10 +10,10 @@ Duplicate keys, which msgspec lets pass, are caught by counting: a payload of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
-from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -182,8 +182,11 @@ class _Element(NamedTuple):
 class Plan:
     """How messages of one shape become columns, by one rule."""
 
-    def __init__(self, rule: Rule, bound: Bound, shape: Shape) -> None:
-        """Make the plan; raises `ValueError` or `TypeError` where there is none for this shape."""
+    def __init__(self, rule: Rule, bound: Bound, shape: Shape, places: Mapping[Path, int] | None = None) -> None:
+        """Make the plan; raises `ValueError` or `TypeError` where there is none for this shape.
+
+        With `places`, messages come as bare values (`flat.py`), each leaf at its place.
+        """
         cells = [(at, cell) for at, element in enumerate(bound.elements) for cell in element.cells]
         if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells):
             raise ValueError("not every value can be planned")
@@ -193,19 +196,32 @@ class Plan:
             raise ValueError("no values")
         plain = frozenset(cell.leaf.pointer for _, cell in cells if _is_plain(cell))
         needed = [leaf for element in bound.elements for leaf in _extras(element)] + bound.path
-        types = _Types(plain - {leaf.pointer for leaf in needed})
-        self.decode = msgspec.json.Decoder(types.build(shape, (), "")).decode
-        self.quotes = types.quotes
+        self._attributes: Mapping[Path, Any]
+        self._getter = cast("Callable[..., Get]", attrgetter if places is None else itemgetter)
+        if places is None:
+            types = _Types(plain - {leaf.pointer for leaf in needed})
+            self.decode = msgspec.json.Decoder(types.build(shape, (), "")).decode
+            self.quotes = types.quotes
+            self._attributes = types.attributes
+        else:
+            self.quotes = -1
+            self._attributes = places
         self.rule = rule
-        self._attributes = types.attributes
         self._readings = [cell.reading for _, cell in cells if cell.reading is not None]
         self._names = [cell.name for _, cell in cells]
         self._element_of = np.array([at for at, _ in cells])
         self._specs = np.array([reading.specs for reading in self._readings], np.int32)
         pure = [at for at, (_, cell) in enumerate(cells) if _is_plain(cell)]
         self._pure = np.array(pure, np.int64)
-        getters = [types.attributes[cells[at][1].leaf.pointer] for at in pure]
-        self._pure_get: Get | None = attrgetter(*getters) if getters else None
+        if any(cells[at][1].leaf.pointer not in self._attributes for at in pure):
+            raise ValueError("a leaf is no value of its own")
+        getters = [self._attributes[cells[at][1].leaf.pointer] for at in pure]
+        self._pure_get: Get | None = self._getter(*getters) if getters else None
+        floats = {cells[at][1].leaf for at in pure} | set(needed) if places is not None else set()
+        loose = [self._attributes[leaf.pointer] for leaf in floats if isinstance(leaf.raw, float)]
+        self._floats = len(loose)
+        self._floats_get: Get | None = self._getter(*loose) if loose else None
+        """The values that may be infinite or no number; JSON has no such numbers."""
         self._sentinels = [
             (column, np.array(numbers))
             for column, at in enumerate(pure)
@@ -229,7 +245,7 @@ class Plan:
             return lambda message: joined([get(message) for get in getters])
         if leaf.pointer not in self._attributes:
             raise ValueError("a leaf is no scalar")
-        return attrgetter(self._attributes[leaf.pointer])
+        return self._getter(self._attributes[leaf.pointer])
 
     def _unit(self, cell: Cell) -> Get | None:
         return None if cell.unit is None or cell.unit.raw is None else self._get(cell.unit)
@@ -239,6 +255,8 @@ class Plan:
     def columns(self, batch: Batch, units: UnitConversion, look_up: IndexOf) -> tuple[Chunk | None, list[int]]:
         """Return the rows of a batch, and the places of messages that have to be decoded one by one."""
         devices, left = self._devices(batch, look_up)
+        if self._floats_get is not None and (loose := self._infinite(batch.objects)):
+            left = sorted({*left, *loose})
         if left:
             at = [i for i in range(len(batch.objects)) if i not in set(left)]
             batch, devices = batch.take(at), [column[at] for column in devices]
@@ -292,6 +310,17 @@ class Plan:
             ignored=ignored + self.ignored * count,
         )
         return chunk, left
+
+    def _infinite(self, objects: Sequence[Any]) -> list[int]:
+        """Return the places of messages with a value that is not finite."""
+        if self._floats_get is None:
+            return []
+        found = map(self._floats_get, objects)
+        flat = np.fromiter(found if self._floats == 1 else chain.from_iterable(found), np.float64)
+        finite = np.isfinite(flat)
+        if finite.all():
+            return []
+        return np.flatnonzero(~finite.reshape(len(objects), self._floats).all(axis=1)).tolist()
 
     def _devices(self, batch: Batch, look_up: IndexOf) -> tuple[list[I32], list[int]]:
         devices: list[I32] = []

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from sensegate.decode.extract import Bound, Leaf
+from sensegate.decode.flat import Readers
 from sensegate.decode.plan import Plan, Shape, skeleton
 from sensegate.decode.profile import Rule
 
@@ -32,9 +33,16 @@ class Plans:
 
     def __init__(self) -> None:
         self.plans: list[Plan] = []
+        self.readers = Readers()
+        """For formats that give bare values."""
         self._by_rule: dict[Holder, list[int]] = {}
         self._by_shape: dict[tuple[Rule, str, Shape], int] = {}
         self._seen: dict[tuple[Rule, str, Shape], int] = {}
+
+    @property
+    def count(self) -> int:
+        """Plans in all: it rises with each that is learned."""
+        return len(self.plans) + self.readers.count
 
     def learn(self, holder: Holder, tree: Any, deciding: Sequence[Leaf], bound: Bound) -> int | None:
         """Return the number of the plan for a message that was understood, None as long as there is none."""

@@ -248,6 +248,8 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     patterns: tuple[topics.Pattern, ...]
     format: str
     parse: Parse
+    remembers: bool
+    """Whether its format needs all messages of a gateway, also those of a disabled device."""
     as_sent: bool
     """Whether the tree is that of the bytes as they came (no charset, nothing unpacked): plans may be learned."""
     ignore: bool
@@ -420,6 +422,7 @@ class Compiler:
             patterns=patterns,
             format=form,
             parse=parse,
+            remembers=FORMATS[form].remembers,
             as_sent=rule.charset == "utf-8" and not rule.unpack and rule.table is None,
             ignore=rule.ignore,
             where=tuple(self._where(rule.where, here, typed=typed)),
@@ -494,11 +497,10 @@ class Compiler:
         if form.required and options is None:
             raise self.error(f"'{name}' says nothing without options", *here, remedy=f"give `{name}`")
         setting = Setting(self._source.profile, self._source.version, File(self._file).parent, error, rule.charset)
-        if options is not None:
-            return name, self._reshaped(form.compile(options, setting), rule, here)
-        known = name if rule.charset == "utf-8" else f"{name} {rule.charset}"
+        written = "" if options is None else msgspec.json.encode(options).decode()
+        known = f"{name} {rule.charset} {written}"
         if known not in self._parses:  # rules of one format share its parse, and so the tree of a message
-            self._parses[known] = form.compile(None, setting)
+            self._parses[known] = form.compile(options, setting)
         return name, self._reshaped(self._parses[known], rule, here)
 
     def _reshaped(self, parse: Parse, rule: MessageRule, here: tuple[str | int, ...]) -> Parse:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
 from typing import Protocol
 
 import numpy as np
 
 from sensegate.decode.extract import digest16
+from sensegate.decode.flat import Reader
 from sensegate.decode.profile import Rule, Whom
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
@@ -51,7 +53,19 @@ class DeviceNames(Protocol):
 class Route:
     """What one topic means."""
 
-    __slots__ = ("carried", "device", "gateway", "misses", "named", "path", "profile", "refusal", "rules", "text")
+    __slots__ = (
+        "carried",
+        "device",
+        "gateway",
+        "misses",
+        "named",
+        "path",
+        "profile",
+        "reader",
+        "refusal",
+        "rules",
+        "text",
+    )
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -66,6 +80,8 @@ class Route:
         self.refusal: Rejected | None = None
         self.misses = 0
         """Messages of this topic that went the general way."""
+        self.reader: Reader | EllipsisType | None = ...
+        """For formats that give bare values; not looked for yet."""
         self.carried = False
         """Whether the device has a profile of its own, other than the rules'."""
 
@@ -96,6 +112,8 @@ class Routes:
         """Whose rate a message counts for: the topic's device, else its gateway, else nobody (-1)."""
         self.path: U16 = np.zeros(64, np.uint16)
         self.plan: I32 = np.full(64, NO_PLAN, np.int32)
+        self.remembers: BOOL = np.zeros(64, np.bool_)
+        """Whether its messages are looked into even where the device is disabled: others behind it depend on them."""
 
     @property
     def outdated(self) -> bool:
@@ -115,12 +133,14 @@ class Routes:
             self.owner = np.concatenate([self.owner, np.full(number, -1, np.int32)])
             self.path = np.concatenate([self.path, np.zeros(number, np.uint16)])
             self.plan = np.concatenate([self.plan, np.full(number, NO_PLAN, np.int32)])
+            self.remembers = np.concatenate([self.remembers, np.zeros(number, np.bool_)])
         self.routes.append(route)
         self.numbers[topic] = number
         self._characters += len(topic)
         self.device[number] = REFUSED if route.refusal is not None else route.device
         self.owner[number] = route.owner
         self.path[number] = route.path
+        self.remembers[number] = any(rule.remembers for rule, _ in route.rules)
         return number
 
     def refusal(self, route: Route) -> Rejected | None:
@@ -136,7 +156,8 @@ class Routes:
             self._by_http(route, topic.removeprefix("http/"), principal)
             return route
         refusals: list[Rejected] = []
-        for rule, captured in self._profiles.match(topic):
+        # What a gateway says of the devices behind it comes after the device's own profile.
+        for rule, captured in sorted(self._profiles.match(topic), key=_for_others):
             if route.profile not in {"", rule.profile} and not (route.carried and rule.whom is not Whom.OWN):
                 continue
             found = self._claim(rule, captured, principal)
@@ -191,7 +212,7 @@ class Routes:
                 return Rejected(QuarantineReason.DISABLED_DEVICE, "the gateway is disabled")
         elif principal:
             gateway = self._devices.find(principal)
-        if rule.any_profile and self._devices.record(gateway).profile.partition("@")[0] != rule.profile:
+        if rule.names.gateway is not None and self._profile_of(gateway) != rule.profile:
             return Rejected(QuarantineReason.FOREIGN_TOPIC, "the gateway has another profile")
         if rule.device is not None:
             return IN_PAYLOAD, gateway
@@ -246,6 +267,10 @@ class Routes:
 def cased(name: str, case: str) -> str:
     """Return the name with its letters changed as the profile says."""
     return name.lower() if case == "lower" else name.upper() if case == "upper" else name
+
+
+def _for_others(item: tuple[Rule, dict[str, str]]) -> bool:
+    return item[0].names.gateway is not None
 
 
 def _place(item: tuple[Rule, str]) -> int:

@@ -115,7 +115,7 @@ def real(draw: st.DrawFn, name: str) -> Made:
     width = draw(st.sampled_from([16, 32, 64]))
     order = draw(st.sampled_from(ORDERS))
     form = ("<" if order == "little" else ">") + {16: "e", 32: "f", 64: "d"}[width]
-    value = draw(st.floats(width=width, allow_nan=False))
+    value = draw(st.floats(width=width, allow_nan=False))  # type: ignore[arg-type] # one of the three
     return Made([{"name": name, "type": f"f{width}", "endian": order}], {name: value}, struct.pack(form, value))
 
 
@@ -336,7 +336,7 @@ def endings(draw: st.DrawFn, name: str, depth: int) -> Made:
 
 
 @st.composite
-def tags(draw: st.DrawFn, name: str, depth: int, leave: int, *, lengths: bool) -> Made:  # noqa: PLR0917
+def tags(draw: st.DrawFn, name: str, depth: int, leave: int, *, lengths: bool) -> Made:
     """Return tags with values, in any order, each once."""
     cases = {at: draw(block(f"{name}{at}", depth + 1)) for at in range(draw(st.integers(1, 6)))}
     order = draw(st.sampled_from(ORDERS))

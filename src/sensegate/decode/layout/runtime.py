@@ -144,7 +144,7 @@ def whole(value: Any, what: str, most: int) -> int:
         raise malformed(f"{what} is no count")
     if value > most:
         raise malformed(f"{what} of {value} is more than there is ({most})")
-    return value  # type: ignore[no-any-return] # its class says so
+    return value
 
 
 _NAME = re.compile(r"[^\x00-\x1f]+")

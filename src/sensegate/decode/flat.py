@@ -1,0 +1,141 @@
+"""The quick path of formats that give bare values: binary layouts.
+
+Where JSON's shape is found by msgspec (`plan.py`), a layout says itself which branches a frame took: frames with the
+same branches, and the same values where values decide (`where`), have the same members in the same places. The first
+few go the general way; then a plan makes columns of the values. A cache: bounded, and it never changes results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from sensegate.decode.extract import Bound, Leaf
+from sensegate.decode.paths import Path
+from sensegate.decode.plan import LEAVES_MAX, Plan
+from sensegate.decode.profile import Rule
+from sensegate.errors import Rejected
+
+PLANS_MAX = 256
+"""Plans of one set of rules."""
+_SIGHTINGS = 3
+_SEEN_MAX = 4_096
+_NEVER = -(2**31)
+
+Values = Sequence[Any]
+Holders = tuple[tuple[Rule, str], ...]
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A parse that can also give bare values."""
+
+    @property
+    def columnar(self) -> bool:
+        """Whether its branches tell all that is there."""
+        ...
+
+    def flat(self, payload: bytes, port: int | None) -> tuple[Hashable, Values]:
+        """Return (branches taken, values). Raises `Rejected`."""
+        ...
+
+    def pointers(self, payload: bytes, port: int | None) -> list[Path]:
+        """Return where in the tree each of the values stands."""
+        ...
+
+
+class _Deciding(NamedTuple):
+    """Plans by the values that decide."""
+
+    get: Callable[[Values], Any]
+    plans: dict[Any, Plan]
+
+
+class Reader:
+    """What was learned of the frames of one set of rules."""
+
+    def __init__(self, holders: Holders, parse: Columnar) -> None:
+        self._holders = holders
+        self._parse = parse
+        self._plans: dict[Hashable, Plan] = {}
+        self._deciding: dict[Hashable, list[_Deciding]] = {}
+        self._seen: dict[Hashable, int] = {}
+        self.count = 0
+        """Plans made."""
+
+    def find(self, payload: bytes, port: int | None) -> tuple[Plan, Values] | None:
+        """Return the plan of a frame with its values; None: it has to go the general way."""
+        try:
+            branches, values = self._parse.flat(payload, port)
+        except Rejected:
+            return None
+        plan = self._plans.get(branches)
+        if plan is None and branches in self._deciding:
+            for one in self._deciding[branches]:
+                plan = plan or one.plans.get(one.get(values))
+        return None if plan is None else (plan, values)
+
+    def learn(self, rule: Rule, payload: bytes, port: int | None, deciding: Sequence[Leaf], bound: Bound) -> bool:
+        """Learn from a frame that was understood by a rule; return whether there is a new plan."""
+        if not self._may(rule) or self.count >= PLANS_MAX:
+            return False
+        branches, values = self._parse.flat(payload, port)
+        if len(values) > LEAVES_MAX:
+            return False
+        places = {pointer: at for at, pointer in enumerate(self._parse.pointers(payload, port))}
+        if any(leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding):
+            return False
+        at = tuple(sorted({places[leaf.pointer] for leaf in deciding}))
+        decided = itemgetter(*at)(values) if at else None
+        key = (branches, at, decided)
+        if len(self._seen) > _SEEN_MAX:
+            self._seen.clear()
+        self._seen[key] = self._seen.get(key, 0) + 1
+        if self._seen[key] != _SIGHTINGS:
+            return False
+        try:
+            plan = Plan(rule, bound, None, places)
+        except (ValueError, TypeError):
+            self._seen[key] = _NEVER
+            return False
+        self._keep(branches, at, decided, plan)
+        return True
+
+    def _keep(self, branches: Hashable, at: tuple[int, ...], decided: Any, plan: Plan) -> None:
+        self.count += 1
+        if not at:
+            self._plans[branches] = plan
+            return
+        self._deciding.setdefault(branches, []).append(_Deciding(itemgetter(*at), {decided: plan}))
+
+    def _may(self, rule: Rule) -> bool:
+        """Return whether the frame's branches say all: no rule before looked at the bytes in another way."""
+        for other, _ in self._holders:
+            if not isinstance(other.parse, Columnar) or other.parse is not self._parse:
+                return False
+            if other is rule:
+                return rule.as_sent and rule.flags is None and not rule.chains
+        return False
+
+
+class Readers:
+    """The readers by the rules of a topic or a port."""
+
+    def __init__(self) -> None:
+        self._known: dict[Holders, Reader | None] = {}
+
+    @property
+    def count(self) -> int:
+        """Plans of all readers."""
+        return sum(reader.count for reader in self._known.values() if reader is not None)
+
+    def of(self, rules: Sequence[tuple[Rule, str]]) -> Reader | None:
+        """Return the reader of rules, None where their first format is not columnar."""
+        holders = tuple(rules)
+        if holders not in self._known:
+            first = holders[0][0].parse if holders else None
+            wrapped = any(rule.beside or wrap for rule, wrap in holders)
+            columnar = isinstance(first, Columnar) and first.columnar and not wrapped
+            self._known[holders] = Reader(holders, first) if columnar else None  # type: ignore[arg-type] # columnar
+        return self._known[holders]

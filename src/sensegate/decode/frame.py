@@ -69,6 +69,8 @@ class Format(NamedTuple):
     """Whether the payload is text, whose `charset` may be chosen."""
     typed: bool = True
     """Whether leaves have types; where not, all are text and each reading's property says what they are."""
+    remembers: bool = False
+    """Whether one device's messages are needed to read another's: then those of a disabled device are parsed too."""
     greet: Callable[[str, int], Ask | None] | None = None
     """(name of a device, now in µs) -> what it is asked when the memory is empty, None if nothing."""
 

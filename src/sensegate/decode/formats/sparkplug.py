@@ -13,8 +13,8 @@ then: one that was missed meanwhile may have given an alias to another metric, w
 
 The tree is ``{type, group, node, device?, timestamp?, seq?, bdSeq?, control, count, metrics, tables}``; of `metrics`
 each is ``{device, name, value, datatype, properties, time?, historical?, transient?, doubt?}``. What has parts is taken
-apart: ``template/member``, ``array/0``, ``data set/0/column``; `tables` holds the rows of each data set as objects. A metric
-``online`` of our own tells of births and deaths.
+apart: ``template/member``, ``array/0``, ``data set/0/column``; `tables` holds the rows of each data set as objects. A
+metric ``online`` of our own tells of births and deaths.
 """
 
 from __future__ import annotations
@@ -345,4 +345,4 @@ def _all(metrics: tuple[Metric, ...], before: str) -> Iterator[tuple[str, Metric
             yield from _all(raw.metrics, f"{name}/")
 
 
-FORMAT: Final = Format(lambda _options, _setting: parse, greet=greet)
+FORMAT: Final = Format(lambda _options, _setting: parse, remembers=True, greet=greet)

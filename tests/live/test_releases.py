@@ -1,0 +1,194 @@
+"""The life of a profile at a running node: in force without a restart, for some first, and back again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.conftest import eventually
+from tests.live.site import PLAIN, Answer, Made, Site, config_of, running
+from tests.live.test_profiles import THERMOMETER, write
+
+pytestmark = pytest.mark.live
+
+PATH = "/api/v1/profiles/acme/th"
+
+
+REFUSAL = """\
+  - label: no JSON
+    topic: TOPIC
+    payload: "no JSON"
+    refuse: malformed
+"""
+
+
+def version(number: int, *, scale: float = 0.1, topic: str = "acme/{device}/up") -> str:
+    """Return a version of the thermometer that says tenths of a degree."""
+    found = THERMOMETER.replace("version: 1", f"version: {number}").replace("scale: 0.1", f"scale: {scale}")
+    found = found.replace("value: 21.5", f"value: {215 * scale}").replace('"acme/{device}/up"', f'"{topic}"')
+    here = topic.replace("{device}", "d1")
+    return found.replace("topic: acme/d1/up", f"topic: {here}") + REFUSAL.replace("TOPIC", here)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A node with the thermometer, version 1, in its folder."""
+    folder = tmp_path_factory.mktemp("profiles")
+    write(folder, THERMOMETER)
+    config = config_of(tmp_path_factory.mktemp("node"), profiles=(str(folder), str(PLAIN)))
+    async with running(config) as site:
+        yield site
+
+
+async def step(site: Site, path: str, token: str | None = None, expect: int = 200, **body: Any) -> Any:
+    """Take a step; return the answer."""
+    answer: Answer = await site.ask("POST", f"{PATH}{path}", token, json=body)
+    assert answer.status == expect, answer.body
+    return answer.body
+
+
+async def proposed(site: Site, number: int, **more: Any) -> int:
+    """Hand in a version and propose it."""
+    made = await step(site, "/versions", text=version(number, **more), expect=201)
+    assert made["problems"] == []
+    await step(site, f"/versions/{number}/propose")
+    return number
+
+
+async def values(site: Site, device: Made) -> list[tuple[float, str]]:
+    """Return (value, profile) of a device's readings."""
+    return [(row["value"], row["profile"]) for row in await site.records(device=device.id)]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_release_is_in_force_without_a_restart(node: Site) -> None:
+    """From the next message on, on the connection that is open; the folder's version can be gone back to."""
+    device = await node.device("released-1", profile="acme/th")
+    async with node.phone() as phone:
+        assert await phone.connect(device.id, device.password) == 0
+        await phone.publish("acme/released-1/up", '{"t": 200}')
+
+        async def count(wanted: int) -> bool:
+            return len(await values(node, device)) == wanted
+
+        await eventually(lambda: count(1))
+        await proposed(node, 2, scale=0.01)
+        life = await step(node, "/versions/2/release", note="hundredths")
+        assert life["applied"]
+        assert [(one["version"], one["target"]) for one in life["force"]] == [(2, "4401")]
+        await phone.publish("acme/released-1/up", '{"t": 2100}')
+        await eventually(lambda: count(2))
+        life = await step(node, "/rollback")
+        assert [one["version"] for one in life["force"]] == [1]
+        await phone.publish("acme/released-1/up", '{"t": 220}')
+        await eventually(lambda: count(3))
+        assert await values(node, device) == [(20, "acme/th@1"), (21, "acme/th@2"), (22, "acme/th@1")]
+        assert phone.connected, "its rights were never others"
+    rows = (await node.ask("GET", f"{PATH}/versions")).body["rows"]
+    assert [(row["version"], row["state"], row["library"]) for row in rows] == [
+        (1, "released", True),
+        (2, "superseded", False),
+    ]
+    steps = [row["action"] for row in await node.audit() if row["target"].startswith("acme/th@")]
+    assert steps == ["profile.draft", "profile.propose", "profile.release", "profile.rollback"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_was_refused_bears_the_version(node: Site) -> None:
+    """In quarantine stands by which version a message could not be read."""
+    device = await node.device("refused-1", profile="acme/th")
+    async with node.phone() as phone:
+        assert await phone.connect(device.id, device.password) == 0
+        await phone.publish("acme/refused-1/up", "no JSON")
+
+        async def refused() -> list[dict[str, Any]]:
+            return await node.quarantine(device=device.id)
+
+        row = (await eventually(refused))[0]
+        life = (await node.ask("GET", f"{PATH}/life")).body
+        assert row["profile"] == f"acme/th@{life['force'][0]['version']}"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_release_that_changes_topics_closes_connections(node: Site) -> None:
+    """The device comes again with the new rights; the old topic is closed to it."""
+    device = await node.device("moved-1", profile="acme/th")
+    plain = await node.device("unmoved-1")
+    async with node.phone() as phone, node.phone() as other:
+        assert await phone.connect(device.id, device.password) == 0
+        assert await other.connect(plain.id, plain.password) == 0
+        await proposed(node, 3, topic="acme/{device}/now")
+        await step(node, "/versions/3/release")
+        await phone.next("closed")
+        async with node.phone() as again:
+            assert await again.connect(device.id, device.password) == 0
+            await again.publish("acme/moved-1/now", '{"t": 230}')
+
+            async def there() -> bool:
+                return await values(node, device) == [(23, "acme/th@3")]
+
+            await eventually(there)
+        assert other.connected, "a device of another profile is not disturbed"
+    await step(node, "/rollback")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_roles_and_scopes_over_rest(node: Site) -> None:
+    """County proposes, city releases; others are told 403 or 404; wrong requests 400."""
+    county, _ = await node.token("county_operator", "440106")
+    city, _ = await node.token("city_operator", "4401")
+    subscriber, _ = await node.token("subscriber", "4401")
+    text = version(10)
+    for token in (subscriber,):
+        await step(node, "/versions", token, 403, text=text)
+        assert (await node.ask("GET", f"{PATH}/versions", token)).status == 403
+    await step(node, "/versions", county, 201, text=text)
+    await step(node, "/versions/10/release", county, 403)
+    await step(node, "/versions/10/release", city, 409)
+    await step(node, "/versions/10/propose", county)
+    await step(node, "/versions/10/canary", county, 403, share=0.1)
+    await step(node, "/versions/10/canary", city, 400, share=0.1, devices=["x"])
+    await step(node, "/versions/10/canary", city, 400, share=2)
+    await step(node, "/versions/11/release", city, 404)
+    await step(node, "/versions/x/release", city, 400)
+    await step(node, "/versions/10/release", city, 400, target="9")
+    await step(node, "/versions", county, 400, text=text.replace("acme/th", "acme/other"))
+    wrong = await step(node, "/versions", county, 400, text=text.replace("air_temperature", "air_temprature"))
+    assert "acme/th.yaml:9: messages[0].readings[0].property" in wrong["detail"]
+    await step(node, "/versions/10/return", city, note="not yet")
+    assert (await node.ask("DELETE", f"{PATH}/versions/10", county)).status == 200
+    standard = "/api/v1/profiles/sensegate/plain/versions"
+    plain = PLAIN.read_text(encoding="utf-8").replace("version: 1", "version: 2", 1)
+    assert (await node.ask("POST", standard, city, json={"text": plain})).status == 201
+    assert (await node.ask("POST", f"{standard}/2/propose", city, json={})).status == 200
+    refused = await node.ask("POST", f"{standard}/2/release", city, json={})
+    assert refused.status == 403
+    assert "only the province (44)" in refused.body["detail"]
+
+
+async def test_what_was_decided_outlives_a_restart(tmp_path: Path) -> None:
+    """The release is in force from the first message after it; the laid-out files are not what decides."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    write(folder, THERMOMETER)
+    config = config_of(tmp_path / "node", profiles=(str(folder), str(PLAIN)))
+    async with running(config) as site:
+        device = await site.device("kept-1", profile="acme/th")
+        await proposed(site, 2, scale=0.01)
+        await step(site, "/versions/2/release")
+    for file in (tmp_path / "node" / "profiles").rglob("th.yaml"):
+        file.write_text(THERMOMETER, encoding="utf-8")
+    async with running(config) as site, site.phone() as phone:
+        assert await phone.connect(device.id, device.password) == 0
+        await phone.publish("acme/kept-1/up", '{"t": 2100}')
+
+        async def there() -> bool:
+            return await values(site, device) == [(21, "acme/th@2")]
+
+        await eventually(there)
+    await asyncio.sleep(0)

@@ -49,6 +49,8 @@ _TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _FORM = re.compile(r"0?[0-9]{0,2}[xX]?")
 _BRANCHES_MAX = 4
 """More cases than these are found by halving."""
+_NONE = 255
+"""In a table of bytes: no case."""
 
 
 class Emitter:
@@ -697,9 +699,21 @@ class Emitter:
         self._cases(step, value, scope, here, text=source.kind == "text", refuse=what)
 
     def _cases(
-        self, step: Step, value: str, scope: Scope, here: Path, *, text: bool, refuse: str, skip: str = "pass"
+        self,
+        step: Step,
+        value: str,
+        scope: Scope,
+        here: Path,
+        *,
+        refuse: str,
+        skip: str = "pass",
+        text: bool = False,
+        narrow: bool = False,
     ) -> None:
-        """Write one block for each case; names that all of them read are certain afterwards."""
+        """Write one block for each case; names that all of them read are certain afterwards.
+
+        `skip` is the statement for a value without case, where that is let through; `narrow`: the value is a byte.
+        """
         if not step.cases:
             raise self._error("no case", *here, "cases")
         table: dict[int | str, int] = {}
@@ -708,16 +722,22 @@ class Emitter:
                 if code in table:
                     raise self._error("stands there twice", *here, "cases", str(key))
                 table[code] = number
-        case = self._writer.fresh("j")
-        self._writer.line(f"{case} = {self._writer.constant('d', table)}.get({value}, -1)")
+        case, none = self._writer.fresh("j"), "< 0"
+        if narrow and len(step.cases) < _NONE:
+            row = self._writer.constant("d", bytes(table.get(code, _NONE) for code in range(256)))
+            self._writer.line(f"{case} = {row}[{value}]")
+            none = f"== {_NONE}"
+        else:
+            self._writer.line(f"{case} = {self._writer.constant('d', table)}.get({value}, -1)")
         self._output.branch(case)
+        start = self._cursor
         known = dict(scope.variables)
         ends: list[dict[str, Variable]] = []
         held = dict(scope.held)
         helds: list[dict[str, bool]] = []
 
         def block(steps: Sequence[Step], path: Path) -> None:
-            self._cursor = Cursor(moving=True, bytes=0)
+            self._cursor = start
             scope.variables, scope.held = dict(known), dict(held)
             self._block(steps, scope, path)
             self._output.settle()
@@ -726,7 +746,7 @@ class Emitter:
             helds.append(scope.held)
 
         bodies = [(steps, (*here, "cases", str(key))) for key, steps in step.cases.items()]
-        with self._writer.block(f"if {case} < 0:"):
+        with self._writer.block(f"if {case} {none}:"):
             if isinstance(step.default, tuple):
                 block(step.default, (*here, "default"))
             elif step.default == "refuse":
@@ -896,25 +916,34 @@ class Emitter:
             raise self._error("goes with `length`", *here, "rest")
         end = self._before(step, scope, here)
         index, tag, length = self._writer.fresh("i"), self._writer.fresh("g"), self._writer.fresh("z")
-        self._writer.line(f"{index} = -1")
+        counted = "$index" in repr(step.cases)
+        if counted:
+            self._writer.line(f"{index} = -1")
+        with self._writer.block(f"if {end} - at > TAGS_BYTES_MAX:"):  # each pass uses up a byte at least
+            self._writer.line("raise strange('too many elements')")
         outer_tag, self._tag = self._tag, tag
         with (
             self._writer.block(f"while at < {end}:"),
             self._limit(end),
             self._pass(scope, index, loop=True, last=step.twice == "last"),
         ):
-            self._writer.line(f"{index} += 1")
-            self._budget("1")
+            if counted:
+                self._writer.line(f"{index} += 1")
             little = self._little(step)
-            self._run.add(Item(tag, tag_type, tag_type.bits // 8, little, turned=False, name="the tag"))
+            narrow = tag_type.bits == 8 and length_type is None
+            if narrow:
+                self._writer.line(f"{tag} = b[at]")
+                self._cursor = Cursor(moving=True, bytes=1)
+            else:
+                self._run.add(Item(tag, tag_type, tag_type.bits // 8, little, turned=False, name="the tag"))
             if length_type:
                 self._run.add(
                     Item(length, length_type, length_type.bits // 8, little, turned=False, name="the length of a tag")
                 )
             self._flush()
-            self._settle()
             value_end = end
             if length_type:
+                self._settle()
                 value_end = self._writer.fresh("e")
                 self._writer.line(f"{value_end} = at + {length}")
                 with self._writer.block(f"if {value_end} > {end}:"):
@@ -922,7 +951,7 @@ class Emitter:
             skip = f"at = {value_end}" if step.default == "skip" else f"at = {end}; break"
             what = f"{step.tlv} tag is not described"
             with self._limit(value_end):
-                self._cases(step, tag, scope, here, text=False, refuse=what, skip=skip)
+                self._cases(step, tag, scope, here, refuse=what, skip=skip, narrow=narrow)
                 if length_type:
                     self._up_to(value_end, step)
         self._tag = outer_tag

@@ -154,7 +154,10 @@ class Output:
 
     def settle(self) -> None:
         """Write the values that wait for it: a branch comes."""
-        if self._pending:
+        if len(self._pending) == 1:
+            self._open = True
+            self.writer.line(f"o.append({self._pending.pop()})")
+        elif self._pending:
             self._open = True
             self.writer.line(f"o += {self._tuple()}")
 

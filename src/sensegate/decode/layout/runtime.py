@@ -13,6 +13,8 @@ from sensegate.model import QuarantineReason
 
 ELEMENTS_MAX: Final = 4_096
 """Passes through repeats and tags of one frame, and bytes of a `bytes` element."""
+TAGS_BYTES_MAX: Final = 16_384
+"""Bytes of tags with their values in one frame."""
 NAME_MAX: Final = 64
 """Longest name made of an element."""
 
@@ -253,6 +255,7 @@ NAMESPACE: Final[dict[str, Any]] = {
     "format": format,
     "FAULTS": FAULTS,
     "ELEMENTS_MAX": ELEMENTS_MAX,
+    "TAGS_BYTES_MAX": TAGS_BYTES_MAX,
     "Rejected": Rejected,
     "malformed": malformed,
     "strange": strange,

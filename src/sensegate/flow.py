@@ -70,6 +70,7 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
+from sensegate.trials import Trials
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
 
@@ -106,6 +107,7 @@ class Ingest:
         indicators: Indicators,
         committer: Committer,
         devices: Devices,
+        trials: Trials | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -115,8 +117,14 @@ class Ingest:
         self._indicators = indicators
         self._committer = committer
         self._devices = devices
+        self._trials = trials
+        self._turns: list[Callable[[], None]] = []
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
+
+    def at_border(self, turn: Callable[[], None]) -> None:
+        """Have something done before the next walk, never in one: no message is understood half before, half after."""
+        self._turns.append(turn)
 
     async def run(self) -> None:
         """Walk until cancelled; what was not committed comes again after a loss."""
@@ -154,6 +162,9 @@ class Ingest:
                     await asyncio.gather(written, return_exceptions=True)
 
     def _walk(self, deliveries: Sequence[Delivery]) -> Pending:
+        turns, self._turns = self._turns, []
+        for turn in turns:
+            turn()
         span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
         batch = self._understand(span)
         pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
@@ -165,6 +176,11 @@ class Ingest:
             keep=pending.keep,
             received=batch.received,
         )
+        if self._trials:
+            fields = batch.fields
+            self._trials.count(
+                self._normaliser.table.specs, batch.readings, [*fields.rejected, *batch.rejected], fields.quarantined
+            )
         return pending
 
     def _understand(self, span: Span) -> Understood:
@@ -267,6 +283,8 @@ class Gateway:
         self._granted = self.profiles.set
         self.tasks["profiles"] = self.profiles.run
         self.tasks["rollout"] = partial(self.rollout.run, self._choose)
+        self.trials = Trials(self.releases, config.division)
+        self.tasks["trials"] = self.trials.run
 
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)
@@ -339,11 +357,15 @@ class Gateway:
             ),
         )
 
-        def changed(profiles: ProfileSet, _: list[str]) -> None:
+        def turn(profiles: ProfileSet, changed: Sequence[str]) -> None:
             decoder.use(profiles)
             normaliser.adopt(profiles.specs)
+            normaliser.forget(self.devices.of_profiles(changed))
             self.committer.adopt(profiles.specs)
             self.indicators.forget_rates()
+
+        def changed(profiles: ProfileSet, names: list[str]) -> None:
+            self.ingest.at_border(partial(turn, profiles, names))
 
         self.profiles.on_change.append(changed)
         self.ingest = Ingest(
@@ -355,6 +377,7 @@ class Gateway:
             indicators=self.indicators,
             committer=self.committer,
             devices=self.devices,
+            trials=self.trials,
         )
         self.tasks["ingest"] = self.ingest.run
 
@@ -461,6 +484,7 @@ class Gateway:
                 profiles=self._profile_rows,
                 releases=self.releases,
                 in_force=self.rollout.in_force,
+                outcomes=self.trials.outcomes,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,
                 quality=self._quality_rows,

@@ -7,7 +7,7 @@ What is kept of a device in memory is its stored form (about 200 bytes) and its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -200,6 +200,14 @@ class Devices:
             found.append(device)
             if len(found) >= limit:
                 break
+        return found
+
+    def of_profiles(self, names: Sequence[str]) -> BOOL:
+        """Return, by index, whether a device is of one of these profiles."""
+        wanted = np.array([word in names for word in self.index.profiles.all], np.bool_)
+        if not wanted.any():
+            return np.zeros(len(self), np.bool_)
+        found: BOOL = wanted[self.index.profile[: len(self)]]
         return found
 
     def ids_of(self, profile: str, scope: Scope) -> Ids:

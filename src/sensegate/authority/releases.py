@@ -75,6 +75,8 @@ class Told(msgspec.Struct, frozen=True):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Life).decode
 Lives = list[Life]
+Canaries = list[tuple[str, Canary]]
+Shadows = list[tuple[str, Shadow]]
 
 
 class Releases:
@@ -127,6 +129,14 @@ class Releases:
     def choices(self) -> list[Choice]:
         """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
         return [choice for name in sorted(self._lives) for choice in choices(self._lives[name], self._home)]
+
+    def canaries(self) -> Canaries:
+        """Return (profile, canary) of all that are under way."""
+        return [(name, life.canary) for name, life in sorted(self._lives.items()) if life.canary]
+
+    def shadows(self) -> Shadows:
+        """Return (profile, shadow) of all that are under way."""
+        return [(name, life.shadow) for name, life in sorted(self._lives.items()) if life.shadow]
 
     def life(self, profile: str) -> Life:
         """Return a profile's life, an empty one where nothing was ever decided about it."""

@@ -135,6 +135,10 @@ class Past:
         self._time[last], self._value[last], self._since[last] = when[tails], said[tails], since[tails]
         self._alike[last] = np.minimum(alike[tails], np.iinfo(np.uint16).max - 1)
 
+    def forget(self, series: I64) -> None:
+        """Let the next reading of some series be their first."""
+        self._time[series[series < len(self._time)]] = _LONG_AGO
+
     def _grow(self, size: int) -> None:
         have = len(self._time)
         if size <= have:

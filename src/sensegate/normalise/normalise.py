@@ -57,6 +57,14 @@ class Normaliser:
         self.table = table
         self._watches = bool(table.watched.any())
 
+    def forget(self, devices: BOOL) -> None:
+        """Forget the past of the series of some devices (by index): another version of their profile reads them now.
+
+        A step between two versions is none of the world.
+        """
+        device, _ = self.series.keys()
+        self._past.forget(np.flatnonzero((device >= 0) & (device < len(devices)) & devices[np.maximum(device, 0)]))
+
     def own_clock_off(self, off: bool) -> None:  # noqa: FBT001 - a switch of one meaning
         """Say whether our own clock is off. While it is, nothing is judged by time and everything is marked."""
         self.clocks.own_clock_off = off

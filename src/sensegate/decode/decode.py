@@ -16,10 +16,11 @@ from sensegate.config import IngestConfig
 from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
 from sensegate.decode.flat import Reader, Values
+from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Frame, Parse
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import Ask, Memory
 from sensegate.decode.plan import Batch, Chunk, Plan
 from sensegate.decode.plans import FAULTS, Holder, Plans
 from sensegate.decode.profile import Rule, Units
@@ -100,6 +101,19 @@ class Decoder:
             if not work.refuse(at):
                 work.one(at, learn=False)
         return work.signed(fields_of(work.rows, []))
+
+    def greetings(self, now: int) -> list[Ask]:
+        """Return what is asked of devices while nothing is remembered of them; `now` in µs."""
+        asks: dict[str, Ask] = {}
+        for at in np.flatnonzero(self._devices.enabled).tolist():
+            record = self._devices.record(at)
+            profile = None if record.gateway else self._profiles.of(record)
+            greets = [FORMATS[name].greet for name in {rule.format for rule in profile.rules}] if profile else []
+            for greet in filter(None, greets):
+                for name in (record.id, record.alias):
+                    if (ask := greet(name, now)) is not None:
+                        asks[ask.topic] = ask
+        return list(asks.values())
 
     def _work(self, messages: Sequence[Message]) -> _Work:
         if self.routes.outdated:

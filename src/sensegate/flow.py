@@ -289,8 +289,10 @@ class Gateway:
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)
 
-    def _publish_topics(self, device: Device, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
-        return self._granted.publish_topics(device, names, gateways)
+    def _publish_topics(
+        self, device: Device, names: Sequence[str], gateways: Sequence[str] | None, carrier: str
+    ) -> list[str]:
+        return self._granted.publish_topics(device, names, gateways, carrier)
 
     async def _choose(self, laid_out: LaidOut) -> None:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))

@@ -310,17 +310,20 @@ async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
 
 async def test_rights_follow_the_profile(site: Site) -> None:
     """Each topic of the profile with the device's names in it; behind a gateway the gateway's too; once each."""
-    asked: list[tuple[str, list[str], list[str] | None]] = []
+    asked: list[tuple[str, list[str], list[str] | None, str]] = []
 
-    def publish_of(device: Device, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
-        asked.append((device.profile, list(names), None if gateways is None else list(gateways)))
+    def publish_of(device: Device, names: Sequence[str], gateways: Sequence[str] | None, carrier: str) -> list[str]:
+        asked.append((device.profile, list(names), None if gateways is None else list(gateways), carrier))
         return [f"tele/{name}/+" for name in names]
 
     site.callout._topics_of = profile_topics(publish_of, site.registry)
     await site.add("bridge", alias="B", profile="acme/bridge")
     await site.add("bulb", gateway="bridge", profile="acme/bulb")
     rights = site.callout.rights(site.registry.get("bridge"))
-    assert asked == [("acme/bridge", ["bridge", "B"], None), ("acme/bulb", ["bulb"], ["bridge", "B"])]
+    assert asked == [
+        ("acme/bridge", ["bridge", "B"], None, ""),
+        ("acme/bulb", ["bulb"], ["bridge", "B"], "acme/bridge"),
+    ]
     assert rights.publish == ("tele.bridge.*", "tele.B.*", "tele.bulb.*")
     assert rights.subscribe == ("sg.bridge.down", "sg.bulb.down")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -23,7 +24,7 @@ from sensegate.authority.connections import Connections
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.jwt import Question, Rights, Signer, question
 from sensegate.authority.refusals import Alarm, Kind, Refusals
-from sensegate.authority.renewals import Differ, Renewals, user_of
+from sensegate.authority.renewals import Differ, Renewals, users_of
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import Trail
@@ -51,8 +52,8 @@ def plain_topics(device: Device) -> tuple[list[str], list[str]]:
     return [f"sg/{device.id}/up", f"sg/{device.id}/status"], [f"sg/{device.id}/down"]
 
 
-PublishOf = Callable[[Device, Sequence[str], Sequence[str] | None], list[str]]
-"""(device, its names, names of its gateway or None where it is its own) -> topic filters."""
+PublishOf = Callable[[Device, Sequence[str], Sequence[str] | None, str], list[str]]
+"""(device, its names, names of its gateway or None where it is its own, the gateway's profile) -> topic filters."""
 
 
 def profile_topics(publish_of: PublishOf, devices: Devices) -> TopicsOf:
@@ -63,15 +64,22 @@ def profile_topics(publish_of: PublishOf, devices: Devices) -> TopicsOf:
     """
 
     def topics_of(device: Device) -> tuple[list[str], list[str]]:
-        names = [name for name in (device.id, device.alias) if name]
-        gateways = None
-        if device.gateway:
-            at = devices.find(device.gateway)
+        down = [f"sg/{device.id}/down"]
+        if not device.gateways:
+            return publish_of(device, _names(device), None, ""), down
+        up: dict[str, None] = {}
+        for name in device.gateways:
+            at = devices.find(name)
             gateway = devices.record(at) if at >= 0 else None
-            gateways = [name for name in (gateway.id, gateway.alias) if name] if gateway else []
-        return publish_of(device, names, gateways), [f"sg/{device.id}/down"]
+            through = (_names(gateway), gateway.profile) if gateway else ([], "")
+            up |= dict.fromkeys(publish_of(device, _names(device), *through))
+        return list(up), down
 
     return topics_of
+
+
+def _names(device: Device) -> list[str]:
+    return [name for name in (device.id, device.alias) if name]
 
 
 class Server(Protocol):
@@ -161,7 +169,8 @@ class Callout:
         publish: dict[str, None] = {}
         subscribe: dict[str, None] = {}
         behind = (self._devices.record(at) for at in self._devices.children(device.id) if self._devices.enabled[at])
-        for one in (device, *behind):
+        # One that stands behind several may do over this connection what it may through this gateway alone.
+        for one in (device, *(replace(child, gateway=device.id) for child in behind)):
             up, down = self._topics_of(one)
             try:
                 more_up, more_down = [subject_of(topic) for topic in up], [subject_of(topic) for topic in down]
@@ -248,14 +257,15 @@ class Callout:
         device_id = self._devices.id(at)
         if before is None:
             # A new device behind a gateway widens the gateway's rights.
-            if after and after.device.gateway:
-                self._open.close(after.device.gateway)
+            for gateway in after.device.gateways if after else ():
+                self._open.close(gateway)
             return
         if after is None or not self._devices.enabled[at]:
-            self._open.close(user_of(before.device), for_good=not before.device.gateway)
+            for user in users_of(before.device):
+                self._open.close(user, for_good=not before.device.gateway)
             return
         if _rights_differ(before.device, after.device):
-            for user in {user_of(before.device), user_of(after.device)}:
+            for user in {*users_of(before.device), *users_of(after.device)}:
                 self._open.close(user)
         elif before.credentials.current != after.credentials.current and not after.credentials.previous_until:
             self._open.close(device_id)

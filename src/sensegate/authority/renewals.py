@@ -23,9 +23,9 @@ Differ = Callable[[Device], bool]
 """Whether a device may publish elsewhere now than before."""
 
 
-def user_of(device: Device) -> str:
-    """Return the user whose connection a device publishes over."""
-    return device.gateway or device.id
+def users_of(device: Device) -> tuple[str, ...]:
+    """Return the users over whose connections a device publishes."""
+    return device.gateways or (device.id,)
 
 
 class Renewals:
@@ -62,9 +62,11 @@ class Renewals:
             if self._devices.index.profile[at] != wanted:
                 continue
             device = self._devices.record(at)
-            if user_of(device) in closed or not differ(device):
+            users = [user for user in users_of(device) if user not in closed]
+            if not users or not differ(device):
                 continue
-            closed.add(user_of(device))
-            self._close(user_of(device))
-            if len(closed) % portion == 0:
-                await self._clock.sleep(portion / self._per_s)
+            for user in users:
+                closed.add(user)
+                self._close(user)
+                if len(closed) % portion == 0:
+                    await self._clock.sleep(portion / self._per_s)

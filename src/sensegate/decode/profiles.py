@@ -14,7 +14,7 @@ from sensegate.authority.versions import Choice
 from sensegate.decode import topics
 from sensegate.decode.grammar import parse
 from sensegate.decode.names import heard
-from sensegate.decode.profile import Compiler, Profile, Rule
+from sensegate.decode.profile import Compiler, Profile, Rule, Whom
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Spec
 
@@ -168,7 +168,11 @@ class ProfileSet:
         """Return what the topics of a profile's devices are made of; equal sets mean equal rights for all of them."""
         versions = [self.find(name), *(arm.profile for arm in self._arms.get(name, ()))]
         return frozenset(
-            (tuple((pattern.text, rule.names) for rule in one.rules for pattern in rule.patterns), one.hears)
+            (
+                tuple((pattern.text, rule.names) for rule in one.rules for pattern in rule.patterns),
+                one.hears,
+                one.carried,
+            )
             for one in versions
             if one
         )
@@ -214,33 +218,36 @@ class ProfileSet:
         gateways: Sequence[str] | None = None,
         *,
         device: Device | None = None,
+        carrier: str = "",
     ) -> list[str]:
         """Return the MQTT topic filters under which a device with these names (id, alias) may publish.
 
         Captures other than the device become wildcards. Topics that name only a {gateway} are those of the gateway's
         own connection: they stand with its names (`gateways`; by default `names`, for the gateway itself), and are left
         out where it has none. `device`: by the version in force for it; behind a gateway by every one, as the gateway
-        may have another than it.
+        may have another than it. `carrier`: the gateway's profile, whose envelopes bring a device's frames.
         """
-        found = [self.of(device) if device else self.find(profile)]
-        if device is not None and device.gateway:
-            found = [self.find(profile), *(arm.profile for arm in self._arms.get(profile.partition("@")[0], ()))]
-        gateways = names if gateways is None else gateways
+        found = [self.of(device)] if device and not device.gateway else self._versions(profile)
+        rules = [rule for one in found if one for rule in one.rules]
+        if any(one.carried for one in found if one):
+            brought = (rule for one in self._versions(carrier) if one for rule in one.rules)
+            rules += [rule for rule in brought if rule.whom is not Whom.OWN]
         filters: dict[str, None] = {}
-        pairs = [(rule, pattern) for one in found if one for rule in one.rules for pattern in rule.patterns]
-        for rule, pattern in pairs:
-            if rule.names.own:
-                whose = names if rule.names.device is not None else gateways
-                filters.update(dict.fromkeys(rule.names.filters(pattern, whose)))
-                continue
-            own = "device" in pattern.captures
-            known = topics.filters(pattern, names if own else gateways, capture="device" if own else "gateway")
-            filters.update(dict.fromkeys(known))
+        for rule in rules:
+            for pattern in rule.patterns:
+                known = _filters(rule, pattern, names, names if gateways is None else gateways)
+                filters.update(dict.fromkeys(known))
         return list(filters)
 
-    def publish_topics(self, device: Device, names: Sequence[str], gateways: Sequence[str] | None) -> list[str]:
+    def _versions(self, name: str) -> list[Profile | None]:
+        """Return the versions of a profile that are in force for any device."""
+        return [self.find(name), *(arm.profile for arm in self._arms.get(name.partition("@")[0], ()))]
+
+    def publish_topics(
+        self, device: Device, names: Sequence[str], gateways: Sequence[str] | None, carrier: str = ""
+    ) -> list[str]:
         """Return `topics_of` the version in force for a device, for the wiring."""
-        return self.topics_of(device.profile, names, gateways, device=device)
+        return self.topics_of(device.profile, names, gateways, device=device, carrier=carrier)
 
     def heard_by(self, profile: str, names: Sequence[str]) -> list[str]:
         """Return the topics that a device with these names (id, alias) listens to (`hears` of its profile)."""
@@ -257,6 +264,18 @@ class ProfileSet:
     def match(self, topic: str) -> list[tuple[Rule, dict[str, str]]]:
         """Return the rules whose topics match, the most literal first, with what they capture."""
         return [(self._rules[number], captured) for number, captured in self._index.match(topic)]
+
+
+def _filters(rule: Rule, pattern: topics.Pattern, names: Sequence[str], gateways: Sequence[str]) -> Iterable[str]:
+    """Return the topic filters of a pattern for a device of these names behind a gateway of these."""
+    if rule.names.own:
+        return rule.names.filters(pattern, names if rule.names.device is not None else gateways)
+    # A network server that is named in its topics speaks there for all devices behind it.
+    own = "device" in pattern.captures and not (rule.whom is not Whom.OWN and "gateway" in pattern.captures)
+    if not own:
+        return topics.filters(pattern, gateways, capture="gateway")
+    spelled = [name for one in names for name in ((one, one.upper(), one.lower()) if rule.device_case else (one,))]
+    return topics.filters(pattern, spelled)
 
 
 def files(places: Iterable[Path | str]) -> list[Path]:

@@ -22,6 +22,7 @@ from sensegate.decode.formats.jsonlines import JsonLinesPart
 from sensegate.decode.formats.keyvalue import KeyValuePart
 from sensegate.decode.formats.number import NumberPart
 from sensegate.decode.formats.sl651 import Sl651Part
+from sensegate.decode.formats.text_frame import TextFramePart
 from sensegate.decode.formats.xml import XmlPart
 from sensegate.decode.layout.steps import BinaryPart
 from sensegate.decode.part import Part, Scalar
@@ -189,6 +190,9 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     xml: Annotated[XmlPart | None, _h("how an XML document becomes a tree")] = None
     number: Annotated[NumberPart | None, _h("how a plain number is written")] = None
     binary: Annotated[BinaryPart | None, _h("what the bytes mean, one after the other")] = None
+    text_frame: Annotated[TextFramePart | None, _h("fields of text between marks, with a length and a check value")] = (
+        None
+    )
     charset: Annotated[Charset, _h("how text is written in bytes (formats of text only)")] = "utf-8"
     ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
     where: Annotated[

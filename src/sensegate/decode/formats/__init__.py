@@ -26,6 +26,7 @@ from sensegate.decode.formats import (
     sl651,
     sparkplug,
     text,
+    text_frame,
     urlencoded,
     xml,
 )
@@ -46,6 +47,7 @@ FORMATS: Final[dict[str, Format]] = {
     "xml": xml.FORMAT,
     "number": number.FORMAT,
     "text": text.FORMAT,
+    "text_frame": text_frame.FORMAT,
     "hj212": hj212.FORMAT,
     "sl651": sl651.FORMAT,
     "gbt26875": gbt26875.FORMAT,

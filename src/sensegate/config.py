@@ -111,6 +111,52 @@ class ForeignBrokerConfig(Record, frozen=True):
     backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 30.0
 
 
+class TcpConfig(Record, frozen=True):
+    """A port on which devices speak a national protocol over TCP."""
+
+    protocol: Annotated[
+        Literal["hj212", "sl651", "gbt26875", "jtt808"],
+        _h("hj212: pollution; sl651: hydrology; gbt26875: fire (GB/T 26875.3); jtt808: vehicles"),
+    ]
+    name: Annotated[str, _h("name of the source in the ledger, behind tcp:; empty: the protocol's")] = ""
+    host: Annotated[str, _h("address to listen on; beyond loopback, give allow, passwords_file or tls.ca_file")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, _h("port to listen on; 0 takes a free one below 32768")] = 0
+    allow: Annotated[tuple[str, ...], _h("addresses and networks that may connect (10.1.0.0/16); empty: any")] = ()
+    passwords_file: Annotated[
+        str,
+        _h(
+            "file with a line `name password` for each device, * for all others; read again when it changes; empty: any"
+        ),
+    ] = ""
+    centres: Annotated[
+        tuple[str, ...],
+        _h("our addresses as a centre, in hex; frames to others are refused; empty: any (sl651, gbt26875)"),
+    ] = ()
+    hang_up: Annotated[bool, _h("sl651: a confirmed station may go off line until its next report")] = False
+    idle_s: Annotated[float, _h("a connection that is silent for so long is closed")] = 900.0
+    first_s: Annotated[float, _h("a connection without a frame of a known device after this is closed")] = 60.0
+    frame_s: Annotated[float, _h("a frame must be complete after this")] = 20.0
+    rubbish_bytes_max: Annotated[int, _h("most bytes that belong to no frame between two good ones")] = 16_384
+    refused_max: Annotated[int, _h("most refused frames of a connection; then it is closed")] = 5
+    unknown_per_minute: Annotated[
+        int, _h("so many frames of unknown devices a minute are kept in quarantine, to see who knocks")
+    ] = 6
+    inflight_max: Annotated[
+        int, _h("most frames of a connection that wait for their commit; then it is read no more")
+    ] = 64
+    connections_max: Annotated[int, _h("most open connections")] = 2_000
+    connections_per_address_max: Annotated[int, _h("most open connections from one address")] = 200
+    tls: Annotated[TlsConfig, _h("certificates of the listener")] = TlsConfig()
+
+
+class ListenConfig(Record, frozen=True):
+    """What is listened to beside MQTT and HTTP."""
+
+    tcp: Annotated[tuple[TcpConfig, ...], _h("ports for national protocols")] = ()
+
+
 class TimeConfig(Record, frozen=True):
     """What is believed of clocks."""
 
@@ -176,6 +222,7 @@ class Config(Record, frozen=True):
     store: Annotated[StoreConfig, _h("sizes and lives of the streams")] = StoreConfig()
     ingest: Annotated[IngestConfig, _h("limits of the intake")] = IngestConfig()
     foreign: Annotated[tuple[ForeignBrokerConfig, ...], _h("brokers of others")] = ()
+    listen: Annotated[ListenConfig, _h("listeners beside MQTT and HTTP")] = ListenConfig()
     time: Annotated[TimeConfig, _h("what is believed of clocks")] = TimeConfig()
     duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()

@@ -24,8 +24,9 @@ from sensegate import __version__, logs, metrics
 from sensegate.authority.audit import Audit
 from sensegate.authority.callout import Callout, profile_topics
 from sensegate.authority.contents import Content, Contents
-from sensegate.authority.devices import Devices
+from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.refusals import Kind
 from sensegate.authority.releases import Examined, Releases
 from sensegate.authority.scope import Principal, Scope, scope
 from sensegate.authority.tokens import Tokens
@@ -43,13 +44,14 @@ from sensegate.collect.broker import BrokerSource
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
+from sensegate.collect.tcp import TcpSource
 from sensegate.config import Config, UplinkConfig, secret
 from sensegate.decode.decode import Decoder
 from sensegate.decode.examine import examine, shelved
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.watch import Profiles
-from sensegate.errors import Fenced, Lost, Refused, StoreFull
+from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
 from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
@@ -91,6 +93,8 @@ class Addresses(msgspec.Struct, frozen=True):
     http: str
     mqtt: str
     nats: str
+    tcp: dict[str, str] = {}
+    """Name of a listener -> where it listens."""
 
 
 class Ingest:
@@ -330,6 +334,7 @@ class Gateway:
             stack.push_async_callback(best_effort.close)
             sources.append(BestEffortSource(best_effort, topics, config.ingest, clock))
         sources += [MqttSource(foreign, config.ingest, clock) for foreign in config.foreign]
+        sources += await self._listen(stack)
         series = Series()
         decoder = Decoder(self.profiles.set, self.devices, config.ingest)
         normaliser = Normaliser(self.profiles.set.specs, series=series, clock=clock, time=config.time)
@@ -382,6 +387,33 @@ class Gateway:
             trials=self.trials,
         )
         self.tasks["ingest"] = self.ingest.run
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> list[TcpSource]:
+        """Open the ports for national protocols."""
+        config = self.config
+        self.tcp_urls: dict[str, str] = {}
+        listeners: list[TcpSource] = []
+        for one in config.listen.tcp:
+            listener = TcpSource(
+                one, config.ingest, self.clock, self.devices, zone=config.time.zone, refused=self._turn_away
+            )
+            if listener.name in self.tcp_urls:
+                raise ConfigError(f"'{listener.name}' occurs twice", key="listen.tcp", remedy="give each its own name")
+            self.tcp_urls[listener.name] = await listener.open()
+            stack.push_async_callback(listener.close)
+            listeners.append(listener)
+
+        def changed(at: int, _before: Stored | None, after: Stored | None) -> None:
+            if after is None or not self.devices.enabled[at]:
+                for listener in listeners:
+                    listener.expel(self.devices.id(at))
+
+        if listeners:
+            self.devices.on_change.append(changed)
+        return listeners
+
+    def _turn_away(self, name: str, why: str, address: str) -> None:
+        self.callout.refusals.add(name, Kind.CONNECT, why, address=address)
 
     def tiers(self) -> None:
         """Tie this gateway to the other tier: a node to its centre, a centre to its nodes."""
@@ -586,6 +618,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             http=gateway.http_url,
             mqtt=f"mqtt://{info.mqtt_host}:{info.mqtt_port}",
             nats=info.urls[0],
+            tcp=gateway.tcp_urls,
         )
         _keep(directory / "run.json", msgspec.json.encode(addresses))
         log.info("up", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)

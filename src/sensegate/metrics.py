@@ -34,9 +34,40 @@ DELIVERED = Counter(
     registry=REGISTRY,
 )
 STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)
+SCRIPT_CALLS = Counter(
+    "sensegate_script_calls", "Frames given to codec scripts, by outcome.", ["outcome"], registry=REGISTRY
+)
+SCRIPT_KILLS = Counter("sensegate_script_kills", "Children for codec scripts that ended over a request.", registry=REGISTRY)
+SCRIPT_SUSPENSIONS = Counter(
+    "sensegate_script_suspensions",
+    "Times a codec script was suspended for running away or being slow (script), or kept from one sender (sender).",
+    ["what"],
+    registry=REGISTRY,
+)
 FRAME_CHECKS = Counter(
     "sensegate_frame_checks",
     "Check values of frames, by protocol and the convention by which they are right (none: by none that is known).",
     ["protocol", "convention"],
     registry=REGISTRY,
+)
+TCP_CONNECTIONS = Gauge(
+    "sensegate_tcp_connections", "Open connections of the TCP listeners, by protocol.", ["protocol"], registry=REGISTRY
+)
+TCP_FRAMES = Counter(
+    "sensegate_tcp_frames",
+    "Frames that came by TCP, by protocol and what became of them.",
+    ["protocol", "outcome"],
+    registry=REGISTRY,
+)
+TCP_SKIPPED = Counter(
+    "sensegate_tcp_skipped_bytes", "Bytes that belong to no frame, by protocol.", ["protocol"], registry=REGISTRY
+)
+TCP_RESYNCS = Counter(
+    "sensegate_tcp_resyncs",
+    "Times the next frame had to be looked for behind bytes of no frame, by protocol.",
+    ["protocol"],
+    registry=REGISTRY,
+)
+TCP_ANSWERS = Counter(
+    "sensegate_tcp_answers", "Answers sent to devices by TCP, by protocol.", ["protocol"], registry=REGISTRY
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -35,7 +36,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """One message as it came: address, bytes, arrival."""
 
     topic: str
-    """MQTT topic; ``http/<device>`` for a message pushed by HTTP."""
+    """MQTT topic; ``http/<device>`` for a message pushed by HTTP, ``tcp/<protocol>/<device>`` for a listener's."""
     payload: bytes
     received: int
     """Arrival at the broker (or at our HTTP endpoint), µs UTC."""
@@ -80,6 +81,40 @@ class Span(list[Message]):
     @cached_property
     def best_effort(self) -> BOOL:
         return np.array([message.best_effort for message in self], np.bool_)
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """One frame from a device that talks to a listener of ours, as far as transport goes."""
+
+    name: str
+    """By which the device calls itself: an MN, a station's address, a phone number."""
+    facts: Any
+    """The frame taken apart by its protocol; only the talk that made this looks into it."""
+    password: str | None = None
+    """What it gives as proof; None: such a frame holds none."""
+    centre: str = ""
+    """Address of the centre that it is meant for; empty: such a frame names none."""
+    keeps: bool = True
+    """Whether it belongs into the log; False: keep-alives and what concerns the connection alone."""
+    right: bool = True
+    """Whether its check value fits."""
+
+
+class Outcome(StrEnum):
+    """What became of a frame, for the answer to it; each is counted apart."""
+
+    COMMITTED = "committed"
+    """It is in the log: as readings, or in quarantine."""
+    CHECK_FAILED = "check_failed"
+    """It is in quarantine, for its check value does not fit."""
+    ALIVE = "alive"
+    """It belongs to no log."""
+    UNKNOWN = "unknown"
+    """No such device, or it is disabled."""
+    PASSWORD = "password"  # noqa: S105 - a word
+    """The password is wrong."""
+    CENTRE = "centre"
+    """It is meant for another centre."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from sensegate.model import Delivery, Entry, Member, Position
+from sensegate.frames.cutting import Cut
+from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
 
 class Source(Protocol):
@@ -27,6 +28,25 @@ class Source(Protocol):
 
     async def stop(self) -> None:
         """Disconnect; what was not acknowledged will come again."""
+        ...
+
+
+class Talk(Protocol):
+    """Our side of one device's connection in a national protocol; one file each in `collect/protocols/`.
+
+    A talk does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and answers after the commit.
+    """
+
+    def cut(self, buffer: bytes) -> Cut:
+        """Say where the next frame stands in what was read and not yet used."""
+        ...
+
+    def hear(self, frame: bytes) -> Heard:
+        """Return who sent a frame, and how it proves that. Raises `Rejected` where it is none after all."""
+        ...
+
+    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
+        """Return what is said to the device when the outcome is certain; empty: nothing. `now`: µs UTC."""
         ...
 
 

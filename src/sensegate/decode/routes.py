@@ -155,6 +155,9 @@ class Routes:
         if topic.startswith("http/"):
             self._by_http(route, topic.removeprefix("http/"), principal)
             return route
+        if topic.startswith("tcp/"):
+            self._by_listener(route, topic.split("/")[1], principal)
+            return route
         refusals: list[Rejected] = []
         # What a gateway says of the devices behind it comes after the device's own profile.
         for rule, captured in sorted(self._profiles.match(topic), key=_for_others):
@@ -199,6 +202,22 @@ class Routes:
             # A network server's: whatever it is about is named in it, and no topic says what it is.
             rules = [rule for rule in rules if rule.device is not None or (rule.ignore and (rule.where or rule.root))]
         route.rules = [(rule, "") for rule in rules if rule.patterns or rule.device is not None or not rule.frames]
+
+    def _by_listener(self, route: Route, protocol: str, principal: str) -> None:
+        """A frame from a listener: the device is the one that it proved to be, the rules are those of its protocol."""
+        found = self._find(principal, "", -1)
+        if isinstance(found, Rejected):
+            route.refusal = found
+            return
+        route.device = route.gateway = found  # as a gateway, it speaks for the devices behind it
+        profile = self._profiles.of(self._devices.record(found))
+        rules = [rule for rule in profile.rules if rule.format == protocol and not rule.wrap] if profile else []
+        if profile is None or not rules:
+            why = f"its profile reads no {protocol}" if profile else "its profile is not loaded"
+            route.refusal = Rejected(QuarantineReason.NO_PROFILE, why)
+            return
+        route.profile, route.named = profile.id, profile.name
+        route.rules = [(rule, "") for rule in rules]
 
     def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
         """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""

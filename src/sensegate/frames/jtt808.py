@@ -136,6 +136,7 @@ def answer(message: Message, serial: int, result: int = DONE) -> bytes:
     return _to(message, ANSWER, serial, message.serial.to_bytes(2) + message.message.to_bytes(2) + bytes([result]))
 
 
-def registered(message: Message, serial: int, code: str) -> bytes:
-    """Return the answer to a registration (8100) with the code by which the terminal then proves itself."""
-    return _to(message, REGISTERED, serial, message.serial.to_bytes(2) + bytes([DONE]) + code.encode("gbk", "replace"))
+def registered(message: Message, serial: int, code: str, result: int = DONE) -> bytes:
+    """Return the answer to a registration (8100): with the code by which the terminal then proves itself, if it may."""
+    proof = b"" if result else code.encode("gbk", "replace")
+    return _to(message, REGISTERED, serial, message.serial.to_bytes(2) + bytes([result]) + proof)

@@ -1,0 +1,45 @@
+"""GB/T 26875.3: a transmission device is its source address; nothing proves it but the network it comes from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from sensegate.frames import gbt26875
+from sensegate.frames.cutting import Cut
+from sensegate.frames.gbt26875 import Unit
+from sensegate.model import Heard, Outcome
+
+_SAID: Final = {
+    Outcome.COMMITTED: gbt26875.CONFIRM,
+    Outcome.ALIVE: gbt26875.CONFIRM,
+    Outcome.CHECK_FAILED: gbt26875.REJECT,
+}
+
+
+class FireTalk:
+    """One connection. What a device sends is confirmed, or rejected where its sum is wrong: it is sent again then."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._zone = zone
+
+    def cut(self, buffer: bytes) -> Cut:
+        return gbt26875.cut(buffer)
+
+    def hear(self, frame: bytes) -> Heard:
+        unit = gbt26875.read(frame)
+        return Heard(
+            name=gbt26875.address(unit.source),
+            facts=unit,
+            centre=gbt26875.address(unit.target),
+            keeps=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
+            right=unit.right,
+        )
+
+    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
+        unit: Unit = heard.facts
+        said = _SAID.get(outcome)
+        if said is None or unit.command != gbt26875.SEND:
+            return b""
+        return gbt26875.answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), said)

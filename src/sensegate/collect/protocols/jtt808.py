@@ -1,0 +1,64 @@
+"""JT/T 808: a terminal is its phone number; it registers, proves itself by a code, then reports.
+
+Where passwords are configured, a terminal's is the code by which it authenticates, given to it beforehand: whoever
+asks for a code is refused. Where none are, a code is handed out and any is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sensegate.frames import jtt808
+from sensegate.frames.cutting import Cut
+from sensegate.frames.jtt808 import Message
+from sensegate.model import Heard, Outcome
+
+_GOOD: Final = frozenset({Outcome.COMMITTED, Outcome.ALIVE})
+_NO_TERMINAL = 4
+_KEPT: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
+
+
+class VehicleTalk:
+    """One connection; `open_door`: no passwords are configured."""
+
+    def __init__(self, *, open_door: bool) -> None:
+        self._open_door = open_door
+        self._codes: dict[str, str] = {}
+        """Phone -> the code that was given last on this connection."""
+        self._serial = 0
+
+    def cut(self, buffer: bytes) -> Cut:
+        return jtt808.cut(buffer)
+
+    def hear(self, frame: bytes) -> Heard:
+        message = jtt808.read(frame)
+        if message.right and message.message == jtt808.AUTHENTICATE:
+            if len(self._codes) >= 64:  # a relay of many terminals; more authenticate again
+                self._codes.clear()
+            self._codes[message.phone] = _code(message)
+        return Heard(
+            name=message.phone,
+            facts=message,
+            password=self._codes.get(message.phone, ""),
+            keeps=message.message in _KEPT,
+            right=message.right,
+        )
+
+    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
+        message: Message = heard.facts
+        self._serial = (self._serial + 1) & 0xFFFF
+        if message.message == jtt808.REGISTER:
+            if outcome in _GOOD and self._open_door:
+                return jtt808.registered(message, self._serial, message.phone)
+            return jtt808.registered(message, self._serial, "", _NO_TERMINAL)
+        if outcome is Outcome.CHECK_FAILED:
+            return b""
+        return jtt808.answer(message, self._serial, jtt808.DONE if outcome in _GOOD else jtt808.FAILED)
+
+
+def _code(message: Message) -> str:
+    """Return the code of an authentication: all of the body, in 2019 behind its length."""
+    body = message.body
+    if message.version == 2019 and body:
+        body = body[1 : 1 + body[0]]
+    return body.decode("gbk", "replace").rstrip("\0")

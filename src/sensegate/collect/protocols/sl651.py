@@ -1,0 +1,39 @@
+"""SL 651: a station is its address, proved by its password; the centre has an address too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from sensegate.frames import sl651
+from sensegate.frames.cutting import Cut
+from sensegate.frames.sl651 import Report
+from sensegate.model import Heard, Outcome
+
+
+class HydrologyTalk:
+    """One connection. Reports are confirmed; `hang_up`: the confirmation lets the station go off line."""
+
+    def __init__(self, zone: ZoneInfo, *, hang_up: bool) -> None:
+        self._zone = zone
+        self._end = sl651.EOT if hang_up else sl651.ESC
+
+    def cut(self, buffer: bytes) -> Cut:
+        return sl651.cut(buffer)
+
+    def hear(self, frame: bytes) -> Heard:
+        report = sl651.read(frame)
+        return Heard(
+            name=report.station,
+            facts=report,
+            password=report.password,
+            centre=f"{report.centre:02X}",
+            keeps=report.up and report.function != sl651.KEEP_ALIVE,
+            right=report.right,
+        )
+
+    def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
+        report: Report = heard.facts
+        if outcome is not Outcome.COMMITTED or report.function not in sl651.REPORTS:
+            return b""  # an unconfirmed report comes again
+        return sl651.confirmation(report, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), self._end)

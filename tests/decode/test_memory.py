@@ -76,7 +76,8 @@ changes = st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 
 @given(st.lists(changes, min_size=1, max_size=5), st.data())
 def test_memory_is_that_of_the_walks_that_count(walks: list[list[tuple[str, int | None]]], data: st.DataObject) -> None:
     """Walks are settled in their order, or all that are not settled are undone, as the ingest does; against a dict."""
-    memory, settled = Memory(undoable=True), {}
+    memory = Memory(undoable=True)
+    settled: dict[str, int | None] = {}
     open_: list[tuple[int, dict[str, int | None]]] = []
     now: dict[str, int | None] = {}
     for walk in walks:

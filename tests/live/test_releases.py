@@ -192,3 +192,50 @@ async def test_what_was_decided_outlives_a_restart(tmp_path: Path) -> None:
 
         await eventually(there)
     await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_canary_that_does_worse_is_rolled_back(node: Site) -> None:
+    """Out of range for a tenth of the devices: the gateway itself gives them back the version of the others."""
+    devices = [await node.device(f"flock-{number}", profile="acme/th") for number in range(20)]
+    await proposed(node, 20, scale=10)
+    life = await step(node, "/versions/20/canary", share=0.1, least=10)
+    count = life["canary"]["count"]
+    assert count >= 2
+    before = life["force"][0]["version"]
+
+    async def ended() -> bool:
+        for device in devices:
+            await node.push(device, '{"t": 215}')
+        return (await node.ask("GET", f"{PATH}/life")).body["canary"] is None
+
+    await eventually(ended)
+    rolled = next(
+        row for row in await node.audit() if row["action"] == "profile.rollback" and row["target"] == "acme/th@20"
+    )
+    assert (rolled["actor"], rolled["role"]) == ("canary-watch", "admin")
+    assert "doubted, the others 0.0%" in rolled["after"]["note"]
+    assert rolled["after"]["measured"]["canary"]["faults"] >= 10
+    found = [(row["device"], row["profile"]) for row in await node.records() if row["device"].startswith("flock-")]
+    assert 1 <= len({device for device, profile in found if profile == "acme/th@20"}) <= count
+    for device in devices:
+        await node.push(device, '{"t": 220}')
+    last = {row["device"]: row for row in await node.records() if row["device"].startswith("flock-")}
+    assert {row["profile"] for row in last.values()} == {f"acme/th@{before}"}
+    assert {(row["value"], row["quality"]) for row in last.values()} == {(22, "good")}, "no step between two versions"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_canary_that_does_well_goes_on(node: Site) -> None:
+    """The control: the same traffic by a version without the fault."""
+    devices = [await node.device(f"herd-{number}", profile="acme/th") for number in range(20)]
+    await proposed(node, 21)
+    await step(node, "/versions/21/canary", share=0.5, least=10)
+    for _ in range(3):
+        for device in devices:
+            await node.push(device, '{"t": 215}')
+    canary = (await node.ask("GET", f"{PATH}/life")).body["canary"]
+    assert canary["version"] == 21
+    assert canary["outcomes"] >= 10
+    assert (canary["rejected"], canary["faults"]) == (0.0, 0.0)
+    assert (await node.ask("DELETE", f"{PATH}/canary")).body["canary"] is None

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from sensegate.bus import streams
@@ -18,7 +19,8 @@ from sensegate.collect.broker import SUBJECT, BrokerSource
 from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.replay import ReplaySource
-from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig
+from sensegate.collect.tcp import TcpSource
+from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
 from tests.collect.mosquitto import Mosquitto
@@ -44,6 +46,18 @@ class Outside:
         self.durable = durable
         """What was not acknowledged outlives the process."""
         self.positions = positions
+
+
+class NoDevices:
+    """A registry that knows nobody: this suite is about what was taken, not about who may speak."""
+
+    enabled = np.zeros(0, np.bool_)
+
+    def find(self, name: str, /) -> int:
+        return -1
+
+    def id(self, at: int, /) -> str:
+        raise AssertionError
 
 
 async def _broker(directory: Path) -> AsyncIterator[Outside]:
@@ -78,6 +92,17 @@ async def _http(_: Path) -> AsyncIterator[Outside]:
     await asyncio.gather(*pushes, return_exceptions=True)
 
 
+async def _tcp(_: Path) -> AsyncIterator[Outside]:
+    source = TcpSource(TcpConfig(protocol="hj212"), LIMITS, SystemClock(), NoDevices())
+
+    async def publish(payloads: list[bytes]) -> None:
+        for payload in payloads:
+            source.put("tcp/hj212/d1", payload, "d1")
+        await asyncio.sleep(0)
+
+    yield Outside(lambda: source, publish, durable=False, positions=False)
+
+
 async def _replay(directory: Path) -> AsyncIterator[Outside]:
     path = directory / "recorded.jsonl"
     path.touch()
@@ -107,12 +132,13 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
         yield Outside(lambda: MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0), publish, positions=False)
 
 
-@pytest.fixture(params=["broker", "http", "replay", "mqtt-3.1.1", "mqtt-5"])
+@pytest.fixture(params=["broker", "http", "tcp", "replay", "mqtt-3.1.1", "mqtt-5"])
 async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outside]:
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {
         "broker": lambda: _broker(tmp_path),
         "http": lambda: _http(tmp_path),
+        "tcp": lambda: _tcp(tmp_path),
         "replay": lambda: _replay(tmp_path),
         "mqtt-3.1.1": lambda: _foreign(tmp_path, "3.1.1"),
         "mqtt-5": lambda: _foreign(tmp_path, "5"),

@@ -41,6 +41,7 @@ from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
+from sensegate.collect.commands import Commands, OwnBroker
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
@@ -48,6 +49,7 @@ from sensegate.collect.tcp import TcpSource
 from sensegate.config import Config, UplinkConfig, secret
 from sensegate.decode.decode import Decoder
 from sensegate.decode.examine import examine, shelved
+from sensegate.decode.memory import Memory
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.watch import Profiles
@@ -112,6 +114,7 @@ class Ingest:
         committer: Committer,
         devices: Devices,
         trials: Trials | None = None,
+        commands: Commands | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -122,6 +125,7 @@ class Ingest:
         self._committer = committer
         self._devices = devices
         self._trials = trials
+        self._commands = commands
         self._turns: list[Callable[[], None]] = []
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
@@ -146,6 +150,7 @@ class Ingest:
 
     async def _life(self) -> None:
         positions = await self._committer.open()
+        self._decoder.memory.rewind()  # what was not committed comes again, to the memory that it met before
         async with Intake(self._sources, self._config.ingest, self._clock) as intake:
             await intake.start(positions)
             self.trouble = ""
@@ -154,10 +159,11 @@ class Ingest:
                 while True:
                     deliveries = await intake.batch(written)
                     pending = self._walk(deliveries)
+                    mark = self._decoder.memory.mark()
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never on their way.
                         await written
-                    written = asyncio.create_task(self._write(pending, deliveries, intake), name="commit")
+                    written = asyncio.create_task(self._write(pending, deliveries, intake, mark), name="commit")
                     # The commit must leave the process before the next walk holds the loop, else the log idles.
                     await asyncio.sleep(LEAVE_S)
             finally:
@@ -171,6 +177,9 @@ class Ingest:
             turn()
         span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
         batch = self._understand(span)
+        if self._commands:
+            for ask in self._decoder.memory.asks():
+                self._commands.ask(ask.topic, ask.payload, ask.about)
         pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
         self._devices.observe(batch.readings.device, batch.readings.received)
         self._indicators.count(
@@ -189,10 +198,12 @@ class Ingest:
 
     def _understand(self, span: Span) -> Understood:
         """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
+        mark = self._decoder.memory.mark()
         try:
             fields, received = self._decoder.decode(span), span.received
             return Understood(received, fields, *self._normaliser.normalise(fields, received, span.best_effort))
         except Exception as bug:
+            self._decoder.memory.rewind(mark)
             if len(span) > 1:
                 half = len(span) // 2
                 return self._understand(Span(span[:half])).then(self._understand(Span(span[half:])), half)
@@ -202,8 +213,9 @@ class Ingest:
             nothing = msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
             return Understood(span.received, nothing, *self._normaliser.normalise(nothing, span.received))
 
-    async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake) -> None:
+    async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._committer.write(pending)
+        self._decoder.memory.settle(mark)
         for delivery in deliveries:
             await delivery.ack()
         intake.settled(deliveries)
@@ -262,7 +274,7 @@ class Gateway:
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             _keep(file, first.encode())
-        self.topics_of = profile_topics(self._publish_topics, self.devices)
+        self.topics_of = profile_topics(self._publish_topics, self.devices, self._heard_topics)
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.profiles.on_change.append(self._renew)
 
@@ -298,6 +310,9 @@ class Gateway:
     ) -> list[str]:
         return self._granted.publish_topics(device, names, gateways, carrier)
 
+    def _heard_topics(self, device: Device, names: Sequence[str]) -> list[str]:
+        return self._granted.heard_topics(device, names)
+
     async def _choose(self, laid_out: LaidOut) -> None:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
@@ -311,7 +326,9 @@ class Gateway:
         for name in changed:
             rights = profiles.rights(name)
             if rights != before.rights(name) or len(rights) > 1:
-                then, now = (profile_topics(one.publish_topics, self.devices) for one in (before, profiles))
+                then, now = (
+                    profile_topics(one.publish_topics, self.devices, one.heard_topics) for one in (before, profiles)
+                )
                 self.callout.renew(name, lambda device, then=then, now=now: then(device) != now(device))  # type: ignore[misc]
 
     async def _bucket(self, name: str) -> Bucket:
@@ -333,10 +350,15 @@ class Gateway:
             best_effort = await self.engine.connect(Role.INTAKE, name="intake qos 0")
             stack.push_async_callback(best_effort.close)
             sources.append(BestEffortSource(best_effort, topics, config.ingest, clock))
-        sources += [MqttSource(foreign, config.ingest, clock) for foreign in config.foreign]
+        foreign = [MqttSource(one, config.ingest, clock) for one in config.foreign]
+        sources += foreign
         sources += await self._listen(stack)
         series = Series()
-        decoder = Decoder(self.profiles.set, self.devices, config.ingest)
+        decoder = Decoder(self.profiles.set, self.devices, config.ingest, Memory(undoable=True))
+        commands = Commands([OwnBroker(intake), *foreign], clock)
+        for ask in decoder.greetings(clock.now()):
+            commands.ask(ask.topic, ask.payload, ask.about)
+        self.tasks["commands"] = commands.run
         normaliser = Normaliser(self.profiles.set.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
         self.tasks["clock"] = self._watch_clock
@@ -385,6 +407,7 @@ class Gateway:
             committer=self.committer,
             devices=self.devices,
             trials=self.trials,
+            commands=commands,
         )
         self.tasks["ingest"] = self.ingest.run
 

@@ -20,6 +20,7 @@ COMMIT_SECONDS = Histogram(
 DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
 RESTARTS = Counter("sensegate_restarts", "Restarts of a part after it was lost, by part.", ["part"], registry=REGISTRY)
 LIMITED = Counter("sensegate_limited", "Times a limit was reached, by limit.", ["limit"], registry=REGISTRY)
+COMMANDS = Counter("sensegate_commands", "Messages sent down to devices (a birth asked for).", registry=REGISTRY)
 REFUSED = Counter(
     "sensegate_refused",
     "Refused by authority, by what (connect, publish, subscribe, http).",
@@ -37,7 +38,9 @@ STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=RE
 SCRIPT_CALLS = Counter(
     "sensegate_script_calls", "Frames given to codec scripts, by outcome.", ["outcome"], registry=REGISTRY
 )
-SCRIPT_KILLS = Counter("sensegate_script_kills", "Children for codec scripts that ended over a request.", registry=REGISTRY)
+SCRIPT_KILLS = Counter(
+    "sensegate_script_kills", "Children for codec scripts that ended over a request.", registry=REGISTRY
+)
 SCRIPT_SUSPENSIONS = Counter(
     "sensegate_script_suspensions",
     "Times a codec script was suspended for running away or being slow (script), or kept from one sender (sender).",

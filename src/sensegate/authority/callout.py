@@ -56,15 +56,23 @@ PublishOf = Callable[[Device, Sequence[str], Sequence[str] | None, str], list[st
 """(device, its names, names of its gateway or None where it is its own, the gateway's profile) -> topic filters."""
 
 
-def profile_topics(publish_of: PublishOf, devices: Devices) -> TopicsOf:
-    """Return the topics of profiles: `publish_of` is `decode.ProfileSet.topics_of`, handed in by the wiring.
+HeardOf = Callable[[Device, Sequence[str]], list[str]]
+"""(device, its names) -> topic filters."""
+
+
+def _nothing(_device: Device, _names: Sequence[str]) -> list[str]:
+    return []
+
+
+def profile_topics(publish_of: PublishOf, devices: Devices, heard_of: HeardOf = _nothing) -> TopicsOf:
+    """Return the topics of profiles: both are methods of `decode.ProfileSet`, handed in by the wiring.
 
     A device that is named in the payload gets the topics with its gateway's names in them, and only those: never the
-    gateway's name in a place where a device's own stands. Each hears its own ``sg/<id>/down``.
+    gateway's name in a place where a device's own stands. Each hears its own ``sg/<id>/down`` and what its profile says.
     """
 
     def topics_of(device: Device) -> tuple[list[str], list[str]]:
-        down = [f"sg/{device.id}/down"]
+        down = [f"sg/{device.id}/down", *heard_of(device, _names(device))]
         if not device.gateways:
             return publish_of(device, _names(device), None, ""), down
         up: dict[str, None] = {}

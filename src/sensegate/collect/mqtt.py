@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import ForeignBrokerConfig, IngestConfig, secret
+from sensegate.errors import Lost
 from sensegate.model import Delivery, Message, Position
 
 KEEPALIVE_S = 30
@@ -106,6 +107,10 @@ class _Connection:
             if self.ended.done():
                 return
             self._client.ack(mid, 1)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 0."""
+        self._client.publish(topic, payload, qos=0)
 
     def pause(self) -> None:
         """Read no more for now: the broker has to wait."""
@@ -221,6 +226,16 @@ class MqttSource:
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
         self._arrived.set()
+
+    def reaches(self, about: str) -> bool:
+        """Return whether messages of this topic come from there."""
+        return any(paho.topic_matches_sub(topic, about) for topic in self._config.topics)
+
+    async def send(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 0. Raises `Lost` where there is no connection."""
+        if self._connection is None or not self.connected.is_set():
+            raise Lost(f"{self.name}: not connected")
+        self._connection.publish(topic, payload)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         era = self._era

@@ -150,6 +150,21 @@ class ProfileSet:
         stock = Stock(shelf, compiled, tuple(unfit))
         return ProfileSet(in_force.values(), specs, [*problems, *unfit], arms=arms, stock=stock)
 
+    def trying(self, name: str, file: Path) -> ProfileSet:
+        """Return the set with the version of a profile in a file in force for all of its devices.
+
+        Raises:
+            ProfileError: it is wrong, or of another profile.
+        """
+        specs = list(self.specs)
+        known = {str(profile.file): profile for profile in (*self._by_id.values(), *self._stock.compiled.values())}
+        profile = known.get(str(file)) or compile_file(file, specs)
+        if profile.id != name:
+            raise ProfileError(f"is '{profile.id}'", file=str(file), line=1, key="profile", remedy=f"give {name}")
+        others = [one for one in self._by_id.values() if one.id != name]
+        arms = {other: found for other, found in self._arms.items() if other != name}
+        return ProfileSet([*others, profile], specs, arms=arms, stock=self._stock)
+
     def __len__(self) -> int:
         return len(self._by_id)
 
@@ -249,9 +264,9 @@ class ProfileSet:
         """Return `topics_of` the version in force for a device, for the wiring."""
         return self.topics_of(device.profile, names, gateways, device=device, carrier=carrier)
 
-    def heard_by(self, profile: str, names: Sequence[str]) -> list[str]:
+    def heard_topics(self, device: Device, names: Sequence[str]) -> list[str]:
         """Return the topics that a device with these names (id, alias) listens to (`hears` of its profile)."""
-        found = self.find(profile)
+        found = self.of(device)
         return heard(found.hears, [rule.names for rule in found.rules], names) if found else []
 
     def topics_at_qos0(self) -> list[str]:

@@ -68,7 +68,7 @@ def profile_topics(publish_of: PublishOf, devices: Devices, heard_of: HeardOf = 
     """Return the topics of profiles: both are methods of `decode.ProfileSet`, handed in by the wiring.
 
     A device that is named in the payload gets the topics with its gateway's names in them, and only those: never the
-    gateway's name in a place where a device's own stands. Each hears its own ``sg/<id>/down`` and what its profile says.
+    gateway's name in a place where a device's own stands. Each hears ``sg/<id>/down`` and what its profile says.
     """
 
     def topics_of(device: Device) -> tuple[list[str], list[str]]:

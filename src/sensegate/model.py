@@ -264,6 +264,16 @@ class QuarantineReason(StrEnum):
     """It refers to an earlier message that was not heard (a birth, the first part of a frame)."""
     RATE = "rate"
     CRASHED = "crashed"
+    SCRIPT_REFUSED = "script_refused"
+    """The maker's codec script says that these bytes are none of its device's."""
+    SCRIPT_FAILED = "script_failed"
+    """The codec script threw an error, or returned nothing that could be used."""
+    SCRIPT_LIMIT = "script_limit"
+    """The codec script was stopped: it used more time, memory, stack or output than it may."""
+    SCRIPT_STATE = "script_state"
+    """The codec script kept something from one frame for the next."""
+    SCRIPT_SUSPENDED = "script_suspended"
+    """The codec script was not asked: it has used up its limits too often of late."""
 
 
 class RejectReason(StrEnum):
@@ -335,6 +345,8 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     rejected: list[RejectedValue] = []
     source_quality: dict[int, int] = {}
     """Row -> quality code that the device itself gave (a flag of HJ 212, a status of OPC UA), see `quality`."""
+    source_flags: dict[int, int] = {}
+    """Row -> bits of `quality.Flag` that decoding itself sets (`warned`)."""
     ignored: int = 0
     """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
 

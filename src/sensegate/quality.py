@@ -138,6 +138,8 @@ class Flag(IntFlag):
     """A counter began again at 0 where it pleased."""
     UNIT = 1 << 16
     """The series is a thousand times too large or too small to be usual: the profile's unit is probably wrong."""
+    WARNED = 1 << 17
+    """The maker's codec script gave a warning with the message."""
 
 
 class TimeQuality(IntEnum):

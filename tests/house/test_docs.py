@@ -31,7 +31,7 @@ def test_the_walk_names_every_folder() -> None:
     text = (ROOT / "src/sensegate/README.md").read_text(encoding="utf-8")
     order = re.findall(r"\| \d \| `(\w+)/`", text)
     assert order == ["collect", "decode", "normalise", "persist", "publish", "share", "web"]
-    for folder in ("authority", "bus", "frames"):
+    for folder in ("authority", "bus", "frames", "scripts"):
         assert f"`{folder}/`" in text
 
 

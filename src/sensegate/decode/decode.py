@@ -13,11 +13,12 @@ import numpy as np
 
 from sensegate import metrics
 from sensegate.config import IngestConfig
+from sensegate.decode.batch import Postponed, Trees
 from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
 from sensegate.decode.flat import Reader, Values
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import Frame, Parse
+from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import Ask, Memory
@@ -43,6 +44,7 @@ from sensegate.model import (
     RejectReason,
     Span,
 )
+from sensegate.quality import Flag
 
 __all__ = ["Decoder", "DeviceNames"]
 
@@ -100,6 +102,7 @@ class Decoder:
         for at in range(len(messages)):
             if not work.refuse(at):
                 work.one(at, learn=False)
+        work.finish()
         return work.signed(fields_of(work.rows, []))
 
     def greetings(self, now: int) -> list[Ask]:
@@ -145,6 +148,8 @@ class _Work:
         self._quotes: I64 = np.zeros(0, np.int64)
         self._received: I64 = span.received
         self._single: list[int] = []
+        self._later: list[tuple[int, bool]] = []
+        self._trees = Trees()
         self.rows = Rows(decoder.units)
         self.chunks: list[Chunk] = []
 
@@ -165,6 +170,7 @@ class _Work:
             self._new(other + np.flatnonzero(plan_of == NO_PLAN).tolist())
         for at in self._single:
             self.one(at, learn=True)
+        self.finish()
 
     def _new(self, places: list[int]) -> None:
         """Decode messages without a plan: some one by one, the rest by what was learned from them, until nothing is."""
@@ -317,11 +323,23 @@ class _Work:
     # ── one by one ───────────────────────────────────────────────────────────────────────────────────
 
     def one(self, at: int, *, learn: bool) -> None:
-        """Decode one message by the general path; remember its shape where `learn`."""
+        """Decode one message by the general path, or in `finish`; remember its shape where `learn`."""
+        mark = self.rows.mark()
         try:
             self._one(at, learn=learn)
         except Rejected as why:
             self._quarantine(at, self._route(at), why)
+        except Postponed:
+            self.rows.rewind(mark)
+            self._later.append((at, learn))
+
+    def finish(self) -> None:
+        """Decode what waits for answers to many frames at once (`BatchParse`)."""
+        while self._later:
+            self._trees.answer()
+            later, self._later = self._later, []
+            for at, learn in later:
+                self.one(at, learn=learn)
 
     def _one(self, at: int, *, learn: bool) -> None:
         route, message = self._route(at), self._messages[at]
@@ -361,7 +379,7 @@ class _Work:
                 return None
             if rule.parse not in trees:
                 try:
-                    trees[rule.parse] = rule.parse(frame)
+                    trees[rule.parse] = self._trees.parse(rule.parse, frame)
                 except Rejected as why:
                     first = first or why
                     continue
@@ -379,7 +397,9 @@ class _Work:
                     first = first or why
                 continue
             held = True
+            since = len(self.rows.message)
             if self.rows.add(rule, bound, at, frame.received, way, self._routes.look_up, reception):
+                self.rows.flag(since, Flag.WARNED if isinstance(tree, (WarnedObject, WarnedList)) else 0)
                 return _Held((rule, wrap), tree, deciding, bound)
         if first is not None:
             raise first
@@ -406,6 +426,7 @@ class _Work:
         """
         path = path_of(way, bound)
         refused: list[FrameRejected] = []
+        later: Postponed | None = None
         for element in bound.elements:
             device = way.device
             try:
@@ -415,6 +436,10 @@ class _Work:
                 self._frame(at, frame, Carried(way.text, path, device, device), self._devices.record(device))
             except Rejected as why:
                 refused.append(FrameRejected(why, device))
+            except Postponed as wait:
+                later = wait
+        if later is not None:
+            raise later
         if refused and len(refused) == len(bound.elements):
             raise refused[0]
         self.rows.rejected += [

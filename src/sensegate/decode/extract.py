@@ -357,9 +357,32 @@ class Rows:
         self.scale: dict[int, tuple[float, float]] = {}
         self.quality: dict[int, int] = {}
         """By row, where the device itself says that it is not good."""
+        self.flags: dict[int, int] = {}
+        """By row, bits of `quality.Flag`."""
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
         self.ignored = 0
+
+    def mark(self) -> tuple[int, int, int, int]:
+        """Return where the rows end now."""
+        return len(self.message), len(self.quarantined), len(self.rejected), self.ignored
+
+    def rewind(self, mark: tuple[int, int, int, int]) -> None:
+        """Take away what was added after `mark`."""
+        rows, quarantined, rejected, self.ignored = mark
+        for column in (self.message, self.device, self.spec, self.time, self.time_quality, self.key, self.path):
+            del column[rows:]
+        del self.value[rows:]
+        del self.quarantined[quarantined:]
+        del self.rejected[rejected:]
+        for some in (self.text, self.scale, self.quality, self.flags):
+            for row in [row for row in some if row >= rows]:
+                del some[row]
+
+    def flag(self, since: int, flag: int) -> None:
+        """Set a flag (0: none) on the rows from `since` on."""
+        for row in range(since, len(self.message) if flag else since):
+            self.flags[row] = self.flags.get(row, 0) | flag
 
     def add(  # noqa: PLR0917
         self,

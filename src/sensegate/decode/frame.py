@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +34,35 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 Parse = Callable[[Frame], Any]
 """A frame to a tree of dicts, lists and scalars. Raises `Rejected` with a reason, and nothing else, on any bytes."""
+
+
+class BatchParse(ABC):
+    """A parse that answers many frames at once, and must not be asked one by one: each exchange has its price."""
+
+    @abstractmethod
+    def __call__(self, frame: Frame) -> Any:
+        """Do as any `Parse`."""
+
+    @staticmethod
+    @abstractmethod
+    def many(asked: Sequence[tuple[Any, Frame]]) -> list[Any]:
+        """Return the tree, or the `Rejected` (not raised), for each pair of a parse of this class and a frame."""
+
+
+class WarnedObject(dict[str, Any]):
+    """A tree whose decoder has warned: its readings are flagged."""
+
+    def __init__(self, tree: Mapping[str, Any], warnings: Sequence[str]) -> None:
+        super().__init__(tree)
+        self.warnings = tuple(warnings)
+
+
+class WarnedList(list[Any]):
+    """A tree whose decoder has warned: its readings are flagged."""
+
+    def __init__(self, tree: Sequence[Any], warnings: Sequence[str]) -> None:
+        super().__init__(tree)
+        self.warnings = tuple(warnings)
 
 
 class ErrorAt(Protocol):

@@ -21,6 +21,7 @@ from sensegate.decode.formats.hj212 import Hj212Part
 from sensegate.decode.formats.jsonlines import JsonLinesPart
 from sensegate.decode.formats.keyvalue import KeyValuePart
 from sensegate.decode.formats.number import NumberPart
+from sensegate.decode.formats.script import ScriptPart
 from sensegate.decode.formats.sl651 import Sl651Part
 from sensegate.decode.formats.text_frame import TextFramePart
 from sensegate.decode.formats.xml import XmlPart
@@ -190,6 +191,7 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     xml: Annotated[XmlPart | None, _h("how an XML document becomes a tree")] = None
     number: Annotated[NumberPart | None, _h("how a plain number is written")] = None
     binary: Annotated[BinaryPart | None, _h("what the bytes mean, one after the other")] = None
+    script: Annotated[ScriptPart | None, _h("the maker's codec script, which decodes them")] = None
     text_frame: Annotated[TextFramePart | None, _h("fields of text between marks, with a length and a check value")] = (
         None
     )

@@ -28,6 +28,7 @@ def _of_rows(rows: Rows) -> Chunk:
         rows.rejected,
         rows.ignored,
         rows.quality,
+        rows.flags,
     )
 
 
@@ -39,6 +40,7 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
     text = _moved([chunk.text for chunk in chunks], chunks, order)
     scale = _moved([chunk.scale for chunk in chunks], chunks, order)
     quality = _moved([chunk.quality for chunk in chunks], chunks, order)
+    flags = _moved([chunk.flags for chunk in chunks], chunks, order)
 
     def join(columns: list[Any]) -> Any:
         column = np.concatenate(columns) if len(columns) > 1 else columns[0]
@@ -58,6 +60,7 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
         quarantined=sorted(rows.quarantined, key=_message),
         rejected=sorted((value for chunk in chunks for value in chunk.rejected), key=_message),
         source_quality=quality,
+        source_flags=flags,
         ignored=sum(chunk.ignored for chunk in chunks),
     )
 

@@ -130,6 +130,7 @@ class Chunk(NamedTuple):
     rejected: list[RejectedValue]
     ignored: int
     quality: dict[int, int] = {}
+    flags: dict[int, int] = {}
     """Row -> code that the device's own flag gives, where it is not good."""
 
 

@@ -100,6 +100,8 @@ class Normaliser:
         quality: U8 = np.zeros(count, np.uint8)
         for row, code in fields.source_quality.items():
             quality[row] = code
+        for row, bits in fields.source_flags.items():
+            flags[row] |= np.uint32(bits)
         if best_effort is not None and best_effort.any():
             flags[best_effort[fields.message]] |= np.uint32(Flag.BEST_EFFORT)
 
@@ -245,6 +247,7 @@ def _without(fields: Fields, value: F64, rows: list[int]) -> tuple[Fields, F64]:
         key=fields.key[keep],
         path=fields.path[keep],
         source_quality={int(moved[row]): code for row, code in fields.source_quality.items() if keep[row]},
+        source_flags={int(moved[row]): bits for row, bits in fields.source_flags.items() if keep[row]},
     ), value[keep]
 
 

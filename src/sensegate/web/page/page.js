@@ -43,6 +43,8 @@ const TEXTS = {
     "quarantined.too_large": "隔离：消息过大", "quarantined.schema": "隔离：结构不符", "quarantined.no_values": "隔离：没有数值",
     "quarantined.unresolved": "隔离：所引用的先前报文未收到",
     "quarantined.rate": "隔离：超出速率", "quarantined.crashed": "隔离：解析程序出错",
+    "quarantined.script_refused": "隔离：厂家脚本拒绝", "quarantined.script_failed": "隔离：厂家脚本出错", "quarantined.script_limit": "隔离：厂家脚本超出限额",
+    "quarantined.script_state": "隔离：厂家脚本跨帧留存数据", "quarantined.script_suspended": "隔离：厂家脚本暂停中",
     "rejected.not_finite": "拒收：非有限数", "rejected.wrong_type": "拒收：类型错误", "rejected.unknown_property": "拒收：未知属性",
     "rejected.unknown_unit": "拒收：未知单位", "rejected.dimension": "拒收：量纲不符", "rejected.enumeration": "拒收：枚举之外",
     "rejected.bad_time": "拒收：时间错误", "rejected.too_long": "拒收：过长", "rejected.flagged": "拒收：设备自标无效",

@@ -1,0 +1,195 @@
+"""Codec scripts: the maker's own JavaScript decodes the frame (LoRa Alliance TS013, and the shapes before it).
+
+Entries, in the order in which ``auto`` looks for them: ``decodeUplink({bytes, fPort, recvTime, variables})``,
+``Decode(fPort, bytes, variables)``, ``Decoder(bytes, port)``, ``rawDecode``, ``decode``, ``decoder``, and what a script
+exports by ``module.exports``. The tree is what the script calls its data. Its errors refuse the message; its warnings
+become the flag `warned` on all readings of the message.
+
+A script must answer the same whenever it is asked the same: its clock stands at the moment of reception, it has no
+random numbers, and its top level runs anew for each frame. It runs in a child process that has nothing else
+(`sensegate.scripts`), and what it may use up there is limited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from sensegate.decode.formats import json
+from sensegate.decode.frame import BatchParse, Format, Frame, Parse, Setting, WarnedList, WarnedObject
+from sensegate.decode.part import Part, Scalar, says
+from sensegate.errors import ProfileError, Rejected
+from sensegate.model import QuarantineReason
+from sensegate.scripts import pool
+from sensegate.scripts.wire import NO_PORT, Call, Facts, Limits, Outcome, Source
+
+TEXT_BYTES_MAX: Final = 1 << 20
+"""A longer script is no codec."""
+_FACTS_MAX: Final = 1_024
+_MARK: Final = "\0"
+_NOT_FINITE: Final = {
+    f"{_MARK}NaN": float("nan"),
+    f"{_MARK}Infinity": float("inf"),
+    f"{_MARK}-Infinity": float("-inf"),
+}
+
+
+class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one call of a script may use up."""
+
+    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 20.0
+    mean_cpu_ms: Annotated[
+        float, msgspec.Meta(gt=0, le=20), says("CPU time of a call on average; a slower script is suspended")
+    ] = 1.0
+    memory_mb: Annotated[float, msgspec.Meta(ge=2, le=48), says("memory of the script")] = 16.0
+    output_kb: Annotated[float, msgspec.Meta(gt=0, le=256), says("its result as JSON")] = 64.0
+
+
+class ScriptPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The maker's codec script."""
+
+    file: Annotated[str, says("name of the script, which lies beside the profile: lht65.js")]
+    entry: Annotated[str, says("name of the function that decodes; auto: one of those that makers use")] = "auto"
+    arguments: Annotated[
+        tuple[Literal["input", "bytes", "port", "variables", "received"], ...],
+        says("arguments of the function: input alone (TS013), or the others in its order; absent: told by its names"),
+    ] = ()
+    take: Annotated[
+        Literal["data", "normalized", "both"],
+        says("data: what it decodes; normalized: what its normalizeUplink makes of that; both: an object of the two"),
+    ] = "data"
+    variables: Annotated[dict[str, Scalar], says("variables that the script is given, the same for all devices")] = {}
+    limits: Annotated[LimitsPart, says("what a call may use up")] = LimitsPart()
+
+
+class ScriptParse(BatchParse):
+    """The parse of one script. Many frames go to the child in one exchange."""
+
+    def __init__(self, source: Source, facts: Facts) -> None:
+        self.source = source
+        self.facts = facts
+
+    def __call__(self, frame: Frame) -> Any:
+        [found] = self.many([(self, frame)])
+        if isinstance(found, Rejected):
+            raise found
+        return found
+
+    @staticmethod
+    def many(asked: Sequence[tuple[Any, Frame]]) -> list[Any]:
+        outcomes = pool.shared().run([_ask(parse.source, frame) for parse, frame in asked])
+        return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, asked, strict=True)]
+
+
+def _ask(source: Source, frame: Frame) -> pool.Ask:
+    port = NO_PORT if frame.port is None else frame.port
+    return pool.Ask(source, Call(frame.payload, port, frame.received // 1_000), frame.topic)
+
+
+class _Result(msgspec.Struct, frozen=True):
+    d: Any = msgspec.UNSET
+    w: tuple[str, ...] = ()
+
+
+_decode = msgspec.json.Decoder(_Result).decode
+
+
+def _tree(outcome: Outcome, nesting_max: int) -> Any:
+    """Return the tree of an outcome, or why there is none."""
+    if outcome.kind:
+        return Rejected(QuarantineReason(outcome.kind), outcome.text)
+    text = outcome.text
+    if text.count("[") + text.count("{") > nesting_max and json.depth(text.encode()) > nesting_max:
+        return Rejected(QuarantineReason.TOO_DEEP, f"its result is nested more than {nesting_max} deep")
+    try:
+        result = _decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as why:  # half a surrogate pair
+        return Rejected(QuarantineReason.SCRIPT_FAILED, f"its result cannot be read: {why}")
+    tree = result.d
+    if tree is msgspec.UNSET:
+        return Rejected(QuarantineReason.SCRIPT_FAILED, "its result cannot be written as JSON")
+    if '"\\u0000' in text:
+        tree = _numbers(tree)
+    if not result.w:
+        return tree
+    return (WarnedList if isinstance(tree, list) else WarnedObject)(tree, result.w)
+
+
+def _numbers(tree: Any) -> Any:
+    """Return a tree with the numbers that JSON has no word for."""
+    if isinstance(tree, dict):
+        return {key: _numbers(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_numbers(value) for value in tree]
+    return _NOT_FINITE.get(tree, tree) if isinstance(tree, str) else tree
+
+
+# ── loading ──────────────────────────────────────────────────────────────────────────────────────────
+
+_facts: OrderedDict[str, Facts] = OrderedDict()
+"""By key of the source: a profile that is loaded again is not looked at again."""
+
+
+def _compile(options: ScriptPart, setting: Setting) -> Parse:
+    path = setting.folder / options.file
+    if Path(options.file).name != options.file:
+        raise setting.error("the script lies beside the profile", "file", remedy="give its name alone")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as why:
+        raise setting.error(f"cannot read '{options.file}': {why.strerror}", "file") from why
+    except UnicodeDecodeError as why:
+        raise ProfileError("is no UTF-8", file=str(path), line=1, remedy="save it as UTF-8") from why
+    if len(text) > TEXT_BYTES_MAX:
+        raise setting.error(f"'{options.file}' has more than {TEXT_BYTES_MAX} characters", "file")
+    _check(options, setting)
+    source = _source(options, setting, text)
+    facts = _inspected(source)
+    if facts.error and facts.line:
+        raise ProfileError(facts.error, file=str(path), line=facts.line)
+    if facts.error:
+        key = "take" if "normalizeUplink" in facts.error else "file" if options.entry == "auto" else "entry"
+        raise setting.error(f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, scripts")
+    return ScriptParse(source, facts)
+
+
+def _check(options: ScriptPart, setting: Setting) -> None:
+    name = options.entry
+    if not all(part.isidentifier() or part.replace("$", "_").isidentifier() for part in name.split(".")):
+        raise setting.error(f"'{name}' is no name of a function", "entry")
+    given = options.arguments
+    if len(set(given)) != len(given) or ("input" in given and len(given) > 1):
+        raise setting.error("`input` stands alone, others stand once", "arguments")
+
+
+def _source(options: ScriptPart, setting: Setting, text: str) -> Source:
+    limits = options.limits
+    fresh = Source(
+        key="",
+        file=options.file,
+        text=text,
+        entry=options.entry,
+        arguments=options.arguments,
+        take=options.take,
+        variables=msgspec.json.encode(options.variables).decode(),
+        limits=Limits(limits.cpu_ms, limits.mean_cpu_ms, limits.memory_mb, output_kb=limits.output_kb),
+    )
+    digest = hashlib.sha256(msgspec.msgpack.encode(fresh)).hexdigest()[:12]
+    return msgspec.structs.replace(fresh, key=f"{setting.profile}@{setting.version} {options.file} {digest}")
+
+
+def _inspected(source: Source) -> Facts:
+    found = _facts.get(source.key)
+    if found is None:
+        found = _facts[source.key] = pool.inspector().inspect(source)
+        if len(_facts) > _FACTS_MAX:
+            _facts.popitem(last=False)
+    return found
+
+
+FORMAT = Format(_compile, ScriptPart, required=True)

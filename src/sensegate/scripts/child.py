@@ -1,0 +1,134 @@
+"""The child process, ``python -m sensegate.scripts.child PROGRESS_FD``: requests in, replies out, until its input ends.
+
+It imports little, so that it starts in a fraction of a second, and it has no way to anything but its two pipes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+import time
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from sensegate.scripts import engine
+from sensegate.scripts.seal import seal
+from sensegate.scripts.wire import (
+    LENGTH,
+    LOADING,
+    MESSAGE_BYTES_MAX,
+    PROGRESS,
+    Facts,
+    Hello,
+    Outcome,
+    Reply,
+    Request,
+    Run,
+)
+
+SCRIPTS_MAX: Final = 64
+"""Scripts held; the one that was not used for longest goes."""
+PATIENCE_S: Final = 0.1
+"""CPU time that a run may take beyond the mean of its calls; then it ends early."""
+GRACE: Final = 1.5
+GRACE_S: Final = 0.01
+"""A call's CPU limit times `GRACE` and this more: then its process ends."""
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Request).decode
+
+
+class Child:
+    """The scripts of one child."""
+
+    def __init__(self, progress: mmap.mmap) -> None:
+        self._progress = progress
+        self._scripts: OrderedDict[str, engine.Script] = OrderedDict()
+
+    def answer(self, request: Request) -> Reply:
+        """Load and run what is asked for."""
+        loaded = []
+        for at, source in enumerate(request.load, LOADING + 1):
+            PROGRESS.pack_into(self._progress, 0, at)
+            _deadline(engine.LOAD_S * 3)
+            try:
+                script = engine.Script(source)
+            except engine.LoadError as why:
+                loaded.append(Facts(source.key, error=why.what, line=why.line))
+                continue
+            loaded.append(script.facts)
+            self._scripts[source.key] = script
+            if len(self._scripts) > SCRIPTS_MAX:
+                self._scripts.popitem(last=False)
+        outcomes, cpu_us = [], []
+        place = 0
+        for run in request.runs:
+            began = time.process_time()
+            outcomes.append(self._run(run, place))
+            cpu_us.append((time.process_time() - began) * 1e6)
+            place += len(run.calls)
+        _deadline(0)
+        PROGRESS.pack_into(self._progress, 0, 0)
+        return Reply(loaded, outcomes, cpu_us)
+
+    def _run(self, run: Run, place: int) -> list[Outcome]:
+        script = self._scripts.get(run.key)
+        if script is None:
+            return [Outcome("", "")] * len(run.calls)
+        self._scripts.move_to_end(run.key)
+        limits = script.source.limits
+        deadline_s = limits.cpu_ms / 1e3 * GRACE + GRACE_S
+        began = time.process_time()
+        found: list[Outcome] = []
+        for at, call in enumerate(run.calls, place + 1):
+            PROGRESS.pack_into(self._progress, 0, at)
+            _deadline(deadline_s)
+            found.append(script.call(call.payload, call.port, call.received_ms))
+            spent_s = time.process_time() - began
+            if found[-1].costly or spent_s > PATIENCE_S + len(found) * limits.mean_cpu_ms / 1e3:
+                break
+        return found
+
+
+def _deadline(seconds: float) -> None:
+    """End the process once it has used so much CPU time from now on: by signal, whatever native code it is in."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _read(count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        part = os.read(0, min(count - len(parts), 1 << 20))
+        if not part:
+            sys.exit(0)  # the gateway is gone, or has no more to ask
+        parts += part
+    return bytes(parts)
+
+
+def _write(message: bytes) -> None:
+    left = memoryview(LENGTH.pack(len(message)) + message)
+    while left:
+        left = left[os.write(1, left) :]
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the gateway, which ends us
+    engine.preload()
+    with mmap.mmap(int(sys.argv[1]), PROGRESS.size) as progress:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        child = Child(progress)
+        _write(_encode(Hello(seal())))
+        while True:
+            (length,) = LENGTH.unpack(_read(LENGTH.size))
+            if length > MESSAGE_BYTES_MAX:
+                sys.exit(1)
+            _write(_encode(child.answer(_decode(_read(length)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+// The room in which one codec script runs: what it may not have is taken away, what it shares with its next call is
+// frozen, and every call begins with the script's own top level, as if it had just been loaded.
+//
+// Evaluates to {learn, open}. `learn(make)` runs the top level once in a room that is not frozen and tells what it adds
+// to the language; `open(make, options)` freezes the room and returns `run(text, port, received)`.
+//
+// `make` is the script as a function: (module, exports, require, …) -> the entries, in the order of their names.
+(function () {
+  "use strict";
+  const world = globalThis;
+  const { apply, construct, ownKeys, getPrototypeOf, defineProperty, deleteProperty } = Reflect;
+  const describe = Reflect.getOwnPropertyDescriptor;
+  const { freeze, create, is } = Object;
+  const { stringify, parse } = JSON;
+  const { isArray } = Array;
+  const { isFinite } = Number;
+  const text = String;
+  const loose = (method) => Function.prototype.call.bind(method);
+  const sliceOf = loose(Array.prototype.slice);
+  const joined = loose(Array.prototype.join);
+  const has = loose(String.prototype.includes);
+  const cut = loose(String.prototype.slice);
+  const search = loose(RegExp.prototype.exec);
+  const sourceOf = loose(Function.prototype.toString);
+  const RealDate = Date;
+  const RealError = Error;
+
+  // ── what is not to be had ─────────────────────────────────────────────────────────────────────────
+
+  // Clocks, threads, and what tells of the garbage collector. (There is no file, network or host object to begin with.)
+  for (const name of [
+    "performance", "SharedArrayBuffer", "Atomics", "WeakRef", "FinalizationRegistry", "queueMicrotask", "DOMException",
+  ]) {
+    delete world[name];
+  }
+  // Accessors that keep what is set in the engine, where no freezing reaches it.
+  delete RealError.prepareStackTrace;
+  delete RealError.stackTraceLimit;
+
+  let now = 0;
+  /** The clock stands at the moment of reception: a payload always decodes to the same. */
+  function DeterministicDate(...given) {
+    if (!new.target) return new RealDate(now).toString();
+    return construct(RealDate, given.length === 0 ? [now] : given, new.target);
+  }
+  defineProperty(DeterministicDate, "name", { value: "Date" });
+  defineProperty(DeterministicDate, "length", { value: 7 });
+  DeterministicDate.prototype = RealDate.prototype;
+  defineProperty(RealDate.prototype, "constructor", { value: DeterministicDate, writable: true, configurable: true });
+  DeterministicDate.UTC = RealDate.UTC;
+  DeterministicDate.parse = RealDate.parse;
+  DeterministicDate.now = function () {
+    return now;
+  };
+  for (const name of ["UTC", "parse", "now"]) defineProperty(DeterministicDate, name, { enumerable: false });
+  defineProperty(world, "Date", { value: DeterministicDate, writable: true, configurable: true, enumerable: false });
+  Math.random = function random() {
+    throw new RealError("Math.random is not to be had: the same payload must always decode to the same");
+  };
+  function require(name) {
+    if (name === "buffer" || name === "node:buffer") return { Buffer: world.Buffer };
+    throw new RealError(`require('${text(name)}'): a script has no modules`);
+  }
+
+  // ── the objects of the language ───────────────────────────────────────────────────────────────────
+
+  /** All of them, in an order that is the same in every room. */
+  const language = [];
+  const met = new Set();
+  const ahead = [
+    world, require, function* () {}, async function () {}, async function* () {}, [][Symbol.iterator](),
+    new Map()[Symbol.iterator](), new Set()[Symbol.iterator](), ""[Symbol.iterator](), "".matchAll(/x/g),
+    (function* () {})(), (async function* () {})(), [].values().map((one) => one), Iterator.from({ next() {} }),
+  ];
+  const samples = ahead.length;
+  for (let at = 0; at < ahead.length; at += 1) {
+    const one = ahead[at];
+    if ((typeof one !== "object" && typeof one !== "function") || one === null || met.has(one)) continue;
+    met.add(one);
+    if (at === 0 || at >= samples || one === require) language.push(one);
+    ahead.push(getPrototypeOf(one));
+    const keys = ownKeys(one);
+    if (typeof one === "function" && keys.length === 2) continue; // length and name: most are so
+    for (const key of keys) {
+      const found = describe(one, key);
+      if ("value" in found) ahead.push(found.value);
+      else ahead.push(found.get, found.set);
+    }
+  }
+
+  // ── learning ──────────────────────────────────────────────────────────────────────────────────────
+
+  function callable(entries) {
+    const found = [];
+    for (let at = 0; at < entries.length; at += 1) found[at] = typeof entries[at] === "function";
+    return found;
+  }
+
+  /** Parameter names of a function, as far as they are plain. */
+  function parameters(entry) {
+    const found = search(/^[^(]*\(([^)]*)\)|^\s*(?:async\s+)?([\w$]+)\s*=>/, sourceOf(entry));
+    return found === null ? "" : (found[1] ?? found[2] ?? "");
+  }
+
+  /**
+   * Run the top level once; return JSON: the helpers that it puts on objects of the language ([object, name,
+   * enumerable]), the globals that it makes, which entries are functions, and their parameters.
+   */
+  function learn(make) {
+    const before = [];
+    for (const one of language) {
+      const known = new Map();
+      for (const key of ownKeys(one)) known.set(key, describe(one, key).value);
+      before.push(known);
+    }
+    const module = { exports: {} };
+    const entries = apply(make, world, [module, module.exports, require]);
+    const helpers = [];
+    const globals = [];
+    for (let at = 0; at < language.length; at += 1) {
+      for (const key of ownKeys(language[at])) {
+        const found = describe(language[at], key);
+        if (before[at].has(key) && is(before[at].get(key), found.value)) continue;
+        if (typeof key === "symbol") throw new TypeError("the script puts a symbol on an object of the language");
+        if (at === 0 && !before[at].has(key)) globals.push(key);
+        else if ("value" in found) helpers.push([at, key, found.enumerable]);
+        else throw new TypeError(`the script puts an accessor '${key}' on an object of the language`);
+      }
+    }
+    const names = [];
+    for (const entry of entries) names.push(typeof entry === "function" ? parameters(entry) : "");
+    return stringify({ helpers, globals, entries: callable(entries), parameters: names });
+  }
+
+  // ── freezing ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Make `target[key]` belong to one call: what the top level sets is there until the call ends. */
+  function perCall(slots, defaults, target, key, enumerable) {
+    const at = defaults.length;
+    const found = describe(target, key);
+    defaults[at] = found && found.value;
+    defineProperty(target, key, {
+      get() {
+        return slots.now[at];
+      },
+      set(value) {
+        if (this === target) slots.now[at] = value;
+        else defineProperty(this, key, { value, writable: true, enumerable: true, configurable: true });
+      },
+      enumerable,
+      configurable: false,
+    });
+    return at;
+  }
+
+  /** Let objects that inherit from a frozen one have members of the same name: `Point.prototype.toString = …`. */
+  function overridable(target, key) {
+    const found = describe(target, key);
+    if (found === undefined || !("value" in found) || !found.configurable) return;
+    const { value } = found;
+    defineProperty(target, key, {
+      get() {
+        return value;
+      },
+      set(other) {
+        if (this === target) throw new TypeError(`'${key}' is an object of the language: it cannot be changed`);
+        defineProperty(this, key, { value: other, writable: true, enumerable: true, configurable: true });
+      },
+      enumerable: found.enumerable,
+      configurable: false,
+    });
+  }
+
+  function freezeAll() {
+    const errors = [RealError];
+    for (const one of language) if (typeof one === "function" && getPrototypeOf(one) === RealError) errors.push(one);
+    for (const error of errors) {
+      for (const key of ["constructor", "name", "message", "toString"]) overridable(error.prototype, key);
+    }
+    for (const key of ownKeys(Object.prototype)) if (key !== "__proto__") overridable(Object.prototype, key);
+    for (const key of ["constructor", "toString"]) overridable(Function.prototype, key);
+    for (let at = 1; at < language.length; at += 1) freeze(language[at]);
+    for (const key of ownKeys(world)) {
+      const found = describe(world, key);
+      if ("value" in found) defineProperty(world, key, { writable: false, configurable: false });
+    }
+  }
+
+  // ── calling ───────────────────────────────────────────────────────────────────────────────────────
+
+  const MARK = "\u0000";
+  const TOLD_MAX = 240;
+  const LIST_MAX = 16;
+
+  /** What JSON has no word for: NaN and the infinities are told as such, whole numbers of any size as numbers. */
+  function careful(_key, value) {
+    if (typeof value === "number" && !isFinite(value)) return MARK + text(value);
+    if (typeof value === "bigint") {
+      const number = Number(value);
+      return BigInt(number) === value ? number : text(value);
+    }
+    return value;
+  }
+
+  function written(result) {
+    let json;
+    try {
+      json = stringify(result);
+    } catch {
+      return stringify(result, careful); // a BigInt; what cannot be written at all throws again
+    }
+    return json !== undefined && has(json, "null") ? stringify(result, careful) : json;
+  }
+
+  function words(list) {
+    const told = [];
+    const given = isArray(list) ? list : list === undefined || list === null || list === "" ? [] : [list];
+    for (let at = 0; at < given.length && at < LIST_MAX; at += 1) told[at] = cut(text(given[at]), 0, TOLD_MAX);
+    return told;
+  }
+
+  /** What went wrong, as text; an error of the script may be anything, also something that breaks when looked at. */
+  function told(fault) {
+    try {
+      if (!(fault instanceof RealError)) return cut(text(fault), 0, TOLD_MAX);
+      return `${cut(text(fault.name), 0, 60)}: ${cut(text(fault.message), 0, TOLD_MAX)}\n${cut(text(fault.stack), 0, 2000)}`;
+    } catch {
+      return "it threw something that cannot be read";
+    }
+  }
+
+  function open(make, given) {
+    const options = parse(given);
+    const { entry, normalise, shape, take, outputMax } = options;
+    const slots = { now: [] };
+    const defaults = [];
+    const helperSlots = new Map();
+    for (const [at, key, enumerable] of options.helpers) {
+      const target = language[at];
+      const number = perCall(slots, defaults, target, key, enumerable);
+      if (!helperSlots.has(target)) helperSlots.set(target, create(null));
+      helperSlots.get(target)[key] = number;
+    }
+    if (defaults.length > 0) {
+      const define = Object.defineProperty;
+      const slotOf = loose(Map.prototype.get);
+      Object.defineProperty = function (target, key, how) {
+        const number = slotOf(helperSlots, target)?.[key];
+        if (number === undefined) return define(target, key, how);
+        slots.now[number] = how.value;
+        return target;
+      };
+    }
+    const variables = options.variables;
+    freezeDeep(variables);
+    freeze(make);
+    if (make.prototype) freeze(make.prototype);
+    freezeAll();
+
+    const mine = create(null);
+    for (const key of ownKeys(world)) mine[key] = true;
+    const known = ownKeys(world).length;
+    const topLevel = create(null);
+    for (const key of options.globals) topLevel[key] = true;
+    const declared = create(null);
+    for (const key of options.declared) declared[key] = true;
+
+    function call(bytes, port, received) {
+      const module = { exports: {} };
+      const entries = apply(make, world, [module, module.exports, require]);
+      const decode = entries[entry];
+      if (typeof decode !== "function") return "!the entry is gone";
+      const fPort = port < 0 ? undefined : port;
+      let result;
+      if (shape === "input") {
+        result = decode({ bytes, fPort, recvTime: new RealDate(received), variables });
+        if (typeof result !== "object" || result === null) return "!it returned nothing";
+        const errors = words(result.errors);
+        if (errors.length > 0) return "?" + joined(errors, "; ");
+        if (typeof result.then === "function") return "!it is asynchronous";
+        if (result.data === undefined || result.data === null) return "!it returned no data and no errors";
+      } else {
+        const parts = [];
+        for (let at = 0; at < shape.length; at += 1) {
+          const part = shape[at];
+          parts[at] = part === "bytes" ? bytes : part === "port" ? fPort
+            : part === "received" ? new RealDate(received) : variables;
+        }
+        const data = apply(decode, undefined, parts);
+        if (data === undefined || data === null) return "!it returned nothing";
+        if (typeof data.then === "function") return "!it is asynchronous";
+        result = { data };
+      }
+      if (typeof result.data !== "object" && take !== "both") return "!its data is no object";
+      let warnings = words(result.warnings);
+      let data = result.data;
+      if (take !== "data") {
+        const normalised = entries[normalise]({ data, fPort, recvTime: new RealDate(received) });
+        if (typeof normalised !== "object" || normalised === null) return "!normalizeUplink returned nothing";
+        const errors = words(normalised.errors);
+        if (errors.length > 0) return "?" + joined(errors, "; ");
+        const more = words(normalised.warnings);
+        for (let at = 0; at < more.length; at += 1) warnings[warnings.length] = more[at];
+        if (normalised.data === undefined || normalised.data === null) return "!normalizeUplink returned no data";
+        data = take === "both" ? { data, normalized: normalised.data } : normalised.data;
+      }
+      const json = written(warnings.length > 0 ? { d: data, w: warnings } : { d: data });
+      if (json.length > outputMax) return "#" + json.length;
+      return json;
+    }
+
+    /** Take away what the call left on the global object; tell what of it the script should not have left. */
+    function tidied(answer) {
+      let unnamed = "";
+      const keys = ownKeys(world); // by index: the script may have its own idea of iterators
+      for (let at = 0; at < keys.length; at += 1) {
+        const key = keys[at];
+        if (mine[key]) continue;
+        if (!deleteProperty(world, key)) return "~" + text(key) + " stays on the global object";
+        if (typeof key === "symbol" || declared[key]) return "~" + text(key) + " was left on the global object";
+        if (!topLevel[key]) unnamed += (unnamed && ",") + key;
+      }
+      return unnamed === "" ? answer : "*" + unnamed + "\n" + answer;
+    }
+
+    return function run(sent, port, received) {
+      now = received;
+      if (defaults.length > 0) slots.now = sliceOf(defaults);
+      const bytes = [];
+      for (let at = 0; at < sent.length; at += 1) bytes[at] = sent.charCodeAt(at);
+      let answer;
+      try {
+        answer = call(bytes, port, received);
+      } catch (fault) {
+        answer = "!" + told(fault);
+      }
+      return ownKeys(world).length === known ? answer : tidied(answer);
+    };
+  }
+
+  function freezeDeep(one) {
+    if (typeof one !== "object" || one === null) return;
+    for (const key of ownKeys(one)) freezeDeep(one[key]);
+    freeze(one);
+  }
+
+  return { learn, open };
+})();

@@ -1,0 +1,263 @@
+"""`Scripts`: frames in, results or reasons out, by children that are killed when they must be.
+
+Decoding waits for the answer, so what it can cost is bounded four times: the engine stops a call at its CPU limit; the
+child's own timer kills it where native code runs past that; a child that stands still is killed by us; and a script
+or sender that has done so a few times is not asked again for a while (`conduct.py`). Spare children stand ready, so
+that a kill costs no start. A script that has killed a child runs apart from the others from then on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.scripts.conduct import Conduct
+from sensegate.scripts.process import Died, Process
+from sensegate.scripts.wire import LOADING, Call, Facts, Outcome, Reply, Request, Run, Source
+
+CALLS_MAX: Final = 512
+BYTES_MAX: Final = 1 << 20
+"""Of one request: a child that dies over it has answered none of them."""
+LOST_MAX: Final = 3
+"""Children that die without a frame to blame for it."""
+LIMIT: Final = "script_limit"
+FAILED: Final = "script_failed"
+SUSPENDED: Final = "script_suspended"
+"""Words of `QuarantineReason`."""
+_NOT_TRIED: Final = Outcome("", "")
+
+_log = structlog.get_logger("scripts")
+
+
+class Ask(NamedTuple):
+    """A frame for a script."""
+
+    source: Source
+    call: Call
+    sender: str
+    """Who is kept from the script if the frame makes it run away: the topic."""
+
+
+class _Lane:
+    """The child that runs some of the scripts."""
+
+    def __init__(self) -> None:
+        self.process: Process | None = None
+
+
+class Scripts:
+    """Runs codec scripts. Safe for several threads, one at a time."""
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        spares: int = 2,
+        start: Callable[[], Process] = Process,
+    ) -> None:
+        self.conduct = Conduct(monotonic)
+        self._start = start
+        self._spares_kept = spares
+        self._spares: list[Process] = []
+        self._common, self._apart = _Lane(), _Lane()
+        self._killers: set[str] = set()
+        self._again: set[tuple[str, Call]] = set()
+        self._lost = 0
+        self._learned: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, asks: Sequence[Ask]) -> list[Outcome]:
+        """Return what becomes of each frame."""
+        with self._lock:
+            found: list[Outcome] = [_NOT_TRIED] * len(asks)
+            left: dict[str, list[int]] = {}
+            for at, ask in enumerate(asks):
+                left.setdefault(ask.source.key, []).append(at)
+            while left := self._round(asks, found, left):
+                if self._lost > LOST_MAX:
+                    for at in (at for places in left.values() for at in places):
+                        found[at] = Outcome(FAILED, "no process for scripts can be started")
+                    break
+            self._lost = 0
+            self._again.clear()
+            for outcome in found:
+                metrics.SCRIPT_CALLS.labels(outcome.kind or "decoded").inc()
+            return found
+
+    def inspect(self, source: Source) -> Facts:
+        """Return what a script is, or why it cannot be used."""
+        with self._lock:
+            try:
+                return self._ask(self._common, Request([source])).loaded[0]
+            except Died:
+                return Facts(source.key, error="loading it ended the process that tried")
+
+    def warm(self) -> None:
+        """Start what will be needed, without waiting for it."""
+        with self._lock:
+            if self._common.process is None:
+                self._common.process = self._fresh()
+
+    def close(self) -> None:
+        """End all children; the next frame starts new ones."""
+        with self._lock:
+            for process in self.children:
+                process.end()
+            self._common, self._apart, self._spares = _Lane(), _Lane(), []
+
+    @property
+    def children(self) -> list[Process]:
+        """The children that live now."""
+        return [one for one in (self._common.process, self._apart.process, *self._spares) if one is not None]
+
+    def troubles(self) -> list[str]:
+        """Return a sentence for each script that is suspended."""
+        return [
+            f"script {key}: suspended for {left_s:.0f} s more: {why}; its messages go to quarantine"
+            for key, why, left_s in self.conduct.suspended()
+        ]
+
+    # ── rounds ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _round(self, asks: Sequence[Ask], found: list[Outcome], left: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Ask once for what is left; return what is left then."""
+        for key, places in left.items():
+            kept = []
+            for at in places:
+                if why := self.conduct.refusal(key, asks[at].sender):
+                    found[at] = Outcome(SUSPENDED, why)
+                else:
+                    kept.append(at)
+            left[key] = kept
+        for lane, keys in (
+            (self._common, [key for key in left if key not in self._killers]),
+            (self._apart, [key for key in left if key in self._killers]),
+        ):
+            for runs in _requests(asks, left, keys):
+                self._request(lane, asks, found, runs)
+        unanswered = {key: [at for at in places if found[at] is _NOT_TRIED] for key, places in left.items()}
+        return {key: places for key, places in unanswered.items() if places}
+
+    def _request(self, lane: _Lane, asks: Sequence[Ask], found: list[Outcome], runs: dict[str, list[int]]) -> None:
+        loaded = lane.process.loaded if lane.process is not None else set()
+        sources = [
+            msgspec.structs.replace(asks[places[0]].source, learned=self._learned.get(key, ""))
+            for key, places in runs.items()
+            if key not in loaded
+        ]
+        request = Request(sources, [Run(key, [asks[at].call for at in places]) for key, places in runs.items()])
+        try:
+            reply = self._ask(lane, request)
+        except Died as death:
+            self._over(death, asks, found, [at for places in runs.values() for at in places], sources)
+            return
+        self._learned.update((facts.key, facts.learned) for facts in reply.loaded if not facts.error)
+        failed = {facts.key: facts for facts in reply.loaded if facts.error}
+        for (key, places), outcomes, cpu_us in zip(runs.items(), reply.outcomes, reply.cpu_us, strict=True):
+            source = asks[places[0]].source
+            if key in failed:
+                why = Outcome(FAILED, f"it cannot be loaded: {failed[key].error}")
+                found[:] = [why if asks[at].source.key == key else one for at, one in enumerate(found)]
+                continue
+            if outcomes and outcomes[0] == _NOT_TRIED and lane.process is not None:
+                lane.process.loaded.discard(key)  # the child had to forget it
+                continue
+            self.conduct.spent(key, len(outcomes), cpu_us / 1e3, source.limits.mean_cpu_ms)
+            for at, outcome in zip(places, outcomes, strict=False):
+                found[at] = outcome
+                if outcome.costly:
+                    self.conduct.strike(key, asks[at].sender, outcome.text)
+
+    def _over(
+        self, death: Died, asks: Sequence[Ask], found: list[Outcome], places: list[int], sources: list[Source]
+    ) -> None:
+        """Find out over which frame a child died, and keep that from the next one."""
+        if death.place < 0:
+            self._lost += 1  # it did not start, or somebody ended it between two frames
+            return
+        if death.place >= LOADING:
+            key = sources[death.place - LOADING].key
+            self._killers.add(key)
+            for at in places:
+                if asks[at].source.key == key:
+                    found[at] = Outcome(FAILED, "it cannot be loaded: that ended its process")
+            return
+        at = places[death.place]
+        ask = asks[at]
+        mark = (ask.source.key, ask.call)
+        if not death.by_cpu and mark not in self._again:
+            self._again.add(mark)  # killed by somebody else, perhaps: tried once more
+            return
+        self._killers.add(ask.source.key)
+        why = "more CPU time than it may have, in one piece" if death.by_cpu else "it ended its process twice"
+        found[at] = Outcome(LIMIT, why, costly=True)
+        self.conduct.strike(ask.source.key, ask.sender, why)
+
+    # ── children ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, lane: _Lane, request: Request) -> Reply:
+        if lane.process is None:
+            lane.process = self._fresh()
+        try:
+            return lane.process.ask(request)
+        except Died:
+            lane.process = None
+            metrics.SCRIPT_KILLS.inc()
+            raise
+
+    def _fresh(self) -> Process:
+        process = self._spares.pop(0) if self._spares else self._start()
+        while len(self._spares) < self._spares_kept:
+            self._spares.append(self._start())
+        return process
+
+
+def _requests(asks: Sequence[Ask], left: dict[str, list[int]], keys: Sequence[str]) -> Iterator[dict[str, list[int]]]:
+    """Cut what is left into requests of bounded size: script -> places."""
+    runs: dict[str, list[int]] = {}
+    calls = size = 0
+    for key in keys:
+        for at in left[key]:
+            runs.setdefault(key, []).append(at)
+            calls += 1
+            size += len(asks[at].call.payload)
+            if calls >= CALLS_MAX or size >= BYTES_MAX:
+                yield runs
+                runs, calls, size = {}, 0, 0
+    if runs:
+        yield runs
+
+
+_shared: list[Scripts] = []
+_inspector: list[Scripts] = []
+_once = threading.Lock()
+
+
+def shared() -> Scripts:
+    """Return the scripts of this process, as decoding uses them."""
+    with _once:
+        if not _shared:
+            _shared.append(Scripts())
+        return _shared[0]
+
+
+def inspector() -> Scripts:
+    """Return children for looking at scripts when profiles are loaded: they hold up no decoding."""
+    with _once:
+        if not _inspector:
+            _inspector.append(Scripts(spares=0))
+        return _inspector[0]
+
+
+def close() -> None:
+    """End all children of this process."""
+    for scripts in (*_shared, *_inspector):
+        scripts.close()

@@ -1,0 +1,157 @@
+"""One child process as the gateway sees it: started, asked, and ended. Nothing here waits without a bound."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, Hello, Reply, Request
+
+START_S: Final = 15.0
+"""A child that has not said a word by then does not start."""
+STILL_S: Final = 2.0
+"""A child that makes no progress for so long by the wall clock, though its CPU timer did not end it, is killed."""
+_LOOK_S: Final = 0.05
+
+_encode = msgspec.msgpack.Encoder().encode
+_reply = msgspec.msgpack.Decoder(Reply).decode
+_hello = msgspec.msgpack.Decoder(Hello).decode
+
+
+class Died(Exception):
+    """The child has ended in the middle of a request."""
+
+    def __init__(self, place: int, *, by_cpu: bool) -> None:
+        super().__init__(f"at {place}")
+        self.place = place
+        """Which frame of the request was under way (from 0), with `LOADING` which script; -1 where none was."""
+        self.by_cpu = by_cpu
+        """Whether its own CPU timer ended it."""
+
+
+class Process:
+    """A child that runs scripts. Not for several threads at once."""
+
+    def __init__(self, command: tuple[str, ...] = ()) -> None:
+        """Start it; it gets ready while others work. `command` replaces the child's program, for tests."""
+        self.loaded: set[str] = set()
+        """Keys of the scripts that it has been given."""
+        self.sealed: tuple[str, ...] = ()
+        """What it has given up, once it was waited for."""
+        self._ready = False
+        shared = os.memfd_create("sensegate-scripts")
+        try:
+            os.ftruncate(shared, PROGRESS.size)
+            self._progress = mmap.mmap(shared, PROGRESS.size)
+            program = command or (sys.executable, "-I", "-m", "sensegate.scripts.child")
+            self._popen = subprocess.Popen(
+                [*program, str(shared)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(shared,),
+                bufsize=0,
+                env={},
+                start_new_session=True,
+            )
+        finally:
+            os.close(shared)
+        if self._popen.stdin is None or self._popen.stdout is None:
+            raise AssertionError("pipes were asked for")
+        self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def wait(self) -> None:
+        """Wait until it is sealed. Raises `Died` where it does not start."""
+        if not self._ready:
+            self.sealed = _hello(self._receive(START_S, lambda: -1)).sealed
+            self._ready = True
+
+    def ask(self, request: Request) -> Reply:
+        """Return the answer. Raises `Died` where the child ended, or was ended, over it."""
+        self.wait()
+        body = _encode(request)
+        if len(body) > MESSAGE_BYTES_MAX:
+            raise AssertionError("requests are cut to size before")
+        self._send(LENGTH.pack(len(body)) + body)
+        reply = _reply(self._receive(STILL_S, self._under_way))
+        self.loaded.update(facts.key for facts in reply.loaded if not facts.error)
+        return reply
+
+    def end(self) -> None:
+        """Kill it and take its remains away."""
+        self._popen.kill()
+        self._popen.wait()
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            if pipe is not None:
+                pipe.close()
+        with contextlib.suppress(ValueError):
+            self._progress.close()
+
+    def _under_way(self) -> int:
+        place: int = PROGRESS.unpack_from(self._progress, 0)[0]
+        return place - 1
+
+    def _send(self, message: bytes) -> None:
+        left = memoryview(message)
+        last = time.monotonic()
+        while left:
+            _, writable, _ = select.select([], [self._in], [], _LOOK_S)
+            if writable:
+                try:
+                    left = left[os.write(self._in, left) :]
+                except BrokenPipeError:
+                    self._died(-1)
+                last = time.monotonic()
+            elif time.monotonic() - last > STILL_S:
+                self._died(-1)
+
+    def _receive(self, still_s: float, progress: Callable[[], int]) -> bytes:
+        """Return the next message's body."""
+        parts = bytearray()
+        want = LENGTH.size
+        head = True
+        last, place = time.monotonic(), progress()
+        while True:
+            readable, _, _ = select.select([self._out], [], [], _LOOK_S)
+            if readable:
+                part = os.read(self._out, 1 << 20)
+                if not part:
+                    self._died(progress())
+                parts += part
+                if head and len(parts) >= want:
+                    want += LENGTH.unpack_from(parts)[0]
+                    head = False
+                    if want > MESSAGE_BYTES_MAX:
+                        self._died(progress())
+                if not head and len(parts) >= want:
+                    return bytes(parts[LENGTH.size :])
+                last = time.monotonic()
+                continue
+            now, here = time.monotonic(), progress()
+            if here != place:
+                last, place = now, here
+            elif now - last > still_s:
+                self._died(here)
+
+    def _died(self, place: int) -> None:
+        """Take it away; raises `Died`."""
+        self._popen.kill()
+        status = self._popen.wait()
+        self.end()
+        raise Died(place, by_cpu=status == -signal.SIGPROF)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from sensegate.decode.grammar import Earlier, Example, Expected, line_of
 from sensegate.decode.profile import Profile, Whom
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
-from sensegate.decode.standin import CARRIER, DEVICE, standin
+from sensegate.decode.standin import CARRIER, DEVICE, carrier_payload, standin
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Datum, Device, Fields, Message, Spec
@@ -88,8 +89,7 @@ def message_of(example: Example) -> Message:
     """Return the message of an example; a frame of its own stands in the stand-in's envelope."""
     payload, received = payload_of(example), micros(example.received)
     if not example.topic:
-        envelope = {"data": payload.hex()} if example.port is None else {"data": payload.hex(), "port": example.port}
-        return Message(f"carrier/{example.devices[0]}", msgspec.json.encode(envelope), received, 1)
+        return Message(f"carrier/{example.devices[0]}", carrier_payload(payload, example.port), received, 1)
     principal = example.gateway if example.topic.startswith("http/") else ""
     return Message(example.topic, payload, received, 1, principal=principal)
 
@@ -166,8 +166,17 @@ def _lint(profile: Profile) -> list[ProfileError]:
     return found
 
 
-def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
-    """Return the first difference between what an example says and what comes out; empty where there is none."""
+class Ran(NamedTuple):
+    """What came of an example's message."""
+
+    decoder: Decoder
+    message: Message
+    fields: Fields
+    devices: NamedDevices
+
+
+def ran(profiles: ProfileSet, profile: Profile, example: Example) -> Ran:
+    """Return what comes of an example's message, whatever it expects. Raises `ValueError` (base64, hex, time)."""
     specs = list(profiles.specs)
     opens = example.frame is not None or example.carried or all(rule.whom is not Whom.OWN for rule in profile.rules)
     other = standin(DEVICE if opens else CARRIER, specs)
@@ -177,7 +186,12 @@ def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str
     message = message_of(example)
     for earlier in example.before:
         decoder.decode([Message(earlier.topic, payload_of(earlier), message.received, 1)])
-    fields = decoder.decode([message])
+    return Ran(decoder, message, decoder.decode([message]), devices)
+
+
+def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
+    """Return the first difference between what an example says and what comes out; empty where there is none."""
+    decoder, message, fields, devices = ran(profiles, profile, example)
     if example.refuse:
         reason = fields.quarantined[0].reason if fields.quarantined else None
         return (

@@ -457,7 +457,7 @@ async def test_rubbish_without_end_ends_a_connection() -> None:
 async def test_too_many_connections() -> None:
     """Those above the limit are closed at once, in all and from one address; a place that is free again is taken."""
     for limit in ("connections_max", "connections_per_address_max"):
-        async with desk(**{limit: 2}) as one, one.line() as first:
+        async with desk(**dict[str, Any]({limit: 2})) as one, one.line() as first:
             async with one.line() as second, one.line() as third:
                 await second.send(AIR)
                 assert await second.answer()
@@ -548,7 +548,7 @@ async def test_connections_outlive_a_restart_of_the_ingest() -> None:
 
 
 async def test_a_device_that_comes_back_sends_again() -> None:
-    """Its first frame is committed though it was gone; the second, the same bytes, is a duplicate to who judges them."""
+    """Its first frame is committed though it was gone; the second, the same bytes, is for the judge of duplicates."""
     async with desk() as one:
         one.commits = False
         async with one.line() as line:

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,13 +19,52 @@ from sensegate.decode.formats.csv import CsvPart
 from sensegate.decode.formats.jsonlines import JsonLinesPart
 from sensegate.decode.formats.keyvalue import KeyValuePart
 from sensegate.decode.formats.number import NumberPart
+from sensegate.decode.formats.text_frame import TextFramePart
 from sensegate.decode.formats.xml import XmlPart
+from sensegate.decode.layout.steps import BinaryPart
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from tests.decode.formats.compiled import parse_with
 
 FREE = [name for name, form in FORMATS.items() if not form.required]
 """Formats that mean something without options."""
+BYTE = {"name": "x", "type": "u8"}
+TAGS = msgspec.convert(
+    {
+        "read": [
+            {
+                "tlv": "u8",
+                "length": "u8",
+                "default": "skip",
+                "cases": {97: [BYTE], 61: [{"append": "l", "read": [BYTE]}]},
+            }
+        ]
+    },
+    BinaryPart,
+)
+LISTS = msgspec.convert(
+    {
+        "rest": "allow",
+        "read": [
+            {"name": "n", "type": "u16"},
+            {"repeat": "n // 64", "name": "l", "read": [{"name": "v", "type": "u12"}]},
+            {
+                "when": "$left > 99",
+                "read": [{"repeat": "end", "name": "m", "read": [{"name": "t_{n}", "type": "bcd8"}]}],
+            },
+        ],
+    },
+    BinaryPart,
+)
+MARKED = msgspec.convert(
+    {
+        "end": ["\r\n", "}", "C"],
+        "separator": ",",
+        "fields": [{"name": "a"}, {"repeat": "end", "name": "l", "fields": [{"name": "b", "type": "number"}]}],
+    },
+    TextFramePart,
+)
+FIXED = msgspec.convert({"fields": [{"name": "a", "width": 3, "type": "number"}], "rest": "allow"}, TextFramePart)
 PARSES: dict[str, Callable[[bytes], Any]] = {
     **{name: parse_with(name) for name in FREE},
     **{f"{name} in gbk": parse_with(name, charset="gbk") for name in FREE if FORMATS[name].text},
@@ -36,6 +76,10 @@ PARSES: dict[str, Callable[[bytes], Any]] = {
     "csv with units": parse_with("csv", CsvPart(delimiter="\t", quote="", skip_after=1)),
     "keyvalue with units": parse_with("keyvalue", KeyValuePart(pairs=(",", " "), head=("x",), units=True, lines=True)),
     "xml with lists": parse_with("xml", XmlPart(lists=("a",), namespaces={"p": "urn:p"})),
+    "binary of tags": parse_with("binary", TAGS),
+    "binary of lists": parse_with("binary", LISTS),
+    "text_frame with marks": parse_with("text_frame", MARKED),
+    "text_frame of fixed width": parse_with("text_frame", FIXED, charset="gbk"),
     "number with units": parse_with("number", NumberPart(units=True, decimal=",", missing=("nan",))),
 }  # fmt: skip
 SEEDS = [

@@ -35,7 +35,8 @@ class CheckPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     digits: Annotated[int | None, says("characters of it; else as many as its width needs in hex")] = None
     endian: Annotated[Literal["big", "little"], says("order of the bytes of `raw`")] = "big"
     before: Annotated[str, says("mark between the text and it")] = ""
-    start: Annotated[bool, says("the start mark is checked too")] = False
+    start: Annotated[bool, says("the start mark (and the length) are checked too")] = False
+    length: Annotated[bool, says("the length is checked too")] = False
     mark: Annotated[bool, says("the mark before it is checked too")] = False
 
 
@@ -139,7 +140,8 @@ class _Marks(NamedTuple):
             value = int(written, 16 if part.form == "hex" else 10)
         else:
             raise _malformed("its check value is no number")
-        over = frame[0 if part.start else len(self.start) : at if part.mark else mark]
+        first = 0 if part.start else len(self.start) if part.length else begin
+        over = frame[first : at if part.mark else mark]
         if found.of(over) != value:
             raise _malformed(f"{found.name} is wrong")
         return mark

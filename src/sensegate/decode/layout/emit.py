@@ -758,7 +758,7 @@ class Emitter:
                 helds.append(dict(held))
         with self._writer.block("else:"):
             self._halve(case, 0, len(bodies), bodies, block)
-        scope.variables = {name: one for name, one in ends[0].items() if all(other.get(name) == one for other in ends)}
+        scope.variables = _common(ends)
         names = {name for one in helds for name in one}
         scope.held = {name: all(one.get(name, False) for one in helds) for name in names}
         self._cursor = Cursor(moving=True, bytes=0)
@@ -963,3 +963,13 @@ class Emitter:
         if type_.family != "u" or type_.bits % 8:
             raise self._error("must be u8, u16, u24 or u32", *here, key)
         return type_
+
+
+def _common(ends: Sequence[dict[str, Variable]]) -> dict[str, Variable]:
+    """Return what is certain to have been read whichever of some ways was taken."""
+    found: dict[str, Variable] = {}
+    for name, first in ends[0].items():
+        others = [other[name] for other in ends if name in other]
+        if len(others) == len(ends) and all((one.text, one.kind) == (first.text, first.kind) for one in others):
+            found[name] = Variable(first.text, first.kind, max(one.bits for one in others))
+    return found

@@ -86,8 +86,13 @@ def check(
 def explain(
     file: Annotated[str, typer.Argument(help="File with the payload; - reads standard input.", metavar="FILE|-")],
     *,
-    topic: Annotated[str, typer.Option(help="Topic that it came on.")],
+    topic: Annotated[
+        str, typer.Option(help="Topic that it came on; none: a frame as a network server brings it.")
+    ] = "",
     device: Annotated[str, typer.Option(help="Id of the device; default: whoever the topic names.")] = "",
+    profile: Annotated[str, typer.Option(help="The device's own profile, where a network server brings it.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port of a frame without a topic.")] = None,
+    hexed: Annotated[bool, typer.Option("--hex", help="The payload is written in hex.")] = False,
     profiles: Folder = FOLDER,
     json_form: Json = False,
 ) -> None:
@@ -95,7 +100,12 @@ def explain(
     from sensegate.decode.explain import explain as walk  # noqa: PLC0415 - the whole decoder
 
     payload = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    stages = walk([profiles], topic, payload, device=device)
+    if hexed:
+        try:
+            payload = bytes.fromhex(payload.decode("ascii"))
+        except ValueError as why:
+            raise ConfigError("is no hex", file=file, remedy="two digits a byte; blanks are left out") from why
+    stages = walk([profiles], topic, payload, device=device, profile=profile, port=port)
     if json_form:
         as_json(stages)
         return

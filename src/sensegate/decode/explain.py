@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from sensegate.clock import Clock, SystemClock
+from sensegate.decode.chain import Opened, frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.paths import render
+from sensegate.decode.plans import Holder
+from sensegate.decode.profile import Rule, nearest
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import Route
-from sensegate.errors import Rejected
+from sensegate.decode.standin import CARRIER, DEVICE, carrier_payload, standin
+from sensegate.decode.times import BAD
+from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
 from sensegate.properties import PROPERTIES, Kind
 from sensegate.quality import TimeQuality, quality_word
@@ -62,15 +67,25 @@ def explain(
     payload: bytes,
     *,
     device: str = "",
+    profile: str = "",
+    port: int | None = None,
     clock: Clock | None = None,
 ) -> list[Stage]:
-    """Return the walk of a message through decoding; `device` is the credential's, where the topic names none.
+    """Return the walk of a message through decoding.
+
+    `device` is the credential's, where the topic names none; `profile` the device's own, where the message is a network
+    server's. Without a topic the payload is a frame on `port`, as a network server brings it.
 
     Raises:
         ProfileError: a profile cannot be loaded.
+        ConfigError: there is no such profile.
     """
     loaded = profiles if isinstance(profiles, ProfileSet) else ProfileSet.load(profiles)
+    if profile and profile not in loaded:
+        raise ConfigError(f"no profile {profile}", key="profile", remedy=nearest(profile, tuple(loaded.ids)))
     received = (clock or SystemClock()).now()
+    if not topic:
+        return _of_frame(loaded, profile, Carried(payload, port), received)
     message = Message(topic, payload, received, 1, principal=device if topic.startswith("http/") else "")
     stages: list[Stage] = [_stage("message", _message(message))]
     candidates = list(dict.fromkeys(rule.profile for rule, _ in loaded.match(topic)))
@@ -79,8 +94,70 @@ def explain(
         return stages
     stages.append(_stage("claim", list(_claims(loaded, topic))))
     for name in candidates:
-        stages += _by_profile(loaded, name, message)
+        if profile in {"", name}:
+            stages += _by_profile(loaded, name, message)
+        if profile != name:
+            stages += _by_chain(loaded, name, message, profile)
     return stages
+
+
+class Carried(NamedTuple):
+    """A frame without its envelope."""
+
+    payload: bytes
+    port: int | None
+
+
+def _of_frame(profiles: ProfileSet, name: str, frame: Carried, received: int) -> list[Stage]:
+    specs = list(profiles.specs)
+    found = profiles.find(name)
+    both = ProfileSet([*([found] if found else []), standin(CARRIER, specs)], specs)
+    message = Message("carrier/device", carrier_payload(frame.payload, frame.port), received, 1)
+    lines = [f"frame on port {frame.port}", f"{len(frame.payload)} bytes, received {_time(received)}"]
+    return [_stage("message", lines), *_by_chain(both, "standin/carrier", message, name)]
+
+
+def _by_chain(profiles: ProfileSet, carrier: str, message: Message, name: str) -> Iterator[Stage]:
+    """Yield what the envelopes of a carrier hold, and what the profile `name` (empty: not said) makes of it."""
+    found = profiles.find(carrier)
+    if found is None or not any(rule.chains for rule in found.rules):
+        return
+    specs = list(profiles.specs)
+    own = profiles.find(name) or standin(DEVICE, specs)
+    devices = EveryDevice(own.id)
+    both = ProfileSet([found, own], specs)
+    decoder = Decoder(both, devices)
+    route = decoder.routes.make(message.topic, message.principal)
+    try:
+        inside = list(frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
+    except Rejected as why:
+        yield _stage(f"envelope of {carrier}", [f"quarantined: {why}"])
+        return
+    yield _stage(f"envelope of {carrier}", [line for one in inside for line in _opened(*one)] or ["holds no frame"])
+    if not inside:
+        return
+    ports = [frame.port for _, frame in inside]
+    if not name:
+        able = [one for one in profiles.ids if (known := profiles.find(one)) and any(map(known.on_port, ports))]
+        words = [f"takes such frames: {one}" for one in able[:_ABLE_MAX]]
+        yield _stage("profile", [*words, "the device's own profile, in the registry, decodes them: name it to see how"])
+        return
+    for _, frame in inside:
+        rules = [(rule, "") for rule in own.on_port(frame.port)]
+        taken = Frame(frame.data, NESTING_MAX, message.topic, message.received, frame.port)
+        yield _stage(f"rules of {own.id}", list(_tried(rules, taken)) or [f"says nothing of port {frame.port}"])
+    yield from _outcome(decoder.decode([message]), both, devices)
+
+
+_ABLE_MAX = 20
+
+
+def _opened(rule: Rule, frame: Opened) -> Iterator[str]:
+    heard = frame.reception
+    yield f"message {rule.number + 1} (line {rule.line}): device {frame.name or 'as the topic says'}, port {frame.port}"
+    yield f"{len(frame.data)} bytes: {frame.data.hex()}"
+    yield f"frame counter {heard.counter if heard.counter is not None else 'absent (0)'}"
+    yield f"heard {_time(heard.time) if heard.time != BAD else 'at a time that cannot be read'}"
 
 
 def _stage(name: str, lines: Iterable[str]) -> Stage:
@@ -106,7 +183,10 @@ def _by_profile(profiles: ProfileSet, name: str, message: Message) -> Iterator[S
     decoder = Decoder(_only(profiles, name), devices)
     route = decoder.routes.make(message.topic, message.principal)
     yield _stage(f"rules of {name}", list(_rules(route, message)))
-    fields = decoder.decode([message])
+    yield from _outcome(decoder.decode([message]), profiles, devices)
+
+
+def _outcome(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[Stage]:
     if fields.quarantined:
         refused = fields.quarantined[0]
         yield _stage("fields", [f"quarantined: {refused.reason.value}: {refused.detail}"])
@@ -125,14 +205,19 @@ def _only(profiles: ProfileSet, name: str) -> ProfileSet:
 def _rules(route: Route, message: Message) -> Iterator[str]:
     if route.refusal is not None:
         yield f"refused: {route.refusal}"
-    for rule, wrap in route.rules:
+    frame = Frame(message.payload, NESTING_MAX, message.topic, message.received)
+    yield from _tried([one for one in route.rules if not one[0].chains], frame)
+
+
+def _tried(rules: Iterable[Holder], frame: Frame) -> Iterator[str]:
+    for rule, wrap in rules:
         what = f"message {rule.number + 1} (line {rule.line}, format {rule.format})"
         if rule.ignore and not rule.where and not rule.root:
             yield f"{what}: known and without readings; tried last"
             continue
         deciding: list[Leaf] = []
         try:
-            tree = rule.parse(Frame(message.payload, NESTING_MAX, message.topic, message.received))
+            tree = rule.parse(frame)
             bound = bind(rule, wrap, tree, deciding)
         except Rejected as why:
             yield f"{what}: {why}"
@@ -179,7 +264,9 @@ def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Ite
 def _identity(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
     kinds = dict.fromkeys(profiles.specs[int(spec)].identity for spec in fields.spec)
     for kind in kinds:
-        if kind is IdentityKind.NONE:
+        if kind is IdentityKind.FRAME:
+            yield "device, property, frame counter and bytes; by another network within ten minutes the same"
+        elif kind is IdentityKind.NONE:
             yield "nothing identifies these readings: accepted as unidentifiable, duplicates cannot be told"
         else:
             yield f"device, property and {kind.value.replace('_', ' ')}"

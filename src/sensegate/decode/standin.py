@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sensegate.decode.grammar import parse
 from sensegate.decode.profile import Compiler, Profile
 from sensegate.model import Spec
@@ -31,6 +33,11 @@ messages:
     ignore: true
 """
 """Takes any frame, and makes no readings of it: what a network server's profile brings is looked at alone."""
+
+
+def carrier_payload(data: bytes, port: int | None) -> bytes:
+    """Return the message in which `CARRIER` brings a frame."""
+    return msgspec.json.encode({"data": data.hex()} if port is None else {"data": data.hex(), "port": port})
 
 
 def standin(text: str, specs: list[Spec]) -> Profile:

@@ -1,0 +1,88 @@
+"""Commands down to devices: once, paced, by the brokers that a device may be on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sensegate.clock import FakeClock
+from sensegate.collect.commands import AGAIN_S, Commands
+from sensegate.errors import Lost
+
+
+class Broker:
+    """A way that notes what is sent; it reaches topics that begin with `prefix`."""
+
+    def __init__(self, prefix: str = "", *, lost: bool = False) -> None:
+        self._prefix = prefix
+        self.lost = lost
+        self.sent: list[str] = []
+
+    def reaches(self, about: str) -> bool:
+        return about.startswith(self._prefix)
+
+    async def send(self, topic: str, payload: bytes) -> None:
+        del payload
+        if self.lost:
+            raise Lost("no connection, as the test says")
+        self.sent.append(topic)
+
+
+async def running(commands: Commands) -> asyncio.Task[None]:
+    task = asyncio.create_task(commands.run())
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_a_command_is_sent_once_and_again_after_a_while() -> None:
+    """Ten messages of a node without a birth are one question."""
+    clock, broker = FakeClock(), Broker()
+    commands = Commands([broker], clock)
+    assert [commands.ask("n/NCMD", b"", "n/NDATA") for _ in range(10)] == [True] + [False] * 9
+    task = await running(commands)
+    await clock.advance(AGAIN_S - 1)
+    assert not commands.ask("n/NCMD", b"", "n/NDATA")
+    await clock.advance(1)
+    assert commands.ask("n/NCMD", b"", "n/NDATA")
+    await asyncio.sleep(0)
+    assert broker.sent == ["n/NCMD"] * 2
+    task.cancel()
+
+
+async def test_commands_are_paced() -> None:
+    """A thousand nodes after a start are asked a hundred a second."""
+    clock, broker = FakeClock(), Broker()
+    commands = Commands([broker], clock, per_s=100)
+    for at in range(1_000):
+        assert commands.ask(f"n{at}/NCMD", b"", "")
+    task = await running(commands)
+    await clock.advance(1.0)
+    assert 90 <= len(broker.sent) <= 120
+    await clock.advance(10.0)
+    assert broker.sent == [f"n{at}/NCMD" for at in range(1_000)]
+    task.cancel()
+
+
+async def test_so_many_wait_and_no_more() -> None:
+    """What is dropped is asked for again by the next message."""
+    clock, broker = FakeClock(), Broker()
+    commands = Commands([broker], clock, waiting_max=2)
+    assert [commands.ask(f"n{at}/NCMD", b"", "") for at in range(3)] == [True, True, False]
+    task = await running(commands)
+    await clock.advance(1.0)
+    assert commands.ask("n2/NCMD", b"", "")
+    task.cancel()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_command_goes_where_the_device_may_be(lost: bool) -> None:  # noqa: FBT001
+    """By each broker whose topics it came under; one that is away holds up no other."""
+    clock = FakeClock()
+    own, foreign, other = Broker(lost=lost), Broker("site7/"), Broker("elsewhere/")
+    commands = Commands([own, foreign, other], clock)
+    commands.ask("site7/NCMD", b"", "site7/NDATA")
+    task = await running(commands)
+    await clock.advance(1.0)
+    assert (own.sent, foreign.sent, other.sent) == ([] if lost else ["site7/NCMD"], ["site7/NCMD"], [])
+    task.cancel()

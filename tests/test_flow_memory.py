@@ -1,0 +1,161 @@
+"""The walk and what decoding remembers: a batch that comes again is read as it was the first time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate import flow
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.trail import MemoryTrail
+from sensegate.bus import columns
+from sensegate.clock import SystemClock
+from sensegate.collect.commands import Commands
+from sensegate.config import IngestConfig, TimeConfig
+from sensegate.decode.decode import Decoder
+from sensegate.decode.memory import Memory
+from sensegate.decode.profiles import ProfileSet
+from sensegate.model import Device, Message
+from sensegate.normalise.indicators import Indicators
+from sensegate.normalise.normalise import Normaliser
+from sensegate.persist.commit import Committer
+from sensegate.persist.duplicates import Duplicates
+from sensegate.series import Series
+from tests.conftest import eventually
+from tests.decode.formats.sparkplug_payloads import metric, payload
+from tests.live.site import PROFILES, config_of
+from tests.test_flow import ADMIN, CHUNK, COUNT, Faulty, Script
+
+LIFE = 7
+"""So many messages between two births; each birth gives the aliases to the other metric."""
+
+
+def node_life(now: int) -> list[Message]:
+    """Return births and values by alias: `Level` counts the messages, `Tilt` counts them down."""
+    at = now // 1_000 - COUNT
+    messages = []
+    for number in range(1, COUNT + 1):
+        life, place = divmod(number - 1, LIFE)
+        level, tilt = (1, 2) if life % 2 else (2, 1)
+        if place == 0:
+            kind = "NBIRTH"
+            metrics = [
+                metric("bdSeq", "UInt64", life),
+                metric("Level", "Double", number / 10, alias=level, timestamp=at + number),
+                metric("Tilt", "Double", -number / 10, alias=tilt, timestamp=at + number),
+            ]
+        else:
+            kind = "NDATA"
+            metrics = [
+                metric(alias=level, value=number / 10, as_kind="Double", timestamp=at + number),
+                metric(alias=tilt, value=-number / 10, as_kind="Double", timestamp=at + number),
+            ]
+        messages.append(Message(f"spBv1.0/Water/{kind}/pump-01", payload(*metrics, seq=place), now, number))
+    return messages
+
+
+class Walk:
+    """An ingest of one Sparkplug node on a log in memory."""
+
+    def __init__(self, log: Faulty, source: Script, devices: Devices, directory: Path, memory: Memory) -> None:
+        self.log, self.source = log, source
+        clock, series, profiles = SystemClock(), Series(), ProfileSet.load([PROFILES / "sparkplug"])
+        limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
+        self.commands = Commands([], clock)
+        self.ingest = flow.Ingest(
+            msgspec.structs.replace(config_of(directory), ingest=limits),
+            clock,
+            [source],
+            decoder=Decoder(profiles, devices, memory=memory),
+            normaliser=Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+            indicators=Indicators(series),
+            committer=Committer(
+                log,
+                Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
+                devices.index,
+                profiles.specs,
+                clock,
+                division="4401",
+            ),
+            devices=devices,
+            commands=self.commands,
+        )
+
+    async def until_done(self) -> None:
+        walking = asyncio.create_task(self.ingest.run())
+        try:
+            await eventually(lambda: self.source.acknowledged == COUNT or walking.done())
+        finally:
+            walking.cancel()
+            await asyncio.gather(walking, return_exceptions=True)
+
+    async def committed(self) -> dict[str, list[tuple[float, int]]]:
+        """Return (value, quality) of the readings on the log by property, in its order."""
+        found: dict[str, list[tuple[float, int]]] = {}
+        for entry in await self.log.fetch(0, limit=10_000):
+            if entry.subject.startswith("readings."):
+                batch = columns.decode(entry.payload, sequence=entry.sequence)
+                names = [batch.properties[one] for one in batch.property.tolist()]
+                for name, value, quality in zip(names, batch.value.tolist(), batch.quality.tolist(), strict=True):
+                    found.setdefault(name, []).append((round(value, 1), quality))
+        return found
+
+    async def quarantined(self) -> int:
+        entries = await self.log.fetch(0, limit=10_000)
+        return sum(entry.subject.startswith("quarantine.") for entry in entries)
+
+
+@pytest.fixture
+async def devices() -> Devices:
+    """A registry that knows the node."""
+    made = Devices(MemoryBucket(), MemoryTrail(), SystemClock(), home="44")
+    await made.load()
+    await made.add(Device("n1", "440106", "sparkplug/pump-station", alias="Water/pump-01"), by=ADMIN)
+    return made
+
+
+FAULTS = [
+    pytest.param({}, [], id="nothing happens"),
+    pytest.param({}, [1, 4, 7], id="the source is lost"),
+    pytest.param({1: "lost", 5: "lost", 6: "lost"}, [], id="writes are lost"),
+    pytest.param({2: "fenced", 6: "fenced"}, [], id="another worker"),
+]
+
+
+def walk_of(devices: Devices, directory: Path, faults: dict[int, str], lost_after: list[int], memory: Memory) -> Walk:
+    source = Script(SystemClock().now(), lost_after)
+    source._messages = node_life(SystemClock().now())
+    return Walk(Faulty(faults), source, devices, directory, memory)
+
+
+@pytest.mark.parametrize(("faults", "lost_after"), FAULTS)
+async def test_a_batch_that_comes_again_meets_the_births_that_it_met(
+    devices: Devices, tmp_path: Path, faults: dict[int, str], lost_after: list[int]
+) -> None:
+    """Aliases change hands with each birth: every value is committed once, under its own property, none in doubt."""
+    walk = walk_of(devices, tmp_path, faults, lost_after, Memory(undoable=True))
+    await walk.until_done()
+    found = await walk.committed()
+    assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
+    assert found["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]
+    assert await walk.quarantined() == 0
+
+
+class Stubborn(Memory):
+    """A memory that never takes back what it was told."""
+
+    def rewind(self, mark: int = 0) -> None:
+        pass
+
+
+async def test_without_the_rewind_it_would_not(devices: Devices, tmp_path: Path) -> None:
+    """The control: a memory ahead of the log refuses, doubts or mistakes what comes again."""
+    walk = walk_of(devices, tmp_path, {2: "fenced", 6: "fenced"}, [1, 4, 7], Stubborn(undoable=True))
+    await walk.until_done()
+    found = await walk.committed()
+    right = [(number / 10, 0) for number in range(1, COUNT + 1)]
+    assert found["liquid_level"] != right or await walk.quarantined()

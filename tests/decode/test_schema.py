@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sensegate.decode.formats import FORMATS
 from sensegate.decode.schema import schema, text
 
 FILE = Path(__file__).parents[2] / "device_profiles" / "_schema.json"
@@ -18,4 +19,4 @@ def test_schema_names_properties_and_formats() -> None:
     """An editor completes the names of the property table and the formats."""
     parts = schema()["$defs"]
     assert "air_temperature" in parts["ReadingRule"]["properties"]["property"]["enum"]
-    assert parts["ProfileFile"]["properties"]["format"]["enum"] == ["json", "senml", "text"]
+    assert parts["ProfileFile"]["properties"]["format"]["enum"] == sorted(FORMATS)

@@ -47,6 +47,7 @@ from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import Config, UplinkConfig, secret
+from sensegate.decode.compare import Comparison, compared
 from sensegate.decode.decode import Decoder
 from sensegate.decode.examine import examine, shelved
 from sensegate.decode.memory import Memory
@@ -56,6 +57,7 @@ from sensegate.decode.watch import Profiles
 from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
+from sensegate.jobs import Jobs
 from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
@@ -74,6 +76,7 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
+from sensegate.studies import Studies
 from sensegate.trials import Trials
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
@@ -113,7 +116,6 @@ class Ingest:
         indicators: Indicators,
         committer: Committer,
         devices: Devices,
-        trials: Trials | None = None,
         commands: Commands | None = None,
     ) -> None:
         self._config = config
@@ -124,8 +126,9 @@ class Ingest:
         self._indicators = indicators
         self._committer = committer
         self._devices = devices
-        self._trials = trials
         self._commands = commands
+        self.on_walk: list[Callable[[Span, Understood], None]] = []
+        """Called with a span and what was understood of it, once its commit is prepared."""
         self._turns: list[Callable[[], None]] = []
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
@@ -189,11 +192,8 @@ class Ingest:
             keep=pending.keep,
             received=batch.received,
         )
-        if self._trials:
-            fields = batch.fields
-            self._trials.count(
-                self._normaliser.table.specs, batch.readings, [*fields.rejected, *batch.rejected], fields.quarantined
-            )
+        for listener in self.on_walk:
+            listener(span, batch)
         return pending
 
     def _understand(self, span: Span) -> Understood:
@@ -254,7 +254,7 @@ class Gateway:
         await self.hours.open()
         self.audit = Audit(self.bus, clock, gateway=config.division)
         self.divisions = Divisions.load()
-        await self._open_profiles()
+        await self._open_profiles(stack)
         self.devices = Devices(
             await self._bucket("devices"),
             self.audit,
@@ -278,7 +278,7 @@ class Gateway:
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.profiles.on_change.append(self._renew)
 
-    async def _open_profiles(self) -> None:
+    async def _open_profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the versions of the store and the folders; what was decided is in force from the first message on."""
         config = self.config
         self.releases = Releases(
@@ -301,6 +301,26 @@ class Gateway:
         self.tasks["rollout"] = partial(self.rollout.run, self._choose)
         self.trials = Trials(self.releases, config.division)
         self.tasks["trials"] = self.trials.run
+        self.jobs = Jobs(self.clock)
+        stack.push_async_callback(self.jobs.stop)
+        self.studies = Studies(
+            self.releases, self.jobs, self.log, self.clock, partition=self._partition, compare=self._compare
+        )
+        self.tasks["studies"] = self.studies.run
+        self.profiles.on_change.append(lambda _, names: self.studies.changed(names))
+
+    @property
+    def _partition(self) -> str:
+        return f"{self.config.division}-{self.config.ingest.partition}"
+
+    def _study(self, normaliser: Normaliser, span: Span, batch: Understood) -> None:
+        fields = batch.fields
+        rejected = [*fields.rejected, *batch.rejected]
+        self.trials.count(normaliser.table.specs, batch.readings, rejected, fields.quarantined)
+        self.studies.offer(span)
+
+    def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> Comparison:
+        return Comparison(name, *compared(name, self.profiles.set, a, b), self.devices, cut)
 
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)
@@ -406,9 +426,9 @@ class Gateway:
             indicators=self.indicators,
             committer=self.committer,
             devices=self.devices,
-            trials=self.trials,
             commands=commands,
         )
+        self.ingest.on_walk.append(partial(self._study, normaliser))
         self.tasks["ingest"] = self.ingest.run
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> list[TcpSource]:
@@ -542,6 +562,8 @@ class Gateway:
                 releases=self.releases,
                 in_force=self.rollout.in_force,
                 outcomes=self.trials.outcomes,
+                studies=self.studies,
+                jobs=self.jobs,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,
                 quality=self._quality_rows,

@@ -109,6 +109,15 @@ class Contents:
         await asyncio.to_thread(write, await self.read(digest), profile, target)
         return file
 
+    async def lay_out_unkept(self, profile: str, content: Content) -> Path:
+        """Return the profile's file of a content that is not kept, laid out beside the others."""
+        demand_sound(content)
+        digest = digest_of(content)
+        file = self._folder / digest / f"{profile}.yaml"
+        if not await asyncio.to_thread(_whole, file, digest):
+            await asyncio.to_thread(write, content, profile, self._folder / digest)
+        return file
+
 
 def write(content: Content, profile: str, target: Path) -> Path:
     """Write a content as ``<target>/<vendor>/<model>.yaml`` and its files beside it; return the profile's file."""

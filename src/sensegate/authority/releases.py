@@ -113,8 +113,10 @@ class Releases:
         self._trail = trail
         self._clock = clock
         self._home = home
-        self._examine = examine
-        self._library = library
+        self.examine = examine
+        """Looks into a content."""
+        self.shelved = library
+        """Returns the folder's version of a profile."""
         self._devices_of = devices_of
         self._standard = frozenset(standard)
         self._lives: dict[str, Life] = {}
@@ -191,7 +193,7 @@ class Releases:
         origin = self._own(by)
         demand(by, Action.PROPOSE_PROFILES, origin.division, origin.department)
         _demand_note(note)
-        examined = await self._examine(content)
+        examined = await self.examine(content)
         if profile and profile != examined.profile:
             raise ConfigError(f"is '{examined.profile}'", key="profile", remedy=f"write `profile: {profile}`")
         life = self.life(examined.profile)
@@ -209,7 +211,7 @@ class Releases:
         return fresh, examined
 
     def _demand_free(self, life: Life, old: Version | None, digest: str, examined: Examined, by: Principal) -> None:
-        shelved = self._library(life.profile)
+        shelved = self.shelved(life.profile)
         highest = max([one.number for one in life.versions] + ([shelved[0]] if shelved else []), default=0)
         remedy = f"versions never change: write `version: {highest + 1}`"
         if shelved and shelved[0] == examined.number and digest_of(shelved[1]) != digest:
@@ -302,7 +304,7 @@ class Releases:
             Conflict: there is nothing before it.
             NotFound: no such version.
         """
-        life, where = self.life(profile), self._target(by, target)
+        life, where = self.life(profile), self.target(by, target)
         self._demand_release(life, by, where)
         _demand_note(note)
         if life.canary and not to:
@@ -423,7 +425,7 @@ class Releases:
     ) -> Life:
         """Let a version decode beside the one in force: a report, no reading. Raises as `propose`."""
         version = self.version(profile, number, by)
-        where, life = self._target(by, target), self.life(profile)
+        where, life = self.target(by, target), self.life(profile)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
         _demand_note(note)
         if version.state is State.WITHDRAWN:
@@ -490,7 +492,12 @@ class Releases:
             return Scope(self._home, by.scope.department)
         raise Refused(f"this gateway serves {self._home}; outside the scope of {by.id} ({written(by.scope)})")
 
-    def _target(self, by: Principal, target: Scope | None) -> Scope:
+    def target(self, by: Principal, target: Scope | None) -> Scope:
+        """Return the part of this gateway that is meant; None: all of the caller's. It may lie outside his scope.
+
+        Raises:
+            ConfigError: it is not served here. Refused: nothing of the caller's is.
+        """
         wanted = target or self._own(by)
         if not wanted.division.startswith(self._home):
             if not self._home.startswith(wanted.division):
@@ -513,7 +520,7 @@ class Releases:
         if not may(by, Action.RELEASE_PROFILES):
             raise Refused(f"role {by.role} may not release profiles; propose it: the city releases")
         version = self.version(profile, number, by)
-        life, where = self.life(profile), self._target(by, target)
+        life, where = self.life(profile), self.target(by, target)
         self._demand_release(life, by, where)
         if standard:
             demand(by, Action.RELEASE_PROFILES, where.division[:2])
@@ -528,7 +535,7 @@ class Releases:
                 raise Conflict(f"{life.profile}@{number} is tried as {word}; end that first")
 
     async def _demand_sound(self, version: Version) -> None:
-        examined = await self._examine(await self.contents.read(version.digest))
+        examined = await self.examine(await self.contents.read(version.digest))
         if examined.problems:
             more = f" (and {len(examined.problems) - 1} more)" if len(examined.problems) > 1 else ""
             raise ConfigError(f"{examined.problems[0]}{more}", key="examples", remedy="mend it, then propose it again")
@@ -563,7 +570,7 @@ class Releases:
 
     def _with_library(self, life: Life) -> Life:
         """Return the life with the folder's version in it and in force, where the next step replaces that."""
-        shelved = self._library(life.profile)
+        shelved = self.shelved(life.profile)
         if shelved is None or shelved[0] <= highest_used(life):
             return life
         return with_library(life, shelved[0], digest_of(shelved[1]), Scope(self._home), self._clock.now())
@@ -571,7 +578,7 @@ class Releases:
     async def _keep_library(self, before: Life, after: Life) -> None:
         """Keep the folder's content where the life takes it over."""
         for one in after.versions:
-            if one.library and one not in before.versions and (shelved := self._library(after.profile)):
+            if one.library and one not in before.versions and (shelved := self.shelved(after.profile)):
                 await self.contents.keep(shelved[1])
 
 

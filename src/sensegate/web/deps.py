@@ -17,8 +17,10 @@ from sensegate.authority.tokens import Tokens
 from sensegate.bus.ledger import Ledger
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
+from sensegate.jobs import Jobs
 from sensegate.model import Device
 from sensegate.ports import Log
+from sensegate.studies import Studies
 
 
 class Page(Protocol):
@@ -221,5 +223,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
     outcomes: Callable[[str], tuple[Outcomes, Outcomes]] = lambda _profile: (Outcomes(), Outcomes())
     """Returns what came of a canary's devices and of the others of its profile."""
+    studies: Studies | None = None
+    """None: nothing is compared here."""
+    jobs: Jobs | None = None
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""

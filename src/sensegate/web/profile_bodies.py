@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -159,3 +159,89 @@ class LifeRow(msgspec.Struct, frozen=True):
     """Only the province releases it."""
     applied: bool = True
     """False: decided, but not yet in force in the process that answers; look again."""
+
+
+class NewDiff(Body, frozen=True):
+    """Two versions to be compared over recorded messages."""
+
+    a: Annotated[int, msgspec.Meta(ge=0, le=9_999)] = 0
+    """Version; 0: what is in force for each device."""
+    b: Annotated[int, msgspec.Meta(ge=0, le=9_999)] = 0
+    text: Annotated[str, msgspec.Meta(max_length=262_144)] = ""
+    """In place of `b`: a profile as it is written, not handed in yet."""
+    files: Annotated[dict[str, str], msgspec.Meta(description="files that it names")] = msgspec.field(
+        default_factory=dict
+    )
+    devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
+    target: Target = ""
+
+
+class DifferenceRow(msgspec.Struct, frozen=True):
+    """One way in which two versions differ, for one device and property."""
+
+    what: str
+    """``value``, ``time``, ``only a``, ``only b``, ``refusal`` or ``rejection``."""
+    device: str
+    property: str
+    unit: str
+    a: Any
+    """First instance."""
+    b: Any
+    count: int
+    factor: float | None
+    """b / a where that is always the same."""
+
+
+class SideRow(msgspec.Struct, frozen=True):
+    """What one version made of the messages."""
+
+    version: str
+    messages: int
+    quarantined: dict[str, int]
+    values: int
+    rejected: dict[str, int]
+    outside: int
+    """Values outside the version's range."""
+
+
+class DiffReport(msgspec.Struct, frozen=True):
+    """Two versions over the same messages."""
+
+    profile: str
+    messages: int
+    """Messages that concern the profile and the caller."""
+    same: int
+    """Values that both give alike."""
+    a: SideRow
+    b: SideRow
+    differences: list[DifferenceRow]
+    more: int
+    """Differences counted and not told apart."""
+
+
+class ShadowReport(msgspec.Struct, frozen=True):
+    """What a shadow found since it began (or since another version came in force)."""
+
+    shadow: ShadowRow
+    report: DiffReport
+    left_out: int
+    """Messages that came too fast for it."""
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """Work that takes a while."""
+
+    id: str
+    kind: str
+    profile: str
+    state: str
+    """``running``, ``done``, ``failed`` or ``cancelled``."""
+    share: float
+    """What is done, 0 to 1."""
+    target: str
+    by: str
+    started: str
+    ended: str
+    said: str
+    report: DiffReport | None = None
+    """Of a diff that is done."""

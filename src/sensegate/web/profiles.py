@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from sensegate.authority.contents import Content
 from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Action, Scope, scope, written
+from sensegate.authority.trail import Facts
 from sensegate.authority.versions import Life, Limits, Version
 from sensegate.errors import ConfigError, NotFound
 from sensegate.web import listing
@@ -28,6 +31,8 @@ from sensegate.web.profile_bodies import (
 from sensegate.web.routing import API, Call, Route, iso
 
 NUMBER_MAX = 9_999
+_TOLD = 50
+"""Differences of a shadow that the audit trail is told, the most frequent first."""
 
 
 def releases_of(call: Call) -> Releases:
@@ -184,8 +189,16 @@ async def _shadow(call: Call) -> Any:
 
 
 async def _end_shadow(call: Call) -> Any:
-    releases = releases_of(call)
-    return await _done(call, await releases.end_shadow(name_of(call), by=call.principal))
+    releases, name = releases_of(call), name_of(call)
+    facts: Facts = {}
+    if call.deps.studies is not None:
+        try:
+            report, left_out = call.deps.studies.shadow(name)
+            facts = {**msgspec.to_builtins(report), "left_out": left_out}
+            facts["differences"] = facts["differences"][:_TOLD]  # type: ignore[index]
+        except NotFound:
+            pass  # it had not begun yet
+    return await _done(call, await releases.end_shadow(name, by=call.principal, report=facts))
 
 
 # ── steps of a city ───────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,167 @@
+"""REST: versions compared over recorded messages and beside live ones, as jobs with their progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sensegate.authority.contents import Content
+from sensegate.authority.scope import Action, allows, written
+from sensegate.errors import NotFound
+from sensegate.jobs import Job, Jobs
+from sensegate.studies import Span, Studies
+from sensegate.web import listing
+from sensegate.web.problems import BadRequest
+from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, ShadowReport, ShadowRow
+from sensegate.web.profiles import name_of, releases_of, target_of
+from sensegate.web.routing import API, Call, Param, Route, iso
+
+HOUR_US = 3_600_000_000
+SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
+UNTIL = Param("until", "before this time of arrival; default now")
+
+
+def studies_of(call: Call) -> Studies:
+    """Return what compares. Raises `NotFound` at a gateway that does not."""
+    if call.deps.studies is None:
+        raise NotFound("this gateway compares no versions")
+    return call.deps.studies
+
+
+def jobs_of(call: Call) -> Jobs:
+    """Return the jobs. Raises `NotFound` at a gateway that has none."""
+    if call.deps.jobs is None:
+        raise NotFound("this gateway has no jobs")
+    return call.deps.jobs
+
+
+def span_of(call: Call, devices: list[str]) -> Span:
+    """Return the recorded messages that are meant. Raises `BadRequest`."""
+    now = call.deps.clock.now()
+    since, until = call.time("since") or now - HOUR_US, call.time("until") or now
+    if since >= until:
+        raise BadRequest("query: since: is not before `until`")
+    return Span(since, until, tuple(devices))
+
+
+def job_row(job: Job) -> JobRow:
+    """Return the row of a job."""
+    report = (
+        msgspec.convert(job.result, DiffReport, from_attributes=True) if job.kind == "diff" and job.result else None
+    )
+    return JobRow(
+        job.id,
+        job.kind,
+        job.profile,
+        job.state,
+        round(job.share, 4),
+        written(job.target),
+        job.by,
+        iso(job.started),
+        iso(job.ended),
+        job.said,
+        report,
+    )
+
+
+async def _diff(call: Call) -> Any:
+    wanted = await call.body(NewDiff)
+    b = Content(wanted.text, wanted.files) if wanted.text else wanted.b
+    if wanted.a == b:
+        raise BadRequest("body: a and b are the same version")
+    job = await studies_of(call).diff(
+        name_of(call),
+        wanted.a,
+        b,
+        span_of(call, wanted.devices),
+        by=call.principal,
+        target=target_of(wanted.target),
+    )
+    return job_row(job)
+
+
+async def _shadow(call: Call) -> Any:
+    name = name_of(call)
+    shadow = releases_of(call).get(name, call.principal).shadow
+    report, left_out = studies_of(call).shadow(name)
+    target = shadow.target if shadow else None
+    if shadow is None or target is None or not _may_see(call, target.division, target.department):
+        raise NotFound(f"no version of {name} is shadowed in your scope")
+    row = ShadowRow(shadow.number, written(shadow.target), iso(shadow.since), shadow.by, list(shadow.devices))
+    return ShadowReport(row, msgspec.convert(report, DiffReport, from_attributes=True), left_out)
+
+
+def _may_see(call: Call, division: str, department: str) -> bool:
+    return allows(call.principal, Action.READ_READINGS, division, department)
+
+
+async def _jobs(call: Call) -> Any:
+    return listing.answer(call, map(job_row, jobs_of(call).list(name_of(call), call.principal)), JobRow, "id")
+
+
+async def _job(call: Call) -> Any:
+    return job_row(jobs_of(call).get(name_of(call), call.path("job"), call.principal))
+
+
+async def _give_up(call: Call) -> Any:
+    return job_row(await jobs_of(call).cancel(name_of(call), call.path("job"), call.principal))
+
+
+_PROFILE = f"{API}/profiles/{{vendor}}/{{model}}"
+ROUTES = (
+    Route(
+        method="POST",
+        path=f"{_PROFILE}/diff",
+        call=_diff,
+        what="Compare two versions over recorded messages; look at the job for the report.",
+        tag="profiles",
+        action=Action.PROPOSE_PROFILES,
+        query=(SINCE, UNTIL),
+        body=NewDiff,
+        answer=JobRow,
+        status=202,
+        errors=(404, 409, 413, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{_PROFILE}/shadow",
+        call=_shadow,
+        what="What the shadow has found so far.",
+        tag="profiles",
+        action=Action.READ_READINGS,
+        answer=ShadowReport,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{_PROFILE}/jobs",
+        call=_jobs,
+        what="Jobs about a profile in the caller's scope; they are forgotten at a restart.",
+        tag="profiles",
+        action=Action.PROPOSE_PROFILES,
+        query=listing.params(JobRow),
+        answer=list[JobRow],
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{_PROFILE}/jobs/{{job}}",
+        call=_job,
+        what="One job: its progress, or its report.",
+        tag="profiles",
+        action=Action.PROPOSE_PROFILES,
+        answer=JobRow,
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_PROFILE}/jobs/{{job}}",
+        call=_give_up,
+        what="Give a job up.",
+        tag="profiles",
+        action=Action.PROPOSE_PROFILES,
+        answer=JobRow,
+        errors=(404, 409),
+    ),
+)

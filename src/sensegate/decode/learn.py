@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -92,6 +93,8 @@ def _learn(one: Group) -> Learned:
     sequence = sequence_of(fields, by_topic) if elements is None else None
     device = device_of(outer or fields, by_topic)
     reserved = {when.path if when else None, sequence, device}
+    if () in fields:  # a bare value: the topic says what it is
+        fields[()].alias = tuple(level for level in one.pattern.split("/") if "{" not in level)
     readings: list[tuple[str, Facts, str]] = []
     if elements is not None and elements.name:
         readings += _named(inner, elements)
@@ -105,6 +108,9 @@ def _learn(one: Group) -> Learned:
         (_from_root(path), facts, _unit_beside(path, outer)) for path, facts in outer.items() if path not in reserved
     ]
     found, left = _judge(readings)
+    if elements is not None and elements.name:  # what stands beside such a list is not looked at by its rule
+        left += [Left(one.field, one.facts, "stands beside the list") for one in found if one.field.startswith("$")]
+        found = [one for one in found if not one.field.startswith("$")]
     return Learned(
         one,
         messages,
@@ -203,10 +209,7 @@ def interval_s(one: Learned) -> float:
         if message.sample.received:
             by_topic[message.sample.topic].append(message.sample.received)
     gaps = [
-        (later - earlier) / 1e6
-        for times in by_topic.values()
-        for earlier, later in zip(times, times[1:], strict=False)
-        if later > earlier
+        (later - earlier) / 1e6 for times in by_topic.values() for earlier, later in pairwise(times) if later > earlier
     ]
     if len(gaps) < 2:
         return 0.0
@@ -238,33 +241,33 @@ def summary(facts: Facts) -> str:
 
 
 def best_messages(one: Learned, count: int = 2) -> list[Understood]:
-    """Return the messages that show most: the one with the most of the members found, then what adds to it."""
-    chosen: list[Understood] = []
-    shown: set[str] = set()
+    """Return the messages that show most: the one with most of the members found, then one with marks for no value."""
     pool = one.messages[-200:]
-    for _ in range(count):
-        ranked = sorted(
-            (message for message in pool if message not in chosen),
-            key=lambda message: (len(_shows(one, message) - shown), len(_shows(one, message))),
-            reverse=True,
-        )
-        if not ranked:
-            break
-        chosen.append(ranked[0])
-        shown |= _shows(one, ranked[0])
-    return chosen
+    if not pool:
+        return []
+    first = max(pool, key=lambda message: len(_shows(one, message)[0]))
+    seen = _shows(one, first)[0]
+    rest = [message for message in pool if message is not first]
+    rest.sort(key=lambda message: (len(_shows(one, message)[0] - seen), len(_shows(one, message)[1])), reverse=True)
+    return [first, *rest[: count - 1]]
 
 
-def _shows(one: Learned, message: Understood) -> set[str]:
-    found = set()
+def _shows(one: Learned, message: Understood) -> tuple[set[str], set[str]]:
+    """Return (members found that have a value in a message, those that have a mark for none)."""
+    values: set[str] = set()
+    marks: set[str] = set()
     for element in element_trees(message.tree, one.elements):
         for each in one.found:
-            if one.elements is not None and one.elements.name:
-                if element.get(one.elements.name) == each.field:
-                    found.add(each.field)
-                continue
-            place = paths.parse(each.field)
-            value = walk(message.tree if place.from_root else element, place.path)
+            value = _value(one, each, message.tree, element)
             if value is not ABSENT and value is not None:
-                found.add(each.field)
-    return found
+                (marks if value in each.guess.missing else values).add(each.field)
+    return values, marks
+
+
+def _value(one: Learned, each: Found, tree: Any, element: Any) -> Any:
+    if one.elements is not None and one.elements.name and not each.field.startswith("$"):
+        if element.get(one.elements.name) != each.field:
+            return ABSENT
+        return next((element[key] for key in one.elements.values if element.get(key) is not None), None)
+    place = paths.parse(each.field)
+    return walk(tree if place.from_root else element, place.path)

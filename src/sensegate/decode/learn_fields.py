@@ -28,6 +28,8 @@ class Facts:
         """True where there were more different values."""
         self.numbers: list[float] = []
         self.texts_as_numbers = 0
+        self.alias: tuple[str, ...] = ()
+        """What stands in place of the path's keys, where it has none."""
 
     def add(self, value: Any) -> None:
         """Take one value."""
@@ -50,12 +52,12 @@ class Facts:
     @property
     def name(self) -> str:
         """Last key of the path."""
-        return next((str(step) for step in reversed(self.path) if isinstance(step, str)), "")
+        return self.steps[-1] if self.steps else ""
 
     @property
     def steps(self) -> tuple[str, ...]:
         """Keys of the path, indices left out."""
-        return tuple(step for step in self.path if isinstance(step, str))
+        return tuple(step for step in self.path if isinstance(step, str)) or self.alias
 
     @property
     def numeric(self) -> bool:

@@ -75,8 +75,10 @@ _LETTERS: Final = {"t": "temperature", "h": "humidity", "p": "pressure", "l": "l
 def guess(facts: Facts, unit: str = "") -> Guess | None:
     """Return what a member may be; `unit`: as the payload or the maker's document names it. None: nothing fits."""
     steps = facts.steps
+    if not steps:
+        return None
     found = matches(steps)
-    short = not found and steps and steps[-1].lower() in _LETTERS
+    short = not found and steps[-1].lower() in _LETTERS
     if short:
         found = matches((_LETTERS[steps[-1].lower()],))
     for match in found[:6]:
@@ -116,6 +118,7 @@ def _number(row: Property, facts: Facts, unit: str) -> Guess | None:
         factor, offset = conversion(code, row.unit)
         canonical_ = [number * scale * factor + offset for number in numbers]
         if all(low <= value <= high for value in canonical_):
+            code, scale = _plainly(code, scale, row)  # noqa: PLW2901 - the same, better said
             how = f"{seen} {code}" if scale == 1 else f"{seen} fits only times {scale:g} {code}"
             sure = scale == 1 and (code == row.unit or bool(unit))
             return Guess(row.name, code, scale, None, missing, how, sure)
@@ -142,6 +145,15 @@ def _ways(row: Property, facts: Facts, unit: str) -> Iterable[tuple[str, float]]
     if whole:
         for code in units:
             yield from ((code, scale) for scale in _TENTHS)
+
+
+def _plainly(code: str, scale: float, row: Property) -> tuple[str, float]:
+    """Return a unit and a scale as one unit, where there is one: thousandths of a volt are millivolts."""
+    size = conversion(code, row.unit)[0] * scale
+    for other in (row.unit, *_ALSO.get(TABLE[row.unit].dimension, ())):
+        if scale != 1 and math.isclose(conversion(other, row.unit)[0], size) and conversion(other, row.unit)[1] == 0:
+            return other, 1.0
+    return code, scale
 
 
 def known_unit(unit: str, row: Property) -> str:

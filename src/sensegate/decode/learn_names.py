@@ -78,12 +78,13 @@ _WORD: Final = {form: word for word, forms in _ABBREVIATIONS.items() for form in
 
 _CHINESE_WORDS: Final = """
 电池电压=battery voltage; 供电电压=supply voltage; 电池=battery; 电量=battery level; 电压=voltage; 电流=current
-有功功率=active power; 功率因数=power factor; 功率=power; 电能=energy; 频率=frequency; 土壤=soil; 水温=water temperature
-温度=temperature; 气温=temperature; 湿度=humidity; 含水率=soil moisture; 气压=pressure; 风速=wind speed
-风向=wind direction; 雨量=rain; 降雨=rain; 照度=illuminance; 光照=illuminance; 噪声=noise
-水位=water level; 液位=liquid level; 流量=flow; 流速=flow speed; 累计=total; 溶解氧=dissolved oxygen; 浊度=turbidity
-电导率=conductivity; 氨氮=ammonia nitrogen; 总磷=total phosphorus; 总氮=total nitrogen; 经度=longitude; 纬度=latitude; 倾角=tilt; 烟雾=smoke; 信号=signal
-状态=state; 报警=alarm; 井盖=cover; 车位=occupied; 门磁=door; 水浸=leak; 满溢=fill level
+有功功率=active power; 功率因数=power factor; 功率=power; 电能=energy; 频率=frequency; 土壤=soil
+水温=water temperature; 温度=temperature; 气温=temperature; 湿度=humidity; 含水率=soil moisture; 气压=pressure
+风速=wind speed; 风向=wind direction; 雨量=rain; 降雨=rain; 照度=illuminance; 光照=illuminance; 噪声=noise
+水位=water level; 液位=liquid level; 流量=flow; 流速=flow speed; 累计=total; 溶解氧=dissolved oxygen
+浊度=turbidity; 电导率=conductivity; 氨氮=ammonia nitrogen; 总磷=total phosphorus; 总氮=total nitrogen
+经度=longitude; 纬度=latitude; 倾角=tilt; 烟雾=smoke; 信号=signal; 状态=state; 报警=alarm; 井盖=cover
+车位=occupied; 门磁=door; 水浸=leak; 满溢=fill level
 """
 _CHINESE: Final = tuple(
     (chinese.strip(), english)

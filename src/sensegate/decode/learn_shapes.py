@@ -31,6 +31,10 @@ class Sample(NamedTuple):
     """Id or alias of the registered device, where it is known."""
     reason: str = ""
     """Why it was quarantined, if it was."""
+    carried: bool = False
+    """True: the payload is the frame that a carrier brought; its topic is the carrier's."""
+    port: int | None = None
+    """Port of such a frame."""
 
 
 class Understood(NamedTuple):
@@ -51,6 +55,9 @@ class Group(NamedTuple):
     messages: list[Understood]
     sure: bool
     """Whether it is known which level of the topic is the device."""
+    carried: bool = False
+    port: int | None = None
+    """Of frames that a carrier brought: their port."""
 
 
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────────
@@ -178,13 +185,19 @@ def group(samples: Iterable[Sample], names: frozenset[str] = frozenset()) -> lis
         names: ids and aliases of registered devices: a level of a topic that is one names the device.
     """
     by_topic: dict[tuple[tuple[str, ...], str], list[Understood]] = defaultdict(list)
+    carried: dict[tuple[int | None, str], list[Understood]] = defaultdict(list)
     for sample in samples:
         message = understand(sample)
+        if sample.carried:
+            carried[sample.port, message.format].append(message)
+            continue
         by_topic[_skeleton(sample.topic, names), message.format].append(message)
     found: list[Group] = []
     for (skeleton, form), messages in _merged(by_topic).items():
         pattern, sure = _pattern(skeleton, messages, names)
         found += [Group(pattern, form, alike, sure) for alike in _alike(messages)]
+    for (port, form), messages in carried.items():
+        found += [Group("", form, alike, True, True, port) for alike in _alike(messages)]
     found.sort(key=lambda one: len(one.messages), reverse=True)
     return found[:GROUPS_MAX]
 

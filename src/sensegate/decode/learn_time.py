@@ -28,6 +28,10 @@ _PATTERNS: Final = (
     "%Y/%m/%d %H:%M:%S", "%Y%m%d%H%M%S", "%y%m%d%H%M%S", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%Y/%m/%d %H:%M",
     "%Y-%m-%d %H:%M", "%Y年%m月%d日 %H:%M:%S", "%Y%m%d%H%M", "%Y-%m-%d",
 )  # fmt: skip
+_OTHER: Final = re.compile(
+    r"(?i)start|first|install|build|birth|expire|boot|reset|uptime|next|timeout|duration|interval"
+)
+"""Times of something else than the measurement."""
 _ZONES: Final = ("Asia/Shanghai", "UTC")
 
 

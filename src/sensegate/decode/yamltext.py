@@ -1,0 +1,51 @@
+"""Values as YAML on one line, in the style of the library; and comments that cannot break out of their line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z_$/.][\w$/.\- ()\[\]{}@+*°µ³²%]*|[\u4e00-\u9fff][\w\u4e00-\u9fff（）()\- ]*")
+_FLOW = re.compile(r"[\[\]{},#:]|^[-?:!&*|>%@`\"']|\s#|[ ]$")
+_WORDS = frozenset({"true", "false", "null", "~", "yes", "no", "on", "off", ".inf", "-.inf", ".nan"})
+
+
+def flow(value: Any) -> str:
+    """Return a value in flow style: ``{field: a.b, property: co2, missing: [32767]}``."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{flow(key)}: {flow(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, float):
+        return number(value)
+    return json.dumps(value)
+
+
+def text(value: str) -> str:
+    """Return a text: bare where YAML reads it back as that text, else in double quotes."""
+    plain = _PLAIN.fullmatch(value) and not _FLOW.search(value) and value.lower() not in _WORDS
+    if plain and not re.fullmatch(r"[-+.\d][\d.eE+\-]*", value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def quoted(value: str) -> str:
+    """Return a text in double quotes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def number(value: float) -> str:
+    """Return a number without noise; whole numbers without a point."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return repr(value)
+
+
+def comment(words: str) -> str:
+    """Return words as the rest of a line; whatever they hold, the line ends where it ends."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in words)
+    return "# " + (shown if len(shown) <= 300 else f"{shown[:297]}...")

@@ -55,6 +55,7 @@ _WORDS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of so many words reads worse
 )
 _STACK: Final = "its stack is full"
+_CALL = re.compile(r"\(<input>:(\d+)")
 _PLACE = re.compile(r"<input>:(\d+)")
 _MODULE = re.compile(
     r"^\s*(?:import\s*[\w{*'\"]|export\s+(?:default|const|let|var|function|class|async|\{))", re.MULTILINE
@@ -243,7 +244,7 @@ class Script:
     @staticmethod
     def _answer(room: Any, sent: str, port: int, received_ms: int) -> str:
         try:
-            answer: str = room.run(sent, port, received_ms)
+            answer: str = room.run(sent, port, float(received_ms))  # whole numbers go through 32 bits
         except _quickjs.StackOverflow as why:
             raise _Stopped(_STACK, costly=False) from why
         except _quickjs.JSException as why:
@@ -337,6 +338,8 @@ def _shape(name: str, parameters: str) -> tuple[str, ...]:
     """Return the arguments of an entry by the names of its parameters, else by its own."""
     first, _, more = parameters.partition(",")
     first = first.strip().lower()
+    if first.startswith("{"):
+        return ("input",)
     if "port" in first:
         return ("port", "bytes", "variables")
     if name == "decodeUplink" and not more:
@@ -350,7 +353,8 @@ def _shape(name: str, parameters: str) -> tuple[str, ...]:
 
 def _line(stack: str) -> int:
     """Return the line of the script that is deepest in a stack, 0 where there is none."""
-    lines = (int(found[1]) for found in _PLACE.finditer(stack))
+    # A SyntaxError of JSON.parse has a place of its own, in the JSON: calls stand in brackets.
+    lines = (int(found[1]) for pattern in (_CALL, _PLACE) for found in pattern.finditer(stack))
     return next((line for line in lines if line < OURS), 0)
 
 

@@ -1,0 +1,1 @@
+exports.decodeUplink = ({ bytes, fPort }) => ({ data: { first: bytes[0], port: fPort } });

@@ -1,0 +1,47 @@
+"""Children for scripts, and scripts in short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensegate.scripts.pool import Ask, Scripts
+from sensegate.scripts.wire import Call, Outcome, Source
+
+CODECS = Path(__file__).parent / "codecs"
+RECEIVED_MS = 1_772_366_400_000
+"""2026-03-01T12:00:00Z"""
+
+Decode = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[Scripts]:
+    """Children of this module's tests."""
+    made = Scripts(spares=0)
+    yield made
+    made.close()
+
+
+def source_of(text: str, *, file: str = "codec.js", **options: Any) -> Source:
+    """Return a script; its key says what it is."""
+    return Source(key=f"{file} {hash((text, str(options)))}", file=file, text=text, **options)
+
+
+def ask(source: Source, payload: bytes = b"", port: int = 1, sender: str = "t", received_ms: int = RECEIVED_MS) -> Ask:
+    """Return a frame for a script."""
+    return Ask(source, Call(payload, port, received_ms), sender)
+
+
+@pytest.fixture
+def decode(scripts: Scripts) -> Decode:
+    """Run one frame through a script in text."""
+
+    def run(text: str, payload: bytes = b"", port: int = 1, **options: Any) -> Outcome:
+        [outcome] = scripts.run([ask(source_of(text, **options), payload, port)])
+        return outcome
+
+    return run

@@ -1,8 +1,8 @@
 """Times as devices write them, to µs UTC with the quality of the answer: one value, or a column of them.
 
 A number below 1e11 is seconds, below 1e14 milliseconds (format ``epoch``); text is ISO 8601 (``iso``) or a
-pattern of `strptime`. Text without a zone is taken in the zone of the profile and marked so. What cannot be read
-is `BAD`: the value it belongs to is rejected, never dated by guess.
+pattern of `strptime` (where 24:00 is the end of the day). Text without a zone is taken in the zone of the profile and
+marked so. What cannot be read is `BAD`: the value it belongs to is rejected, never dated by guess.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -181,13 +182,47 @@ def _zone_offset(zone: str, local: int) -> int:
 
 def _pattern(text: str, form: str, zone: str) -> tuple[int, int]:
     try:
-        at = datetime.strptime(text, form)  # noqa: DTZ007 - the zone is added below
+        at = _civil_time(text, form)
         if at.tzinfo is not None:
             return (at - _EPOCH) // _MICROSECOND, TimeQuality.DEVICE
         local = (at.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
         return local - _zone_offset(zone, local), TimeQuality.ASSUMED_ZONE
     except (ValueError, OverflowError):
         return BAD, TimeQuality.RECEIVED
+
+
+def _civil_time(text: str, form: str) -> datetime:
+    """Return the time that a text says; 24:00 is 0:00 of the next day. Raises `ValueError` or `OverflowError`."""
+    try:
+        return datetime.strptime(text, form)  # noqa: DTZ007 - the zone is added by the caller
+    except ValueError:
+        midnight = _midnight(text, form)
+        if not midnight:
+            raise
+        return datetime.strptime(midnight, form) + timedelta(days=1)  # noqa: DTZ007 - the same
+
+
+_PARTS = {"Y": r"\d{4}", "y": r"\d\d", "j": r"\d{1,3}", "f": "0{1,6}", "M": "00?", "S": "00?", "H": "(24)"}
+
+
+@cache
+def _at_24(form: str) -> re.Pattern[str] | None:
+    """Return what matches text of a pattern at 24:00, the hour as its group; None for a pattern without hours."""
+    if "%H" not in form or form.count("%") != len(re.findall("%[YymdjHMSfz]", form)):
+        return None
+    parts = re.split("%(.)", form)
+    literal = [
+        _PARTS.get(part, r"\S+" if part == "z" else r"\d\d?") if at % 2 else re.escape(part)
+        for at, part in enumerate(parts)
+    ]
+    return re.compile("".join(literal), re.ASCII)
+
+
+def _midnight(text: str, form: str) -> str:
+    """Return the text of 24:00 with hour 0 (it is the next day then), an empty string where it is not 24:00."""
+    pattern = _at_24(form) if "24" in text else None
+    found = pattern.fullmatch(text) if pattern else None
+    return f"{text[: found.start(1)]}00{text[found.end(1) :]}" if found else ""
 
 
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────────

@@ -85,6 +85,8 @@ class Jobs:
             job.state, job.said = JobState.FAILED, str(why)
             log.warning("a job failed", kind=job.kind, profile=job.profile, why=str(why))
         finally:
+            if job.state is JobState.RUNNING:
+                job.state, job.said = JobState.FAILED, "it crashed: a bug; the log has the traceback"
             job.ended = self._clock.now()
             self._tasks.pop(job.id, None)
 

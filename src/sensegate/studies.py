@@ -91,6 +91,7 @@ class Studies:
         self._partition = partition
         self._compare = compare
         self._beside: dict[str, _Beside] = {}
+        self._crashed: dict[str, Shadow] = {}
         self._waiting: deque[Message] = deque()
         self._wake = asyncio.Event()
         releases.on_change.append(lambda _profile: self._wake.set())
@@ -184,10 +185,22 @@ class Studies:
             await self._look()
             while self._waiting and self._beside:
                 messages = [self._waiting.popleft() for _ in range(min(SLICE, len(self._waiting)))]
-                for one in list(self._beside.values()):
-                    await self._add(one.comparison, messages)
+                for name, one in list(self._beside.items()):
+                    await self._beside_one(name, one, messages)
             if not self._beside:
                 self._waiting.clear()
+
+    async def _beside_one(self, name: str, one: _Beside, messages: Sequence[Message]) -> None:
+        """Let one shadow decode; a bug in its version ends it and nothing else."""
+        task = asyncio.create_task(self._add(one.comparison, messages), name=f"shadow {name}")
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        if (bug := task.exception()) is not None:
+            log_.error("a shadow crashed and is left out", profile=name, version=one.shadow.number, bug=repr(bug))
+            self._crashed[name] = one.shadow
+            self._beside.pop(name, None)
 
     async def _look(self) -> None:
         """Begin the shadows that were decided, end the others."""
@@ -195,7 +208,7 @@ class Studies:
         for name in [name for name, one in self._beside.items() if wanted.get(name) != one.shadow]:
             del self._beside[name]
         for name, shadow in wanted.items():
-            if name in self._beside:
+            if name in self._beside or self._crashed.get(name) == shadow:
                 continue
             version = self._releases.life(name).find(shadow.number)
             try:

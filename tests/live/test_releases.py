@@ -239,3 +239,85 @@ async def test_a_canary_that_does_well_goes_on(node: Site) -> None:
     assert canary["outcomes"] >= 10
     assert (canary["rejected"], canary["faults"]) == (0.0, 0.0)
     assert (await node.ask("DELETE", f"{PATH}/canary")).body["canary"] is None
+
+
+async def as_the_folder_says(site: Site) -> None:
+    """Have version 1 in force, whatever was before."""
+    if (await site.ask("GET", f"{PATH}/life")).body["force"]:
+        await step(site, "/rollback", to=1)
+
+
+async def job(site: Site, path: str, token: str | None = None, **body: Any) -> dict[str, Any]:
+    """Begin a job and wait for its end."""
+    begun = await step(site, path, token, 202, **body)
+
+    async def ended() -> dict[str, Any] | None:
+        row: dict[str, Any] = (await site.ask("GET", f"{PATH}/jobs/{begun['id']}", token)).body
+        return row if row["state"] != "running" else None
+
+    found: dict[str, Any] = await eventually(ended)
+    assert found["state"] == "done", found
+    assert found["share"] == 1
+    return found
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_diff_over_what_the_log_recorded(node: Site) -> None:
+    """What a version would change is named before it is in force; cut to the caller; messages in quarantine count."""
+    await as_the_folder_says(node)
+    near, far = await node.device("diff-1", profile="acme/th"), await node.device("diff-2", "440103", profile="acme/th")
+    for value in range(200, 205):
+        for device in (near, far):
+            await node.push(device, f'{{"t": {value}}}')
+    await node.push(near, "no JSON")
+    chosen = {"devices": ["diff-1", "diff-2"]}
+    found = (await job(node, "/diff?since=1h", text=version(30, scale=1.0), **chosen))["report"]
+    rows = {row["device"]: row for row in found["differences"]}
+    assert rows["diff-1"] == {
+        "what": "value",
+        "device": "diff-1",
+        "property": "air_temperature",
+        "unit": "Cel",
+        "a": 20.0,
+        "b": 200.0,
+        "count": 5,
+        "factor": 10.0,
+    }
+    assert rows["diff-2"]["count"] == 5
+    assert (found["messages"], found["same"], found["b"]["outside"]) == (11, 0, 10)
+    assert found["a"]["quarantined"] == found["b"]["quarantined"] == {"malformed": 1}
+    county, _ = await node.token("county_operator", "440106")
+    found = (await job(node, "/diff?since=1h", county, text=version(30, scale=1.0), **chosen))["report"]
+    assert [row["device"] for row in found["differences"]] == ["diff-1"]
+    found = (await job(node, "/diff?since=1h", a=1, b=2, **chosen))["report"]
+    assert {row["factor"] for row in found["differences"]} == {0.1}
+    assert (await node.ask("POST", f"{PATH}/diff", county, json={"a": 1, "b": 99})).status == 404
+    assert (await node.ask("POST", f"{PATH}/diff", county, json={"a": 1, "b": 1})).status == 400
+    assert (await node.ask("POST", f"{PATH}/diff?since=x", county, json={"a": 1, "b": 2})).status == 400
+    subscriber, _ = await node.token("subscriber", "4401")
+    assert (await node.ask("POST", f"{PATH}/diff", subscriber, json={"a": 1, "b": 2})).status == 403
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_shadow_beside_live_traffic(node: Site) -> None:
+    """It tells what it would have said, and no reading bears its number."""
+    await as_the_folder_says(node)
+    device = await node.device("shadowed-1", profile="acme/th")
+    await step(node, "/versions", text=version(31, scale=1.0), expect=201)
+    await step(node, "/versions/31/shadow", devices=["shadowed-1"])
+
+    async def told() -> dict[str, Any] | None:
+        await node.push(device, '{"t": 215}')
+        answer = await node.ask("GET", f"{PATH}/shadow")
+        return answer.body if answer.status == 200 and answer.body["report"]["differences"] else None
+
+    found = await eventually(told)
+    row = found["report"]["differences"][0]
+    assert (row["device"], row["a"], row["b"], row["factor"]) == ("shadowed-1", 21.5, 215, 10)
+    assert found["left_out"] == 0
+    assert {profile for _, profile in await values(node, device)} == {"acme/th@1"}
+    assert (await node.ask("DELETE", f"{PATH}/shadow")).status == 200
+    last = (await node.audit())[-1]
+    assert (last["action"], last["target"]) == ("profile.shadow.end", "acme/th@31")
+    assert last["after"]["report"]["differences"][0]["factor"] == 10
+    assert (await node.ask("GET", f"{PATH}/shadow")).status == 404

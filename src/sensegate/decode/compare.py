@@ -154,15 +154,16 @@ class _Way:
         names = [f"{spec.property}#{spec.channel}" if spec.channel else spec.property for spec in specs]
         self._variable = np.array([self.variables.number(name) for name in names], np.int64)
 
-    def decode(self, messages: Sequence[Message], cut: BOOL) -> tuple[Fields, _Rows]:
-        """Return what comes of the messages, and the rows of the profile; `cut`: the devices that count."""
+    def decode(self, messages: Sequence[Message], counts: Callable[[int], bool]) -> tuple[Fields, _Rows]:
+        """Return what comes of the messages, and the rows of the profile; `counts`: whether a device (index) does."""
         fields = self.decoder.decode(messages)
         self._columns(self.decoder.profiles.specs)
         if not len(fields):
             nothing = np.zeros(0, np.int64)
             return fields, _Rows(nothing, np.zeros(0), {}, nothing, 0, np.zeros(len(messages), np.bool_))
-        mine = self._mine[fields.spec] & cut[fields.device]
-        rows = np.flatnonzero(mine)
+        rows = np.flatnonzero(self._mine[fields.spec])
+        different, place = np.unique(fields.device[rows], return_inverse=True)
+        rows = rows[np.array([counts(one) for one in different.tolist()], np.bool_)[place]]
         spec = fields.spec[rows]
         value = fields.value[rows] * self._scale[spec] + self._offset[spec]
         back = {row: place for place, row in enumerate(rows.tolist())} if fields.text or fields.override_scale else {}
@@ -219,7 +220,7 @@ class Comparison:
         variables = Variables()
         self._a, self._b = _Way(profile, a, devices, variables), _Way(profile, b, devices, variables)
         self._variables = variables
-        self._counted: BOOL = np.zeros(0, np.bool_)
+        self._known: dict[int, bool] = {}
         self._version = -1
         self._found: dict[tuple[str, int, str], _Found] = {}
         self._messages = self._same = self._more = 0
@@ -239,12 +240,11 @@ class Comparison:
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────
 
     def _add(self, messages: Sequence[Message]) -> None:
-        self._look_at_devices()
         concerned = [one for one in messages if self._concerns(one)]
         if not concerned:
             return
-        first, a = self._a.decode(concerned, self._counted)
-        second, b = self._b.decode(concerned, self._counted)
+        first, a = self._a.decode(concerned, self._counts)
+        second, b = self._b.decode(concerned, self._counts)
         refused = self._refused(self._a, first), self._refused(self._b, second)
         lost = self._lost(self._a, first), self._lost(self._b, second)
         mine = a.messages | b.messages
@@ -260,13 +260,14 @@ class Comparison:
         self._compare_losses(*lost)
         self._compare(a, b)
 
-    def _look_at_devices(self) -> None:
-        version = self._devices.version
-        if version != self._version:
-            # Asked anew for each: they are few beside the messages.
-            count = len(self._devices.enabled)
-            self._counted = np.fromiter((self._cut(self._devices.record(at)) for at in range(count)), np.bool_, count)
-            self._version = version
+    def _counts(self, device: int) -> bool:
+        """Return whether a device counts; one that is not known (-1) does."""
+        if self._devices.version != self._version:
+            self._known, self._version = {-1: True}, self._devices.version
+        found = self._known.get(device)
+        if found is None:
+            found = self._known[device] = self._cut(self._devices.record(device))
+        return found
 
     def _concerns(self, message: Message) -> bool:
         """Return whether a message may be of the profile, by its topic."""
@@ -277,7 +278,7 @@ class Comparison:
         return {
             one.message: (one.device, one.reason.value)
             for one in fields.quarantined
-            if one.profile.partition("@")[0] == way.profile and (one.device < 0 or self._counted[one.device])
+            if one.profile.partition("@")[0] == way.profile and self._counts(one.device)
         }
 
     def _lost(self, way: _Way, fields: Fields) -> dict[tuple[int, str], str]:
@@ -285,7 +286,7 @@ class Comparison:
         return {
             (one.message, f"{one.device}\n{one.field}"): one.reason.value
             for one in fields.rejected
-            if one.profile.partition("@")[0] == way.profile and (one.device < 0 or self._counted[one.device])
+            if one.profile.partition("@")[0] == way.profile and self._counts(one.device)
         }
 
     def _compare_refusals(self, a: dict[int, tuple[int, str]], b: dict[int, tuple[int, str]]) -> None:

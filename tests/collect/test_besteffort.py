@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+import pytest
+
 from sensegate import metrics
 from sensegate.bus.engine import Engine, Role
 from sensegate.clock import SystemClock
-from sensegate.collect.besteffort import BestEffortSource
+from sensegate.collect.besteffort import BestEffortSource, _matches, _shared
 from sensegate.config import IngestConfig
 from sensegate.model import Message
 from tests.collect.device import Device
@@ -48,6 +50,45 @@ async def test_only_qos_0_of_the_topics_handed_in(engine: Engine) -> None:
     ]
     await source.stop()
     await client.close()
+
+
+async def test_order_holds_across_topics_that_begin_alike(engine: Engine) -> None:
+    """A birth comes before what follows it under another topic; what is not wanted of the same beginning is passed."""
+    client = await engine.connect(Role.FEEDS)
+    kinds = ["NBIRTH", "DBIRTH", "NDATA", "DDATA"]
+    source = BestEffortSource(client, [f"sp/+/{kind}/+" for kind in kinds], IngestConfig(), SystemClock())
+    await source.start(None)
+    await client.flush()
+    credential = engine.credential(Role.FEEDS)
+    sent = [(f"sp/g/{kinds[at % 4]}/n{at % 3}", b"%d" % at) for at in range(400)]
+    async with Device(
+        (engine.info.mqtt_host, engine.info.mqtt_port), "q0", credential.user, credential.password
+    ) as device:
+        for at, (topic, payload) in enumerate(sent):
+            await device.publish_qos0(topic, payload)
+            if at % 50 == 0:
+                await device.publish_qos0("sp/g/STATE/n1", b"no")
+        messages = await take(source, len(sent))
+    assert [(message.topic, message.payload) for message in messages] == sent
+    await source.stop()
+    await client.close()
+
+
+MATCHES = [
+    ("a.b", "a.b", True), ("a.b", "a.c", False), ("a.*", "a.b", True), ("a.*", "a.b.c", False), ("a.>", "a.b.c", True),
+    ("a.>", "a", False), (">", "a", True), ("*.b", "a.b", True), ("a.*.c", "a.b.d", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wanted", "subject", "does"), MATCHES)
+def test_subjects_match_as_the_server_matches_them(wanted: str, subject: str, does: bool) -> None:  # noqa: FBT001
+    """One token, or all that are left."""
+    assert _matches(wanted, subject) is does
+
+
+def test_topics_that_begin_alike_share_a_subscription() -> None:
+    """Others keep their own."""
+    assert _shared(["a", "a.b", "a.*.c", "b.c", "*.x", "*.y"]) == ["*.x", "*.y", "a", "a.>", "b.c"]
 
 
 async def test_what_does_not_fit_is_dropped_and_counted(engine: Engine) -> None:

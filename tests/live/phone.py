@@ -38,6 +38,7 @@ class Phone:
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._note("closed", reason.value)
         client.on_publish = lambda _c, _u, mid, _r, _p: self._note("puback", mid)
         client.on_subscribe = lambda _c, _u, _m, reasons, _p: self._note("suback", [one.value for one in reasons])
+        client.on_message = lambda _c, _u, message: self._note("message", (message.topic, message.payload))
         self._client = client
         await asyncio.to_thread(client.connect, "127.0.0.1", self._port)
         client.loop_start()

@@ -3,6 +3,9 @@
 Such messages never enter the broker's store; they pass by on the core subject, where copies of QoS 1 messages pass
 too (told apart by the header `Nmqtt-Pub`). Only topics that a profile declares as `qos: 0` are listened to, on a
 connection of its own, so that a flood of them cannot hold up what is promised.
+
+nats-py keeps the order within a subscription only, and Sparkplug needs that of a birth and what follows it under other
+topics. So topics that begin alike share one subscription, wider than they are; what it brings beside them is passed.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from sensegate.model import Delivery, Message, Position
 
 QOS = "Nmqtt-Pub"
 WAITING_BYTES_MAX = 32 * 1024**2
+SUBJECTS_MAX = 100_000
+"""Subjects remembered; when full the memory starts anew."""
 
 _log = structlog.get_logger("collect")
 
@@ -45,6 +50,8 @@ class BestEffortSource:
         self.name = name
         self._connection = connection
         self._topics = list(topics)
+        self._wanted = sorted({subject for topic in topics for subject in filters_of(topic)})
+        self._known: dict[str, bool] = {}
         self._limits = limits
         self._clock = clock
         self._subscriptions: list[Subscription] = []
@@ -60,7 +67,7 @@ class BestEffortSource:
             _log.warning("QoS 0 is taken: what is lost on the way is not known", topics=self._topics)
         self._arrived.clear()
         with api.lost(f"{self.name}: subscribe"):
-            for subject in sorted({subject for topic in self._topics for subject in filters_of(topic)}):
+            for subject in _shared(self._wanted):
                 self._subscriptions.append(await self._connection.subscribe(subject, cb=self._take))
 
     async def stop(self) -> None:
@@ -75,7 +82,7 @@ class BestEffortSource:
         self._arrived.set()
 
     async def _take(self, msg: Msg) -> None:
-        if not msg.headers or msg.headers.get(QOS) != "0":
+        if not msg.headers or msg.headers.get(QOS) != "0" or not self._is_wanted(msg.subject):
             return
         if len(self._waiting) >= self._limits.depth_messages_max or self._bytes + len(msg.data) > WAITING_BYTES_MAX:
             metrics.LIMITED.labels("qos0").inc()
@@ -85,6 +92,14 @@ class BestEffortSource:
         self._waiting.append(Message(topic, msg.data, self._clock.now(), self._sequence, best_effort=True))
         self._bytes += len(msg.data)
         self._arrived.set()
+
+    def _is_wanted(self, subject: str) -> bool:
+        known = self._known.get(subject)
+        if known is None:
+            if len(self._known) >= SUBJECTS_MAX:
+                self._known.clear()
+            known = self._known[subject] = any(_matches(wanted, subject) for wanted in self._wanted)
+        return known
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         era = self._era
@@ -102,3 +117,29 @@ class BestEffortSource:
 
     async def _acknowledge(self) -> None:
         """Nobody waits for it."""
+
+
+def _shared(subjects: Sequence[str]) -> list[str]:
+    """Return subjects to subscribe to: those that begin with the same token are one."""
+    families: dict[str, list[str]] = {}
+    for subject in subjects:
+        families.setdefault(subject.partition(".")[0], []).append(subject)
+    found: list[str] = []
+    for first, family in families.items():
+        longer = [subject for subject in family if subject != first]
+        if first in {"*", ">"} or len(longer) < 2:
+            found += family
+        else:
+            found += [f"{first}.>", *(subject for subject in family if subject == first)]
+    return sorted(found)
+
+
+def _matches(wanted: str, subject: str) -> bool:
+    """Return whether a subject is one of those that `wanted`, with ``*`` and ``>``, stands for."""
+    tokens, parts = wanted.split("."), subject.split(".")
+    if tokens[-1] == ">":
+        tokens = tokens[:-1]
+        if len(parts) <= len(tokens):
+            return False
+        parts = parts[: len(tokens)]
+    return len(tokens) == len(parts) and all(token in {"*", part} for token, part in zip(tokens, parts, strict=True))

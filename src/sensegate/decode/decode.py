@@ -16,7 +16,7 @@ from sensegate.config import IngestConfig
 from sensegate.decode.batch import Postponed, Trees
 from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
-from sensegate.decode.flat import Reader, Values
+from sensegate.decode.flat import Reader
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
@@ -241,19 +241,14 @@ class _Work:
     def _elsewhere(self, places: list[int]) -> list[int]:
         """Decode messages whose topic had no plan in mind, or the wrong one, by another plan; return those without."""
         groups: dict[int, list[int]] = {}
-        flat: dict[Plan, list[tuple[int, Values]]] = {}
+        read: dict[Reader, list[int]] = {}
         without: list[int] = []
-        for at in places:
-            number = int(self._numbers[at])
+        for at, number in zip(places, self._numbers[places].tolist(), strict=True):
             route = self._routes.routes[number]
             if route.reader is ...:
                 route.reader = self._plans.readers.of(route.rules)
             if route.reader is not None:
-                held = route.reader.find(self._payloads[at], None)
-                if held is None:
-                    without.append(at)
-                else:
-                    flat.setdefault(held[0], []).append((at, held[1]))
+                read.setdefault(route.reader, []).append(at)
                 continue
             found = self._plans.fitting(route.rules, self._payloads[at], int(self._quotes[at]))
             if found is None:
@@ -263,11 +258,19 @@ class _Work:
             groups.setdefault(found, []).append(at)
         for number, group in groups.items():
             self._single += self._group(number, np.array(sorted(group)))
-        for plan, members in flat.items():
-            if len(members) < GROUP_MIN:
-                self._single += [at for at, _ in members]
+        for reader, members in read.items():
+            without += self._read(reader, np.array(members))
+        return sorted(without)
+
+    def _read(self, reader: Reader, places: I64) -> list[int]:
+        """Decode messages whose format gives bare values; return those without a plan."""
+        found = reader.sort([self._payloads[at] for at in places.tolist()])
+        for plan, (group, values) in found.groups.items():
+            if len(group) < GROUP_MIN:
+                self._single += places[group].tolist()
             else:
-                self._columns(plan, np.array([at for at, _ in members]), [values for _, values in members])
+                self._columns(plan, places[group], values)
+        without: list[int] = places[found.without].tolist()
         return without
 
     def _group(self, number: int, places: I64) -> list[int]:

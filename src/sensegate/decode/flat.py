@@ -7,7 +7,8 @@ few go the general way; then a plan makes columns of the values. A cache: bounde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -48,8 +49,18 @@ class Columnar(Protocol):
 class _Deciding(NamedTuple):
     """Plans by the values that decide."""
 
+    at: tuple[int, ...]
     get: Callable[[Values], Any]
     plans: dict[Any, Plan]
+
+
+class Sorted(NamedTuple):
+    """Frames by their plans."""
+
+    groups: dict[Plan, tuple[list[int], list[Values]]]
+    """Plan -> (places of its frames, their values)."""
+    without: list[int]
+    """Places of frames without a plan."""
 
 
 class Reader:
@@ -64,17 +75,39 @@ class Reader:
         self.count = 0
         """Plans made."""
 
-    def find(self, payload: bytes, port: int | None) -> tuple[Plan, Values] | None:
-        """Return the plan of a frame with its values; None: it has to go the general way."""
-        try:
-            branches, values = self._parse.flat(payload, port)
-        except Rejected:
-            return None
-        plan = self._plans.get(branches)
-        if plan is None and branches in self._deciding:
-            for one in self._deciding[branches]:
-                plan = plan or one.plans.get(one.get(values))
-        return None if plan is None else (plan, values)
+    def sort(self, payloads: Sequence[bytes], ports: Iterable[int | None] = repeat(None)) -> Sorted:
+        """Return frames by the plan that fits them; those without one have to go the general way."""
+        found: list[tuple[Hashable, Values] | None] = []
+        source = map(self._parse.flat, payloads, ports)
+        while True:
+            try:
+                found.extend(source)
+                break
+            except Rejected:  # the list keeps what came before, the iterator stands behind the refused one
+                found.append(None)
+        groups: dict[Plan, tuple[list[int], list[Values]]] = {}
+        without: list[int] = []
+        for at, one in enumerate(found):
+            plan = None
+            if one is not None:
+                plan = self._plans.get(one[0]) or self._decided(*one)
+            if one is None or plan is None:
+                without.append(at)
+            elif plan in groups:
+                places, values = groups[plan]
+                places.append(at)
+                values.append(one[1])
+            else:
+                groups[plan] = [at], [one[1]]
+        return Sorted(groups, without)
+
+    def _decided(self, branches: Hashable, values: Values) -> Plan | None:
+        """Return the plan of a frame whose values decide."""
+        for _, get, plans in self._deciding.get(branches, ()):
+            plan = plans.get(get(values))
+            if plan is not None:
+                return plan
+        return None
 
     def learn(self, rule: Rule, payload: bytes, port: int | None, deciding: Sequence[Leaf], bound: Bound) -> bool:
         """Learn from a frame that was understood by a rule; return whether there is a new plan."""
@@ -107,7 +140,11 @@ class Reader:
         if not at:
             self._plans[branches] = plan
             return
-        self._deciding.setdefault(branches, []).append(_Deciding(itemgetter(*at), {decided: plan}))
+        for one in self._deciding.setdefault(branches, []):
+            if one.at == at:
+                one.plans[decided] = plan
+                return
+        self._deciding[branches].append(_Deciding(at, itemgetter(*at), {decided: plan}))
 
     def _may(self, rule: Rule) -> bool:
         """Return whether the frame's branches say all: no rule before looked at the bytes in another way."""

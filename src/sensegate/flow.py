@@ -53,6 +53,7 @@ from sensegate.decode.examine import examine, shelved
 from sensegate.decode.memory import Memory
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import Chosen, ProfileSet
+from sensegate.decode.survey import Registered, draft_of, samples_of, shapes
 from sensegate.decode.watch import Profiles
 from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
@@ -78,6 +79,7 @@ from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
 from sensegate.studies import Studies
 from sensegate.trials import Trials
+from sensegate.unknown import Unknown
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
 
@@ -307,6 +309,13 @@ class Gateway:
             self.releases, self.jobs, self.log, self.clock, partition=self._partition, compare=self._compare
         )
         self.tasks["studies"] = self.studies.run
+        self.unknown = Unknown(
+            self.log,
+            shapes=lambda told: shapes([*samples_of(told, self.profiles.set)], Registered(self.devices.find)),
+            draft=lambda told, profile, shape: draft_of(
+                [*samples_of(told, self.profiles.set)], profile, shape=shape, names=Registered(self.devices.find)
+            ),
+        )
         self.profiles.on_change.append(lambda _, names: self.studies.changed(names))
 
     @property
@@ -564,6 +573,7 @@ class Gateway:
                 outcomes=self.trials.outcomes,
                 studies=self.studies,
                 jobs=self.jobs,
+                unknown=self.unknown,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,
                 quality=self._quality_rows,

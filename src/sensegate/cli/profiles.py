@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from sensegate.cli import drafts
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.config import load
 from sensegate.errors import ConfigError, NotFound
@@ -122,19 +123,8 @@ def _file(name: str, folder: Path) -> Path:
     return file
 
 
-@app.command()
-def new(name: Name, *, profiles: Folder = FOLDER) -> None:
-    """Copy the template for a new model."""
-    vendor, slash, model = name.partition("/")
-    if not slash or not vendor or not model:
-        raise ConfigError(f"'{name}' is no profile name", remedy="give vendor/model, e.g. acme/th10")
-    target = profiles / vendor / f"{model}.yaml"
-    if target.exists():
-        raise ConfigError("is there already", file=str(target), remedy="raise its version instead")
-    template = (profiles / "_template.yaml").read_text(encoding="utf-8")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(template.replace("vendor/model", name), encoding="utf-8")
-    console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
+app.command()(drafts.new)
+app.command()(drafts.unknown)
 
 
 @app.command("list")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ class Learned(NamedTuple):
         return sorted({message.sample.topic for message in self.messages})
 
 
-def learn(samples: Iterable[Sample], names: frozenset[str] = frozenset()) -> list[Learned]:
+def learn(samples: Iterable[Sample], names: Container[str] = frozenset()) -> list[Learned]:
     """Return what messages of each shape have in common, the most frequent shape first; `names` as in `group`."""
     return [_learn(one) for one in group(samples, names)]
 

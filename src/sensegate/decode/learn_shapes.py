@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path as File
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +35,8 @@ class Sample(NamedTuple):
     """True: the payload is the frame that a carrier brought; its topic is the carrier's."""
     port: int | None = None
     """Port of such a frame."""
+    maker: str = ""
+    """Of such a frame: the first six digits of its DevEUI, which are the maker's."""
 
 
 class Understood(NamedTuple):
@@ -58,6 +60,7 @@ class Group(NamedTuple):
     carried: bool = False
     port: int | None = None
     """Of frames that a carrier brought: their port."""
+    maker: str = ""
 
 
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +166,7 @@ def _looks_like_id(level: str) -> bool:
     )
 
 
-def _skeleton(topic: str, names: frozenset[str]) -> tuple[str, ...]:
+def _skeleton(topic: str, names: Container[str]) -> tuple[str, ...]:
     """Return the levels of a topic, those that look like a name as ``+``."""
     return tuple("+" if level in names or _looks_like_id(level) else level for level in topic.split("/"))
 
@@ -177,7 +180,7 @@ def _shape(message: Understood) -> frozenset[tuple[Path, str]]:
     return frozenset(found)
 
 
-def group(samples: Iterable[Sample], names: frozenset[str] = frozenset()) -> list[Group]:
+def group(samples: Iterable[Sample], names: Container[str] = frozenset()) -> list[Group]:
     """Return the messages by shape, largest group first.
 
     Args:
@@ -185,19 +188,19 @@ def group(samples: Iterable[Sample], names: frozenset[str] = frozenset()) -> lis
         names: ids and aliases of registered devices: a level of a topic that is one names the device.
     """
     by_topic: dict[tuple[tuple[str, ...], str], list[Understood]] = defaultdict(list)
-    carried: dict[tuple[int | None, str], list[Understood]] = defaultdict(list)
+    carried: dict[tuple[str, int | None, str], list[Understood]] = defaultdict(list)
     for sample in samples:
         message = understand(sample)
         if sample.carried:
-            carried[sample.port, message.format].append(message)
+            carried[sample.maker, sample.port, message.format].append(message)
             continue
         by_topic[_skeleton(sample.topic, names), message.format].append(message)
     found: list[Group] = []
     for (skeleton, form), messages in _merged(by_topic).items():
         pattern, sure = _pattern(skeleton, messages, names)
         found += [Group(pattern, form, alike, sure) for alike in _alike(messages)]
-    for (port, form), messages in carried.items():
-        found += [Group("", form, alike, True, True, port) for alike in _alike(messages)]
+    for (maker, port, form), messages in carried.items():
+        found += [Group("", form, alike, True, True, port, maker) for alike in _alike(messages)]
     found.sort(key=lambda one: len(one.messages), reverse=True)
     return found[:GROUPS_MAX]
 
@@ -252,7 +255,7 @@ def _alike(messages: Sequence[Understood]) -> list[list[Understood]]:
 _FREE: Final = ("group", "area", "site", "line", "part", "unit", "branch", "cell")
 
 
-def _pattern(skeleton: tuple[str, ...], messages: Sequence[Understood], names: frozenset[str]) -> tuple[str, bool]:
+def _pattern(skeleton: tuple[str, ...], messages: Sequence[Understood], names: Container[str]) -> tuple[str, bool]:
     """Return (topic pattern, whether it is certain which level is the device)."""
     topics = [message.sample.topic.split("/") for message in messages]
     open_ = [at for at, level in enumerate(skeleton) if level == "+"]

@@ -22,7 +22,19 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.bus.ports import free_port
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
-from sensegate.web import auth, books, devices, feeds, limits, openapi, problems, profile_jobs, profiles, registry
+from sensegate.web import (
+    auth,
+    books,
+    devices,
+    drafts,
+    feeds,
+    limits,
+    openapi,
+    problems,
+    profile_jobs,
+    profiles,
+    registry,
+)
 from sensegate.web.bodies import Ready
 from sensegate.web.deps import Deps
 from sensegate.web.routing import Call, Route, check
@@ -104,6 +116,7 @@ ROUTES: tuple[Route, ...] = (
     *registry.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
+    *drafts.ROUTES,
     *books.ROUTES,
 )
 """All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""

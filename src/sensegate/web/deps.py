@@ -21,6 +21,7 @@ from sensegate.jobs import Jobs
 from sensegate.model import Device
 from sensegate.ports import Log
 from sensegate.studies import Studies
+from sensegate.unknown import Unknown
 
 
 class Page(Protocol):
@@ -226,5 +227,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     studies: Studies | None = None
     """None: nothing is compared here."""
     jobs: Jobs | None = None
+    unknown: Unknown | None = None
+    """None: this gateway receives no messages of devices."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""

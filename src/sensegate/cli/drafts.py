@@ -1,0 +1,122 @@
+"""`sensegate profile new`, `unknown`, `import`: profiles made of messages, or of what others wrote down."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sensegate.cli.replay import messages
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.errors import ConfigError
+
+FOLDER = Path("device_profiles")
+Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
+Since = Annotated[str, typer.Option(help="How far back (30m, 1h, 7d), or from which time on.")]
+
+
+def target_of(name: str, folder: Path) -> Path:
+    """Return the file of a new profile. Raises `ConfigError` where the name is none, or is taken."""
+    vendor, slash, model = name.partition("/")
+    if not slash or not vendor or not model:
+        raise ConfigError(f"'{name}' is no profile name", remedy="give vendor/model, e.g. acme/th10")
+    target = folder / vendor / f"{model}.yaml"
+    if target.exists():
+        raise ConfigError("is there already", file=str(target), remedy="raise its version instead")
+    return target
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="vendor/model; with --from or --topic it can be made up.")] = "",
+    *,
+    recorded: Annotated[
+        Path | None,
+        typer.Option("--from", help="Learn from recorded messages (JSON lines, as for replay).", exists=True),
+    ] = None,
+    topic: Annotated[str, typer.Option(help="Learn from what a gateway has recorded under this MQTT filter.")] = "",
+    shape: Annotated[str, typer.Option(help="Learn from one shape of `sensegate profile unknown`.")] = "",
+    since: Since = "1h",
+    profiles: Folder = FOLDER,
+    show: Annotated[bool, typer.Option("--print", help="Print the draft, write no file.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Begin a profile: of the template, or as a draft learned from messages, with the reasons of its guesses."""
+    if recorded is None and not topic and not shape:
+        target = target_of(name, profiles)
+        template = (profiles / "_template.yaml").read_text(encoding="utf-8")
+        _write(target, template.replace("vendor/model", name))
+        console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
+        return
+    if recorded is not None:
+        draft = _learned(recorded, topic, name)
+    else:
+        body = {"topic": topic, "shape": shape, "profile": name}
+        draft = ask(url, token, lambda remote: remote.post("/api/v1/profiles/learn", body, since=since))
+    if show:
+        sys.stdout.write(draft["text"])
+        return
+    target = target_of(draft["profile"], profiles)
+    _write(target, draft["text"])
+    _report(draft, target)
+
+
+def _write(target: Path, text: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+
+
+def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
+    """Return the draft for the messages of a file, as the gateway would answer."""
+    from sensegate.decode.learn_shapes import Sample  # noqa: PLC0415 - the whole decoder
+    from sensegate.decode.survey import draft_of  # noqa: PLC0415 - the same
+    from sensegate.unknown import under  # noqa: PLC0415 - the same
+
+    samples = [
+        Sample(told, payload, round(at * 1e6) if at is not None else 0)
+        for told, payload, at in messages(recorded)
+        if not topic or under(told, topic)
+    ]
+    draft = draft_of(samples, name)
+    if draft is None:
+        raise ConfigError("holds no such message", file=str(recorded), remedy="see `sensegate replay --help`")
+    return {
+        "profile": draft.profile,
+        "text": draft.text,
+        "messages": draft.messages,
+        "found": [
+            {"field": field, "property": one.property, "reason": one.reason, "sure": one.sure}
+            for field, one in draft.found
+        ],
+        "left": [{"field": field, "reason": why} for field, why in draft.left],
+        "problem": draft.problem,
+    }
+
+
+def _report(draft: dict[str, Any], target: Path) -> None:
+    """Print what was found, guessed and left, and what `check` says of it."""
+    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
+
+    rows = [{**one, "sure": "" if one["sure"] else "guess"} for one in draft["found"]]
+    rows += [{"field": one["field"], "property": "-", "sure": "left", "reason": one["reason"]} for one in draft["left"]]
+    table(rows, ("field", "property", "sure", "reason"))
+    for problem in check_profile(target):
+        sys.stdout.write(f"{problem}\n")
+    console.print(
+        f"{target}: a draft of {draft['messages']} messages; compare it with the maker's document, then "
+        f"sensegate check {target}",
+        highlight=False,
+    )
+
+
+def unknown(*, since: Since = "1h", url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Show messages that no profile explains, by shape; `sensegate profile new --shape ID` makes a draft of one."""
+    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles/unknown", since=since)))
+    shown = [{**row, "reasons": ", ".join(f"{word} {many:,}" for word, many in row["reasons"].items())} for row in rows]
+    columns = ("id", "name", "pattern", "port", "format", "messages", "reasons", "last", "interval_s", "found", "left")
+    if json_form:
+        as_json(rows)
+        return
+    table(shown, columns)

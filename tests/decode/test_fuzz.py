@@ -67,7 +67,8 @@ def test_examples_give_the_same_by_both_paths() -> None:
         fields = machine.decode(messages)
         same(fields, machine.decode_slowly(messages))
         planned += bool(machine.plans.count)
-    assert planned > len(EXAMPLES) // 4
+    quick = [profile for profile, example in EXAMPLES if example.expect and profile.rules[0].format == "json"]
+    assert planned > len(quick) // 2
 
 
 @settings(max_examples=MANY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -134,6 +134,8 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     ack: Callable[[], Awaitable[None]]
     position: Position | None = None
     """Position after these messages; None where a source cannot be read again from a place."""
+    again: Literal["", "raw", "quarantine"] = ""
+    """Where on the log these messages stand already: they are decoded once more (`redecode`). Empty: they are new."""
 
 
 # ── authority ────────────────────────────────────────────────────────────────────────────────────────
@@ -392,6 +394,8 @@ class DuplicateKind(StrEnum):
     REPEAT = "repeat"
     CROSS_PATH = "cross_path"
     UNCHANGED = "unchanged"
+    EQUAL = "equal"
+    """Decoded once more, to what it was."""
 
 
 class CommitRecord(msgspec.Struct, frozen=True):

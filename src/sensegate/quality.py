@@ -140,6 +140,8 @@ class Flag(IntFlag):
     """The series is a thousand times too large or too small to be usual: the profile's unit is probably wrong."""
     WARNED = 1 << 17
     """The maker's codec script gave a warning with the message."""
+    REDECODED = 1 << 18
+    """Read once more, from the message as it was received, by a later version of the profile."""
 
 
 class TimeQuality(IntEnum):

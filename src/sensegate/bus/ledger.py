@@ -4,6 +4,9 @@ messages = decoded + each quarantined; values = accepted + each duplicate + each
 hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
 `ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
 
+Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
+counted under the source ``redecode:<job>`` as any other, with `revised` and `added` as parts of `accepted`.
+
 Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, ``sources``, ``kinds``, packed columns;
 ``places`` (a table) and ``place`` (device -> place) say where each device stood, for tiers where it is not registered.
 """
@@ -39,7 +42,21 @@ REJECTED = "rejected"
 FORWARDED = "forwarded"
 WITHHELD = "withheld"
 
+REDECODED = "redecoded"
+"""Messages that were on the log and were decoded once more: they came in before and are no `messages`."""
+RECOVERED = "recovered"
+"""Of these: they were in quarantine and gave readings now."""
+REREAD = "reread"
+"""Of these: they had given readings before."""
+STILL_REFUSED = "still_refused"
+"""Of these: they gave none now."""
+REVISED = "revised"
+"""Accepted values that take the place of another: revisions of it."""
+ADDED = "added"
+"""Accepted values of redecoded messages that were not there before."""
+
 _SIGNS = {MESSAGES: 1, DECODED: -1, QUARANTINED: -1}
+_AGAIN_SIGNS = {REDECODED: 1, RECOVERED: -1, REREAD: -1, STILL_REFUSED: -1}
 _VALUE_SIGNS = {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1}
 
 
@@ -197,7 +214,7 @@ class Ledger:
         order = np.argsort(group, kind="stable")
         grouped = group[order]
         first = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
-        for signs, what in ((_SIGNS, "messages"), (_VALUE_SIGNS, "values")):
+        for signs, what in ((_SIGNS, "messages"), (_AGAIN_SIGNS, "messages decoded again"), (_VALUE_SIGNS, "values")):
             sign = np.array([signs.get(word.partition(".")[0], 0) for word in self._kinds.words], np.int64)
             sums = np.add.reduceat((sign[kind] * count)[order], first)
             if wrong := np.flatnonzero(sums).tolist():

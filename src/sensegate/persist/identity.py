@@ -25,7 +25,7 @@ LEADS = 0x10
 
 VERDICTS = ("accepted", *(kind.value for kind in DuplicateKind))
 """Words of the codes in `Judgement.kind`."""
-ACCEPTED, REDELIVERY, REPEAT, CROSS_PATH, UNCHANGED = range(5)
+ACCEPTED, REDELIVERY, REPEAT, CROSS_PATH, UNCHANGED, EQUAL = range(6)
 
 HOUR_US = 3_600_000_000
 LIFE_US = HOUR_US

@@ -105,8 +105,14 @@ class Recent:
 
     def find(self, hashed: U64, number: U32) -> Found:
         """Return all rows of these identities."""
+        query, row = self.where(hashed, number)
+        return Found(query, self.bits[row], self.prints[row], self.time[row]) if len(query) else Found.none()
+
+    def where(self, hashed: U64, number: U32) -> tuple[I64, I64]:
+        """Return (question, row) for all rows of these identities."""
+        nothing = np.empty(0, np.int64)
         if not self.count or not len(hashed):
-            return Found.none()
+            return nothing, nothing
         here = self._head[(hashed >> self._shift).view(np.int64)]
         query = np.flatnonzero(here)
         row = here[query].astype(np.int64) - 1
@@ -119,7 +125,4 @@ class Recent:
             row = self._next[row].astype(np.int64) - 1
             more = row >= 0
             query, row = query[more], row[more]
-        if not rows:
-            return Found.none()
-        row = np.concatenate(rows)
-        return Found(np.concatenate(queries), self.bits[row], self.prints[row], self.time[row])
+        return (np.concatenate(queries), np.concatenate(rows)) if rows else (nothing, nothing)

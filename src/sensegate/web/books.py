@@ -48,8 +48,9 @@ def balanced(totals: Counts) -> bool:
     for kind, count in totals.items():
         sums[kind.partition(".")[0]] += count
     messages = sums[kinds.MESSAGES] - sums[kinds.DECODED] - sums[kinds.QUARANTINED]
+    again = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
     taken = sums[kinds.ACCEPTED] + sums[kinds.DUPLICATE] + sums[kinds.SUPPRESSED] + sums[kinds.REJECTED]
-    return messages == 0 and sums[kinds.VALUES] == taken
+    return messages == 0 and again == 0 and sums[kinds.VALUES] == taken
 
 
 def row_of(counts: Counts, by: str = "", key: str = "") -> LedgerRow:

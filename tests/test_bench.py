@@ -16,6 +16,7 @@ SHORT: dict[str, dict[str, float]] = {
     "scale": {"messages": 600, "few": 20, "many": 200, "rounds": 1},
     "memory": {"registered": 400, "active": 100, "readings": 10},
     "start": {"registered": 200, "devices": 50, "readings": 5},
+    "formats": {"messages": 200, "rounds": 1},
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
 }
 

@@ -107,7 +107,9 @@ def bench(
     if json_form:
         import json  # noqa: PLC0415 - one line, unlike as_json
 
-        typer.echo(json.dumps({"bench": name, **figures}))
+        each = figures.pop("each", [])  # one line for each of several subjects
+        for line in [{"bench": name, **figures}, *each]:
+            typer.echo(json.dumps(line, ensure_ascii=False))
         return
     for key, value in figures.items():
         console.print(f"{key:28} {value}", highlight=False)

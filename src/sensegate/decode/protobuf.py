@@ -18,6 +18,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 Field = tuple[int, int, int, int]
 """(field number, wire type, value or start, end): a VARINT has its value; of the others the bytes from start to end."""
 
+_COUNTED: Final = frozenset((VARINT, BYTES))
+_FIXED: Final = frozenset((FIXED64, FIXED32))
 _VARINT_BYTES_MAX: Final = 10
 _MASK: Final = 2**64 - 1
 _FLOAT: Final = struct.Struct("<f").unpack_from
@@ -46,6 +48,7 @@ class Wire:
         """Return the fields of a message in their order. Raises `Rejected` where the bytes are none."""
         payload = self.payload
         found: list[Field] = []
+        add = found.append
         most = self._left
         while at < end:
             if len(found) >= most:
@@ -57,16 +60,20 @@ class Wire:
             number, wire = key >> 3, key & 7
             if not number:
                 raise malformed(f"no field number at byte {at}")
-            if wire == BYTES:
-                size, start = self._varint(at, end)
-                at = start + size
-                found.append((number, wire, start, at))
-            elif wire == VARINT:
-                value, at = self._varint(at, end)
-                found.append((number, wire, value, at))
-            elif wire in {FIXED64, FIXED32}:
+            if wire in _COUNTED:
+                if at < end and payload[at] < 0x80:  # most are small
+                    value = payload[at]
+                    at += 1
+                else:
+                    value, at = self._varint(at, end)
+                if wire == VARINT:
+                    add((number, wire, value, at))
+                else:
+                    add((number, wire, at, at + value))
+                    at += value
+            elif wire in _FIXED:
                 start, at = at, at + (8 if wire == FIXED64 else 4)
-                found.append((number, wire, start, at))
+                add((number, wire, start, at))
             else:
                 raise malformed(f"wire type {wire} at byte {at}")
             if at > end:

@@ -128,6 +128,7 @@ class _Message:
 
     def __init__(self, address: Address, payload: Payload, memory: Memory, received: int) -> None:
         self._address = address
+        self._name = address.name_of(address.device)
         self._payload = payload
         self._memory = memory
         self._received = received
@@ -269,20 +270,27 @@ class _Message:
                 inner = bounded_name(f"{name}/{member.name or _alias(member)}")
                 self._take(inner, member, birth.names.get(inner), birth, time, doubt=doubt)
             return
-        common: dict[str, Any] = {
-            "device": self._address.name_of(self._address.device),
+        value = metric.read(datatype)
+        one: dict[str, Any] = {
+            "device": self._name,
+            "name": name,
+            "value": value,
             "datatype": type_name(datatype or UNKNOWN),
             "properties": self._properties(known, metric),
         }
         if time is not None:
-            common["time"] = time
-        for key, flag in (("historical", metric.historical), ("transient", metric.transient), ("doubt", doubt)):
-            if flag:
-                common[key] = True
-        if isinstance(raw, Table):
-            self._tables[name] = [dict(zip(raw.columns, row, strict=True)) for row in raw.rows]
-        for part, value in self._parts(name, metric.read(datatype), raw):
-            self._metrics.append({**common, "name": part, "value": value})
+            one["time"] = time
+        if metric.historical:
+            one["historical"] = True
+        if metric.transient:
+            one["transient"] = True
+        if doubt:
+            one["doubt"] = True
+        if isinstance(value, (list, dict)):
+            self._metrics += [{**one, "name": part, "value": item} for part, item in self._parts(name, value, raw)]
+        else:
+            self._count(1)
+            self._metrics.append(one)
 
     def _properties(self, known: Known | None, metric: Metric) -> Mapping[str, Any]:
         """Return a value's properties: those of the birth, with what came with the value."""
@@ -299,6 +307,8 @@ class _Message:
 
     def _parts(self, name: str, value: Any, raw: Any) -> Iterator[tuple[str, Any]]:
         """Yield (name, value) of each part of a value that has parts, else of the value itself."""
+        if isinstance(raw, Table):
+            self._tables[name] = [dict(zip(raw.columns, row, strict=True)) for row in raw.rows]
         if isinstance(raw, Table) and len(raw.rows) * len(raw.columns) <= PARTS_MAX:
             cells = [
                 (f"{name}/{at}/{column}", cell)

@@ -30,7 +30,6 @@ from sensegate.model import QuarantineReason
 NAME_MAX: Final = 1_024
 """Longest name of a metric with all that it is part of, characters."""
 _WIRE_OF: Final = (VARINT, VARINT, FIXED32, FIXED64, VARINT, BYTES, BYTES, BYTES, BYTES)
-_METRIC_WIRES: Final = {number: (BYTES if number in {1, 8, 9} else VARINT) for number in range(1, 10)}
 _VALUE_OF_METRIC, _VALUE_OF_CELL, _VALUE_OF_NAMED = 10, 1, 3
 """Number of the first field of each `oneof`: of a metric, of a cell of a data set, of a property or parameter."""
 _SET, _SETS = 9, 10
@@ -38,7 +37,7 @@ _SET, _SETS = 9, 10
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """One metric as it was sent."""
+    """One metric as it was sent; its members in the order of the schema's fields."""
 
     name: str | None = None
     alias: int | None = None
@@ -173,23 +172,20 @@ class _Reader:
 
     def _metric(self, at: int, stop: int, depth: int) -> Metric:
         wire = self._wire
-        found: dict[str, Any] = {}
-        value: Value | None = None
+        found: list[Any] = [None, None, None, None, False, False, False, None, None, None]
         for field in wire.fields(at, stop):
             number, kind, start, end = field
             if number >= _VALUE_OF_METRIC:
-                came = self._value(field, _VALUE_OF_METRIC, depth)
-                value = came or value
-            elif _METRIC_WIRES[number] == kind:
-                if number == 1:
-                    found["name"] = bounded_name(wire.text(start, end))
-                elif number == 8:
-                    found["metadata"] = self._metadata(start, end)
-                elif number == 9:
-                    found["properties"] = self._properties(start, end, self._deeper(depth))
-                else:
-                    found[_METRIC_KEYS[number]] = bool(start) if number >= 5 else start
-        return Metric(value=value, **found)
+                found[-1] = self._value(field, _VALUE_OF_METRIC, depth) or found[-1]
+            elif kind == VARINT and 2 <= number <= 7:
+                found[number - 1] = start if number < 5 else bool(start)
+            elif kind == BYTES and number == 1:
+                found[0] = bounded_name(wire.text(start, end))
+            elif kind == BYTES and number == 8:
+                found[7] = self._metadata(start, end)
+            elif kind == BYTES and number == 9:
+                found[8] = self._properties(start, end, self._deeper(depth))
+        return Metric(*found)
 
     def _value(self, field: Field, first: int, depth: int) -> Value | None:
         """Return the value of a field of a `oneof`, None where the schema has no such field."""
@@ -331,7 +327,6 @@ class _Reader:
         return {"name": name, "type": kind_name, "value": None if value is None else value.typed(datatype)}
 
 
-_METRIC_KEYS: Final = {2: "alias", 3: "timestamp", 4: "datatype", 5: "historical", 6: "transient", 7: "null"}
 _METADATA_KEYS: Final = {
     1: "is_multi_part",
     2: "content_type",

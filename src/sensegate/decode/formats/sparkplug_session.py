@@ -49,11 +49,8 @@ class Node(msgspec.Struct, frozen=True):
     """Number of the life, which its will carries too."""
     doubt: bool = False
     """Messages were missed since the birth of the node, though not that birth."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes, about."""
-        return _KNOWN_BYTES + sum(_KNOWN_BYTES + birth.size for birth in self.births.values())
+    size: int = _KNOWN_BYTES
+    """Bytes that it takes, about."""
 
     def heard(self, sequence: int | None) -> tuple[Node, bool]:
         """Return the node after a message of this number, and whether messages are missing before it."""
@@ -70,11 +67,15 @@ class Node(msgspec.Struct, frozen=True):
 
     def born(self, device: str, birth: Birth) -> Node:
         """Return the node with a device's birth."""
-        return msgspec.structs.replace(
-            self, births={**self.births, device: birth}, online=self.online | {device} if device else self.online
-        )
+        births = {**self.births, device: birth}
+        online = self.online | {device} if device else self.online
+        return msgspec.structs.replace(self, births=births, online=online, size=_size(births))
 
     def without(self, device: str) -> Node:
         """Return the node without a device."""
         births = {name: birth for name, birth in self.births.items() if name != device}
-        return msgspec.structs.replace(self, births=births, online=self.online - {device})
+        return msgspec.structs.replace(self, births=births, online=self.online - {device}, size=_size(births))
+
+
+def _size(births: Mapping[str, Birth]) -> int:
+    return _KNOWN_BYTES + sum(_KNOWN_BYTES + birth.size for birth in births.values())

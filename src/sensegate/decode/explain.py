@@ -19,7 +19,7 @@ from sensegate.decode.extract import Leaf, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.paths import render
 from sensegate.decode.plans import Holder
-from sensegate.decode.profile import Rule, nearest
+from sensegate.decode.profile import Rule, Whom, nearest
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import Route
 from sensegate.decode.standin import CARRIER, DEVICE, carrier_payload, standin
@@ -94,11 +94,16 @@ def explain(
         return stages
     stages.append(_stage("claim", list(_claims(loaded, topic))))
     for name in candidates:
-        if profile in {"", name}:
+        if profile in {"", name} and not _only_carries(loaded, name):
             stages += _by_profile(loaded, name, message)
         if profile != name:
             stages += _by_chain(loaded, name, message, profile)
     return stages
+
+
+def _only_carries(profiles: ProfileSet, name: str) -> bool:
+    found = profiles.find(name)
+    return found is not None and all(rule.whom is not Whom.OWN for rule in found.rules)
 
 
 class Carried(NamedTuple):

@@ -1,7 +1,7 @@
 """Scripts in the shapes and dialects that makers publish. They are ours; the expected values follow from the layouts.
 
-Each script stands in `codecs/`. Every case is decoded several times among others of its kind, so that what a script does
-to its room would show.
+Each script stands in `codecs/`. Every case is decoded several times among others of its kind, so that what a script
+does to its room would show.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from tests.scripts.conftest import CODECS, ask, source_of
 
 from sensegate.scripts.pool import Scripts
 from sensegate.scripts.wire import Outcome, Source
+from tests.scripts.conftest import CODECS, ask, source_of
 
 
 class Case(NamedTuple):
@@ -255,7 +255,8 @@ def result(outcome: Outcome) -> Any:
 @pytest.fixture(scope="module")
 def outcomes(scripts: Scripts) -> list[list[Outcome]]:
     """What came of all cases and refusals, asked for three times over, all scripts mixed."""
-    asks = [ask(codec(case), bytes.fromhex(case.hex), case.port) for case in (*CASES, *REFUSALS)]
+    everything: list[Case | Refusal] = [*CASES, *REFUSALS]
+    asks = [ask(codec(case), bytes.fromhex(case.hex), case.port) for case in everything]
     return [scripts.run(asks), scripts.run(asks[::-1])[::-1], scripts.run(asks)]
 
 

@@ -113,7 +113,10 @@ class Script:
             self._module = False
         self._told = source.learned or self._learn()
         self._learned = self._understood(json.loads(self._told))
-        self._room = self._open()
+        try:
+            self._room = self._open()
+        except _quickjs.JSException as why:
+            raise _load_error(why, source.text) from why
         self._calls = 0
         self._compare_at = 0 if source.learned else SAMPLE_FIRST
 

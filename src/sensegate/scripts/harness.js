@@ -8,7 +8,7 @@
 (function () {
   "use strict";
   const world = globalThis;
-  const { apply, construct, ownKeys, getPrototypeOf, defineProperty, deleteProperty } = Reflect;
+  const { apply, construct, ownKeys, getPrototypeOf, defineProperty, deleteProperty, isExtensible } = Reflect;
   const describe = Reflect.getOwnPropertyDescriptor;
   const { freeze, create, is } = Object;
   const { stringify, parse } = JSON;
@@ -21,6 +21,8 @@
   const has = loose(String.prototype.includes);
   const cut = loose(String.prototype.slice);
   const search = loose(RegExp.prototype.exec);
+  const knows = loose(Map.prototype.has);
+  const recall = loose(Map.prototype.get);
   const sourceOf = loose(Function.prototype.toString);
   const RealDate = Date;
   const RealError = Error;
@@ -115,40 +117,44 @@
     }
     const module = { exports: {} };
     const entries = apply(make, world, [module, module.exports, require]);
+    // From here on nothing is used that the script may have replaced: iterators, methods of arrays and maps.
     const helpers = [];
     const globals = [];
     for (let at = 0; at < language.length; at += 1) {
-      for (const key of ownKeys(language[at])) {
+      const keys = ownKeys(language[at]);
+      for (let number = 0; number < keys.length; number += 1) {
+        const key = keys[number];
         const found = describe(language[at], key);
-        if (before[at].has(key) && is(before[at].get(key), found.value)) continue;
+        const known = knows(before[at], key);
+        if (known && is(recall(before[at], key), found.value)) continue;
         if (typeof key === "symbol") throw new TypeError("the script puts a symbol on an object of the language");
-        if (at === 0 && !before[at].has(key)) globals.push(key);
-        else if ("value" in found) helpers.push([at, key, found.enumerable]);
+        if (at === 0 && !known) globals[globals.length] = key;
+        else if ("value" in found) helpers[helpers.length] = [at, key, found.enumerable];
         else throw new TypeError(`the script puts an accessor '${key}' on an object of the language`);
       }
     }
     const names = [];
-    for (const entry of entries) names.push(typeof entry === "function" ? parameters(entry) : "");
+    for (let at = 0; at < entries.length; at += 1) {
+      names[at] = typeof entries[at] === "function" ? parameters(entries[at]) : "";
+    }
     return stringify({ helpers, globals, entries: callable(entries), parameters: names });
   }
 
   // ── freezing ──────────────────────────────────────────────────────────────────────────────────────
+
+  function accessor(target, key, enumerable, get, set) {
+    freeze(set.prototype);
+    defineProperty(target, key, { get: freeze(get), set: freeze(set), enumerable, configurable: false });
+  }
 
   /** Make `target[key]` belong to one call: what the top level sets is there until the call ends. */
   function perCall(slots, defaults, target, key, enumerable) {
     const at = defaults.length;
     const found = describe(target, key);
     defaults[at] = found && found.value;
-    defineProperty(target, key, {
-      get() {
-        return slots.now[at];
-      },
-      set(value) {
-        if (this === target) slots.now[at] = value;
-        else defineProperty(this, key, { value, writable: true, enumerable: true, configurable: true });
-      },
-      enumerable,
-      configurable: false,
+    accessor(target, key, enumerable, () => slots.now[at], function (value) {
+      if (this === target) slots.now[at] = value;
+      else defineProperty(this, key, { value, writable: true, enumerable: true, configurable: true });
     });
     return at;
   }
@@ -158,16 +164,9 @@
     const found = describe(target, key);
     if (found === undefined || !("value" in found) || !found.configurable) return;
     const { value } = found;
-    defineProperty(target, key, {
-      get() {
-        return value;
-      },
-      set(other) {
-        if (this === target) throw new TypeError(`'${key}' is an object of the language: it cannot be changed`);
-        defineProperty(this, key, { value: other, writable: true, enumerable: true, configurable: true });
-      },
-      enumerable: found.enumerable,
-      configurable: false,
+    accessor(target, key, found.enumerable, () => value, function (other) {
+      if (this === target) throw new TypeError(`'${key}' is of the language: it cannot be changed`);
+      defineProperty(this, key, { value: other, writable: true, enumerable: true, configurable: true });
     });
   }
 
@@ -241,15 +240,15 @@
       if (!helperSlots.has(target)) helperSlots.set(target, create(null));
       helperSlots.get(target)[key] = number;
     }
+    slots.now = sliceOf(defaults);
     if (defaults.length > 0) {
       const define = Object.defineProperty;
-      const slotOf = loose(Map.prototype.get);
-      Object.defineProperty = function (target, key, how) {
-        const number = slotOf(helperSlots, target)?.[key];
+      Object.defineProperty = freeze((target, key, how) => {
+        const number = recall(helperSlots, target)?.[key];
         if (number === undefined) return define(target, key, how);
         slots.now[number] = how.value;
         return target;
-      };
+      });
     }
     const variables = options.variables;
     freezeDeep(variables);
@@ -260,6 +259,7 @@
     const mine = create(null);
     for (const key of ownKeys(world)) mine[key] = true;
     const known = ownKeys(world).length;
+    const ancestor = getPrototypeOf(world);
     const topLevel = create(null);
     for (const key of options.globals) topLevel[key] = true;
     const declared = create(null);
@@ -334,6 +334,7 @@
       } catch (fault) {
         answer = "!" + told(fault);
       }
+      if (getPrototypeOf(world) !== ancestor || !isExtensible(world)) return "~the global object was changed";
       return ownKeys(world).length === known ? answer : tidied(answer);
     };
   }

@@ -1,0 +1,264 @@
+"""What a hostile script, or a hostile frame for a weak one, can do: nothing to others, and little for long."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate.clock import FakeClock
+from sensegate.scripts import conduct
+from sensegate.scripts.pool import Scripts
+from sensegate.scripts.wire import Limits, Outcome
+from tests.scripts.conftest import Decode, ask, source_of
+
+GOOD = "function decodeUplink(input) { return { data: { value: input.bytes[0] } }; }"
+
+# What runs away -> code. All of it is contained within the limits of one call.
+RUNAWAYS = {
+    "endless loop": "while (true) {}",
+    "endless loop that catches": "for (;;) { try { for (;;) {} } catch (e) {} finally { continue; } }",
+    "endless recursion that catches": "(function f() { try { f(); } catch (e) {} f(); })();",
+    "deep recursion": "(function f() { return 1 + f(); })();",
+    "mutual recursion by getters": "var o = { get a() { return this.a; } }; o.a;",
+    "memory bomb": "var a = []; for (;;) a.push(new Array(1000).fill(1));",
+    "memory bomb that catches": (
+        "var a = []; for (;;) { try { for (;;) a.push(new Array(1000).fill(1)); } catch (e) {} }"
+    ),
+    "string bomb": "var s = 'x'; for (;;) s += s;",
+    "repeated string": "'a'.repeat(Math.pow(2, 30));",
+    "array of all the world": "new Array(1e9).join('x');",
+    "array as text": "new Array(5e7) + '';",
+    "typed array": "new Uint8Array(2e9);",
+    "sparse array": "var a = []; a.length = 4294967295; a.indexOf(5);",
+    "regular expression bomb": "/^(a+)+$/.test('a'.repeat(40) + 'b');",
+    "regular expression bomb, backreference": "/^(\\w+\\s?)*\\1$/.test('x'.repeat(60) + '!');",
+    "native search": "'a'.repeat(5e6).indexOf('a'.repeat(2e6) + 'b');",
+    "native replacement": "'a'.repeat(6e6).replaceAll('a', 'bb');",
+    "native copying": "var a = new Uint8Array(8e6); for (;;) a.copyWithin(0, 1);",
+    "native sorting": (
+        "Array.from({ length: 3e5 }, function (_, i) { return -i; }).sort(function (a, b) { return a - b; });"
+    ),
+    "big numbers": "var n = 3n; for (;;) n *= n;",
+    "generator without end": "function* g() { for (;;) yield 1; } for (var x of g()) {}",
+    "spread without end": "[...(function* () { for (;;) yield 1; })()];",
+    "proxy without end": "var p = new Proxy({}, { get: function () { return p; } }); for (;;) p = p.x;",
+    "prototype chain without end": "for (var o = {};;) o = Object.create(o);",
+    "closures": "var f = function () {}; for (;;) f = (function (g) { return function () { return g; }; })(f);",
+    "JSON of a deep tree": "for (var o = {}, p = o, i = 0; i < 1e5; i++) p = p.a = {}; JSON.stringify(o);",
+    "JSON text, deep": "JSON.parse('['.repeat(1e6));",
+    "promises": (
+        "(function f() { return Promise.resolve().then(f); })(); for (;;) Promise.resolve().then(function () {});"
+    ),
+    "symbols": "for (var i = 0;; i++) Symbol.for('s' + i);",
+    "own code": "for (;;) new Function('return 1');",
+    "dates": "for (;;) new Date().toString();",
+}
+RETURNS = {
+    "giant output": "return { data: { text: 'x'.repeat(1e6) } };",
+    "many members": "var d = {}; for (var i = 0; i < 2e4; i++) d['k' + i] = i; return { data: d };",
+    "proxy in the result": "return { data: new Proxy({}, { ownKeys: function () { for (;;) {} } }) };",
+    "proxy of many keys": (
+        "return { data: new Proxy({}, { ownKeys: function () {"
+        " return Array.from({ length: 1e5 }, (_, i) => 'k' + i); },"
+        " getOwnPropertyDescriptor: function () { return { enumerable: true, configurable: true, value: 1 }; } }) };"
+    ),
+    "getter in the result": "return { data: { get a() { for (;;) {} } } };",
+    "toJSON in the result": "return { data: { toJSON: function () { for (;;) {} } } };",
+    "toJSON that grows": "var f = function () { return { a: { toJSON: f } }; }; return { data: { toJSON: f } };",
+    "circle": "var o = {}; o.o = o; return { data: o };",
+    "errors that grow": (
+        "return { errors: new Proxy([], { get: function (t, k) { return k === 'length' ? 1e9 : 'x'.repeat(1e6); } }) };"
+    ),
+    "error without text": "throw { toString: function () { for (;;) {} } };",
+    "error's name": (
+        "var e = new Error('x'); Object.defineProperty(e, 'name', { get: function () { for (;;) {} } }); throw e;"
+    ),
+}
+CONTAINED = {"script_limit", "script_failed", "script_refused"}
+
+
+def hostile(code: str) -> str:
+    """Return a script that misbehaves for frames that begin with 1."""
+    return (
+        "function decodeUplink(input) {\n"
+        "  if (input.bytes[0] !== 1) return { data: { value: input.bytes[0] } };\n"
+        f"  {code}\n"
+        "  return { data: { ran: true } };\n"
+        "}\n"
+    )
+
+
+def value(outcome: Outcome) -> object:
+    """Return what a good frame gave."""
+    assert not outcome.kind, outcome
+    return msgspec.json.decode(outcome.text)["d"]["value"]
+
+
+@pytest.mark.parametrize("name", [*RUNAWAYS, *RETURNS])
+def test_a_runaway_costs_its_own_message_alone(name: str, scripts: Scripts) -> None:
+    """Its message is refused with a reason; frames of its script and of others, before and after it, are decoded."""
+    bad = source_of(hostile({**RUNAWAYS, **RETURNS}[name]), file=f"{name}.js")
+    good = source_of(GOOD)
+    began = time.process_time()
+    asks = [ask(bad, b"\7"), ask(good, b"\10"), ask(bad, b"\1", sender="evil"), ask(bad, b"\11"), ask(good, b"\12")]
+    outcomes = scripts.run(asks)
+    assert [value(outcomes[at]) for at in (0, 1, 3, 4)] == [7, 8, 9, 10]
+    assert outcomes[2].kind in CONTAINED, outcomes[2]
+    assert time.process_time() - began < 0.2  # ours; the child's is limited by the child
+    assert len(outcomes[2].text) < 400
+
+
+def test_the_limits_are_those_of_the_profile(decode: Decode) -> None:
+    """A script may be given more time than others, and then is."""
+    slow = "function decodeUplink(i) { for (var n = 0, k = 0; k < 1e6; k++) n += k; return { data: { n: n } }; }"
+    assert decode(slow, limits=Limits(cpu_ms=2)).kind == "script_limit"
+    assert decode(slow, limits=Limits(cpu_ms=200, mean_cpu_ms=150)).kind == ""
+    wide = "function decodeUplink(i) { return { data: { t: 'x'.repeat(100000) } }; }"
+    assert decode(wide).kind == "script_limit"
+    assert decode(wide, limits=Limits(output_kb=200)).kind == ""
+
+
+# ── suspension ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def watched(clock: FakeClock) -> Iterator[Scripts]:
+    scripts = Scripts(clock.monotonic, spares=0)
+    yield scripts
+    scripts.close()
+
+
+def test_a_sender_that_makes_a_script_run_away_is_kept_from_it(watched: Scripts) -> None:
+    """After two strikes its frames are not tried; those of others are."""
+    bad = source_of(hostile("while (true) {}"))
+    outcomes = watched.run([ask(bad, b"\1", sender="evil")] * 5 + [ask(bad, b"\7", sender="good")])
+    assert [outcome.kind for outcome in outcomes[:5]] == ["script_limit"] * 2 + ["script_suspended"] * 3
+    assert value(outcomes[5]) == 7
+    assert watched.troubles() == []
+
+
+async def test_a_script_that_keeps_failing_is_suspended_for_a_while(watched: Scripts, clock: FakeClock) -> None:
+    """Four strikes by whomever suspend it, with an alarm; after a minute it is tried again, then for two minutes."""
+    bad, good = source_of(hostile("while (true) {}"), file="bad.js"), source_of(GOOD)
+    outcomes = watched.run([ask(bad, b"\1", sender=f"s{at}") for at in range(6)] + [ask(bad, b"\7"), ask(good, b"\10")])
+    assert [one.kind for one in outcomes[:7]] == ["script_limit"] * 4 + ["script_suspended"] * 3
+    assert value(outcomes[7]) == 8
+    [trouble] = watched.troubles()
+    assert "bad.js" in trouble
+    assert "60 s" in trouble
+    await clock.advance(conduct.PAUSE_S + 1)
+    assert watched.troubles() == []
+    assert value(watched.run([ask(bad, b"\7")])[0]) == 7
+    watched.run([ask(bad, b"\1", sender=f"t{at}") for at in range(4)])
+    assert "120 s" in watched.troubles()[0]
+
+
+def test_a_script_that_is_slow_on_average_is_suspended(watched: Scripts) -> None:
+    """Below the limit of a call and above the mean: it may be so for a tenth of a second, then no more."""
+    slow = source_of("function decodeUplink(i) { for (var k = 0; k < 1e5; k++); return { data: {} }; }",
+                     limits=Limits(cpu_ms=100, mean_cpu_ms=0.1))  # fmt: skip
+    outcomes = watched.run([ask(slow, bytes([at % 256])) for at in range(400)])
+    kinds = [outcome.kind for outcome in outcomes]
+    assert kinds[0] == ""
+    assert kinds[-1] == "script_suspended"
+    assert "on average" in watched.troubles()[0]
+
+
+def test_failures_that_cost_nothing_suspend_nobody(watched: Scripts) -> None:
+    """An error of a script is an answer: it may be given for ever."""
+    picky = source_of("function decodeUplink(i) { throw new Error('no'); }")
+    deep = source_of("function decodeUplink(i) { return decodeUplink(i) + 1; }")
+    for source in (picky, deep):
+        kinds = {outcome.kind for outcome in watched.run([ask(source)] * 50)}
+        assert "script_suspended" not in kinds
+
+
+# ── escape ───────────────────────────────────────────────────────────────────────────────────────────
+
+ESCAPES = {
+    "constructor of constructors": (
+        "({}).constructor.constructor('return typeof process + typeof require + typeof os')()"
+    ),
+    "names of hosts": (
+        "[typeof std, typeof os, typeof process, typeof scriptArgs, "
+        "typeof print, typeof load, typeof Deno, typeof bjson].join()"
+    ),
+    "clocks": "[typeof performance, typeof setTimeout, typeof setInterval, typeof queueMicrotask].join()",
+    "shared memory": "[typeof SharedArrayBuffer, typeof Atomics, typeof WebAssembly].join()",
+    "collector": "[typeof WeakRef, typeof FinalizationRegistry, typeof gc].join()",
+    "network": "[typeof fetch, typeof XMLHttpRequest, typeof WebSocket, typeof Worker].join()",
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_there_is_no_host_object(name: str, decode: Decode) -> None:
+    """No name of a host means anything."""
+    outcome = decode(f"function decodeUplink(i) {{ return {{ data: {{ value: {ESCAPES[name]} }} }}; }}")
+    assert set(str(value(outcome)).replace("undefined", "").replace("function", "F")) <= {",", "F"}
+    if name != "constructor of constructors":
+        assert "function" not in str(value(outcome))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["require('fs')", "require('child_process')", "require('http')", "module.require('fs')", "process.exit(1)",
+     "import.meta", "os.exec(['true'])", "std.open('/etc/passwd', 'r')", "Math.random()"],
+)  # fmt: skip
+def test_what_is_not_there_cannot_be_used(code: str, scripts: Scripts) -> None:
+    """The frame is refused; the script does not get further."""
+    text = f"function decodeUplink(i) {{ var x = {code}; return {{ data: {{ value: 1 }} }}; }}"
+    source = source_of(text)
+    [outcome] = scripts.run([ask(source)])
+    assert outcome.kind == "script_failed"
+
+
+def test_a_module_is_never_loaded(decode: Decode) -> None:
+    """`import()` gives a promise that is never kept: nothing of a module runs, and the frame has no result."""
+    outcome = decode("function decodeUplink(i) { return import('std').then(function (s) { return { data: s }; }); }")
+    assert (outcome.kind, outcome.text) == ("script_failed", "codec.js: it is asynchronous")
+
+
+def test_the_same_payload_always_decodes_to_the_same(decode: Decode) -> None:
+    """Neither clock nor chance: the script can tell the moment of reception and nothing else."""
+    seen = "[Date.now(), +new Date(), new Date() - i.recvTime].join()"
+    text = f"function decodeUplink(i) {{ return {{ data: {{ value: {seen} }} }}; }}"
+    assert value(decode(text)) == "1772366400000,1772366400000,0"
+    refused = decode("function decodeUplink(i) { return { data: { value: Math.random() } }; }")
+    assert "Math.random is not to be had" in refused.text
+
+
+def test_the_child_has_given_up_what_it_could(scripts: Scripts) -> None:
+    """It says what it has given up, and the kernel agrees."""
+    scripts.run([ask(source_of(GOOD), b"\7")])
+    child = scripts.children[0]
+    wanted = {
+        "environment",
+        "no_core",
+        "no_file_growth",
+        "no_new_descriptors",
+        "no_new_processes",
+        "address_space",
+        "no_new_privs",
+        "dies_with_parent",
+    }
+    assert wanted <= set(child.sealed)
+    proc = Path(f"/proc/{child.pid}")
+    status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+    assert status["NoNewPrivs"].strip() == "1"
+    limits = (proc / "limits").read_text()
+    for row in ("Max open files            0", "Max file size             0", "Max core file size        0"):
+        assert row in limits
+    if os.getuid() == 0:
+        assert {"root_directory", "user"} <= set(child.sealed)
+        assert status["Uid"].split() == ["65534"] * 4
+        assert list((proc / "root").iterdir()) == []

@@ -1,0 +1,178 @@
+"""The gateway's side: one exchange for a batch, children that die or stand still, and no child left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate.scripts import pool, process
+from sensegate.scripts.pool import Scripts
+from sensegate.scripts.process import Died, Process
+from sensegate.scripts.wire import Limits, Outcome, Reply, Request
+from tests.scripts.conftest import ask, source_of
+
+GOOD = "function decodeUplink(input) { return { data: { value: input.bytes[0] } }; }"
+
+
+class Counting(Process):
+    """Counts what it is asked."""
+
+    asked = 0
+
+    def ask(self, request: Request) -> Reply:
+        Counting.asked += 1
+        return super().ask(request)
+
+
+@pytest.fixture
+def own() -> Iterator[Scripts]:
+    """Children of one test."""
+    made = Scripts(spares=0)
+    yield made
+    made.close()
+
+
+def values(outcomes: list[Outcome]) -> list[object]:
+    """Return what good frames gave."""
+    assert {outcome.kind for outcome in outcomes} == {""}
+    return [msgspec.json.decode(outcome.text)["d"]["value"] for outcome in outcomes]
+
+
+def test_a_batch_is_one_exchange() -> None:
+    """All frames of all scripts go to the child at once."""
+    scripts = Scripts(spares=0, start=Counting)
+    sources = [source_of(GOOD + f"// {number}") for number in range(5)]
+    asks = [ask(sources[at % 5], bytes([at])) for at in range(100)]
+    try:
+        Counting.asked = 0
+        assert values(scripts.run(asks)) == list(range(100))
+        assert Counting.asked == 1
+        assert values(scripts.run(asks * 6)) == [*range(100)] * 6
+        assert Counting.asked == 1 + -(-600 // pool.CALLS_MAX)
+    finally:
+        scripts.close()
+
+
+def test_many_scripts_outgrow_a_child(own: Scripts) -> None:
+    """A child forgets the script that was not used for longest; it is given again when it is needed."""
+    sources = [source_of(GOOD + f"// {number}") for number in range(70)]
+    for _ in range(2):
+        assert values(own.run([ask(source, bytes([at])) for at, source in enumerate(sources)])) == list(range(70))
+    assert len(own.children) == 1
+
+
+def test_a_child_that_somebody_kills_is_replaced(own: Scripts) -> None:
+    """The frames are decoded by the next one; nobody is blamed."""
+    source = source_of(GOOD)
+    own.run([ask(source, b"\1")])
+    os.kill(own.children[0].pid, signal.SIGKILL)
+    assert values(own.run([ask(source, b"\2"), ask(source, b"\3")])) == [2, 3]
+    assert own.troubles() == []
+
+
+def test_a_child_that_is_stopped_is_killed(own: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes no progress, so it is replaced, and the frame is tried once more."""
+    monkeypatch.setattr(process, "STILL_S", 0.2)
+    source = source_of(GOOD)
+    own.run([ask(source, b"\1")])
+    stopped = own.children[0].pid
+    os.kill(stopped, signal.SIGSTOP)
+    began = time.monotonic()
+    assert values(own.run([ask(source, b"\2")])) == [2]
+    assert time.monotonic() - began < 5
+    assert not Path(f"/proc/{stopped}").exists()
+
+
+def test_a_child_that_cannot_start_loses_its_frames_only() -> None:
+    """Nothing waits for ever, and the frames get a reason."""
+    scripts = Scripts(spares=0, start=lambda: Process((sys.executable, "-c", "raise SystemExit(1)")))
+    outcomes = scripts.run([ask(source_of(GOOD), b"\1")] * 3)
+    scripts.close()
+    assert {(outcome.kind, outcome.text) for outcome in outcomes} == {
+        ("script_failed", "no process for scripts can be started")
+    }
+    assert "ended the process" in scripts.inspect(source_of(GOOD)).error
+
+
+def test_a_child_that_talks_nonsense_is_ended() -> None:
+    """A length that is none is not waited for."""
+    talker = Process((sys.executable, "-c", "import sys; sys.stdout.write('x' * 99); sys.stdout.flush(); input()"))
+    with pytest.raises(Died):
+        talker.wait()
+    assert not Path(f"/proc/{talker.pid}").exists()
+
+
+def test_a_script_that_killed_its_child_runs_apart(own: Scripts) -> None:
+    """The others do not lose their rooms a second time."""
+    bad = source_of(
+        "function decodeUplink(i) { if (i.bytes[0] === 1) 'a'.repeat(5e6).indexOf('a'.repeat(2e6) + 'b');"
+        " return { data: { value: i.bytes[0] } }; }"
+    )
+    good = source_of(GOOD)
+    own.run([ask(good, b"\7"), ask(bad, b"\1", sender="a")])
+    own.run([ask(good, b"\7"), ask(bad, b"\2")])
+    common = own.children[0].pid
+    outcomes = own.run([ask(good, b"\7"), ask(bad, b"\1", sender="b"), ask(bad, b"\3")])
+    assert outcomes[1].kind == "script_limit"
+    assert values([outcomes[0], outcomes[2]]) == [7, 3]
+    assert own.children[0].pid == common
+
+
+def test_a_spare_stands_ready() -> None:
+    """A kill costs no start: the next child is there already."""
+    scripts = Scripts(spares=1)
+    try:
+        scripts.warm()
+        assert len(scripts.children) == 2
+        source = source_of(GOOD)
+        scripts.run([ask(source, b"\1")])
+        spare = scripts.children[1]
+        spare.wait()
+        os.kill(scripts.children[0].pid, signal.SIGKILL)
+        assert values(scripts.run([ask(source, b"\2")])) == [2]
+        assert scripts.children[0] is spare
+    finally:
+        scripts.close()
+    assert scripts.children == []
+
+
+def test_children_end_with_their_gateway() -> None:
+    """A gateway that is killed leaves no child behind, not even one that is busy."""
+    program = (
+        "import sys\nfrom sensegate.scripts.pool import Ask, Scripts\nfrom sensegate.scripts.wire import *\n"
+        "s = Scripts(spares=1)\n"
+        "x = Source('k', 'f.js', 'function decodeUplink(i) { return { data: {} }; }')\n"
+        "s.run([Ask(x, Call(b'', 1, 0), 't')])\n"
+        "print(*(c.pid for c in s.children), flush=True)\ninput()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as gateway:
+        assert gateway.stdout is not None
+        children = [int(pid) for pid in gateway.stdout.readline().split()]
+        assert len(children) == 2
+        gateway.kill()
+    deadline = time.monotonic() + 10
+    while any(_lives(pid) for pid in children) and time.monotonic() < deadline:
+        pass
+    assert not any(_lives(pid) for pid in children)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+
+
+def test_limits_cut_large_requests(own: Scripts) -> None:
+    """A few megabytes of frames go in several requests."""
+    source = source_of("function decodeUplink(i) { return { data: { value: i.bytes.length } }; }",
+                       limits=Limits(cpu_ms=100, mean_cpu_ms=20))  # fmt: skip
+    assert values(own.run([ask(source, bytes(60_000))] * 40)) == [60_000] * 40

@@ -24,7 +24,8 @@ class _Cells:
         self._lookup = np.full(int(devices[-1]) + 2 if len(devices) else 1, len(devices), np.int64)
         self._lookup[devices] = np.arange(len(devices))
         self._width = len(devices) + 1
-        self._pairs = places
+        self.pairs = places
+        """(hour, source) of each row of cells."""
         self._place = place
         self.ledger = Ledger()
         self._ids = self.ledger.places([*ids, ""])
@@ -35,10 +36,10 @@ class _Cells:
             return
         # The last element of the lookup is what -1 finds: the column of those not known.
         cell = self._lookup[device]
-        if len(self._pairs) > 1:
+        if len(self.pairs) > 1:
             cell = cell + self._place[message] * self._width
-        counts = np.bincount(cell, minlength=self._width * len(self._pairs))
-        for number, (hour, source) in enumerate(self._pairs):
+        counts = np.bincount(cell, minlength=self._width * len(self.pairs))
+        for number, (hour, source) in enumerate(self.pairs):
             self.ledger.add_counts(
                 hour, source, kind, self._ids, counts[number * self._width : (number + 1) * self._width]
             )
@@ -73,11 +74,53 @@ def tally(piece: Slice, judgement: Judgement, index: Index) -> Ledger:
     Raises:
         Unbalanced: if it does not balance: a bug.
     """
+    cells, owner = _open(piece, piece.messages.received, index)
+    everyone, good = np.arange(len(owner)), np.ones(len(owner), np.bool_)
+    fields = piece.fields
+    cells.count(kinds.MESSAGES, everyone, owner)
+    for reason in sorted({one.reason for one in fields.quarantined}):
+        some = np.array([one.message for one in fields.quarantined if one.reason is reason], np.int64)
+        good[some] = False
+        cells.count(f"{kinds.QUARANTINED}.{reason.value}", some, owner[some])
+    cells.count(kinds.DECODED, everyone[good], owner[good])
+    return _closed(cells, piece, judgement)
+
+
+def tally_again(piece: Slice, judgement: Judgement, index: Index, now: int) -> Ledger:
+    """Return the ledger of a commit of messages decoded once more, counted in the hour in which that is done.
+
+    Raises:
+        Unbalanced: if it does not balance: a bug.
+    """
+    cells, owner = _open(piece, np.full(len(piece.messages), now, np.int64), index)
+    everyone, good = np.arange(len(owner)), np.ones(len(owner), np.bool_)
+    good[[one.message for one in piece.fields.quarantined]] = False
+    kept = np.repeat(
+        [one.again == "quarantine" for one in piece.deliveries], [len(one.messages) for one in piece.deliveries]
+    )
+    cells.count(kinds.REDECODED, everyone, owner)
+    for kind, some in (
+        (kinds.STILL_REFUSED, ~good),
+        (kinds.RECOVERED, good & kept),
+        (kinds.REREAD, good & ~kept),
+    ):
+        cells.count(kind, everyone[some], owner[some])
+    readings = piece.readings
+    for kind, rows in (
+        (kinds.REVISED, np.flatnonzero(judgement.keep & (judgement.revision > 0))),
+        (kinds.ADDED, np.flatnonzero(judgement.keep & (judgement.revision == 0))),
+    ):
+        cells.count(kind, readings.message[rows].astype(np.int64), readings.device[rows].astype(np.int64))
+    return _closed(cells, piece, judgement)
+
+
+def _open(piece: Slice, counted: I64, index: Index) -> tuple[_Cells, I64]:
+    """Return the empty cells of a commit, and the device to which each message belongs; `counted`: when it counts."""
     ids = index.ids
-    messages, fields, readings = piece.messages, piece.fields, piece.readings
+    messages, fields = piece.messages, piece.fields
     rejected = [*fields.rejected, *piece.rejected]
     count = len(messages)
-    pairs, place = _places(piece.deliveries, messages.received)
+    pairs, place = _places(piece.deliveries, counted)
     # A message belongs to the device of its first value, whatever became of it.
     owner = np.full(count, -1, np.int64)
     for one in fields.quarantined:
@@ -93,18 +136,17 @@ def tally(piece: Slice, judgement: Judgement, index: Index) -> Ledger:
     names = [ids[device] for device in devices.tolist()]
     cells = _Cells(devices, names, pairs, place)
     cells.ledger.locate(names, _where(devices, index))
-    everyone = np.arange(count)
-    cells.count(kinds.MESSAGES, everyone, owner)
-    good = np.ones(count, np.bool_)
-    for reason in sorted({one.reason for one in fields.quarantined}):
-        some = np.array([one.message for one in fields.quarantined if one.reason is reason], np.int64)
-        good[some] = False
-        cells.count(f"{kinds.QUARANTINED}.{reason.value}", some, owner[some])
-    cells.count(kinds.DECODED, everyone[good], owner[good])
-    _count_values(cells, fields, rejected)
-    _count_readings(cells, readings, judgement)
+    return cells, owner
+
+
+def _closed(cells: _Cells, piece: Slice, judgement: Judgement) -> Ledger:
+    """Return the ledger with the values counted too; it balances."""
+    fields = piece.fields
+    _count_values(cells, fields, [*fields.rejected, *piece.rejected])
+    _count_readings(cells, piece.readings, judgement)
     if fields.ignored:
-        cells.ledger.add(pairs[0][0], "", pairs[0][1], kinds.IGNORED, fields.ignored)
+        hour, source = cells.pairs[0]
+        cells.ledger.add(hour, "", source, kinds.IGNORED, fields.ignored)
     cells.ledger.check()
     return cells.ledger
 

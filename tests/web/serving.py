@@ -20,15 +20,19 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config import WebConfig
+from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.survey import draft_of, samples_of, shapes
 from sensegate.model import Device
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
+from sensegate.unknown import Unknown
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
 
+NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
 
 
@@ -83,6 +87,11 @@ class Gateway:
                 nodes=lambda: [NodeRow("4401", "node", "up"), NodeRow("4403", "node", "up")],
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
+                unknown=Unknown(
+                    self.log,
+                    shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
+                    draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
+                ),
             )
         )
         self.url = ""

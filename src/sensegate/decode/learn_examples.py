@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from sensegate.decode.profile import Compiler, Profile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import match
 from sensegate.decode.topics import parse as topic_of
-from sensegate.decode.yamltext import flow, quoted, text
+from sensegate.decode.yamltext import as_json, flow, quoted, text
 from sensegate.errors import ProfileError
 from sensegate.model import RejectReason, Spec
 from sensegate.quality import Quality, quality_word
@@ -91,7 +90,7 @@ def _head_of(example: Example) -> list[str]:
         if value not in {"", None}:
             lines.append(f"    {key}: {quoted(value) if key in {'hex', 'received'} else flow(value)}\n")
     if not example.hex:
-        lines.append(f"    payload: {json.dumps(example.payload, ensure_ascii=False)}\n")
+        lines.append(f"    payload: {as_json(example.payload)}\n")
     return lines
 
 

@@ -121,16 +121,26 @@ def understand(sample: Sample) -> Understood:
     for name in _candidates(sample.payload):
         try:
             tree = _parse(name, sample.payload, sample.topic)
+            if name in {"cbor", "messagepack"} and not isinstance(tree, (dict, list)):
+                continue
+            better = (
+                "senml"
+                if name == "json" and _is_senml(tree)
+                else "senml_cbor"
+                if name == "cbor" and _labelled(tree)
+                else ""
+            )
+            if better:
+                return Understood(sample, better, _parse(better, sample.payload))
         except Rejected:
             continue
-        if name in {"cbor", "messagepack"} and not isinstance(tree, (dict, list)):
-            continue
-        if name == "cbor" and isinstance(tree, list) and all(isinstance(one, dict) and "0" in one for one in tree):
-            name, tree = "senml_cbor", _parse("senml_cbor", sample.payload)  # noqa: PLW2901 - labels 0, -2 are SenML's
-        if name == "json" and _is_senml(tree):
-            return Understood(sample, "senml", _parse("senml", sample.payload))
         return Understood(sample, name, tree)
     return Understood(sample, "binary", None)
+
+
+def _labelled(tree: Any) -> bool:
+    """Return whether records have SenML's numbers for labels (0 is the name)."""
+    return isinstance(tree, list) and bool(tree) and all(isinstance(one, dict) and "0" in one for one in tree)
 
 
 def _is_senml(tree: Any) -> bool:

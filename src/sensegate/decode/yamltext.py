@@ -30,12 +30,20 @@ def text(value: str) -> str:
     plain = _PLAIN.fullmatch(value) and not _FLOW.search(value) and value.lower() not in _WORDS
     if plain and not re.fullmatch(r"[-+.\d][\d.eE+\-]*", value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return quoted(value)
 
 
 def quoted(value: str) -> str:
     """Return a text in double quotes."""
-    return json.dumps(value, ensure_ascii=False)
+    return as_json(value)
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON that YAML reads as the same value: what YAML does not allow bare is escaped its way."""
+    return "".join(
+        letter if letter.isprintable() or letter == " " else f"\\U{ord(letter):08x}"
+        for letter in json.dumps(value, ensure_ascii=False)
+    )
 
 
 def number(value: float) -> str:

@@ -14,6 +14,7 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route, iso
 
 HOUR_US = 3_600_000_000
+_NAME = r"^$|^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$"
 _SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 7d); default 1h")
 
 
@@ -51,9 +52,9 @@ class NewDraft(Body, frozen=True):
         ""
     )
     shape: Annotated[str, msgspec.Meta(max_length=40, description="`id` of a shape: only its messages")] = ""
-    profile: Annotated[
-        str, msgspec.Meta(max_length=128, pattern=r"^$|^[\w.\-]+/[\w.\-]+$", description="vendor/model; empty: made up")
-    ] = ""
+    profile: Annotated[str, msgspec.Meta(max_length=128, pattern=_NAME, description="vendor/model; empty: made up")] = (
+        ""
+    )
 
 
 class GuessRow(msgspec.Struct, frozen=True):

@@ -1,0 +1,77 @@
+"""`sensegate profile new --from`: recorded messages to a draft, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sensegate.cli import app
+from sensegate.decode.examples import check_profile
+from sensegate.decode.grammar import parse
+from sensegate.errors import ConfigError
+
+RUNNER = CliRunner()
+
+
+def call(*arguments: str) -> Result:
+    return RUNNER.invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """Twenty messages of one station and three of another make."""
+    lines = [
+        {
+            "topic": f"acme/st-{at % 2:04}/up",
+            "payload": json.dumps({"ts": 1767225600 + at * 60, "temp": 215 + at, "hum": 60.5}),
+            "at": 1767225601 + at * 60,
+        }
+        for at in range(20)
+    ]
+    lines += [{"topic": "beta/0007/x", "payload_b64": "zikA", "at": 1767225601} for _ in range(3)]
+    file = tmp_path / "recorded.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return file
+
+
+def test_a_draft_is_written_and_reported(recorded: Path, tmp_path: Path) -> None:
+    """The file is a profile that `check` takes; the table says what was guessed and why."""
+    folder = tmp_path / "device_profiles"
+    result = call(
+        "profile", "new", "acme/station", "--from", str(recorded), "--topic", "acme/#", "--profiles", str(folder)
+    )
+    assert result.exit_code == 0
+    file = folder / "acme" / "station.yaml"
+    assert check_profile(file) == []
+    rows = {one.field: one for one in parse(file.read_text(encoding="utf-8"))[0].messages[0].readings}
+    assert (rows["temp"].property, rows["temp"].scale) == ("air_temperature", 0.1)
+    assert "guess" in result.output
+    assert "a draft of 20 messages" in result.output
+
+
+def test_without_a_name_one_is_made_up(recorded: Path, tmp_path: Path) -> None:
+    """The topic names it; a profile that is there already is not written over."""
+    arguments = ("profile", "new", "--from", str(recorded), "--topic", "acme/+/up", "--profiles", str(tmp_path))
+    assert call(*arguments).exit_code == 0
+    assert (tmp_path / "acme" / "up.yaml").exists()
+    with pytest.raises(ConfigError, match="is there already"):
+        call(*arguments)
+
+
+def test_a_draft_can_be_printed(recorded: Path, tmp_path: Path) -> None:
+    """`--print` writes no file; all kinds of messages stand in it, also those of bytes."""
+    result = call("profile", "new", "acme/all", "--from", str(recorded), "--print", "--profiles", str(tmp_path))
+    assert "profile: acme/all" in result.output
+    assert "byte 0: always 0xce" in result.output
+    assert not (tmp_path / "acme").exists()
+
+
+def test_nothing_recorded_is_an_error(recorded: Path, tmp_path: Path) -> None:
+    """A topic that no message has, or no name where there is nothing to make one of."""
+    with pytest.raises(ConfigError, match="holds no such message"):
+        call("profile", "new", "a/b", "--from", str(recorded), "--topic", "gamma/#", "--profiles", str(tmp_path))
+    with pytest.raises(ConfigError, match="no profile name"):
+        call("profile", "new", "--profiles", str(tmp_path))

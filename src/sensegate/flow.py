@@ -71,6 +71,7 @@ from sensegate.publish.carried import Carried
 from sensegate.publish.links import Links
 from sensegate.publish.uplink import Uplink
 from sensegate.rollout import LaidOut, Rollout
+from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
@@ -383,6 +384,8 @@ class Gateway:
         sources += foreign
         sources += await self._listen(stack)
         series = Series()
+        stack.callback(scripts.close)
+        scripts.warm()
         decoder = Decoder(self.profiles.set, self.devices, config.ingest, Memory(undoable=True))
         commands = Commands([OwnBroker(intake), *foreign], clock)
         for ask in decoder.greetings(clock.now()):
@@ -565,7 +568,7 @@ class Gateway:
                 books=self.share.books,
                 audit=self.audit,
                 ready=self.troubles,
-                warnings=self.profiles.troubles,
+                warnings=self.warnings,
                 ingest=self._push,
                 profiles=self._profile_rows,
                 releases=self.releases,
@@ -593,6 +596,10 @@ class Gateway:
         if self.clocks.own_clock_off:
             found.append("clock: off; readings are marked, none is judged by time. Set the clock (NTP)")
         return found
+
+    def warnings(self) -> list[str]:
+        """Return what keeps some messages from becoming readings while all else goes on."""
+        return [*self.profiles.troubles(), *scripts.shared().troubles()]
 
     async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         await self.http.push(device.id, body, content_type)

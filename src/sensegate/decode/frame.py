@@ -13,6 +13,8 @@ from sensegate.decode.memory import Ask, Memory
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
+ELEMENTS_MAX = 4_096
+"""More elements in one message are a fault of its sender: `schema`. Tables are refused while they are read."""
 MEMBERS_MAX = 65_536
 """More members or elements in one tree are a fault of its sender: `schema`."""
 
@@ -38,6 +40,9 @@ Parse = Callable[[Frame], Any]
 
 class BatchParse(ABC):
     """A parse that answers many frames at once, and must not be asked one by one: each exchange has its price."""
+
+    key: str
+    """Two of one key answer the same; it changes with a file beside the profile."""
 
     @abstractmethod
     def __call__(self, frame: Frame) -> Any:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sensegate.authority.versions import Choice
 from sensegate.decode import topics
+from sensegate.decode.frame import BatchParse
 from sensegate.decode.grammar import parse
 from sensegate.decode.names import heard
 from sensegate.decode.profile import Compiler, Profile, Rule, Whom
@@ -107,7 +108,7 @@ class ProfileSet:
                 new = old  # type: ignore[assignment]
             if new is None:
                 continue
-            if old is not None and new.source == old.source:
+            if old is not None and new.source == old.source and _beside(new) == _beside(old):
                 del specs[length:]
                 new = old
             profiles[new.id] = new
@@ -322,6 +323,11 @@ def compile_file(file: Path, specs: list[Spec]) -> Profile:
             remedy=f"folder and file say '{place}'",
         )  # fmt: skip
     return Compiler(source, lines, str(file), specs).compile()
+
+
+def _beside(profile: Profile) -> list[str]:
+    """Return what tells of the files beside a profile."""
+    return [rule.parse.key for rule in profile.rules if isinstance(rule.parse, BatchParse)]
 
 
 def _check_ids(profiles: Sequence[Profile]) -> None:

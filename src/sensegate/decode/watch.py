@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,8 +82,13 @@ class Profiles:
 
     def _stamps(self) -> list[tuple[str, int, int]]:
         found = []
+        scripts: dict[Path, list[os.stat_result]] = {}
         for path in files(self._places):
             with contextlib.suppress(OSError):  # gone meanwhile, or not ours to see: reading it says so
-                status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
+                beside = scripts.get(path.parent)
+                if beside is None:
+                    beside = scripts[path.parent] = [script.stat() for script in sorted(path.parent.glob("*.js"))]
+                parts = [path.stat(), *beside]
+                times, sizes = (part.st_mtime_ns for part in parts), (part.st_size for part in parts)
+                found.append((str(path), sum(times), sum(sizes)))
         return found

@@ -257,6 +257,13 @@ def inspector() -> Scripts:
         return _inspector[0]
 
 
+def warm() -> None:
+    """Start the children that decoding will need, if any script was looked at; end those that only looked."""
+    if _inspector:
+        inspector().close()
+        shared().warm()
+
+
 def close() -> None:
     """End all children of this process."""
     for scripts in (*_shared, *_inspector):

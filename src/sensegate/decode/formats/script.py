@@ -71,6 +71,7 @@ class ScriptParse(BatchParse):
     """The parse of one script. Many frames go to the child in one exchange."""
 
     def __init__(self, source: Source, facts: Facts) -> None:
+        self.key = source.key
         self.source = source
         self.facts = facts
 

@@ -276,6 +276,32 @@ def test_who_may_be_carried(decoder: Decoder) -> None:
     assert run(decoder, {}, "ns/plain/join").quarantined[0].reason is QuarantineReason.FOREIGN_TOPIC
 
 
+def test_frames_come_by_the_devices_own_network_servers(profiles: ProfileSet) -> None:
+    """Where a gateway is a network server, those of another kind are foreign; two are two ways."""
+    one, two = device("server", "net/work"), device("other", "net/other")
+    tree = {"hex": "00D7", "p": 2, "n": 7}
+    for gateway, reason in (("server", QuarantineReason.FOREIGN_TOPIC), ("server other", None), ("", None)):
+        decoder = Decoder(profiles, Registry(device("probe", "acme/probe", gateway), one, two))
+        fields = run(decoder, tree, "other/probe")
+        assert [refused.reason for refused in fields.quarantined] == ([reason] if reason else [])
+        assert (
+            run(decoder, envelope(b"\x00\xd7", eui="probe"), "http/server", "server").quarantined == [] or not gateway
+        )
+
+
+def test_a_network_server_may_publish_for_the_devices_behind_it(profiles: ProfileSet) -> None:
+    """Topics of its envelopes with their names, or all of them where it names itself; never another server's."""
+    names = ["probe", "70b3d5e7a0000109"]
+    probe = DEVICES[0]
+    known = profiles.publish_topics(probe, names, ["server"], "net/work")
+    assert {"ns/probe/up", "ns/70b3d5e7a0000109/up", "ns/70B3D5E7A0000109/up", "any/server/up"} <= set(known)
+    assert not any(topic.startswith("other/") for topic in known)
+    assert profiles.publish_topics(probe, names, ["server"], "acme/plain") == []
+    assert profiles.publish_topics(probe, names, ["server"]) == []
+    assert profiles.publish_topics(DEVICES[3], ["plain"], ["server"], "net/work") == ["plain/plain"]
+    assert "any/server/up" in profiles.publish_topics(DEVICES[1], ["server"], None)
+
+
 def test_several_frames_in_one_message(profiles: ProfileSet) -> None:
     """Each by its own device; one that cannot be decoded is a rejection, all of them a quarantine."""
     devices = Registry(device("b", "net/batch"), device("p1", "acme/probe", "b"), device("p2", "acme/probe", "x b"))

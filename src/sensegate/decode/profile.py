@@ -318,6 +318,11 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
         """Whether it takes frames that a carrier brings."""
         return any(rule.frames is not None for rule in self.rules)
 
+    @property
+    def carries(self) -> bool:
+        """Whether its messages are envelopes with frames of other devices."""
+        return any(rule.chains for rule in self.rules)
+
     def on_port(self, port: int | None) -> list[Rule]:
         """Return the rules that take frames of a port (None: the carrier names none), in their order."""
         return [rule for rule in self.rules if rule.frames is not None and (not rule.frames or port in rule.frames)]

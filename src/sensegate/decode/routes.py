@@ -265,8 +265,17 @@ class Routes:
         if found is None:
             return Rejected(QuarantineReason.NO_PROFILE, f"its profile '{record.profile}' is not loaded")
         if whom is not Whom.OWN and found.carried:
-            return None
+            return self._not_through(record, profile)
         return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its profile is '{record.profile}', not '{profile}'")
+
+    def _not_through(self, record: Device, profile: str) -> Rejected | None:
+        """Return why a device's frames do not come in envelopes of this profile: its gateways are other servers."""
+        gateways = (self._devices.find(name) for name in record.gateways)
+        servers = {self._profile_of(at) for at in gateways if at >= 0}
+        servers = {name for name in servers if (one := self._profiles.find(name)) and one.carries}
+        if not servers or profile in servers:
+            return None
+        return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its network server speaks as '{min(servers)}'")
 
     def look_up(self, name: str, rule: Rule, gateway: int) -> int | Rejected:
         """Return the index of a device named in a payload, or why it may not be taken."""

@@ -125,6 +125,10 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     sequence: int
 
 
+REDECODE = "redecode:"
+"""Begin of the source's name where messages of the log are decoded once more; the job's id follows."""
+
+
 class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Messages with the way to acknowledge them; acknowledged only when the log has them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import msgspec
@@ -22,6 +22,7 @@ from sensegate.clock import Clock
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import (
     BOOL,
+    REDECODE,
     CommitRecord,
     Delivery,
     Fields,
@@ -35,8 +36,9 @@ from sensegate.model import (
 from sensegate.persist.assemble import Judged, Stamp, batches
 from sensegate.persist.duplicates import Duplicates, Judgement
 from sensegate.persist.identity import UNCHANGED, SpecColumns, digests
+from sensegate.persist.priors import Priors
 from sensegate.persist.slices import Slice, slices, sources_of
-from sensegate.persist.tally import tally
+from sensegate.persist.tally import tally, tally_again
 from sensegate.ports import Log
 
 RETRY_S = 60.0
@@ -126,6 +128,9 @@ class Committer:
         self.adopt(specs)
         self.held = ""
         """Why the present commit waits for room in the log; empty while none does."""
+        self._priors: Priors | None = None
+        self._told_from = 0
+        self._told_after: int | None = None
         self._opened = False
         self._sound = False
         self._life = 0
@@ -159,6 +164,7 @@ class Committer:
             Lost: the log cannot be read now.
         """
         self._opened = False
+        self._priors = None
         self._life += 1
         last = await self._log.last(f"commit.{self._name}")
         record = decode_commit(last.payload) if last else None
@@ -203,6 +209,22 @@ class Committer:
         if batch.local is not None and (batch.node, batch.partition) == (self._stamp.node, self._stamp.partition):
             self._duplicates.apply(batch, suppressed=suppressed)
 
+    # ── decoding again ──────────────────────────────────────────────────────────────────────────────────
+
+    def tell(self, priors: Priors | None) -> None:
+        """Feed what is committed from now on to the priors of a redecode too; None: no more. `open` ends it."""
+        self._priors, self._told_from = priors, self._prepared
+        self._told_after = self._sequence if self._prepared == self._number else None
+
+    @property
+    def told_after(self) -> int | None:
+        """Log sequence up to which priors must be read from the log, the rest is fed; None: not in the log yet."""
+        return self._told_after
+
+    def position(self, source: str) -> Position | None:
+        """Return the committed position of a source."""
+        return self._positions.get(source)
+
     # ── a span ──────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(
@@ -217,7 +239,8 @@ class Committer:
         """Judge a span's readings and build its commit (several, if it is too large for one).
 
         Args:
-            deliveries: the span; their messages one after another are what `fields.message` counts.
+            deliveries: the span; their messages one after another are what `fields.message` counts. Either all are
+                new, or all are on the log and decoded again.
             fields: what was decoded.
             readings: what was normalised of it, numbered by series.
             rejected: what `normalise` rejected; those of `decode` stand in `fields`.
@@ -242,7 +265,7 @@ class Committer:
         for piece in slices(whole, least=self._groups(readings), bytes_max=limit):
             if self._duplicates.due:
                 self._duplicates.freeze(self._prepared)
-            part, judgement = self._part(piece)
+            part, judgement = self._again(piece) if piece.deliveries[0].again else self._part(piece)
             parts.append(part)
             judgements.append(judgement)
         self._sound = True
@@ -265,14 +288,28 @@ class Committer:
         members = [
             *self._raw(piece),
             *self._seen(judged),
-            *self._readings(judged),
+            *self._readings(judged, self._priors.feed if self._priors else None),
             *self._quarantine(piece),
-            Member(f"ledger.{self._name}", ledger.encode(), self._limits.ledger_ttl_h),
         ]
+        return self._made(piece, members, ledger), judgement
+
+    def _again(self, piece: Slice) -> tuple[Part, Judgement]:
+        """Build the commit of messages that are on the log: revisions and what was not there, nothing twice."""
+        if self._priors is None:
+            raise Lost("the redecode must begin anew")
+        digest = digests(piece.messages.payloads)
+        judgement = self._priors.judge(piece.readings, digest, self._specs)
+        ledger = tally_again(piece, judgement, self._index, self._clock.now())
+        # Who sends such a message again must be told by what it says now.
+        members = list(self._readings(Judged(piece.readings, judgement, digest), self._duplicates.apply))
+        return self._made(piece, members, ledger), judgement
+
+    def _made(self, piece: Slice, members: list[Member], ledger: Ledger) -> Part:
+        members.append(Member(f"ledger.{self._name}", ledger.encode(), self._limits.ledger_ttl_h))
         self._prepared += 1
         positions = {one.source: one.position for one in piece.deliveries if one.position is not None}
-        profiles = dict(self._version(name) for name in self._used(readings))
-        return Part(secrets.token_hex(8), self._life, self._prepared, members, positions, ledger, profiles), judgement
+        profiles = dict(self._version(name) for name in self._used(piece.readings))
+        return Part(secrets.token_hex(8), self._life, self._prepared, members, positions, ledger, profiles)
 
     def _used(self, readings: Readings) -> list[str]:
         if not len(readings):
@@ -317,13 +354,17 @@ class Committer:
         """Yield what was seen and suppressed: no reading, but the state that tells duplicates is made of it."""
         rows = np.flatnonzero(judged.judgement.kind == UNCHANGED)
         for _, batch in batches(judged, rows, self._specs, self._index, self._stamp, one_group=True):
+            if self._priors:
+                self._priors.feed(batch, suppressed=True)
             for payload in self._encoded(batch):
                 life = self._duplicates.horizon_us // 3_600_000_000 + 1
                 yield Member(f"seen.{self._name}", payload, life)
 
-    def _readings(self, judged: Judged) -> Iterator[Member]:
+    def _readings(self, judged: Judged, tell: Callable[[Batch], None] | None) -> Iterator[Member]:
         rows = np.flatnonzero(judged.judgement.keep)
         for group, batch in batches(judged, rows, self._specs, self._index, self._stamp):
+            if tell:
+                tell(batch)
             city, county = self._index.regions[group >> 8]
             for payload in self._encoded(batch):
                 yield Member(f"readings.{city}.{county}.{group & 255}", payload, self._limits.readings_ttl_h)
@@ -388,7 +429,7 @@ class Committer:
         return dict(self._positions)
 
     async def _write(self, part: Part) -> None:
-        positions = {**self._positions, **part.positions}
+        positions = _with(self._positions, part.positions)
         totals = dict(self._totals)
         for kind, count in part.ledger.totals().items():
             totals[kind] = totals.get(kind, 0) + count
@@ -403,6 +444,8 @@ class Committer:
         self._sequence = await self._durable(members, part.batch_id)
         self._number, self._positions, self._totals, self._profiles = part.ordinal, positions, totals, profiles
         self._duplicates.confirm(part.ordinal, self._sequence)
+        if part.ordinal == self._told_from:
+            self._told_after = self._sequence
 
     async def _durable(self, members: list[Member], batch_id: str) -> int:
         """Return the sequence of the commit record once the batch is in the log, whatever is lost on the way."""
@@ -441,3 +484,10 @@ class Committer:
             metrics.READINGS.labels(kind).inc(count)
         for source, outcome, count in part.ledger.by_source():
             metrics.MESSAGES.labels(source, outcome).inc(count)
+
+
+def _with(before: Mapping[str, Position], now: Mapping[str, Position]) -> dict[str, Position]:
+    """Return the positions after a commit; of jobs that decode again only the present one has a place to go on from."""
+    again = any(source.startswith(REDECODE) for source in now)
+    kept = {source: one for source, one in before.items() if not (again and source.startswith(REDECODE))}
+    return {**kept, **now}

@@ -14,6 +14,7 @@ import xxhash
 
 from sensegate.decode import times
 from sensegate.decode.flags import Flags, Verdict
+from sensegate.decode.frame import ELEMENTS_MAX
 from sensegate.decode.identity import Reception, identify, settled
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.decode.profile import NONE, NOTHING, Reading, Reject, Rule, UnitConversion, token
@@ -22,7 +23,6 @@ from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
 from sensegate.quality import Quality, TimeQuality
 
-ELEMENTS_MAX = 4_096
 VALUES_MAX = 8_192
 """More elements or values in one message are a fault of its sender: the message is quarantined (`schema`)."""
 NAME_MAX = 64

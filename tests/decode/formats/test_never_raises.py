@@ -159,6 +159,10 @@ def large() -> dict[str, bytes]:
         "commas": b"," * size,
         "quotes": b'"' * size,
         "backslashes": b"m f=" + b"\\" * size,
+        "no end of a string": b"[" * 40 + b'"' + b'\\"' * (size // 2 - 40),
+        "no end of a text": b"[" * 40 + b'"' + b"a" * (size - 41),
+        "no end of a field": b'm f="' + b"a" * (size - 5),
+        "numbers of dots": b"1" * (size // 2) + b"." + b"1" * (size // 2 - 2) + b".",
         "escaped quotes": b'm f="' + b'\\"' * (size // 2),
         "pairs": b";".join(b"k%d=1" % k for k in range(30_000)),
         "fields": b"&".join(b"k%d=1" % k for k in range(30_000)),
@@ -176,12 +180,12 @@ def large() -> dict[str, bytes]:
 def test_large_payloads_cost_no_more_than_their_size(name: str) -> None:
     """What is as large as a message may be takes no time that grows faster than its size.
 
-    Measured in the process's own time, and against a bound far above it: what grows with the square needs minutes.
+    Measured in the process's own time, ten times what the dearest needs here: what grows with the square needs minutes.
     """
     for what, payload in large().items():
         start = time.process_time()
         outcome(PARSES[name], payload)
-        assert time.process_time() - start < 5, what
+        assert time.process_time() - start < 0.5, what
 
 
 @pytest.mark.parametrize("name", sorted(name for name in PARSES if " in " not in name))

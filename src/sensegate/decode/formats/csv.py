@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Annotated, Any, Literal
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, Format, Frame, Parse, Setting
 from sensegate.decode.part import Part, says
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -75,8 +75,8 @@ class _Table:
             if len(row) != many and (len(row) > many or not self._options.short_rows):
                 what = f"row {len(found) + 1} has {len(row)} fields, the columns are {many}"
                 raise Rejected(QuarantineReason.SCHEMA, what)
-            if (len(found) + 1) * many > MEMBERS_MAX:
-                raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} fields")
+            if len(found) == ELEMENTS_MAX or (len(found) + 1) * many > MEMBERS_MAX:
+                raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} rows or {MEMBERS_MAX} fields")
             found.append({name: self._value(field) for name, field in zip(columns, row, strict=False) if name})
         return found
 

@@ -11,15 +11,15 @@ from functools import partial
 from typing import Any, Final
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, Format, Frame, Parse, Setting
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 _BEFORE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*(?:\n|\Z))*")
 """Empty lines and comments."""
-_MEASUREMENT = re.compile(r"(?:\\[, ]|[^, \n])+")
-_NAME = re.compile(r"(?:\\[,= ]|[^,= \n])+")
-_STRING = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+_MEASUREMENT = re.compile(r"(?:[^, \n\\]++|\\[, ]?)++")
+_NAME = re.compile(r"(?:[^,= \n\\]++|\\[,= ]?)++")
+_STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 _VALUE = re.compile(r"[^, \r\n]+")
 _TIME = re.compile(r" +(-?\d{1,20})(?=[ \r\n]|\Z)", re.ASCII)
 _END = re.compile(r" *\r?(?:\n|\Z)")
@@ -49,6 +49,8 @@ class _Lines:
         self._skip(_BEFORE)
         while self._at < len(self._text):
             found.append(self._point())
+            if len(found) > ELEMENTS_MAX:
+                raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} points")
             self._skip(_BEFORE)
         if not found:
             raise Rejected(QuarantineReason.MALFORMED, "empty")
@@ -72,7 +74,7 @@ class _Lines:
         self._must(_END, "a time or the end of the line")
         self._members += 1 + len(tags) + len(fields)
         if self._members > MEMBERS_MAX:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} members")
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} tags and fields")
         return {
             "measurement": measurement,
             "tags": tags,

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
+from sensegate.decode.frame import ELEMENTS_MAX, Format, Frame, Parse, Setting
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string, to its end or the payload's: were it not matched, every quote behind it would be tried to the end again."""
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -35,11 +38,11 @@ _SPACE = re.compile(r"[ \t\n\r\x1e]*")
 
 def depth(payload: bytes) -> int:
     """Return how deeply arrays and objects are nested (text inside strings left out)."""
-    deepest = level = 0
-    for found in _BRACKETS.finditer(_STRING.sub(b"", payload)):
-        level += 1 if found[0] in b"[{" else -1
-        deepest = max(deepest, level)
-    return deepest
+    brackets = np.frombuffer(_STRING.sub(b"", payload).translate(None, _OTHERS), np.uint8)
+    if not len(brackets):
+        return 0
+    opens = (brackets == ord("[")) | (brackets == ord("{"))
+    return max(0, int(np.cumsum(np.where(opens, 1, -1)).max()))
 
 
 def parse(payload: bytes, nesting_max: int) -> Any:
@@ -62,8 +65,8 @@ def _many(text: str) -> list[Any]:
         if at == end < len(text) and not isinstance(value, (dict, list)):
             raise json.JSONDecodeError("Expecting white space", text, end)
         found.append(value)
-        if len(found) > MEMBERS_MAX:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} values")
+        if len(found) > ELEMENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} values")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from sensegate.decode.charsets import text_of
 from sensegate.decode.formats.number import split
-from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, Format, Frame, Parse, Setting
 from sensegate.decode.part import Part, says
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -38,7 +38,10 @@ class _Pairs:
             raise Rejected(QuarantineReason.MALFORMED, "empty")
         if not self._options.lines:
             return self._object(text)
-        return [self._object(line) for line in re.split(r"[\r\n]+", text) if line.strip()]
+        lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+        if len(lines) > ELEMENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} lines")
+        return [self._object(line) for line in lines]
 
     def _object(self, text: str) -> dict[str, Any]:
         found: dict[str, Any] = {}

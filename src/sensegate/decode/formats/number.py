@@ -36,6 +36,8 @@ def parse(payload: bytes, charset: str = "utf-8", options: NumberPart | None = N
     text = text_of(payload, charset).strip()
     if not text:
         raise Rejected(QuarantineReason.MALFORMED, "empty")
+    if len(text) > 2 * _TEXT_MAX:
+        raise Rejected(QuarantineReason.MALFORMED, "not a number")
     digits, unit = split(text)
     value = None if text in options.missing else _value(digits, options.decimal)
     if options.units:

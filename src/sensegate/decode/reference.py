@@ -14,8 +14,11 @@ from sensegate.decode.grammar import (
     DevicePart,
     Example,
     Expected,
+    ExpectedFrame,
+    FramesPart,
     MessageRule,
     NamedPart,
+    PayloadPart,
     ProfileFile,
     ReadingRule,
     TimePart,
@@ -28,6 +31,8 @@ from sensegate.decode.reshape import TablePart
 _PARTS: tuple[tuple[type[Part], str], ...] = (
     (ProfileFile, ""),
     (MessageRule, "messages[]."),
+    (FramesPart, "messages[].frames."),
+    (PayloadPart, "messages[].payload."),
     (DevicePart, "messages[].device."),
     (TimePart, "messages[].time."),
     (NamedPart, "messages[].named."),
@@ -35,6 +40,7 @@ _PARTS: tuple[tuple[type[Part], str], ...] = (
     (ReadingRule, "messages[].readings[]."),
     (UnitFrom, "messages[].readings[].unit_from."),
     (Example, "examples[]."),
+    (ExpectedFrame, "examples[].frame."),
     (Expected, "examples[].expect[]."),
 )
 
@@ -78,7 +84,11 @@ def library(places: Iterable[Path | str]) -> str:
         profile = loaded.find(name)
         if profile is not None:
             label = profile.source.label
-            topics = ", ".join(f"`{text}`" for text in dict.fromkeys(profile.source.messages[0].topics))
+            first = profile.source.messages[0]
+            topics = ", ".join(f"`{text}`" for text in dict.fromkeys(first.topics))
+            if first.frames is not None:
+                ports = ", ".join(map(str, first.frames.ports))
+                topics = ", ".join(filter(None, (topics, f"frames on port {ports}" if ports else "frames")))
             count = len({loaded.specs[spec].property for spec in profile.specs})
             rows.append(f"| `{profile.name}` | {label.zh} | {label.en} | {topics} | {count} |")
     return "\n".join(rows) + "\n"

@@ -1,0 +1,225 @@
+"""Orders to decode again what the log holds: who gave them, of what, how far they are; they outlive a restart.
+
+An order says what is meant; where its work stands is in the commits themselves (the position of ``redecode:<id>``), so
+that a kill at any moment neither repeats nor leaves out a message. One is worked off at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.scope import Action, Principal, Scope, allows, demand, written
+from sensegate.authority.trail import Facts, Trail
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
+from sensegate.model import REDECODE
+
+KEPT_MAX = 200
+WAITING_MAX = 20
+DEVICES_MAX = 2_000
+
+
+class What(StrEnum):
+    """Which of the recorded messages."""
+
+    RAW = "raw"
+    QUARANTINE = "quarantine"
+    BOTH = "both"
+
+
+class OrderState(StrEnum):
+    """Where an order stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OPEN = (OrderState.WAITING, OrderState.RUNNING)
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One order."""
+
+    id: str
+    profile: str
+    target: Scope
+    since: int
+    """Arrival of the first message that is meant, µs UTC."""
+    until: int
+    """Before this arrival."""
+    what: What
+    partition: str
+    """``<division>-<partition>`` whose messages are meant."""
+    epoch: str
+    """Life of the log."""
+    end: int
+    """Last sequence of the log that is looked at: what the redecode itself writes comes after it."""
+    made: int
+    by: str
+    devices: tuple[str, ...] = ()
+    """Only of these; empty: of all of the profile in the target."""
+    state: OrderState = OrderState.WAITING
+    ended: int = 0
+    said: str = ""
+    """Why it failed."""
+    counts: dict[str, int] = {}
+    """When it is done: kinds of the ledger of source ``redecode:<id>``."""
+    revision: int = 0
+    format: int = 1
+
+    @property
+    def source(self) -> str:
+        """Name of its source in the ledger and the commits."""
+        return f"{REDECODE}{self.id}"
+
+
+Orders = list[Order]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Order).decode
+
+
+class Redecodes:
+    """All orders of a gateway."""
+
+    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
+        self._bucket = bucket
+        self._trail = trail
+        self._clock = clock
+        self._orders: dict[str, Order] = {}
+        self._watched = 0
+        self.on_change: list[Callable[[Order], None]] = []
+        """Called after a change is in memory."""
+
+    async def order(self, wanted: Order, *, by: Principal, note: str = "") -> Order:
+        """Give an order.
+
+        Raises:
+            Refused: `by` may not release profiles in its target.
+            ConfigError: it means nothing. Overloaded: too many wait.
+        """
+        demand(by, Action.RELEASE_PROFILES, wanted.target.division, wanted.target.department)
+        if wanted.since >= wanted.until:
+            raise ConfigError("is not before `until`", key="since", remedy="give a time span, e.g. since=3h")
+        if len(wanted.devices) > DEVICES_MAX:
+            raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
+        if sum(one.state in OPEN for one in self._orders.values()) >= WAITING_MAX:
+            raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
+        order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
+        told: Facts = {
+            "job": order.id,
+            "target": written(order.target),
+            "since": order.since,
+            "until": order.until,
+            "what": order.what.value,
+            "devices": list(order.devices),
+        }
+        if note:
+            told["note"] = note
+        await self._trail.record(by, "profile.redecode", order.profile, after=told)
+        await self._write(order, expected=0)
+        await self._forget()
+        return self._orders[order.id]
+
+    async def cancel(self, order_id: str, *, by: Principal) -> Order:
+        """Give an order up; what was committed of it stays. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
+        order = self.get(order_id, by)
+        demand(by, Action.RELEASE_PROFILES, order.target.division, order.target.department)
+        if order.state not in OPEN:
+            raise Conflict(f"redecode {order.id} is {order.state}")
+        await self._trail.record(by, "profile.redecode.cancel", order.profile, after={"job": order.id})
+        return await self._set(order, state=OrderState.CANCELLED, ended=self._clock.now())
+
+    def get(self, order_id: str, by: Principal) -> Order:
+        """Return an order. Raises `NotFound` where there is none that the caller may see."""
+        order = self._orders.get(order_id)
+        if order is None or not allows(by, Action.READ_REGISTRY, order.target.division, order.target.department):
+            raise NotFound(f"no redecode {order_id[:20]} in your scope")
+        return order
+
+    def list(self, by: Principal, profile: str = "") -> Orders:
+        """Return the orders that the caller may see, newest first."""
+        found = sorted(self._orders.values(), key=lambda one: -one.made)
+        return [
+            one
+            for one in found
+            if (not profile or one.profile == profile)
+            and allows(by, Action.READ_REGISTRY, one.target.division, one.target.department)
+        ]
+
+    # ── the worker's side ───────────────────────────────────────────────────────────────────────────
+
+    def next(self, partition: str) -> Order | None:
+        """Return the order to be worked off now, the oldest that is open."""
+        found = [one for one in self._orders.values() if one.state in OPEN and one.partition == partition]
+        return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
+
+    def is_open(self, order_id: str) -> bool:
+        """Return whether an order is still wanted."""
+        order = self._orders.get(order_id)
+        return order is not None and order.state in OPEN
+
+    async def running(self, order: Order) -> None:
+        """Say that work on it has begun."""
+        if order.state is OrderState.WAITING:
+            await self._set(order, state=OrderState.RUNNING)
+
+    async def done(self, order: Order, counts: dict[str, int], *, by: Principal) -> None:
+        """Say that all of it is committed; the trail gets the counts."""
+        if self.is_open(order.id):
+            told: Facts = {"job": order.id, **counts}
+            await self._trail.record(by, "profile.redecode.done", order.profile, after=told)
+            await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
+
+    async def failed(self, order: Order, why: str) -> None:
+        """Say why it cannot be done."""
+        if self.is_open(order.id):
+            await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), said=why[:500])
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        rows, self._watched = await self._bucket.load_all()
+        for row in rows:
+            await self._take(row)
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._watched, self._take, self._clock)
+
+    async def _take(self, row: Row) -> None:
+        known = self._orders.get(row.key)
+        if known and known.revision >= row.revision:
+            return
+        if row.value is None:
+            self._orders.pop(row.key, None)
+            return
+        order = self._orders[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+        for listener in self.on_change:
+            listener(order)
+
+    async def _set(self, order: Order, **changes: object) -> Order:
+        present = self._orders[order.id]
+        after = msgspec.structs.replace(present, **changes)
+        await self._write(after, expected=present.revision)
+        return self._orders[order.id]
+
+    async def _write(self, order: Order, *, expected: int) -> None:
+        value = _encode(msgspec.structs.replace(order, revision=0))
+        revision = await self._bucket.put(order.id, value, expected=expected)
+        await self._take(Row(order.id, value, revision))
+
+    async def _forget(self) -> None:
+        ended = sorted((one for one in self._orders.values() if one.state not in OPEN), key=lambda one: one.made)
+        for one in ended[: max(0, len(self._orders) - KEPT_MAX)]:
+            await self._bucket.delete(one.id, expected=one.revision)
+            self._orders.pop(one.id, None)

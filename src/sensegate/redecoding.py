@@ -1,0 +1,207 @@
+"""Orders to decode again, made ready and followed: what the log holds of their readings is read before a message is given.
+
+Redecodes (orders) ─▶ Redecoding.next: read what is known ─▶ RedecodeSource ─▶ the walk ─▶ revisions ─▶ done, counted
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from sensegate.authority.redecodes import Order, Redecodes, What
+from sensegate.authority.releases import Releases, watchman
+from sensegate.authority.scope import Principal, Scope
+from sensegate.bus import columns
+from sensegate.bus.batch import Batch
+from sensegate.bus.ledger import Ledger
+from sensegate.clock import Clock
+from sensegate.config import StoreConfig
+from sensegate.errors import ConfigError, Overloaded
+from sensegate.model import Entry, Message
+from sensegate.ports import Log
+from sensegate.studies import Span
+
+HOUR_US = 3_600_000_000
+LOOK_S = 0.02
+
+log_ = structlog.get_logger("redecode")
+
+
+class Priors(Protocol):
+    """`persist.priors.Priors`."""
+
+    def take(self, batch: Batch, *, suppressed: bool = False) -> None:
+        """Take readings of one member of the log. Raises `Overloaded`."""
+        ...
+
+    def begun(self) -> None:
+        """Say that the log was read up to where commits began to be told."""
+        ...
+
+
+class Bench(Protocol):
+    """What an order is worked off with: the committer and a decoder of its own (`life.Again`)."""
+
+    def begin(self, order: Order) -> Priors:
+        """Have what is committed from now on told to new priors; decode with nothing remembered."""
+        ...
+
+    @property
+    def told_after(self) -> int | None:
+        """Log sequence up to which the priors must be read from the log; None: not yet written."""
+        ...
+
+    def concerned(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return those messages that may concern the order."""
+        ...
+
+    def end(self) -> None:
+        """Tell nobody any more."""
+        ...
+
+
+class Redecoding:
+    """The desk of `collect.redecode.RedecodeSource`."""
+
+    def __init__(
+        self,
+        redecodes: Redecodes,
+        releases: Releases,
+        log: Log,
+        clock: Clock,
+        *,
+        partition: str,
+        store: StoreConfig,
+        horizon_h: int,
+        bench: Bench,
+    ) -> None:
+        """`horizon_h`: how far before a message its first delivery may lie, as duplicates are judged."""
+        self._redecodes = redecodes
+        self._releases = releases
+        self._log = log
+        self._clock = clock
+        self._partition = partition
+        self._store = store
+        self._horizon_h = horizon_h
+        self._bench = bench
+        self._wake = asyncio.Event()
+        self.shares: dict[str, float] = {}
+        """Order -> what is done, 0 to 1, in this process."""
+        redecodes.on_change.append(lambda _order: self._wake.set())
+
+    async def order(
+        self,
+        profile: str,
+        span: Span,
+        what: What,
+        *,
+        by: Principal,
+        target: Scope | None = None,
+        note: str = "",
+    ) -> Order:
+        """Give an order for this worker.
+
+        Raises:
+            Refused, Overloaded: as `Redecodes.order`.
+            ConfigError: it lies beyond what is kept.
+        """
+        where = self._releases.target(by, target)
+        now = self._clock.now()
+        kept_h = min(self._store.raw_ttl_h, self._store.readings_ttl_h)
+        if what is not What.QUARANTINE and span.since < now - kept_h * HOUR_US:
+            raise ConfigError(
+                f"messages that were good are kept for {kept_h} h",
+                key="since",
+                remedy=f"since={kept_h - 1}h at most, or only those in quarantine ({self._store.quarantine_ttl_h} h)",
+            )
+        wanted = Order(
+            "",
+            profile,
+            where,
+            span.since,
+            min(span.until, now),
+            what,
+            self._partition,
+            self._log.epoch,
+            (await self._log.bounds())[1],
+            now,
+            by.id,
+            span.devices,
+        )
+        return await self._redecodes.order(wanted, by=by, note=note)
+
+    # ── the source's desk ───────────────────────────────────────────────────────────────────────────
+
+    async def next(self) -> tuple[Order, int]:
+        while True:
+            self._wake.clear()
+            order = self._redecodes.next(self._partition)
+            if order is None:
+                await self._wake.wait()
+                continue
+            if order.epoch != self._log.epoch:
+                await self._redecodes.failed(order, "the log is another one than when it was ordered")
+                continue
+            try:
+                await self._learn(order)
+            except Overloaded as why:
+                self._bench.end()
+                await self._redecodes.failed(order, str(why))
+                continue
+            await self._redecodes.running(order)
+            return order, await self._log.sequence_at(order.since) - 1
+
+    async def _learn(self, order: Order) -> None:
+        """Read all that the log holds of the order's devices, from a horizon before its messages to now."""
+        priors = self._bench.begin(order)
+        while (until := self._bench.told_after) is None:
+            await self._clock.sleep(LOOK_S)
+        at = await self._log.sequence_at(order.since - self._horizon_h * HOUR_US) - 1
+        while at < until:
+            entries = await self._log.fetch(at)
+            if not entries:
+                break
+            for entry in entries:
+                if entry.sequence <= until:
+                    await self._one(entry, priors)
+            at = entries[-1].sequence
+        priors.begun()
+
+    async def _one(self, entry: Entry, priors: Priors) -> None:
+        kind, _, rest = entry.subject.partition(".")
+        if kind == "readings" or (kind == "seen" and rest == self._partition):
+            batch = await asyncio.to_thread(columns.decode, entry.payload, sequence=entry.sequence)
+            if batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
+                priors.take(batch, suppressed=kind == "seen")
+
+    def concerned(self, _order: Order, messages: Sequence[Message]) -> Sequence[Message]:
+        return self._bench.concerned(messages)
+
+    def is_open(self, order: Order) -> bool:
+        return self._redecodes.is_open(order.id)
+
+    def at(self, order: Order, share: float) -> None:
+        self.shares[order.id] = share
+
+    async def end(self, order: Order) -> None:
+        self._bench.end()
+        counts = await self._counts(order)
+        await self._redecodes.done(order, counts, by=watchman(order.target.division))
+        self.shares.pop(order.id, None)
+        log_.info("decoded again", order=order.id, profile=order.profile, **counts)
+
+    async def _counts(self, order: Order) -> dict[str, int]:
+        """Return what the ledger says of an order: all of it stands behind the sequence at which it was given."""
+        counts: dict[str, int] = {}
+        at = order.end
+        while entries := await self._log.fetch(at):
+            for entry in entries:
+                if entry.subject == f"ledger.{self._partition}":
+                    for row in Ledger.decode(entry.payload).rows():
+                        if row.source == order.source:
+                            counts[row.kind] = counts.get(row.kind, 0) + row.count
+            at = entries[-1].sequence
+        return counts

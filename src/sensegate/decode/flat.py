@@ -41,6 +41,10 @@ class Columnar(Protocol):
         """Return (branches taken, values). Raises `Rejected`."""
         ...
 
+    def prepare(self, payload: bytes, port: int | None) -> None:
+        """Get ready for many frames with the branches of this one."""
+        ...
+
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:
         """Return where in the tree each of the values stands."""
         ...
@@ -133,6 +137,7 @@ class Reader:
             self._seen[key] = _NEVER
             return False
         self._keep(branches, at, decided, plan)
+        self._parse.prepare(payload, port)
         return True
 
     def _keep(self, branches: Hashable, at: tuple[int, ...], decided: Any, plan: Plan) -> None:

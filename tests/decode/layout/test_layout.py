@@ -41,6 +41,7 @@ GOOD: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"read": [{"name": "yy", "type": "bcd8"}, {"name": "_m", "type": "u8"}, {"name": "t", "text": "20{int(yy):02}-{_m:02}"}]}, "2605",
      {"yy": 26, "t": "2026-05"}),
     ({"read": [{"name": "x", "type": "u8", "map": {"0": 10, "1-2": 60}}, {"name": "y", "type": "u8", "map": {"0x10": 1}}]}, "0211", {"x": 60, "y": "nan"}),
+    ({"read": [{"name": "a", "value": "$left"}, {"type": "u8"}, {"name": "b", "value": "$at * 10 + $left"}, {"skip": 2}]}, "010203", {"a": 3, "b": 12}),
     # the frame: text around it, length, ports
     ({"encoding": "hex", "read": [{"name": "a", "type": "u16"}]}, b"0a 0B\n".hex(), {"a": 0x0A0B}),
     ({"encoding": "base64", "read": [{"name": "a", "type": "u16"}]}, b"Cgs=".hex(), {"a": 0x0A0B}),
@@ -69,6 +70,7 @@ GOOD: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"read": [{"repeat": "end", "read": [{"name": "_c", "type": "u8"}, {"name": "_t", "type": "u8"},
                {"switch": "_t", "cases": {"0x67": [{"name": "temperature_{_c}", "type": "s16"}]}}]}]}, "01 67 0110 05 67 ff38",
      {"temperature_1": 272, "temperature_5": -200}),  # Cayenne LPP's own example, in tenths
+    ({"read": [{"name": "_c", "type": "u8"}, {"name": "g{_c}", "read": [{"name": "a", "type": "u8"}]}]}, "0705", {"g7": {"a": 5}}),
     # tags
     ({"read": [{"tlv": "u8", "cases": {1: [{"name": "a", "type": "u8"}], "0x02": [{"name": "b", "type": "u16"}]}}]}, "02 0100 01 05", {"b": 256, "a": 5}),
     ({"read": [{"tlv": "u8", "length": "u8", "default": "skip", "cases": {1: [{"name": "a", "type": "u8"}]}}]}, "09 03 aabbcc 01 01 05", {"a": 5}),
@@ -124,6 +126,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"read": [{"within": 2, "read": [{"name": "b", "type": "u24"}]}, {"skip": 1}]}, "010203", "malformed: ends at byte 2; 'b'"),
     ({"read": [{"repeat": "end", "name": "l", "read": [{"name": "v", "value": 1}]}]}, "01", "schema: too many elements"),
     ({"read": [BYTE, {"repeat": "a * 99", "name": "l", "read": [{"name": "v", "value": 1}]}]}, "ff", "malformed: repeat of 25245"),
+    ({"read": [{"repeat": "end", "name": "l", "read": [{"name": "v", "type": "u21"}]}]}, "0102030405", "malformed: 2 bytes left over"),
     ({"ports": {2: [BYTE]}}, "05", "schema: no layout for port 7"),
     ({"encoding": "hex", "read": [BYTE]}, b"0".hex(), "malformed: no hexadecimal text"),
     ({"encoding": "hex", "read": [BYTE]}, "ff", "malformed: no hexadecimal text"),

@@ -23,7 +23,9 @@ def typed(tree: Any) -> Any:
     """Return a tree in which 1, 1.0 and true are not the same."""
     if isinstance(tree, dict):
         return {key: typed(value) for key, value in tree.items()}
-    return [typed(value) for value in tree] if isinstance(tree, list) else (type(tree), tree)
+    if isinstance(tree, (list, tuple)):
+        return [typed(value) for value in tree]
+    return (type(tree), "nan" if tree != tree else tree)  # noqa: PLR0124 # NaN is not itself
 
 
 @given(frames())
@@ -87,3 +89,21 @@ def test_any_bytes_give_a_tree_or_a_reason(made: Made, data: st.DataObject) -> N
     slow, quick = told(lambda: tree_of(compiled, frame)), told(lambda: compiled.flat(frame, None))
     assert {slow, quick} <= {"", "malformed", "schema"}
     assert slow == quick or not quick  # a name that comes twice is refused in the tree only: such branches get no plan
+
+
+@given(frames(), st.data())
+def test_a_straight_line_gives_what_the_layout_gives(made: Made, data: st.DataObject) -> None:
+    """A layout that was prepared for some frames reads those, and all others, as it did before."""
+    usual, quick = layout(read=made.steps), layout(read=made.steps)
+    quick.prepare(made.data, None)
+    assert quick._lines[len(made.data)], "no line was made"
+    assert typed(quick._lines[len(made.data)][0][1](made.data, None)) == typed(usual.flat(made.data, None)[1])
+    some = [made.data]
+    for _ in range(8):
+        at = data.draw(st.integers(0, max(len(made.data) - 1, 0)))
+        some.append(made.data[:at] + data.draw(st.binary(min_size=1, max_size=2)) + made.data[at + 1 :])
+    for frame in some:
+        reason = told(lambda: usual.flat(frame, None))  # noqa: B023 # called at once
+        assert reason == told(lambda: quick.flat(frame, None))  # noqa: B023 # called at once
+        if not reason:
+            assert typed(list(map(list, quick.flat(frame, None)))) == typed(list(map(list, usual.flat(frame, None))))

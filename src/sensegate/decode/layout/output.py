@@ -5,13 +5,15 @@ The two are written by the same walk over the steps, so they agree in what is th
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 from sensegate.decode.layout.expressions import Variable
 from sensegate.decode.layout.source import Writer
 
-Mode = Literal["tree", "values", "pointers"]
-"""`values`: (branches, values); `pointers`: [(path, value)] in the same order."""
+Mode = Literal["tree", "values", "pointers", "line"]
+"""`values`: (branches, values); `pointers`: [(path, value)] in the same order; `line`: the values of frames with
+branches that are given, None for all others."""
 
 
 class Scope:
@@ -51,9 +53,10 @@ class Name(NamedTuple):
 class Output:
     """Writes what becomes of each value."""
 
-    def __init__(self, writer: Writer, mode: Mode) -> None:
+    def __init__(self, writer: Writer, mode: Mode, branches: Sequence[Any] = ()) -> None:
         self.writer = writer
         self.mode = mode
+        self._branches = list(reversed(branches))
         self._pending: list[str] = []
         self._open = False
         """Whether values or branches were written before the end."""
@@ -73,6 +76,8 @@ class Output:
         if self.mode == "tree":
             self._once(scope, name)
             self.writer.line(f"{scope.variable}[{name.source}] = {variable} = {{}}")
+        elif not name.plain:
+            self._same(name.source)
         self._hold(scope, name)
         return self._scope(scope, variable, (*scope.pointer, name.source))
 
@@ -121,9 +126,9 @@ class Output:
             self.writer.line(f"o.append(({self._path((*scope.pointer, name.source))}, {variable}))")
         else:
             if mixed:
-                self.branch(f"{variable}.__class__")
+                self._same(f"{variable}.__class__")
             if not name.plain:
-                self.branch(name.source)
+                self._same(name.source)
             self._pending.append(variable)
         self._hold(scope, name)
 
@@ -152,8 +157,30 @@ class Output:
             self._open = True
             self.writer.line(f"s.append({source})")
 
+    def next(self) -> Any:
+        """Return the next of the branches that are given (`line`). Raises `LookupError` where there is none."""
+        if not self._branches:
+            raise LookupError("no more branches")
+        return self._branches.pop()
+
+    @property
+    def left(self) -> int:
+        """Branches that are given and not taken yet."""
+        return len(self._branches)
+
+    def _same(self, source: str) -> None:
+        """Note what decided, or let only frames through in which it is the same."""
+        if self.mode == "line":
+            wanted = self.writer.constant("q", self.next())
+            with self.writer.block(f"if {source} != {wanted}:"):
+                self.writer.line("return None")
+        else:
+            self.branch(source)
+
     def settle(self) -> None:
         """Write the values that wait for it: a branch comes."""
+        if self.mode == "line":
+            return
         if len(self._pending) == 1:
             self._open = True
             self.writer.line(f"o.append({self._pending.pop()})")
@@ -168,7 +195,9 @@ class Output:
 
     def finish(self) -> None:
         """Return what was written; another way through the frame may follow."""
-        if self.mode != "values":
+        if self.mode == "line":
+            self.writer.line(f"return {self._tuple()}")
+        elif self.mode != "values":
             self.writer.line("return t" if self.mode == "tree" else "return o")
         elif not self._open:
             self.writer.line(f"return (), {self._tuple()}")

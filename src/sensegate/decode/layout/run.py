@@ -92,6 +92,11 @@ class Run:
         self._after.append(after)
 
     @property
+    def size(self) -> int:
+        """Whole bytes that wait."""
+        return self._bits // 8 if self._bits else sum(item.size for item in self._items)
+
+    @property
     def in_bits(self) -> bool:
         """Whether elements are taken bit by bit now."""
         return self._bits > 0

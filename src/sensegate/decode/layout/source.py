@@ -16,6 +16,8 @@ class Writer:
         self.namespace: dict[str, Any] = dict(NAMESPACE)
         self._lines: list[str] = []
         self._indent = 1
+        self.quiet = False
+        """Whether what a frame is refused for goes without saying: it returns None."""
         self._count = 0
         self._constants: dict[Any, str] = {}
 
@@ -34,6 +36,8 @@ class Writer:
 
     def line(self, text: str) -> None:
         """Add a line at the present indentation."""
+        if self.quiet and text.startswith("raise "):
+            text = "return None"
         self._lines.append("    " * self._indent + text)
 
     def first(self, *lines: str) -> None:

@@ -1,0 +1,273 @@
+"""What steps share while they are written: where the next byte stands, what was read, names, expressions.
+
+The place of the next byte is `Cursor`: a constant as long as all before it is of known size, then the variable `at`.
+Elements of known size wait in a `Run` and are read together; what is done with them (`_later`) waits with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from sensegate.decode.frame import ErrorAt
+from sensegate.decode.layout.expressions import Resolve, Source, Variable, compile_expression
+from sensegate.decode.layout.output import Name, Output, Scope
+from sensegate.decode.layout.run import After, Cursor, Run
+from sensegate.decode.layout.source import Writer
+from sensegate.decode.layout.steps import BinaryPart, Number, Step
+from sensegate.decode.layout.types import Type, numbers_of, type_of
+from sensegate.decode.part import Scalar
+
+DEPTH_MAX = 16
+STEPS_MAX = 2_000
+
+_KINDS = {
+    "type": {"name", "endian", "size", "until", "at", "equals", "reason", "bits", "map"},
+    "value": {"name", "map"},
+    "text": {"name"},
+    "skip": set(),
+    "align": set(),
+    "crc": {"over", "endian", "name"},
+    "when": {"name", "read"},
+    "switch": {"cases", "default"},
+    "repeat": {"name", "read", "leave", "twice"},
+    "tlv": {"cases", "default", "endian", "length", "leave", "twice", "rest"},
+    "within": {"name", "read", "rest"},
+    "append": {"read"},
+    "read": {"name"},
+}
+"""Kind of step -> the other keys that it may have."""
+
+_BLANK = Step()
+
+Path = tuple[str | int, ...]
+_TEMPLATE = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
+_FORM = re.compile(r"0?[0-9]{0,2}[xX]?")
+
+
+class Context:
+    """The state of the walk over the steps."""
+
+    def __init__(self, part: BinaryPart, error: ErrorAt, output: Callable[[Writer], Output]) -> None:
+        self._part = part
+        self._error = error
+        self._writer = Writer()
+        self._output = output(self._writer)
+        self._run = Run(self._writer)
+        self._cursor = Cursor(moving=False, bytes=0)
+        self._end = "n"
+        self._least = 0
+        self._index = ""
+        self._tag = ""
+        self._steps = 0
+        self._depth = 0
+        self._bitwise = False
+        """Whether a repeat of fields that are no whole bytes is written."""
+        self._variables: dict[tuple[int, str], str] = {}
+        self._waiting: set[str] = set()
+        """Variables of the run that is not written yet."""
+        self.flat = True
+        """Whether branches tell what is there (they do not where a name may replace another)."""
+
+    # ── steps ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _block(self, steps: Sequence[Step], scope: Scope, path: Path) -> None:
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise self._error(f"nested more than {DEPTH_MAX} deep", *path)
+        for at, step in enumerate(steps):
+            self._steps += 1
+            if self._steps > STEPS_MAX:
+                raise self._error(f"more than {STEPS_MAX} steps", *path)
+            self._step(step, scope, (*path, at))
+        self._aligned((*path, len(steps) - 1) if steps else path)
+        self._end_block()
+        self._depth -= 1
+
+    def _end_block(self) -> None:
+        self._flush()
+
+    def _step(self, step: Step, scope: Scope, here: Path) -> None:
+        kind = self._kind(step, here)
+        try:
+            getattr(self, f"_do_{kind}")(step, scope, here)
+        except ValueError as why:
+            raise self._error(str(why), *here, kind) from why
+
+    def _kind(self, step: Step, here: Path) -> str:
+        given = {key for key in Step.__struct_fields__ if getattr(step, key) != getattr(_BLANK, key)}
+        kinds = [kind for kind in _KINDS if kind in given and kind != "read"]
+        kind = kinds[0] if kinds else "read"
+        if len(kinds) > 1:
+            raise self._error(f"`{kinds[0]}` and `{kinds[1]}` in one step", *here, kinds[1], remedy="make two of it")
+        if not kinds and not step.read:
+            raise self._error("says nothing", *here, remedy=f"a step has one of {', '.join(_KINDS)}")
+        for other in sorted(given - {kind} - _KINDS[kind]):
+            known = ", ".join(sorted(_KINDS[kind])) or "no other key"
+            raise self._error(f"has no meaning beside `{kind}`", *here, other, remedy=f"{kind} knows: {known}")
+        if "read" in _KINDS[kind] and not step.read:
+            raise self._error("no steps inside", *here, remedy="give `read`")
+        return kind
+
+    def _aligned(self, here: Path) -> None:
+        if self._run.open_bits:
+            bits = 8 - self._run.open_bits
+            remedy = f"{{align: true}}, or {{type: u{bits}}} for what is left of the byte"
+            raise self._error("the next whole byte is not reached", *here, remedy=remedy)
+
+    def _flush(self) -> None:
+        least = self._least if self._end == "n" else int(self._end) if self._end.isdigit() else 0
+        self._cursor, after = self._run.flush(self._cursor, self._end, least)
+        self._waiting.clear()
+        for write in after:
+            write()
+
+    def _settle(self) -> None:
+        """Make `at` the place of the next byte, and write what waits: a branch comes or ends."""
+        if self._cursor != Cursor(moving=True, bytes=0):
+            self._writer.line(f"at = {self._cursor.source}")
+            self._cursor = Cursor(moving=True, bytes=0)
+
+    def _stop(self, here: Path) -> None:
+        """Read what waits: the next step is no element of known size."""
+        self._aligned(here)
+        self._flush()
+
+    def _checked(self) -> None:
+        """Read what waits: an element was checked, and what is refused is refused before more is looked at."""
+        self._flush()
+
+    # ── names and expressions ────────────────────────────────────────────────────────────────────────
+
+    def _resolve(self, scope: Scope) -> Resolve:
+        def resolve(name: str) -> Variable:
+            if name.startswith("$"):
+                return self._special(name)
+            found = scope.find(name)
+            if found is None:
+                raise ValueError(f"'{name}' is not certain to have been read here")
+            return found
+
+        return resolve
+
+    def _special(self, name: str) -> Variable:
+        place = self._cursor.source
+        known = {
+            "$size": Variable("n", "int", 32),
+            "$at": Variable(f"({place})", "int", 32),
+            "$left": Variable(f"({self._end} - ({place}))", "int", 33),
+            "$port": Variable("port", "number", 16),
+        }
+        if self._index:
+            known["$index"] = Variable(self._index, "int", 16)
+        if self._tag:
+            known["$tag"] = Variable(self._tag, "int", 64)
+        if name not in known:
+            raise ValueError(f"no '{name}' here; there is {', '.join(known)}")
+        return known[name]
+
+    def _source(self, text: Number | float, scope: Scope, *path: str | int) -> Source:
+        try:
+            return compile_expression(text, self._resolve(scope))
+        except ValueError as why:
+            raise self._error(str(why), *path) from why
+
+    def _assign(self, letter: str, text: Number, scope: Scope, *path: str | int) -> tuple[str, Source]:
+        """Write an expression whose failure makes the frame malformed; return its variable."""
+        source = self._source(text, scope, *path)
+        variable = self._writer.fresh(letter)
+        if source.safe:
+            self._writer.line(f"{variable} = {source.text}")
+        else:
+            fault = f"raise malformed({f'{text} cannot be computed'!r}) from None"
+            self._writer.attempt(variable, source.text, fault)
+        return variable, source
+
+    def _count(self, letter: str, text: Number, most: str, scope: Scope, *path: str | int) -> str:
+        """Return the source of a size or count that is checked when the frame is there."""
+        if isinstance(text, int) and text < 0:
+            raise self._error("must not be negative", *path)
+        variable, _ = self._assign(letter, text, scope, *path)
+        self._writer.line(f"{variable} = whole({variable}, {str(path[-1])!r}, {most})")
+        return variable
+
+    def _name(self, text: str, scope: Scope, here: Path) -> Name | None:
+        """Return a name in the tree, None for a value that is for expressions only."""
+        if not text or text.startswith("_"):
+            return None
+        if "{" not in text and "}" not in text:
+            return Name(repr(text), text)
+        parts, _ = self._template(text, scope, (*here, "name"), plain=True)
+        variable = self._writer.fresh("m")
+        self._writer.line(f"{variable} = name_of(({', '.join(parts)},))")
+        return Name(variable, "")
+
+    def _template(self, text: str, scope: Scope, path: Path, *, plain: bool) -> tuple[list[str], bool]:
+        """Return (sources of the parts of a text with {names} in it, whether it never fails)."""
+        parts: list[str] = []
+        at, safe = 0, True
+        if set("{}") & set(_TEMPLATE.sub("", text)):
+            raise self._error("a brace without its other", *path)
+        for found in _TEMPLATE.finditer(text):
+            if found.start() > at:
+                parts.append(repr(text[at : found.start()]))
+            at = found.end()
+            source = self._source(found[1], scope, *path)
+            form = found[2]
+            if source.kind in {"float", "number"} or (plain and form):
+                raise self._error(f"'{found[0]}' must be a whole number or a text", *path)
+            if form is not None and not _FORM.fullmatch(form):
+                raise self._error(f"'{found[0]}'", *path, remedy="{name}, {name:02} (two digits), {name:04x} (in hex)")
+            safe = safe and source.safe and (source.kind == "int" or (source.kind == "text" and not form))
+            parts.append(source.text if plain else f"format({source.text}, {form or ''!r})")
+        return parts + ([repr(text[at:])] if text[at:] else []), safe
+
+    def _put(
+        self, scope: Scope, name: str, variable: Variable, here: Path, *, mixed: bool = False, kept: bool = False
+    ) -> None:
+        """Put a value where it belongs: into the tree, and (unless `kept` from them) among what expressions may use."""
+        if name:
+            if found := self._name(name, scope, here):
+                self._output.leaf(scope, found, variable.text, mixed=mixed)
+            if not kept:
+                scope.variables[name] = variable
+
+    def _later(self, write: After, here: Path, key: str) -> None:
+        """Write something as soon as the elements before it are read, as of the place and the limit that hold now."""
+        now = (self._cursor.plus(self._run.size), self._end, self._index, self._tag)
+
+        def then() -> None:
+            before = (self._cursor, self._end, self._index, self._tag)
+            self._cursor, self._end, self._index, self._tag = now
+            try:
+                write()
+            except ValueError as why:
+                raise self._error(str(why), *here, key) from why
+            self._cursor, self._end, self._index, self._tag = before
+
+        self._run.then(then)
+
+    # ── small things ────────────────────────────────────────────────────────────────────────────────────
+
+    def _type(self, text: str, *path: str | int) -> Type:
+        try:
+            return type_of(text)
+        except ValueError as why:
+            raise self._error(f"no type '{text}'", *path, remedy=str(why)) from why
+
+    def _little(self, step: Step) -> bool:
+        return (step.endian or self._part.endian) == "little"
+
+    def _variable(self, scope: Scope, name: str) -> str:
+        """Return the variable of a name: the same in all branches that read it."""
+        shared = self._variables.setdefault((scope.number, name), self._writer.fresh("v"))
+        if not name or "{" in name or name in scope.variables or shared in self._waiting:
+            return self._writer.fresh("v")
+        self._waiting.add(shared)
+        return shared
+
+    def _keys(self, key: Scalar, *path: str | int) -> list[int]:
+        try:
+            return numbers_of(key)
+        except ValueError as why:
+            raise self._error(str(why), *path) from why

@@ -35,7 +35,7 @@ SCRIPTS_MAX: Final = 64
 PATIENCE_S: Final = 0.1
 """CPU time that a run may take beyond the mean of its calls; then it ends early."""
 GRACE: Final = 1.5
-GRACE_S: Final = 0.01
+GRACE_S: Final = 0.005
 """A call's CPU limit times `GRACE` and this more: then its process ends."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Request).decode

@@ -42,7 +42,7 @@ _NOT_FINITE: Final = {
 class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one call of a script may use up."""
 
-    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 20.0
+    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 10.0
     mean_cpu_ms: Annotated[
         float, msgspec.Meta(gt=0, le=20), says("CPU time of a call on average; a slower script is suspended")
     ] = 1.0

@@ -98,6 +98,14 @@ def test_arrays_that_do_not_fit_their_names_are_refused(make: Make, table: str, 
     assert run(decoder, message).quarantined[0].reason == QuarantineReason.SCHEMA
 
 
+def test_a_table_that_is_not_there_stays_so(make: Make) -> None:
+    """Other messages of the topic are decoded as they are: the rule's paths find something, or nothing."""
+    for table in ("{rows: data, names: columns}", "{columns: data}"):
+        decoder = make(HEAD + f"    table: {table}\n" + READINGS)
+        assert values(decoder, run(decoder, {"t": 1, "columns": []})) == {"t": 1.0}
+        assert run(decoder, {"x": 1}).quarantined
+
+
 def test_text_in_the_character_set_of_the_rule(make: Make) -> None:
     """A word in GBK is the word; no plan is learned from bytes that are not UTF-8."""
     decoder = make(

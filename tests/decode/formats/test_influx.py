@@ -67,6 +67,7 @@ def test_lines_become_points(text: str, points: list[Any]) -> None:
         ("m f=-1u", "a number, true"),
         ("m f=1\nm g", r"an equals sign was expected at character 9 \(line 2\)"),
         ("m " + ",".join(f"f{k}=1" for k in range(70_000)), "schema: more than"),
+        ("m f=1\n" * 4_097, "schema: more than 4096 points"),
     ],
 )
 def test_what_is_no_line_is_refused(text: str, why: str) -> None:

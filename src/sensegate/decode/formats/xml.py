@@ -110,8 +110,6 @@ class _Document:
             raise Rejected(QuarantineReason.MALFORMED, f"no XML at line {line}, column {column + 1}") from why
         except DefusedXmlException as why:
             raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from why
-        except UnicodeEncodeError as why:
-            raise Rejected(QuarantineReason.MALFORMED, "holds half a surrogate pair") from why
 
     def _charset_of(self, payload: bytes) -> str:
         found = _DECLARED.match(payload) if self._charset == "utf-8" else None

@@ -23,6 +23,7 @@ from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
+from sensegate.errors import ConfigError
 from sensegate.model import Device
 
 pytestmark = pytest.mark.live
@@ -326,6 +327,26 @@ async def test_rights_follow_the_profile(site: Site) -> None:
     ]
     assert rights.publish == ("tele.bridge.*", "tele.B.*", "tele.bulb.*")
     assert rights.subscribe == ("sg.bridge.down", "sg.bulb.down")
+
+
+async def test_a_device_behind_two_gateways(site: Site) -> None:
+    """Two networks hear it: each may publish for it by its own topics, and none by the other's."""
+
+    def publish_of(_device: Device, names: Sequence[str], gateways: Sequence[str] | None, carrier: str) -> list[str]:
+        return [f"{carrier}/{name}" for name in names] if gateways else []
+
+    site.callout._topics_of = profile_topics(publish_of, site.registry)
+    await site.add("ns1", profile="net/one")
+    await site.add("ns2", profile="net/two")
+    await site.add("probe", gateway="ns1 ns2", profile="acme/probe")
+    assert site.callout.rights(site.registry.get("ns1")).publish == ("net.one.probe",)
+    assert site.callout.rights(site.registry.get("ns2")).publish == ("net.two.probe",)
+    device = site.registry.get("probe")
+    await site.registry.change(msgspec.structs.replace(device, gateway="ns2"), revision=device.revision, by=site.admin)
+    assert site.callout.rights(site.registry.get("ns1")).publish == ()
+    for wrong in ("ns1  ns2", "ns1 ns1", "ns1 nobody", "probe"):
+        with pytest.raises(ConfigError):
+            await site.add("other" if wrong != "probe" else "probe2", gateway=wrong, profile="acme/probe")
 
 
 async def test_what_stands_behind_a_gateway_does_not_connect_itself(site: Site) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from sensegate.clock import FakeClock
 from sensegate.decode import ProfileSet
 from sensegate.decode.explain import Stage, explain
+from sensegate.errors import ConfigError
 
 
 def said(stages: list[Stage]) -> str:
@@ -35,3 +40,50 @@ def test_reasons_are_told(profiles: ProfileSet) -> None:
     assert "does not hold (type = 'heartbeat')" in text
     text = said(explain(profiles, "citysense/lamp/g1/report", b'{"lamps":[{"id":"l1","on":1}]}'))
     assert "l1 illumination_on = true" in text
+
+
+SOIL = "ce2900f107a5099b6e2890"
+
+
+def envelope(data: str) -> bytes:
+    return json.dumps(
+        {"cmd": "rx", "EUI": "D1", "ts": 1767225600000, "fcnt": 7, "port": 2, "data": data, "rssi": -91}
+    ).encode()
+
+
+def test_envelope_and_frame_are_told(profiles: ProfileSet) -> None:
+    """What the network server's message holds, what the device's own profile makes of it, and what stands beside."""
+    text = said(explain(profiles, "loriot/d1/rx", envelope(SOIL), profile="dragino/lse01", clock=FakeClock()))
+    assert "envelope of loriot/lns: message 1 (line 11): device as the topic says, port 2" in text
+    assert f"envelope of loriot/lns: 11 bytes: {SOIL}" in text
+    assert "envelope of loriot/lns: frame counter 7" in text
+    assert "rules of dragino/lse01: message 1 (line 9, format binary): holds; 1 elements, 5 values" in text
+    assert "readings: d1 soil_moisture = 19.57 % at 2026-01-01T00:00:00.000000Z (device)" in text
+    assert "readings: d1 rssi[loriot] = -91 dB" in text
+    assert "identity: device, property, frame counter and bytes" in text
+
+
+def test_without_its_profile_an_envelope_is_told_alone(profiles: ProfileSet) -> None:
+    """Whoever can take the frame is named."""
+    text = said(explain(profiles, "loriot/d1/rx", envelope(SOIL)))
+    assert f"11 bytes: {SOIL}" in text
+    assert "profile: takes such frames: dragino/lse01" in text
+    assert "soil_moisture" not in text
+
+
+def test_refusals_of_a_chain_are_told(profiles: ProfileSet) -> None:
+    """Of the envelope, of the frame; a port that nobody takes; a profile that is not there."""
+    assert "envelope of loriot/lns: quarantined: malformed" in said(explain(profiles, "loriot/d1/rx", envelope("ce2")))
+    text = said(explain(profiles, "loriot/d1/rx", envelope("ce29"), profile="dragino/lse01"))
+    assert "rules of dragino/lse01: message 1 (line 9, format binary): schema" in text
+    assert "quarantined: schema" in text
+    with pytest.raises(ConfigError, match="no profile dragino/lse1"):
+        explain(profiles, "loriot/d1/rx", envelope(SOIL), profile="dragino/lse1")
+
+
+def test_frame_without_an_envelope_is_told(profiles: ProfileSet) -> None:
+    """As it stands in a maker's manual: bytes and port."""
+    text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=2, clock=FakeClock()))
+    assert "readings: device soil_moisture = 19.57 % at 2026-01-01T00:00:00.000000Z (received)" in text
+    text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=42))
+    assert "'dragino/lse01' says nothing of port 42" in text

@@ -91,7 +91,12 @@ def explain(
         str, typer.Option(help="Topic that it came on; none: a frame as a network server brings it.")
     ] = "",
     device: Annotated[str, typer.Option(help="Id of the device; default: whoever the topic names.")] = "",
-    profile: Annotated[str, typer.Option(help="The device's own profile, where a network server brings it.")] = "",
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="The device's own profile, where no topic tells it: behind a network server, by HTTP, on a line."
+        ),
+    ] = "",
     port: Annotated[int | None, typer.Option(help="Port of a frame without a topic.")] = None,
     hexed: Annotated[bool, typer.Option("--hex", help="The payload is written in hex.")] = False,
     profiles: Folder = FOLDER,

@@ -90,7 +90,9 @@ def message_of(example: Example) -> Message:
     payload, received = payload_of(example), micros(example.received)
     if not example.topic:
         return Message(f"carrier/{example.devices[0]}", carrier_payload(payload, example.port), received, 1)
-    principal = example.gateway if example.topic.startswith("http/") else ""
+    principal = example.gateway if example.topic.startswith(("http/", "tcp/")) else ""
+    if example.topic.startswith("tcp/"):
+        principal = principal or example.devices[0]
     return Message(example.topic, payload, received, 1, principal=principal)
 
 

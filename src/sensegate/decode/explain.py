@@ -30,6 +30,8 @@ from sensegate.properties import PROPERTIES, Kind
 from sensegate.quality import TimeQuality, quality_word
 
 NESTING_MAX = 32
+PUSHED = ("http/", "tcp/")
+"""Topics that no device chose: the listener names it in them."""
 
 
 class Stage(TypedDict):
@@ -86,10 +88,12 @@ def explain(
     received = (clock or SystemClock()).now()
     if not topic:
         return _of_frame(loaded, profile, Carried(payload, port), received)
-    message = Message(topic, payload, received, 1, principal=device if topic.startswith("http/") else "")
+    if topic.startswith(PUSHED):
+        return _of_push(loaded, profile, Message(topic, payload, received, 1, device or topic.rpartition("/")[2]))
+    message = Message(topic, payload, received, 1)
     stages: list[Stage] = [_stage("message", _message(message))]
     candidates = list(dict.fromkeys(rule.profile for rule, _ in loaded.match(topic)))
-    if topic.startswith("http/") or not candidates:
+    if not candidates:
         stages.append(_stage("claim", [f"no profile has a topic that matches '{topic}'", "quarantined: no_profile"]))
         return stages
     stages.append(_stage("claim", list(_claims(loaded, topic))))
@@ -99,6 +103,16 @@ def explain(
         if profile != name:
             stages += _by_chain(loaded, name, message, profile)
     return stages
+
+
+def _of_push(profiles: ProfileSet, name: str, message: Message) -> list[Stage]:
+    """Return the walk of what a device pushed itself (HTTP) or said on a line of its own (TCP)."""
+    stages = [_stage("message", _message(message))]
+    whose = f"'{message.principal}' is who it logged in as"
+    if not name:
+        why = "its profile, in the registry, decodes what it sends: name it to see how"
+        return [*stages, _stage("claim", [whose, why])]
+    return [*stages, _stage("claim", [whose, f"{name} decodes it"]), *_by_profile(profiles, name, message)]
 
 
 def _only_carries(profiles: ProfileSet, name: str) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
@@ -394,3 +397,58 @@ def test_examples_of_frames_and_envelopes_are_held_to_what_they_say(tmp_path: Pa
         ("00:01Z", "00:02Z", "time"),
     ):
         assert f"expected {told}" in wrong(NETWORK, opened.format(tree, good.replace(word, other)))
+
+
+# ── anything may come ────────────────────────────────────────────────────────────────────────────────
+
+LIBRARY = Path(__file__).parents[2] / "device_profiles"
+SERVERS = ("chirpstack", "thethings", "loriot", "actility", "aws", "milesight", "helium")
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=12), st.just([]), st.just({}),
+    st.binary(max_size=24).map(lambda data: base64.b64encode(data).decode()), st.binary(max_size=24).map(bytes.hex),
+)  # fmt: skip
+
+
+@cache
+def library() -> ProfileSet:
+    """The network servers of the library, and a device."""
+    return ProfileSet.load([LIBRARY / name for name in (*SERVERS, "dragino")])
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all members of a tree."""
+    members = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [found for key, value in members for found in ((*path, key), *leaves(value, (*path, key)))]
+
+
+def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy of a tree with another value at a path."""
+    if not path:
+        return value
+    copy = dict(tree) if isinstance(tree, dict) else list(tree)
+    copy[path[0]] = changed(copy[path[0]], path[1:], value)
+    return copy
+
+
+@settings(max_examples=settings().max_examples * 2)
+@given(st.data())
+def test_whatever_a_network_server_says_is_decoded_or_refused(data: st.DataObject) -> None:
+    """Any value in any member of the library's envelopes: never an exception, and by both paths the same."""
+    loaded = library()
+    name = data.draw(st.sampled_from([one for one in loaded.ids if loaded.find(one).carries]))  # type: ignore[union-attr]
+    found = loaded.find(name)
+    assert found is not None
+    example = data.draw(st.sampled_from([one for one in found.source.examples if isinstance(one.payload, dict)]))
+    tree = example.payload
+    for _ in range(data.draw(st.integers(0, 3))):
+        if paths := leaves(tree):
+            tree = changed(tree, data.draw(st.sampled_from(paths)), data.draw(values))
+    server = device(example.gateway or "ns", name)
+    devices = [device(one, "dragino/lse01", server.id) for one in example.devices]
+    machine = Decoder(loaded, Registry(*devices, server))
+    principal = server.id if example.topic.startswith("http/") else ""
+    message = Message(example.topic, msgspec.json.encode(tree), NOW, 1, principal=principal)
+    quick, slow = machine.decode([message] * 6), machine.decode_slowly([message] * 6)
+    assert quick.key.tolist() == slow.key.tolist()
+    assert len(quick.quarantined) in {0, 6}
+    assert not (quick.quarantined and len(quick))

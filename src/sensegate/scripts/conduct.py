@@ -19,6 +19,8 @@ WINDOW_S: Final = 60.0
 SENDER_STRIKES: Final = 2
 SCRIPT_STRIKES: Final = 4
 """So many strikes within the window suspend the sender, or the script."""
+KILL: Final = 2
+"""A call that took its process with it counts for so many strikes."""
 PAUSE_S: Final = 60.0
 PAUSE_MAX_S: Final = 3_600.0
 CREDIT_MS: Final = 100.0
@@ -39,9 +41,9 @@ class _Record:
         self.level = 0
         self.why = ""
 
-    def strike(self, now: float, allowed: int) -> bool:
-        """Note a strike; return whether it is one too many."""
-        self.strikes.append(now)
+    def strike(self, now: float, allowed: int, weight: int) -> bool:
+        """Note a strike that counts for so many; return whether it is one too many."""
+        self.strikes.extend([now] * weight)
         recent = sum(now - at < WINDOW_S for at in self.strikes)
         return recent >= allowed
 
@@ -78,14 +80,14 @@ class Conduct:
             return f"the script is suspended for this sender: {record.why}"
         return ""
 
-    def strike(self, script: str, sender: str, why: str) -> None:
-        """Note that a frame of a sender made a script use up a limit."""
+    def strike(self, script: str, sender: str, why: str, weight: int = 1) -> None:
+        """Note that a frame of a sender made a script use up a limit; `KILL`: and its process."""
         now = self._monotonic()
-        if self._sender(script, sender).strike(now, SENDER_STRIKES):
+        if self._sender(script, sender).strike(now, SENDER_STRIKES, weight):
             pause_s = self._sender(script, sender).suspend(now, why)
             metrics.SCRIPT_SUSPENSIONS.labels("sender").inc()
             _log.warning("a sender is kept from its codec script", script=script, sender=sender, why=why, s=pause_s)
-        if self._script(script).strike(now, SCRIPT_STRIKES):
+        if self._script(script).strike(now, SCRIPT_STRIKES, weight):
             self._suspend(script, now, why)
 
     def spent(self, script: str, calls: int, cpu_ms: float, mean_ms: float) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import _quickjs  # type: ignore[import-not-found] # the package around it starts a thread when it is imported
@@ -84,7 +84,7 @@ class _Learned(NamedTuple):
 
 @cache
 def _text(name: str) -> str:
-    return resources.files("sensegate.scripts").joinpath(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def preload() -> None:

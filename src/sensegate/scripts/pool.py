@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.scripts.conduct import Conduct
+from sensegate.scripts.conduct import KILL, Conduct
 from sensegate.scripts.process import Died, Process
 from sensegate.scripts.wire import LOADING, Call, Facts, Outcome, Reply, Request, Run, Source
 
@@ -137,10 +137,10 @@ class Scripts:
                 else:
                     kept.append(at)
             left[key] = kept
-        for lane, keys in (
-            (self._common, [key for key in left if key not in self._killers]),
-            (self._apart, [key for key in left if key in self._killers]),
-        ):
+        # Whoever has killed a child runs apart, once that is ready: nobody waits for it.
+        apart = self._apart.process is not None and self._apart.process.ready
+        killers = [key for key in left if apart and key in self._killers]
+        for lane, keys in ((self._common, [key for key in left if key not in killers]), (self._apart, killers)):
             for runs in _requests(asks, left, keys):
                 self._request(lane, asks, found, runs)
         unanswered = {key: [at for at in places if found[at] is _NOT_TRIED] for key, places in left.items()}
@@ -185,7 +185,7 @@ class Scripts:
             return
         if death.place >= LOADING:
             key = sources[death.place - LOADING].key
-            self._killers.add(key)
+            self._kills(key)
             for at in places:
                 if asks[at].source.key == key:
                     found[at] = Outcome(FAILED, "it cannot be loaded: that ended its process")
@@ -196,10 +196,15 @@ class Scripts:
         if not death.by_cpu and mark not in self._again:
             self._again.add(mark)  # killed by somebody else, perhaps: tried once more
             return
-        self._killers.add(ask.source.key)
+        self._kills(ask.source.key)
         why = "more CPU time than it may have, in one piece" if death.by_cpu else "it ended its process twice"
         found[at] = Outcome(LIMIT, why, costly=True)
-        self.conduct.strike(ask.source.key, ask.sender, why)
+        self.conduct.strike(ask.source.key, ask.sender, why, KILL)
+
+    def _kills(self, key: str) -> None:
+        self._killers.add(key)
+        if self._apart.process is None:
+            self._apart.process = self._start()
 
     # ── children ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -209,7 +214,7 @@ class Scripts:
         try:
             return lane.process.ask(request)
         except Died:
-            lane.process = None
+            lane.process = self._start() if lane is self._apart else None
             metrics.SCRIPT_KILLS.inc()
             raise
 

@@ -20,7 +20,7 @@ from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, Hello, R
 START_S: Final = 15.0
 """A child that has not said a word by then does not start."""
 STILL_S: Final = 2.0
-"""A child that makes no progress for so long by the wall clock, though its CPU timer did not end it, is killed."""
+"""A child that neither gets on nor uses CPU time for so long is killed; one that uses it is ended by its own timer."""
 _LOOK_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -76,6 +76,14 @@ class Process:
         """Its process id."""
         return self._popen.pid
 
+    @property
+    def ready(self) -> bool:
+        """Whether it would answer at once."""
+        if not self._ready and select.select([self._out], [], [], 0)[0]:
+            with contextlib.suppress(Died):  # whoever asks it next is told
+                self.wait()
+        return self._ready
+
     def wait(self) -> None:
         """Wait until it is sealed. Raises `Died` where it does not start."""
         if not self._ready:
@@ -107,6 +115,13 @@ class Process:
         place: int = PROGRESS.unpack_from(self._progress, 0)[0]
         return place - 1
 
+    def _cpu_s(self) -> float:
+        """Return the CPU time that it has used (clock_getcpuclockid(3))."""
+        try:
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except OSError:
+            return 0.0
+
     def _send(self, message: bytes) -> None:
         left = memoryview(message)
         last = time.monotonic()
@@ -126,7 +141,7 @@ class Process:
         parts = bytearray()
         want = LENGTH.size
         head = True
-        last, place = time.monotonic(), progress()
+        last, place = time.monotonic(), (progress(), self._cpu_s())
         while True:
             readable, _, _ = select.select([self._out], [], [], _LOOK_S)
             if readable:
@@ -143,11 +158,11 @@ class Process:
                     return bytes(parts[LENGTH.size :])
                 last = time.monotonic()
                 continue
-            now, here = time.monotonic(), progress()
+            now, here = time.monotonic(), (progress(), self._cpu_s())
             if here != place:
                 last, place = now, here
             elif now - last > still_s:
-                self._died(here)
+                self._died(here[0])
 
     def _died(self, place: int) -> None:
         """Take it away; raises `Died`."""

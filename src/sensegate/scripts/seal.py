@@ -11,7 +11,6 @@ import ctypes
 import os
 import resource
 import signal
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -50,9 +49,10 @@ def _environment() -> str:
 
 def _directory() -> str:
     """Stand in a directory that is empty and gone; make it the root where that is allowed."""
-    nowhere = tempfile.mkdtemp(prefix="sensegate-script-")
+    nowhere = Path(f"/tmp/sensegate-script-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108 - made new, and gone
+    nowhere.mkdir(mode=0o700)
     os.chdir(nowhere)
-    Path(nowhere).rmdir()
+    nowhere.rmdir()
     with contextlib.suppress(PermissionError):
         os.chroot(".")
         return "root_directory"

@@ -25,6 +25,7 @@ from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Fenced, Lost
+from sensegate.life import Eyes
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -123,8 +124,10 @@ class Walk:
             msgspec.structs.replace(config_of(directory), ingest=limits),
             clock,
             [source],
-            decoder=Decoder(profiles, devices),
-            normaliser=Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+            eyes=Eyes(
+                Decoder(profiles, devices),
+                Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+            ),
             indicators=Indicators(series),
             committer=Committer(
                 log,

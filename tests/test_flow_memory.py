@@ -19,6 +19,7 @@ from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
+from sensegate.life import Eyes
 from sensegate.model import Device, Message
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -70,8 +71,10 @@ class Walk:
             msgspec.structs.replace(config_of(directory), ingest=limits),
             clock,
             [source],
-            decoder=Decoder(profiles, devices, memory=memory),
-            normaliser=Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+            eyes=Eyes(
+                Decoder(profiles, devices, memory=memory),
+                Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+            ),
             indicators=Indicators(series),
             committer=Committer(
                 log,

@@ -14,7 +14,7 @@ import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import chain, starmap
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -22,13 +22,11 @@ import structlog
 
 from sensegate import __version__, logs, metrics
 from sensegate.authority.audit import Audit
-from sensegate.authority.callout import Callout, profile_topics
-from sensegate.authority.contents import Content, Contents
+from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.refusals import Kind
-from sensegate.authority.releases import Examined, Releases
-from sensegate.authority.scope import Principal, Scope, scope
+from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
 from sensegate.bus.connect import connect
@@ -47,18 +45,13 @@ from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import Config, UplinkConfig, secret
-from sensegate.decode.compare import Comparison, compared
 from sensegate.decode.decode import Decoder
-from sensegate.decode.examine import examine, shelved
 from sensegate.decode.memory import Memory
-from sensegate.decode.profile import Profile
-from sensegate.decode.profiles import Chosen, ProfileSet
-from sensegate.decode.survey import Registered, draft_of, samples_of, shapes
-from sensegate.decode.watch import Profiles
+from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
-from sensegate.jobs import Jobs
+from sensegate.life import Again, Eyes, Life, delivered
 from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
@@ -70,7 +63,6 @@ from sensegate.ports import Source
 from sensegate.publish.carried import Carried
 from sensegate.publish.links import Links
 from sensegate.publish.uplink import Uplink
-from sensegate.rollout import LaidOut, Rollout
 from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
@@ -78,11 +70,8 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
-from sensegate.studies import Studies
-from sensegate.trials import Trials
-from sensegate.unknown import Unknown
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+from sensegate.web.deps import Deps, NodeRow, QualityRow
 
 UPLINK_PING_S = 2.0
 """A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
@@ -114,18 +103,19 @@ class Ingest:
         clock: Clock,
         sources: Sequence[Source],
         *,
-        decoder: Decoder,
-        normaliser: Normaliser,
+        eyes: Eyes,
         indicators: Indicators,
         committer: Committer,
         devices: Devices,
         commands: Commands | None = None,
+        again: Again | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._sources = sources
-        self._decoder = decoder
-        self._normaliser = normaliser
+        self._eyes = eyes
+        self._memory = eyes.decoder.memory
+        self._again = again
         self._indicators = indicators
         self._committer = committer
         self._devices = devices
@@ -156,7 +146,7 @@ class Ingest:
 
     async def _life(self) -> None:
         positions = await self._committer.open()
-        self._decoder.memory.rewind()  # what was not committed comes again, to the memory that it met before
+        self._memory.rewind()  # what was not committed comes again, to the memory that it met before
         async with Intake(self._sources, self._config.ingest, self._clock) as intake:
             await intake.start(positions)
             self.trouble = ""
@@ -165,7 +155,7 @@ class Ingest:
                 while True:
                     deliveries = await intake.batch(written)
                     pending = self._walk(deliveries)
-                    mark = self._decoder.memory.mark()
+                    mark = self._memory.mark()
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never on their way.
                         await written
@@ -181,15 +171,32 @@ class Ingest:
         turns, self._turns = self._turns, []
         for turn in turns:
             turn()
+        live = [delivery for delivery in deliveries if not delivery.again]
+        pending = self._walk_live(live) if live else Pending([], [])
+        for delivery in deliveries:
+            if delivery.again and self._again:
+                pending = pending.then(self._walk_again(delivery, self._again))
+        return pending
+
+    def _walk_again(self, delivery: Delivery, way: Again) -> Pending:
+        """Walk messages that are on the log: revisions of what they said, nothing else of what new ones bring."""
+        span = Span(delivery.messages)
+        span, batch = way.meant(span, self._understand(span, way.eyes))
+        if not span:
+            return Pending([], [])
+        part = [delivered(delivery, span)]
+        return self._committer.prepare(part, batch.fields, batch.readings, batch.rejected, span=span)
+
+    def _walk_live(self, deliveries: Sequence[Delivery]) -> Pending:
         span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
-        batch = self._understand(span)
+        batch = self._understand(span, self._eyes)
         if self._commands:
-            for ask in self._decoder.memory.asks():
+            for ask in self._memory.asks():
                 self._commands.ask(ask.topic, ask.payload, ask.about)
         pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
         self._devices.observe(batch.readings.device, batch.readings.received)
         self._indicators.count(
-            self._normaliser.table,
+            self._eyes.normaliser.table,
             batch.readings,
             [*batch.fields.rejected, *batch.rejected],
             keep=pending.keep,
@@ -199,26 +206,27 @@ class Ingest:
             listener(span, batch)
         return pending
 
-    def _understand(self, span: Span) -> Understood:
+    def _understand(self, span: Span, eyes: Eyes) -> Understood:
         """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
-        mark = self._decoder.memory.mark()
+        decoder, normaliser = eyes.decoder, eyes.normaliser
+        mark = decoder.memory.mark()
         try:
-            fields, received = self._decoder.decode(span), span.received
-            return Understood(received, fields, *self._normaliser.normalise(fields, received, span.best_effort))
+            fields, received = decoder.decode(span), span.received
+            return Understood(received, fields, *normaliser.normalise(fields, received, span.best_effort))
         except Exception as bug:
-            self._decoder.memory.rewind(mark)
+            decoder.memory.rewind(mark)
             if len(span) > 1:
                 half = len(span) // 2
-                return self._understand(Span(span[:half])).then(self._understand(Span(span[half:])), half)
+                return self._understand(Span(span[:half]), eyes).then(self._understand(Span(span[half:]), eyes), half)
             log.exception("a decoder crashed; its message is in quarantine", topic=span[0].topic, bug=repr(bug))
             where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
             crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
-            nothing = msgspec.structs.replace(self._decoder.decode([]), quarantined=[crash])
-            return Understood(span.received, nothing, *self._normaliser.normalise(nothing, span.received))
+            nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
+            return Understood(span.received, nothing, *normaliser.normalise(nothing, span.received))
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._committer.write(pending)
-        self._decoder.memory.settle(mark)
+        self._memory.settle(mark)
         for delivery in deliveries:
             await delivery.ack()
         intake.settled(deliveries)
@@ -257,7 +265,10 @@ class Gateway:
         await self.hours.open()
         self.audit = Audit(self.bus, clock, gateway=config.division)
         self.divisions = Divisions.load()
-        await self._open_profiles(stack)
+        self.life = Life(config, clock, self.log, self.audit)
+        await self.life.open(self._bucket, stack)
+        self.profiles, self.releases = self.life.profiles, self.life.releases
+        self.tasks |= self.life.tasks
         self.devices = Devices(
             await self._bucket("devices"),
             self.audit,
@@ -266,7 +277,7 @@ class Gateway:
             divisions=self.divisions,
             to_wgs84=wgs84,
             profiles=lambda: frozenset(self.profiles.set.ids),
-            interval_of=self._interval_of,
+            interval_of=self.life.interval_of,
         )
         await self.devices.load()
         self.tasks["devices"] = self.devices.watch
@@ -277,89 +288,9 @@ class Gateway:
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             _keep(file, first.encode())
-        self.topics_of = profile_topics(self._publish_topics, self.devices, self._heard_topics)
+        self.topics_of = self.life.topics_of(self.devices)
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
-        self.profiles.on_change.append(self._renew)
-
-    async def _open_profiles(self, stack: contextlib.AsyncExitStack) -> None:
-        """Open the versions of the store and the folders; what was decided is in force from the first message on."""
-        config = self.config
-        self.releases = Releases(
-            await self._bucket("profiles"),
-            Contents(await self._bucket("profile_contents"), Path(config.directory) / "profiles"),
-            self.audit,
-            self.clock,
-            home=scope(config.division).division,
-            examine=_examined,
-            library=lambda name: shelved(self.profiles.set, name),
-            devices_of=self._devices_of,
-            standard=config.standard_vendors,
-        )
-        await self.releases.load()
-        self.tasks["releases"] = self.releases.watch
-        self.rollout = Rollout(self.releases)
-        self.profiles = Profiles(config.profiles, self.clock, list(starmap(Chosen, await self.rollout.laid_out())))
-        self._granted = self.profiles.set
-        self.tasks["profiles"] = self.profiles.run
-        self.tasks["rollout"] = partial(self.rollout.run, self._choose)
-        self.trials = Trials(self.releases, config.division)
-        self.tasks["trials"] = self.trials.run
-        self.jobs = Jobs(self.clock)
-        stack.push_async_callback(self.jobs.stop)
-        self.studies = Studies(
-            self.releases, self.jobs, self.log, self.clock, partition=self._partition, compare=self._compare
-        )
-        self.tasks["studies"] = self.studies.run
-        self.unknown = Unknown(
-            self.log,
-            shapes=lambda told: shapes([*samples_of(told, self.profiles.set)], Registered(self.devices.find)),
-            draft=lambda told, profile, shape: draft_of(
-                [*samples_of(told, self.profiles.set)], profile, shape=shape, names=Registered(self.devices.find)
-            ),
-        )
-        self.profiles.on_change.append(lambda _, names: self.studies.changed(names))
-
-    @property
-    def _partition(self) -> str:
-        return f"{self.config.division}-{self.config.ingest.partition}"
-
-    def _study(self, normaliser: Normaliser, span: Span, batch: Understood) -> None:
-        fields = batch.fields
-        rejected = [*fields.rejected, *batch.rejected]
-        self.trials.count(normaliser.table.specs, batch.readings, rejected, fields.quarantined)
-        self.studies.offer(span)
-
-    def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> Comparison:
-        return Comparison(name, *compared(name, self.profiles.set, a, b), self.devices, cut)
-
-    def _devices_of(self, profile: str, part: Scope) -> list[str]:
-        return self.devices.ids_of(profile, part)
-
-    def _publish_topics(
-        self, device: Device, names: Sequence[str], gateways: Sequence[str] | None, carrier: str
-    ) -> list[str]:
-        return self._granted.publish_topics(device, names, gateways, carrier)
-
-    def _heard_topics(self, device: Device, names: Sequence[str]) -> list[str]:
-        return self._granted.heard_topics(device, names)
-
-    async def _choose(self, laid_out: LaidOut) -> None:
-        await self.profiles.choose(list(starmap(Chosen, laid_out)))
-
-    def _interval_of(self, profile: str) -> float:
-        found = self.profiles.set.find(profile)
-        return found.source.interval_s if found else 0.0
-
-    def _renew(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
-        """Close the connections of devices whose rights a change of their profile has changed."""
-        before, self._granted = self._granted, profiles
-        for name in changed:
-            rights = profiles.rights(name)
-            if rights != before.rights(name) or len(rights) > 1:
-                then, now = (
-                    profile_topics(one.publish_topics, self.devices, one.heard_topics) for one in (before, profiles)
-                )
-                self.callout.renew(name, lambda device, then=then, now=now: then(device) != now(device))  # type: ignore[misc]
+        self.life.renew(self.callout)
 
     async def _bucket(self, name: str) -> Bucket:
         return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
@@ -418,10 +349,13 @@ class Gateway:
             ),
         )
 
+        eyes = Eyes(decoder, normaliser)
+        again = self.life.again(self.committer, series)
+        sources.append(again.source)
+
         def turn(profiles: ProfileSet, changed: Sequence[str]) -> None:
-            decoder.use(profiles)
-            normaliser.adopt(profiles.specs)
-            normaliser.forget(self.devices.of_profiles(changed))
+            for one in (eyes, again.eyes):
+                one.use(profiles, self.devices.of_profiles(changed))
             self.committer.adopt(profiles.specs)
             self.indicators.forget_rates()
 
@@ -433,14 +367,14 @@ class Gateway:
             config,
             clock,
             sources,
-            decoder=decoder,
-            normaliser=normaliser,
+            eyes=eyes,
             indicators=self.indicators,
             committer=self.committer,
             devices=self.devices,
             commands=commands,
+            again=again,
         )
-        self.ingest.on_walk.append(partial(self._study, normaliser))
+        self.ingest.on_walk.append(partial(self.life.study, eyes))
         self.tasks["ingest"] = self.ingest.run
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> list[TcpSource]:
@@ -570,13 +504,15 @@ class Gateway:
                 ready=self.troubles,
                 warnings=self.warnings,
                 ingest=self._push,
-                profiles=self._profile_rows,
+                profiles=self.life.rows,
                 releases=self.releases,
-                in_force=self.rollout.in_force,
-                outcomes=self.trials.outcomes,
-                studies=self.studies,
-                jobs=self.jobs,
-                unknown=self.unknown,
+                in_force=self.life.rollout.in_force,
+                outcomes=self.life.trials.outcomes,
+                studies=self.life.studies,
+                jobs=self.life.jobs,
+                redecodes=self.life.redecodes,
+                redecoding=self.life.redecoding,
+                unknown=self.life.unknown,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,
                 quality=self._quality_rows,
@@ -646,22 +582,6 @@ class Gateway:
             for one in self.quality.since(since)
         ]
 
-    def _profile_rows(self) -> list[ProfileRow]:
-        problems = {why.file: str(why) for why in self.profiles.set.problems}
-        rows = []
-        for name in self.profiles.set.ids:
-            shelved = self.profiles.set.shelved(name)
-            tried = tuple(arm.profile.version for arm in self.profiles.set.arms.get(name, ()))
-            profile = self.profiles.set.find(name)
-            problem = problems.pop(shelved.file, "") if shelved else ""
-            row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
-            rows.append(msgspec.structs.replace(row, folder=shelved.version if shelved else 0, trials=tried))
-        # What was never good has no version in force.
-        rows += [
-            ProfileRow(f"{Path(file).parent.name}/{Path(file).stem}", 0, problem=problems[file]) for file in problems
-        ]
-        return rows
-
 
 async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
     """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up."""
@@ -695,10 +615,6 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             group.create_task(_follow(engine, directory / "run.json", addresses), name="engine restarts")
 
 
-async def _examined(content: Content) -> Examined:
-    return await asyncio.to_thread(examine, content)
-
-
 def _trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
     """Return what the centre's certificate is checked against; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
@@ -723,17 +639,6 @@ async def _follow(engine: Engine, path: Path, addresses: Addresses) -> None:
         await engine.restarted.wait()
         engine.restarted.clear()
         _keep(path, msgspec.json.encode(msgspec.structs.replace(addresses, engine_pid=engine.info.pid)))
-
-
-def _row_of(profile: Profile, problem: str) -> ProfileRow:
-    return ProfileRow(
-        id=profile.id,
-        version=profile.version,
-        title=profile.source.label.en,
-        topics=tuple(dict.fromkeys(pattern.text for rule in profile.rules for pattern in rule.patterns)),
-        format=profile.rules[0].format if profile.rules else "",
-        problem=problem,
-    )
 
 
 def _keep(path: Path, content: bytes) -> None:

@@ -1,4 +1,8 @@
-"""Two halves of a batch as one: where a crash made the wiring walk a batch in halves, to find its one bad message."""
+"""Batches put together and taken apart before they are judged.
+
+Two halves as one, where a crash made the wiring walk a batch in halves to find its one bad message; and those rows of a
+batch alone that are meant, where messages are decoded again for some of their devices.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from sensegate.model import I64, Fields, Readings, RejectedValue
+from sensegate.model import BOOL, I64, Fields, Readings, RejectedValue
 
 _Columns = TypeVar("_Columns", Fields, Readings)
 
@@ -54,3 +58,46 @@ def joined(first: _Columns, second: _Columns, messages: int) -> _Columns:
 
 def _moved(listed: list[Any], messages: int) -> list[Any]:
     return [msgspec.structs.replace(one, message=one.message + messages) for one in listed]
+
+
+class Meant(msgspec.Struct, frozen=True, eq=False):
+    """What is meant of a batch."""
+
+    messages: BOOL
+    fields: BOOL
+    """By row of the fields."""
+    readings: BOOL
+    """By row of the readings."""
+
+
+def only(batch: Understood, meant: Meant) -> Understood:
+    """Return the part of a batch that is meant; what was refused stays where its message does."""
+    number = np.cumsum(meant.messages) - 1
+    return Understood(
+        batch.received[meant.messages],
+        _kept(batch.fields, meant.fields, meant.messages, number),
+        _kept(batch.readings, meant.readings, meant.messages, number),
+        _left(batch.rejected, meant.messages, number),
+    )
+
+
+def _kept(columns: _Columns, rows: BOOL, messages: BOOL, number: I64) -> _Columns:
+    place = np.cumsum(rows) - 1
+    whole: dict[str, Any] = {}
+    for name in columns.__struct_fields__:
+        one: Any = getattr(columns, name)
+        if name == "message":
+            whole[name] = number[one[rows]].astype(np.int32)
+        elif isinstance(one, np.ndarray):
+            whole[name] = one[rows] if len(one) == len(rows) else one
+        elif isinstance(one, dict):
+            whole[name] = {int(place[row]): value for row, value in one.items() if rows[row]}
+        elif isinstance(one, list):
+            whole[name] = _left(one, messages, number)
+        else:
+            whole[name] = one
+    return type(columns)(**whole)
+
+
+def _left(listed: list[Any], messages: BOOL, number: I64) -> list[Any]:
+    return [msgspec.structs.replace(one, message=int(number[one.message])) for one in listed if messages[one.message]]

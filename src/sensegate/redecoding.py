@@ -1,4 +1,4 @@
-"""Orders to decode again, made ready and followed: what the log holds of their readings is read before a message is given.
+"""Orders to decode again, made ready and followed: what the log holds of their readings is read before any is given.
 
 Redecodes (orders) ─▶ Redecoding.next: read what is known ─▶ RedecodeSource ─▶ the walk ─▶ revisions ─▶ done, counted
 """
@@ -140,6 +140,7 @@ class Redecoding:
             self._wake.clear()
             order = self._redecodes.next(self._partition)
             if order is None:
+                self._bench.end()
                 await self._wake.wait()
                 continue
             if order.epoch != self._log.epoch:

@@ -270,7 +270,7 @@ async def test_diff_over_what_the_log_recorded(node: Site) -> None:
         for device in (near, far):
             await node.push(device, f'{{"t": {value}}}')
     await node.push(near, "no JSON")
-    chosen = {"devices": ["diff-1", "diff-2"]}
+    chosen: dict[str, Any] = {"devices": ["diff-1", "diff-2"]}
     found = (await job(node, "/diff?since=1h", text=version(30, scale=1.0), **chosen))["report"]
     rows = {row["device"]: row for row in found["differences"]}
     assert rows["diff-1"] == {

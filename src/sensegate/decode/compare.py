@@ -16,10 +16,11 @@ import msgspec
 import numpy as np
 
 from sensegate.config import IngestConfig
+from sensegate.decode.concern import Concern
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.routes import DeviceNames, Route, Routes
+from sensegate.decode.routes import DeviceNames
 from sensegate.model import BOOL, F64, I64, Device, Fields, Message, Spec
 from sensegate.properties import PROPERTIES, Kind
 
@@ -137,10 +138,8 @@ class _Way:
         found = profiles.find(profile)
         self.name = found.name if found else profile
         self.tally = _Tally()
-        self._devices = devices
+        self.concerned = Concern(self.decoder, devices, profile)
         self._known = 0
-        self._routes: Routes | None = None
-        self._topics: dict[str, bool] = {}
 
     def _columns(self, specs: Sequence[Spec]) -> None:
         if self._known == len(specs):
@@ -180,26 +179,6 @@ class _Way:
         there = np.zeros(len(messages), np.bool_)
         there[fields.message[rows]] = True
         return fields, _Rows(code[order], value[order], text, fields.time[rows][order], outside, there)
-
-    def concerns(self, message: Message) -> bool:
-        """Return whether a message may be of the profile, by its topic."""
-        if self.decoder.routes.outdated:
-            self.decoder.use(self.decoder.profiles)
-        routes = self.decoder.routes
-        if routes is not self._routes:
-            self._routes, self._topics = routes, {}
-        key = message.topic if not message.principal else f"{message.topic}\0{message.principal}"
-        found = self._topics.get(key)
-        if found is None:
-            found = self._topics[key] = self._of_profile(routes.routes[routes.number(key)])
-        return found
-
-    def _of_profile(self, route: Route) -> bool:
-        if route.profile == self.profile:
-            return True
-        if route.device >= 0:
-            return self._devices.record(route.device).profile.partition("@")[0] == self.profile
-        return any(rule.profile == self.profile or rule.chains for rule, _ in route.rules)
 
     def side(self) -> Side:
         """Return the counts."""
@@ -271,7 +250,7 @@ class Comparison:
 
     def _concerns(self, message: Message) -> bool:
         """Return whether a message may be of the profile, by its topic."""
-        return self._a.concerns(message) or self._b.concerns(message)
+        return self._a.concerned(message) or self._b.concerned(message)
 
     def _refused(self, way: _Way, fields: Fields) -> dict[int, tuple[int, str]]:
         """Return message -> (device, reason) of what a side put in quarantine as the profile's."""

@@ -89,6 +89,10 @@ class Pending(msgspec.Struct, frozen=True, eq=False):
             return np.zeros(0, np.bool_)
         return np.concatenate([judgement.keep for judgement in self.judgements])
 
+    def then(self, other: Pending) -> Pending:
+        """Return this and what was prepared after it."""
+        return Pending([*self.parts, *other.parts], [*self.judgements, *other.judgements])
+
     @property
     def members(self) -> list[Member]:
         """All members, for `explain` and tests."""

@@ -11,6 +11,7 @@ from sensegate.authority.audit import Record
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.outcomes import Outcomes
+from sensegate.authority.redecodes import Redecodes
 from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
@@ -20,6 +21,7 @@ from sensegate.config import WebConfig
 from sensegate.jobs import Jobs
 from sensegate.model import Device
 from sensegate.ports import Log
+from sensegate.redecoding import Redecoding
 from sensegate.studies import Studies
 from sensegate.unknown import Unknown
 
@@ -227,6 +229,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     studies: Studies | None = None
     """None: nothing is compared here."""
     jobs: Jobs | None = None
+    redecodes: Redecodes | None = None
+    redecoding: Redecoding | None = None
     unknown: Unknown | None = None
     """None: this gateway receives no messages of devices."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,3 +122,64 @@ def unknown(*, since: Since = "1h", url: Url = DEFAULT_URL, token: Token = "", j
         as_json(rows)
         return
     table(shown, columns)
+
+
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(help="Vendor folder of The Things Network's device repository or ChirpStack's, or `exposes`."),
+    ],
+    *,
+    into: Annotated[Path, typer.Option(help="Folder for the profiles.")] = FOLDER,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing: only the report.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over profiles that are there already.")] = False,
+    json_form: Json = False,
+) -> None:
+    """Make profiles of what others wrote down, and report each member: mapped, guessed, or left and why."""
+    from sensegate.decode.imports import import_from  # noqa: PLC0415 - the whole decoder
+
+    reports: list[dict[str, Any]] = []
+    for made in import_from(path):
+        file = into / f"{made.profile}.yaml"
+        said: list[str] = [made.problem] if made.problem else []
+        written = False
+        if made.text and not dry_run:
+            if file.exists() and not replace:
+                said.append(f"{file} is there already; --replace writes over it")
+            else:
+                said += _written(file, made.text, made.files)
+                written = True
+        rows = [row._asdict() for row in made.rows]
+        reports.append(
+            {"profile": made.profile, "file": str(file) if written else "", "members": rows, "problems": said}
+        )
+    if json_form:
+        as_json(reports)
+    else:
+        _shown(reports)
+    if not any(report["file"] for report in reports) and not dry_run:
+        raise typer.Exit(1)
+
+
+def _written(file: Path, text: str, files: Mapping[str, str]) -> list[str]:
+    """Write a profile with its files; return what `check` says of it."""
+    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
+
+    _write(file, text)
+    for name, content in files.items():
+        (file.parent / name).write_text(content, encoding="utf-8")
+    return [str(problem) for problem in check_profile(file)]
+
+
+def _shown(reports: Sequence[Mapping[str, Any]]) -> None:
+    for report in reports:
+        table(report["members"], ("field", "how", "property", "unit", "why"), title=report["profile"])
+        for problem in report["problems"]:
+            sys.stdout.write(f"{problem}\n")
+    hows = Counter(row["how"] for report in reports for row in report["members"])
+    written = sum(bool(report["file"]) for report in reports)
+    console.print(
+        f"{len(reports)} models, {written} profiles written; members: {hows['mapped']} mapped, {hows['left']} left, "
+        f"{hows['guessed']} guessed: compare these with the maker's document",
+        highlight=False,
+    )

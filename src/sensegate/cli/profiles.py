@@ -130,6 +130,7 @@ def _file(name: str, folder: Path) -> Path:
 
 app.command()(drafts.new)
 app.command()(drafts.unknown)
+app.command("import")(drafts.import_)
 
 
 @app.command("list")

@@ -66,10 +66,11 @@ class Learned(NamedTuple):
 
 def learn(samples: Iterable[Sample], names: Container[str] = frozenset()) -> list[Learned]:
     """Return what messages of each shape have in common, the most frequent shape first; `names` as in `group`."""
-    return [_learn(one) for one in group(samples, names)]
+    return [learn_group(one) for one in group(samples, names)]
 
 
-def _learn(one: Group) -> Learned:
+def learn_group(one: Group) -> Learned:
+    """Return what the messages of one shape have in common."""
     messages = one.messages[-LEARN_MAX:]
     if one.format == "binary" or messages[0].tree is None:
         return Learned(one, messages, None, None, "", "", "", [], [])

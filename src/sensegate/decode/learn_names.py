@@ -330,6 +330,10 @@ def unit_of(name: str) -> str:
     return ""
 
 
+_GENERIC: Final = frozenset({"value", "val", "v", "data", "reading", "current_value"})
+"""Last steps that say nothing: the one before names the value."""
+
+
 class Match(NamedTuple):
     """A property that a name may say."""
 
@@ -340,6 +344,8 @@ class Match(NamedTuple):
 
 def matches(steps: tuple[str, ...]) -> list[Match]:
     """Return the properties that a path may name, the likeliest first; words of its last step count most."""
+    if len(steps) > 1 and steps[-1].lower() in _GENERIC:
+        steps = steps[:-1]
     own = set(words_of(steps[-1])) if steps else set()
     around = {word for step in steps[:-1] for word in words_of(step)}
     if means := _UNIT_MEANS.get(unit_of(steps[-1]) if steps else ""):

@@ -61,6 +61,10 @@ class Group(NamedTuple):
     port: int | None = None
     """Of frames that a carrier brought: their port."""
     maker: str = ""
+    ports: tuple[int, ...] = ()
+    """In place of `port`, where several are alike."""
+    options: tuple[str, ...] = ()
+    """Lines of the rule in place of its format: ``script: {file: x.js}``."""
 
 
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────────

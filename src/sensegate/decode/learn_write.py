@@ -50,7 +50,7 @@ def draft(learned: Sequence[Learned], profile: str, *, source: str = "") -> Draf
     form = forms.most_common(1)[0][0] if forms else "json"
     lines = [*_head(shown, profile, form, source), "messages:"]
     for one in shown:
-        lines += _rule(one, form)
+        lines += rule(one, form)
     for one in learned[KINDS_MAX:]:
         lines.append("  " + comment(f"left out: {len(one.messages)} messages of {one.group.pattern}"))
     body = "\n".join(lines) + "\n"
@@ -107,18 +107,21 @@ def _domain(learned: Sequence[Learned]) -> str:
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _rule(one: Learned, form: str) -> list[str]:
+def rule(one: Learned, form: str) -> list[str]:
+    """Return the lines of one kind of message; `form`: the profile's format."""
     group = one.group
     name = next((level for level in reversed(group.pattern.split("/")) if "{" not in level), "") or group.format
     if group.carried:
-        lines = [f"  - label: {text(f'frames of port {group.port}' if group.port is not None else 'frames')}"]
-        lines.append(f"    frames: {flow({'ports': [group.port]} if group.port is not None else {})}")
+        ports = group.ports or ((group.port,) if group.port is not None else ())
+        lines = [f"  - label: {text('frames of port ' + ', '.join(map(str, ports)) if ports else 'frames')}"]
+        lines.append(f"    frames: {flow({'ports': list(ports)} if ports else {})}")
     else:
         lines = [f"  - label: {text(name)} {comment(f'{len(one.messages)} messages')}"]
         lines.append(f"    topics: [{quoted(group.pattern)}] {comment(_topic_note(one))}")
     if group.format == "binary":
         return [*lines, *_bytes(one)]
-    if group.format != form:
+    lines += [f"    {line}" for line in group.options]
+    if group.format != form and not group.options:
         lines.append(f"    format: {group.format}")
     lines += _ways(one)
     if one.found:

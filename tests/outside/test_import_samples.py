@@ -1,0 +1,89 @@
+"""Import over what makers declare: 34 Zigbee2MQTT models, 12 LoRaWAN devices. `SENSEGATE_SAMPLES` names the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sensegate.decode import Decoder
+from sensegate.decode.examples import check_profile
+from sensegate.decode.grammar import parse
+from sensegate.decode.imports import Imported, import_from
+from sensegate.decode.profiles import ProfileSet, compile_file
+from sensegate.model import Message, Spec
+from tests.outside.test_mqtt_samples import OneDevice
+
+SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
+
+pytestmark = pytest.mark.skipif(
+    not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with mqtt/zigbee2mqtt-exposes.jsonl"
+)
+EXPOSES = Path(SAMPLES) / "mqtt" / "zigbee2mqtt-exposes.jsonl"
+DECLARED = Path(SAMPLES) / "lorawan" / "profiles"
+
+
+def written(folder: Path, made: Imported) -> Path:
+    file = folder / f"{made.profile}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(made.text, encoding="utf-8")
+    return file
+
+
+def test_every_model_becomes_a_profile_that_passes(tmp_path: Path) -> None:
+    """34 models, each a profile that loads and whose examples run; nine of ten measured members find a property."""
+    made = list(import_from(EXPOSES))
+    assert len(made) == 34
+    assert {one.profile: problem for one in made for problem in check_profile(written(tmp_path, one))} == {}
+    hows = Counter(row.how for one in made for row in one.rows)
+    assert hows["mapped"] >= 170
+    assert hows["guessed"] <= 5
+    unexplained = [row.field for one in made for row in one.rows if row.how == "left" and "setting" not in row.why]
+    assert len(unexplained) <= 8, unexplained
+
+
+def test_recorded_states_are_decoded_by_the_imported_profiles(tmp_path: Path) -> None:
+    """What the models send gives, through the profiles made of their exposes, the readings that are expected."""
+    models = {one["friendly_name"]: one["model"] for one in map(json.loads, EXPOSES.read_text("utf-8").splitlines())}
+    files = {one.profile: written(tmp_path, one) for one in import_from(EXPOSES)}
+    checked = 0
+    for line in (Path(SAMPLES) / "mqtt" / "zigbee2mqtt.jsonl").read_text("utf-8").splitlines():
+        sample = json.loads(line)
+        name = sample["topic"].removeprefix("zigbee2mqtt/")
+        if name not in models:
+            continue
+        profile = next(one for one in files if one == f"zigbee2mqtt/{_slug(models[name])}")
+        specs: list[Spec] = []
+        compiled = compile_file(files[profile], specs)
+        decoder = Decoder(ProfileSet([compiled], specs), OneDevice(name, profile))
+        fields = decoder.decode([Message(sample["topic"], sample["payload"].encode(), 1_767_225_600_000_000, 1)])
+        assert not fields.quarantined, (sample["topic"], fields.quarantined)
+        assert not fields.rejected, (sample["topic"], fields.rejected)
+        seen = {specs[spec].name for spec in fields.spec.tolist()}
+        mapped = {reading.field for rule in compiled.source.messages for reading in rule.readings}
+        wanted = {one["name"] for one in sample["expected"] if one["name"] in mapped}
+        assert wanted <= seen
+        checked += len(wanted)
+    assert checked >= 200
+
+
+def _slug(model: str) -> str:
+    from sensegate.decode.imports.made import part
+
+    return part(model)
+
+
+def test_declared_devices_become_beginnings(tmp_path: Path) -> None:
+    """12 devices without a decoder: profiles that load and hold no readings, with what the makers' vectors show."""
+    made = list(import_from(DECLARED))
+    assert len(made) == 12
+    for one in made:
+        assert one.problem == ""
+        source, _ = parse(one.text)
+        assert all(rule.ignore for rule in source.messages)
+        compile_file(written(tmp_path, one), [])
+    guessed = [row.property for one in made for row in one.rows if row.how == "guessed"]
+    assert {"battery_voltage", "air_temperature", "relative_humidity", "soil_moisture", "pm2_5", "co2"} <= set(guessed)

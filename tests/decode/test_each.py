@@ -101,3 +101,61 @@ def test_every_member_is_for_each_only(make: Make) -> None:
     readings:
       - {field: a.*.b, property: air_temperature}
 """)
+
+
+SEVERAL = """
+  - topics: ["x/{device}"]
+    time: {fields: [at, $.at], format: epoch_s}
+    readings:
+      - {field: uptime, property: uptime}
+      - {each: relays, field: "on", property: switched_on, channels: ["0", "1"], where: {n: "{channel}"}}
+      - {each: meters, field: w, property: active_power}
+      - {each: samples.*.t, field: ".", property: air_temperature}
+"""
+
+
+def test_several_lists_in_one_message(make: Make) -> None:
+    """A reading may have a list of its own; its time is its element's, or the message's."""
+    tree = {
+        "at": 1767225600,
+        "uptime": 5,
+        "relays": [{"n": "0", "on": True}, {"n": "1", "on": False}],
+        "meters": [{"w": 7, "at": 1767225601}, {"w": 8, "at": 1767225602}],
+        "samples": [{"t": [1, 2]}, {"t": [3]}],
+    }
+    _, seen = rows(make(SEVERAL), tree)
+    assert seen == [
+        ("uptime", "", 5.0, 1767225600),
+        ("switched_on", "0", True, 1767225600),
+        ("switched_on", "1", False, 1767225600),
+        ("active_power", "", 7.0, 1767225601),
+        ("active_power", "", 8.0, 1767225602),
+        ("air_temperature", "", 1.0, 1767225600),
+        ("air_temperature", "", 2.0, 1767225600),
+        ("air_temperature", "", 3.0, 1767225600),
+    ]
+
+
+def test_several_lists_by_plan_are_those_one_by_one(make: Make) -> None:
+    """The quick path, with lists of several lengths."""
+    machine = make(SEVERAL)
+    trees = [
+        {"at": 1767225600 + at, "uptime": at, "relays": [{"n": "0", "on": True}], "meters": [{"w": at}] * (1 + at % 2)}
+        for at in range(80)
+    ]
+    messages = [Message("x/d1", json.dumps(tree).encode(), 1_767_225_600_000_000, 1) for tree in trees]
+    machine.decode(messages)
+    same(machine.decode(messages), machine.decode_slowly(messages))
+    assert machine.plans.plans
+
+
+def test_a_list_is_for_readings_by_path_only(make: Make) -> None:
+    """Elements that name themselves are told apart by their names."""
+    with pytest.raises(ProfileError, match="told apart by their names"):
+        make("""
+  - topics: ["x/{device}"]
+    each: .
+    named: {name: n, value: [v]}
+    readings:
+      - {field: t, each: a, property: air_temperature}
+""")

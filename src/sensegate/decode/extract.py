@@ -17,7 +17,7 @@ from sensegate.decode.flags import Flags, Verdict
 from sensegate.decode.frame import ELEMENTS_MAX
 from sensegate.decode.identity import Reception, identify, settled
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
-from sensegate.decode.profile import NONE, NOTHING, Reading, Reject, Rule, UnitConversion, token
+from sensegate.decode.profile import NONE, NOTHING, Groups, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
@@ -95,13 +95,14 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
     scope = _Scope(root, strip)
     elements: list[Element] = []
     values = 0
-    for pointer, tree, outer in _elements(rule, root, base):
-        element = _element(rule, _Scope(root, strip, outer), pointer, tree, deciding)
-        if element is not None:
-            elements.append(element)
-            values += len(element.cells)
-        if len(elements) > ELEMENTS_MAX or values > VALUES_MAX:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} elements or {VALUES_MAX} values")
+    for each, groups in ((rule.each, rule.groups), *rule.lists):
+        for pointer, tree, outer in _elements(rule, each, root, base):
+            element = _element(rule, groups, _Scope(root, strip, outer), pointer, tree, deciding)
+            if element is not None:
+                elements.append(element)
+                values += len(element.cells)
+            if len(elements) > ELEMENTS_MAX or values > VALUES_MAX:
+                raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} elements or {VALUES_MAX} values")
     path = [leaf for place in rule.path if (leaf := scope.leaf(place, rule.root, base)) is not None]
     return Bound(elements, path)
 
@@ -160,9 +161,8 @@ def _meets(reading: Reading, scope: _Scope, pointer: Path, tree: Any, deciding: 
     return True
 
 
-def _elements(rule: Rule, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
+def _elements(rule: Rule, each: Place | None, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
     """Yield where each element stands, what it is, and what is around it."""
-    each = rule.each
     if each is None:
         yield rule.root, base, ()
         return
@@ -194,14 +194,16 @@ def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
             yield (*pointer, at), member
 
 
-def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> Element | None:
+def _element(  # noqa: PLR0917
+    rule: Rule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
+) -> Element | None:
     frame = port = None
     if rule.payload is not None:
         frame = scope.first((rule.payload.place,), pointer, tree)
         port = scope.first((rule.payload.port,), pointer, tree) if rule.payload.port else None
         if rule.chains and (frame is None or (rule.payload.port is not None and port is None)):
             return None
-    cells = _cells(rule, scope, pointer, tree, deciding)
+    cells = _cells(rule, groups, scope, pointer, tree, deciding)
     if not cells and not rule.chains:
         return None
     device = None
@@ -222,13 +224,15 @@ def _element(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list
     )
 
 
-def _cells(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> list[Cell]:
+def _cells(  # noqa: PLR0917
+    rule: Rule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
+) -> list[Cell]:
     if rule.standard is not None:
         return _standard(rule, scope.strip, pointer, tree)
     if rule.named is not None:
         return _named(rule, scope, pointer, tree, deciding)
     cells: list[Cell] = []
-    for first, readings in rule.groups:
+    for first, readings in groups:
         if first and not (isinstance(tree, dict) and first in tree):
             continue
         for reading in readings:

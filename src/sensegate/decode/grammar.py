@@ -60,6 +60,7 @@ class ReadingRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     field: Annotated[str, _h('path to the value: a.b, a[0].b, ["dotted.key"], $.from.root')] = ""
     fields: Annotated[tuple[str, ...], _h("several paths that mean the same (one of them occurs in a message)")] = ()
+    each: Annotated[str, _h("path to another list, in whose elements it is; in place of the rule's `each`")] = ""
     property: Annotated[str, _h("standard name in the property table")]
     channel: Annotated[str, _h("which of several alike on one device: a phase, a probe, a socket")] = ""
     channels: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from pathlib import Path as File
 from typing import Any, Final, NamedTuple
@@ -102,6 +102,8 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
     own: tuple[float, float] = (1.0, 0.0)
     """(scale, offset) of the profile, before the unit's."""
     words: dict[Token, float | str] | None = None
+    each: Place | None = None
+    """The list of elements that it is in, in place of its rule's."""
     missing: frozenset[Token] = frozenset()
     where: tuple[tuple[Place, frozenset[Token]], ...] = ()
     """Only elements that meet all of this hold the reading."""
@@ -226,6 +228,10 @@ class Named(NamedTuple):
     """Beginnings of such names."""
 
 
+Groups = tuple[tuple[str, tuple[Reading, ...]], ...]
+"""Readings by the first key of their paths (empty: none)."""
+
+
 class Whom(Enum):
     """For which devices a rule of a profile holds."""
 
@@ -289,8 +295,10 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     whom: Whom
     by_name: Mapping[str, Reading]
     """For `standard` and `named`: the readings by name."""
-    groups: tuple[tuple[str, tuple[Reading, ...]], ...]
-    """The readings by the first key of their paths (empty: none), so that what is not there is not looked for."""
+    groups: Groups
+    """The readings of `each`, so that what is not there is not looked for."""
+    lists: tuple[tuple[Place, Groups], ...]
+    """The readings of other lists."""
 
 
 class Profile(msgspec.Struct, frozen=True, eq=False):
@@ -392,7 +400,15 @@ class Compiler:
         for way in ways:
             if rule.payload is not None:
                 yield msgspec.structs.replace(
-                    way, chains=True, whom=Whom.CARRIED, standard=None, named=None, readings=(), by_name={}, groups=()
+                    way,
+                    chains=True,
+                    whom=Whom.CARRIED,
+                    standard=None,
+                    named=None,
+                    readings=(),
+                    by_name={},
+                    groups=(),
+                    lists=(),
                 )
             if rule.payload is None or rule.readings or rule.by_name:
                 both = rule.beside or (rule.ignore and self._carries)
@@ -456,7 +472,8 @@ class Compiler:
             readings=readings,
             flags=self._flags(rule, here),
             by_name=by_name,
-            groups=_groups(readings),
+            groups=_groups([reading for reading in readings if reading.each is None]),
+            lists=_lists(readings),
         )
 
     def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> Inner | None:
@@ -718,14 +735,16 @@ class Compiler:
         found: list[Reading] = []
         for at, entry in enumerate(rule.readings):
             key = (*here, "readings", at)
-            if rule.named and entry.where:
-                raise self.error("elements that name themselves are told apart by their names", *key, "where")
+            if rule.named and (entry.where or entry.each):
+                wrong = "where" if entry.where else "each"
+                raise self.error("elements that name themselves are told apart by their names", *key, wrong)
             for name, channel in self._names(entry, key):
                 where = {path: _in_channel(wanted, channel) for path, wanted in entry.where.items()}
                 numbers = entry.text_numbers or not typed
                 one = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
-                if any(_shown(name, where) == other.name for other in found):
-                    raise self.error(f"'{_shown(name, where)}' occurs twice", *key, remedy="keep one of them")
+                shown = _shown(name, where, entry.each)
+                if any(shown == other.name for other in found):
+                    raise self.error(f"'{shown}' occurs twice", *key, remedy="keep one of them")
                 reading = self._reading(one, name, identity, key, plain=bool(rule.named))
                 conditions = tuple(self._where(where, key, typed=typed))
                 found.append(msgspec.structs.replace(reading, where=conditions))
@@ -767,11 +786,12 @@ class Compiler:
         factor = compose(own, self._unit(entry, row, here))
         specs = [-1, -1, -1, -1, -1]
         for kind in (*identity, NONE):
-            specs[kind] = self._spec(entry, row, _shown(name, entry.where), factor, kind, here)
+            specs[kind] = self._spec(entry, row, _shown(name, entry.where, entry.each), factor, kind, here)
         if entry.unit_from is not None:
             self._unit_words(entry.unit_from, row, here)
         return Reading(
-            name=_shown(name, entry.where),
+            name=_shown(name, entry.where, entry.each),
+            each=self._optional(entry.each, *here, "each"),
             place=Place(()) if plain else self._place(name, *here, "field"),
             property=row.name,
             kind=row.kind,
@@ -892,8 +912,10 @@ class Compiler:
         return entry.datum
 
 
-def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]]) -> str:
-    """Return how a reading is named to people: its path, and what its element must meet."""
+def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]], each: str = "") -> str:
+    """Return how a reading is named to people: its path from its list, and what its element must meet."""
+    if each:
+        name = each if name == "." else f"{each}.{name}"
     words = {path: wanted if isinstance(wanted, tuple) else (wanted,) for path, wanted in where.items()}
     return name + "".join(f"[{path}={'|'.join(map(str, wanted))}]" for path, wanted in words.items())
 
@@ -904,7 +926,16 @@ def _in_channel(wanted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | t
     return wanted.replace("{channel}", channel) if isinstance(wanted, str) else wanted
 
 
-def _groups(readings: tuple[Reading, ...]) -> tuple[tuple[str, tuple[Reading, ...]], ...]:
+def _lists(readings: Sequence[Reading]) -> tuple[tuple[Place, Groups], ...]:
+    """Return the readings of lists other than the rule's, by list."""
+    lists: dict[Place, list[Reading]] = {}
+    for reading in readings:
+        if reading.each is not None:
+            lists.setdefault(reading.each, []).append(reading)
+    return tuple((each, _groups(found)) for each, found in lists.items())
+
+
+def _groups(readings: Sequence[Reading]) -> Groups:
     groups: dict[str, list[Reading]] = {}
     for reading in readings:
         path = reading.place.path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -245,3 +245,47 @@ class JobRow(msgspec.Struct, frozen=True):
     said: str
     report: DiffReport | None = None
     """Of a diff that is done."""
+
+
+class NewRedecode(Body, frozen=True):
+    """Recorded messages to be decoded again, by the version in force for each device."""
+
+    what: Literal["raw", "quarantine", "both"] = "both"
+    """Those that gave readings, those that were refused, or both."""
+    devices: Annotated[list[DeviceId], msgspec.Meta(max_length=2_000)] = msgspec.field(default_factory=list)
+    target: Target = ""
+    note: Note = ""
+
+
+class RedecodeRow(msgspec.Struct, frozen=True):
+    """An order to decode again, its progress, and what came of it."""
+
+    id: str
+    profile: str
+    state: str
+    """``waiting``, ``running``, ``done``, ``failed`` or ``cancelled``."""
+    share: float
+    """What is done, 0 to 1."""
+    since: str
+    until: str
+    what: str
+    devices: list[str]
+    target: str
+    by: str
+    made: str
+    ended: str
+    said: str
+    source: str
+    """Under this name the ledger has its counts."""
+    messages: int
+    """Messages decoded again."""
+    recovered: int
+    """Of them: they were in quarantine and gave readings now."""
+    still_refused: int
+    """Of them: they gave none."""
+    equal: int
+    """Values that were what they are."""
+    revised: int
+    """Values that were others: a new revision of each."""
+    added: int
+    """Values that were not there."""

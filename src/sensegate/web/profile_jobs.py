@@ -1,4 +1,4 @@
-"""REST: versions compared over recorded messages and beside live ones, as jobs with their progress."""
+"""REST: what works over recorded messages: versions compared (beside live ones too), and decoding again."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.contents import Content
+from sensegate.authority.redecodes import Order, OrderState, Redecodes, What
 from sensegate.authority.scope import Action, allows, written
+from sensegate.bus import ledger as kinds
 from sensegate.errors import NotFound
 from sensegate.jobs import Job, Jobs
+from sensegate.model import DuplicateKind
 from sensegate.studies import Span, Studies
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
-from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, ShadowReport, ShadowRow
+from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecode, RedecodeRow, ShadowReport, ShadowRow
 from sensegate.web.profiles import name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, Param, Route, iso
 
@@ -108,8 +111,126 @@ async def _give_up(call: Call) -> Any:
     return job_row(await jobs_of(call).cancel(name_of(call), call.path("job"), call.principal))
 
 
+# ── decoding again ────────────────────────────────────────────────────────────────────────────────────
+
+
+def redecodes_of(call: Call) -> Redecodes:
+    """Return the orders. Raises `NotFound` at a gateway that takes none."""
+    if call.deps.redecodes is None:
+        raise NotFound("this gateway decodes nothing again")
+    return call.deps.redecodes
+
+
+def order_row(call: Call, order: Order) -> RedecodeRow:
+    """Return the row of an order."""
+    shares = call.deps.redecoding.shares if call.deps.redecoding else {}
+    counts = order.counts
+    return RedecodeRow(
+        id=order.id,
+        profile=order.profile,
+        state=order.state,
+        share=1.0 if order.state == OrderState.DONE else round(shares.get(order.id, 0.0), 4),
+        since=iso(order.since),
+        until=iso(order.until),
+        what=order.what,
+        devices=list(order.devices),
+        target=written(order.target),
+        by=order.by,
+        made=iso(order.made),
+        ended=iso(order.ended),
+        said=order.said,
+        source=order.source,
+        messages=counts.get(kinds.REDECODED, 0),
+        recovered=counts.get(kinds.RECOVERED, 0),
+        still_refused=counts.get(kinds.STILL_REFUSED, 0),
+        equal=counts.get(f"{kinds.DUPLICATE}.{DuplicateKind.EQUAL}", 0),
+        revised=counts.get(kinds.REVISED, 0),
+        added=counts.get(kinds.ADDED, 0),
+    )
+
+
+async def _redecode(call: Call) -> Any:
+    wanted, redecoding = await call.body(NewRedecode), call.deps.redecoding
+    if redecoding is None:
+        raise NotFound("this gateway decodes nothing again")
+    order = await redecoding.order(
+        name_of(call),
+        span_of(call, wanted.devices),
+        What(wanted.what),
+        by=call.principal,
+        target=target_of(wanted.target),
+        note=wanted.note,
+    )
+    return order_row(call, order)
+
+
+async def _orders(call: Call) -> Any:
+    rows = [order_row(call, one) for one in redecodes_of(call).list(call.principal, name_of(call))]
+    return listing.answer(call, rows, RedecodeRow, "id")
+
+
+async def _order(call: Call) -> Any:
+    return order_row(call, _found(call))
+
+
+def _found(call: Call) -> Order:
+    order = redecodes_of(call).get(call.path("order"), call.principal)
+    if order.profile != name_of(call):
+        raise NotFound(f"no redecode {order.id} of {name_of(call)}")
+    return order
+
+
+async def _cancel(call: Call) -> Any:
+    order = _found(call)
+    return order_row(call, await redecodes_of(call).cancel(order.id, by=call.principal))
+
+
 _PROFILE = f"{API}/profiles/{{vendor}}/{{model}}"
 ROUTES = (
+    Route(
+        method="POST",
+        path=f"{_PROFILE}/redecode",
+        call=_redecode,
+        what="Decode recorded messages of a time span again: revisions, what was in quarantine, nothing twice.",
+        tag="profiles",
+        action=Action.RELEASE_PROFILES,
+        query=(SINCE, UNTIL),
+        body=NewRedecode,
+        answer=RedecodeRow,
+        status=202,
+        errors=(404, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{_PROFILE}/redecode",
+        call=_orders,
+        what="Orders to decode again in the caller's scope.",
+        tag="profiles",
+        action=Action.PROPOSE_PROFILES,
+        query=listing.params(RedecodeRow),
+        answer=list[RedecodeRow],
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{_PROFILE}/redecode/{{order}}",
+        call=_order,
+        what="One order: its progress, or what came of it.",
+        tag="profiles",
+        action=Action.PROPOSE_PROFILES,
+        answer=RedecodeRow,
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_PROFILE}/redecode/{{order}}",
+        call=_cancel,
+        what="Give an order up; what was committed of it stays.",
+        tag="profiles",
+        action=Action.RELEASE_PROFILES,
+        answer=RedecodeRow,
+        errors=(404, 409),
+    ),
     Route(
         method="POST",
         path=f"{_PROFILE}/diff",

@@ -121,6 +121,8 @@ def _essence() -> tuple[dict[str, F], dict[str, _Atom]]:
     from defusedxml.ElementTree import parse  # noqa: PLC0415 - as above
 
     root = parse(_folder() / "vendor" / "ucum-essence.xml").getroot()
+    if root is None:
+        raise UcumError("the table of ucumvert is empty")
     prefixes: dict[str, F] = {}
     atoms: dict[str, _Atom] = {}
     for element in root:

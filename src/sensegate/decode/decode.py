@@ -72,7 +72,7 @@ class Decoder:
         self.limits = limits or IngestConfig()
         self.memory = Memory() if memory is None else memory
         self.units = Units()
-        self.plans = Plans()
+        self.plans = Plans(self.limits.nesting_max)
         self.rates = Rates(self.limits.rate_per_device_s)
         self.routes = Routes(profiles, devices)
         self._profiles = profiles
@@ -86,7 +86,7 @@ class Decoder:
     def use(self, profiles: ProfileSet) -> None:
         """Put another set of profiles in force from the next batch on."""
         self._profiles = profiles
-        self.plans = Plans()
+        self.plans = Plans(self.limits.nesting_max)
         self.routes = Routes(profiles, self._devices)
 
     def decode(self, messages: Sequence[Message]) -> Fields:
@@ -268,8 +268,11 @@ class _Work:
         for plan, (group, values) in found.groups.items():
             if len(group) < GROUP_MIN:
                 self._single += places[group].tolist()
-            else:
+                continue
+            try:
                 self._columns(plan, places[group], values)
+            except OverflowError:  # an integer that is too large for a float: that value alone is rejected
+                self._single += places[group].tolist()
         without: list[int] = places[found.without].tolist()
         return without
 

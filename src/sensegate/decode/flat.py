@@ -1,4 +1,4 @@
-"""The quick path of formats that give bare values: binary layouts.
+"""The quick path of formats that give bare values: binary layouts, and all whose trees can be taken apart.
 
 Where JSON's shape is found by msgspec (`plan.py`), a layout says itself which branches a frame took: frames with the
 same branches, and the same values where values decide (`where`), have the same members in the same places. The first
@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sensegate.decode.extract import Bound, Leaf
+from sensegate.decode.flatten import PURE, Flattened
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX, Plan
 from sensegate.decode.profile import Rule
@@ -23,6 +24,10 @@ PLANS_MAX = 256
 _SIGHTINGS = 3
 _SEEN_MAX = 4_096
 _NEVER = -(2**31)
+_TRIES = 256
+"""After so many frames from which nothing was learned, only every so-manieth is looked at."""
+_TRIED_MAX = 4_096
+"""After so many frames it is asked whether enough of them had plans."""
 
 Values = Sequence[Any]
 Holders = tuple[tuple[Rule, str], ...]
@@ -35,6 +40,11 @@ class Columnar(Protocol):
     @property
     def columnar(self) -> bool:
         """Whether its branches tell all that is there."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether a value that is an integer once is one in all frames with the same branches."""
         ...
 
     def flat(self, payload: bytes, port: int | None) -> tuple[Hashable, Values]:
@@ -73,6 +83,7 @@ class Reader:
     def __init__(self, holders: Holders, parse: Columnar) -> None:
         self._holders = holders
         self._parse = parse
+        self._tried = self._hit = self._attempts = 0
         self._plans: dict[Hashable, Plan] = {}
         self._deciding: dict[Hashable, list[_Deciding]] = {}
         self._seen: dict[Hashable, int] = {}
@@ -81,6 +92,8 @@ class Reader:
 
     def sort(self, payloads: Sequence[bytes], ports: Iterable[int | None] = repeat(None)) -> Sorted:
         """Return frames by the plan that fits them; those without one have to go the general way."""
+        if self._in_vain():
+            return Sorted({}, list(range(len(payloads))))
         found: list[tuple[Hashable, Values] | None] = []
         source = map(self._parse.flat, payloads, ports)
         while True:
@@ -103,7 +116,19 @@ class Reader:
                 values.append(one[1])
             else:
                 groups[plan] = [at], [one[1]]
+        self._tried += len(payloads)
+        self._hit += len(payloads) - len(without)
         return Sorted(groups, without)
+
+    def _in_vain(self) -> bool:
+        """Return whether few frames had plans of late; then they are not read twice for nothing, for a while."""
+        if self._tried > _TRIED_MAX:
+            if self._hit * 4 > self._tried:
+                self._tried, self._hit = self._tried // 2, self._hit // 2
+            else:
+                self._hit += 1  # so many calls are left out until it is tried again
+                return True
+        return False
 
     def _decided(self, branches: Hashable, values: Values) -> Plan | None:
         """Return the plan of a frame whose values decide."""
@@ -115,7 +140,9 @@ class Reader:
 
     def learn(self, rule: Rule, payload: bytes, port: int | None, deciding: Sequence[Leaf], bound: Bound) -> bool:
         """Learn from a frame that was understood by a rule; return whether there is a new plan."""
-        if not self._may(rule) or self.count >= PLANS_MAX:
+        self._attempts += 1
+        seldom = self._attempts > _TRIES and self._attempts % _TRIES
+        if seldom or not self._may(rule) or self.count >= PLANS_MAX:
             return False
         branches, values = self._parse.flat(payload, port)
         if len(values) > LEAVES_MAX:
@@ -132,7 +159,7 @@ class Reader:
         if self._seen[key] != _SIGHTINGS:
             return False
         try:
-            plan = Plan(rule, bound, None, places)
+            plan = Plan(rule, bound, None, places, exact=self._parse.exact)
         except (ValueError, TypeError):
             self._seen[key] = _NEVER
             return False
@@ -142,6 +169,7 @@ class Reader:
 
     def _keep(self, branches: Hashable, at: tuple[int, ...], decided: Any, plan: Plan) -> None:
         self.count += 1
+        self._attempts = 0
         if not at:
             self._plans[branches] = plan
             return
@@ -154,17 +182,18 @@ class Reader:
     def _may(self, rule: Rule) -> bool:
         """Return whether the frame's branches say all: no rule before looked at the bytes in another way."""
         for other, _ in self._holders:
-            if not isinstance(other.parse, Columnar) or other.parse is not self._parse:
+            if other.parse is not self._holders[0][0].parse:
                 return False
             if other is rule:
-                return rule.as_sent and rule.flags is None and not rule.chains
+                return rule.flags is None and not rule.chains
         return False
 
 
 class Readers:
     """The readers by the rules of a topic or a port."""
 
-    def __init__(self) -> None:
+    def __init__(self, nesting_max: int) -> None:
+        self._nesting_max = nesting_max
         self._known: dict[Holders, Reader | None] = {}
 
     @property
@@ -173,11 +202,18 @@ class Readers:
         return sum(reader.count for reader in self._known.values() if reader is not None)
 
     def of(self, rules: Sequence[tuple[Rule, str]]) -> Reader | None:
-        """Return the reader of rules, None where their first format is not columnar."""
+        """Return the reader of rules, None where their format gives no bare values."""
         holders = tuple(rules)
         if holders not in self._known:
-            first = holders[0][0].parse if holders else None
-            wrapped = any(rule.beside or wrap for rule, wrap in holders)
-            columnar = isinstance(first, Columnar) and first.columnar and not wrapped
-            self._known[holders] = Reader(holders, first) if columnar else None  # type: ignore[arg-type] # columnar
+            self._known[holders] = self._made(holders)
         return self._known[holders]
+
+    def _made(self, holders: Holders) -> Reader | None:
+        if not holders or any(rule.beside or wrap for rule, wrap in holders):
+            return None
+        first = holders[0][0]
+        if isinstance(first.parse, Columnar):
+            return Reader(holders, first.parse) if first.parse.columnar else None
+        if first.format in PURE or (first.format == "json" and not first.as_sent):
+            return Reader(holders, Flattened(first.parse, self._nesting_max))
+        return None

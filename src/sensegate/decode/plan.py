@@ -183,10 +183,19 @@ class _Element(NamedTuple):
 class Plan:
     """How messages of one shape become columns, by one rule."""
 
-    def __init__(self, rule: Rule, bound: Bound, shape: Shape, places: Mapping[Path, int] | None = None) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        bound: Bound,
+        shape: Shape,
+        places: Mapping[Path, int] | None = None,
+        *,
+        exact: bool = True,
+    ) -> None:
         """Make the plan; raises `ValueError` or `TypeError` where there is none for this shape.
 
-        With `places`, messages come as bare values (`flat.py`), each leaf at its place.
+        With `places`, messages come as bare values (`flat.py`), each leaf at its place; `exact`: what is an integer
+        now is one in all messages of the shape.
         """
         cells = [(at, cell) for at, element in enumerate(bound.elements) for cell in element.cells]
         if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells):
@@ -219,7 +228,7 @@ class Plan:
         getters = [self._attributes[cells[at][1].leaf.pointer] for at in pure]
         self._pure_get: Get | None = self._getter(*getters) if getters else None
         floats = {cells[at][1].leaf for at in pure} | set(needed) if places is not None else set()
-        loose = [self._attributes[leaf.pointer] for leaf in floats if isinstance(leaf.raw, float)]
+        loose = [self._attributes[leaf.pointer] for leaf in floats if _is_loose(leaf.raw, exact=exact)]
         self._floats = len(loose)
         self._floats_get: Get | None = self._getter(*loose) if loose else None
         """The values that may be infinite or no number; JSON has no such numbers."""
@@ -462,6 +471,11 @@ class Plan:
             digests = {raw: digest16(f"{at} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
+
+
+def _is_loose(raw: Any, *, exact: bool) -> bool:
+    """Return whether a value may be infinite or no number in another message."""
+    return isinstance(raw, float) or (not exact and isinstance(raw, int) and not isinstance(raw, bool))
 
 
 def _extras(element: Element) -> list[Leaf]:

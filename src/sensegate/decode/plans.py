@@ -31,9 +31,9 @@ FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Plans:
     """Plans by number, by rule and by shape."""
 
-    def __init__(self) -> None:
+    def __init__(self, nesting_max: int = 32) -> None:
         self.plans: list[Plan] = []
-        self.readers = Readers()
+        self.readers = Readers(nesting_max)
         """For formats that give bare values."""
         self._by_rule: dict[Holder, list[int]] = {}
         self._by_shape: dict[tuple[Rule, str, Shape], int] = {}

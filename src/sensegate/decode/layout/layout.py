@@ -27,6 +27,8 @@ _UNWRAP: dict[str, Callable[[bytes], bytes] | None] = {"raw": None, "hex": from_
 class Layout:
     """A layout's functions. Calling it is the general path (`frame.Parse`)."""
 
+    exact = True
+
     def __init__(self, part: BinaryPart, error: ErrorAt) -> None:
         """Compile the layout. Raises `ProfileError` with the key of the first thing that is wrong."""
         self._part = part

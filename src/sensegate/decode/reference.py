@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -62,8 +62,34 @@ def _yaml(value: object) -> str:
 def keys() -> str:
     """Return the Markdown table of all keys of a profile."""
     rows = ["| key | default | what it says |", "|---|---|---|"]
-    formats = [(form.options, f"messages[].{name}.") for name, form in FORMATS.items() if form.options]
+    formats = [
+        one for name, form in FORMATS.items() if form.options for one in _nested(form.options, f"messages[].{name}.")
+    ]
     return "\n".join([*rows, *(row for part, prefix in (*_PARTS, *formats) for row in _rows(part, prefix))]) + "\n"
+
+
+def _nested(
+    part: type[Part], prefix: str, known: frozenset[type[Part]] = frozenset()
+) -> Iterator[tuple[type[Part], str]]:
+    """Yield a format's options with the parts inside them, each once: steps hold steps."""
+    yield part, prefix
+    known |= {part}
+    for name, kind in get_type_hints(part).items():
+        inner, many = _part_of(kind)
+        if inner is not None and inner not in known:
+            known |= {inner}
+            yield from _nested(inner, f"{prefix}{name}{'[]' if many else ''}.", known)
+
+
+def _part_of(kind: object) -> tuple[type[Part] | None, bool]:
+    """Return the part in a type, and whether there may be many of it."""
+    if isinstance(kind, type) and issubclass(kind, Part):
+        return kind, False
+    for inner in get_args(kind):
+        found, many = _part_of(inner)
+        if found is not None:
+            return found, many or get_origin(kind) is tuple
+    return None, False
 
 
 def formats() -> str:

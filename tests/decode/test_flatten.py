@@ -153,3 +153,18 @@ def test_large_trees_are_left_alone() -> None:
     parse = Flattened(lambda frame: list(range(len(frame.payload))), 32)
     with pytest.raises(Rejected, match="too many leaves"):
         parse.flat(bytes(300), None)
+
+
+def test_a_table_too_large_for_columns_is_read_once(make: Make) -> None:
+    """It goes the general way: no message is decoded and refused as well."""
+    decoder = make(
+        '  - topics: ["acme/{device}"]\n    csv: {columns: [t]}\n    each: "."\n'
+        "    readings: [{field: t, property: air_temperature}]\n"
+    )
+    payload = "\n".join(map(str, range(300))).encode()
+    messages = [Message("acme/d1", payload, NOW + at, at) for at in range(12)]
+    for _ in range(3):
+        fields = decoder.decode(messages)
+        assert not fields.quarantined
+        assert len(fields) == 12 * 300
+        same(fields, decoder.decode_slowly(messages))

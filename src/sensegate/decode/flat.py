@@ -144,11 +144,14 @@ class Reader:
         seldom = self._attempts > _TRIES and self._attempts % _TRIES
         if seldom or not self._may(rule) or self.count >= PLANS_MAX:
             return False
-        branches, values = self._parse.flat(payload, port)
-        if len(values) > LEAVES_MAX:
+        try:
+            branches, values = self._parse.flat(payload, port)
+        except Rejected:  # understood, and too large for columns
             return False
         places = {pointer: at for at, pointer in enumerate(self._parse.pointers(payload, port))}
-        if any(leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding):
+        if len(values) > LEAVES_MAX or any(
+            leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding
+        ):
             return False
         at = tuple(sorted({places[leaf.pointer] for leaf in deciding}))
         decided = itemgetter(*at)(values) if at else None

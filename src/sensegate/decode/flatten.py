@@ -21,7 +21,6 @@ PURE: Final = frozenset({
 """Formats whose tree depends on nothing but the payload."""
 
 _CODES: Final = {int: "n", float: "n", str: "s", bool: "b", type(None): "z"}
-_LARGE: Final = Rejected(QuarantineReason.SCHEMA, "too many leaves for columns")
 
 
 class Flattened:
@@ -52,6 +51,11 @@ class Flattened:
         return found
 
 
+def _large() -> Rejected:
+    """Return the refusal: a new one each time, for an error that is raised again keeps every trace of its raisings."""
+    return Rejected(QuarantineReason.SCHEMA, "too many leaves for columns")
+
+
 def _take(tree: Any, shape: list[Any], leaves: list[Any]) -> None:
     kind = tree.__class__
     if kind is dict:
@@ -72,9 +76,9 @@ def _take(tree: Any, shape: list[Any], leaves: list[Any]) -> None:
         shape.append(_CODES[kind])
         leaves.append(tree)
     else:  # a tree that says more than its members: it goes the general way
-        raise _LARGE
+        raise _large()
     if len(leaves) > LEAVES_MAX:
-        raise _LARGE
+        raise _large()
 
 
 def _point(tree: Any, path: Path, found: list[Path]) -> None:

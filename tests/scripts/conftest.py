@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sensegate.scripts.conduct import Conduct
 from sensegate.scripts.pool import Ask, Scripts
 from sensegate.scripts.wire import Call, Outcome, Source
 
@@ -24,6 +26,14 @@ def scripts() -> Iterator[Scripts]:
     made = Scripts(spares=0)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def forgiven(request: pytest.FixtureRequest) -> None:
+    """What one test's scripts did is not held against another's."""
+    if "scripts" in request.fixturenames:
+        shared: Scripts = request.getfixturevalue("scripts")
+        shared.conduct = Conduct(time.monotonic)
 
 
 def source_of(text: str, *, file: str = "codec.js", **options: Any) -> Source:

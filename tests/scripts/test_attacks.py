@@ -163,6 +163,44 @@ async def test_a_script_that_keeps_failing_is_suspended_for_a_while(watched: Scr
     assert "120 s" in watched.troubles()[0]
 
 
+def test_many_scripts_attacked_at_once_are_suspended_sooner(watched: Scripts) -> None:
+    """Six strikes of whatever scripts are an alarm: then one is enough for a sender, two for a script."""
+    sources = [source_of(hostile("while (true) {}"), file=f"bad{number}.js") for number in range(9)]
+    for source in sources:
+        watched.run([ask(source, b"\1", sender=f"s{at}") for at in range(2)])
+    late = [trouble for trouble in watched.troubles() if any(f"bad{number}.js" in trouble for number in range(3, 9))]
+    assert len(late) == 6
+
+
+def test_an_attack_costs_little(scripts: Scripts) -> None:
+    names = [f"bad{number}.js" for number in range(3, 9)]
+    late = [trouble for trouble in watched.troubles() if any(name in trouble for name in names)]
+    ways = [
+        "endless loop",
+        "memory bomb",
+        "regular expression bomb",
+        "native search",
+        "array of all the world",
+        "dates",
+    ]
+    sources = [source_of(hostile(RUNAWAYS[way]), file=f"{way}.js") for way in ways]
+    good = source_of(GOOD)
+    scripts.run([ask(good, b"\7")])
+    spent, tried = 0.0, 0
+    for at in range(2_400):
+        source = sources[at % len(sources)]
+        children = {child.pid: child._cpu_s() for child in scripts.children}
+        began = time.process_time()
+        evil = ask(source, b"\1" + at.to_bytes(2, "big"), sender=f"s{at % 20}")
+        hostile_one, good_one = scripts.run([evil, ask(good, b"\7")])
+        spent += time.process_time() - began
+        spent += sum(child._cpu_s() - children.get(child.pid, 0) for child in scripts.children)
+        assert value(good_one) == 7
+        tried += hostile_one.kind != "script_suspended"
+    assert tried < 25
+    assert spent < 0.6 + 2_400 * 200e-6  # the good frames' share
+
+
 def test_a_script_that_is_slow_on_average_is_suspended(watched: Scripts) -> None:
     """Below the limit of a call and above the mean: it may be so for a tenth of a second, then no more."""
     slow = source_of("function decodeUplink(i) { for (var k = 0; k < 1e5; k++); return { data: {} }; }",

@@ -34,9 +34,6 @@ SCRIPTS_MAX: Final = 64
 """Scripts held; the one that was not used for longest goes."""
 PATIENCE_S: Final = 0.1
 """CPU time that a run may take beyond the mean of its calls; then it ends early."""
-GRACE: Final = 1.5
-GRACE_S: Final = 0.005
-"""A call's CPU limit times `GRACE` and this more: then its process ends."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Request).decode
 
@@ -47,6 +44,7 @@ class Child:
     def __init__(self, progress: mmap.mmap) -> None:
         self._progress = progress
         self._scripts: OrderedDict[str, engine.Script] = OrderedDict()
+        self._asked: list[engine.Script] = []
 
     def answer(self, request: Request) -> Reply:
         """Load and run what is asked for."""
@@ -55,7 +53,7 @@ class Child:
             PROGRESS.pack_into(self._progress, 0, at)
             _deadline(engine.LOAD_S * 3)
             try:
-                script = engine.Script(source)
+                script = engine.Script(source, _deadline)
             except engine.LoadError as why:
                 loaded.append(Facts(source.key, error=why.what, line=why.line))
                 continue
@@ -74,18 +72,25 @@ class Child:
         PROGRESS.pack_into(self._progress, 0, 0)
         return Reply(loaded, outcomes, cpu_us)
 
+    def rest(self) -> None:
+        """Get ready for the next request while nobody waits."""
+        for script in self._asked:
+            script.rest()
+        self._asked.clear()
+        _deadline(0)
+
     def _run(self, run: Run, place: int) -> list[Outcome]:
         script = self._scripts.get(run.key)
         if script is None:
             return [Outcome("", "")] * len(run.calls)
         self._scripts.move_to_end(run.key)
+        self._asked.append(script)
         limits = script.source.limits
-        deadline_s = limits.cpu_ms / 1e3 * GRACE + GRACE_S
+        script.limit(run.cpu_ms)
         began = time.process_time()
         found: list[Outcome] = []
         for at, call in enumerate(run.calls, place + 1):
             PROGRESS.pack_into(self._progress, 0, at)
-            _deadline(deadline_s)
             found.append(script.call(call.payload, call.port, call.received_ms))
             spent_s = time.process_time() - began
             if found[-1].costly or spent_s > PATIENCE_S + len(found) * limits.mean_cpu_ms / 1e3:
@@ -128,6 +133,7 @@ def main() -> None:
             if length > MESSAGE_BYTES_MAX:
                 sys.exit(1)
             _write(_encode(child.answer(_decode(_read(length)))))
+            child.rest()
 
 
 if __name__ == "__main__":

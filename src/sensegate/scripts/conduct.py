@@ -1,8 +1,9 @@
 """Which scripts and which senders are not run for a while, because they used up what a call may use.
 
 One sender whose frames make a script run away is kept from it first; the script goes on for the others. A script that
-runs away for several, or is too slow on average, is suspended as a whole: each time for twice as long. So an attack
-costs the other devices a few calls a minute, whoever carries it.
+runs away for several, or is too slow on average, is suspended as a whole: each time for twice as long; until then it
+has less time for a call. So an attack costs the other devices a few hundredths of a second in a minute, whoever carries
+it and however many scripts it finds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ SCRIPT_STRIKES: Final = 4
 """So many strikes within the window suspend the sender, or the script."""
 KILL: Final = 2
 """A call that took its process with it counts for so many strikes."""
+PROBATION: Final = 0.25
+"""After its first strike a script's calls have this share of the CPU time that they had."""
+ALARM_S: Final = 10.0
+ALARM_STRIKES: Final = 6
+"""After so many strikes of all scripts in so short a time, half as many suspend a sender or a script."""
 PAUSE_S: Final = 60.0
 PAUSE_MAX_S: Final = 3_600.0
 CREDIT_MS: Final = 100.0
@@ -66,6 +72,7 @@ class Conduct:
         self._scripts: dict[str, _Record] = {}
         self._senders: OrderedDict[tuple[str, str], _Record] = OrderedDict()
         self._credit_ms: dict[str, float] = {}
+        self._all: deque[float] = deque(maxlen=ALARM_STRIKES)
 
     def refusal(self, script: str, sender: str) -> str:
         """Return why a frame of this sender is not given to the script now; empty: it is."""
@@ -83,12 +90,21 @@ class Conduct:
     def strike(self, script: str, sender: str, why: str, weight: int = 1) -> None:
         """Note that a frame of a sender made a script use up a limit; `KILL`: and its process."""
         now = self._monotonic()
-        if self._sender(script, sender).strike(now, SENDER_STRIKES, weight):
+        alarm = len(self._all) == ALARM_STRIKES and now - self._all[0] < ALARM_S
+        self._all.extend([now] * weight)
+        enough = 2 if alarm else 1
+        if self._sender(script, sender).strike(now, SENDER_STRIKES // enough, weight):
             pause_s = self._sender(script, sender).suspend(now, why)
             metrics.SCRIPT_SUSPENSIONS.labels("sender").inc()
             _log.warning("a sender is kept from its codec script", script=script, sender=sender, why=why, s=pause_s)
-        if self._script(script).strike(now, SCRIPT_STRIKES, weight):
+        if self._script(script).strike(now, SCRIPT_STRIKES // enough, weight):
             self._suspend(script, now, why)
+
+    def share(self, script: str) -> float:
+        """Return the share of its CPU limit that a script is given now."""
+        record = self._scripts.get(script)
+        lately = record is not None and bool(record.strikes) and self._monotonic() - record.strikes[-1] < WINDOW_S
+        return PROBATION if lately else 1.0
 
     def spent(self, script: str, calls: int, cpu_ms: float, mean_ms: float) -> None:
         """Note what calls of a script have cost."""

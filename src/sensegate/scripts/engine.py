@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -35,6 +36,9 @@ LOOK: Final = 512
 """The room's memory is looked at every so many calls."""
 LOAD_S: Final = 1.0
 """CPU time for loading."""
+GRACE: Final = 1.5
+GRACE_S: Final = 0.005
+"""A call's CPU limit times `GRACE` and this more: then its process ends."""
 LOAD_MEMORY: Final = 64 * 1024**2
 IMPLICIT_MAX: Final = 256
 """Names that a script may forget to declare."""
@@ -101,9 +105,15 @@ def identifier(name: str) -> bool:
 class Script:
     """One script, loaded, in its room."""
 
-    def __init__(self, source: Source) -> None:
-        """Load. Raises `LoadError`."""
+    def __init__(self, source: Source, deadline: Callable[[float], None] = lambda _: None) -> None:
+        """Load. Raises `LoadError`.
+
+        Args:
+            source: the script.
+            deadline: ends the process once it has used so many seconds of CPU time from then on; 0: never.
+        """
         self.source = source
+        self._deadline = deadline
         self._declared: list[str] = []
         self._module = True
         self._names = ENTRIES if source.entry == "auto" else (source.entry,)
@@ -113,8 +123,9 @@ class Script:
             self._module = False
         self._told = source.learned or self._learn()
         self._learned = self._understood(json.loads(self._told))
+        self._cpu_ms = source.limits.cpu_ms
         try:
-            self._room = self._open()
+            self._room: _Room | None = self._open()
         except _quickjs.JSException as why:
             raise _load_error(why, source.text) from why
         self._calls = 0
@@ -132,20 +143,26 @@ class Script:
             learned=self._told,
         )
 
+    def limit(self, cpu_ms: float) -> None:
+        """Give the calls from here on so much CPU time."""
+        if cpu_ms != self._cpu_ms:
+            self._cpu_ms = cpu_ms
+            self._ready().context.set_time_limit(cpu_ms / 1e3)
+
     def call(self, payload: bytes, port: int, received_ms: int) -> Outcome:
         """Return what the script makes of a frame. What it does wrong is told in the outcome."""
         sent = payload.decode("latin-1")
         try:
-            answer = self._answer(self._room, sent, port, received_ms)
+            answer = self._answer(self._ready(), sent, port, received_ms)
         except _Stopped as stop:
-            self._renew()
+            self._room = None
             return Outcome(LIMIT, stop.why, costly=stop.costly)
         if answer.startswith("*"):
             answer = self._declare(answer)
         outcome = self._outcome(answer)
         self._calls += 1
         if outcome.costly or outcome.kind == STATE or self._calls >= CALLS_MAX or self._full():
-            self._renew()
+            self._room = None
         elif self._calls == self._compare_at or not self._calls % SAMPLE:
             return self._compared(outcome, sent, port, received_ms)
         return outcome
@@ -216,8 +233,9 @@ class Script:
             raise LoadError("it has no function 'normalizeUplink'")
         return learned
 
-    def _open(self) -> Any:
-        """Return a fresh room's `run`."""
+    def _open(self) -> _Room:
+        """Return a fresh room."""
+        self._deadline(LOAD_S * GRACE)
         limits, learned = self.source.limits, self._learned
         context = _context(LOAD_MEMORY, limits.stack_kb)
         context.set_time_limit(LOAD_S)
@@ -235,17 +253,24 @@ class Script:
         opened = _harness(context, "open")
         run = opened(self._make(context), json.dumps(options))
         context.set_memory_limit(int(limits.memory_mb * 1024**2))
-        context.set_time_limit(limits.cpu_ms / 1e3)
+        context.set_time_limit(self._cpu_ms / 1e3)
         return _Room(context, run)
 
-    def _renew(self) -> None:
-        self._calls = 0
-        self._room = self._open()
+    def rest(self) -> None:
+        """Do now what the next call would have to wait for: make a fresh room where the last one was left."""
+        self._ready()
+
+    def _ready(self) -> _Room:
+        if self._room is None:
+            self._room = self._open()
+            self._calls = 0
+        return self._room
 
     # ── calling ──────────────────────────────────────────────────────────────────────────────────────
 
-    @staticmethod
-    def _answer(room: Any, sent: str, port: int, received_ms: int) -> str:
+    def _answer(self, room: _Room, sent: str, port: int, received_ms: int) -> str:
+        # The engine looks at its own limit between two steps; what takes long in one step ends with the process.
+        self._deadline(self._cpu_ms / 1e3 * GRACE + GRACE_S)
         try:
             answer: str = room.run(sent, port, float(received_ms))  # whole numbers go through 32 bits
         except _quickjs.StackOverflow as why:
@@ -266,8 +291,9 @@ class Script:
         if len(self._declared) > IMPLICIT_MAX:
             return f"~more than {IMPLICIT_MAX} names were left on the global object"
         try:
-            self._renew()
+            self._room = self._open()
         except _quickjs.JSException:
+            self._declared.clear()
             return f"~'{names[:60]}' was left on the global object"
         return answer
 
@@ -300,13 +326,13 @@ class Script:
             answer = answer.partition("\n")[2]
         if self._outcome(answer) == outcome:
             return outcome
-        self._renew()
+        self._room = None
         return Outcome(STATE, "it answers otherwise when it has answered before")
 
     def _full(self) -> bool:
         if self._calls % LOOK:
             return False
-        used: int = self._room.context.memory()["malloc_size"]
+        used: int = self._ready().context.memory()["malloc_size"]
         return used > self.source.limits.memory_mb * 1024**2 / 2
 
 

@@ -153,7 +153,7 @@ class Scripts:
             for key, places in runs.items()
             if key not in loaded
         ]
-        request = Request(sources, [Run(key, [asks[at].call for at in places]) for key, places in runs.items()])
+        request = Request(sources, [self._run(key, [asks[at] for at in places]) for key, places in runs.items()])
         try:
             reply = self._ask(lane, request)
         except Died as death:
@@ -175,6 +175,10 @@ class Scripts:
                 found[at] = outcome
                 if outcome.costly:
                     self.conduct.strike(key, asks[at].sender, outcome.text)
+
+    def _run(self, key: str, asks: list[Ask]) -> Run:
+        cpu_ms = asks[0].source.limits.cpu_ms * self.conduct.share(key)
+        return Run(key, [ask.call for ask in asks], cpu_ms)
 
     def _over(
         self, death: Died, asks: Sequence[Ask], found: list[Outcome], places: list[int], sources: list[Source]

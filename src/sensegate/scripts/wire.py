@@ -64,6 +64,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
 
     key: str
     calls: list[Call]
+    cpu_ms: float
+    """In place of the limit that its source gives a call."""
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -350,7 +350,7 @@ class Gateway:
         )
 
         eyes = Eyes(decoder, normaliser)
-        again = self.life.again(self.committer, series)
+        again = self.life.again(self.committer, series, decoder.memory)
         sources.append(again.source)
 
         def turn(profiles: ProfileSet, changed: Sequence[str]) -> None:

@@ -161,9 +161,9 @@ class Life:
 
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
-    def again(self, committer: Committer, series: Series) -> Again:
-        """Return the way of messages that are decoded again."""
-        bench = Again(self, committer, series)
+    def again(self, committer: Committer, series: Series, memory: Memory) -> Again:
+        """Return the way of messages that are decoded again; `memory`: what decoding live has been told."""
+        bench = Again(self, committer, series, memory)
         self.redecoding = Redecoding(
             self.redecodes,
             self.releases,
@@ -210,12 +210,16 @@ class Life:
 
 
 class Again:
-    """The way of messages that are on the log: eyes that remember nothing of live traffic, priors, and a filter."""
+    """The way of messages that are on the log: eyes of their own, priors, and a filter.
+
+    Their memory begins with what live traffic has told by then (the birth that a quarantined message lacked).
+    """
 
     source: RedecodeSource
 
-    def __init__(self, life: Life, committer: Committer, series: Series) -> None:
+    def __init__(self, life: Life, committer: Committer, series: Series, memory: Memory) -> None:
         self._life = life
+        self._memory = memory
         self._committer = committer
         self._series = series
         self._order: Order | None = None
@@ -229,7 +233,7 @@ class Again:
         # What was too much for a minute then is not refused once more.
         limits = msgspec.structs.replace(life.config.ingest, rate_per_device_s=1e9)
         return Eyes(
-            Decoder(profiles, life.devices, limits, Memory()),
+            Decoder(profiles, life.devices, limits, self._memory.copy(hindsight=True)),
             Normaliser(profiles.specs, series=self._series, clock=life.clock, time=life.config.time),
         )
 

@@ -100,6 +100,17 @@ def test_memory_is_that_of_the_walks_that_count(walks: list[list[tuple[str, int 
             assert memory.get(("x", name)) == now.get(name)
 
 
+def test_a_copy_goes_its_own_way() -> None:
+    """It begins with what the other holds; neither hears of the other from then on."""
+    memory = Memory(undoable=True)
+    memory.put(("x", "a"), 1, 10)
+    other = memory.copy(hindsight=True)
+    other.put(("x", "b"), 2, 10)
+    memory.put(("x", "a"), 3, 10)
+    assert (other.get(("x", "a")), other.get(("x", "b")), other.size, other.hindsight) == (1, 2, 20, True)
+    assert (memory.get(("x", "a")), memory.get(("x", "b")), memory.size, memory.hindsight) == (3, None, 10, False)
+
+
 def test_a_question_waits_once_and_so_many_wait() -> None:
     """Until they are taken; a flood of questions is bounded."""
     memory = Memory()

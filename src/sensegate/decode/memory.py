@@ -60,7 +60,7 @@ class Memory:
         undoable: bool = False,
         hindsight: bool = False,
     ) -> None:
-        """`hindsight`: a span is decoded a second time, when all of its messages have been heard."""
+        """`hindsight`: messages of the past are decoded again, with what has been heard since."""
         self.hindsight = hindsight
         self._entries_max = entries_max
         self._bytes_max = bytes_max
@@ -78,6 +78,13 @@ class Memory:
     def size(self) -> int:
         """Bytes held, as estimated by those who put them."""
         return self._bytes
+
+    def copy(self, *, hindsight: bool = False) -> Memory:
+        """Return a memory that begins with what this one holds, and goes its own way."""
+        other = Memory(entries_max=self._entries_max, bytes_max=self._bytes_max, hindsight=hindsight)
+        other._entries = dict(self._entries)
+        other._bytes = self._bytes
+        return other
 
     def get(self, key: Key) -> Any:
         """Return the value of a key, None if there is none."""

@@ -377,6 +377,17 @@ def test_in_hindsight_what_came_before_its_birth_is_resolved() -> None:
     assert not line.asked()
 
 
+def test_in_hindsight_a_birth_is_not_that_of_a_message_of_yesterday() -> None:
+    """A birth heard since may name what came shortly before it; an older message may be of another life."""
+    line = Line()
+    line.send("NBIRTH", *nbirth(), seq=0)
+    now = line.memory.get(("sparkplug", NODE)).births[""].received
+    for ago_s, reasons in ((60, []), (3_600, [QuarantineReason.UNRESOLVED])):
+        again = Decoder(PROFILES, Registry(), memory=line.memory.copy(hindsight=True))
+        message = Message("spBv1.0/Water/NDATA/pump-01", payload(level(1.5), seq=9), now - ago_s * 1_000_000, 1)
+        assert [one.reason for one in again.decode([message]).quarantined] == reasons
+
+
 def test_memory_takes_back_what_a_lost_walk_has_told_it(line: Line) -> None:
     """After a loss the same messages come again; they meet the memory that they met before."""
     mark = line.memory.mark()

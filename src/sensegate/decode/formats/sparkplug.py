@@ -37,6 +37,8 @@ from sensegate.model import QuarantineReason
 NAMESPACE = "spBv1.0"
 PARTS_MAX = 256
 """Longer arrays and data sets stay whole."""
+HINDSIGHT_US = 600_000_000
+"""A message that came so long before a birth may still be read by it: that birth was asked for because of it."""
 ONLINE = "online"
 REBIRTH = "Node Control/Rebirth"
 _CONTROL = ("Node Control/", "Device Control/")
@@ -171,7 +173,7 @@ class _Message:
 
     def _birth(self) -> None:
         device = self._address.device
-        birth = _birth_of(self._payload.metrics)
+        birth = _birth_of(self._payload.metrics, self._received)
         self._state(device, online=True, time=self._payload.timestamp)
         if device:
             node = self._heard() or Node().heard(self._payload.seq)[0]
@@ -192,6 +194,8 @@ class _Message:
         if node is not None:
             self._keep(node)
         birth = node.births.get(device) if node is not None else None
+        if birth is not None and self._memory.hindsight and birth.received - self._received > HINDSIGHT_US:
+            birth = None  # of another life, perhaps
         if node is None or birth is None:
             self._ask()
             raise _unresolved(f"no birth of {self._address.name_of(device)} was heard")
@@ -332,7 +336,7 @@ def _bd_seq(metrics: tuple[Metric, ...]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _birth_of(metrics: tuple[Metric, ...]) -> Birth:
+def _birth_of(metrics: tuple[Metric, ...], received: int) -> Birth:
     """Return what a birth says of its metrics and of their members."""
     names: dict[str, Known] = {}
     aliases: dict[int, Known] = {}
@@ -341,7 +345,7 @@ def _birth_of(metrics: tuple[Metric, ...]) -> Birth:
         known = names[name] = Known(name, metric.datatype, lasting)
         if metric.alias is not None and aliases.setdefault(metric.alias, known) is not known:
             raise Rejected(QuarantineReason.SCHEMA, f"alias {metric.alias} is given to two metrics")
-    return Birth(names, aliases)
+    return Birth(names, aliases, received)
 
 
 def _all(metrics: tuple[Metric, ...], before: str) -> Iterator[tuple[str, Metric]]:

@@ -29,6 +29,8 @@ class Birth(msgspec.Struct, frozen=True):
 
     names: Mapping[str, Known]
     aliases: Mapping[int, Known]
+    received: int = 0
+    """Arrival, µs."""
 
     @property
     def size(self) -> int:

@@ -52,6 +52,7 @@ class BestEffortSource:
         self._topics = list(topics)
         self._wanted = sorted({subject for topic in topics for subject in filters_of(topic)})
         self._known: dict[str, bool] = {}
+        self._warned = False
         self._limits = limits
         self._clock = clock
         self._subscriptions: list[Subscription] = []
@@ -63,8 +64,6 @@ class BestEffortSource:
 
     async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - nothing can be read again
         await self.stop()
-        if self._topics:
-            _log.warning("QoS 0 is taken: what is lost on the way is not known", topics=self._topics)
         self._arrived.clear()
         with api.lost(f"{self.name}: subscribe"):
             for subject in _shared(self._wanted):
@@ -88,6 +87,9 @@ class BestEffortSource:
             metrics.LIMITED.labels("qos0").inc()
             return
         self._sequence += 1
+        if not self._warned:
+            self._warned = True
+            _log.warning("QoS 0 is taken: what is lost on the way is not known", first=msg.subject)
         topic = topic_of(msg.subject.encode("utf-8", "surrogateescape"))
         self._waiting.append(Message(topic, msg.data, self._clock.now(), self._sequence, best_effort=True))
         self._bytes += len(msg.data)

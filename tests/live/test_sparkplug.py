@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -44,7 +45,7 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
         assert await phone.subscribe(COMMANDS) == 1
         assert await phone.subscribe("spBv1.0/Water/NCMD/pump-02") == 128
         assert await phone.subscribe("spBv1.0/STATE/host-01") == 1
-        value = metric(alias=10, value=21.5, as_kind="Double", timestamp=AT)
+        value = metric(alias=10, value=21.5, as_kind="Double", timestamp=AT - 60_000)
         phone.send("spBv1.0/Water/DDATA/pump-01/probe-A", payload(value, seq=7), qos=0)
         topic, command = await phone.next("message")
         assert topic == COMMANDS
@@ -64,6 +65,19 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
             return [row["value"] for row in found] if len(found) == 2 else []
 
         assert await eventually(temperatures) == [20.5, 21.75]
+
+        # What came before the birth is read by it when it is decoded again.
+        path = "/api/v1/profiles/sparkplug/water-probe/redecode"
+        order = (await site.ask("POST", f"{path}?since=1h", json={"what": "quarantine"})).body
+
+        async def done() -> dict[str, Any] | None:
+            row: dict[str, Any] = (await site.ask("GET", f"{path}/{order['id']}")).body
+            return row if row["state"] not in {"waiting", "running"} else None
+
+        found = await eventually(done, 30)
+        assert (found["state"], found["recovered"], found["added"]) == ("done", 1, 1)
+        values = [row["value"] for row in await site.records(device="p1") if row["property"] == "water_temperature"]
+        assert sorted(values) == [20.5, 21.5, 21.75]
         await phone.publish("spBv1.0/Water/NDEATH/pump-01", payload(metric("bdSeq", "UInt64", 4), timestamp=None))
 
         async def gone() -> list[str]:

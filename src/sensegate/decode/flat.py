@@ -7,17 +7,19 @@ few go the general way; then a plan makes columns of the values. A cache: bounde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sensegate.decode.extract import Bound, Leaf
-from sensegate.decode.flatten import PURE, Flattened
+from sensegate.decode.flatten import PURE, Flattened, TooLarge
+from sensegate.decode.frame import Parse
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX, Plan
 from sensegate.decode.profile import Rule
 from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
 
 PLANS_MAX = 256
 """Plans of one set of rules."""
@@ -80,9 +82,11 @@ class Sorted(NamedTuple):
 class Reader:
     """What was learned of the frames of one set of rules."""
 
-    def __init__(self, holders: Holders, parse: Columnar) -> None:
+    def __init__(self, holders: Holders, parses: Sequence[Columnar], places: Mapping[int, int]) -> None:
+        """Make it; `places`: the number of a rule among the holders -> the place of its parse among `parses`."""
         self._holders = holders
-        self._parse = parse
+        self._parses = parses
+        self._places = places
         self._tried = self._hit = self._attempts = 0
         self._plans: dict[Hashable, Plan] = {}
         self._deciding: dict[Hashable, list[_Deciding]] = {}
@@ -95,7 +99,7 @@ class Reader:
         if self._in_vain():
             return Sorted({}, list(range(len(payloads))))
         found: list[tuple[Hashable, Values] | None] = []
-        source = map(self._parse.flat, payloads, ports)
+        source = map(self._parses[0].flat if len(self._parses) == 1 else self._flat, payloads, ports)
         while True:
             try:
                 found.extend(source)
@@ -120,6 +124,21 @@ class Reader:
         self._hit += len(payloads) - len(without)
         return Sorted(groups, without)
 
+    def _flat(self, payload: bytes, port: int | None) -> tuple[tuple[int, Hashable], Values]:
+        """Return what the first layout that takes a frame makes of it, with its place. Raises `Rejected`."""
+        last = len(self._parses) - 1
+        for at, parse in enumerate(self._parses):
+            try:
+                branches, values = parse.flat(payload, port)
+            except TooLarge:
+                raise
+            except Rejected:
+                if at == last:
+                    raise
+            else:
+                return (at, branches), values
+        raise Rejected(QuarantineReason.SCHEMA, "no layout")
+
     def _in_vain(self) -> bool:
         """Return whether few frames had plans of late; then they are not read twice for nothing, for a while."""
         if self._tried > _TRIED_MAX:
@@ -142,16 +161,18 @@ class Reader:
         """Learn from a frame that was understood by a rule; return whether there is a new plan."""
         self._attempts += 1
         seldom = self._attempts > _TRIES and self._attempts % _TRIES
-        if seldom or not self._may(rule) or self.count >= PLANS_MAX:
+        if seldom or self.count >= PLANS_MAX or rule.flags is not None or rule.chains:
             return False
         try:
-            branches, values = self._parse.flat(payload, port)
+            (taken, branches), values = self._flat(payload, port)
         except Rejected:  # understood, and too large for columns
             return False
-        places = {pointer: at for at, pointer in enumerate(self._parse.pointers(payload, port))}
-        if len(values) > LEAVES_MAX or any(
-            leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding
-        ):
+        parse = self._parses[taken]
+        if len(self._parses) > 1:
+            branches = (taken, branches)
+        places = {pointer: at for at, pointer in enumerate(parse.pointers(payload, port))}
+        strange = any(leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding)
+        if strange or len(values) > LEAVES_MAX or not self._may(rule, taken):
             return False
         at = tuple(sorted({places[leaf.pointer] for leaf in deciding}))
         decided = itemgetter(*at)(values) if at else None
@@ -162,12 +183,12 @@ class Reader:
         if self._seen[key] != _SIGHTINGS:
             return False
         try:
-            plan = Plan(rule, bound, None, places, exact=self._parse.exact)
+            plan = Plan(rule, bound, None, places, exact=parse.exact)
         except (ValueError, TypeError):
             self._seen[key] = _NEVER
             return False
         self._keep(branches, at, decided, plan)
-        self._parse.prepare(payload, port)
+        parse.prepare(payload, port)
         return True
 
     def _keep(self, branches: Hashable, at: tuple[int, ...], decided: Any, plan: Plan) -> None:
@@ -182,13 +203,17 @@ class Reader:
                 return
         self._deciding[branches].append(_Deciding(at, itemgetter(*at), {decided: plan}))
 
-    def _may(self, rule: Rule) -> bool:
-        """Return whether the frame's branches say all: no rule before looked at the bytes in another way."""
-        for other, _ in self._holders:
-            if other.parse is not self._holders[0][0].parse:
+    def _may(self, rule: Rule, taken: int) -> bool:
+        """Return whether a plan says all of frames that the parse at a place takes first.
+
+        It does if each rule before was tried with that parse too, or with one that refused the frame.
+        """
+        for at, (other, _) in enumerate(self._holders):
+            place = self._places.get(at)
+            if place is None or place > taken:
                 return False
             if other is rule:
-                return rule.flags is None and not rule.chains
+                return place == taken
         return False
 
 
@@ -214,9 +239,22 @@ class Readers:
     def _made(self, holders: Holders) -> Reader | None:
         if not holders or any(rule.beside or wrap for rule, wrap in holders):
             return None
-        first = holders[0][0]
-        if isinstance(first.parse, Columnar):
-            return Reader(holders, first.parse) if first.parse.columnar else None
-        if first.format in PURE or (first.format == "json" and not first.as_sent):
-            return Reader(holders, Flattened(first.parse, self._nesting_max))
+        parses: list[Columnar] = []
+        known: dict[Parse, int] = {}
+        places: dict[int, int] = {}
+        for at, (rule, _) in enumerate(holders):
+            if rule.parse not in known:
+                columnar = self._columnar(rule)
+                if columnar is None:
+                    break  # what comes after it is not planned
+                known[rule.parse] = len(parses)
+                parses.append(columnar)
+            places[at] = known[rule.parse]
+        return Reader(holders, parses, places) if parses else None
+
+    def _columnar(self, rule: Rule) -> Columnar | None:
+        if isinstance(rule.parse, Columnar):
+            return rule.parse if rule.parse.columnar else None
+        if rule.format in PURE or (rule.format == "json" and not rule.as_sent):
+            return Flattened(rule.parse, self._nesting_max)
         return None

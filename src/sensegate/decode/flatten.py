@@ -51,9 +51,13 @@ class Flattened:
         return found
 
 
+class TooLarge(Rejected):
+    """A tree that has no place in columns; it is not refused but goes the general way."""
+
+
 def _large() -> Rejected:
-    """Return the refusal: a new one each time, for an error that is raised again keeps every trace of its raisings."""
-    return Rejected(QuarantineReason.SCHEMA, "too many leaves for columns")
+    """Return the error: a new one each time, for one that is raised again keeps every trace of its raisings."""
+    return TooLarge(QuarantineReason.SCHEMA, "too many leaves for columns")
 
 
 def _take(tree: Any, shape: list[Any], leaves: list[Any]) -> None:

@@ -128,21 +128,28 @@ def test_rules_over_one_layout_share_its_parse(make: Make) -> None:
     assert one.parse is other.parse
 
 
-def test_a_rule_with_another_layout_before_it_makes_no_plan(make: Make) -> None:
-    """What one layout refuses another may take: such frames go the general way, and come out right."""
-    rules = """
+OTHERS = """
   - topics: ["m/{device}"]
-    binary: {read: [{type: u8, equals: 1}, {name: t, type: u8}]}
+    binary: {read: [{type: u8, equals: 1}, {name: t, type: u8}, {name: n, type: u8}]}
+    where: {n: [0, 1, 2, 3]}
     readings: [{field: t, property: air_temperature}]
   - topics: ["m/{device}"]
-    binary: {read: [{type: u8, equals: 2}, {name: h, type: u8}]}
+    binary: {read: [{type: u8, equals: 2}, {name: h, type: u8}, {skip: 1}]}
     readings: [{field: h, property: relative_humidity}]
+  - topics: ["m/{device}"]
+    binary: {read: [{type: u8}, {name: c, type: u8}, {skip: 1}]}
+    readings: [{field: c, property: co2}]
 """
-    machine = make(rules, "d1")
-    messages = [Message("m/d1", bytes([1 + at % 2, at % 50]), NOW + at, at) for at in range(100)]
+
+
+def test_several_layouts_on_one_topic_each_have_plans(make: Make) -> None:
+    """What one layout refuses the next may take; a frame that a layout takes, and its `where` does not, has no plan."""
+    machine = make(OTHERS, "d1")
+    messages = [Message("m/d1", bytes([1 + at % 4, at % 50, at % 5]), NOW + at, at) for at in range(400)]
     fields = check(machine, messages)
-    assert len(fields) == 100
-    assert machine.plans.count == 1
+    assert len(fields) == 400
+    # four by the value of `n`, one for the second layout, one for the third; n = 4 goes the general way
+    assert machine.plans.count == 6
 
 
 def profile_of(made: Made, folder: Path) -> ProfileSet:

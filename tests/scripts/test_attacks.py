@@ -174,7 +174,7 @@ def test_many_scripts_attacked_at_once_are_suspended_sooner(watched: Scripts) ->
 
 
 def test_an_attack_costs_little(scripts: Scripts) -> None:
-    """Six ways to run away, a minute's frames of forty a second: decoding is held up for less than a hundredth of it."""
+    """Six ways to run away, forty frames a second for a minute: decoding is held up for a hundredth of it at most."""
     ways = [
         "endless loop",
         "memory bomb",

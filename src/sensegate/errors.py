@@ -3,6 +3,7 @@
     SensegateError
     ├── ConfigError            a file is wrong: file, line, key, what to do
     │   └── ProfileError       a device profile is wrong; the last good version stays in force
+    │       └── ProfileWarning allowed, and probably a mistake
     ├── Rejected               a message or a value became no reading (quarantined or counted; never lost)
     ├── Refused                the caller may not do this (401, 403)
     ├── NotFound               no such thing, or not in the caller's scope (404)
@@ -45,6 +46,16 @@ class ConfigError(SensegateError):
 
 class ProfileError(ConfigError):
     """A device profile is wrong; it is not put in force."""
+
+
+class ProfileWarning(ProfileError):
+    """Something in a device profile is allowed and probably a mistake; `note`: only something to know."""
+
+    def __init__(
+        self, what: str, *, file: str = "", line: int = 0, key: str = "", remedy: str = "", note: bool = False
+    ) -> None:
+        self.note = note
+        super().__init__(what, file=file, line=line, key=key, remedy=remedy)
 
 
 class Rejected(SensegateError):

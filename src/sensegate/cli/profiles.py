@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from sensegate.cli import drafts
+from sensegate.cli.findings import Finding, excerpt, finding
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.config import load
 from sensegate.errors import ConfigError, NotFound
@@ -47,20 +48,35 @@ def is_profile(file: Path) -> bool:
     return isinstance(head, dict) and ("profile" in head or "messages" in head)
 
 
-def problems(paths: Sequence[Path]) -> list[str]:
-    """Return what is wrong with configurations and profiles, a line each: ``file:line: key: what; what to do``."""
+def findings(paths: Sequence[Path]) -> list[Finding]:
+    """Return what is wrong with configurations and profiles, what is probably a mistake, and what is to be known."""
     from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
+    from sensegate.decode.lint import lint_profile  # noqa: PLC0415 - the same
+    from sensegate.decode.overlaps import overlaps  # noqa: PLC0415 - the same
+    from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - the same
 
-    found: list[str] = []
+    found: list[Finding] = []
+    good: list[Path] = []
     for file in files(paths):
         if is_profile(file):
-            found += map(str, check_profile(file))
+            wrong = check_profile(file)
+            found += map(finding, wrong or lint_profile(file))
+            good += [] if wrong or file.name.startswith("_") else [file]
             continue
         try:
             load(file)
         except ConfigError as why:
-            found.append(str(why))
-    return found
+            found.append(finding(why))
+    try:
+        loaded = ProfileSet.load(good)
+    except ConfigError as why:  # two of one name
+        return [*found, finding(why)]
+    return [*found, *map(finding, overlaps([one for name in loaded.ids if (one := loaded.find(name))]))]
+
+
+def problems(paths: Sequence[Path]) -> list[str]:
+    """Return what is wrong with configurations and profiles, a line each: ``file:line: key: what; what to do``."""
+    return [one.text for one in findings(paths) if one.severity == "error"]
 
 
 def check(
@@ -68,19 +84,24 @@ def check(
         list[Path] | None, typer.Argument(help="Files or folders; default: config and device_profiles.")
     ] = None,
     *,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as problems too.")] = False,
+    notes: Annotated[bool, typer.Option("--notes", help="Also what is to be known: who shares which topics.")] = False,
     json_form: Json = False,
 ) -> None:
     """Check configurations and profiles and run every profile's examples; exit 1 if anything is wrong."""
     given = paths or [path for path in (Path("config"), FOLDER) if path.exists()]
     looked_at = len(list(files(given)))
-    found = problems(given)
+    found = [one for one in findings(given) if notes or one.severity != "note"]
+    wrong = [one.text for one in found if one.severity == "error" or (strict and one.severity == "warning")]
+    warnings = sum(one.severity == "warning" for one in found)
     if json_form:
-        as_json({"files": looked_at, "problems": found})
+        as_json({"files": looked_at, "problems": wrong, "findings": [one.record() for one in found]})
     else:
-        for line in found:
-            sys.stdout.write(line + "\n")
-        console.print(f"{looked_at} files, {len(found)} problems", highlight=False)
-    if found:
+        for one in found:
+            mark = "" if one.severity == "error" else f" [{one.severity}]"
+            sys.stdout.write("\n".join([f"{one.text}{mark}", *excerpt(one.error)]) + "\n")
+        console.print(f"{looked_at} files, {len(wrong)} problems, {warnings} warnings", highlight=False)
+    if wrong:
         raise typer.Exit(1)
 
 

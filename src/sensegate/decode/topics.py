@@ -122,6 +122,31 @@ def order(pattern: Pattern) -> tuple[int, ...]:
     return tuple(3 if weight == 2 and at == last else weight for at, weight in enumerate(weights))
 
 
+def covers(one: Pattern, other: Pattern) -> bool:
+    """Return whether every topic that matches `other` matches `one`."""
+    return _covers(one.levels, other.levels)
+
+
+def _covers(one: Sequence[Level], other: Sequence[Level]) -> bool:
+    if not one or not other:
+        return not one and not other
+    first, then = one[0], other[0]
+    if first.many:  # one or more levels
+        return any(_covers(one[1:], other[taken:]) for taken in range(1, len(other) + 1))
+    if then.many:
+        return False
+    if first.capture:
+        start, end = (then.before, then.after) if then.capture else (then.literal, then.literal)
+        enough = then.capture or len(then.literal) > len(first.before) + len(first.after)
+        return (
+            bool(enough)
+            and start.startswith(first.before)
+            and end.endswith(first.after)
+            and _covers(one[1:], other[1:])
+        )
+    return not then.capture and first.literal == then.literal and _covers(one[1:], other[1:])
+
+
 class Index:
     """Many patterns matched at once: looked up by one literal level each, so that cost does not grow with their number.
 

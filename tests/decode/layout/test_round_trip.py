@@ -107,3 +107,21 @@ def test_a_straight_line_gives_what_the_layout_gives(made: Made, data: st.DataOb
         assert reason == told(lambda: quick.flat(frame, None))  # noqa: B023 # called at once
         if not reason:
             assert typed(list(map(list, quick.flat(frame, None)))) == typed(list(map(list, usual.flat(frame, None))))
+
+
+def test_a_line_is_not_written_without_bound() -> None:
+    """A repeat of thousands is read pass by pass; many lengths and branches have a bounded number of lines."""
+    long = layout(read=[{"name": "a", "type": "u8"}, {"repeat": "end", "read": [{"type": "u8"}]}])
+    long.prepare(bytes(3_000), None)
+    assert not long._lines[3_000]
+    assert long.flat(bytes(3_000), None)[1] == [0]
+    many = layout(
+        read=[{"repeat": "end", "read": [{"name": "_n", "type": "u8"}, {"when": "_n", "read": [{"type": "u8"}]}]}]
+    )
+    for size in range(60):
+        for at in range(size):
+            frame = bytes(at) + b"\1" + bytes(size - at)
+            many.prepare(frame, None)
+            many.flat(frame, None)
+    assert sum(map(len, many._lines.values())) <= 128
+    assert max(map(len, many._lines.values())) <= 8

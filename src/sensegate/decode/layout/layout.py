@@ -13,7 +13,7 @@ from sensegate.decode.layout.output import Mode
 from sensegate.decode.layout.runtime import from_base64, from_hex
 from sensegate.decode.layout.steps import BinaryPart
 from sensegate.decode.paths import Path
-from sensegate.errors import Rejected
+from sensegate.errors import ProfileError, Rejected
 
 _LINES_MAX = 8
 """Ways through frames of one length that are tried before the general one."""
@@ -73,7 +73,7 @@ class Layout:
         full = len(lines) >= _LINES_MAX or sum(map(len, self._lines.values())) >= _ALL_LINES_MAX
         if full or any(known == branches for known, _ in lines):
             return
-        with suppress(LookupError):
+        with suppress(LookupError, ProfileError):  # so long a line is not written
             lines.append((branches, LineEmitter(self._part, self._error, branches, len(data)).function()))
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:

@@ -21,6 +21,7 @@ import msgspec
 
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import FORMATS
+from sensegate.decode.protobuf import FIXED64, bytes_field, key, number_field
 from sensegate.frames import hj212
 from sensegate.model import Message
 from tests.bench.decode import NOW, Fleet
@@ -52,6 +53,10 @@ class Maker(NamedTuple):
     readings: list[dict[str, Any]] | None = None
     script: str = ""
     baseline: str = "json"
+    topic: str = ""
+    """Topic with the device's name in place of ``*``, where the format needs one of its own."""
+    first: tuple[str, bytes] = ("", b"")
+    """(topic, payload) of a message that each device sends before."""
 
 
 def _json(sent: Sent) -> dict[str, Any]:
@@ -125,6 +130,17 @@ def _hj212(sent: Sent) -> bytes:
     values = ";".join(f"{code}-Rtd={value / 10},{code}-Flag=N" for code, value in zip(CODES, sent[1], strict=True))
     data = f"QN={at}001;ST=22;CN=2011;PW=123456;MN=4401060000000000000001AA;Flag=5;CP=&&DataTime={at};{values}&&"
     return hj212.build(data.encode())
+
+
+def _sparkplug(sent: Sent | None) -> bytes:
+    """Return the birth of a node, or its values by alias; without numbers, as one batch is decoded again and again."""
+    at = number_field(3, (sent[0] if sent else SECOND) * 1_000)
+    metrics = []
+    for alias, name in enumerate(NAMES):
+        value = key(13, FIXED64) + struct.pack("<d", sent[1][alias] / 10 if sent else 0.0)
+        named = b"" if sent else bytes_field(1, name.encode()) + number_field(4, 10)
+        metrics.append(bytes_field(2, named + number_field(2, alias) + at + value))
+    return b"".join(metrics)
 
 
 def makers() -> dict[str, Maker]:
@@ -237,6 +253,18 @@ def makers() -> dict[str, Maker]:
         "text": Maker(
             {"format": "text"}, lambda _: b"Online", values=1, readings=[{"field": ".", "property": "state"}]
         ),
+        "sparkplug": Maker(
+            {
+                "format": "sparkplug",
+                "topics": ["spBv1.0/g/NDATA/{device}", "spBv1.0/g/NBIRTH/{device}"],
+                "each": "metrics",
+                "time": {"field": "time", "format": "epoch_ms"},
+                "named": {"name": "name", "value": ["value"], "skip": ["online"]},
+            },
+            _sparkplug,
+            topic="spBv1.0/g/NDATA/*",
+            first=("spBv1.0/g/NBIRTH/*", _sparkplug(None)),
+        ),
         "hj212": Maker(
             {
                 "format": "hj212",
@@ -284,9 +312,14 @@ class Subject:
         r = random.Random(7)
         self._decoder = Decoder(loaded, Fleet([f"bench/{number}"], DEVICES))
         self.batch = []
+        topic, (topic_before, before) = maker.topic or f"bench/{number}/*", maker.first
+        names = [f"d{at:05d}" for at in range(DEVICES)]
+        if before:
+            self._decoder.decode([Message(topic_before.replace("*", name), before, NOW, 0) for name in names])
         for at in range(messages):
             sent = (SECOND + at % 60, tuple(r.randrange(100, 900) for _ in NAMES))
-            self.batch.append(Message(f"bench/{number}/d{at % DEVICES:05d}", maker.payload(sent), NOW + at, at))
+            name = names[at % DEVICES]
+            self.batch.append(Message(topic.replace("*", name), maker.payload(sent), NOW + at, at))
         fields = [self._decoder.decode(self.batch) for _ in range(3)][-1]
         self.rows = len(fields)
         self.refused = [f"{one.reason.value}: {one.detail}" for one in fields.quarantined[:1]]

@@ -133,11 +133,16 @@ def varint(value: int) -> bytes:
     return bytes(written)
 
 
+def key(number: int, wire: int) -> bytes:
+    """Return the beginning of a field."""
+    return varint(number << 3 | wire)
+
+
 def number_field(number: int, value: int) -> bytes:
     """Return a field that holds a number."""
-    return varint(number << 3 | VARINT) + varint(value)
+    return key(number, VARINT) + varint(value)
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
     """Return a field that holds text or a message."""
-    return varint(number << 3 | BYTES) + varint(len(value)) + value
+    return key(number, BYTES) + varint(len(value)) + value

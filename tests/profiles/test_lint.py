@@ -1,0 +1,34 @@
+"""The library under the lamp: no profile has a warning, none claims what another decodes.
+
+Profiles whose examples are known to be weak (`weak.txt`) may still have readings that no example shows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensegate.decode.lint import lint_profile
+from sensegate.decode.overlaps import overlaps
+from sensegate.decode.profiles import ProfileSet, files
+from tests.profiles.mutations import ROOT
+from tests.profiles.test_mutations import WEAK
+
+FILES = files([ROOT])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_no_warning(file: Path) -> None:
+    """Everything is reached, shown, likely, and used."""
+    found = [str(one) for one in lint_profile(file)]
+    if f"{file.parent.name}/{file.stem}" in WEAK:
+        found = [one for one in found if "no example shows" not in one]
+    assert found == []
+
+
+def test_no_topic_is_decided_by_chance() -> None:
+    """Where two profiles claim a topic, the registry decides, never the letters of the topic."""
+    loaded = ProfileSet.load([ROOT])
+    every = [one for name in loaded.ids if (one := loaded.find(name))]
+    assert [str(one) for one in overlaps(every) if not one.note] == []

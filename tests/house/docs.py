@@ -85,6 +85,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "comparison": _comparison,
     "profile_formats": reference.formats,
     "profile_keys": reference.keys,
+    "word_tables": reference.words,
     "profile_library": lambda: reference.library([ROOT / "device_profiles"]),
 }
 

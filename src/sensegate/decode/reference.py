@@ -11,6 +11,7 @@ import msgspec
 
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.grammar import (
+    CounterPart,
     DevicePart,
     Example,
     Expected,
@@ -26,6 +27,7 @@ from sensegate.decode.grammar import (
 )
 from sensegate.decode.part import Part
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.words import TABLES
 from sensegate.decode.reshape import TablePart
 
 _PARTS: tuple[tuple[type[Part], str], ...] = (
@@ -39,6 +41,7 @@ _PARTS: tuple[tuple[type[Part], str], ...] = (
     (TablePart, "messages[].table."),
     (ReadingRule, "messages[].readings[]."),
     (UnitFrom, "messages[].readings[].unit_from."),
+    (CounterPart, "messages[].readings[].counter."),
     (Example, "examples[]."),
     (ExpectedFrame, "examples[].frame."),
     (Expected, "examples[].expect[]."),
@@ -100,6 +103,12 @@ def formats() -> str:
         module = import_module(f"{package}.{name}")
         rows.append(f"| `{name}` | {str(module.__doc__).strip().splitlines()[0]} |")
     return "\n".join(rows) + "\n"
+
+
+def words() -> str:
+    """Return the Markdown table of the tables of words."""
+    rows = ["| table | holds |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{name}` | {table.label} |" for name, table in sorted(TABLES.items()))]) + "\n"
 
 
 def library(places: Iterable[Path | str]) -> str:

@@ -27,8 +27,8 @@ from sensegate.decode.grammar import (
 )
 from sensegate.decode.part import Part
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.words import TABLES
 from sensegate.decode.reshape import TablePart
+from sensegate.decode.words import TABLES
 
 _PARTS: tuple[tuple[type[Part], str], ...] = (
     (ProfileFile, ""),

@@ -13,6 +13,7 @@ import pytest
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.mqtt import MqttSource
 from sensegate.config import ForeignBrokerConfig, IngestConfig
+from sensegate.errors import Lost
 from sensegate.model import Message
 from tests.collect.device import Device
 from tests.collect.mosquitto import Mosquitto
@@ -104,6 +105,21 @@ async def test_qos_0_is_marked_and_not_acknowledged(broker: Mosquitto) -> None:
     await broker.publish([("a/1", b"x")], qos=0)
     (message,) = await take(source, 1, ack=True)
     assert message.best_effort
+    await source.stop()
+
+
+async def test_a_command_goes_to_the_broker_that_a_device_is_on(broker: Mosquitto) -> None:
+    """It is published there; a broker whose topics are others is not the one, one that is away says so."""
+    source = source_of(broker)
+    assert source.reaches("a/NDATA/1")
+    assert not source.reaches("b/NDATA/1")
+    with pytest.raises(Lost, match="not connected"):
+        await source.send("a/NCMD/1", b"rebirth")
+    await source.start(None)
+    await connected(source)
+    await source.send("a/NCMD/1", b"rebirth")
+    (message,) = await take(source, 1, ack=True)  # it subscribes to what it publishes here
+    assert (message.topic, message.payload) == ("a/NCMD/1", b"rebirth")
     await source.stop()
 
 

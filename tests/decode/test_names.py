@@ -29,7 +29,7 @@ def test_a_name_is_made_of_captures_and_gives_them_back() -> None:
 
 
 def test_a_node_publishes_under_its_own_names_only() -> None:
-    """Literal where its name says it, a wildcard only for the devices behind it."""
+    """Literal where its name says it, a wildcard only for the devices behind it; commands to itself mean nothing."""
     assert PROFILES.topics_of(NODE.profile, [NODE.id, NODE.alias]) == [
         "spBv1.0/Water/NBIRTH/pump-01",
         "spBv1.0/Water/NDATA/pump-01",
@@ -37,6 +37,8 @@ def test_a_node_publishes_under_its_own_names_only() -> None:
         "spBv1.0/Water/DBIRTH/pump-01/+",
         "spBv1.0/Water/DDATA/pump-01/+",
         "spBv1.0/Water/DDEATH/pump-01/+",
+        "spBv1.0/Water/NCMD/pump-01",
+        "spBv1.0/Water/DCMD/pump-01/+",
     ]
 
 

@@ -18,6 +18,7 @@ SHORT: dict[str, dict[str, float]] = {
     "start": {"registered": 200, "devices": 50, "readings": 5},
     "formats": {"messages": 200, "rounds": 1},
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
+    "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }
 
 

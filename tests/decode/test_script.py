@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.examples import NamedDevices, check_profile, readings_of
 from sensegate.decode.explain import explain
 from sensegate.decode.formats import script
+from sensegate.decode.frame import Frame
 from sensegate.decode.watch import Profiles
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
@@ -49,7 +52,7 @@ class Spy(Scripts):
     """Remembers how many frames each exchange had."""
 
     def __init__(self) -> None:
-        super().__init__(spares=0)
+        super().__init__()
         self.batches: list[int] = []
 
     def run(self, asks: Sequence[Ask]) -> list[Outcome]:
@@ -266,3 +269,29 @@ def test_examples_and_explain_know_scripts(decoder: Decoder, tmp_path: Path) -> 
     assert "22.6" in str(check_profile(file)[0])
     stages = explain([tmp_path], "x/d1", b"\x08\xca")
     assert "air_temperature = 22.5" in json.dumps(stages)
+
+
+# ── the library's own scripts ────────────────────────────────────────────────────────────────────────
+
+SCRIPTED = ("abeeway/tracker", "mydevices/cayenne-lpp", "watteco/th")
+
+
+@pytest.fixture(scope="module")
+def library() -> ProfileSet:
+    """The profiles of the repository that have scripts."""
+    return ProfileSet.load([ROOT / f"{name}.yaml" for name in SCRIPTED])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(frames=st.lists(st.tuples(st.binary(max_size=60), st.integers(0, 255)), min_size=1, max_size=20))
+def test_any_bytes_are_decoded_or_refused_by_scripts(library: ProfileSet, frames: list[tuple[bytes, int]]) -> None:
+    """Property: random bytes give readings or a refusal by the script, never an error of it or a limit."""
+    for name in SCRIPTED:
+        profile = library.find(name)
+        assert profile is not None
+        [rule] = profile.rules
+        parse = rule.parse
+        assert isinstance(parse, script.ScriptParse)
+        trees = parse.many([(parse, Frame(payload, 32, "t", NOW, port)) for payload, port in frames])
+        for tree in trees:
+            assert isinstance(tree, dict) or tree.reason == "script_refused", tree

@@ -154,7 +154,7 @@ def test_adeunis_decodes_as_its_maker_expects(package: Path) -> None:
     )
     limits = Limits(cpu_ms=200, mean_cpu_ms=20)
     source = source_of(library + glue, file="lib.public.js", limits=limits)
-    scripts = Scripts(spares=0)
+    scripts = Scripts()
     try:
         asks = [ask(source, bytes.fromhex(case.hex), at) for at, case in enumerate(cases)]
         outcomes = [scripts.run(asks), scripts.run(asks[::-1])[::-1]]

@@ -23,7 +23,7 @@ Decode = Callable[..., Outcome]
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[Scripts]:
     """Children of this module's tests."""
-    made = Scripts(spares=0)
+    made = Scripts()
     yield made
     made.close()
 

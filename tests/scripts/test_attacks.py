@@ -133,7 +133,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def watched(clock: FakeClock) -> Iterator[Scripts]:
-    scripts = Scripts(clock.monotonic, spares=0)
+    scripts = Scripts(clock.monotonic)
     yield scripts
     scripts.close()
 

@@ -35,7 +35,7 @@ class Counting(Process):
 @pytest.fixture
 def own() -> Iterator[Scripts]:
     """Children of one test."""
-    made = Scripts(spares=0)
+    made = Scripts()
     yield made
     made.close()
 
@@ -48,7 +48,7 @@ def values(outcomes: list[Outcome]) -> list[object]:
 
 def test_a_batch_is_one_exchange() -> None:
     """All frames of all scripts go to the child at once."""
-    scripts = Scripts(spares=0, start=Counting)
+    scripts = Scripts(start=Counting)
     sources = [source_of(GOOD + f"// {number}") for number in range(5)]
     asks = [ask(sources[at % 5], bytes([at])) for at in range(100)]
     try:
@@ -93,7 +93,7 @@ def test_a_child_that_is_stopped_is_killed(own: Scripts, monkeypatch: pytest.Mon
 
 def test_a_child_that_cannot_start_loses_its_frames_only() -> None:
     """Nothing waits for ever, and the frames get a reason."""
-    scripts = Scripts(spares=0, start=lambda: Process((sys.executable, "-c", "raise SystemExit(1)")))
+    scripts = Scripts(start=lambda: Process((sys.executable, "-c", "raise SystemExit(1)")))
     outcomes = scripts.run([ask(source_of(GOOD), b"\1")] * 3)
     scripts.close()
     assert {(outcome.kind, outcome.text) for outcome in outcomes} == {
@@ -130,9 +130,9 @@ def test_a_script_that_killed_its_child_runs_apart(own: Scripts) -> None:
 
 def test_a_spare_stands_ready() -> None:
     """A kill costs no start: the next child is there already."""
-    scripts = Scripts(spares=1)
+    scripts = Scripts()
     try:
-        scripts.warm()
+        scripts.warm(1)
         assert len(scripts.children) == 2
         source = source_of(GOOD)
         scripts.run([ask(source, b"\1")])

@@ -24,6 +24,8 @@ from sensegate.scripts.wire import LOADING, Call, Facts, Outcome, Reply, Request
 CALLS_MAX: Final = 512
 BYTES_MAX: Final = 1 << 20
 """Of one request: a child that dies over it has answered none of them."""
+SPARES: Final = 2
+"""Children that stand ready in a gateway: for whoever lost one, and for the script that took it."""
 LOST_MAX: Final = 3
 """Children that die without a frame to blame for it."""
 LIMIT: Final = "script_limit"
@@ -58,7 +60,7 @@ class Scripts:
         self,
         monotonic: Callable[[], float] = time.monotonic,
         *,
-        spares: int = 2,
+        spares: int = 0,
         start: Callable[[], Process] = Process,
     ) -> None:
         self.conduct = Conduct(monotonic)
@@ -100,9 +102,10 @@ class Scripts:
             except Died:
                 return Facts(source.key, error="loading it ended the process that tried")
 
-    def warm(self) -> None:
-        """Start what will be needed, without waiting for it."""
+    def warm(self, spares: int = SPARES) -> None:
+        """Start what will be needed, and keep so many children ready from here on, without waiting for them."""
         with self._lock:
+            self._spares_kept = spares
             if self._common.process is None:
                 self._common.process = self._fresh()
 
@@ -262,7 +265,7 @@ def inspector() -> Scripts:
     """Return children for looking at scripts when profiles are loaded: they hold up no decoding."""
     with _once:
         if not _inspector:
-            _inspector.append(Scripts(spares=0))
+            _inspector.append(Scripts())
         return _inspector[0]
 
 

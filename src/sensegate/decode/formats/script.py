@@ -155,7 +155,7 @@ def _compile(options: ScriptPart, setting: Setting) -> Parse:
         raise ProfileError(facts.error, file=str(path), line=facts.line)
     if facts.error:
         key = "take" if "normalizeUplink" in facts.error else "file" if options.entry == "auto" else "entry"
-        raise setting.error(f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, scripts")
+        raise setting.error(f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, Codec scripts")
     return ScriptParse(source, facts)
 
 

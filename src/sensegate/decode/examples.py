@@ -68,9 +68,11 @@ class Seen(msgspec.Struct, frozen=True):
     time: int
     quality: str = "good"
     """What the device's own flag gives it."""
+    channel: str = ""
 
     def __str__(self) -> str:
         marked = "" if self.quality == "good" else f", {self.quality}"
+        marked += f", channel {self.channel}" if self.channel else ""
         return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_text_of(self.time)}{marked}"
 
 
@@ -126,7 +128,7 @@ def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | 
         index = int(fields.device[row])
         name = devices.record(index).id if isinstance(devices, NamedDevices) else devices[index]
         quality = quality_word(fields.source_quality.get(row, Quality.GOOD))
-        seen.append(Seen(name, spec.name, spec.property, value, int(fields.time[row]), quality))
+        seen.append(Seen(name, spec.name, spec.property, value, int(fields.time[row]), quality, spec.channel))
     return seen
 
 
@@ -262,6 +264,8 @@ def _same(expected: Expected, seen: Seen, example: Example) -> bool:
     ):
         return False
     if expected.quality != seen.quality or (expected.field and expected.field != seen.field):
+        return False
+    if expected.channel is not None and expected.channel != seen.channel:
         return False
     return same_value(expected.value, seen.value)
 

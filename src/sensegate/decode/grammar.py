@@ -244,6 +244,7 @@ class Expected(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time: Annotated[str, _h("phenomenon time, ISO 8601 with Z; absent: the time of arrival")] = ""
     device: Annotated[str, _h("device id or alias; absent: the example's device")] = ""
     field: Annotated[str, _h("path as in the rule, where the property occurs more than once")] = ""
+    channel: Annotated[str | None, _h("which of several alike (a phase, a probe); absent: not compared")] = None
     quality: Annotated[str, _h("quality that the device's flag gives it")] = "good"
 
 

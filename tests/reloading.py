@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import msgspec
 
 from sensegate.bus import columns
-from sensegate.bus.record import decode_commit
 from sensegate.model import Entry
 
 PROFILE = "bench/reload"
@@ -79,38 +78,66 @@ class Verdict(msgspec.Struct, frozen=True):
         return not (self.lost or self.doubled or self.mixed or self.torn)
 
 
-def verdict(entries: Sequence[Entry], sent: dict[tuple[str, int], int]) -> Verdict:
-    """Return what the entries of a log say of messages: (device, time in ms) -> value as sent."""
-    found: dict[tuple[str, int], list[tuple[str, int, int]]] = {}
-    torn, here = 0, set[int]()
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A reading as it came out."""
+
+    device: str
+    at_ms: int
+    property: str
+    value: float
+    bears: int
+    """Version that it names."""
+    commit: int
+
+
+def rows_of(entries: Sequence[Entry]) -> list[Row]:
+    """Return the readings of a log; commits are counted."""
+    found: list[Row] = []
+    commit = 0
     for entry in entries:
         kind = entry.subject.partition(".")[0]
-        if kind in {"raw", "quarantine"}:
-            # The first member of a commit: the records between them are replaced by the next.
-            torn, here = torn + (len(here) > 1), set()
-        elif kind == "commit":
-            decode_commit(entry.payload)
+        # The first member of a commit; of the records between them only the last is there.
+        commit += kind in {"raw", "quarantine"}
         if kind != "readings":
             continue
         batch = columns.decode(entry.payload, sequence=entry.sequence)
         for row in range(len(batch)):
             origin = int(batch.origin[row])
-            key = batch.origins.device[origin], int(batch.time[row]) // 1_000
-            bears = int(batch.origins.profile[origin].partition("@")[2])
-            value, raw = float(batch.value[row]), sent.get(key, 0)
-            read = next((version for version in range(1, 60) if raw * 2.0**-version == value), 0)
-            found.setdefault(key, []).append((batch.properties[int(batch.property[row])], bears, read))
-            here.add(bears)
-    torn += len(here) > 1
+            found.append(
+                Row(
+                    batch.origins.device[origin],
+                    int(batch.time[row]) // 1_000,
+                    batch.properties[int(batch.property[row])],
+                    float(batch.value[row]),
+                    int(batch.origins.profile[origin].partition("@")[2]),
+                    commit,
+                )
+            )
+    return found
+
+
+def verdict(rows: Sequence[Row], sent: dict[tuple[str, int], int]) -> Verdict:
+    """Return what became of messages: (device, time in ms) -> value as sent."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    commits: dict[int, set[int]] = {}
+    for row in rows:
+        found.setdefault((row.device, row.at_ms), []).append(row)
+        commits.setdefault(row.commit, set()).add(row.bears)
     lost = doubled = mixed = 0
     versions: Counter[int] = Counter()
-    for key in sent:
-        rows = found.get(key, [])
-        counts = Counter(name for name, _, _ in rows)
+    for key, raw in sent.items():
+        mine = found.get(key, [])
+        counts = Counter(row.property for row in mine)
         lost += any(not counts[name] for name in PROPERTIES)
         doubled += any(counts[name] > 1 for name in PROPERTIES)
-        said = {version for _, bears, read in rows for version in (bears, read)}
+        said = {version for row in mine for version in (row.bears, _read(row.value, raw))}
         mixed += len(said) > 1
         versions.update(said if len(said) == 1 else ())
     made_up = len(found.keys() - sent.keys())
+    torn = sum(len(said) > 1 for said in commits.values())
     return Verdict(len(sent), lost, doubled + made_up, mixed, torn, dict(sorted(versions.items())))
+
+
+def _read(value: float, raw: int) -> int:
+    """Return the version that makes this value of what was sent; 0: none does."""
+    return next((version for version in range(1, 60) if raw * 2.0**-version == value), 0)

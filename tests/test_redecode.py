@@ -170,8 +170,8 @@ class Node:
 
             def changed(profiles: Any, names: list[str]) -> None:
                 def turn() -> None:
-                    for one in (eyes, again.eyes):
-                        one.use(profiles, devices.of_profiles(names))
+                    eyes.use(profiles, devices.of_profiles(names))
+                    again.use(profiles, devices.of_profiles(names))
                     committer.adopt(profiles.specs)
 
                 ingest.at_border(turn)

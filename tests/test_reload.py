@@ -16,7 +16,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.life import Eyes
 from sensegate.model import Device, Fields, Message, Span
 from tests.conftest import eventually
-from tests.reloading import PROFILE, Verdict, payload, text, verdict
+from tests.reloading import PROFILE, Verdict, payload, rows_of, text, verdict
 from tests.test_redecode import ADMIN, Node
 
 NAMES = [f"d{number}" for number in range(8)]
@@ -47,7 +47,7 @@ async def under_load(node: Node) -> Verdict:
             await life.releases.release(PROFILE, version, by=ADMIN)
             assert await life.rollout.in_force()
         await eventually(lambda: node.source.acknowledged == len(node.source.messages), 30)
-    return verdict(await node.log.fetch(0, limit=1_000_000, max_bytes=2**40), sent)
+    return verdict(rows_of(await node.log.fetch(0, limit=1_000_000, max_bytes=2**40)), sent)
 
 
 @pytest.fixture

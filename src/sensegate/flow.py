@@ -354,8 +354,9 @@ class Gateway:
         sources.append(again.source)
 
         def turn(profiles: ProfileSet, changed: Sequence[str]) -> None:
-            for one in (eyes, again.eyes):
-                one.use(profiles, self.devices.of_profiles(changed))
+            other = self.devices.of_profiles(changed)
+            eyes.use(profiles, other)
+            again.use(profiles, other)
             self.committer.adopt(profiles.specs)
             self.indicators.forget_rates()
 

@@ -92,7 +92,7 @@ class Life:
         )
         await self.releases.load()
         self.rollout = Rollout(self.releases)
-        self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.laid_out())))
+        self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
         self.granted = self.profiles.set
         """By these devices may publish."""
         self.trials = Trials(self.releases, config.division)
@@ -264,6 +264,11 @@ class Again:
         self._committer.tell(None)
 
     # ── for the walk ────────────────────────────────────────────────────────────────────────────────
+
+    def use(self, profiles: ProfileSet, changed: BOOL) -> None:
+        """Put other profiles in force where an order is at work; the next one begins with those of its time."""
+        if self._order is not None:
+            self.eyes.use(profiles, changed)
 
     def meant(self, span: Span, batch: Understood) -> tuple[Span, Understood]:
         """Return what the order means of messages and of what was understood of them."""

@@ -6,7 +6,7 @@ Releases (every process hears of a step) ─▶ Rollout.run ─▶ Contents.lay_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -34,19 +34,25 @@ class Rollout:
         self._asked = 0
         self._done = 0
         self._moved = asyncio.Condition()
+        self._adopted: list[Choice] = []
         releases.on_change.append(self._heard)
 
     def _heard(self, _profile: str) -> None:
         self._asked += 1
         self._wanted.set()
 
-    async def laid_out(self) -> LaidOut:
-        """Return the present decisions, with the place where each version is laid out.
+    async def begin(self) -> LaidOut:
+        """Return what is decided now, laid out, for those who start with it in force."""
+        self._adopted = self._releases.choices()
+        return await self.laid_out(self._adopted)
+
+    async def laid_out(self, choices: Sequence[Choice]) -> LaidOut:
+        """Return decisions with the place where each version is laid out.
 
         A content that is not there is named by a file that is not there: whoever compiles it says so.
         """
         found: LaidOut = []
-        for choice in self._releases.choices():
+        for choice in choices:
             try:
                 file = await self._releases.contents.lay_out(choice.profile, choice.digest)
             except NotFound as why:
@@ -60,12 +66,14 @@ class Rollout:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            asked = self._asked
+            asked, choices = self._asked, self._releases.choices()
             try:
-                await adopt(await self.laid_out())
+                if choices != self._adopted:
+                    await adopt(await self.laid_out(choices))
             except Lost:
                 self._wanted.set()
                 raise
+            self._adopted = choices
             async with self._moved:
                 self._done = asked
                 self._moved.notify_all()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 import msgspec
 
-from sensegate.decode.grammar import parse
+from sensegate.decode.grammar import Lines, ProfileFile, parse
 from sensegate.decode.profile import Compiler, Profile
 from sensegate.model import Spec
 
@@ -40,7 +41,13 @@ def carrier_payload(data: bytes, port: int | None) -> bytes:
     return msgspec.json.encode({"data": data.hex()} if port is None else {"data": data.hex(), "port": port})
 
 
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> tuple[ProfileFile, Lines]:
+    """Return a stand-in's records: every example of every profile asks for one."""
+    return parse(text)
+
+
 def standin(text: str, specs: list[Spec]) -> Profile:
     """Return one of these profiles; its specs are appended."""
-    source, lines = parse(text)
+    source, lines = _parsed(text)
     return Compiler(source, lines, source.profile, specs).compile()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+
 import msgspec
 
 from sensegate.decode.grammar import Lines, ProfileFile, parse

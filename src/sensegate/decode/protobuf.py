@@ -34,15 +34,15 @@ def malformed(what: str) -> Rejected:
 class Wire:
     """One payload; gives the fields of the message that stands between two places of it."""
 
-    def __init__(self, payload: bytes) -> None:
+    def __init__(self, payload: bytes, fields_max: int = MEMBERS_MAX) -> None:
         self.payload = payload
-        self._left = MEMBERS_MAX
+        self._most = self._left = fields_max
 
     def count(self, items: int) -> None:
         """Take items from what one payload may hold. Raises `Rejected` when it holds more."""
         self._left -= items
         if self._left < 0:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} members")
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {self._most} fields")
 
     def fields(self, at: int, end: int) -> list[Field]:
         """Return the fields of a message in their order. Raises `Rejected` where the bytes are none."""

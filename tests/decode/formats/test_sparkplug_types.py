@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.formats.sparkplug_payload import read
-from sensegate.decode.frame import MEMBERS_MAX
+from sensegate.decode.formats.sparkplug_payload import CELLS_MAX, FIELDS_MAX, METRICS_MAX, read
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from tests.decode.formats.sparkplug_payloads import (
@@ -192,7 +191,10 @@ BROKEN = [
         QuarantineReason.SCHEMA,
     ),
     ("a name of 2,000 characters", payload(metric("m" * 2_000, "Int8", 1)), QuarantineReason.SCHEMA),
-    ("too many metrics", block(2, b"") * (MEMBERS_MAX + 1), QuarantineReason.SCHEMA),
+    ("too many fields", whole(7, 1) * (FIELDS_MAX + 1), QuarantineReason.SCHEMA),
+    ("too many metrics", block(2, b"") * (METRICS_MAX + 1), QuarantineReason.SCHEMA),
+    ("too many members", payload(metric("t", "Template", {"metrics": [b""] * METRICS_MAX})), QuarantineReason.SCHEMA),
+    ("too many cells", payload(block(17, data_set(["c"], ["Int8"], [[1]] * (CELLS_MAX + 1)))), QuarantineReason.SCHEMA),
 ]
 
 

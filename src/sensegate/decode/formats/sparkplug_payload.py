@@ -27,6 +27,14 @@ from sensegate.decode.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wi
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
+FIELDS_MAX: Final = 32_768
+"""Fields of a payload: those of 2,700 metrics with their units. Bounds the time that one message can take."""
+CELLS_MAX: Final = 8_192
+"""Cells of data sets in a payload, and properties."""
+METRICS_MAX: Final = 4_096
+"""Metrics of a payload, members of templates with them: more would be more elements than a message may have."""
+_OTHERS_MAX: Final = 64
+"""Fields of a payload that are no metrics."""
 NAME_MAX: Final = 1_024
 """Longest name of a metric with all that it is part of, characters."""
 _WIRE_OF: Final = (VARINT, VARINT, FIXED32, FIXED64, VARINT, BYTES, BYTES, BYTES, BYTES)
@@ -145,14 +153,18 @@ class _Reader:
     """One payload on its way."""
 
     def __init__(self, payload: bytes, nesting_max: int) -> None:
-        self._wire = Wire(payload)
+        self._wire = Wire(payload, FIELDS_MAX)
         self._nesting_max = nesting_max
+        self._metrics = self._cells = 0
 
     def payload(self) -> Payload:
         wire = self._wire
         metrics: list[Metric] = []
         found: dict[str, Any] = {}
-        for number, kind, start, end in wire.fields(0, len(wire.payload)):
+        fields = wire.fields(0, len(wire.payload))
+        if len(fields) > METRICS_MAX + _OTHERS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {METRICS_MAX} metrics")
+        for number, kind, start, end in fields:
             if number == 2 and kind == BYTES:
                 metrics.append(self._metric(start, end, 1))
             elif number == 1 and kind == VARINT:
@@ -165,6 +177,11 @@ class _Reader:
                 found["body"] = wire.payload[start:end]
         return Payload(tuple(metrics), **found)
 
+    def _count_cells(self, cells: int) -> None:
+        self._cells += cells
+        if self._cells > CELLS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {CELLS_MAX} cells and properties")
+
     def _deeper(self, depth: int) -> int:
         if depth >= self._nesting_max:
             raise Rejected(QuarantineReason.TOO_DEEP, f"nested more than {self._nesting_max} deep")
@@ -172,6 +189,9 @@ class _Reader:
 
     def _metric(self, at: int, stop: int, depth: int) -> Metric:
         wire = self._wire
+        self._metrics += 1
+        if self._metrics > METRICS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {METRICS_MAX} metrics")
         found: list[Any] = [None, None, None, None, False, False, False, None, None, None]
         for field in wire.fields(at, stop):
             number, kind, start, end = field
@@ -225,7 +245,9 @@ class _Reader:
     def _properties(self, at: int, stop: int, depth: int) -> dict[str, Any]:
         keys: list[str] = []
         values: list[Any] = []
-        for number, kind, start, end in self._wire.fields(at, stop):
+        fields = self._wire.fields(at, stop)
+        self._count_cells(len(fields) // 2)
+        for number, kind, start, end in fields:
             if number == 1 and kind == BYTES:
                 keys.append(self._wire.text(start, end))
             elif number == 2 and kind == BYTES:
@@ -280,6 +302,7 @@ class _Reader:
         cells = [
             (start, end) for number, kind, start, end in self._wire.fields(at, stop) if (number, kind) == (1, BYTES)
         ]
+        self._count_cells(len(cells))
         if len(cells) != len(types):
             raise Rejected(
                 QuarantineReason.SCHEMA, f"a row of {len(cells)} cells in a data set of {len(types)} columns"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli import devices, doctor, feeds, ledger, profiles, releases, replay, running, tokens
+from sensegate.cli import devices, doctor, feeds, ledger, profiles, releases, replay, running, studies, tokens
 from sensegate.errors import SensegateError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(running.run)
 app.command()(profiles.check)
 app.command()(profiles.explain)
 profiles.app.add_typer(releases.app)
+profiles.app.add_typer(studies.app)
 app.add_typer(profiles.app, name="profile")
 app.add_typer(devices.app, name="device")
 app.add_typer(tokens.app, name="token")

@@ -16,7 +16,7 @@ from sensegate.decode.extract import Bound, Leaf
 from sensegate.decode.flatten import PURE, Flattened, TooLarge
 from sensegate.decode.frame import Parse
 from sensegate.decode.paths import Path
-from sensegate.decode.plan import LEAVES_MAX, Plan
+from sensegate.decode.plan import LEAVES_MAX, Access, Plan
 from sensegate.decode.profile import Rule
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -183,7 +183,7 @@ class Reader:
         if self._seen[key] != _SIGHTINGS:
             return False
         try:
-            plan = Plan(rule, bound, None, places, exact=parse.exact)
+            plan = Plan(rule, bound, None, Access(places, itemgetter, exact=parse.exact))
         except (ValueError, TypeError):
             self._seen[key] = _NEVER
             return False

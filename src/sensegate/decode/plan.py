@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
-from operator import attrgetter, itemgetter
-from typing import Any, Literal, NamedTuple, cast
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16
-from sensegate.decode.identity import identify_columns
+from sensegate.decode.identity import Reception, identify_columns
 from sensegate.decode.paths import Path
 from sensegate.decode.profile import FRAME, NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
 from sensegate.decode.times import BAD, joined
@@ -67,7 +67,7 @@ def _skeleton(tree: Any, pointer: Path, literals: dict[Path, str | int], left: l
     return _LEAF.get(type(tree), "n")
 
 
-class _Types:
+class Types:
     """Builds the msgspec type of a shape, and where in it each leaf stands."""
 
     def __init__(self, plain: frozenset[Path]) -> None:
@@ -144,6 +144,8 @@ class Batch(NamedTuple):
     path: U16
     gateways: list[int]
     """Index of each message's gateway device, where devices are named in the payload; else empty."""
+    receptions: list[Reception] | None = None
+    """Of frames in envelopes: how each was heard."""
 
     def take(self, at: list[int]) -> Batch:
         """Return the messages at these places."""
@@ -154,12 +156,34 @@ class Batch(NamedTuple):
             self.device[at],
             self.path[at],
             [self.gateways[i] for i in at] if self.gateways else [],
+            None if self.receptions is None else [self.receptions[i] for i in at],
         )
 
 
 Get = Callable[[Any], Any]
 IndexOf = Callable[[str, Rule, int], int]
 """(device name, rule, gateway) -> index, negative where it may not be taken."""
+
+
+class Access(NamedTuple):
+    """How leaves are found in what stands for a message: attributes of a struct, or places in a list of values."""
+
+    where: Mapping[Path, Any]
+    """Pointer -> attribute or place."""
+    getter: Callable[..., Get]
+    exact: bool = True
+    """Whether what is an integer now is one in all messages of the shape."""
+    finite: bool = False
+    """Whether all numbers are finite."""
+
+    def get(self, leaf: Leaf) -> Get:
+        """Return how a leaf is read. Raises `ValueError` where it is none."""
+        if leaf.parts:
+            getters = [self.get(part) for part in leaf.parts]
+            return lambda message: joined([get(message) for get in getters])
+        if leaf.pointer not in self.where:
+            raise ValueError("a leaf is no scalar")
+        return self.getter(self.where[leaf.pointer])
 
 
 class _Column(NamedTuple):
@@ -188,14 +212,11 @@ class Plan:
         rule: Rule,
         bound: Bound,
         shape: Shape,
-        places: Mapping[Path, int] | None = None,
-        *,
-        exact: bool = True,
+        access: Access | None = None,
     ) -> None:
         """Make the plan; raises `ValueError` or `TypeError` where there is none for this shape.
 
-        With `places`, messages come as bare values (`flat.py`), each leaf at its place; `exact`: what is an integer
-        now is one in all messages of the shape.
+        With `access`, messages come decoded (`flat.py`, `carried.py`), and the plan's own `decode` takes none.
         """
         cells = [(at, cell) for at, element in enumerate(bound.elements) for cell in element.cells]
         if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells):
@@ -206,16 +227,14 @@ class Plan:
             raise ValueError("no values")
         plain = frozenset(cell.leaf.pointer for _, cell in cells if _is_plain(cell))
         needed = [leaf for element in bound.elements for leaf in _extras(element)] + bound.path
-        self._attributes: Mapping[Path, Any]
-        self._getter = cast("Callable[..., Get]", attrgetter if places is None else itemgetter)
-        if places is None:
-            types = _Types(plain - {leaf.pointer for leaf in needed})
+        self.decode: Callable[[bytes], Any] = _undecoded
+        self.quotes = -1
+        if access is None:
+            types = Types(plain - {leaf.pointer for leaf in needed})
             self.decode = msgspec.json.Decoder(types.build(shape, (), "")).decode
             self.quotes = types.quotes
-            self._attributes = types.attributes
-        else:
-            self.quotes = -1
-            self._attributes = places
+            access = Access(types.attributes, attrgetter, finite=True)
+        self._access = access
         self.rule = rule
         self._readings = [cell.reading for _, cell in cells if cell.reading is not None]
         self._names = [cell.name for _, cell in cells]
@@ -223,14 +242,14 @@ class Plan:
         self._specs = np.array([reading.specs for reading in self._readings], np.int32)
         pure = [at for at, (_, cell) in enumerate(cells) if _is_plain(cell)]
         self._pure = np.array(pure, np.int64)
-        if any(cells[at][1].leaf.pointer not in self._attributes for at in pure):
+        if any(cells[at][1].leaf.pointer not in access.where for at in pure):
             raise ValueError("a leaf is no value of its own")
-        getters = [self._attributes[cells[at][1].leaf.pointer] for at in pure]
-        self._pure_get: Get | None = self._getter(*getters) if getters else None
-        floats = {cells[at][1].leaf for at in pure} | set(needed) if places is not None else set()
-        loose = [self._attributes[leaf.pointer] for leaf in floats if _is_loose(leaf.raw, exact=exact)]
+        getters = [access.where[cells[at][1].leaf.pointer] for at in pure]
+        self._pure_get: Get | None = access.getter(*getters) if getters else None
+        floats = set() if access.finite else {cells[at][1].leaf for at in pure} | set(needed)
+        loose = [access.where[leaf.pointer] for leaf in floats if _is_loose(leaf.raw, exact=access.exact)]
         self._floats = len(loose)
-        self._floats_get: Get | None = self._getter(*loose) if loose else None
+        self._floats_get: Get | None = access.getter(*loose) if loose else None
         """The values that may be infinite or no number; JSON has no such numbers."""
         self._sentinels = [
             (column, np.array(numbers))
@@ -238,27 +257,19 @@ class Plan:
             if (numbers := [float(token) for token in self._readings[at].missing if isinstance(token, (int, float))])
         ]
         self._others = [
-            _Column(at, self._get(cell.leaf), self._readings[at], self._unit(cell), cell.name)
+            _Column(at, access.get(cell.leaf), self._readings[at], self._unit(cell), cell.name)
             for at, (_, cell) in enumerate(cells)
             if at not in set(pure)
         ]
         self._elements = [
-            _Element(*(self._get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
+            _Element(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
             for element in bound.elements
         ]
-        self._path = [self._get(leaf) for leaf in bound.path]
+        self._path = [access.get(leaf) for leaf in bound.path]
         self.names_devices = any(element.device for element in self._elements)
 
-    def _get(self, leaf: Leaf) -> Get:
-        if leaf.parts:
-            getters = [self._get(part) for part in leaf.parts]
-            return lambda message: joined([get(message) for get in getters])
-        if leaf.pointer not in self._attributes:
-            raise ValueError("a leaf is no scalar")
-        return self._getter(self._attributes[leaf.pointer])
-
     def _unit(self, cell: Cell) -> Get | None:
-        return None if cell.unit is None or cell.unit.raw is None else self._get(cell.unit)
+        return None if cell.unit is None or cell.unit.raw is None else self._access.get(cell.unit)
 
     # ── columns ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -440,8 +451,12 @@ class Plan:
     def _times(self, batch: Batch) -> tuple[I64, U8, NDArray[np.intp], I64]:
         """Return (time, quality, identity, key), each by message and element."""
         count, many = len(batch.objects), len(self._elements)
-        times = np.repeat(batch.received[:, None], many, axis=1)
-        qualities = np.full((count, many), TimeQuality.RECEIVED, np.uint8)
+        heard, how = batch.received, np.full(count, TimeQuality.RECEIVED, np.uint8)
+        if batch.receptions is not None:
+            heard = np.array([one.time for one in batch.receptions], np.int64)
+            how = np.array([one.quality for one in batch.receptions], np.uint8)
+        times = np.repeat(heard[:, None], many, axis=1)
+        qualities = np.repeat(how[:, None], many, axis=1)
         identities = np.full((count, many), NONE, np.intp)
         keys = times.copy()
         for at, element in enumerate(self._elements):
@@ -450,11 +465,18 @@ class Plan:
                 raws = list(map(element.time, batch.objects))
                 timed = self.rule.reader.column(raws, batch.received)
                 times[:, at], qualities[:, at] = timed
+                if batch.receptions is not None:
+                    unknown = (timed[0] != BAD) & (timed[1] == TimeQuality.RECEIVED)
+                    times[unknown, at], qualities[unknown, at] = heard[unknown], how[unknown]
             key = times[:, at].copy()
             sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
             message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
             framed = self._framed(at, sequences, batch.objects) if FRAME in self.rule.identity else None
             identities[:, at] = identify_columns(self.rule, timed, sequences, message_ids, key, framed)
+            if batch.receptions is not None:
+                for row in np.flatnonzero(identities[:, at] == NONE).tolist():
+                    identities[row, at], known = batch.receptions[row].identify(at)
+                    key[row] = times[row, at] if known is None else known
             keys[:, at] = key
         return times, qualities, identities, keys
 
@@ -471,6 +493,11 @@ class Plan:
             digests = {raw: digest16(f"{at} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
+
+
+def _undecoded(payload: bytes) -> Any:
+    """Stand in for a decoder where messages come decoded."""
+    raise msgspec.DecodeError(f"{len(payload)} bytes")
 
 
 def _is_loose(raw: Any, *, exact: bool) -> bool:

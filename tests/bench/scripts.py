@@ -33,7 +33,7 @@ from tests.bench.workload import Sent, Workload, make, through_hubs
 CALLS, BATCH = 60_000, 500
 PAYLOAD = bytes.fromhex("0100e2 0229 03010203 040027 0506 060308 070d62")
 """Temperature, humidity, acceleration, light, motion, CO2, voltage."""
-SECONDS, RATE, DEVICES, HUBS = 12.0, 500.0, 500, 25
+SECONDS, RATE, DEVICES, HUBS = 30.0, 400.0, 500, 25
 HOSTILE, HOSTILE_RATE = 20, 40.0
 
 RUNAWAYS = (

@@ -37,7 +37,7 @@ LOOK: Final = 512
 LOAD_S: Final = 1.0
 """CPU time for loading."""
 GRACE: Final = 1.5
-GRACE_S: Final = 0.005
+GRACE_S: Final = 0.003
 """A call's CPU limit times `GRACE` and this more: then its process ends."""
 LOAD_MEMORY: Final = 64 * 1024**2
 IMPLICIT_MAX: Final = 256

@@ -117,9 +117,14 @@ class Scripts:
             self._common, self._apart, self._spares = _Lane(), _Lane(), []
 
     @property
+    def asked(self) -> list[Process]:
+        """The children that are given frames."""
+        return [one for one in (self._common.process, self._apart.process) if one is not None]
+
+    @property
     def children(self) -> list[Process]:
         """The children that live now."""
-        return [one for one in (self._common.process, self._apart.process, *self._spares) if one is not None]
+        return [*self.asked, *self._spares]
 
     def troubles(self) -> list[str]:
         """Return a sentence for each script that is suspended."""
@@ -152,7 +157,9 @@ class Scripts:
     def _request(self, lane: _Lane, asks: Sequence[Ask], found: list[Outcome], runs: dict[str, list[int]]) -> None:
         loaded = lane.process.loaded if lane.process is not None else set()
         sources = [
-            msgspec.structs.replace(asks[places[0]].source, learned=self._learned.get(key, ""))
+            msgspec.structs.replace(
+                asks[places[0]].source, learned=self._learned.get(key) or asks[places[0]].source.learned
+            )
             for key, places in runs.items()
             if key not in loaded
         ]

@@ -19,7 +19,7 @@ NO_PORT: Final = -1
 class Limits(msgspec.Struct, frozen=True):
     """What one call of a script may use up."""
 
-    cpu_ms: float = 10.0
+    cpu_ms: float = 5.0
     """CPU time of a call; the engine stops it then. Native code that runs on is killed with its process soon after."""
     mean_cpu_ms: float = 1.0
     """CPU time of a call on average; a script that is slower is suspended."""

@@ -42,7 +42,7 @@ _NOT_FINITE: Final = {
 class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one call of a script may use up."""
 
-    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 10.0
+    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 5.0
     mean_cpu_ms: Annotated[
         float, msgspec.Meta(gt=0, le=20), says("CPU time of a call on average; a slower script is suspended")
     ] = 1.0
@@ -156,7 +156,7 @@ def _compile(options: ScriptPart, setting: Setting) -> Parse:
     if facts.error:
         key = "take" if "normalizeUplink" in facts.error else "file" if options.entry == "auto" else "entry"
         raise setting.error(f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, Codec scripts")
-    return ScriptParse(source, facts)
+    return ScriptParse(msgspec.structs.replace(source, learned=facts.learned), facts)
 
 
 def _check(options: ScriptPart, setting: Setting) -> None:

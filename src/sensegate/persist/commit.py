@@ -292,7 +292,7 @@ class Committer:
         members = [
             *self._raw(piece),
             *self._seen(judged),
-            *self._readings(judged, self._priors.feed if self._priors else None),
+            *self._readings(judged, self._priors.feed if self._priors is not None else None),
             *self._quarantine(piece),
         ]
         return self._made(piece, members, ledger), judgement
@@ -358,7 +358,7 @@ class Committer:
         """Yield what was seen and suppressed: no reading, but the state that tells duplicates is made of it."""
         rows = np.flatnonzero(judged.judgement.kind == UNCHANGED)
         for _, batch in batches(judged, rows, self._specs, self._index, self._stamp, one_group=True):
-            if self._priors:
+            if self._priors is not None:
                 self._priors.feed(batch, suppressed=True)
             for payload in self._encoded(batch):
                 life = self._duplicates.horizon_us // 3_600_000_000 + 1

@@ -66,7 +66,8 @@ class Property(msgspec.Struct, frozen=True):
     high: float = float("inf")
     """Physical limits in the canonical unit; a value outside is marked bad, never removed."""
     step: float = float("inf")
-    """Greatest credible change between neighbouring readings."""
+    """Greatest credible change between neighbouring readings; infinite where any is (a load that is switched, a
+    direction, the sum of a period)."""
     stuck_h: float = 0.0
     """A value that did not move at all for so many hours is doubtful; 0: it may rest for ever."""
     resolution: float = 0.0

@@ -114,6 +114,12 @@ def test_a_device_of_the_things_network(tmp_path: Path) -> None:
     assert ("codec old-codec", "left") in [(row.field, row.how) for row in made.rows]
 
 
+def test_one_device_of_a_vendor_can_be_named(tmp_path: Path) -> None:
+    """The file of the device in place of the vendor's folder."""
+    vendor = ttn(tmp_path, GOOD)
+    assert [one.profile for one in import_from(vendor / "th10.yaml")] == ["acme/th10"]
+
+
 def test_the_report_says_how_each_member_was_taken(tmp_path: Path) -> None:
     """Mapped where name and values say the same in the property's own unit, guessed else."""
     (made,) = import_from(ttn(tmp_path, GOOD))
@@ -226,6 +232,18 @@ def test_a_device_of_chirpstack(tmp_path: Path) -> None:
     source, _ = parse(made.text)
     assert source.label.en == "Acme TH10: Thermometer"
     assert [example.label for example in source.examples][:2] == ["warm", "cold // not a comment"]
+
+
+def test_chirpstacks_files_may_be_yaml(tmp_path: Path) -> None:
+    """Vendor and device in YAML in place of TOML; the script of the device's own name where none is named."""
+    vendor = chirpstack(tmp_path) / "vendors" / "acme"
+    (vendor / "vendor.toml").unlink()
+    (vendor / "devices" / "th10.toml").unlink()
+    (vendor / "vendor.yaml").write_text("vendor: {name: Acme}\n", encoding="utf-8")
+    (vendor / "devices" / "th.yaml").write_text("device: {name: TH, description: Thermometer}\n", encoding="utf-8")
+    (made,) = import_from(tmp_path)
+    assert made.profile == "acme/th"
+    assert written(tmp_path / "out", made) == []
 
 
 def test_a_device_without_a_codec_is_left(tmp_path: Path) -> None:

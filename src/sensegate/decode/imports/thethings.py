@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sensegate.decode.imports.codecs import Codec, CodecExample, Model, profile_of, received_of
-from sensegate.decode.imports.made import Imported, Row, loads, part, read_text, read_yaml
+from sensegate.decode.imports.made import Imported, Row, part, read_text, read_yaml
 from sensegate.errors import ConfigError
 
 
@@ -99,8 +99,3 @@ def _example(entry: Any) -> CodecExample | None:
         tuple(map(str, output.get("errors") or ())),
         received_of(given.get("recvTime")),
     )
-
-
-def check(made: Imported, folder: Path) -> str:
-    """Return why a profile does not load with its files in a folder."""
-    return loads(made.text, folder)

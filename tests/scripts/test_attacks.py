@@ -292,11 +292,12 @@ def test_the_child_has_given_up_what_it_could(scripts: Scripts) -> None:
     assert wanted <= set(child.sealed)
     proc = Path(f"/proc/{child.pid}")
     status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+    assert status["Seccomp"].strip() == "2"
     assert status["NoNewPrivs"].strip() == "1"
     limits = (proc / "limits").read_text()
     for row in ("Max open files            0", "Max file size             0", "Max core file size        0"):
         assert row in limits
     if os.getuid() == 0:
         assert {"root_directory", "user"} <= set(child.sealed)
-        assert status["Uid"].split() == ["65534"] * 4
+        assert status["Uid"].split() == [str(2_000_000_000 + child.pid)] * 4
         assert list((proc / "root").iterdir()) == []

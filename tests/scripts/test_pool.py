@@ -178,3 +178,9 @@ def test_limits_cut_large_requests(own: Scripts) -> None:
     source = source_of("function decodeUplink(i) { return { data: { value: i.bytes.length } }; }",
                        limits=Limits(cpu_ms=100, mean_cpu_ms=20))  # fmt: skip
     assert values(own.run([ask(source, bytes(60_000))] * 40)) == [60_000] * 40
+
+
+def test_large_results_come_in_several_replies(own: Scripts) -> None:
+    """Two hundred results of sixty thousand characters: none is lost, and no message grows beyond its bound."""
+    source = source_of("function decodeUplink(i) { return { data: { value: 'x'.repeat(60000) } }; }")
+    assert set(values(own.run([ask(source, bytes([at])) for at in range(200)]))) == {"x" * 60_000}

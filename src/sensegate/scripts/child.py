@@ -32,6 +32,8 @@ from sensegate.scripts.wire import (
 
 SCRIPTS_MAX: Final = 64
 """Scripts held; the one that was not used for longest goes."""
+REPLY_CHARACTERS: Final = 8 * 1024**2
+"""A reply that is as long ends here; the rest is asked for again."""
 PATIENCE_S: Final = 0.1
 """CPU time that a run may take beyond the mean of its calls; then it ends early."""
 _encode = msgspec.msgpack.Encoder().encode
@@ -45,6 +47,7 @@ class Child:
         self._progress = progress
         self._scripts: OrderedDict[str, engine.Script] = OrderedDict()
         self._asked: list[engine.Script] = []
+        self._room = REPLY_CHARACTERS
 
     def answer(self, request: Request) -> Reply:
         """Load and run what is asked for."""
@@ -61,6 +64,7 @@ class Child:
             self._scripts[source.key] = script
             if len(self._scripts) > SCRIPTS_MAX:
                 self._scripts.popitem(last=False)
+        self._room = REPLY_CHARACTERS
         outcomes, cpu_us = [], []
         place = 0
         for run in request.runs:
@@ -86,14 +90,17 @@ class Child:
         self._scripts.move_to_end(run.key)
         self._asked.append(script)
         limits = script.source.limits
+        if self._room < 0:
+            return []
         script.limit(run.cpu_ms)
         began = time.process_time()
         found: list[Outcome] = []
         for at, call in enumerate(run.calls, place + 1):
             PROGRESS.pack_into(self._progress, 0, at)
             found.append(script.call(call.payload, call.port, call.received_ms))
+            self._room -= len(found[-1].text)
             spent_s = time.process_time() - began
-            if found[-1].costly or spent_s > PATIENCE_S + len(found) * limits.mean_cpu_ms / 1e3:
+            if self._room < 0 or found[-1].costly or spent_s > PATIENCE_S + len(found) * limits.mean_cpu_ms / 1e3:
                 break
         return found
 

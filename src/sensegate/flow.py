@@ -306,11 +306,11 @@ class Gateway:
         await self.callout.start()
         stack.push_async_callback(self.callout.stop)
         self.http = HttpSource(config.ingest, clock)
-        sources: list[Source] = [broker, self.http]
-        if topics := self.profiles.set.topics_at_qos0():
-            best_effort = await self.engine.connect(Role.INTAKE, name="intake qos 0")
-            stack.push_async_callback(best_effort.close)
-            sources.append(BestEffortSource(best_effort, topics, config.ingest, clock))
+        qos0 = await self.engine.connect(Role.INTAKE, name="intake qos 0")
+        stack.push_async_callback(qos0.close)
+        best_effort = BestEffortSource(qos0, self.profiles.set.topics_at_qos0(), config.ingest, clock)
+        self.profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))
+        sources: list[Source] = [broker, self.http, best_effort]
         foreign = [MqttSource(one, config.ingest, clock) for one in config.foreign]
         sources += foreign
         sources += await self._listen(stack)

@@ -52,6 +52,30 @@ async def test_only_qos_0_of_the_topics_handed_in(engine: Engine) -> None:
     await client.close()
 
 
+async def test_other_topics_while_it_runs(engine: Engine) -> None:
+    """A release that names other topics is heard without a restart; what both name is never taken twice."""
+    client = await engine.connect(Role.FEEDS)
+    source = BestEffortSource(client, ["meter/+/raw"], IngestConfig(), SystemClock())
+    await source.start(None)
+    await client.flush()
+    credential = engine.credential(Role.FEEDS)
+    address = (engine.info.mqtt_host, engine.info.mqtt_port)
+    async with Device(address, "q0", credential.user, credential.password) as device:
+        source.hear(["meter/+/raw", "lamp/+/raw"])
+        source.hear(["lamp/+/raw", "meter/7/raw"])
+        assert source._turning is not None
+        await source._turning
+        await client.flush()
+        for topic in ("meter/7/raw", "lamp/1/raw", "meter/8/raw", "lamp/2/raw"):
+            await device.publish_qos0(topic, topic.encode())
+        messages = await take(source, 3)
+    assert [message.topic for message in messages] == ["meter/7/raw", "lamp/1/raw", "lamp/2/raw"]
+    source.hear([])
+    await source.stop()
+    assert source._subscriptions == {}
+    await client.close()
+
+
 async def test_order_holds_across_topics_that_begin_alike(engine: Engine) -> None:
     """A birth comes before what follows it under another topic; what is not wanted of the same beginning is passed."""
     client = await engine.connect(Role.FEEDS)

@@ -49,36 +49,67 @@ class BestEffortSource:
         """`topics`: MQTT topic filters."""
         self.name = name
         self._connection = connection
-        self._topics = list(topics)
-        self._wanted = sorted({subject for topic in topics for subject in filters_of(topic)})
+        self._wanted = _subjects(topics)
         self._known: dict[str, bool] = {}
         self._warned = False
         self._limits = limits
         self._clock = clock
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: dict[str, Subscription] = {}
+        self._turning: asyncio.Task[None] | None = None
         self._waiting: deque[Message] = deque()
         self._bytes = 0
         self._sequence = 0
         self._arrived = asyncio.Event()
         self._era = 0
+        self._started = False
 
     async def start(self, committed: Position | None) -> None:  # noqa: ARG002 - nothing can be read again
         await self.stop()
         self._arrived.clear()
-        with api.lost(f"{self.name}: subscribe"):
-            for subject in _shared(self._wanted):
-                self._subscriptions.append(await self._connection.subscribe(subject, cb=self._take))
+        await self._turn(_shared(self._wanted))
+        self._started = True
 
     async def stop(self) -> None:
         self._era += 1
-        subscriptions, self._subscriptions = self._subscriptions, []
-        for subscription in subscriptions:
-            if not self._connection.is_closed:
-                with suppress(Lost), api.lost("unsubscribe"):
-                    await subscription.unsubscribe()
+        self._started = False
+        if self._turning:
+            self._turning.cancel()
+            await asyncio.gather(self._turning, return_exceptions=True)
+        with suppress(Lost):
+            await self._turn([])
+        self._subscriptions = {}
         self._waiting.clear()
         self._bytes = 0
         self._arrived.set()
+
+    def hear(self, topics: Sequence[str]) -> None:
+        """Listen to these topics from now on, and to no others."""
+        wanted = _subjects(topics)
+        if wanted == self._wanted:
+            return
+        self._wanted, self._known = wanted, {}
+        if self._started:
+            self._turning = asyncio.create_task(self._turn_soon(self._turning), name=f"{self.name} topics")
+
+    async def _turn_soon(self, before: asyncio.Task[None] | None) -> None:
+        if before:
+            await asyncio.gather(before, return_exceptions=True)
+        try:
+            await self._turn(_shared(self._wanted))
+        except Lost as why:
+            _log.warning("other topics are heard once the engine is back", why=str(why))
+
+    async def _turn(self, subjects: Sequence[str]) -> None:
+        """Subscribe to these subjects and no others; first those go that are not among them: nothing comes twice."""
+        for subject in [one for one in self._subscriptions if one not in subjects]:
+            subscription = self._subscriptions.pop(subject)
+            if not self._connection.is_closed:
+                with api.lost("unsubscribe"):
+                    await subscription.unsubscribe()
+        for subject in subjects:
+            if subject not in self._subscriptions:
+                with api.lost(f"{self.name}: subscribe"):
+                    self._subscriptions[subject] = await self._connection.subscribe(subject, cb=self._take)
 
     async def _take(self, msg: Msg) -> None:
         if not msg.headers or msg.headers.get(QOS) != "0" or not self._is_wanted(msg.subject):
@@ -119,6 +150,10 @@ class BestEffortSource:
 
     async def _acknowledge(self) -> None:
         """Nobody waits for it."""
+
+
+def _subjects(topics: Sequence[str]) -> list[str]:
+    return sorted({subject for topic in topics for subject in filters_of(topic)})
 
 
 def _shared(subjects: Sequence[str]) -> list[str]:

@@ -253,3 +253,86 @@ def test_any_words_are_a_tree_or_refused(words: list[str]) -> None:
     for function in (0x31, 0x32):
         with contextlib.suppress(Rejected):
             parse(report_in_text(" ".join(words), function=function))
+
+
+# Frames that public tests of other implementations carry (the bytes are facts; values read by hand from annex C).
+HOUR_OF_RAIN = (
+    "7E7E10001234567812343400570200031406120200 00F1F1001234567848F0F01406120200"
+    "F460000000000000000000000000F5C00AAA0AAAFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"
+    "26190000002019000000 1A19000000391A00273038121290 03DD4E"
+)
+LEVELS_IN_STEPS = (
+    "7E7E05001122334403E831004E020031170718110005F1F1001122334448F0F01707181005041800000539230000012200000122"
+    "000002850001049000010490FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF0001049000010490037AC7"
+)
+RAIN_ASKED_FOR = (
+    "7E7E05001122334403E83A0025020037170718110226F1F1001122334448F0F01707181005F4600500000014FFFFFFFFFF000003074E"
+)
+
+
+def test_an_hourly_report_of_a_public_test() -> None:
+    """Rain and level of every five minutes of the hour before, totals, level, battery."""
+    tree = parse(bytes.fromhex(HOUR_OF_RAIN))
+    assert (tree["function"], tree["class"], tree["time"]) == ("34", "H", "2014-06-12T02:00:00")
+    assert [(one["name"], one["value"]) for one in tree["elements"]] == [
+        *[("DRP", 0.0)] * 12,
+        *[("DRZ1", 27.3)] * 2,
+        *[("DRZ1", None)] * 10,
+        ("PT", 0.0),
+        ("PJ", 0.0),
+        ("P1", 0.0),
+        ("Z", 27.3),
+        ("VT", 12.9),
+    ]
+
+
+def test_series_and_answers_begin_with_the_observation_time() -> None:
+    """Even-interval report and answer of one station for one hour: the same instants, step or not."""
+    steps = parse(bytes.fromhex(LEVELS_IN_STEPS))
+    asked = parse(bytes.fromhex(RAIN_ASKED_FOR))
+    times = [f"2017-07-18T{10 + at // 12}:{at % 12 * 5:02d}:00" for at in range(1, 13)]
+    assert [one["time"] for one in steps["elements"]] == times
+    assert [one["value"] for one in steps["elements"]] == [
+        0.122, 0.122, 0.285, 10.49, 10.49, None, None, None, None, None, 10.49, 10.49,
+    ]  # fmt: skip
+    assert [one["time"] for one in asked["elements"]] == times
+    assert [one["value"] for one in asked["elements"]] == [0.5, 0, 0, 0, 2.0, None, None, None, None, None, 0, 0]
+
+
+def test_an_answer_for_a_span_holds_as_many_hours_as_it_asks_for() -> None:
+    """Function 38 with DRP: one identifier, 192 values of five minutes."""
+    head = "7E7E10001234567812343800DE020031130325110533F1F1001234567848F0F013032410000418000000F460"
+    tree = parse(bytes.fromhex(head + "00" * 192 + "1716F5"))
+    assert len(tree["elements"]) == 192
+    assert (tree["elements"][0]["time"], tree["elements"][-1]["time"]) == ("2013-03-24T10:00:00", "2013-03-25T01:55:00")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "7E7E001234567810123438801702000013032511053313032410130325100418000000F46005F800",
+        "7E7E00112233440503E83A800A020000170718110230F460059B7B",
+        (
+            "7E7E050011223344123442003F02001F170718101913F1F1001122334420080121080522080823100300240805250910260910270802"
+            "282300010000301B0002003812050040120003411200200342A6"
+        ),
+        "7E7E0500112233441234450021020022170718101955F1F10011223344114441544138362D53572D56312E3228482903C476",
+        "7E7E0500112233441234490013020024170718102024F1F10011223344031003E803CEC8",
+        "7E7E05001122334403E84E001302002B170718102309F1F100112233440101000203869B",
+        (
+            "7E7E05001122334403E850004F02002D170718102342F1F10011223344000000020000000000010000000000000000000000"
+            "00000000000000000000710044000500000000000000000000000000000000000000000000000000000000036B0A"
+        ),
+    ],
+    ids=["question for a span", "question", "settings", "version", "password", "gate", "events"],
+)
+def test_what_only_looks_like_elements_is_none(frame: str) -> None:
+    """Questions of a centre, settings, passwords (which stay out of the tree), events."""
+    tree = parse(bytes.fromhex(frame))
+    assert tree["elements"] == []
+    assert "03E8" not in repr(tree)
+
+
+def test_a_lapse_may_be_text() -> None:
+    """Element 05 as ``11.01``: eleven hours and a minute."""
+    assert values(parse(report(element(0x05, b"11.01"))))[0][1] == 661.0

@@ -33,12 +33,16 @@ from sensegate.frames import sl651
 from sensegate.frames.sl651 import Report
 from sensegate.model import QuarantineReason
 
-ELEMENTS_MAX: Final = 2_048
+ELEMENTS_MAX: Final = 4_096
 _FIVE_MINUTES = timedelta(minutes=5)
 _STEP, _MANUAL, _PICTURE, _TIME, _STATION, _STATE, _WIDE, _VELOCITIES = 0x04, 0xF2, 0xF3, 0xF0, 0xF1, 0x45, 0xFF, 0xFD
 _LAPSE = 0x05
 _SERIES = frozenset({0x31, 0x38})
 """Functions whose values follow each other in steps."""
+_FROM_FIRST = _SERIES | {0x3A}
+"""Functions whose observation time is that of the first value, also where the values are those of an hour."""
+_WITH_ELEMENTS = frozenset({*range(0x30, 0x3B), 0x44, 0x46, 0x4B})
+"""Functions whose reports hold elements; what stands in others (settings, passwords, events) only looks like some."""
 _TEXT_NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,10})?", re.ASCII)
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 
@@ -64,7 +68,7 @@ def _compile(options: Sl651Part | None, _setting: Setting) -> Parse:
         if not report.right:
             raise Rejected(QuarantineReason.CRC_FAIL, "the CRC does not fit")
         body = _Body(report, ends=ends)
-        if report.packet == 1 and report.function != sl651.KEEP_ALIVE:
+        if report.up and report.packet == 1 and report.function in _WITH_ELEMENTS:
             body.read()
         return {
             "centre": f"{report.centre:02X}",
@@ -171,10 +175,12 @@ class _Body:
         size, scale = (1, 10) if number == RAIN else (2, 100)
         if shape >> 3 != 12 * size:
             self.odd.append(SYMBOLS[number])
-        raw = self._take(12 * size)
-        self._twelve(number, [int.from_bytes(raw[at : at + size]) for at in range(0, 12 * size, size)], size, scale)
+        # What answers a question for a span holds one element, as many hours of it as there are.
+        hours = max(1, len(self._rest) // (12 * size)) if self._report.function in _SERIES else 1
+        raw = self._take(12 * size * hours)
+        self._spans(number, [int.from_bytes(raw[at : at + size]) for at in range(0, len(raw), size)], size, scale)
 
-    def _twelve(self, number: int, values: list[int], size: int, scale: int) -> None:
+    def _spans(self, number: int, values: list[int], size: int, scale: int) -> None:
         for at, value in enumerate(values):
             missing = value == 256**size - 1
             self._add(number, None if missing else value / scale, self._moment(at))
@@ -183,6 +189,8 @@ class _Body:
         """Return the end of five-minute span `at` of the hour."""
         if self.time is None:
             return None
+        if self._report.function in _FROM_FIRST:
+            return _later(self.time, _FIVE_MINUTES * at)
         return _later(self.time, _FIVE_MINUTES * (at + 1 - (12 if self._ends else 0)))
 
     def _steps(self, digits: str) -> None:
@@ -240,10 +248,11 @@ class _Body:
             raise Rejected(QuarantineReason.MALFORMED, f"'{symbol[:16]}' has no value")
         if number == RAIN or number in LEVELS:
             size, scale = (1, 10) if number == RAIN else (2, 100)
-            if len(raw) != 24 * size or not _HEX.fullmatch(raw):
+            hours, rest = divmod(len(raw), 24 * size)
+            if rest or not (hours == 1 or (hours and self._report.function in _SERIES)) or not _HEX.fullmatch(raw):
                 raise Rejected(QuarantineReason.MALFORMED, f"'{symbol}' is not {24 * size} hex digits")
             raws = [int(raw[at : at + 2 * size], 16) for at in range(0, len(raw), 2 * size)]
-            self._twelve(number or RAIN, raws, size, scale)
+            self._spans(number or RAIN, raws, size, scale)
         elif number == _STATE:
             if not _HEX.fullmatch(raw) or len(raw) > 8:
                 raise Rejected(QuarantineReason.MALFORMED, "'ZT' is not hex digits")
@@ -301,7 +310,9 @@ def _decimal(raw: bytes, decimals: int) -> float | str | None:
 
 
 def _lapse(raw: bytes) -> float | str | None:
-    """Return minutes of a lapse, hours and minutes of two BCD digits each."""
+    """Return minutes of a lapse, hours and minutes: two BCD digits each, or as text with a point between them."""
+    if len(raw) == len("hh.mm") and raw[2:3] == b"." and (raw[:2] + raw[3:]).isdigit():
+        return int(raw[:2]) * 60.0 + int(raw[3:])
     digits = raw.hex().upper()
     if set(digits) == {"F"}:
         return None

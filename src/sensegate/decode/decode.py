@@ -14,6 +14,7 @@ import numpy as np
 from sensegate import metrics
 from sensegate.config import IngestConfig
 from sensegate.decode.batch import Postponed, Trees
+from sensegate.decode.carried import EnvelopePlan, Frames
 from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
 from sensegate.decode.flat import Reader
@@ -35,6 +36,7 @@ from sensegate.model import (
     BOOL,
     I32,
     I64,
+    U16,
     Device,
     Fields,
     Message,
@@ -150,6 +152,7 @@ class _Work:
         self._single: list[int] = []
         self._later: list[tuple[int, bool]] = []
         self._trees = Trees()
+        self._learns = False
         self.rows = Rows(decoder.units)
         self.chunks: list[Chunk] = []
 
@@ -305,7 +308,7 @@ class _Work:
             self._columns(plan, places, objects)
         return other
 
-    def _columns(self, plan: Plan, places: I64, objects: list[Any]) -> None:
+    def _columns(self, plan: Plan | EnvelopePlan, places: I64, objects: list[Any]) -> None:
         """Make columns of messages that are of a plan; those that it leaves are decoded one by one."""
         route = self._numbers[places]
         gateways = [self._routes.routes[at].gateway for at in route.tolist()] if plan.names_devices else []
@@ -317,10 +320,66 @@ class _Work:
             self._routes.path[route],
             gateways,
         )
+        if isinstance(plan, EnvelopePlan):
+            self._single += self._envelopes(plan, batch)
+            return
         chunk, left = plan.columns(batch, self._units, self._index)
         if chunk is not None:
             self.chunks.append(chunk)
         self._single += places[left].tolist()
+
+    def _envelopes(self, plan: EnvelopePlan, batch: Batch) -> list[int]:
+        """Make columns of the frames in envelopes and of what stands beside them; return the messages left."""
+        paths = plan.paths(batch)
+        done: list[int] = []
+        for reader, frames in plan.open(batch, self._index, self._reader).items():
+            for inner, (group, values) in reader.sort(frames.data, frames.ports).groups.items():
+                if len(group) >= GROUP_MIN:
+                    done += self._frames(inner, frames.take(group), values, batch, paths)
+        done.sort()
+        if plan.beside is not None and done:
+            for at in self._chunk(plan.beside, batch.take(done)):
+                place = int(batch.message[done[at]])
+                self._beside(place, self._frame_of(place), self._route(place))
+        left: list[int] = np.delete(batch.message, done).tolist()
+        return left
+
+    def _frames(self, plan: Plan, frames: Frames, values: list[Any], batch: Batch, paths: U16) -> list[int]:
+        """Make columns of frames of one plan; return the places of the envelopes that are done with."""
+        at = frames.places
+        received = batch.received[at]
+        heard = np.array([one.time for one in frames.receptions], np.int64)
+        inner = Batch(
+            values,
+            batch.message[at],
+            np.where(heard == BAD, received, heard),
+            np.array(frames.devices, np.int32),
+            paths[at],
+            frames.devices,
+            frames.receptions,
+        )
+        left = set(self._chunk(plan, inner))
+        return [place for number, place in enumerate(at) if number not in left]
+
+    def _chunk(self, plan: Plan, batch: Batch) -> list[int]:
+        """Make columns of a batch; return the places that the plan leaves."""
+        try:
+            chunk, left = plan.columns(batch, self._units, self._index)
+        except OverflowError:  # an integer that is too large for a float: that value alone is rejected
+            return list(range(len(batch.objects)))
+        if chunk is not None:
+            self.chunks.append(chunk)
+        return left
+
+    def _reader(self, device: int, port: int | None) -> Reader | None:
+        """Return how frames of a device's port are read, None: one by one."""
+        found = self._routes.inner.get((device, port), ...)
+        if found is ...:
+            profile = self._profiles.of(self._devices.record(device))
+            rules = [] if profile is None else profile.on_port(port)
+            found = self._plans.readers.of([(rule, "") for rule in rules])
+            self._routes.remember(device, port, found)
+        return found
 
     def _index(self, name: str, rule: Rule, gateway: int) -> int:
         found = self._routes.look_up(name, rule, gateway)
@@ -348,8 +407,8 @@ class _Work:
                 self.one(at, learn=learn)
 
     def _one(self, at: int, *, learn: bool) -> None:
-        route, message = self._route(at), self._messages[at]
-        frame = Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
+        route, frame = self._route(at), self._frame_of(at)
+        self._learns = learn
         if self._routes.remembers[self._numbers[at]]:
             self._hear(route, frame)
         try:
@@ -363,14 +422,32 @@ class _Work:
         if held is None:
             return
         if held.holder[0].chains:
-            self._beside(at, frame, route)
+            beside = self._beside(at, frame, route)
+            if learn:
+                self._learn_envelope(at, route, held, beside)
         elif learn and isinstance(route.reader, Reader):
-            route.reader.learn(held.holder[0], message.payload, None, held.deciding, held.bound)
+            route.reader.learn(held.holder[0], frame.payload, None, held.deciding, held.bound)
         elif learn and _plannable(held.holder[0]):
             route.misses += 1
             if route.misses < _TRIES or route.misses % _TRIES == 0:
                 plan = self._plans.learn(held.holder, held.tree, held.deciding, held.bound)
                 self._routes.plan[self._numbers[at]] = NO_PLAN if plan is None else plan
+
+    def _learn_envelope(self, at: int, route: Route, held: _Held, beside: _Held | None) -> None:
+        rules = [rule for rule, _ in route.rules]
+        same = all(rule.parse is rules[0].parse and _plannable(rule) for rule in rules)
+        route.misses += 1
+        if not same or (beside is None and any(rule.beside for rule in rules)):
+            return
+        if route.misses < _TRIES or route.misses % _TRIES == 0:
+            deciding = held.deciding + (beside.deciding if beside else [])
+            stands = (beside.holder[0], beside.bound) if beside else None
+            plan = self._plans.learn_envelope(held.holder, held.tree, deciding, held.bound, stands)
+            self._routes.plan[self._numbers[at]] = NO_PLAN if plan is None else plan
+
+    def _frame_of(self, at: int) -> Frame:
+        message = self._messages[at]
+        return Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
 
     def _by_rules(
         self, at: int, rules: Sequence[Holder], frame: Frame, way: Way, reception: Reception | None = None
@@ -415,15 +492,15 @@ class _Work:
 
     # ── envelopes ────────────────────────────────────────────────────────────────────────────────────
 
-    def _beside(self, at: int, frame: Frame, route: Route) -> bool:
-        """Add the values of an envelope that stand beside those of its frame; return whether there were any."""
+    def _beside(self, at: int, frame: Frame, route: Route) -> _Held | None:
+        """Add the values of an envelope that stand beside those of its frame; return how, None if there are none."""
         rules = [one for one in route.rules if one[0].beside]
         if not rules:
-            return False
+            return None
         try:
-            return self._by_rules(at, rules, frame, route) is not None
+            return self._by_rules(at, rules, frame, route)
         except Rejected:
-            return False
+            return None
 
     def _chain(self, at: int, rule: Rule, bound: Bound, way: Way) -> bool:
         """Decode the frames of an envelope by their devices' own profiles; return whether there are any.
@@ -475,7 +552,9 @@ class _Work:
             frame.port,
             memory=self._memory,
         )
-        self._by_rules(at, [(rule, "") for rule in rules], inner, way, frame.reception)
+        held = self._by_rules(at, [(rule, "") for rule in rules], inner, way, frame.reception)
+        if held is not None and self._learns and (reader := self._reader(way.device, frame.port)) is not None:
+            reader.learn(held.holder[0], frame.data, frame.port, held.deciding, held.bound)
 
 
 def _plannable(rule: Rule) -> bool:

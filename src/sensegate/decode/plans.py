@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from sensegate.decode.carried import EnvelopePlan
 from sensegate.decode.extract import Bound, Leaf
 from sensegate.decode.flat import Readers
 from sensegate.decode.plan import Plan, Shape, skeleton
@@ -32,7 +33,7 @@ class Plans:
     """Plans by number, by rule and by shape."""
 
     def __init__(self, nesting_max: int = 32) -> None:
-        self.plans: list[Plan] = []
+        self.plans: list[Plan | EnvelopePlan] = []
         self.readers = Readers(nesting_max)
         """For formats that give bare values."""
         self._by_rule: dict[Holder, list[int]] = {}
@@ -46,6 +47,22 @@ class Plans:
 
     def learn(self, holder: Holder, tree: Any, deciding: Sequence[Leaf], bound: Bound) -> int | None:
         """Return the number of the plan for a message that was understood, None as long as there is none."""
+        return self._learn(holder, tree, deciding, lambda shape: Plan(holder[0], bound, shape))
+
+    def learn_envelope(
+        self,
+        holder: Holder,
+        tree: Any,
+        deciding: Sequence[Leaf],
+        bound: Bound,
+        beside: tuple[Rule, Bound] | None,
+    ) -> int | None:
+        """Return the number of the plan for an envelope whose frame was understood, None as long as there is none."""
+        return self._learn(holder, tree, deciding, lambda shape: EnvelopePlan(holder[0], bound, shape, beside))
+
+    def _learn(
+        self, holder: Holder, tree: Any, deciding: Sequence[Leaf], make: Callable[[Shape], Plan | EnvelopePlan]
+    ) -> int | None:
         shape = skeleton(tree, deciding)
         if shape is None:
             return None
@@ -59,7 +76,7 @@ class Plans:
         if self._seen[key] < _SIGHTINGS or len(siblings) >= PLANS_MAX or len(self.plans) >= _ALL_MAX:
             return None
         try:
-            self.plans.append(Plan(holder[0], bound, shape))
+            self.plans.append(make(shape))
         except (ValueError, TypeError):
             self._seen[key] = _NEVER
             return None

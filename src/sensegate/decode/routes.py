@@ -105,6 +105,8 @@ class Routes:
         self._version = devices.version
         self._names: dict[tuple[str, str, int, Whom], int | Rejected] = {}
         self._characters = 0
+        self.inner: dict[tuple[int, int | None], Reader | None] = {}
+        """(device, port) -> how the frames of its rules are read, where a carrier brings them."""
         self.numbers: dict[str, int] = {}
         self.routes: list[Route] = []
         self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
@@ -120,6 +122,12 @@ class Routes:
         """Whether the registry has changed since, or a bound is reached."""
         full = len(self.routes) > ROUTES_MAX or len(self._names) > NAMES_MAX
         return full or self._characters > CHARACTERS_MAX or self._version != self._devices.version
+
+    def remember(self, device: int, port: int | None, reader: Reader | None) -> None:
+        """Keep how the frames of a device's port are read."""
+        if len(self.inner) >= NAMES_MAX:
+            self.inner.clear()
+        self.inner[device, port] = reader
 
     def number(self, topic: str) -> int:
         """Return the number of a topic's route (after a NUL: the credential's device), made now where it is new."""

@@ -135,6 +135,9 @@ def test_examples_name_no_device_of_the_city() -> None:
         ("BatV", [3.61, 3.58], "battery_voltage", "V", 1.0),
         ("battery_voltage", [3610, 3580], "battery_voltage", "mV", 1.0),
         ("battery", [88, 87], "battery_level", "%", 1.0),
+        ("battery", [3.6, 3.5], "battery_voltage", "V", 1.0),
+        ("battery", [3612, 3580], "battery_voltage", "mV", 1.0),
+        ("temperatureBoard", [23, 24], "device_temperature", "Cel", 1.0),
         ("PM25", [35, 60], "pm2_5", "ug/m3", 1.0),
         ("lat", [23124700, 23124800], "latitude", "deg", 1e-6),
         ("lng", [113.3612], "longitude", "deg", 1.0),
@@ -159,6 +162,11 @@ def test_names_and_values_together_say_what_it_is(
 def test_what_fits_nothing_is_left() -> None:
     """No property of such a name, or none that such values could be."""
     assert guess(facts("blorb", 1, 2, 3)) is None
+    for name in ("temperatureChanged", "co2threshold", "humidity_calibration", "pressureOffset"):
+        assert guess(facts(name, 0, 1, 0)) is None, name
+    flagged = guess(facts("temp_alarm", 0, 1))
+    assert flagged is not None
+    assert flagged.property == "alarm"
     assert guess(facts("latitude", 5e9, 6e9)) is None
     assert guess(facts("temperature", "warm", "cold")) is None
 

@@ -82,12 +82,21 @@ def guess(facts: Facts, unit: str = "") -> Guess | None:
     if short:
         found = matches((_LETTERS[steps[-1].lower()],))
     for match in found[:6]:
-        row = PROPERTIES.by_name(match.property)
+        row = PROPERTIES.by_name(_battery(match.property, facts))
         fit = _fit(row, facts, unit or unit_of(steps[-1]))
         if fit is not None:
             sure = fit.sure and not short and (match.words > 1 or len(found) == 1 or found[0] is match)
             return fit._replace(sure=sure, reason=f"'{steps[-1]}' says {row.label_en}; {fit.reason}")
     return None
+
+
+def _battery(name: str, facts: Facts) -> str:
+    """Return the property that a battery's number is: 2.5 to 3.7 are volts, 2500 to 3700 millivolts."""
+    if name != "battery_level" or not facts.numbers:
+        return name
+    low, high = min(facts.numbers), max(facts.numbers)
+    volts = (low >= 1.5 and high <= 4.5 and not facts.whole) or (low >= 1500 and high <= 4500)
+    return "battery_voltage" if volts else name
 
 
 def _fit(row: Property, facts: Facts, unit: str) -> Guess | None:

@@ -334,6 +334,14 @@ _GENERIC: Final = frozenset({"value", "val", "v", "data", "reading", "current_va
 """Last steps that say nothing: the one before names the value."""
 
 
+_SPOILING_WORDS: Final = (
+    "changed change delta flag threshold limit calibration offset interval setting config enabled enable error raw"
+    " event timeout period alarm report sensitivity hysteresis"
+)
+_SPOILING: Final = frozenset(_SPOILING_WORDS.split())
+"""Words with which a name says something else than its other words: a changed temperature is none."""
+
+
 class Match(NamedTuple):
     """A property that a name may say."""
 
@@ -352,7 +360,7 @@ def matches(steps: tuple[str, ...]) -> list[Match]:
         own.add(means)
     found: dict[str, tuple[int, int, int]] = {}
     for rule in _rules():
-        if not rule.words <= own | around or not rule.words & own:
+        if not rule.words <= own | around or not rule.words & own or (own - rule.words) & _SPOILING:
             continue
         rank = (len(rule.words), len(rule.words & own), -len(own))
         found[rule.property] = max(found.get(rule.property, (0, 0, -99)), rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -31,7 +32,11 @@ ATTEMPTS = {
 PROGRAM = """
 import json, os, select, socket, sys
 from sensegate.scripts.seal import seal
-done = seal() if sys.argv[1] == "sealed" else ()
+if sys.argv[1] == "stranger":
+    os.setgroups([])
+    os.setresgid(54321, 54321, 54321)
+    os.setresuid(54321, 54321, 54321)
+done = () if sys.argv[1] == "free" else seal()
 found = {}
 for name, code in json.loads(sys.argv[2]).items():
     try:
@@ -65,10 +70,18 @@ def test_a_sealed_process_can_do_nothing() -> None:
     assert able == set()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who is nobody")
+def test_without_root_the_rest_still_holds() -> None:
+    """A gateway that runs as a service's user cannot change root or user; the child can do no more for that."""
+    done, found = attempts("stranger")
+    assert {"user", "root_directory"}.isdisjoint(done)
+    assert {name for name, succeeded in found.items() if succeeded} == set()
+
+
 @pytest.mark.parametrize(
     "name", ["read a file", "open a socket", "make a pipe", "make a child", "take memory", "signal its parent"]
 )
 def test_the_attempts_are_real(name: str) -> None:
     """Negative control: a process that is not sealed can do these things."""
-    _, found = attempts("not")
+    _, found = attempts("free")
     assert found[name]

@@ -85,7 +85,12 @@ def guess(facts: Facts, unit: str = "") -> Guess | None:
         row = PROPERTIES.by_name(_battery(match.property, facts))
         fit = _fit(row, facts, unit or unit_of(steps[-1]))
         if fit is not None:
-            sure = fit.sure and not short and (match.words > 1 or len(found) == 1 or found[0] is match)
+            sure = (
+                fit.sure
+                and not short
+                and row.name == match.property
+                and (match.words > 1 or len(found) == 1 or found[0] is match)
+            )
             return fit._replace(sure=sure, reason=f"'{steps[-1]}' says {row.label_en}; {fit.reason}")
     return None
 

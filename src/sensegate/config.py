@@ -217,7 +217,7 @@ class Config(Record, frozen=True):
     profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
     standard_vendors: Annotated[
         tuple[str, ...], _h("vendors (folders) whose profiles are standard: only the province releases other versions")
-    ] = ("sensegate",)
+    ] = ("sensegate", "hj212", "sl651", "gbt26875", "jtt808")
     engine: Annotated[EngineConfig, _h("nats-server")] = EngineConfig()
     store: Annotated[StoreConfig, _h("sizes and lives of the streams")] = StoreConfig()
     ingest: Annotated[IngestConfig, _h("limits of the intake")] = IngestConfig()

@@ -1,0 +1,46 @@
+"""A suspension is seen: in the metrics, in the log, and as a warning of readiness."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from tests.scripts.conftest import ask, source_of
+from tests.scripts.test_attacks import hostile
+
+from sensegate.clock import FakeClock
+from sensegate.flow import Gateway
+from sensegate.metrics import REGISTRY
+from sensegate.scripts import pool
+from sensegate.scripts.pool import Scripts
+
+
+def sample(name: str, **labels: str) -> float:
+    """Return the value of a metric, 0 where there is none yet."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gateway stays ready, says which script is suspended and why, and says no more of it when it is over."""
+    clock = FakeClock()
+    scripts = Scripts(clock.monotonic)
+    monkeypatch.setattr(pool, "shared", lambda: scripts)
+    gateway = Gateway.__new__(Gateway)
+    gateway.profiles = SimpleNamespace(troubles=lambda: ["a profile is wrong"])  # type: ignore[assignment]
+    suspended = sample("sensegate_script_suspensions_total", what="script")
+    limited = sample("sensegate_script_calls_total", outcome="script_limit")
+    bad = source_of(hostile("while (true) {}"), file="bad.js")
+    try:
+        assert gateway.warnings() == ["a profile is wrong"]
+        scripts.run([ask(bad, b"\1", sender=f"s{at}") for at in range(4)])
+        profile, script = gateway.warnings()
+        assert profile == "a profile is wrong"
+        assert "bad.js" in script
+        assert "more CPU time than it may have" in script
+        await clock.advance(61)
+        assert gateway.warnings() == ["a profile is wrong"]
+    finally:
+        scripts.close()
+    assert sample("sensegate_script_suspensions_total", what="script") == suspended + 1
+    assert sample("sensegate_script_calls_total", outcome="script_limit") == limited + 4
+    assert "a codec script is suspended" in capsys.readouterr().out

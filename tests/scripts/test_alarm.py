@@ -5,14 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from tests.scripts.conftest import ask, source_of
-from tests.scripts.test_attacks import hostile
 
 from sensegate.clock import FakeClock
 from sensegate.flow import Gateway
 from sensegate.metrics import REGISTRY
 from sensegate.scripts import pool
 from sensegate.scripts.pool import Scripts
+from tests.scripts.conftest import ask, source_of
+from tests.scripts.test_attacks import hostile
 
 
 def sample(name: str, **labels: str) -> float:

@@ -17,9 +17,10 @@ from sensegate.decode.chain import Opened, frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
 from sensegate.decode.frame import Frame
+from sensegate.decode.keys import nearest
 from sensegate.decode.paths import render
 from sensegate.decode.plans import Holder
-from sensegate.decode.profile import Rule, Whom, nearest
+from sensegate.decode.profile import Rule, Whom
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import Route
 from sensegate.decode.standin import CARRIER, DEVICE, carrier_payload, standin

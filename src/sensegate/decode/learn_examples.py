@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
+from sensegate.decode.compiler import Compiler
 from sensegate.decode.examples import Ran, payload_of, ran, readings_of
 from sensegate.decode.grammar import Example, parse
 from sensegate.decode.learn import Learned, best_messages
 from sensegate.decode.learn_shapes import Understood
-from sensegate.decode.profile import Compiler, Profile
+from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import match
 from sensegate.decode.topics import parse as topic_of

@@ -6,8 +6,9 @@ from functools import lru_cache
 
 import msgspec
 
+from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import Lines, ProfileFile, parse
-from sensegate.decode.profile import Compiler, Profile
+from sensegate.decode.profile import Profile
 from sensegate.model import Spec
 
 CARRIER = """

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
 from sensegate.decode.learn_guess import Guess
-from sensegate.decode.profile import Compiler
 from sensegate.decode.yamltext import comment, flow, text
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import Spec

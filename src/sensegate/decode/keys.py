@@ -1,0 +1,68 @@
+"""The keys of one profile file while it is compiled: errors that name them, and the paths and topics they hold."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sensegate.decode import paths, topics
+from sensegate.decode.grammar import Lines, key_text, line_of
+from sensegate.decode.part import Scalar
+from sensegate.decode.paths import EVERY, Place
+from sensegate.decode.profile import Token, token
+from sensegate.errors import ProfileError
+
+
+class Keys:
+    """One file, by the lines of its keys; `path` is always the way to a key."""
+
+    def __init__(self, lines: Lines, file: str) -> None:
+        self._lines = lines
+        self.file = file
+
+    def line(self, path: tuple[str | int, ...]) -> int:
+        """Return the line of a key."""
+        return line_of(self._lines, path)
+
+    def error(self, what: str, *path: str | int, remedy: str = "") -> ProfileError:
+        """Return an error at a key of the file."""
+        return ProfileError(what, file=self.file, line=self.line(path), key=key_text(path), remedy=remedy)
+
+    def pattern(self, text: str, *path: str | int) -> topics.Pattern:
+        """Return a topic, parsed."""
+        try:
+            return topics.parse(text)
+        except ValueError as why:
+            raise self.error(str(why), *path) from why
+
+    def place(self, text: str, *path: str | int) -> Place:
+        """Return a path, parsed."""
+        try:
+            place = paths.parse(text)
+        except ValueError as why:
+            raise self.error(str(why), *path, remedy='write keys with dots as ["a.b"]') from why
+        if (place.each_value or EVERY in place.path) and path[-1] != "each":
+            raise self.error("'*' has its place in `each` only", *path)
+        return place
+
+    def optional(self, text: str, *path: str | int) -> Place | None:
+        """Return a path, parsed; None where it is empty."""
+        return self.place(text, *path) if text else None
+
+    def where(
+        self, where: Mapping[str, Scalar | tuple[Scalar, ...] | None], here: tuple[str | int, ...], *, typed: bool
+    ) -> Iterator[tuple[Place, frozenset[Token]]]:
+        """Yield (place, tokens of the values of which one must stand there) of conditions."""
+        for text, wanted in where.items():
+            values = wanted if isinstance(wanted, tuple) else (wanted,)
+            tokens = {token(value) for value in values}
+            if not typed and wanted is not None:  # all values are text there
+                tokens |= {str(value).lower() if isinstance(value, bool) else str(value) for value in values}
+            yield self.place(text, *here, "where", text), frozenset(tokens)
+
+
+def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """Return a remedy that names the nearest right word, or all."""
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(words)}"

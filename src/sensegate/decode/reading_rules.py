@@ -1,0 +1,245 @@
+"""The reading rules of a message, compiled: properties, units, words, and the specs that the later stages need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from sensegate.decode.grammar import MessageRule, ProfileFile, ReadingRule, UnitFrom
+from sensegate.decode.keys import Keys, nearest
+from sensegate.decode.part import Scalar
+from sensegate.decode.paths import Place
+from sensegate.decode.profile import IDENTITIES, NONE, Reading, Token, compose, token
+from sensegate.decode.words import TABLES
+from sensegate.errors import ConfigError
+from sensegate.model import Datum, Spec
+from sensegate.properties import PROPERTIES, Kind, Property
+from sensegate.units import UnitError, conversion
+
+
+class ReadingCompiler:
+    """Turns reading rules into `Reading`s; specs are appended to the profile set's list."""
+
+    def __init__(self, source: ProfileFile, keys: Keys, specs: list[Spec]) -> None:
+        self._source = source
+        self._keys = keys
+        self._specs = specs
+        self._first = len(specs)
+        self._known: dict[Spec, int] = {}
+
+    @property
+    def specs(self) -> tuple[int, ...]:
+        """Indices of the profile's specs in the profile set."""
+        return tuple(range(self._first, len(self._specs)))
+
+    def compile(
+        self, rule: MessageRule, here: tuple[str | int, ...], identity: tuple[int, ...], *, typed: bool
+    ) -> tuple[tuple[Reading, ...], dict[str, Reading]]:
+        """Return (readings by path, readings by name) of a message; `typed`: its format knows numbers from text."""
+        kinds = sum((bool(rule.readings), bool(rule.standard), rule.ignore))
+        if kinds != 1 and (kinds or rule.payload is None):
+            raise self._keys.error(
+                "a message has one of `readings`, `standard` and `ignore`", *here, remedy="remove or add one"
+            )
+        found: list[Reading] = []
+        for at, entry in enumerate(rule.readings):
+            key = (*here, "readings", at)
+            if rule.named and (entry.where or entry.each):
+                wrong = "where" if entry.where else "each"
+                raise self._keys.error("elements that name themselves are told apart by their names", *key, wrong)
+            for name, channel in self._names(entry, key):
+                where = {path: _in_channel(wanted, channel) for path, wanted in entry.where.items()}
+                numbers = entry.text_numbers or not typed
+                one = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
+                shown = _shown(name, where, entry.each)
+                if any(shown == other.name for other in found):
+                    raise self._keys.error(f"'{shown}' occurs twice", *key, remedy="keep one of them")
+                reading = self._reading(one, name, identity, key, plain=bool(rule.named))
+                conditions = tuple(self._keys.where(where, key, typed=typed))
+                found.append(msgspec.structs.replace(reading, where=conditions))
+        if rule.standard:
+            rules = (ReadingRule(field=row.name, property=row.name) for row in PROPERTIES.rows)
+            standard = [self._reading(entry, entry.field, identity, here, plain=True) for entry in rules]
+            return (), {reading.name: reading for reading in standard}
+        if rule.named:
+            return (), {reading.name: reading for reading in found}
+        return tuple(found), {}
+
+    def _names(self, entry: ReadingRule, here: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
+        """Yield (path, channel) of each value that an entry stands for."""
+        names = ((entry.field,) if entry.field else ()) + entry.fields
+        if not names:
+            raise self._keys.error("no path", *here, remedy="give `field` or `fields`")
+        if entry.channel and entry.channels:
+            raise self._keys.error("give `channel` or `channels`", *here, "channel")
+        somewhere = any("{channel}" in str(wanted) for wanted in entry.where.values())
+        for name in names:
+            if ("{channel}" in name or somewhere) != bool(entry.channels):
+                raise self._keys.error(f"'{name}': {{channel}} and `channels` belong together", *here, "field")
+            if not entry.channels:
+                yield name, entry.channel
+            for word in entry.channels:
+                channel = entry.channels[word] if isinstance(entry.channels, dict) else word
+                yield name.replace("{channel}", word), channel
+
+    def _reading(
+        self, entry: ReadingRule, name: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
+    ) -> Reading:
+        try:
+            row = PROPERTIES.by_name(entry.property)
+        except ConfigError as why:
+            raise self._keys.error(why.what, *here, "property", remedy=why.remedy) from why
+        own = (entry.scale, entry.offset)
+        if not entry.scale or not all(math.isfinite(number) for number in own):
+            raise self._keys.error("must be finite and not 0", *here, "scale")
+        factor = compose(own, self._unit(entry, row, here))
+        specs = [-1, -1, -1, -1, -1]
+        for kind in (*identity, NONE):
+            specs[kind] = self._spec(entry, row, _shown(name, entry.where, entry.each), factor, kind, here)
+        if entry.unit_from is not None:
+            self._unit_words(entry.unit_from, row, here)
+        return Reading(
+            name=_shown(name, entry.where, entry.each),
+            each=self._keys.optional(entry.each, *here, "each"),
+            place=Place(()) if plain else self._keys.place(name, *here, "field"),
+            property=row.name,
+            kind=row.kind,
+            specs=(specs[0], specs[1], specs[2], specs[3], specs[4]),
+            factor=factor,
+            own=own,
+            words=self._words(entry, row, here),
+            missing=frozenset(token(value) for value in entry.missing),
+            text_numbers=entry.text_numbers,
+            unit_place=self._keys.place(entry.unit_from.field, *here, "unit_from", "field")
+            if entry.unit_from
+            else None,
+            unit_words=entry.unit_from.words if entry.unit_from else {},
+            flag_place=self._keys.optional(entry.flag, *here, "flag"),
+        )
+
+    def _unit(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> tuple[float, float]:
+        if row.kind is not Kind.NUMBER:
+            if entry.unit or entry.unit_from or (entry.scale, entry.offset) != (1.0, 0.0):
+                raise self._keys.error(f"'{row.name}' is a {row.kind}: no unit, no scale", *here, "property")
+            return 1.0, 0.0
+        if not entry.unit:
+            return 1.0, 0.0
+        try:
+            return conversion(entry.unit, row.unit)
+        except UnitError as why:
+            raise self._keys.error(f"{row.name}: {why.what}", *here, "unit", remedy=why.remedy) from why
+
+    def _unit_words(self, part: UnitFrom, row: Property, here: tuple[str | int, ...]) -> None:
+        for unit in part.words.values():
+            try:
+                conversion(unit, row.unit)
+            except UnitError as why:
+                raise self._keys.error(
+                    f"{row.name}: {why.what}", *here, "unit_from", "words", remedy=why.remedy
+                ) from why
+
+    def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:
+        if entry.words is None:
+            return None
+        words = entry.words
+        if isinstance(words, str) and words not in TABLES:
+            raise self._keys.error(
+                f"no table of words is called '{words}'", *here, "words", remedy=nearest(words, TABLES)
+            )
+        found: dict[Token, float | str] = {}
+        for sent, meant in TABLES[words].words if isinstance(words, str) else words.items():
+            found[token(sent)] = self._word(meant, row, (*here, "words", str(sent)))
+        return found
+
+    def _word(self, meant: Scalar, row: Property, here: tuple[str | int, ...]) -> float | str:
+        if row.kind is Kind.STRING:
+            if not isinstance(meant, str):
+                raise self._keys.error(f"'{row.name}' is a text; write the word in quotes", *here)
+            return meant
+        if row.kind is Kind.BOOLEAN:
+            if not isinstance(meant, bool):
+                raise self._keys.error(f"'{row.name}' is a boolean", *here, remedy="write true or false")
+            return float(meant)
+        if isinstance(meant, (bool, str)):
+            raise self._keys.error(f"'{row.name}' is a number", *here)
+        return float(meant)
+
+    def _spec(  # noqa: PLR0917
+        self,
+        entry: ReadingRule,
+        row: Property,
+        name: str,
+        factor: tuple[float, float],
+        kind: int,
+        here: tuple[str | int, ...],
+    ) -> int:
+        low, high = entry.range or (row.low, row.high)
+        if not low < high:
+            raise self._keys.error("low must be below high", *here, "range")
+        if low < row.low or high > row.high:
+            raise self._keys.error(
+                f"wider than {row.name} can be ({row.low:g} to {row.high:g} {row.unit})", *here, "range"
+            )
+        if entry.deadband is not None and entry.deadband < 0:
+            raise self._keys.error("must not be negative", *here, "deadband")
+        spec = Spec(
+            profile=f"{self._source.profile}@{self._source.version}",
+            name=name,
+            property=row.name,
+            scale=factor[0],
+            offset=factor[1],
+            low=low,
+            high=high,
+            step=row.step if entry.step is None else entry.step,
+            deadband=entry.deadband or 0.0,
+            suppress=entry.deadband is not None,
+            heartbeat_s=entry.heartbeat_s,
+            interval_s=self._source.interval_s if entry.interval_s is None else entry.interval_s,
+            alarm=entry.alarm,
+            identity=IDENTITIES[kind],
+            channel=entry.channel,
+            modulus=self._modulus(entry, row, factor[0], here),
+            datum=self._datum(entry, row, here),
+        )
+        known = self._known.get(spec)
+        if known is None:
+            known = self._known[spec] = len(self._specs)
+            self._specs.append(spec)
+        return known
+
+    def _modulus(self, entry: ReadingRule, row: Property, scale: float, here: tuple[str | int, ...]) -> float:
+        """Return where a counter starts again, in the property's unit; 0: it does not."""
+        if entry.counter is None:
+            return 0.0
+        if not row.counter:
+            remedy = "choose a property that is a counter"
+            raise self._keys.error(f"'{row.name}' is no counter", *here, "counter", remedy=remedy)
+        modulus = entry.counter.modulus * scale
+        if entry.counter.modulus < 0 or not math.isfinite(modulus) or scale < 0 or entry.offset:
+            raise self._keys.error("must be 0 or more; a counter has a positive scale and no offset", *here, "counter")
+        if modulus and entry.unit_from is not None:
+            remedy = "give `unit` in place of `unit_from`"
+            raise self._keys.error("a roll-over needs a unit that does not change", *here, "counter", remedy=remedy)
+        return modulus
+
+    def _datum(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> Datum:
+        if entry.datum is not Datum.WGS84 and row.name not in {"longitude", "latitude"}:
+            remedy = "longitude and latitude have one"
+            raise self._keys.error(f"'{row.name}' has no datum", *here, "datum", remedy=remedy)
+        return entry.datum
+
+
+def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]], each: str = "") -> str:
+    """Return how a reading is named to people: its path from its list, and what its element must meet."""
+    if each:
+        name = each if name == "." else f"{each}.{name}"
+    words = {path: wanted if isinstance(wanted, tuple) else (wanted,) for path, wanted in where.items()}
+    return name + "".join(f"[{path}={'|'.join(map(str, wanted))}]" for path, wanted in words.items())
+
+
+def _in_channel(wanted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | tuple[Scalar, ...]:
+    if isinstance(wanted, tuple):
+        return tuple(one.replace("{channel}", channel) if isinstance(one, str) else one for one in wanted)
+    return wanted.replace("{channel}", channel) if isinstance(wanted, str) else wanted

@@ -91,6 +91,7 @@ class Life:
             standard=config.standard_vendors,
         )
         await self.releases.load()
+        await self.releases.contents.tidy(self.releases.digests())
         self.rollout = Rollout(self.releases)
         self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
         self.granted = self.profiles.set

@@ -285,6 +285,20 @@ async def test_a_release_for_a_part(office: Office) -> None:
     assert office.states() == {1: "superseded", 2: "superseded", 3: "released"}
 
 
+async def test_a_department_decides_for_its_own(office: Office) -> None:
+    """A scope of one department releases for its devices and for no others."""
+    environment = Principal("env", Role.CITY_OPERATOR, Scope("4401", "env"))
+    await office.released(1)
+    await office.proposed(2)
+    with pytest.raises(Refused):
+        await office.releases.release(NAME, 2, by=environment, target=Scope("4401"))
+    await office.releases.release(NAME, 2, by=environment)
+    picked = [choice.number for choice in office.releases.choices() if choice.picks(Device("x", "440106", NAME))]
+    assert picked[0] == 1
+    theirs = Device("y", "440106", NAME, department="env")
+    assert next(choice.number for choice in office.releases.choices() if choice.picks(theirs)) == 2
+
+
 @pytest.mark.parametrize(("share", "count"), [(0.1, 4), (0.5, 20), (0.001, 1), (1.0, 40)])
 async def test_a_canary_picks_its_share(office: Office, share: float, count: int) -> None:
     """Exactly so many of those that were there, the same in every process; the others keep what they had."""

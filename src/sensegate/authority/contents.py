@@ -10,6 +10,7 @@ import asyncio
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
@@ -109,6 +110,10 @@ class Contents:
         await asyncio.to_thread(write, await self.read(digest), profile, target)
         return file
 
+    async def tidy(self, digests: Collection[str]) -> None:
+        """Remove what is laid out and not one of these: versions that were compared and never handed in."""
+        await asyncio.to_thread(_tidy, self._folder, frozenset(digests))
+
     async def lay_out_unkept(self, profile: str, content: Content) -> Path:
         """Return the profile's file of a content that is not kept, laid out beside the others."""
         demand_sound(content)
@@ -166,3 +171,9 @@ def _whole(file: Path, digest: str) -> bool:
         return digest_of(Content(file.read_bytes().decode(), beside)) == digest
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def _tidy(folder: Path, digests: frozenset[str]) -> None:
+    for one in folder.iterdir() if folder.is_dir() else ():
+        if one.name not in digests:
+            shutil.rmtree(one, ignore_errors=True)

@@ -132,6 +132,10 @@ class Releases:
         """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
         return [choice for name in sorted(self._lives) for choice in choices(self._lives[name], self._home)]
 
+    def digests(self) -> set[str]:
+        """Return the digests of all versions."""
+        return {one.digest for life in self._lives.values() for one in life.versions}
+
     def canaries(self) -> Canaries:
         """Return (profile, canary) of all that are under way."""
         return [(name, life.canary) for name, life in sorted(self._lives.items()) if life.canary]

@@ -177,8 +177,7 @@ class Routes:
                 continue
             if route.device >= 0 and found[0] != route.device:
                 continue  # another reading of the topic names another device
-            speaker = found[0] if found[0] >= 0 else found[1]
-            if not self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None):
+            if not self._in_force(rule, *found):
                 continue  # another version of the profile is in force for it
             route.device, route.gateway = found
             route.carried = found[0] >= 0 and self._profile_of(found[0]) != rule.profile
@@ -191,6 +190,13 @@ class Routes:
             route.refusal = max(refusals, key=_rank, default=nothing)
         route.rules.sort(key=_place)
         return route
+
+    def _in_force(self, rule: Rule, device: int, gateway: int) -> bool:
+        """Return whether a rule is of the version in force for who speaks: the device, for many their gateway."""
+        if rule.profile not in self._profiles.arms:
+            return True
+        speaker = device if device >= 0 else gateway
+        return self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None)
 
     def _by_http(self, route: Route, name: str, principal: str) -> None:
         found = self._find(name, "", self._devices.find(principal) if principal else -1)

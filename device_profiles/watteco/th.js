@@ -46,8 +46,7 @@ function decodeUplink({ bytes }) {
     if (known?.attribute !== attribute || known.type !== type) {
       return { errors: [`cluster ${cluster}, attribute ${attribute}, type ${type} are not known`] };
     }
-    // The end point's number is spread over the frame control: its low bits at the top.
-    const endPoint = ((control & 0xe0) >> 5) | ((control & 0x06) << 2);
+    const endPoint = control >> 5;
     const value =
       known.name === "power" ? power(cursor) : (known.name === "temperature" ? cursor.s16() : cursor.u16()) / 100;
     return { data: known.name === "power" ? { power: value } : { [known.name]: { [endPoint]: value } } };

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -132,6 +133,7 @@ def _numbers(tree: Any) -> Any:
 
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────────
 
+_parses: WeakValueDictionary[str, ScriptParse] = WeakValueDictionary()
 _facts: OrderedDict[str, Facts] = OrderedDict()
 """By key of the source: a profile that is loaded again is not looked at again."""
 
@@ -155,8 +157,13 @@ def _compile(options: ScriptPart, setting: Setting) -> Parse:
         raise ProfileError(facts.error, file=str(path), line=facts.line)
     if facts.error:
         key = "take" if "normalizeUplink" in facts.error else "file" if options.entry == "auto" else "entry"
-        raise setting.error(f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, Codec scripts")
-    return ScriptParse(msgspec.structs.replace(source, learned=facts.learned), facts)
+        raise setting.error(
+            f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, Codec scripts"
+        )
+    parse = _parses.get(source.key)
+    if parse is None:  # rules of one script share it, and so the tree of a frame
+        parse = _parses[source.key] = ScriptParse(msgspec.structs.replace(source, learned=facts.learned), facts)
+    return parse
 
 
 def _check(options: ScriptPart, setting: Setting) -> None:

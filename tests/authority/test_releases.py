@@ -289,7 +289,7 @@ async def test_a_department_decides_for_its_own(office: Office) -> None:
     """A scope of one department releases for its devices and for no others."""
     environment = Principal("env", Role.CITY_OPERATOR, Scope("4401", "env"))
     await office.released(1)
-    await office.proposed(2)
+    await office.proposed(2, by=environment)
     with pytest.raises(Refused):
         await office.releases.release(NAME, 2, by=environment, target=Scope("4401"))
     await office.releases.release(NAME, 2, by=environment)

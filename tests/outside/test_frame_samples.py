@@ -67,7 +67,7 @@ def parse(protocol: str, payload: bytes) -> Any:
 
 @cache
 def profiles() -> ProfileSet:
-    return ProfileSet.load([ROOT])
+    return ProfileSet.load([ROOT / name for name in ("hj212", "sl651", "gbt26875", "jtt808")])
 
 
 def decoded(profile: str, payload: bytes) -> tuple[Fields, list[Seen]]:

@@ -289,8 +289,7 @@ def test_any_bytes_are_decoded_or_refused_by_scripts(library: ProfileSet, frames
     for name in SCRIPTED:
         profile = library.find(name)
         assert profile is not None
-        [rule] = profile.rules
-        parse = rule.parse
+        parse = profile.rules[0].parse
         assert isinstance(parse, script.ScriptParse)
         trees = parse.many([(parse, Frame(payload, 32, "t", NOW, port)) for payload, port in frames])
         for tree in trees:

@@ -57,7 +57,11 @@ def _environment() -> str:
 def _directory() -> str:
     """Stand in a directory that is empty and gone; make it the root where that is allowed."""
     nowhere = Path(f"/tmp/sensegate-script-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108 - made new, and gone
-    nowhere.mkdir(mode=0o700)
+    try:
+        nowhere.mkdir(mode=0o700)
+    except OSError:  # nothing may be written here
+        os.chdir("/")
+        return ""
     os.chdir(nowhere)
     nowhere.rmdir()
     with contextlib.suppress(PermissionError):

@@ -146,9 +146,9 @@ def repeat(original: Original, _: Injector) -> Injection:
 
 
 def cross_path(original: Original, _: Injector) -> Injection:
-    """Let another gateway of the network have heard the same frame."""
+    """Let another network have heard the same frame: one network hands it on once, however many gateways heard it."""
     frame = original.frame
-    topic, payload = KINDS[frame.device.kind].encode(replace(frame, gateway=frame.gateway + 1))
+    topic, payload = KINDS[frame.device.kind].encode(replace(frame, network=frame.network + 1))
     return _same("cross_path", original, topic, payload)
 
 

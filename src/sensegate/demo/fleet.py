@@ -46,8 +46,8 @@ class Frame:
     values: dict[str, Value]
     counter: int
     """Counts the device's frames from 0."""
-    gateway: int = 0
-    """Which of the network's gateways heard it (LoRaWAN only)."""
+    network: int = 0
+    """Which of the networks heard it (LoRaWAN only)."""
     compact: bool = True
     """False writes the same content in other bytes."""
     raw: dict[str, object] = field(default_factory=dict)
@@ -103,20 +103,23 @@ def plain(frame: Frame) -> tuple[str, bytes]:
 
 
 def lorawan(frame: Frame) -> tuple[str, bytes]:
-    """Encode as ChirpStack v4 forwards a frame that one of its gateways heard, decoded by its codec."""
-    document: dict[str, object] = {
-        "deduplicationId": f"{frame.device.id}-{frame.counter}-{frame.gateway}",
-        "time": iso(frame.time).replace("Z", "+00:00"),
-        "deviceInfo": {"applicationId": APPLICATION, "devEui": frame.device.alias},
-        "fCnt": frame.counter,
-        "fPort": 85,
-        "object": {
+    """Encode as The Things Stack v3 hands on a frame that a network heard, decoded by its payload formatter."""
+    uplink: dict[str, object] = {
+        "f_port": 85,
+        "f_cnt": frame.counter,
+        "decoded_payload": {
             "temperature": frame.values["air_temperature"],
             "humidity": frame.values["relative_humidity"],
         },
-        "rxInfo": [{"gatewayId": f"0016c001f000000{frame.gateway}"}],
+        "received_at": iso(frame.time),
+        "network_ids": {"net_id": f"{0x13 + frame.network:06X}"},
     }
-    return f"application/{APPLICATION}/device/{frame.device.alias}/event/up", _dumps(document, compact=frame.compact)
+    document: dict[str, object] = {
+        "end_device_ids": {"device_id": frame.device.id, "dev_eui": frame.device.alias.upper()},
+        "received_at": iso(frame.time + 200_000),
+        "uplink_message": uplink,
+    }
+    return f"ns/{frame.device.username}/thethings/up", _dumps(document, compact=frame.compact)
 
 
 def gauge(frame: Frame) -> tuple[str, bytes]:
@@ -133,7 +136,6 @@ def lamp(frame: Frame) -> tuple[str, bytes]:
     return f"citysense/lamp/{frame.device.username}/report", _dumps({"time": clock, "lamps": [state]}, compact=True)
 
 
-APPLICATION = "3c5b2a10-9d1e-4c55-8b0a-000000000009"
 ZONE_S = 8 * 3600
 """China's."""
 MS, SECOND = 2_000, 1_000_000
@@ -151,7 +153,7 @@ KINDS: dict[str, Kind] = {
     "air": Kind(PLAIN, {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain, OF_PLAIN, domain="air"),
     "water": Kind(PLAIN, {"water_level": (3.2, 4, 3)}, plain, GENERAL, domain="water"),
     "lorawan": Kind(
-        "chirpstack/v4",
+        "thethings/v3",
         {"air_temperature": (22, 10, 2), "relative_humidity": (60, 40, 2)},
         lorawan,
         frozenset(("redelivery", "repeat", "cross_path", "conflict", "late", "malformed")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,10 +22,10 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
-from sensegate.config import IngestConfig, TimeConfig
+from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import Fenced, Lost
+from sensegate.errors import ConfigError, Fenced, Lost
 from sensegate.life import Eyes
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
@@ -325,3 +326,17 @@ async def test_a_second_gateway_on_one_store_is_refused(tmp_path: Path) -> None:
             await flow.run(config_of(tmp_path / "node"))
         device = await site.device("undisturbed")
         assert (await site.push(device, reading(1))).status == 202
+
+
+@pytest.mark.parametrize("part", ["uplink", "foreign"])
+async def test_a_secret_that_is_not_there_is_said_before_anything_starts(tmp_path: Path, part: str) -> None:
+    """One error with the file's name, not a gateway that is up and then falls over."""
+    gone = str(tmp_path / "gone.secret")
+    config = config_of(tmp_path / "node")
+    if part == "uplink":
+        config = msgspec.structs.replace(config, uplink=UplinkConfig(url="nats://127.0.0.1:1", secret_file=gone))
+    else:
+        config = msgspec.structs.replace(config, foreign=(ForeignBrokerConfig(name="v", host="h", password_file=gone),))
+    with pytest.raises(ConfigError, match=re.escape(gone)):
+        await flow.run(config)
+    assert not (tmp_path / "node").exists()

@@ -587,6 +587,10 @@ class Gateway:
 async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
     """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up."""
     clock = clock or SystemClock()
+    # Read when they are needed, some of them late: what is missing is said before anything starts.
+    for file in (config.uplink.url and config.uplink.secret_file, *(one.password_file for one in config.foreign)):
+        if file:
+            secret(file)
     directory = Path(config.directory)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     logs.configure(config.log_level, config.log_format)

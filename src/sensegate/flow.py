@@ -354,11 +354,12 @@ class Gateway:
         sources.append(again.source)
 
         def turn(profiles: ProfileSet, changed: Sequence[str]) -> None:
-            other = self.devices.of_profiles(changed)
-            eyes.use(profiles, other)
-            again.use(profiles, other)
-            self.committer.adopt(profiles.specs)
-            self.indicators.forget_rates()
+            with metrics.PROFILE_CHANGE_SECONDS.time():
+                other = self.devices.of_profiles(changed)
+                eyes.use(profiles, other)
+                again.use(profiles, other)
+                self.committer.adopt(profiles.specs)
+                self.indicators.forget_rates()
 
         def changed(profiles: ProfileSet, names: list[str]) -> None:
             self.ingest.at_border(partial(turn, profiles, names))

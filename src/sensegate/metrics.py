@@ -74,3 +74,8 @@ TCP_RESYNCS = Counter(
 TCP_ANSWERS = Counter(
     "sensegate_tcp_answers", "Answers sent to devices by TCP, by protocol.", ["protocol"], registry=REGISTRY
 )
+PROFILE_CHANGE_SECONDS = Histogram(
+    "sensegate_profile_change_seconds",
+    "Time for which the walk stands still while other versions of profiles come in force.",
+    registry=REGISTRY,
+)

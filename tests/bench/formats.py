@@ -8,6 +8,7 @@ stand with an example of the library.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import struct
@@ -360,6 +361,39 @@ class Borrowed(Subject):
         self.of = profile.name
 
 
+class Enveloped(Subject):
+    """ChirpStack's envelope: with the bytes of a Dragino LSE01 for its own profile, or decoded by a codec there."""
+
+    def __init__(self, loaded: ProfileSet, messages: int, *, decoded: bool) -> None:
+        profile = "chirpstack/v4" if decoded else "dragino/lse01"
+        self._decoder = Decoder(loaded, Fleet([profile], DEVICES))
+        self.batch = []
+        for at in range(messages):
+            name = f"d{at % DEVICES:05d}"
+            tree = {
+                "deduplicationId": f"{at:08x}-2c3b",
+                "time": "2026-01-01T00:00:00.250000+00:00",
+                "deviceInfo": {"tenantName": "example", "applicationId": "a1", "devEui": name, "tags": {}},
+                "devAddr": "0189bcd4",
+                "dr": 5,
+                "fCnt": at,
+                "fPort": 2,
+                "rxInfo": [{"gatewayId": "0016c001f1500812", "rssi": -69 - at % 9, "snr": 7.25, "crcStatus": "CRC_OK"}],
+            }
+            if decoded:
+                tree["object"] = {"temperature": 24.5, "humidity": 40, "co2": 400 + at % 99, "battery": 97}
+            else:
+                frame = struct.pack(">6HB", 0x4E29, 0xF1, 1900 + at % 99, 2459, 281, 0, 0)[:11]
+                tree["data"] = base64.b64encode(frame).decode()
+            topic = f"application/a1/device/{name}/event/up"
+            self.batch.append(Message(topic, msgspec.json.encode(tree), NOW + at, at))
+        fields = [self._decoder.decode(self.batch) for _ in range(3)][-1]
+        self.rows = len(fields)
+        self.refused = [f"{one.reason.value}: {one.detail}" for one in fields.quarantined[:1]]
+        self.complete = not fields.quarantined and self.rows % messages == 0
+        self.of = profile
+
+
 def measure(messages: int, rounds: int) -> list[dict[str, Any]]:
     """Return a line for each format."""
     made = makers()
@@ -369,6 +403,8 @@ def measure(messages: int, rounds: int) -> list[dict[str, Any]]:
         subjects = {name: Subject(loaded, number, one, messages) for number, (name, one) in enumerate(made.items())}
         library = ProfileSet.load([LIBRARY])
         subjects |= {name: Borrowed(library, name, messages) for name in unmeasured()}
+        subjects["chirpstack, decoded"] = Enveloped(library, messages, decoded=True)
+        subjects["chirpstack, bytes"] = Enveloped(library, messages, decoded=False)
         for name, subject in subjects.items():
             baseline = subjects[made[name].baseline if name in made else "json"]
             clock = time.perf_counter if name == "script" else time.process_time

@@ -69,6 +69,20 @@ def test_words_map_each_kind_and_reject_others(make: Make) -> None:
     ]
 
 
+def test_an_object_is_not_null(make: Make) -> None:
+    """`where: {x: null}` holds where x is null or not there, not where it is an object or a list."""
+    rules = (
+        '  - topics: ["acme/{device}"]\n    where: {x: null}\n' + READINGS + ""
+        '  - topics: ["acme/{device}"]\n    readings: [{field: a, property: dew_point}]\n'
+    )
+    machine = make(rules)
+    payloads = [{"a": 1}, {"a": 1, "x": None}, {"a": 1, "x": {"y": 1}}, {"a": 1, "x": []}, {"a": 1, "x": 0}]
+    fields = run(machine, *payloads)
+    seen = [machine.profiles.specs[fields.spec[row]].property for row in range(0, len(fields), 40)]
+    assert seen == ["air_temperature", "air_temperature", "dew_point", "dew_point", "dew_point"]
+    assert machine.plans.plans
+
+
 def test_where_chooses_among_rules_of_one_topic(make: Make) -> None:
     """The first rule whose conditions hold is taken; a message that fits none is refused."""
     decoder = make(

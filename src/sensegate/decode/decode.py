@@ -5,7 +5,7 @@ What is kept between batches (routes, plans, units) are caches with bounds: they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -434,11 +434,14 @@ class _Work:
                 self._routes.plan[self._numbers[at]] = NO_PLAN if plan is None else plan
 
     def _learn_envelope(self, at: int, route: Route, held: _Held, beside: _Held | None) -> None:
-        rules = [rule for rule, _ in route.rules]
-        same = all(rule.parse is rules[0].parse and _plannable(rule) for rule in rules)
-        route.misses += 1
-        if not same or (beside is None and any(rule.beside for rule in rules)):
+        tried = [*_until(held.holder, route.rules, beside=False)]
+        if beside is not None:
+            tried += _until(beside.holder, route.rules, beside=True)
+        elif any(rule.beside for rule, _ in route.rules):
             return
+        route.misses += 1
+        if not all(map(_plannable, tried)):
+            return  # what another rule saw in the bytes is not seen in the shape
         if route.misses < _TRIES or route.misses % _TRIES == 0:
             deciding = held.deciding + (beside.deciding if beside else [])
             stands = (beside.holder[0], beside.bound) if beside else None
@@ -559,6 +562,15 @@ class _Work:
 
 def _plannable(rule: Rule) -> bool:
     return rule.format == "json" and rule.as_sent and rule.flags is None
+
+
+def _until(holder: Holder, rules: Sequence[Holder], *, beside: bool) -> Iterator[Rule]:
+    """Yield the rules that are tried up to one that held."""
+    for one in rules:
+        if one[0].beside == beside:
+            yield one[0]
+            if one == holder:
+                return
 
 
 class _Held(NamedTuple):

@@ -85,7 +85,9 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
     strip = 1 if wrap else 0
     for place, wanted in rule.where:
         raw = walk(root, place.path)
-        if raw is not ABSENT:
+        if isinstance(raw, (dict, list)):  # it is no value, and so not null either
+            return None
+        if raw is not ABSENT and raw is not None:  # what is not there is seen in the shape
             deciding.append(Leaf(place.path[strip:], raw))
         if token(raw) not in wanted:
             return None
@@ -152,9 +154,9 @@ def _meets(reading: Reading, scope: _Scope, pointer: Path, tree: Any, deciding: 
     """Return whether an element meets the conditions of a reading; what was looked at decides."""
     for place, wanted in reading.where:
         leaf = scope.leaf(place, pointer, tree)
-        if leaf is None:
+        if leaf is None or isinstance(leaf.raw, (dict, list)):
             return False
-        if not place.key:  # keys are part of the shape anyway
+        if not place.key and leaf.raw is not None:  # keys and nulls are part of the shape anyway
             deciding.append(leaf)
         if token(leaf.raw) not in wanted:
             return False

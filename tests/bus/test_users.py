@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
+import signal
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -17,11 +19,12 @@ from nats.aio.msg import Msg
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.bus import connect, streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Connection, Engine, Role
 from sensegate.bus.ports import free_port
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
-from sensegate.errors import EngineError, Refused
+from sensegate.errors import EngineError, Lost, Refused
 from tests.bus.devices import MqttDevice, alive, engine_in, until
+from tests.conftest import eventually
 
 # ── users ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -136,6 +139,37 @@ async def test_an_external_server_is_used_and_left_alone(engine: Engine, tmp_pat
     await client.close()
     await outside.stop()
     assert alive(engine.info.pid)
+
+
+async def test_an_external_server_that_was_started_again_is_asked_under_its_new_name(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Connections are seen and closed after its restart too; of a cluster, one server that answers is enough."""
+    dead = f"nats://127.0.0.1:{free_port()}"
+    config = EngineConfig(
+        url=f"{dead},{engine.info.urls[0]}", credentials_file=str(tmp_path / "engine" / "engine.json")
+    )
+    outside = Engine(config, StoreConfig(), tmp_path / "other", name="4401")
+    await outside.start()
+    try:
+        assert await outside.connections("SG") == []
+        engine.restarted.clear()
+        os.kill(engine.info.pid, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            await engine.restarted.wait()
+        client = await outside.connect(Role.FEEDS)
+        seen = await eventually(lambda: _asked(outside), 20)
+        await outside.close_connection(seen[0].cid)
+        await client.close()
+    finally:
+        await outside.stop()
+
+
+async def _asked(outside: Engine) -> list[Connection]:
+    try:
+        return await outside.connections("SUB")
+    except Lost:
+        return []
 
 
 async def test_an_external_server_that_is_not_there_is_said_so(tmp_path: Path) -> None:

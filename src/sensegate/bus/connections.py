@@ -47,9 +47,8 @@ class _Connz(msgspec.Struct, frozen=True):
 class Connections:
     """Asks the server over a connection of `Role.SYSTEM`, made when first needed."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Client]], server_id: Callable[[], str]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:
         self._connect = connect
-        self._server_id = server_id
         self._client: Client | None = None
         self._connecting = asyncio.Lock()
         self._violations: deque[Violation] = deque(maxlen=_VIOLATIONS_MAX)
@@ -129,5 +128,7 @@ class Connections:
             if self._client is None or self._client.is_closed:
                 self._client = await self._connect()
         with api.lost(f"the server did not answer {what}"):
-            subject = f"$SYS.REQ.SERVER.{self._server_id()}.{what}"
+            # The one that we are connected to now: a server, ours or another's, has a new id with each start.
+            server_id = self._client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
+            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
             return (await self._client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data

@@ -17,7 +17,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -103,7 +103,7 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._fault = asyncio.Event()
         self._room: tuple[float, bool] = (-1.0, True)
-        self._peers = Connections(lambda: self.connect(Role.SYSTEM), lambda: self.info.server_id)
+        self._peers = Connections(lambda: self.connect(Role.SYSTEM))
         self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
         self.restarted = asyncio.Event()
         """Set whenever the server was started again after it had ended; clear it before you wait."""
@@ -403,12 +403,7 @@ class Engine:
 
     async def _reach(self) -> EngineInfo:
         urls = tuple(part.strip() for part in self._config.url.split(","))
-        place = urlsplit(urls[0])
-        host, port = place.hostname or "", place.port or 4222
-        try:
-            greeting = await process.greeting(host, port, 10.0)
-        except (OSError, EOFError, TimeoutError) as why:
-            raise EngineError(f"no nats-server at {host}:{port}: {why or type(why).__name__}") from why
+        host, port, greeting = await self._first_of(urls)
         process.check_version(greeting.version)
         if not greeting.jetstream:
             raise EngineError(f"JetStream is off at {host}:{port}; switch it on, the log lives in it")
@@ -428,3 +423,16 @@ class Engine:
         except (Lost, Refused) as why:
             raise EngineError(f"the external server does not take our users: {why}") from why
         return self._info
+
+    @staticmethod
+    async def _first_of(urls: Sequence[str]) -> tuple[str, int, process.Greeting]:
+        """Return host, port and greeting of the first server of a cluster that answers."""
+        silent = []
+        for url in urls:
+            place = urlsplit(url)
+            host, port = place.hostname or "", place.port or 4222
+            try:
+                return host, port, await process.greeting(host, port, 10.0)
+            except (OSError, EOFError, TimeoutError) as why:
+                silent.append(f"no nats-server at {host}:{port}: {why or type(why).__name__}")
+        raise EngineError("; ".join(silent))

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.persist.priors import Priors
+from sensegate.trials import Trials
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_profiles import THERMOMETER, write
@@ -98,13 +101,13 @@ async def redecoded(site: Site, query: str, token: str | None = None, **body: An
 
 
 @contextlib.asynccontextmanager
-async def city_with_thermometers(directory: Path) -> AsyncIterator[City]:
+async def city_with_thermometers(directory: Path, uplink: UplinkConfig | None = None) -> AsyncIterator[City]:
     """Run a node with the devices of the drill; version 1 is the folder's."""
     folder = directory / "profiles"
     folder.mkdir()
     write(folder, timed(THERMOMETER))
     config = config_of(directory / "node", profiles=(str(folder), str(PLAIN)))
-    async with running(config) as site:
+    async with running(structs.replace(config, uplink=uplink or UplinkConfig())) as site:
         devices = [await site.device(f"thermo-{number}", profile="acme/th") for number in range(DEVICES)]
         yield City(site, devices)
 
@@ -211,6 +214,26 @@ async def test_control_a_redecode_that_knows_nothing_of_the_log_is_caught(
         assert any("revisions [0, 0], not [0]" in one for one in wrong)
 
 
+async def test_control_without_the_watch_a_canary_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the watch asleep the same faults end nothing: it is the watch that the drill sees at work."""
+    monkeypatch.setattr(Trials, "run", lambda _self: asyncio.Event().wait())
+    async with city_with_thermometers(tmp_path) as city:
+        operator, _ = await city.site.token("city_operator", "4401")
+        await step(city.site, "/versions", operator, 201, text=WRONG)
+        await step(city.site, "/versions/2/propose", operator)
+        await step(city.site, "/versions/2/canary", operator, share=0.1, least=6)
+        for _ in range(5):
+            await city.speak()
+        canary = (await city.site.ask("GET", f"{PATH}/life")).body["canary"]
+        assert canary is not None
+        assert canary["faults"] > 0.9
+        assert await city.steps() == [
+            ("city_operator", "profile.draft", "acme/th@2"),
+            ("city_operator", "profile.propose", "acme/th@2"),
+            ("city_operator", "profile.canary", "acme/th@2"),
+        ]
+
+
 async def test_what_was_in_quarantine_is_recovered(tmp_path: Path) -> None:
     """A version that refuses what devices send: after its repair their messages become readings, once."""
     async with city_with_thermometers(tmp_path) as city:
@@ -259,3 +282,38 @@ async def test_orders_are_examined(tmp_path: Path) -> None:
         assert (await site.ask("GET", f"{PATH}/redecode", other)).body["rows"] == []
         assert (await site.ask("DELETE", f"{PATH}/redecode/{done['id']}", operator)).status == 409
         assert (await site.ask("GET", f"/api/v1/profiles/acme/other/redecode/{done['id']}", operator)).status == 404
+
+
+async def test_the_centre_hears_of_it(tmp_path: Path) -> None:
+    """Revisions go up like any reading; the centre's history ends right, and the books of both tiers agree."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret-of-4401", encoding="utf-8")
+    above = structs.replace(
+        config_of(tmp_path / "centre", "44"), nodes=(NodeUserConfig(division="4401", secret_file=str(secret)),)
+    )
+    async with running(above) as centre:
+        uplink = UplinkConfig(url=centre.addresses.nats, secret_file=str(secret), span_ms=50)
+        async with city_with_thermometers(tmp_path, uplink) as city:
+            operator, _ = await city.site.token("city_operator", "4401")
+            await step(city.site, "/versions", operator, 201, text=WRONG)
+            await step(city.site, "/versions/2/propose", operator)
+            since, spoiled = await spoil(city, operator)
+            await redecoded(city.site, f"since={since}", operator)
+
+            async def history() -> Spoiled:
+                return await City(centre, []).history()
+
+            async def all_there() -> bool:
+                return sum(map(len, (await history()).values())) == len(city.sent) + len(spoiled)
+
+            await eventually(all_there, 20)
+            assert wrong_in(city, await history(), spoiled) == []
+
+            async def carried() -> bool:
+                totals = await city.site.totals()
+                return totals["accepted"] == totals.get("forwarded", 0)
+
+            await eventually(carried, 20)
+            answer = await centre.ask("GET", "/api/v1/ledger", params={"since": "1h", "by": "reason"})
+            assert answer.body["balanced"]
+            assert answer.body["totals"]["revised"] == len(spoiled)

@@ -17,6 +17,7 @@ SHORT: dict[str, dict[str, float]] = {
     "memory": {"registered": 400, "active": 100, "readings": 10},
     "start": {"registered": 200, "devices": 50, "readings": 5},
     "formats": {"messages": 200, "rounds": 1},
+    "reload": {"rate": 400, "seconds": 4, "devices": 20, "releases": 3},
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }

@@ -9,6 +9,7 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
 import paho.mqtt.client as mqtt
 import pytest
 from cryptography import x509
@@ -22,7 +23,7 @@ from sensegate.bus import connect, streams
 from sensegate.bus.engine import Connection, Engine, Role
 from sensegate.bus.ports import free_port
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
-from sensegate.errors import EngineError, Lost, Refused
+from sensegate.errors import ConfigError, EngineError, Lost, Refused
 from tests.bus.devices import MqttDevice, alive, engine_in, until
 from tests.conftest import eventually
 
@@ -123,6 +124,15 @@ async def test_with_certificates_both_listeners_speak_tls_alone(tmp_path: Path, 
             answer = await reader.read(64)
         assert not answer.startswith(b"\x20")  # no CONNACK
         writer.close()
+
+
+@pytest.mark.parametrize("key", ["host", "mqtt_host"])
+async def test_beyond_loopback_only_with_tls(tmp_path: Path, key: str) -> None:
+    """Passwords do not travel in the open: it does not start, and leaves nothing."""
+    config = msgspec.convert({key: "0.0.0.0"}, EngineConfig)  # noqa: S104 - it is refused
+    with pytest.raises(ConfigError, match=f"engine.{key}"):
+        await Engine(config, StoreConfig(), tmp_path, name="4401").start()
+    assert not list(tmp_path.iterdir())
 
 
 # ── an external server ───────────────────────────────────────────────────────────────────────────────

@@ -33,7 +33,7 @@ from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, rende
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, EngineConfig, StoreConfig, secret
-from sensegate.errors import EngineError, Lost, Refused
+from sensegate.errors import ConfigError, EngineError, Lost, Refused
 
 __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "Role", "Violation"]
 
@@ -45,6 +45,7 @@ _ADOPT_S = 10.0
 _STEADY_S = 1.0
 """A server that lived so long after it was ready is started again at once; the pause grows for one that keeps dying."""
 _HEAL_MAX_S = 60.0
+_LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -121,9 +122,17 @@ class Engine:
 
         Raises:
             EngineError: it cannot be started, is too old, or another gateway has the directory.
+            ConfigError: it would listen beyond loopback without TLS.
         """
         if self._config.url:
             return await self._reach()
+        for key, host in (("engine.host", self._config.host), ("engine.mqtt_host", self._config.mqtt_host)):
+            if host not in _LOOPBACK and not self._config.tls.cert_file:
+                raise ConfigError(
+                    f"{host} without TLS",
+                    key=key,
+                    remedy="give engine.tls.cert_file and key_file, or listen on loopback",
+                )
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         version = process.binary_version(process.binary())
         process.check_version(version)

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from sensegate import flow
+from sensegate.authority import redecodes
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.contents import Content
 from sensegate.authority.devices import Devices
@@ -414,3 +415,32 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
+
+
+async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that takes the ingest down each time is failed in the end, and messages are read as ever."""
+    monkeypatch.setattr(redecodes, "LIVES_MAX", 3)
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise Lost("as a bug would")
+
+    async with node.alive():
+        await node.enrol()
+        await node.spoken()
+        monkeypatch.setattr(priors.Priors, "take", broken)
+        order = await node.done(await node.order())
+        assert (order.state, order.lives) == (OrderState.FAILED, 3)
+        assert "begun 3 times and never ended" in order.said
+        await node.spoken(ROUNDS, 2)
+
+
+async def test_what_cannot_be_read_is_passed(node: Node) -> None:
+    """A damaged member of the log ends nothing; what it held counts as new where it is decoded again."""
+    async with node.alive():
+        await node.enrol()
+        await node.log.write([Member("readings.4401.440106.1", b"damaged"), Member("ledger.4401-0", b"damaged")])
+        await node.spoken()
+        order = await node.order()
+        await node.log.write([Member("readings.4401.440106.1", b"damaged"), Member("ledger.4401-0", b"damaged")])
+        done = await node.done(order)
+        assert done.counts["duplicate.equal"] == len(NAMES) * ROUNDS

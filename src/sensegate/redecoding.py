@@ -146,13 +146,14 @@ class Redecoding:
             if order.epoch != self._log.epoch:
                 await self._redecodes.failed(order, "the log is another one than when it was ordered")
                 continue
+            if not await self._redecodes.begin(order):
+                continue
             try:
                 await self._learn(order)
             except Overloaded as why:
                 self._bench.end()
                 await self._redecodes.failed(order, str(why))
                 continue
-            await self._redecodes.running(order)
             return order, await self._log.sequence_at(order.since) - 1
 
     async def _learn(self, order: Order) -> None:
@@ -174,7 +175,11 @@ class Redecoding:
     async def _one(self, entry: Entry, priors: Priors) -> None:
         kind, _, rest = entry.subject.partition(".")
         if kind == "readings" or (kind == "seen" and rest == self._partition):
-            batch = await asyncio.to_thread(columns.decode, entry.payload, sequence=entry.sequence)
+            try:
+                batch = await asyncio.to_thread(columns.decode, entry.payload, sequence=entry.sequence)
+            except ValueError as why:
+                log_.warning("unreadable readings on the log; they are not known", at=entry.sequence, why=str(why))
+                return
             if batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
                 priors.take(batch, suppressed=kind == "seen")
 
@@ -201,8 +206,18 @@ class Redecoding:
         while entries := await self._log.fetch(at):
             for entry in entries:
                 if entry.subject == f"ledger.{self._partition}":
-                    for row in Ledger.decode(entry.payload).rows():
-                        if row.source == order.source:
-                            counts[row.kind] = counts.get(row.kind, 0) + row.count
+                    _add(counts, entry, order.source)
             at = entries[-1].sequence
         return counts
+
+
+def _add(counts: dict[str, int], entry: Entry, source: str) -> None:
+    """Add what a commit's ledger says of a source."""
+    try:
+        rows = list(Ledger.decode(entry.payload).rows())
+    except ValueError as why:
+        log_.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
+        return
+    for row in rows:
+        if row.source == source:
+            counts[row.kind] = counts.get(row.kind, 0) + row.count

@@ -23,6 +23,7 @@ from sensegate.model import REDECODE
 KEPT_MAX = 200
 WAITING_MAX = 20
 DEVICES_MAX = 2_000
+LIVES_MAX = 200
 
 
 class What(StrEnum):
@@ -68,6 +69,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[str, ...] = ()
     """Only of these; empty: of all of the profile in the target."""
     state: OrderState = OrderState.WAITING
+    lives: int = 0
+    """How often work on it began: it begins anew whenever the ingest does."""
     ended: int = 0
     said: str = ""
     """Why it failed."""
@@ -167,10 +170,13 @@ class Redecodes:
         order = self._orders.get(order_id)
         return order is not None and order.state in OPEN
 
-    async def running(self, order: Order) -> None:
-        """Say that work on it has begun."""
-        if order.state is OrderState.WAITING:
-            await self._set(order, state=OrderState.RUNNING)
+    async def begin(self, order: Order) -> bool:
+        """Say that work on it begins (again); False where it has begun so often that it will never end."""
+        if order.lives >= LIVES_MAX:
+            await self.failed(order, f"begun {order.lives} times and never ended: a bug; the log has the traceback")
+            return False
+        await self._set(order, state=OrderState.RUNNING, lives=order.lives + 1)
+        return True
 
     async def done(self, order: Order, counts: dict[str, int], *, by: Principal) -> None:
         """Say that all of it is committed; the trail gets the counts."""

@@ -61,6 +61,10 @@ def test_anything_lost_doubled_or_unbalanced_is_guilt() -> None:
     assert not good.guilty
     for change in ({"lost": 1}, {"doubled": 1}, {"balanced": False}, {"verdicts": {"phantom": 1}}):
         assert msgspec.structs.replace(good, **change).guilty
+    missed = msgspec.structs.replace(good, unrecognised={"cross_path": (154, 0)})
+    assert missed.guilty
+    assert not msgspec.structs.replace(missed, resent=1).guilty, "a second delivery may have changed its kind"
+    assert not msgspec.structs.replace(good, unrecognised={"repeat": (4, 5)}).guilty, "published by hand"
 
 
 def test_the_file_is_private_and_whole(tmp_path: Path) -> None:

@@ -87,4 +87,6 @@ async def test_a_cut_link_delays_and_loses_nothing(tmp_path: Path) -> None:
     assert report.good, report.table()
     assert campaign.node_went_on > RATE / len(NODES) * CUT_S / 2
     assert campaign.behind_then > 0
+    if "SENSEGATE_SOAK" in os.environ:  # a time holds on a quiet machine only
+        assert campaign.live_s < 2
     assert campaign.resumed == report.totals["44"]["forwarded"] - 10

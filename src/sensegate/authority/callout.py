@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate import metrics
 from sensegate.authority.connections import Connections
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.jwt import Question, Rights, Signer, question
@@ -297,8 +298,12 @@ class Callout:
                     self.refusals.add(one.user or one.client_id, Kind(one.what), one.subject, address=one.address)
 
     def _note(self, alarm: Alarm) -> None:
-        if self._trail is not None and not self._alarms.full():
-            self._alarms.put_nowait(alarm)
+        if self._trail is None:
+            return
+        if self._alarms.full():
+            metrics.LIMITED.labels("alarms").inc()
+            return
+        self._alarms.put_nowait(alarm)
 
     async def _record_alarms(self) -> None:
         """Put alarms of known devices on the audit trail; strangers fill it not."""

@@ -95,7 +95,9 @@ class Summary(msgspec.Struct, frozen=True):
     @property
     def guilty(self) -> bool:
         """True where the demo must fail."""
-        return bool(self.lost or self.doubled or not self.balanced or any(self.verdicts.values()))
+        # A message that was sent again may have changed its kind, and one published by hand adds to what is counted.
+        missed = not self.resent and any(counted < injected for injected, counted in self.unrecognised.values())
+        return bool(self.lost or self.doubled or not self.balanced or any(self.verdicts.values()) or missed)
 
     def write(self, path: Path) -> None:
         """Write it where nobody else may read it: it holds tokens."""

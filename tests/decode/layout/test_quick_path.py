@@ -152,6 +152,29 @@ def test_several_layouts_on_one_topic_each_have_plans(make: Make) -> None:
     assert machine.plans.count == 6
 
 
+BETWEEN = """
+  - topics: ["m/{device}"]
+    binary: &first {read: [{name: k, type: u8}, {name: x, type: u8}]}
+    where: {k: 1}
+    readings: [{field: x, property: air_temperature}]
+  - topics: ["m/{device}"]
+    binary: {read: [{type: u8}, {name: h, type: u8, equals: [0, 1, 2, 3]}]}
+    readings: [{field: h, property: relative_humidity}]
+  - topics: ["m/{device}"]
+    binary: *first
+    readings: [{field: x, property: co2}]
+"""
+
+
+def test_another_layout_between_two_rules_of_one_is_asked(make: Make) -> None:
+    """The last rule holds only where the layout before it refuses the frame: no plan says so."""
+    machine = make(BETWEEN, "d1")
+    messages = [Message("m/d1", bytes([1 + at % 2, at % 7]), NOW + at, at) for at in range(400)]
+    fields = check(machine, messages)
+    assert len(fields) == 400
+    assert machine.plans.count == 1
+
+
 def profile_of(made: Made, folder: Path) -> ProfileSet:
     """Return a profile with a reading for each scalar that a plan could take, as YAML would have it."""
     compiled = layout(read=made.steps)

@@ -47,6 +47,8 @@ GAP_S = (0.1, 0.8)
 CUT_S = (0.3, 2.0)
 QUIET_S = 60.0
 OVERDUE_S = 8.0
+JUDGED_S = 600.0
+"""The judge reads every record again at the end, millions after a soak, on a machine that may be busy."""
 """After a recovery everything sent before is there within this time, or it is missing."""
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 
@@ -397,7 +399,7 @@ class Campaign:
     async def _finish(self, began: float) -> Report:
         self._simulator.order(stop=True)
         await self._simulator.ended(QUIET_S + 30)
-        code = await self._judge.ended(self.deadline_s + 60)
+        code = await self._judge.ended(self.deadline_s + JUDGED_S)
         if code not in (0, 1):
             raise AssertionError(f"the judge could not judge: {self._judge.complaint()}")
         verdict = json.loads((self.proof / "verdict.json").read_text(encoding="utf-8"))

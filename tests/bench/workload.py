@@ -117,6 +117,8 @@ def _payload(  # noqa: PLR0911 - one return a layout
                 "temperature": near(19, 3),
                 "humidity": near(70, 9),
                 "illuminance": near(300, 90, 0),
+                "pressure": near(1013, 2),
+                "co2": near(600, 90, 0),
                 "battery": 97,
             }
             heard = [{"gatewayId": "0016c001f0000001", "rssi": -chance.randrange(50, 120), "snr": near(7, 3, 2)}]
@@ -130,7 +132,8 @@ def _payload(  # noqa: PLR0911 - one return a layout
                 "rxInfo": heard,
             }
         case 5:
-            measured = {"temperature": near(19, 3), "humidity": near(70, 9), "light": near(300, 90, 0), "vdd": 3426}
+            measured = {"temperature": near(19, 3), "humidity": near(70, 9), "light": near(300, 90, 0),
+                        "pressure": near(1013, 2), "co2": near(600, 90, 0), "vdd": 3426}  # fmt: skip
             heard = [{"gateway_ids": {"gateway_id": "eui-1"}, "rssi": -chance.randrange(50, 120), "snr": near(7, 3)}]
             return f"v3/city@ttn/devices/{name}/up", {
                 "end_device_ids": {"device_id": name}, "received_at": _iso(second + 0.2),

@@ -20,7 +20,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 
 # A loaded machine is slow, not wrong: no deadlines. `make fuzz` looks further.
-settings.register_profile("gate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("gate", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fuzz", settings.get_profile("gate"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 

@@ -172,16 +172,18 @@ def choices(life: Life, home: str) -> list[Choice]:
     """Return what of a profile's life decides at the gateway of division `home`: the one that picks first wins."""
     known = max((one.number for one in life.versions if one.used), default=0)  # see `steps.highest_used`
 
-    def choice(number: int, target: Scope, **more: object) -> Choice:
+    def choice(number: int, target: Scope, *, whole: bool) -> Choice:
         version = life.find(number)
         digest = version.digest if version else ""
-        return Choice(life.profile, number, digest, target, known=known, **more)  # type: ignore[arg-type]
+        return Choice(life.profile, number, digest, target, whole=whole, known=known)
 
     found: list[Choice] = []
     if life.canary:
         one = life.canary
-        chosen = {"devices": frozenset(one.devices)} if one.devices else {"below": one.below}
-        found.append(choice(one.number, one.target, whole=False, trial=True, **chosen))
+        whom = frozenset(one.devices)
+        some = choice(one.number, one.target, whole=False)
+        below = _ALL if whom else one.below
+        found.append(msgspec.structs.replace(some, trial=True, devices=whom, below=below))
     narrow_first = sorted(life.force, key=lambda one: (-len(one.target.division), not one.target.department))
     for force in narrow_first:
         whole = home.startswith(force.target.division) and not force.target.department

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sensegate.decode.imports.made import Imported, Row, expected, head, loads, part, read_text, reading
+from sensegate.decode.imports.made import How, Imported, Row, expected, head, loads, part, read_text, reading
 from sensegate.decode.learn_guess import Guess
 from sensegate.decode.yamltext import as_json, comment, flow, text
 from sensegate.errors import ConfigError
@@ -169,8 +169,8 @@ def _profile(definition: Mapping[str, Any]) -> Imported:
         if isinstance(found, str):
             rows.append(Row(one.name, "left", unit=one.unit, why=found))
             continue
-        how = "mapped" if found.sure else "guessed"
-        rows.append(Row(one.name, how, found.property, found.unit, found.reason))  # type: ignore[arg-type]
+        how: How = "mapped" if found.sure else "guessed"
+        rows.append(Row(one.name, how, found.property, found.unit, found.reason))
         taken.append((one, found))
     described = str(definition.get("description") or model)
     domain = next(

@@ -14,10 +14,11 @@ from nats.aio.msg import Msg
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from sensegate import metrics
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.callout import Callout, profile_topics
 from sensegate.authority.devices import Devices
-from sensegate.authority.refusals import Kind
+from sensegate.authority.refusals import Alarm, Kind
 from sensegate.authority.scope import Principal
 from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import MemoryTrail
@@ -163,6 +164,18 @@ async def test_an_alarm_is_recorded(site: Site) -> None:
     await met(lambda: site.trail.records[-1][1] == "refused.publish")
     assert [record[2] for record in site.trail.records if record[1].startswith("refused")] == ["a"]
     assert site.callout.refusals.of("nobody") == {Kind.CONNECT: 1}
+
+
+async def test_alarms_that_nobody_can_write_down_are_counted(site: Site) -> None:
+    """A flood of refusals drops alarms, never silently."""
+
+    def dropped() -> float:
+        return metrics.REGISTRY.get_sample_value("sensegate_limited_total", {"limit": "alarms"}) or 0.0
+
+    before, room = dropped(), site.callout._alarms.maxsize
+    for _ in range(room + 3):
+        site.callout._note(Alarm(0, "nobody", Kind.PUBLISH, "x", "", 1))
+    assert dropped() == before + 3
 
 
 async def test_a_device_hears_its_own_commands_only(site: Site) -> None:

@@ -128,7 +128,15 @@ numbers = st.one_of(st.integers(-(10**15), 10**15), st.integers(-(2**70), 2**70)
 
 
 @settings(max_examples=settings().max_examples * 3)
-@given(forms, st.one_of(st.lists(texts, min_size=1, max_size=6), st.lists(numbers, min_size=1, max_size=6)))
+@given(
+    forms,
+    st.one_of(
+        st.lists(texts, min_size=1, max_size=6),
+        st.lists(numbers, min_size=1, max_size=6),
+        st.lists(st.floats(-2e14, 2e14), min_size=1, max_size=6),  # of one kind: read as a column
+        st.lists(st.floats(0, 2e9), min_size=1, max_size=6),
+    ),
+)
 def test_column_says_what_one_says(formats: list[str], raws: list[object]) -> None:
     """The columns are only quicker."""
     reader = Reader(tuple(formats))

@@ -196,6 +196,16 @@ def test_a_backlog_beside_live_readings_makes_no_gap() -> None:
     assert (found["gaps"], found["silent"]) == (0, 0)
 
 
+def test_messages_that_come_together_out_of_order_make_no_gap() -> None:
+    """Within a batch the silences are counted in the order of time, not of arrival."""
+    counted = Counted()
+    rows = minutes(last=10)
+    counted.add(*rows[5:], *rows[:5])
+    counted.add(*minutes(first=10))
+    found = row_of(counted.take(1), 0)
+    assert (found["gaps"], found["silent"]) == (0, 0)
+
+
 def test_a_device_is_judged_from_its_first_message_on() -> None:
     """A device that came in the middle of the hour is not missed for the first half."""
     counted = Counted()

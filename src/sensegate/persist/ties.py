@@ -103,7 +103,6 @@ def verdicts(cut: Cut, asked: BOOL, find: Find) -> tuple[U8, U8]:
     lives = counted[leader]
     if lives.any():
         since = cut.time[leader]
-        hard |= lives & (known > 0) & (length > 1)
         since[single] = found.time[known[owner] == 1]
         hard[group[lives[group] & (np.abs(cut.time[rows] - since[group]) > LIFE_US)]] = True
     again = (known[group] == 1) | (np.arange(count) != first[group])

@@ -20,7 +20,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.life import Eyes
-from sensegate.model import Device, Message
+from sensegate.model import BOOL, I64, Device, Fields, Message, Readings, RejectedValue
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.persist.commit import Committer
@@ -57,6 +57,9 @@ def node_life(now: int) -> list[Message]:
             ]
         messages.append(Message(f"spBv1.0/Water/{kind}/pump-01", payload(*metrics, seq=place), now, number))
     return messages
+
+
+Normalised = tuple[Readings, list[RejectedValue]]
 
 
 class Walk:
@@ -162,3 +165,29 @@ async def test_without_the_rewind_it_would_not(devices: Devices, tmp_path: Path)
     found = await walk.committed()
     right = [(number / 10, 0) for number in range(1, COUNT + 1)]
     assert found["liquid_level"] != right or await walk.quarantined()
+
+
+async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met(
+    devices: Devices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug behind the decoder costs nothing that was remembered: the halves are read as the whole was."""
+    walk = walk_of(devices, tmp_path, {}, [], Memory(undoable=True))
+    normaliser = walk.ingest._eyes.normaliser
+    sound, crashes = normaliser.normalise, 0
+
+    def crashing(
+        fields: Fields, received: I64, best_effort: BOOL | None = None
+    ) -> tuple[Readings, list[RejectedValue]]:
+        nonlocal crashes
+        if len(received) > LIFE // 2:
+            crashes += 1
+            raise RuntimeError("a bug that some batches meet")
+        return sound(fields, received, best_effort)
+
+    monkeypatch.setattr(normaliser, "normalise", crashing)
+    await walk.until_done()
+    assert crashes > 1
+    assert await walk.quarantined() == 0
+    found = await walk.committed()
+    assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
+    assert found["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]

@@ -321,3 +321,31 @@ async def test_a_shadow_beside_live_traffic(node: Site) -> None:
     assert (last["action"], last["target"]) == ("profile.shadow.end", "acme/th@31")
     assert last["after"]["report"]["differences"][0]["factor"] == 10
     assert (await node.ask("GET", f"{PATH}/shadow")).status == 404
+
+
+async def test_a_release_for_qos_0_is_heard_without_a_restart(tmp_path: Path) -> None:
+    """Until then messages of QoS 0 are not taken; the released version asks for them."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    write(folder, THERMOMETER)
+    async with running(config_of(tmp_path / "node", profiles=(str(folder), str(PLAIN)))) as site, site.phone() as phone:
+        device = await site.device("zero", profile="acme/th")
+        assert await phone.connect(device.id, device.password) == 0
+        phone.send("acme/zero/up", '{"t": 190}', qos=0)
+        await phone.publish("acme/zero/up", '{"t": 200}')
+        await eventually(lambda: seen(site, device, [20]))
+        text = version(2).replace("version: 2\n", "version: 2\nqos: 0\n", 1)
+        await step(site, "/versions", text=text, expect=201)
+        await step(site, "/versions/2/propose")
+        await step(site, "/versions/2/release")
+
+        async def taken() -> bool:
+            phone.send("acme/zero/up", '{"t": 210}', qos=0)
+            return await seen(site, device, [20, 21])
+
+        await eventually(taken)
+
+
+async def seen(site: Site, device: Made, wanted: list[float]) -> bool:
+    """Return whether exactly these values are on the feed, each at least once."""
+    return {value for value, _ in await values(site, device)} == set(wanted)

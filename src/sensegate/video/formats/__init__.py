@@ -1,0 +1,10 @@
+"""Formats of video metadata, one file each. The next one is one more file with its `FORMAT`, and its row here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sensegate.video.form import VideoFormat
+
+FORMATS: Final[dict[str, VideoFormat]] = {}
+"""By the name that profiles use."""

@@ -36,6 +36,10 @@ class _Pairs:
         text = text_of(frame.payload, self._charset)
         if not text.strip():
             raise Rejected(QuarantineReason.MALFORMED, "empty")
+        # With units each pair is an object of two; told before any is made, so that rubbish costs little.
+        members = text.count(self._options.equals) * (4 if self._options.units else 1)
+        if members > MEMBERS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} members")
         if not self._options.lines:
             return self._object(text)
         lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
@@ -47,8 +51,6 @@ class _Pairs:
         found: dict[str, Any] = {}
         head = list(reversed(self._options.head))
         chunks = [chunk for part in self._split(text) if (chunk := part.strip())]
-        if len(chunks) > MEMBERS_MAX:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} pairs")
         for at, chunk in enumerate(chunks):
             key, mark, value = chunk.partition(self._options.equals)
             if mark:

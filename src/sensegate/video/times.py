@@ -1,0 +1,150 @@
+"""Phenomenon times of video formats: text or number -> (µs UTC, quality), or None where it is no time.
+
+Qualities: ``explicit`` (the zone is said, or the format fixes it), ``assumed_tz`` (local time without a zone),
+``derived`` (from an id), ``received`` (there was none; the arrival).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from math import isfinite
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+EXPLICIT: Final = "explicit"
+ASSUMED: Final = "assumed_tz"
+DERIVED: Final = "derived"
+RECEIVED: Final = "received"
+
+BEIJING: Final = "Asia/Shanghai"
+SECOND: Final = 1_000_000
+BEIJING_S: Final = 8 * 3_600
+DAY_S: Final = 86_400
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_LAST_S: Final = 4_102_444_800
+"""2100-01-01: epoch times beyond are of another unit."""
+_ISO = re.compile(
+    r"(\d{4})-(\d{1,2})-(\d{1,2})[Tt ]\s*(\d{1,2}):(\d{1,2}):(\d{1,2})(?:[.,](\d{1,12}))?\s*"
+    r"([Zz]|[+-]\d{2}(?::?\d{2})?)?",
+    re.ASCII,
+)
+_COMPACT = re.compile(r"\d{14}(?:\d{3})?", re.ASCII)
+_EPOCH_MS = re.compile(r"\d{12,13}", re.ASCII)
+
+Found = tuple[int, str]
+"""µs UTC, quality"""
+
+
+def _us(  # noqa: PLR0917 - the parts of a time in their order
+    year: int, month: int, day: int, hour: int, minute: int, second: int, micro: int = 0
+) -> int | None:
+    """Return µs as if the parts were UTC; None where there is no such moment. Takes second 60 and hour 24."""
+    if year < 1970 or minute > 59 or second > 60 or hour > 24 or (hour == 24 and (minute or second or micro)):
+        return None
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH_DAY
+    except ValueError:
+        return None
+    return (days * DAY_S + hour * 3_600 + minute * 60 + second) * SECOND + micro
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def _local(us: int, zone: str) -> int | None:
+    """Return µs UTC of µs on the clock of a zone (IANA name)."""
+    if zone == BEIJING:
+        return us - BEIJING_S * SECOND if us >= BEIJING_S * SECOND else None
+    try:
+        moment = datetime.fromtimestamp(us // SECOND, UTC).replace(tzinfo=_zone(zone))
+        offset = moment.utcoffset()
+    except (ZoneInfoNotFoundError, ValueError, OverflowError):
+        return None
+    return None if offset is None else us - round(offset.total_seconds()) * SECOND
+
+
+def parse_iso(text: str, naive: str = "utc") -> Found | None:
+    """Read ISO 8601 of date and time; parts of one digit are taken.
+
+    Without offset: ``naive="utc"`` takes it as UTC (the format says so: ``explicit``), else as local time of that IANA
+    zone (``assumed_tz``).
+    """
+    found = _ISO.fullmatch(text.strip()) if len(text) < 64 else None
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    micro = int((fraction or "0").ljust(6, "0")[:6])
+    us = _us(int(year), int(month), int(day), int(hour), int(minute), int(second), micro)
+    if us is None:
+        return None
+    if offset is None:
+        if naive == "utc":
+            return us, EXPLICIT
+        local = _local(us, naive)
+        return None if local is None else (local, ASSUMED)
+    if offset not in {"Z", "z"}:
+        hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
+        if hours > 14 or minutes > 59:
+            return None
+        shift = (hours * 3_600 + minutes * 60) * SECOND
+        us += shift if offset[0] == "-" else -shift
+    return (us, EXPLICIT) if us >= 0 else None
+
+
+def parse_compact(text: str, zone: str = BEIJING) -> Found | None:
+    """Read ``YYYYMMDDhhmmss`` with or without milliseconds: local time of an IANA zone."""
+    text = text.strip()
+    if not _COMPACT.fullmatch(text):
+        return None
+    us = _us(
+        int(text[:4]),
+        int(text[4:6]),
+        int(text[6:8]),
+        int(text[8:10]),
+        int(text[10:12]),
+        int(text[12:14]),
+        int(text[14:] or 0) * 1_000,
+    )
+    local = None if us is None else _local(us, zone)
+    return None if local is None else (local, ASSUMED)
+
+
+def parse_beijing(text: str) -> Found | None:
+    """Read a time of GA/T 1400 or GB/T 28181: Beijing time without zone, in any of its spellings.
+
+    ``YYYYMMDDhhmmss`` with or without milliseconds, ISO with ``T`` or a blank (an offset, where there is one, is
+    believed), epoch milliseconds.
+    """
+    text = text.strip()
+    if found := parse_compact(text):
+        return found
+    if _EPOCH_MS.fullmatch(text):
+        return epoch(int(text) / 1_000)
+    return parse_iso(text, BEIJING)
+
+
+def derived(digits: str) -> Found | None:
+    """Read the time in an id (``YYYYMMDDhhmmss``, Beijing)."""
+    found = parse_compact(digits) if len(digits) == 14 else None
+    return None if found is None else (found[0], DERIVED)
+
+
+def epoch(seconds: float) -> Found | None:
+    """Read seconds since 1970; None where they are no time of this century (milliseconds, for one)."""
+    if not isfinite(seconds) or not 0 <= seconds < _LAST_S:
+        return None
+    return round(seconds * SECOND), EXPLICIT
+
+
+def epoch_ms(milliseconds: float) -> Found | None:
+    """Read milliseconds since 1970."""
+    return epoch(milliseconds / 1_000) if isfinite(milliseconds) else None
+
+
+def received(arrival: int) -> Found:
+    """Return the arrival as the time of a message that gives none."""
+    return arrival, RECEIVED

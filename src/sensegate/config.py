@@ -15,15 +15,10 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig
 from sensegate.errors import ConfigError
-
-
-def _h(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
-
-
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the configuration records."""
+from sensegate.setting import Record
+from sensegate.setting import told as _h
 
 
 class StoreConfig(Record, frozen=True):
@@ -76,7 +71,13 @@ class EngineConfig(Record, frozen=True):
     ] = "process"
     max_payload_bytes: Annotated[int, _h("largest message; a device that sends more is disconnected")] = 1024**2
     max_connections: Annotated[int, _h("most client connections")] = 20_000
-    tls: Annotated[TlsConfig, _h("certificates of both listeners")] = TlsConfig()
+    tls: Annotated[TlsConfig, _h("certificates of both listeners; ca_file asks devices for theirs")] = TlsConfig()
+    link_ca_file: Annotated[
+        str, _h("PEM of the authority that signs the certificates of nodes' links; empty: none asked for")
+    ] = ""
+    ca_file: Annotated[
+        str, _h("with url: PEM of the authority of the external server's certificate (tls:// addresses)")
+    ] = ""
     restart_backoff_max_s: Annotated[float, _h("longest wait between restarts of a dying server")] = 10.0
 
 
@@ -184,6 +185,11 @@ class UplinkConfig(Record, frozen=True):
     url: Annotated[str, _h("nats:// address of the centre; empty: this node goes on alone")] = ""
     secret_file: Annotated[str, _h("file with this node's secret at the centre")] = ""
     ca_file: Annotated[str, _h("authority of the centre's certificate, for tls:// addresses")] = ""
+    pin_sha256: Annotated[
+        tuple[str, ...], _h("fingerprints (SHA-256, hex) of which the centre's certificate must have one; empty: any")
+    ] = ()
+    cert_file: Annotated[str, _h("PEM of this node's own certificate, where the centre asks for one")] = ""
+    key_file: Annotated[str, _h("PEM of its private key")] = ""
     span_ms: Annotated[int, _h("longest span of readings in one live message")] = 1_000
     backlog_after_s: Annotated[float, _h("readings older than this at (re)connection go to the backlog lane")] = 2.0
     backlog_bytes_max: Annotated[int, _h("most bytes of log read into one backlog message")] = 4_194_304
@@ -195,6 +201,10 @@ class WebConfig(Record, frozen=True):
     """The HTTP side."""
 
     host: Annotated[str, _h("address to listen on")] = "127.0.0.1"
+    more_hosts: Annotated[
+        tuple[str, ...],
+        _h("further addresses with the same port, one for each network plane; IPv6 as it is"),
+    ] = ()
     port: Annotated[int, _h("port to listen on; 0 takes a free one below 32768")] = 0
     body_bytes_max: Annotated[int, _h("largest request body")] = 1_048_576
     connections_max: Annotated[int, _h("most open connections")] = 4_000
@@ -228,6 +238,10 @@ class Config(Record, frozen=True):
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
     nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
     web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()
+    audit: Annotated[AuditConfig, _h("the audit trail")] = AuditConfig()
+    people: Annotated[PeopleConfig, _h("people who sign in with a password")] = PeopleConfig()
+    oidc: Annotated[OidcConfig, _h("a provider of identities")] = OidcConfig()
+    egress: Annotated[EgressConfig, _h("where this gateway may connect to by the wish of others")] = EgressConfig()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
 

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus import connect, process
+from sensegate.bus import connect, external, process
 from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import free_port, is_free
 from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, render
@@ -271,14 +270,7 @@ class Engine:
         except FileNotFoundError as why:
             if self._config.url:
                 raise EngineError(f"{path}: the users of the external server are not there") from why
-            import nkeys  # noqa: PLC0415 - imports PyNaCl, needed once
-
-            self._kept = Kept(
-                port=0,
-                mqtt_port=0,
-                passwords={role: secrets.token_urlsafe(24) for role in Role},
-                issuer_seed=nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_ACCOUNT).decode(),
-            )
+            self._kept = external.fresh()
         except (OSError, msgspec.DecodeError) as why:
             raise EngineError(f"{path} cannot be read: {why}; restore it, the server's users stand in it") from why
         return self._kept

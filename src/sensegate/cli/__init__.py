@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(running.demo)
 app.command()(running.run)
+app.command()(running.engine)
 app.command()(profiles.check)
 app.command()(profiles.explain)
 profiles.app.add_typer(releases.app)

@@ -51,6 +51,19 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/R
     uvloop.run(until_told(flow.run(load(config))))
 
 
+def engine(
+    config: Annotated[Path, typer.Argument(help="Configuration of the gateway, see config/README.md.")],
+    directory: Annotated[Path, typer.Argument(help="Where the two files are written, 0600; users there are kept.")],
+) -> None:
+    """Write the configuration of a nats-server that you run yourself, and the file of users by which we enter it."""
+    from sensegate.bus import external  # noqa: PLC0415 - only this command needs it
+    from sensegate.config import load  # noqa: PLC0415 - the same
+
+    written, users = external.write(load(config), directory)
+    console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
+    console.print(f"{users}: give it as engine.credentials_file, with engine.url", highlight=False, soft_wrap=True)
+
+
 def demo(
     *,
     for_: Annotated[str, typer.Option("--for", help="End after this time (60s, 5m), judge, exit 1 if guilty.")] = "",

@@ -1,0 +1,54 @@
+"""A server that others run: its configuration to hand over, and the users by which the gateway enters it."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from sensegate.bus.process import write_private
+from sensegate.bus.server_conf import Kept, Role, render
+from sensegate.config import Config, secret
+from sensegate.errors import ConfigError
+
+USERS = "users.json"
+CONFIGURATION = "nats-server.conf"
+NATS_PORT, MQTT_PORT = 4222, 1883
+
+
+def fresh() -> Kept:
+    """Return new passwords for our users and a new issuer; the ports are not chosen yet."""
+    import nkeys  # noqa: PLC0415 - imports PyNaCl, needed once
+
+    return Kept(
+        port=0,
+        mqtt_port=0,
+        passwords={role: secrets.token_urlsafe(24) for role in Role},
+        issuer_seed=nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_ACCOUNT).decode(),
+    )
+
+
+def write(config: Config, directory: Path) -> tuple[Path, Path]:
+    """Write the configuration of a server for this gateway and the file of its users; return both paths, 0600.
+
+    Users that are there already are kept, so that the server's configuration can be made again for new nodes or sizes.
+
+    Raises:
+        ConfigError: the users' file cannot be read, or a node's secret is missing.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    users = directory / USERS
+    try:
+        kept = msgspec.json.decode(users.read_bytes(), type=Kept) if users.exists() else fresh()
+    except (OSError, msgspec.DecodeError) as why:
+        raise ConfigError(f"cannot be read: {why}", file=str(users), remedy="restore it, or remove it") from why
+    engine = config.engine
+    kept = msgspec.structs.replace(
+        kept, port=engine.port or kept.port or NATS_PORT, mqtt_port=engine.mqtt_port or kept.mqtt_port or MQTT_PORT
+    )
+    nodes = {node.division: secret(node.secret_file) for node in config.nodes}
+    text = render(engine, config.store, kept, directory.resolve(), name=f"sensegate-{config.division}", nodes=nodes)
+    write_private(users, msgspec.json.encode(kept).decode())
+    write_private(directory / CONFIGURATION, text.replace("changes are lost", "`sensegate engine` writes it anew", 1))
+    return directory / CONFIGURATION, users

@@ -201,6 +201,25 @@ def test_nobody_there_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "is the gateway running there?" in capsys.readouterr().err
 
 
+def test_the_errors_of_parts_that_end_together_are_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gateway ends with a group of errors: each is one line; a bug among them keeps its traceback."""
+    errors: list[Exception] = [ConfigError("one"), ExceptionGroup("inner", [ConfigError("two")])]
+
+    def fail() -> None:
+        raise ExceptionGroup("parts", errors)
+
+    monkeypatch.setattr("sensegate.cli.app", fail)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "sensegate: one\nsensegate: two\n"
+    errors.append(ValueError("a bug"))
+    with pytest.raises(ExceptionGroup):
+        main()
+
+
 # ── offline ──────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated
 
@@ -51,12 +52,28 @@ def _root(
 
 
 def main() -> None:
-    """Run the command of the arguments; an error of ours is one line on standard error and exit 2."""
+    """Run the command of the arguments; an error of ours is one line on standard error and exit 2.
+
+    The parts of a gateway end together, and each may have its own.
+    """
+    refused: list[BaseException] = []
     try:
         app()
-    except SensegateError as why:
-        sys.stderr.write(f"sensegate: {why}\n")
+    except* SensegateError as why:
+        refused = list(_leaves(why))
+    for one in refused:
+        sys.stderr.write(f"sensegate: {one}\n")
+    if refused:
         sys.exit(2)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """Yield the errors of a group."""
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _leaves(one)
+        else:
+            yield one
 
 
 __all__ = ["app", "main"]

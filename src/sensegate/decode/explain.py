@@ -95,7 +95,9 @@ def explain(
     stages: list[Stage] = [_stage("message", _message(message))]
     candidates = list(dict.fromkeys(rule.profile for rule, _ in loaded.match(topic)))
     if not candidates:
-        stages.append(_stage("claim", [f"no profile has a topic that matches '{topic}'", "quarantined: no_profile"]))
+        remedy = "name this topic in a profile: `sensegate profile new --from FILE` drafts one from messages"
+        told = [f"no profile has a topic that matches '{topic}'", "quarantined: no_profile", remedy]
+        stages.append(_stage("claim", told))
         return stages
     stages.append(_stage("claim", list(_claims(loaded, topic))))
     for name in candidates:

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 from nats.aio.client import Client
@@ -32,7 +33,7 @@ from sensegate.authority.trail import Trail
 from sensegate.bus import api, server_conf
 from sensegate.bus.engine import Connection, Violation
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, EngineError, Lost, SensegateError
+from sensegate.errors import ConfigError, EngineError, Lost, Refused, SensegateError
 from sensegate.model import Device
 
 _log = structlog.get_logger("authority")
@@ -91,6 +92,22 @@ def _names(device: Device) -> list[str]:
     return [name for name in (device.id, device.alias) if name]
 
 
+class Guest(msgspec.Struct, frozen=True):
+    """One who is no device and may come in: a node, a subscriber."""
+
+    name: str
+    account: str
+    rights: Rights
+    kind: str = "STANDARD"
+    """Of connection: STANDARD or MQTT."""
+    until: int = 0
+    """µs UTC; 0: no end is known."""
+
+
+GuestOf = Callable[[Question], "Guest | None"]
+"""Returns the guest, None where it is none of his to decide on. Raises `Refused`."""
+
+
 class Server(Protocol):
     """What the callout needs of `bus.engine.Engine`."""
 
@@ -123,6 +140,8 @@ class Callout:
         self._clock = clock
         self._trail = trail
         self._topics_of = topics_of
+        self.guests: list[GuestOf] = []
+        """Asked about each who connects, before the registry of devices."""
         self._signer = Signer(server.issuer_seed)
         self._open = Connections(server, ACCOUNT, clock)
         self._renewals = Renewals(devices, self._open.close, clock)
@@ -202,6 +221,8 @@ class Callout:
             _log.error("auth callout", error=str(why))
             return
         user, client = asked.connect_opts.user, asked.client_info
+        if await self._asked_as_guest(message, asked):
+            return
         if client.type != "mqtt":
             await self._refuse(message, asked, "only MQTT clients are let in here")
             return
@@ -221,6 +242,29 @@ class Callout:
         check = asyncio.create_task(self._contest(message, asked, device, proof.until, rival))
         self._checks.add(check)
         check.add_done_callback(self._checks.discard)
+
+    async def _asked_as_guest(self, message: Msg, asked: Question) -> bool:
+        """Answer one who is no device; False where nobody knows him."""
+        for guest_of in self.guests:
+            try:
+                guest = guest_of(asked)
+            except Refused as why:
+                await self._refuse(message, asked, str(why))
+                return True
+            if guest is not None:
+                now_s, until_s = self._clock.now() // 1_000_000, -(-guest.until // 1_000_000)
+                answer = self._signer.admit(
+                    asked,
+                    account=guest.account,
+                    name=guest.name,
+                    rights=guest.rights,
+                    now_s=now_s,
+                    until_s=until_s,
+                    kind=guest.kind,
+                )
+                await self._respond(message, answer)
+                return True
+        return False
 
     async def _contest(self, message: Msg, asked: Question, device: Device, until: int, rival: int) -> None:
         if await self._open.is_open(rival):

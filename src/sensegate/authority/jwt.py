@@ -30,6 +30,8 @@ class ConnectOptions(msgspec.Struct, frozen=True):
 
     user: str = ""
     password: str = msgspec.field(default="", name="pass")
+    name: str = ""
+    """What the client calls its connection."""
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
@@ -91,8 +93,21 @@ class Signer:
         public: bytes = self._key.public_key
         self._issuer = public.decode()
 
-    def admit(self, asked: Question, *, account: str, name: str, rights: Rights, now_s: int, until_s: int = 0) -> bytes:
-        """Return the answer that lets a client into an account as `name` with these rights, until a time (0: open)."""
+    def admit(
+        self,
+        asked: Question,
+        *,
+        account: str,
+        name: str,
+        rights: Rights,
+        now_s: int,
+        until_s: int = 0,
+        kind: str = "MQTT",
+    ) -> bytes:
+        """Return the answer that lets a client into an account as `name` with these rights, until a time (0: open).
+
+        `kind`: of connection, as the server calls it: MQTT, STANDARD.
+        """
         user: dict[str, object] = {
             "jti": asked.user_nkey,
             "iat": now_s,
@@ -108,7 +123,7 @@ class Signer:
                 "subs": -1,
                 "data": -1,
                 "payload": -1,
-                "allowed_connection_types": ["MQTT"],
+                "allowed_connection_types": [kind],
             },
         }
         if until_s:

@@ -46,6 +46,8 @@ class Action(StrEnum):
     CHANGE_FEEDS = "change_feeds"
     CHANGE_TOKENS = "change_tokens"
     CHANGE_MODE = "change_mode"
+    CHANGE_NODES = "change_nodes"
+    """Invite, replace and expel nodes."""
 
 
 _LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
@@ -56,7 +58,7 @@ _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.SUBSCRIBER: frozenset({Action.READ_READINGS}),
     Role.COUNTY_OPERATOR: _COUNTY,
     Role.CITY_OPERATOR: _CITY,
-    Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_MODE},
+    Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_MODE, Action.CHANGE_NODES},
     # Looks at the books, changes nothing and sees no readings.
     Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY}),
     Role.ADMIN: frozenset(Action),

@@ -14,8 +14,8 @@ from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 MIB = 1024**2
 FLOW_WINDOW = 32 * MIB
 """What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
-BUCKETS_MAX = 12
-"""Most key-value buckets and small streams (AUDIT) of the internal account, each of `store.registry_bytes`."""
+BUCKETS_MAX = 32
+"""Most key-value buckets and small streams (AUDIT, DOWN, MIRROR) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
 CALLOUT_S = 2
@@ -96,16 +96,25 @@ def _user(name: str, password: str, *, types: Sequence[str] = ("STANDARD",), per
     )
 
 
-def node_permissions(division: str) -> str:
-    """Return what a node may do at its centre; rights are checked on the mapped subject, so these are such."""
-    publish = [
+def node_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a node may publish and hear at its centre; rights are checked on the mapped subject."""
+    publish = (
         f"readings.{division}.>",
         f"observations.{division}.>",
         f"ledger.{division}",
         f"commit.{division}.*",
+        f"mirror.{division}.>",
+        f"report.{division}",
         f"$JS.API.DIRECT.GET.LOG.commit.{division}.*",
-    ]
-    subscribe = [f"{inbox_prefix(division)}.>", f"down.{division}.>"]
+        f"$JS.API.DIRECT.GET.MIRROR.mirror.{division}.at",
+        f"$JS.API.DIRECT.GET.DOWN.down.{division}.*",
+    )
+    return publish, (f"{inbox_prefix(division)}.>", f"down.{division}.>")
+
+
+def node_permissions(division: str) -> str:
+    """Return `node_rights` as they stand in the server's configuration."""
+    publish, subscribe = node_rights(division)
     return f"{{ publish: {_list(publish)}, subscribe: {_list(subscribe)} }}"
 
 
@@ -114,6 +123,8 @@ MAPPINGS = {
     "up.*.observations.>": "observations.{{wildcard(1)}}.>",
     "up.*.ledger": "ledger.{{wildcard(1)}}",
     "up.*.commit.*": "commit.{{wildcard(1)}}.{{wildcard(2)}}",
+    "up.*.mirror.>": "mirror.{{wildcard(1)}}.>",
+    "up.*.report": "report.{{wildcard(1)}}",
 }
 """What a node publishes -> where it lands: the node's own code stands in the second place of each subject."""
 

@@ -7,19 +7,22 @@ subscriber holds no queue here: it is the log that waits for it, and its cursor 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
+from functools import partial
 
 import msgspec
 import numpy as np
 
 from sensegate.bus.columns import Batch, Words
 from sensegate.model import BOOL, I64
-from sensegate.share import cursor, records
+from sensegate.share import cursor, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
-from sensegate.share.feeds import Selection
+from sensegate.share.feeds import Selection, Wanted
+from sensegate.share.masks import Masks, hidden
 from sensegate.share.reader import Reader, Slot
 
 BLOCK_ROWS = 1_000
@@ -43,6 +46,7 @@ class Form(StrEnum):
     NDJSON = "ndjson"
     CSV = "csv"
     MSGPACK = "msgpack"
+    SENML = "senml"
     SSE = "sse"
 
 
@@ -78,6 +82,8 @@ def matches(batch: Batch, selection: Selection) -> I64:
     if selection.properties:
         named = np.fromiter((records.plain(name) in selection.properties for name in batch.properties), np.bool_)
         mask &= named[batch.property]
+    if selection.mask:
+        mask &= ~hidden(batch, selection.mask)
     return np.flatnonzero(mask).astype(np.int64)
 
 
@@ -90,14 +96,24 @@ def _among(words: Words, admits: Callable[[str], bool]) -> BOOL:
 class Delivery:
     """Pages and streams of any selection from one reader."""
 
-    def __init__(self, reader: Reader, *, cache_bytes_max: int = 33_554_432, page_max: int = 10_000) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        masks: Masks | None = None,
+        cache_bytes_max: int = 33_554_432,
+        page_max: int = 10_000,
+    ) -> None:
         self.reader = reader
+        self.masks = masks or Masks(os.urandom(32))
         self.page_max = page_max
         self._cache: OrderedDict[tuple[int, Selection, int, str], _Encoded] = OrderedDict()
         self._rows: OrderedDict[tuple[int, Selection], I64] = OrderedDict()
         self._rows_count = 0
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
+        self._bodies: OrderedDict[tuple[Selection | None, Form, Cursor, Cursor], bytes] = OrderedDict()
+        self._bodies_bytes = 0
         self._streams = 0
         self._turned = 0.0
 
@@ -109,18 +125,29 @@ class Delivery:
 
     # ── one page ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def page(self, selection: Selection | None, start: Cursor, form: Form, limit: int, wait_s: float) -> Page:
+    async def page(
+        self,
+        selection: Selection | None,
+        start: Cursor,
+        form: Form,
+        limit: int,
+        wait_s: float,
+        *,
+        scan_s: float = _SCAN_S,
+        sure: bool = True,
+    ) -> Page:
         """Return at most `limit` records after `start`; with none there, wait up to `wait_s` for the first.
 
         An empty page means that nothing more was there, unless the log behind `start` is so long that looking
-        through it took `_SCAN_S`; `next` has then moved on.
+        through it took `scan_s`; `next` has then moved on. Without `sure` the log itself is not asked whether it has
+        more than the reader has seen: for one who asks again at once.
 
         Raises:
             Lost: the log does not answer.
         """
         loop = asyncio.get_running_loop()
-        until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, _SCAN_S)
-        place, parts, count, asked = start, list[records.Part](), 0, False
+        until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)
+        place, parts, count, asked = start, list[records.Part](), 0, not sure
         while count < limit:
             span = await self.reader.read(_before(place))
             if span.end <= place.sequence and not span.slots:
@@ -144,7 +171,7 @@ class Delivery:
                 place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
             if loop.time() > scan_until:
                 break
-        return Page(await self._body(parts, selection, form, str(place)), count, str(place))
+        return Page(await self._shared(parts, selection, form, start, place), count, str(place))
 
     @property
     def _epoch(self) -> str:
@@ -166,14 +193,37 @@ class Delivery:
         if rows is not None:
             self._rows.move_to_end(key)
             return rows
-        rows = self._rows[key] = matches(batch, selection)
+        rows = matches(batch, selection)
+        if selection.shown != Wanted():
+            asked = Selection(selection.shown.divisions, devices=selection.shown.devices)
+            rows = rows[np.isin(rows, matches(self.masks.seen(batch, entry, selection.mask), asked))]
+        self._rows[key] = rows
         self._rows_count += len(rows)
         while len(self._rows) > 1 and (len(self._rows) > _SETS_MAX or self._rows_count > _SET_ROWS_MAX):
             self._rows_count -= len(self._rows.popitem(last=False)[1])
         return rows
 
+    async def _shared(
+        self, parts: list[records.Part], selection: Selection | None, form: Form, start: Cursor, place: Cursor
+    ) -> bytes:
+        """Return the body of a page; equal subscribers at the same place share its bytes."""
+        key = (selection, form, start, place)
+        if (known := self._bodies.get(key)) is not None:
+            self._bodies.move_to_end(key)
+            return known
+        body = await self._body(parts, selection, form, str(place))
+        if parts and key not in self._bodies:
+            self._bodies[key] = body
+            self._bodies_bytes += len(body)
+            while self._bodies_bytes > self._cache_bytes_max // 2 and len(self._bodies) > 1:
+                self._bodies_bytes -= len(self._bodies.popitem(last=False)[1])
+        return body
+
     async def _body(self, parts: list[records.Part], selection: Selection | None, form: Form, following: str) -> bytes:
         if form is Form.MSGPACK:
+            if selection is not None and selection.mask:
+                seen = partial(self.masks.seen, mask=selection.mask)
+                parts = [msgspec.structs.replace(part, batch=seen(part.batch, part.entry)) for part in parts]
             return records.columns(parts, following)
         lines: list[str] = []
         for part in parts:
@@ -182,6 +232,8 @@ class Delivery:
             return "".join(f"{line}\r\n" for line in (records.CSV_COLUMNS, *lines)).encode()
         if form is Form.NDJSON:
             return "".join(f"{line}\n" for line in lines).encode()
+        if form is Form.SENML:
+            return f"[{','.join(lines)}]".encode()
         return f'{{"records":[{",".join(lines)}],"next":"{following}"}}'.encode()
 
     async def _lines(self, part: records.Part, selection: Selection | None, form: Form) -> list[str]:
@@ -207,14 +259,17 @@ class Delivery:
             return known
         rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
         prefix = cursor.after(self._epoch, part.entry, part.stored, 0).prefix
+        batch = self.masks.seen(part.batch, part.entry, selection.mask)
         if form is Form.CSV:
-            lines = records.csv_lines(part.batch, rows, part.entry, prefix)
+            lines = records.csv_lines(batch, rows, part.entry, prefix)
+        elif form is Form.SENML:
+            lines = senml.lines(batch, rows, part.entry, prefix)
         elif form is Form.SSE:
             block = await self._block(part, selection, Form.JSON, every, number)
             places = [prefix + row_text(row) for row in rows.tolist()]
             lines = [f"id: {place}\ndata: {line}\n\n" for place, line in zip(places, block.lines, strict=True)]
         else:
-            lines = records.json_lines(part.batch, rows, part.entry, prefix)
+            lines = records.json_lines(batch, rows, part.entry, prefix)
         made = self._cache[key] = _Encoded(lines)
         self._cache_bytes += made.size
         while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:

@@ -54,10 +54,10 @@ def _numbers(values: Any) -> list[str]:
     return msgspec.json.encode(values.tolist())[1:-1].decode().split(",") if len(values) else []
 
 
-def _values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
+def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
     """Return each value as JSON: a number, a boolean or a string, as its property says."""
     made = _numbers(batch.value[rows])
-    boolean = [kind is Kind.BOOLEAN for kind in _kinds(batch.properties)]
+    boolean = [kind is Kind.BOOLEAN for kind in kinds_of(batch.properties)]
     if any(boolean):
         for place, index in enumerate(properties):
             if boolean[index]:
@@ -79,12 +79,13 @@ def channel(name: str) -> str:
     return name.partition("#")[2]
 
 
-def _kinds(names: Sequence[str]) -> list[Kind]:
+def kinds_of(names: Sequence[str]) -> list[Kind]:
+    """Return what kind of value each property has."""
     known = [PROPERTIES.find(plain(name)) for name in names]
     return [PROPERTIES[index].kind if index >= 0 else Kind.NUMBER for index in known]
 
 
-def _units(names: Sequence[str]) -> list[str]:
+def units_of(names: Sequence[str]) -> list[str]:
     """Return the canonical unit of each property; empty for booleans, strings and properties of a newer table."""
     known = [PROPERTIES.find(plain(name)) for name in names]
     return [PROPERTIES[index].unit if index >= 0 else "" for index in known]
@@ -94,7 +95,8 @@ def _degrees(value: float) -> str:
     return "null" if math.isnan(value) else repr(round(value, 7))
 
 
-def _sequences(batch: Batch, rows: I64, entry: int) -> list[int]:
+def sequences_of(batch: Batch, rows: I64, entry: int) -> list[int]:
+    """Return per row the sequence of the entry in which it was first committed: where none is kept, this one."""
     return [sequence or entry for sequence in batch.seq[rows].tolist()]
 
 
@@ -114,7 +116,7 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
         quote(plain(name)) + (f',"channel":{quote(channel(name))}' if "#" in name else "") + ',"value":'
         for name in batch.properties
     ]
-    units = [f',"unit":{quote(unit)},"time":"' for unit in _units(batch.properties)]
+    units = [f',"unit":{quote(unit)},"time":"' for unit in units_of(batch.properties)]
     flags = {bits: msgspec.json.encode(flag_words(bits)).decode() for bits in set(batch.flags[rows].tolist())}
     start, end = f'{{"id":"{batch.node}-{batch.partition}-', f',"node":{quote(batch.node)}}}'
     return [
@@ -122,12 +124,12 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
         f'{units[prop]}{time}","time_quality":"{_TIME_QUALITY[clock]}","received":"{received}","quality":"'
         f'{_QUALITY[quality]}{tails[origin]}{flags[bits]},"revision":{revision}{end}'
         for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
-            _sequences(batch, rows, entry),
+            sequences_of(batch, rows, entry),
             batch.index[rows].tolist(),
             rows.tolist(),
             origins,
             properties,
-            _values(batch, rows, properties),
+            json_values(batch, rows, properties),
             iso(batch.time[rows]),
             batch.time_quality[rows].tolist(),
             iso(batch.received[rows]),
@@ -149,12 +151,12 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
         cells = [csv_cell(origin.division), *degrees, str(origin.grade), csv_cell(origin.profile)]
         tails[index] = ",".join(cells)
     devices = {index: csv_cell(batch.origins.device[index]) for index in tails}
-    values = _values(batch, rows, properties)
+    values = json_values(batch, rows, properties)
     if batch.text:
         for place, row in enumerate(rows.tolist()):
             if (text := batch.text.get(row)) is not None:
                 values[place] = csv_cell(text)
-    units = [csv_cell(unit) for unit in _units(batch.properties)]
+    units = [csv_cell(unit) for unit in units_of(batch.properties)]
     names = [f"{csv_cell(plain(name))},{csv_cell(channel(name))}" for name in batch.properties]
     flags = {bits: " ".join(flag_words(bits)) for bits in set(batch.flags[rows].tolist())}
     start, node = f"{batch.node}-{batch.partition}-", csv_cell(batch.node)
@@ -162,7 +164,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
         f"{start}{sequence:014d}-{index},{prefix}{row_text(row)},{devices[origin]},{names[prop]},{value},{units[prop]},"
         f"{time},{_TIME_QUALITY[clock]},{received},{_QUALITY[quality]},{tails[origin]},{flags[bits]},{revision},{node}"
         for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
-            _sequences(batch, rows, entry),
+            sequences_of(batch, rows, entry),
             batch.index[rows].tolist(),
             rows.tolist(),
             origins,
@@ -280,7 +282,7 @@ def _renumber(entry_of: Callable[[int], Any], column: Any, known: dict[Any, int]
 
 
 def _describe(origins: list[_Origin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
-    kinds = [str(kind) for kind in _kinds(properties)]
+    kinds = [str(kind) for kind in kinds_of(properties)]
     return {
         "nodes": nodes,
         "origins": {
@@ -294,7 +296,7 @@ def _describe(origins: list[_Origin], properties: list[str], nodes: list[str]) -
         "properties": {
             "name": [plain(name) for name in properties],
             "channel": [channel(name) for name in properties],
-            "unit": _units(properties),
+            "unit": units_of(properties),
             "kind": kinds,
         },
         "words": {

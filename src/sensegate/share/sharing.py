@@ -1,4 +1,4 @@
-"""What the deliveries (HTTP, SSE, later WebSocket, MQTT, webhook) may ask for: feeds, pages, streams, metering.
+"""What the deliveries (HTTP, SSE, WebSocket, MQTT, webhook, NATS) may ask for: feeds, pages, streams, metering.
 
 The caller's scope cuts everything here, once, whatever the delivery.
 """
@@ -20,6 +20,7 @@ from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import Delivery, Events, Form, Page
 from sensegate.share.feeds import Feed, Feeds, Selection, Wanted, check
 from sensegate.share.metering import Metering, Usage
+from sensegate.share.pages import Pages
 from sensegate.share.reader import Reader
 
 
@@ -116,6 +117,19 @@ class Sharing:
 
         select()
         return self.delivery.stream(select, await self._start(asked), heartbeat_s=heartbeat_s)
+
+    async def open_pages(self, still: Callable[[], Principal], asked: Asked, *, form: str) -> Pages:
+        """Return the feed page by page, for a subscriber that is pushed to; `still` as of `open_stream`.
+
+        Raises:
+            NotFound, Refused, Gone, BadCursor, Lost.
+        """
+
+        def select() -> Selection | None:
+            return self.feeds.select(still(), asked.feed, _wanted(asked))
+
+        select()
+        return Pages(self.delivery, select, await self._start(asked), Form(form))
 
     async def _start(self, asked: Asked) -> Cursor:
         if asked.after:

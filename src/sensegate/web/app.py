@@ -34,6 +34,7 @@ from sensegate.web import (
     profile_jobs,
     profiles,
     registry,
+    websocket,
 )
 from sensegate.web.bodies import Ready
 from sensegate.web.deps import Deps
@@ -113,6 +114,7 @@ ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
     *feeds.ROUTES,
+    *websocket.ROUTES,
     *registry.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,

@@ -59,6 +59,18 @@ class Events(Protocol):
         ...
 
 
+class Pages(Protocol):
+    """A feed for one subscriber that is pushed to (`share.pages.Pages`)."""
+
+    def check(self) -> None:
+        """Return if the subscriber may go on. Raises `Refused`, `NotFound`."""
+        ...
+
+    async def next(self, limit: int, wait_s: float = 1.0) -> Page:
+        """Return the next records; empty after `wait_s`."""
+        ...
+
+
 class Share(Protocol):
     """Feeds and their deliveries, cut to the caller (`share.sharing.Sharing`)."""
 
@@ -90,6 +102,10 @@ class Share(Protocol):
         self, still: Callable[[], Principal], asked: Asked, *, heartbeat_s: float
     ) -> AsyncGenerator[Events, None]:
         """Return what yields all after a place, for ever; `still` is asked about every second, may raise `Refused`."""
+        ...
+
+    async def open_pages(self, still: Callable[[], Principal], asked: Asked, *, form: str) -> Pages:
+        """Return what follows a place, page by page; `still` as of `open_stream`."""
         ...
 
     def count(self, principal: Principal, feed: str, delivery: str, *, requests: int, records: int, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -22,6 +23,7 @@ FORMS = {
     "application/x-ndjson": "ndjson",
     "text/csv": "csv",
     "application/vnd.msgpack": "msgpack",
+    "application/senml+json": "senml",
 }
 _MEDIA = {form: media for media, form in FORMS.items()}
 HEARTBEAT_S = 15.0
@@ -62,7 +64,8 @@ async def _delete(call: Call) -> Any:
     return web.Response(status=204)
 
 
-def _asked(call: Call, after: str) -> Asked:
+def asked_of(call: Call, after: str) -> Asked:
+    """Return what the request wants, going on after a cursor."""
     if after and call.text("since"):
         raise BadRequest("query: give after or since, not both")
     return Asked(
@@ -96,7 +99,7 @@ def _form(call: Call) -> str:
 async def _records(call: Call) -> Any:
     config, share = call.deps.config, call.deps.share
     form = _form(call)
-    asked = _asked(call, call.text("after"))
+    asked = asked_of(call, call.text("after"))
     limit = call.whole("limit", 1_000, config.page_max)
     wait_s = call.seconds("wait", 0.0, config.wait_max_s)
     page = await share.page(call.principal, asked, form=form, limit=limit, wait_s=wait_s)
@@ -116,9 +119,8 @@ def _charset(form: str) -> str | None:
     return "utf-8" if form == "csv" else None
 
 
-async def _stream(call: Call) -> Any:
-    share = call.deps.share
-    asked = _asked(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
+def still_of(call: Call) -> Callable[[], Principal]:
+    """Return what gives the caller as of now, or raises `Refused`: for an answer that stays open."""
     principal = call.principal
 
     def still() -> Principal:
@@ -126,8 +128,15 @@ async def _stream(call: Call) -> Any:
             raise Refused("the token has ended", authenticated=False)
         return principal
 
+    return still
+
+
+async def _stream(call: Call) -> Any:
+    share = call.deps.share
+    asked = asked_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
+    principal = call.principal
     # What is refused is refused here, before the answer begins.
-    stream = await share.open_stream(still, asked, heartbeat_s=HEARTBEAT_S)
+    stream = await share.open_stream(still_of(call), asked, heartbeat_s=HEARTBEAT_S)
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -154,7 +163,7 @@ async def _send(response: web.StreamResponse, body: bytes) -> None:
         await response.write(body[start : start + _PIECE])
 
 
-_SELECT = (
+SELECT = (
     Param("after", "cursor after which to go on"),
     Param("since", "time of arrival from which to begin, or how far back (30m, 1h)"),
     Param("division", "only in these divisions"),
@@ -224,7 +233,7 @@ ROUTES = (
         tag="feeds",
         action=_READ,
         query=(
-            *_SELECT,
+            *SELECT,
             Param("limit", "most records, default 1,000", "integer"),
             Param("wait", "seconds to wait for the first record", "number"),
         ),
@@ -239,7 +248,7 @@ ROUTES = (
         what="The same as server-sent events; `id:` is the cursor, `Last-Event-ID` resumes.",
         tag="feeds",
         action=_READ,
-        query=_SELECT,
+        query=SELECT,
         media=("text/event-stream",),
         errors=(404, 410),
     ),

@@ -16,6 +16,7 @@ HEAD = ",".join(COLUMNS)
 DOMAINS = {
     "weather", "air", "radiation", "noise", "water", "hydrology", "soil", "fire", "gas", "power", "energy", "lighting",
     "parking", "traffic", "people", "waste", "manhole", "structure", "lift", "building", "industry", "place", "device",
+    "video",
 }  # fmt: skip
 NUMBERS = [row for row in PROPERTIES.rows if row.kind is Kind.NUMBER]
 

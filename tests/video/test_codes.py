@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.properties import CODES
+from sensegate.properties import CODES, PROPERTIES, Kind
 from sensegate.video import codes
 from sensegate.video.observation import ObjectClass
 
@@ -20,7 +20,7 @@ WORDS_OF = {
     "color": set(codes.COLORS),
     "plate_class": set(codes.PLATE_CLASSES),
 }
-TABLES = {"info_kind", "gender", "status", "image", "yes", "side", "function", "heading", "class", *WORDS_OF}
+TABLES = {"info_kind", "gender", "status", "image", "yes", "side", "function", "heading", "class", "state", *WORDS_OF}
 MAKES = {"", "gat1400", "onvif", "hikvision", "dahua", "frigate", "deepstream", "axis", "gb28181"}
 
 
@@ -38,6 +38,15 @@ def test_each_row_leads_to_a_word_that_there_is() -> None:
             assert not kind or kind in codes.VEHICLES, row
         if row["table"] == "heading":
             assert 0 <= float(row["word"]) < 360, row
+
+
+def test_events_with_a_state_have_a_boolean_property() -> None:
+    """Each event that may go on leads to a property that is true or false; one without a state to none."""
+    states = codes.CODES_OF["state", ""]
+    assert set(states) <= set(codes.EVENTS)
+    assert {PROPERTIES.by_name(name).kind for name in states.values()} == {Kind.BOOLEAN}
+    assert codes.state_property("image_blurry") == "image_blurry"
+    assert codes.state_property("line_crossed") == ""
 
 
 def test_a_row_that_is_wrong_is_refused() -> None:

@@ -80,6 +80,11 @@ def event(make: str, code: str | int) -> str:
     return OTHER if found is None else found
 
 
+def state_property(event_word: str) -> str:
+    """Return the boolean property that tells whether an event of this word is going on, empty if there is none."""
+    return word("state", "", event_word) or ""
+
+
 def seen_as(make: str, label: str) -> tuple[ObjectClass, str]:
     """Return what a label of a detector means: class, and the kind of vehicle (or empty)."""
     found = word("class", make, label)

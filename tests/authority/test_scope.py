@@ -10,16 +10,17 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.errors import ConfigError, Refused
 
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
-COUNTY = LOOK | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES}
+SHARE = {Action.READ_CATALOGUE, Action.APPLY_GRANTS}
+COUNTY = LOOK | SHARE | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
 CITY = COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS}
 # Written out here a second time on purpose: a change of rights must be made in two places.
 TABLE = {
     Role.DEVICE: {Action.INGEST},
-    Role.SUBSCRIBER: {Action.READ_READINGS},
+    Role.SUBSCRIBER: {Action.READ_READINGS} | SHARE,
     Role.COUNTY_OPERATOR: COUNTY,
     Role.CITY_OPERATOR: CITY,
     Role.PROVINCE_OPERATOR: CITY | {Action.CHANGE_MODE, Action.CHANGE_NODES},
-    Role.AUDITOR: {Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY},
+    Role.AUDITOR: {Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE},
     Role.ADMIN: set(Action),
 }
 SCOPES = ["44", "4401", "440106", "4419", "441900003", "4401/police"]

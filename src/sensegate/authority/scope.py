@@ -40,27 +40,33 @@ class Action(StrEnum):
     READ_QUARANTINE = "read_quarantine"
     """Whole messages that became no reading: may hold what a feed would mask."""
     READ_AUDIT = "read_audit"
+    READ_CATALOGUE = "read_catalogue"
+    """What is shared: complete entries of every division, drafts of one's own; applications and grants of one's own."""
     CHANGE_DEVICES = "change_devices"
     PROPOSE_PROFILES = "propose_profiles"
     RELEASE_PROFILES = "release_profiles"
     CHANGE_FEEDS = "change_feeds"
     CHANGE_TOKENS = "change_tokens"
+    APPLY_GRANTS = "apply_grants"
+    DECIDE_GRANTS = "decide_grants"
+    """On applications for what lies in one's scope; also change and revoke grants."""
     CHANGE_MODE = "change_mode"
     CHANGE_NODES = "change_nodes"
     """Invite, replace and expel nodes."""
 
 
 _LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
-_COUNTY = _LOOK | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES}
+_SHARE = frozenset({Action.READ_CATALOGUE, Action.APPLY_GRANTS})
+_COUNTY = _LOOK | _SHARE | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
 _CITY = _COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS}
 _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.DEVICE: frozenset({Action.INGEST}),
-    Role.SUBSCRIBER: frozenset({Action.READ_READINGS}),
+    Role.SUBSCRIBER: _SHARE | {Action.READ_READINGS},
     Role.COUNTY_OPERATOR: _COUNTY,
     Role.CITY_OPERATOR: _CITY,
     Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_MODE, Action.CHANGE_NODES},
     # Looks at the books, changes nothing and sees no readings.
-    Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY}),
+    Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE}),
     Role.ADMIN: frozenset(Action),
 }
 

@@ -16,6 +16,7 @@ from sensegate.authority.scope import Action, Principal, Scope, may
 from sensegate.bus.kv import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.share.masks import DEVICE, Mask
 
 READING = "reading"
 KINDS = (READING, "observation")
@@ -47,6 +48,14 @@ _decoder = msgspec.json.Decoder(Feed, strict=False)
 ALL_FEED = Feed("all", description="Everything that the caller may see. Built in.")
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """What a request narrows a feed to."""
+
+    divisions: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
 class Selection(msgspec.Struct, frozen=True):
     """What one caller gets of a feed: every condition holds at once; an empty tuple is no condition."""
 
@@ -57,6 +66,10 @@ class Selection(msgspec.Struct, frozen=True):
     departments: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     grade_max: int = GRADE_MAX
+    mask: Mask = Mask()
+    """How the caller sees what is selected."""
+    shown: Wanted = Wanted()
+    """Conditions on what the mask leaves: by asking, nobody finds out what it hides."""
 
     def wants_subject(self, subject: str) -> bool:
         """Return whether an entry of this subject (``readings.<city>.<county|all>.<grade>``) may hold a match.
@@ -74,14 +87,6 @@ class Selection(msgspec.Struct, frozen=True):
         if grade.isdigit() and int(grade) > self.grade_max:
             return False
         return not self.divisions or any(county.startswith(code) or code.startswith(county) for code in self.divisions)
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What a request narrows a feed to."""
-
-    divisions: tuple[str, ...] = ()
-    properties: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
 
 
 def widest(codes: Iterable[str]) -> tuple[str, ...]:
@@ -127,6 +132,22 @@ def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | N
     )
 
 
+def narrowed(selection: Selection, wanted: Wanted, mask: Mask) -> Selection | None:
+    """Return a selection seen through a mask and narrowed by a request; None if nothing is left for any log."""
+    shown = Wanted(
+        divisions=widest(wanted.divisions) if mask.division_digits else (),
+        devices=tuple(sorted(wanted.devices)) if DEVICE in mask.hash else (),
+    )
+    divisions = common(selection.divisions, () if shown.divisions else widest(wanted.divisions))
+    properties = _common_words(selection.properties, wanted.properties)
+    devices = _common_words(selection.devices, () if shown.devices else wanted.devices)
+    if divisions is None or properties is None or devices is None:
+        return None
+    return msgspec.structs.replace(
+        selection, divisions=divisions, properties=properties, devices=devices, mask=mask, shown=shown
+    )
+
+
 class Feeds:
     """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
 
@@ -154,6 +175,10 @@ class Feeds:
             self._feeds.pop(row.key, None)
         else:
             self._feeds[row.key] = msgspec.structs.replace(_decoder.decode(row.value), revision=row.revision)
+
+    def find(self, name: str) -> Feed | None:
+        """Return a feed, whoever may see it."""
+        return self._feeds.get(name)
 
     def visible(self, principal: Principal) -> list[Feed]:
         """Return the feeds of which the caller may get anything, by name."""

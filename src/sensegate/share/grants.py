@@ -1,0 +1,295 @@
+"""Grants: the right of one subscriber to one feed, and the one answer to what a caller gets of it.
+
+Every delivery asks `Grants.admitted` when it begins and about every second while it goes on: a revocation, an end or
+a change of any process is in force within two seconds, on open streams too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.scope import Action, Principal, allows, may
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import Conflict, NotFound, Refused
+from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, cut, narrowed
+from sensegate.share.masks import Mask
+from sensegate.share.quota import Allowance, Limits
+
+DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
+"""Ways by which records reach a subscriber; ``http`` is reading by page."""
+FORMS = ("json", "ndjson", "senml", "csv", "msgpack", "parquet")
+CORE = GRADE_MAX
+"""This grade is never shared by a grant."""
+
+
+class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The right of a subscriber to a feed: what it may see, how, and until when."""
+
+    id: str
+    """``g`` and 16 hex digits; part of subjects and topics."""
+    feed: str
+    subscriber: str
+    """Id of the token that reads."""
+    expires: int
+    """Good before this time, µs UTC."""
+    deliveries: tuple[str, ...] = ()
+    """Words of `DELIVERIES`; empty: all."""
+    forms: tuple[str, ...] = ()
+    """Words of `FORMS`; empty: all."""
+    mask: Mask = Mask()
+    rate: float = 0.0
+    """Records a second; 0: no limit."""
+    volume: int = 0
+    """Records a month of Beijing time; 0: no limit."""
+    divisions: tuple[str, ...] = ()
+    """Only these of the feed's; what the owner adds to the feed later is not in the grant."""
+    departments: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    """Only these; empty: all of the feed's."""
+    grade_max: int = CORE - 1
+    application: str = ""
+    """Of which it comes; grants of one application are a bundle."""
+    purpose: str = ""
+    level: str = ""
+    """Division that owns the data and decides."""
+    department: str = ""
+    """Its department; empty: all."""
+    applicant: str = ""
+    """Division that asked (``DIVISION`` or ``DIVISION/DEPARTMENT``)."""
+    starts: int = 0
+    created: int = 0
+    created_by: str = ""
+    revoked: int = 0
+    """When it was taken back, µs UTC; 0: it was not."""
+    reason: str = ""
+    """Why it was taken back."""
+    revision: int = 0
+    format: int = 1
+
+    def state(self, now: int) -> str:
+        """Return ``revoked``, ``expired``, ``waiting`` (not begun) or ``active``."""
+        if self.revoked:
+            return "revoked"
+        if now >= self.expires:
+            return "expired"
+        return "waiting" if now < self.starts else "active"
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What a caller gets of a feed at this moment."""
+
+    feed: Feed
+    selection: Selection | None
+    """Its rows and how they are seen; None: the request narrows it to nothing."""
+    grant: Grant | None = None
+    """By which it is admitted; None: by the scope of its own token."""
+    allowance: Allowance | None = None
+    """Quota of the grant; None: no limit."""
+
+
+class Grants:
+    """All grants, in memory; `run` follows the bucket, so that every process sees a change within a second."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        feeds: Feeds,
+        clock: Clock,
+        *,
+        demands_grant: Callable[[str], bool] = lambda _feed: False,
+        used: Callable[[str], int] = lambda _grant: 0,
+    ) -> None:
+        """`demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month."""
+        self._bucket = bucket
+        self._feeds = feeds
+        self._clock = clock
+        self._demands_grant = demands_grant
+        self._used = used
+        self._grants: dict[str, Grant] = {}
+        self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
+        self._allowances: dict[str, Allowance] = {}
+        self._revision = 0
+        self.version = 0
+        """Rises with every change."""
+        self.on_change: list[Callable[[Grant], None]] = []
+        """Called after a change is in memory, from whichever process it came."""
+
+    async def open(self) -> None:
+        """Load all grants."""
+        rows, self._revision = await self._bucket.load_all()
+        for row in rows:
+            await self._take(row)
+
+    async def run(self) -> None:
+        """Follow the changes of all processes until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._revision, self._take, self._clock)
+
+    async def _take(self, row: Row) -> None:
+        if not row.key.startswith(_PREFIX) or row.value is None:
+            return
+        grant = msgspec.structs.replace(_decoder.decode(row.value), revision=row.revision)
+        known = self._grants.get(grant.id)
+        if known and known.revision >= grant.revision:
+            return
+        self._grants[grant.id] = grant
+        keys = {(one.subscriber, one.feed) for one in (grant, known) if one}
+        for key in keys:
+            rest = [one for one in self._by_subscriber.get(key, ()) if one.id != grant.id]
+            here = [grant] if key == (grant.subscriber, grant.feed) else []
+            self._by_subscriber[key] = tuple(sorted([*rest, *here], key=lambda one: one.expires, reverse=True))
+        self.version += 1
+        for listener in self.on_change:
+            listener(grant)
+
+    # ── the one answer ────────────────────────────────────────────────────────────────────────────────
+
+    def admitted(
+        self, principal: Principal, feed: str, wanted: Wanted | None = None, *, delivery: str = "", form: str = ""
+    ) -> Admission:
+        """Return what a caller gets of a feed, narrowed by a request, by a delivery in a form (empty: any).
+
+        A grant in force decides alone: it also opens what lies outside the caller's scope, never more than it names.
+        Without one the caller's own scope decides, unless the feed is shared on conditions and is not the caller's own.
+
+        Raises:
+            NotFound: no such feed, or the caller gets nothing of it (the two are not told apart).
+            Refused: the role reads nothing; the feed demands a grant; the grant has ended or is not for this delivery
+                or form; the request names a division outside what the caller gets.
+        """
+        if not may(principal, Action.READ_READINGS):
+            raise Refused(f"role {principal.role} may not read readings; ask for a token of another role")
+        wanted = wanted or Wanted()
+        found = self._feeds.find(feed)
+        if found is None or (principal.feeds and feed not in principal.feeds):
+            raise _nothing(feed)
+        grants = self._by_subscriber.get((principal.id, feed), ())
+        now = self._clock.now()
+        for grant in grants:
+            if grant.state(now) == "active":
+                return self._granted(found, grant, wanted, delivery, form)
+        whole = cut(found, principal.scope)
+        if whole is None:
+            raise _ended(grants[0], now) if grants else _nothing(feed)
+        if self._demands_grant(feed) and not owns(principal, found):
+            if grants:
+                raise _ended(grants[0], now)
+            raise Refused(f"feed '{feed[:64]}' is shared on conditions; apply for it with POST /api/v1/applications")
+        _demand_inside(wanted, (principal.scope.division,))
+        return Admission(found, narrowed(whole, wanted, whole.mask))
+
+    def _granted(self, feed: Feed, grant: Grant, wanted: Wanted, delivery: str, form: str) -> Admission:
+        if delivery and grant.deliveries and delivery not in grant.deliveries:
+            raise Refused(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
+        if form and grant.forms and form not in grant.forms:
+            raise Refused(f"grant {grant.id} is for {', '.join(grant.forms)}, not for {form}")
+        whole = granted(feed, grant)
+        _demand_inside(wanted, whole.divisions if whole else ())
+        selection = None if whole is None else narrowed(whole, wanted, grant.mask)
+        return Admission(feed, selection, grant, self.allowance(grant))
+
+    def allowance(self, grant: Grant) -> Allowance | None:
+        """Return the quota of a grant, the same object for all its deliveries; None: it has none."""
+        limits = Limits(grant.rate, grant.volume)
+        if limits == Limits():
+            return None
+        known = self._allowances.get(grant.id)
+        if known is None or known.limits != limits:
+            name = grant.id
+            known = self._allowances[name] = Allowance(name, limits, self._clock, lambda: self._used(name))
+        return known
+
+    def reads(self, principal: Principal, feed: str) -> bool:
+        """Return whether the caller gets anything of a feed by `admitted`."""
+        try:
+            return self.admitted(principal, feed).selection is not None
+        except (NotFound, Refused):
+            return False
+
+    # ── the record ────────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, grant_id: str) -> Grant | None:
+        """Return a grant, whoever may see it."""
+        return self._grants.get(grant_id)
+
+    def all(self) -> Sequence[Grant]:
+        """Return all grants in order of id; the caller cuts them to whom they concern."""
+        return [grant for _, grant in sorted(self._grants.items())]
+
+    def active(self, subscriber: str, feed: str) -> Grant | None:
+        """Return the grant in force for a subscriber and feed."""
+        now = self._clock.now()
+        found = self._by_subscriber.get((subscriber, feed), ())
+        return next((grant for grant in found if grant.state(now) in {"active", "waiting"}), None)
+
+    async def put(self, grant: Grant) -> Grant:
+        """Write a grant as of its revision (0: a new one); return it with its new revision.
+
+        Raises:
+            Conflict: it was changed meanwhile.
+        """
+        value = msgspec.json.encode(msgspec.structs.replace(grant, revision=0))
+        try:
+            revision = await self._bucket.put(_PREFIX + grant.id, value, expected=grant.revision)
+        except Conflict:
+            raise Conflict(f"grant {grant.id} was changed meanwhile; read it again") from None
+        await self._take(Row(_PREFIX + grant.id, value, revision))
+        return self._grants[grant.id]
+
+
+_PREFIX = "grant/"
+_decoder = msgspec.json.Decoder(Grant, strict=False)
+
+
+def granted(feed: Feed, grant: Grant) -> Selection | None:
+    """Return what a grant lets through of a feed as the feed is now; None: nothing for any log."""
+    divisions = common(feed.divisions, grant.divisions)
+    words = [
+        tuple(sorted({*ours} & {*theirs} if ours and theirs else {*ours, *theirs}))
+        for ours, theirs in ((feed.departments, grant.departments), (feed.properties, grant.properties))
+    ]
+    disjoint = any(
+        ours and theirs and not {*ours} & {*theirs}
+        for ours, theirs in ((feed.departments, grant.departments), (feed.properties, grant.properties))
+    )
+    if divisions is None or disjoint:
+        return None
+    return Selection(
+        divisions=divisions,
+        domains=tuple(sorted(feed.domains)),
+        departments=words[0],
+        properties=words[1],
+        grade_max=min(feed.grade_max, grant.grade_max, CORE - 1),
+    )
+
+
+def owns(principal: Principal, feed: Feed) -> bool:
+    """Return whether the caller may decide about all of a feed: then it is its own data."""
+    return all(
+        allows(principal, Action.DECIDE_GRANTS, division, department)
+        for division in feed.divisions or ("44",)
+        for department in feed.departments or ("",)
+    )
+
+
+def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
+    for code in wanted.divisions:
+        if common((code,), divisions) is None:
+            raise Refused(f"division {code} is outside of what you get ({', '.join(divisions)})")
+
+
+def _nothing(feed: str) -> NotFound:
+    return NotFound(f"no feed '{feed[:64]}' in your scope; GET /api/v1/feeds lists yours")
+
+
+def _ended(grant: Grant, now: int) -> Refused:
+    match grant.state(now):
+        case "revoked":
+            return Refused(f"grant {grant.id} was revoked" + (f": {grant.reason}" if grant.reason else ""))
+        case "waiting":
+            return Refused(f"grant {grant.id} has not begun")
+        case _:
+            return Refused(f"grant {grant.id} has expired; apply for its renewal")

@@ -110,3 +110,32 @@ async def test_a_cancellation_during_a_flush_is_heeded(gateway: connect.Link) ->
     await asyncio.wait({sending}, timeout=5)
     gateway._flush_queue.put = real  # type: ignore[method-assign,union-attr]
     assert sending.cancelled()
+
+
+async def test_a_peer_that_swallows_everything_is_left_at_once() -> None:
+    """A cut that drops packets leaves bytes in the socket that never go; closing must not wait for them."""
+    greetings: list[asyncio.StreamWriter] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.14.5","max_payload":1048576,"headers":true}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        greetings.append(writer)
+        if len(greetings) == 1:
+            writer.transport.pause_reading()  # type: ignore[attr-defined] # a transport of a socket
+            return
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0, limit=2**16)
+    port = server.sockets[0].getsockname()[1]
+    client = await connect.connect(f"nats://127.0.0.1:{port}", ping_s=0.1, reconnect_timeout_s=1.0)
+    for _ in range(64):
+        await client.publish("a", bytes(1_000_000))
+    await until(lambda: len(greetings) > 1, 5.0)
+    await until(lambda: client.is_connected)
+    await client.close()
+    for writer in greetings:
+        writer.transport.abort()
+    server.close()

@@ -92,6 +92,16 @@ class Link(Client):
         with _heeding_cancellation():
             return await super()._flush_pending(force_flush)
 
+    async def _process_op_err(self, e: Exception) -> None:
+        """Drop a connection that failed with what it still had to send.
+
+        nats-py closes it in order, which takes as long as a peer that swallows packets is silent: a quarter of an hour.
+        """
+        transport = getattr(self._transport, "_bare_io_writer", None)
+        if transport is not None and not (self.is_closed or self.is_reconnecting):
+            transport.transport.abort()
+        await super()._process_op_err(e)
+
     async def errors_seen(self, why: Exception) -> None:
         """Take an error that nats-py met in the background."""
         if isinstance(why, nats.errors.SlowConsumerError):

@@ -47,9 +47,9 @@ GAP_S = (0.1, 0.8)
 CUT_S = (0.3, 2.0)
 QUIET_S = 60.0
 OVERDUE_S = 8.0
+"""After a recovery everything sent before is there within this time, or it is missing."""
 JUDGED_S = 600.0
 """The judge reads every record again at the end, millions after a soak, on a machine that may be busy."""
-"""After a recovery everything sent before is there within this time, or it is missing."""
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 
 

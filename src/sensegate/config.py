@@ -35,6 +35,7 @@ class StoreConfig(Record, frozen=True):
     ] = 512 * 1024**2
     raw_ttl_h: Annotated[int, _h("life of messages as received, for replay and decoding again")] = 72
     readings_ttl_h: Annotated[int, _h("life of readings on the log")] = 168
+    observations_ttl_h: Annotated[int, _h("life of observations of cameras on the log")] = 168
     quarantine_ttl_h: Annotated[int, _h("life of quarantined messages")] = 720
     ledger_ttl_h: Annotated[int, _h("life of the hourly sums")] = 9600
 
@@ -182,8 +183,16 @@ class DuplicateConfig(Record, frozen=True):
 class UplinkConfig(Record, frozen=True):
     """The way to the centre."""
 
-    url: Annotated[str, _h("nats:// address of the centre; empty: this node goes on alone")] = ""
-    secret_file: Annotated[str, _h("file with this node's secret at the centre")] = ""
+    url: Annotated[
+        str, _h("nats:// address of the centre; empty: that told on joining; without either the node goes on alone")
+    ] = ""
+    secret_file: Annotated[
+        str, _h("file with this node's secret at the centre; empty: this node joins with a code")
+    ] = ""
+    centre_url: Annotated[str, _h("http(s) address of the centre, to join with a code")] = ""
+    join_code_file: Annotated[
+        str, _h("file with a join code of the centre, used once, where this node has not joined yet")
+    ] = ""
     ca_file: Annotated[str, _h("authority of the centre's certificate, for tls:// addresses")] = ""
     pin_sha256: Annotated[
         tuple[str, ...], _h("fingerprints (SHA-256, hex) of which the centre's certificate must have one; empty: any")

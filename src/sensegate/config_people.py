@@ -76,5 +76,5 @@ class EgressConfig(Record, frozen=True):
 
     allow: Annotated[
         tuple[str, ...],
-        told("networks, addresses, host names that webhooks may reach (10.2.0.0/16); empty: none"),
-    ] = ()
+        told("networks, addresses, host names that webhooks may reach (10.2.0.0/16); public: all public addresses"),
+    ] = ("public",)

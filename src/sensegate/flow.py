@@ -20,8 +20,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__, logs, metrics
-from sensegate.authority.audit import Audit
+from sensegate import __version__, logs, metrics, trails
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
@@ -258,12 +257,12 @@ class Gateway:
         one_arena()
         self.bus = await engine.connect(Role.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
-        await streams.ensure_streams(self.bus, config.store)
+        await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open()
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
         await self.hours.open()
-        self.audit = Audit(self.bus, clock, gateway=config.division)
+        self.audit = trails.opened(self.bus, clock, config)
         self.divisions = Divisions.load()
         self.life = Life(config, clock, self.log, self.audit)
         await self.life.open(self._bucket, stack)
@@ -414,7 +413,7 @@ class Gateway:
             self.tasks["uplink"] = self._go_up
             carried = Carried(config.division, self.log, self._carried, clock, ttl_h=config.store.readings_ttl_h)
             self.tasks["carried"] = carried.run
-        self.links = Links(self.log, [node.division for node in config.nodes], self._connected_nodes, clock)
+        self.links = Links(self.log, lambda: [node.division for node in config.nodes], self._connected_nodes, clock)
         if config.nodes:
             self.tasks["links"] = self.links.run
 
@@ -487,6 +486,7 @@ class Gateway:
         await self.share.open()
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
+        self.tasks["audit"] = trails.hours(self.audit, clock, config, self.share.usage).run
         self.quality = QualityBook(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
         self.web = Web(

@@ -74,6 +74,12 @@ TCP_RESYNCS = Counter(
 TCP_ANSWERS = Counter(
     "sensegate_tcp_answers", "Answers sent to devices by TCP, by protocol.", ["protocol"], registry=REGISTRY
 )
+REMOVED = Counter(
+    "sensegate_video_removed",
+    "Fields taken out of video metadata before anything was written, by format and field.",
+    ["format", "field"],
+    registry=REGISTRY,
+)
 PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",
     "Time for which the walk stands still while other versions of profiles come in force.",

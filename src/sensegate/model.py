@@ -25,6 +25,8 @@ U64 = NDArray[np.uint64]
 F64 = NDArray[np.float64]
 BOOL = NDArray[np.bool_]
 
+OBSERVATION = "video_observation"
+"""The property whose values are records of `sensegate.video.observation`."""
 FORMAT = 1
 """Version of the form of every record on the log; release N reads what N-1 wrote."""
 
@@ -46,6 +48,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Device id that the credential proved, where the source knows it; the broker has checked the topic else."""
     best_effort: bool = False
     """True for QoS 0: may be lost before us, a loss class of its own."""
+    cut: bool = False
+    """True for video metadata that holds only what may be kept (`video.body`); only what runs in here says so."""
 
 
 class Span(list[Message]):
@@ -325,6 +329,23 @@ class RejectedValue(msgspec.Struct, frozen=True):
     """``vendor/model@version`` by which the value was read."""
 
 
+class Thinned(msgspec.Struct, frozen=True):
+    """Observations of one device that its profile leaves out: their tracks have said as much already."""
+
+    message: int
+    device: int
+    count: int
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """A field that was taken out of a message before anything was written."""
+
+    message: int
+    format: str
+    field: str
+    count: int
+
+
 class Fields(msgspec.Struct, frozen=True, eq=False):
     """What a batch of messages said, as columns: one row per value, in the order of the messages."""
 
@@ -355,6 +376,8 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     """Row -> bits of `quality.Flag` that decoding itself sets (`warned`)."""
     ignored: int = 0
     """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
+    thinned: list[Thinned] = []
+    removed: list[Removed] = []
 
     def __len__(self) -> int:
         return len(self.message)

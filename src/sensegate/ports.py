@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+import msgspec
+
 from sensegate.frames.cutting import Cut
 from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
@@ -93,4 +95,42 @@ class Sink(Protocol):
 
     async def run(self) -> None:
         """Forward until cancelled; resume where the last confirmed write ended."""
+        ...
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """Some records of a feed on their way to a subscriber's own HTTP address."""
+
+    url: str
+    id: str
+    """The same at each attempt: by it the subscriber knows what it has already."""
+    body: bytes
+    media: str
+    headers: tuple[tuple[str, str], ...] = ()
+    algorithm: str = "hmac-sha256"
+    """Of the signature; or ``hmac-sm3``."""
+    secret: bytes
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of a letter."""
+
+    taken: bool
+    """Only a 2xx is."""
+    why: str = ""
+    """What was wrong, for the subscriber's eyes; nothing of the answer's body."""
+    retry_after_s: float = 0.0
+    gone: bool = False
+    """The receiver wants no more (410)."""
+
+
+class Post(Protocol):
+    """The way out for webhooks (`publish.webhook.Poster`)."""
+
+    def check(self, url: str) -> None:
+        """Return if letters may be sent to an address as far as that can be told from its text. Raises `ConfigError`."""
+        ...
+
+    async def send(self, letter: Letter) -> Receipt:
+        """Send a letter once, within a time; never raises for what the receiver does."""
         ...

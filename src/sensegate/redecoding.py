@@ -17,6 +17,7 @@ from sensegate.authority.scope import Principal, Scope
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
+from sensegate.bus.names import LOGGED
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Overloaded
@@ -174,7 +175,7 @@ class Redecoding:
 
     async def _one(self, entry: Entry, priors: Priors) -> None:
         kind, _, rest = entry.subject.partition(".")
-        if kind == "readings" or (kind == "seen" and rest == self._partition):
+        if kind in LOGGED or (kind == "seen" and rest == self._partition):
             try:
                 batch = await asyncio.to_thread(columns.decode, entry.payload, sequence=entry.sequence)
             except ValueError as why:

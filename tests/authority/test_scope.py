@@ -21,7 +21,7 @@ TABLE = {
     Role.CITY_OPERATOR: CITY,
     Role.PROVINCE_OPERATOR: CITY | {Action.CHANGE_MODE, Action.CHANGE_NODES},
     Role.AUDITOR: {Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE},
-    Role.ADMIN: set(Action),
+    Role.ADMIN: set(Action) - {Action.READ_AUDIT},
 }
 SCOPES = ["44", "4401", "440106", "4419", "441900003", "4401/police"]
 PLACES = [("44", ""), ("4401", ""), ("440106", "police"), ("440106001", "environment"), ("4403", "police")]

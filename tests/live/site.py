@@ -81,6 +81,8 @@ class Site:
         self.addresses = addresses
         self.admin = admin
         self.session = http
+        self.auditor = ("", "")
+        """Text and id of the token that reads the audit trail."""
         self.task: asyncio.Task[None]
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────────────
@@ -173,10 +175,13 @@ class Site:
         """Return the audit trail."""
         rows: list[dict[str, Any]] = []
         after = 0
+        if not self.auditor[0]:
+            self.auditor = await self.token("auditor", self.config.division)
+        auditor, token_id = self.auditor
         while True:
             query = {"limit": "5000", **({"after": str(after)} if after else {})}
-            page = (await self.ask("GET", "/api/v1/audit", params=query)).body
-            rows += page["rows"]
+            page = (await self.ask("GET", "/api/v1/audit", auditor, params=query)).body
+            rows += [row for row in page["rows"] if row["target"] != token_id]
             if "next" not in page:
                 return rows
             after = page["next"]

@@ -20,4 +20,4 @@ async def test_counts_add_up_and_last(clock: FakeClock) -> None:
     await again.open()
     again.count("t", "all", "json", records=1, size=1)
     assert again.rows() == [Usage("t", "all", "json", 2, 6, 121, NOW), Usage("t", "all", "sse", 1, 0, 0, NOW)]
-    assert len((await bucket.load_all())[0]) == 2
+    assert len((await bucket.load_all())[0]) == 4

@@ -10,13 +10,12 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from sensegate.authority.audit import Record
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import Tokens
-from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config import WebConfig
@@ -36,17 +35,6 @@ NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
 
 
-class Trail(MemoryTrail):
-    """The trail in memory, which can be read as the real one."""
-
-    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
-        made = [
-            (number, Record(number, "", 0, actor, "admin", action, target, "", before, after_))
-            for number, (actor, action, target, before, after_) in enumerate(self.records, 1)
-        ]
-        return made[after : after + limit]
-
-
 class Gateway:
     """A running HTTP side with what is behind it, and a client."""
 
@@ -54,7 +42,7 @@ class Gateway:
         clock = SystemClock()
         self.log = MemoryLog(clock)
         self.hours = MemoryLog(clock)
-        self.trail = Trail()
+        self.trail = MemoryAudit(clock, gateway="44")
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.reader = Reader(self.log, clock)

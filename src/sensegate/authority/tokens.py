@@ -103,6 +103,17 @@ class Tokens:
         stored = self._stored.get(principal.id)
         return stored is not None and not stored.token.revoked and self._clock.now() < stored.token.expires
 
+    def of(self, token_id: str) -> Principal:
+        """Return whom a token stands for, by its id alone: for what was made with it and goes on without it.
+
+        Raises:
+            Refused: there is none, or it was revoked or has expired.
+        """
+        stored = self._stored.get(token_id)
+        if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
+            raise Refused("the token has ended", authenticated=False)
+        return principal_of(stored.token)
+
     def get(self, token_id: str, by: Principal) -> Token:
         """Return a token. Raises `NotFound` where there is none in the caller's scope."""
         stored = self._stored.get(token_id)

@@ -1,7 +1,7 @@
 """The conservation ledger: counts of (hour, device, source, kind), which must balance.
 
-messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected: for every
-hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
+messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
+for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
 `ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
@@ -50,6 +50,10 @@ REREAD = "reread"
 """Of these: they had given readings before."""
 STILL_REFUSED = "still_refused"
 """Of these: they gave none now."""
+THINNED = "thinned"
+"""Observations that were left out: their tracks had said as much already (`video.thin`)."""
+REMOVED = "removed"
+"""``removed.<format>.<field>``: fields taken out of video metadata before anything was written. No part of a balance."""
 REVISED = "revised"
 """Accepted values that take the place of another: revisions of it."""
 ADDED = "added"
@@ -57,7 +61,10 @@ ADDED = "added"
 
 _SIGNS = {MESSAGES: 1, DECODED: -1, QUARANTINED: -1}
 _AGAIN_SIGNS = {REDECODED: 1, RECOVERED: -1, REREAD: -1, STILL_REFUSED: -1}
-_VALUE_SIGNS = {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1}
+_VALUE_SIGNS = {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1, THINNED: -1}
+KINDS_MAX = 1_000
+"""Kinds of one ledger (a cell has 10 bits for them); fields beyond it are counted as `_OTHER`."""
+_OTHER = f"{REMOVED}.other"
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -95,11 +102,20 @@ class _Table:
         return np.array([self(word) for word in words], np.int64)
 
 
+class _Kinds(_Table):
+    """Kinds; the names of removed fields are the only ones that are many."""
+
+    def __call__(self, word: str) -> int:
+        if len(self.words) >= KINDS_MAX - 200 and word not in self._place and word.startswith(f"{REMOVED}."):
+            word = _OTHER
+        return super().__call__(word)
+
+
 class Ledger:
     """Counts by (hour, device, source, kind)."""
 
     def __init__(self) -> None:
-        self._devices, self._sources, self._kinds = _Table(), _Table(), _Table()
+        self._devices, self._sources, self._kinds = _Table(), _Table(), _Kinds()
         self._where: dict[str, str] = {}
         self._parts: list[tuple[I64, I64]] = []
         self._cell, self._count = np.empty(0, np.int64), np.empty(0, np.int64)

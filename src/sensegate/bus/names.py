@@ -13,6 +13,10 @@ from sensegate.errors import ConfigError
 Token = NewType("Token", str)
 """Characters of ``[A-Za-z0-9_~-]``, never empty."""
 
+READINGS, OBSERVATIONS = "readings", "observations"
+LOGGED = (READINGS, OBSERVATIONS)
+"""First tokens of the subjects whose members are batches of rows that subscribers may see."""
+
 ID_BYTES_MAX = 128
 _EMPTY = "~"
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")

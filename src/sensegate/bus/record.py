@@ -44,6 +44,8 @@ class LaneRecord(msgspec.Struct, frozen=True):
     """Backlog only: (after, until] still to be forwarded, in the order in which they were opened."""
     totals: dict[str, int] = {}
     """``forwarded``, ``withheld.<reason>`` and the node's own ledger kinds: counts since the lane began."""
+    before: dict[str, int] = {}
+    """The part of `totals` that came of earlier lives of the node's log, which were lost."""
     format: int = 1
 
 

@@ -15,7 +15,7 @@ MIB = 1024**2
 FLOW_WINDOW = 32 * MIB
 """What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
 BUCKETS_MAX = 32
-"""Most key-value buckets and small streams (AUDIT, DOWN, MIRROR) of the internal account, each of `store.registry_bytes`."""
+"""Most buckets and small streams (AUDIT, DOWN, MIRROR) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
 CALLOUT_S = 2

@@ -20,8 +20,8 @@ LOG_SUBJECTS = ("raw.>", "seen.>", "readings.>", "observations.>", "quarantine.>
 LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
 
-_CHANGEABLE = frozenset({"max_bytes"})
-"""May follow the configuration without touching what is stored."""
+_CHANGEABLE = frozenset({"max_bytes", "max_age"})
+"""May follow the configuration; a shorter `max_age` ends the life of what is older."""
 
 
 async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
@@ -93,14 +93,22 @@ def log_stream(store: StoreConfig) -> dict[str, Any]:
     )
 
 
-async def ensure_streams(nc: Client, store: StoreConfig) -> None:
-    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `Role.GATEWAY`."""
+async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0) -> None:
+    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `Role.GATEWAY`. `audit_ttl_h`: 0 keeps records for ever."""
     await ensure(nc, log_stream(store))
     atomic = {"allow_atomic": True, "allow_msg_ttl": True, "allow_direct": True, "deny_delete": True}
     await ensure(nc, _stream(LEDGER, LEDGER_SUBJECTS, store.ledger_bytes, allow_rollup_hdrs=True, **atomic))
     await ensure(
         nc,
-        _stream(AUDIT, AUDIT_SUBJECTS, store.registry_bytes, allow_direct=True, deny_delete=True, deny_purge=True),
+        _stream(
+            AUDIT,
+            AUDIT_SUBJECTS,
+            store.registry_bytes,
+            allow_direct=True,
+            deny_delete=True,
+            deny_purge=True,
+            max_age=audit_ttl_h * 3_600_000_000_000,
+        ),
     )
 
 

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from sensegate.decode import flags, times, topics
+from sensegate.decode import flags, times, topics, video_rules
 from sensegate.decode.envelope import READERS, Inner
 from sensegate.decode.flags import Flags
-from sensegate.decode.formats import FORMATS
+from sensegate.decode.formats import FORMATS, video
 from sensegate.decode.frame import Parse, Setting
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
 from sensegate.decode.keys import Keys, nearest
@@ -97,7 +97,7 @@ class Compiler:
                 msgspec.structs.replace(rule, patterns=by_topic, device=None),
                 msgspec.structs.replace(rule, patterns=others),
             ]
-        for way in ways:
+        for way in map(video_rules.seen, ways):
             if rule.payload is not None:
                 yield msgspec.structs.replace(
                     way,
@@ -125,11 +125,14 @@ class Compiler:
             remedy = "e.g. vendor/{device}/up, or `frames` for what a network server brings"
             raise self._keys.error("no topic", *here, "topics", remedy=remedy)
         form, parse = self._format(rule, here)
+        if form == video.NAME and not rule.ignore:
+            rule = self._video(rule, here)
         time, reader = self._time(rule, here)
         sequence = self._keys.optional(rule.sequence, *here, "sequence")
         message_id = self._keys.optional(rule.message_id, *here, "message_id")
         payload = self._payload(rule, here)
-        identity = self._identity(rule, here, time=bool(time), sequence=bool(sequence), message_id=bool(message_id))
+        of_time = bool(time) and form != video.NAME
+        identity = self._identity(rule, here, time=of_time, sequence=bool(sequence), message_id=bool(message_id))
         names = self._device(rule, patterns, here)
         each = self._keys.optional(rule.each, *here, "each")
         typed = FORMATS[form].typed
@@ -175,6 +178,12 @@ class Compiler:
             groups=_groups([reading for reading in readings if reading.each is None]),
             lists=_lists(readings),
         )
+
+    def _video(self, rule: MessageRule, here: tuple[str | int, ...]) -> MessageRule:
+        """Return the rule of the common kind that a rule for video metadata stands for."""
+        if key := video_rules.without_meaning(rule):
+            raise self._keys.error("says nothing with this format", *here, key, remedy=f"leave `{key}` out")
+        return video_rules.filled(rule)
 
     def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> Inner | None:
         if rule.beside and not self._carries:

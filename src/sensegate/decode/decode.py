@@ -19,6 +19,7 @@ from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
 from sensegate.decode.flat import Reader
 from sensegate.decode.formats import FORMATS
+from sensegate.decode.formats.video import SeenTree, reason_of, refused_at
 from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
@@ -45,6 +46,7 @@ from sensegate.model import (
     RejectedValue,
     RejectReason,
     Span,
+    Thinned,
 )
 from sensegate.quality import Flag
 
@@ -121,17 +123,21 @@ class Decoder:
         return list(asks.values())
 
     def _work(self, messages: Sequence[Message]) -> _Work:
+        return _Work(self, messages, self._devices, self.known_routes())
+
+    def known_routes(self) -> Routes:
+        """Return the routes, made anew where the registry has changed."""
         if self.routes.outdated:
             self.routes = Routes(self._profiles, self._devices)
-        return _Work(self, messages, self._devices)
+        return self.routes
 
 
 class _Work:
     """One batch on its way."""
 
-    def __init__(self, decoder: Decoder, messages: Sequence[Message], devices: DeviceNames) -> None:
+    def __init__(self, decoder: Decoder, messages: Sequence[Message], devices: DeviceNames, routes: Routes) -> None:
         self._limits = decoder.limits
-        self._routes = routes = decoder.routes
+        self._routes = routes
         self._plans = decoder.plans
         self._units = decoder.units
         self._rates = decoder.rates
@@ -473,6 +479,8 @@ class _Work:
             bound = bind(rule, wrap, tree, deciding)
             if bound is None:
                 continue
+            if isinstance(tree, SeenTree):
+                return self._seen(at, rule, wrap, tree, bound, way)
             if rule.ignore and not isinstance(first, FrameRejected):
                 return None
             if rule.chains:
@@ -492,6 +500,24 @@ class _Work:
         if held:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing that the profile describes")
         raise Rejected(QuarantineReason.SCHEMA, "not a message that the profile describes")
+
+    def _seen(  # noqa: PLR0917
+        self, at: int, rule: Rule, wrap: str, tree: SeenTree, bound: Bound, way: Way
+    ) -> _Held | None:
+        """Add what a message of video metadata holds, and what of it became no row."""
+        if bound.elements:
+            self.rows.add(rule, bound, at, self._messages[at].received, way, self._routes.look_up)
+        named = rule.device is not None
+
+        def device_of(camera: str) -> int:
+            return self._index(camera, rule, way.gateway) if named else way.device
+
+        self.rows.ignored += tree.ignored
+        self.rows.thinned += [Thinned(at, device_of(camera), count) for camera, count in tree.thinned.items()]
+        self.rows.rejected += [
+            RejectedValue(at, reason_of(one.reason), refused_at(one.at), way.device, one.detail) for one in tree.refused
+        ]
+        return _Held((rule, wrap), tree, [], bound)
 
     # ── envelopes ────────────────────────────────────────────────────────────────────────────────────
 

@@ -20,7 +20,7 @@ from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.decode.profile import NONE, NOTHING, Groups, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
-from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason
+from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
 from sensegate.quality import Quality, TimeQuality
 
 VALUES_MAX = 8_192
@@ -367,6 +367,7 @@ class Rows:
         """By row, bits of `quality.Flag`."""
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
+        self.thinned: list[Thinned] = []
         self.ignored = 0
 
     def mark(self) -> tuple[int, int, int, int]:

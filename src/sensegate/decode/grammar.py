@@ -24,6 +24,7 @@ from sensegate.decode.formats.number import NumberPart
 from sensegate.decode.formats.script import ScriptPart
 from sensegate.decode.formats.sl651 import Sl651Part
 from sensegate.decode.formats.text_frame import TextFramePart
+from sensegate.decode.formats.video import VideoPart
 from sensegate.decode.formats.xml import XmlPart
 from sensegate.decode.layout.steps import BinaryPart
 from sensegate.decode.part import Part, Scalar
@@ -196,6 +197,7 @@ class MessageRule(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text_frame: Annotated[TextFramePart | None, _h("fields of text between marks, with a length and a check value")] = (
         None
     )
+    video: Annotated[VideoPart | None, _h("metadata of cameras: what the message and its camera are")] = None
     charset: Annotated[Charset, _h("how text is written in bytes (formats of text only)")] = "utf-8"
     ignore: Annotated[bool, _h("such messages are known and hold no readings")] = False
     where: Annotated[

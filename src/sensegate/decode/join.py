@@ -62,6 +62,7 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
         source_quality=quality,
         source_flags=flags,
         ignored=sum(chunk.ignored for chunk in chunks),
+        thinned=rows.thinned,
     )
 
 

@@ -38,6 +38,8 @@ PORT_MAX: Final = 65_535
 
 TEXT_MAX: Final = 1_024
 """Longest text of a reading, characters."""
+RECORD_MAX: Final = 16_384
+"""Longest record of an observation, characters."""
 _UNIT_TEXT_MAX = 32
 
 
@@ -95,6 +97,8 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
     unit_words: Mapping[str, str] = {}
     flag_place: Place | None = None
     """Where the value's own flag stands; else the rule's `flags` say."""
+    text_max: int = TEXT_MAX
+    """Longest text, characters."""
 
     def convert(self, raw: Any) -> float | str | Reject | None:
         """Return the value as a number (or text, where the property is text), None for "not measured"."""
@@ -112,7 +116,7 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
             return float(raw) if boolean else _WRONG_TYPE[Kind.BOOLEAN]
         if not isinstance(raw, str):
             return _WRONG_TYPE[Kind.STRING]
-        return raw if len(raw) <= TEXT_MAX else Reject(RejectReason.TOO_LONG, f"more than {TEXT_MAX} characters")
+        return raw if len(raw) <= self.text_max else _too_long(self.text_max)
 
     def _typed(self, text: str) -> Scalar:
         """Return what a text stands for: itself where the profile knows it so, else the number in it."""
@@ -141,6 +145,10 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
             return Reject(RejectReason.DIMENSION, "the property has no unit")
         found = convert(unit, PROPERTIES.by_name(self.property).unit)
         return found if isinstance(found, Reject) else compose(self.own, found)
+
+
+def _too_long(most: int) -> Reject:
+    return Reject(RejectReason.TOO_LONG, f"more than {most} characters")
 
 
 NOTHING: Final = Reading("", Place(()), "", Kind.NUMBER, (-1, -1, -1, -1, -1), (1.0, 0.0))
@@ -282,6 +290,8 @@ class Rule(msgspec.Struct, frozen=True, eq=False):
     """The readings of `each`, so that what is not there is not looked for."""
     lists: tuple[tuple[Place, Groups], ...]
     """The readings of other lists."""
+    video: str = ""
+    """Format of video metadata whose messages it takes: they are cut before anything is written."""
 
 
 class Profile(msgspec.Struct, frozen=True, eq=False):

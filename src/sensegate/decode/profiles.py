@@ -66,6 +66,8 @@ class ProfileSet:
         self._stock = stock or Stock(dict(self._by_id), {})
         tried = (arm.profile for arms in self._arms.values() for arm in arms)
         self._rules: list[Rule] = [rule for profile in (*self._by_id.values(), *tried) for rule in profile.rules]
+        self.video = any(rule.video for rule in self._rules)
+        """Whether any of them takes video metadata."""
         self._index = topics.Index()
         for number, rule in enumerate(self._rules):
             for pattern in rule.patterns:

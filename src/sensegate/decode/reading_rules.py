@@ -11,10 +11,10 @@ from sensegate.decode.grammar import MessageRule, ProfileFile, ReadingRule, Unit
 from sensegate.decode.keys import Keys, nearest
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Place
-from sensegate.decode.profile import IDENTITIES, NONE, Reading, Token, compose, token
+from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, Reading, Token, compose, token
 from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError
-from sensegate.model import Datum, Spec
+from sensegate.model import OBSERVATION, Datum, Spec
 from sensegate.properties import PROPERTIES, Kind, Property
 from sensegate.units import UnitError, conversion
 
@@ -117,6 +117,7 @@ class ReadingCompiler:
             else None,
             unit_words=entry.unit_from.words if entry.unit_from else {},
             flag_place=self._keys.optional(entry.flag, *here, "flag"),
+            text_max=RECORD_MAX if row.name == OBSERVATION else TEXT_MAX,
         )
 
     def _unit(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> tuple[float, float]:

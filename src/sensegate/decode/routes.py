@@ -24,6 +24,9 @@ NAME_MAX = 256
 """A longer name is no device's."""
 
 NO_PLAN = -1
+VIDEO = "video"
+PUSHED = ("http/", "tcp/")
+"""Begin of topics that the listener made, which end with the device's name."""
 IN_PAYLOAD, REFUSED = -1, -2
 """In place of a device's index."""
 
@@ -65,6 +68,7 @@ class Route:
         "refusal",
         "rules",
         "text",
+        "video",
     )
 
     def __init__(self, text: str) -> None:
@@ -84,6 +88,8 @@ class Route:
         """For formats that give bare values; not looked for yet."""
         self.carried = False
         """Whether the device has a profile of its own, other than the rules'."""
+        self.video: tuple[str, ...] = ()
+        """Formats of video metadata that its messages may be of: they are cut before anything is written."""
 
     @property
     def owner(self) -> int:
@@ -114,6 +120,8 @@ class Routes:
         """Whose rate a message counts for: the topic's device, else its gateway, else nobody (-1)."""
         self.path: U16 = np.zeros(64, np.uint16)
         self.plan: I32 = np.full(64, NO_PLAN, np.int32)
+        self.video: BOOL = np.zeros(64, np.bool_)
+        """Whether its messages are video metadata."""
         self.remembers: BOOL = np.zeros(64, np.bool_)
         """Whether its messages are looked into even where the device is disabled: others behind it depend on them."""
 
@@ -142,6 +150,7 @@ class Routes:
             self.path = np.concatenate([self.path, np.zeros(number, np.uint16)])
             self.plan = np.concatenate([self.plan, np.full(number, NO_PLAN, np.int32)])
             self.remembers = np.concatenate([self.remembers, np.zeros(number, np.bool_)])
+            self.video = np.concatenate([self.video, np.zeros(number, np.bool_)])
         self.routes.append(route)
         self.numbers[topic] = number
         self._characters += len(topic)
@@ -149,7 +158,23 @@ class Routes:
         self.owner[number] = route.owner
         self.path[number] = route.path
         self.remembers[number] = any(rule.remembers for rule, _ in route.rules)
+        route.video = self._video(route)
+        self.video[number] = bool(route.video)
         return number
+
+    def _video(self, route: Route) -> tuple[str, ...]:
+        """Return the formats of video metadata that messages of a route may be of, also of one that is refused."""
+        rules = [rule for rule, _ in route.rules]
+        if not rules:
+            rules = [rule for rule, _ in self._profiles.match(route.text)]
+            pushed = route.text.split("/")[-1] if route.text.startswith(PUSHED) else ""
+            if pushed and (at := self._devices.find(pushed)) >= 0:
+                record = self._devices.record(at)
+                found = self._profiles.of(record)
+                rules += found.rules if found else ()
+                if found is None and record.domain == VIDEO:
+                    return (VIDEO,)
+        return tuple(dict.fromkeys(rule.video for rule in rules if rule.video))
 
     def refusal(self, route: Route) -> Rejected | None:
         """Return why no message of this route is taken now, or None."""
@@ -211,7 +236,9 @@ class Routes:
         route.profile, route.named = profile.id, profile.name
         # A push names no topic that would choose a rule, and to a rule for plain text any bytes are a text: only those
         # of the first message's format are tried, so that a broken JSON body is malformed and not a strange word.
-        rules = [rule for rule in profile.rules if not rule.wrap and rule.format == profile.rules[0].format]
+        # What a camera pushes is video metadata, whatever its profile says first: nothing else of it would be cut.
+        form = VIDEO if any(rule.video for rule in profile.rules) else profile.rules[0].format
+        rules = [rule for rule in profile.rules if not rule.wrap and rule.format == form]
         if any(rule.device is not None and rule.chains for rule in rules):
             # A network server's: whatever it is about is named in it, and no topic says what it is.
             rules = [rule for rule in rules if rule.device is not None or (rule.ignore and (rule.where or rule.root))]

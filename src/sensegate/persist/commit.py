@@ -15,13 +15,15 @@ from sensegate import metrics
 from sensegate.authority.index import Index
 from sensegate.bus import columns, raw
 from sensegate.bus.columns import Batch
-from sensegate.bus.ledger import Ledger
+from sensegate.bus.ledger import REMOVED, Ledger
+from sensegate.bus.names import LOGGED, OBSERVATIONS, READINGS
 from sensegate.bus.raw import Kept
 from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import (
     BOOL,
+    I64,
     REDECODE,
     CommitRecord,
     Delivery,
@@ -58,6 +60,7 @@ class Limits(msgspec.Struct, frozen=True):
     """Payloads of more messages go into several commits."""
     raw_ttl_h: int = 72
     readings_ttl_h: int = 168
+    observations_ttl_h: int = 168
     quarantine_ttl_h: int = 720
     ledger_ttl_h: int = 168
     """Of the ledgers of single commits; their hourly sums live longer, on the stream LEDGER."""
@@ -198,7 +201,7 @@ class Committer:
                 break
             for entry in entries:
                 kind, _, rest = entry.subject.partition(".")
-                if kind == "readings" or (kind == "seen" and rest == self._name):
+                if kind in LOGGED or (kind == "seen" and rest == self._name):
                     self._apply(columns.decode(entry.payload, sequence=entry.sequence), suppressed=kind == "seen")
                 at = entry.sequence
                 if self._duplicates.due:
@@ -366,12 +369,20 @@ class Committer:
 
     def _readings(self, judged: Judged, tell: Callable[[Batch], None] | None) -> Iterator[Member]:
         rows = np.flatnonzero(judged.judgement.keep)
+        seen = self._specs.observes[judged.readings.spec[rows]]
+        yield from self._rows(READINGS, judged, rows[~seen] if seen.any() else rows, self._limits.readings_ttl_h, tell)
+        if seen.any():
+            yield from self._rows(OBSERVATIONS, judged, rows[seen], self._limits.observations_ttl_h, tell)
+
+    def _rows(
+        self, kind: str, judged: Judged, rows: I64, ttl_h: int, tell: Callable[[Batch], None] | None
+    ) -> Iterator[Member]:
         for group, batch in batches(judged, rows, self._specs, self._index, self._stamp):
             if tell:
                 tell(batch)
             city, county = self._index.regions[group >> 8]
             for payload in self._encoded(batch):
-                yield Member(f"readings.{city}.{county}.{group & 255}", payload, self._limits.readings_ttl_h)
+                yield Member(f"{kind}.{city}.{county}.{group & 255}", payload, ttl_h)
 
     def _encoded(self, batch: Batch) -> Iterator[bytes]:
         payload = columns.encode(batch)
@@ -436,7 +447,9 @@ class Committer:
         positions = _with(self._positions, part.positions)
         totals = dict(self._totals)
         for kind, count in part.ledger.totals().items():
-            totals[kind] = totals.get(kind, 0) + count
+            # Fields that were taken out are many; their names stand in the ledger, the record has their sum.
+            kept = REMOVED if kind.startswith(f"{REMOVED}.") else kind
+            totals[kept] = totals.get(kept, 0) + count
         profiles = {**self._profiles, **part.profiles}
         record = CommitRecord(
             part.batch_id, part.ordinal, self._clock.now(), positions, totals, profiles, self._duplicates.checkpoint
@@ -485,7 +498,11 @@ class Committer:
     def _count(self, part: Part) -> None:
         metrics.COMMITS.inc()
         for kind, count in part.ledger.totals().items():
-            metrics.READINGS.labels(kind).inc(count)
+            if kind.startswith(f"{REMOVED}."):
+                _, form, field = kind.split(".", 2) if kind.count(".") > 1 else (kind, "", "other")
+                metrics.REMOVED.labels(form, field).inc(count)
+            else:
+                metrics.READINGS.labels(kind).inc(count)
         for source, outcome, count in part.ledger.by_source():
             metrics.MESSAGES.labels(source, outcome).inc(count)
 

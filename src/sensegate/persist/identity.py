@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import xxhash
 
-from sensegate.model import BOOL, F64, I64, U8, U16, U32, U64, DuplicateKind, IdentityKind, Spec
+from sensegate.model import BOOL, F64, I64, OBSERVATION, U8, U16, U32, U64, DuplicateKind, IdentityKind, Spec
 
 KINDS = (
     IdentityKind.TIME,
@@ -90,6 +90,8 @@ class SpecColumns(msgspec.Struct, frozen=True, eq=False):
     variable: I64
     """Index of each spec's pair in the sorted list of pairs `names`."""
     names: list[tuple[str, str]]
+    observes: BOOL
+    """Whether its rows are observations of cameras, which have subjects and a life of their own."""
     any_suppress: bool
     one_identity: int
     """The kind that all specs have; -1 where they differ."""
@@ -113,6 +115,7 @@ class SpecColumns(msgspec.Struct, frozen=True, eq=False):
             [(spec.property, spec.channel) for spec in specs],
             np.array([of_name[spec.property, spec.channel] for spec in specs], np.int64),
             names,
+            np.array([spec.property == OBSERVATION for spec in specs], np.bool_),
             any(spec.suppress for spec in specs),
             kinds[0] if len(set(kinds)) == 1 else -1,
         )

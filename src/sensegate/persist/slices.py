@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -43,11 +44,7 @@ def slices(whole: Slice, *, least: int, bytes_max: int) -> Iterator[Slice]:
             sources_of(part),
             _fields(whole.fields, start, end),
             _readings(whole.readings, start, end),
-            [
-                msgspec.structs.replace(one, message=one.message - start)
-                for one in whole.rejected
-                if start <= one.message < end
-            ],
+            _within(whole.rejected, start, end),
         )
         start = end
 
@@ -83,6 +80,11 @@ def _renumbered(text: dict[int, str], mask: BOOL) -> dict[int, str]:
     return {int(place[row]): word for row, word in text.items() if mask[row]}
 
 
+def _within(listed: Sequence[Any], start: int, end: int) -> list[Any]:
+    """Return what concerns a range of messages, counted from its beginning."""
+    return [msgspec.structs.replace(one, message=one.message - start) for one in listed if start <= one.message < end]
+
+
 def _fields(fields: Fields, start: int, end: int) -> Fields:
     mask = (fields.message >= start) & (fields.message < end)
     return Fields(
@@ -95,17 +97,11 @@ def _fields(fields: Fields, start: int, end: int) -> Fields:
         time_quality=fields.time_quality[mask],
         key=fields.key[mask],
         path=fields.path[mask],
-        quarantined=[
-            msgspec.structs.replace(one, message=one.message - start)
-            for one in fields.quarantined
-            if start <= one.message < end
-        ],
-        rejected=[
-            msgspec.structs.replace(one, message=one.message - start)
-            for one in fields.rejected
-            if start <= one.message < end
-        ],
+        quarantined=_within(fields.quarantined, start, end),
+        rejected=_within(fields.rejected, start, end),
         ignored=fields.ignored if start == 0 else 0,
+        thinned=_within(fields.thinned, start, end),
+        removed=_within(fields.removed, start, end),
     )
 
 

@@ -26,7 +26,7 @@ class _Cells:
         self._width = len(devices) + 1
         self.pairs = places
         """(hour, source) of each row of cells."""
-        self._place = place
+        self.place = place
         self.ledger = Ledger()
         self._ids = self.ledger.places([*ids, ""])
 
@@ -37,7 +37,7 @@ class _Cells:
         # The last element of the lookup is what -1 finds: the column of those not known.
         cell = self._lookup[device]
         if len(self.pairs) > 1:
-            cell = cell + self._place[message] * self._width
+            cell = cell + self.place[message] * self._width
         counts = np.bincount(cell, minlength=self._width * len(self.pairs))
         for number, (hour, source) in enumerate(self.pairs):
             self.ledger.add_counts(
@@ -127,11 +127,14 @@ def _open(piece: Slice, counted: I64, index: Index) -> tuple[_Cells, I64]:
         owner[one.message] = one.device
     for lost in reversed(rejected):
         owner[lost.message] = lost.device
+    for left in reversed(fields.thinned):
+        owner[left.message] = left.device
     owner[fields.message[::-1]] = fields.device[::-1]
     seen = np.zeros(len(ids) + 1, np.bool_)
     seen[owner] = True
     seen[fields.device] = True
     seen[np.array([lost.device for lost in rejected], np.int64)] = True
+    seen[np.array([left.device for left in fields.thinned], np.int64)] = True
     devices = np.flatnonzero(seen[:-1])
     names = [ids[device] for device in devices.tolist()]
     cells = _Cells(devices, names, pairs, place)
@@ -144,6 +147,14 @@ def _closed(cells: _Cells, piece: Slice, judgement: Judgement) -> Ledger:
     fields = piece.fields
     _count_values(cells, fields, [*fields.rejected, *piece.rejected])
     _count_readings(cells, piece.readings, judgement)
+    if fields.thinned:
+        message = np.repeat([one.message for one in fields.thinned], [one.count for one in fields.thinned])
+        device = np.repeat([one.device for one in fields.thinned], [one.count for one in fields.thinned])
+        for kind in (kinds.VALUES, kinds.THINNED):
+            cells.count(kind, message.astype(np.int64), device.astype(np.int64))
+    for taken in fields.removed:
+        hour, source = cells.pairs[int(cells.place[taken.message])]
+        cells.ledger.add(hour, "", source, f"{kinds.REMOVED}.{taken.format}.{taken.field}", taken.count)
     if fields.ignored:
         hour, source = cells.pairs[0]
         cells.ledger.add(hour, "", source, kinds.IGNORED, fields.ignored)

@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.bus.ledger import FORWARDED, WITHHELD
-from sensegate.bus.record import decode_lane
+from sensegate.bus.record import LaneRecord, decode_lane
 from sensegate.clock import Clock
 from sensegate.errors import Lost
 from sensegate.ports import Log
@@ -41,32 +41,47 @@ class Links:
     """Looks once a second."""
 
     def __init__(
-        self, log: Log, divisions: Sequence[str], connected: Callable[[], Awaitable[set[str]]], clock: Clock
+        self,
+        log: Log,
+        divisions: Callable[[], Sequence[str]],
+        connected: Callable[[], Awaitable[set[str]]],
+        clock: Clock,
     ) -> None:
-        """`connected` gives the divisions of the nodes whose connection is open; it may raise `Lost`."""
+        """Look at nothing yet.
+
+        Args:
+            log: the centre's.
+            divisions: gives those of all nodes that there are.
+            connected: gives those of the nodes whose connection is open; it may raise `Lost`.
+            clock: paces the looking.
+        """
         self._log = log
         self._divisions = divisions
         self._connected = connected
         self._clock = clock
-        self.nodes = [Node(division, State.NEVER) for division in divisions]
+        self.nodes = [Node(division, State.NEVER) for division in divisions()]
 
     async def run(self) -> None:
         """Keep `nodes` true until cancelled."""
         while True:
             try:
                 connected = await self._connected()
-                self.nodes = [await self._look(division, division in connected) for division in self._divisions]
+                self.nodes = [await self._look(division, division in connected) for division in self._divisions()]
             except Lost:
                 # Our own engine is away: what was seen last stays, and the wiring says so.
                 pass
             await self._clock.sleep(LOOK_S)
 
-    async def _look(self, division: str, up: bool) -> Node:  # noqa: FBT001 - private
-        records = [
+    async def lanes(self, division: str) -> list[LaneRecord]:
+        """Return the records of a node's lanes as they are now. Raises `Lost`."""
+        return [
             decode_lane(last.payload)
             for lane in ("live", "backlog")
             if (last := await self._log.last(f"commit.{division}.{lane}"))
         ]
+
+    async def _look(self, division: str, up: bool) -> Node:  # noqa: FBT001 - private
+        records = await self.lanes(division)
         counts = [record.totals for record in records]
         state = State.UP if up else State.SILENT if records else State.NEVER
         return Node(

@@ -10,13 +10,15 @@ import numpy as np
 from sensegate.bus import columns, ledger
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
+from sensegate.bus.names import LOGGED, READINGS
 from sensegate.config import StoreConfig
 from sensegate.model import BOOL, Entry, Member
 from sensegate.quality import Flag
 
 SOURCE = "uplink"
 """The source under which `forwarded` and `withheld.<reason>` stand in the ledger."""
-READINGS, LEDGER, COMMIT = "readings.", "ledger.", "commit."
+ROWS = tuple(f"{kind}." for kind in LOGGED)
+LEDGER, COMMIT = "ledger.", "commit."
 
 
 class Span(msgspec.Struct, frozen=True, eq=False):
@@ -56,24 +58,25 @@ class Packer(msgspec.Struct, frozen=True):
     def span(self, entries: Sequence[Entry], flag: Flag | None = None) -> Span:
         """Return the span of these entries (at least one); `flag` is set on each row."""
         counts = Ledger()
-        groups: dict[tuple[int, int], list[Batch]] = {}
+        groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
                 counts.merge(Ledger.decode(entry.payload))
-            elif entry.subject.startswith(READINGS):
+            elif entry.subject.startswith(ROWS):
+                kind = entry.subject.partition(".")[0]
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
                 grade = int(entry.subject.rpartition(".")[2])
                 shared = grade <= self.grade_max
                 _count(counts, batch, ledger.FORWARDED if shared else f"{ledger.WITHHELD}.grade")
                 if shared:
                     forwarded += len(batch)
-                    groups.setdefault((grade, batch.partition), []).append(_marked(batch, flag))
+                    groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, flag))
         first: list[Member] = []
         rest: list[Member] = []
-        for grade, partition in sorted(groups):
-            for alarm, part in _by_alarm(columns.concat(groups[grade, partition])):
-                (first if alarm else rest).extend(self._readings(grade, part))
+        for kind, grade, partition in sorted(groups, key=_readings_first):
+            for alarm, part in _by_alarm(columns.concat(groups[kind, grade, partition])):
+                (first if alarm else rest).extend(self._rows(kind, grade, part))
         members = [*first, *rest, *self._ledgers(counts)]
         return Span(members, entries[-1].sequence, forwarded, counts.totals())
 
@@ -92,15 +95,20 @@ class Packer(msgspec.Struct, frozen=True):
                 part.add(row.hour, row.device, row.source, row.kind, row.count)
             yield from self._ledgers(part)
 
-    def _readings(self, grade: int, batch: Batch) -> Iterator[Member]:
-        """Yield the members of one grade, each small enough for a message."""
+    def _rows(self, kind: str, grade: int, batch: Batch) -> Iterator[Member]:
+        """Yield the members of one kind and grade, each small enough for a message."""
         payload = columns.encode(batch)
         if len(payload) <= self.payload_bytes_max or len(batch) < 2:
-            yield Member(f"readings.{self.node}.all.{grade}", payload, self.store.readings_ttl_h)
+            ttl_h = self.store.readings_ttl_h if kind == READINGS else self.store.observations_ttl_h
+            yield Member(f"{kind}.{self.node}.all.{grade}", payload, ttl_h)
             return
         half = len(batch) // 2
         for part in (slice(0, half), slice(half, None)):
-            yield from self._readings(grade, batch.take(np.arange(len(batch), dtype=np.int64)[part]))
+            yield from self._rows(kind, grade, batch.take(np.arange(len(batch), dtype=np.int64)[part]))
+
+
+def _readings_first(group: tuple[str, int, int]) -> tuple[bool, int, int]:
+    return group[0] != READINGS, group[1], group[2]
 
 
 def _marked(batch: Batch, flag: Flag | None) -> Batch:

@@ -100,11 +100,15 @@ class Uplink:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Ledger kind -> count forwarded, withheld and carried up by both lanes, as the centre last confirmed it."""
+        """Ledger kind -> count forwarded, withheld and carried up by both lanes, as the centre last confirmed it.
+
+        Of this life of the node's log: its own books know nothing of one that was lost.
+        """
         sums: dict[str, int] = {}
         for held in self._held.values():
+            before = held.record.before
             for kind, count in held.record.totals.items():
-                sums[kind] = sums.get(kind, 0) + count
+                sums[kind] = sums.get(kind, 0) + count - before.get(kind, 0)
         return sums
 
     @property
@@ -270,6 +274,7 @@ class Uplink:
             record.position if position is None else position,
             record.ranges if ranges is None else ranges,
             totals,
+            record.before,
         )
 
     async def _record(self, lane: Lane) -> _Held:
@@ -286,7 +291,9 @@ class Uplink:
                 self.clock_offset_s = (last.time - held.record.committed_at) / 1e6
             if held.record.life != self._source.epoch:
                 _log.warning("the node's log is a new one: its lanes begin anew", lane=lane, life=held.record.life)
-                fresh = msgspec.structs.replace(held.record, life=self._source.epoch, position=0, ranges=())
+                fresh = msgspec.structs.replace(
+                    held.record, life=self._source.epoch, position=0, ranges=(), before=held.record.totals
+                )
                 held = _Held(fresh, held.sequence)
         self._held[lane] = held
         return held

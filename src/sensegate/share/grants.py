@@ -6,18 +6,17 @@ a change of any process is in force within two seconds, on open streams too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
-from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.scope import Action, Principal, allows, may
-from sensegate.bus.kv import Row
 from sensegate.clock import Clock
-from sensegate.errors import Conflict, NotFound, Refused
+from sensegate.errors import NotFound, Refused
 from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, cut, narrowed
 from sensegate.share.masks import Mask
 from sensegate.share.quota import Allowance, Limits
+from sensegate.share.shelf import Records, Shelf
 
 DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
 """Ways by which records reach a subscriber; ``http`` is reading by page."""
@@ -92,11 +91,11 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 class Grants:
-    """All grants, in memory; `run` follows the bucket, so that every process sees a change within a second."""
+    """All grants, in memory; the shelf follows its bucket, so that every process sees a change within a second."""
 
     def __init__(
         self,
-        bucket: Bucket,
+        shelf: Shelf,
         feeds: Feeds,
         clock: Clock,
         *,
@@ -104,46 +103,24 @@ class Grants:
         used: Callable[[str], int] = lambda _grant: 0,
     ) -> None:
         """`demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month."""
-        self._bucket = bucket
         self._feeds = feeds
         self._clock = clock
         self._demands_grant = demands_grant
         self._used = used
-        self._grants: dict[str, Grant] = {}
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
         self._allowances: dict[str, Allowance] = {}
-        self._revision = 0
-        self.version = 0
-        """Rises with every change."""
-        self.on_change: list[Callable[[Grant], None]] = []
-        """Called after a change is in memory, from whichever process it came."""
+        self.records: Records[Grant] = Records(shelf, "grant", Grant)
+        """The grants themselves; its `on_change` is called for every change, from whichever process it came."""
+        self.records.on_change.append(self._sort)
 
-    async def open(self) -> None:
-        """Load all grants."""
-        rows, self._revision = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
-
-    async def run(self) -> None:
-        """Follow the changes of all processes until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._revision, self._take, self._clock)
-
-    async def _take(self, row: Row) -> None:
-        if not row.key.startswith(_PREFIX) or row.value is None:
-            return
-        grant = msgspec.structs.replace(_decoder.decode(row.value), revision=row.revision)
-        known = self._grants.get(grant.id)
-        if known and known.revision >= grant.revision:
-            return
-        self._grants[grant.id] = grant
-        keys = {(one.subscriber, one.feed) for one in (grant, known) if one}
-        for key in keys:
-            rest = [one for one in self._by_subscriber.get(key, ()) if one.id != grant.id]
-            here = [grant] if key == (grant.subscriber, grant.feed) else []
+    def _sort(self, before: Grant | None, after: Grant | None) -> None:
+        for one in (before, after):
+            if one is None:
+                continue
+            key = (one.subscriber, one.feed)
+            rest = [other for other in self._by_subscriber.get(key, ()) if other.id != one.id]
+            here = [after] if after and (after.subscriber, after.feed) == key else []
             self._by_subscriber[key] = tuple(sorted([*rest, *here], key=lambda one: one.expires, reverse=True))
-        self.version += 1
-        for listener in self.on_change:
-            listener(grant)
 
     # ── the one answer ────────────────────────────────────────────────────────────────────────────────
 
@@ -213,35 +190,13 @@ class Grants:
 
     def find(self, grant_id: str) -> Grant | None:
         """Return a grant, whoever may see it."""
-        return self._grants.get(grant_id)
-
-    def all(self) -> Sequence[Grant]:
-        """Return all grants in order of id; the caller cuts them to whom they concern."""
-        return [grant for _, grant in sorted(self._grants.items())]
+        return self.records.find(grant_id)
 
     def active(self, subscriber: str, feed: str) -> Grant | None:
         """Return the grant in force for a subscriber and feed."""
         now = self._clock.now()
         found = self._by_subscriber.get((subscriber, feed), ())
         return next((grant for grant in found if grant.state(now) in {"active", "waiting"}), None)
-
-    async def put(self, grant: Grant) -> Grant:
-        """Write a grant as of its revision (0: a new one); return it with its new revision.
-
-        Raises:
-            Conflict: it was changed meanwhile.
-        """
-        value = msgspec.json.encode(msgspec.structs.replace(grant, revision=0))
-        try:
-            revision = await self._bucket.put(_PREFIX + grant.id, value, expected=grant.revision)
-        except Conflict:
-            raise Conflict(f"grant {grant.id} was changed meanwhile; read it again") from None
-        await self._take(Row(_PREFIX + grant.id, value, revision))
-        return self._grants[grant.id]
-
-
-_PREFIX = "grant/"
-_decoder = msgspec.json.Decoder(Grant, strict=False)
 
 
 def granted(feed: Feed, grant: Grant) -> Selection | None:

@@ -9,12 +9,13 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
 from sensegate.errors import Lost
+from sensegate.share.quota import month_of
 
 log = structlog.get_logger(__name__)
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What one token received of one feed by one delivery, since it was first seen."""
+    """What one token received of one feed by one delivery, since it was first seen or within one month."""
 
     token: str
     feed: str
@@ -26,6 +27,16 @@ class Usage(msgspec.Struct, frozen=True):
     bytes: int = 0
     last: int = 0
     """µs UTC of the last one."""
+    month: str = ""
+    """Of Beijing time, ``2026-01``; empty: since counting began."""
+    grant: str = ""
+    """Grant by which it was received; empty: by the token's own scope, or since counting began."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What one row of counts is of."""
+        whole = (self.token, self.feed, self.delivery)
+        return ("month", self.month, *whole, self.grant) if self.month else whole
 
     def plus(self, requests: int, records: int, size: int, now: int) -> Usage:
         """Return the sum."""
@@ -45,8 +56,8 @@ class Metering:
         self._bucket = bucket
         self._clock = clock
         self._flush_s = flush_s
-        self._usage: dict[tuple[str, str, str], Usage] = {}
-        self._changed: set[tuple[str, str, str]] = set()
+        self._usage: dict[tuple[str, ...], Usage] = {}
+        self._changed: set[tuple[str, ...]] = set()
 
     async def open(self) -> None:
         """Load the counts of earlier lives."""
@@ -54,20 +65,42 @@ class Metering:
         for row in rows:
             if row.value is not None:
                 usage = msgspec.json.decode(row.value, type=Usage, strict=False)
-                self._usage[usage.token, usage.feed, usage.delivery] = usage
+                self._usage[usage.key] = usage
 
-    def count(self, token_id: str, feed: str, delivery: str, *, requests: int = 0, records: int = 0, size: int) -> None:
-        """Add what was handed to the network."""
-        key = (token_id, feed, delivery)
-        known = self._usage.get(key) or Usage(*key)
-        self._usage[key] = known.plus(requests, records, size, self._clock.now())
-        self._changed.add(key)
+    def count(
+        self,
+        token_id: str,
+        feed: str,
+        delivery: str,
+        *,
+        requests: int = 0,
+        records: int = 0,
+        size: int,
+        grant: str = "",
+    ) -> None:
+        """Add what was handed to the network, to the total and to the month."""
+        now = self._clock.now()
+        total = Usage(token_id, feed, delivery)
+        for row in (total, msgspec.structs.replace(total, month=month_of(now), grant=grant)):
+            known = self._usage.get(row.key) or row
+            self._usage[row.key] = known.plus(requests, records, size, now)
+            self._changed.add(row.key)
         # Metrics are open to whoever scrapes: the names of feeds stay out of them.
         metrics.DELIVERED.labels(feed if feed == "all" else "named", delivery).inc(records)
 
     def rows(self) -> list[Usage]:
-        """Return all counts, by token, feed and delivery."""
-        return [usage for _, usage in sorted(self._usage.items())]
+        """Return all counts since counting began, by token, feed and delivery."""
+        return [usage for _, usage in sorted(self._usage.items()) if not usage.month]
+
+    def months(self, month: str, *, token: str = "", grant: str = "") -> list[Usage]:
+        """Return the counts of a month, by token, feed, delivery and grant, of one token or grant if asked."""
+        found = [usage for usage in self._usage.values() if usage.month == month]
+        kept = [one for one in found if token in {"", one.token} and grant in {"", one.grant}]
+        return sorted(kept, key=lambda one: one.key)
+
+    def used(self, grant: str) -> int:
+        """Return the records that a grant has received this month."""
+        return sum(one.records for one in self.months(month_of(self._clock.now()), grant=grant)) if grant else 0
 
     async def run(self) -> None:
         """Write what has changed, until cancelled."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -39,15 +40,18 @@ class Limits(msgspec.Struct, frozen=True):
 class Allowance:
     """What one grant may still receive, shared by all its deliveries in this process.
 
-    A delivery asks `room`, sends at most so many records, and says `take`; a stream waits `wait_s` in between.
+    A delivery asks `room` (or `demand`) and, with nothing awaited in between, says `take` before it sends; `within`
+    does both for a page. What was taken and never arrived is not given back.
     """
 
     def __init__(self, grant: str, limits: Limits, clock: Clock, used: Callable[[], int]) -> None:
-        """`used` returns the records that the grant has received this month."""
+        """`used` returns the records that the grant has received this month by the books; asked once a month."""
         self.grant = grant
         self.limits = limits
         self._clock = clock
         self._used = used
+        self._month = ""
+        self._taken = 0
         self._tokens = self._burst
         self._filled = clock.monotonic()
 
@@ -57,7 +61,9 @@ class Allowance:
 
     def left(self) -> int | None:
         """Return how many records of the month are left; None: no limit."""
-        return max(0, self.limits.volume - self._used()) if self.limits.volume else None
+        if (month := month_of(self._clock.now())) != self._month:
+            self._month, self._taken = month, self._used()
+        return max(0, self.limits.volume - self._taken) if self.limits.volume else None
 
     def room(self, most: int) -> int:
         """Return how many records may go now, at most `most`; 0: wait for `wait_s`.
@@ -86,9 +92,11 @@ class Allowance:
         )
 
     def take(self, records: int) -> None:
-        """Say that so many records were sent; what was sent beyond the room is owed."""
+        """Say that so many records go now; what goes beyond the room is owed."""
         self._fill()
+        self.left()
         self._tokens -= records
+        self._taken += records
 
     def wait_s(self, records: int) -> float:
         """Return how long it takes until so many records (cut to the burst) may go; 0: now."""
@@ -101,3 +109,31 @@ class Allowance:
         now = self._clock.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._filled) * self.limits.rate)
         self._filled = now
+
+
+class Counted(Protocol):
+    """Anything with a number of records."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
+
+
+Answer = TypeVar("Answer", bound=Counted)
+
+
+async def within(allowance: Allowance | None, limit: int, read: Callable[[int], Awaitable[Answer]]) -> Answer:
+    """Return what `read(most)` brings of at most `limit` records, within a quota and taken from it.
+
+    Raises:
+        Overloaded: nothing may be read now; `retry_after_s` says when.
+    """
+    if allowance is None:
+        return await read(limit)
+    while True:
+        found = await read(allowance.demand(limit))
+        # Another delivery of the same grant may have been faster while this one read.
+        if not found.count or allowance.room(found.count) >= found.count:
+            allowance.take(found.count)
+            return found

@@ -77,7 +77,7 @@ def pixels(  # noqa: PLR0917 - a box is four numbers in a known order
     return unit(left / width, top / height, right / width, bottom / height, said=said)
 
 
-def grid(  # noqa: PLR0917 - the same
+def grid(
     left: float, top: float, right: float, bottom: float, size: float, *, said: BoxQuality = BoxQuality.EXPLICIT
 ) -> Found:
     """Return a box whose coordinates count from 0 to `size` on both axes (8192, 10000, 1000), y down."""

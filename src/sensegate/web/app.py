@@ -23,6 +23,7 @@ from sensegate import metrics
 from sensegate.bus.ports import free_port
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.web import (
+    audit,
     auth,
     books,
     devices,
@@ -120,6 +121,7 @@ ROUTES: tuple[Route, ...] = (
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
     *books.ROUTES,
+    *audit.ROUTES,
 )
 """All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""
 

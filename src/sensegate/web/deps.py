@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sensegate.authority.audit import Record
+from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.outcomes import Outcomes
@@ -15,6 +15,7 @@ from sensegate.authority.redecodes import Redecodes
 from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
+from sensegate.authority.trail import Trail
 from sensegate.bus.ledger import Ledger
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
@@ -141,8 +142,16 @@ class Books(Protocol):
         ...
 
 
-class AuditReader(Protocol):
+class AuditReader(Trail, Protocol):
     """The audit trail (`authority.audit.Audit`)."""
+
+    async def signed(self) -> SignedHead:
+        """Return its end with the gateway's signature. Raises `NotFound` without a key."""
+        ...
+
+    def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
+        """Yield the records as they are stored, oldest first."""
+        ...
 
     async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
         """Return (sequence, record) after a sequence, oldest first."""

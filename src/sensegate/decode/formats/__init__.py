@@ -29,6 +29,7 @@ from sensegate.decode.formats import (
     text,
     text_frame,
     urlencoded,
+    video,
     xml,
 )
 from sensegate.decode.frame import Format
@@ -55,5 +56,6 @@ FORMATS: Final[dict[str, Format]] = {
     "gbt26875": gbt26875.FORMAT,
     "jtt808": jtt808.FORMAT,
     "sparkplug": sparkplug.FORMAT,
+    "video": video.FORMAT,
 }
 """By the name that profiles use."""

@@ -1,0 +1,422 @@
+"""Which nodes may write to this centre: invited with a code that works once, joined, left, expelled.
+
+    invite ─▶ code (shown once) ─▶ join ─▶ link credential (shown once), rights ``up.<node>.>``, ``down.<node>.>``
+    replace ─▶ another code for the same city ─▶ join ─▶ the credential before it is dead
+    leave, expel ─▶ no credential is right any more; what is connected is closed
+
+A code and a credential are 192 random bits, kept as salted hashes. Nodes that stand under ``nodes`` in the centre's
+configuration are no members: the server itself knows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Collection
+from enum import StrEnum
+
+import msgspec
+
+from sensegate.authority import credentials
+from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.credentials import Credentials, Seal
+from sensegate.authority.device_rules import text_fault
+from sensegate.authority.divisions import Divisions, Level
+from sensegate.authority.scope import Action, Principal, Role, Scope, demand
+from sensegate.authority.trail import Facts, Trail
+from sensegate.bus.kv import Row
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+
+CODE_LIFE_S = 86_400.0
+CODE_LIFE_MAX_S = 30 * 86_400.0
+NOTE_BYTES_MAX = 500
+BLOCK = 10_000_000_000
+"""A log in place of a lost one begins at the next multiple of this: its records have ids that were never given."""
+_CODE = re.compile(r"sgj_(\d{2,12})_([A-Za-z0-9_-]{32})(?:_([0-9a-f]{64}))?")
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+class State(StrEnum):
+    """Where a node stands with its centre; whether it is connected is not said here."""
+
+    INVITED = "invited"
+    JOINED = "joined"
+    LEFT = "left"
+    EXPELLED = "expelled"
+
+
+class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the centre did not get because a node was lost with its store."""
+
+    since: int
+    """When the last span that came up of the lost store was made (µs UTC); what was committed later is missing."""
+    until: int = 0
+    """When the node in its place joined."""
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a node; its secrets are not."""
+
+    division: str
+    state: State
+    code_until: int = 0
+    """A code is good before this time (µs UTC); 0: there is none."""
+    replacing: bool = False
+    """The code is for a node in place of the present one."""
+    invited_by: str = ""
+    joined: int = 0
+    """When (µs UTC)."""
+    generation: int = 0
+    """Rises with each join: the store and the machine behind the name."""
+    first: int = 1
+    """Sequence with which the log of this generation begins."""
+    version: str = ""
+    """Of the node's release, as it told when it joined."""
+    changed: int = 0
+    note: str = ""
+    gaps: tuple[Gap, ...] = ()
+    revision: int = 0
+
+
+class StoredMember(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A member as the bucket holds it."""
+
+    member: Member
+    code: Seal | None = None
+    link: Seal | None = None
+    format: int = 1
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """What a node is told once."""
+
+    member: Member
+    secret: str
+    """Of its link."""
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """How far a node's log had come up."""
+
+    position: int = 0
+    """Greatest sequence of it that was given to a lane."""
+    committed_at: int = 0
+    """When its newest span was made, µs UTC; 0: nothing ever came."""
+    life: str = ""
+    """Epoch of that log."""
+
+
+Members_ = list[Member]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(StoredMember).decode
+
+
+def apart(mine: str, theirs: str) -> int | None:
+    """Return how many releases (``major.minor``) `theirs` is ahead of `mine`; None where they cannot be compared.
+
+    A step of the first number is one release too.
+    """
+    one, other = _VERSION.match(mine), _VERSION.match(theirs)
+    if one is None or other is None:
+        return None
+    if one[1] == other[1]:
+        return int(other[2]) - int(one[2])
+    return int(other[1]) - int(one[1])
+
+
+def version_fault(mine: str, theirs: str) -> str:
+    """Return why a node of another release may not work with this centre; empty: it may (up to one release apart)."""
+    distance = apart(mine, theirs)
+    if distance is not None and abs(distance) <= 1:
+        return ""
+    remedy = "update the node" if distance is None or distance < 0 else "update the centre first"
+    return f"the node runs {theirs[:32] or 'an unknown release'}, the centre {mine}: more than one release; {remedy}"
+
+
+def version_note(mine: str, theirs: str) -> str:
+    """Return what is to be said of a node's release; empty where it is the centre's own."""
+    if theirs == mine or not theirs:
+        return ""
+    return version_fault(mine, theirs) or f"the node runs {theirs}, the centre {mine}: tolerated over one release"
+
+
+class Members:
+    """The members of one centre. Every change asks `scope.allows`, is recorded, and then written."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        trail: Trail,
+        clock: Clock,
+        *,
+        home: str,
+        version: str,
+        divisions: Divisions | None = None,
+        configured: Collection[str] = (),
+        fingerprint: str = "",
+    ) -> None:
+        """Make it empty; `load` fills it.
+
+        Args:
+            bucket: where members are, by division.
+            trail: where changes are recorded.
+            clock: for the end of codes.
+            home: division of the centre.
+            version: its release.
+            divisions: the table of divisions.
+            configured: nodes that stand in the configuration.
+            fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side: part of each code, so that a
+                node tells its secret to nobody else.
+        """
+        self._bucket = bucket
+        self._trail = trail
+        self._clock = clock
+        self._home = home
+        self.version = version
+        self._divisions = divisions or Divisions.load()
+        self.configured = frozenset(configured)
+        self._fingerprint = fingerprint
+        self._stored: dict[str, StoredMember] = {}
+        self._watched = 0
+        self._applied = asyncio.Condition()
+        self.on_change: list[Callable[[Member], None]] = []
+        """Called after a change is in memory, from whichever process it came."""
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────
+
+    def all(self) -> Members_:
+        """Return all members, in order of division."""
+        return [self._stored[division].member for division in sorted(self._stored)]
+
+    def get(self, division: str) -> Member:
+        """Return a member. Raises `NotFound`."""
+        stored = self._stored.get(division)
+        if stored is None:
+            raise NotFound(f"no node {division[:16]} was ever invited; `sensegate node invite {division[:16]}`")
+        return stored.member
+
+    def linked(self) -> list[str]:
+        """Return the divisions whose node may write here."""
+        return [division for division, one in sorted(self._stored.items()) if one.link is not None]
+
+    def verify(self, division: str, secret: str, version: str) -> Member:
+        """Return the node whose link this is, e.g. to answer its connect.
+
+        Raises:
+            Refused: not its secret, or its release is too far from ours.
+        """
+        stored = self._stored.get(division)
+        kept = Credentials(stored.link) if stored and stored.link else None
+        if credentials.verify(kept, secret, 0) is None or stored is None:
+            raise Refused(_why_not(stored), authenticated=False)
+        if fault := version_fault(self.version, version or stored.member.version):
+            raise Refused(fault, authenticated=False)
+        return stored.member
+
+    # ── changing ────────────────────────────────────────────────────────────────────────────────────
+
+    async def invite(
+        self, division: str, *, by: Principal, life_s: float = CODE_LIFE_S, replace: bool = False, note: str = ""
+    ) -> tuple[str, Member]:
+        """Make a code with which the node of a city joins, shown only here; one before it is void.
+
+        `replace`: for a node in place of the present one, which goes on until the other joins.
+
+        Raises:
+            ConfigError: no city of this province, or a life out of bounds.
+            Refused: `by` may not.
+            Conflict: the city has a node (replace it, or expel it), or has none that could be replaced.
+        """
+        division = self._city(division)
+        demand(by, Action.CHANGE_NODES, division)
+        if not 0 < life_s <= CODE_LIFE_MAX_S:
+            raise ConfigError("life of a code out of bounds", key="expires", remedy="more than 0, up to 30 days")
+        _demand_note(note)
+        if division in self.configured:
+            raise Conflict(f"{division} stands under `nodes` of the centre's configuration; take it out, start again")
+        stored = self._stored.get(division)
+        present = stored is not None and (stored.link is not None or stored.member.joined > 0)
+        linked = stored is not None and stored.link is not None
+        if linked and not replace:
+            raise Conflict(f"{division} has a node; `sensegate node replace {division}` for new hardware")
+        if replace and not present:
+            raise Conflict(f"{division} never had a node; `sensegate node invite {division}`")
+        now = self._clock.now()
+        before = stored.member if stored else Member(division, State.INVITED)
+        secret = credentials.make_secret()
+        after = msgspec.structs.replace(
+            before,
+            state=before.state if linked else State.INVITED,
+            code_until=now + round(life_s * 1e6),
+            replacing=replace,
+            invited_by=by.id,
+            changed=now,
+            note=note,
+        )
+        action = "node.replace" if replace else "node.invite"
+        await self._trail.record(by, action, division, before=_facts(stored), after=facts(after))
+        await self._write(StoredMember(after, credentials.seal(secret), stored.link if stored else None), stored)
+        tail = f"_{self._fingerprint}" if self._fingerprint else ""
+        return f"sgj_{division}_{secret}{tail}", self.get(division)
+
+    async def join(self, code: str, *, version: str, life: str, came: Lane) -> Joined:
+        """Take a node in by its code, which is void from now on; return its credential, shown only here.
+
+        Args:
+            code: as `invite` gave it.
+            version: the node's release.
+            life: epoch of the log that it has already; empty: it has none yet.
+            came: how far the log of this city's node has come up.
+
+        Raises:
+            Refused: wrong, used, void or expired code (not told apart), or a release too far from ours.
+            Conflict: its log is not the one that came up; or another was faster.
+        """
+        division, secret, _ = split(code)
+        stored = self._stored.get(division)
+        kept = Credentials(stored.code) if stored and stored.code else None
+        right = credentials.verify(kept, secret, 0) is not None
+        now = self._clock.now()
+        if not right or stored is None or now >= stored.member.code_until:
+            raise Refused("this code is not good (any more); ask the centre for another", authenticated=False)
+        if fault := version_fault(self.version, version):
+            raise Refused(fault)
+        before = stored.member
+        # The same store again (it had left, or stood in the configuration) goes on; another one is in its place.
+        taken = came.committed_at > 0 and life != came.life
+        if taken and life:
+            raise Conflict(
+                f"{division} sent from another store before, and this one holds a log of its own; begin with an empty one"
+            )
+        gaps = (*before.gaps, Gap(came.committed_at, now))[-20:] if taken else before.gaps
+        after = msgspec.structs.replace(
+            before,
+            state=State.JOINED,
+            code_until=0,
+            replacing=False,
+            joined=now,
+            generation=before.generation + 1,
+            first=(came.position // BLOCK + 1) * BLOCK if taken else before.first,
+            version=version,
+            changed=now,
+            gaps=gaps,
+        )
+        link = credentials.make_secret()
+        by = Principal(f"node-{division}", Role.DEVICE, Scope(division), name="the node itself, by its code")
+        await self._trail.record(by, "node.join", division, before=facts(before), after=facts(after))
+        await self._write(StoredMember(after, None, credentials.seal(link)), stored)
+        return Joined(self.get(division), link)
+
+    async def leave(self, division: str, secret: str) -> Member:
+        """End a membership by the node's own wish. Raises as `verify`, whatever its release."""
+        stored = self._stored.get(division)
+        kept = Credentials(stored.link) if stored and stored.link else None
+        if credentials.verify(kept, secret, 0) is None or stored is None:
+            raise Refused(_why_not(stored), authenticated=False)
+        by = Principal(f"node-{division}", Role.DEVICE, Scope(division), name="the node itself")
+        return await self._end(stored, State.LEFT, by, "node.leave", "")
+
+    async def expel(self, division: str, *, by: Principal, note: str = "") -> Member:
+        """End a membership, or an invitation, at once: its connections are closed within 2 s.
+
+        Raises:
+            NotFound, Refused: no such node, or not in the caller's scope.
+            Conflict: it stands in the configuration.
+        """
+        demand(by, Action.CHANGE_NODES, division)
+        _demand_note(note)
+        if division in self.configured:
+            raise Conflict(f"{division} stands under `nodes` of the centre's configuration; take it out, start again")
+        self.get(division)
+        return await self._end(self._stored[division], State.EXPELLED, by, "node.expel", note)
+
+    async def _end(self, stored: StoredMember, state: State, by: Principal, action: str, note: str) -> Member:
+        if stored.link is None and stored.code is None:
+            return stored.member
+        now = self._clock.now()
+        after = msgspec.structs.replace(
+            stored.member, state=state, code_until=0, replacing=False, changed=now, note=note or stored.member.note
+        )
+        await self._trail.record(by, action, after.division, before=_facts(stored), after=facts(after))
+        await self._write(StoredMember(after), stored)
+        return self.get(after.division)
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        rows, self._watched = await self._bucket.load_all()
+        for row in rows:
+            await self._take(row)
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled; through losses of the engine."""
+        await follow(self._bucket, self._watched, self._take, self._clock)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when a condition on the members holds; looked at after every change."""
+        async with self._applied:
+            await self._applied.wait_for(condition)
+
+    async def _take(self, row: Row) -> None:
+        known = self._stored.get(row.key)
+        if row.value is None or (known is not None and known.member.revision >= row.revision):
+            return
+        stored = _decode(row.value)
+        member = msgspec.structs.replace(stored.member, revision=row.revision)
+        self._stored[row.key] = msgspec.structs.replace(stored, member=member)
+        for listener in self.on_change:
+            listener(member)
+        async with self._applied:
+            self._applied.notify_all()
+
+    async def _write(self, fresh: StoredMember, before: StoredMember | None) -> None:
+        division = fresh.member.division
+        value = _encode(msgspec.structs.replace(fresh, member=msgspec.structs.replace(fresh.member, revision=0)))
+        expected = before.member.revision if before else 0
+        revision = await self._bucket.put(division, value, expected=expected)
+        await self._take(Row(division, value, revision))
+
+    def _city(self, division: str) -> str:
+        row = self._divisions.get(division)
+        if row.level is not Level.PREFECTURE or not row.code.startswith(self._home):
+            raise ConfigError(
+                f"{row.code} is no city of {self._home}", key="division", remedy="one node a city: e.g. 4401"
+            )
+        return row.code
+
+
+def split(code: str) -> tuple[str, str, str]:
+    """Return (division, secret, fingerprint of the centre's certificate or empty) of a code.
+
+    Raises:
+        Refused: it is none.
+    """
+    found = _CODE.fullmatch(code.strip())
+    if found is None:
+        raise Refused("this is no join code; it begins with sgj_ and is one line", authenticated=False)
+    return found[1], found[2], found[3] or ""
+
+
+def facts(member: Member) -> Facts:
+    """Return what the audit trail keeps of a member."""
+    kept: Facts = msgspec.to_builtins(msgspec.structs.replace(member, revision=0))
+    return kept
+
+
+def _facts(stored: StoredMember | None) -> Facts | None:
+    return facts(stored.member) if stored else None
+
+
+def _why_not(stored: StoredMember | None) -> str:
+    if stored is None:
+        return "no such node"
+    if stored.link is None:
+        return f"the node is {stored.member.state}"
+    return "wrong secret; a node in its place may have joined"
+
+
+def _demand_note(note: str) -> None:
+    if fault := text_fault(note, size_max=NOTE_BYTES_MAX):
+        raise ConfigError(f"note {fault}", key="note", remedy="one line of plain text")

@@ -1,0 +1,64 @@
+"""An audit trail that lives as long as its object: the same chain as the real one, in a list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sensegate.authority.chain import Algorithm, Head, Record, SignedHead, Signer, decode, digest, fitted
+from sensegate.authority.scope import Principal
+from sensegate.authority.trail import Facts, MemoryTrail
+from sensegate.clock import Clock
+
+
+class MemoryAudit(MemoryTrail):
+    """A chain in memory with a key of its own."""
+
+    def __init__(self, clock: Clock, *, gateway: str = "4401", algorithm: Algorithm = Algorithm.SHA256) -> None:
+        super().__init__()
+        self._clock = clock
+        self._signer = Signer(Ed25519PrivateKey.generate(), gateway)
+        self._algorithm = algorithm
+        self.key = self._signer.public
+        self.raw: list[bytes] = []
+
+    async def record(
+        self, by: Principal, action: str, target: str, *, before: Facts | None = None, after: Facts | None = None
+    ) -> None:
+        await super().record(by, action, target, before=before, after=after)
+        head = self.head()
+        one = Record(
+            head.number + 1,
+            head.hash,
+            self._clock.now(),
+            by.id,
+            by.role,
+            action,
+            target,
+            nonce=str(head.number),
+            before=before,
+            after=after,
+            hash=head.algorithm,
+        )
+        self.raw.append(fitted(one))
+
+    def head(self) -> Head:
+        """Return the end of the chain."""
+        if not self.raw:
+            return Head(algorithm=self._algorithm)
+        return Head(len(self.raw), digest(self.raw[-1], self._algorithm), len(self.raw), self._algorithm)
+
+    async def signed(self) -> SignedHead:
+        """Return it with a signature."""
+        return self._signer.sign(self.head(), first=1, time=self._clock.now())
+
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+        """Return (number, record) after a number, oldest first."""
+        rows = enumerate(self.raw[after : after + limit], after + 1)
+        return [(number, decode(raw)) for number, raw in rows]
+
+    async def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
+        """Yield the records as they are stored, oldest first."""
+        for raw in self.raw[:limit]:
+            yield raw

@@ -1,0 +1,84 @@
+"""`sensegate audit`: the record of who did what, as evidence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console
+from sensegate.errors import ConfigError
+
+app = typer.Typer(help="The audit trail: export it, sign its head, verify it.", no_args_is_help=True)
+
+_EXPORT = "/api/v1/audit/export"
+
+
+def _bytes(url: str, token: str, path: str) -> bytes:
+    text, _ = ask(url, token, lambda remote: remote.text(path, accept="*/*"))
+    return text.encode()
+
+
+@app.command()
+def export(
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: standard output.")] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Write the whole trail as it is stored, its signed head last (role auditor)."""
+    body = _bytes(url, token, _EXPORT)
+    if out is None:
+        sys.stdout.buffer.write(body)
+    else:
+        out.write_bytes(body)
+        records = body.count(b"\n") - 1
+        console.print(f"{records:,} records in {out}")
+
+
+@app.command()
+def head(*, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Print the signed head: one line, to be kept where the gateway cannot reach (role auditor)."""
+    sys.stdout.write(_bytes(url, token, "/api/v1/audit/head").decode() + "\n")
+
+
+@app.command()
+def verify(
+    file: Annotated[Path | None, typer.Argument(help="An export; none: that of the running gateway.")] = None,
+    *,
+    heads: Annotated[
+        list[Path] | None, typer.Option("--head", help="File with signed heads noted earlier; may be repeated.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The gateway's audit.pub; without it any key is believed, and named.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Find any edit, deletion, insertion, reordering or cut of the trail; exit 1 if there is one."""
+    from sensegate.authority import heads as noted  # noqa: PLC0415 - cryptography, which other commands need not load
+    from sensegate.authority.chain import check_export  # noqa: PLC0415 - the same
+
+    try:
+        body = file.read_bytes() if file else _bytes(url, token, _EXPORT)
+    except OSError as why:
+        raise ConfigError("cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
+    public = noted.public_key(key) if key else None
+    known = [head for path in heads or () for head in noted.read(path, key=public)]
+    report = check_export(body.removesuffix(b"\n").split(b"\n"), heads=known, key=public)
+    if json_form:
+        as_json(msgspec.to_builtins(report))
+    elif report.fault:
+        console.print(f"[bold red]BROKEN[/bold red] at number {report.fault.number}: {report.fault.what}")
+    else:
+        console.print(f"whole: records {report.first:,} to {report.last:,}, signed by {report.signer}")
+        if known:
+            console.print(f"{report.heads} heads noted earlier found again, {report.older} of records no longer kept")
+        if key is None:
+            console.print("The key was not given: compare its fingerprint, or give --key audit.pub.", style="dim")
+    if report.fault:
+        raise typer.Exit(1)

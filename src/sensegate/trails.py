@@ -1,0 +1,54 @@
+"""Wiring of the audit trail: the chain with its key, and what it is told every hour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+
+from sensegate.authority.audit import Audit
+from sensegate.authority.chain import Algorithm
+from sensegate.authority.heads import Hours, signer
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import Facts
+from sensegate.clock import Clock
+from sensegate.config import Config
+
+HEADS = "audit-heads.ndjson"
+KEY = "audit.key"
+
+
+def opened(bus: Client, clock: Clock, config: Config) -> Audit:
+    """Return the trail of this gateway; its key is made at the first start. Raises `ConfigError`."""
+    file = Path(config.audit.key_file or Path(config.directory) / KEY)
+    return Audit(
+        bus,
+        clock,
+        gateway=config.division,
+        algorithm=Algorithm(config.audit.hash),
+        signer=signer(file, config.division),
+        expires=bool(config.audit.ttl_h),
+    )
+
+
+def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> Hours:
+    """Return what tells the trail every hour what was delivered; `usage`: rows as `bodies.Usage`."""
+
+    def delivered(since: int) -> list[Facts]:
+        return [
+            {
+                "token": row.token,
+                "feed": row.feed,
+                "delivery": row.delivery,
+                "requests": row.requests,
+                "records": row.records,
+                "bytes": row.bytes,
+            }
+            for row in usage()
+            if row.last >= since
+        ]
+
+    by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
+    return Hours(audit, Path(config.directory) / HEADS, clock, by, delivered)

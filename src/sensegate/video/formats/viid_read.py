@@ -1,0 +1,292 @@
+"""A GA/T 1400 body as peers send it -> its objects: any case of keys, texts for numbers, GBK, one object for a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isfinite
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+from sensegate.video.body import field_name
+from sensegate.video.times import Found, parse_beijing
+
+KINDS: Final = (
+    "MotorVehicle",
+    "NonMotorVehicle",
+    "Person",
+    "Face",
+    "Thing",
+    "Scene",
+    "VideoLabel",
+    "Image",
+    "VideoSlice",
+    "File",
+    "Case",
+    "VehiclesFlow",
+    "APE",
+    "APS",
+    "Tollgate",
+    "Lane",
+    "APEStatus",
+    "SubscribeNotification",
+)
+"""Objects that a body of observations or of a catalogue may hold."""
+OBJECTS_MAX: Final = 10_000
+_LISTS: Final = {f"{kind}ListObject".lower(): kind for kind in KINDS}
+_SINGLE: Final = {f"{kind}Object".lower(): kind for kind in KINDS}
+_NOTICES: Final = {
+    **{f"{kind}ObjectList".lower(): kind for kind in KINDS},
+    **_LISTS,
+    "devicelist": "APE",
+    "devicestatuslist": "APEStatus",
+}
+"""Lists inside a notification, where they have other names."""
+_INSIDE: Final = {f"{kind}List".lower(): kind for kind in KINDS[:6]}
+"""Lists of what was seen inside an image, a video slice or a file."""
+EMPTY: Final = ("", None)
+_INTEGRAL_MAX: Final = 2**53
+
+
+class FoundObject(NamedTuple):
+    """One object of a body."""
+
+    kind: str
+    value: dict[str, Any]
+    """Empty where it is no object."""
+    path: str = ""
+    """Name of the notification's or image's id that it stands in; empty: in the body itself."""
+    notice: str = ""
+    subscription: str = ""
+
+
+def text_of(payload: bytes) -> bytes:
+    """Return the body in UTF-8 without a byte order mark. Raises `Rejected`: neither UTF-8 nor GB 18030."""
+    payload = payload.removeprefix(b"\xef\xbb\xbf")
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        try:
+            return payload.decode("gb18030").encode()
+        except UnicodeDecodeError:
+            raise Rejected(QuarantineReason.NOT_UTF8, "the body is neither UTF-8 nor GB 18030") from None
+    return payload
+
+
+def tree_of(payload: bytes) -> dict[str, Any]:
+    """Return the body's JSON object with folded keys. Raises `Rejected`, whose detail holds nothing of it."""
+    try:
+        tree = msgspec.json.decode(text_of(payload))
+    except msgspec.DecodeError:
+        raise Rejected(QuarantineReason.MALFORMED, "the body is not JSON, or was cut off") from None
+    except RecursionError:
+        raise Rejected(QuarantineReason.TOO_DEEP, "the body's JSON is nested too deeply") from None
+    if not isinstance(tree, dict):
+        raise Rejected(QuarantineReason.SCHEMA, "the body is no JSON object")
+    return folded(tree)
+
+
+def folded(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its keys in lower case."""
+    return {name.lower(): value for name, value in tree.items()}
+
+
+def objects(tree: dict[str, Any]) -> list[FoundObject]:
+    """Return all objects of a body (keys folded), in its order, those inside notifications and images too.
+
+    Raises:
+        Rejected: no envelope of the standard, or too many objects.
+    """
+    known = [(name, _LISTS.get(name) or _SINGLE[name]) for name in tree if name in _LISTS or name in _SINGLE]
+    if len(known) != 1 or len(tree) != 1:
+        detail = "the body must be one envelope like {MotorVehicleListObject: {MotorVehicleObject: […]}}"
+        raise Rejected(QuarantineReason.SCHEMA, detail)
+    name, kind = known[0]
+    found: list[FoundObject] = []
+    for one in listed(tree[name], kind) if name in _LISTS else many(tree[name]):
+        _gather(kind, one, found, FoundObject(kind, {}))
+        if len(found) > OBJECTS_MAX:
+            raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects in one body")
+    return found
+
+
+def listed(value: Any, kind: str) -> list[Any]:
+    """Return the objects in ``{KindObject: […]}``, one that stands alone too.
+
+    Raises `Rejected` where it is something else.
+    """
+    if isinstance(value, list):  # the inner name left out
+        return value
+    inner = folded(value) if isinstance(value, dict) else {}
+    for name in (f"{kind}Object".lower(), kind.lower()):
+        if name in inner:
+            return many(inner[name])
+    if isinstance(value, dict) and not value:
+        return []
+    raise Rejected(QuarantineReason.SCHEMA, f"{kind}ListObject holds no {kind}Object")
+
+
+def many(value: Any) -> list[Any]:
+    """Return a list as it is, anything else as a list of one; nothing as an empty one."""
+    if isinstance(value, list):
+        return value
+    return [] if value in EMPTY else [value]
+
+
+def _gather(kind: str, one: Any, found: list[FoundObject], around: FoundObject) -> None:
+    if not isinstance(one, dict):
+        found.append(around._replace(kind=kind, value={}))
+        return
+    value = folded(one) if kind in {"SubscribeNotification", "Image", "VideoSlice", "File"} else one
+    if kind == "SubscribeNotification":
+        notice, subscription = (str(value.get(name) or "") for name in ("notificationid", "subscribeid"))
+        around = FoundObject(kind, value, "notice", notice, subscription)
+        found.append(around)
+        for name, of in _NOTICES.items():
+            if name in value:
+                for each in listed(value[name], of):
+                    _gather(of, each, found, around)
+        return
+    if kind in {"Image", "VideoSlice", "File"}:
+        inside = value.get(f"{kind}info".lower())
+        found.append(around._replace(kind=kind, value={**one, **inside} if isinstance(inside, dict) else one))
+        for name, of in _INSIDE.items():
+            if name in value:
+                for each in listed(value[name], of):
+                    _gather(of, each, found, around._replace(path=around.path or "inside"))
+        return
+    found.append(around._replace(kind=kind, value=one))
+
+
+class Fields:
+    """One object's fields: what is allowed is read by name, all else is named in `removed`."""
+
+    __slots__ = ("_prefix", "_values", "removed")
+
+    def __init__(self, raw: dict[str, Any], allowed: dict[str, str], prefix: str = "") -> None:
+        """`allowed`: folded name -> name in the standard."""
+        self._values: dict[str, Any] = {}
+        self.removed: dict[str, int] = {}
+        self._prefix = prefix
+        for name, value in raw.items():
+            low = name.lower()
+            if low in allowed:
+                self._values[low] = value
+            elif value not in EMPTY:
+                self.remove(STANDARD.get(low) or field_name(name))
+
+    def remove(self, name: str) -> None:
+        """Count a field as taken out; by its name in the standard, or folded."""
+        name = self._prefix + STANDARD.get(name, name)
+        self.removed[name] = self.removed.get(name, 0) + 1
+
+    def raw(self, name: str) -> Any:
+        """Return what stands there."""
+        return self._values.get(name)
+
+    def text(self, name: str) -> str:
+        """Return a text, trimmed; numbers and booleans as text, empty for nothing."""
+        value = self._values.get(name)
+        if isinstance(value, str):
+            return value.strip()
+        if value is None:
+            return ""
+        if isinstance(value, bool):
+            return "1" if value else "0"
+        if isinstance(value, float):
+            return str(int(value)) if isfinite(value) and value == int(value) else str(value)
+        if isinstance(value, int):
+            return str(value) if abs(value) < _INTEGRAL_MAX * 10**33 else ""
+        self.remove(name)
+        return ""
+
+    def number(self, name: str, low: float, high: float) -> float | None:
+        """Return a number within bounds; what is none, or lies beyond, is taken out."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            value = float(text) if len(text) < 32 else float("nan")
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            self.remove(name)
+            return None
+        return value
+
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        """Return a whole number within bounds."""
+        value = self.number(name, low, high)
+        if value is None or value == int(value):
+            return None if value is None else int(value)
+        self.remove(name)
+        return None
+
+    def code(self, name: str, longest: int = 5) -> str:
+        """Return a code: few ASCII letters and digits."""
+        text = self.text(name)
+        if text and not (len(text) <= longest and text.isascii() and text.isalnum()):
+            self.remove(name)
+            return ""
+        return text
+
+    def digits(self, name: str, lengths: range) -> str:
+        """Return an id that is all digits, of one of these lengths."""
+        text = self.text(name)
+        if text and not (len(text) in lengths and text.isascii() and text.isdigit()):
+            self.remove(name)
+            return ""
+        return text
+
+    def time(self, *names: str) -> Found | None:
+        """Return the first of these that is a time (µs UTC, quality)."""
+        found = None
+        for name in names:
+            text = self.text(name)
+            if not text:
+                continue
+            at = parse_beijing(text)
+            if at is None:
+                self.remove(name)
+            found = found or at
+        return found
+
+
+def words(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (folded, name) of names in a text."""
+    for name in text.split():
+        yield name.lower(), name
+
+
+STANDARD: Final = dict(
+    words("""
+MotorVehicleID NonMotorVehicleID PersonID FaceID ThingID SceneID VideoLabelID VehiclesFlowID ImageID VideoID FileID
+InfoKind SourceID DeviceID LeftTopX LeftTopY RightBtmX RightBtmY SubImageList SubImageInfoObject EventSort StoragePath
+Type FileFormat ShotTime Width Height Data FeatureInfoObject Vendor AlgorithmVersion FeatureData LocationMarkTime
+FaceAppearTime FaceDisAppearTime PersonAppearTime PersonDisAppearTime AppearTime DisappearTime MarkTime PassTime
+GenderCode AgeUpLimit AgeLowerLimit RespiratorColor CapStyle CapColor GlassStyle GlassColor CoatColor CoatLength
+CoatStyle TrousersColor TrousersLength TrousersStyle AccompanyNumber Similaritydegree IDType IDNumber Name UsedName
+Alias EthicCode NationalityCode NativeCityCode ResidenceAdminDivision ChineseAccentCode JobCategory SkinColor HairStyle
+HairColor FaceStyle FacialFeature PhysicalFeature IsDriver IsForeigner PassportType ImmigrantTypeCode
+IsSuspectedTerrorist SuspectedTerroristNumber IsCriminalInvolved CriminalInvolvedSpecilisationCode BodySpeciallMark
+CrimeMethod CrimeCharacterCode EscapedCriminalNumber IsDetainees DetentionHouseCode DetaineesIdentity
+DetaineesSpecialIdentity MemberTypeCode IsVictim VictimType InjuredDegree CorpseConditionCode IsSuspiciousPerson
+Attitude EyebrowStyle NoseStyle MustacheStyle LipStyle WrinklePouch AcneStain FreckleBirthmark ScarDimple OtherFeature
+TollgateID StorageUrl1 StorageUrl2 StorageUrl3 StorageUrl4 StorageUrl5 LaneNo HasPlate PlateClass PlateColor PlateNo
+PlateNoAttach PlateDescribe IsDecked IsAltered IsCovered Speed Direction DrivingStatusCode UsingPropertiesCode
+VehicleClass VehicleType VehicleBrand VehicleModel VehicleStyles VehicleLength VehicleWidth VehicleHeight VehicleColor
+VehicleColorDepth VehicleHood VehicleTrunk VehicleWheel WheelPrintedPattern VehicleWindow VehicleRoof VehicleDoor
+SideOfVehicle CarOfVehicle RearviewMirror VehicleChassis VehicleShielding FilmColor IsModified HitMarkInfo
+VehicleBodyDesc VehicleFrontItem DescOfFrontItem VehicleRearItem DescOfRearItem NumOfPassenger NameOfPassedRoad
+IsSuspicious Sunvisor SafetyBelt Calling PlateReliability PlateCharReliability BrandReliability InOut OriginImageID
+ImageSource Shape Color Size WeatherType SceneType PopulationDensity Temperature CameraID IVADeviceID CreateTimeAbs
+TargetNum PersonNum FaceNum VehicleNum ThingNum PersonFlowRate VehicleFlowRate TotalTargetFlowRate FlowDirection
+MoveObjectSet ApeID Model IPAddr IPV6Addr Port Longitude Latitude PlaceCode Place OrgCode CapDirection
+MonitorDirection MonitorAreaDesc IsOnline OwnerApsID UserId Password FunctionType PositionType PositionDetailType
+Title TriggerTime InfoIDs SubscribeID NotificationID Status LaneNum LaneId SnapTime AvgSpeed Congestion QueueLength
+VehicleCount LaneIndex StatCycle Keyword MainCharacter SubjectCharacter Receiver Applicant FamilyName GivenName
+""")
+)
+"""Folded -> as the standard writes it."""

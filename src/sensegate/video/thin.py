@@ -1,0 +1,116 @@
+"""Tracks are thinned by rule: of many sightings of one object those are kept that say something new. Pure.
+
+``first``: the first of a track; ``best``: one that is surer than any before by a tenth; ``changes``: what it is or what
+happens to it differs from what was kept last, or it has moved by a part of the image; ``last``: the one that ends the
+track. What belongs to no track, and what is no sighting (events, counts), is always kept. Nothing is held back until
+the end is known: an observation is judged when it comes, so a crash loses none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import xxhash
+
+from sensegate.video.observation import Kind, TrackState, VideoObservation
+
+RULES: Final = ("first", "best", "changes", "last")
+BEST_STEP: Final = 0.1
+GAP_US: Final = 300_000_000
+"""A track that was not seen for so long has ended; what comes under its name later is another one."""
+_IDS_MAX: Final = 16
+
+
+class Thinning(NamedTuple):
+    """Which sightings of a track are kept; `keep` empty: all."""
+
+    keep: frozenset[str] = frozenset()
+    moved: float = 0.2
+    """Part of the image's width or height by which an object that moves has changed."""
+
+
+class Track(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of a track."""
+
+    seen: int
+    """When it was seen last, µs."""
+    sure: float
+    """Greatest confidence of those kept."""
+    what: int
+    """Digest of what was kept last, but for its place."""
+    x: float
+    y: float
+    ids: tuple[str, ...]
+    """Of those kept: one that is sent again is a duplicate, and is told as such."""
+
+
+SIZE: Final = 900
+"""Bytes that one `Track` takes in memory, about."""
+
+
+def judged(seen: VideoObservation, before: Track | None, rule: Thinning) -> tuple[bool, Track | None]:
+    """Return whether an observation is kept, and what is to be remembered of its track (None: nothing)."""
+    if not rule.keep or not seen.track or seen.kind is not Kind.OBSERVATION:
+        return True, before
+    if before is not None and seen.id in before.ids:
+        return True, before
+    if before is not None and seen.observed_at - before.seen > GAP_US:
+        before = None
+    ends = seen.track_state is TrackState.END
+    x, y = _centre(seen)
+    sure = seen.confidence or 0.0
+    what = _digest(seen)
+    keep = _says_something(seen, before, rule, Sight(x, y, sure, what, ends))
+    if before is None:
+        return keep, Track(seen.observed_at, sure, what, x, y, (seen.id,) if keep else ())
+    if not keep:
+        return False, msgspec.structs.replace(before, seen=max(before.seen, seen.observed_at))
+    ids = (*before.ids[1 - _IDS_MAX :], seen.id)
+    return True, Track(max(before.seen, seen.observed_at), max(before.sure, sure), what, x, y, ids)
+
+
+class Sight(NamedTuple):
+    """What is compared of an observation."""
+
+    x: float
+    y: float
+    sure: float
+    what: int
+    ends: bool
+
+
+def _says_something(seen: VideoObservation, before: Track | None, rule: Thinning, now: Sight) -> bool:
+    keep = rule.keep
+    if before is None:
+        return "first" in keep or (now.ends and "last" in keep)
+    if now.ends:
+        return "last" in keep
+    if seen.observed_at < before.seen:
+        return False
+    if "best" in keep and now.sure >= before.sure + BEST_STEP:
+        return True
+    if "changes" not in keep:
+        return False
+    return now.what != before.what or max(abs(now.x - before.x), abs(now.y - before.y)) >= rule.moved
+
+
+def _centre(seen: VideoObservation) -> tuple[float, float]:
+    if seen.box is None:
+        return 0.0, 0.0
+    left, top, right, bottom = seen.box
+    return (left + right) / 2, (top + bottom) / 2
+
+
+def _digest(seen: VideoObservation) -> int:
+    parts: tuple[Any, ...] = (
+        seen.object_class,
+        seen.subclass,
+        seen.lane,
+        seen.color,
+        seen.brand,
+        seen.model,
+        seen.plate.token if seen.plate else "",
+        (seen.event.type, seen.event.state, seen.event.rule, seen.event.zone) if seen.event else (),
+    )
+    return xxhash.xxh3_64_intdigest(msgspec.json.encode(parts))

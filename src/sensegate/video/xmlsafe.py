@@ -1,0 +1,142 @@
+"""XML of strangers as a tree: bounded, without document types, in the character sets that cameras declare.
+
+A tree is what ONVIF's JSON is, too: elements are dicts, attributes ``@name``, text beside attributes ``#text``; an
+element of text alone is that text, an empty one None, and one that occurs again a list. Names stand without namespace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+from xml.etree.ElementTree import ParseError
+from xml.sax.saxutils import quoteattr
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+
+BYTES_MAX: Final = 262_144
+DEPTH_MAX: Final = 32
+ATTRIBUTES_MAX: Final = 64
+"""Of one element."""
+MEMBERS_MAX: Final = 50_000
+"""Elements and attributes of a document."""
+
+Tree = dict[str, Any]
+
+_DECLARATION = re.compile(r"""\s*<\?xml\s[^>]{0,160}?\?>""")
+_ENCODING = re.compile(
+    rb"""^(?:\xef\xbb\xbf)?\s{0,16}<\?xml\s[^>]{0,120}?encoding\s{0,4}=\s{0,4}["']([A-Za-z0-9_.:-]{1,20})["']"""
+)
+_FORBIDDEN = re.compile(r"<!\s*(?:DOCTYPE|ENTITY|ELEMENT|ATTLIST|NOTATION)", re.IGNORECASE)
+_CHARSETS: Final = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "latin-1",
+    "latin1": "latin-1",
+    # expat takes none of these; the largest one reads what the smaller ones hold
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "cp936": "gb18030",
+    "gb18030": "gb18030",
+    "gb_2312-80": "gb18030",
+}
+
+
+def text_of(payload: bytes) -> str:
+    """Return the document's text without its declaration.
+
+    Raises:
+        Rejected: too large, in a character set that is none of ours or that its bytes are not in, or with a document
+            type or entities.
+    """
+    if len(payload) > BYTES_MAX:
+        raise Rejected(QuarantineReason.TOO_LARGE, f"XML of {len(payload)} bytes; at most {BYTES_MAX}")
+    charset = "utf-8"
+    if payload[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        charset = "utf-16"
+    elif found := _ENCODING.match(payload):
+        name = found[1].decode("ascii").lower()
+        if name not in _CHARSETS:
+            raise Rejected(QuarantineReason.MALFORMED, "a character set that is not taken; send UTF-8 or GB 18030")
+        charset = _CHARSETS[name]
+    try:
+        text = payload.decode(charset).removeprefix("\ufeff")
+    except UnicodeDecodeError as why:
+        raise Rejected(QuarantineReason.NOT_UTF8, f"byte {why.start} is no {charset.upper()}") from None
+    if _FORBIDDEN.search(text):
+        raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities")
+    return _DECLARATION.sub("", text, count=1)
+
+
+class _Grown:
+    """Builds the tree, as the parser's target."""
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._open: list[Tree] = [{}]
+        self._text: list[list[str]] = [[]]
+
+    def start(self, _tag: str, attributes: Mapping[str, str]) -> None:
+        if len(self._open) > DEPTH_MAX + 1:
+            raise Rejected(QuarantineReason.TOO_DEEP, f"elements nested deeper than {DEPTH_MAX}")
+        if len(attributes) > ATTRIBUTES_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"an element with more than {ATTRIBUTES_MAX} attributes")
+        self._members += 1 + len(attributes)
+        if self._members > MEMBERS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} elements and attributes")
+        self._open.append({f"@{name.rpartition('}')[2]}": value for name, value in attributes.items()})
+        self._text.append([])
+
+    def data(self, text: str) -> None:
+        self._text[-1].append(text)
+
+    def end(self, tag: str) -> None:
+        element = self._open.pop()
+        text = "".join(self._text.pop()).strip()
+        if element and text:
+            element["#text"] = text
+        name = tag.rpartition("}")[2]
+        value: Any = element or text or None
+        parent = self._open[-1]
+        if name not in parent:
+            parent[name] = value
+        elif isinstance(present := parent[name], list):
+            present.append(value)
+        else:
+            parent[name] = [present, value]
+
+    def close(self) -> Tree:
+        return self._open[0]
+
+
+def tree(payload: bytes, prefixes: Mapping[str, str] | None = None) -> Tree:
+    """Return what stands at the top of a document: one root, or the pieces of a fragment.
+
+    `prefixes` (prefix -> namespace) hold where the document binds none itself, as fragments do not.
+
+    Raises:
+        Rejected: no XML, or beyond a limit; the detail holds nothing of it.
+    """
+    text = text_of(payload)
+    bound = "".join(f" xmlns:{prefix}={quoteattr(uri)}" for prefix, uri in (prefixes or {}).items())
+    parser = DefusedXMLParser(target=_Grown(), forbid_dtd=True)
+    try:
+        parser.feed(f"<_{bound}>{text}</_>")
+        grown = cast("Tree", parser.close())
+    except ParseError as why:
+        line, column = why.position
+        raise Rejected(QuarantineReason.MALFORMED, f"no XML at line {line}, column {column + 1}") from None
+    except DefusedXmlException:
+        raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from None
+    except ValueError:  # a zero or a surrogate that expat does not take
+        raise Rejected(QuarantineReason.MALFORMED, "characters that XML does not have") from None
+    top = grown["_"]
+    if not isinstance(top, dict) or "#text" in top:
+        raise Rejected(QuarantineReason.MALFORMED, "no element at the top, or text beside it")
+    return top

@@ -128,7 +128,7 @@ class Post(Protocol):
     """The way out for webhooks (`publish.webhook.Poster`)."""
 
     def check(self, url: str) -> None:
-        """Return if letters may be sent to an address as far as that can be told from its text. Raises `ConfigError`."""
+        """Return if letters may be sent to an address, as far as its text tells. Raises `ConfigError`."""
         ...
 
     async def send(self, letter: Letter) -> Receipt:

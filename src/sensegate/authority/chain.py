@@ -283,9 +283,9 @@ def check_export(lines: Iterable[bytes], *, heads: Sequence[SignedHead] = (), ke
     signer = fingerprint(base64.b64decode(own.key))
     walk = Walk(first=own.first, heads=[own, *heads])
     foreign = next((head for head in heads if head.gateway != own.gateway), None)
-    fault: Fault | None = (
-        Fault(0, f"a head is of gateway {foreign.gateway}, the export of {own.gateway}") if foreign else None
-    )
+    fault: Fault | None = None
+    if foreign:
+        fault = Fault(0, f"a head is of gateway {foreign.gateway}, the export of {own.gateway}")
     for raw in held[:-1]:
         fault = fault or walk.take(raw)
         if fault:

@@ -287,7 +287,7 @@ class Members:
         taken = came.committed_at > 0 and life != came.life
         if taken and life:
             raise Conflict(
-                f"{division} sent from another store before, and this one holds a log of its own; begin with an empty one"
+                f"{division} sent from another store before, and this one holds a log; begin with an empty one"
             )
         gaps = (*before.gaps, Gap(came.committed_at, now))[-20:] if taken else before.gaps
         after = msgspec.structs.replace(

@@ -458,7 +458,7 @@ class _Work:
         message = self._messages[at]
         return Frame(message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory)
 
-    def _by_rules(
+    def _by_rules(  # noqa: PLR0912 - one question after another
         self, at: int, rules: Sequence[Holder], frame: Frame, way: Way, reception: Reception | None = None
     ) -> _Held | None:
         """Decode a message, or a frame in it, by the first rule that holds; None: it is known and ignored."""

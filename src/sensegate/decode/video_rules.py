@@ -1,4 +1,4 @@
-"""A rule of `format: video` as one of the common kind: elements that name themselves, as the format's tree holds them."""
+"""A rule of `format: video` as one of the common kind: elements that name themselves, as in the format's tree."""
 
 from __future__ import annotations
 

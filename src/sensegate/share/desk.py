@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class Desk:
     """Applications and grants of this gateway."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the wiring hands in each once
         self,
         shelf: Shelf,
         feeds: Feeds,

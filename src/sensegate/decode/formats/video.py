@@ -127,17 +127,17 @@ class VideoParse:
             else:
                 name = one.camera or self._camera.id
                 thinned[name] = thinned.get(name, 0) + 1
-        for count in seen.measured:
-            parts.append(
-                {
-                    "n": f"{count.property}#{count.channel}" if count.channel else count.property,
-                    "v": count.value,
-                    "u": count.unit or None,
-                    "t": (count.time, _QUALITIES[count.time_quality]),
-                    "c": count.camera or self._camera.id,
-                    "i": count.key,
-                }
-            )
+        parts += [
+            {
+                "n": f"{count.property}#{count.channel}" if count.channel else count.property,
+                "v": count.value,
+                "u": count.unit or None,
+                "t": (count.time, _QUALITIES[count.time_quality]),
+                "c": count.camera or self._camera.id,
+                "i": count.key,
+            }
+            for count in seen.measured
+        ]
         if not parts and seen.refused and not thinned:
             first = seen.refused[0]
             raise Rejected(QuarantineReason.NO_VALUES, f"no object is good; the first: {first.reason}: {first.detail}")

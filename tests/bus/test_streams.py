@@ -61,6 +61,14 @@ async def test_other_settings_need_a_migration(gateway: Client, store_config: St
     assert (await told(gateway, "LOG"))["max_age"] == 0
 
 
+async def test_the_life_of_audit_records_follows_the_configuration(gateway: Client, store_config: StoreConfig) -> None:
+    """There and back; no other stream ever has one."""
+    for hours in (4_416, 0):
+        await streams.ensure_streams(gateway, store_config, audit_ttl_h=hours)
+        assert (await told(gateway, "AUDIT"))["max_age"] == hours * 3_600_000_000_000
+        assert [(await told(gateway, name))["max_age"] for name in ("LOG", "LEDGER")] == [0, 0]
+
+
 async def test_the_log_cannot_lose_single_messages(gateway: Client, log: JetStreamLog) -> None:
     """Deleting is denied by the stream itself, to everyone."""
     await log.write([Member("raw.a", b"1")])

@@ -20,8 +20,9 @@ LOG_SUBJECTS = ("raw.>", "seen.>", "readings.>", "observations.>", "quarantine.>
 LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
 
-_CHANGEABLE = frozenset({"max_bytes", "max_age"})
-"""May follow the configuration; a shorter `max_age` ends the life of what is older."""
+_CHANGEABLE: Mapping[str, frozenset[str]] = {AUDIT: frozenset({"max_bytes", "max_age"})}
+"""What may follow the configuration, by stream; all others: `max_bytes` alone. A shorter `max_age` ends the life of
+what is older, so no stream of readings ever has one."""
 
 
 async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
@@ -40,7 +41,7 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
         return str(told["created"])
     present = told["config"]
     differing = {key for key, value in wanted.items() if present.get(key, _absent(value)) != value}
-    fixed = differing - _CHANGEABLE
+    fixed = differing - _CHANGEABLE.get(name, frozenset({"max_bytes"}))
     if set(present["subjects"]) < set(wanted["subjects"]):
         fixed.discard("subjects")  # one more kind of member: what is stored is not touched
     if fixed:

@@ -1,0 +1,87 @@
+"""The hour of the audit trail: counts of deliveries, a signed head in a file, a sign of life before records expire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensegate.authority.chain import check_export, decode, line_of
+from sensegate.authority.heads import HOUR_S, Hours, read
+from sensegate.authority.memory_audit import MemoryAudit
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import Facts
+from sensegate.clock import FakeClock
+from sensegate.config_people import AUDIT_LEAST_H, AuditConfig
+from sensegate.errors import Lost
+
+BY = Principal("gateway", Role.ADMIN, scope("4401"))
+
+
+async def test_an_hour_leaves_counts_and_a_head(tmp_path: Path) -> None:
+    """What was delivered since the last hour stands on the chain; each head in the file is proved by the export."""
+    clock = FakeClock()
+    audit = MemoryAudit(clock)
+    rows: list[Facts] = [{"token": "t1", "feed": "all", "delivery": "sse", "records": 7, "requests": 1, "bytes": 900}]
+    hours = Hours(audit, tmp_path / "heads", clock, BY, lambda _since: rows)
+    await hours.turn()
+    await clock.advance(HOUR_S)
+    rows[0]["records"] = 9
+    await hours.turn()
+    noted = read(tmp_path / "heads", key=audit.key)
+    assert [head.number for head in noted] == [1, 2]
+    assert check_export([*audit.raw, line_of(await audit.signed())], heads=noted, key=audit.key).fault is None
+    last = decode(audit.raw[-1])
+    assert (last.action, last.after and last.after["totals"]) == ("delivery.counts", rows)
+    assert last.after
+    assert last.after["since"] == decode(audit.raw[0]).after["until"]  # type: ignore[index]
+
+
+async def test_many_counts_are_several_records(tmp_path: Path) -> None:
+    """1,201 rows: three records, none too long."""
+    clock = FakeClock()
+    audit = MemoryAudit(clock)
+    rows: list[Facts] = [{"token": f"t{number}", "records": number} for number in range(1_201)]
+    await Hours(audit, tmp_path / "heads", clock, BY, lambda _since: rows).turn()
+    told = [decode(raw).after or {} for raw in audit.raw]
+    assert [len(one["totals"]) for one in told] == [500, 500, 201]  # type: ignore[arg-type]
+
+
+async def test_a_silent_gateway_gives_a_sign_of_life_once_a_day(tmp_path: Path) -> None:
+    """So the chain never loses its last record to its age."""
+    clock = FakeClock()
+    audit = MemoryAudit(clock)
+    hours = Hours(audit, tmp_path / "heads", clock, BY, lambda _since: [])
+    for _ in range(49):
+        await hours.turn()
+        await clock.advance(HOUR_S)
+    assert [decode(raw).action for raw in audit.raw] == ["audit.alive"] * 3
+    assert len(read(tmp_path / "heads")) == 49
+
+
+async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is away at the full hour; the counts come with the next head, over both hours."""
+    clock = FakeClock()
+    audit = MemoryAudit(clock)
+    hours = Hours(audit, tmp_path / "heads", clock, BY, lambda since: [{"since": since}])
+    await hours.turn()
+    began = clock.now()
+
+    async def lost(*_: object, **__: object) -> None:
+        raise Lost("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "record", lost)
+        await clock.advance(HOUR_S)
+        await hours._survive(hours.turn)
+    await clock.advance(HOUR_S)
+    await hours.turn()
+    last = decode(audit.raw[-1]).after or {}
+    assert (last["since"], last["until"]) == (began, clock.now())
+
+
+def test_no_configuration_keeps_less_than_six_months() -> None:
+    """184 days or for ever."""
+    assert AuditConfig(ttl_h=AUDIT_LEAST_H).ttl_h == 4_416
+    with pytest.raises(ValueError, match="six months"):
+        AuditConfig(ttl_h=AUDIT_LEAST_H - 1)

@@ -1,0 +1,194 @@
+"""The audit trail as evidence, from a running gateway: exported, tampered with, found; one chain whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from sensegate.authority.chain import check_export, decode
+from sensegate.authority.heads import public_key, read
+from sensegate.cli import app
+from sensegate.cli.remote import Answered
+from sensegate.config_people import AuditConfig
+from sensegate.demo.city import City
+from sensegate.errors import Lost
+from tests.conftest import eventually
+from tests.live.site import Site, config_of, running
+
+pytestmark = pytest.mark.live
+
+
+async def shell(site: Site, token: str, *words: str) -> Any:
+    """Run `sensegate audit …`."""
+    environment = {"SENSEGATE_URL": site.addresses.http, "SENSEGATE_TOKEN": token, "COLUMNS": "200"}
+    return await asyncio.to_thread(CliRunner().invoke, app, ["audit", *words], env=environment)
+
+
+def tampered(lines: list[bytes], how: str) -> list[bytes]:
+    """Return the lines of an export with one thing done to them."""
+    lines = list(lines)
+    at = len(lines) // 2
+    match how:
+        case "edit":
+            lines[at] = lines[at].replace(b'"action":"', b'"action":"un', 1)
+        case "deletion":
+            del lines[at]
+        case "reordering":
+            lines[at], lines[at - 1] = lines[at - 1], lines[at]
+        case "insertion":
+            lines.insert(at, lines[at])
+        case "truncation":
+            del lines[at:-1]
+        case "truncation with its head":
+            del lines[at:]
+        case "beginning":
+            del lines[0]
+    return lines
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_evidence_leaves_the_gateway_and_every_tampering_is_found(node: Site, tmp_path: Path) -> None:
+    """Devices and tokens change; the auditor exports and notes the head; whatever is then done to the file is named."""
+    auditor, _ = await node.token("auditor", "4401")
+    await node.device("audited-1")
+    for number in range(5):
+        _, one = await node.token(name=f"t{number}")
+        assert (await node.ask("DELETE", f"/api/v1/tokens/{one}")).status in {200, 204}
+    export, heads, key = tmp_path / "a.ndjson", tmp_path / "heads", Path(node.config.directory) / "audit.pub"
+    result = await shell(node, auditor, "head")
+    assert result.exit_code == 0, result.output
+    heads.write_text(result.stdout, encoding="ascii")
+    assert (await shell(node, auditor, "export", "--out", str(export))).exit_code == 0
+    whole = await shell(node, auditor, "verify", str(export), "--head", str(heads), "--key", str(key))
+    assert whole.exit_code == 0, whole.output
+    assert "1 heads noted earlier found again" in whole.output
+    assert (await shell(node, auditor, "verify", "--key", str(key))).exit_code == 0, "that of the running gateway"
+    lines = export.read_bytes().splitlines()
+    actions = [decode(line).action for line in lines[:-1]]
+    assert actions.count("token.revoke") >= 5
+    assert "device.add" in actions
+    assert actions[-1] == "audit.export", "who looked is recorded too"
+    for how in ("edit", "deletion", "reordering", "insertion", "truncation", "truncation with its head", "beginning"):
+        broken = tmp_path / "broken"
+        broken.write_bytes(b"\n".join(tampered(lines, how)) + b"\n")
+        result = await shell(node, auditor, "verify", str(broken), "--head", str(heads), "--key", str(key))
+        assert (result.exit_code, "BROKEN" in result.output) == (1, True), (how, result.output)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("path", ["/api/v1/audit", "/api/v1/audit/head", "/api/v1/audit/export"])
+async def test_the_trail_is_the_auditors_alone(node: Site, path: str) -> None:
+    """Who rules does not see the record of it; an auditor of a part does not see the whole; nobody can change it."""
+    for role, place in (("county_operator", "440106"), ("city_operator", "4401"), ("subscriber", "4401")):
+        token, _ = await node.token(role, place)
+        assert (await node.ask("GET", path, token)).status == 403, role
+    assert (await node.ask("GET", path)).status == 403, "admin"
+    county, _ = await node.token("auditor", "440106")
+    answer = await node.ask("GET", path, county)
+    assert (answer.status, answer.body.get("rows", [])) in [(403, []), (200, [])]
+    auditor, _ = await node.token("auditor", "4401")
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert (await node.ask(method, path, auditor)).status == 405
+
+
+async def test_sm3_by_configuration_goes_on_the_same_chain(tmp_path: Path) -> None:
+    """A gateway started again with `audit.hash: sm3` writes on; one export holds both and is whole."""
+    config = config_of(tmp_path / "node")
+    async with running(config) as site:
+        await site.device("first-1")
+    async with running(replace(config, audit=AuditConfig(hash="sm3"))) as site:
+        await site.device("second-1")
+        auditor, _ = await site.token("auditor", "4401")
+        answer = await site.ask("GET", "/api/v1/audit/export", auditor)
+    lines = answer.body.splitlines()
+    assert check_export(lines, key=public_key(tmp_path / "node" / "audit.pub")).fault is None
+    assert {decode(line).hash.value for line in lines[:-1]} == {"sha256", "sm3"}
+    assert check_export(tampered(lines, "edit")).fault is not None
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from sensegate.authority.audit import Audit
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.bus.connect import connect
+from sensegate.bus.server_conf import Kept, inbox_prefix
+from sensegate.clock import SystemClock
+import msgspec
+
+async def main():
+    kept = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Kept)
+    nc = await connect(f"nats://127.0.0.1:{kept.port}", "gateway", kept.passwords["gateway"],
+                       inbox_prefix=inbox_prefix("gateway"))
+    audit = Audit(nc, SystemClock(), gateway="4401")
+    by = Principal("other", Role.ADMIN, scope("4401"))
+    number = 0
+    while True:
+        number += 1
+        await audit.record(by, "other.write", str(number))
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None:
+    """The gateway is killed 3 times while devices are added and another process appends; that one is killed too."""
+    city = City(tmp_path, ["4401"], profiles=Path("device_profiles") / "sensegate", alone=True)
+    store = tmp_path / "4401" / "store"
+    added: list[str] = []
+    try:
+        await city.start()
+        node = city.nodes["4401"]
+
+        async def add() -> None:
+            for number in range(10_000):
+                wanted = {"id": f"d{number}", "division": "440106", "profile": "sensegate/plain"}
+                with contextlib.suppress(Lost, Answered):
+                    async with node.remote() as remote:
+                        await remote.post("/api/v1/devices", wanted)
+                    added.append(f"d{number}")
+                await asyncio.sleep(0.005)
+
+        adding = asyncio.create_task(add())
+        other = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, str(store / "engine" / "engine.json"), stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(3):
+            before = len(added)
+            await eventually(lambda before=before: len(added) > before + 10, 30)  # type: ignore[misc]
+            os.kill(node.child.pid, signal.SIGKILL)
+        await eventually(lambda least=len(added) + 10: len(added) > least, 30)  # type: ignore[misc] # noqa: B008
+        other.kill()
+        told, _ = await other.communicate()
+        adding.cancel()
+        await asyncio.gather(adding, return_exceptions=True)
+        async with node.remote() as remote:
+            made = await remote.post("/api/v1/tokens", {"role": "auditor", "scope": "4401"})
+        remote.token = made["token"]
+        async with remote:
+            text, _ = await remote.text("/api/v1/audit/export", accept="*/*")
+        lines = text.encode().splitlines()
+        report = check_export(lines, key=public_key(store / "audit.pub"))
+        assert report.fault is None, report
+        records = [decode(line) for line in lines[:-1]]
+        recorded = [one.target for one in records if one.action == "device.add"]
+        assert set(added) <= set(recorded), "what was answered is recorded"
+        others = [int(one.target) for one in records if one.action == "other.write"]
+        acknowledged = len(told.split())
+        assert others == list(range(1, len(others) + 1)), "none twice, none missing"
+        assert acknowledged > 10
+        assert acknowledged <= len(others) <= acknowledged + 1
+    finally:
+        await city.stop()
+    assert not (store / "audit-heads.ndjson").exists() or read(store / "audit-heads.ndjson")

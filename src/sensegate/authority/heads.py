@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -21,10 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from sensegate.authority.audit import Audit
 from sensegate.authority.chain import SignedHead, Signer, fingerprint, head_of, line_of
 from sensegate.authority.scope import Principal
-from sensegate.authority.trail import Facts
+from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Lost, Overloaded, StoreFull
 
@@ -90,11 +90,24 @@ def read(file: Path, *, key: bytes | None = None) -> list[SignedHead]:
     return found
 
 
+class Signed(Trail, Protocol):
+    """A trail whose end can be signed."""
+
+    @property
+    def key(self) -> bytes:
+        """The public key of whoever signs; empty: nobody does."""
+        ...
+
+    async def signed(self) -> SignedHead:
+        """Return the end of the chain with the gateway's signature."""
+        ...
+
+
 class Hours:
     """What the trail is told every hour: what was delivered, as counts; then its head is signed and written."""
 
     def __init__(
-        self, audit: Audit, file: Path, clock: Clock, by: Principal, delivered: Callable[[int], Sequence[Facts]]
+        self, audit: Signed, file: Path, clock: Clock, by: Principal, delivered: Callable[[int], Sequence[Facts]]
     ) -> None:
         """`delivered` returns the counts (totals since they began) that have grown since a time (µs), a row each."""
         self._audit = audit

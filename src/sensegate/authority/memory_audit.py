@@ -20,7 +20,6 @@ class MemoryAudit(MemoryTrail):
         self._clock = clock
         self._signer = Signer(Ed25519PrivateKey.generate(), gateway)
         self._algorithm = algorithm
-        self.key = self._signer.public
         self.raw: list[bytes] = []
 
     async def record(
@@ -42,6 +41,11 @@ class MemoryAudit(MemoryTrail):
             hash=head.algorithm,
         )
         self.raw.append(fitted(one))
+
+    @property
+    def key(self) -> bytes:
+        """The public key of whoever signs here."""
+        return self._signer.public
 
     def head(self) -> Head:
         """Return the end of the chain."""

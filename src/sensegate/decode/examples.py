@@ -23,7 +23,7 @@ from sensegate.decode.routes import cased
 from sensegate.decode.standin import CARRIER, DEVICE, carrier_payload, standin
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError
-from sensegate.model import BOOL, Datum, Device, Fields, Message, Spec
+from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
 from sensegate.place import shift
 from sensegate.properties import PROPERTIES, Kind
 from sensegate.quality import Quality, quality_word
@@ -267,7 +267,17 @@ def _same(expected: Expected, seen: Seen, example: Example) -> bool:
         return False
     if expected.channel is not None and expected.channel != seen.channel:
         return False
+    if expected.property == OBSERVATION:
+        return same_members(expected.value, seen.value)
     return same_value(expected.value, seen.value)
+
+
+def same_members(named: Value, seen: Value) -> bool:
+    """Return whether an observation has the members that an example names as JSON; others are not looked at."""
+    if not isinstance(named, str) or not isinstance(seen, str):
+        return False
+    wanted, found = msgspec.json.decode(named), msgspec.json.decode(seen)
+    return isinstance(wanted, dict) and all(found.get(name) == wanted[name] for name in wanted)
 
 
 def same_value(one: Value, other: Value) -> bool:

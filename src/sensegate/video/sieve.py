@@ -18,7 +18,7 @@ from sensegate.model import QuarantineReason
 from sensegate.video.form import Cut, Veil
 
 GONE: Final = object()
-"""What a check returns for a value that may not pass."""
+"""What a check returns for a value that may not pass; None for one that is left out and not counted."""
 PAYLOAD_MAX: Final = 8_000_000
 """Bytes of one message."""
 
@@ -68,7 +68,7 @@ class Sieve:
             rule = shape.get(name)
             if rule is None:
                 self.out(where, member)
-            elif member is not None and (passed := self.fall(member, rule, where)) is not GONE:
+            elif member is not None and (passed := self.fall(member, rule, where)) is not GONE and passed is not None:
                 kept[name] = passed
         return kept
 
@@ -77,7 +77,7 @@ class Sieve:
         if len(members) > rule.limit:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {rule.limit} members in one list")
         passed = [self.fall(member, rule.rule, path) for member in members if member is not None]
-        return [one for one in passed if one is not GONE]
+        return [one for one in passed if one is not GONE and one is not None]
 
     def out(self, path: str, value: Any) -> None:
         """Count a field that was taken out, if there was anything in it."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.video.form import VideoFormat
+from sensegate.video.formats import frigate
 
-FORMATS: Final[dict[str, VideoFormat]] = {}
+FORMATS: Final[dict[str, VideoFormat]] = {
+    frigate.NAME: frigate.FORMAT,
+}
 """By the name that profiles use."""

@@ -1,0 +1,534 @@
+"""Frigate over MQTT: tracked objects, reviews, triggers, counts and states of cameras and zones, rates.
+
+One topic tree (``frigate/…``) carries JSON of several shapes, plain words and numbers, and pictures. JSON is told apart
+by its members, for the prefix of the topics is the operator's choice; words and numbers by the end of their topic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+from sensegate.video import boxes, codes
+from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
+from sensegate.video.formats.detector import Telling, add, class_of, classes, names_in, present, silent
+from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, TrackState, VideoObservation
+from sensegate.video.parts import identity, number
+from sensegate.video.sieve import (
+    GONE,
+    Check,
+    Many,
+    Shape,
+    Sieve,
+    flag,
+    one_of,
+    plate,
+    read_object,
+    slug,
+    typed,
+)
+from sensegate.video.sieve import number as within
+from sensegate.video.times import RECEIVED, Found, epoch, received
+
+NAME: Final = "frigate"
+LABELS_MAX: Final = 64
+_EPOCH: Final = within(0, 4e9)
+_PART: Final = within(0, 1)
+_PIXEL: Final = within(-65_536, 65_536)
+_ID = re.compile(r"\d{9,10}(?:\.\d{1,7})?-[a-z0-9]{1,12}", re.ASCII)
+_WORD = re.compile(rb"[A-Za-z0-9_.+-]{1,32}")
+_KPH: Final = {"km/h": 1 / 3.6, "m/s": 1.0, "[mi_i]/h": 0.44704}
+
+
+def _own_id(value: Any, sieve: Sieve) -> Any:
+    """Let an id as Frigate makes them pass; hide any other."""
+    if not isinstance(value, str) or not value:
+        return GONE
+    return value if _ID.fullmatch(value) else sieve.veil.word(value)
+
+
+def _reviewed(value: Any, sieve: Sieve) -> Any:
+    """Let the label of a review's object pass (``person``, ``person-verified``)."""
+    return _CLASS(value.removesuffix("-verified"), sieve) if isinstance(value, str) else GONE
+
+
+_CLASS: Final[Check] = class_of(NAME)
+_ID_SHAPE: Final[dict[str, Any]] = {"id": _own_id, "camera": slug}
+
+TRACK: Final[Shape] = {
+    **_ID_SHAPE,
+    "frame_time": _EPOCH,
+    "start_time": silent,
+    "end_time": _EPOCH,
+    "label": _CLASS,
+    "score": _PART,
+    "top_score": silent,
+    "box": Many(_PIXEL, 4),
+    "current_zones": Many(slug, LABELS_MAX),
+    "entered_zones": silent,
+    "current_estimated_speed": within(0, 1_000),
+    "velocity_angle": within(-360, 360),
+    "recognized_license_plate": plate,
+    "recognized_license_plate_score": _PART,
+    "has_snapshot": flag,
+    **dict.fromkeys(
+        (
+            "has_clip",
+            "snapshot",
+            "false_positive",
+            "area",
+            "ratio",
+            "region",
+            "active",
+            "stationary",
+            "motionless_count",
+            "position_changes",
+            "average_estimated_speed",
+            "max_severity",
+            "pending_loitering",
+        ),
+        silent,
+    ),
+}
+"""Members of an event's ``after``."""
+REVIEW: Final[Shape] = {
+    **_ID_SHAPE,
+    "start_time": _EPOCH,
+    "end_time": _EPOCH,
+    "severity": one_of("alert", "detection"),
+    "data": {
+        "detections": Many(_own_id, 1_000),
+        "objects": Many(_reviewed, LABELS_MAX),
+        "zones": Many(slug, LABELS_MAX),
+    },
+}
+UPDATE: Final[Shape] = {
+    **_ID_SHAPE,
+    "type": one_of("face", "lpr", "classification", "description"),
+    "timestamp": _EPOCH,
+    "score": _PART,
+    "plate": plate,
+    "plate_box": Many(_PIXEL, 4),
+    "model": slug,
+}
+TRIGGER: Final[Shape] = {
+    "name": slug,
+    "camera": slug,
+    "event_id": _own_id,
+    "type": one_of("thumbnail", "description"),
+    "score": _PART,
+}
+_NAMES: Final = names_in(TRACK, REVIEW, UPDATE, TRIGGER) | {
+    "type", "before", "after", "sub_label", "sub_labels", "audio", "attributes", "current_attributes", "thumbnail",
+    "thumb_path", "path_data", "description", "attribute", "metadata", "snapshot", "transcription", "payload",
+}  # fmt: skip
+"""What it calls its fields."""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="is"):
+    """What all have."""
+
+    removed: tuple[str, ...] = ()
+
+
+class Track(Record, frozen=True, tag="track"):
+    """A tracked object."""
+
+    type: Literal["new", "update", "end"]
+    id: str
+    camera: str
+    frame_time: float
+    label: str = ""
+    score: float | None = None
+    box: tuple[float, ...] = ()
+    current_zones: tuple[str, ...] = ()
+    end_time: float | None = None
+    current_estimated_speed: float | None = None
+    velocity_angle: float | None = None
+    recognized_license_plate: Plate | None = None
+    recognized_license_plate_score: float | None = None
+    has_snapshot: bool = False
+
+
+class ReviewData(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a review is about."""
+
+    detections: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+
+
+class Review(Record, frozen=True, tag="review"):
+    """A time span that somebody should look at."""
+
+    type: Literal["new", "update", "end"]
+    id: str
+    camera: str
+    start_time: float
+    severity: Literal["alert", "detection"]
+    end_time: float | None = None
+    data: ReviewData = ReviewData()
+
+
+class Update(Record, frozen=True, tag="update"):
+    """What another model found out of a tracked object."""
+
+    type: Literal["face", "lpr", "classification", "description"]
+    id: str
+    camera: str = ""
+    timestamp: float | None = None
+    score: float | None = None
+    plate: Plate | None = None
+    plate_box: tuple[float, ...] = ()
+    model: str = ""
+
+
+class Trigger(Record, frozen=True, tag="trigger"):
+    """A tracked object looks like what somebody searches for."""
+
+    camera: str
+    name: str = ""
+    event_id: str = ""
+    type: str = ""
+    score: float | None = None
+
+
+class Value(Record, frozen=True, tag="value"):
+    """A count or state of what the topic names."""
+
+    property: str
+    value: float | bool | str
+    unit: str = ""
+    channel: str = ""
+
+
+class CameraRate(msgspec.Struct, frozen=True):
+    """How many pictures a second come of a camera."""
+
+    camera: str
+    fps: float
+
+
+class Rates(Record, frozen=True, tag="rates"):
+    """Statistics of all cameras."""
+
+    cameras: tuple[CameraRate, ...] = ()
+    at: float | None = None
+
+
+class Nothing(Record, frozen=True, tag="nothing"):
+    """A message that is known and means nothing here: pictures, settings, texts."""
+
+
+Kept: TypeAlias = Track | Review | Update | Trigger | Value | Rates | Nothing
+
+_TYPES: Final = frozenset({"new", "update", "end"})
+_UPDATES: Final = frozenset({"face", "lpr", "classification", "description"})
+_ON_OFF: Final = {"on": True, "off": False}
+_ONLINE: Final = {"online": True, "offline": False, "disabled": False}
+_REVIEWS: Final = {"none": "none", "detection": "detection", "alert": "alert"}
+_STATES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "available": ("online", {**_ONLINE, "stopped": False}),
+    "motion": ("motion", _ON_OFF),
+    "review_status": ("review_state", _REVIEWS),
+    "detect/state": ("detection_enabled", _ON_OFF),
+    "recordings/state": ("recording", _ON_OFF),
+}
+"""End of the topic -> (property, word -> value)."""
+_KNOWN: Final = frozenset({"state", "snapshot", "clips", "transcription", "onConnect", "camera_activity", "restart"})
+"""Ends of topics whose messages mean nothing here: settings, pictures, texts."""
+
+
+def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
+    """Cut a message down. Raises `Rejected`: neither JSON of a known shape nor a known word."""
+    sieve = Telling(veil, arrival, _NAMES)
+    if not payload:  # how a retained message is taken back
+        return sieve.cut({"is": "nothing"})
+    if payload.lstrip()[:1] not in {b"{", b"["}:
+        return sieve.cut(_word(payload, topic.split("/"), sieve))
+    return _json(read_object(payload), topic, sieve)
+
+
+def _json(tree: dict[str, Any], topic: str, sieve: Telling) -> Cut:
+    after, kind = tree.get("after"), tree.get("type")
+    kind = kind if isinstance(kind, str) else ""
+    if isinstance(after, dict) and kind in _TYPES:
+        return _changed(tree, after, sieve)
+    if kind in _UPDATES and "id" in tree:
+        return _updated(tree, sieve)
+    if "event_id" in tree:
+        return _of("trigger", sieve.object(tree, TRIGGER), sieve)
+    if isinstance(tree.get("cameras"), dict) and "detectors" in tree:
+        return sieve.cut(_rates(tree, sieve))
+    if topic.rpartition("/")[2] in _KNOWN:
+        return sieve.cut(_nothing(topic, tree, sieve))
+    raise Rejected(QuarantineReason.SCHEMA, "JSON, but no event, review, update, trigger or statistics of Frigate")
+
+
+def _of(name: str, kept: dict[str, Any], sieve: Telling) -> Cut:
+    return sieve.cut({"is": name, **kept, **sieve.told()})
+
+
+def _changed(tree: dict[str, Any], after: dict[str, Any], sieve: Telling) -> Cut:
+    """Cut an event or a review: only what is now counts; what was before has been told."""
+    is_review = "severity" in after or "thumb_path" in after
+    if not is_review and (moment := number(after.get("frame_time"))) is not None and (at := epoch(moment)):
+        sieve.at = at[0]
+    for name in tree.keys() - {"type", "before", "after"}:
+        sieve.out(name, tree[name])
+    if tree.get("before"):
+        _names("before", tree["before"], after, sieve)
+    kept = sieve.object(after, REVIEW if is_review else TRACK, "after")
+    if "recognized_license_plate" in kept:
+        sieve.out("after.recognized_license_plate", after["recognized_license_plate"])
+    return _of("review" if is_review else "track", {"type": tree["type"], **kept}, sieve)
+
+
+def _names(path: str, before: Any, after: dict[str, Any], sieve: Telling) -> None:
+    """Count what is taken out with the former state as a whole: what it says of persons, by field."""
+    inner = Telling(sieve.veil, sieve.at, _NAMES)
+    if isinstance(before, dict):
+        inner.object(before, REVIEW if "severity" in after else TRACK, path)
+        if before.get("recognized_license_plate"):
+            inner.out(f"{path}.recognized_license_plate", before["recognized_license_plate"])
+    else:
+        inner.out(path, before)
+    add(sieve, inner)
+
+
+def _updated(tree: dict[str, Any], sieve: Telling) -> Cut:
+    if (moment := number(tree.get("timestamp"))) is not None and (at := epoch(moment)):
+        sieve.at = at[0]
+    kept = sieve.object(tree, UPDATE)
+    if "plate" in kept:
+        sieve.out("plate", tree["plate"])
+    return _of("update", kept, sieve)
+
+
+def _rates(tree: dict[str, Any], sieve: Telling) -> dict[str, Any]:
+    cameras = []
+    for name, members in tree["cameras"].items():
+        fps = number(members.get("camera_fps"), 0, 1_000) if isinstance(members, dict) else None
+        if fps is not None:
+            cameras.append({"camera": slug(name, sieve), "fps": fps})
+    service = tree.get("service")
+    at = number(service.get("last_updated"), 0, 4e9) if isinstance(service, dict) else None
+    return {"is": "rates", "cameras": cameras, **({} if at is None else {"at": at})}
+
+
+def _nothing(topic: str, value: Any, sieve: Telling) -> dict[str, Any]:
+    end = topic.rpartition("/")[2]
+    if end not in {"state", "onConnect", "restart"}:
+        sieve.out(end, value)
+    return {"is": "nothing"}
+
+
+def _word(payload: bytes, levels: list[str], sieve: Telling) -> dict[str, Any]:
+    """Cut a message that is a word, a number or a picture, by the end of its topic."""
+    end = levels[-1]
+    if not _WORD.fullmatch(payload):
+        if end in {"snapshot", "thumbnail", "transcription"}:
+            return _nothing("/" + end, payload, sieve)
+        raise Rejected(QuarantineReason.SCHEMA, "neither JSON nor one word")
+    word = payload.decode().lower()
+    two = "/".join(levels[-2:])
+    if len(levels) > 1 and levels[-2] == "status":  # <camera>/status/<role>
+        return _state("online", word, _ONLINE, "" if end == "detect" else end)
+    for name, (what, words) in _STATES.items():
+        if name in {end, two}:
+            return _state(what, word, words, "")
+    if end in _KNOWN or (len(levels) > 1 and levels[-2] == "ptz_autotracker"):
+        return {"is": "nothing"}
+    if len(levels) > 1 and levels[-2] == "audio":
+        return _sound(end, word)
+    return _count(levels, word)
+
+
+def _state(name: str, word: str, words: dict[str, Any], channel: str) -> dict[str, Any]:
+    if word not in words:
+        raise Rejected(QuarantineReason.SCHEMA, f"no word that '{name}' may have")
+    return {"is": "value", "property": name, "value": words[word], **({"channel": channel} if channel else {})}
+
+
+def _sound(kind: str, word: str) -> dict[str, Any]:
+    """Cut a state of sound: which kind of sound it is says more of people than a city needs."""
+    if word in _ON_OFF and codes.event(NAME, kind) == "sound_abnormal":
+        return {"is": "value", "property": "sound_abnormal", "value": _ON_OFF[word], "channel": kind}
+    return {"is": "nothing"}
+
+
+def _count(levels: list[str], word: str) -> dict[str, Any]:
+    """Cut ``<camera or zone>/<object>`` and ``<camera or zone>/<object>/active``."""
+    active = levels[-1] == "active"
+    label = levels[-2] if active and len(levels) > 1 else levels[-1]
+    found = number(word, 0, 1e6)
+    if found is None or found != int(found):
+        raise Rejected(QuarantineReason.SCHEMA, "neither JSON nor a count nor a word that is known")
+    name, channel = present(label)
+    channel = f"{channel}_active".lstrip("_") if active else channel
+    return {
+        "is": "value",
+        "property": name,
+        "value": int(found),
+        "unit": "1",
+        **({"channel": channel} if channel else {}),
+    }
+
+
+# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+
+
+def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    """Return what a message reports."""
+    kept: Kept = typed(payload, Kept)  # type: ignore[arg-type] # a union is no class, and msgspec takes it
+    return _SEE[type(kept)](kept, arrival, camera)
+
+
+def _time(seconds: float | None, arrival: int) -> Found:
+    return (None if seconds is None else epoch(seconds)) or received(arrival)
+
+
+def _box(of: tuple[float, ...], camera: Camera) -> boxes.Found | tuple[None, None]:
+    if len(of) != 4:
+        return None, None
+    return boxes.pixels(of[0], of[1], of[2], of[3], camera.width, camera.height, said=BoxQuality.CAMERA)
+
+
+def _size(camera: Camera) -> tuple[int, int] | None:
+    return (camera.width, camera.height) if camera.width and camera.height else None
+
+
+def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
+    ends = kept.type == "end"
+    at, quality = _time(kept.frame_time, arrival)
+    found, kind = classes(kept.label)
+    box, box_quality = _box(kept.box, camera)
+    speed = kept.current_estimated_speed
+    number_plate = kept.recognized_license_plate
+    if number_plate is not None:
+        number_plate = msgspec.structs.replace(number_plate, confidence=kept.recognized_license_plate_score)
+    one = VideoObservation(
+        id=identity(NAME, kept.id, kept.frame_time, kept.type),
+        kind=Kind.EVENT if ends else Kind.OBSERVATION,
+        camera=kept.camera,
+        observed_at=at,
+        time_quality=quality,
+        format=NAME,
+        native_id=kept.id,
+        object_class=found,
+        subclass=kind,
+        track=kept.id,
+        track_state=TrackState(kept.type),
+        box=box,
+        box_quality=box_quality,
+        image_size=_size(camera),
+        confidence=kept.score,
+        speed=round(speed * _KPH[camera.speed_unit], 4) if speed else None,
+        device_yaw=kept.velocity_angle if speed else None,
+        plate=number_plate,
+        event=Event(codes.event(NAME, kept.type), zone=",".join(sorted(kept.current_zones))),
+        images=int(kept.has_snapshot),
+        removed=kept.removed,
+    )
+    return Seen((one,))
+
+
+def _review(kept: Review, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    ends = kept.type == "end"
+    at, quality = _time(kept.end_time if ends and kept.end_time else kept.start_time, arrival)
+    found = {classes(one) for one in kept.data.objects}
+    only = next(iter(found)) if len(found) == 1 else (None, "")
+    zones = ",".join(sorted(kept.data.zones))
+    one = VideoObservation(
+        id=identity(NAME, kept.id, kept.type, kept.severity, zones, *kept.data.objects, *kept.data.detections),
+        kind=Kind.EVENT,
+        camera=kept.camera,
+        observed_at=at,
+        time_quality=quality,
+        format=NAME,
+        native_id=kept.id,
+        object_class=only[0],
+        subclass=only[1],
+        event=Event(codes.event(NAME, kept.severity), state=not ends, zone=zones),
+        removed=kept.removed,
+    )
+    return Seen((one,))
+
+
+def _update(kept: Update, arrival: int, camera: Camera) -> Seen:
+    if not kept.camera or kept.timestamp is None or kept.type == "description":
+        return Seen(ignored=1)
+    at, quality = _time(kept.timestamp, arrival)
+    box, box_quality = _box(kept.plate_box, camera)
+    read = kept.plate
+    one = VideoObservation(
+        id=identity(NAME, kept.id, kept.timestamp, kept.type, kept.model),
+        kind=Kind.EVENT,
+        camera=kept.camera,
+        observed_at=at,
+        time_quality=quality,
+        format=NAME,
+        native_id=kept.id,
+        object_class={"face": ObjectClass.PERSON, "lpr": ObjectClass.PLATE}.get(kept.type),
+        track=kept.id,
+        box=box,
+        box_quality=box_quality,
+        confidence=kept.score,
+        plate=None if read is None else msgspec.structs.replace(read, confidence=kept.score),
+        event=Event(codes.event(NAME, kept.type)),
+        analytics=kept.model,
+        removed=kept.removed,
+    )
+    return Seen((one,))
+
+
+def _trigger(kept: Trigger, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    one = VideoObservation(
+        id=identity(NAME, kept.event_id, "trigger", kept.name, kept.type),
+        kind=Kind.EVENT,
+        camera=kept.camera,
+        observed_at=arrival,
+        time_quality=RECEIVED,
+        format=NAME,
+        native_id=kept.event_id,
+        track=kept.event_id,
+        confidence=kept.score,
+        event=Event("trigger", rule=kept.name),
+        removed=kept.removed,
+    )
+    return Seen((one,))
+
+
+def _value(kept: Value, arrival: int, camera: Camera) -> Seen:
+    one = Measured(
+        camera.id, kept.property, kept.value, kept.unit, arrival, RECEIVED, str(arrival), channel=kept.channel
+    )
+    return Seen(measured=(one,))
+
+
+def _rate(kept: Rates, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    at, quality = _time(kept.at, arrival)
+    found = tuple(Measured(one.camera, "frame_rate", one.fps, "Hz", at, quality, str(at)) for one in kept.cameras)
+    return Seen(measured=found, ignored=0 if found else 1)
+
+
+def _ignored(kept: Nothing, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    return Seen(ignored=1)
+
+
+_SEE: Final[dict[type, Callable[[Any, int, Camera], Seen]]] = {
+    Track: _track,
+    Review: _review,
+    Update: _update,
+    Trigger: _trigger,
+    Value: _value,
+    Rates: _rate,
+    Nothing: _ignored,
+}
+
+FORMAT = VideoFormat(NAME, cut, see)

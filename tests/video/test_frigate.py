@@ -1,0 +1,187 @@
+"""Frigate: what each of its messages reports, and that nothing that says who somebody is gets through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.formats.frigate import FORMAT
+from sensegate.video.observation import BoxQuality, Kind, ObjectClass, TrackState
+from sensegate.video.veil import KeyedVeil
+
+NOW = 1_767_225_600_000_000
+VEIL = KeyedVeil(b"test")
+
+
+def run(payload: object, topic: str = "frigate/events", camera: Camera = Camera()) -> tuple[Seen, Cut]:  # noqa: B008
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    cut = FORMAT.cut(data, topic, NOW, VEIL)
+    return FORMAT.see(cut.payload, topic, NOW, camera), cut
+
+
+def after(**members: Any) -> dict[str, Any]:
+    return {
+        "id": "1607123955.475377-mxklsc",
+        "camera": "gate",
+        "frame_time": 1607123962.082975,
+        "label": "car",
+        **members,
+    }
+
+
+@pytest.mark.parametrize(("kind", "what"), [("new", Kind.OBSERVATION), ("end", Kind.EVENT)])
+def test_a_track(kind: str, what: Kind) -> None:
+    """Box by the size of the camera's profile, speed by its unit, zones, and where the track stands."""
+    message = {
+        "type": kind,
+        "before": None,
+        "after": after(box=[128, 72, 640, 360], current_estimated_speed=36, score=0.5),
+    }
+    seen, _ = run(message, camera=Camera(width=1280, height=720))
+    one = seen.observations[0]
+    assert (one.kind, one.track_state, one.object_class, one.subclass) == (
+        what, TrackState(kind), ObjectClass.VEHICLE, "car",
+    )  # fmt: skip
+    assert one.box == (0.1, 0.1, 0.5, 0.5)
+    assert one.box_quality is BoxQuality.CAMERA
+    assert one.speed == 10
+    assert (one.observed_at, one.time_quality) == (1_607_123_962_082_975, "explicit")
+
+
+def test_a_track_of_a_camera_of_unknown_size_has_no_box() -> None:
+    """Pixels of an unknown image are no box, and it is said that there was one."""
+    one = run({"type": "new", "after": after(box=[1, 2, 3, 4])})[0].observations[0]
+    assert one.box is None
+    assert one.box_quality is BoxQuality.UNRESOLVED
+
+
+def test_sent_again_it_is_the_same() -> None:
+    """The identity does not depend on what of it came before; another frame is another observation."""
+    first = run({"type": "new", "before": None, "after": after()})[0].observations[0]
+    again = run({"type": "new", "before": after(), "after": after()})[0].observations[0]
+    later = run({"type": "new", "after": after(frame_time=1607123963.0)})[0].observations[0]
+    assert first.id == again.id != later.id
+
+
+MARK = "Wang Xiaoming 13800138000"
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"sub_label": MARK},
+        {"sub_label": [MARK, 0.9]},
+        {"recognized_license_plate": MARK},
+        {"attributes": {MARK: 0.5}},
+        {"current_attributes": [{"label": MARK}]},
+        {"snapshot": {"note": MARK}},
+        {"thumbnail": MARK},
+        {"label": MARK},
+        {"id": MARK},
+        {"camera": MARK},
+        {"current_zones": [MARK]},
+        {"score": MARK},
+        {"box": [MARK] * 4},
+        {"end_time": MARK},
+        {MARK: 1},
+        {"WangXiaoming": 1},
+    ],
+    ids=lambda members: next(iter(members)),
+)
+def test_who_it_is_stays_out(place: str, members: dict[str, Any]) -> None:
+    """Names, plates and texts are in no field of what is kept, whatever field they come in."""
+    whole = {"type": "update", "before": after(), "after": after()}
+    whole[place] = after(**members)
+    cut = FORMAT.cut(json.dumps(whole).encode(), "frigate/events", NOW, VEIL)
+    assert b"Xiaoming" not in cut.payload
+    assert b"13800138000" not in cut.payload
+    assert not any("Xiaoming" in name for name in cut.removed)
+
+
+def test_what_was_taken_out_is_counted_by_field() -> None:
+    """By the name of the field, not by what stood in it; a field that is null is not counted."""
+    cut = run({"type": "new", "before": None, "after": after(sub_label=["A", 0.1], thumbnail=None)})[1]
+    assert cut.removed == {"after.sub_label": 1}
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "expected"),
+    [
+        ("frigate/gate/person", b"3", ("people_present", 3, "")),
+        ("frigate/gate/car", b"2", ("vehicles_present", 2, "car")),
+        ("frigate/gate/car/active", b"1", ("vehicles_present", 1, "car_active")),
+        ("frigate/gate/all", b"5", ("objects_present", 5, "")),
+        ("frigate/gate/all/active", b"5", ("objects_present", 5, "active")),
+        ("frigate/gate/dog", b"1", ("animals_present", 1, "dog")),
+        ("frigate/gate/motion", b"ON", ("motion", True, "")),
+        ("frigate/gate/detect/state", b"OFF", ("detection_enabled", False, "")),
+        ("frigate/gate/recordings/state", b"ON", ("recording", True, "")),
+        ("frigate/gate/review_status", b"ALERT", ("review_state", "alert", "")),
+        ("frigate/gate/status/detect", b"offline", ("online", False, "")),
+        ("frigate/gate/status/record", b"online", ("online", True, "record")),
+        ("frigate/gate/audio/scream", b"ON", ("sound_abnormal", True, "scream")),
+        ("frigate/available", b"online", ("online", True, "")),
+        ("deep/prefix/frigate/available", b"offline", ("online", False, "")),
+    ],
+)
+def test_counts_and_states(topic: str, payload: bytes, expected: tuple[object, ...]) -> None:
+    """Words and numbers become ordinary readings, by the end of their topic."""
+    one = run(payload, topic)[0].measured[0]
+    assert (one.property, one.value, one.channel) == expected
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("frigate/gate/person/snapshot", b"\xff\xd8\xff\xe0 a picture"),
+        ("frigate/gate/audio/transcription", "他说…".encode()),
+        ("frigate/gate/snapshots/state", b"ON"),
+        ("frigate/gate/audio/speech", b"ON"),
+        ("frigate/gate/audio/dBFS", b"-40.1"),
+        ("frigate/gate/motion", b""),
+        ("frigate/camera_activity", b'{"gate": {"motion": true}}'),
+    ],
+)
+def test_what_means_nothing_here(topic: str, payload: bytes) -> None:
+    """Pictures, texts and settings are known, and nothing of them is kept."""
+    seen, cut = run(payload, topic)
+    assert seen == Seen(ignored=1)
+    assert cut.payload == b'{"is":"nothing"}'
+
+
+def test_rates() -> None:
+    """The statistics give each camera's rate, at their own time."""
+    stats = {
+        "cameras": {"gate": {"camera_fps": 5.1, "pid": 1}, "yard": {"camera_fps": None}},
+        "detectors": {},
+        "service": {"last_updated": 1_767_225_000},
+    }
+    seen = run(stats, "frigate/stats")[0]
+    assert [(one.camera, one.property, one.value, one.time) for one in seen.measured] == [
+        ("gate", "frame_rate", 5.1, 1_767_225_000_000_000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b'{"type": "new", "after": {', QuarantineReason.MALFORMED),
+        (b'{"type": []}', QuarantineReason.SCHEMA),
+        (b'{"type": "new", "after": {"id": "x"}}', QuarantineReason.SCHEMA),
+        (b"[1]", QuarantineReason.SCHEMA),
+        (b'{"a": "\xff"}', QuarantineReason.NOT_UTF8),
+        (b"many", QuarantineReason.SCHEMA),
+        (b"two words", QuarantineReason.SCHEMA),
+    ],
+)
+def test_what_is_no_message_of_frigate(payload: bytes, reason: QuarantineReason) -> None:
+    """It is refused, and the refusal quotes nothing."""
+    with pytest.raises(Rejected) as caught:
+        run(payload)
+    assert caught.value.reason is reason

@@ -73,7 +73,8 @@ def _of_rule(source: ProfileFile, rule: MessageRule, here: Path) -> Iterator[_Ch
     yield from _of_time(source, rule, here)
     for at, reading in enumerate(rule.readings):
         for change in _of_reading(reading, (*here, "readings", at)):
-            if change.kind != "unit" or rule.named is None or not rule.named.unit:  # else the payload names it
+            said = (rule.named is not None and rule.named.unit) or rule.format == "video"
+            if change.kind != "unit" or not said:  # else the payload names it
                 yield change._replace(property=reading.property)
     if rule.binary is not None:
         steps = _Steps(rule)

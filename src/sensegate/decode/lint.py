@@ -195,15 +195,17 @@ class _Lint:
             if rule.video:
                 continue  # where its values stand is no statement of the profile; the format's own tests show them
             for n, reading in enumerate(rule.readings):
-                mine = set(_names(reading))
+                mine = set(_names(reading)) or {reading.property}  # of video metadata the format knows the field
                 if not any((name, reading.property) in seen for name in mine) and not mine & rejected:
-                    what = f"no example shows {reading.field or reading.fields[0]}"
+                    what = f"no example shows {reading.field or (*reading.fields, reading.property)[0]}"
                     yield self._warning(
                         what, "messages", at, "readings", n, remedy="a mistake in it would go unnoticed"
                     )
 
     def _known(self, at: int) -> tuple[str, str]:
         spec = self._profiles.specs[at]
+        if spec.name.startswith(f"{spec.property}#"):  # of video metadata, with a lane or zone
+            return spec.property, spec.property
         return _called(spec.name), spec.property
 
     def _is_met(self, rule: MessageRule) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.video.form import VideoFormat
-from sensegate.video.formats import frigate
+from sensegate.video.formats import frigate, viid
 
 FORMATS: Final[dict[str, VideoFormat]] = {
     frigate.NAME: frigate.FORMAT,
+    viid.FORMAT.name: viid.FORMAT,
 }
 """By the name that profiles use."""

@@ -286,7 +286,9 @@ TargetNum PersonNum FaceNum VehicleNum ThingNum PersonFlowRate VehicleFlowRate T
 MoveObjectSet ApeID Model IPAddr IPV6Addr Port Longitude Latitude PlaceCode Place OrgCode CapDirection
 MonitorDirection MonitorAreaDesc IsOnline OwnerApsID UserId Password FunctionType PositionType PositionDetailType
 Title TriggerTime InfoIDs SubscribeID NotificationID Status LaneNum LaneId SnapTime AvgSpeed Congestion QueueLength
-VehicleCount LaneIndex StatCycle Keyword MainCharacter SubjectCharacter Receiver Applicant FamilyName GivenName
+VehicleCount LaneIndex StatCycle PlateToken PlateRegion NonMotorNum PersonDensityAbs PersonDensityRlt
+VehicleDensityAbs VehicleDensityRlt TargetDensityRlt ApsID LaneID CurrentTime BeginTime
+Keyword MainCharacter SubjectCharacter Receiver Applicant FamilyName GivenName
 """)
 )
 """Folded -> as the standard writes it."""

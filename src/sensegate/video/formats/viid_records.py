@@ -25,6 +25,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=F
     camera: Word = ""
     at: int = 0
     quality: Quality = ""
+    firm: bool = False
+    """Whether the id alone tells which object it is."""
+    odd: Names = ()
+    """What breaks the rules of the standard and is taken all the same, a word each."""
     removed: Names = ()
     """Fields that were taken out, sorted."""
 
@@ -38,6 +42,8 @@ class Sighting(Record, frozen=True, tag="seen"):
     size: tuple[int, int] | None = None
     """Width and height of the image that the box counts in."""
     pictures: int = 0
+    event: int | None = None
+    """EventSort"""
     tollgate: Digits = ""
     lane: int | None = None
     token: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_.:=-]{0,128}\Z")] = ""
@@ -65,7 +71,7 @@ class Label(Record, frozen=True, tag="label"):
     event: int | None = None
     """EventSort"""
     counts: dict[str, float] = {}
-    """Field of the standard -> number; fields of `viid.LABELS` only."""
+    """Field of the standard -> number; fields of `viid.COUNTS` only."""
 
 
 class Flow(Record, frozen=True, tag="flow"):
@@ -74,7 +80,7 @@ class Flow(Record, frozen=True, tag="flow"):
     lane: int | None = None
     cycle_s: float | None = None
     counts: dict[str, float] = {}
-    """Fields of `viid.FLOWS` only."""
+    """Fields of `viid.COUNTS` only."""
 
 
 class Media(Record, frozen=True, tag="media"):

@@ -1,0 +1,210 @@
+"""GA/T 1400 (VIID): objects of cameras and platforms, by their own requests or in notifications of a subscription.
+
+What was seen becomes an observation; what a VideoLabel or a vendor's VehiclesFlow counted becomes readings, and so does
+whether a camera of a catalogue is on line. That there is an image, a file or a case is told to nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason, RejectReason
+from sensegate.video import boxes, codes
+from sensegate.video.form import Camera, Measured, Refusal, Seen, VideoFormat
+from sensegate.video.formats.viid_codes import CLASSES, COUNTING
+from sensegate.video.formats.viid_cut import cut
+from sensegate.video.formats.viid_records import Entry, Flow, Label, Refused, Sighting, Told
+from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
+from sensegate.video.parts import identity
+from sensegate.video.times import RECEIVED
+
+MAKE: Final = "gat1400"
+KMH: Final = 3.6
+COUNTS: Final[dict[str, tuple[str, str]]] = {
+    "PersonNum": ("people_present", "1"),
+    "FaceNum": ("faces_present", "1"),
+    "VehicleNum": ("vehicles_present", "1"),
+    "NonMotorNum": ("nonmotors_present", "1"),
+    "ThingNum": ("things_present", "1"),
+    "TargetNum": ("objects_present", "1"),
+    "PersonFlowRate": ("people_flow", "/h"),
+    "VehicleFlowRate": ("traffic_flow", "/h"),
+    "TotalTargetFlowRate": ("object_flow", "/h"),
+    "PersonDensityAbs": ("people_density", "/m2"),
+    "PersonDensityRlt": ("people_density_relative", "%"),
+    "VehicleDensityAbs": ("vehicle_density", "/km"),
+    "VehicleDensityRlt": ("vehicle_density_relative", "%"),
+    "TargetDensityRlt": ("object_density_relative", "%"),
+    "AvgSpeed": ("vehicle_speed_mean", "km/h"),
+    "QueueLength": ("queue_length", "m"),
+    "VehicleCount": ("vehicle_count", "1"),
+    "Congestion": ("congestion_index", "1"),
+}
+"""Field -> property and unit."""
+_decode = msgspec.json.Decoder(Told).decode
+
+
+def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    """Return what a cut body reports; see `form.VideoFormat`."""
+    try:
+        told = _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Rejected(QuarantineReason.SCHEMA, "not a body that was cut here") from None
+    observations: list[VideoObservation] = []
+    measured: list[Measured] = []
+    refused: list[Refusal] = []
+    ignored = told.ignored
+    for one in told.objects:
+        match one:
+            case Sighting():
+                observations.append(_observation(one, camera))
+            case Label():
+                if one.event is not None and one.event not in COUNTING and _event(one.event):
+                    observations.append(_happened(one, camera))
+                elif not one.counts:
+                    ignored += 1
+                measured += _counted(one, camera, "")
+            case Flow():
+                measured += _flowing(one, camera)
+            case Entry():
+                if one.online is None or one.kind != "APE":
+                    ignored += 1
+                else:
+                    measured.append(_online(one))
+            case Refused():
+                refused.append(Refusal(one.place, RejectReason.WRONG_TYPE, one.detail))
+            case _:
+                ignored += 1
+    return Seen(tuple(observations), tuple(measured), tuple(refused), ignored)
+
+
+def _identity(one: Sighting | Label | Flow, kind: str) -> str:
+    """Return what makes an object the same one: its id where that is one of the standard's, else all that tells it."""
+    if one.firm:
+        return identity("viid", kind, one.id)
+    token = one.token if isinstance(one, Sighting) else ""
+    lane = "" if isinstance(one, Label) else one.lane
+    return identity("viid", kind, one.id, one.camera, one.at, token, lane)
+
+
+def _event(sort: int | None) -> str:
+    word = "" if sort is None else codes.event(MAKE, sort)
+    return "" if word == codes.OTHER else word
+
+
+def _observation(one: Sighting, camera: Camera) -> VideoObservation:
+    box, quality = _box(one)
+    plate = None
+    if one.token or one.plate_color or one.plate_class:
+        plate = Plate(
+            one.token,
+            one.region,
+            codes.color(MAKE, one.plate_color) if one.plate_color else "",
+            codes.plate_class(MAKE, one.plate_class) if one.plate_class else "",
+            None if one.plate_reliability is None else one.plate_reliability / 100,
+        )
+    word = _event(one.event)
+    return VideoObservation(
+        id=_identity(one, one.kind),
+        kind=Kind.OBSERVATION,
+        camera=one.camera or camera.id,
+        observed_at=one.at,
+        time_quality=one.quality or RECEIVED,
+        format="viid",
+        native_id=one.id,
+        object_class=CLASSES[one.kind],
+        subclass=codes.vehicle(MAKE, one.vehicle_class) if one.vehicle_class else "",
+        box=box,
+        box_quality=quality,
+        image_size=one.size,
+        confidence=_confidence(one),
+        similarity=one.similarity,
+        speed=None if one.speed is None else round(one.speed / KMH, 3),
+        heading=codes.heading(MAKE, one.direction) if one.direction else None,
+        lane=one.lane,
+        plate=plate,
+        color=codes.color(MAKE, one.color) if one.color else "",
+        brand=one.brand,
+        model=one.model,
+        event=Event(word) if word else None,
+        images=one.pictures,
+        removed=one.removed,
+    )
+
+
+def _confidence(one: Sighting) -> float | None:
+    """Return how sure it is: of a vehicle by its plate, of another by its similarity."""
+    if CLASSES[one.kind] in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}:
+        return None if one.plate_reliability is None else one.plate_reliability / 100
+    return one.similarity
+
+
+def _box(one: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
+    if one.box is None:
+        return None, None
+    if one.size is None:
+        return None, BoxQuality.UNRESOLVED
+    return boxes.pixels(*one.box, *one.size)
+
+
+def _happened(one: Label, camera: Camera) -> VideoObservation:
+    return VideoObservation(
+        id=_identity(one, "VideoLabel"),
+        kind=Kind.EVENT,
+        camera=one.camera or camera.id,
+        observed_at=one.at,
+        time_quality=one.quality or RECEIVED,
+        format="viid",
+        native_id=one.id,
+        event=Event(_event(one.event)),
+        analytics=one.analytics,
+        removed=one.removed,
+    )
+
+
+def _counted(one: Label | Flow, camera: Camera, channel: str) -> list[Measured]:
+    key = _identity(one, "VideoLabel" if isinstance(one, Label) else "VehiclesFlow")
+    return [
+        Measured(
+            one.camera or camera.id, *_of(name, value), one.at, one.quality or RECEIVED, f"{key}{name}", channel=channel
+        )
+        for name, value in one.counts.items()
+        if name in COUNTS
+    ]
+
+
+def _of(name: str, value: float) -> tuple[str, float, str]:
+    prop, unit = COUNTS[name]
+    return prop, value, unit
+
+
+def _flowing(one: Flow, camera: Camera) -> list[Measured]:
+    channel = f"lane{one.lane}" if one.lane else ""
+    found = _counted(one, camera, channel)
+    if one.cycle_s and (count := one.counts.get("VehicleCount")) is not None:
+        key = f"{_identity(one, 'VehiclesFlow')}rate"
+        rate = round(count * 3_600 / one.cycle_s, 3)
+        found.append(
+            Measured(
+                one.camera or camera.id,
+                "traffic_flow",
+                rate,
+                "/h",
+                one.at,
+                one.quality or RECEIVED,
+                key,
+                channel=channel,
+            )
+        )
+    return found
+
+
+def _online(one: Entry) -> Measured:
+    key = identity("viid", "APE", one.id, one.at, one.online)
+    return Measured(one.camera, "online", float(bool(one.online)), "", one.at, one.quality or RECEIVED, key)
+
+
+FORMAT: Final = VideoFormat("viid", cut, see)

@@ -26,6 +26,7 @@ from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.refusals import Kind
 from sensegate.authority.scope import Principal, scope
+from sensegate.authority.tasks import Tasks
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
 from sensegate.bus.connect import connect
@@ -38,7 +39,7 @@ from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
-from sensegate.collect.commands import Commands, OwnBroker
+from sensegate.collect.commands import Commands, OwnBroker, Way
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
@@ -50,7 +51,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
-from sensegate.life import Again, Eyes, Life, delivered
+from sensegate.life import Again, Eyes, Life, Speaker, delivered
 from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
@@ -69,6 +70,7 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing
+from sensegate.tasking import Tasking
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, QualityRow
 
@@ -288,6 +290,11 @@ class Gateway:
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             _keep(file, first.encode())
         self.topics_of = self.life.topics_of(self.devices)
+        tasks = Tasks(await self._bucket("tasks"), self.audit, clock)
+        await tasks.load()
+        self.tasks["tasks"] = tasks.watch
+        speaker = Speaker(lambda: self.profiles.set, self.devices)
+        self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: self.topics_of(device)[0])
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.life.renew(self.callout)
 
@@ -317,10 +324,13 @@ class Gateway:
         stack.callback(scripts.close)
         scripts.warm()
         decoder = Decoder(self.profiles.set, self.devices, config.ingest, Memory(undoable=True))
-        commands = Commands([OwnBroker(intake), *foreign], clock)
+        ways: list[Way] = [OwnBroker(intake), *foreign]
+        commands = Commands(ways, clock)
         for ask in decoder.greetings(clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
+        self.tasking.ways = ways
+        self.tasks["tasking"] = self.tasking.run
         normaliser = Normaliser(self.profiles.set.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
         self.tasks["clock"] = self._watch_clock
@@ -376,6 +386,7 @@ class Gateway:
             again=again,
         )
         self.ingest.on_walk.append(partial(self.life.study, eyes))
+        self.ingest.on_walk.append(lambda _, batch: self.tasking.walked(eyes.normaliser.table.specs, batch.readings))
         self.tasks["ingest"] = self.ingest.run
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> list[TcpSource]:
@@ -514,6 +525,7 @@ class Gateway:
                 jobs=self.life.jobs,
                 redecodes=self.life.redecodes,
                 redecoding=self.life.redecoding,
+                tasking=self.tasking,
                 unknown=self.life.unknown,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -21,21 +21,25 @@ from sensegate.authority.contents import Content, Contents
 from sensegate.authority.devices import Devices
 from sensegate.authority.redecodes import Order, Redecodes
 from sensegate.authority.releases import Examined, Releases
-from sensegate.authority.scope import Scope, scope
+from sensegate.authority.scope import Role, Scope, scope
+from sensegate.authority.tasks import Confirm, Scalar, Told
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.collect.redecode import RedecodeSource
 from sensegate.config import Config
+from sensegate.decode import tasking
 from sensegate.decode.compare import Comparison, compared
 from sensegate.decode.concern import Concern
 from sensegate.decode.decode import Decoder
 from sensegate.decode.examine import examine, shelved
+from sensegate.decode.grammar import TaskPart
 from sensegate.decode.memory import Memory
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.survey import Registered, draft_of, samples_of, shapes
 from sensegate.decode.watch import Profiles
+from sensegate.errors import ConfigError
 from sensegate.halves import Meant, Understood, only
 from sensegate.jobs import Jobs
 from sensegate.model import BOOL, I32, Delivery, Device, Message, Span
@@ -47,6 +51,7 @@ from sensegate.redecoding import Redecoding
 from sensegate.rollout import LaidOut, Rollout
 from sensegate.series import Series
 from sensegate.studies import Studies
+from sensegate.tasking import Capability, Parameter
 from sensegate.trials import Trials
 from sensegate.unknown import Unknown
 from sensegate.web.deps import ProfileRow
@@ -210,6 +215,48 @@ class Life:
         return rows
 
 
+class Speaker:
+    """What the profiles in force know of tasks."""
+
+    def __init__(self, profiles: Callable[[], ProfileSet], devices: Devices) -> None:
+        self._profiles = profiles
+        self._devices = devices
+
+    def _profile(self, device: Device) -> Profile:
+        found = self._profiles().of(device)
+        if found is None:
+            raise ConfigError(f"profile {device.profile} is not loaded", key="device", remedy="mend or release it")
+        return found
+
+    def capabilities(self, device: Device) -> list[Capability]:
+        return [_capability(task) for task in self._profile(device).source.tasks]
+
+    def told(self, device: Device, task: str, said: Mapping[str, Scalar]) -> Told:
+        profile = self._profile(device)
+        part = tasking.of(profile, task)
+        values = tasking.checked(part, said)
+        confirm = None
+        if (shown := part.confirm) is not None:
+            wanted = tasking.expected(shown, values)
+            confirm = Confirm(shown.property, wanted, shown.channel, shown.tolerance)
+        names = [device.id, *([device.alias] if device.alias else [])]
+        return Told(
+            part.name,
+            profile.name,
+            values,
+            tuple(tasking.topics_of(profile, part, names)),
+            tasking.payload(part, values),
+            confirm,
+            Role(part.role),
+            part.when == "heard",
+            part.expires_s,
+            part.again_s,
+        )
+
+    def shows(self, confirm: Confirm, value: float, text: str | None) -> bool:
+        return tasking.shows(confirm.wanted, confirm.tolerance, value, text)
+
+
 class Again:
     """The way of messages that are on the log: eyes of their own, priors, and a filter.
 
@@ -312,6 +359,34 @@ def delivered(delivery: Delivery, span: Span) -> Delivery:
 
 async def _examined(content: Content) -> Examined:
     return await asyncio.to_thread(examine, content)
+
+
+def _capability(task: TaskPart) -> Capability:
+    parameters = (
+        Parameter(
+            name,
+            part.kind,
+            part.label.zh,
+            part.label.en,
+            part.unit,
+            part.range[0] if part.range else None,
+            part.range[1] if part.range else None,
+            tuple(part.words),
+            part.default,
+        )
+        for name, part in task.parameters.items()
+    )
+    return Capability(
+        task.name,
+        task.label.zh,
+        task.label.en,
+        task.role,
+        tuple(parameters),
+        task.confirm is not None,
+        task.when,
+        task.expires_s,
+        task.again_s,
+    )
 
 
 def _row_of(profile: Profile, problem: str) -> ProfileRow:

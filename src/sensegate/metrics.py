@@ -21,6 +21,7 @@ DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet 
 RESTARTS = Counter("sensegate_restarts", "Restarts of a part after it was lost, by part.", ["part"], registry=REGISTRY)
 LIMITED = Counter("sensegate_limited", "Times a limit was reached, by limit.", ["limit"], registry=REGISTRY)
 COMMANDS = Counter("sensegate_commands", "Messages sent down to devices (a birth asked for).", registry=REGISTRY)
+TASKS = Counter("sensegate_tasks", "Tasks of devices, by what became of them.", ["outcome"], registry=REGISTRY)
 REFUSED = Counter(
     "sensegate_refused",
     "Refused by authority, by what (connect, publish, subscribe, http).",

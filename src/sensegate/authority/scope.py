@@ -43,6 +43,8 @@ class Action(StrEnum):
     READ_CATALOGUE = "read_catalogue"
     """What is shared: complete entries of every division, drafts of one's own; applications and grants of one's own."""
     CHANGE_DEVICES = "change_devices"
+    TASK_DEVICES = "task_devices"
+    """Tell devices what to do; a task may ask for a higher role than that."""
     PROPOSE_PROFILES = "propose_profiles"
     RELEASE_PROFILES = "release_profiles"
     CHANGE_FEEDS = "change_feeds"
@@ -57,7 +59,7 @@ class Action(StrEnum):
 
 _LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
 _SHARE = frozenset({Action.READ_CATALOGUE, Action.APPLY_GRANTS})
-_COUNTY = _LOOK | _SHARE | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
+_COUNTY = _LOOK | _SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
 _CITY = _COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS}
 _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.DEVICE: frozenset({Action.INGEST}),
@@ -149,6 +151,11 @@ def demand(principal: Principal, action: Action, division: str, department: str 
 def may(principal: Principal, action: Action) -> bool:
     """Return whether the role grants `action` anywhere; what it is done to is then cut by the scope."""
     return action in _RIGHTS[principal.role]
+
+
+def ranks(principal: Principal, role: Role) -> bool:
+    """Return whether the caller's role is at least another."""
+    return _RANK[principal.role] >= _RANK[role] and principal.role is not Role.AUDITOR
 
 
 def may_grant(giver: Principal, role: Role, wanted: Scope) -> bool:

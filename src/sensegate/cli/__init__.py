@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli import audit, devices, doctor, feeds, ledger, profiles, releases, replay, running, studies, tokens
+from sensegate.cli import (
+    audit,
+    devices,
+    doctor,
+    feeds,
+    ledger,
+    profiles,
+    releases,
+    replay,
+    running,
+    studies,
+    tasks,
+    tokens,
+)
 from sensegate.errors import SensegateError
 
 app = typer.Typer(
@@ -29,6 +42,7 @@ profiles.app.add_typer(releases.app)
 profiles.app.add_typer(studies.app)
 app.add_typer(profiles.app, name="profile")
 app.add_typer(devices.app, name="device")
+app.add_typer(tasks.app, name="task")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="token")
 app.add_typer(feeds.app, name="feed")

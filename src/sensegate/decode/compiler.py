@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from sensegate.decode import flags, times, topics, video_rules
+from sensegate.decode import flags, tasking, times, topics, video_rules
 from sensegate.decode.envelope import READERS, Inner
 from sensegate.decode.flags import Flags
 from sensegate.decode.formats import FORMATS, video
@@ -65,6 +65,8 @@ class Compiler:
         if not source.messages:
             raise self._keys.error("no message is described", "messages", remedy="add one with `topics` and `readings`")
         rules = tuple(one for at, rule in enumerate(source.messages) for one in self._roles(self._rule(rule, at)))
+        promised = {(spec.property, spec.channel) for spec in self._readings.own}
+        tasking.check(source.tasks, self._keys, promised)
         return Profile(
             source.profile,
             source.version,
@@ -78,11 +80,15 @@ class Compiler:
 
     def _hears(self, rules: tuple[Rule, ...]) -> tuple[topics.Pattern, ...]:
         known = {"device", ANY}.union(*(one.captures for rule in rules for one in rule.names[:2] if one is not None))
-        found = tuple(self._keys.pattern(text, "hears", at) for at, text in enumerate(self._source.hears))
-        for at, pattern in enumerate(found):
+        source = self._source
+        said: list[tuple[tuple[str | int, ...], str]] = [(("hears", at), text) for at, text in enumerate(source.hears)]
+        told = [(("tasks", at, "topic"), task.topic) for at, task in enumerate(source.tasks)]
+        said += [(here, topic) for here, topic in told if topic != tasking.PLAIN]
+        found = tuple(self._keys.pattern(text, *here) for here, text in said)
+        for (here, _), pattern in zip(said, found, strict=True):
             for capture in sorted(pattern.captures - known):
                 remedy = "a device may hear only what its own name fills: {device}, or captures of a name's template"
-                raise self._keys.error(f"no name holds {{{capture}}}", "hears", at, remedy=remedy)
+                raise self._keys.error(f"no name holds {{{capture}}}", *here, remedy=remedy)
         return found
 
     # ── rules ────────────────────────────────────────────────────────────────────────────────────────

@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 
 from sensegate.config import IngestConfig
+from sensegate.decode import tasking
 from sensegate.decode.chain import frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
 from sensegate.decode.grammar import Earlier, Example, Expected, line_of
+from sensegate.decode.keys import Keys
 from sensegate.decode.profile import Profile, Whom
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
@@ -148,6 +150,7 @@ def check_profile(path: Path | str) -> list[ProfileError]:
             difference = str(why)
         if difference:
             problems.append(_problem(profile, f"example '{example.label}': {difference}", "examples", at))
+    problems += tasking.run_examples(profile, Keys(profile.lines, profile.file))
     return problems
 
 

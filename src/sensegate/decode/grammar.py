@@ -293,6 +293,65 @@ class Example(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ignored: Annotated[int | None, _h("number of values that mean: not measured")] = None
 
 
+class ParameterPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What must be said with a task."""
+
+    label: Annotated[Label, _h("name for people")]
+    kind: Annotated[Literal["number", "integer", "boolean", "text"], _h("what it is")] = "number"
+    unit: Annotated[str, _h("unit in which it is given and sent, UCUM")] = ""
+    range: Annotated[tuple[float, float] | None, _h("least and greatest number; numbers need one")] = None
+    words: Annotated[dict[Scalar, Scalar], _h("what may be said -> what is sent; nothing else may be said")] = {}
+    default: Annotated[Scalar | None, _h("where it is not said; absent: it must be")] = None
+    text_max: Annotated[int, msgspec.Meta(ge=1, le=1024), _h("greatest length of a text, characters")] = 64
+
+
+class ConfirmPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The reading by which the device shows that it has done a task."""
+
+    property: Annotated[str, _h("standard name of a reading of this profile")]
+    channel: Annotated[str, _h("its channel")] = ""
+    equals: Annotated[Scalar, _h("value that it then has, in the property's unit, or {parameter} as it was said")]
+    tolerance: Annotated[float, msgspec.Meta(ge=0), _h("how far a number may be off")] = 0.0
+
+
+class TaskExample(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A task with what is sent, or its refusal."""
+
+    parameters: Annotated[dict[str, Scalar], _h("as they are said")] = {}
+    topic: Annotated[str, _h("where it goes for the device d1; absent: not compared")] = ""
+    payload: Annotated[Any, _h("text byte for byte, or an object or list that is compared as JSON")] = ""
+    hex: Annotated[str, _h("binary payload in hex; blanks are left out")] = ""
+    refuse: Annotated[bool, _h("such parameters are refused")] = False
+
+
+class TaskPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that such a device can be told to do."""
+
+    name: Annotated[str, _h("short name: letters, digits, -")]
+    label: Annotated[Label, _h("name for people")]
+    topic: Annotated[str, _h("where the device hears it; captures as in `hears`")] = "sg/{device}/down"
+    json: Annotated[Any, _h('payload as JSON; "{parameter}" alone is its value, within a text its text')] = None
+    text: Annotated[str, _h("payload as text, with {parameter}")] = ""
+    hex: Annotated[
+        str, _h("payload in hex; {parameter:u16be} is a number in so many bytes: u8 i8 u16be i16le u32be …")
+    ] = ""
+    parameters: Annotated[dict[str, ParameterPart], _h("what must be said with it")] = {}
+    confirm: Annotated[ConfirmPart | None, _h("reading that shows that it was done; absent: nothing does")] = None
+    role: Annotated[
+        Literal["county_operator", "city_operator", "province_operator"], _h("least role that may give it")
+    ] = "county_operator"
+    when: Annotated[
+        Literal["now", "heard"], _h("sent at once, or as soon as the device is heard (it sleeps between)")
+    ] = "now"
+    expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000), _h("it is given up after so long")] = 600.0
+    again_s: Annotated[
+        float,
+        msgspec.Meta(ge=0, le=86_400),
+        _h("sent again until it is confirmed; 0: never, as it must not happen twice"),
+    ] = 0.0
+    examples: Annotated[tuple[TaskExample, ...], _h("tasks with what is sent; at least one")] = ()
+
+
 class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One device model, in one version."""
 
@@ -310,6 +369,7 @@ class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[str, ...],
         _h("topics that such a device listens to, beside sg/<id>/down; its names fill the captures, {any} is anything"),
     ] = ()
+    tasks: Annotated[tuple[TaskPart, ...], _h("what its devices can be told to do")] = ()
     messages: Annotated[tuple[MessageRule, ...], _h("kinds of messages; of those with one topic the first that holds")]
     examples: Annotated[tuple[Example, ...], _h("messages with what becomes of them; at least one is refused")] = ()
     shared: Annotated[Any, _h("a place for YAML anchors (&name) that the rules refer to (*name)")] = None

@@ -30,6 +30,11 @@ class ReadingCompiler:
         self._known: dict[Spec, int] = {}
 
     @property
+    def own(self) -> list[Spec]:
+        """The profile's specs."""
+        return self._specs[self._first :]
+
+    @property
     def specs(self) -> tuple[int, ...]:
         """Indices of the profile's specs in the profile set."""
         return tuple(range(self._first, len(self._specs)))

@@ -35,6 +35,7 @@ from sensegate.web import (
     profile_jobs,
     profiles,
     registry,
+    tasks,
     websocket,
 )
 from sensegate.web.bodies import Ready
@@ -114,6 +115,7 @@ _OPERATIONS = (
 ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,
     *devices.ROUTES,
+    *tasks.ROUTES,
     *feeds.ROUTES,
     *websocket.ROUTES,
     *registry.ROUTES,

@@ -24,6 +24,7 @@ from sensegate.model import Device
 from sensegate.ports import Log
 from sensegate.redecoding import Redecoding
 from sensegate.studies import Studies
+from sensegate.tasking import Tasking
 from sensegate.unknown import Unknown
 
 
@@ -256,6 +257,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     jobs: Jobs | None = None
     redecodes: Redecodes | None = None
     redecoding: Redecoding | None = None
+    tasking: Tasking | None = None
+    """None: this gateway tells devices nothing."""
     unknown: Unknown | None = None
     """None: this gateway receives no messages of devices."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict

@@ -1,0 +1,158 @@
+"""REST: what devices can be told to do, and the tasks that they were given (words of OGC SensorThings Tasking)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sensegate.authority.scope import Action
+from sensegate.authority.tasks import Scalar, Task
+from sensegate.errors import NotFound
+from sensegate.tasking import Capability, Tasking
+from sensegate.web import listing
+from sensegate.web.routing import API, Call, Route, iso, payload_text
+
+
+class NewTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device is to do."""
+
+    task: str
+    """Name of one of its tasking capabilities."""
+    parameters: dict[str, Scalar] = {}
+    expires_s: float = 0.0
+    """It is given up after so long; 0: as its profile says."""
+    note: str = ""
+
+
+class TaskRow(msgspec.Struct, frozen=True):
+    """A task, and what became of it."""
+
+    id: str
+    device: str
+    task: str
+    parameters: dict[str, Scalar]
+    state: str
+    """``queued``, ``sent``, ``done``, ``expired`` or ``cancelled``."""
+    topics: list[str]
+    payload: str
+    """As it is sent; what is no text begins with ``base64:``."""
+    by: str
+    made: str
+    until: str
+    sends: int
+    sent: str
+    ended: str
+    note: str
+    order: str
+    """Mode order of which it is a part."""
+
+
+def tasking_of(call: Call) -> Tasking:
+    """Return the sender of tasks. Raises `NotFound` at a gateway that has none."""
+    if call.deps.tasking is None:
+        raise NotFound("this gateway tells devices nothing")
+    return call.deps.tasking
+
+
+def _row(task: Task) -> TaskRow:
+    return TaskRow(
+        task.id,
+        task.device,
+        task.told.task,
+        task.told.parameters,
+        task.state,
+        list(task.told.topics),
+        payload_text(task.told.payload),
+        task.by,
+        iso(task.made),
+        iso(task.until),
+        task.sends,
+        iso(task.sent),
+        iso(task.ended),
+        task.note,
+        task.order,
+    )
+
+
+async def _capabilities(call: Call) -> Any:
+    device = call.deps.devices.get(call.path("device"), call.principal)
+    return list(tasking_of(call).capabilities(device))
+
+
+async def _order(call: Call) -> Any:
+    device = call.deps.devices.get(call.path("device"), call.principal)
+    wanted = await call.body(NewTask)
+    task = await tasking_of(call).order(
+        device, wanted.task, wanted.parameters, by=call.principal, expires_s=wanted.expires_s, note=wanted.note
+    )
+    return _row(task)
+
+
+async def _list(call: Call) -> Any:
+    found = tasking_of(call).tasks.list(call.principal, call.text("device"))
+    return listing.answer(call, map(_row, found), TaskRow, "id")
+
+
+async def _get(call: Call) -> Any:
+    return _row(tasking_of(call).tasks.get(call.path("task"), call.principal))
+
+
+async def _cancel(call: Call) -> Any:
+    return _row(await tasking_of(call).tasks.cancel(call.path("task"), by=call.principal))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/devices/{{device}}/tasking-capabilities",
+        call=_capabilities,
+        what="What a device can be told to do, by the profile in force for it.",
+        tag="tasks",
+        action=Action.READ_REGISTRY,
+        answer=list[Capability],
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/devices/{{device}}/tasks",
+        call=_order,
+        what="Tell a device to do something; the task says what became of it.",
+        tag="tasks",
+        action=Action.TASK_DEVICES,
+        body=NewTask,
+        answer=TaskRow,
+        status=202,
+        errors=(404, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/tasks",
+        call=_list,
+        what="Tasks of the devices in the caller's scope; sort=-id gives the newest first.",
+        tag="tasks",
+        action=Action.READ_REGISTRY,
+        query=listing.params(TaskRow),
+        answer=list[TaskRow],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/tasks/{{task}}",
+        call=_get,
+        what="One task.",
+        tag="tasks",
+        action=Action.READ_REGISTRY,
+        answer=TaskRow,
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path=f"{API}/tasks/{{task}}",
+        call=_cancel,
+        what="Give a task up that was not sent yet, or is only sent again.",
+        tag="tasks",
+        action=Action.TASK_DEVICES,
+        answer=TaskRow,
+        errors=(404, 409),
+    ),
+)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__, logs, metrics, trails
+from sensegate import __version__, logs, metrics, tiers, trails
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
@@ -29,13 +28,10 @@ from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tasks import Tasks
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
-from sensegate.bus.connect import connect
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
-from sensegate.bus.ledger import FORWARDED, WITHHELD
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.record import decode_commit
-from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
@@ -44,7 +40,7 @@ from sensegate.collect.http import HttpSource
 from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
-from sensegate.config import Config, UplinkConfig, secret
+from sensegate.config import Config, secret
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
@@ -60,9 +56,8 @@ from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
 from sensegate.place import wgs84
 from sensegate.ports import Source
-from sensegate.publish.carried import Carried
-from sensegate.publish.links import Links
-from sensegate.publish.uplink import Uplink
+from sensegate.publish import membership
+from sensegate.publish.report import Report
 from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
@@ -74,8 +69,6 @@ from sensegate.tasking import Tasking
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, QualityRow
 
-UPLINK_PING_S = 2.0
-"""A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
 CLOCK_LOOK_S = 10.0
 LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
@@ -240,16 +233,23 @@ class Gateway:
         self.config = config
         self.clock = clock
         self.engine = engine
+        self._log_first = 1
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what runs until cancelled."""
 
     @classmethod
-    async def build(cls, config: Config, clock: Clock, engine: Engine, stack: contextlib.AsyncExitStack) -> Gateway:
-        """Open the foundations, then the stages; what must be closed is put on `stack`."""
+    async def build(
+        cls, config: Config, clock: Clock, engine: Engine, stack: contextlib.AsyncExitStack, *, log_first: int = 1
+    ) -> Gateway:
+        """Open the foundations, then the stages; what must be closed is put on `stack`.
+
+        `log_first`: sequence with which a new log begins.
+        """
         self = cls(config, clock, engine)
+        self._log_first = log_first
         await self.foundations(stack)
         await self.intake(stack)
-        self.tiers()
+        await self.tiers()
         await self.sharing(stack)
         return self
 
@@ -259,9 +259,10 @@ class Gateway:
         one_arena()
         self.bus = await engine.connect(Role.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
-        await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h)
+        await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=self._log_first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open()
+        _keep(Path(config.directory) / membership.LIFE, self.log.epoch.encode())
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
         await self.hours.open()
         self.audit = trails.opened(self.bus, clock, config)
@@ -297,6 +298,11 @@ class Gateway:
         self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: self.topics_of(device)[0])
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.life.renew(self.callout)
+        self.above: tiers.Above | None = None
+        self.below: tiers.Below | None = None
+        if config.role == "centre":
+            self.below = tiers.Below(config, clock, engine, self.log, self.audit)
+            await self.below.open(self._bucket, self.callout, self.divisions)
 
     async def _bucket(self, name: str) -> Bucket:
         return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
@@ -349,7 +355,7 @@ class Gateway:
             clock,
             division=config.division,
             partition=config.ingest.partition,
-            alone=not config.nodes,
+            alone=config.role == "node",
             limits=Limits(
                 raw_ttl_h=config.store.raw_ttl_h,
                 readings_ttl_h=config.store.readings_ttl_h,
@@ -416,46 +422,19 @@ class Gateway:
     def _turn_away(self, name: str, why: str, address: str) -> None:
         self.callout.refusals.add(name, Kind.CONNECT, why, address=address)
 
-    def tiers(self) -> None:
+    async def tiers(self) -> None:
         """Tie this gateway to the other tier: a node to its centre, a centre to its nodes."""
         config, clock = self.config, self.clock
-        self.up: Uplink | None = None
-        if config.uplink.url:
-            self.tasks["uplink"] = self._go_up
-            carried = Carried(config.division, self.log, self._carried, clock, ttl_h=config.store.readings_ttl_h)
-            self.tasks["carried"] = carried.run
-        self.links = Links(self.log, lambda: [node.division for node in config.nodes], self._connected_nodes, clock)
-        if config.nodes:
-            self.tasks["links"] = self.links.run
+        if config.role == "node":
+            self.above = tiers.Above(config, clock, self.log, self._report)
+            self.tasks |= self.above.tasks
+        if self.below:
+            await self.below.start(self.bus)
+            self.tasks |= self.below.tasks
 
-    async def _go_up(self) -> None:
-        """Connect to the centre and forward; started again whenever the connection is lost for good."""
-        config = self.config
-        user = node_user(config.division)
-        nc = await connect(
-            config.uplink.url,
-            user,
-            secret(config.uplink.secret_file),
-            inbox_prefix=inbox_prefix(user),
-            name=f"uplink {config.division}",
-            tls=_trusted(config.uplink),
-            ping_s=UPLINK_PING_S,
-            reconnect_timeout_s=UPLINK_PING_S,
-        )
-        try:
-            centre = JetStreamLog(nc, prefix=f"up.{config.division}.")
-            self.up = Uplink(
-                config.division,
-                self.log,
-                centre,
-                config.uplink,
-                self.clock,
-                store=config.store,
-                payload_bytes_max=centre.payload_bytes_max,
-            )
-            await self.up.run()
-        finally:
-            await nc.close()
+    async def _report(self) -> Report:
+        counts, devices = dict(self.committer.totals), len(self.devices.index)
+        return tiers.report_of(self.clock.now(), counts, devices, self.troubles())
 
     async def _watch_clock(self) -> None:
         """Compare our clock with the engine's, the centre's and the devices'; while it is off, time judges nothing."""
@@ -465,7 +444,8 @@ class Gateway:
             await self.clock.sleep(CLOCK_LOOK_S)
             ours = await self.log.last(f"commit.{self.config.division}-{self.config.ingest.partition}")
             seen = [] if ours is None else [(ours.time - decode_commit(ours.payload).committed_at) / 1e6]
-            if self.up and (centre_s := self.up.clock_offset_s) is not None:
+            up = self.above.up if self.above else None
+            if up and (centre_s := up.clock_offset_s) is not None:
                 seen.append(centre_s)
             elif not self.config.engine.url and (devices_s := self.clocks.offset(self.clock.now())) is not None:
                 # Alone with an engine on our own clock, only the devices can tell.
@@ -474,13 +454,6 @@ class Gateway:
             if now_off != off:
                 log.error("own clock is off" if now_off else "own clock is right again", offsets_s=seen)
             off = self.clocks.own_clock_off = now_off
-
-    def _carried(self) -> dict[str, int]:
-        return self.up.totals if self.up else {}
-
-    async def _connected_nodes(self) -> set[str]:
-        users = {one.authorized_user for one in await self.engine.connections(Role.GATEWAY.account)}
-        return {node.division for node in self.config.nodes if node_user(node.division) in users}
 
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds and the HTTP side over the log."""
@@ -529,6 +502,8 @@ class Gateway:
                 unknown=self.life.unknown,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,
+                members=self.below.members if self.below else None,
+                join=self.below.join if self.below else None,
                 quality=self._quality_rows,
                 refused=self._refused,
             )
@@ -556,25 +531,8 @@ class Gateway:
 
     def nodes(self) -> list[NodeRow]:
         """Return the nodes that this gateway knows, itself first."""
-        carried = self._carried()
-        own = NodeRow(
-            self.config.division,
-            self.config.role,
-            "up",
-            forwarded=carried.get(FORWARDED, 0),
-            withheld=sum(count for kind, count in carried.items() if kind.partition(".")[0] == WITHHELD),
-            detail=self._way_up(),
-        )
-        below = [
-            NodeRow(one.division, "node", one.state.value, one.last_commit, one.backlog, one.forwarded, one.withheld)
-            for one in self.links.nodes
-        ]
-        return [own, *below]
-
-    def _way_up(self) -> str:
-        if not self.config.uplink.url:
-            return ""
-        return "centre connected" if self.up and self.up.connected else "centre not reached; going on alone"
+        totals, said = (self.above.totals(), self.above.said()) if self.above else ({}, "")
+        return [tiers.own_row(self.config, totals, said), *(self.below.rows() if self.below else ())]
 
     def _refused(self) -> dict[str, dict[str, int]]:
         return {
@@ -608,10 +566,11 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     logs.configure(config.log_level, config.log_format)
     async with contextlib.AsyncExitStack() as stack:
+        way = await tiers.begin(config, clock)
         engine = Engine.of(config, clock)
         info = await engine.start()
         stack.push_async_callback(engine.stop)
-        gateway = await Gateway.build(config, clock, engine, stack)
+        gateway = await Gateway.build(config, clock, engine, stack, log_first=way.first if way else 1)
         addresses = Addresses(
             pid=os.getpid(),
             engine_pid=info.pid,
@@ -631,13 +590,6 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
             group.create_task(_follow(engine, directory / "run.json", addresses), name="engine restarts")
-
-
-def _trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
-    """Return what the centre's certificate is checked against; None for a link without TLS."""
-    if not uplink.url.startswith("tls://"):
-        return None
-    return ssl.create_default_context(cafile=uplink.ca_file or None)
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:

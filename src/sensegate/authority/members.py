@@ -107,6 +107,38 @@ class Lane(msgspec.Struct, frozen=True):
     """Epoch of that log."""
 
 
+class WayIn(msgspec.Struct, frozen=True):
+    """What the centre tells of the link."""
+
+    scheme: str
+    host: str
+    """Empty: that by which the centre's HTTP side was reached."""
+    port: int
+    certificate: str = ""
+    """PEM; the node trusts no other."""
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node tells when it joins."""
+
+    code: str
+    version: str
+    life: str = ""
+    """Epoch of the log that it has already; empty: none yet."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What it is told, once."""
+
+    division: str
+    secret: str
+    generation: int
+    first: int
+    link: WayIn
+    version: str
+    """Release of the centre."""
+
+
 Members_ = list[Member]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(StoredMember).decode

@@ -14,8 +14,8 @@ from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 MIB = 1024**2
 FLOW_WINDOW = 32 * MIB
 """What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
-BUCKETS_MAX = 32
-"""Most buckets and small streams (AUDIT, DOWN, MIRROR) of the internal account, each of `store.registry_bytes`."""
+BUCKETS_MAX = 64
+"""Most buckets and small streams (AUDIT, DOWN) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
 CALLOUT_S = 2
@@ -103,10 +103,8 @@ def node_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         f"observations.{division}.>",
         f"ledger.{division}",
         f"commit.{division}.*",
-        f"mirror.{division}.>",
-        f"report.{division}",
+        f"ask.{division}.*",
         f"$JS.API.DIRECT.GET.LOG.commit.{division}.*",
-        f"$JS.API.DIRECT.GET.MIRROR.mirror.{division}.at",
         f"$JS.API.DIRECT.GET.DOWN.down.{division}.*",
     )
     return publish, (f"{inbox_prefix(division)}.>", f"down.{division}.>")
@@ -123,8 +121,7 @@ MAPPINGS = {
     "up.*.observations.>": "observations.{{wildcard(1)}}.>",
     "up.*.ledger": "ledger.{{wildcard(1)}}",
     "up.*.commit.*": "commit.{{wildcard(1)}}.{{wildcard(2)}}",
-    "up.*.mirror.>": "mirror.{{wildcard(1)}}.>",
-    "up.*.report": "report.{{wildcard(1)}}",
+    "up.*.ask.*": "ask.{{wildcard(1)}}.{{wildcard(2)}}",
 }
 """What a node publishes -> where it lands: the node's own code stands in the second place of each subject."""
 

@@ -41,6 +41,7 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
         return str(told["created"])
     present = told["config"]
     differing = {key for key, value in wanted.items() if present.get(key, _absent(value)) != value}
+    differing.discard("first_seq")  # says where it began, not how it is
     fixed = differing - _CHANGEABLE.get(name, frozenset({"max_bytes"}))
     if set(present["subjects"]) < set(wanted["subjects"]):
         fixed.discard("subjects")  # one more kind of member: what is stored is not touched
@@ -80,8 +81,11 @@ def _stream(name: str, subjects: tuple[str, ...], max_bytes: int, **more: Any) -
     }
 
 
-def log_stream(store: StoreConfig) -> dict[str, Any]:
-    """Return the settings of LOG: each member brings its own life; full means refused, never forgotten."""
+def log_stream(store: StoreConfig, first: int = 1) -> dict[str, Any]:
+    """Return the settings of LOG: each member brings its own life; full means refused, never forgotten.
+
+    `first`: sequence of the first entry of one that is made now.
+    """
     return _stream(
         LOG,
         LOG_SUBJECTS,
@@ -91,12 +95,20 @@ def log_stream(store: StoreConfig) -> dict[str, Any]:
         allow_direct=True,
         allow_rollup_hdrs=True,
         deny_delete=True,
+        **({"first_seq": first} if first > 1 else {}),
     )
 
 
-async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0) -> None:
-    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `Role.GATEWAY`. `audit_ttl_h`: 0 keeps records for ever."""
-    await ensure(nc, log_stream(store))
+async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0, log_first: int = 1) -> None:
+    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `Role.GATEWAY`.
+
+    Args:
+        nc: the connection.
+        store: sizes.
+        audit_ttl_h: life of audit records; 0 keeps them for ever.
+        log_first: sequence with which a LOG that is made now begins.
+    """
+    await ensure(nc, log_stream(store, log_first))
     atomic = {"allow_atomic": True, "allow_msg_ttl": True, "allow_direct": True, "deny_delete": True}
     await ensure(nc, _stream(LEDGER, LEDGER_SUBJECTS, store.ledger_bytes, allow_rollup_hdrs=True, **atomic))
     await ensure(

@@ -15,6 +15,7 @@ from sensegate.cli import (
     doctor,
     feeds,
     ledger,
+    nodes,
     profiles,
     releases,
     replay,
@@ -44,6 +45,7 @@ app.add_typer(profiles.app, name="profile")
 app.add_typer(devices.app, name="device")
 app.add_typer(tasks.app, name="task")
 app.add_typer(audit.app, name="audit")
+app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")
 app.add_typer(feeds.app, name="feed")
 app.command()(ledger.ledger)

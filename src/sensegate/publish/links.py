@@ -12,6 +12,7 @@ from sensegate.bus.record import LaneRecord, decode_lane
 from sensegate.clock import Clock
 from sensegate.errors import Lost
 from sensegate.ports import Log
+from sensegate.publish.report import Heard, Reports
 
 LOOK_S = 1.0
 
@@ -35,6 +36,14 @@ class Node(msgspec.Struct, frozen=True):
     """Entries of its log that its backlog lane has still to bring."""
     forwarded: int = 0
     withheld: int = 0
+    position: int = 0
+    """Greatest sequence of its log that was given to a lane."""
+    life: str = ""
+    """Epoch of that log."""
+    counts: dict[str, int] = {}
+    """Its own ledger, as it has come up: kind -> count since its lanes began."""
+    heard: Heard | None = None
+    """Its last report."""
 
 
 class Links:
@@ -46,6 +55,7 @@ class Links:
         divisions: Callable[[], Sequence[str]],
         connected: Callable[[], Awaitable[set[str]]],
         clock: Clock,
+        reports: Reports | None = None,
     ) -> None:
         """Look at nothing yet.
 
@@ -54,8 +64,10 @@ class Links:
             divisions: gives those of all nodes that there are.
             connected: gives those of the nodes whose connection is open; it may raise `Lost`.
             clock: paces the looking.
+            reports: what the nodes tell of themselves.
         """
         self._log = log
+        self._reports = reports
         self._divisions = divisions
         self._connected = connected
         self._clock = clock
@@ -91,4 +103,16 @@ class Links:
             sum(until - after for record in records for after, until in record.ranges),
             sum(one.get(FORWARDED, 0) for one in counts),
             sum(count for one in counts for kind, count in one.items() if kind.partition(".")[0] == WITHHELD),
+            max((record.position for record in records), default=0),
+            next((record.life for record in records), ""),
+            _sums(counts),
+            self._reports.heard.get(division) if self._reports else None,
         )
+
+
+def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for one in counts:
+        for kind, count in one.items():
+            sums[kind] = sums.get(kind, 0) + count
+    return sums

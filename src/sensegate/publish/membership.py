@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sensegate import __version__
-from sensegate.authority.members import split
+from sensegate.authority.members import Asked, Told, split
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Lost, Overloaded, Refused, SensegateError
 
@@ -38,36 +38,6 @@ class Kept(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     """SHA-256 (hex) of the certificate of the centre's HTTP side; empty where it has none."""
     format: int = 1
-
-
-class WayIn(msgspec.Struct, frozen=True):
-    """What the centre tells of the link."""
-
-    scheme: str
-    host: str
-    """Empty: that by which the centre's HTTP side was reached."""
-    port: int
-    certificate: str = ""
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """What a node tells when it joins."""
-
-    code: str
-    version: str
-    life: str = ""
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What it is told."""
-
-    division: str
-    secret: str
-    generation: int
-    first: int
-    link: WayIn
-    version: str
-    """Release of the centre."""
 
 
 def kept(directory: Path) -> Kept | None:

@@ -10,6 +10,7 @@ import msgspec
 from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.members import Members, Told
 from sensegate.authority.outcomes import Outcomes
 from sensegate.authority.redecodes import Redecodes
 from sensegate.authority.releases import Releases
@@ -191,6 +192,24 @@ class NodeRow(msgspec.Struct, frozen=True):
     forwarded: int = 0
     withheld: int = 0
     detail: str = ""
+    membership: str = ""
+    """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: it stands in the centre's configuration."""
+    generation: int = 0
+    """Rises with each join: the store and the machine behind the name."""
+    version: str = ""
+    clock_offset_s: float | None = None
+    """By how much its clock is ahead of the centre's, less the way of its report."""
+    reported: int = 0
+    """µs UTC of its last report."""
+    load: float | None = None
+    rss_mb: float | None = None
+    devices: int | None = None
+    counts: dict[str, int] = {}
+    """Its ledger as it has come up: kind -> count."""
+    troubles: list[str] = []
+    """What it says is wrong."""
+    gaps: list[tuple[int, int]] = []
+    """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 
 
 class QualityRow(msgspec.Struct, frozen=True):
@@ -244,6 +263,10 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
     """MQTT topics under which a device may publish."""
     nodes: Callable[[], Sequence[NodeRow]] = _nothing
+    members: Members | None = None
+    """None: this gateway takes in no nodes."""
+    join: Callable[[str, str, str], Awaitable[Told]] | None = None
+    """(code, release, epoch of its log): takes a node in."""
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
     """Returns the indicators of all devices from a time (µs) on."""
     releases: Releases | None = None

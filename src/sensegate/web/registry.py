@@ -1,4 +1,4 @@
-"""REST: what is known and rarely changes: divisions, properties, profiles, nodes; tokens; the caller itself."""
+"""REST: what is known and rarely changes: divisions, properties, profiles; tokens; the caller itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensegate.errors import NotFound
 from sensegate.properties import CODES, PROPERTIES
 from sensegate.web import listing
 from sensegate.web.bodies import CodeRow, DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
-from sensegate.web.deps import NodeRow, ProfileRow
+from sensegate.web.deps import ProfileRow
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -91,12 +91,6 @@ async def _profile(call: Call) -> Any:
         if row.id == name:
             return row
     raise NotFound(f"no profile '{name[:80]}'; GET {API}/profiles lists them")
-
-
-async def _nodes(call: Call) -> Any:
-    scope = call.principal.scope.division
-    rows = [row for row in call.deps.nodes() if row.division.startswith(scope) or scope.startswith(row.division)]
-    return listing.answer(call, rows, NodeRow, "division")
 
 
 # ── tokens ────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,16 +206,6 @@ ROUTES = (
         action=_READ,
         answer=ProfileRow,
         errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/nodes",
-        call=_nodes,
-        what="The nodes that this gateway knows.",
-        tag="registry",
-        action=_READ,
-        query=listing.params(NodeRow),
-        answer=list[NodeRow],
     ),
     Route(
         method="GET",

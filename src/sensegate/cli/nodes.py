@@ -1,0 +1,122 @@
+"""`sensegate node`: the nodes of a centre, and a node's own joining and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.tokens import seconds
+from sensegate.errors import ConfigError
+
+app = typer.Typer(
+    help="Nodes: invite, replace, expel, list (at the centre); join, leave (at the node).", no_args_is_help=True
+)
+
+COLUMNS = (
+    "division", "role", "state", "membership", "version", "lag_entries", "clock_offset_s", "load", "devices", "detail",
+)  # fmt: skip
+Division = Annotated[str, typer.Argument(help="City code, e.g. 4401.", metavar="DIVISION")]
+Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
+Expires = Annotated[str, typer.Option(help="Life of the code: 12h, 7d, …")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration of the node.", exists=True)]
+
+
+def _code(division: str, expires: str, note: str, url: str, token: str, *, replace: bool, json_form: bool) -> None:
+    body = {"division": division, "expires_s": seconds(expires), "note": note, "replace": replace}
+    answer = ask(url, token, lambda remote: remote.post("/api/v1/nodes", body))
+    if json_form:
+        as_json(answer)
+        return
+    console.print(answer["code"], highlight=False)
+    console.print(
+        f"It is not shown again and works once, until {answer['until']}. At the node:\n"
+        f"  sensegate node join CODE --centre {url} --config config/node.yaml",
+        style="dim",
+    )
+
+
+@app.command()
+def invite(
+    division: Division,
+    *,
+    expires: Expires = "24h",
+    note: Note = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Make a code with which the node of a city joins this centre; it is printed this once."""
+    _code(division, expires, note, url, token, replace=False, json_form=json_form)
+
+
+@app.command()
+def replace(
+    division: Division,
+    *,
+    expires: Expires = "24h",
+    note: Note = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Make a code for a node in place of the present one (new hardware); that one goes on until the other joins."""
+    _code(division, expires, note, url, token, replace=True, json_form=json_form)
+
+
+@app.command()
+def expel(division: Division, *, note: Note = "", url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Expel a node, or take its invitation back: its connection is closed within 2 s."""
+    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/nodes/{division}/expel", {"note": note}))
+    console.print(f"{division} is {answer['state']}")
+
+
+@app.command("list")
+def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List the nodes that the gateway knows: state, lag, release, load, clock."""
+    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/nodes"))), COLUMNS, json_form=json_form)
+
+
+@app.command()
+def show(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Show all that is known of a node."""
+    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{division}"))
+    if json_form:
+        as_json(answer)
+        return
+    table([{"key": key, "value": str(value)} for key, value in answer.items()], ("key", "value"))
+
+
+@app.command()
+def join(
+    code: Annotated[str, typer.Argument(help="As `node invite` or `node replace` printed it.", metavar="CODE")],
+    *,
+    centre: Annotated[str, typer.Option(help="Address of the centre's HTTP side; default: uplink.centre_url.")] = "",
+    config: ConfigFile = Path("config/node.yaml"),
+) -> None:
+    """Join a centre; the node, running or started later, forwards to it."""
+    from sensegate.config import load  # noqa: PLC0415 - only these two commands need it
+    from sensegate.publish import membership  # noqa: PLC0415 - the same
+
+    mine = load(config)
+    if mine.role != "node":
+        raise ConfigError(f"is a {mine.role}", file=str(config), key="role", remedy="a node joins a centre")
+    if not (address := centre or mine.uplink.centre_url):
+        raise ConfigError("no centre is named", key="uplink.centre_url", remedy="give --centre URL")
+    made = asyncio.run(
+        membership.join(Path(mine.directory), code, address, division=mine.division, link=mine.uplink.url)
+    )
+    console.print(f"{made.division} has joined {made.centre}; its link goes to {made.url}", highlight=False)
+
+
+@app.command()
+def leave(*, config: ConfigFile = Path("config/node.yaml")) -> None:
+    """Leave the centre; the node goes on alone."""
+    from sensegate.config import load  # noqa: PLC0415 - see above
+    from sensegate.publish import membership  # noqa: PLC0415 - see above
+
+    left = asyncio.run(membership.leave(Path(load(config).directory)))
+    console.print(f"{left.division} has left {left.centre}", highlight=False)

@@ -1,0 +1,444 @@
+"""The third page of the wiring: a node and its centre.
+
+Above (a node):   join ─▶ link.json ─▶ connect ─▶ Uplink, Carried, Reporter
+Below (a centre): Members ─▶ guests of the callout; Links, Reports ◀─ questions of the nodes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+
+from sensegate import __version__
+from sensegate.authority.callout import Callout, Guest
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.authority.trail import Trail
+from sensegate.bus import ask
+from sensegate.bus.connect import connect
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.kv import Bucket
+from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.server_conf import inbox_prefix, node_rights, node_user
+from sensegate.clock import Clock
+from sensegate.config import Config, UplinkConfig, secret
+from sensegate.errors import Conflict, Lost, Overloaded, Refused
+from sensegate.ports import Log
+from sensegate.publish import membership
+from sensegate.publish.carried import Carried
+from sensegate.publish.links import Links, Node
+from sensegate.publish.report import Report, Reporter, Reports, machine
+from sensegate.publish.uplink import Uplink
+from sensegate.web.deps import NodeRow
+
+PING_S = 2.0
+"""A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
+LOOK_S = 1.0
+"""A node that was joined from beside finds its way to the centre so soon."""
+REFUSED_S = 5.0
+JOIN_AGAIN_S = 2.0
+CLOSE_AGAIN_S = 0.5
+"""What was being let in while the rights ended is closed then."""
+TRIES = 3
+
+log = structlog.get_logger("tiers")
+
+
+# ── a node ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def begin(config: Config, clock: Clock) -> membership.Kept | None:
+    """Return the way to the centre that this node has joined; with a code and no log yet it joins first.
+
+    Where its log begins is told by the centre: a node that waits keeps its devices waiting, none of them loses a thing.
+
+    Raises:
+        Refused, Conflict, ConfigError: the code is not good.
+    """
+    directory, uplink = Path(config.directory), config.uplink
+    found = membership.kept(directory)
+    if found or config.role != "node" or not (uplink.join_code_file and uplink.centre_url):
+        return found
+    if membership.life(directory) or not Path(uplink.join_code_file).exists():  # noqa: ASYNC240 - nothing else runs yet
+        return None
+    while True:
+        try:
+            return await _join(config)
+        except (Lost, Overloaded) as why:
+            log.warning("the centre that this node is to join does not answer; tried again", why=str(why))
+            await clock.sleep(JOIN_AGAIN_S)
+
+
+async def _join(config: Config) -> membership.Kept:
+    uplink = config.uplink
+    code = membership.read_code(uplink.join_code_file)
+    made = await membership.join(
+        Path(config.directory), code, uplink.centre_url, division=config.division, link=uplink.url
+    )
+    membership.used_up(uplink.join_code_file)
+    log.info("joined", centre=made.centre, generation=made.generation)
+    return made
+
+
+class Way(msgspec.Struct, frozen=True, eq=False):
+    """How this node connects to its centre."""
+
+    url: str
+    secret: str
+    tls: ssl.SSLContext | None
+    generation: int = 0
+
+
+class Above:
+    """A node's way up: forwards, reports and asks for as long as it has one."""
+
+    def __init__(self, config: Config, clock: Clock, node_log: Log, report: Callable[[], Awaitable[Report]]) -> None:
+        self.config = config
+        self.clock = clock
+        self.log = node_log
+        self._report = report
+        self._link: Client | None = None
+        self.up: Uplink | None = None
+        self.why = ""
+        """Why there is no connection, beside that the centre is not reached."""
+        self.reporter = Reporter(self._told, self.ask, clock)
+        self.extras: list[Callable[[], Coroutine[None, None, None]]] = []
+        """What else runs while connected."""
+        self._generation = 0
+        self._refusals = 0
+
+    @property
+    def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs until cancelled."""
+        carried = Carried(
+            self.config.division, self.log, self.totals, self.clock, ttl_h=self.config.store.readings_ttl_h
+        )
+        return {"uplink": self.run, "carried": carried.run}
+
+    def totals(self) -> dict[str, int]:
+        """Return what both lanes have brought up."""
+        return self.up.totals if self.up else {}
+
+    async def ask(self, what: str, payload: bytes = b"") -> bytes:
+        """Return the centre's answer. Raises `Lost`, `Refused`."""
+        if self._link is None:
+            raise Lost("not connected to the centre")
+        return await ask.ask(self._link, self.config.division, what, payload)
+
+    async def _told(self) -> Report:
+        return msgspec.structs.replace(await self._report(), generation=self._generation)
+
+    def said(self) -> str:
+        """Return how the way up is, for people."""
+        if self.why:
+            return self.why
+        if self.up and self.up.connected:
+            return "centre connected"
+        return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
+
+    def _way(self) -> Way | None:
+        uplink = self.config.uplink
+        if uplink.secret_file:
+            return Way(uplink.url, secret(uplink.secret_file), _trusted(uplink)) if uplink.url else None
+        found = membership.kept(Path(self.config.directory))
+        if found is None:
+            return None
+        told = msgspec.structs.replace(found, url=uplink.url or found.url)
+        return Way(told.url, told.secret, membership.trusted(told), told.generation)
+
+    async def run(self) -> None:
+        """Connect to the centre and work until the connection is lost for good."""
+        while (way := self._way()) is None:
+            if self.config.uplink.join_code_file and self.config.uplink.centre_url:
+                await self._try_to_join()
+            await self.clock.sleep(LOOK_S)
+        user = node_user(self.config.division)
+        try:
+            nc = await connect(
+                way.url,
+                user,
+                way.secret,
+                inbox_prefix=inbox_prefix(user),
+                name=f"uplink {self.config.division} {__version__}",
+                tls=way.tls,
+                ping_s=PING_S,
+                reconnect_timeout_s=PING_S,
+            )
+        except Refused:
+            await self._turned_away(way)
+            return
+        self.why, self._refusals = "", 0
+        self._link, self._generation = nc, way.generation
+        try:
+            centre = JetStreamLog(nc, prefix=f"up.{self.config.division}.")
+            self.up = Uplink(
+                self.config.division,
+                self.log,
+                centre,
+                self.config.uplink,
+                self.clock,
+                store=self.config.store,
+                payload_bytes_max=centre.payload_bytes_max,
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.up.run(), name="uplink lanes")
+                group.create_task(self.reporter.run(), name="uplink report")
+                group.create_task(_until(nc.refused), name="uplink end")
+                for number, extra in enumerate(self.extras):
+                    group.create_task(extra(), name=f"uplink extra {number}")
+        finally:
+            self._link = None
+            if self.up:
+                self.up.connected = False
+            await nc.close()
+
+    async def _turned_away(self, way: Way) -> None:
+        """Wait until there may be another answer: a new way in, or some time."""
+        self.why = "the centre refuses this node: expelled, replaced, or of too old a release; ask the centre"
+        log.error("the centre refuses this node; it goes on alone", url=way.url)
+        # A centre that has just begun refuses all until it can tell who they are: it is asked again soon at first.
+        self._refusals += 1
+        left_s = min(REFUSED_S, LOOK_S * 2.0 ** (self._refusals - 2))
+        while left_s > 0:
+            pause_s = min(left_s, LOOK_S)
+            await self.clock.sleep(pause_s)
+            left_s -= pause_s
+            other = self._way()
+            if other is None or other.secret != way.secret:
+                return
+
+    async def _try_to_join(self) -> None:
+        if not await asyncio.to_thread(Path(self.config.uplink.join_code_file).exists):
+            return
+        try:
+            await _join(self.config)
+            self.why = ""
+        except (Lost, Refused, Conflict, Overloaded) as why:
+            self.why = f"not joined: {why}"
+            log.warning("not joined", why=str(why))
+            await self.clock.sleep(JOIN_AGAIN_S)
+
+
+async def _until(refused: asyncio.Event) -> None:
+    await refused.wait()
+    raise Lost("the centre does not let this node in again")
+
+
+def _trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
+    """Return what the centre's certificate is checked against; None for a link without TLS."""
+    if not uplink.url.startswith("tls://"):
+        return None
+    return ssl.create_default_context(cafile=uplink.ca_file or None)
+
+
+def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str]) -> Report:
+    """Return what a node tells of itself."""
+    load, cores, rss_mb = machine()
+    return Report(
+        __version__,
+        now,
+        load=round(load, 2),
+        cores=cores,
+        rss_mb=round(rss_mb, 1),
+        devices=devices,
+        counts=counts,
+        troubles=tuple(troubles),
+    )
+
+
+# ── a centre ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Below:
+    """A centre's nodes: who they are, who is let in, what they say."""
+
+    def __init__(self, config: Config, clock: Clock, engine: Engine, centre_log: Log, trail: Trail) -> None:
+        self.config = config
+        self.clock = clock
+        self.engine = engine
+        self._trail = trail
+        self._configured = [node.division for node in config.nodes]
+        self._close = asyncio.Event()
+        self._closing: set[str] = set()
+        self._generations: dict[str, int] = {}
+        self.members: Members | None = None
+        self.reports = Reports(__version__, clock, lambda _division, _report: {})
+        self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
+
+    async def open(self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions) -> None:
+        """Open the register of members; from now on they are let in."""
+        tls = self.config.web.tls
+        self.members = Members(
+            await bucket("nodes"),
+            self._trail,
+            self.clock,
+            home=self.config.division,
+            version=__version__,
+            divisions=divisions,
+            configured=self._configured,
+            fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
+        )
+        await self.members.load()
+        self._generations = {one.division: one.generation for one in self.members.all()}
+        self.members.on_change.append(self._changed)
+        callout.guests.append(partial(self._guest, self.members))
+
+    async def start(self, bus: Client) -> None:
+        """Begin to answer the nodes. Raises `Lost`."""
+        await ask.answer(bus, {"report": self.reports.take})
+
+    @property
+    def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs until cancelled."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return {"links": self.links.run, "members": self.members.watch, "links closing": self._close_all}
+
+    def divisions(self) -> list[str]:
+        """Return those of all nodes that there are."""
+        joined = [one.division for one in self.members.all()] if self.members else []
+        return sorted({*self._configured, *joined})
+
+    # ── who is let in ───────────────────────────────────────────────────────────────────────────────
+
+    def _guest(self, members: Members, asked: Question) -> Guest | None:
+        user = asked.connect_opts.user
+        if asked.client_info.type == "mqtt" or not user.startswith("node-"):
+            return None
+        version = asked.connect_opts.name.rpartition(" ")[2]
+        member = members.verify(user.removeprefix("node-"), asked.connect_opts.password, version)
+        return Guest(user, Role.GATEWAY.account, Rights(*node_rights(member.division)))
+
+    def _changed(self, member: Member) -> None:
+        other = self._generations.get(member.division) != member.generation
+        self._generations[member.division] = member.generation
+        if other or member.state in (State.LEFT, State.EXPELLED):
+            self._closing.add(member.division)
+            self._close.set()
+
+    async def _close_all(self) -> None:
+        """Close the connections of nodes whose rights have ended, at once and once more."""
+        while True:
+            await self._close.wait()
+            self._close.clear()
+            closing = {node_user(division) for division in self._closing}
+            self._closing.clear()
+            for _ in range(TRIES):
+                await self._close_where(closing.__contains__)
+                await self.clock.sleep(CLOSE_AGAIN_S)
+
+    async def _close_where(self, wanted: Callable[[str], bool]) -> None:
+        try:
+            for one in await self.engine.connections(Role.GATEWAY.account):
+                if wanted(one.authorized_user):
+                    await self.engine.close_connection(one.cid)
+        except Lost as why:
+            log.warning("connections of a node cannot be closed now; tried again", why=str(why))
+
+    async def _connected(self) -> set[str]:
+        """Return the nodes whose connection is open; one that has no right to it is closed."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        known = {node_user(division): division for division in (*self._configured, *self.members.linked())}
+        found: set[str] = set()
+        for one in await self.engine.connections(Role.GATEWAY.account):
+            if one.authorized_user in known:
+                found.add(known[one.authorized_user])
+            elif one.authorized_user.startswith("node-"):
+                await self.engine.close_connection(one.cid)
+        return found
+
+    # ── joining ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def join(self, code: str, version: str, life: str) -> Told:
+        """Take a node in. Raises as `Members.join`."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        division = code.split("_")[1] if code.count("_") > 1 else ""
+        records = await self.links.lanes(division) if division.isdigit() else []
+        came = Lane(
+            max((one.position for one in records), default=0),
+            max((one.committed_at for one in records), default=0),
+            next((one.life for one in records), ""),
+        )
+        joined = await self.members.join(code, version=version, life=life, came=came)
+        member = joined.member
+        return Told(member.division, joined.secret, member.generation, member.first, self._way_in(), __version__)
+
+    def _way_in(self) -> WayIn:
+        config = self.config.engine
+        if config.url:
+            place = urlsplit(config.url.partition(",")[0])
+            return WayIn(place.scheme, place.hostname or "", place.port or 4222, _pem(config.ca_file))
+        certificate = _pem(config.tls.cert_file)
+        open_to_all = config.host in {"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"}  # noqa: S104 - read, not bound
+        return WayIn(
+            "tls" if certificate else "nats", "" if open_to_all else config.host, self.engine.info.port, certificate
+        )
+
+    # ── what it says ────────────────────────────────────────────────────────────────────────────────
+
+    def rows(self) -> list[NodeRow]:
+        """Return the nodes as people see them."""
+        members = {one.division: one for one in self.members.all()} if self.members else {}
+        return [_row(one, members.get(one.division)) for one in self.links.nodes]
+
+
+def _row(node: Node, member: Member | None) -> NodeRow:
+    heard = node.heard
+    report = heard.report if heard else None
+    version = report.version if report else member.version if member else ""
+    return NodeRow(
+        node.division,
+        "node",
+        node.state.value,
+        node.last_commit,
+        node.backlog,
+        node.forwarded,
+        node.withheld,
+        version_note(__version__, version),
+        membership=member.state.value if member else "configured",
+        generation=member.generation if member else 0,
+        version=version,
+        clock_offset_s=round(heard.clock_offset_s, 3) if heard else None,
+        reported=heard.at if heard else 0,
+        load=report.load if report else None,
+        rss_mb=report.rss_mb if report else None,
+        devices=report.devices if report else None,
+        counts=node.counts,
+        troubles=list(report.troubles) if report else [],
+        gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
+    )
+
+
+def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
+    """Return a gateway's own line among the nodes."""
+    withheld = sum(count for kind, count in totals.items() if kind.partition(".")[0] == WITHHELD)
+    return NodeRow(
+        config.division,
+        config.role,
+        "up",
+        forwarded=totals.get(FORWARDED, 0),
+        withheld=withheld,
+        detail=detail,
+        version=__version__,
+    )
+
+
+def _pem(file: str) -> str:
+    return Path(file).read_text(encoding="ascii") if file else ""
+
+
+def _fingerprint(file: str) -> str:
+    """Return the SHA-256 (hex) of the first certificate of a PEM file."""
+    text = Path(file).read_text(encoding="ascii")
+    start, end = text.index("-----BEGIN CERTIFICATE"), text.index("-----END CERTIFICATE-----")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[start : end + 25])).hexdigest()

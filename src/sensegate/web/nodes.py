@@ -1,0 +1,194 @@
+"""REST: the nodes of a centre: who they are and how they are; inviting, joining, leaving, expelling them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from sensegate.authority.members import CODE_LIFE_S, Asked, Member, Members, Told
+from sensegate.authority.scope import Action
+from sensegate.errors import NotFound, Refused
+from sensegate.web import listing
+from sensegate.web.bodies import Body, Division, Text
+from sensegate.web.deps import NodeRow
+from sensegate.web.routing import API, Call, Route, iso
+
+
+class Invitation(Body, frozen=True):
+    """A node to be invited."""
+
+    division: Division
+    expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000)] = CODE_LIFE_S
+    replace: bool = False
+    """For a node in place of the present one (new hardware), which goes on until the other joins."""
+    note: Text = ""
+
+
+class JoinCode(msgspec.Struct, frozen=True):
+    """A code by which a node joins: shown this once."""
+
+    division: str
+    code: str
+    until: str
+
+
+class Leaving(Body, frozen=True):
+    """The node's own word."""
+
+    secret: Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class Expulsion(Body, frozen=True):
+    """Why."""
+
+    note: Text = ""
+
+
+def _members(call: Call) -> Members:
+    if call.deps.members is None:
+        raise NotFound("this gateway is no centre: nodes join a centre")
+    return call.deps.members
+
+
+async def _nodes(call: Call) -> Any:
+    return listing.answer(call, _rows(call), NodeRow, "division")
+
+
+def _rows(call: Call) -> list[NodeRow]:
+    scope = call.principal.scope.division
+    return [row for row in call.deps.nodes() if row.division.startswith(scope) or scope.startswith(row.division)]
+
+
+async def _node(call: Call) -> Any:
+    return _row(call, call.path("division"))
+
+
+def _row(call: Call, division: str) -> NodeRow:
+    for row in _rows(call):
+        if row.division == division:
+            return row
+    raise NotFound(f"no node {division[:16]} in your scope")
+
+
+async def _invite(call: Call) -> Any:
+    wanted = await call.body(Invitation)
+    code, member = await _members(call).invite(
+        wanted.division, by=call.principal, life_s=wanted.expires_s, replace=wanted.replace, note=wanted.note
+    )
+    return JoinCode(member.division, code, iso(member.code_until))
+
+
+async def _join(call: Call) -> Any:
+    if call.deps.join is None:
+        raise NotFound("this gateway is no centre: nodes join a centre")
+    asked = await call.body(Asked)
+    address = call.request.remote or ""
+    call.guesses.demand_patience(address)
+    try:
+        return await call.deps.join(asked.code, asked.version, asked.life)
+    except Refused as why:
+        if not why.authenticated:
+            call.guesses.failed(address)
+        raise
+
+
+async def _leave(call: Call) -> Any:
+    said = await call.body(Leaving)
+    members = _members(call)
+    address = call.request.remote or ""
+    call.guesses.demand_patience(address)
+    try:
+        return _stand(await members.leave(call.path("division"), said.secret))
+    except Refused:
+        call.guesses.failed(address)
+        raise
+
+
+async def _expel(call: Call) -> Any:
+    said = await call.body(Expulsion)
+    return _stand(await _members(call).expel(call.path("division"), by=call.principal, note=said.note))
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a node stands with its centre."""
+
+    division: str
+    state: str
+    generation: int
+    changed: str
+    note: str = ""
+
+
+def _stand(member: Member) -> Standing:
+    return Standing(member.division, member.state.value, member.generation, iso(member.changed), member.note)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/nodes",
+        call=_nodes,
+        what="The nodes that this gateway knows: state, lag, release, load, counts, clock.",
+        tag="nodes",
+        action=Action.READ_REGISTRY,
+        query=listing.params(NodeRow),
+        answer=list[NodeRow],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/nodes/{{division}}",
+        call=_node,
+        what="One node.",
+        tag="nodes",
+        action=Action.READ_REGISTRY,
+        answer=NodeRow,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/nodes",
+        call=_invite,
+        what="Invite the node of a city, or one in its place: a code that is shown this once and works once.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        body=Invitation,
+        answer=JoinCode,
+        status=201,
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/nodes/join",
+        call=_join,
+        what="A node joins by its code; what it is told is told this once.",
+        tag="nodes",
+        token=False,
+        body=Asked,
+        answer=Told,
+        status=201,
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/nodes/{{division}}/leave",
+        call=_leave,
+        what="A node leaves, by the secret of its link.",
+        tag="nodes",
+        token=False,
+        body=Leaving,
+        answer=Standing,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/nodes/{{division}}/expel",
+        call=_expel,
+        what="Expel a node, or take its invitation back: its rights end and its connection is closed within 2 s.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        body=Expulsion,
+        answer=Standing,
+        errors=(404, 409),
+    ),
+)

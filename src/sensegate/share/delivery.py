@@ -57,6 +57,8 @@ class Page(msgspec.Struct, frozen=True):
     count: int
     next: str
     """Cursor after the last record looked at; reading on from it skips and repeats nothing."""
+    grant: str = ""
+    """Grant by which it is read; empty: by the scope of the token."""
 
 
 class Events(msgspec.Struct, frozen=True):

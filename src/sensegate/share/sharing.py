@@ -118,7 +118,9 @@ class Sharing:
         select()
         return self.delivery.stream(select, await self._start(asked), heartbeat_s=heartbeat_s)
 
-    async def open_pages(self, still: Callable[[], Principal], asked: Asked, *, form: str) -> Pages:
+    async def open_pages(
+        self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
+    ) -> Pages:
         """Return the feed page by page, for a subscriber that is pushed to; `still` as of `open_stream`.
 
         Raises:

@@ -58,6 +58,7 @@ from sensegate.place import wgs84
 from sensegate.ports import Source
 from sensegate.publish import membership
 from sensegate.publish.report import Report
+from sensegate.pushing import Pushing
 from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
@@ -470,6 +471,9 @@ class Gateway:
         await self.share.open()
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
+        self.pushing = Pushing(config, clock, self.share, self.tokens, self.audit)
+        await self.pushing.open(await self._bucket("lines"), stack)
+        self.tasks |= self.pushing.tasks
         self.tasks["audit"] = trails.hours(self.audit, clock, config, self.share.usage).run
         self.quality = QualityBook(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
@@ -506,6 +510,8 @@ class Gateway:
                 join=self.below.join if self.below else None,
                 quality=self._quality_rows,
                 refused=self._refused,
+                hooks=self.pushing.hooks,
+                subscribers=self.pushing.roll.rows,
             )
         )
         self.http_url = await self.web.start()

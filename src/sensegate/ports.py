@@ -99,9 +99,10 @@ class Sink(Protocol):
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
-    """Some records of a feed on their way to a subscriber's own HTTP address."""
+    """Some records of a feed on their way to a subscriber."""
 
-    url: str
+    to: str
+    """His HTTP address, or the topic or subject on which he listens."""
     id: str
     """The same at each attempt: by it the subscriber knows what it has already."""
     body: bytes
@@ -109,25 +110,27 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     algorithm: str = "hmac-sha256"
     """Of the signature; or ``hmac-sm3``."""
-    secret: bytes
+    secret: bytes = b""
 
 
 class Receipt(msgspec.Struct, frozen=True):
     """What became of a letter."""
 
     taken: bool
-    """Only a 2xx is."""
+    """By HTTP: only a 2xx is."""
     why: str = ""
     """What was wrong, for the subscriber's eyes; nothing of the answer's body."""
     retry_after_s: float = 0.0
     gone: bool = False
     """The receiver wants no more (410)."""
+    absent: bool = False
+    """Nobody listens, or has taken what was sent before: no failure, asked again soon."""
 
 
 class Post(Protocol):
-    """The way out for webhooks (`publish.webhook.Poster`)."""
+    """A way out to subscribers: webhook, MQTT, NATS (`publish.webhook.Poster`, `publish.brokered`)."""
 
-    def check(self, url: str) -> None:
+    def check(self, to: str) -> None:
         """Return if letters may be sent to an address, as far as its text tells. Raises `ConfigError`."""
         ...
 

@@ -16,6 +16,7 @@ import structlog
 
 from sensegate import flow
 from sensegate.config import Config, IngestConfig, StoreConfig, TimeConfig, WebConfig
+from sensegate.config_people import EgressConfig
 from tests.live.phone import Phone
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
@@ -39,6 +40,7 @@ def config_of(
     ingest: IngestConfig | None = None,
     web: WebConfig | None = None,
     profiles: tuple[str, ...] = (str(PLAIN),),
+    egress: EgressConfig | None = None,
 ) -> Config:
     """Return the configuration of a node (or the centre, 44) with free ports."""
     role: Literal["node", "centre"] = "centre" if division == "44" else "node"
@@ -51,6 +53,7 @@ def config_of(
         ingest=ingest or IngestConfig(),
         web=web or WebConfig(),
         time=TimeConfig(),
+        egress=egress or EgressConfig(),
         log_level="error",
     )
 

@@ -70,8 +70,8 @@ class Poster:
             await self._session.close()
             self._session = None
 
-    def check(self, url: str) -> None:
-        self._egress.check(url)
+    def check(self, to: str) -> None:
+        self._egress.check(to)
 
     async def send(self, letter: Letter) -> Receipt:
         assert self._session is not None  # noqa: S101 - used as a context
@@ -85,9 +85,9 @@ class Poster:
         }
         try:
             # A literal address is not resolved: it is judged here, each time anew.
-            self._egress.check(letter.url)
+            self._egress.check(letter.to)
             async with self._session.post(
-                letter.url, data=letter.body, headers=headers, allow_redirects=False
+                letter.to, data=letter.body, headers=headers, allow_redirects=False
             ) as response:
                 return _receipt(response)
         except ConfigError as why:

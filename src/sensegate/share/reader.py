@@ -99,6 +99,11 @@ class Reader:
         self._pages: OrderedDict[int, Span] = OrderedDict()
         self._fetching: dict[int, asyncio.Task[Span]] = {}
 
+    @property
+    def end(self) -> int:
+        """The last sequence that it has seen."""
+        return self._end
+
     # ── following ─────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self, after: int | None = None) -> None:

@@ -119,7 +119,12 @@ class Sharing:
         return self.delivery.stream(select, await self._start(asked), heartbeat_s=heartbeat_s)
 
     async def open_pages(
-        self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
+        self,
+        still: Callable[[], Principal],
+        asked: Asked,
+        *,
+        form: str,
+        delivery: str = "ws",  # noqa: ARG002 - grants ask for it
     ) -> Pages:
         """Return the feed page by page, for a subscriber that is pushed to; `still` as of `open_stream`.
 

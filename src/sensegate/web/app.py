@@ -37,6 +37,7 @@ from sensegate.web import (
     profiles,
     registry,
     tasks,
+    webhooks,
     websocket,
 )
 from sensegate.web.bodies import Ready
@@ -119,6 +120,7 @@ ROUTES: tuple[Route, ...] = (
     *tasks.ROUTES,
     *feeds.ROUTES,
     *websocket.ROUTES,
+    *webhooks.ROUTES,
     *registry.ROUTES,
     *nodes.ROUTES,
     *profiles.ROUTES,

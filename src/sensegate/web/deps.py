@@ -65,6 +65,9 @@ class Events(Protocol):
 class Pages(Protocol):
     """A feed for one subscriber that is pushed to (`share.pages.Pages`)."""
 
+    place: Any
+    """Cursor after the last record that was returned."""
+
     def check(self) -> None:
         """Return if the subscriber may go on. Raises `Refused`, `NotFound`."""
         ...
@@ -107,7 +110,9 @@ class Share(Protocol):
         """Return what yields all after a place, for ever; `still` is asked about every second, may raise `Refused`."""
         ...
 
-    async def open_pages(self, still: Callable[[], Principal], asked: Asked, *, form: str) -> Pages:
+    async def open_pages(
+        self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
+    ) -> Pages:
         """Return what follows a place, page by page; `still` as of `open_stream`."""
         ...
 
@@ -284,5 +289,9 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: this gateway tells devices nothing."""
     unknown: Unknown | None = None
     """None: this gateway receives no messages of devices."""
+    hooks: Any = None
+    """Webhooks (`web.webhooks.Hooks`); None: this gateway sends none."""
+    subscribers: Callable[[], Sequence[Any]] = _nothing
+    """Returns who reads at this moment, as records with the attributes of `web.webhooks.SubscriberRow`."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""

@@ -137,8 +137,10 @@ class Call:
     def time(self, name: str) -> int | None:
         """Return a time (µs UTC): ISO 8601, epoch seconds or ms, or how far back (``90s``, ``1h``, ``7d``)."""
         text = self.text(name)
-        if not text:
-            return None
+        return self.moment(text, f"query: {name}") if text else None
+
+    def moment(self, text: str, key: str) -> int:
+        """Return the time of a text, as `time` reads it; `key` names it where it is none."""
         if text[-1] in _UNITS_S and text[:-1].isdigit():
             return self.deps.clock.now() - int(text[:-1][:9]) * _UNITS_S[text[-1]] * 1_000_000
         try:
@@ -150,9 +152,7 @@ class Call:
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             return round(moment.timestamp() * 1e6)
         except (ValueError, OverflowError):
-            raise BadRequest(
-                f"query: {name}: '{text[:40]}'; give 2026-01-01T00:00:00Z, or how far back: 30m, 1h, 7d"
-            ) from None
+            raise BadRequest(f"{key}: '{text[:40]}'; give 2026-01-01T00:00:00Z, or how far back: 30m, 1h, 7d") from None
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 

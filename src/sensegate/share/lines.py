@@ -1,0 +1,386 @@
+"""Lines: what pushes a feed to one subscriber by webhook, MQTT or NATS, from a place that is kept.
+
+    mark ─▶ pages after it ─▶ letter ─▶ taken? ─▶ mark
+
+A letter is made of the records that follow the mark; how many is kept before it is sent. So after any crash the same
+letter is made again, with the same id, and a subscriber who has it already knows it. Each line is a task of its own:
+one that is slow or dead holds up nobody. The mark moves on only when the letter was taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from sensegate.authority.scope import Principal
+from sensegate.clock import Clock
+from sensegate.errors import Conflict, Gone, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.ports import Letter, Post, Receipt
+from sensegate.share.cursor import BadCursor, Cursor
+from sensegate.share.roll import Roll, Standing
+from sensegate.share.shelf import Records
+
+BATCH = 1_000
+MEDIA = {
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "msgpack": "application/vnd.msgpack",
+    "senml": "application/senml+json",
+}
+"""Forms in which records are pushed."""
+_QUIET_S = 60.0
+"""A quiet line keeps its place so often, so that after a restart it need not look through all of the log again."""
+_AGAIN_S = 1.0
+_REFUSED_S = 1.0
+_WAIT_MAX_S = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+class State(StrEnum):
+    """Whether a line goes on by itself."""
+
+    ON = "on"
+    PAUSED = "paused"
+    """By its owner, or after too many failures; resumed by its owner, from where it stood."""
+    ENDED = "ended"
+    """The receiver wants no more."""
+    GONE = "gone"
+    """What follows its place has expired: its owner says where to go on."""
+
+
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a line stands, on the shelf."""
+
+    after: str = ""
+    """Cursor after the last record that was taken; empty: it has not begun."""
+    sending: int = 0
+    """Records of the letter that is on its way; 0: none is."""
+    state: State = State.ON
+    why: str = ""
+    form: str = ""
+    """Chosen by the subscriber; empty: as the terms say."""
+    revision: int = 0
+    format: int = 1
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a line is."""
+
+    id: str
+    subscriber: str
+    """Id of the token that reads."""
+    feed: str
+    delivery: str
+    to: str
+    form: str = "json"
+    batch: int = BATCH
+    algorithm: str = "hmac-sha256"
+    secret: bytes = b""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How failures are met."""
+
+    first_s: float = 1.0
+    """Wait after the first failure; doubled with each further one, less a part by chance."""
+    longest_s: float = 300.0
+    failures_max: int = 12
+    """So many in a row pause the line; with the waits above that is about 45 minutes."""
+    absent_s: float = 0.5
+    """So often it is looked whether somebody listens."""
+
+
+class Page(Protocol):
+    """Some records."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def next(self) -> str: ...
+
+    @property
+    def grant(self) -> str: ...
+
+
+class Pages(Protocol):
+    """A feed page by page (`share.pages.Pages`)."""
+
+    place: Cursor
+
+    def check(self) -> None: ...
+
+    async def next(self, limit: int, wait_s: float = 1.0) -> Page: ...
+
+
+Opened = Callable[[Terms, str, str], Awaitable[Pages]]
+"""(terms, form, cursor or nothing) -> the feed for the line's subscriber. Raises as `Sharing.open_pages`."""
+Metered = Callable[[Terms, Page], None]
+
+
+class Line:
+    """One of them; `run` is its task."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        marks: Records[Mark],
+        opened: Opened,
+        post: Post,
+        clock: Clock,
+        *,
+        roll: Roll,
+        metered: Metered,
+        limits: Limits,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self.terms = terms
+        self._marks = marks
+        self._opened = opened
+        self._post = post
+        self._clock = clock
+        self._roll = roll
+        self._metered = metered
+        self._limits = limits
+        self._rng = rng
+        self._written = 0
+        """Revision of the mark as this line knows it."""
+        self._changed = asyncio.Event()
+
+    @property
+    def mark(self) -> Mark:
+        """Where it stands by the shelf."""
+        return self._marks.find(self.terms.id) or Mark()
+
+    def wake(self) -> None:
+        """Look at the mark, or for the subscriber, now: something has changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        with self._shown() as standing:
+            while True:
+                mark = self.mark
+                self._written = mark.revision
+                if mark.state is not State.ON:
+                    standing.state, standing.why = mark.state.value, mark.why
+                    await self._rest(_WAIT_MAX_S)
+                    continue
+                await self._rest(await self._try(mark, standing))
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[Standing]:
+        terms = self.terms
+        standing = self._roll.enter(terms.subscriber, terms.feed, terms.delivery, name=terms.id)
+        try:
+            yield standing
+        finally:
+            self._roll.leave(standing)
+
+    async def _try(self, mark: Mark, standing: Standing) -> float:
+        """Deliver until something stands against it; return how long to rest."""
+        try:
+            await self._deliver(mark, standing)
+        except (Refused, NotFound) as why:
+            standing.state, standing.why = "refused", str(why)
+            return _REFUSED_S
+        except Overloaded as why:
+            standing.state, standing.why = "waiting", str(why)
+            return min(why.retry_after_s, _WAIT_MAX_S)
+        except (Gone, BadCursor) as why:
+            first = f"; first: {why.first}" if isinstance(why, Gone) and why.first else ""
+            await self._end(State.GONE, f"{why}{first}", standing)
+        except Conflict:
+            pass  # its owner has changed the mark: looked at anew
+        except (Lost, StoreFull) as why:
+            standing.why = str(why)
+            log.debug("a line waits", line=self.terms.id, cause=str(why))
+            return _AGAIN_S
+        return 0.0
+
+    async def _end(self, state: State, why: str, standing: Standing) -> None:
+        standing.state, standing.why = state.value, why
+        try:
+            await self._keep(state=state, why=why[:500], sending=0)
+        except (Conflict, Lost, StoreFull) as again:
+            log.debug("a line is not ended yet", line=self.terms.id, cause=str(again))
+        else:
+            log.info("a line stopped", line=self.terms.id, delivery=self.terms.delivery, state=state.value, why=why)
+
+    # ── delivering ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _deliver(self, mark: Mark, standing: Standing) -> None:
+        """Deliver until the mark is changed by another, or the line stops."""
+        form = mark.form or self.terms.form
+        pages = await self._opened(self.terms, form, mark.after)
+        standing.state, standing.why, standing.place = "live", "", pages.place
+        if not mark.after:
+            mark = await self._keep(after=str(pages.place))
+        done, kept_at = mark.after, self._clock.monotonic()
+        while not self._superseded():
+            pending = done != mark.after
+            # The mark of the last letter waits for the next one, if there is one: one write for both.
+            page = await pages.next(mark.sending or self.terms.batch, 0.0 if pending else _AGAIN_S)
+            if not page.count:
+                standing.place = pages.place
+                if mark.sending or pending:
+                    mark = await self._keep(after=done, sending=0)
+                elif self._clock.monotonic() - kept_at >= _QUIET_S and str(pages.place) != done:
+                    done, kept_at = str(pages.place), self._clock.monotonic()
+                    mark = await self._keep(after=done, sending=0)
+                continue
+            if pending or mark.sending != page.count:
+                mark = await self._keep(after=done, sending=page.count)
+            if not await self._sent(self._letter(mark, page, form), page, pages, standing):
+                return
+            done, mark = page.next, msgspec.structs.replace(mark, sending=0)
+            standing.place, standing.grant = pages.place, page.grant
+
+    def _letter(self, mark: Mark, page: Page, form: str) -> Letter:
+        terms = self.terms
+        number = hashlib.blake2s(f"{terms.id} {mark.after} {page.count}".encode(), digest_size=16).hexdigest()
+        headers = (("sensegate-feed", terms.feed), ("sensegate-next", page.next), ("sensegate-after", mark.after))
+        return Letter(
+            to=terms.to,
+            id=f"msg_{number}",
+            body=page.body,
+            media=MEDIA[form],
+            headers=headers,
+            algorithm=terms.algorithm,
+            secret=terms.secret,
+        )
+
+    async def _sent(self, letter: Letter, page: Page, pages: Pages, standing: Standing) -> bool:
+        """Send until it is taken; False: the line stops or begins elsewhere."""
+        standing.failures = 0
+        while not self._superseded():
+            pages.check()
+            receipt = await self._post.send(letter)
+            if receipt.taken:
+                standing.state, standing.why, standing.failures = "live", "", 0
+                standing.took(page.count, self._clock.now())
+                self._metered(self.terms, page)
+                return True
+            if receipt.gone:
+                await self._end(State.ENDED, receipt.why, standing)
+                return False
+            if receipt.absent:
+                standing.state, standing.why = "waiting", receipt.why
+                await self._rest(receipt.retry_after_s or self._limits.absent_s)
+                continue
+            standing.failures += 1
+            if standing.failures >= self._limits.failures_max:
+                await self._end(State.PAUSED, f"{standing.failures} failures in a row: {receipt.why}", standing)
+                return False
+            standing.state, standing.why = "retrying", receipt.why
+            await self._rest(self._back_off(standing.failures, receipt))
+        return False
+
+    def _back_off(self, failures: int, receipt: Receipt) -> float:
+        limits = self._limits
+        longest = min(limits.first_s * 2.0 ** min(failures - 1, 30), limits.longest_s)
+        return max(receipt.retry_after_s, longest * (0.5 + self._rng() / 2))
+
+    # ── the mark ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _superseded(self) -> bool:
+        """Return whether another has changed the mark."""
+        return self.mark.revision != self._written
+
+    async def _keep(self, **changes: object) -> Mark:
+        mark = msgspec.structs.replace(self.mark, **changes)
+        if mark.revision != self._written:
+            raise Conflict(f"line {self.terms.id} was changed meanwhile")
+        kept = await self._marks.put(self.terms.id, mark, expected=mark.revision)
+        self._written = kept.revision
+        self._changed.clear()  # it was us
+        return kept
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, or until woken."""
+        if seconds:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+        self._changed.clear()
+
+
+class Lines:
+    """The lines of one delivery, each in a task; `want` says which there are to be."""
+
+    def __init__(self, made: Callable[[Terms], Line]) -> None:
+        self._made = made
+        self._tasks: dict[str, tuple[Line, asyncio.Task[None]]] = {}
+        self._wanted: dict[str, Terms] = {}
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def want(self, terms: Terms) -> None:
+        """Have a line, with these terms."""
+        if self._wanted.get(terms.id) != terms:
+            self._wanted[terms.id] = terms
+            self._changed.set()
+        self.wake(terms.id)
+
+    def drop(self, line_id: str) -> None:
+        """Have it no more."""
+        if self._wanted.pop(line_id, None) is not None:
+            self._changed.set()
+
+    def wanted(self) -> frozenset[str]:
+        """Return the ids of all that are to be there."""
+        return frozenset(self._wanted)
+
+    def wake(self, line_id: str) -> None:
+        """Have a line look at its mark."""
+        if (running := self._tasks.get(line_id)) is not None:
+            running[0].wake()
+
+    async def run(self) -> None:
+        """Run them until cancelled; a bug in one ends all, so that it is seen."""
+        try:
+            while True:
+                await self._sort()
+                waiting = asyncio.ensure_future(self._changed.wait())
+                tasks: set[asyncio.Future[object]] = {waiting, *(task for _, task in self._tasks.values())}  # type: ignore[arg-type]
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                self._changed.clear()
+                for _, task in self._tasks.values():
+                    if task in done:
+                        task.result()
+        finally:
+            await self._stop(list(self._tasks))
+
+    async def _sort(self) -> None:
+        stale = [name for name, (line, _) in self._tasks.items() if self._wanted.get(name) != line.terms]
+        await self._stop(stale)
+        for name, terms in self._wanted.items():
+            if name not in self._tasks:
+                line = self._made(terms)
+                self._tasks[name] = (line, asyncio.create_task(line.run(), name=f"line {name}"))
+
+    async def _stop(self, names: list[str]) -> None:
+        tasks = [self._tasks.pop(name)[1] for name in names]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+Still = Callable[[str], Principal]
+"""(id of a token) -> whom it stands for as of now (`authority.tokens.Tokens.of`). Raises `Refused`."""

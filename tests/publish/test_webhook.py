@@ -1,0 +1,139 @@
+"""Letters to addresses of others: signed, sent once, and only to where the configuration lets us out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import socket
+from base64 import b64encode
+from collections.abc import AsyncIterator
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.errors import ConfigError
+from sensegate.ports import Letter, Receipt
+from sensegate.publish.egress import Egress, Guarded
+from sensegate.publish.webhook import Poster, sign
+from tests.live.receiver import Receiver, receiving
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as one:
+        yield one
+
+
+def letter_to(url: str) -> Letter:
+    return Letter(to=url, id="msg_1", body=b'{"records":[]}', media="application/json", secret=b"k" * 32)
+
+
+async def sent(url: str, *allow: str) -> Receipt:
+    async with Poster(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
+        return await poster.send(letter_to(url))
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Names and what they resolve to; the next look-up takes the next list of addresses, separated by commas."""
+    names: dict[str, list[str]] = {}
+
+    async def look(_loop: object, host: str, port: int, **_: object) -> list[object]:
+        found = names[host].pop(0) if len(names[host]) > 1 else names[host][0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found.split(",")]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look)
+    return names
+
+
+async def test_the_signature_is_that_of_standard_webhooks() -> None:
+    """HMAC-SHA256 made by Python's own hmac, HMAC-SM3 by cryptography; another key gives another."""
+    letter = letter_to("https://example.com/x")
+    told = b"msg_1.1700000000." + letter.body
+    plain = b64encode(hmac.new(letter.secret, told, hashlib.sha256).digest()).decode()
+    assert sign(letter, 1_700_000_000) == f"v1,{plain}"
+    code = HMAC(letter.secret, hashes.SM3())
+    code.update(told)
+    sm3 = Letter(**{**{name: getattr(letter, name) for name in letter.__struct_fields__}, "algorithm": "hmac-sm3"})
+    assert sign(sm3, 1_700_000_000) == f"v1sm3,{b64encode(code.finalize()).decode()}"
+    assert sign(letter, 1_700_000_001) != sign(letter, 1_700_000_000)
+
+
+async def test_a_receiver_that_is_let_out_gets_it(receiver: Receiver) -> None:
+    """The control of all that follows: by network and by name of the host."""
+    assert (await sent(receiver.url, "127.0.0.1")).taken
+    assert (await sent(receiver.url.replace("127.0.0.1", "localhost"), "localhost")).taken
+    assert len(receiver.attempts) == 2
+
+
+async def test_a_name_that_leads_inside_is_not_connected_to(receiver: Receiver, named: dict[str, list[str]]) -> None:
+    """A public name whose address is loopback, or one of whose addresses is: barred; named in egress it is let out."""
+    port = receiver.url.split(":")[2].split("/")[0]
+    for addresses in ("127.0.0.1", "93.184.216.34,127.0.0.1", "169.254.169.254", "10.1.2.3", "0.0.0.0"):  # noqa: S104
+        named["inside.example"] = [addresses]
+        receipt = await sent(f"https://inside.example:{port}/hook", "public")
+        assert not receipt.taken
+        assert "not let out" in receipt.why
+    named["inside.example"] = ["127.0.0.1"]
+    assert (await sent(f"http://inside.example:{port}/hook", "inside.example")).taken
+    assert len(receiver.attempts) == 1
+
+
+async def test_what_was_judged_is_what_is_connected_to(receiver: Receiver, named: dict[str, list[str]]) -> None:
+    """A name that resolves otherwise at each look: one look, and the connection is made to what was judged."""
+    named["turning.example"] = ["93.184.216.34", "127.0.0.1"]
+    guarded = Guarded(Egress(("public",)))
+    first = await guarded.resolve("turning.example", 443)
+    assert [one["host"] for one in first] == ["93.184.216.34"]
+    with pytest.raises(OSError, match="not let out"):
+        await guarded.resolve("turning.example", 443)
+
+
+async def test_redirects_are_not_followed(receiver: Receiver) -> None:
+    """3xx is a failure that says so."""
+    receiver.answers = [307]
+    receipt = await sent(receiver.url, "127.0.0.1")
+    assert (receipt.taken, "redirect" in receipt.why) == (False, True)
+    assert len(receiver.attempts) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/x",
+        "https://[::1]/x",
+        "https://[::ffff:127.0.0.1]/x",
+        "https://[64:ff9b::7f00:1]/x",
+        "https://192.168.0.1/x",
+        "http://example.com/x",
+        "file:///etc/passwd",
+        "https://a:b@example.com/",
+        "https://example.com/#x",
+        "https://exa mple.com/",
+        "https:///x",
+    ],
+)
+def test_addresses_that_are_refused_as_text(url: str) -> None:
+    """Special addresses, no TLS, other schemes, passwords."""
+    with pytest.raises(ConfigError):
+        Egress(("public",)).check(url)
+
+
+def test_addresses_that_are_let_out() -> None:
+    """The control."""
+    Egress(("public",)).check("https://example.com/x")
+    Egress(("public",)).check("https://93.184.216.34/x")
+    Egress(("10.2.0.0/16",)).check("http://10.2.3.4:8080/x")
+    with pytest.raises(ConfigError):
+        Egress(("10.2.0.0/16",)).check("http://10.3.3.4:8080/x")
+
+
+async def test_no_answer_in_time(receiver: Receiver) -> None:
+    """Said as such."""
+    receiver.open.clear()
+    async with Poster(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
+        receipt = await poster.send(letter_to(receiver.url))
+    assert receipt == Receipt(taken=False, why="no answer within 0.2 s")

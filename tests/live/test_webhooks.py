@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -119,7 +120,7 @@ async def test_one_that_never_answers_well_is_paused_and_resumed(site: Site, dev
         await other.until(3)
 
         async def paused() -> bool:
-            return (await site.ask("GET", f"{HOOKS}/{hook}", token)).body["state"] == "paused"
+            return bool((await site.ask("GET", f"{HOOKS}/{hook}", token)).body["state"] == "paused")
 
         await eventually(paused)
         row = await standing(site, hook)
@@ -142,7 +143,7 @@ async def test_410_ends_it(site: Site, device: Made, receiver: Receiver) -> None
     await push(site, device, 30)
 
     async def ended() -> bool:
-        return (await site.ask("GET", f"{HOOKS}/{hook}", token)).body["state"] == "ended"
+        return bool((await site.ask("GET", f"{HOOKS}/{hook}", token)).body["state"] == "ended")
 
     await eventually(ended)
     assert len(receiver.attempts) == 1
@@ -201,7 +202,7 @@ async def test_webhooks_of_others_are_as_if_they_were_not_there(site: Site, rece
     other, _ = await site.token()
     hook, _ = await hooked(site, token, receiver)
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/resume")):
-        more = {"json": {}} if method == "POST" else {}
+        more: dict[str, Any] = {"json": {}} if method == "POST" else {}
         assert (await site.ask(method, f"{HOOKS}/{hook}{path}", other, **more)).status == 404
     assert (await site.ask("GET", HOOKS, other)).body["rows"] == []
     assert await standing(site, hook, other) == {}

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
-from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig
+from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, SharingConfig
 from sensegate.errors import ConfigError
 from sensegate.setting import Record
 from sensegate.setting import told as _h
@@ -250,6 +250,7 @@ class Config(Record, frozen=True):
     audit: Annotated[AuditConfig, _h("the audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, _h("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, _h("a provider of identities")] = OidcConfig()
+    sharing: Annotated[SharingConfig, _h("applications, grants, receipts")] = SharingConfig()
     egress: Annotated[EgressConfig, _h("where this gateway may connect to by the wish of others")] = EgressConfig()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"

@@ -71,6 +71,19 @@ class OidcConfig(Record, frozen=True):
     skew_s: Annotated[float, told("how far the provider's clock may be off")] = 60.0
 
 
+class SharingConfig(Record, frozen=True):
+    """Applications and grants."""
+
+    answer_days: Annotated[float, told("an application not decided by then goes to the level above")] = 10.0
+    days_max: Annotated[float, told("longest grant, days")] = 1_096.0
+    key_file: Annotated[
+        str, told("PEM of the Ed25519 key that signs receipts; empty: <directory>/receipts.key, made once")
+    ] = ""
+    near_m: Annotated[
+        float, told("a device of the same kind within so many metres of another owner's is warned of; 0: never")
+    ] = 50.0
+
+
 class EgressConfig(Record, frozen=True):
     """Where this gateway may connect to by the wish of others (webhooks)."""
 

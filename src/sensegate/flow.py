@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate import __version__, logs, metrics, tiers, trails
+from sensegate import __version__, logs, metrics, shares, tiers, trails
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
@@ -62,10 +62,7 @@ from sensegate.pushing import Pushing
 from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
-from sensegate.share.feeds import Feeds
-from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
-from sensegate.share.sharing import Sharing
 from sensegate.tasking import Tasking
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, QualityRow
@@ -460,13 +457,16 @@ class Gateway:
         """Open the feeds and the HTTP side over the log."""
         config, clock = self.config, self.clock
         self.reader = Reader(self.log, clock, readings_ttl_h=config.store.readings_ttl_h)
-        self.share = Sharing(
-            self.reader,
-            Books(self.hours, clock, ttl_h=config.store.ledger_ttl_h),
-            Feeds(await self._bucket("feeds"), clock),
-            Metering(await self._bucket("usage"), clock),
+        self.share = shares.made(
+            config,
+            clock,
             self.audit,
-            page_max=config.web.page_max,
+            self.tokens,
+            reader=self.reader,
+            books=Books(self.hours, clock, ttl_h=config.store.ledger_ttl_h),
+            feeds=await self._bucket("feeds"),
+            usage=await self._bucket("usage"),
+            sharing=await self._bucket("sharing"),
         )
         await self.share.open()
         stack.push_async_callback(self.share.close)

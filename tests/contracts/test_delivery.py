@@ -21,7 +21,8 @@ from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import BLOCK_ROWS, Delivery, Form
-from sensegate.share.feeds import Selection
+from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.grants import Admission
 from sensegate.share.reader import Reader
 from tests.share.made import make_batch, members
 
@@ -90,7 +91,7 @@ def paged(form: Form, limit: int) -> Take:
 async def streamed(delivery: Delivery, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
     """Read the event stream as a browser would."""
     found: list[tuple[str, str]] = []
-    async with aclosing(delivery.stream(lambda: selection, place, heartbeat_s=0.2)) as stream:
+    async with aclosing(delivery.stream(lambda: Admission(ALL_FEED, selection), place, heartbeat_s=0.2)) as stream:
         async for events in stream:
             for block in events.body.decode().split("\n\n"):
                 fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))

@@ -88,6 +88,10 @@ class Site:
         """Text and id of the token that reads the audit trail."""
         self.task: asyncio.Task[None]
 
+    def config_file(self, name: str) -> Path:
+        """Return a file of its directory."""
+        return Path(self.config.directory) / name
+
     # ── clients ───────────────────────────────────────────────────────────────────────────────────────
 
     def phone(self) -> Phone:

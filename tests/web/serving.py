@@ -26,7 +26,8 @@ from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
-from sensegate.share.sharing import Sharing
+from sensegate.share.sharing import Sharing, Terms
+from sensegate.share.shelf import Shelf
 from sensegate.unknown import Unknown
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
@@ -48,7 +49,15 @@ class Gateway:
         self.reader = Reader(self.log, clock)
         self.books = Books(self.hours, clock)
         self.sharing = Sharing(
-            self.reader, self.books, Feeds(MemoryBucket(), clock), Metering(MemoryBucket(), clock), self.trail
+            self.reader,
+            self.books,
+            Feeds(MemoryBucket(), clock),
+            Metering(MemoryBucket(), clock),
+            self.trail,
+            Shelf(MemoryBucket(), clock),
+            clock,
+            subscriber=lambda name, by: self.tokens.get(name, by).scope,
+            terms=Terms(codes=True),
         )
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []

@@ -37,7 +37,12 @@ log = structlog.get_logger("audit")
 
 
 def signer(file: Path, gateway: str) -> Signer:
-    """Return what signs heads, by the key in a PEM file; make the key (0600) and ``.pub`` beside it if it is not there.
+    """Return what signs heads, by the key in a PEM file as of `key_in`."""
+    return Signer(key_in(file, setting="audit.key_file"), gateway)
+
+
+def key_in(file: Path, *, setting: str = "") -> Ed25519PrivateKey:
+    """Return the key in a PEM file; make it (0600), and ``.pub`` beside it, if it is not there.
 
     Raises:
         ConfigError: it cannot be read, or is no Ed25519 key.
@@ -48,20 +53,18 @@ def signer(file: Path, gateway: str) -> Signer:
         pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(pem)
-        log.info("a key for the audit trail was made; give its .pub to who audits", file=str(file))
+        log.info("a key that signs was made; give its .pub to who checks", file=str(file))
     try:
         key = load_pem_private_key(file.read_bytes(), None)
     except (OSError, ValueError, TypeError) as why:
-        raise ConfigError(f"cannot be read: {why}", file=str(file), key="audit.key_file", remedy="restore it") from why
+        raise ConfigError(f"cannot be read: {why}", file=str(file), key=setting, remedy="restore it") from why
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(
-            "no Ed25519 key", file=str(file), key="audit.key_file", remedy="openssl genpkey -algorithm ed25519"
-        )
+        raise ConfigError("no Ed25519 key", file=str(file), key=setting, remedy="openssl genpkey -algorithm ed25519")
     public = file.with_suffix(".pub")
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     if not public.exists() or public.read_bytes() != pem:
         public.write_bytes(pem)
-    return Signer(key, gateway)
+    return key
 
 
 def public_key(file: Path) -> bytes:

@@ -63,7 +63,8 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     approve: bool
     reason: str = ""
     days: float = 0.0
-    mask: Mask = Mask()
+    mask: Mask | None = None
+    """None: none; of a renewal: as it was."""
     properties: tuple[str, ...] = ()
     divisions: tuple[str, ...] = ()
     deliveries: tuple[str, ...] = ()
@@ -164,7 +165,8 @@ def demand_decider(principal: Principal, application: Application) -> None:
     Raises:
         Refused: not his to decide, or not yet: before the deadline only the level that owns the data decides.
     """
-    if not allows(principal, Action.DECIDE_GRANTS, application.level, application.department):
+    levels = {application.level, application.owner or application.level}
+    if not any(allows(principal, Action.DECIDE_GRANTS, level, application.department) for level in levels):
         raise Refused(f"application {application.id} is decided by {application.level}, not by you")
     if principal.role is not Role.ADMIN and len(principal.scope.division) < len(application.level):
         raise Refused(f"application {application.id} is {application.level}'s to decide until its deadline")

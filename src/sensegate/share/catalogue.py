@@ -68,6 +68,18 @@ class Promise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     completeness: float | None = None
 
 
+class Column(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A property that occurs in the data."""
+
+    name: str
+    kind: str = ""
+    unit: str = ""
+    label_zh: str = ""
+    label_en: str = ""
+    rows: int = 0
+    """Among the records that were looked at."""
+
+
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What is said about a feed."""
 
@@ -116,6 +128,14 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """Given by the centre."""
     origin: str = ""
     """Division of the node from which it was synchronised; empty: made here."""
+    columns: tuple[Column, ...] = ()
+    """What the data holds, as it was found in it."""
+    sample: tuple[str, ...] = ()
+    """Some records (JSON) as the owner lets everybody see them."""
+    drawn: int = 0
+    """When both were made of the data, µs UTC; 0: never."""
+    measured: Promise = Promise()
+    """Indicators as the node that keeps the entry told them."""
     published: int = 0
     """When it was first complete, µs UTC; 0: it is a draft."""
     changed: int = 0

@@ -22,6 +22,7 @@ from sensegate.model import BOOL, I64
 from sensegate.share import cursor, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import Selection, Wanted
+from sensegate.share.grants import Admission
 from sensegate.share.masks import Masks, hidden
 from sensegate.share.reader import Reader, Slot
 
@@ -66,6 +67,7 @@ class Events(msgspec.Struct, frozen=True):
 
     body: bytes
     count: int
+    grant: str = ""
 
 
 def matches(batch: Batch, selection: Selection) -> I64:
@@ -281,57 +283,76 @@ class Delivery:
 
     # ── a stream ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def stream(
-        self, select: Callable[[], Selection | None], start: Cursor, *, heartbeat_s: float
+    async def stream(  # noqa: PLR0912 - one loop: history, then live; the quota, silence, what has changed
+        self, admit: Callable[[], Admission], start: Cursor, *, heartbeat_s: float
     ) -> AsyncGenerator[Events, None]:
         """Yield what follows `start` as server-sent events, for ever; a comment after `heartbeat_s` of silence.
 
-        `select` is asked at the start and about every second: what it raises (a revoked token, a feed that is gone)
-        ends the stream. Nothing is read ahead of the consumer.
+        `admit` is asked at the start and about every second: what it raises (a revoked token or grant, a feed that is
+        gone) ends the stream, and what it narrows is narrowed from there on. Nothing is read ahead of the consumer.
+
+        Raises:
+            Overloaded: the volume of the grant is used up. A rate is waited for.
         """
         loop = asyncio.get_running_loop()
-        place, selection, checked, spoken, beats = start, select(), loop.time(), loop.time(), 0
+        place, admission, checked, spoken, beats = start, admit(), loop.time(), loop.time(), 0
         self._streams += 1
         try:
             while True:
                 span = await self.reader.read(_before(place))
                 if loop.time() - checked >= _RECHECK_S:
-                    selection, checked = select(), loop.time()
+                    admission, checked = admit(), loop.time()
                 if span.end <= place.sequence and not span.slots:
                     if not await self.reader.wait(place.sequence, min(_RECHECK_S, heartbeat_s)):
                         if loop.time() - spoken >= heartbeat_s:
                             beats, spoken = beats + 1, loop.time()
                             yield _beat(place, beats)
-                        selection, checked = select(), loop.time()
+                        admission, checked = admit(), loop.time()
                     continue
                 for slot in span.slots:
-                    rows = await self._left(slot, selection, place)
-                    if not len(rows) or selection is None:
-                        continue
-                    part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
-                    async for events in self._events(part, selection):
-                        yield events
-                        spoken = loop.time()
-                        if spoken - checked >= _RECHECK_S:
-                            select()
-                            checked = spoken
+                    rows = await self._left(slot, admission.selection, place)
+                    while len(rows):
+                        if events := await self._events(slot, rows, admission):
+                            yield events
+                            spoken = loop.time()
+                            place = cursor.after(self._epoch, slot.sequence, slot.stored, int(rows[events.count - 1]))
+                            rows = rows[events.count :]
+                        elif admission.allowance:
+                            await asyncio.sleep(min(_RECHECK_S, max(0.01, admission.allowance.wait_s(1))))
+                            if loop.time() - spoken >= heartbeat_s:
+                                beats, spoken = beats + 1, loop.time()
+                                yield _beat(place, beats)
+                        if loop.time() - checked >= _RECHECK_S:
+                            before, admission, checked = admission, admit(), loop.time()
+                            if admission.selection != before.selection:
+                                rows = await self._left(slot, admission.selection, place)
                 place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
         finally:
             self._streams -= 1
 
-    async def _events(self, part: records.Part, selection: Selection) -> AsyncGenerator[Events, None]:
-        """Yield the rows of a part block by block; whole blocks are the same bytes for all equal subscribers."""
-        every = self._matching(part.batch, part.entry, selection)
-        first = int(np.searchsorted(every, part.rows[0]))
-        last = first + len(part.rows)
-        for number in range(first // BLOCK_ROWS, (last - 1) // BLOCK_ROWS + 1):
-            offset = number * BLOCK_ROWS
-            block = await self._block(part, selection, Form.SSE, every, number)
-            begin, end = max(first - offset, 0), min(last - offset, len(block.lines))
-            if (begin, end) == (0, len(block.lines)):
-                yield Events(block.whole(), end)
-            else:
-                yield Events("".join(block.lines[begin:end]).encode(), end - begin)
+    async def _events(self, slot: Slot, rows: I64, admission: Admission) -> Events | None:
+        """Return the first of these rows as events; a whole block is the same bytes for all equal subscribers.
+
+        None: the rate of the grant lets nothing through now.
+        """
+        selection, allowance = admission.selection, admission.allowance
+        assert selection is not None  # noqa: S101 - nothing matches it otherwise
+        every = self._matching(slot.batch, slot.sequence, selection)
+        first = int(np.searchsorted(every, rows[0]))
+        number = first // BLOCK_ROWS
+        part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
+        block = await self._block(part, selection, Form.SSE, every, number)
+        begin = first - number * BLOCK_ROWS
+        end = min(begin + len(rows), len(block.lines))
+        if allowance is not None:
+            room = allowance.room(end - begin)
+            if not room:
+                return None
+            end = begin + room
+            allowance.take(room)
+        whole = (begin, end) == (0, len(block.lines))
+        body = block.whole() if whole else "".join(block.lines[begin:end]).encode()
+        return Events(body, end - begin, admission.grant_id)
 
 
 class _Encoded:

@@ -127,6 +127,30 @@ class Desk:
             return await self._approved(CLOCK, made, Decision(True, reason="shared unconditionally"))
         return made
 
+    async def renew(
+        self, principal: Principal, name: str, *, days: float, purpose: str = "", legal_basis: str = ""
+    ) -> Application:
+        """Apply for more time for a grant, with the same terms. Raises as `apply`."""
+        grant = self.grant(principal, name)
+        before = self.applications.find(grant.application)
+        law = legal_basis or (before.asked.legal_basis if before else "")
+        asked = Asked(
+            (grant.feed,),
+            purpose or grant.purpose,
+            law,
+            days,
+            subscriber=grant.subscriber,
+            properties=grant.properties,
+            divisions=grant.divisions,
+            deliveries=grant.deliveries,
+            forms=grant.forms,
+            rate=grant.rate,
+            volume=grant.volume,
+            contact=before.asked.contact if before else "",
+            renews=grant.id,
+        )
+        return await self.apply(principal, asked)
+
     async def decide(self, principal: Principal, name: str, form: object, revision: int | None) -> Application:
         """Approve or refuse an application; approval makes its grants.
 
@@ -275,7 +299,7 @@ class Desk:
             divisions = common(feed.divisions, wanted)
             if divisions is None:
                 raise ConfigError(f"feed '{feed.name}' holds nothing of them", key="divisions", remedy="leave it out")
-            starts = max(asked.starts, now)
+            starts = max(asked.starts, now, present.expires if present else 0)
             grant = Grant(
                 id=present.id if present else f"g{secrets.token_hex(8)}",
                 feed=feed.name,
@@ -284,7 +308,7 @@ class Desk:
                 expires=starts + round(days * DAY_US),
                 deliveries=narrower(asked.deliveries, decision.deliveries, "deliveries"),
                 forms=narrower(asked.forms, decision.forms, "forms"),
-                mask=decision.mask,
+                mask=decision.mask or (present.mask if present and decision.mask is None else masks.NONE),
                 rate=decision.rate or asked.rate,
                 volume=decision.volume or asked.volume,
                 divisions=divisions,

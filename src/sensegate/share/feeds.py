@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -175,6 +175,10 @@ class Feeds:
             self._feeds.pop(row.key, None)
         else:
             self._feeds[row.key] = msgspec.structs.replace(_decoder.decode(row.value), revision=row.revision)
+
+    def __iter__(self) -> Iterator[Feed]:
+        """Go through all feeds in order of name, whoever may see them."""
+        return iter([feed for _, feed in sorted(self._feeds.items())])
 
     def find(self, name: str) -> Feed | None:
         """Return a feed, whoever may see it."""

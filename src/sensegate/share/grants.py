@@ -89,6 +89,11 @@ class Admission(msgspec.Struct, frozen=True):
     allowance: Allowance | None = None
     """Quota of the grant; None: no limit."""
 
+    @property
+    def grant_id(self) -> str:
+        """Id of the grant; empty: none."""
+        return self.grant.id if self.grant else ""
+
 
 class Grants:
     """All grants, in memory; the shelf follows its bucket, so that every process sees a change within a second."""
@@ -186,6 +191,22 @@ class Grants:
         except (NotFound, Refused):
             return False
 
+    def visible(self, principal: Principal) -> list[Feed]:
+        """Return the feeds in the caller's scope and those of its grants in force, by name."""
+        return [feed for feed in self._feeds if self._shows(principal, feed)]
+
+    def feed(self, principal: Principal, name: str) -> Feed:
+        """Return one of them. Raises `NotFound`."""
+        feed = self._feeds.find(name)
+        if feed is None or not self._shows(principal, feed):
+            raise _nothing(name)
+        return feed
+
+    def _shows(self, principal: Principal, feed: Feed) -> bool:
+        if principal.feeds and feed.name not in principal.feeds:
+            return False
+        return cut(feed, principal.scope) is not None or self.active(principal.id, feed.name) is not None
+
     # ── the record ────────────────────────────────────────────────────────────────────────────────────
 
     def find(self, grant_id: str) -> Grant | None:
@@ -197,6 +218,11 @@ class Grants:
         now = self._clock.now()
         found = self._by_subscriber.get((subscriber, feed), ())
         return next((grant for grant in found if grant.state(now) in {"active", "waiting"}), None)
+
+    def given(self, feed: str) -> list[Grant]:
+        """Return the grants in force, or to come, for a feed."""
+        now = self._clock.now()
+        return [grant for grant in self.records if grant.feed == feed and grant.state(now) in {"active", "waiting"}]
 
 
 def granted(feed: Feed, grant: Grant) -> Selection | None:
@@ -233,7 +259,7 @@ def owns(principal: Principal, feed: Feed) -> bool:
 def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
         if common((code,), divisions) is None:
-            raise Refused(f"division {code} is outside of what you get ({', '.join(divisions)})")
+            raise Refused(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 
 def _nothing(feed: str) -> NotFound:

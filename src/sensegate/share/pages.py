@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from sensegate.share.cursor import Cursor, parse
 from sensegate.share.delivery import Delivery, Form, Page
-from sensegate.share.feeds import Selection
+from sensegate.share.grants import Admission
 
 RECHECK_S = 1.0
 _SCAN_S = 1.0
@@ -21,38 +23,52 @@ _SCAN_S = 1.0
 class Pages:
     """One subscriber's way through a feed."""
 
-    def __init__(self, delivery: Delivery, select: Callable[[], Selection | None], start: Cursor, form: Form) -> None:
-        """`select` gives what the subscriber gets as of now; what it raises ends the delivery."""
+    def __init__(self, delivery: Delivery, admit: Callable[[], Admission], start: Cursor, form: Form) -> None:
+        """`admit` gives what the subscriber gets as of now; what it raises ends the delivery."""
         self._delivery = delivery
-        self._select = select
+        self._admit = admit
         self._form = form
-        self._selection = select()
+        self._admission = admit()
         self._checked = asyncio.get_running_loop().time()
         self.place = start
         """After the last record that `next` returned."""
 
     def check(self) -> None:
-        """Return if the subscriber may go on; asked as often as one likes. Raises what `select` raises."""
+        """Return if the subscriber may go on; asked as often as one likes. Raises what `admit` raises."""
         now = asyncio.get_running_loop().time()
         if now - self._checked >= RECHECK_S:
-            self._selection, self._checked = self._select(), now
+            self._admission, self._checked = self._admit(), now
 
     async def next(self, limit: int, wait_s: float = RECHECK_S) -> Page:
         """Return at most `limit` records after the place; empty after `wait_s` at most.
 
+        A rate is waited for here, empty page by empty page. What is returned is taken from the grant's quota.
+
         Raises:
             Refused, NotFound: the subscriber may read no more.
+            Overloaded: the volume of its grant is used up until `retry_after_s`.
             Lost: the log does not answer; the place stays.
         """
         self.check()
         wait_s = min(wait_s, RECHECK_S)
+        allowance = self._admission.allowance
+        room = limit if allowance is None else allowance.room(limit)
+        if allowance is not None and not room:
+            await asyncio.sleep(min(wait_s, max(0.01, allowance.wait_s(1))))
+            self.check()
+            return Page(b"", 0, str(self.place), self._admission.grant_id)
         page = await self._delivery.page(
-            self._selection, self.place, self._form, limit, wait_s, scan_s=_SCAN_S, sure=False
+            self._admission.selection, self.place, self._form, room, wait_s, scan_s=_SCAN_S, sure=False
         )
         if page.count and asyncio.get_running_loop().time() - self._checked >= RECHECK_S:
-            before = self._selection
+            before = self._admission
             self.check()
-            if self._selection != before:
+            if (self._admission.selection, self._admission.grant_id) != (before.selection, before.grant_id):
                 return await self.next(limit, 0)
+        if page.count and allowance is not None:
+            if allowance.room(page.count) < page.count:
+                # Another delivery of the same grant was faster while this one read.
+                return await self.next(limit, 0)
+            allowance.take(page.count)
         self.place = parse(page.next)
-        return page
+        return msgspec.structs.replace(page, grant=self._admission.grant_id)

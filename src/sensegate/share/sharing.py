@@ -10,18 +10,28 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority.divisions import short
-from sensegate.authority.scope import Action, Principal, demand
+from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.trail import Trail
+from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.books import Books
+from sensegate.share.catalogue import Catalogue
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import Delivery, Events, Form, Page
-from sensegate.share.feeds import Feed, Feeds, Selection, Wanted, check
+from sensegate.share.desk import Desk
+from sensegate.share.feeds import Feed, Feeds, Wanted, check
+from sensegate.share.grants import Admission, Grants
+from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering, Usage
+from sensegate.share.offers import Offers
 from sensegate.share.pages import Pages
+from sensegate.share.quota import month_of, within
 from sensegate.share.reader import Reader
+from sensegate.share.receipts import Receipts, line_of
+from sensegate.share.shelf import Shelf
 
 
 class Asked(Protocol):
@@ -58,23 +68,69 @@ class Asked(Protocol):
         ...
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What applications and grants hold to here."""
+
+    answer_days: float = 10.0
+    """An application not decided by then goes to the level above."""
+    days_max: float = 1_096.0
+    """Longest grant."""
+    gateway: str = "44"
+    """Division of this gateway, which signs receipts."""
+    codes: bool = False
+    """Codes of entries are given here: at the centre."""
+
+
 class Sharing:
     """The door of this stage."""
 
-    def __init__(
-        self, reader: Reader, books: Books, feeds: Feeds, metering: Metering, trail: Trail, *, page_max: int = 10_000
+    def __init__(  # noqa: PLR0917 - the wiring hands in each once
+        self,
+        reader: Reader,
+        books: Books,
+        feeds: Feeds,
+        metering: Metering,
+        trail: Trail,
+        shelf: Shelf,
+        clock: Clock,
+        *,
+        subscriber: Callable[[str, Principal], Scope],
+        signing: Ed25519PrivateKey | None = None,
+        masks: Masks | None = None,
+        terms: Terms | None = None,
+        page_max: int = 10_000,
     ) -> None:
+        """`shelf` holds entries, applications and grants; `subscriber` as of `Desk`; `signing` signs receipts."""
         self.reader = reader
         self.books = books
         self.feeds = feeds
         self.metering = metering
-        self.delivery = Delivery(reader, page_max=page_max)
+        self.catalogue = Catalogue(shelf)
+        self.grants = Grants(shelf, feeds, clock, demands_grant=self.catalogue.demands_grant, used=metering.used)
+        terms = terms or Terms()
+        self.desk = Desk(
+            shelf,
+            feeds,
+            self.catalogue,
+            self.grants,
+            trail,
+            clock,
+            subscriber=subscriber,
+            answer_days=terms.answer_days,
+            days_max=terms.days_max,
+        )
+        self.delivery = Delivery(reader, masks=masks, page_max=page_max)
+        self.offers = Offers(self.catalogue, feeds, self.delivery, trail, clock, codes=terms.codes)
+        self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
+        self._clock = clock
+        self._shelf = shelf
         self._trail = trail
         self._from = 0
 
     async def open(self) -> None:
-        """Load feeds, counts and books; the log is open already."""
+        """Load feeds, grants, counts and books; the log is open already."""
         await self.feeds.open()
+        await self._shelf.open()
         await self.metering.open()
         self._from = await self.books.open(self.reader.log.epoch)
         self.books.attach(self.reader)
@@ -90,18 +146,33 @@ class Sharing:
             group.create_task(self.reader.run(self._from), name="share.reader")
             group.create_task(self.books.run(), name="share.books")
             group.create_task(self.feeds.run(), name="share.feeds")
+            group.create_task(self._shelf.run(), name="share.shelf")
+            group.create_task(self.desk.run(), name="share.desk")
             group.create_task(self.metering.run(), name="share.metering")
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
     async def page(self, principal: Principal, asked: Asked, *, form: str, limit: int, wait_s: float) -> Page:
-        """Return records of a feed; see `Delivery.page` and `Feeds.select`.
+        """Return records of a feed, within the quota of the grant; see `Delivery.page` and `Grants.admitted`.
 
         Raises:
             NotFound, Refused, Gone, BadCursor, Lost.
+            Overloaded: the quota lets nothing through now.
         """
-        selection = self.feeds.select(principal, asked.feed, _wanted(asked))
-        return await self.delivery.page(selection, await self._start(asked), Form(form), limit, wait_s)
+        admission = self._admitted(principal, asked, "http", form)
+        start = await self._start(asked)
+
+        async def read(most: int) -> Page:
+            return await self.delivery.page(admission.selection, start, Form(form), most, wait_s)
+
+        page = await within(admission.allowance, limit, read)
+        # While it waited the grant may have ended, or shown less.
+        if self._admitted(principal, asked, "http", form).selection != admission.selection:
+            return await self.page(principal, asked, form=form, limit=limit, wait_s=0.0)
+        return msgspec.structs.replace(page, grant=admission.grant_id)
+
+    def _admitted(self, principal: Principal, asked: Asked, delivery: str, form: str) -> Admission:
+        return self.grants.admitted(principal, asked.feed, _wanted(asked), delivery=delivery, form=form)
 
     async def open_stream(
         self, still: Callable[[], Principal], asked: Asked, *, heartbeat_s: float
@@ -109,34 +180,31 @@ class Sharing:
         """Return the feed as server-sent events; `still` gives the caller as of now or raises `Refused`.
 
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost: before the first event.
+            NotFound, Refused, Gone, BadCursor, Lost, Overloaded: before the first event.
         """
 
-        def select() -> Selection | None:
-            return self.feeds.select(still(), asked.feed, _wanted(asked))
+        def admit() -> Admission:
+            return self._admitted(still(), asked, "sse", Form.JSON)
 
-        select()
-        return self.delivery.stream(select, await self._start(asked), heartbeat_s=heartbeat_s)
+        _demand_volume(admit())
+        return self.delivery.stream(admit, await self._start(asked), heartbeat_s=heartbeat_s)
 
     async def open_pages(
-        self,
-        still: Callable[[], Principal],
-        asked: Asked,
-        *,
-        form: str,
-        delivery: str = "ws",  # noqa: ARG002 - grants ask for it
+        self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
     ) -> Pages:
         """Return the feed page by page, for a subscriber that is pushed to; `still` as of `open_stream`.
 
+        `delivery`: a word of `grants.DELIVERIES`; the grant must be for it.
+
         Raises:
-            NotFound, Refused, Gone, BadCursor, Lost.
+            NotFound, Refused, Gone, BadCursor, Lost, Overloaded.
         """
 
-        def select() -> Selection | None:
-            return self.feeds.select(still(), asked.feed, _wanted(asked))
+        def admit() -> Admission:
+            return self._admitted(still(), asked, delivery, form)
 
-        select()
-        return Pages(self.delivery, select, await self._start(asked), Form(form))
+        _demand_volume(admit())
+        return Pages(self.delivery, admit, await self._start(asked), Form(form))
 
     async def _start(self, asked: Asked) -> Cursor:
         if asked.after:
@@ -147,23 +215,53 @@ class Sharing:
         wanted = await self.reader.since(asked.since)
         return wanted if wanted.sequence > first.sequence else first
 
-    def count(self, principal: Principal, feed: str, delivery: str, *, requests: int, records: int, size: int) -> None:
-        """Meter what was handed to the network."""
-        self.metering.count(principal.id, feed, delivery, requests=requests, records=records, size=size)
+    def count(
+        self,
+        principal: Principal,
+        feed: str,
+        delivery: str,
+        *,
+        requests: int,
+        records: int,
+        size: int,
+        grant: str = "",
+    ) -> None:
+        """Meter what was handed to the network; `grant`: as the page or events said."""
+        self.metering.count(principal.id, feed, delivery, requests=requests, records=records, size=size, grant=grant)
+
+    def used(self, grant: str) -> int:
+        """Return the records that a grant received this month."""
+        return self.metering.used(grant)
+
+    def month(self) -> str:
+        """Return the month that is counted now: ``2026-01``, of Beijing time."""
+        return month_of(self._clock.now())
+
+    def reads(self, principal: Principal, feed: str) -> bool:
+        """Return whether the caller gets anything of a feed now."""
+        return self.grants.reads(principal, feed)
 
     def usage(self) -> list[Usage]:
         """Return all counts; the caller cuts them to whose tokens may be seen."""
         return self.metering.rows()
 
-    # ── the catalogue ─────────────────────────────────────────────────────────────────────────────────
+    def receipt(self, principal: Principal, grant: str, month: str) -> bytes:
+        """Return the signed receipt of a grant and month as one line. Raises `NotFound`, `ConfigError`."""
+        return line_of(self._receipts.receipt(self.desk.grant(principal, grant), month))
+
+    def grant_usage(self, principal: Principal, grant: str, month: str) -> list[Usage]:
+        """Return what a grant delivered in a month, by delivery. Raises `NotFound`."""
+        return self.metering.months(month, grant=self.desk.grant(principal, grant).id)
+
+    # ── feeds ─────────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, principal: Principal) -> list[Feed]:
-        """Return the feeds of which the caller may get anything."""
-        return self.feeds.visible(principal)
+        """Return the feeds of which the caller may get anything, by its scope or by a grant."""
+        return self.grants.visible(principal)
 
     def feed(self, principal: Principal, name: str) -> Feed:
         """Return one of them. Raises `NotFound`."""
-        return self.feeds.get(principal, name)
+        return self.grants.feed(principal, name)
 
     async def create_feed(self, principal: Principal, form: object) -> Feed:
         """Make a feed out of anything with its attributes; without divisions it gets the caller's.
@@ -193,8 +291,11 @@ class Sharing:
         """Remove a feed; its open streams end within about a second. Raises as `change_feed`."""
         before = self.feeds.get(principal, name)
         self._owned(principal, before)
+        if given := self.grants.given(name):
+            raise Conflict(f"feed '{name}' has {len(given)} grants, {given[0].id} among them; revoke them first")
         await self._trail.record(principal, "feed.delete", name, before=_facts(before))
         await self.feeds.delete(name, revision)
+        await self.offers.remove(principal, name)
 
     @staticmethod
     def _owned(principal: Principal, form: object) -> Feed:
@@ -210,6 +311,12 @@ class Sharing:
             for department in departments or ("",):
                 demand(principal, Action.CHANGE_FEEDS, division, department)
         return msgspec.structs.replace(feed, divisions=divisions, departments=departments)
+
+
+def _demand_volume(admission: Admission) -> None:
+    """Return if the month's volume of the grant is not used up. Raises `Overloaded`."""
+    if admission.allowance is not None:
+        admission.allowance.room(1)
 
 
 def _wanted(asked: Asked) -> Wanted:

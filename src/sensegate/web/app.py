@@ -23,12 +23,15 @@ from sensegate import metrics
 from sensegate.bus.ports import free_port
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.web import (
+    applications,
     audit,
     auth,
     books,
+    catalogue,
     devices,
     drafts,
     feeds,
+    grants,
     limits,
     nodes,
     openapi,
@@ -121,6 +124,9 @@ ROUTES: tuple[Route, ...] = (
     *feeds.ROUTES,
     *websocket.ROUTES,
     *webhooks.ROUTES,
+    *catalogue.ROUTES,
+    *applications.ROUTES,
+    *grants.ROUTES,
     *registry.ROUTES,
     *nodes.ROUTES,
     *profiles.ROUTES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -47,6 +47,11 @@ class Page(Protocol):
         """Cursor to go on from."""
         ...
 
+    @property
+    def grant(self) -> str:
+        """Grant by which it was read; empty: none."""
+        ...
+
 
 class Events(Protocol):
     """A piece of a stream; without records a heartbeat."""
@@ -59,6 +64,11 @@ class Events(Protocol):
     @property
     def count(self) -> int:
         """Records in it."""
+        ...
+
+    @property
+    def grant(self) -> str:
+        """Grant by which it was read; empty: none."""
         ...
 
 
@@ -113,15 +123,141 @@ class Share(Protocol):
     async def open_pages(
         self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
     ) -> Pages:
-        """Return what follows a place, page by page; `still` as of `open_stream`."""
+        """Return what follows a place, page by page; `still` as of `open_stream`; `delivery`: word of a grant."""
         ...
 
-    def count(self, principal: Principal, feed: str, delivery: str, *, requests: int, records: int, size: int) -> None:
+    def count(
+        self,
+        principal: Principal,
+        feed: str,
+        delivery: str,
+        *,
+        requests: int,
+        records: int,
+        size: int,
+        grant: str = "",
+    ) -> None:
         """Meter what was handed to the network."""
         ...
 
     def usage(self) -> Sequence[Any]:
         """Return all metering counts, as records with the attributes of `bodies.Usage`."""
+        ...
+
+    @property
+    def offers(self) -> Offers:
+        """The catalogue."""
+        ...
+
+    @property
+    def desk(self) -> Desk:
+        """Applications and grants."""
+        ...
+
+    def reads(self, principal: Principal, feed: str) -> bool:
+        """Return whether the caller gets anything of a feed now."""
+        ...
+
+    def used(self, grant: str) -> int:
+        """Return the records that a grant received this month."""
+        ...
+
+    def month(self) -> str:
+        """Return the month that is counted now."""
+        ...
+
+    def grant_usage(self, principal: Principal, grant: str, month: str) -> Sequence[Any]:
+        """Return what a grant delivered in a month, as records of `share.metering.Usage`."""
+        ...
+
+    def receipt(self, principal: Principal, grant: str, month: str) -> bytes:
+        """Return the signed receipt of a grant and month."""
+        ...
+
+
+class Offers(Protocol):
+    """The catalogue, cut to the caller (`share.offers.Offers`); entries and feeds are records of `share`."""
+
+    def seen(self, principal: Principal) -> list[Any]:
+        """Return the entries that the caller sees."""
+        ...
+
+    def get(self, principal: Principal, name: str) -> Any:
+        """Return one. Raises `NotFound`."""
+        ...
+
+    def feed(self, principal: Principal, name: str) -> Any:
+        """Return the feed behind it."""
+        ...
+
+    def found(self, entry: Any, text: str) -> bool:
+        """Return whether every word of a search stands in an entry."""
+        ...
+
+    def missing(self, entry: Any) -> list[str]:
+        """Return what is missing until it is complete."""
+        ...
+
+    def held(self, entry: Any, measured: object) -> dict[str, bool]:
+        """Return of what is promised and measured whether it is held."""
+        ...
+
+    def export(self, entries: Iterable[Any], form: str) -> bytes:
+        """Return entries as a document: ``dcat`` or ``csv``."""
+        ...
+
+    async def write(self, principal: Principal, name: str, changes: dict[str, Any], revision: int | None) -> Any:
+        """Change an entry; return it."""
+        ...
+
+    async def draw(self, principal: Principal, name: str, rows: int, mask: object | None) -> Any:
+        """Draw its sample anew; return it."""
+        ...
+
+
+class Desk(Protocol):
+    """Applications and grants, cut to the caller (`share.desk.Desk`)."""
+
+    def seen(self, principal: Principal) -> Sequence[Any]:
+        """Return the applications that concern the caller."""
+        ...
+
+    def get(self, principal: Principal, name: str) -> Any:
+        """Return one. Raises `NotFound`."""
+        ...
+
+    async def apply(self, principal: Principal, form: object) -> Any:
+        """Take an application."""
+        ...
+
+    async def decide(self, principal: Principal, name: str, form: object, revision: int | None) -> Any:
+        """Approve or refuse one."""
+        ...
+
+    async def withdraw(self, principal: Principal, name: str) -> Any:
+        """Take one back."""
+        ...
+
+    async def renew(
+        self, principal: Principal, name: str, *, days: float, purpose: str = "", legal_basis: str = ""
+    ) -> Any:
+        """Apply for more time for a grant; return the application."""
+        ...
+
+    def grants(self, principal: Principal) -> Sequence[Any]:
+        """Return the grants that concern the caller."""
+        ...
+
+    def grant(self, principal: Principal, name: str) -> Any:
+        """Return one. Raises `NotFound`."""
+        ...
+
+    async def change(self, principal: Principal, name: str, form: object, revision: int) -> Any:
+        """Change its terms; return it."""
+        ...
+
+    async def revoke(self, principal: Principal, name: str, reason: str = "", revision: int | None = None) -> Any:
+        """Take it back; return it."""
         ...
 
 

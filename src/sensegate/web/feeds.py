@@ -105,7 +105,7 @@ async def _records(call: Call) -> Any:
     page = await share.page(call.principal, asked, form=form, limit=limit, wait_s=wait_s)
     if call.token_ended():
         raise Refused("the token has ended meanwhile", authenticated=False)
-    share.count(call.principal, asked.feed, form, requests=1, records=page.count, size=len(page.body))
+    share.count(call.principal, asked.feed, form, requests=1, records=page.count, size=len(page.body), grant=page.grant)
     query = {**call.request.query, "after": page.next}
     query.pop("since", None)
     following = call.request.rel_url.with_query(query)
@@ -149,7 +149,15 @@ async def _stream(call: Call) -> Any:
             async for events in stream:
                 await _send(response, events.body)
                 if events.count:
-                    share.count(principal, asked.feed, "sse", requests=0, records=events.count, size=len(events.body))
+                    share.count(
+                        principal,
+                        asked.feed,
+                        "sse",
+                        requests=0,
+                        records=events.count,
+                        size=len(events.body),
+                        grant=events.grant,
+                    )
     except SensegateError as why:
         await _send(response, b"event: problem\ndata: %s\n\n" % problems.body_of(why, call.request_id))
     finally:

@@ -23,19 +23,20 @@ def params(row: type[msgspec.Struct]) -> tuple[Param, ...]:
     return (*PAGING, *filters)
 
 
-def answer(call: Call, rows: Iterable[Row], kind: type[Row], key: str) -> dict[str, Any]:
+def answer(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: bool = True) -> dict[str, Any]:
     """Return ``{"rows": […], "next": …}``: filtered, sorted (by `key` unless asked otherwise), paged.
 
     `next` is the key after which to go on (with another order: how many rows to skip); it is missing on the last page.
+    Without `text` the rows were searched for `q` already.
     """
     fields = kind.__struct_fields__
     wanted = {name: call.words(name) for name in fields if name in call.request.query and name not in _PAGING}
-    text = call.text("q").casefold()
+    part = call.text("q").casefold() if text else ""
     kept = [
         row
         for row in rows
         if all(_text(getattr(row, name)) in values for name, values in wanted.items())
-        and (not text or any(text in str(getattr(row, name)).casefold() for name in fields))
+        and (not part or any(part in str(getattr(row, name)).casefold() for name in fields))
     ]
     order = call.text("sort") or key
     for name in reversed(order.split(",")):

@@ -118,7 +118,7 @@ async def _send(
             if page.count:
                 credit.left -= page.count
                 await socket.send_frame(page.body, opcode)
-                metered(requests=0, records=page.count, size=len(page.body))
+                metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
                 spoken = loop.time()
         else:
             await credit.wait(1.0)

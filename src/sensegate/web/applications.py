@@ -1,0 +1,109 @@
+"""REST: applications for data of others, and the decisions of its owners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sensegate.authority.scope import Action
+from sensegate.web import listing
+from sensegate.web.routing import API, Call, Route, iso
+from sensegate.web.share_bodies import ApplicationRow, NewApplication, NewDecision
+
+_TIMES = ("created", "deadline", "decided")
+
+
+def row(application: Any) -> ApplicationRow:
+    """Return the row of an application."""
+    flat = {name: getattr(application, name) for name in ApplicationRow.__struct_fields__ if hasattr(application, name)}
+    flat |= {
+        name: getattr(application.asked, name)
+        for name in ApplicationRow.__struct_fields__
+        if name not in flat and hasattr(application.asked, name)
+    }
+    flat |= {name: iso(flat[name]) for name in _TIMES}
+    return msgspec.convert(msgspec.to_builtins(flat), ApplicationRow)
+
+
+async def _list(call: Call) -> Any:
+    rows = [row(one) for one in call.deps.share.desk.seen(call.principal)]
+    return listing.answer(call, rows, ApplicationRow, "id")
+
+
+async def _get(call: Call) -> Any:
+    return row(call.deps.share.desk.get(call.principal, call.path("application")))
+
+
+async def _apply(call: Call) -> Any:
+    return row(await call.deps.share.desk.apply(call.principal, msgspec.to_builtins(await call.body(NewApplication))))
+
+
+async def _decide(call: Call) -> Any:
+    decision = msgspec.to_builtins(await call.body(NewDecision))
+    desk, revision = call.deps.share.desk, call.revision(required=False)
+    return row(await desk.decide(call.principal, call.path("application"), decision, revision))
+
+
+async def _withdraw(call: Call) -> Any:
+    return row(await call.deps.share.desk.withdraw(call.principal, call.path("application")))
+
+
+_TAG = "sharing"
+_ONE = f"{API}/applications/{{application}}"
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/applications",
+        call=_list,
+        what="Applications that concern the caller: sent by his side, or for data of his level.",
+        tag=_TAG,
+        action=Action.READ_CATALOGUE,
+        query=listing.params(ApplicationRow),
+        answer=list[ApplicationRow],
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/applications",
+        call=_apply,
+        what="Apply for feeds: what for, by which law, how long, which fields, deliveries, rate. What is shared "
+        "unconditionally is granted at once.",
+        tag=_TAG,
+        action=Action.APPLY_GRANTS,
+        body=NewApplication,
+        answer=ApplicationRow,
+        status=201,
+        errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path=_ONE,
+        call=_get,
+        what="One application.",
+        tag=_TAG,
+        action=Action.READ_CATALOGUE,
+        answer=ApplicationRow,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/decision",
+        call=_decide,
+        what="Approve (with masks, quota, less than was asked) or refuse; the level that owns the data decides.",
+        tag=_TAG,
+        action=Action.DECIDE_GRANTS,
+        body=NewDecision,
+        answer=ApplicationRow,
+        errors=(404, 409, 412),
+    ),
+    Route(
+        method="POST",
+        path=f"{_ONE}/withdraw",
+        call=_withdraw,
+        what="Take an application back that is not yet decided.",
+        tag=_TAG,
+        action=Action.APPLY_GRANTS,
+        answer=ApplicationRow,
+        errors=(404, 409),
+    ),
+)

@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, SharingConfig
+from sensegate.config_video import VideoConfig
 from sensegate.errors import ConfigError
 from sensegate.setting import Record
 from sensegate.setting import told as _h
@@ -109,6 +110,7 @@ class ForeignBrokerConfig(Record, frozen=True):
     password_file: Annotated[str, _h("file with the password")] = ""
     ca_file: Annotated[str, _h("authority of the broker's certificate; empty: no TLS")] = ""
     topics: Annotated[tuple[str, ...], _h("topic filters to subscribe to, QoS 1")] = ("#",)
+    video: Annotated[bool, _h("all its messages are metadata of cameras: what no profile takes is not kept")] = False
     inflight_max: Annotated[int, _h("most messages not yet acknowledged")] = 5_000
     backoff_max_s: Annotated[float, _h("longest wait between attempts to connect")] = 30.0
 
@@ -252,6 +254,7 @@ class Config(Record, frozen=True):
     oidc: Annotated[OidcConfig, _h("a provider of identities")] = OidcConfig()
     sharing: Annotated[SharingConfig, _h("applications, grants, receipts")] = SharingConfig()
     egress: Annotated[EgressConfig, _h("where this gateway may connect to by the wish of others")] = EgressConfig()
+    video: Annotated[VideoConfig, _h("metadata of cameras")] = VideoConfig()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
 

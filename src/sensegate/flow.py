@@ -13,8 +13,9 @@ import os
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -23,6 +24,7 @@ from sensegate import __version__, logs, metrics, shares, tiers, trails
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.keyring import Keyring
 from sensegate.authority.refusals import Kind
 from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tasks import Tasks
@@ -41,6 +43,7 @@ from sensegate.collect.intake import Intake
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import Config, secret
+from sensegate.decode.cutting import Cutting, removed_of
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
@@ -48,7 +51,7 @@ from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
 from sensegate.life import Again, Eyes, Life, Speaker, delivered
-from sensegate.model import Delivery, Device, Quarantined, QuarantineReason, Span
+from sensegate.model import Delivery, Device, Message, Quarantined, QuarantineReason, Span
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -64,6 +67,7 @@ from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.reader import Reader
 from sensegate.tasking import Tasking
+from sensegate.video.formats import FORMATS
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, QualityRow
 
@@ -72,6 +76,8 @@ LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
 
 log = structlog.get_logger("flow")
+
+_T = TypeVar("_T")
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -101,6 +107,7 @@ class Ingest:
         devices: Devices,
         commands: Commands | None = None,
         again: Again | None = None,
+        cutting: Cutting | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -108,6 +115,9 @@ class Ingest:
         self._eyes = eyes
         self._memory = eyes.decoder.memory
         self._again = again
+        self._cutting = cutting
+        self._cameras = frozenset(f"foreign:{one.name}" for one in config.foreign if one.video)
+        """Sources from which only video metadata comes."""
         self._indicators = indicators
         self._committer = committer
         self._devices = devices
@@ -180,8 +190,10 @@ class Ingest:
         return self._committer.prepare(part, batch.fields, batch.readings, batch.rejected, span=span)
 
     def _walk_live(self, deliveries: Sequence[Delivery]) -> Pending:
-        span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
+        span = self._cut(deliveries)
         batch = self._understand(span, self._eyes)
+        if taken := removed_of(span):
+            batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._commands:
             for ask in self._memory.asks():
                 self._commands.ask(ask.topic, ask.payload, ask.about)
@@ -198,23 +210,51 @@ class Ingest:
             listener(span, batch)
         return pending
 
+    def _cut(self, deliveries: Sequence[Delivery]) -> Span:
+        """Return the messages with those of video metadata cut down to what may be kept: nobody sees them before."""
+        span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
+        if self._cutting is None:
+            return span
+        strict: set[int] = set()
+        if self._cameras:
+            ends = list(accumulate((len(delivery.messages) for delivery in deliveries), initial=0))
+            for delivery, start in zip(deliveries, ends, strict=False):
+                if delivery.source in self._cameras:
+                    strict.update(range(start, start + len(delivery.messages)))
+        decoder = self._eyes.decoder
+        kept_at: dict[int, Message] = {}
+        for at, route in self._cutting.places(span, decoder, strict).items():
+            kept = _or_bug(partial(self._cutting.one, span[at], route, decoder))
+            if isinstance(kept, Exception):
+                # Neither the error's text nor the frames' values may be told: both can hold what the message did.
+                where = f"{type(kept).__name__}\n{_places(kept)}"
+                log.error("a format of video crashed; nothing of its message is kept", formats=route.video, where=where)
+                kept = self._cutting.crashed(span[at], route, decoder, where)
+            kept_at[at] = kept
+        return Span(kept_at.get(at, message) for at, message in enumerate(span)) if kept_at else span
+
     def _understand(self, span: Span, eyes: Eyes) -> Understood:
         """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
         decoder, normaliser = eyes.decoder, eyes.normaliser
         mark = decoder.memory.mark()
-        try:
+
+        def understood() -> Understood:
             fields, received = decoder.decode(span), span.received
             return Understood(received, fields, *normaliser.normalise(fields, received, span.best_effort))
-        except Exception as bug:
-            decoder.memory.rewind(mark)
-            if len(span) > 1:
-                half = len(span) // 2
-                return self._understand(Span(span[:half]), eyes).then(self._understand(Span(span[half:]), eyes), half)
-            log.exception("a decoder crashed; its message is in quarantine", topic=span[0].topic, bug=repr(bug))
-            where = "".join(traceback.format_tb(bug.__traceback__)[-3:])
-            crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(bug).__name__}\n{where}")
-            nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
-            return Understood(span.received, nothing, *normaliser.normalise(nothing, span.received))
+
+        found = _or_bug(understood)
+        if not isinstance(found, Exception):
+            return found
+        decoder.memory.rewind(mark)
+        if len(span) > 1:
+            half = len(span) // 2
+            return self._understand(Span(span[:half]), eyes).then(self._understand(Span(span[half:]), eyes), half)
+        log.error(
+            "a decoder crashed; its message is in quarantine", topic=span[0].topic, bug=repr(found), exc_info=found
+        )
+        crash = Quarantined(0, QuarantineReason.CRASHED, f"{type(found).__name__}\n{_places(found)}")
+        nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
+        return Understood(span.received, nothing, *normaliser.normalise(nothing, span.received))
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._committer.write(pending)
@@ -222,6 +262,21 @@ class Ingest:
         for delivery in deliveries:
             await delivery.ack()
         intake.settled(deliveries)
+
+
+def _or_bug(work: Callable[[], _T]) -> _T | Exception:
+    """Return what `work` gives, or the error that a bug in it raised: it costs one message and not the walk."""
+    try:
+        return work()
+    except (Lost, StoreFull):
+        raise  # no bug: the walk starts again from the last commit
+    except Exception as bug:  # noqa: BLE001 - the caller tells it
+        return bug
+
+
+def _places(bug: Exception) -> str:
+    """Return the last places in our code that an error came through."""
+    return "".join(traceback.format_tb(bug.__traceback__)[-3:])
 
 
 class Gateway:
@@ -301,6 +356,9 @@ class Gateway:
         if config.role == "centre":
             self.below = tiers.Below(config, clock, engine, self.log, self.audit)
             await self.below.open(self._bucket, self.callout, self.divisions)
+        keys = Path(config.video.keys_file or Path(config.directory) / "video.keys")
+        self.keyring = Keyring(keys, clock, days=config.video.plate_key_days, basis=config.video.basis)
+        self.tasks["keyring"] = self.keyring.run
 
     async def _bucket(self, name: str) -> Bucket:
         return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
@@ -357,6 +415,7 @@ class Gateway:
             limits=Limits(
                 raw_ttl_h=config.store.raw_ttl_h,
                 readings_ttl_h=config.store.readings_ttl_h,
+                observations_ttl_h=config.store.observations_ttl_h,
                 quarantine_ttl_h=config.store.quarantine_ttl_h,
                 ledger_ttl_h=config.store.readings_ttl_h,
             ),
@@ -388,6 +447,9 @@ class Gateway:
             devices=self.devices,
             commands=commands,
             again=again,
+            cutting=Cutting(
+                FORMATS, self.keyring, bytes_max=max(config.engine.max_payload_bytes, config.web.body_bytes_max)
+            ),
         )
         self.ingest.on_walk.append(partial(self.life.study, eyes))
         self.ingest.on_walk.append(lambda _, batch: self.tasking.walked(eyes.normaliser.table.specs, batch.readings))

@@ -124,15 +124,23 @@ def made() -> dict[str, bytes]:
     }
 
 
+def kept_of(message: Message) -> dict[str, Any]:
+    """Return a message as its record holds it: that it was cut is known inside a process alone (`Message.cut`)."""
+    assert not message.cut
+    tree: dict[str, Any] = msgspec.to_builtins(message)
+    del tree["cut"]
+    return tree
+
+
 def read(name: str, payload: bytes) -> Any:
     """Return what a record says, as plain values."""
     kind = name.partition(".")[0]
     if kind in ("batch", "wire"):
         return facts(decode(payload, sequence=12))
     if kind == "raw":
-        return [[msgspec.to_builtins(message), source] for message, source in raw.decode(payload)]
+        return [[kept_of(message), source] for message, source in raw.decode(payload)]
     if kind == "kept":
-        return msgspec.to_builtins(list(raw.decode_kept(payload)))
+        return [{**msgspec.to_builtins(one), "message": kept_of(one.message)} for one in raw.decode_kept(payload)]
     if kind == "ledger":
         return msgspec.to_builtins(list(Ledger.decode(payload).rows()))
     return msgspec.to_builtins(decode_commit(payload))

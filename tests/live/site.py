@@ -87,6 +87,8 @@ class Site:
         self.auditor = ("", "")
         """Text and id of the token that reads the audit trail."""
         self.task: asyncio.Task[None]
+        self.centre: Site
+        """Of a node with one."""
 
     def config_file(self, name: str) -> Path:
         """Return a file of its directory."""

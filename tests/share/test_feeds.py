@@ -94,6 +94,18 @@ def test_subjects_are_never_passed_by_wrongly(divisions: list[str], grade_max: i
     assert not selection.wants_subject(f"raw.{place[:4]}-0")
 
 
+def test_kinds_are_told_by_the_subject() -> None:
+    """A feed of readings passes observations by, one of both looks into both, one of none is nothing."""
+    readings, both = (feeds.cut(Feed("f", kinds=kinds), scope("44")) for kinds in (("reading",), feeds.KINDS))
+    assert readings
+    assert both
+    assert not both.kinds
+    subjects = ("readings.4401.440106.1", "observations.4401.440106.1")
+    assert [readings.wants_subject(one) for one in subjects] == [True, False]
+    assert [both.wants_subject(one) for one in subjects] == [True, True]
+    assert feeds.cut(Feed("f", kinds=()), scope("44")) is None
+
+
 async def test_every_process_sees_a_change(fake_clock: FakeClock) -> None:
     """What one process writes another has within its watch, deletions too; the built-in feed always stays."""
     bucket = MemoryBucket()
@@ -139,7 +151,9 @@ async def test_what_a_caller_gets(fake_clock: FakeClock) -> None:
     with pytest.raises(Refused):
         made.select(caller("4401"), "all", Wanted(divisions=("4403",)))
     assert made.select(caller("44"), "shenzhen", Wanted(divisions=("4401",))) is None
-    assert made.select(caller("4403"), "shenzhen", Wanted()) == Selection(("4403",), grade_max=ALL_FEED.grade_max)
+    assert made.select(caller("4403"), "shenzhen", Wanted()) == Selection(
+        ("4403",), kinds=("reading",), grade_max=ALL_FEED.grade_max
+    )
     first = made.select(caller("4401"), "all", Wanted(properties=("b", "a")))
     second = made.select(Principal("other", Role.CITY_OPERATOR, scope("4401")), "all", Wanted(properties=("a", "b")))
     assert first == second

@@ -16,6 +16,8 @@ Token = NewType("Token", str)
 READINGS, OBSERVATIONS = "readings", "observations"
 LOGGED = (READINGS, OBSERVATIONS)
 """First tokens of the subjects whose members are batches of rows that subscribers may see."""
+ROWS = tuple(f"{kind}." for kind in LOGGED)
+"""With these the subjects begin."""
 
 ID_BYTES_MAX = 128
 _EMPTY = "~"

@@ -87,6 +87,11 @@ class Decoder:
         """The profiles in force."""
         return self._profiles
 
+    @property
+    def devices(self) -> DeviceNames:
+        """The registry."""
+        return self._devices
+
     def use(self, profiles: ProfileSet) -> None:
         """Put another set of profiles in force from the next batch on."""
         self._profiles = profiles

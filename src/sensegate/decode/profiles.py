@@ -66,8 +66,8 @@ class ProfileSet:
         self._stock = stock or Stock(dict(self._by_id), {})
         tried = (arm.profile for arms in self._arms.values() for arm in arms)
         self._rules: list[Rule] = [rule for profile in (*self._by_id.values(), *tried) for rule in profile.rules]
-        self.video = any(rule.video for rule in self._rules)
-        """Whether any of them takes video metadata."""
+        self._cameras = frozenset(rule.profile for rule in self._rules if rule.video)
+        self._camera_words = _words_of([pattern for rule in self._rules if rule.video for pattern in rule.patterns])
         self._index = topics.Index()
         for number, rule in enumerate(self._rules):
             for pattern in rule.patterns:
@@ -168,6 +168,25 @@ class ProfileSet:
         others = [one for one in self._by_id.values() if one.id != name]
         arms = {other: found for other, found in self._arms.items() if other != name}
         return ProfileSet([*others, profile], specs, arms=arms, stock=self._stock)
+
+    @property
+    def video(self) -> bool:
+        """Whether any of them takes video metadata."""
+        return bool(self._cameras)
+
+    def of_cameras(self, name: str) -> bool:
+        """Return whether a profile (``vendor/model``) takes video metadata."""
+        return name in self._cameras
+
+    def near_cameras(self, topic: str) -> bool:
+        """Return whether a topic begins as those of cameras do, or holds a word of theirs."""
+        levels = topic.lower().split("/")
+        return levels[0] in self._camera_words.first or not self._camera_words.anywhere.isdisjoint(levels)
+
+    @property
+    def camera_words(self) -> frozenset[str]:
+        """Return the literal levels of the topics of cameras, in lower case."""
+        return self._camera_words.first | self._camera_words.anywhere | self._camera_words.others
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -283,6 +302,30 @@ class ProfileSet:
     def match(self, topic: str) -> list[tuple[Rule, dict[str, str]]]:
         """Return the rules whose topics match, the most literal first, with what they capture."""
         return [(self._rules[number], captured) for number, captured in self._index.match(topic)]
+
+
+class _Words(NamedTuple):
+    """The literal levels of topics."""
+
+    first: frozenset[str]
+    """With which they begin."""
+    anywhere: frozenset[str]
+    """Of topics that begin with a name: only these tell them."""
+    others: frozenset[str]
+
+
+def _words_of(patterns: Iterable[topics.Pattern]) -> _Words:
+    first: set[str] = set()
+    anywhere: set[str] = set()
+    others: set[str] = set()
+    for pattern in patterns:
+        words = [level.literal.lower() for level in pattern.levels]
+        if words[0]:
+            first.add(words[0])
+            others.update(words)
+        else:
+            anywhere.update(words)
+    return _Words(frozenset(first), frozenset(anywhere - {""}), frozenset(others - {""}))
 
 
 def _filters(rule: Rule, pattern: topics.Pattern, names: Sequence[str], gateways: Sequence[str]) -> Iterable[str]:

@@ -174,7 +174,13 @@ class Routes:
                 rules += found.rules if found else ()
                 if found is None and record.domain == VIDEO:
                     return (VIDEO,)
-        return tuple(dict.fromkeys(rule.video for rule in rules if rule.video))
+        names = tuple(dict.fromkeys(rule.video for rule in rules if rule.video))
+        if names or not self._profiles.video:
+            return names
+        # Of a camera nothing is kept as it came: neither what its profile ignores or takes for something else, nor what
+        # comes under topics like its own that no profile takes.
+        cameras = any(self._profiles.of_cameras(rule.profile) for rule in rules)
+        return (VIDEO,) if cameras or (not rules and self._profiles.near_cameras(route.text)) else ()
 
     def refusal(self, route: Route) -> Rejected | None:
         """Return why no message of this route is taken now, or None."""

@@ -10,14 +10,13 @@ import numpy as np
 from sensegate.bus import columns, ledger
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.names import LOGGED, READINGS
+from sensegate.bus.names import READINGS, ROWS
 from sensegate.config import StoreConfig
 from sensegate.model import BOOL, Entry, Member
 from sensegate.quality import Flag
 
 SOURCE = "uplink"
 """The source under which `forwarded` and `withheld.<reason>` stand in the ledger."""
-ROWS = tuple(f"{kind}." for kind in LOGGED)
 LEDGER, COMMIT = "ledger.", "commit."
 
 

@@ -14,12 +14,16 @@ from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Scope, may
 from sensegate.bus.kv import Row
+from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.share.masks import DEVICE, Mask
 
 READING = "reading"
-KINDS = (READING, "observation")
+OBSERVATION = "observation"
+KINDS = (READING, OBSERVATION)
+_KIND_OF = {READINGS: READING, OBSERVATIONS: OBSERVATION}
+"""First token of a subject -> kind."""
 GRADE_MAX = 4
 """Grades run from 1 (open) to 4 (core)."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -45,7 +49,7 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 _decoder = msgspec.json.Decoder(Feed, strict=False)
-ALL_FEED = Feed("all", description="Everything that the caller may see. Built in.")
+ALL_FEED = Feed("all", kinds=KINDS, description="Everything that the caller may see. Built in.")
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -66,19 +70,21 @@ class Selection(msgspec.Struct, frozen=True):
     departments: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     grade_max: int = GRADE_MAX
+    kinds: tuple[str, ...] = ()
     mask: Mask = Mask()
     """How the caller sees what is selected."""
     shown: Wanted = Wanted()
     """Conditions on what the mask leaves: by asking, nobody finds out what it hides."""
 
     def wants_subject(self, subject: str) -> bool:
-        """Return whether an entry of this subject (``readings.<city>.<county|all>.<grade>``) may hold a match.
+        """Return whether an entry of this subject (``<kind>.<city>.<county|all>.<grade>``) may hold a match.
 
         Cheap and never wrong in refusing: the columns decide.
         """
         kind, _, rest = subject.partition(".")
         parts = rest.split(".")
-        if kind != "readings" or len(parts) != 3:
+        word = _KIND_OF.get(kind)
+        if word is None or (self.kinds and word not in self.kinds) or len(parts) != 3:
             return False
         _city, county, grade = parts
         if county == "all":
@@ -120,7 +126,7 @@ def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | N
     divisions = None if inside is None else common(inside, widest(wanted.divisions))
     departments = _common_words(feed.departments, (scope.department,) if scope.department else ())
     properties = _common_words(feed.properties, wanted.properties)
-    if divisions is None or departments is None or properties is None or READING not in feed.kinds:
+    if divisions is None or departments is None or properties is None or not feed.kinds:
         return None
     return Selection(
         divisions=divisions,
@@ -129,6 +135,7 @@ def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | N
         departments=departments,
         devices=tuple(sorted(wanted.devices)),
         grade_max=feed.grade_max,
+        kinds=() if {*feed.kinds} >= {*KINDS} else tuple(sorted({*feed.kinds})),
     )
 
 

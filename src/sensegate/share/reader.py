@@ -1,9 +1,9 @@
 """One reader of the log per process, for all feeds.
 
-It follows the log, keeps recent entries of readings in a ring bounded by bytes, and decodes each of them at most once,
-when the first subscriber wants it; entries of the ledger it hands to the books. What lies before the ring is fetched in
-pages that equal readers share. Filtering is done on columns by those who ask (`delivery.py`): the server's filters are
-slow on history.
+It follows the log, keeps recent entries of readings and observations in a ring bounded by bytes, and decodes each of
+them at most once, when the first subscriber wants it; entries of the ledger it hands to the books. What lies before the
+ring is fetched in pages that equal readers share. Filtering is done on columns by those who ask (`delivery.py`): the
+server's filters are slow on history.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from sensegate.bus import columns
+from sensegate.bus.names import ROWS
 from sensegate.clock import Clock
 from sensegate.errors import Gone, Lost
 from sensegate.model import Entry
@@ -53,9 +54,17 @@ class Slot:
         """The entry's columns."""
         if self._batch is None:
             assert self._payload is not None  # noqa: S101 - one of the two is always there
-            self._batch = columns.decode(self._payload, sequence=self.sequence).without_local()
+            self._batch = _named(columns.decode(self._payload, sequence=self.sequence).without_local())
             self._payload = None
         return self._batch
+
+
+def _named(batch: columns.Batch) -> columns.Batch:
+    """Return a batch with its channels in the names of its properties, ``name#channel``: so records tell them."""
+    if not batch.channels:
+        return batch
+    names = [f"{name}#{channel}" if channel else name for name, channel in batch.variables()]
+    return msgspec.structs.replace(batch, properties=names, channels=[])
 
 
 class Span(msgspec.Struct, frozen=True, eq=False):
@@ -135,7 +144,7 @@ class Reader:
 
     def _append(self, entries: list[Entry]) -> None:
         for entry in entries:
-            if entry.subject.startswith("readings."):
+            if entry.subject.startswith(ROWS):
                 slot = Slot(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
@@ -209,7 +218,7 @@ class Reader:
         entries = await self.log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
         if not entries:
             return Span((), after, self._clock.now())
-        slots = [Slot(entry) for entry in entries if entry.subject.startswith("readings.")]
+        slots = [Slot(entry) for entry in entries if entry.subject.startswith(ROWS)]
         span = Span(slots, entries[-1].sequence, entries[-1].time)
         if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
             # A short page ends at the log's end and will grow: it is not kept.

@@ -27,6 +27,13 @@ class Veil(Protocol):
         """Return a pseudonym of an id that is free text, under a key that this node keeps."""
         ...
 
+    def may(self, kind: str, field: str) -> bool:
+        """Say whether a written legal basis lets a field pass that does not otherwise.
+
+        `kind` is a word of `observation.ObjectClass`; `field` is ``plate.number`` (of `Plate`) or ``age_band``.
+        """
+        ...
+
 
 class Cut(msgspec.Struct, frozen=True):
     """A message that holds only what may be kept."""
@@ -99,4 +106,8 @@ class VideoFormat(NamedTuple):
     cut: Callable[[bytes, str, int, Veil], Cut]
     """(payload, topic, arrival µs, veil) -> what may be kept. Raises `Rejected` whose detail holds no payload."""
     see: Callable[[bytes, str, int, Camera], Seen]
-    """(what `cut` returned, topic, arrival µs, camera) -> what it reports. Raises `Rejected`."""
+    """(what `cut` returned, topic, arrival µs, camera) -> what it reports. Raises `Rejected`.
+
+    The topic is that of the message but for levels that are no word of the profile, no device and no name as programs
+    have it: in their place stands `Veil.word` of them (`decode.cutting`).
+    """

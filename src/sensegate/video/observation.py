@@ -64,6 +64,8 @@ class Plate(msgspec.Struct, frozen=True, omit_defaults=True):
     plate_class: str = ""
     """Two digits of GA 24.7."""
     confidence: float | None = None
+    number: str = ""
+    """The number itself; only on a written legal basis (`video.basis`)."""
 
 
 class Place(msgspec.Struct, frozen=True, omit_defaults=True):

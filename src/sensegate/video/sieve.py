@@ -16,6 +16,7 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video.form import Cut, Veil
+from sensegate.video.veil import plate_form
 
 GONE: Final = object()
 """What a check returns for a value that may not pass; None for one that is left out and not counted."""
@@ -181,7 +182,12 @@ def slug(value: Any, sieve: Sieve) -> Any:
     """Let a name as programs have it pass (``front_door``); hide any other text."""
     if not isinstance(value, str) or not value:
         return GONE
-    return value if _SLUG.fullmatch(value) else sieve.veil.word(value)
+    return value if is_slug(value) else sieve.veil.word(value)
+
+
+def is_slug(text: str) -> bool:
+    """Return whether a text is a name as programs have it."""
+    return _SLUG.fullmatch(text) is not None
 
 
 def identity(value: Any, sieve: Sieve) -> Any:
@@ -202,7 +208,8 @@ def plate(value: Any, sieve: Sieve) -> Any:
     """Put a pseudonym and the region in place of a number plate: ``{"token": …, "region": …}``."""
     if not isinstance(value, str) or not value.strip() or len(value) > 64:
         return GONE
-    return {"token": sieve.veil.plate(value, sieve.at), "region": region_of(value)}
+    hidden = {"token": sieve.veil.plate(value, sieve.at), "region": region_of(value)}
+    return {**hidden, "number": plate_form(value)} if sieve.veil.may("vehicle", "plate.number") else hidden
 
 
 _REGION = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z]", re.ASCII)

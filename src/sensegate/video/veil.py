@@ -1,4 +1,4 @@
-"""Keyed pseudonyms: what may be told apart but not read. No I/O; `keyring.py` keeps the keys.
+"""Keyed pseudonyms: what may be told apart but not read. No I/O; `authority.keyring` keeps the keys.
 
 A plate is hidden under the key of its day (UTC+8, by the time at which it was seen), so that a vehicle can be followed
 through one day and not into the next; an id of free form under a key that does not change.
@@ -43,3 +43,6 @@ class KeyedVeil:
 
     def word(self, text: str) -> str:
         return token(self._secret, "word", text)
+
+    def may(self, kind: str, field: str) -> bool:  # noqa: ARG002 - no basis holds outside of a running gateway
+        return False

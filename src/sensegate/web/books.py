@@ -34,6 +34,7 @@ _GROUPS = {
     kinds.DUPLICATE: "duplicates",
     kinds.SUPPRESSED: "suppressed",
     kinds.REJECTED: "rejected",
+    kinds.THINNED: "thinned",
     kinds.FORWARDED: "forwarded",
     kinds.WITHHELD: "withheld",
 }
@@ -49,8 +50,8 @@ def balanced(totals: Counts) -> bool:
         sums[kind.partition(".")[0]] += count
     messages = sums[kinds.MESSAGES] - sums[kinds.DECODED] - sums[kinds.QUARANTINED]
     again = sums[kinds.REDECODED] - sums[kinds.RECOVERED] - sums[kinds.REREAD] - sums[kinds.STILL_REFUSED]
-    taken = sums[kinds.ACCEPTED] + sums[kinds.DUPLICATE] + sums[kinds.SUPPRESSED] + sums[kinds.REJECTED]
-    return messages == 0 and again == 0 and sums[kinds.VALUES] == taken
+    ways = (kinds.ACCEPTED, kinds.DUPLICATE, kinds.SUPPRESSED, kinds.REJECTED, kinds.THINNED)
+    return messages == 0 and again == 0 and sums[kinds.VALUES] == sum(sums[kind] for kind in ways)
 
 
 def row_of(counts: Counts, by: str = "", key: str = "") -> LedgerRow:

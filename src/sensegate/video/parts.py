@@ -10,13 +10,35 @@ from typing import Any, Final
 
 from sensegate.video.form import Veil
 
-_TOKEN = re.compile(
-    r"(?:(?:cam|camera|channel|ch|video|videosource|vs|source|src|analytics|vac|va|line|linedetector|region|zone|area|field"
-    r"|fielddetector|lane|rule|myrule|counter|count|profile|input|output|digitalinput|relay|alarmin|sensor|temp|temperature"
-    r"|spot|box|module|object|track|recording|job|token|port|preset|fence|group|default)[ _.:-]?)?\d{1,3}",
-    re.IGNORECASE | re.ASCII,
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a list that is written as text."""
+    return frozenset(text.split())
+
+
+_WORDS: Final = words(
+    "alarm alarmin analytics area back bicycle box building bus cam camera car cell channel ch config "
+    "configuration count counter cross crossed crossing crowd default detection detector device digit digital "
+    "digitalinput door down east entrance entry exit fence field fielddetector floor front gate group image "
+    "important in input inside intrusion job junction lane left level line linedetector loitering lot main module "
+    "motion my myrule no north object occupancy out output outside parking people person plate port preset "
+    "profile queue recording region relay right road rule scene sensor side source south spot stop street temp "
+    "temperature test token track traffic trip truck tunnel up va vac vehicle video videosource vs wall west wire "
+    "yard zone"
 )
-"""What a device calls its own parts: a number, or a word of the trade with one. People give other names."""
+"""Words of the trade. A name that is made of them alone, and of a number, tells of nobody; people give other names."""
+_NAME = re.compile(r"(?:[A-Za-z]{1,16}[ _.:-]{0,2}){0,5}\d{0,3}", re.ASCII)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NUMBERED = re.compile(r"(\D*?)[ _.:-]{0,2}(\d{1,3})", re.ASCII)
+_CHANNELS: Final = {
+    "line": frozenset({"line", "linedetector", "fence", "wire"}),
+    "lane": frozenset({"lane"}),
+    "input": frozenset({"input", "digitalinput", "alarmin"}),
+    "output": frozenset({"output", "relay"}),
+    "spot": frozenset({"spot", "temp", "temperature"}),
+}
+DOORS: Final = frozenset({"http", "stream"})
+"""First level of the topics of what is pushed by HTTP, and of what `collect.alert_stream` fetches."""
 _NUMBER_LENGTH: Final = 40
 _PLATE = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z]")
 _TRUE: Final = frozenset({"true", "1", "on", "yes", "active", "started", "start", "partiallyactive", "recording"})
@@ -86,10 +108,34 @@ def many(value: object) -> list[Any]:
     return [] if value is None else [value]
 
 
+def plain(name: str) -> bool:
+    """Return whether a name is a number, or made of words of the trade and perhaps a number."""
+    return bool(_NAME.fullmatch(name)) and all(word.lower() in _WORDS for word in _WORD.findall(name))
+
+
 def named(value: object, veil: Veil) -> str:
     """Return the name of a part of a device: as it is where devices give such names, else its pseudonym."""
     word = text(value)
-    return word if not word or _TOKEN.fullmatch(word) else veil.word(word)
+    return word if not word or plain(word) else veil.word(word)
+
+
+def channel(name: str) -> str:
+    """Return the channel of readings that a part of a device stands for: ``line1``, ``lane2``, ``input1``, ``zone3``.
+
+    Rules, regions and fields are zones; empty where the name holds no number (one of free choice, or its pseudonym).
+    """
+    found = _NUMBERED.fullmatch(name) if plain(name) else None
+    if found is None:
+        return ""
+    words = [word.lower() for word in _WORD.findall(found[1])]
+    kind = next((kind for kind, of in _CHANNELS.items() if of.intersection(words)), "zone")
+    return f"{kind}{int(found[2])}"
+
+
+def camera_of(topic: str) -> str:
+    """Return the camera that a topic of our own making names: what it pushes by HTTP, or what is fetched from it."""
+    door, _, name = topic.partition("/")
+    return name if door in DOORS and "/" not in name else ""
 
 
 def region(plate: str) -> str:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.video.form import VideoFormat
-from sensegate.video.formats import frigate, viid
+from sensegate.video.formats import dahua, frigate, hikvision, onvif, viid
 
 FORMATS: Final[dict[str, VideoFormat]] = {
-    frigate.NAME: frigate.FORMAT,
-    viid.FORMAT.name: viid.FORMAT,
+    one.name: one
+    for one in (
+        viid.FORMAT,
+        *onvif.FORMATS,
+        hikvision.FORMAT,
+        dahua.FORMAT,
+        frigate.FORMAT,
+    )
 }
 """By the name that profiles use."""

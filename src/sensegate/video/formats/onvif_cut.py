@@ -38,7 +38,8 @@ Removed = dict[str, int]
 
 
 @lru_cache(maxsize=512)
-def _seen_as(label: str) -> tuple[str, str]:
+def seen_as(label: str) -> tuple[str, str]:
+    """Return what a type means: class, and kind of vehicle."""
     found, kind = codes.seen_as("onvif", label)
     return found.value, kind
 
@@ -98,7 +99,7 @@ def class_of(value: Any) -> tuple[str, str, float | None]:
                 best = _better(best, text(of.get("Type")), number(text(of.get("Likelihood")) or 1.0, 0, 1))
     if best is None:
         return "", "", None
-    return *_seen_as(best[0]), best[1]
+    return *seen_as(best[0]), best[1]
 
 
 def _better(best: tuple[str, float] | None, label: str, sure: float | None) -> tuple[str, float] | None:

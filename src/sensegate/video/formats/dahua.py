@@ -1,0 +1,438 @@
+"""Dahua: the events of ``eventManager.cgi?action=attach``, one part or a whole multipart stream of them.
+
+``Code=X;action=Start|Stop|Pulse;index=N;data={…}``. Boxes count from 0 to 8191. The time of many models is their local
+time counted as if it were UTC: it is held against the arrival (`_calibrated`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason, RejectReason
+from sensegate.video import boxes, codes, countries, multipart, sieve, times
+from sensegate.video.boxes import Box
+from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, VideoObservation
+from sensegate.video.parts import (
+    Node,
+    camera_of,
+    channel,
+    identity,
+    many,
+    named,
+    node,
+    number,
+    region,
+    rest,
+    take,
+    text,
+    whole,
+    words,
+)
+
+NAME: Final = "dahua"
+_MAKE: Final = "dahua"
+_GRID: Final = 8_192
+_EVENTS_MAX: Final = 1_000
+_HEAD = re.compile(
+    r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{))?", re.ASCII
+)
+_BEAT: Final = "heartbeat"
+_STATES: Final = {"start": True, "stop": False}
+_PASSAGES: Final = frozenset({"vehicle_passed", "plate_recognised"})
+_LAST_S: Final = 4_102_444_800
+_NEAR_US: Final = 20 * 60 * times.SECOND
+"""A clock that is off by no more is not taken for one of another zone."""
+
+_DATA: Final = words(
+    "Action Class Code CountInGroup DetectRegion DetectLine EventID EventSeq EventBaseID FrameSequence GroupID "
+    "IndexInGroup Lane Name Object Objects ObjectID PTS RealUTC RuleId RuleID Sequence TimeZone TrafficCar UTC "
+    "UTCMS Vehicle CommInfo YuvPacket Mark IsGlobalScene RegionName Id SmartMotionEnable Direction UTCms "
+    "LocaleTime Flow"
+)
+"""Geometry, counters of frames and the like say nothing of what was seen: left out, and nobody's secret."""
+_OBJECT: Final = words(
+    "Action BoundingBox Center Confidence ObjectID RelativeID ObjectType OriginalBoundingBox Country "
+    "FrameSequence TrackType MainColor Speed Category Source "
+    "VehicleDirection Stream BrandYear SubBrand CarLogoIndex CarSeriesIndex Contour Point Brand"
+)
+_CAR: Final = words(
+    "CapTime Country Direction DrivingDirection Event Lane LowerSpeedLimit PhysicalLane PlateColor PlateType "
+    "Speed UTC UpperSpeedLimit VehicleColor VehicleSign VehicleSize VehicleType VehicleLength"
+)
+_TEXTS: Final = frozenset({"", "unknown", "none", "null"})
+_FLOWS: Final = {
+    "Vehicles": ("vehicle_count", "1"),
+    "AverageSpeed": ("vehicle_speed_mean", "km/h"),
+    "TimeHeadway": ("headway", "s"),
+    "SpaceHeadway": ("space_headway", "m"),
+    "Density": ("vehicle_density", "/km"),
+    "BackOfQueue": ("queue_length", "m"),
+    "LargeVehicles": ("vehicles_large", "1"),
+    "SmallVehicles": ("vehicles_small", "1"),
+    "MotoVehicles": ("vehicles_motorcycle", "1"),
+}
+"""Members of a flow of traffic; units as the maker's interface names them."""
+_NUMBERS: Final = {
+    "EnteredSubtotal": ("people_in_total", True),
+    "ExitedSubtotal": ("people_out_total", True),
+    "EnteredNumber": ("people_in_total", True),
+    "ExitedNumber": ("people_out_total", True),
+    "InsideSubtotal": ("people_present", False),
+    "PeopleNumber": ("people_queue", False),
+}
+
+Removed = dict[str, int]
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """What all have."""
+
+
+class Thing(Record, frozen=True):
+    """One object."""
+
+    id: str = ""
+    parent: str = ""
+    cls: str = ""
+    sub: str = ""
+    sure: float | None = None
+    box: Box | None = None
+
+
+class Told(Record, frozen=True):
+    """One event."""
+
+    code: str = ""
+    """Of the table; empty where it is not in there."""
+    state: bool | None = None
+    index: int = 0
+    beat: bool = False
+    utc: float | None = None
+    """Seconds, as the device counts them."""
+    real: float | None = None
+    id: str = ""
+    machine: str = ""
+    """Pseudonym of the device's own number."""
+    rule: str = ""
+    thing: Thing | None = None
+    lane: int | None = None
+    speed: float | None = None
+    color: str = ""
+    brand: str = ""
+    plate: Plate | None = None
+    place: tuple[float, float] | None = None
+    counts: dict[str, float] = {}
+    removed: tuple[str, ...] = ()
+
+
+class Events(Record, frozen=True):
+    """What one message holds."""
+
+    events: tuple[Told, ...] = ()
+    broken: int = 0
+
+
+# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
+
+
+def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001 - the form of all formats
+    """Cut one event or heartbeat, several under one another, or a multipart stream of them."""
+    total: Removed = {}
+    documents = [payload]
+    if multipart.is_multipart(payload):
+        parts = multipart.split(payload)
+        documents = [part.content for part in parts if part.content.strip()]
+        for name, count in (
+            ("part.picture", sum(part.picture for part in parts)),
+            ("part.too_long", sum(part.too_long for part in parts)),
+        ):
+            if count:
+                take(name, total, count)
+    events: list[Told] = []
+    broken = 0
+    why: Rejected | None = None
+    for document in documents:
+        try:
+            events += [_told(*one, arrival, veil, total) for one in _split(document)]
+        except Rejected as bad:
+            broken, why = broken + 1, why or bad
+    if why is not None and not events:
+        raise why
+    return Cut(msgspec.json.encode(Events(events=tuple(events), broken=broken)), dict(sorted(total.items())))
+
+
+def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
+    """Yield (code, action, index, data) of each event; a heartbeat has nothing but its name."""
+    try:
+        text_ = document.decode()
+    except UnicodeDecodeError:
+        try:
+            text_ = document.decode("gb18030")
+        except UnicodeDecodeError:
+            raise Rejected(QuarantineReason.NOT_UTF8, "neither UTF-8 nor GB 18030") from None
+    text_ = text_.strip()
+    if text_.lower() == _BEAT:
+        yield _BEAT, "", 0, {}
+        return
+    found = 0
+    at = 0
+    while at < len(text_):
+        head = _HEAD.match(text_, at)
+        if head is None:
+            raise Rejected(QuarantineReason.SCHEMA, "no Code=…;action=…;index=…, nor a heartbeat")
+        if (found := found + 1) > _EVENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {_EVENTS_MAX} events")
+        data: Node = {}
+        at = head.end()
+        if head[0].endswith("data=") or head[0].rstrip().endswith("data="):
+            following = re.compile(r"\r?\n\s*(?=Code=[A-Za-z0-9_]{1,64};)").search(text_, at)
+            end = following.start() if following else len(text_)
+            data = sieve.read_object(text_[at:end].strip().encode())
+            at = end
+        yield head[1], head[2].lower(), int(head[3]), data
+        rest_ = text_[at:].lstrip(" ;\r\n\t")
+        at = len(text_) - len(rest_)
+
+
+def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Veil, total: Removed) -> Told:  # noqa: PLR0917
+    if code == _BEAT:
+        return Told(beat=True)
+    removed: Removed = {}
+    known = codes.word("event", _MAKE, code) is not None
+    if not known:
+        take("Code", removed)
+    car, vehicle, thing = node(data.get("TrafficCar")), node(data.get("Vehicle")), node(data.get("Object"))
+    if not thing and "Objects" in data:
+        thing = node(data["Objects"])
+    rest("data", data, _DATA.union(_NUMBERS), removed)
+    rest("TrafficCar", car, _CAR, removed)
+    rest("Vehicle", vehicle, _OBJECT, removed)
+    rest("Object", thing, _OBJECT, removed)
+    utc = number(data.get("UTC"), 0, 1e11)
+    shown = _thing(vehicle, car, veil) if vehicle else None
+    if shown is None or shown.box is None:
+        shown = _thing(thing, car, veil) if thing else shown
+    lane = whole(car.get("Lane"), 0, 99)
+    told = Told(
+        code=code if known else "",
+        state=_STATES.get(action),
+        index=index,
+        utc=None if utc is None else utc + (number(data.get("UTCMS"), 0, 999) or 0) / 1_000,
+        real=number(data.get("RealUTC"), 0, 1e11),
+        id=_id(data.get("EventID"), veil),
+        machine=veil.word(text(car["MachineName"])) if text(car.get("MachineName")) else "",
+        rule=_rule(data, veil),
+        thing=shown,
+        lane=lane if lane is not None else whole(data.get("Lane"), 0, 99),
+        speed=number(car.get("Speed"), 0, 1_000),
+        color=codes.color(_MAKE, text(car.get("VehicleColor"))),
+        brand=codes.word("brand", _MAKE, text(car.get("VehicleSign"))) or "",
+        plate=_plate(thing, car, _day(utc, arrival), veil),
+        place=_place(node(data.get("CommInfo"))),
+        counts=_counts(data),
+        removed=tuple(sorted(removed)),
+    )
+    for name, count in removed.items():
+        take(name, total, count)
+    return told
+
+
+def _id(value: Any, veil: Veil) -> str:
+    word = text(value)
+    return word if not word or (word.isascii() and word.isdigit() and len(word) < 13) else veil.word(word)
+
+
+def _rule(data: Node, veil: Veil) -> str:
+    name = named(data.get("Name"), veil)
+    if name:
+        return name
+    found = data.get("RegionName", data.get("RuleId", data.get("RuleID")))
+    return named(found, veil)
+
+
+def _thing(of: Node, car: Node, veil: Veil) -> Thing:
+    label = text(of.get("ObjectType"))
+    cls, sub = codes.seen_as(_MAKE, label) if label else (None, "")
+    kind = codes.vehicle(_MAKE, text(of.get("Category"))) or codes.vehicle(_MAKE, text(car.get("VehicleSize"))) or sub
+    sure = number(of.get("Confidence"), 0, 100)
+    return Thing(
+        id=_id(of.get("ObjectID"), veil),
+        parent=_id(of["RelativeID"], veil) if whole(of.get("RelativeID"), 1) else "",
+        cls=cls.value if cls else "",
+        sub=kind if cls in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR} else sub,
+        sure=None if sure is None else sure / 100,
+        box=_box(of.get("BoundingBox")),
+    )
+
+
+def _box(value: Any) -> Box | None:
+    sides = [number(one, -1e6, 1e6) for one in many(value)]
+    if len(sides) != 4:
+        return None
+    left, top, right, bottom = sides
+    if left is None or top is None or right is None or bottom is None or sides == [0, 0, 0, 0]:
+        return None
+    return left, top, right, bottom
+
+
+def _plate(thing: Node, car: Node, at: int, veil: Veil) -> Plate | None:
+    written = text(car.get("PlateNumber"))
+    of_plate = text(thing.get("ObjectType")).lower() == "plate"
+    if not written and of_plate:
+        written = text(thing.get("Text"))
+    if written.lower() in _TEXTS:
+        return None
+    country = countries.alpha_2(text(car.get("Country")) or text(thing.get("Country")))
+    kind = text(car.get("PlateType"))
+    sure = number(thing.get("Confidence"), 0, 100) if of_plate else None
+    return Plate(
+        token=veil.plate(written, at),
+        region=region(written) or ("" if country == "CN" else country),
+        color=codes.color(_MAKE, text(car.get("PlateColor"))),
+        plate_class=codes.plate_class(_MAKE, kind) if kind.lower() not in _TEXTS else "",
+        confidence=None if sure is None else sure / 100,
+    )
+
+
+def _day(utc: float | None, arrival: int) -> int:
+    """Return the time under whose day a plate is hidden: that of the device, near midnight perhaps the next day's."""
+    return arrival if utc is None else round(utc) * times.SECOND
+
+
+def _place(of: Node) -> tuple[float, float] | None:
+    lon, lat = number(of.get("CoordinateX"), -180, 180), number(of.get("CoordinateY"), -90, 90)
+    return None if lon is None or lat is None or (lon == 0 and lat == 0) else (lon, lat)
+
+
+def _counts(data: Node) -> dict[str, float]:
+    found: dict[str, float] = {}
+    flow = node(data.get("Flow")) or data
+    for name in _FLOWS:
+        if (value := number(flow.get(name), 0, 1e9)) is not None:
+            found[name] = value
+    for name in _NUMBERS:
+        if (value := number(data.get(name), 0, 1e9)) is not None:
+            found[name] = value
+    return found
+
+
+# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _calibrated(told: Told, arrival: int, zone: str) -> times.Found:
+    """Return the time of an event.
+
+    ``UTC`` is believed, unless it is far from the arrival and what the device means by it is near: its ``RealUTC``, or
+    its own clock's time of the camera's zone, counted as if it were UTC.
+    """
+    if told.utc is None:
+        return times.received(arrival)
+    said = round(told.utc * times.SECOND)
+    offset = (
+        datetime.fromtimestamp(min(said // times.SECOND, 4_102_444_800), UTC).astimezone(ZoneInfo(zone)).utcoffset()
+    )
+    others = [said - round((offset.total_seconds() if offset else 0) * times.SECOND)]
+    if told.real is not None:
+        others.insert(0, round((told.real + told.utc % 1) * times.SECOND))
+    if abs(said - arrival) > _NEAR_US:
+        said = next((one for one in others if abs(one - arrival) <= _NEAR_US), said)
+    return said, times.ASSUMED
+
+
+_decode = msgspec.json.Decoder(Events).decode
+
+
+def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
+    """Return what events report."""
+    try:
+        told = _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an event stream") from None
+    observations: list[VideoObservation] = []
+    measured: list[Measured] = []
+    ignored = 0
+    host = camera_of(topic) or camera.id
+    for event in told.events:
+        at, quality = _calibrated(event, arrival, camera.zone)
+        if event.beat:
+            ignored += 1
+            measured.append(Measured(host, "online", True, "", at, quality, identity(host, at, "beat")))
+            continue
+        name = f"{host}/{event.index}"
+        observations.append(_observed(event, name, at, quality))
+        measured += _measured(event, name, at, quality, camera)
+    refused = tuple(
+        Refusal(len(told.events) + at, RejectReason.WRONG_TYPE, "a part that is no event") for at in range(told.broken)
+    )
+    return Seen(tuple(observations), tuple(measured), refused, ignored)
+
+
+def _observed(event: Told, name: str, at: int, quality: str) -> VideoObservation:
+    word = codes.event(_MAKE, event.code)
+    thing = event.thing or Thing()
+    passage = word in _PASSAGES
+    cls = thing.cls or ("vehicle" if passage else "")
+    box, said = _boxed(thing.box)
+    return VideoObservation(
+        id=identity(event.machine or name, event.code, event.id, at, thing.id, event.state, name),
+        kind=Kind.OBSERVATION if passage else Kind.COUNT if event.counts else Kind.EVENT,
+        camera=name,
+        observed_at=at,
+        time_quality=quality,
+        format=NAME,
+        native_id=event.id,
+        object_class=ObjectClass(cls) if cls else None,
+        subclass=thing.sub,
+        track=thing.id,
+        parent_track=thing.parent,
+        box=box,
+        box_quality=said,
+        confidence=thing.sure,
+        place=Place(*event.place) if event.place else None,
+        speed=None if event.speed is None else round(event.speed / 3.6, 4),
+        lane=event.lane,
+        plate=event.plate,
+        color=event.color,
+        brand=event.brand,
+        event=Event(word, event.state, event.rule),
+        analytics=event.rule,
+        removed=event.removed,
+    )
+
+
+def _boxed(box: Box | None) -> tuple[Box | None, BoxQuality | None]:
+    return (None, None) if box is None else boxes.grid(*box, _GRID)
+
+
+def _measured(event: Told, name: str, at: int, quality: str, camera: Camera) -> Iterator[Measured]:
+    word = codes.event(_MAKE, event.code)
+    state = codes.state_property(word)
+    own = channel(event.rule)
+    if word in {"alarm_input", "alarm_output"}:
+        own = f"{'input' if word == 'alarm_input' else 'output'}{event.index + 1}"
+    if state and event.state is not None:
+        key = identity(name, at, event.code, own, event.state)
+        yield Measured(name, state, event.state, "", at, quality, key, channel=own)
+    lane = f"lane{event.lane}" if event.lane else ""
+    if event.speed:
+        key = identity(name, at, event.id, event.thing.id if event.thing else "", "speed")
+        yield Measured(name, "vehicle_speed", event.speed, camera.speed_unit, at, quality, key, channel=lane)
+    for member, value in event.counts.items():
+        key = identity(name, at, event.code, member, lane)
+        if member in _FLOWS:
+            prop, unit = _FLOWS[member]
+            yield Measured(name, prop, value, unit, at, quality, key, channel=lane)
+        else:
+            prop, total = _NUMBERS[member]
+            yield Measured(name, prop, value, "1", at, quality, key, channel=own, cumulative=total)
+
+
+FORMAT: Final = VideoFormat(NAME, cut, see)

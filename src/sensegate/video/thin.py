@@ -46,7 +46,31 @@ class Track(msgspec.Struct, frozen=True, gc=False):
 
 
 SIZE: Final = 900
-"""Bytes that one `Track` takes in memory, about."""
+STATE_SIZE: Final = 400
+"""Bytes that one `Track` or `State` takes in memory, about."""
+
+
+class State(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of an event that goes on."""
+
+    seen: int
+    """When it was told last, µs."""
+    state: bool
+    id: str
+    """Of the one that was kept: sent again it is a duplicate, and is told as such."""
+
+
+def repeated(seen: VideoObservation, before: State | None, repeats_us: int) -> tuple[bool, State | None]:
+    """Return whether an event says again what it said a moment ago, and what is to be remembered of it.
+
+    Cameras tell an alarm anew each second while it lasts; what changes is told at once.
+    """
+    state = seen.event.state if seen.event else None
+    if state is None:
+        return False, before
+    if before is None or before.state != state or not 0 <= seen.observed_at - before.seen <= repeats_us:
+        return False, State(seen.observed_at, state, seen.id)
+    return seen.id != before.id, State(seen.observed_at, state, before.id)
 
 
 def judged(seen: VideoObservation, before: Track | None, rule: Thinning) -> tuple[bool, Track | None]:

@@ -28,8 +28,8 @@ from sensegate.quality import TimeQuality
 from sensegate.video import body
 from sensegate.video.form import Camera, Seen, VideoFormat
 from sensegate.video.formats import FORMATS
-from sensegate.video.observation import VideoObservation
-from sensegate.video.thin import SIZE, Thinning, Track, judged
+from sensegate.video.observation import Event, Kind, VideoObservation
+from sensegate.video.thin import SIZE, STATE_SIZE, State, Thinning, Track, judged, repeated
 from sensegate.video.veil import KeyedVeil
 
 NAME: Final = "video"
@@ -64,6 +64,11 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     moved: Annotated[
         float, msgspec.Meta(gt=0, le=1), says("with `changes`: so far, as part of the image, is a change")
     ] = 0.2
+    repeats_s: Annotated[
+        float,
+        msgspec.Meta(ge=0, le=86_400),
+        says("an event that tells the same state again within so many seconds is thinned out; 0: none is"),
+    ] = 0.0
 
 
 class SeenTree(dict[str, Any]):
@@ -87,11 +92,12 @@ class SeenTimes(times.Reader, frozen=True):
 class VideoParse:
     """The parse of one rule."""
 
-    def __init__(self, name: str, form: VideoFormat, camera: Camera, thinning: Thinning) -> None:
+    def __init__(self, name: str, form: VideoFormat, camera: Camera, thinning: Thinning, repeats_us: int = 0) -> None:
         self.name = name
         self._form = form
         self._camera = camera
         self._thinning = thinning
+        self._repeats_us = repeats_us
 
     def __call__(self, frame: Frame) -> Any:
         kept = body.opened(frame.payload)
@@ -146,6 +152,8 @@ class VideoParse:
         return SeenTree(parts, seen, thinned)
 
     def _keeps(self, one: VideoObservation, topic: str, memory: Memory) -> bool:
+        if self._repeats_us and one.kind is Kind.EVENT and one.event is not None:
+            return not self._repeats(one, one.event, topic, memory)
         if not self._thinning.keep or not one.track:
             return True
         key = (NAME, f"{topic}\0{one.camera}\0{one.track}")
@@ -154,6 +162,24 @@ class VideoParse:
         if after is not None and after != before:
             memory.put(key, after, SIZE)
         return keep
+
+    def _repeats(self, one: VideoObservation, event: Event, topic: str, memory: Memory) -> bool:
+        about = (
+            topic,
+            one.camera,
+            event.type,
+            event.rule,
+            event.zone,
+            one.analytics,
+            one.object_class or "",
+            one.track,
+        )
+        key = (NAME, "\0".join(about))
+        before: State | None = memory.get(key)
+        again, after = repeated(one, before, self._repeats_us)
+        if after is not None and after != before:
+            memory.put(key, after, STATE_SIZE)
+        return again
 
 
 @cache
@@ -182,7 +208,8 @@ def _compile(options: VideoPart, setting: Setting) -> Parse:
     except (ZoneInfoNotFoundError, ValueError) as why:
         raise setting.error(f"unknown zone '{options.zone}'", "zone", remedy="an IANA name") from why
     camera = Camera(options.camera, options.grid, options.width, options.height, options.zone, options.speed_unit)
-    return VideoParse(options.format, form, camera, Thinning(frozenset(options.keep), options.moved))
+    thinning = Thinning(frozenset(options.keep), options.moved)
+    return VideoParse(options.format, form, camera, thinning, round(options.repeats_s * 1e6))
 
 
 FORMAT = Format(_compile, VideoPart, required=True)

@@ -20,7 +20,10 @@ WORDS_OF = {
     "color": set(codes.COLORS),
     "plate_class": set(codes.PLATE_CLASSES),
 }
-TABLES = {"info_kind", "gender", "status", "image", "yes", "side", "function", "heading", "class", "state", "brand", *WORDS_OF}
+TABLES = {
+    *["info_kind", "gender", "status", "image", "yes", "side", "function", "heading", "class", "state", "brand"],
+    *WORDS_OF,
+}
 MAKES = {"", "gat1400", "onvif", "hikvision", "dahua", "frigate", "deepstream", "axis", "gb28181"}
 
 

@@ -24,6 +24,7 @@ from sensegate import __version__, logs, metrics, shares, tiers, trails
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.keyring import Keyring
 from sensegate.authority.refusals import Kind
 from sensegate.authority.scope import Principal, scope
@@ -487,14 +488,25 @@ class Gateway:
         config, clock = self.config, self.clock
         if config.role == "node":
             self.above = tiers.Above(config, clock, self.log, self._report)
+            self.above.taking = Taking(
+                self.releases, self.releases.contents, self.audit, self.above.ask, centre=config.division[:2]
+            )
             self.tasks |= self.above.tasks
         if self.below:
+            offers = Offers(
+                self.releases,
+                lambda: self.profiles.set.ids,
+                home=config.division,
+                standard=config.standard_vendors,
+            )
+            self.profiles.on_change.append(lambda _now, _names: offers.forget())
+            self.below.offers = offers
             await self.below.start(self.bus)
             self.tasks |= self.below.tasks
 
     async def _report(self) -> Report:
         counts, devices = dict(self.committer.totals), len(self.devices.index)
-        return tiers.report_of(self.clock.now(), counts, devices, self.troubles())
+        return tiers.report_of(self.clock.now(), counts, devices, [*self.troubles(), *self.warnings()])
 
     async def _watch_clock(self) -> None:
         """Compare our clock with the engine's, the centre's and the devices'; while it is off, time judges nothing."""
@@ -592,7 +604,8 @@ class Gateway:
 
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings while all else goes on."""
-        return [*self.profiles.troubles(), *scripts.shared().troubles()]
+        from_above = self.above.taking.troubles() if self.above and self.above.taking else []
+        return [*self.profiles.troubles(), *scripts.shared().troubles(), *from_above]
 
     async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         await self.http.push(device.id, body, content_type)

@@ -21,6 +21,7 @@ from nats.aio.client import Client
 from sensegate import __version__
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.handed import Offers, Taking, table_digests, tables_note
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.trail import Trail
@@ -117,6 +118,8 @@ class Above:
         """What else runs while connected."""
         self._generation = 0
         self._refusals = 0
+        self.taking: Taking | None = None
+        """Takes what the centre hands down."""
 
     @property
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -195,6 +198,7 @@ class Above:
                 group.create_task(self.up.run(), name="uplink lanes")
                 group.create_task(self.reporter.run(), name="uplink report")
                 group.create_task(_until(nc.refused), name="uplink end")
+                group.create_task(self._take(), name="uplink base data")
                 for number, extra in enumerate(self.extras):
                     group.create_task(extra(), name=f"uplink extra {number}")
         finally:
@@ -202,6 +206,16 @@ class Above:
             if self.up:
                 self.up.connected = False
             await nc.close()
+
+    async def _take(self) -> None:
+        """Take what the centre hands down, as its answers to our reports tell that there is something."""
+        while self.taking:
+            reply = await self.reporter.next()
+            try:
+                if reply.base:
+                    await self.taking.take(reply.base)
+            except (Lost, Refused, msgspec.DecodeError) as why:
+                log.warning("base data of the centre are asked for again", why=str(why))
 
     async def _turned_away(self, way: Way) -> None:
         """Wait until there may be another answer: a new way in, or some time."""
@@ -253,6 +267,7 @@ def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str
         rss_mb=round(rss_mb, 1),
         devices=devices,
         counts=counts,
+        tables=table_digests(),
         troubles=tuple(troubles),
     )
 
@@ -273,7 +288,10 @@ class Below:
         self._closing: set[str] = set()
         self._generations: dict[str, int] = {}
         self.members: Members | None = None
-        self.reports = Reports(__version__, clock, lambda _division, _report: {})
+        self.offers: Offers | None = None
+        """What the nodes should have of the centre."""
+        self._tables = table_digests()
+        self.reports = Reports(__version__, clock, self._reply)
         self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
 
     async def open(self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions) -> None:
@@ -296,7 +314,13 @@ class Below:
 
     async def start(self, bus: Client) -> None:
         """Begin to answer the nodes. Raises `Lost`."""
-        await ask.answer(bus, {"report": self.reports.take})
+        answers: dict[str, ask.Answer] = {"report": self.reports.take}
+        if self.offers:
+            answers |= {"base": self.offers.base, "content": self.offers.content}
+        await ask.answer(bus, answers)
+
+    def _reply(self, division: str, _report: Report) -> dict[str, str]:
+        return {"base": self.offers.digest(division)} if self.offers else {}
 
     @property
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -389,10 +413,10 @@ class Below:
     def rows(self) -> list[NodeRow]:
         """Return the nodes as people see them."""
         members = {one.division: one for one in self.members.all()} if self.members else {}
-        return [_row(one, members.get(one.division)) for one in self.links.nodes]
+        return [_row(one, members.get(one.division), self._tables) for one in self.links.nodes]
 
 
-def _row(node: Node, member: Member | None) -> NodeRow:
+def _row(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
     heard = node.heard
     report = heard.report if heard else None
     version = report.version if report else member.version if member else ""
@@ -404,7 +428,11 @@ def _row(node: Node, member: Member | None) -> NodeRow:
         node.backlog,
         node.forwarded,
         node.withheld,
-        version_note(__version__, version),
+        "; ".join(
+            note
+            for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
+            if note
+        ),
         membership=member.state.value if member else "configured",
         generation=member.generation if member else 0,
         version=version,

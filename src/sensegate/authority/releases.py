@@ -10,7 +10,7 @@ on: of two that decide at once the second is told to look again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import msgspec
 import structlog
@@ -75,6 +75,7 @@ class Told(msgspec.Struct, frozen=True):
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Life).decode
 Lives = list[Life]
+Names = list[str]
 Canaries = list[tuple[str, Canary]]
 Shadows = list[tuple[str, Shadow]]
 
@@ -179,6 +180,10 @@ class Releases:
         return allows(by, Action.READ_REGISTRY, origin.division, origin.department) or origin.covers(
             by.scope.division, by.scope.department
         )
+
+    def profiles(self) -> Names:
+        """Return the names of all profiles about which something was decided."""
+        return sorted(self._lives)
 
     # ── the steps of a county ───────────────────────────────────────────────────────────────────────
 
@@ -453,6 +458,74 @@ class Releases:
         after = msgspec.structs.replace(life, shadow=None)
         told: Facts = {"target": written(target), "report": report or {}}
         return await self._write(life, after, by, Told("profile.shadow.end", profile, life.shadow.number, note, told))
+
+    # ── from above ──────────────────────────────────────────────────────────────────────────────────
+
+    async def take_over(
+        self,
+        profile: str,
+        force: tuple[Force, ...],
+        contents: Mapping[Version, Content],
+        *,
+        by: Principal,
+        standard: bool = False,
+    ) -> Life:
+        """Put in force what the centre decided, as if the province had decided it here; what was taken before stays.
+
+        Args:
+            profile: ``vendor/model``.
+            force: all that the centre has in force for parts of this gateway.
+            contents: the versions of `force` with their contents.
+            by: the centre.
+            standard: the profile is the province's.
+
+        Raises:
+            ConfigError: a version is not sound here.
+            Conflict: its number has another content here.
+        """
+        life = self.life(profile)
+        if life.above == force:
+            return life
+        versions = {one.number: one for one in life.versions}
+        for version, content in contents.items():
+            await self._demand_takeable(life, version, content)
+            old = versions.get(version.number)
+            versions[version.number] = old if old and old.digest == version.digest and old.used else version
+        for content in contents.values():
+            await self.contents.keep(content)
+        now = self._clock.now()
+        after = self._with_library(life)
+        mine = {one.number: one for one in after.versions}
+        every = tuple(sorted({**mine, **versions}.values(), key=lambda one: one.number))
+        kept = tuple(one for one in after.force if one not in life.above or one in force)
+        after = msgspec.structs.replace(after, versions=every, force=kept)
+        for one in force:
+            if one not in life.above:
+                after = put_in_force(after, one)
+        over = life.canary and any(
+            one.target.covers(life.canary.target.division, life.canary.target.department) for one in force
+        )
+        after = msgspec.structs.replace(
+            after, canary=None if over else after.canary, standard=life.standard or standard, above=force
+        )
+        for one in force:
+            after = settled(after, now, one.number)
+        told: Facts = {"in_force": said(after), "digests": [one.digest for one in contents]}
+        number = force[0].number if force else 0
+        return await self._write(life, after, by, Told("profile.handed_down", profile, number, "", told))
+
+    async def _demand_takeable(self, life: Life, version: Version, content: Content) -> None:
+        name = f"{life.profile}@{version.number}"
+        old, shelved = life.find(version.number), self.shelved(life.profile)
+        here = old.digest if old and old.used else digest_of(shelved[1]) if shelved else ""
+        number = version.number if old and old.used else shelved[0] if shelved else 0
+        if number == version.number and here != version.digest:
+            raise Conflict(f"{name} is here with another content; the centre must release it under another number")
+        examined = await self.examine(content)
+        if (examined.profile, examined.number) != (life.profile, version.number):
+            raise ConfigError(f"{name} says that it is {examined.profile}@{examined.number}", key="profile")
+        if examined.problems:
+            raise ConfigError(f"{name}: {examined.problems[0]}", key="examples", remedy="the centre must mend it")
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 

@@ -119,6 +119,8 @@ class Life(msgspec.Struct, frozen=True, omit_defaults=True):
     shadow: Shadow | None = None
     standard: bool = False
     """Belongs to the province: only it releases other versions."""
+    above: tuple[Force, ...] = ()
+    """At a node: what the centre last handed down, and was taken."""
     revision: int = 0
     format: int = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 from collections.abc import Awaitable, Callable, Mapping
@@ -72,7 +73,13 @@ class Reporter:
         self._ask = ask
         self._clock = clock
         self.heard: Reply | None = None
-        self.on_reply: list[Callable[[Reply], None]] = []
+        self._moved = asyncio.Event()
+
+    async def next(self) -> Reply:
+        """Return the centre's next answer to a report."""
+        await self._moved.wait()
+        assert self.heard is not None  # noqa: S101 - set before the event
+        return self.heard
 
     async def run(self) -> None:
         """Report until cancelled; a centre that does not answer is asked again."""
@@ -81,8 +88,8 @@ class Reporter:
             try:
                 self.heard = decode_reply(await self._ask("report", _encode(await self._report())))
                 refused = ""
-                for listener in self.on_reply:
-                    listener(self.heard)
+                self._moved.set()
+                self._moved = asyncio.Event()
             except (Lost, Refused, msgspec.DecodeError) as why:
                 if str(why) != refused:
                     _log.info("the centre has not heard our report", why=str(why))

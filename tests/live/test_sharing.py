@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_asyncio
+from typer.testing import CliRunner
 
 from sensegate.authority.heads import public_key
+from sensegate.cli import app
 from sensegate.errors import ConfigError
 from sensegate.share.receipts import verified
 from tests.conftest import eventually
@@ -222,6 +226,71 @@ async def test_core_is_refused_and_recorded(centre: Site, cast: Cast) -> None:
         answer = await centre.ask("POST", "/api/v1/applications", token, json=wish)
         assert answer.status == 403, answer.body
     assert [row for row in await centre.audit() if row["action"] == "grant.refuse_core"]
+
+
+async def test_a_bundle_with_a_blanket_is_granted_at_once(centre: Site, cast: Cast) -> None:
+    """Whom it names, on its terms; another city waits for the owner; who does not own all feeds makes none."""
+    until = time.time_ns() // 1_000 + 3_600_000_000
+    terms = {"approve": True, "days": 10, "mask": {"drop": ["place"]}, "deliveries": ["http"]}
+    wanted = {
+        "name": "flood",
+        "feeds": [FEED],
+        "blankets": [{"applicants": ["4403"], "until": until, "terms": terms, "reason": "防汛"}],
+    }
+    stranger, _ = await centre.token("city_operator", "4403")
+    assert (await centre.ask("POST", "/api/v1/bundles", stranger, json=wanted)).status == 403
+    made = await centre.ask("POST", "/api/v1/bundles", cast.owner, json=wanted)
+    assert made.status == 201, made.body
+    wish = {"bundle": "flood", "purpose": "p", "legal_basis": "l"}
+    ours, _ = await centre.token("subscriber", "440304")
+    theirs, _ = await centre.token("subscriber", "4406")
+    given = await centre.ask("POST", "/api/v1/applications", ours, json=wish)
+    assert (given.body["state"], given.body["reason"]) == ("approved", "防汛"), given.body
+    grant = (await centre.ask("GET", f"/api/v1/grants/{given.body['grants'][0]}", ours)).body
+    assert grant["deliveries"] == ["http"]
+    assert (await _read(centre, ours, limit="1")).body["records"][0]["lon"] is None
+    waits = await centre.ask("POST", "/api/v1/applications", theirs, json=wish)
+    assert waits.body["state"] == "pending"
+    other = await centre.ask("POST", f"/api/v1/applications/{waits.body['id']}/withdraw", theirs)
+    assert other.body["state"] == "withdrawn"
+
+
+async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
+    """The whole way by the command line, to a receipt that is checked offline."""
+    reader, _ = await centre.token("subscriber", "4403")
+
+    async def call(token: str, *words: str, code: int = 0) -> str:
+        arguments = [*words, "--url", centre.addresses.http, "--token", token] if token else [*words]
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    await call(cast.owner, "feed", "create", "by-command", "--division", "4401")
+    said = [f"{key}={value}" for key, value in ENTRY.items() if key != "usage"]
+    assert "missing: usage" in await call(cast.owner, "catalogue", "describe", "by-command", *said)
+    assert "published" in await call(cast.owner, "catalogue", "describe", "by-command", "usage=研究")
+    text = await call(reader, "catalogue", "list", "廣州", "temperature", "--json")
+    assert "by-command" in {row["feed"] for row in json.loads(text)}
+    assert "air_temperature" in await call(reader, "catalogue", "show", "by-command")
+    await call(cast.owner, "catalogue", "sample", "by-command", "--rows", "2", "--mask", '{"drop": ["place"]}')
+    assert "dcat:Dataset" in await call(reader, "catalogue", "export")
+    text = await call(reader, "application", "apply", "by-command", "--purpose", "p", "--legal-basis", "l", "--json")
+    name = json.loads(text)["id"]
+    assert name in await call(cast.owner, "application", "list", "--state", "pending")
+    text = await call(cast.owner, "application", "approve", name, "--mask", '{"hash": ["device"]}', "--json")
+    grant = json.loads(text)["grants"][0]
+    await call(reader, "feed", "tail", "by-command", "--limit", "3", "--format", "json")
+    assert "3" in await call(reader, "grant", "usage", grant)
+    assert '"volume": 9' in await call(cast.owner, "grant", "change", grant, "--volume", "9", "--json")
+    file = tmp_path / "receipt.json"
+    month = json.loads(await call(reader, "grant", "usage", grant, "--json"))[0]["month"]
+    await call(reader, "receipt", "get", grant, month, "--out", str(file))
+    key = str(centre.config_file("receipts.pub"))
+    assert "good" in await call("", "receipt", "verify", str(file), "--key", key)
+    file.write_text(file.read_text().replace('"records":3', '"records":2'))
+    assert "NOT GOOD" in await call("", "receipt", "verify", str(file), "--key", key, code=1)
+    await call(cast.owner, "grant", "revoke", grant, "--reason", "enough")
+    assert "revoked" in await call(reader, "grant", "list")
 
 
 async def test_a_rate_is_waited_for_by_streams_and_told_to_pages(centre: Site, cast: Cast) -> None:

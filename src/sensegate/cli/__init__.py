@@ -10,10 +10,13 @@ from typing import Annotated
 import typer
 
 from sensegate.cli import (
+    applications,
     audit,
+    catalogue,
     devices,
     doctor,
     feeds,
+    grants,
     ledger,
     nodes,
     profiles,
@@ -48,6 +51,10 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")
 app.add_typer(feeds.app, name="feed")
+app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(applications.app, name="application")
+app.add_typer(grants.app, name="grant")
+app.add_typer(grants.receipts, name="receipt")
 app.command()(ledger.ledger)
 app.command()(doctor.doctor)
 app.command()(replay.replay)

@@ -55,6 +55,8 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     contact: str = ""
     renews: str = ""
     """Grant that is to go on."""
+    bundle: str = ""
+    """Bundle whose feeds they are."""
 
 
 class Decision(msgspec.Struct, frozen=True, omit_defaults=True):

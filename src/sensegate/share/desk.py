@@ -30,6 +30,7 @@ from sensegate.share.applications import (
     narrower,
     terms,
 )
+from sensegate.share.bundles import Bundles
 from sensegate.share.catalogue import Catalogue, Sharing
 from sensegate.share.feeds import Feed, Feeds, common
 from sensegate.share.grants import CORE, Grant, Grants, owns
@@ -68,6 +69,7 @@ class Desk:
         self._subscriber = subscriber
         self._answer_us = round(answer_days * DAY_US)
         self._days_max = days_max
+        self.bundles = Bundles(shelf, feeds, trail, clock)
         self.applications: Records[Application] = Records(shelf, "application", Application)
 
     # ── applications ──────────────────────────────────────────────────────────────────────────────────
@@ -93,7 +95,7 @@ class Desk:
             Refused: the data is core; that is recorded.
             Conflict: the subscriber has a grant for it, which could be renewed.
         """
-        asked = _converted(form, Asked)
+        asked = self._unpacked(_converted(form, Asked))
         check(asked, days_max=self._days_max)
         subscriber = asked.subscriber or principal.id
         scope = principal.scope if subscriber == principal.id else self._subscriber(subscriber, principal)
@@ -125,7 +127,24 @@ class Desk:
         made = await self.applications.put(made.id, made, expected=0)
         if all(self._unconditional(feed) for feed in feeds):
             return await self._approved(CLOCK, made, Decision(True, reason="shared unconditionally"))
+        if asked.bundle and (blanket := self.bundles.blanket(asked.bundle, scope)):
+            given = blanket.terms
+            days = min(given.days or asked.days, asked.days)
+            reason = blanket.reason or f"blanket of bundle {asked.bundle}"
+            try:
+                return await self._approved(CLOCK, made, msgspec.structs.replace(given, days=days, reason=reason))
+            except ConfigError as why:
+                # More, or other ways, than the blanket has: the owner is asked.
+                log.info("a blanket does not fit an application", application=made.id, cause=str(why))
         return made
+
+    def _unpacked(self, asked: Asked) -> Asked:
+        """Return an application with the feeds of its bundle."""
+        if not asked.bundle:
+            return asked
+        if asked.feeds:
+            raise ConfigError("feeds beside a bundle", key="feeds", remedy="leave them out, or the bundle")
+        return msgspec.structs.replace(asked, feeds=self.bundles.get(asked.bundle).feeds)
 
     async def renew(
         self, principal: Principal, name: str, *, days: float, purpose: str = "", legal_basis: str = ""

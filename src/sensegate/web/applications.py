@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.web import listing
 from sensegate.web.routing import API, Call, Route, iso
-from sensegate.web.share_bodies import ApplicationRow, NewApplication, NewDecision
+from sensegate.web.share_bodies import ApplicationRow, BundleRow, NewApplication, NewBundle, NewDecision
 
 _TIMES = ("created", "deadline", "decided")
 
@@ -49,9 +50,68 @@ async def _withdraw(call: Call) -> Any:
     return row(await call.deps.share.desk.withdraw(call.principal, call.path("application")))
 
 
+# ── bundles ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _bundle(record: Any) -> BundleRow:
+    flat = {name: getattr(record, name) for name in BundleRow.__struct_fields__}
+    return msgspec.convert(msgspec.to_builtins(flat), BundleRow)
+
+
+async def _bundles(call: Call) -> Any:
+    """Return those whose feeds the caller may all see in the catalogue."""
+    share, caller = call.deps.share, call.principal
+    seen = {entry.feed for entry in share.offers.seen(caller)}
+    rows = [_bundle(one) for one in share.desk.bundles.all() if {*one.feeds} <= seen]
+    return listing.answer(call, rows, BundleRow, "name")
+
+
+async def _make_bundle(call: Call) -> Any:
+    wanted = msgspec.to_builtins(await call.body(NewBundle))
+    revision = call.revision(required=False) or 0
+    return _bundle(await call.deps.share.desk.bundles.write(call.principal, wanted, revision))
+
+
+async def _delete_bundle(call: Call) -> Any:
+    await call.deps.share.desk.bundles.delete(call.principal, call.path("bundle"))
+    return web.Response(status=204)
+
+
 _TAG = "sharing"
 _ONE = f"{API}/applications/{{application}}"
 ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/bundles",
+        call=_bundles,
+        what="Bundles: feeds that are applied for as one, and what of them is granted in advance.",
+        tag=_TAG,
+        action=Action.READ_CATALOGUE,
+        query=listing.params(BundleRow),
+        answer=list[BundleRow],
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/bundles",
+        call=_make_bundle,
+        what="Make a bundle (with If-Match: replace it); a blanket grants it in advance to whom it names.",
+        tag=_TAG,
+        action=Action.DECIDE_GRANTS,
+        body=NewBundle,
+        answer=BundleRow,
+        status=201,
+        errors=(404, 409, 412),
+    ),
+    Route(
+        method="DELETE",
+        path=f"{API}/bundles/{{bundle}}",
+        call=_delete_bundle,
+        what="Forget a bundle; grants that came of it stay.",
+        tag=_TAG,
+        action=Action.DECIDE_GRANTS,
+        status=204,
+        errors=(404,),
+    ),
     Route(
         method="GET",
         path=f"{API}/applications",

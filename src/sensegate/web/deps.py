@@ -215,8 +215,29 @@ class Offers(Protocol):
         ...
 
 
+class Bundles(Protocol):
+    """Bundles of feeds (`share.bundles.Bundles`)."""
+
+    def all(self) -> Sequence[Any]:
+        """Return all of them."""
+        ...
+
+    async def write(self, principal: Principal, form: object, revision: int) -> Any:
+        """Write one; return it."""
+        ...
+
+    async def delete(self, principal: Principal, name: str) -> None:
+        """Forget one."""
+        ...
+
+
 class Desk(Protocol):
     """Applications and grants, cut to the caller (`share.desk.Desk`)."""
+
+    @property
+    def bundles(self) -> Bundles:
+        """Feeds that are applied for as one."""
+        ...
 
     def seen(self, principal: Principal) -> Sequence[Any]:
         """Return the applications that concern the caller."""

@@ -160,6 +160,8 @@ class NewApplication(Body, frozen=True):
     purpose: Words
     legal_basis: Words
     feeds: Annotated[tuple[FeedName, ...], msgspec.Meta(max_length=100)] = ()
+    bundle: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Name of a bundle, in place of its feeds."""
     days: float = 365.0
     starts: int = 0
     """µs UTC; 0: at the decision."""
@@ -190,6 +192,39 @@ class NewDecision(Body, frozen=True):
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
 
 
+class BlanketBody(Body, frozen=True):
+    """What is granted in advance."""
+
+    applicants: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=100)]
+    """Divisions, or DIVISION/DEPARTMENT."""
+    until: int
+    """Applications before this time, µs UTC."""
+    terms: NewDecision
+    reason: Words = ""
+
+
+class NewBundle(Body, frozen=True):
+    """Feeds that are applied for and granted as one."""
+
+    name: FeedName
+    feeds: Annotated[tuple[FeedName, ...], msgspec.Meta(min_length=1, max_length=100)]
+    title: Words = ""
+    title_en: Words = ""
+    blankets: tuple[BlanketBody, ...] = ()
+
+
+class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle."""
+
+    name: str
+    feeds: list[str]
+    title: str
+    title_en: str
+    blankets: list[dict[str, Any]]
+    by: str
+    revision: int
+
+
 class ApplicationRow(msgspec.Struct, frozen=True, kw_only=True):
     """An application with what became of it."""
 
@@ -210,6 +245,7 @@ class ApplicationRow(msgspec.Struct, frozen=True, kw_only=True):
     volume: int
     contact: str
     renews: str
+    bundle: str
     level: str
     """Who decides now."""
     owner: str

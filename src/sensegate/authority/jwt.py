@@ -60,8 +60,12 @@ class Rights(msgspec.Struct, frozen=True):
 
     publish: tuple[str, ...] = ()
     subscribe: tuple[str, ...] = ()
+    respond: bool = False
+    """Also answer once each message that asks for it."""
 
 
+_RESPOND_NS = 120_000_000_000
+"""Within this time a message may be answered."""
 _HEAD = urlsafe_b64encode(b'{"typ":"JWT","alg":"ed25519-nkey"}').rstrip(b"=") + b"."
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Asked).decode
@@ -120,6 +124,7 @@ class Signer:
                 "version": 2,
                 "pub": _permission(rights.publish),
                 "sub": _permission(rights.subscribe),
+                **({"resp": {"max": 1, "ttl": _RESPOND_NS}} if rights.respond else {}),
                 "subs": -1,
                 "data": -1,
                 "payload": -1,

@@ -60,6 +60,15 @@ async def life(nc: Client, name: str) -> str:
     return str(json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))["created"])
 
 
+async def ensure_outlet(nc: Client) -> None:
+    """Make the broker's own streams of the subscribers' account, with caps; `nc` is a connection of `Role.FEEDS`."""
+    mib = 1024**2
+    await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), 512 * mib, retention="interest"))
+    one_each = {"max_msgs_per_subject": 1, "discard": "old"}
+    await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 64 * mib, **one_each))
+    await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 64 * mib, **one_each))
+
+
 def _absent(value: object) -> object:
     """Return what a missing key means: the server leaves out what is false, zero or empty."""
     return type(value)() if isinstance(value, (bool, int, str)) else None

@@ -17,7 +17,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
 from sensegate.ports import Post
-from sensegate.share.lines import BATCH, MEDIA, Lines, Mark, State, Terms
+from sensegate.share.lines import BATCH, MEDIA, Lines, Mark, State, Terms, moved
 from sensegate.share.shelf import Records, Shelf
 
 DELIVERY = "webhook"
@@ -192,16 +192,8 @@ class Hooks:
         return found
 
     async def _put(self, name: str, **changes: object) -> None:
-        """Change the mark; its line writes it too, so that one may have to look twice."""
-        for _ in range(20):
-            mark = self.mark(name)
-            try:
-                await self._marks.put(name, msgspec.structs.replace(mark, **changes), expected=mark.revision)
-            except Conflict:
-                continue
-            self._lines.wake(name)
-            return
-        raise Conflict(f"webhook {name} moves on too fast; try again")
+        await moved(self._marks, name, changes)
+        self._lines.wake(name)
 
     def _sees(self, principal: Principal, one: Webhook) -> bool:
         return one.subscriber == principal.id or self._visible(one.subscriber, principal)

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -29,6 +29,7 @@ from sensegate.share.roll import Roll, Standing
 from sensegate.share.shelf import Records
 
 BATCH = 1_000
+TAG = "records"
 MEDIA = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
@@ -69,6 +70,8 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str = ""
     form: str = ""
     """Chosen by the subscriber; empty: as the terms say."""
+    tag: str = ""
+    """Chosen by the subscriber: last level of the subject."""
     revision: int = 0
     format: int = 1
 
@@ -86,6 +89,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = BATCH
     algorithm: str = "hmac-sha256"
     secret: bytes = b""
+    tagged: bool = False
+    """`to` is a subject; its last level is the subscriber's tag, or ``records``."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -254,7 +259,7 @@ class Line:
         number = hashlib.blake2s(f"{terms.id} {mark.after} {page.count}".encode(), digest_size=16).hexdigest()
         headers = (("sensegate-feed", terms.feed), ("sensegate-next", page.next), ("sensegate-after", mark.after))
         return Letter(
-            to=terms.to,
+            to=f"{terms.to}.{mark.tag or TAG}" if terms.tagged else terms.to,
             id=f"msg_{number}",
             body=page.body,
             media=MEDIA[form],
@@ -321,8 +326,11 @@ class Line:
 class Lines:
     """The lines of one delivery, each in a task; `want` says which there are to be."""
 
-    def __init__(self, made: Callable[[Terms], Line]) -> None:
+    def __init__(self, made: Callable[[Terms], Line], *, asked: bool = False) -> None:
+        """`asked`: a line runs only once its subscriber has said where it begins (`begin`)."""
         self._made = made
+        self._asked = asked
+        self._begun: set[str] = set()
         self._tasks: dict[str, tuple[Line, asyncio.Task[None]]] = {}
         self._wanted: dict[str, Terms] = {}
         self._changed = asyncio.Event()
@@ -339,8 +347,24 @@ class Lines:
 
     def drop(self, line_id: str) -> None:
         """Have it no more."""
+        self._begun.discard(line_id)
         if self._wanted.pop(line_id, None) is not None:
             self._changed.set()
+
+    def begin(self, line_id: str) -> None:
+        """Its subscriber has said where it begins; it runs as soon as it is wanted."""
+        self._begun.add(line_id)
+        self._changed.set()
+        self.wake(line_id)
+
+    def halt(self, line_id: str) -> None:
+        """Its subscriber has come anew: it stands still until he says where it begins."""
+        self._begun.discard(line_id)
+        self._changed.set()
+
+    def has(self, terms: Terms) -> bool:
+        """Return whether a line with just these terms is wanted already."""
+        return self._wanted.get(terms.id) == terms
 
     def wanted(self) -> frozenset[str]:
         """Return the ids of all that are to be there."""
@@ -368,9 +392,9 @@ class Lines:
             await self._stop(list(self._tasks))
 
     async def _sort(self) -> None:
-        stale = [name for name, (line, _) in self._tasks.items() if self._wanted.get(name) != line.terms]
-        await self._stop(stale)
-        for name, terms in self._wanted.items():
+        due = {name: terms for name, terms in self._wanted.items() if not self._asked or name in self._begun}
+        await self._stop([name for name, (line, _) in self._tasks.items() if due.get(name) != line.terms])
+        for name, terms in due.items():
             if name not in self._tasks:
                 line = self._made(terms)
                 self._tasks[name] = (line, asyncio.create_task(line.run(), name=f"line {name}"))
@@ -380,6 +404,21 @@ class Lines:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def moved(marks: Records[Mark], name: str, changes: Mapping[str, object]) -> Mark:
+    """Change a mark from outside its line, which writes it too; return it.
+
+    Raises:
+        Conflict: the line moves on too fast.
+    """
+    for _ in range(20):
+        mark = marks.find(name) or Mark()
+        try:
+            return await marks.put(name, msgspec.structs.replace(mark, **changes), expected=mark.revision)
+        except Conflict:
+            await asyncio.sleep(0)
+    raise Conflict(f"line {name} moves on too fast; try again")
 
 
 Still = Callable[[str], Principal]

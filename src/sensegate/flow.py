@@ -547,6 +547,7 @@ class Gateway:
         self.tasks["share"] = self.share.run
         self.pushing = Pushing(config, clock, self.share, self.tokens, self.audit)
         await self.pushing.open(await self._bucket("lines"), stack)
+        await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
         self.tasks["audit"] = trails.hours(self.audit, clock, config, self.share.usage).run
         self.quality = QualityBook(self.indicators, clock)

@@ -1,6 +1,7 @@
 """The third page of the wiring: feeds that are pushed to subscribers, each line from a place that is kept.
 
-share.lines ─▶ publish.webhook ─▶ the subscriber's own HTTP address
+share.lines ─▶ publish.webhook  ─▶ the subscriber's own HTTP address
+            ─▶ publish.brokered ─▶ our broker ─▶ who listens there by MQTT or NATS (share.guests, share.controls)
 """
 
 from __future__ import annotations
@@ -9,16 +10,28 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
 from sensegate.authority.bucket import Bucket
+from sensegate.authority.callout import Callout
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
+from sensegate.bus import api, streams
+from sensegate.bus.connect import trust
+from sensegate.bus.engine import Engine, Role
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import NotFound
+from sensegate.errors import Lost, NotFound
 from sensegate.ports import Post
+from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
+from sensegate.share.controls import Controls
+from sensegate.share.guests import MQTT, NATS, Guests
 from sensegate.share.hooks import Hooks
 from sensegate.share.lines import Limits, Line, Lines, Mark, Page, Terms
 from sensegate.share.pages import Pages
@@ -28,6 +41,10 @@ from sensegate.share.shelf import Records, Shelf
 from sensegate.web.deps import Asked
 
 LIMITS = Limits()
+CONTROL = "sg.control.*.*"
+_CONTROLS_MAX = 10_000
+"""Most control messages that wait to be taken."""
+_log = structlog.get_logger("pushing")
 
 
 class Pushing:
@@ -53,6 +70,51 @@ class Pushing:
         self.hooks = Hooks(shelf, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
         await shelf.open()
         self.tasks |= {"lines shelf": shelf.run, "webhooks": webhooks.run}
+
+    async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
+        """Open the way to those who listen at our broker; from now on they may come in. Raises `Lost`."""
+        feeds = await engine.connect(Role.FEEDS, name="feeds")
+        stack.push_async_callback(feeds.close)
+        await streams.ensure_outlet(feeds)
+        tls = self.config.engine.tls.cert_file
+
+        def credential() -> tuple[str, int, str, str]:
+            ours, info = engine.credential(Role.FEEDS), engine.info
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - read, not bound
+            return host, info.mqtt_port, ours.user, ours.password
+
+        topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
+        lines = {
+            MQTT: Lines(partial(self._line, topics), asked=True),
+            NATS: Lines(partial(self._line, Subjects(feeds))),
+        }
+        guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
+        controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)
+        await self._listen(feeds, controls)
+        callout.guests.append(guests.guest_of)
+        self.tasks |= {
+            "mqtt lines": lines[MQTT].run,
+            "nats lines": lines[NATS].run,
+            "subscribers": guests.run,
+        }
+        if engine.info.mqtt_port:
+            self.tasks["mqtt outlet"] = topics.run
+
+    async def _listen(self, feeds: Client, controls: Controls) -> None:
+        async def told(message: Msg) -> None:
+            answer = await controls.take(message.subject, message.data)
+            if answer.problem:
+                _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
+            if message.reply:
+                try:
+                    with api.lost("answer a control message"):
+                        await message.respond(msgspec.json.encode(answer))
+                except Lost as why:
+                    _log.debug("a control message is not answered", cause=str(why))
+
+        with api.lost("subscribe to control messages"):
+            await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)
+            await feeds.flush()
 
     def _line(self, post: Post, terms: Terms) -> Line:
         return Line(

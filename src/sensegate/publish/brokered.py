@@ -246,5 +246,3 @@ class Topics:
         """Come from paho's thread to our loop."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(what, *told)
-
-

@@ -8,6 +8,7 @@ level of the topic from then on, so that nothing meant for an earlier connection
 from __future__ import annotations
 
 import re
+
 import msgspec
 
 from sensegate.authority.scope import Principal
@@ -101,4 +102,3 @@ def parsed(payload: bytes) -> Said:
     if said.tag and not _TAG.fullmatch(said.tag):
         raise ConfigError(f"'{said.tag[:64]}'", key="tag", remedy="1 to 64 of A-Z, a-z, 0-9, _ and -")
     return said
-

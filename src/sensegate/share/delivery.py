@@ -139,12 +139,14 @@ class Delivery:
         *,
         scan_s: float = _SCAN_S,
         sure: bool = True,
+        tight: bool = False,
     ) -> Page:
         """Return at most `limit` records after `start`; with none there, wait up to `wait_s` for the first.
 
         An empty page means that nothing more was there, unless the log behind `start` is so long that looking
         through it took `scan_s`; `next` has then moved on. Without `sure` the log itself is not asked whether it has
-        more than the reader has seen: for one who asks again at once.
+        more than the reader has seen: for one who asks again at once. `tight`: `next` stands just after the last record,
+        so that the same records, read again, are the same page.
 
         Raises:
             Lost: the log does not answer.
@@ -175,6 +177,8 @@ class Delivery:
                 place = cursor.after(self._epoch, max(span.end, place.sequence), span.stored)
             if loop.time() > scan_until:
                 break
+        if parts and tight:
+            place = cursor.after(self._epoch, parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
         return Page(await self._shared(parts, selection, form, start, place), count, str(place))
 
     @property

@@ -73,9 +73,7 @@ def line_id(grant: str, delivery: str) -> str:
 class Guests:
     """Those of this gateway."""
 
-    def __init__(
-        self, server: Server, tokens: Tokens, grants: Grants, clock: Clock, lines: dict[str, Lines]
-    ) -> None:
+    def __init__(self, server: Server, tokens: Tokens, grants: Grants, clock: Clock, lines: dict[str, Lines]) -> None:
         """`lines`: of each delivery, `MQTT` and `NATS`."""
         self._server = server
         self._tokens = tokens
@@ -137,9 +135,7 @@ class Guests:
             return None
         heard = [subject for grant in grants for subject in (hears(grant), f"{hears(grant)}.>")]
         inbox = [f"_INBOX_{token}.>"] if delivery == NATS else []
-        return Rights(
-            tuple(control(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS
-        )
+        return Rights(tuple(control(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS)
 
     # ── who is there ──────────────────────────────────────────────────────────────────────────────────
 

@@ -331,6 +331,7 @@ class Lines:
         self._made = made
         self._asked = asked
         self._begun: set[str] = set()
+        self._stale: set[str] = set()
         self._tasks: dict[str, tuple[Line, asyncio.Task[None]]] = {}
         self._wanted: dict[str, Terms] = {}
         self._changed = asyncio.Event()
@@ -358,8 +359,9 @@ class Lines:
         self.wake(line_id)
 
     def halt(self, line_id: str) -> None:
-        """Its subscriber has come anew: it stands still until he says where it begins."""
+        """Its subscriber has come anew: what is on its way reaches him no more. It begins again, or when he says so."""
         self._begun.discard(line_id)
+        self._stale.add(line_id)
         self._changed.set()
 
     def has(self, terms: Terms) -> bool:
@@ -393,7 +395,10 @@ class Lines:
 
     async def _sort(self) -> None:
         due = {name: terms for name, terms in self._wanted.items() if not self._asked or name in self._begun}
-        await self._stop([name for name, (line, _) in self._tasks.items() if due.get(name) != line.terms])
+        stale, self._stale = self._stale, set()
+        await self._stop(
+            [name for name, (line, _) in self._tasks.items() if name in stale or due.get(name) != line.terms]
+        )
         for name, terms in due.items():
             if name not in self._tasks:
                 line = self._made(terms)

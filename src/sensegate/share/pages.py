@@ -58,7 +58,7 @@ class Pages:
             self.check()
             return Page(b"", 0, str(self.place), self._admission.grant_id)
         page = await self._delivery.page(
-            self._admission.selection, self.place, self._form, room, wait_s, scan_s=_SCAN_S, sure=False
+            self._admission.selection, self.place, self._form, room, wait_s, scan_s=_SCAN_S, sure=False, tight=True
         )
         if page.count and asyncio.get_running_loop().time() - self._checked >= RECHECK_S:
             before = self._admission

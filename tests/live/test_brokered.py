@@ -1,0 +1,322 @@
+"""A grant delivered by our broker: by MQTT to paho, by NATS to nats-py, neither of which knows anything of us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import nats.errors
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from tests.conftest import eventually
+from tests.live.granting import Granted, granted
+from tests.live.phone import NOT_AUTHORISED, Phone
+from tests.live.site import Made, Site, reading
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+REFUSED = 128
+_minute = iter(range(1, 10_000))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def device(node: Site) -> Made:
+    return await node.device("brokered-air")
+
+
+async def push(site: Site, device: Made, *values: float) -> None:
+    """Have readings with times of their own."""
+    for value in values:
+        minute = next(_minute)
+        said = reading(value, f"2026-01-01T{minute // 60:02d}:{minute % 60:02d}:00Z")
+        assert (await site.push(device, said)).status == 202
+
+
+async def end_of(site: Site, grant: Granted) -> str:
+    """Return the cursor at the end of the feed as its subscriber reads it by page."""
+    answer = await site.ask("GET", f"/api/v1/feeds/{grant.feed}/records", grant.token, params={"limit": "10000"})
+    assert answer.status == 200, answer.body
+    cursor: str = answer.body["next"]
+    return cursor
+
+
+async def page_of(site: Site, grant: Granted, after: str) -> list[dict[str, Any]]:
+    answer = await site.ask("GET", f"/api/v1/feeds/{grant.feed}/records", grant.token, params={"after": after})
+    records: list[dict[str, Any]] = answer.body["records"]
+    return records
+
+
+# ── MQTT ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Mqtt:
+    """A subscriber by MQTT."""
+
+    def __init__(self, phone: Phone, grant: Granted) -> None:
+        self.phone = phone
+        self.grant = grant
+
+    async def records(self, count: int) -> list[dict[str, Any]]:
+        """Return the next records, exactly so many."""
+        found: list[dict[str, Any]] = []
+        while len(found) < count:
+            topic, payload = await self.phone.next("message")
+            assert topic.startswith(f"sg/grants/{self.grant.id}/")
+            found += json.loads(payload)["records"]
+        assert len(found) == count
+        return found
+
+
+@contextlib.asynccontextmanager
+async def by_mqtt(site: Site, grant: Granted, said: str, *, clean: bool = True, tag: str = "#") -> AsyncIterator[Mqtt]:
+    """Connect, subscribe (no tag: the session has done so), and say where to begin."""
+    async with site.phone() as phone:
+        code = await phone.connect(grant.token_id, grant.token, client_id=f"c-{grant.token_id}", clean=clean)
+        assert code == 0, code
+        if tag:
+            assert await phone.subscribe(f"sg/grants/{grant.id}/{tag}", 1) == 1
+        phone.send(f"sg/control/{grant.id}/mqtt", said)
+        yield Mqtt(phone, grant)
+
+
+async def test_mqtt_history_then_live_with_the_cursors_of_a_page(node: Site, device: Made) -> None:
+    """From the first on; the same cursors as by page; then what comes; a cursor goes on after a cut."""
+    grant = await granted(node, "by-mqtt")
+    await push(node, device, 1, 2, 3)
+    await eventually(lambda: _least(node, grant, 3))
+    async with by_mqtt(node, grant, "first") as mqtt:
+        seen = await mqtt.records(len(await page_of(node, grant, "")))
+        await push(node, device, 4)
+        seen += await mqtt.records(1)
+        assert [row["cursor"] for row in seen] == [row["cursor"] for row in await page_of(node, grant, "")]
+    await push(node, device, 5, 6)
+    async with by_mqtt(node, grant, seen[1]["cursor"]) as mqtt:
+        again = await mqtt.records(len(seen) - 2 + 2)
+        assert [row["cursor"] for row in again] == [
+            row["cursor"] for row in await page_of(node, grant, seen[1]["cursor"])
+        ]
+
+
+async def _least(site: Site, grant: Granted, count: int) -> bool:
+    return len(await page_of(site, grant, "")) >= count
+
+
+async def test_a_kept_mqtt_session_goes_on_where_it_stood(node: Site, device: Made) -> None:
+    """An empty control message: what waited in the session, then what followed, each once."""
+    grant = await granted(node, "by-mqtt")
+    start = await end_of(node, grant)
+    async with by_mqtt(node, grant, start, clean=False) as mqtt:
+        await push(node, device, 10)
+        seen = await mqtt.records(1)
+    await push(node, device, 11, 12)
+    async with by_mqtt(node, grant, "", clean=False, tag="") as mqtt:
+        seen += await mqtt.records(2)
+    assert [row["value"] for row in seen] == [10, 11, 12]
+
+
+async def test_mqtt_in_a_form_and_under_a_tag_of_its_own(node: Site, device: Made) -> None:
+    """CSV under the topic that the subscriber chose."""
+    grant = await granted(node, "by-mqtt")
+    said = json.dumps({"after": await end_of(node, grant), "form": "csv", "tag": "x7"})
+    async with by_mqtt(node, grant, said, tag="x7") as mqtt:
+        await push(node, device, 20)
+        topic, payload = await mqtt.phone.next("message")
+    assert topic == f"sg/grants/{grant.id}/x7"
+    assert payload.startswith(b"id,cursor,device")
+
+
+async def test_what_mqtt_lets_nobody_hear_or_say(node: Site, device: Made) -> None:
+    """A token without a grant, a wrong password, another's topics, all topics: refused; one's own: granted."""
+    grant, other = await granted(node, "by-mqtt"), await granted(node, "by-mqtt")
+    bare, bare_id = await node.token()
+    for user, password in ((bare_id, bare), (grant.token_id, other.token), (grant.token_id, grant.token[:-1] + "!")):
+        async with node.phone() as phone:
+            assert await phone.connect(user, password) == NOT_AUTHORISED
+    async with by_mqtt(node, grant, await end_of(node, grant)) as mqtt:
+        assert await mqtt.phone.subscribe(f"sg/grants/{other.id}/#") == REFUSED
+        assert await mqtt.phone.subscribe("sg/grants/#") == REFUSED
+        assert await mqtt.phone.subscribe("#") == REFUSED
+        mqtt.phone.send(f"sg/control/{other.id}/mqtt", "first")
+        mqtt.phone.send(f"sg/grants/{grant.id}/records", '{"records": [{"made": "up"}]}')
+        await push(node, device, 30)
+        assert [row["value"] for row in await mqtt.records(1)] == [30]
+
+
+async def test_mqtt_revocation_is_in_force_within_two_seconds(node: Site, device: Made) -> None:
+    """The connection is closed and not let in again; another's goes on (the control)."""
+    grant, other = await granted(node, "by-mqtt"), await granted(node, "by-mqtt")
+    async with (
+        by_mqtt(node, grant, await end_of(node, grant)) as mqtt,
+        by_mqtt(node, other, await end_of(node, other)) as control,
+    ):
+        await push(node, device, 40)
+        await mqtt.records(1)
+        await control.records(1)
+        began = time.monotonic()
+        assert (await node.ask("DELETE", f"/api/v1/grants/{grant.id}")).status == 200
+        await mqtt.phone.next("closed", 2)
+        assert time.monotonic() - began < 2
+        await push(node, device, 41)
+        assert [row["value"] for row in await control.records(1)] == [41]
+    async with node.phone() as phone:
+        assert await phone.connect(grant.token_id, grant.token) == NOT_AUTHORISED
+
+
+# ── NATS ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Nats:
+    """A subscriber by NATS."""
+
+    def __init__(self, client: Client, subscription: Subscription) -> None:
+        self.client = client
+        self.subscription = subscription
+        self.closed = asyncio.Event()
+
+    async def message(self) -> Msg:
+        return await self.subscription.next_msg(timeout=5)
+
+    async def records(self, count: int) -> list[dict[str, Any]]:
+        """Return the next records, exactly so many; each message is answered."""
+        found: list[dict[str, Any]] = []
+        while len(found) < count:
+            message = await self.message()
+            found += json.loads(message.data)["records"]
+            await message.respond(b"")
+        assert len(found) == count
+        return found
+
+
+@contextlib.asynccontextmanager
+async def by_nats(site: Site, grant: Granted, said: str | None) -> AsyncIterator[Nats]:
+    """Connect and subscribe, saying where to begin first."""
+    gone = asyncio.Event()
+
+    async def closed() -> None:
+        gone.set()
+
+    client = await nats.connect(
+        site.addresses.nats,
+        user=grant.token_id,
+        password=grant.token,
+        inbox_prefix=f"_INBOX_{grant.token_id}".encode(),
+        disconnected_cb=closed,
+        allow_reconnect=False,
+    )
+    try:
+        if said is not None:
+            answer = await client.request(f"sg.control.{grant.id}.nats", said.encode(), timeout=5)
+            assert "problem" not in json.loads(answer.data), answer.data
+        found = Nats(client, await client.subscribe(f"sg.grants.{grant.id}.>"))
+        found.closed = gone
+        await client.flush()
+        yield found
+    finally:
+        await client.close()
+
+
+async def is_refused(site: Site, user: str, password: str) -> None:
+    """See that a client is not let in."""
+    client = Client()
+    try:
+        with pytest.raises(nats.errors.Error):
+            await client.connect(site.addresses.nats, user=user, password=password, allow_reconnect=False)
+    finally:
+        await client.close()
+
+
+async def test_nats_history_then_live_with_the_cursors_of_a_page(node: Site, device: Made) -> None:
+    """From the first on with the cursors of a page; what was answered does not come again, the rest does."""
+    grant = await granted(node, "by-nats")
+    await push(node, device, 1, 2, 3)
+    await eventually(lambda: _least(node, grant, 3))
+    async with by_nats(node, grant, "first") as subscriber:
+        seen = await subscriber.records(len(await page_of(node, grant, "")))
+        await push(node, device, 4)
+        seen += await subscriber.records(1)
+        assert [row["cursor"] for row in seen] == [row["cursor"] for row in await page_of(node, grant, "")]
+        await push(node, device, 5)
+        unanswered = await subscriber.message()
+    async with by_nats(node, grant, None) as subscriber:
+        again = await subscriber.message()
+        assert again.headers is not None
+        assert unanswered.headers is not None
+        assert again.headers["Nats-Msg-Id"] == unanswered.headers["Nats-Msg-Id"]
+        assert again.data == unanswered.data
+        await again.respond(b"")
+
+
+async def test_what_nats_lets_nobody_hear_or_say(node: Site, device: Made) -> None:
+    """No grant: refused. Another's subject, the store's API, another's inbox: nothing is heard or done."""
+    grant, other = await granted(node, "by-nats"), await granted(node, "by-nats")
+    bare, bare_id = await node.token()
+    await is_refused(node, bare_id, bare)
+    async with (
+        by_nats(node, other, await end_of(node, other)) as control,
+        by_nats(node, grant, await end_of(node, grant)) as subscriber,
+    ):
+        await push(node, device, 10)
+        await subscriber.records(1)
+        await control.records(1)
+        heard = [
+            await subscriber.client.subscribe(subject)
+            for subject in (f"sg.grants.{other.id}.>", ">", "sg.grants.*.records", f"_INBOX_{other.token_id}.>")
+        ]
+        await subscriber.client.publish(f"sg.grants.{other.id}.records", b"made up")
+        await subscriber.client.publish(f"sg.control.{other.id}.nats", b"first")
+        await push(node, device, 11)
+        assert [row["value"] for row in await subscriber.records(1)] == [11]
+        assert [row["value"] for row in await control.records(1)] == [11]
+        assert all(one.pending_msgs == 0 for one in heard)
+
+
+async def test_nats_revocation_is_in_force_within_two_seconds(node: Site, device: Made) -> None:
+    """Of the grant, and of the token: closed, not let in again; another's goes on."""
+    grant, third, other = [await granted(node, "by-nats") for _ in range(3)]
+    async with (
+        by_nats(node, grant, await end_of(node, grant)) as first,
+        by_nats(node, third, await end_of(node, third)) as second,
+        by_nats(node, other, await end_of(node, other)) as control,
+    ):
+        await push(node, device, 20)
+        for one in (first, second, control):
+            await one.records(1)
+        began = time.monotonic()
+        assert (await node.ask("DELETE", f"/api/v1/grants/{grant.id}")).status == 200
+        assert (await node.ask("DELETE", f"/api/v1/tokens/{third.token_id}")).status == 200
+        async with asyncio.timeout(2):
+            await first.closed.wait()
+            await second.closed.wait()
+        assert time.monotonic() - began < 2
+        await push(node, device, 21)
+        assert [row["value"] for row in await control.records(1)] == [21]
+    for ended in (grant, third):
+        await is_refused(node, ended.token_id, ended.token)
+
+
+async def test_who_is_subscribed_is_shown(node: Site, device: Made) -> None:
+    """The line with its state; one that does not answer is waiting, and is not sent the next."""
+    grant = await granted(node, "by-nats")
+    async with by_nats(node, grant, await end_of(node, grant)) as subscriber:
+
+        async def row() -> dict[str, Any]:
+            rows = (await node.ask("GET", "/api/v1/subscribers", grant.token)).body["rows"]
+            return next((one for one in rows if one["id"] == f"{grant.id}-nats"), {})
+
+        await eventually(row)
+        await push(node, device, 30)
+        await subscriber.records(1)
+
+        async def took() -> bool:
+            return (await row()).get("records") == 1
+
+        await eventually(took)
+        assert (await row())["state"] == "live"

@@ -145,7 +145,7 @@ class Delivery:
 
         An empty page means that nothing more was there, unless the log behind `start` is so long that looking
         through it took `scan_s`; `next` has then moved on. Without `sure` the log itself is not asked whether it has
-        more than the reader has seen: for one who asks again at once. `tight`: `next` stands just after the last record,
+        more than the reader has seen: for one who asks again at once. `tight`: `next` stands just after the last,
         so that the same records, read again, are the same page.
 
         Raises:

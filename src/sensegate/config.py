@@ -71,6 +71,15 @@ class EngineConfig(Record, frozen=True):
         Literal["process", "power"],
         _h("process: survives kill -9 of any process; power: fsync before each acknowledgement"),
     ] = "process"
+    encryption: Annotated[
+        Literal["auto", "on", "off", "convert"],
+        _h("of the store: auto: where a profile takes video metadata; convert: on, also for a store made without"),
+    ] = "auto"
+    cipher: Annotated[Literal["chacha", "aes"], _h("cipher of an encrypted store; fixed when it is made")] = "chacha"
+    store_key_file: Annotated[
+        str,
+        _h("file of the store's key, 0600; empty: $SENSEGATE_STORE_KEY, else <directory>/engine/store.key, made once"),
+    ] = ""
     max_payload_bytes: Annotated[int, _h("largest message; a device that sends more is disconnected")] = 1024**2
     max_connections: Annotated[int, _h("most client connections")] = 20_000
     tls: Annotated[TlsConfig, _h("certificates of both listeners; ca_file asks devices for theirs")] = TlsConfig()

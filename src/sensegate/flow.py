@@ -47,7 +47,7 @@ from sensegate.config import Config, secret
 from sensegate.decode.cutting import Cutting, removed_of
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.profiles import ProfileSet, take_video
 from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
@@ -605,8 +605,12 @@ class Gateway:
 
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings while all else goes on."""
-        from_above = self.above.taking.troubles() if self.above and self.above.taking else []
-        return [*self.profiles.troubles(), *scripts.shared().troubles(), *from_above]
+        found = [*self.profiles.troubles(), *scripts.shared().troubles()]
+        if self.above and self.above.taking:
+            found += self.above.taking.troubles()
+        if self.profiles.set.video and not self.engine.sealed:
+            found.append("engine: cameras are taken, but its store is not known to be encrypted; see engine.encryption")
+        return found
 
     async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         await self.http.push(device.id, body, content_type)
@@ -649,7 +653,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     logs.configure(config.log_level, config.log_format)
     async with contextlib.AsyncExitStack() as stack:
         way = await tiers.begin(config, clock)
-        engine = Engine.of(config, clock)
+        engine = Engine.of(config, clock, personal=take_video(config.profiles))
         info = await engine.start()
         stack.push_async_callback(engine.stop)
         gateway = await Gateway.build(config, clock, engine, stack, log_first=way.first if way else 1)

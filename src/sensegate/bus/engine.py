@@ -28,6 +28,7 @@ from sensegate import metrics
 from sensegate.bus import connect, external, process
 from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import free_port, is_free
+from sensegate.bus.sealing import Sealing, sealing
 from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.clock import Clock, SystemClock
@@ -89,13 +90,17 @@ class Engine:
         name: str,
         nodes: Mapping[str, str] | None = None,
         clock: Clock | None = None,
+        personal: bool = False,
     ) -> None:
+        """`personal`: devices may send data of persons, so the store is encrypted unless the configuration says no."""
         self._config = config
         self._store = store
         self._directory = directory.resolve() / "engine"
         self._name = f"sensegate-{name}"
         self._nodes = dict(nodes or {})
         self._clock = clock or SystemClock()
+        self._personal = personal
+        self._sealing = Sealing()
         self._kept: Kept | None = None
         self._info: EngineInfo | None = None
         self._lock = -1
@@ -109,10 +114,19 @@ class Engine:
         """Set whenever the server was started again after it had ended; clear it before you wait."""
 
     @classmethod
-    def of(cls, config: Config, clock: Clock | None = None) -> Engine:
+    def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
         """Return the engine of a node or centre, with the secrets of the nodes that may write to it."""
         nodes = {node.division: secret(node.secret_file) for node in config.nodes}
-        return cls(config.engine, config.store, Path(config.directory), name=config.division, nodes=nodes, clock=clock)
+        directory = Path(config.directory)
+        return cls(
+            config.engine,
+            config.store,
+            directory,
+            name=config.division,
+            nodes=nodes,
+            clock=clock,
+            personal=personal,
+        )
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -120,8 +134,9 @@ class Engine:
         """Return once the server answers.
 
         Raises:
-            EngineError: it cannot be started, is too old, or another gateway has the directory.
-            ConfigError: it would listen beyond loopback without TLS.
+            EngineError: it cannot be started, is too old, its store was made otherwise, or another gateway has the
+                directory.
+            ConfigError: it would listen beyond loopback without TLS, or the store's key cannot be read.
         """
         if self._config.url:
             return await self._reach()
@@ -138,6 +153,7 @@ class Engine:
         self._lock = process.lock(self._directory / "gateway.lock", "another gateway uses this directory")
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
+            self._sealing = sealing(self._config, self._directory, personal=self._personal)
             self._log_file.open()
             self._info = await self._adopt(version) or await self._launch()
             undo.pop_all()
@@ -177,6 +193,13 @@ class Engine:
         if self._info is None:
             raise EngineError("the engine is not started")
         return self._info
+
+    @property
+    def sealed(self) -> bool:
+        """Whether what the server stores is encrypted; of an external one as its configuration here says."""
+        if self._config.url:
+            return self._config.encryption in {"on", "convert"}
+        return bool(self._sealing.cipher)
 
     def has_room(self) -> bool:
         """Say whether the disk of the store has its reserve free. Looks at most once a second; an external one has.
@@ -276,7 +299,15 @@ class Engine:
         return self._kept
 
     def _conf(self, kept: Kept) -> tuple[Path, str]:
-        text = render(self._config, self._store, kept, self._directory, name=self._name, nodes=self._nodes)
+        text = render(
+            self._config,
+            self._store,
+            kept,
+            self._directory,
+            name=self._name,
+            nodes=self._nodes,
+            sealed=bool(self._sealing.cipher),
+        )
         return self._directory / f"nats-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf", text
 
     async def _adopt(self, version: str) -> EngineInfo | None:
@@ -326,7 +357,7 @@ class Engine:
         """Start the server and wait until both listeners answer."""
         kept = self._keep()
         (self._directory / "nats.out").unlink(missing_ok=True)
-        self._process = started = process.spawn(conf, self._directory)
+        self._process = started = process.spawn(conf, self._directory, self._sealing.environment)
         deadline = self._clock.monotonic() + _READY_S
         while True:
             if not started.alive:

@@ -29,8 +29,16 @@ def fresh() -> Kept:
     )
 
 
-def write(config: Config, directory: Path) -> tuple[Path, Path]:
+def sealed(config: Config, *, personal: bool) -> bool:
+    """Return whether the server's store is encrypted."""
+    wanted = config.engine.encryption
+    return wanted in {"on", "convert"} or (wanted == "auto" and personal)
+
+
+def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[Path, Path]:
     """Write the configuration of a server for this gateway and the file of its users; return both paths, 0600.
+
+    `personal`: devices may send data of persons, so its store is encrypted, unless the configuration says `off`.
 
     Users that are there already are kept, so that the server's configuration can be made again for new nodes or sizes.
 
@@ -48,7 +56,15 @@ def write(config: Config, directory: Path) -> tuple[Path, Path]:
         kept, port=engine.port or kept.port or NATS_PORT, mqtt_port=engine.mqtt_port or kept.mqtt_port or MQTT_PORT
     )
     nodes = {node.division: secret(node.secret_file) for node in config.nodes}
-    text = render(engine, config.store, kept, directory.resolve(), name=f"sensegate-{config.division}", nodes=nodes)
+    text = render(
+        engine,
+        config.store,
+        kept,
+        directory.resolve(),
+        name=f"sensegate-{config.division}",
+        nodes=nodes,
+        sealed=sealed(config, personal=personal),
+    )
     write_private(users, msgspec.json.encode(kept).decode())
     write_private(directory / CONFIGURATION, text.replace("changes are lost", "`sensegate engine` writes it anew", 1))
     return directory / CONFIGURATION, users

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -153,8 +154,8 @@ class ServerProcess:
                 signal.pidfd_send_signal(self._handle, number)
 
 
-def spawn(conf: Path, directory: Path) -> ServerProcess:
-    """Start a server that outlives us, holding the lock of its store itself.
+def spawn(conf: Path, directory: Path, environment: Mapping[str, str] | None = None) -> ServerProcess:
+    """Start a server that outlives us, holding the lock of its store itself; `environment`: beside ours.
 
     Raises:
         EngineError: a server is on this store already.
@@ -168,6 +169,7 @@ def spawn(conf: Path, directory: Path) -> ServerProcess:
                 stdout=out,
                 stderr=out,
                 cwd=directory,
+                env={**os.environ, **(environment or {})},
                 # Its own session: Ctrl-C in the terminal ends the gateway, and the gateway ends the server in order.
                 start_new_session=True,
                 # Inherited, never closed by the server: as long as it lives no second one starts on this store.

@@ -12,6 +12,9 @@ import msgspec
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 
 MIB = 1024**2
+NEWLINE = "\n"
+KEY_VARIABLE = "SENSEGATE_STORE_KEY"
+"""Of the server's environment: the key of an encrypted store."""
 FLOW_WINDOW = 32 * MIB
 """What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
 BUCKETS_MAX = 64
@@ -127,12 +130,20 @@ MAPPINGS = {
 
 
 def render(
-    config: EngineConfig, store: StoreConfig, kept: Kept, directory: Path, *, name: str, nodes: Mapping[str, str]
+    config: EngineConfig,
+    store: StoreConfig,
+    kept: Kept,
+    directory: Path,
+    *,
+    name: str,
+    nodes: Mapping[str, str],
+    sealed: bool = False,
 ) -> str:
     """Return the text of the server's configuration. It holds passwords: write it 0600.
 
-    `nodes` gives the secret of each node (division -> secret) that may write here. The monitoring port, routes, leaf
-    nodes and WebSocket have no block, so the server does not open them.
+    `sealed`: the store is encrypted, under the key that the server finds in its environment. `nodes` gives the
+    secret of each node (division -> secret) that may write here. The monitoring port, routes, leaf nodes and
+    WebSocket have no block, so the server does not open them.
     """
     # Far above what the streams may hold: a limit of account or server would tear a batch, the stream's own does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
@@ -167,7 +178,7 @@ jetstream {{
   store_dir: {_quoted(str(directory / "store"))}
   max_file_store: {total_bytes}
   max_memory_store: {256 * MIB}
-  {sync}
+{f"  cipher: {config.cipher}{NEWLINE}  key: ${KEY_VARIABLE}{NEWLINE}" if sealed else ""}  {sync}
   limits {{ batch {{ max_msgs: {BATCH_MESSAGES_MAX}, max_inflight_per_stream: 500, max_inflight_total: 1000,
     timeout: "10s" }} }}
 }}

@@ -58,9 +58,15 @@ def engine(
     """Write the configuration of a nats-server that you run yourself, and the file of users by which we enter it."""
     from sensegate.bus import external  # noqa: PLC0415 - only this command needs it
     from sensegate.config import load  # noqa: PLC0415 - the same
+    from sensegate.decode.profiles import take_video  # noqa: PLC0415 - the same
 
-    written, users = external.write(load(config), directory)
+    loaded = load(config)
+    personal = take_video(loaded.profiles)
+    written, users = external.write(loaded, directory, personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
+    if external.sealed(loaded, personal=personal):
+        told = "its store is encrypted: start it with the key in $SENSEGATE_STORE_KEY, and set engine.encryption: on"
+        console.print(told, highlight=False, soft_wrap=True)
     console.print(f"{users}: give it as engine.credentials_file, with engine.url", highlight=False, soft_wrap=True)
 
 

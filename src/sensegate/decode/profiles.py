@@ -6,6 +6,8 @@ indices handed out before stay true; a profile whose file has become wrong stays
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -338,6 +340,23 @@ def _filters(rule: Rule, pattern: topics.Pattern, names: Sequence[str], gateways
         return topics.filters(pattern, gateways, capture="gateway")
     spelled = [name for one in names for name in ((one, one.upper(), one.lower()) if rule.device_case else (one,))]
     return topics.filters(pattern, spelled)
+
+
+_VIDEO = re.compile(r"""(?m)^(?![ ]*#).*\bformat:\s*["']?video\b""")
+
+
+def take_video(places: Iterable[Path | str]) -> bool:
+    """Return whether a profile of some folders takes video metadata, as far as their text tells it before any is read.
+
+    A file that cannot be read does not: why is said when the profiles are.
+    """
+
+    def text(file: Path) -> str:
+        with contextlib.suppress(OSError):
+            return file.read_text(encoding="utf-8", errors="replace")
+        return ""
+
+    return any(_VIDEO.search(text(file)) for file in files(places))
 
 
 def files(places: Iterable[Path | str]) -> list[Path]:

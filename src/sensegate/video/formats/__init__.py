@@ -5,16 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.video.form import VideoFormat
-from sensegate.video.formats import dahua, frigate, hikvision, onvif, viid
-
-FORMATS: Final[dict[str, VideoFormat]] = {
-    one.name: one
-    for one in (
-        viid.FORMAT,
-        *onvif.FORMATS,
-        hikvision.FORMAT,
-        dahua.FORMAT,
-        frigate.FORMAT,
-    )
+from sensegate.video.formats import axis, dahua, deepstream, dlstreamer, frigate, hikvision, onvif, viid
 }
 """By the name that profiles use."""

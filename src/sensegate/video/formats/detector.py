@@ -20,7 +20,13 @@ PRESENT: Final[dict[ObjectClass, str]] = {
     ObjectClass.THING: "things_present",
 }
 """Class -> the property that tells how many of it are in view."""
+SPEEDS: Final = {"km/h": 1 / 3.6, "m/s": 1.0, "[mi_i]/h": 0.44704}
+"""Unit of a speed -> factor to m/s."""
 _LABEL = re.compile(r"(?!.*\d{4})[A-Za-z][A-Za-z0-9_/ -]{0,31}", re.ASCII)
+_CAMERA = re.compile(r"(?!.*\d{7})[A-Za-z0-9][A-Za-z0-9_.-]{0,95}|\d{20}|(?=.*[A-F])[0-9A-F]{12}", re.ASCII)
+"""What cameras are called: a name as programs have it, a code of GB/T 28181, a serial number of hex digits."""
+_TRACK = re.compile(r"\d{1,6}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+"""A longer number is hidden: it may be somebody's (a telephone, an identity card)."""
 
 
 class Telling(Sieve):
@@ -28,7 +34,7 @@ class Telling(Sieve):
 
     def __init__(self, veil: Veil, at: int, known: frozenset[str]) -> None:
         super().__init__(veil, at)
-        self.known = known
+        self.known = known | {"label"}
 
     def out(self, path: str, value: Any) -> None:
         around, dot, name = path.rpartition(".")
@@ -49,6 +55,24 @@ def names_in(*shapes: Shape) -> frozenset[str]:
             if not callable(inner) and not isinstance(inner, Many):
                 found |= names_in(inner)
     return frozenset(found)
+
+
+def camera_name(value: Any, sieve: Sieve) -> Any:
+    """Let the name of a camera pass; hide any other text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        return GONE
+    return value if _CAMERA.fullmatch(value) else sieve.veil.word(value)
+
+
+def track_id(value: Any, sieve: Sieve) -> Any:
+    """Let a short number and a UUID pass; hide any other id."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        return GONE
+    return value if _TRACK.fullmatch(value) else sieve.veil.word(value)
 
 
 def silent(value: Any, sieve: Sieve) -> None:  # noqa: ARG001

@@ -16,7 +16,17 @@ from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
 from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
-from sensegate.video.formats.detector import Telling, add, class_of, classes, names_in, present, silent
+from sensegate.video.formats.detector import (
+    SPEEDS,
+    Telling,
+    add,
+    camera_name,
+    class_of,
+    classes,
+    names_in,
+    present,
+    silent,
+)
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, TrackState, VideoObservation
 from sensegate.video.parts import identity, number
 from sensegate.video.sieve import (
@@ -42,7 +52,6 @@ _PART: Final = within(0, 1)
 _PIXEL: Final = within(-65_536, 65_536)
 _ID = re.compile(r"\d{9,10}(?:\.\d{1,7})?-[a-z0-9]{1,12}", re.ASCII)
 _WORD = re.compile(rb"[A-Za-z0-9_.+-]{1,32}")
-_KPH: Final = {"km/h": 1 / 3.6, "m/s": 1.0, "[mi_i]/h": 0.44704}
 
 
 def _own_id(value: Any, sieve: Sieve) -> Any:
@@ -58,7 +67,7 @@ def _reviewed(value: Any, sieve: Sieve) -> Any:
 
 
 _CLASS: Final[Check] = class_of(NAME)
-_ID_SHAPE: Final[dict[str, Any]] = {"id": _own_id, "camera": slug}
+_ID_SHAPE: Final[dict[str, Any]] = {"id": _own_id, "camera": camera_name}
 
 TRACK: Final[Shape] = {
     **_ID_SHAPE,
@@ -118,7 +127,7 @@ UPDATE: Final[Shape] = {
 }
 TRIGGER: Final[Shape] = {
     "name": slug,
-    "camera": slug,
+    "camera": camera_name,
     "event_id": _own_id,
     "type": one_of("thumbnail", "description"),
     "score": _PART,
@@ -315,7 +324,7 @@ def _rates(tree: dict[str, Any], sieve: Telling) -> dict[str, Any]:
     for name, members in tree["cameras"].items():
         fps = number(members.get("camera_fps"), 0, 1_000) if isinstance(members, dict) else None
         if fps is not None:
-            cameras.append({"camera": slug(name, sieve), "fps": fps})
+            cameras.append({"camera": camera_name(name, sieve), "fps": fps})
     service = tree.get("service")
     at = number(service.get("last_updated"), 0, 4e9) if isinstance(service, dict) else None
     return {"is": "rates", "cameras": cameras, **({} if at is None else {"at": at})}
@@ -428,7 +437,7 @@ def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
         box_quality=box_quality,
         image_size=_size(camera),
         confidence=kept.score,
-        speed=round(speed * _KPH[camera.speed_unit], 4) if speed else None,
+        speed=round(speed * SPEEDS[camera.speed_unit], 4) if speed else None,
         device_yaw=kept.velocity_angle if speed else None,
         plate=number_plate,
         event=Event(codes.event(NAME, kept.type), zone=",".join(sorted(kept.current_zones))),

@@ -1,0 +1,284 @@
+"""NVIDIA DeepStream (nvmsgconv): the full schema with one object a message, and the minimal one in both its shapes.
+
+Boxes are pixels of the muxer's picture, whose size no message tells: it comes from the camera's profile.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+from sensegate.video import boxes, codes
+from sensegate.video.form import Camera, Cut, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.formats.detector import (
+    SPEEDS,
+    Telling,
+    add,
+    camera_name,
+    class_of,
+    classes,
+    color_of,
+    names_in,
+    silent,
+    track_id,
+    word_of,
+)
+from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, TrackState, VideoObservation
+from sensegate.video.parts import identity, number
+from sensegate.video.sieve import GONE, Shape, Sieve, moment, plate, read_object, slug, typed
+from sensegate.video.sieve import number as within
+from sensegate.video.times import parse_iso, received
+
+NAME: Final = "deepstream"
+OBJECTS_MAX: Final = 10_000
+UNTRACKED: Final = frozenset({"18446744073709551615", "-1"})
+_PIXEL: Final = within(-65_536, 131_072)
+_PLACE: Final[Shape] = {"lat": within(-90, 90), "lon": within(-180, 180), "alt": within(-12_000, 100_000)}
+_BOX: Final = ("topleftx", "toplefty", "bottomrightx", "bottomrighty")
+_OTHER_BOX: Final = ("leftX", "topY", "rightX", "bottomY")
+_CLASS: Final = class_of(NAME)
+_MEMBERS: Final = 7
+"""Of an object as text: id, four sides, label; then what comes after."""
+
+
+def _track(value: Any, sieve: Sieve) -> Any:
+    return None if str(value) in UNTRACKED else track_id(value, sieve)
+
+
+_VEHICLE: Final[Shape] = {
+    "type": _CLASS,
+    "color": color_of(NAME),
+    "license": plate,
+    "licenseState": silent,
+    "confidence": within(0, 1),
+}
+_SURE: Final[Shape] = {"confidence": within(0, 1)}
+OBJECT: Final[Shape] = {
+    "id": _track,
+    "speed": within(0, 1_000),
+    "direction": within(-360, 360),
+    "dir": silent,
+    "orientation": silent,
+    "type": _CLASS,
+    "confidence": within(0, 1),
+    "bbox": dict.fromkeys((*_BOX, *_OTHER_BOX), _PIXEL),
+    "location": _PLACE,
+    "coordinate": silent,
+    "vehicle": _VEHICLE,
+    **dict.fromkeys(("person", "face", "bag", "bicycle", "roadsign", "unknown"), _SURE),
+}
+HEAD: Final[Shape] = {
+    "messageid": track_id,
+    "id": track_id,
+    "@timestamp": moment,
+    "sensorId": camera_name,
+    "sensor": {"id": camera_name, "type": silent, "location": _PLACE, "coordinate": silent},
+    "analyticsModule": {"id": slug, "source": silent, "version": silent, "confidence": silent},
+    "place": {
+        "id": silent,
+        "type": silent,
+        "location": silent,
+        "coordinate": silent,
+        "entrance": {"lane": within(0, 99), "level": silent, "coordinate": silent},
+    },
+    "event": {"id": silent, "type": word_of("event", NAME)},
+    **dict.fromkeys(("mdsversion", "version"), silent),
+}
+_NAMES: Final = names_in(OBJECT, HEAD) | {
+    "objects", "object", "videoPath", "description", "name", "make", "model", "attributes", "embedding", "pose", "gaze",
+    "age", "gender", "hair", "cap", "apparel", "glasses", "facialhair", "eyecolor", "info", "mask", "lipActivity",
+}  # fmt: skip
+
+
+class Thing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One object."""
+
+    id: str = ""
+    label: str = ""
+    box: tuple[float, float, float, float] | None = None
+    sure: float | None = None
+    speed: float | None = None
+    yaw: float | None = None
+    color: str = ""
+    plate: Plate | None = None
+    place: tuple[float, float, float | None] | None = None
+    """lon, lat, altitude"""
+    removed: tuple[str, ...] = ()
+
+
+class Scene(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One message."""
+
+    id: str = ""
+    at: str = ""
+    camera: str = ""
+    analytics: str = ""
+    lane: int | None = None
+    place: tuple[float, float, float | None] | None = None
+    event: str = ""
+    things: tuple[Thing, ...] = ()
+    broken: tuple[int, ...] = ()
+    """Places of objects that were none."""
+    removed: tuple[str, ...] = ()
+
+
+def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001
+    """Cut a message down. Raises `Rejected`: no message of either schema."""
+    tree = read_object(payload)
+    if not ({"object", "objects"} & tree.keys() and {"sensorId", "sensor", "@timestamp"} & tree.keys()):
+        raise Rejected(QuarantineReason.SCHEMA, "JSON, but no message of nvmsgconv: no object with its sensor and time")
+    sieve = Telling(veil, arrival, _NAMES)
+    if isinstance(said := tree.get("@timestamp"), str) and (at := parse_iso(said)) is not None:
+        sieve.at = at[0]
+    head = sieve.object({name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD)
+    of_all = sieve.told().get("removed", [])
+    given = tree["object"] if "object" in tree else tree["objects"]
+    given = given if isinstance(given, list) else [given]
+    if len(given) > OBJECTS_MAX:
+        raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
+    things: list[Thing] = []
+    broken: list[int] = []
+    for place, one in enumerate(given):
+        inner = Telling(veil, sieve.at, _NAMES)
+        thing = _of_text(one, inner) if isinstance(one, str) else _of_object(one, inner)
+        add(sieve, inner)
+        if thing is None:
+            broken.append(place)
+        else:
+            things.append(msgspec.structs.replace(thing, removed=tuple(sorted({*inner.removed, *of_all}))))
+    sensor = head.get("sensor", {})
+    scene = Scene(
+        id=head.get("messageid") or head.get("id", ""),
+        at=head.get("@timestamp", ""),
+        camera=head.get("sensorId") or sensor.get("id", ""),
+        analytics=head.get("analyticsModule", {}).get("id", ""),
+        lane=_whole(head.get("place", {}).get("entrance", {}).get("lane")),
+        place=_where(sensor.get("location", {})),
+        event=head.get("event", {}).get("type", ""),
+        things=tuple(things),
+        broken=tuple(broken),
+        removed=tuple(of_all),
+    )
+    return sieve.cut(scene)
+
+
+def _whole(value: float | None) -> int | None:
+    return int(value) if value is not None and value == int(value) else None
+
+
+def _where(of: dict[str, Any]) -> tuple[float, float, float | None] | None:
+    """Return lon, lat, altitude; 0, 0 means that nobody set them."""
+    if "lat" not in of or "lon" not in of or (of["lat"] == 0 and of["lon"] == 0):
+        return None
+    return float(of["lon"]), float(of["lat"]), of.get("alt")
+
+
+def _of_object(one: Any, sieve: Telling) -> Thing | None:
+    if not isinstance(one, dict):
+        return None
+    kept = sieve.object(one, OBJECT, "object")
+    vehicle = kept.get("vehicle", {})
+    if "license" in vehicle:
+        sieve.out("object.vehicle.license", True)
+    label = kept.get("type") or vehicle.get("type") or ""
+    sure = kept.get("confidence")
+    for name in ("vehicle", "person", "face", "bicycle", "bag", "roadsign"):
+        if isinstance(one.get(name), dict):
+            label = label if label and label != ObjectClass.OTHER else str(_CLASS(name, sieve))
+            sure = kept.get(name, {}).get("confidence") if sure is None else sure
+    found = kept.get("bbox", {})
+    sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in found for name in names)), None)
+    is_person = classes(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
+    place = _where(kept.get("location", {}))
+    if is_person and place is not None:
+        sieve.out("object.location", True)
+    return Thing(
+        id=kept.get("id", ""),
+        label=label,
+        box=None if sides is None else (found[sides[0]], found[sides[1]], found[sides[2]], found[sides[3]]),
+        sure=sure,
+        speed=kept.get("speed"),
+        yaw=kept.get("direction"),
+        color=vehicle.get("color", ""),
+        plate=msgspec.convert(vehicle["license"], Plate) if "license" in vehicle else None,
+        place=None if is_person else place,
+    )
+
+
+def _of_text(one: str, sieve: Telling) -> Thing | None:
+    """Cut ``id|left|top|right|bottom|label`` with what may follow: of that only a colour, a kind and a confidence."""
+    members = one.split("|")
+    sides = [number(side, -65_536, 131_072) for side in members[1:5]]
+    if len(members) < _MEMBERS - 1 or any(side is None for side in sides):
+        return None
+    left, top, right, bottom = (side or 0.0 for side in sides)
+    tail = [member.strip() for member in members[6:] if member.strip() not in {"", "#"}]
+    sure = number(tail[-1], 0, 1) if tail else None
+    if sure is not None:
+        tail.pop()
+    label, color = str(_CLASS(members[5].strip(), sieve)), ""
+    for member in tail:
+        if not color and (found := codes.color(NAME, member)) and not member.isdigit():
+            color = found
+        elif label == ObjectClass.VEHICLE and (kind := codes.seen_as(NAME, member)[1]):
+            label = f"{label}:{kind}"
+        else:
+            sieve.out("objects.attributes", member)
+    key = _track(members[0].strip(), sieve)
+    return Thing(
+        id="" if key in {None, GONE} else key, label=label, box=(left, top, right, bottom), sure=sure, color=color
+    )
+
+
+def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+    """Return what a message reports."""
+    scene = typed(payload, Scene)
+    at, quality = parse_iso(scene.at) or received(arrival)
+    state = {"field_entered": TrackState.NEW, "field_left": TrackState.END}.get(scene.event)
+    event = Event(scene.event, zone="") if scene.event else None
+    size = (camera.width, camera.height) if camera.width and camera.height else None
+    found = []
+    for index, one in enumerate(scene.things):
+        box, box_quality = (None, None) if one.box is None else _box(one.box, camera)
+        cls, kind = classes(one.label)
+        place = one.place or scene.place
+        found.append(
+            VideoObservation(
+                id=identity(NAME, scene.camera, scene.id, scene.at, one.id or (index, one.box), scene.event),
+                kind=Kind.OBSERVATION,
+                camera=scene.camera,
+                observed_at=at,
+                time_quality=quality,
+                format=NAME,
+                native_id=scene.id,
+                object_class=cls,
+                subclass=kind,
+                track=one.id,
+                track_state=state if one.id else None,
+                box=box,
+                box_quality=box_quality,
+                image_size=size,
+                confidence=one.sure,
+                place=None if place is None else Place(*place, source="object" if one.place else "camera"),
+                speed=None if one.speed is None else round(one.speed * SPEEDS[camera.speed_unit], 4),
+                device_yaw=one.yaw,
+                lane=scene.lane,
+                plate=one.plate,
+                color=one.color,
+                event=event,
+                analytics=scene.analytics,
+                removed=one.removed,
+            )
+        )
+    refused = tuple(Refusal(place, "wrong_type", "no object of either schema") for place in scene.broken)
+    return Seen(tuple(found), refused=refused, ignored=0 if found or refused else 1)
+
+
+def _box(of: tuple[float, float, float, float], camera: Camera) -> boxes.Found:
+    return boxes.pixels(*of, camera.width, camera.height, said=BoxQuality.CAMERA)
+
+
+FORMAT = VideoFormat(NAME, cut, see)

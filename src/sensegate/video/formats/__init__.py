@@ -6,5 +6,18 @@ from typing import Final
 
 from sensegate.video.form import VideoFormat
 from sensegate.video.formats import axis, dahua, deepstream, dlstreamer, frigate, hikvision, onvif, viid
+
+FORMATS: Final[dict[str, VideoFormat]] = {
+    one.name: one
+    for one in (
+        viid.FORMAT,
+        *onvif.FORMATS,
+        hikvision.FORMAT,
+        dahua.FORMAT,
+        frigate.FORMAT,
+        deepstream.FORMAT,
+        dlstreamer.FORMAT,
+        axis.FORMAT,
+    )
 }
 """By the name that profiles use."""

@@ -26,6 +26,8 @@ from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.keyring import Keyring
+from sensegate.authority.oidc import Oidc
+from sensegate.authority.people import People
 from sensegate.authority.refusals import Kind
 from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tasks import Tasks
@@ -344,6 +346,10 @@ class Gateway:
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             _keep(file, first.encode())
+        self.people = People(await self._bucket("people"), self.audit, clock, config.people)
+        await self.people.load()
+        self.tasks["people"] = self.people.watch
+        self.oidc = Oidc(config.oidc, clock) if config.oidc.issuer else None
         self.topics_of = self.life.topics_of(self.devices)
         tasks = Tasks(await self._bucket("tasks"), self.audit, clock)
         await tasks.load()
@@ -587,6 +593,9 @@ class Gateway:
                 refused=self._refused,
                 hooks=self.pushing.hooks,
                 subscribers=self.pushing.roll.rows,
+                people=self.people,
+                oidc=self.oidc,
+                secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
             )
         )
         self.http_url = await self.web.start()

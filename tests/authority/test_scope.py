@@ -11,8 +11,8 @@ from sensegate.errors import ConfigError, Refused
 
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
 SHARE = {Action.READ_CATALOGUE, Action.APPLY_GRANTS}
-COUNTY = LOOK | SHARE | {Action.CHANGE_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
-CITY = COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS}
+COUNTY = LOOK | SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
+CITY = COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS, Action.CHANGE_PEOPLE}
 # Written out here a second time on purpose: a change of rights must be made in two places.
 TABLE = {
     Role.DEVICE: {Action.INGEST},

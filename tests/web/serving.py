@@ -14,11 +14,14 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.memory_audit import MemoryAudit
+from sensegate.authority.oidc import Oidc
+from sensegate.authority.people import People
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
-from sensegate.clock import SystemClock
+from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
+from sensegate.config_people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.survey import draft_of, samples_of, shapes
 from sensegate.model import Device
@@ -39,13 +42,23 @@ ADMIN = Principal("test", Role.ADMIN, scope("44"))
 class Gateway:
     """A running HTTP side with what is behind it, and a client."""
 
-    def __init__(self, config: WebConfig, *, ready: Callable[[], list[str]] = list) -> None:
-        clock = SystemClock()
+    def __init__(
+        self,
+        config: WebConfig,
+        *,
+        ready: Callable[[], list[str]] = list,
+        people: PeopleConfig | None = None,
+        oidc: OidcConfig | None = None,
+        clock: Clock | None = None,
+        secure: bool = False,
+    ) -> None:
+        clock = clock or SystemClock()
         self.log = MemoryLog(clock)
         self.hours = MemoryLog(clock)
         self.trail = MemoryAudit(clock, gateway="44")
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
         self.tokens = Tokens(MemoryBucket(), self.trail, clock)
+        self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
         self.reader = Reader(self.log, clock)
         self.books = Books(self.hours, clock)
         self.sharing = Sharing(
@@ -84,6 +97,9 @@ class Gateway:
                 nodes=lambda: [NodeRow("4401", "node", "up"), NodeRow("4403", "node", "up")],
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
+                people=self.people,
+                secure=secure,
+                oidc=Oidc(oidc, clock) if oidc else None,
                 unknown=Unknown(
                     self.log,
                     shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),

@@ -55,12 +55,14 @@ class Action(StrEnum):
     CHANGE_MODE = "change_mode"
     CHANGE_NODES = "change_nodes"
     """Invite, replace and expel nodes."""
+    CHANGE_PEOPLE = "change_people"
+    """Make accounts of people, change them, end them."""
 
 
 _LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
 _SHARE = frozenset({Action.READ_CATALOGUE, Action.APPLY_GRANTS})
 _COUNTY = _LOOK | _SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
-_CITY = _COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS}
+_CITY = _COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS, Action.CHANGE_PEOPLE}
 _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.DEVICE: frozenset({Action.INGEST}),
     Role.SUBSCRIBER: _SHARE | {Action.READ_READINGS},
@@ -71,6 +73,35 @@ _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE}),
     # Who rules does not look at the record of what was ruled, nor change it: the duties are separate.
     Role.ADMIN: frozenset(Action) - {Action.READ_AUDIT},
+}
+
+_ADMIN_IN_PERSON = frozenset(
+    {
+        Action.READ_REGISTRY,
+        Action.READ_LEDGER,
+        Action.READ_CATALOGUE,
+        Action.CHANGE_TOKENS,
+        Action.CHANGE_PEOPLE,
+        Action.CHANGE_NODES,
+    }
+)
+"""A person who administers looks after accounts, tokens, nodes; devices, feeds and grants are the operators' duty."""
+
+
+class Duty(StrEnum):
+    """The three duties that no person unites (三員分立)."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+
+
+_DUTY = {
+    Role.COUNTY_OPERATOR: Duty.OPERATOR,
+    Role.CITY_OPERATOR: Duty.OPERATOR,
+    Role.PROVINCE_OPERATOR: Duty.OPERATOR,
+    Role.AUDITOR: Duty.AUDITOR,
+    Role.ADMIN: Duty.ADMIN,
 }
 
 _RANK = {
@@ -120,6 +151,16 @@ class Principal(msgspec.Struct, frozen=True):
     """Names of the only feeds it may read; empty: all that its scope and role allow."""
     name: str = ""
     """For people: who holds it."""
+    person: bool = False
+    """Somebody who signed in, not the holder of a token: bound to one duty."""
+    session: str = ""
+    """Id of the session, for a person."""
+
+
+def _rights(principal: Principal) -> frozenset[Action]:
+    if principal.person and principal.role is Role.ADMIN:
+        return _ADMIN_IN_PERSON
+    return _RIGHTS[principal.role]
 
 
 def allows(principal: Principal, action: Action, division: str, department: str = "", *, feed: str = "") -> bool:
@@ -128,7 +169,7 @@ def allows(principal: Principal, action: Action, division: str, department: str 
     The one function that decides. A device's own ingest is asked with its own division; that the device is the same
     one is proved by its credential. A principal bound to feeds reads only through one of them: `feed` names it.
     """
-    if action not in _RIGHTS[principal.role]:
+    if action not in _rights(principal):
         return False
     if principal.feeds and action is Action.READ_READINGS and feed not in principal.feeds:
         return False
@@ -143,14 +184,33 @@ def demand(principal: Principal, action: Action, division: str, department: str 
     """
     if allows(principal, action, division, department, feed=feed):
         return
-    if action not in _RIGHTS[principal.role]:
+    if action not in _rights(principal):
         raise Refused(f"role {principal.role} may not {action.replace('_', ' ')}; ask for a token of another role")
     raise Refused(f"outside the scope of {principal.id} ({written(principal.scope)})")
 
 
 def may(principal: Principal, action: Action) -> bool:
     """Return whether the role grants `action` anywhere; what it is done to is then cut by the scope."""
-    return action in _RIGHTS[principal.role]
+    return action in _rights(principal)
+
+
+def duty(role: Role) -> Duty | None:
+    """Return the duty of a role; None for devices and subscribers, which are no people."""
+    return _DUTY.get(role)
+
+
+def fitting(role: Role, wanted: Scope) -> bool:
+    """Return whether a scope is not wider than a role may have."""
+    return len(wanted.division) >= _WIDEST.get(role, 2)
+
+
+def may_appoint(giver: Principal, role: Role, wanted: Scope) -> bool:
+    """Return whether `giver` may give a person this role and scope: an operator those of the levels below its own."""
+    if duty(role) is None or not allows(giver, Action.CHANGE_PEOPLE, wanted.division, wanted.department):
+        return False
+    if not fitting(role, wanted):
+        return False
+    return giver.role is Role.ADMIN or (duty(role) is Duty.OPERATOR and _RANK[role] < _RANK[giver.role])
 
 
 def ranks(principal: Principal, role: Role) -> bool:
@@ -159,10 +219,15 @@ def ranks(principal: Principal, role: Role) -> bool:
 
 
 def may_grant(giver: Principal, role: Role, wanted: Scope) -> bool:
-    """Return whether `giver` may hand out a token of this role and scope: never wider or higher than its own."""
+    """Return whether `giver` may hand out a token of this role and scope: never wider or higher than its own.
+
+    A person hands out tokens of its own duty and of subscribers: no way round the separation of duties.
+    """
+    if giver.person and duty(role) not in (None, duty(giver.role)):
+        return False
     if not allows(giver, Action.CHANGE_TOKENS, wanted.division, wanted.department):
         return False
-    if len(wanted.division) < _WIDEST.get(role, 2):
+    if not fitting(role, wanted):
         return False
     return giver.role is Role.ADMIN or _RANK[role] <= _RANK[giver.role]
 

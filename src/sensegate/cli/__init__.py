@@ -19,6 +19,7 @@ from sensegate.cli import (
     grants,
     ledger,
     nodes,
+    people,
     profiles,
     releases,
     replay,
@@ -50,6 +51,7 @@ app.add_typer(tasks.app, name="task")
 app.add_typer(audit.app, name="audit")
 app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")
+app.add_typer(people.app, name="people")
 app.add_typer(feeds.app, name="feed")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(applications.app, name="application")

@@ -35,10 +35,12 @@ from sensegate.web import (
     limits,
     nodes,
     openapi,
+    people,
     problems,
     profile_jobs,
     profiles,
     registry,
+    session,
     tasks,
     webhooks,
     websocket,
@@ -134,6 +136,8 @@ ROUTES: tuple[Route, ...] = (
     *drafts.ROUTES,
     *books.ROUTES,
     *audit.ROUTES,
+    *people.ROUTES,
+    *session.ROUTES,
 )
 """All operations. `/`, `/docs`, `/openapi.json` and the files they need stand beside it."""
 

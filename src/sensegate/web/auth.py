@@ -1,10 +1,15 @@
-"""Who calls: a bearer token, or a device's own credential for its own ingest. Guessing is slowed by address."""
+"""Who calls: a bearer token, a person's session, or a device's own credential. Guessing is slowed by address.
+
+A session in a cookie goes with every request of the browser, whoever made the page that asks: so a change by cookie
+needs the session's CSRF text beside it, and a request of another page is refused by its `Origin`.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections import OrderedDict
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -19,6 +24,8 @@ FAILURES_MAX = 20
 """So many wrong credentials of one address within `WINDOW_S`; then it waits."""
 WINDOW_S = 60.0
 _ADDRESSES_MAX = 10_000
+CSRF = "X-CSRF-Token"
+_SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 class Guesses:
@@ -47,22 +54,51 @@ class Guesses:
 
 
 def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
-    """Return whom the request's bearer token proves.
+    """Return whom the request's bearer token or session proves.
 
     Raises:
-        Refused: none, or a wrong, revoked or expired one.
+        Refused: none, or a wrong, revoked or expired one; by cookie: a page of others, or without the CSRF text.
         Overloaded: too many wrong ones before.
     """
     scheme, credential = _authorization(request)
-    if scheme != "bearer":
+    cookie = request.cookies.get(cookie_name(deps), "") if deps.people and not scheme else ""
+    if scheme != "bearer" and not cookie:
         raise Refused("send `Authorization: Bearer TOKEN`", authenticated=False)
     address = request.remote or ""
     guesses.demand_patience(address)
     try:
-        return deps.tokens.verify(credential)
+        if deps.people and (cookie or credential.startswith("ss_")):
+            principal, session = deps.people.verify(cookie or credential)
+        else:
+            return deps.tokens.verify(credential)
     except Refused:
         guesses.failed(address)
         raise
+    if cookie:
+        demand_own_page(request)
+        if request.method not in _SAFE and not session.fits(request.headers.get(CSRF, "")):
+            raise Refused(f"a change by cookie needs the session's csrf text in {CSRF}; GET /api/v1/session tells it")
+    return principal
+
+
+def good(principal: Principal, deps: Deps) -> bool:
+    """Return whether what proved a caller before still does; ask it of open streams, at least every second."""
+    if principal.person:
+        return deps.people is not None and deps.people.good(principal)
+    return deps.tokens.good(principal)
+
+
+def cookie_name(deps: Deps) -> str:
+    """Return the name of the session's cookie: one that no neighbour domain can set, where there is TLS."""
+    return "__Host-sensegate" if deps.secure else "sensegate"
+
+
+def demand_own_page(request: web.Request) -> None:
+    """Return unless a page of others made the browser ask. Raises `Refused`."""
+    origin = request.headers.get("Origin")
+    foreign = origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
+    if foreign or request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
+        raise Refused("a page of another origin may not use this session")
 
 
 def device(request: web.Request, name: str, deps: Deps, guesses: Guesses) -> tuple[Device, Principal]:

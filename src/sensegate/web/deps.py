@@ -11,7 +11,9 @@ from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.members import Members, Told
+from sensegate.authority.oidc import Oidc
 from sensegate.authority.outcomes import Outcomes
+from sensegate.authority.people import People
 from sensegate.authority.redecodes import Redecodes
 from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal
@@ -450,5 +452,10 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Webhooks (`web.webhooks.Hooks`); None: this gateway sends none."""
     subscribers: Callable[[], Sequence[Any]] = _nothing
     """Returns who reads at this moment, as records with the attributes of `web.webhooks.SubscriberRow`."""
+    people: People | None = None
+    """None: programs alone ask here."""
+    oidc: Oidc | None = None
+    secure: bool = False
+    """True: browsers reach us by https, and so send the session's cookie by nothing else."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""

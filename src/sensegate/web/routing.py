@@ -76,7 +76,7 @@ class Call:
         self._principal: Principal | None = None
 
     def identify(self) -> None:
-        """Take the caller from the bearer token. Raises `Refused`, `Overloaded`."""
+        """Take the caller from the bearer token or the session. Raises `Refused`, `Overloaded`."""
         self._principal = auth.caller(self.request, self.deps, self.guesses)
 
     @property
@@ -87,8 +87,8 @@ class Call:
         return self._principal
 
     def token_ended(self) -> bool:
-        """Return whether the token was revoked or has expired since."""
-        return not self.deps.tokens.good(self.principal)
+        """Return whether the token was revoked or has expired since, or the session has ended."""
+        return not auth.good(self.principal, self.deps)
 
     @property
     def request_id(self) -> str:

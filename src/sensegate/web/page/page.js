@@ -3,8 +3,9 @@
 
 const TEXTS = {
   en: {
-    docs: "API", leave: "Forget token", entry: "The ledger of this gateway",
+    docs: "API", leave: "Leave", entry: "The ledger of this gateway",
     entryHelp: "Enter a token whose role may read the ledger (operator, auditor, admin). It stays in this tab.",
+    signIn: "Sign in", name: "Name", password: "Password", fresh: "New password", provider: "Sign in by the provider of identities",
     token: "Token", show: "Show the ledger", rate: "Messages a second", delivered: "Delivered to subscribers",
     ready: "Gateway", since: "Span", h1: "this hour and the one before", h6: "6 hours", h24: "24 hours", h48: "48 hours",
     conservation: "Where everything went", byNode: "By node", byDivision: "By division", byDevice: "By device",
@@ -19,8 +20,9 @@ const TEXTS = {
     conflict: "stored, of these conflicts", late: "stored, of these late", unjudged: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
-    docs: "接口", leave: "清除令牌", entry: "本网关的数据账本",
+    docs: "接口", leave: "退出", entry: "本网关的数据账本",
     entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）。令牌只保存在本标签页。",
+    signIn: "登录", name: "用户名", password: "密码", fresh: "新密码", provider: "通过统一身份认证登录",
     token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",
     ready: "网关状态", since: "时间范围", h1: "本小时和上一小时", h6: "6 小时", h24: "24 小时", h48: "48 小时",
     conservation: "数据去向", byNode: "按节点", byDivision: "按区划", byDevice: "按设备",
@@ -53,7 +55,7 @@ const TEXTS = {
 const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "thinned", "forwarded", "withheld"];
 const EVERY_MS = 2000;
 const byId = (id) => document.getElementById(id);
-const state = { token: "", by: "node", language: "en", me: null, answer: null, nodes: [], ready: null, history: [], timer: 0 };
+const state = { token: "", csrf: "", by: "node", language: "en", me: null, answer: null, nodes: [], ready: null, history: [], timer: 0 };
 
 function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
 function words(kind) {
@@ -80,7 +82,8 @@ function translate() {
 }
 
 async function ask(path) {
-  const response = await fetch(path, { headers: { Authorization: `Bearer ${state.token}` }, cache: "no-store" });
+  const headers = state.token ? { Authorization: `Bearer ${state.token}` } : {};
+  const response = await fetch(path, { headers, cache: "no-store" });
   if (response.status === 401 || response.status === 403) throw Object.assign(new Error(), { refused: await response.json() });
   if (!response.ok && path !== "/readyz") throw new Error(String(response.status));
   return response.json();
@@ -236,7 +239,8 @@ function show(inside) {
 function leave(reason) {
   clearTimeout(state.timer);
   sessionStorage.removeItem("token");
-  Object.assign(state, { token: "", me: null, answer: null, history: [] });
+  if (state.csrf) fetch("/api/v1/session", { method: "DELETE", headers: { "X-CSRF-Token": state.csrf } });
+  Object.assign(state, { token: "", csrf: "", me: null, answer: null, history: [] });
   byId("place").textContent = "";
   byId("refusal").textContent = reason || "";
   show(false);
@@ -250,6 +254,32 @@ byId("form").addEventListener("submit", (event) => {
   sessionStorage.setItem("token", state.token);
   refresh();
 });
+byId("person").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const fresh = byId("fresh").value;
+  const body = { name: byId("name").value.trim(), password: byId("password").value, ...(fresh ? { new_password: fresh } : {}) };
+  const response = await fetch("/api/v1/session", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+  });
+  const answer = await response.json();
+  byId("wrong").textContent = response.ok ? "" : answer.detail;
+  // Right, but to be changed first: the password stays in its field, the new one is asked for beside it.
+  const change = response.status === 403 || response.status === 400;
+  for (const element of document.querySelectorAll("#fresh, [for=fresh]")) element.hidden = !change;
+  if (!response.ok) return;
+  byId("password").value = byId("fresh").value = "";
+  state.csrf = answer.csrf;
+  refresh();
+});
+async function enter() {
+  const ways = await fetch("/api/v1/session/ways").then((response) => response.json()).catch(() => ({}));
+  byId("person").hidden = !ways.password;
+  byId("provider").hidden = !ways.provider;
+  const response = ways.password ? await fetch("/api/v1/session") : null;
+  if (!response || !response.ok) return show(false);
+  state.csrf = (await response.json()).csrf;
+  refresh();
+}
 byId("leave").addEventListener("click", () => leave(""));
 byId("language").addEventListener("click", () => {
   state.language = state.language === "en" ? "zh-CN" : "en";
@@ -269,4 +299,4 @@ for (const tab of byId("tabs").children) {
 state.language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
 state.token = sessionStorage.getItem("token") || "";
 translate();
-if (state.token) refresh(); else show(false);
+if (state.token) refresh(); else enter();

@@ -1,0 +1,100 @@
+"""Sessions of people: in memory of the process that opened them; a restart signs everybody out.
+
+A session is told by ``ss_<id>_<secret>``, in a cookie (then every change needs the session's CSRF text beside it) or as
+a bearer.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+
+from sensegate.authority import credentials
+from sensegate.authority.credentials import Credentials, Seal
+from sensegate.clock import Clock
+from sensegate.config_people import PeopleConfig
+
+SESSIONS_MAX = 10_000
+OF_ONE_MAX = 20
+"""Most sessions of one person; one more ends the oldest."""
+_TEXT = re.compile(r"ss_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
+
+
+class Session:
+    """Somebody who signed in."""
+
+    __slots__ = ("began", "csrf", "id", "last", "person", "seal")
+
+    def __init__(self, session_id: str, person: str, seal: Seal, now: float) -> None:
+        self.id = session_id
+        self.person = person
+        """Id of the person."""
+        self.seal = seal
+        self.csrf = secrets.token_urlsafe(24)
+        self.began = self.last = now
+
+    def fits(self, csrf: str) -> bool:
+        """Return whether this is the session's CSRF text."""
+        return hmac.compare_digest(self.csrf.encode(), csrf.encode("utf-8", "surrogatepass"))
+
+
+class Sessions:
+    """All that are open."""
+
+    def __init__(self, config: PeopleConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._open: OrderedDict[str, Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, person: str) -> tuple[str, Session]:
+        """Return the text by which a new session is told, and the session."""
+        mine = [session.id for session in self._open.values() if session.person == person]
+        for old in mine[: max(0, len(mine) - OF_ONE_MAX + 1)]:
+            del self._open[old]
+        secret = credentials.make_secret()
+        session = Session(secrets.token_hex(8), person, credentials.seal(secret), self._clock.monotonic())
+        self._open[session.id] = session
+        while len(self._open) > SESSIONS_MAX:
+            self._open.popitem(last=False)
+        return f"ss_{session.id}_{secret}", session
+
+    def find(self, text: str) -> Session | None:
+        """Return the session that a text tells, and count it as used; None if there is none or it has ended."""
+        parts = _TEXT.fullmatch(text)
+        session = self.live(parts[1]) if parts else None
+        kept = Credentials(session.seal) if session else None
+        if credentials.verify(kept, parts[2] if parts else "", 0) is None or session is None:
+            return None
+        session.last = self._clock.monotonic()
+        return session
+
+    def live(self, session_id: str) -> Session | None:
+        """Return a session that has not ended; does not count as use."""
+        session = self._open.get(session_id)
+        if session is None:
+            return None
+        now = self._clock.monotonic()
+        if now - session.began >= self._config.session_s or now - session.last >= self._config.idle_s:
+            del self._open[session_id]
+            return None
+        return session
+
+    def left_s(self, session: Session) -> float:
+        """Return how long a session lives at most."""
+        return max(0.0, session.began + self._config.session_s - self._clock.monotonic())
+
+    def close(self, session_id: str) -> None:
+        """End one."""
+        self._open.pop(session_id, None)
+
+    def close_all(self, person: str, *, but: str = "") -> int:
+        """End those of a person; return how many."""
+        ended = [key for key, session in self._open.items() if session.person == person and key != but]
+        for key in ended:
+            del self._open[key]
+        return len(ended)

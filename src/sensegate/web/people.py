@@ -1,0 +1,206 @@
+"""REST: accounts of people, each level for those below it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from sensegate.authority.people import People, Person
+from sensegate.authority.scope import Action, Role, Scope, duty
+from sensegate.errors import NotFound
+from sensegate.web import listing
+from sensegate.web.bodies import Body, Division, Text
+from sensegate.web.routing import API, Call, Route, iso
+
+PersonRole = Literal["county_operator", "city_operator", "province_operator", "auditor", "admin"]
+
+
+class NewPerson(Body, frozen=True):
+    """An account to be made."""
+
+    id: str
+    """Name to sign in with: 2 to 64 of a-z 0-9 . _ -"""
+    role: PersonRole
+    scope: Division
+    department: Text = ""
+    title: Text = ""
+    """Full name."""
+
+
+class PersonChange(Body, frozen=True):
+    """What is to change; keys that are left out stay as they are. Another duty is refused."""
+
+    role: PersonRole | msgspec.UnsetType = msgspec.UNSET
+    scope: Division | msgspec.UnsetType = msgspec.UNSET
+    department: Text | msgspec.UnsetType = msgspec.UNSET
+    title: Text | msgspec.UnsetType = msgspec.UNSET
+    disabled: bool | msgspec.UnsetType = msgspec.UNSET
+    """True ends the sessions too."""
+
+
+class PersonRow(msgspec.Struct, frozen=True):
+    """An account; never its password."""
+
+    id: str
+    role: str
+    duty: str
+    scope: str
+    department: str
+    title: str
+    disabled: bool
+    external: bool
+    """A provider of identities vouches for it."""
+    password_set: str
+    created: str
+    created_by: str
+    revision: int
+
+
+class FirstPassword(msgspec.Struct, frozen=True):
+    """A password shown this once; it must be changed at the first sign-in."""
+
+    id: str
+    password: str
+
+
+def _people(call: Call) -> People:
+    if call.deps.people is None:
+        raise NotFound("no accounts of people here; programs have tokens")
+    return call.deps.people
+
+
+def _row(person: Person) -> PersonRow:
+    return PersonRow(
+        person.id,
+        person.role,
+        duty(person.role) or "",
+        person.scope.division,
+        person.scope.department,
+        person.title,
+        person.disabled,
+        person.external,
+        iso(person.password_set),
+        iso(person.created),
+        person.created_by,
+        person.revision,
+    )
+
+
+def _scope(call: Call, division: str, department: str) -> Scope:
+    return Scope(call.deps.divisions.check(division)[0], department)
+
+
+async def _list(call: Call) -> Any:
+    return listing.answer(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
+
+
+async def _one(call: Call) -> Any:
+    return _row(_people(call).get(call.path("person"), call.principal))
+
+
+async def _add(call: Call) -> Any:
+    people = _people(call)
+    wanted = await call.body(NewPerson)
+    scope = _scope(call, wanted.scope, wanted.department)
+    password, person = await people.create(wanted.id, Role(wanted.role), scope, by=call.principal, title=wanted.title)
+    return FirstPassword(person.id, password)
+
+
+async def _change(call: Call) -> Any:
+    people = _people(call)
+    revision = call.revision()
+    wanted = await call.body(PersonChange)
+    before = people.get(call.path("person"), call.principal)
+    division = before.scope.division if wanted.scope is msgspec.UNSET else wanted.scope
+    department = before.scope.department if wanted.department is msgspec.UNSET else wanted.department
+    after = await people.change(
+        before.id,
+        by=call.principal,
+        revision=revision or 0,
+        role=None if wanted.role is msgspec.UNSET else Role(wanted.role),
+        scope=_scope(call, division, department),
+        title=None if wanted.title is msgspec.UNSET else wanted.title,
+        disabled=None if wanted.disabled is msgspec.UNSET else wanted.disabled,
+    )
+    return _row(after)
+
+
+async def _reset(call: Call) -> Any:
+    person_id = call.path("person")
+    return FirstPassword(person_id, await _people(call).reset(person_id, by=call.principal))
+
+
+async def _remove(call: Call) -> Any:
+    await _people(call).remove(call.path("person"), by=call.principal)
+    return web.Response(status=204)
+
+
+_CHANGE = Action.CHANGE_PEOPLE
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/people",
+        call=_list,
+        what="Accounts of people in the caller's scope.",
+        tag="people",
+        action=_CHANGE,
+        query=listing.params(PersonRow),
+        answer=list[PersonRow],
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/people",
+        call=_add,
+        what="Make an account, of a level below the caller's own; its first password is shown this once.",
+        tag="people",
+        action=_CHANGE,
+        body=NewPerson,
+        answer=FirstPassword,
+        status=201,
+        errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/people/{{person}}",
+        call=_one,
+        what="One account; everybody's own.",
+        tag="people",
+        answer=PersonRow,
+        errors=(404,),
+    ),
+    Route(
+        method="PATCH",
+        path=f"{API}/people/{{person}}",
+        call=_change,
+        what="Change an account; open sessions have it at once.",
+        tag="people",
+        action=_CHANGE,
+        body=PersonChange,
+        answer=PersonRow,
+        errors=(404, 409, 412, 428),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/people/{{person}}/password",
+        call=_reset,
+        what="Give an account a new first password; its sessions end.",
+        tag="people",
+        action=_CHANGE,
+        answer=FirstPassword,
+        status=201,
+        errors=(404, 409),
+    ),
+    Route(
+        method="DELETE",
+        path=f"{API}/people/{{person}}",
+        call=_remove,
+        what="End an account for good; its name is not given again.",
+        tag="people",
+        action=_CHANGE,
+        status=204,
+        errors=(404, 409),
+    ),
+)

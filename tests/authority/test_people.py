@@ -1,0 +1,265 @@
+"""People: who may appoint whom, three duties, passwords and their locks, sessions that end when they must."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.oidc import Identity
+from sensegate.authority.passwords import fault
+from sensegate.authority.people import People
+from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_appoint, may_grant, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.config_people import PeopleConfig
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
+
+ROOT = Principal("root", Role.ADMIN, scope("44"))
+GOOD = "Kapok-tree 2026"
+OTHER = "Banyan-tree 2027"
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def people(trail: MemoryTrail, clock: FakeClock) -> People:
+    return People(MemoryBucket(), trail, clock, PeopleConfig())
+
+
+async def member(people: People, name: str, role: Role, place: str, by: Principal = ROOT) -> Principal:
+    """Return somebody who has signed in."""
+    first, _ = await people.create(name, role, scope(place), by=by)
+    done = await people.sign_in(name, first, new_password=GOOD)
+    return people.verify(done.text)[0]
+
+
+LEVELS = [
+    # giver's role and scope, wanted role and scope, allowed
+    (Role.PROVINCE_OPERATOR, "44", Role.CITY_OPERATOR, "4401", True),
+    (Role.PROVINCE_OPERATOR, "44", Role.COUNTY_OPERATOR, "440106", True),
+    (Role.PROVINCE_OPERATOR, "44", Role.PROVINCE_OPERATOR, "44", False),
+    (Role.PROVINCE_OPERATOR, "44", Role.AUDITOR, "44", False),
+    (Role.PROVINCE_OPERATOR, "44", Role.ADMIN, "44", False),
+    (Role.CITY_OPERATOR, "4401", Role.COUNTY_OPERATOR, "440106", True),
+    (Role.CITY_OPERATOR, "4401", Role.COUNTY_OPERATOR, "4401", False),
+    (Role.CITY_OPERATOR, "4401", Role.COUNTY_OPERATOR, "440305", False),
+    (Role.CITY_OPERATOR, "4401", Role.CITY_OPERATOR, "4401", False),
+    (Role.CITY_OPERATOR, "4419", Role.COUNTY_OPERATOR, "441900003", True),
+    (Role.COUNTY_OPERATOR, "440106", Role.COUNTY_OPERATOR, "440106", False),
+    (Role.AUDITOR, "44", Role.AUDITOR, "4401", False),
+    (Role.SUBSCRIBER, "44", Role.COUNTY_OPERATOR, "440106", False),
+    (Role.ADMIN, "4401", Role.ADMIN, "4401", True),
+    (Role.ADMIN, "4401", Role.AUDITOR, "4401", True),
+    (Role.ADMIN, "4401", Role.CITY_OPERATOR, "4403", False),
+    (Role.ADMIN, "4401", Role.PROVINCE_OPERATOR, "44", False),
+    (Role.ADMIN, "44", Role.SUBSCRIBER, "44", False),
+    (Role.ADMIN, "44", Role.DEVICE, "44", False),
+]
+
+
+@pytest.mark.parametrize(("giver", "own", "role", "wanted", "allowed"), LEVELS)
+def test_each_level_appoints_those_below(giver: Role, own: str, role: Role, wanted: str, *, allowed: bool) -> None:
+    """Within its own scope, never its own level, never another duty."""
+    assert may_appoint(Principal("x", giver, scope(own), person=True), role, scope(wanted)) is allowed
+
+
+def test_a_department_appoints_within_the_department() -> None:
+    """Police of a city do not appoint people of its environment bureau, nor of all departments."""
+    police = Principal("x", Role.CITY_OPERATOR, Scope("4401", "police"))
+    assert may_appoint(police, Role.COUNTY_OPERATOR, Scope("440106", "police"))
+    assert not may_appoint(police, Role.COUNTY_OPERATOR, Scope("440106", "environment"))
+    assert not may_appoint(police, Role.COUNTY_OPERATOR, Scope("440106"))
+
+
+def test_no_person_has_two_duties() -> None:
+    """Who administers neither operates nor audits, nor gives itself a token that does; the others likewise."""
+    admin, operator, auditor = (
+        Principal("p", role, scope("44"), person=True) for role in (Role.ADMIN, Role.PROVINCE_OPERATOR, Role.AUDITOR)
+    )
+    assert allows(admin, Action.CHANGE_PEOPLE, "4401")
+    for action in (Action.READ_AUDIT, Action.READ_READINGS, Action.CHANGE_DEVICES, Action.DECIDE_GRANTS):
+        assert not allows(admin, action, "4401"), action
+    assert not allows(operator, Action.READ_AUDIT, "4401")
+    assert allows(auditor, Action.READ_AUDIT, "44")
+    changes = [action for action in Action if action.startswith(("change", "release", "propose", "decide", "apply"))]
+    assert len(changes) >= 9
+    assert not [action for action in changes if allows(auditor, action, "44")]
+    for role in (Role.AUDITOR, Role.CITY_OPERATOR):
+        assert not may_grant(admin, role, scope("4401"))
+        assert may_grant(ROOT, role, scope("4401")), "the first token of an installation is no person"
+    assert may_grant(admin, Role.SUBSCRIBER, scope("4401"))
+    assert may_grant(operator, Role.CITY_OPERATOR, scope("4401"))
+
+
+async def test_a_life(people: People, trail: MemoryTrail) -> None:
+    """First password, changed on the way in, session, sign-out, removal; each step recorded, no secret among them."""
+    first, person = await people.create("li.wei", Role.CITY_OPERATOR, scope("4401"), by=ROOT, title="李偉")
+    with pytest.raises(Refused, match="must be changed"):
+        await people.sign_in("li.wei", first)
+    done = await people.sign_in("li.wei", first, new_password=GOOD)
+    principal, session = people.verify(done.text)
+    assert (principal.id, principal.role, principal.name) == ("person:li.wei", Role.CITY_OPERATOR, "李偉")
+    assert people.good(principal)
+    assert session.fits(session.csrf)
+    assert not session.fits("")
+    await people.sign_out(principal)
+    assert not people.good(principal)
+    with pytest.raises(Refused):
+        people.verify(done.text)
+    again = await people.sign_in("li.wei", GOOD)
+    await people.remove("li.wei", by=ROOT)
+    with pytest.raises(Refused):
+        people.verify(again.text)
+    with pytest.raises(Refused, match="wrong"):
+        await people.sign_in("li.wei", GOOD)
+    with pytest.raises(Conflict, match="was taken"):
+        await people.create("li.wei", Role.AUDITOR, scope("44"), by=ROOT)
+    assert person.initial
+    assert [action for _, action, *_ in trail.records] == [
+        "person.create",
+        "person.password",
+        "session.open",
+        "session.close",
+        "session.open",
+        "person.remove",
+    ]
+    assert not any(word in str(trail.records) for word in (first, GOOD, done.text, "argon2"))
+
+
+async def test_wrong_passwords_lock_known_and_unknown_names_alike(
+    people: People, trail: MemoryTrail, clock: FakeClock
+) -> None:
+    """Five, then even the right one waits; after the lock it is good again."""
+    await member(people, "li", Role.AUDITOR, "44")
+    for name in ("li", "nobody"):
+        for _ in range(5):
+            with pytest.raises(Refused) as why:
+                await people.sign_in(name, "wrong")
+            assert not why.value.authenticated
+            assert str(why.value) == "name or password is wrong"
+        with pytest.raises(Overloaded) as locked:
+            await people.sign_in(name, GOOD)
+        assert locked.value.retry_after_s == 900
+    assert [target for _, action, target, *_ in trail.records if action == "session.locked"] == [
+        "li",
+        "(unknown name)",
+    ]
+    await clock.advance(901)
+    await people.sign_in("li", GOOD)
+
+
+async def test_an_old_password_must_be_changed_and_never_comes_again(people: People, clock: FakeClock) -> None:
+    """After 90 days; the one in force and the five before it are refused."""
+    await member(people, "li", Role.AUDITOR, "44")
+    await clock.advance(90 * DAY_S)
+    with pytest.raises(Refused, match="90 days"):
+        await people.sign_in("li", GOOD)
+    with pytest.raises(ConfigError, match="used before"):
+        await people.sign_in("li", GOOD, new_password=GOOD)
+    await people.sign_in("li", GOOD, new_password=OTHER)
+    with pytest.raises(ConfigError, match="used before"):
+        await people.sign_in("li", OTHER, new_password=GOOD)
+
+
+async def test_changing_the_own_password_ends_the_other_sessions(people: People) -> None:
+    """The one that asked goes on; the old password must be shown."""
+    mine = await member(people, "li", Role.AUDITOR, "44")
+    other = people.verify((await people.sign_in("li", GOOD)).text)[0]
+    with pytest.raises(Refused, match="old password"):
+        await people.change_password(mine, "wrong", OTHER)
+    await people.change_password(mine, GOOD, OTHER)
+    assert people.good(mine)
+    assert not people.good(other)
+
+
+async def test_sessions_end_when_idle_and_by_age(people: People, clock: FakeClock) -> None:
+    """Half an hour without a question; eight hours in any case."""
+    await member(people, "li", Role.AUDITOR, "44")
+    text = (await people.sign_in("li", GOOD)).text
+    for _ in range(17):
+        await clock.advance(1_700)
+        if clock.now() - 1_767_225_600_000_000 < 28_800e6:
+            people.verify(text)
+    with pytest.raises(Refused):
+        people.verify(text)
+    text = (await people.sign_in("li", GOOD)).text
+    await clock.advance(1_800)
+    with pytest.raises(Refused):
+        people.verify(text)
+
+
+async def test_a_change_is_in_force_at_once(people: People) -> None:
+    """Narrowed, then disabled: the open session has it; an open stream (`good`) is told to end."""
+    mine = await member(people, "li", Role.CITY_OPERATOR, "4401")
+    text = (await people.sign_in("li", GOOD)).text
+    revision = people.get("li", ROOT).revision
+    changed = await people.change("li", by=ROOT, revision=revision, scope=Scope("4401", "police"))
+    assert not people.good(mine)
+    assert people.verify(text)[0].scope == Scope("4401", "police")
+    with pytest.raises(Conflict):
+        await people.change("li", by=ROOT, revision=revision, disabled=True)
+    with pytest.raises(ConfigError, match="duty"):
+        await people.change("li", by=ROOT, revision=changed.revision, role=Role.AUDITOR)
+    await people.change("li", by=ROOT, revision=changed.revision, disabled=True)
+    with pytest.raises(Refused):
+        people.verify(text)
+    with pytest.raises(Refused, match="wrong"):
+        await people.sign_in("li", GOOD)
+
+
+async def test_others_are_neither_seen_nor_changed(people: People) -> None:
+    """A city's operator sees the people of its city; those of another city do not exist for it."""
+    city = await member(people, "gz", Role.CITY_OPERATOR, "4401")
+    await people.create("th", Role.COUNTY_OPERATOR, scope("440106"), by=city)
+    await people.create("sz", Role.CITY_OPERATOR, scope("4403"), by=ROOT)
+    assert [person.id for person in people.list(city)] == ["gz", "th"]
+    for person_id in ("sz", "nobody"):
+        with pytest.raises(NotFound, match=f"no person '{person_id}' in your scope"):
+            people.get(person_id, city)
+    with pytest.raises(Refused):
+        await people.remove("gz", by=city)
+    await people.remove("th", by=city)
+
+
+async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -> None:
+    """The account is made, follows its rules, is shut out here when disabled, and keeps its duty."""
+    identity = Identity("u-1", "li.wei", Role.CITY_OPERATOR, scope("4401"))
+    first = await people.sign_in_external(identity)
+    await people.sign_in_external(identity)
+    moved = Identity("u-1", "li.wei", Role.CITY_OPERATOR, scope("4403"))
+    await people.sign_in_external(moved)
+    principal, _ = people.verify(first.text)
+    assert (principal.id, principal.scope) == ("person:oidc:u-1", scope("4403"))
+    with pytest.raises(Refused, match="two"):
+        await people.sign_in_external(Identity("u-1", "li.wei", Role.AUDITOR, scope("44")))
+    with pytest.raises(Refused, match="wrong"):
+        await people.sign_in("oidc:u-1", "")
+    row = people.get("oidc:u-1", ROOT)
+    await people.change("oidc:u-1", by=ROOT, revision=row.revision, disabled=True)
+    with pytest.raises(Refused, match="disabled"):
+        await people.sign_in_external(moved)
+    assert [action for _, action, *_ in trail.records if action.startswith("person")] == [
+        "person.create",
+        "person.change",
+        "person.change",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        ("Short-1", "characters"),
+        ("x" * 300, "longer"),
+        ("Kapok\x00tree2026", "control"),
+        ("Aa1-Aa1-Aa1-", "repeats"),
+        ("Password-2026", "guessed"),
+        ("kapoktreegrows", "needs 3"),
+        ("my-Li.Wei-0815x", "name"),
+        ("kapok trees grow along the river", ""),
+        ("木棉花開在三月裡 Kapok", ""),
+        (GOOD, ""),
+    ],
+)
+def test_what_is_a_password(password: str, why: str) -> None:
+    """Twelve characters of three kinds, or a long phrase; no beginnings of leaked ones."""
+    found = fault(password, name="li.wei")
+    assert (why in found) if why else found == ""

@@ -26,6 +26,7 @@ from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.keyring import Keyring
+from sensegate.authority.modes import Modes
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.refusals import Kind
@@ -50,6 +51,7 @@ from sensegate.decode.cutting import Cutting, removed_of
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet, take_video
+from sensegate.emergency import Emergency
 from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
@@ -69,6 +71,7 @@ from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.reader import Reader
+from sensegate.share.widening import Widenings
 from sensegate.tasking import Tasking
 from sensegate.video.formats import FORMATS
 from sensegate.web.app import Web
@@ -304,6 +307,7 @@ class Gateway:
         self = cls(config, clock, engine)
         self._log_first = log_first
         await self.foundations(stack)
+        await self.downwards()
         await self.intake(stack)
         await self.tiers()
         await self.sharing(stack)
@@ -351,11 +355,6 @@ class Gateway:
         self.tasks["people"] = self.people.watch
         self.oidc = Oidc(config.oidc, clock) if config.oidc.issuer else None
         self.topics_of = self.life.topics_of(self.devices)
-        tasks = Tasks(await self._bucket("tasks"), self.audit, clock)
-        await tasks.load()
-        self.tasks["tasks"] = tasks.watch
-        speaker = Speaker(lambda: self.profiles.set, self.devices)
-        self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: self.topics_of(device)[0])
         self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
         self.life.renew(self.callout)
         self.above: tiers.Above | None = None
@@ -369,6 +368,20 @@ class Gateway:
 
     async def _bucket(self, name: str) -> Bucket:
         return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+
+    async def downwards(self) -> None:
+        """Open what is told to devices: tasks, and the mode orders that give many at once."""
+        clock = self.clock
+        tasks = Tasks(await self._bucket("tasks"), self.audit, clock)
+        await tasks.load()
+        self.tasks["tasks"] = tasks.watch
+        speaker = Speaker(lambda: self.profiles.set, self.devices)
+        self.modes = Modes(await self._bucket("modes"), self.audit, clock)
+        await self.modes.load()
+        self.tasks["modes"] = self.modes.watch
+        self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: self.topics_of(device)[0])
+        self.emergency = Emergency(self.modes, self.tasking, self.devices, clock)
+        self.tasks |= {"tasking": self.tasking.run, "emergency": self.emergency.run}
 
     async def intake(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the walk; the broker's store keeps what devices send from before the first of them may connect."""
@@ -399,7 +412,6 @@ class Gateway:
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
         self.tasking.ways = ways
-        self.tasks["tasking"] = self.tasking.run
         normaliser = Normaliser(self.profiles.set.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
         self.tasks["clock"] = self._watch_clock
@@ -493,7 +505,7 @@ class Gateway:
         """Tie this gateway to the other tier: a node to its centre, a centre to its nodes."""
         config, clock = self.config, self.clock
         if config.role == "node":
-            self.above = tiers.Above(config, clock, self.log, self._report)
+            self.above = tiers.Above(config, clock, self.log, self._report, self.emergency.shed)
             self.above.taking = Taking(
                 self.releases, self.releases.contents, self.audit, self.above.ask, centre=config.division[:2]
             )
@@ -549,6 +561,7 @@ class Gateway:
             sharing=await self._bucket("sharing"),
         )
         await self.share.open()
+        self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
         self.pushing = Pushing(config, clock, self.share, self.tokens, self.audit)
@@ -584,6 +597,7 @@ class Gateway:
                 redecodes=self.life.redecodes,
                 redecoding=self.life.redecoding,
                 tasking=self.tasking,
+                modes=self.modes,
                 unknown=self.life.unknown,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,

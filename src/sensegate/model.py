@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -464,3 +464,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     time: int
     """When the log stored it, µs UTC."""
+
+
+# ── publish ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Shed(NamedTuple):
+    """What is not forwarded while a mode order holds: these properties of a place, alarms apart."""
+
+    division: str
+    department: str
+    properties: frozenset[str]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +35,7 @@ from sensegate.bus.server_conf import inbox_prefix, node_rights, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig, secret
 from sensegate.errors import Conflict, Lost, Overloaded, Refused
+from sensegate.model import Shed
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.carried import Carried
@@ -104,11 +105,20 @@ class Way(msgspec.Struct, frozen=True, eq=False):
 class Above:
     """A node's way up: forwards, reports and asks for as long as it has one."""
 
-    def __init__(self, config: Config, clock: Clock, node_log: Log, report: Callable[[], Awaitable[Report]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        node_log: Log,
+        report: Callable[[], Awaitable[Report]],
+        shed: Callable[[], Sequence[Shed]] = tuple,
+    ) -> None:
+        """`report` says how the node is, `shed` what a mode order keeps here."""
         self.config = config
         self.clock = clock
         self.log = node_log
         self._report = report
+        self._shed = shed
         self._link: Client | None = None
         self.up: Uplink | None = None
         self.why = ""
@@ -193,6 +203,7 @@ class Above:
                 self.clock,
                 store=self.config.store,
                 payload_bytes_max=centre.payload_bytes_max,
+                shed=self._shed,
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.up.run(), name="uplink lanes")

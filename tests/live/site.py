@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from sensegate import flow
-from sensegate.config import Config, IngestConfig, StoreConfig, TimeConfig, WebConfig
+from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
 from sensegate.config_people import EgressConfig
 from tests.live.phone import Phone
 
@@ -250,6 +250,20 @@ async def running(config: Config, *, timeout_s: float = 30.0) -> AsyncIterator[S
         await asyncio.wait({task}, timeout=STOP_S)
         structlog.configure(**logging)
         assert task.done(), f"not stopped after {STOP_S:g} s; waiting:\n{_waiting()}"
+
+
+@contextlib.asynccontextmanager
+async def tiers(directory: Path, division: str = "4401") -> AsyncIterator[tuple[Site, Site]]:
+    """Run a node and its centre; yield (node, centre)."""
+    secret = directory / "secret"
+    secret.write_text(f"secret-of-{division}", encoding="utf-8")
+    above = msgspec.structs.replace(
+        config_of(directory / "centre", "44"), nodes=(NodeUserConfig(division=division, secret_file=str(secret)),)
+    )
+    async with running(above) as centre:
+        uplink = UplinkConfig(url=centre.addresses.nats, secret_file=str(secret), span_ms=50)
+        async with running(msgspec.structs.replace(config_of(directory / "node", division), uplink=uplink)) as node:
+            yield node, centre
 
 
 class Stream:

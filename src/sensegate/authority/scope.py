@@ -53,6 +53,7 @@ class Action(StrEnum):
     DECIDE_GRANTS = "decide_grants"
     """On applications for what lies in one's scope; also change and revoke grants."""
     CHANGE_MODE = "change_mode"
+    """Write and approve emergency plans, give and end mode orders."""
     CHANGE_NODES = "change_nodes"
     """Invite, replace and expel nodes."""
     CHANGE_PEOPLE = "change_people"
@@ -62,13 +63,19 @@ class Action(StrEnum):
 _LOOK = frozenset({Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE})
 _SHARE = frozenset({Action.READ_CATALOGUE, Action.APPLY_GRANTS})
 _COUNTY = _LOOK | _SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
-_CITY = _COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS, Action.CHANGE_PEOPLE}
+_CITY = _COUNTY | {
+    Action.RELEASE_PROFILES,
+    Action.CHANGE_FEEDS,
+    Action.CHANGE_TOKENS,
+    Action.CHANGE_PEOPLE,
+    Action.CHANGE_MODE,
+}
 _RIGHTS: dict[Role, frozenset[Action]] = {
     Role.DEVICE: frozenset({Action.INGEST}),
     Role.SUBSCRIBER: _SHARE | {Action.READ_READINGS},
     Role.COUNTY_OPERATOR: _COUNTY,
     Role.CITY_OPERATOR: _CITY,
-    Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_MODE, Action.CHANGE_NODES},
+    Role.PROVINCE_OPERATOR: _CITY | {Action.CHANGE_NODES},
     # Looks at the books, changes nothing and sees no readings.
     Role.AUDITOR: frozenset({Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE}),
     # Who rules does not look at the record of what was ruled, nor change it: the duties are separate.

@@ -18,6 +18,7 @@ from sensegate.cli import (
     feeds,
     grants,
     ledger,
+    modes,
     nodes,
     people,
     profiles,
@@ -48,6 +49,7 @@ profiles.app.add_typer(studies.app)
 app.add_typer(profiles.app, name="profile")
 app.add_typer(devices.app, name="device")
 app.add_typer(tasks.app, name="task")
+app.add_typer(modes.app, name="mode")
 app.add_typer(audit.app, name="audit")
 app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")

@@ -106,6 +106,17 @@ class Remote:
         async with self._request("PATCH", path, body=body, headers={"If-Match": f'"{revision}"'}) as response:
             return json.loads(await response.text() or "null")
 
+    async def put(self, path: str, body: object, revision: int) -> Any:
+        """Write a record; `revision` is that which it replaces, 0 a new one."""
+        headers = {"If-Match": f'"{revision}"'} if revision else {}
+        async with self._request("PUT", path, body=body, headers=headers) as response:
+            return json.loads(await response.text() or "null")
+
+    async def post_at(self, path: str, revision: int) -> Any:
+        """Send an order that is meant for a record as it is at a revision."""
+        async with self._request("POST", path, headers={"If-Match": f'"{revision}"'}) as response:
+            return json.loads(await response.text() or "null")
+
     async def delete(self, path: str) -> None:
         """Delete a record."""
         async with self._request("DELETE", path):

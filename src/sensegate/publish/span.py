@@ -12,7 +12,7 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
 from sensegate.config import StoreConfig
-from sensegate.model import BOOL, Entry, Member
+from sensegate.model import BOOL, Entry, Member, Shed
 from sensegate.quality import Flag
 
 SOURCE = "uplink"
@@ -54,8 +54,8 @@ class Packer(msgspec.Struct, frozen=True):
     store: StoreConfig = StoreConfig()
     payload_bytes_max: int = 1_000_000
 
-    def span(self, entries: Sequence[Entry], flag: Flag | None = None) -> Span:
-        """Return the span of these entries (at least one); `flag` is set on each row."""
+    def span(self, entries: Sequence[Entry], flag: Flag | None = None, shed: Sequence[Shed] = ()) -> Span:
+        """Return the span of these entries (at least one); `flag` is set on each row, `shed` is left out."""
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
@@ -67,8 +67,10 @@ class Packer(msgspec.Struct, frozen=True):
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
                 grade = int(entry.subject.rpartition(".")[2])
                 shared = grade <= self.grade_max
+                if shared and shed and kind == READINGS:
+                    batch = _without(batch, shed, counts)
                 _count(counts, batch, ledger.FORWARDED if shared else f"{ledger.WITHHELD}.grade")
-                if shared:
+                if shared and len(batch):
                     forwarded += len(batch)
                     groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, flag))
         first: list[Member] = []
@@ -104,6 +106,27 @@ class Packer(msgspec.Struct, frozen=True):
         half = len(batch) // 2
         for part in (slice(0, half), slice(half, None)):
             yield from self._rows(kind, grade, batch.take(np.arange(len(batch), dtype=np.int64)[part]))
+
+
+def _without(batch: Batch, shed: Sequence[Shed], counts: Ledger) -> Batch:
+    """Return a batch without what is shed, which is counted as withheld."""
+    origins = batch.origins
+    out = np.zeros(len(batch), np.bool_)
+    for part in shed:
+        named = np.array([name in part.properties for name in batch.properties], np.bool_)
+        inside = np.array(
+            [
+                division.startswith(part.division) and part.department in {"", department}
+                for division, department in zip(origins.division.tolist(), origins.department.tolist(), strict=True)
+            ],
+            np.bool_,
+        )
+        out |= named[batch.property] & inside[batch.origin]
+    out &= (batch.flags & np.uint32(Flag.ALARM)) == 0
+    if not out.any():
+        return batch
+    _count(counts, batch.take(out), f"{ledger.WITHHELD}.mode")
+    return batch.take(~out)
 
 
 def _readings_first(group: tuple[str, int, int]) -> tuple[bool, int, int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -23,7 +24,7 @@ from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig, UplinkConfig
 from sensegate.errors import Fenced, Lost, Overloaded, SensegateError, StoreFull
-from sensegate.model import Entry, Member
+from sensegate.model import Entry, Member, Shed
 from sensegate.ports import Log
 from sensegate.publish.span import Packer, Span, whole_commits
 from sensegate.quality import Flag
@@ -77,12 +78,14 @@ class Uplink:
         *,
         store: StoreConfig | None = None,
         payload_bytes_max: int = 1_000_000,
+        shed: Callable[[], Sequence[Shed]] = tuple,
     ) -> None:
         self._node = node
         self._source = log
         self._centre = centre
         self._config = config
         self._clock = clock
+        self._shed = shed
         self._packer = Packer(node, config.grade_max, store or StoreConfig(), payload_bytes_max)
         self._held: dict[Lane, _Held] = {}
         # Batch ids since the last confirmed write: one of them may still come through.
@@ -171,7 +174,7 @@ class Uplink:
         if wait_s > 0:
             await self._clock.sleep(wait_s)
             entries = await self._fetch(after, self._config.backlog_bytes_max)
-        span = self._packer.span(whole_commits(entries))
+        span = self._packer.span(whole_commits(entries), shed=self._shed())
         now = self._clock.monotonic()
         since_s, self._sent_at = now - self._sent_at, now
         if not span.members:
@@ -231,7 +234,7 @@ class Uplink:
             entries = [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
             if entries:
                 entries = list(whole_commits(entries))
-            span = self._packer.span(entries, Flag.BACKLOG) if entries else Span([], until, 0, {})
+            span = self._packer.span(entries, Flag.BACKLOG, self._shed()) if entries else Span([], until, 0, {})
             if len(entries) == 0 or entries[-1].sequence >= until:
                 ranges = tuple(rest)
             else:

@@ -11,6 +11,7 @@ from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.members import Members, Told
+from sensegate.authority.modes import Modes
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.outcomes import Outcomes
 from sensegate.authority.people import People
@@ -444,6 +445,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     jobs: Jobs | None = None
     redecodes: Redecodes | None = None
     redecoding: Redecoding | None = None
+    modes: Modes | None = None
+    """None: this gateway knows no emergency plans."""
     tasking: Tasking | None = None
     """None: this gateway tells devices nothing."""
     unknown: Unknown | None = None

@@ -1,0 +1,115 @@
+"""`sensegate mode`: emergency plans, prepared in peace, and the orders that put them in force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.errors import ConfigError
+
+app = typer.Typer(help="Emergency plans and mode orders: plan, approve, order, end, list, show.", no_args_is_help=True)
+PLAN_COLUMNS = ("name", "title", "place", "hours_max", "written_by", "approved_by", "revision")
+ORDER_COLUMNS = ("id", "plan", "place", "state", "drill", "since", "until", "reason", "by")
+Name = Annotated[str, typer.Argument(help="Name of the plan.", metavar="PLAN")]
+OrderId = Annotated[str, typer.Argument(help="Id of the order.", metavar="ORDER")]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return a plan written in YAML. Raises `ConfigError` where it is no table."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as why:
+        raise ConfigError(f"cannot be read: {why}", file=str(file)) from why
+    if not isinstance(found, dict):
+        raise ConfigError("no table of keys", file=str(file), remedy="see `sensegate mode plan --help`")
+    return found
+
+
+@app.command()
+def plan(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="YAML: title, place, hours_max, grants, tasks, shed.", exists=True)],
+    *,
+    revision: Annotated[int, typer.Option(help="Revision that is replaced; 0: a new plan.")] = 0,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Write a plan; it is a draft until somebody else approves it.
+
+    title: 防汛应急 · flood
+    place: "4401"
+    hours_max: 72
+    grants: [{feed: water, subscriber: TOKEN-ID}]
+    tasks: [{profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}]
+    shed: [illuminance]
+    """
+    body = read(file)
+    row = ask(url, token, lambda remote: remote.put(f"/api/v1/emergency-plans/{name}", body, revision))
+    table([row], PLAN_COLUMNS, json_form=json_form)
+
+
+@app.command()
+def approve(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Approve a plan that somebody else wrote, as it is now."""
+
+    async def work(remote: Any) -> Any:
+        row = await remote.get(f"/api/v1/emergency-plans/{name}")
+        return await remote.post_at(f"/api/v1/emergency-plans/{name}/approval", row["revision"])
+
+    table([ask(url, token, work)], PLAN_COLUMNS, json_form=json_form)
+
+
+@app.command()
+def order(
+    name: Name,
+    *,
+    hours: Annotated[float, typer.Option(help="It ends by itself after so long.")],
+    reason: Annotated[str, typer.Option(help="Why; for the audit trail and the devices' tasks.")],
+    place: Annotated[str, typer.Option(help="Part of the plan's place; default: all of it.")] = "",
+    drill: Annotated[bool, typer.Option(help="A drill: everything happens, and every record says so.")] = False,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Put an approved plan in force."""
+    body = {"plan": name, "hours": hours, "reason": reason, "place": place, "drill": drill}
+    table(
+        [ask(url, token, lambda remote: remote.post("/api/v1/mode-orders", body))], ORDER_COLUMNS, json_form=json_form
+    )
+
+
+@app.command()
+def end(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """End an order before its time; what it made ends with it."""
+    ask(url, token, lambda remote: remote.delete(f"/api/v1/mode-orders/{order_id}"))
+    console.print(f"order {order_id} ends")
+
+
+@app.command()
+def plans(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List the plans in your scope."""
+    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/emergency-plans")))
+    table(rows, PLAN_COLUMNS, json_form=json_form)
+
+
+@app.command("list")
+def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List the orders in your scope, newest first."""
+    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/mode-orders", sort="-id")))
+    table(rows, ORDER_COLUMNS, json_form=json_form)
+
+
+@app.command()
+def show(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Show an order with its steps."""
+    row = ask(url, token, lambda remote: remote.get(f"/api/v1/mode-orders/{order_id}"))
+    if json_form:
+        as_json(row)
+        return
+    table([row], ORDER_COLUMNS)
+    table(row["steps"], ("at", "what", "target", "count", "said"))

@@ -1,0 +1,273 @@
+"""REST: emergency plans, and the mode orders that put them in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sensegate.authority.modes import Modes, Order, Plan, Telling, Widening
+from sensegate.authority.scope import Action, scope, written
+from sensegate.errors import NotFound
+from sensegate.properties import PROPERTIES
+from sensegate.web import listing
+from sensegate.web.problems import BadRequest
+from sensegate.web.routing import API, Call, Route, iso
+
+
+class NewPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an order by this plan may do."""
+
+    title: str
+    place: str
+    """Division, or DIVISION/DEPARTMENT: orders may be for any part of it."""
+    hours_max: float = 24.0
+    grants: list[Widening] = []
+    tasks: list[Telling] = []
+    shed: list[str] = []
+    """Properties that are not forwarded to the centre meanwhile, alarms apart."""
+
+
+class PlanRow(msgspec.Struct, frozen=True):
+    """A plan."""
+
+    name: str
+    title: str
+    place: str
+    hours_max: float
+    grants: list[Widening]
+    tasks: list[Telling]
+    shed: list[str]
+    written_by: str
+    approved_by: str
+    """Empty: a draft; no order may be given by it."""
+    approved: str
+    revision: int
+
+
+class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Put a plan in force."""
+
+    plan: str
+    hours: float
+    reason: str
+    place: str = ""
+    """Part of the plan's place; empty: all of it."""
+    drill: bool = False
+    """Everything happens, and each record of it says that it was a drill."""
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """One thing that an order did."""
+
+    what: str
+    target: str
+    at: str
+    count: int
+    said: str
+
+
+class OrderRow(msgspec.Struct, frozen=True):
+    """A mode order, with its steps."""
+
+    id: str
+    plan: str
+    plan_revision: int
+    place: str
+    state: str
+    """``active``, ``ending`` or ``ended``."""
+    drill: bool
+    since: str
+    until: str
+    ended: str
+    ended_by: str
+    reason: str
+    by: str
+    steps: list[StepRow]
+
+
+def modes_of(call: Call) -> Modes:
+    """Return the plans and orders. Raises `NotFound` at a gateway that has none."""
+    if call.deps.modes is None:
+        raise NotFound("this gateway knows no emergency plans")
+    return call.deps.modes
+
+
+def _plan_row(plan: Plan) -> PlanRow:
+    return PlanRow(
+        plan.name,
+        plan.title,
+        written(plan.place),
+        plan.hours_max,
+        list(plan.grants),
+        list(plan.tasks),
+        list(plan.shed),
+        plan.written_by,
+        plan.approved_by,
+        iso(plan.approved),
+        plan.revision,
+    )
+
+
+def _order_row(order: Order) -> OrderRow:
+    return OrderRow(
+        order.id,
+        order.plan.name,
+        order.plan.revision,
+        written(order.place),
+        order.state,
+        order.drill,
+        iso(order.since),
+        iso(order.until),
+        iso(order.ended),
+        order.ended_by,
+        order.reason,
+        order.by,
+        [StepRow(step.what, step.target, iso(step.at), step.count, step.said) for step in order.steps],
+    )
+
+
+async def _plans(call: Call) -> Any:
+    return listing.answer(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "name")
+
+
+async def _plan(call: Call) -> Any:
+    return _plan_row(modes_of(call).plan(call.path("plan"), call.principal))
+
+
+async def _write(call: Call) -> Any:
+    wanted = await call.body(NewPlan)
+    for name in wanted.shed:
+        if PROPERTIES.find(name) < 0:
+            near = PROPERTIES.nearest(name)
+            raise BadRequest(f"body: shed: no property '{name[:64]}'" + (f"; did you mean '{near}'?" if near else ""))
+    plan = Plan(
+        name=call.path("plan"),
+        title=wanted.title,
+        place=scope(wanted.place),
+        hours_max=wanted.hours_max,
+        grants=tuple(wanted.grants),
+        tasks=tuple(wanted.tasks),
+        shed=tuple(wanted.shed),
+    )
+    written_ = await modes_of(call).write(plan, by=call.principal, revision=call.revision(required=False) or 0)
+    return _plan_row(written_)
+
+
+async def _approve(call: Call) -> Any:
+    revision = call.revision() or 0
+    return _plan_row(await modes_of(call).approve(call.path("plan"), by=call.principal, revision=revision))
+
+
+async def _orders(call: Call) -> Any:
+    return listing.answer(call, map(_order_row, modes_of(call).orders(call.principal)), OrderRow, "id")
+
+
+async def _order(call: Call) -> Any:
+    return _order_row(modes_of(call).get(call.path("order"), call.principal))
+
+
+async def _give(call: Call) -> Any:
+    wanted = await call.body(NewOrder)
+    order = await modes_of(call).order(
+        wanted.plan,
+        by=call.principal,
+        hours=wanted.hours,
+        reason=wanted.reason,
+        place=scope(wanted.place) if wanted.place else None,
+        drill=wanted.drill,
+    )
+    return _order_row(order)
+
+
+async def _end(call: Call) -> Any:
+    return _order_row(await modes_of(call).end(call.path("order"), by=call.principal))
+
+
+_PLAN = f"{API}/emergency-plans/{{plan}}"
+_ORDERS = f"{API}/mode-orders"
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/emergency-plans",
+        call=_plans,
+        what="Emergency plans in the caller's scope.",
+        tag="emergency",
+        action=Action.READ_REGISTRY,
+        query=listing.params(PlanRow),
+        answer=list[PlanRow],
+    ),
+    Route(
+        method="GET",
+        path=_PLAN,
+        call=_plan,
+        what="One plan.",
+        tag="emergency",
+        action=Action.READ_REGISTRY,
+        answer=PlanRow,
+        errors=(404,),
+    ),
+    Route(
+        method="PUT",
+        path=_PLAN,
+        call=_write,
+        what="Write a plan (If-Match: the revision that is replaced); a draft until somebody else approves it.",
+        tag="emergency",
+        action=Action.CHANGE_MODE,
+        body=NewPlan,
+        answer=PlanRow,
+        errors=(409, 415),
+    ),
+    Route(
+        method="POST",
+        path=f"{_PLAN}/approval",
+        call=_approve,
+        what="Approve a plan that somebody else wrote, as it is at the revision of If-Match.",
+        tag="emergency",
+        action=Action.CHANGE_MODE,
+        answer=PlanRow,
+        errors=(404, 409, 428),
+    ),
+    Route(
+        method="GET",
+        path=_ORDERS,
+        call=_orders,
+        what="Mode orders in the caller's scope; sort=-id gives the newest first.",
+        tag="emergency",
+        action=Action.READ_REGISTRY,
+        query=listing.params(OrderRow),
+        answer=list[OrderRow],
+    ),
+    Route(
+        method="POST",
+        path=_ORDERS,
+        call=_give,
+        what="Put an approved plan in force for a time; it ends by itself.",
+        tag="emergency",
+        action=Action.CHANGE_MODE,
+        body=NewOrder,
+        answer=OrderRow,
+        status=201,
+        errors=(404, 409, 415),
+    ),
+    Route(
+        method="GET",
+        path=f"{_ORDERS}/{{order}}",
+        call=_order,
+        what="One mode order with its steps.",
+        tag="emergency",
+        action=Action.READ_REGISTRY,
+        answer=OrderRow,
+        errors=(404,),
+    ),
+    Route(
+        method="DELETE",
+        path=f"{_ORDERS}/{{order}}",
+        call=_end,
+        what="End a mode order before its time: what it made ends with it.",
+        tag="emergency",
+        action=Action.CHANGE_MODE,
+        answer=OrderRow,
+        errors=(404, 409),
+    ),
+)

@@ -1,0 +1,193 @@
+"""Emergency drills on whole gateways: a plan written, approved by another, ordered; it widens, tells, sheds, ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import eventually
+from tests.live.site import Answer, Site, config_of, running, tiers
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+PLAN = {
+    "title": "防汛 · flood",
+    "place": "4401",
+    "hours_max": 24,
+    "tasks": [
+        {
+            "profile": "sensegate/plain",
+            "task": "report-interval",
+            "parameters": {"interval": 5},
+            "afterwards": {"interval": 300},
+        }
+    ],
+    "shed": ["illuminance"],
+}
+
+
+async def write(site: Site, name: str, plan: dict[str, Any], token: str | None = None) -> Answer:
+    """Write a plan."""
+    return await site.ask("PUT", f"/api/v1/emergency-plans/{name}", token, json=plan)
+
+
+async def approve(site: Site, name: str, revision: int, token: str) -> Answer:
+    """Approve it as it is at a revision."""
+    headers = {"If-Match": f'"{revision}"'}
+    return await site.ask("POST", f"/api/v1/emergency-plans/{name}/approval", token, headers=headers)
+
+
+async def order(site: Site, name: str, token: str | None = None, **more: Any) -> Answer:
+    """Put it in force."""
+    wanted = {"plan": name, "hours": 1, "reason": "river rises", **more}
+    return await site.ask("POST", "/api/v1/mode-orders", token, json=wanted)
+
+
+async def state(site: Site, order_id: str) -> dict[str, Any]:
+    """Return an order."""
+    found: dict[str, Any] = (await site.ask("GET", f"/api/v1/mode-orders/{order_id}")).body
+    return found
+
+
+async def approved(site: Site, name: str, plan: dict[str, Any]) -> None:
+    """Write and approve a plan, by two."""
+    other, _ = await site.token("city_operator", "4401")
+    row = (await write(site, name, plan)).body
+    answer = await approve(site, name, row["revision"], other)
+    assert answer.status == 200, answer.body
+
+
+async def test_a_plan_needs_two(node: Site) -> None:
+    """A draft cannot be ordered; its writer cannot approve it; a change makes it a draft again."""
+    first, _ = await node.token("city_operator", "4401")
+    second, _ = await node.token("city_operator", "4401")
+    row = (await write(node, "two", PLAN, first)).body
+    assert (await order(node, "two", first)).status == 403
+    assert (await approve(node, "two", row["revision"], first)).status == 403
+    row = (await approve(node, "two", row["revision"], second)).body
+    assert row["approved_by"]
+    headers = {"If-Match": f'"{row["revision"]}"'}
+    changed = {**PLAN, "hours_max": 12}
+    row = (await node.ask("PUT", "/api/v1/emergency-plans/two", first, json=changed, headers=headers)).body
+    assert row["approved_by"] == ""
+    assert (await order(node, "two", first)).status == 403
+
+
+async def test_who_may(node: Site) -> None:
+    """A county may not; another city sees nothing; longer than the plan, without a reason, elsewhere: refused."""
+    await approved(node, "who", PLAN)
+    county, _ = await node.token("county_operator", "440106")
+    assert (await order(node, "who", county)).status == 403
+    assert (await order(node, "who", hours=25)).status == 400
+    assert (await order(node, "who", reason=" ")).status == 400
+    assert (await order(node, "who", place="4403")).status == 403
+    assert (await write(node, "bad", {**PLAN, "shed": ["illuminanc"]})).status == 400
+    assert (await write(node, "bad", {"title": "t", "place": "4401"})).status == 400
+
+
+async def test_a_drill(node: Site) -> None:
+    """Each device of its place is told once, and told back at the end; every record of it says that it was a drill."""
+    inside = [await node.device(f"g{number}", division="440106") for number in (1, 2)]
+    await node.device("g3", division="440103")
+    await approved(node, "drill", PLAN)
+    made = (await order(node, "drill", place="440106", drill=True)).body
+    await eventually(lambda: steps(node, made["id"], 2))
+    rows = (await node.ask("GET", "/api/v1/tasks")).body["rows"]
+    mine = [row for row in rows if row["order"] == made["id"]]
+    assert sorted(row["device"] for row in mine) == ["g1", "g2"]
+    assert all(row["note"] == "drill: river rises" for row in mine)
+    for device in inside:
+        await node.push(device, json.dumps({"values": {"report_interval": 5}}))
+    assert (await order(node, "drill", place="440106")).status == 409
+    assert (await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")).status == 200
+    ended = await eventually(lambda: is_ended(node, made["id"]))
+    assert [step["what"] for step in ended["steps"]] == ["task", "shed", "task.end", "shed.end"]
+    assert all(step["said"] == "" or step["what"].startswith("shed") for step in ended["steps"])
+    back = [row for row in (await node.ask("GET", "/api/v1/tasks")).body["rows"] if row["order"] == f"{made['id']}.end"]
+    assert sorted((row["device"], row["parameters"]["interval"]) for row in back) == [("g1", 300), ("g2", 300)]
+    told = [row for row in await node.audit() if row["after"] and row["after"].get("order") == made["id"]]
+    assert {row["action"] for row in told} >= {"mode.order", "mode.step", "mode.end"}
+    assert all(row["after"]["drill"] for row in told if row["action"].startswith("mode."))
+
+
+async def steps(site: Site, order_id: str, count: int) -> bool:
+    """Return whether an order has done so many steps."""
+    return len((await state(site, order_id))["steps"]) >= count
+
+
+async def is_ended(site: Site, order_id: str) -> dict[str, Any] | None:
+    """Return an order once it is undone."""
+    found = await state(site, order_id)
+    return found if found["state"] == "ended" else None
+
+
+async def test_it_ends_by_itself_through_a_restart(tmp_path: Path) -> None:
+    """An order of two seconds is over, and undone, by the gateway that comes after the one that took it."""
+    config = config_of(tmp_path)
+    async with running(config) as site:
+        await site.device("r1")
+        await approved(site, "short", PLAN)
+        made = (await order(site, "short", hours=2 / 3600)).body
+        await eventually(lambda: steps(site, made["id"], 2))
+    async with running(config) as site:
+        ended = await eventually(lambda: is_ended(site, made["id"]))
+        assert ended["ended_by"] == ""
+        told = [row["order"] for row in (await site.ask("GET", "/api/v1/tasks")).body["rows"]]
+        assert sorted(told) == [made["id"], f"{made['id']}.end"]
+
+
+async def test_it_widens_grants(node: Site) -> None:
+    """A subscriber of another county reads the feed while the order holds, in its place only, and not longer."""
+    device, other = await node.device("w1", division="440112"), await node.device("w2", division="440103")
+    stranger, stranger_id = await node.token("subscriber", "440105")
+    await approved(node, "wide", {**PLAN, "tasks": [], "grants": [{"feed": "all", "subscriber": stranger_id}]})
+    made = (await order(node, "wide", place="440112")).body
+    await eventually(lambda: steps(node, made["id"], 2))
+    for one in (device, other):
+        await node.push(one, json.dumps({"values": {"air_temperature": 20}}))
+    await eventually(lambda: reads(node, stranger, {"w1"}))
+    await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
+    await eventually(lambda: is_ended(node, made["id"]))
+    assert await reads(node, stranger, set())
+
+
+async def reads(site: Site, token: str, devices: set[str]) -> bool:
+    """Return whether a token reads of these devices, and of no other."""
+    answer = await site.ask("GET", "/api/v1/feeds/all/records", token)
+    return answer.status == 200 and {row["device"] for row in answer.body["records"]} == devices
+
+
+async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Path) -> None:
+    """Low priority is withheld from the centre while the order holds, all else goes on; then it flows again."""
+    async with tiers(tmp_path) as (node, centre):
+        device = await node.device("s1")
+        await approved(node, "shed", PLAN)
+
+        async def say(value: float, second: int) -> None:
+            body = {
+                "time": f"2026-01-01T00:00:{second:02d}Z",
+                "values": {"illuminance": value, "air_temperature": value},
+            }
+            assert (await node.push(device, json.dumps(body))).status == 202
+
+        await say(1, 1)
+        await eventually(lambda: seen(centre, "illuminance", 1))
+        made = (await order(node, "shed")).body
+        await eventually(lambda: steps(node, made["id"], 2))
+        await say(2, 2)
+        await eventually(lambda: seen(centre, "air_temperature", 2))
+        await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
+        await eventually(lambda: is_ended(node, made["id"]))
+        await say(3, 3)
+        await eventually(lambda: seen(centre, "illuminance", 3))
+        assert [row["value"] for row in await centre.records() if row["property"] == "illuminance"] == [1, 3]
+        assert [row["value"] for row in await node.records() if row["property"] == "illuminance"] == [1, 2, 3]
+        (own, *_) = (await node.ask("GET", "/api/v1/nodes")).body["rows"]
+        assert (own["forwarded"], own["withheld"]) == (5, 1)
+
+
+async def seen(site: Site, name: str, value: float) -> bool:
+    """Return whether a value has come."""
+    return any(row["property"] == name and row["value"] == value for row in await site.records())

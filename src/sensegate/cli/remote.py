@@ -96,18 +96,13 @@ class Remote:
         ) as response:
             return json.loads(await response.text() or "null")
 
-    async def put(self, path: str, body: object) -> Any:
-        """Send a JSON document in the place of another and return the answer."""
-        async with self._request("PUT", path, body=body) as response:
-            return json.loads(await response.text() or "null")
-
     async def patch(self, path: str, body: object, revision: int) -> Any:
         """Change a record of the given revision."""
         async with self._request("PATCH", path, body=body, headers={"If-Match": f'"{revision}"'}) as response:
             return json.loads(await response.text() or "null")
 
-    async def put(self, path: str, body: object, revision: int) -> Any:
-        """Write a record; `revision` is that which it replaces, 0 a new one."""
+    async def put(self, path: str, body: object, revision: int = 0) -> Any:
+        """Send a JSON document in the place of another; `revision` is that which it replaces, 0: any or a new one."""
         headers = {"If-Match": f'"{revision}"'} if revision else {}
         async with self._request("PUT", path, body=body, headers=headers) as response:
             return json.loads(await response.text() or "null")

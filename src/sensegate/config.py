@@ -17,6 +17,8 @@ import yaml
 
 from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, SharingConfig
 from sensegate.config_video import VideoConfig
+from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig
+from sensegate.config_viid import ViidConfig
 from sensegate.errors import ConfigError
 from sensegate.setting import Record
 from sensegate.setting import told as _h
@@ -258,6 +260,7 @@ class Config(Record, frozen=True):
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
     nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
     web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()
+    viid: Annotated[ViidConfig, _h("GA/T 1400: cameras and video platforms")] = ViidConfig()
     audit: Annotated[AuditConfig, _h("the audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, _h("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, _h("a provider of identities")] = OidcConfig()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable
 from hashlib import blake2b
 
 import msgspec
@@ -31,6 +32,9 @@ class Credentials(msgspec.Struct, frozen=True, array_like=True):
     previous: Seal | None = None
     previous_until: int = 0
     """The previous secret is good before this time (µs UTC)."""
+    digest: bytes = b""
+    """What HTTP Digest needs of the current secret, sealed (`digests`); empty: the device speaks no VIID."""
+    previous_digest: bytes = b""
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -81,14 +85,17 @@ def verify(credentials: Credentials | None, secret: str, now: int) -> Proof | No
     return None
 
 
-def issue() -> tuple[str, Credentials]:
-    """Return a new secret, to be shown once, and what is kept of it."""
+def issue(digest: Callable[[str], bytes] = lambda _secret: b"") -> tuple[str, Credentials]:
+    """Return a new secret, to be shown once, and what is kept of it; `digest`: what HTTP Digest needs of it, sealed."""
     secret = make_secret()
-    return secret, Credentials(current=seal(secret))
+    return secret, Credentials(current=seal(secret), digest=digest(secret))
 
 
-def rotate(credentials: Credentials, *, now: int, grace_s: float) -> tuple[str, Credentials]:
+def rotate(
+    credentials: Credentials, *, now: int, grace_s: float, digest: Callable[[str], bytes] = lambda _secret: b""
+) -> tuple[str, Credentials]:
     """Return a new secret and what is kept; the one in force till now stays good for `grace_s`."""
     secret = make_secret()
     until = now + round(grace_s * 1e6) if grace_s > 0 and credentials.current else 0
-    return secret, Credentials(seal(secret), credentials.current if until else None, until)
+    before = (credentials.current, until, credentials.digest) if until else (None, 0, b"")
+    return secret, Credentials(seal(secret), before[0], before[1], digest(secret), before[2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -71,6 +72,7 @@ class Devices:
         to_wgs84: ToWgs84 = unchanged,
         profiles: Callable[[], frozenset[str]] = frozenset,
         interval_of: Callable[[str], float] = lambda _profile: 0.0,
+        digest: Callable[[Device, str], bytes] = lambda _device, _secret: b"",
     ) -> None:
         """Make an empty registry; `load` fills it.
 
@@ -83,7 +85,9 @@ class Devices:
             to_wgs84: converts places from the datum in which they were registered.
             profiles: gives the known profiles (``vendor/model``); an empty set is not checked against.
             interval_of: gives a profile's expected interval in seconds, 0 if it names none.
+            digest: gives what HTTP Digest needs of a device's new password, sealed (`digests`).
         """
+        self._digest = digest
         self._bucket = bucket
         self.trail = trail
         self._clock = clock
@@ -233,6 +237,19 @@ class Devices:
             return None
         return stored.device, proof
 
+    def digests(self, name: str) -> tuple[Device, Sequence[bytes]] | None:
+        """Return a device by id or alias with what HTTP Digest needs, sealed, of its passwords in force.
+
+        None where there is none that may connect for itself.
+        """
+        at = self.find(name)
+        stored = self._stored(at) if at >= 0 and self._values[at] is not None else None
+        if stored is None or stored.device.gateway or not self.index.enabled[at]:
+            return None
+        kept = stored.credentials
+        previous = kept.previous_digest if self._clock.now() < kept.previous_until else b""
+        return stored.device, [one for one in (kept.digest, previous) if one]
+
     def prove(self, user: str, password: str) -> Principal:
         """Return a device as a caller, e.g. of the HTTP ingest.
 
@@ -266,7 +283,7 @@ class Devices:
         self._demand_free(device)
         if self.is_present(device.id):
             raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
-        secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
+        secret, kept = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
         await self.trail.record(by, "device.add", device.id, after=facts(device))
         await self._write(Stored(device, kept), expected=self._absence(device.id))
         return secret
@@ -298,7 +315,8 @@ class Devices:
             raise ConfigError(
                 f"{device_id} has no credential of its own", key="gateway", remedy=f"rotate {before.device.gateway}"
             )
-        secret, kept = secrets_.rotate(before.credentials, now=self._clock.now(), grace_s=grace_s)
+        digest = partial(self._digest, before.device)
+        secret, kept = secrets_.rotate(before.credentials, now=self._clock.now(), grace_s=grace_s, digest=digest)
         await self.trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
         await self._write(Stored(before.device, kept), expected=self._revisions[at])
         return secret
@@ -329,7 +347,7 @@ class Devices:
     async def write_imported(self, device: Device) -> str:
         """Write a new entry that `importing` has examined and recorded; return its password."""
         device = self._canonical(device)
-        secret, kept = ("", Credentials()) if device.gateway else secrets_.issue()
+        secret, kept = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
         await self._write(Stored(device, kept), expected=self._absence(device.id))
         return secret
 

@@ -49,10 +49,10 @@ class Pushed:
             self._room.clear()
             await self._room.wait()
 
-    def put(self, topic: str, payload: bytes, principal: str = "") -> asyncio.Future[None]:
-        """Take one message; the future is done when it is committed."""
+    def put(self, topic: str, payload: bytes, principal: str = "", *, cut: bool = False) -> asyncio.Future[None]:
+        """Take one message; the future is done when it is committed. `cut`: as in `Message`."""
         self._sequence += 1
-        message = Message(topic, payload, self._clock.now(), self._sequence, principal=principal)
+        message = Message(topic, payload, self._clock.now(), self._sequence, principal=principal, cut=cut)
         one = _Waiting(message, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
         self._arrived.set()

@@ -14,7 +14,7 @@ import msgspec
 from sensegate.video.form import Cut, Veil
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_codes import FUNCTIONS, STATES
-from sensegate.video.formats.viid_read import Fields, FoundObject, folded, many, objects, tree_of, words
+from sensegate.video.formats.viid_read import Fields, FoundObject, folded, is_list, many, objects, tree_of, words
 from sensegate.video.formats.viid_records import Entry, Flow, Kept, Label, Media, Names, Refused, Sighting, Told
 from sensegate.video.parts import region
 from sensegate.video.times import Found
@@ -91,6 +91,10 @@ class Taken(NamedTuple):
     objects: list[One]
     removed: dict[str, int]
     """Field -> how often it was taken out."""
+    listed: bool
+    """Whether the body is an envelope of many."""
+    notices: list[str]
+    """Ids, as sent, of its notifications."""
 
     def told(self) -> Told:
         """Return what goes on."""
@@ -106,21 +110,19 @@ def taken(payload: bytes, default: str, veil: Veil, arrival: int) -> Taken:
     """
     found: list[One] = []
     removed: dict[str, int] = {}
-    for place, raw in enumerate(objects(tree_of(payload))):
+    told: list[str] = []
+    tree = tree_of(payload)
+    for place, raw in enumerate(objects(tree)):
         if raw.kind == "SubscribeNotification":
             # the objects of the notification follow it; of itself nothing is kept
+            told.append(raw.notice)
             _notice(raw, removed)
             continue
         one = _one(place, raw, default, veil, arrival)
         found.append(one[0])
         for name, count in one[1].items():
             removed[name] = removed.get(name, 0) + count
-    return Taken(found, dict(sorted(removed.items())))
-
-
-def notices(payload: bytes) -> list[tuple[str, str]]:
-    """Return (NotificationID, SubscribeID) of each notification of a body. Raises `Rejected` as `taken`."""
-    return [(raw.notice, raw.subscription) for raw in objects(tree_of(payload)) if raw.kind == "SubscribeNotification"]
+    return Taken(found, dict(sorted(removed.items())), is_list(tree), told)
 
 
 def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:

@@ -35,8 +35,16 @@ KINDS: Final = (
 )
 """Objects that a body of observations or of a catalogue may hold."""
 OBJECTS_MAX: Final = 10_000
-_LISTS: Final = {f"{kind}ListObject".lower(): kind for kind in KINDS}
-_SINGLE: Final = {f"{kind}Object".lower(): kind for kind in KINDS}
+_INFOS: Final = ("Image", "VideoSlice", "File", "Case")
+_LISTS: Final = {
+    **{f"{kind}ListObject".lower(): kind for kind in KINDS},
+    **{f"{kind}InfoListObject".lower(): kind for kind in _INFOS},
+}
+_SINGLE: Final = {
+    **{f"{kind}Object".lower(): kind for kind in KINDS},
+    **{f"{kind}InfoObject".lower(): kind for kind in _INFOS},
+    **{f"{kind}Info".lower(): kind for kind in _INFOS},
+}
 _NOTICES: Final = {
     **{f"{kind}ObjectList".lower(): kind for kind in KINDS},
     **_LISTS,
@@ -120,12 +128,17 @@ def listed(value: Any, kind: str) -> list[Any]:
     if isinstance(value, list):  # the inner name left out
         return value
     inner = folded(value) if isinstance(value, dict) else {}
-    for name in (f"{kind}Object".lower(), kind.lower()):
+    for name in (f"{kind}Object".lower(), f"{kind}InfoObject".lower(), kind.lower()):
         if name in inner:
             return many(inner[name])
     if isinstance(value, dict) and not value:
         return []
     raise Rejected(QuarantineReason.SCHEMA, f"{kind}ListObject holds no {kind}Object")
+
+
+def is_list(tree: dict[str, Any]) -> bool:
+    """Return whether a body (keys folded) is an envelope of many objects."""
+    return any(name in _LISTS for name in tree)
 
 
 def many(value: Any) -> list[Any]:

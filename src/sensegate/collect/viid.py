@@ -1,0 +1,159 @@
+"""Objects that cameras and platforms push by GA/T 1400: cut here, walked as messages, answered one by one after the commit.
+
+A body may hold megabytes of pictures; of it only what may be kept goes on, in messages that the log takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sensegate import metrics
+from sensegate.clock import Clock
+from sensegate.collect.pushed import Pushed
+from sensegate.config import IngestConfig
+from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.model import Device
+from sensegate.video import body
+from sensegate.video.form import Cut, Veil
+from sensegate.video.formats.viid_answers import BAD_CONTENT, INVALID_OPERATION, Answer
+from sensegate.video.formats.viid_cut import One, taken
+from sensegate.video.formats.viid_records import Entry, Kept, Refused, Sighting, Told
+
+FORMAT: Final = "viid"
+TIMEOUT_S: Final = 25.0
+PART_BYTES: Final = 160_000
+"""So many bytes of kept objects are one message; its envelope and counts come on top."""
+PART_OBJECTS: Final = 500
+_encode = msgspec.json.Encoder().encode
+
+Owner = Callable[[str], Device | None]
+"""Returns the enabled device of a camera's code, None where none is registered."""
+
+
+class Outcome(NamedTuple):
+    """What became of a body, once it is committed."""
+
+    answers: list[Answer]
+    """One an object, in the order of the body; of notifications one a notification."""
+    listed: bool = True
+    """Whether the body was an envelope of many: it is answered by a list."""
+    at: int = 0
+    """The newest time that an object of it tells (µs UTC); 0: none does."""
+    entries: Sequence[Entry] = ()
+    """What it says of cameras, tollgates and lanes."""
+
+
+class ViidSource(Pushed):
+    """Gives what `take` brings; `take` returns once all of it was acknowledged."""
+
+    def __init__(
+        self, limits: IngestConfig, clock: Clock, veil: Veil, owner: Owner, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        super().__init__(FORMAT, limits, clock)
+        self._veil = veil
+        self._owner = owner
+        self._timeout_s = timeout_s
+
+    def read(self, sender: Device, payload: bytes) -> list[One]:
+        """Return the objects of a body, cut. Raises `Rejected`; see `taken`."""
+        return taken(payload, sender.alias or sender.id, self._veil, self._clock.now()).objects
+
+    async def take(self, sender: Device, payload: bytes, kinds: frozenset[str] = frozenset()) -> Outcome:
+        """Take the body of a request of a device that proved itself; return when it is committed.
+
+        `kinds`: of which its objects must be; empty: any.
+
+        Raises:
+            Rejected: the body as a whole cannot be used; a trace of it (no content) is in quarantine.
+            Overloaded: too many wait already; nothing was taken.
+            Lost: not committed in time; it may still be. It is to be sent again.
+        """
+        if self.full:
+            metrics.LIMITED.labels("depth_messages_max").inc()
+            raise Overloaded("too many messages wait for their commit; try again")
+        try:
+            whole = taken(payload, sender.alias or sender.id, self._veil, self._clock.now())
+            if kinds and any(one.kind not in kinds for one in whole.objects):
+                raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
+        except Rejected as why:
+            await self._committed([self._put(sender, body.instead(FORMAT, payload, why))])
+            raise
+        answers = [self._answer(sender, one) for one in whole.objects]
+        parts = _parts(whole.objects, whole.removed)
+        await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])
+        kept = [one.kept for one in whole.objects]
+        told = [answer for one, answer in zip(whole.objects, answers, strict=True) if not one.inside]
+        return Outcome(
+            _of_notices(whole.notices, whole.objects, answers) if whole.notices else told,
+            whole.listed,
+            max((one.at for one in kept if isinstance(one, Sighting) and one.quality), default=0),
+            [one for one in kept if isinstance(one, Entry)],
+        )
+
+    def _put(self, sender: Device, payload: bytes) -> asyncio.Future[None]:
+        return self.put(f"http/{sender.id}", payload, sender.id, cut=True)
+
+    async def _committed(self, waiting: list[asyncio.Future[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*waiting)
+        except TimeoutError as why:
+            raise Lost(f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again") from why
+
+    def _answer(self, sender: Device, one: One) -> Answer:
+        """Return what an object will be told: the walk judges by the same rules."""
+        if isinstance(one.kept, Refused):
+            return Answer(one.id, BAD_CONTENT, one.kept.detail)
+        if one.kept is None or isinstance(one.kept, Entry) or not one.kept.camera:
+            return Answer(one.id)
+        owner = self._owner(one.kept.camera)
+        if owner is None:
+            return Answer(one.id, INVALID_OPERATION, "its camera is not registered here")
+        if owner.id != sender.id and sender.id not in owner.gateways:
+            return Answer(one.id, INVALID_OPERATION, "its camera belongs to another platform")
+        return Answer(one.id)
+
+
+def _of_notices(names: Sequence[str], objects: Sequence[One], answers: Sequence[Answer]) -> list[Answer]:
+    """Return one answer a notification: good unless all of its objects are refused.
+
+    Objects that are refused would be refused again: their notification is not asked for once more.
+    """
+    of: dict[str, list[Answer]] = {}
+    for one, answer in zip(objects, answers, strict=True):
+        of.setdefault(one.notice, []).append(answer)
+    told: list[Answer] = []
+    for notice in names:
+        inner = of.get(notice, [])
+        bad = [one for one in inner if one.code]
+        if bad and len(bad) == len(inner):
+            told.append(Answer(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}"))
+        elif bad:
+            told.append(Answer(notice, text=f"{len(bad)} of {len(inner)} objects are refused; the first: {bad[0].text}"))
+        else:
+            told.append(Answer(notice))
+    return told
+
+
+def _parts(objects: Sequence[One], removed: Mapping[str, int]) -> list[Cut]:
+    """Return the kept objects in parts that a message holds; what was taken out is told with the first."""
+    parts: list[Cut] = []
+    part: list[Kept] = []
+    size = 0
+    ignored = sum(one.kept is None for one in objects)
+    for one in objects:
+        if one.kept is None:
+            continue
+        length = len(_encode(one.kept))
+        if part and (size + length > PART_BYTES or len(part) >= PART_OBJECTS):
+            parts.append(Cut(_encode(Told(tuple(part))), {} if parts else removed))
+            part, size = [], 0
+        part.append(one.kept)
+        size += length
+    if part or ignored or not parts:
+        parts.append(Cut(_encode(Told(tuple(part), ignored)), {} if parts else removed))
+    return parts

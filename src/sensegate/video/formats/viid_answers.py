@@ -1,0 +1,96 @@
+"""Answers of GA/T 1400.4: one status for one object, a list of them for a list; all five keys always, codes as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from sensegate.video.formats.viid_codes import STATUS_WORDS
+
+OK, OTHER_ERROR, BUSY, DEVICE_ERROR, INVALID_OPERATION = range(5)
+BAD_JSON, BAD_CONTENT = 7, 8
+MEDIA: Final = "application/VIID+JSON"
+AGAIN: Final = frozenset({BUSY})
+"""Codes after which the same object may be sent once more; all others of an object are final."""
+
+
+class Answer(NamedTuple):
+    """What became of one object."""
+
+    id: str
+    """As its sender wrote it."""
+    code: int = OK
+    text: str = ""
+    """For people; empty: the word of the code."""
+
+
+class Status(msgspec.Struct, frozen=True, rename="pascal"):
+    """One `ResponseStatusObject`."""
+
+    request_url: str = msgspec.field(name="RequestURL")
+    status_code: int
+    status_string: str
+    id: str
+    local_time: str
+
+
+def beijing(at: int) -> str:
+    """Return a time (µs UTC) as the standard writes it: ``YYYYMMDDhhmmss``, Beijing time."""
+    return (datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(hours=8)).strftime("%Y%m%d%H%M%S")
+
+
+def status(url: str, answer: Answer, now: int) -> Status:
+    """Return the answer for one object to a request to `url`, given at `now` (µs)."""
+    text = answer.text or STATUS_WORDS.get(answer.code, "OtherError")
+    return Status(url, answer.code, text, answer.id, beijing(now))
+
+
+def single(url: str, answer: Answer, now: int) -> bytes:
+    """Return ``{"ResponseStatusObject": {…}}``."""
+    return msgspec.json.encode({"ResponseStatusObject": status(url, answer, now)})
+
+
+def many(url: str, answers: Sequence[Answer], now: int) -> bytes:
+    """Return ``{"ResponseStatusListObject": {"ResponseStatusObject": […]}}``."""
+    return msgspec.json.encode(
+        {"ResponseStatusListObject": {"ResponseStatusObject": [status(url, one, now) for one in answers]}}
+    )
+
+
+def together(answers: Sequence[Answer]) -> Answer:
+    """Return one answer for many objects, for clients that know no list: the first that is not good, else the first."""
+    bad = [one for one in answers if one.code != OK]
+    if not bad:
+        return answers[0] if answers else Answer("")
+    text = f"{len(bad)} of {len(answers)} objects are refused; the first: {bad[0].text or STATUS_WORDS[bad[0].code]}"
+    return Answer(bad[0].id, bad[0].code, text)
+
+
+def read(payload: bytes) -> list[Answer] | None:
+    """Return the statuses of an answer, whatever its spelling; None where it is none."""
+    try:
+        tree = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    tree = _folded(tree)
+    for name in ("responsestatuslistobject", "responsestatuslist"):
+        if name in tree:
+            inner = tree[name]
+            tree = {"responsestatusobject": inner} if isinstance(inner, list) else _folded(inner)
+    found = tree.get("responsestatusobject", tree.get("responsestatus"))
+    if isinstance(found, dict):
+        found = [found]
+    if not isinstance(found, list):
+        return None
+    answers: list[Answer] = []
+    for one in map(_folded, found):
+        code = str(one.get("statuscode", ""))
+        answers.append(Answer(str(one.get("id") or ""), int(code) if code.isascii() and code.isdigit() else OTHER_ERROR))
+    return answers
+
+
+def _folded(value: Any) -> dict[str, Any]:
+    return {name.lower(): one for name, one in value.items()} if isinstance(value, dict) else {}

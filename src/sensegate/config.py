@@ -17,7 +17,6 @@ import yaml
 
 from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, SharingConfig
 from sensegate.config_video import VideoConfig
-from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig
 from sensegate.config_viid import ViidConfig
 from sensegate.errors import ConfigError
 from sensegate.setting import Record

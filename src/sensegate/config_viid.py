@@ -37,8 +37,8 @@ class ViidSuperiorConfig(Record, frozen=True):
     username: Annotated[str, told("user name for the digest; empty: our code there")] = ""
     local_id: Annotated[str, told("our code there; empty: viid.server_id")] = ""
     ids: Annotated[
-        dict[str, str], told("codes of devices that have another one there: ours: theirs; sent and received so")
-    ] = {}
+        tuple[str, ...], told("codes of devices that have another one there: `OURS=THEIRS`, 20 digits each")
+    ] = ()
     ca_file: Annotated[str, told("authority of its certificate, for https")] = ""
     keepalive_s: Annotated[float, told("time between signs of life")] = 60.0
     backoff_max_s: Annotated[float, told("longest wait before registering again")] = 60.0
@@ -79,11 +79,12 @@ class ViidConfig(Record, frozen=True):
     ca_file: Annotated[str, told("PEM of the authority that signs cameras' certificates; empty: none asked for")] = ""
     plain: Annotated[bool, told("listen beyond loopback without TLS, as cameras' networks often demand")] = False
     realm: Annotated[str, told("realm of the digest; with another one every password must be rotated")] = "viid"
-    key_file_digests: Annotated[
-        str, told("file of the key under which passwords' digests lie; empty: <directory>/viid.key")
+    seal_file: Annotated[
+        str, told("file of the key under which passwords' digests lie, 0600; empty: <directory>/viid.key")
     ] = ""
     algorithms: Annotated[
-        tuple[Literal["MD5", "SHA-256"], ...], told("digests that are offered, in this order; old clients take the first")
+        tuple[Literal["MD5", "SHA-256"], ...],
+        told("digests that are offered, in this order; old clients take the first"),
     ] = ("MD5", "SHA-256")
     body_bytes_max: Annotated[int, told("largest body; more is refused with 413")] = 8 * 1024**2
     bodies_bytes_max: Annotated[int, told("most bytes of bodies that are read at a time; more are told to wait")] = (
@@ -116,6 +117,9 @@ class ViidConfig(Record, frozen=True):
         codes = [("server_id", self.server_id)] if self.server_id or self.superiors or self.subordinates else []
         codes += [("superiors[].server_id", one.server_id) for one in self.superiors]
         codes += [("superiors[].local_id", one.local_id) for one in self.superiors if one.local_id]
+        for one in self.superiors:
+            pairs = [pair.partition("=") for pair in one.ids]
+            codes += [("superiors[].ids", code) for ours, _, theirs in pairs for code in (ours, theirs)]
         codes += [("subordinates[].device", one.device) for one in self.subordinates]
         for key, code in codes:
             if not _CODE.fullmatch(code):

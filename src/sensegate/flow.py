@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from sensegate import __version__, logs, metrics, shares, tiers, trails
+from sensegate import __version__, logs, metrics, shares, tiers, trails, viid
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
@@ -96,6 +96,8 @@ class Addresses(msgspec.Struct, frozen=True):
     nats: str
     tcp: dict[str, str] = {}
     """Name of a listener -> where it listens."""
+    viid: str = ""
+    """Where GA/T 1400 is spoken; empty: it is not."""
 
 
 class Ingest:
@@ -340,8 +342,13 @@ class Gateway:
             to_wgs84=wgs84,
             profiles=lambda: frozenset(self.profiles.set.ids),
             interval_of=self.life.interval_of,
+            digest=(lambda _device, _secret: b"") if (seals := viid.digests(config)) is None else seals.seal,
         )
         await self.devices.load()
+        self.viid = None
+        if seals is not None:
+            self.viid = viid.Viid(config, clock, self.devices, seals, await self._bucket("viid"))
+            await self.viid.catalogue.load()
         self.tasks["devices"] = self.devices.watch
         self.tokens = Tokens(await self._bucket("tokens"), self.audit, clock)
         await self.tokens.load()
@@ -474,8 +481,8 @@ class Gateway:
         self.ingest.on_walk.append(lambda _, batch: self.tasking.walked(eyes.normaliser.table.specs, batch.readings))
         self.tasks["ingest"] = self.ingest.run
 
-    async def _listen(self, stack: contextlib.AsyncExitStack) -> list[TcpSource]:
-        """Open the ports for national protocols."""
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> Sequence[Source]:
+        """Open the ports for national protocols; that of GA/T 1400 is opened with the HTTP side."""
         config = self.config
         self.tcp_urls: dict[str, str] = {}
         listeners: list[TcpSource] = []
@@ -496,7 +503,7 @@ class Gateway:
 
         if listeners:
             self.devices.on_change.append(changed)
-        return listeners
+        return listeners if self.viid is None else [*listeners, self.viid.opened(config, self.keyring)]
 
     def _turn_away(self, name: str, why: str, address: str) -> None:
         self.callout.refusals.add(name, Kind.CONNECT, why, address=address)
@@ -614,6 +621,8 @@ class Gateway:
         )
         self.http_url = await self.web.start()
         stack.push_async_callback(self.web.stop)
+        if self.viid is not None:
+            await self.viid.start(stack)
 
     def troubles(self) -> list[str]:
         """Return why readings are not taken or given as they should be; empty when all is well."""
@@ -687,6 +696,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             mqtt=f"mqtt://{info.mqtt_host}:{info.mqtt_port}",
             nats=info.urls[0],
             tcp=gateway.tcp_urls,
+            viid=gateway.viid.url if gateway.viid else "",
         )
         _keep(directory / "run.json", msgspec.json.encode(addresses))
         log.info("up", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)

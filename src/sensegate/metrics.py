@@ -82,10 +82,16 @@ REMOVED = Counter(
     registry=REGISTRY,
 )
 VIID_REQUESTS = Counter(
-    "sensegate_viid_requests", "Requests by GA/T 1400 (VIID), by the status of the answer.", ["status"], registry=REGISTRY
+    "sensegate_viid_requests",
+    "Requests by GA/T 1400 (VIID), by the status of the answer.",
+    ["status"],
+    registry=REGISTRY,
 )
 VIID_SENT = Counter(
-    "sensegate_viid_sent", "Objects sent to platforms above by GA/T 1400, by what they answered.", ["answer"], registry=REGISTRY
+    "sensegate_viid_sent",
+    "Objects sent to platforms above by GA/T 1400, by what they answered.",
+    ["answer"],
+    registry=REGISTRY,
 )
 PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",

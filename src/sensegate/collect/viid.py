@@ -1,4 +1,4 @@
-"""Objects that cameras and platforms push by GA/T 1400: cut here, walked as messages, answered one by one after the commit.
+"""Objects that cameras and platforms push by GA/T 1400: cut here, walked as messages, answered after the commit.
 
 A body may hold megabytes of pictures; of it only what may be kept goes on, in messages that the log takes.
 """
@@ -6,7 +6,7 @@ A body may hold megabytes of pictures; of it only what may be kept goes on, in m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -43,24 +43,27 @@ class Outcome(NamedTuple):
     """Whether the body was an envelope of many: it is answered by a list."""
     at: int = 0
     """The newest time that an object of it tells (µs UTC); 0: none does."""
-    entries: Sequence[Entry] = ()
-    """What it says of cameras, tollgates and lanes."""
 
 
 class ViidSource(Pushed):
     """Gives what `take` brings; `take` returns once all of it was acknowledged."""
 
     def __init__(
-        self, limits: IngestConfig, clock: Clock, veil: Veil, owner: Owner, *, timeout_s: float = TIMEOUT_S
+        self,
+        limits: IngestConfig,
+        clock: Clock,
+        veil: Veil,
+        owner: Owner,
+        adopt: Callable[[Device, Sequence[Entry]], Awaitable[None]],
+        *,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
+        """`adopt`: is told what a body says of cameras, tollgates and lanes, before it is walked."""
         super().__init__(FORMAT, limits, clock)
         self._veil = veil
         self._owner = owner
+        self._adopt = adopt
         self._timeout_s = timeout_s
-
-    def read(self, sender: Device, payload: bytes) -> list[One]:
-        """Return the objects of a body, cut. Raises `Rejected`; see `taken`."""
-        return taken(payload, sender.alias or sender.id, self._veil, self._clock.now()).objects
 
     async def take(self, sender: Device, payload: bytes, kinds: frozenset[str] = frozenset()) -> Outcome:
         """Take the body of a request of a device that proved itself; return when it is committed.
@@ -82,6 +85,8 @@ class ViidSource(Pushed):
         except Rejected as why:
             await self._committed([self._put(sender, body.instead(FORMAT, payload, why))])
             raise
+        if entries := [one.kept for one in whole.objects if isinstance(one.kept, Entry)]:
+            await self._adopt(sender, entries)
         answers = [self._answer(sender, one) for one in whole.objects]
         parts = _parts(whole.objects, whole.removed)
         await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])
@@ -91,7 +96,6 @@ class ViidSource(Pushed):
             _of_notices(whole.notices, whole.objects, answers) if whole.notices else told,
             whole.listed,
             max((one.at for one in kept if isinstance(one, Sighting) and one.quality), default=0),
-            [one for one in kept if isinstance(one, Entry)],
         )
 
     def _put(self, sender: Device, payload: bytes) -> asyncio.Future[None]:
@@ -108,7 +112,7 @@ class ViidSource(Pushed):
         """Return what an object will be told: the walk judges by the same rules."""
         if isinstance(one.kept, Refused):
             return Answer(one.id, BAD_CONTENT, one.kept.detail)
-        if one.kept is None or isinstance(one.kept, Entry) or not one.kept.camera:
+        if one.kept is None or not one.kept.camera:
             return Answer(one.id)
         owner = self._owner(one.kept.camera)
         if owner is None:
@@ -133,7 +137,9 @@ def _of_notices(names: Sequence[str], objects: Sequence[One], answers: Sequence[
         if bad and len(bad) == len(inner):
             told.append(Answer(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}"))
         elif bad:
-            told.append(Answer(notice, text=f"{len(bad)} of {len(inner)} objects are refused; the first: {bad[0].text}"))
+            told.append(
+                Answer(notice, text=f"{len(bad)} of {len(inner)} objects are refused; the first: {bad[0].text}")
+            )
         else:
             told.append(Answer(notice))
     return told

@@ -1,4 +1,4 @@
-"""The listener of GA/T 1400 (VIID), apart from the console: registration, keep-alive, time, objects, catalogues, subscriptions.
+"""The listener of GA/T 1400 (VIID), apart from the console: registration, objects, catalogues, subscriptions.
 
 Paths are read without regard to case. Every answer is a status object, whatever went wrong; a status for an object is
 given when its commit is on the log, never before.
@@ -71,11 +71,11 @@ class Taken(Protocol):
     """What became of a body (`collect.viid.Outcome`)."""
 
     @property
-    def answers(self) -> Sequence[Answer]: ...  # noqa: D102
+    def answers(self) -> Sequence[Answer]: ...
     @property
-    def listed(self) -> bool: ...  # noqa: D102
+    def listed(self) -> bool: ...
     @property
-    def at(self) -> int: ...  # noqa: D102
+    def at(self) -> int: ...
 
 
 class Orders(Protocol):
@@ -113,7 +113,7 @@ class ViidDeps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether a code is that of a platform above, which asks from there without being a device here."""
 
 
-class _Refusal(Exception):  # noqa: N818 - an answer
+class _Refusal(Exception):
     """A request ends with this answer."""
 
     def __init__(self, status: int, answer: Answer, *, headers: Sequence[tuple[str, str]] = ()) -> None:
@@ -174,7 +174,9 @@ class ViidWeb:
             except OSError as why:
                 if config.port or attempt == _PORT_TRIES - 1:
                     raise ConfigError(
-                        f"cannot listen on {config.host}:{port}: {why.strerror}", key="viid.port", remedy="choose another"
+                        f"cannot listen on {config.host}:{port}: {why.strerror}",
+                        key="viid.port",
+                        remedy="choose another",
                     ) from why
         name = f"[{config.host}]" if ":" in config.host else config.host
         return f"{'https' if context else 'http'}://{name}:{port}"
@@ -234,7 +236,7 @@ class ViidWeb:
     def _single(self, request: web.Request, answer: Answer) -> bytes:
         return answers.single(request.path[:200], answer, self.deps.clock.now())
 
-    async def _route(self, request: web.Request) -> bytes:
+    async def _route(self, request: web.Request) -> bytes:  # noqa: PLR0911 - a table
         parts = [part for part in request.path.split("/") if part]
         if not parts or parts[0].lower() != "viid" or request.method not in _METHODS:
             raise _Refusal(404, Answer("", answers.INVALID_OPERATION, "no such path; all begin with /VIID/"))
@@ -270,9 +272,7 @@ class ViidWeb:
     def _challenge(self, code: str, why: str, *, stale: bool = False, status: int = 401) -> _Refusal:
         manners = self._manners.get(code, ViidDeviceConfig(device=code))
         algorithms = manners.algorithms or self.deps.config.algorithms
-        lines = self._digest.challenges(
-            algorithms, self.deps.clock.monotonic(), stale=stale, compact=manners.compact
-        )
+        lines = self._digest.challenges(algorithms, self.deps.clock.monotonic(), stale=stale, compact=manners.compact)
         headers = [("WWW-Authenticate", line) for line in lines]
         return _Refusal(status, Answer(code, answers.INVALID_OPERATION, why), headers=headers)
 
@@ -494,5 +494,3 @@ def _tls(config: ViidConfig) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as why:
         raise ConfigError(f"certificate cannot be used: {why}", key="viid.cert_file", remedy="PEM files") from why
     return context
-
-

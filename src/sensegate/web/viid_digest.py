@@ -1,8 +1,8 @@
 """HTTP Digest (RFC 7616) as cameras and platforms speak it: nonces that age and serve once a count, tolerant reading.
 
-Pure but for its memory: who asks hands in the time. What clients do that the RFC does not know: a value without quotes or
-with only the first of them, `qop` and `nc` in quotes, an absolute `uri`, no `opaque`, no `qop` at all (then a nonce is
-good for one request).
+Pure but for its memory: who asks hands in the time. What clients do that the RFC does not know: a value without
+quotes or with only the first of them, `qop` and `nc` in quotes, an absolute `uri`, no `opaque`, no `qop` at all (then
+a nonce is good for one request).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Secrets = Callable[[str, str], Sequence[str]]
 """(user, algorithm) -> H(user:realm:password) of all passwords in force; of an unknown user one that fits nothing."""
 
 
-class Denied(Exception):  # noqa: N818 - a state, told to the client
+class Denied(Exception):
     """The request does not prove its sender."""
 
     def __init__(self, why: str, *, stale: bool = False, wrong: bool = False) -> None:
@@ -69,7 +69,14 @@ def parts(header: str) -> Parts | None:
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted else half or bare
         found.setdefault(name.lower(), value.strip())
     return Parts(
-        *(found.get(name, "") for name in ("username", "realm", "nonce", "uri", "response", "qop", "nc", "cnonce")),
+        found.get("username", ""),
+        found.get("realm", ""),
+        found.get("nonce", ""),
+        found.get("uri", ""),
+        found.get("response", ""),
+        found.get("qop", "").lower(),
+        found.get("nc", ""),
+        found.get("cnonce", ""),
         found.get("algorithm", ""),
     )
 

@@ -105,6 +105,7 @@ def _observation(one: Sighting, camera: Camera) -> VideoObservation:
             codes.color(MAKE, one.plate_color) if one.plate_color else "",
             codes.plate_class(MAKE, one.plate_class) if one.plate_class else "",
             None if one.plate_reliability is None else one.plate_reliability / 100,
+            one.number,
         )
     word = _event(one.event)
     return VideoObservation(
@@ -129,6 +130,7 @@ def _observation(one: Sighting, camera: Camera) -> VideoObservation:
         color=codes.color(MAKE, one.color) if one.color else "",
         brand=one.brand,
         model=one.model,
+        age_band=one.band,
         event=Event(word) if word else None,
         images=one.pictures,
         removed=one.removed,

@@ -1,4 +1,4 @@
-"""Answers of GA/T 1400.4: one status for one object, a list of them for a list; all five keys always, codes as numbers."""
+"""Answers of GA/T 1400.4: a status for an object, a list for a list; all five keys always, codes as numbers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def read(payload: bytes) -> list[Answer] | None:
     answers: list[Answer] = []
     for one in map(_folded, found):
         code = str(one.get("statuscode", ""))
-        answers.append(Answer(str(one.get("id") or ""), int(code) if code.isascii() and code.isdigit() else OTHER_ERROR))
+        answers.append(
+            Answer(str(one.get("id") or ""), int(code) if code.isascii() and code.isdigit() else OTHER_ERROR)
+        )
     return answers
 
 

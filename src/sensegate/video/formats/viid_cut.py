@@ -13,11 +13,12 @@ import msgspec
 
 from sensegate.video.form import Cut, Veil
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_codes import FUNCTIONS, STATES
+from sensegate.video.formats.viid_codes import CLASSES, FUNCTIONS, STATES
 from sensegate.video.formats.viid_read import Fields, FoundObject, folded, is_list, many, objects, tree_of, words
 from sensegate.video.formats.viid_records import Entry, Flow, Kept, Label, Media, Names, Refused, Sighting, Told
 from sensegate.video.parts import region
 from sensegate.video.times import Found
+from sensegate.video.veil import plate_form
 
 _encode = msgspec.json.Encoder().encode
 
@@ -68,6 +69,9 @@ LaneObjectList FileObjectList ImageObjectList VideoSliceObjectList VideoLabelObj
 )
 _BOX: Final = ("lefttopx", "lefttopy", "rightbtmx", "rightbtmy")
 _TOKEN = re.compile(r"[0-9a-f]{24}", re.ASCII)
+_AGES: Final = dict(words("AgeUpLimit AgeLowerLimit"))
+_ADULT, _SENIOR = 18, 60
+_PLATE_MAX: Final = 20
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 
 
@@ -221,7 +225,9 @@ def _names(removed: dict[str, int]) -> Names:
 
 
 def _sighting(work: _Work) -> _Made:
-    fields = work.fields(_SEEN)
+    kind = CLASSES[work.raw.kind]
+    aged = work.veil.may(kind, "age_band")
+    fields = work.fields({**_SEEN, **_AGES} if aged else _SEEN)
     own = work.id()
     camera, odd = work.camera(fields, own, "deviceid")
     images = _images(fields)
@@ -238,7 +244,7 @@ def _sighting(work: _Work) -> _Made:
     if tollgate and not ids.is_tollgate(tollgate):
         fields.remove("tollgateid")
         tollgate = ""
-    token, area = _plate(fields, work.veil, at)
+    token, area, number = _plate(fields, work.veil, at, kind)
     lane = fields.whole("laneno", 0, 99)
     event = fields.whole("eventsort", 0, 999)
     kept = Sighting(
@@ -257,6 +263,8 @@ def _sighting(work: _Work) -> _Made:
         lane=lane or None,
         token=token,
         region=area,
+        number=number,
+        band=_band(fields) if aged else "",  # type: ignore[arg-type] # one of three words
         plate_color=fields.code("platecolor"),
         plate_class=fields.code("plateclass"),
         plate_reliability=fields.number("platereliability", 0, 100),
@@ -339,8 +347,8 @@ def _box(fields: Fields) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
-def _plate(fields: Fields, veil: Veil, at: int) -> tuple[str, str]:
-    """Return pseudonym and region of the number plate; empty where there is none.
+def _plate(fields: Fields, veil: Veil, at: int, kind: str) -> tuple[str, str, str]:
+    """Return pseudonym and region of the number plate; empty where there is none. With a legal basis its number too.
 
     A gateway below has hidden the number already: its pseudonym goes on as it is.
     """
@@ -354,11 +362,22 @@ def _plate(fields: Fields, veil: Veil, at: int) -> tuple[str, str]:
         fields.remove("plateregion")
         area = ""
     if number.lower() in _NO_PLATE:
-        return (token, area) if token else ("", "")
+        return (token, area, "") if token else ("", "", "")
     if len(number) > 64:
         fields.remove("plateno")
-        return "", ""
-    return veil.plate(number, at), region(number)
+        return "", "", ""
+    clear = plate_form(number)[:_PLATE_MAX] if veil.may(kind, "plate.number") else ""
+    return veil.plate(number, at), region(number), clear
+
+
+def _band(fields: Fields) -> str:
+    """Return the band of age that both limits lie in; they may be swapped, and two zeros say nothing."""
+    limits = [fields.whole(name, 0, 150) for name in ("agelowerlimit", "ageuplimit")]
+    known = sorted(one for one in limits if one is not None)
+    if not known or not any(known):
+        return ""
+    bands = {"child" if one < _ADULT else "senior" if one >= _SENIOR else "adult" for one in known}
+    return bands.pop() if len(bands) == 1 else ""
 
 
 # ── what was counted ─────────────────────────────────────────────────────────────────────────────────

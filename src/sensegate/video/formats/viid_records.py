@@ -49,6 +49,8 @@ class Sighting(Record, frozen=True, tag="seen"):
     token: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_.:=-]{0,128}\Z")] = ""
     """Pseudonym of the number plate."""
     region: Annotated[str, msgspec.Meta(pattern=r"\A(?:[\u4e00-\u9fff][A-Z])?\Z")] = ""
+    number: Annotated[str, msgspec.Meta(max_length=20)] = ""
+    """Only on a written legal basis."""
     plate_color: Code = ""
     plate_class: Code = ""
     plate_reliability: float | None = None
@@ -62,6 +64,8 @@ class Sighting(Record, frozen=True, tag="seen"):
     brand: Code = ""
     model: Code = ""
     color: Code = ""
+    band: Literal["", "child", "adult", "senior"] = ""
+    """Of age; only on a written legal basis."""
 
 
 class Label(Record, frozen=True, tag="label"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.video.form import VideoFormat
-from sensegate.video.formats import axis, dahua, deepstream, dlstreamer, frigate, hikvision, onvif, viid
+from sensegate.video.formats import axis, dahua, deepstream, dlstreamer, frigate, gb28181, hikvision, onvif, viid
 
 FORMATS: Final[dict[str, VideoFormat]] = {
     one.name: one
@@ -18,6 +18,7 @@ FORMATS: Final[dict[str, VideoFormat]] = {
         deepstream.FORMAT,
         dlstreamer.FORMAT,
         axis.FORMAT,
+        gb28181.FORMAT,
     )
 }
 """By the name that profiles use."""

@@ -79,9 +79,9 @@ def test_the_profile_takes_all_of_it(row: Row) -> None:
     assert seen is not None
     specs: list[Spec] = []
     profile = compile_file(file, specs)
-    cameras = {one.camera for one in (*seen.observations, *seen.measured)} - {"", SENDER}
-    devices = NamedDevices([*sorted(cameras), SENDER], profile.id)
-    for name in cameras:
+    cameras = {one.camera for one in seen.observations} | {one.camera for one in seen.measured}
+    devices = NamedDevices([*sorted(cameras - {"", SENDER}), SENDER], profile.id)
+    for name in cameras - {"", SENDER}:
         at = devices.find(name)
         devices._records[at] = msgspec.structs.replace(devices.record(at), gateway=SENDER)
     decoder = Decoder(ProfileSet([profile], specs), devices, IngestConfig())

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from sensegate.config_cameras import CameraConfig
 from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, SharingConfig
 from sensegate.config_video import VideoConfig
 from sensegate.config_viid import ViidConfig
@@ -254,6 +255,7 @@ class Config(Record, frozen=True):
     ingest: Annotated[IngestConfig, _h("limits of the intake")] = IngestConfig()
     foreign: Annotated[tuple[ForeignBrokerConfig, ...], _h("brokers of others")] = ()
     listen: Annotated[ListenConfig, _h("listeners beside MQTT and HTTP")] = ListenConfig()
+    cameras: Annotated[tuple[CameraConfig, ...], _h("cameras whose alarm streams are fetched")] = ()
     time: Annotated[TimeConfig, _h("what is believed of clocks")] = TimeConfig()
     duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()

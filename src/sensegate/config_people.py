@@ -91,3 +91,7 @@ class EgressConfig(Record, frozen=True):
         tuple[str, ...],
         told("networks, addresses, host names that webhooks may reach (10.2.0.0/16); public: all public addresses"),
     ] = ("public",)
+    cameras: Annotated[
+        tuple[str, ...],
+        told("networks, addresses, host names of cameras whose streams may be fetched (10.9.0.0/16); empty: none"),
+    ] = ()

@@ -39,6 +39,7 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import Clock, SystemClock
+from sensegate.collect.alert_stream import CameraSource
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
 from sensegate.collect.commands import Commands, OwnBroker, Way
@@ -65,6 +66,7 @@ from sensegate.persist.duplicates import Duplicates
 from sensegate.place import wgs84
 from sensegate.ports import Source
 from sensegate.publish import membership
+from sensegate.publish.egress import Egress, Guarded
 from sensegate.publish.report import Report
 from sensegate.pushing import Pushing
 from sensegate.scripts import pool as scripts
@@ -408,7 +410,7 @@ class Gateway:
         sources: list[Source] = [broker, self.http, best_effort]
         foreign = [MqttSource(one, config.ingest, clock) for one in config.foreign]
         sources += foreign
-        sources += await self._listen(stack)
+        sources += [*await self._listen(stack), *self._fetch()]
         series = Series()
         stack.callback(scripts.close)
         scripts.warm()
@@ -504,6 +506,16 @@ class Gateway:
         if listeners:
             self.devices.on_change.append(changed)
         return listeners if self.viid is None else [*listeners, self.viid.opened(config, self.keyring)]
+
+    def _fetch(self) -> list[CameraSource]:
+        """Open the alarm streams of the cameras that the configuration names."""
+        self.cameras: CameraSource | None = None
+        if not self.config.cameras:
+            return []
+        way = Egress(self.config.egress.cameras, key="egress.cameras")
+        self.cameras = CameraSource(self.config.cameras, self.config.ingest, self.clock, way, partial(Guarded, way))
+        self.tasks["cameras"] = self.cameras.run
+        return [self.cameras]
 
     def _turn_away(self, name: str, why: str, address: str) -> None:
         self.callout.refusals.add(name, Kind.CONNECT, why, address=address)
@@ -638,6 +650,8 @@ class Gateway:
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings while all else goes on."""
         found = [*self.profiles.troubles(), *scripts.shared().troubles()]
+        if self.cameras:
+            found += self.cameras.troubles()
         if self.above and self.above.taking:
             found += self.above.taking.troubles()
         if self.profiles.set.video and not self.engine.sealed:

@@ -9,8 +9,20 @@ from sensegate.clock import Clock
 from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig
 from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.video import multipart
 
-CONTENT_TYPES = ("application/json", "application/senml+json", "application/octet-stream", "text/plain")
+CONTENT_TYPES = (
+    "application/json",
+    "application/senml+json",
+    "application/octet-stream",
+    "text/plain",
+    "application/xml",
+    "text/xml",
+    "application/soap+xml",
+    "multipart/form-data",
+    "multipart/mixed",
+    "multipart/related",
+)
 PUSH_TIMEOUT_S = 25.0
 
 
@@ -36,8 +48,12 @@ class HttpSource(Pushed):
             Overloaded: too many wait already; nothing was taken.
             Lost: not committed in time; it may still be. Send it again.
         """
-        if content_type.partition(";")[0].strip().lower() not in CONTENT_TYPES:
+        media = content_type.partition(";")[0].strip().lower()
+        if media not in CONTENT_TYPES:
             raise Rejected("content_type", f"{content_type!r} is none of {', '.join(CONTENT_TYPES)}")
+        if media.startswith(multipart.MULTIPART):
+            # Cameras send pictures with what they tell; nothing of a picture goes further than this.
+            body = multipart.without_pictures(body, multipart.boundary_of(content_type))
         if len(body) > self._limits.message_bytes_max:
             metrics.LIMITED.labels("message_bytes_max").inc()
             raise Rejected("too_large", f"{len(body)} bytes, at most {self._limits.message_bytes_max}")

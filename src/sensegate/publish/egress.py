@@ -30,10 +30,11 @@ class Barred(OSError):
 
 
 class Egress:
-    """What `egress.allow` says."""
+    """What `egress.allow` says, or another setting of this form (`key`)."""
 
-    def __init__(self, allow: Sequence[str]) -> None:
+    def __init__(self, allow: Sequence[str], *, key: str = "egress.allow") -> None:
         """Take networks, addresses, names of hosts, and the word ``public``. Raises `ConfigError`."""
+        self._key = key
         self._public = PUBLIC in allow
         self._networks: list[_Network] = []
         self._hosts: set[str] = set()
@@ -46,7 +47,7 @@ class Egress:
                 if not entry or "/" in entry or ":" in entry or entry.replace(".", "").isdigit():
                     raise ConfigError(
                         f"'{entry[:60]}'",
-                        key="egress.allow",
+                        key=key,
                         remedy="a network (10.2.0.0/16), an address, a name, or public",
                     ) from None
                 self._hosts.add(entry.lower().rstrip("."))
@@ -70,9 +71,9 @@ class Egress:
             raise _bad("holds a user, a password or a fragment", "the signature proves who we are")
         literal = _literal(host)
         if literal is not None and not self.admits(host, literal):
-            raise _bad(f"{host} is not let out", "the configuration names what is: egress.allow")
+            raise _bad(f"{host} is not let out", f"the configuration names what is: {self._key}")
         if parts.scheme == "http" and not self.named(host):
-            raise _bad("is without TLS", "send to https, or have egress.allow name the host")
+            raise _bad("is without TLS", f"send to https, or have {self._key} name the host")
 
     def named(self, host: str) -> bool:
         """Return whether the configuration names a host or the network of its literal address."""

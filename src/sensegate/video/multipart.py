@@ -1,8 +1,8 @@
 """Multipart as cameras send it: parts of metadata between pictures, with headers that are often wrong. No I/O.
 
-What ends a part is the line of the boundary, not the length that its head claims; a length that fits only lets a part
-go sooner. The boundary is the one that is declared, or the one that is seen: some cameras write another. Pictures are
-counted, never kept.
+What ends a part is the line of the boundary, not the length that its head claims; one that is complete by what it
+holds goes sooner. The boundary is the one that is declared, or the one that is seen: some cameras write another.
+Pictures are counted, never kept.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Cutter:
     """Cuts a stream of parts as it comes."""
 
     def __init__(self, declared: bytes = b"", *, whole: Callable[[bytes], bool] | None = None) -> None:
-        """`whole`: whether a part whose length fits is complete, so that it need not wait for the next boundary."""
+        """`whole`: whether a part is complete by what it holds, so that it need not wait for the next boundary."""
         self._tokens: set[bytes] = set()
         self._end: re.Pattern[bytes] | None = None
         if declared:
@@ -203,11 +203,12 @@ class Cutter:
             elif len(self._buffer) > PART_MAX:
                 self._state = _State.GIVEN
                 part = Part(head.kind, b"", too_long=True)
-            elif self._whole is not None and head.length and head.length <= len(self._buffer):
-                content = bytes(self._buffer[: head.length])
-                if self._whole(content):
+            elif self._whole is not None:
+                # By its length, or whatever length its head claims, by what it holds.
+                either = (bytes(self._buffer[: head.length or 0]), bytes(self._buffer).strip())
+                if (content := next(filter(self._whole, either), None)) is not None:
                     self._state = _State.GIVEN
-                    part = Part(head.kind, content)
+                    part = Part(head.kind, content.rstrip(b"\r\n"))
         if self._state is not _State.READING and len(self._buffer) > _TAIL:
             del self._buffer[:-_TAIL]  # only what may be the begin of a boundary's line is still needed
         self._searched = max(0, len(self._buffer) - _TAIL)

@@ -1,0 +1,224 @@
+"""Streams of cameras: opened for ever, silent ones not believed, passwords not tried often; held until committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.collect.alert_stream import CameraSource, address
+from sensegate.config import IngestConfig, parse
+from sensegate.config_cameras import CameraConfig
+from sensegate.errors import ConfigError
+from sensegate.model import Delivery
+from sensegate.publish.egress import Egress, Guarded
+from tests.collect.camera import SECRET, Script, TheCamera, alert, part, sending
+from tests.conftest import eventually
+
+LOOPBACK = Egress(["127.0.0.0/8"], key="egress.cameras")
+LIMITS = IngestConfig()
+
+
+@contextlib.asynccontextmanager
+async def camera(*scripts: Script, **more: str) -> AsyncIterator[TheCamera]:
+    one = await TheCamera(*scripts, **more).start()
+    try:
+        yield one
+    finally:
+        await one.stop()
+
+
+def config(one: TheCamera, folder: Path, *, password: str = SECRET, **more: object) -> CameraConfig:
+    (folder / "password").write_text(f"{password}\n", encoding="utf-8")
+    first = CameraConfig(
+        device="cam7", make="hikvision", url=one.url, user="reader", password_file=str(folder / "password")
+    )
+    return msgspec.structs.replace(first, **more)
+
+
+@contextlib.asynccontextmanager
+async def source(
+    *cameras: CameraConfig, clock: FakeClock | None = None, limits: IngestConfig = LIMITS, jitter: float = 0.0
+) -> AsyncIterator[CameraSource]:
+    """Run a source; `jitter`: the part of each wait that is waited."""
+    made = CameraSource(
+        cameras, limits, clock or SystemClock(), LOOPBACK, partial(Guarded, LOOPBACK), jitter=lambda: jitter
+    )
+    await made.start(None)
+    reading = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await made.stop()
+
+
+async def messages(made: CameraSource, count: int) -> list[bytes]:
+    """Return so many payloads, each acknowledged when it came."""
+    found: list[bytes] = []
+    async with asyncio.timeout(10):
+        async for delivery in made.deliveries():
+            found += [message.payload for message in delivery.messages]
+            await delivery.ack()
+            if len(found) >= count:
+                break
+    return found
+
+
+async def test_a_stream_with_digest_gives_its_alerts(tmp_path: Path) -> None:
+    """401, then the answer; parts whole as sent, pictures dropped, the device as topic and principal."""
+    done = asyncio.Event()
+    jpeg = b"\xff\xd8\xff" + bytes(70_000) + b"\xff\xd9"
+    sent = [part(alert(second=1)), part(jpeg, "image/jpeg"), part(alert("IO", second=2))]
+    async with camera(sending(*sent, then=done)) as one, source(config(one, tmp_path)) as made:
+        delivery: Delivery = await anext(made.deliveries())
+        (first,) = delivery.messages[:1]
+        assert (first.topic, first.principal, first.payload) == ("http/cam7", "cam7", alert(second=1))
+        assert delivery.source == "cameras"
+        await delivery.ack()
+        if len(delivery.messages) < 2:
+            assert await messages(made, 1) == [alert("IO", second=2)]
+        assert (one.asked, made.troubles()) == (["401", "200"], [])
+        assert one.paths == ["/ISAPI/Event/notification/alertStream"]
+        done.set()
+
+
+@pytest.mark.parametrize("length", [-1, None, 0, 9, 1_000_000])
+async def test_a_part_does_not_wait_for_the_next_one(tmp_path: Path, length: int | None) -> None:
+    """Whatever length it claims: the next boundary may be minutes away."""
+    done = asyncio.Event()
+    async with camera(sending(part(alert(), length=length), then=done)) as one, source(config(one, tmp_path)) as made:
+        assert await messages(made, 1) == [alert()]
+        done.set()
+
+
+async def test_half_a_part_is_none_and_the_stream_is_opened_anew(tmp_path: Path) -> None:
+    """The camera breaks off in the middle; the next connection gives whole ones. Boundaries in angle brackets too."""
+    done = asyncio.Event()
+    half = sending(part(alert(second=1))[:150])
+    whole = sending(part(alert(second=2), token="<boundary>"), then=done)
+    async with camera(half, half, whole, boundary="<boundary>") as one, source(config(one, tmp_path)) as made:
+        assert await messages(made, 1) == [alert(second=2)]
+        assert len(one.paths) == 3
+        done.set()
+
+
+async def test_a_silent_stream_is_not_believed(tmp_path: Path) -> None:
+    """Nothing, or bytes that never make a part: opened anew after `silence_s`."""
+    done = asyncio.Event()
+    quiet = sending(part(alert(second=1)), then=done)
+    drip = sending(*[b"."] * 400, each_s=0.02, then=done)
+    async with camera(quiet, drip, sending(part(alert(second=2)), then=done)) as one:
+        async with source(config(one, tmp_path, silence_s=0.3)) as made:
+            assert await messages(made, 2) == [alert(second=1), alert(second=2)]
+            assert len(one.paths) == 3
+        done.set()
+
+
+async def test_a_wrong_password_is_not_tried_again_and_again(tmp_path: Path) -> None:
+    """Cameras lock users out: the next attempt comes after `refused_wait_s`, and there is always a next one."""
+    clock = FakeClock()
+    async with camera(sending()) as one, source(config(one, tmp_path, password="wrong"), clock=clock) as made:
+        await eventually(lambda: "refused" in "".join(made.troubles()))
+        tried = len(one.asked)
+        assert (tried, set(one.asked)) == (2, {"401"})
+        await clock.advance(299)
+        assert len(one.asked) == tried
+        await clock.advance(2)
+        await one.answers(tried + 1)
+
+
+async def test_attempts_spread_and_become_rare(tmp_path: Path) -> None:
+    """A random part of a doubling time up to `backoff_max_s`; it never ends."""
+    clock = FakeClock()
+    waits: list[float] = []
+
+    class Noting(FakeClock):
+        async def sleep(self, seconds: float) -> None:
+            waits.append(seconds)
+            await asyncio.sleep(0)
+
+    clock = Noting()
+    gone = CameraConfig(device="cam7", make="dahua", url="http://127.0.0.1:9", connect_s=0.2, backoff_max_s=8)
+    async with source(gone, clock=clock, jitter=0.5) as made:
+        await eventually(lambda: len(waits) > 8)
+        assert made.troubles() == ["camera cam7: not reached: ClientConnectorError"]
+    assert waits[:8] == [0.5, 1, 2, 4, 4, 4, 4, 4]
+
+
+async def test_what_is_not_committed_holds_the_camera_back(tmp_path: Path) -> None:
+    """At most `inflight_max` parts wait; they are given again when the ingest starts anew, and none is lost."""
+    done = asyncio.Event()
+    many = [part(alert(second=at)) for at in range(20)]
+    async with camera(sending(*many, then=done)) as one:
+        async with source(config(one, tmp_path, inflight_max=4)) as made:
+            delivery = await anext(made.deliveries())
+            await eventually(lambda: len(made._waiting) + len(made._given) == 4)
+            await made.stop()
+            await made.start(None)  # the ingest began anew: nothing was acknowledged
+            del delivery
+            assert await messages(made, 20) == [alert(second=at) for at in range(20)]
+        done.set()
+
+
+async def test_dahua_events_and_heartbeats(tmp_path: Path) -> None:
+    done = asyncio.Event()
+    event = b'Code=VideoMotion;action=Start;index=0;data={\n "UTC": 1768449600\n}'
+    stream = [part(event, "text/plain", token="myboundary"), part(b"Heartbeat", "text/plain", token="myboundary")]
+    async with camera(sending(*stream, then=done), boundary="myboundary") as one:
+        async with source(config(one, tmp_path, make="dahua")) as made:
+            assert await messages(made, 2) == [event, b"Heartbeat"]
+            assert one.paths == ["/cgi-bin/eventManager.cgi?action=attach&codes=%5BAll%5D&heartbeat=5"]
+        done.set()
+
+
+def test_where_may_be_connected_to(tmp_path: Path) -> None:
+    """Only what `egress.cameras` names; the error names the key of the camera and the remedy."""
+    one = CameraConfig(device="cam7", make="hikvision", url="http://10.1.2.3")
+    assert address(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
+    assert address(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
+    resolver = partial(Guarded, LOOPBACK)
+    with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not let out; .*egress.cameras"):
+        CameraSource([one], LIMITS, FakeClock(), LOOPBACK, resolver)
+    here = msgspec.structs.replace(one, url="http://127.0.0.1")
+    with pytest.raises(ConfigError, match="'cam7' occurs twice"):
+        CameraSource([here, here], LIMITS, FakeClock(), LOOPBACK, resolver)
+    nobody = msgspec.structs.replace(here, user="x", password_file=str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"cameras\[0\]"):
+        CameraSource([nobody], LIMITS, FakeClock(), LOOPBACK, resolver)
+
+
+@pytest.mark.parametrize(("let_out", "told"), [("10.0.0.0/8", "not reached"), ("localhost", "")])
+async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_out: str, told: str) -> None:
+    done = asyncio.Event()
+    async with camera(sending(part(alert()), then=done)) as one:
+        there = config(one, tmp_path, url=one.url.replace("127.0.0.1", "localhost"))
+        resolver = partial(Guarded, Egress([let_out]))
+        made = CameraSource([there], LIMITS, SystemClock(), Egress(["localhost"]), resolver, jitter=lambda: 0)
+        await made.start(None)
+        task = asyncio.create_task(made.run())
+        await eventually(lambda: made.troubles() == [] if not told else told in "".join(made.troubles()))
+        done.set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_the_configuration_refuses_what_cannot_work() -> None:
+    head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
+    good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
+    assert parse(head + good).cameras[0].silence_s == 60
+    for bad, told in (
+        ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "must begin with http"),
+        ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
+        ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
+        ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', silence_s: 0}\n", "silence_s"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            parse(head + bad)

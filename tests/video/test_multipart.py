@@ -1,0 +1,117 @@
+"""Multipart of cameras: whatever its lengths and boundaries say, whole parts come out, and no picture does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.video import multipart
+from sensegate.video.multipart import Cutter, Part, boundary_of, is_multipart, split, without_pictures
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40 + b"\xff\xd9"
+ALERT = b"<EventNotificationAlert><eventType>VMD</eventType></EventNotificationAlert>"
+
+
+def part(content: bytes, kind: bytes = b"application/xml", *, length: int | None = -1, token: bytes = b"b") -> bytes:
+    """Return one part with the length that it has, another, or none."""
+    said = len(content) if length == -1 else length
+    head = b"" if said is None else b"Content-Length: %d\r\n" % said
+    return b"--" + token + b"\r\nContent-Type: " + kind + b"\r\n" + head + b"\r\n" + content + b"\r\n"
+
+
+def whole(content: bytes) -> bool:
+    return content.strip().endswith(b"</EventNotificationAlert>")
+
+
+@pytest.mark.parametrize("length", [-1, None, 0, 7, 10_000_000])
+@pytest.mark.parametrize("declared", [b"", b"b", b"--b", b"another"])
+def test_a_body_is_split_whatever_it_says(length: int | None, declared: bytes) -> None:
+    body = part(ALERT, length=length) + part(JPEG, b"image/jpeg", length=length) + part(ALERT * 2) + b"--b--\r\n"
+    assert is_multipart(body)
+    assert split(body, declared) == [
+        Part("application/xml", ALERT),
+        Part("image/jpeg", b"", picture=True),
+        Part("application/xml", ALERT * 2),
+    ]
+
+
+def test_odd_bodies() -> None:
+    """No closing boundary, line feeds alone, no head, a boundary in angle brackets, a picture that is called text."""
+    assert [one.content for one in split(part(ALERT))] == [ALERT]
+    assert [one.content for one in split(part(ALERT).replace(b"\r\n", b"\n"))] == [ALERT]
+    assert [one.content for one in split(b"--b\r\n" + ALERT + b"\r\n--b--")] == [ALERT]
+    assert [one.content for one in split(part(ALERT, token=b"<boundary>"), b"<boundary>")] == [ALERT]
+    assert split(part(JPEG, b"text/plain"))[0] == Part("text/plain", b"", picture=True)
+    assert split(b"preamble\r\n\r\n" + part(ALERT))[0].content == ALERT
+    assert split(b"") == split(b"--") == split(b"no parts at all\n") == []
+    assert split(part(b"x" * (multipart.PART_MAX + 1)))[0] == Part("application/xml", b"", too_long=True)
+    assert not is_multipart(ALERT)
+    assert not is_multipart(b"--")
+
+
+def test_declared_boundaries() -> None:
+    assert boundary_of("multipart/x-mixed-replace; boundary=myboundary") == b"myboundary"
+    assert boundary_of('multipart/mixed; boundary="a b"; charset=x') == b"a b"
+    assert boundary_of("multipart/mixed; boundary=<boundary>") == b"<boundary>"
+    assert boundary_of("multipart/mixed") == boundary_of("text/plain; boundary=\u00e9") == b""
+
+
+def test_pictures_are_left_out_and_still_counted() -> None:
+    body = part(ALERT) + part(JPEG, b"image/jpeg") + part(JPEG, b"application/octet-stream") + part(JPEG, b"")
+    left = without_pictures(body)
+    assert JPEG[:16] not in left
+    assert len(left) < 500
+    kinds = [(one.content, one.picture) for one in split(left)]
+    assert kinds == [(ALERT, False), (b"", True), (b"", True), (b"", True)]
+
+
+def test_a_part_goes_as_soon_as_it_is_whole() -> None:
+    """A camera sends the next boundary with the next part, which may be minutes away."""
+    cutter = Cutter(b"b", whole=whole)
+    for length in (-1, None, 5, 100_000):
+        sent = part(ALERT, length=length)[:-2]
+        assert [one.content for one in cutter.feed(sent[:-1])] == []
+        assert [one.content for one in cutter.feed(sent[-1:])] == [ALERT]
+        assert list(cutter.feed(b"\r\n")) == []
+    assert list(cutter.close()) == []
+
+
+def test_half_a_part_is_no_part_before_it_ends() -> None:
+    cutter = Cutter(b"b", whole=whole)
+    assert list(cutter.feed(part(ALERT)[:40])) == []
+    assert [whole(one.content) for one in cutter.close()] in ([], [False])
+
+
+def test_a_stream_holds_little_in_memory() -> None:
+    """A picture without end, a text without end, rubbish without a boundary."""
+    for begin in (b"--b\r\nContent-Type: image/jpeg\r\n\r\n", b"--b\r\n\r\n<a>", b"rubbish", b"--b\r\nX: "):
+        cutter = Cutter(b"b", whole=whole)
+        list(cutter.feed(begin))
+        for _ in range(100):
+            list(cutter.feed(b"0" * 65_536))
+        assert len(cutter._buffer) <= multipart.PART_MAX + 65_536
+    assert [one.content for one in cutter.feed(b"\r\n" + part(ALERT) * 2)][-1:] == [ALERT]
+
+
+@given(st.lists(st.integers(1, 400), max_size=60), st.sampled_from([-1, None, 3, 10**6]))
+def test_however_the_stream_is_cut_the_parts_are_the_same(cuts: list[int], length: int | None) -> None:
+    body = part(ALERT, length=length) + part(JPEG[:600], b"image/jpeg", length=length) + part(ALERT + b" ") + b"--b--"
+    cutter, found, at = Cutter(b"b"), [], 0
+    for size in cuts:
+        found += cutter.feed(body[at : at + size])
+        at += size
+    found += [*cutter.feed(body[at:]), *cutter.close()]
+    assert [(one.content.strip(), one.picture) for one in found if one.content or one.picture] == [
+        (ALERT, False),
+        (b"", True),
+        (ALERT, False),
+    ]
+
+
+@given(st.binary(max_size=600), st.binary(max_size=20))
+def test_nothing_crashes(payload: bytes, declared: bytes) -> None:
+    for one in split(payload, declared):
+        assert not (one.picture and one.content)
+    without_pictures(payload, declared)
+    list(Cutter(declared, whole=whole).feed(payload))

@@ -7,6 +7,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, timezone
 
 from aiohttp import web
 
@@ -15,18 +16,19 @@ from sensegate.bus.ports import free_port
 REALM = "DS-2CD0000"
 SECRET = "a secret"
 BOUNDARY = "boundary"
+NOON = datetime(2026, 1, 15, 12, tzinfo=timezone(timedelta(hours=8)))
 Script = Callable[[web.StreamResponse], Awaitable[None]]
 """What the camera sends on one connection; when it returns, the connection is closed."""
 
 
-def alert(kind: str = "VMD", state: str = "active", second: int = 0, **more: str) -> bytes:
+def alert(kind: str = "VMD", state: str = "active", second: int = 0, since: datetime = NOON) -> bytes:
     """Return an alert in XML."""
-    members = "".join(f"<{name}>{value}</{name}>" for name, value in more.items())
+    moment = (since + timedelta(seconds=second)).isoformat(timespec="seconds")
     return (
         '<EventNotificationAlert version="2.0" xmlns="http://www.hikvision.com/ver20/XMLSchema">'
         "<macAddress>44:19:b6:00:00:01</macAddress><channelID>1</channelID>"
-        f"<dateTime>2026-01-15T12:00:{second:02}+08:00</dateTime><activePostCount>1</activePostCount>"
-        f"<eventType>{kind}</eventType><eventState>{state}</eventState>{members}</EventNotificationAlert>"
+        f"<dateTime>{moment}</dateTime><activePostCount>1</activePostCount>"
+        f"<eventType>{kind}</eventType><eventState>{state}</eventState></EventNotificationAlert>"
     ).encode()
 
 

@@ -48,6 +48,8 @@ _ELSEWHERE: Final = ("PTZ", "AudioAnalytics", "Extension")
 _KNOWN: Final = frozenset(
     {"MetadataStream", "VideoAnalytics", "Frame", "Event", "NotificationMessage", "Notify", "SensorData", *_ELSEWHERE}
 )
+_METADATA: Final = frozenset({"onvif-mj", "onvif-xml"})
+"""Levels of a topic behind which the kind of metadata and its producer stand."""
 _ENVELOPE: Final = ("Envelope", "Body")
 _FRAMES_MAX: Final = 1_000
 _TOTALS: Final = {
@@ -164,8 +166,7 @@ class _Topic(NamedTuple):
 
 def _read_topic(topic: str) -> _Topic:
     levels = topic.split("/")
-    if "onvif-mj" in levels:
-        at = levels.index("onvif-mj")
+    if (at := next((at for at, level in enumerate(levels) if level in _METADATA), -1)) >= 0:
         kind, *producer = levels[at + 1 :] or [""]
         token = producer[0] if kind != "SensorData" and producer else ""
         return _Topic(kind, tuple(producer), "", "/".join(filter(None, [*levels[:at], token])))

@@ -1,0 +1,206 @@
+"""Cameras of others at a running node: a published ONVIF producer, XML of a stranger's library, Hikvision and Dahua."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import pytest_asyncio
+from lxml import etree
+from msgspec import structs
+from onvif_m import BoundingBox, ClassCandidate, DetectedObject, build_frame, build_payload, to_xml_string
+
+from sensegate.config_cameras import CameraConfig
+from sensegate.config_people import EgressConfig
+from tests.collect.camera import SECRET, TheCamera, alert, part, sending
+from tests.conftest import eventually
+from tests.live.site import PROFILES, Answer, Made, Site, config_of, running
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+
+JPEG = b"\xff\xd8\xff\xe0" + b"a face, a plate" * 20_000 + b"\xff\xd9"
+PLATE = "粤B12345"
+NOW = datetime.now(UTC).replace(microsecond=250_000)
+
+
+class City(NamedTuple):
+    """A node with cameras of three makes; two of them are fetched."""
+
+    site: Site
+    onvif: Made
+    pushing: Made
+    fetched: TheCamera
+    dahua: TheCamera
+    done: asyncio.Event
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
+    folder: Path = tmp_path_factory.mktemp("cameras")
+    (folder / "password").write_text(SECRET)
+    done = asyncio.Event()
+    stream = [part(alert("VMD", since=NOW)), part(JPEG, "image/jpeg"), part(alert("VMD", second=1, since=NOW))]
+    stream += [part(alert(kind, "inactive", second=2, since=NOW)) for kind in ("VMD", "heartBeat")]
+    fetched = await TheCamera(sending(*stream[:2]), sending(*stream[2:], then=done)).start()
+    event = b'Code=CrossLineDetection;action=Pulse;index=0;data={"UTC": 1768449600, "EventID": 5, "Name": "Line1"}'
+    parts = [part(one, "text/plain", token="myboundary") for one in (event, b"Heartbeat")]
+    dahua = await TheCamera(sending(*parts, then=done), boundary="myboundary").start()
+    config = config_of(
+        folder / "4401",
+        profiles=tuple(str(PROFILES / name) for name in ("onvif", "hikvision", "dahua")),
+        egress=EgressConfig(cameras=("127.0.0.1",)),
+    )
+    first = CameraConfig(
+        device="hik1",
+        make="hikvision",
+        url=fetched.url,
+        user="reader",
+        password_file=str(folder / "password"),
+        backoff_max_s=0.2,
+    )
+    cameras = (first, structs.replace(first, device="dahua1", make="dahua", url=dahua.url))
+    try:
+        async with running(structs.replace(config, cameras=cameras)) as site:
+            await site.device("hik1", profile="hikvision/camera")
+            await site.device("dahua1", profile="dahua/camera")
+            onvif = await site.device("onvif1", profile="onvif/camera")
+            pushing = await site.device("hik2", profile="hikvision/camera")
+            yield City(site, onvif, pushing, fetched, dahua, done)
+    finally:
+        done.set()
+        await fetched.stop()
+        await dahua.stop()
+
+
+async def rows(site: Site, device: str, count: int) -> list[dict[str, Any]]:
+    """Return the records of a device once there are so many."""
+
+    async def found() -> list[dict[str, Any]]:
+        told = await site.records(device=device)
+        return told if len(told) >= count else []
+
+    told: list[dict[str, Any]] = await eventually(found)
+    return told
+
+
+def observations(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [json.loads(row["value"]) for row in records if row["property"] == "video_observation"]
+
+
+async def pushed(site: Site, device: Made, body: bytes, media: str = "application/xml") -> Answer:
+    return await site.push(device, body, headers={"Content-Type": media})
+
+
+def produced(*boxes: tuple[int, float, float, float, float, str]) -> dict[str, Any]:
+    """Return metadata as the published producer builds it."""
+    objects = [
+        DetectedObject(object_id=one, bbox=BoundingBox(left, top, right, bottom), classes=[ClassCandidate(kind, 0.9)])
+        for one, left, top, right, bottom, kind in boxes
+    ]
+    payload: dict[str, Any] = build_payload([build_frame(NOW, source="cam-7", objects=objects)])
+    return payload
+
+
+async def test_a_published_onvif_producer_is_taken_in(city: City) -> None:
+    """Its XML pushed by HTTP, its JSON over MQTT: the same boxes, read at the feed."""
+    site, camera = city.site, city.onvif
+    payload = produced((0, -0.8, 0.8, -0.4, 0.0, "Human"), (1, -0.0625, 0.16667, 0.5625, -0.66667, "Vehicle"))
+    answer = await pushed(site, camera, to_xml_string(payload).encode())
+    assert answer.status == 202
+    async with site.phone() as phone:
+        assert await phone.connect(camera.id, camera.password) == 0
+        phone.send("onvif1/onvif-mj/VideoAnalytics/Profile1/Module1", json.dumps(payload).encode())
+        seen = observations(await rows(site, "onvif1", 4))
+    boxes = [(one["object_class"], one["track"], tuple(one["box"])) for one in seen]
+    person, vehicle = ("person", "0", (0.1, 0.1, 0.3, 0.5)), ("vehicle", "1", (0.46875, 0.416665, 0.78125, 0.833335))
+    assert sorted(boxes) == sorted([person, vehicle] * 2)
+    assert {one["format"] for one in seen} == {"onvif_xml", "onvif_mj"}
+
+
+TT = "http://www.onvif.org/ver10/schema"
+WSNT = "http://docs.oasis-open.org/wsn/b-2"
+
+
+def notification(topic: str, operation: str, data: dict[str, str], **source: str) -> bytes:
+    """Return an event as lxml writes it, with prefixes of its own."""
+    root = etree.Element(
+        f"{{{TT}}}MetadataStream", nsmap={"a": TT, "b": WSNT, "tns1": "http://www.onvif.org/ver10/topics"}
+    )
+    event = etree.SubElement(root, f"{{{TT}}}Event")
+    notice = etree.SubElement(event, f"{{{WSNT}}}NotificationMessage")
+    etree.SubElement(notice, f"{{{WSNT}}}Topic", Dialect="http://www.onvif.org/ver10/tev/topicExpression").text = topic
+    outer = etree.SubElement(notice, f"{{{WSNT}}}Message")
+    message = etree.SubElement(outer, f"{{{TT}}}Message", UtcTime="2026-01-15T04:00:00Z", PropertyOperation=operation)
+    for name, items in (("Source", source), ("Data", data)):
+        parent = etree.SubElement(message, f"{{{TT}}}{name}")
+        for key, value in items.items():
+            etree.SubElement(parent, f"{{{TT}}}SimpleItem", Name=key, Value=value)
+    found: bytes = etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
+    return found
+
+
+async def test_events_with_a_state_become_readings(city: City) -> None:
+    """Initialized, Changed, Deleted: the state of a field by the channel of its rule; a count by its line."""
+    site, camera = city.site, city.onvif
+    topic, rule = "tns1:RuleEngine/FieldDetector/ObjectsInside", {"VideoSource": "1", "Rule": "Region 2"}
+    body = notification(topic, "Initialized", {"ObjectId": "7", "IsInside": "true"}, **rule)
+    assert (await pushed(site, camera, body)).status == 202
+    assert (await pushed(site, camera, notification(topic, "Deleted", {"ObjectId": "7"}, **rule))).status == 202
+    counter = "tns1:RuleEngine/CountAggregation/Counter"
+    assert (await pushed(site, camera, notification(counter, "Changed", {"Count": "41"}, Rule="Line1"))).status == 202
+
+    async def found() -> list[tuple[str, str, Any]]:
+        told = [row for row in await site.records(device="onvif1") if row["property"] != "video_observation"]
+        return [(row["property"], row.get("channel", ""), row["value"]) for row in told] if len(told) == 3 else []
+
+    assert await eventually(found) == [
+        ("field_occupied", "zone2", True),
+        ("field_occupied", "zone2", False),
+        ("object_count_total", "line1", 41),
+    ]
+
+
+async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
+    """multipart/form-data: the alert is read, the plate hidden, of 300 kB of picture nothing is kept but its number."""
+    site, camera = city.site, city.pushing
+    plate = f"<ANPR><licensePlate>{PLATE}</licensePlate><line>2</line><confidenceLevel>97</confidenceLevel></ANPR>"
+    body = part(alert("ANPR", second=5).replace(b"</Event", f"{plate}</Event".encode()), token="MIME")
+    body += part(JPEG, "image/jpeg", token="MIME") + b"--MIME--\r\n"
+    assert (await pushed(site, camera, body, "multipart/form-data; boundary=MIME")).status == 202
+    (one,) = observations(await rows(site, "hik2", 1))
+    assert (one["object_class"], one["lane"], one["images"], one["plate"]["region"]) == ("vehicle", 2, 1, "粤B")
+    assert "part.picture" not in one["removed"]
+    assert PLATE not in json.dumps(one, ensure_ascii=False)
+    assert await site.metric('sensegate_video_removed_total{field="part.picture",format="hikvision"}') >= 1
+
+    bad = alert().replace(b"<channelID>", f"<channelName>{PLATE} & B</channelName><channelID>".encode())
+    assert (await pushed(site, camera, bad)).status == 202
+    (quarantined,) = await eventually(lambda: site.quarantine(device="hik2"))
+    assert quarantined["reason"] == "malformed"
+    assert PLATE not in json.dumps(quarantined, ensure_ascii=False)
+
+
+async def test_streams_are_fetched(city: City) -> None:
+    """Digest, a break in between, a state that is told again, a heartbeat; a Dahua stream beside it."""
+    told = await rows(city.site, "hik1", 5)
+    assert [one["event"] for one in observations(told)] == [
+        {"type": "motion", "state": True},
+        {"type": "motion", "state": False},
+    ]
+    states = [(row["property"], row["value"]) for row in told if row["property"] != "video_observation"]
+    assert states == [("motion", True), ("motion", False), ("online", True)]
+    assert city.fetched.asked[-1] == "200"
+    assert len(city.fetched.paths) >= 2
+
+    told = await rows(city.site, "dahua1", 2)
+    (crossed,) = observations(told)
+    assert crossed["event"] == {"type": "line_crossed", "rule": "Line1"}
+    assert ("online", True) in [(row["property"], row["value"]) for row in told]
+    assert (await city.site.ready())[1] == []
+    totals = await city.site.totals()
+    assert totals["messages"] > 0

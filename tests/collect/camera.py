@@ -92,7 +92,8 @@ class TheCamera:
 
         secret = md5(f"{self._user}:{REALM}:{self._password}")
         about = md5(f"GET:{said['uri']}")
-        return said["response"] == md5(f"{secret}:{self._nonce}:{said['nc']}:{said['cnonce']}:auth:{about}")
+        right = md5(f"{secret}:{self._nonce}:{said['nc']}:{said['cnonce']}:auth:{about}")
+        return bool(said["response"] == right)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self._user and not self._good(request):

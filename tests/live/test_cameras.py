@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
-from lxml import etree
+from lxml import etree  # type: ignore[import-untyped] # ships no types
 from msgspec import structs
 from onvif_m import BoundingBox, ClassCandidate, DetectedObject, build_frame, build_payload, to_xml_string
 

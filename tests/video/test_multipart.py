@@ -97,7 +97,8 @@ def test_a_stream_holds_little_in_memory() -> None:
 @given(st.lists(st.integers(1, 400), max_size=60), st.sampled_from([-1, None, 3, 10**6]))
 def test_however_the_stream_is_cut_the_parts_are_the_same(cuts: list[int], length: int | None) -> None:
     body = part(ALERT, length=length) + part(JPEG[:600], b"image/jpeg", length=length) + part(ALERT + b" ") + b"--b--"
-    cutter, found, at = Cutter(b"b"), [], 0
+    found: list[Part] = []
+    cutter, at = Cutter(b"b"), 0
     for size in cuts:
         found += cutter.feed(body[at : at + size])
         at += size

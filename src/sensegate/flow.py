@@ -34,6 +34,7 @@ from sensegate.authority.scope import Principal, scope
 from sensegate.authority.tasks import Tasks
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
+from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -297,19 +298,34 @@ class Gateway:
         self.clock = clock
         self.engine = engine
         self._log_first = 1
+        self._restore: membership.Kept | None = None
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what runs until cancelled."""
 
     @classmethod
     async def build(
-        cls, config: Config, clock: Clock, engine: Engine, stack: contextlib.AsyncExitStack, *, log_first: int = 1
+        cls,
+        config: Config,
+        clock: Clock,
+        engine: Engine,
+        stack: contextlib.AsyncExitStack,
+        *,
+        joined: membership.Kept | None = None,
+        fresh: bool = False,
     ) -> Gateway:
         """Open the foundations, then the stages; what must be closed is put on `stack`.
 
-        `log_first`: sequence with which a new log begins.
+        Args:
+            config: the configuration.
+            clock: the time.
+            engine: started.
+            stack: closes all.
+            joined: a node's way to the centre that it has joined.
+            fresh: its store is empty.
         """
         self = cls(config, clock, engine)
-        self._log_first = log_first
+        if joined and fresh:
+            self._log_first, self._restore = joined.first, joined
         await self.foundations(stack)
         await self.downwards()
         await self.intake(stack)
@@ -326,6 +342,10 @@ class Gateway:
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=self._log_first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open()
+        self.copied = {name: await self._bucket(name) for name in tiers.COPIED} if config.role == "node" else {}
+        if self._restore:
+            await tiers.restore(config, clock, self._restore, self.copied)
+        # Written last: a start that did not come so far begins anew.
         _keep(Path(config.directory) / membership.LIFE, self.log.epoch.encode())
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
         await self.hours.open()
@@ -528,6 +548,8 @@ class Gateway:
             self.above.taking = Taking(
                 self.releases, self.releases.contents, self.audit, self.above.ask, centre=config.division[:2]
             )
+            copying = Copying(self.bus, self.copied, self.above.ask, clock, life=self.log.epoch)
+            self.above.extras["copy of the registries"] = copying.run
             self.tasks |= self.above.tasks
         if self.below:
             offers = Offers(
@@ -622,6 +644,7 @@ class Gateway:
                 nodes=self.nodes,
                 members=self.below.members if self.below else None,
                 join=self.below.join if self.below else None,
+                gaps=self.below.gaps if self.below else None,
                 quality=self._quality_rows,
                 refused=self._refused,
                 hooks=self.pushing.hooks,
@@ -698,11 +721,12 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     logs.configure(config.log_level, config.log_format)
     async with contextlib.AsyncExitStack() as stack:
-        way = await tiers.begin(config, clock)
+        fresh = not membership.life(directory)
+        joined = await tiers.begin(config, clock)
         engine = Engine.of(config, clock, personal=take_video(config.profiles))
         info = await engine.start()
         stack.push_async_callback(engine.stop)
-        gateway = await Gateway.build(config, clock, engine, stack, log_first=way.first if way else 1)
+        gateway = await Gateway.build(config, clock, engine, stack, joined=joined, fresh=fresh)
         addresses = Addresses(
             pid=os.getpid(),
             engine_pid=info.pid,

@@ -337,6 +337,14 @@ class Thinned(msgspec.Struct, frozen=True):
     count: int
 
 
+class Numbered(msgspec.Struct, frozen=True, gc=False):
+    """The sequence number that a device gave a message."""
+
+    message: int
+    device: int
+    number: int
+
+
 class Removed(msgspec.Struct, frozen=True):
     """A field that was taken out of a message before anything was written."""
 
@@ -378,6 +386,8 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
     thinned: list[Thinned] = []
     removed: list[Removed] = []
+    numbered: list[Numbered] = []
+    """Of devices that count their messages, whatever their identity is judged by."""
 
     def __len__(self) -> int:
         return len(self.message)

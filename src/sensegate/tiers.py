@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,8 +25,8 @@ from sensegate.authority.handed import Offers, Taking, table_digests, tables_not
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.trail import Trail
-from sensegate.bus import ask
-from sensegate.bus.connect import connect
+from sensegate.bus import ask, copies
+from sensegate.bus.connect import Link, connect
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
 from sensegate.bus.ledger import FORWARDED, WITHHELD
@@ -37,8 +37,9 @@ from sensegate.config import Config, UplinkConfig, secret
 from sensegate.errors import Conflict, Lost, Overloaded, Refused
 from sensegate.model import Shed
 from sensegate.ports import Log
-from sensegate.publish import membership
+from sensegate.publish import gaps, membership
 from sensegate.publish.carried import Carried
+from sensegate.publish.gaps import Named
 from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reporter, Reports, machine
 from sensegate.publish.uplink import Uplink
@@ -53,6 +54,12 @@ JOIN_AGAIN_S = 2.0
 CLOSE_AGAIN_S = 0.5
 """What was being let in while the rights ended is closed then."""
 TRIES = 3
+
+COPIED = ("profile_contents", "profiles", "devices", "tokens", "feeds", "sharing", "tasks")
+"""Buckets of a node of which the centre keeps a copy: what a node in a new store begins with.
+
+In this order: no decision is copied before the content that it names.
+"""
 
 log = structlog.get_logger("tiers")
 
@@ -102,6 +109,50 @@ class Way(msgspec.Struct, frozen=True, eq=False):
     generation: int = 0
 
 
+async def _connected(division: str, way: Way) -> Link:
+    user = node_user(division)
+    return await connect(
+        way.url,
+        user,
+        way.secret,
+        inbox_prefix=inbox_prefix(user),
+        name=f"uplink {division} {__version__}",
+        tls=way.tls,
+        ping_s=PING_S,
+        reconnect_timeout_s=PING_S,
+    )
+
+
+def _told_way(told: membership.Kept, uplink: UplinkConfig) -> Way:
+    told = msgspec.structs.replace(told, url=uplink.url or told.url)
+    return Way(told.url, told.secret, membership.trusted(told), told.generation)
+
+
+async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, Bucket]) -> None:
+    """Fill the registries of a new store with what the centre has of this node, before anything is opened.
+
+    Raises:
+        Refused: the centre does not let this node in.
+    """
+    while True:
+        try:
+            nc = await _connected(config.division, _told_way(told, config.uplink))
+            try:
+                count = await copies.restore(buckets, partial(_asked, nc, config.division))
+            finally:
+                await nc.close()
+        except Lost as why:
+            log.warning("the centre that has this node's registries does not answer; tried again", why=str(why))
+            await clock.sleep(JOIN_AGAIN_S)
+        else:
+            log.info("registries restored from the centre", rows=count)
+            return
+
+
+async def _asked(nc: Client, division: str, what: str, payload: bytes) -> bytes:
+    return await ask.ask(nc, division, what, payload)
+
+
 class Above:
     """A node's way up: forwards, reports and asks for as long as it has one."""
 
@@ -124,8 +175,8 @@ class Above:
         self.why = ""
         """Why there is no connection, beside that the centre is not reached."""
         self.reporter = Reporter(self._told, self.ask, clock)
-        self.extras: list[Callable[[], Coroutine[None, None, None]]] = []
-        """What else runs while connected."""
+        self.extras: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Name -> what else runs while connected."""
         self._generation = 0
         self._refusals = 0
         self.taking: Taking | None = None
@@ -167,8 +218,7 @@ class Above:
         found = membership.kept(Path(self.config.directory))
         if found is None:
             return None
-        told = msgspec.structs.replace(found, url=uplink.url or found.url)
-        return Way(told.url, told.secret, membership.trusted(told), told.generation)
+        return _told_way(found, uplink)
 
     async def run(self) -> None:
         """Connect to the centre and work until the connection is lost for good."""
@@ -176,18 +226,8 @@ class Above:
             if self.config.uplink.join_code_file and self.config.uplink.centre_url:
                 await self._try_to_join()
             await self.clock.sleep(LOOK_S)
-        user = node_user(self.config.division)
         try:
-            nc = await connect(
-                way.url,
-                user,
-                way.secret,
-                inbox_prefix=inbox_prefix(user),
-                name=f"uplink {self.config.division} {__version__}",
-                tls=way.tls,
-                ping_s=PING_S,
-                reconnect_timeout_s=PING_S,
-            )
+            nc = await _connected(self.config.division, way)
         except Refused:
             await self._turned_away(way)
             return
@@ -210,13 +250,22 @@ class Above:
                 group.create_task(self.reporter.run(), name="uplink report")
                 group.create_task(_until(nc.refused), name="uplink end")
                 group.create_task(self._take(), name="uplink base data")
-                for number, extra in enumerate(self.extras):
-                    group.create_task(extra(), name=f"uplink extra {number}")
+                for name, extra in self.extras.items():
+                    group.create_task(self._again(name, extra), name=f"uplink {name}")
         finally:
             self._link = None
             if self.up:
                 self.up.connected = False
             await nc.close()
+
+    async def _again(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside the lanes; what it meets is no reason to take them down."""
+        while True:
+            try:
+                await work()
+            except (Lost, Refused) as why:
+                log.info("tried again", part=name, why=str(why))
+            await self.clock.sleep(REFUSED_S)
 
     async def _take(self) -> None:
         """Take what the centre hands down, as its answers to our reports tell that there is something."""
@@ -289,11 +338,12 @@ def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str
 class Below:
     """A centre's nodes: who they are, who is let in, what they say."""
 
-    def __init__(self, config: Config, clock: Clock, engine: Engine, centre_log: Log, trail: Trail) -> None:
+    def __init__(self, config: Config, clock: Clock, engine: Engine, centre_log: JetStreamLog, trail: Trail) -> None:
         self.config = config
         self.clock = clock
         self.engine = engine
         self._trail = trail
+        self._log = centre_log
         self._configured = [node.division for node in config.nodes]
         self._close = asyncio.Event()
         self._closing: set[str] = set()
@@ -308,6 +358,7 @@ class Below:
     async def open(self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions) -> None:
         """Open the register of members; from now on they are let in."""
         tls = self.config.web.tls
+        self.copies = copies.Copies(bucket)
         self.members = Members(
             await bucket("nodes"),
             self._trail,
@@ -325,7 +376,12 @@ class Below:
 
     async def start(self, bus: Client) -> None:
         """Begin to answer the nodes. Raises `Lost`."""
-        answers: dict[str, ask.Answer] = {"report": self.reports.take}
+        answers: dict[str, ask.Answer] = {
+            "report": self.reports.take,
+            "copied": self.copies.copied,
+            "copy": self.copies.copy,
+            "restore": self.copies.restore,
+        }
         if self.offers:
             answers |= {"base": self.offers.base, "content": self.offers.content}
         await ask.answer(bus, answers)
@@ -403,6 +459,7 @@ class Below:
             max((one.position for one in records), default=0),
             max((one.committed_at for one in records), default=0),
             next((one.life for one in records), ""),
+            sum(until - after for one in records for after, until in one.ranges),
         )
         joined = await self.members.join(code, version=version, life=life, came=came)
         member = joined.member
@@ -421,10 +478,16 @@ class Below:
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────
 
+    async def gaps(self, division: str) -> list[Named]:
+        """Return what did not come of a node's lost stores. Raises `NotFound`, `Lost`."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return await gaps.named(self._log, division, self.members.get(division).gaps)
+
     def rows(self) -> list[NodeRow]:
         """Return the nodes as people see them."""
         members = {one.division: one for one in self.members.all()} if self.members else {}
-        return [_row(one, members.get(one.division), self._tables) for one in self.links.nodes]
+        rows = [_row(one, members.get(one.division), self._tables) for one in self.links.nodes]
+        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.division, 0)) for row in rows]
 
 
 def _row(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:

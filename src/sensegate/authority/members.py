@@ -53,6 +53,10 @@ class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
     """When the last span that came up of the lost store was made (µs UTC); what was committed later is missing."""
     until: int = 0
     """When the node in its place joined."""
+    life: str = ""
+    """Epoch of the log that was lost."""
+    pending: int = 0
+    """Entries of it that were waiting in its backlog besides."""
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -105,6 +109,8 @@ class Lane(msgspec.Struct, frozen=True):
     """When its newest span was made, µs UTC; 0: nothing ever came."""
     life: str = ""
     """Epoch of that log."""
+    pending: int = 0
+    """Entries of it given to its backlog lane and not brought yet."""
 
 
 class WayIn(msgspec.Struct, frozen=True):
@@ -321,7 +327,7 @@ class Members:
             raise Conflict(
                 f"{division} sent from another store before, and this one holds a log; begin with an empty one"
             )
-        gaps = (*before.gaps, Gap(came.committed_at, now))[-20:] if taken else before.gaps
+        gaps = (*before.gaps, Gap(came.committed_at, now, came.life, came.pending))[-20:] if taken else before.gaps
         after = msgspec.structs.replace(
             before,
             state=State.JOINED,

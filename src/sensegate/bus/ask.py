@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -52,8 +53,15 @@ async def ask(nc: Client, division: str, what: str, payload: bytes = b"", *, tim
 
 async def answer(nc: Client, answers: Mapping[str, Answer]) -> None:
     """Answer the nodes from now on, as long as the connection lives; several processes share the questions."""
+    working: set[asyncio.Task[None]] = set()
 
     async def asked(message: Msg) -> None:
+        # A long answer to one node keeps no other waiting; each asks one thing after another.
+        task = asyncio.create_task(one(message), name=message.subject)
+        working.add(task)
+        task.add_done_callback(working.discard)
+
+    async def one(message: Msg) -> None:
         _, division, what = message.subject.split(".", 2)
         work = answers.get(what)
         try:

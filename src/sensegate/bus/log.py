@@ -91,6 +91,10 @@ class JetStreamLog:
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
         return [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
 
+    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+        """Return the entries of one subject after a sequence, oldest first."""
+        return [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
+
     async def bounds(self) -> tuple[int, int]:
         return await self._reader.bounds()
 

@@ -114,6 +114,11 @@ class Reader:
         asked = {"seq": after + 1, "batch": min(limit, _FETCH_MAX), "max_bytes": min(max_bytes, _FETCH_BYTES_MAX)}
         return await self._batch(asked)
 
+    async def fetch_of(self, subject: str, after: int, *, limit: int) -> list[Msg]:
+        """Return the messages of one subject after a sequence, oldest first."""
+        asked = {"seq": after + 1, "next_by_subj": subject, "batch": min(limit, _FETCH_MAX)}
+        return await self._batch({**asked, "max_bytes": _FETCH_BYTES_MAX})
+
     async def first_since(self, time: int) -> int | None:
         """Return the sequence of the first message stored at or after `time` (µs)."""
         found = await self._batch({"start_time": stamp(time), "batch": 1})

@@ -105,6 +105,7 @@ def node_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         f"readings.{division}.>",
         f"observations.{division}.>",
         f"ledger.{division}",
+        f"sequences.{division}",
         f"commit.{division}.*",
         f"ask.{division}.*",
         f"$JS.API.DIRECT.GET.LOG.commit.{division}.*",
@@ -123,6 +124,7 @@ MAPPINGS = {
     "up.*.readings.>": "readings.{{wildcard(1)}}.>",
     "up.*.observations.>": "observations.{{wildcard(1)}}.>",
     "up.*.ledger": "ledger.{{wildcard(1)}}",
+    "up.*.sequences": "sequences.{{wildcard(1)}}",
     "up.*.commit.*": "commit.{{wildcard(1)}}.{{wildcard(2)}}",
     "up.*.ask.*": "ask.{{wildcard(1)}}.{{wildcard(2)}}",
 }

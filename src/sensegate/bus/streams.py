@@ -16,7 +16,17 @@ from sensegate.errors import EngineError, NotFound
 _log = structlog.get_logger("bus")
 
 LOG, LEDGER, AUDIT, INTAKE = "LOG", "LEDGER", "AUDIT", "$MQTT_msgs"
-LOG_SUBJECTS = ("raw.>", "seen.>", "readings.>", "observations.>", "quarantine.>", "ledger.>", "carried.>", "commit.>")
+LOG_SUBJECTS = (
+    "raw.>",
+    "seen.>",
+    "readings.>",
+    "observations.>",
+    "quarantine.>",
+    "ledger.>",
+    "carried.>",
+    "sequences.>",
+    "commit.>",
+)
 LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
 

@@ -91,6 +91,22 @@ def show(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_
 
 
 @app.command()
+def gaps(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Name what did not come of a node that was lost with its store; exit 1 if there is anything."""
+    rows = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{division}/gaps"))["rows"]
+    if json_form:
+        as_json(rows)
+    for row in () if json_form else rows:
+        console.print(f"{row['since']} to {row['until']}: what was committed and not yet forwarded", highlight=False)
+        for one in row["devices"]:
+            runs = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in one["runs"])
+            said = "counts anew: not known" if one["restarted"] else f"{one['count']} missing: {runs}"
+            console.print(f"  {one['device']}  {said}", highlight=False)
+    if rows:
+        raise typer.Exit(1)
+
+
+@app.command()
 def join(
     code: Annotated[str, typer.Argument(help="As `node invite` or `node replace` printed it.", metavar="CODE")],
     *,

@@ -15,12 +15,12 @@ import xxhash
 from sensegate.decode import times
 from sensegate.decode.flags import Flags, Verdict
 from sensegate.decode.frame import ELEMENTS_MAX
-from sensegate.decode.identity import Reception, identify, settled
+from sensegate.decode.identity import Reception, identify, number_of, settled
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.decode.profile import NONE, NOTHING, Groups, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
-from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
+from sensegate.model import Numbered, Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
 from sensegate.quality import Quality, TimeQuality
 
 VALUES_MAX = 8_192
@@ -368,6 +368,7 @@ class Rows:
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
         self.thinned: list[Thinned] = []
+        self.numbered: list[Numbered] = []
         self.ignored = 0
 
     def mark(self) -> tuple[int, int, int, int]:
@@ -451,6 +452,9 @@ class Rows:
         )
         if identity == NONE and reception is not None:
             identity, key = reception.identify(place)
+        counter = element.sequence.raw if element.sequence else reception.counter if reception and not place else None
+        if (number := number_of(counter)) is not None:
+            self.numbered.append(Numbered(message, device, number))
         for cell in element.cells:
             value, scale = self._value(cell)
             if isinstance(value, (int, float, str)) and time == BAD:

@@ -29,6 +29,12 @@ def key_of(kind: int, raw: Any) -> int | None:
     return None
 
 
+def number_of(raw: Any) -> int | None:
+    """Return the sequence number that a device gave, None where it is none that can be counted on."""
+    found = key_of(SEQUENCE, raw)
+    return found if found is not None and found >= 0 else None
+
+
 class Reception(NamedTuple):
     """What the readings of a frame have from its envelope, where they have nothing of their own."""
 

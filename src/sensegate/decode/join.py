@@ -63,6 +63,7 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
         source_flags=flags,
         ignored=sum(chunk.ignored for chunk in chunks),
         thinned=rows.thinned,
+        numbered=[one for chunk in chunks for one in chunk.numbered] + rows.numbered,
     )
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.authority.index import Index
-from sensegate.bus import columns, raw
+from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.ledger import REMOVED, Ledger
 from sensegate.bus.names import LOGGED, OBSERVATIONS, READINGS
@@ -297,6 +297,7 @@ class Committer:
             *self._seen(judged),
             *self._readings(judged, self._priors.feed if self._priors is not None else None),
             *self._quarantine(piece),
+            *self._sequences(piece),
         ]
         return self._made(piece, members, ledger), judgement
 
@@ -366,6 +367,18 @@ class Committer:
             for payload in self._encoded(batch):
                 life = self._duplicates.horizon_us // 3_600_000_000 + 1
                 yield Member(f"seen.{self._name}", payload, life)
+
+    def _sequences(self, piece: Slice) -> Iterator[Member]:
+        """Yield the numbers that devices gave their messages: what is missing can be told by them."""
+        if not piece.fields.numbered:
+            return
+        numbers: dict[int, list[int]] = {}
+        for one in piece.fields.numbered:
+            numbers.setdefault(one.device, []).append(one.number)
+        ids = self._index.ids
+        runs = {ids[device]: sequences.runs_of(numbers[device]) for device in sorted(numbers) if device >= 0}
+        for payload in sequences.encoded(self._log.epoch, runs, self._limits.member_bytes_max):
+            yield Member(f"sequences.{self._name}", payload, self._limits.readings_ttl_h)
 
     def _readings(self, judged: Judged, tell: Callable[[Batch], None] | None) -> Iterator[Member]:
         rows = np.flatnonzero(judged.judgement.keep)

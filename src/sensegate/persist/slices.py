@@ -102,6 +102,7 @@ def _fields(fields: Fields, start: int, end: int) -> Fields:
         ignored=fields.ignored if start == 0 else 0,
         thinned=_within(fields.thinned, start, end),
         removed=_within(fields.removed, start, end),
+        numbered=_within(fields.numbered, start, end),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from sensegate.bus import columns, ledger
+from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
@@ -17,7 +17,7 @@ from sensegate.quality import Flag
 
 SOURCE = "uplink"
 """The source under which `forwarded` and `withheld.<reason>` stand in the ledger."""
-LEDGER, COMMIT = "ledger.", "commit."
+LEDGER, COMMIT, SEQUENCES = "ledger.", "commit.", "sequences."
 
 
 class Span(msgspec.Struct, frozen=True, eq=False):
@@ -58,10 +58,14 @@ class Packer(msgspec.Struct, frozen=True):
         """Return the span of these entries (at least one); `flag` is set on each row, `shed` is left out."""
         counts = Ledger()
         groups: dict[tuple[str, int, int], list[Batch]] = {}
+        numbered: list[sequences.Sequences] = []
+        most = self.payload_bytes_max
         forwarded = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
                 counts.merge(Ledger.decode(entry.payload))
+            elif entry.subject.startswith(SEQUENCES):
+                numbered.append(sequences.decode(entry.payload))
             elif entry.subject.startswith(ROWS):
                 kind = entry.subject.partition(".")[0]
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
@@ -79,6 +83,10 @@ class Packer(msgspec.Struct, frozen=True):
             for alarm, part in _by_alarm(columns.concat(groups[kind, grade, partition])):
                 (first if alarm else rest).extend(self._rows(kind, grade, part))
         members = [*first, *rest, *self._ledgers(counts)]
+        members += [
+            Member(f"sequences.{self.node}", payload, self.store.readings_ttl_h)
+            for payload in sequences.encoded(numbered[0].life if numbered else "", sequences.merged(numbered), most)
+        ]
         return Span(members, entries[-1].sequence, forwarded, counts.totals())
 
     def _ledgers(self, counts: Ledger) -> Iterator[Member]:

@@ -373,6 +373,8 @@ class NodeRow(msgspec.Struct, frozen=True):
     """Its ledger as it has come up: kind -> count."""
     troubles: list[str] = []
     """What it says is wrong."""
+    copied: int = 0
+    """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
     gaps: list[tuple[int, int]] = []
     """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 
@@ -432,6 +434,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: this gateway takes in no nodes."""
     join: Callable[[str, str, str], Awaitable[Told]] | None = None
     """(code, release, epoch of its log): takes a node in."""
+    gaps: Callable[[str], Awaitable[Sequence[Any]]] | None = None
+    """Division -> what did not come of a node's lost stores, as records with the attributes of `nodes.GapRow`."""
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
     """Returns the indicators of all devices from a time (µs) on."""
     releases: Releases | None = None

@@ -110,6 +110,55 @@ async def _expel(call: Call) -> Any:
     return _stand(await _members(call).expel(call.path("division"), by=call.principal, note=said.note))
 
 
+class MissingRow(msgspec.Struct, frozen=True):
+    """What of one device did not come."""
+
+    device: str
+    runs: list[tuple[int, int]]
+    """(first, last) sequence numbers of which no reading came."""
+    count: int
+    restarted: bool
+    """It began to count anew meanwhile: what it sent before is not known."""
+
+
+class GapRow(msgspec.Struct, frozen=True):
+    """What did not come because a node was lost with its store."""
+
+    since: str
+    """When the last span that came of the lost store was made."""
+    until: str
+    """When the node in its place joined."""
+    pending: int
+    """Entries of its log that were waiting in its backlog besides."""
+    missing: int
+    """Messages that devices which number them sent and that did not come."""
+    devices: list[MissingRow]
+
+
+async def _gaps(call: Call) -> Any:
+    division = call.path("division")
+    _row(call, division)
+    if call.deps.gaps is None:
+        raise NotFound("this gateway is no centre")
+    rows = [
+        GapRow(
+            iso(one.since),
+            iso(one.until),
+            one.pending,
+            one.missing,
+            [MissingRow(row.device, row.runs, row.count, row.restarted) for row in one.devices],
+        )
+        for one in await call.deps.gaps(division)
+    ]
+    return {"rows": rows}
+
+
+class Gaps(msgspec.Struct, frozen=True):
+    """All of a node."""
+
+    rows: list[GapRow]
+
+
 class Standing(msgspec.Struct, frozen=True):
     """Where a node stands with its centre."""
 
@@ -143,6 +192,16 @@ ROUTES = (
         tag="nodes",
         action=Action.READ_REGISTRY,
         answer=NodeRow,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/nodes/{{division}}/gaps",
+        call=_gaps,
+        what="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
+        tag="nodes",
+        action=Action.READ_LEDGER,
+        answer=Gaps,
         errors=(404,),
     ),
     Route(

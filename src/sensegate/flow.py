@@ -392,7 +392,13 @@ class Gateway:
             self.below = tiers.Below(config, clock, engine, self.log, self.audit)
             await self.below.open(self._bucket, self.callout, self.divisions)
         keys = Path(config.video.keys_file or Path(config.directory) / "video.keys")
-        self.keyring = Keyring(keys, clock, days=config.video.plate_key_days, basis=config.video.basis)
+        self.keyring = Keyring(
+            keys,
+            clock,
+            days=config.video.plate_key_days,
+            basis=config.video.basis,
+            known=lambda name: self.devices.find(name) >= 0,
+        )
         self.tasks["keyring"] = self.keyring.run
 
     async def _bucket(self, name: str) -> Bucket:

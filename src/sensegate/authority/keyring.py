@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -49,8 +49,16 @@ class _Basis(NamedTuple):
 class Keyring:
     """A `video.form.Veil` whose keys outlive the process and do not outlive their time."""
 
-    def __init__(self, file: Path, clock: Clock, *, days: int = 1, basis: Iterable[BasisConfig] = ()) -> None:
-        """Read the keys, or make them.
+    def __init__(
+        self,
+        file: Path,
+        clock: Clock,
+        *,
+        days: int = 1,
+        basis: Iterable[BasisConfig] = (),
+        known: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """Read the keys, or make them; `known`: a text is the name of a registered device, which is not hidden.
 
         Raises:
             ConfigError: the file cannot be read, or others may read it.
@@ -58,6 +66,7 @@ class Keyring:
         self._file = file
         self._clock = clock
         self._life = days
+        self._known = known
         self._basis = [
             _Basis(frozenset(one.kinds), frozenset(one.fields), (date.fromisoformat(one.expires) - _EPOCH).days)
             for one in basis
@@ -74,8 +83,8 @@ class Keyring:
         return token(self._key(today), f"plate of day {day}", form)
 
     def word(self, text: str) -> str:
-        """Return the pseudonym of a text, always the same."""
-        return token(self._word, "word", text)
+        """Return the pseudonym of a text, always the same; the name of a registered device as it is."""
+        return text if self._known(text) else token(self._word, "word", text)
 
     def may(self, kind: str, field: str) -> bool:
         """Say whether a written legal basis that has not expired lets a field of this kind of object pass."""

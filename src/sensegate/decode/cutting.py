@@ -80,12 +80,14 @@ class Cutting:
                 cut = msgspec.structs.replace(cut, removed={**cut.removed, TOPIC: 1})
             return msgspec.structs.replace(message, topic=topic, payload=body.kept(name, cut), cut=True)
         reason = first or Rejected(QuarantineReason.NO_PROFILE, "no format of video takes it; nothing of it is kept")
-        return msgspec.structs.replace(message, topic=topic, payload=body.instead(names[0], payload, reason), cut=True)
+        return msgspec.structs.replace(
+            message, topic=topic, payload=body.instead(names[0], payload, reason, self._veil), cut=True
+        )
 
     def crashed(self, message: Message, route: Route, decoder: Decoder, where: str) -> Message:
         """Return what stands in place of a message on which a format crashed; `where` holds places in our code only."""
         why = Rejected(QuarantineReason.CRASHED, where)
-        payload = body.instead((route.video or (VIDEO,))[0], message.payload, why)
+        payload = body.instead((route.video or (VIDEO,))[0], message.payload, why, self._veil)
         return msgspec.structs.replace(
             message, topic=self._topic(message.topic, route, decoder), payload=payload, cut=True
         )

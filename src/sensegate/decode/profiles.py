@@ -69,7 +69,10 @@ class ProfileSet:
         tried = (arm.profile for arms in self._arms.values() for arm in arms)
         self._rules: list[Rule] = [rule for profile in (*self._by_id.values(), *tried) for rule in profile.rules]
         self._cameras = frozenset(rule.profile for rule in self._rules if rule.video)
-        self._camera_words = _words_of([pattern for rule in self._rules if rule.video for pattern in rule.patterns])
+        self._camera_words = _words_of(
+            [pattern for rule in self._rules if rule.video for pattern in rule.patterns],
+            [pattern for rule in self._rules if not rule.video for pattern in rule.patterns],
+        )
         self._index = topics.Index()
         for number, rule in enumerate(self._rules):
             for pattern in rule.patterns:
@@ -183,12 +186,12 @@ class ProfileSet:
     def near_cameras(self, topic: str) -> bool:
         """Return whether a topic begins as those of cameras do, or holds a word of theirs."""
         levels = topic.lower().split("/")
-        return levels[0] in self._camera_words.first or not self._camera_words.anywhere.isdisjoint(levels)
+        return levels[0].startswith(self._camera_words.first) or not self._camera_words.anywhere.isdisjoint(levels)
 
     @property
     def camera_words(self) -> frozenset[str]:
         """Return the literal levels of the topics of cameras, in lower case."""
-        return self._camera_words.first | self._camera_words.anywhere | self._camera_words.others
+        return self._camera_words.every
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -307,27 +310,34 @@ class ProfileSet:
 
 
 class _Words(NamedTuple):
-    """The literal levels of topics."""
+    """The literal levels of the topics of cameras, in lower case."""
 
-    first: frozenset[str]
+    first: tuple[str, ...]
     """With which they begin."""
     anywhere: frozenset[str]
-    """Of topics that begin with a name: only these tell them."""
-    others: frozenset[str]
+    """Of topics that begin with a name: only these tell them, where nobody else uses them."""
+    every: frozenset[str]
 
 
-def _words_of(patterns: Iterable[topics.Pattern]) -> _Words:
+_PREFIX_LEAST = 4
+"""Letters before the capture in a topic's first level that are enough to tell it."""
+
+
+def _words_of(cameras: Iterable[topics.Pattern], others: Iterable[topics.Pattern]) -> _Words:
     first: set[str] = set()
     anywhere: set[str] = set()
-    others: set[str] = set()
-    for pattern in patterns:
-        words = [level.literal.lower() for level in pattern.levels]
-        if words[0]:
-            first.add(words[0])
-            others.update(words)
+    every: set[str] = set()
+    for pattern in cameras:
+        words = {level.literal.lower() for level in pattern.levels if level.literal}
+        every |= words
+        begin = pattern.levels[0].literal or pattern.levels[0].before
+        if len(begin) >= _PREFIX_LEAST or pattern.levels[0].literal:
+            first.add(begin.lower())
         else:
-            anywhere.update(words)
-    return _Words(frozenset(first), frozenset(anywhere - {""}), frozenset(others - {""}))
+            anywhere |= words
+    if anywhere:
+        anywhere -= {level.literal.lower() for pattern in others for level in pattern.levels}
+    return _Words(tuple(sorted(first)), frozenset(anywhere), frozenset(every))
 
 
 def _filters(rule: Rule, pattern: topics.Pattern, names: Sequence[str], gateways: Sequence[str]) -> Iterable[str]:

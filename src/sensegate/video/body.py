@@ -1,6 +1,6 @@
 """The body of a message of video metadata as it may be kept: what `cut` left of it, or what stands in its place.
 
-``{"video": format, "removed": {field: count}, "body": …}`` holds what was let through; ``{"video": format, "sha256": …,
+``{"video": format, "removed": {field: count}, "body": …}`` holds what was let through; ``{"video": format, "digest": …,
 "bytes": …, "reason": …, "detail": …}`` stands for a message that could not be cut: nothing of it is kept. Whoever cuts
 (the walk, or a listener of its own) puts its result in this form; nothing else of video metadata is ever written.
 """
@@ -8,18 +8,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 
 import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.form import Cut
+from sensegate.video.form import Cut, Veil
+from sensegate.video.parts import OTHER, field_name
 
-OTHER = "other"
-"""In place of a field's name that is none a format would have: such a name may itself say something of somebody."""
-_FIELD = re.compile(r"(?=.{1,80}\Z)[A-Za-z@_][A-Za-z@_:.\[\]/-]*(?:\d{1,2}[A-Za-z@_:.\[\]/-]*){0,4}")
 _FIELDS_MAX = 400
 """Different names of one message; more are counted as OTHER."""
 
@@ -32,7 +29,7 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True):
     removed: Mapping[str, int] = {}
     body: msgspec.Raw = msgspec.Raw(b"")
     """What was let through, JSON; empty where the message could not be cut."""
-    sha256: str = ""
+    digest: str = ""
     bytes: int = 0
     reason: str = ""
     """Value of `model.QuarantineReason`."""
@@ -42,11 +39,6 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Body).decode
 _BEGIN = b'{"video":"'
-
-
-def field_name(name: str) -> str:
-    """Return the name of a field as it may be told; `OTHER` where it is no name of a format."""
-    return name if name.isascii() and _FIELD.fullmatch(name) else OTHER
 
 
 def kept(name: str, cut: Cut) -> bytes:
@@ -60,10 +52,13 @@ def kept(name: str, cut: Cut) -> bytes:
     return _encode(Body(name, removed, msgspec.Raw(cut.payload)))
 
 
-def instead(name: str, payload: bytes, why: Rejected) -> bytes:
-    """Return what stands in place of a message that could not be cut; nothing of it is in there."""
-    digest = hashlib.sha256(payload).hexdigest()
-    return _encode(Body(name, sha256=digest, bytes=len(payload), reason=why.reason, detail=why.detail))
+def instead(name: str, payload: bytes, why: Rejected, veil: Veil) -> bytes:
+    """Return what stands in place of a message that could not be cut; nothing of it is in there.
+
+    By the digest equal messages are told as such; it is keyed, or whoever guesses a short message could prove it.
+    """
+    digest = veil.word(hashlib.sha256(payload).hexdigest())
+    return _encode(Body(name, digest=digest, bytes=len(payload), reason=why.reason, detail=why.detail))
 
 
 def opened(payload: bytes) -> Body | None:
@@ -79,4 +74,4 @@ def opened(payload: bytes) -> Body | None:
 
 def refusal(body: Body) -> Rejected:
     """Return why a message could not be cut."""
-    return Rejected(QuarantineReason(body.reason), f"{body.detail} ({body.bytes} bytes, sha256 {body.sha256[:16]}…)")
+    return Rejected(QuarantineReason(body.reason), f"{body.detail} ({body.bytes} bytes, digest {body.digest})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -46,6 +47,23 @@ _FALSE: Final = frozenset({"false", "0", "off", "no", "inactive", "idle", "stopp
 
 Node = Mapping[str, Any]
 EMPTY: Final[Node] = {}
+
+
+OTHER: Final = "other"
+"""In place of a field's name that is none a format would have: such a name may itself say something of somebody."""
+_FIELD = re.compile(
+    r"(?=.{1,80}\Z)(?:@?[A-Za-z#][A-Za-z_-]{0,39}(?:[:/][A-Za-z][A-Za-z_-]{0,39})*\d{0,2}(?:\[\])?(?:\.(?!\Z)|\Z))+"
+)
+
+
+@lru_cache(8_192)
+def field_name(name: str) -> str:
+    """Return the name of a field as it may be told; `OTHER` where it is no name that a format would have.
+
+    Told are words in Latin letters with at most two digits behind them, joined by dots: neither a plate nor the number
+    of a document has this form.
+    """
+    return name if name.isascii() and _FIELD.fullmatch(name) else OTHER
 
 
 def identity(*parts: object) -> str:
@@ -147,10 +165,11 @@ def region(plate: str) -> str:
 def rest(where: str, members: Node, kept: frozenset[str], removed: dict[str, int]) -> None:
     """Count the members of a node that are not kept, by ``where.name``."""
     for name in members.keys() - kept:
-        field = f"{where}.{name.lstrip('@')}"
+        field = field_name(f"{where}.{name.lstrip('@')}" if where else name)
         removed[field] = removed.get(field, 0) + 1
 
 
 def take(field: str, removed: dict[str, int], count: int = 1) -> None:
     """Count one field that was taken out."""
-    removed[field] = removed.get(field, 0) + count
+    told = field_name(field)
+    removed[told] = removed.get(told, 0) + count

@@ -16,10 +16,13 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video.form import Cut, Veil
+from sensegate.video.parts import field_name
 from sensegate.video.veil import plate_form
 
 GONE: Final = object()
 """What a check returns for a value that may not pass; None for one that is left out and not counted."""
+UNTRACKED: Final = "18446744073709551615"
+"""An id that says that there is none (2^64 - 1)."""
 PAYLOAD_MAX: Final = 8_000_000
 """Bytes of one message."""
 
@@ -83,7 +86,8 @@ class Sieve:
     def out(self, path: str, value: Any) -> None:
         """Count a field that was taken out, if there was anything in it."""
         if value is not None and value not in ("", [], {}):
-            self.removed[path] = self.removed.get(path, 0) + 1
+            told = field_name(path)
+            self.removed[told] = self.removed.get(told, 0) + 1
 
     def cut(self, tree: Any) -> Cut:
         """Return what passed, as the message that may be kept."""
@@ -134,8 +138,10 @@ def typed(payload: bytes, kind: type[T]) -> T:
 
 # ── checks ───────────────────────────────────────────────────────────────────────────────────────────
 
-_SLUG = re.compile(r"(?!.*\d{7})[A-Za-z][A-Za-z0-9_-]{0,47}", re.ASCII)
-_NUMBERS = re.compile(r"\d{1,20}", re.ASCII)
+_SLUG = re.compile(r"(?=.{1,48}\Z)[A-Za-z]+\d{0,4}(?:[_-](?:[A-Za-z]+\d{0,4}|\d{1,4}))*", re.ASCII)
+"""Words with short numbers behind them: neither a plate (``AB12CDE``) nor a number of a document has this form."""
+_NUMBERS = re.compile(r"\d{1,10}", re.ASCII)
+"""Longer ones may be numbers of phones, documents, cards."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:[.,]\d{1,9})?(?:Z| ?[+-]\d{2}:?\d{2})?", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
@@ -191,12 +197,13 @@ def is_slug(text: str) -> bool:
 
 
 def identity(value: Any, sieve: Sieve) -> Any:
-    """Let a number of up to 20 digits and a UUID pass; hide any other id."""
+    """Let a number of up to 10 digits and a UUID pass; hide any other id."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value:
         return GONE
-    return value if _NUMBERS.fullmatch(value) or _UUID.fullmatch(value) else sieve.veil.word(value)
+    plain = _NUMBERS.fullmatch(value) or _UUID.fullmatch(value) or value == UNTRACKED
+    return value if plain else sieve.veil.word(value)
 
 
 def moment(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001

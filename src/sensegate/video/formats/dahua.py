@@ -247,7 +247,7 @@ def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Ve
 
 def _id(value: Any, veil: Veil) -> str:
     word = text(value)
-    return word if not word or (word.isascii() and word.isdigit() and len(word) < 13) else veil.word(word)
+    return word if not word or (word.isascii() and word.isdigit() and len(word) < 11) else veil.word(word)
 
 
 def _rule(data: Node, veil: Veil) -> str:

@@ -6,9 +6,9 @@ import re
 from typing import Any, Final
 
 from sensegate.video import codes
-from sensegate.video.body import OTHER
 from sensegate.video.form import Veil
 from sensegate.video.observation import ObjectClass
+from sensegate.video.parts import OTHER
 from sensegate.video.sieve import GONE, Check, Many, Shape, Sieve
 
 PRESENT: Final[dict[ObjectClass, str]] = {

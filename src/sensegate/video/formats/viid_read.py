@@ -10,7 +10,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.body import field_name
+from sensegate.video.parts import field_name
 from sensegate.video.times import Found, parse_beijing
 
 KINDS: Final = (

@@ -1,0 +1,101 @@
+"""Marked personal values in every place of every format: what is kept of a message holds none of them.
+
+The whole gateway, and every byte that it writes: tests/live/test_canary.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sensegate.decode.examples import payload_of
+from sensegate.decode.profiles import ProfileSet, files, take_video
+from sensegate.errors import Rejected
+from sensegate.video import body
+from sensegate.video.form import Camera
+from sensegate.video.formats import FORMATS
+from sensegate.video.veil import KeyedVeil
+from tests.video.canary import KINDS, MARKS, forms, marks_in, opened, planted
+
+PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if take_video([file])]
+AT = 1_795_832_104_000_000
+VEIL = KeyedVeil(b"canary")
+STEP = int(os.environ.get("CANARY_STEP", "5"))
+"""Every so-manieth kind is put into each place of a message; 1: all of them (a minute and more)."""
+
+
+def bases() -> dict[str, list[tuple[str, bytes]]]:
+    """Return format -> (topic, payload) of the examples of its profiles."""
+    found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    profiles = ProfileSet.load(PROFILES)
+    for name in profiles.ids:
+        profile = profiles.find(name)
+        assert profile
+        for example in profile.source.examples:
+            matched = [rule.video for rule, _ in profiles.match(example.topic) if rule.video]
+            names = matched or [rule.video for rule in profile.rules if rule.video]
+            for form in dict.fromkeys(names):
+                found[form].append((example.topic, payload_of(example)))
+    return found
+
+
+BASES = bases()
+
+
+def kept_of(name: str, topic: str, payload: bytes) -> tuple[bytes, bytes]:
+    """Return (what the log would hold, what the feed would) of a message, as the walk makes them."""
+    form = FORMATS[name]
+    try:
+        kept = body.kept(name, form.cut(payload, topic, AT, VEIL))
+    except Rejected as why:
+        return body.instead(name, payload, why, VEIL), str(why).encode()
+    cut = body.opened(kept)
+    assert cut is not None
+    try:
+        seen = form.see(bytes(cut.body), topic, AT, Camera(id="c1"))
+    except Rejected as why:
+        return kept, str(why).encode()
+    return kept, msgspec.json.encode(seen)
+
+
+def test_forty_kinds() -> None:
+    """There are forty of them, no one a part of another, each found in every form of it: the scan is not blind."""
+    assert len(MARKS) >= 40
+    for kind, value in MARKS.items():
+        for form in forms(value):
+            assert kind in marks_in(b"..." + form + b"...")
+        assert list(marks_in(value.encode())) == [kind] or kind.startswith("face")
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_what_is_kept_holds_no_mark(name: str) -> None:
+    """Each kind in each place, over the shifts; one at a time in a message that is good otherwise, and many at once."""
+    assert BASES[name], f"no example of a profile is of {name}"
+    leaks: dict[tuple[str, str], str] = {}
+    count = 0
+    for number, (topic, payload) in enumerate(BASES[name]):
+        for shift in range(number % STEP, len(KINDS), STEP):
+            for what, message in planted(payload, shift):
+                count += 1
+                for where, told in zip(("kept", "seen"), kept_of(name, topic, message), strict=True):
+                    for blob in opened(told):
+                        leaks |= {(kind, f"{where} {what}"): str(blob)[:300] for kind in marks_in(blob)}
+    assert not leaks, f"{len(leaks)} of {count}:\n" + "\n".join(
+        f"{key}: {text}" for key, text in list(leaks.items())[:12]
+    )
+
+
+def test_the_scan_finds_what_is_not_cut() -> None:
+    """Control: the same messages as they come hold all kinds."""
+    for name, found in BASES.items():
+        seen: set[str] = set()
+        for topic, payload in found:
+            assert topic is not None
+            for shift in range(0, len(KINDS), 5):
+                for _, message in planted(payload, shift):
+                    seen |= marks_in(message).keys()
+        assert len(seen) >= 40, name

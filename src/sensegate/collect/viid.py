@@ -83,7 +83,7 @@ class ViidSource(Pushed):
             if kinds and any(one.kind not in kinds for one in whole.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
-            await self._committed([self._put(sender, body.instead(FORMAT, payload, why))])
+            await self._committed([self._put(sender, body.instead(FORMAT, payload, why, self._veil))])
             raise
         if entries := [one.kept for one in whole.objects if isinstance(one.kept, Entry)]:
             await self._adopt(sender, entries)

@@ -23,8 +23,14 @@ PRESENT: Final[dict[ObjectClass, str]] = {
 SPEEDS: Final = {"km/h": 1 / 3.6, "m/s": 1.0, "[mi_i]/h": 0.44704}
 """Unit of a speed -> factor to m/s."""
 _LABEL = re.compile(r"(?!.*\d{4})[A-Za-z][A-Za-z0-9_/ -]{0,31}", re.ASCII)
-_CAMERA = re.compile(r"(?!.*\d{7})[A-Za-z0-9][A-Za-z0-9_.-]{0,95}|\d{20}|(?=.*[A-F])[0-9A-F]{12}", re.ASCII)
-"""What cameras are called: a name as programs have it, a code of GB/T 28181, a serial number of hex digits."""
+_CAMERA = re.compile(
+    r"(?=.{1,96}\Z)[A-Za-z]+\d{0,4}(?:[_.-]+(?:[A-Za-z]+\d{0,4}|\d{1,4}))*|\d{1,4}|\d{20}|(?=.*[A-F])[0-9A-F]{12}",
+    re.ASCII,
+)
+"""What cameras are called: words with short numbers behind them, a code of GB/T 28181, a serial number of hex digits.
+
+Any other name passes where a device is registered by it (`authority.keyring`).
+"""
 _TRACK = re.compile(r"\d{1,6}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 """A longer number is hidden: it may be somebody's (a telephone, an identity card)."""
 

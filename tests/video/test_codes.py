@@ -22,6 +22,7 @@ WORDS_OF = {
 }
 TABLES = {
     *["info_kind", "gender", "status", "image", "yes", "side", "function", "heading", "class", "state", "brand"],
+    *["industry", "device_type", "network", "tollgate_usage"],
     *WORDS_OF,
 }
 MAKES = {"", "gat1400", "onvif", "hikvision", "dahua", "frigate", "deepstream", "axis", "gb28181"}

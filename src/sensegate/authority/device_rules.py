@@ -9,6 +9,7 @@ import unicodedata
 
 import msgspec
 
+from sensegate.authority import camera_codes
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.bus.server_conf import Role, node_user
 from sensegate.errors import ConfigError
@@ -87,6 +88,7 @@ def examine(
     elif reserved(device.id):
         found.append(Finding("id", f"{device.id} is a name of the server's own", "choose another"))
     found += _of_division(device, divisions, home)
+    found += _of_codes(device)
     if not _PROFILE.fullmatch(device.profile):
         found.append(Finding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))
     elif profiles and device.profile not in profiles:
@@ -135,6 +137,25 @@ def _of_division(device: Device, divisions: Divisions, home: str) -> list[Findin
         remedy = "register it at the node of its city, or at the centre"
         return [Finding("division", f"division {place} is not served here ({home})", remedy)]
     return [Finding("division", warning, "check it against the table", warning=True)] if warning else []
+
+
+def _of_codes(device: Device) -> list[Finding]:
+    """Look at ids that may be codes of cameras (GB/T 28181): all of it is kept, and told."""
+    found: list[Finding] = []
+    for key, text in (("id", device.id), ("alias", device.alias)):
+        if not camera_codes.looks_like(text) or (key == "alias" and text == device.id):
+            continue
+        try:
+            code = camera_codes.parse(text)
+        except ConfigError as why:
+            found.append(Finding(key, f"as the code of a camera it {why.what}", why.remedy, warning=True))
+            continue
+        found += [Finding(key, what, remedy, warning=True) for what, remedy in camera_codes.oddities(code)]
+        place = code.division
+        if place and device.division and not (contains(place, device.division) or contains(device.division, place)):
+            what = f"its code is of a centre in {place}, it is registered in {device.division}"
+            found.append(Finding(key, what, "right if it stands elsewhere than its centre", warning=True))
+    return found
 
 
 def _of_place(device: Device) -> list[Finding]:

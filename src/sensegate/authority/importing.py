@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import msgspec
 
+from sensegate.authority.camera_codes import division_of
 from sensegate.authority.device_rules import Finding
 from sensegate.authority.devices import Devices, facts
 from sensegate.authority.divisions import short
@@ -135,6 +136,8 @@ def device_of(values: dict[str, str]) -> Device:
     kept: dict[str, object] = {name: value for name, value in values.items() if name and value}
     if off := int(values.get("", "0")):
         raise _Refusal("row", f"{abs(off)} values too {'many' if off > 0 else 'few'}", "quote values with commas")
+    if not kept.get("division") and (place := division_of(values.get("id", ""), values.get("alias", ""))):
+        kept["division"] = values["division"] = place
     for name in REQUIRED:
         if not kept.get(name):
             raise _Refusal(name, f"{name} is empty", "give it")

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sensegate.authority import camera_codes
 from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.errors import ConfigError
 
 app = typer.Typer(help="Devices: add, import, list, show, rotate, disable, label.", no_args_is_help=True)
 
@@ -21,8 +23,10 @@ DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
 def add(
     device: DeviceId,
     *,
-    division: Annotated[str, typer.Option(help="Division code, e.g. 440106.")],
     profile: Annotated[str, typer.Option(help="vendor/model, see `sensegate profile list`.")],
+    division: Annotated[
+        str, typer.Option(help="Division code, e.g. 440106; the 20-digit code of a camera names its own.")
+    ] = "",
     alias: Annotated[str, typer.Option(help="How it calls itself on the wire; default: its id.")] = "",
     gateway: Annotated[str, typer.Option(help="Id of the device that publishes for it.")] = "",
     lon: Annotated[float | None, typer.Option(help="Longitude.")] = None,
@@ -149,6 +153,28 @@ def disable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json
         as_json(answer)
     else:
         console.print(f"{device} is disabled")
+
+
+@app.command()
+def code(
+    digits: Annotated[str, typer.Argument(help="20 digits (GB/T 28181), of a camera or platform.", metavar="CODE")],
+    *,
+    json_form: Json = False,
+) -> None:
+    """Take the code of a camera apart, and say what is odd about it."""
+    try:
+        found = camera_codes.parse(digits)
+    except ConfigError as why:
+        console.print(f"{digits[:40]} {why}", highlight=False, markup=False)
+        raise typer.Exit(1) from None
+    rows = [{"part": part, "digits": text, "meaning": meaning} for part, text, meaning in found.parts()]
+    odd = [f"{what}; {remedy}" for what, remedy in camera_codes.oddities(found)]
+    if json_form:
+        as_json({"parts": rows, "division": found.division, "camera": found.is_camera, "odd": odd})
+        return
+    table(rows, ("part", "digits", "meaning"))
+    for line in odd:
+        console.print(line, highlight=False)
 
 
 @app.command()

@@ -23,8 +23,9 @@ class NewDevice(Body, frozen=True):
     """A device to be registered."""
 
     id: DeviceId
-    division: Division
     profile: str
+    division: Division | msgspec.UnsetType = msgspec.UNSET
+    """May be left out where id or alias is the code of a camera (GB/T 28181): then it is that of its centre."""
     alias: str = ""
     gateway: str = ""
     lon: float | None = None

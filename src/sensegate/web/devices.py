@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from sensegate.authority import importing
+from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.errors import Conflict, NotFound, Refused
@@ -73,7 +74,12 @@ def _state(word: str) -> DeviceState:
 
 
 async def _create(call: Call) -> Any:
-    device = Device(**msgspec.structs.asdict(await call.body(NewDevice)))
+    body = await call.body(NewDevice)
+    if body.division is msgspec.UNSET:
+        if not (place := division_of(body.id, body.alias)):
+            raise BadRequest("body: division: is missing; only the code of a camera (20 digits) names it by itself")
+        body = msgspec.structs.replace(body, division=place)
+    device = Device(**msgspec.structs.asdict(body))
     password = await call.deps.devices.add(device, by=call.principal)
     return _credential(call, device.id, password)
 

@@ -96,9 +96,7 @@ def test_the_registry_compares_the_division(make: Make) -> None:
     assert "1 digits too few" in short.what
 
 
-@pytest.mark.parametrize(
-    "other", ["89860012345678901234", "862061048123456", "010000A8900016F000169DC0"]
-)
+@pytest.mark.parametrize("other", ["89860012345678901234", "862061048123456", "010000A8900016F000169DC0"])
 def test_other_numbers_are_not_taken_for_codes(make: Make, other: str) -> None:
     """SIM cards, modems, stations of HJ 212."""
     assert examine(make(device_id=other, division="440106"), Divisions.load()) == []

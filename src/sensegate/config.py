@@ -16,7 +16,7 @@ import msgspec
 import yaml
 
 from sensegate.config_cameras import CameraConfig
-from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, SharingConfig
+from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config_video import VideoConfig
 from sensegate.config_viid import ViidConfig
 from sensegate.errors import ConfigError
@@ -260,6 +260,7 @@ class Config(Record, frozen=True):
     duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
     nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
+    returns: Annotated[ReturnsConfig, _h("what goes back from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()
     viid: Annotated[ViidConfig, _h("GA/T 1400: cameras and video platforms")] = ViidConfig()
     audit: Annotated[AuditConfig, _h("the audit trail")] = AuditConfig()

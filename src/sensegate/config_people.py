@@ -84,6 +84,16 @@ class SharingConfig(Record, frozen=True):
     ] = 50.0
 
 
+class ReturnsConfig(Record, frozen=True):
+    """What the centre took in of a node's area, on its way back to the node."""
+
+    grade_max: Annotated[int, told("readings of a higher grade do not go back (centre)")] = 3
+    key_file: Annotated[
+        str,
+        told("PEM of the public key that signs the centre's files (its receipts.pub); empty: no file is taken (node)"),
+    ] = ""
+
+
 class EgressConfig(Record, frozen=True):
     """Where this gateway may connect to by the wish of others (webhooks)."""
 

@@ -607,6 +607,9 @@ class Gateway:
             usage=await self._bucket("usage"),
             sharing=await self._bucket("sharing"),
         )
+        if self.below:
+            self.reader.on_begin.append(self.below.returns.begin)
+            self.reader.on_rows.append(self.below.returns.note)
         await self.share.open()
         self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
@@ -645,6 +648,7 @@ class Gateway:
                 redecoding=self.life.redecoding,
                 tasking=self.tasking,
                 modes=self.modes,
+                returns=self.below or self.above,
                 unknown=self.life.unknown,
                 topics=lambda device: self.topics_of(device)[0],
                 nodes=self.nodes,

@@ -18,10 +18,11 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from sensegate import __version__
+from sensegate import __version__, shares
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, Taking, table_digests, tables_note
+from sensegate.authority.heads import key_in, public_key
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.trail import Trail
@@ -34,14 +35,16 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import inbox_prefix, node_rights, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig, secret
-from sensegate.errors import Conflict, Lost, Overloaded, Refused
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
 from sensegate.model import Shed
 from sensegate.ports import Log
-from sensegate.publish import gaps, membership
+from sensegate.publish import gaps, membership, return_files
 from sensegate.publish.carried import Carried
 from sensegate.publish.gaps import Named
 from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reporter, Reports, machine
+from sensegate.publish.returned import Taker
+from sensegate.publish.returns import Returns, Wanted
 from sensegate.publish.uplink import Uplink
 from sensegate.web.deps import NodeRow
 
@@ -178,6 +181,8 @@ class Above:
         self.extras: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what else runs while connected."""
         self._generation = 0
+        self.taker = Taker(config.division, node_log, clock, config.store)
+        self.extras["return"] = partial(self.taker.run, self.ask)
         self._refusals = 0
         self.taking: Taking | None = None
         """Takes what the centre hands down."""
@@ -199,6 +204,29 @@ class Above:
         if self._link is None:
             raise Lost("not connected to the centre")
         return await ask.ask(self._link, self.config.division, what, payload)
+
+    # ── what comes back ─────────────────────────────────────────────────────────────────────────────
+
+    async def export(self, _division: str, _life: str, _after: int) -> tuple[bytes, str]:
+        """Refuse: a node gives nothing back."""
+        raise NotFound("only a centre gives back; ask there")
+
+    async def place(self) -> str:
+        """Return how far this node has come in what its centre gives back."""
+        found = await self.taker.place()
+        return f"{found.life}:{found.position}"
+
+    async def take(self, file: bytes) -> tuple[int, str]:
+        """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Lost`."""
+        if not self.config.returns.key_file:
+            remedy = "name the centre's receipts.pub there"
+            raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
+        key = await asyncio.to_thread(public_key, Path(self.config.returns.key_file))
+        held = await asyncio.to_thread(return_files.read, file, key)
+        rows = 0
+        for part in held.parts:
+            rows += await self.taker.take(part, by_file=True)
+        return rows, await self.place()
 
     async def _told(self) -> Report:
         return msgspec.structs.replace(await self._report(), generation=self._generation)
@@ -351,6 +379,7 @@ class Below:
         self.members: Members | None = None
         self.offers: Offers | None = None
         """What the nodes should have of the centre."""
+        self.returns = Returns(centre_log, grade_max=config.returns.grade_max)
         self._tables = table_digests()
         self.reports = Reports(__version__, clock, self._reply)
         self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
@@ -381,10 +410,39 @@ class Below:
             "copied": self.copies.copied,
             "copy": self.copies.copy,
             "restore": self.copies.restore,
+            "returned": self._returned,
         }
         if self.offers:
             answers |= {"base": self.offers.base, "content": self.offers.content}
         await ask.answer(bus, answers)
+
+    async def _returned(self, division: str, payload: bytes) -> bytes:
+        part = await self.returns.part(division, msgspec.msgpack.decode(payload, type=Wanted))
+        return msgspec.msgpack.encode(part)
+
+    async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
+        """Return a signed file of what goes back to a node after a place, and the place where it ends."""
+        key = key_in(
+            Path(self.config.sharing.key_file or Path(self.config.directory) / shares.SIGNING),
+            setting="sharing.key_file",
+        )
+        body, held = await return_files.export(
+            self.returns,
+            division,
+            Wanted(life, after),
+            key,
+            centre=self.config.division,
+            made=self.clock.now(),
+        )
+        return body, f"{held.life}:{held.until}"
+
+    async def place(self) -> str:
+        """Refuse: a centre has none above it."""
+        raise NotFound("nothing comes back to a centre")
+
+    async def take(self, _file: bytes) -> tuple[int, str]:
+        """Refuse: a centre has none above it."""
+        raise NotFound("nothing comes back to a centre; import at the node")
 
     def _reply(self, division: str, _report: Report) -> dict[str, str]:
         return {"base": self.offers.digest(division)} if self.offers else {}

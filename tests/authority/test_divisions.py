@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority.divisions import ALL, Divisions, Level, contains, short
+from sensegate.authority.divisions import Divisions, Level, contains, short
 from sensegate.errors import ConfigError, NotFound
 
 TABLE = Divisions.load()
@@ -73,10 +73,10 @@ def test_dongguan_and_zhongshan_have_towns_in_the_place_of_counties() -> None:
 
 
 def test_region_of_the_levels() -> None:
-    """A reading is filed under its city and county; above them under `all`."""
+    """A reading is filed under its city and county; above them under its own code."""
     assert TABLE.region_of("440106001") == ("4401", "440106")
-    assert TABLE.region_of("440100") == ("4401", ALL)
-    assert TABLE.region_of("44") == ("44", ALL)
+    assert TABLE.region_of("440100") == ("4401", "4401")
+    assert TABLE.region_of("44") == ("44", "44")
 
 
 @given(st.sampled_from(CODES), st.sampled_from(CODES))

@@ -19,9 +19,6 @@ import msgspec
 
 from sensegate.errors import ConfigError, NotFound
 
-ALL = "all"
-"""Stands for the county where a place belongs to no county: a city or province as a whole."""
-
 _LENGTHS = (2, 4, 6, 9, 12)
 # Digits that say "nothing below this" when they are all zero, by length of the code.
 _TAIL = {12: 3, 9: 3, 6: 2, 4: 2}
@@ -137,11 +134,11 @@ class Divisions:
         return short(code)[:4]
 
     def county_of(self, code: str) -> str:
-        """Return the county's code, or the town's where the city has no counties; ``all`` above them."""
+        """Return the county's code, or the town's where the city has no counties; above them the place's own."""
         place = short(code)
         if place[:4] in self._without_counties:
-            return place[:9] if len(place) >= 9 else ALL
-        return place[:6] if len(place) >= 6 else ALL
+            return place[:9] if len(place) >= 9 else place[:4]
+        return place[:6] if len(place) >= 6 else place[:4]
 
     def region_of(self, code: str) -> tuple[str, str]:
         """Return (city, county) by which readings are filed on the log."""

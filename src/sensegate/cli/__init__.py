@@ -24,6 +24,7 @@ from sensegate.cli import (
     profiles,
     releases,
     replay,
+    returns,
     running,
     studies,
     tasks,
@@ -50,6 +51,7 @@ app.add_typer(profiles.app, name="profile")
 app.add_typer(devices.app, name="device")
 app.add_typer(tasks.app, name="task")
 app.add_typer(modes.app, name="mode")
+app.add_typer(returns.app, name="return")
 app.add_typer(audit.app, name="audit")
 app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")

@@ -84,6 +84,12 @@ class Remote:
         async with self._request("GET", path, query=query, headers={"Accept": accept}) as response:
             return await response.text(), response.headers
 
+    async def content(self, path: str, **query: str) -> tuple[bytes, str]:
+        """Return the bytes at a path and the cursor behind them."""
+        given = {key: value for key, value in query.items() if value}
+        async with self._request("GET", path, query=given) as response:
+            return await response.read(), response.headers.get("X-Cursor", "")
+
     async def post(self, path: str, body: object = None, **query: str) -> Any:
         """Send a JSON document and return the answer."""
         async with self._request("POST", path, body=body, query=query) as response:

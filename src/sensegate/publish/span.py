@@ -67,9 +67,11 @@ class Packer(msgspec.Struct, frozen=True):
             elif entry.subject.startswith(SEQUENCES):
                 numbered.append(sequences.decode(entry.payload))
             elif entry.subject.startswith(ROWS):
-                kind = entry.subject.partition(".")[0]
+                kind, _, place = entry.subject.partition(".")
+                if ".back." in place:
+                    continue  # of the centre itself
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
-                grade = int(entry.subject.rpartition(".")[2])
+                grade = int(place.rpartition(".")[2])
                 shared = grade <= self.grade_max
                 if shared and shed and kind == READINGS:
                     batch = _without(batch, shed, counts)

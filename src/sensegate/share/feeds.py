@@ -77,7 +77,7 @@ class Selection(msgspec.Struct, frozen=True):
     """Conditions on what the mask leaves: by asking, nobody finds out what it hides."""
 
     def wants_subject(self, subject: str) -> bool:
-        """Return whether an entry of this subject (``<kind>.<city>.<county|all>.<grade>``) may hold a match.
+        """Return whether an entry of this subject (``<kind>.<city>.<county|all|back>.<grade>``) may hold a match.
 
         Cheap and never wrong in refusing: the columns decide.
         """
@@ -87,8 +87,8 @@ class Selection(msgspec.Struct, frozen=True):
         if word is None or (self.kinds and word not in self.kinds) or len(parts) != 3:
             return False
         _city, county, grade = parts
-        if county == "all":
-            # A span of the uplink holds several places and grades.
+        if county in {"all", "back"}:
+            # A span of the uplink holds several places and grades, what came back of the centre several places.
             return True
         if grade.isdigit() and int(grade) > self.grade_max:
             return False

@@ -103,6 +103,10 @@ class Reader:
         """The end of the log has been reached once since the last loss."""
         self.on_ledger: list[Callable[[Entry], None]] = []
         """Called with each entry of the ledger that follows the place where `run` began, in order."""
+        self.on_rows: list[Callable[[Entry], None]] = []
+        """The same for each entry of readings and observations."""
+        self.on_begin: list[Callable[[int], None]] = []
+        """Called with that place, once, before either of them."""
         self._change: asyncio.Future[None] | None = None
         self._pages_max = pages_max
         self._pages: OrderedDict[int, Span] = OrderedDict()
@@ -123,6 +127,8 @@ class Reader:
                 if not started:
                     self._ring_start = self._end = (await self.log.bounds())[1] if after is None else after
                     started = True
+                    for begun in self.on_begin:
+                        begun(self._end)
                 await self._follow()
             except Lost as why:
                 self._live = False
@@ -148,6 +154,8 @@ class Reader:
                 slot = Slot(entry)
                 self._ring.append(slot)
                 self._ring_bytes += slot.size
+                for listener in self.on_rows:
+                    listener(entry)
             elif entry.subject.startswith(("ledger.", "carried.")):
                 for listener in self.on_ledger:
                     listener(entry)

@@ -392,6 +392,22 @@ class QualityRow(msgspec.Struct, frozen=True):
     completeness: float | None
 
 
+class ReturnDesk(Protocol):
+    """Return flow by files (`tiers.Above`, `tiers.Below`)."""
+
+    async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
+        """Return a signed file of what goes back to a node after a place, and where it ends."""
+        ...
+
+    async def place(self) -> str:
+        """Return how far this node has come."""
+        ...
+
+    async def take(self, file: bytes) -> tuple[int, str]:
+        """Take a file; return (rows, place)."""
+        ...
+
+
 Ingest = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 """(device, caller, body, content type): returns after the commit that holds the message."""
 
@@ -449,6 +465,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     jobs: Jobs | None = None
     redecodes: Redecodes | None = None
     redecoding: Redecoding | None = None
+    returns: ReturnDesk | None = None
     modes: Modes | None = None
     """None: this gateway knows no emergency plans."""
     tasking: Tasking | None = None

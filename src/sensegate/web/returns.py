@@ -1,0 +1,95 @@
+"""REST: return flow by files, for networks with an air gap; the connected way needs no request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from sensegate.authority.scope import Action, demand
+from sensegate.errors import NotFound
+from sensegate.web.deps import ReturnDesk
+from sensegate.web.problems import BadRequest
+from sensegate.web.routing import API, Call, Param, Route
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What a file brought."""
+
+    rows: int
+    """0: it was taken before."""
+    cursor: str
+    """Place to which this node has come: the next file must begin there or before."""
+
+
+def _desk(call: Call) -> ReturnDesk:
+    if call.deps.returns is None:
+        raise NotFound("no return flow here")
+    return call.deps.returns
+
+
+async def _export(call: Call) -> Any:
+    division = call.deps.divisions.check(call.path("division"))[0]
+    demand(call.principal, Action.CHANGE_NODES, division)
+    life, _, after = call.text("after").rpartition(":")
+    if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
+        raise BadRequest(f"query: after: '{call.text('after')[:60]}' is no place; GET the node's {API}/returns/place")
+    body, until = await _desk(call).export(division, life, int(after or 0))
+    await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
+    name = f"return-{division}-{until.rpartition(':')[2]}.sgr"
+    return web.Response(
+        body=body,
+        content_type="application/vnd.sensegate.return",
+        headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Cursor": until},
+    )
+
+
+async def _place(call: Call) -> Any:
+    demand(call.principal, Action.READ_LEDGER, call.deps.division)
+    return Taken(0, await _desk(call).place())
+
+
+async def _import(call: Call) -> Any:
+    demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
+    rows, place = await _desk(call).take(await call.raw())
+    await call.deps.audit.record(
+        call.principal, "return.import", call.deps.division, after={"rows": rows, "until": place}
+    )
+    return Taken(rows, place)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/returns/{{division}}",
+        call=_export,
+        what="A signed file of what goes back to a node, after a place (centre).",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        query=(Param("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
+        media=("application/vnd.sensegate.return",),
+        errors=(404, 410),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/returns/place",
+        call=_place,
+        what="The place to which this node has come in what its centre gives back.",
+        tag="nodes",
+        action=Action.READ_LEDGER,
+        answer=Taken,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/returns",
+        call=_import,
+        what="Take a signed file of the centre; one that was taken before changes nothing.",
+        tag="nodes",
+        action=Action.CHANGE_FEEDS,
+        raw="application/octet-stream",
+        answer=Taken,
+        errors=(404, 409, 413),
+    ),
+)

@@ -606,8 +606,15 @@ class Gateway:
             feeds=await self._bucket("feeds"),
             usage=await self._bucket("usage"),
             sharing=await self._bucket("sharing"),
+            measured=shares.measures(self.devices, self._quality_rows, clock),
         )
+        if self.above:
+            upward = self.share.join_up(
+                self.above.ask, config.division, shares.measures(self.devices, self._quality_rows, clock)
+            )
+            self.above.extras.append(upward.run)
         if self.below:
+            self.below.answers |= self.share.join_down().answers
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sensegate.authority.devices import Devices
 from sensegate.authority.heads import key_in
 from sensegate.authority.scope import Principal, Scope
 from sensegate.authority.tokens import Tokens
@@ -15,15 +17,21 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.share.books import Books
-from sensegate.share.feeds import Feeds
+from sensegate.share.catalogue import Promise
+from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing, Terms
 from sensegate.share.shelf import Shelf
+from sensegate.web.deps import QualityRow
 
 SIGNING = "receipts.key"
 PSEUDONYMS = "masks.key"
+_LOOK_US = 2 * 3_600_000_000
+_FRESH_S = 60.0
+_ROWS_MAX = 20_000
+"""More rows are sampled: a mean needs no more, and the loop is not to stand still for it."""
 
 
 def made(
@@ -37,6 +45,7 @@ def made(
     feeds: Bucket,
     usage: Bucket,
     sharing: Bucket,
+    measured: Callable[[Feed], Promise],
 ) -> Sharing:
     """Return the door of sharing; keys are made at the first start. Raises `ConfigError`."""
 
@@ -57,7 +66,42 @@ def made(
         masks=Masks(_pseudonyms(directory / PSEUDONYMS)),
         terms=Terms(terms.answer_days, terms.days_max, config.division, codes=config.role == "centre"),
         page_max=config.web.page_max,
+        measured=measured,
     )
+
+
+def measures(devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock) -> Callable[[Feed], Promise]:
+    """Return what gives the means of a feed's devices over the last hours. `rows`: indicators since a time."""
+    known: dict[Feed, tuple[float, Promise]] = {}
+
+    def holds(feed: Feed, row: QualityRow) -> bool:
+        at = devices.find(row.device)
+        if at < 0:
+            return False
+        device = devices.record(at)
+        return (
+            (not feed.divisions or device.division.startswith(feed.divisions))
+            and (not feed.domains or device.domain in feed.domains)
+            and (not feed.departments or device.department in feed.departments)
+            and device.grade <= feed.grade_max
+        )
+
+    def measured(feed: Feed) -> Promise:
+        now = clock.monotonic()
+        if feed in known and now - known[feed][0] < _FRESH_S:
+            return known[feed][1]
+        all_rows = rows(clock.now() - _LOOK_US)
+        found = [row for row in all_rows[:: len(all_rows) // _ROWS_MAX + 1] if holds(feed, row)]
+        made = Promise(**{name: _mean([getattr(row, name) for row in found]) for name in Promise.__struct_fields__})
+        known[feed] = (now, made)
+        return made
+
+    return measured
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 4) if known else None
 
 
 def _pseudonyms(file: Path) -> bytes:

@@ -381,6 +381,8 @@ class Below:
         """What the nodes should have of the centre."""
         self.returns = Returns(centre_log, grade_max=config.returns.grade_max)
         self._tables = table_digests()
+        self.answers: dict[str, ask.Answer] = {}
+        """What is answered to the nodes; other parts add theirs."""
         self.reports = Reports(__version__, clock, self._reply)
         self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
 
@@ -405,7 +407,7 @@ class Below:
 
     async def start(self, bus: Client) -> None:
         """Begin to answer the nodes. Raises `Lost`."""
-        answers: dict[str, ask.Answer] = {
+        self.answers |= {
             "report": self.reports.take,
             "copied": self.copies.copied,
             "copy": self.copies.copy,
@@ -413,8 +415,8 @@ class Below:
             "returned": self._returned,
         }
         if self.offers:
-            answers |= {"base": self.offers.base, "content": self.offers.content}
-        await ask.answer(bus, answers)
+            self.answers |= {"base": self.offers.base, "content": self.offers.content}
+        await ask.answer(bus, self.answers)
 
     async def _returned(self, division: str, payload: bytes) -> bytes:
         part = await self.returns.part(division, msgspec.msgpack.decode(payload, type=Wanted))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -44,6 +44,21 @@ CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="deadlines")
 log = structlog.get_logger(__name__)
 
 
+class Elsewhere(Protocol):
+    """What is kept at the centre of a node's data (`joint.Distant`)."""
+
+    applications: Records[Application]
+    grants: Records[Grant]
+
+    async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
+        """Have the centre decide."""
+        ...
+
+    async def revoke(self, principal: Principal, grant: Grant, reason: str) -> Grant:
+        """Have the centre take a grant back."""
+        ...
+
+
 class Desk:
     """Applications and grants of this gateway."""
 
@@ -69,6 +84,8 @@ class Desk:
         self._subscriber = subscriber
         self._answer_us = round(answer_days * DAY_US)
         self._days_max = days_max
+        self.distant: Elsewhere | None = None
+        """At a node: applications and grants for its data that the centre keeps."""
         self.bundles = Bundles(shelf, feeds, trail, clock)
         self.applications: Records[Application] = Records(shelf, "application", Application)
 
@@ -76,12 +93,14 @@ class Desk:
 
     def seen(self, principal: Principal) -> list[Application]:
         """Return the applications that concern the caller, oldest first."""
-        found = [one for one in self.applications if self._sees(principal, one)]
+        found = [one for one in (*self.applications, *self._distant_applications()) if self._sees(principal, one)]
         return sorted(found, key=lambda one: (one.created, one.id))
 
     def get(self, principal: Principal, name: str) -> Application:
         """Return one. Raises `NotFound`."""
         found = self.applications.find(name)
+        if found is None and self.distant:
+            found = self.distant.applications.find(name)
         if found is None or not self._sees(principal, found):
             raise NotFound(f"no application '{name[:40]}' that concerns you")
         return found
@@ -181,6 +200,10 @@ class Desk:
         application = self.get(principal, name)
         if revision is not None and revision != application.revision:
             raise Conflict(f"application {name} is at revision {application.revision}, not {revision}; read it again")
+        if self.distant and self.applications.find(name) is None:
+            terms(decision)
+            masks.check(decision.mask or masks.NONE)
+            return await self.distant.decide(principal, application, decision)
         demand_decider(principal, application)
         if application.state is not State.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
@@ -196,7 +219,7 @@ class Desk:
         Raises:
             NotFound, Refused, Conflict.
         """
-        application = self.get(principal, name)
+        application = self._here(principal, name)
         theirs = scope_of(application.applicant)
         party = principal.id in {application.by, application.subscriber}
         if not (party or allows(principal, Action.CHANGE_TOKENS, theirs.division, theirs.department)):
@@ -204,6 +227,16 @@ class Desk:
         if application.state is not State.PENDING:
             raise Conflict(f"application {application.id} is {application.state}")
         return await self._decided(principal, application, State.WITHDRAWN, Decision(False), ())
+
+    def _here(self, principal: Principal, name: str) -> Application:
+        """Return an application that is kept here. Raises `NotFound`; `Conflict`: it is kept at the centre."""
+        found = self.get(principal, name)
+        if self.applications.find(name) is None:
+            raise Conflict(f"application {name} is kept by the centre; take it back there")
+        return found
+
+    def _distant_applications(self) -> Iterable[Application]:
+        return self.distant.applications if self.distant else ()
 
     async def escalate(self) -> int:
         """Hand every application whose deadline has passed to the level above; return how many."""
@@ -235,11 +268,14 @@ class Desk:
 
     def grants(self, principal: Principal) -> list[Grant]:
         """Return the grants that concern the caller, in order of id."""
-        return [one for one in self._grants.records if _concerned(principal, one)]
+        distant = self.distant.grants if self.distant else ()
+        return [one for one in (*self._grants.records, *distant) if _concerned(principal, one)]
 
     def grant(self, principal: Principal, name: str) -> Grant:
         """Return one. Raises `NotFound`."""
         found = self._grants.find(name)
+        if found is None and self.distant:
+            found = self.distant.grants.find(name)
         if found is None or not _concerned(principal, found):
             raise NotFound(f"no grant '{name[:40]}' that concerns you")
         return found
@@ -253,6 +289,8 @@ class Desk:
             NotFound, Refused, ConfigError, Conflict.
         """
         before = self.grant(principal, name)
+        if self._grants.find(name) is None:
+            raise Conflict(f"grant {name} is served by the centre; change it there, or revoke it")
         after = _converted(form, Grant)
         if before.revision != revision:
             raise Conflict(f"grant {name} is at revision {before.revision}, not {revision}; read it again")
@@ -295,6 +333,8 @@ class Desk:
             raise Refused(f"grant {name} is taken back by {before.level} or given back by {before.applicant}")
         if before.revoked:
             return before
+        if self.distant and self._grants.find(name) is None:
+            return await self.distant.revoke(principal, before, reason[:500])
         after = msgspec.structs.replace(before, revoked=self._clock.now(), reason=reason[:500])
         await self._trail.record(principal, "grant.revoke", name, after={"reason": after.reason})
         return await self._grants.records.put(name, after, expected=before.revision)

@@ -7,7 +7,7 @@ those in charge of all of its data.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -52,15 +52,24 @@ class Offers:
     """The door to the catalogue."""
 
     def __init__(
-        self, catalogue: Catalogue, feeds: Feeds, delivery: Delivery, trail: Trail, clock: Clock, *, codes: bool
+        self,
+        catalogue: Catalogue,
+        feeds: Feeds,
+        delivery: Delivery,
+        trail: Trail,
+        clock: Clock,
+        *,
+        codes: bool,
+        measured: Callable[[Feed], Promise],
     ) -> None:
-        """`codes`: this gateway gives codes (the centre)."""
+        """`codes`: this gateway gives codes (the centre); `measured`: indicators of a feed's devices here."""
         self._catalogue = catalogue
         self._feeds = feeds
         self._delivery = delivery
         self._trail = trail
         self._clock = clock
         self._codes = codes
+        self._measured = measured
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,6 +102,12 @@ class Offers:
         if form == "csv":
             return as_csv(entries).encode()
         return msgspec.json.encode(dcat(entries, title="感知數據共享目錄"))
+
+    def measured(self, entry: Entry) -> Promise:
+        """Return what was measured of the feed's devices here, or what the node that keeps the entry told."""
+        feed = self._feeds.find(entry.feed)
+        here = self._measured(feed) if feed else Promise()
+        return here if here != Promise() else entry.measured
 
     def missing(self, entry: Entry) -> list[str]:
         """Return what is missing until an entry is complete, a sentence each."""

@@ -18,12 +18,13 @@ from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.books import Books
-from sensegate.share.catalogue import Catalogue
+from sensegate.share.catalogue import Catalogue, Promise
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import Delivery, Events, Form, Page
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, check
 from sensegate.share.grants import Admission, Grants
+from sensegate.share.joint import Ask, Distant, Downward, Upward
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering, Usage
 from sensegate.share.offers import Offers
@@ -98,6 +99,7 @@ class Sharing:
         signing: Ed25519PrivateKey | None = None,
         masks: Masks | None = None,
         terms: Terms | None = None,
+        measured: Callable[[Feed], Promise] = lambda _feed: Promise(),
         page_max: int = 10_000,
     ) -> None:
         """`shelf` holds entries, applications and grants; `subscriber` as of `Desk`; `signing` signs receipts."""
@@ -119,18 +121,18 @@ class Sharing:
             answer_days=terms.answer_days,
             days_max=terms.days_max,
         )
+        self.trail = trail
+        self.shelf = shelf
         self.delivery = Delivery(reader, masks=masks, page_max=page_max)
-        self.offers = Offers(self.catalogue, feeds, self.delivery, trail, clock, codes=terms.codes)
+        self.offers = Offers(self.catalogue, feeds, self.delivery, trail, clock, codes=terms.codes, measured=measured)
         self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
         self._clock = clock
-        self._shelf = shelf
-        self._trail = trail
         self._from = 0
 
     async def open(self) -> None:
         """Load feeds, grants, counts and books; the log is open already."""
         await self.feeds.open()
-        await self._shelf.open()
+        await self.shelf.open()
         await self.metering.open()
         self._from = await self.books.open(self.reader.log.epoch)
         self.books.attach(self.reader)
@@ -140,13 +142,23 @@ class Sharing:
         await self.metering.flush()
         await self.books.flush()
 
+    def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
+        """Return what offers this node's feeds to its centre; what is asked of them there is decided here, too."""
+        distant = Distant(self.shelf, self.feeds, self.trail, ask, division=division)
+        self.desk.distant = distant
+        return Upward(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
+
+    def join_down(self) -> Downward:
+        """Return what answers the nodes of this centre."""
+        return Downward(self.feeds, self.catalogue, self.grants, self.desk, trail=self.trail, clock=self._clock)
+
     async def run(self) -> None:
         """Follow the log and the feeds and keep the counts, until cancelled. Raises `Lost` to be started again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.reader.run(self._from), name="share.reader")
             group.create_task(self.books.run(), name="share.books")
             group.create_task(self.feeds.run(), name="share.feeds")
-            group.create_task(self._shelf.run(), name="share.shelf")
+            group.create_task(self.shelf.run(), name="share.shelf")
             group.create_task(self.desk.run(), name="share.desk")
             group.create_task(self.metering.run(), name="share.metering")
 
@@ -273,7 +285,7 @@ class Sharing:
         feed = self._owned(principal, form)
         check(feed)
         self.feeds.demand_free(feed.name)
-        await self._trail.record(principal, "feed.create", feed.name, after=_facts(feed))
+        await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 
     async def change_feed(self, principal: Principal, form: object, revision: int) -> Feed:
@@ -281,21 +293,27 @@ class Sharing:
         feed = self._owned(principal, form)
         before = self.feeds.get(principal, feed.name)
         self._owned(principal, before)
+        self._demand_ours(feed.name)
         check(feed)
         if before.revision != revision:
             raise Conflict(f"feed '{feed.name}' is at revision {before.revision}, not {revision}; read it again")
-        await self._trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))
+        await self.trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))
         return await self.feeds.change(feed, revision)
 
     async def delete_feed(self, principal: Principal, name: str, revision: int | None) -> None:
         """Remove a feed; its open streams end within about a second. Raises as `change_feed`."""
         before = self.feeds.get(principal, name)
         self._owned(principal, before)
+        self._demand_ours(name)
         if given := self.grants.given(name):
             raise Conflict(f"feed '{name}' has {len(given)} grants, {given[0].id} among them; revoke them first")
-        await self._trail.record(principal, "feed.delete", name, before=_facts(before))
+        await self.trail.record(principal, "feed.delete", name, before=_facts(before))
         await self.feeds.delete(name, revision)
         await self.offers.remove(principal, name)
+
+    def _demand_ours(self, name: str) -> None:
+        if (entry := self.catalogue.find(name)) is not None and entry.origin:
+            raise Conflict(f"feed '{name}' is kept by {entry.origin}; change it there")
 
     @staticmethod
     def _owned(principal: Principal, form: object) -> Feed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,12 +9,10 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.web import listing
-from sensegate.web.deps import QualityRow
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 from sensegate.web.share_bodies import ColumnRow, EntryAnswer, EntryChange, EntryRow, Promised, SampleWish
 
-_DAY_US = 86_400_000_000
 _INDICATORS = ("authenticity", "accuracy", "continuity", "completeness")
 _EXPORTS = {"application/ld+json": "dcat", "text/csv": "csv"}
 
@@ -65,7 +62,7 @@ async def _get(call: Call) -> Any:
 def _answer(call: Call, entry: Any) -> EntryAnswer:
     offers = call.deps.share.offers
     feed = offers.feed(call.principal, entry.feed)
-    measured = _measured(call, feed, entry)
+    measured = _promised(offers.measured(entry))
     whole = {
         name: getattr(entry, name)
         for name in EntryAnswer.__struct_fields__
@@ -91,33 +88,6 @@ def _answer(call: Call, entry: Any) -> EntryAnswer:
 
 def _promised(promise: Any) -> Promised:
     return Promised(**{name: getattr(promise, name) for name in _INDICATORS})
-
-
-def _measured(call: Call, feed: Any, entry: Any) -> Promised:
-    """Return what was measured of the feed's devices here, or what the node that keeps the entry told."""
-    deps = call.deps
-    rows = [row for row in deps.quality(deps.clock.now() - _DAY_US) if _holds(call, feed, row)]
-    if not rows:
-        return _promised(entry.measured)
-    return Promised(**{name: _mean(rows, name) for name in _INDICATORS})
-
-
-def _holds(call: Call, feed: Any, row: QualityRow) -> bool:
-    at = call.deps.devices.find(row.device)
-    if at < 0:
-        return False
-    device = call.deps.devices.record(at)
-    return (
-        (not feed.divisions or device.division.startswith(tuple(feed.divisions)))
-        and (not feed.domains or device.domain in feed.domains)
-        and (not feed.departments or device.department in feed.departments)
-        and device.grade <= feed.grade_max
-    )
-
-
-def _mean(rows: Sequence[QualityRow], name: str) -> float | None:
-    values = [value for row in rows if (value := getattr(row, name)) is not None]
-    return round(sum(values) / len(values), 4) if values else None
 
 
 async def _change(call: Call) -> Any:

@@ -197,6 +197,10 @@ class Offers(Protocol):
         """Return whether every word of a search stands in an entry."""
         ...
 
+    def measured(self, entry: Any) -> Any:
+        """Return what was measured of its feed."""
+        ...
+
     def missing(self, entry: Any) -> list[str]:
         """Return what is missing until it is complete."""
         ...

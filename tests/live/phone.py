@@ -72,6 +72,14 @@ class Phone:
                 if name == kind:
                     return told
 
+    async def either(self, *kinds: str, timeout_s: float = 60.0) -> tuple[str, Any]:
+        """Return (kind, what it tells) of the next event of some kinds."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                name, told = await self._events.get()
+                if name in kinds:
+                    return name, told
+
     @property
     def connected(self) -> bool:
         return self._client is not None and self._client.is_connected()

@@ -43,6 +43,8 @@ _QUIET_S = 60.0
 _AGAIN_S = 1.0
 _REFUSED_S = 1.0
 _WAIT_MAX_S = 30.0
+_QUOTA_S = 2.0
+"""Used up: the owner of the data may allow more at any time."""
 
 log = structlog.get_logger(__name__)
 
@@ -130,6 +132,8 @@ class Pages(Protocol):
 
     async def next(self, limit: int, wait_s: float = 1.0) -> Page: ...
 
+    def drop(self) -> None: ...
+
 
 Opened = Callable[[Terms, str, str], Awaitable[Pages]]
 """(terms, form, cursor or nothing) -> the feed for the line's subscriber. Raises as `Sharing.open_pages`."""
@@ -204,7 +208,7 @@ class Line:
             return _REFUSED_S
         except Overloaded as why:
             standing.state, standing.why = "waiting", str(why)
-            return min(why.retry_after_s, _WAIT_MAX_S)
+            return min(why.retry_after_s, _QUOTA_S)
         except (Gone, BadCursor) as why:
             first = f"; first: {why.first}" if isinstance(why, Gone) and why.first else ""
             await self._end(State.GONE, f"{why}{first}", standing)
@@ -238,7 +242,12 @@ class Line:
         while not self._superseded():
             pending = done != mark.after
             # The mark of the last letter waits for the next one, if there is one: one write for both.
-            page = await pages.next(mark.sending or self.terms.batch, 0.0 if pending else _AGAIN_S)
+            try:
+                page = await pages.next(mark.sending or self.terms.batch, 0.0 if pending else _AGAIN_S)
+            except (Overloaded, Refused, NotFound):
+                if pending:
+                    await self._keep(after=done, sending=0)  # else that letter would come again
+                raise
             if not page.count:
                 standing.place = pages.place
                 if mark.sending or pending:
@@ -247,9 +256,15 @@ class Line:
                     done, kept_at = str(pages.place), self._clock.monotonic()
                     mark = await self._keep(after=done, sending=0)
                 continue
-            if pending or mark.sending != page.count:
-                mark = await self._keep(after=done, sending=page.count)
-            if not await self._sent(self._letter(mark, page, form), page, pages, standing):
+            arrived = False
+            try:
+                if pending or mark.sending != page.count:
+                    mark = await self._keep(after=done, sending=page.count)
+                arrived = await self._sent(self._letter(mark, page, form), page, pages, standing)
+            finally:
+                if not arrived:
+                    pages.drop()
+            if not arrived:
                 return
             done, mark = page.next, msgspec.structs.replace(mark, sending=0)
             standing.place, standing.grant = pages.place, page.grant

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -20,6 +21,10 @@ _SCAN_S = 1.0
 """A page that finds nothing in a long history comes back after this, so that the subscriber is looked at again."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Pages:
     """One subscriber's way through a feed."""
 
@@ -30,6 +35,7 @@ class Pages:
         self._form = form
         self._admission = admit()
         self._checked = asyncio.get_running_loop().time()
+        self._taken: Callable[[], None] = _nothing
         self.place = start
         """After the last record that `next` returned."""
 
@@ -70,5 +76,13 @@ class Pages:
                 # Another delivery of the same grant was faster while this one read.
                 return await self.next(limit, 0)
             allowance.take(page.count)
+            self._taken = partial(allowance.give, page.count)
+        else:
+            self._taken = _nothing
         self.place = parse(page.next)
         return msgspec.structs.replace(page, grant=self._admission.grant_id)
+
+    def drop(self) -> None:
+        """Say that the last page did not arrive, and will be read again: the quota has its records back."""
+        self._taken()
+        self._taken = _nothing

@@ -41,7 +41,7 @@ class Allowance:
     """What one grant may still receive, shared by all its deliveries in this process.
 
     A delivery asks `room` (or `demand`) and, with nothing awaited in between, says `take` before it sends; `within`
-    does both for a page. What was taken and never arrived is not given back.
+    does both for a page. What was taken and is known not to have arrived may be given back.
     """
 
     def __init__(self, grant: str, limits: Limits, clock: Clock, used: Callable[[], int]) -> None:
@@ -97,6 +97,11 @@ class Allowance:
         self.left()
         self._tokens -= records
         self._taken += records
+
+    def give(self, records: int) -> None:
+        """Take records back that did not arrive."""
+        self._tokens = min(self._burst, self._tokens + records)
+        self._taken = max(0, self._taken - records)
 
     def wait_s(self, records: int) -> float:
         """Return how long it takes until so many records (cut to the burst) may go; 0: now."""

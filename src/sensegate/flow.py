@@ -612,7 +612,7 @@ class Gateway:
             upward = self.share.join_up(
                 self.above.ask, config.division, shares.measures(self.devices, self._quality_rows, clock)
             )
-            self.above.extras.append(upward.run)
+            self.above.extras["catalogue"] = upward.run
         if self.below:
             self.below.answers |= self.share.join_down().answers
             self.reader.on_begin.append(self.below.returns.begin)

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
-SHORT: dict[str, dict[str, float]] = {
+SHORT: dict[str, dict[str, Any]] = {
     "drain": {"messages": 1_000, "devices": 40, "rounds": 1},
     "live": {"messages": 1_000, "devices": 40, "hubs": 4, "rounds": 1},
     "latency": {"messages": 600, "devices": 40, "hubs": 4, "seconds": 0.5, "idle": 5, "idle_rate": 20},
@@ -19,6 +19,7 @@ SHORT: dict[str, dict[str, float]] = {
     "formats": {"messages": 200, "rounds": 1},
     "reload": {"rate": 400, "seconds": 4, "devices": 20, "releases": 3},
     "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
+    "fanout": {"counts": (1, 5), "deliveries": 20_000, "most": 4_000, "rounds": 1},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }
 

@@ -665,10 +665,10 @@ class Gateway:
                 quality=self._quality_rows,
                 refused=self._refused,
                 hooks=self.pushing.hooks,
-                subscribers=self.pushing.roll.rows,
                 people=self.people,
                 oidc=self.oidc,
                 secure=bool(config.web.tls.cert_file) or config.oidc.redirect_url.startswith("https://"),
+                roll=self.pushing.roll,
             )
         )
         self.http_url = await self.web.start()

@@ -29,6 +29,7 @@ from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
+from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
 from sensegate.share.shelf import Shelf
 from sensegate.unknown import Unknown
@@ -88,6 +89,7 @@ class Gateway:
                 devices=self.devices,
                 tokens=self.tokens,
                 share=self.sharing,
+                roll=Roll(clock, lambda: self.reader.end),
                 books=self.books,
                 audit=self.trail,
                 ready=ready,

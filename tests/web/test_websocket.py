@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sensegate.authority.scope import Role
 from sensegate.web import websocket
+from tests.conftest import eventually
 from tests.share.made import Place, make_batch, members
 from tests.web.serving import ADMIN, Gateway
 
@@ -191,3 +192,37 @@ async def test_what_was_sent_is_metered(filled: Gateway) -> None:
         await records_of(socket, 40)
     rows = [row for row in filled.sharing.usage() if row.token == token.id and row.delivery == "ws"]
     assert [(row.requests, row.records) for row in rows] == [(1, 40)]
+
+
+async def test_who_reads_is_shown_with_how_far_behind(filled: Gateway) -> None:
+    """One without credit waits and lags; one by events is live and at the end; strangers do not see them."""
+    token, other = await filled.token(Role.SUBSCRIBER, "44"), await filled.token(Role.SUBSCRIBER, "44")
+    admin = await filled.token()
+
+    async def rows(reader: str) -> dict[str, dict[str, Any]]:
+        _, body, _ = await filled.ask("GET", "/api/v1/subscribers", reader, expect=200)
+        return {row["delivery"]: row for row in body["rows"]}
+
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{filled.url}/api/v1/feeds/all/stream"
+    async with opened(filled, token, "?credit=5") as socket, filled.session.get(url, headers=headers) as events:
+        await records_of(socket, 5)
+
+        async def settled() -> bool:
+            seen = await rows(token)
+            return seen["ws"]["state"] == "waiting" and seen["sse"]["lag_entries"] == 0
+
+        await write(filled, 9)
+        while b"9.9" not in await events.content.readline():
+            pass
+        await eventually(settled)
+        seen = await rows(admin)
+        assert (seen["ws"]["records"], seen["ws"]["why"]) == (5, "it has given no credit")
+        assert seen["ws"]["lag_entries"] > 0
+        assert (seen["sse"]["state"], seen["sse"]["records"]) == ("live", 50)
+        assert await rows(other) == {}
+
+    async def gone() -> bool:
+        return not await rows(admin)
+
+    await eventually(gone)

@@ -116,6 +116,8 @@ class Delivery:
         self._rows_count = 0
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
+        self._runs: OrderedDict[tuple[int, Selection, int, str], _Run] = OrderedDict()
+        self._runs_bytes = 0
         self._bodies: OrderedDict[tuple[Selection | None, Form, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
@@ -272,28 +274,52 @@ class Delivery:
             lines = records.csv_lines(batch, rows, part.entry, prefix)
         elif form is Form.SENML:
             lines = senml.lines(batch, rows, part.entry, prefix)
-        elif form is Form.SSE:
-            block = await self._block(part, selection, Form.JSON, every, number)
-            places = [prefix + row_text(row) for row in rows.tolist()]
-            lines = [f"id: {place}\ndata: {line}\n\n" for place, line in zip(places, block.lines, strict=True)]
         else:
             lines = records.json_lines(batch, rows, part.entry, prefix)
         made = self._cache[key] = _Encoded(lines)
+        await self._cached(made)
+        return made
+
+    async def _event_block(self, part: records.Part, selection: Selection, every: I64, number: int) -> _Run:
+        """Return a block of an entry's matching rows as events, encoded by the first who asks."""
+        key = (part.entry, selection, number, Form.SSE.value)
+        known = self._runs.get(key)
+        if known is not None:
+            self._runs.move_to_end(key)
+            return known
+        rows = every[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+        prefix = cursor.after(self._epoch, part.entry, part.stored, 0).prefix
+        lines = records.json_lines(self.masks.seen(part.batch, part.entry, selection.mask), rows, part.entry, prefix)
+        places = [prefix + row_text(row) for row in rows.tolist()]
+        made = _Run([f"id: {place}\ndata: {line}\n\n" for place, line in zip(places, lines, strict=True)])
+        self._runs[key] = made
+        self._runs_bytes += made.size
+        while self._runs_bytes > self._cache_bytes_max and len(self._runs) > 1:
+            self._runs_bytes -= self._runs.popitem(last=False)[1].size
+        await self._turn()
+        return made
+
+    async def _cached(self, made: _Encoded) -> None:
         self._cache_bytes += made.size
         while self._cache_bytes > self._cache_bytes_max and len(self._cache) > 1:
             self._cache_bytes -= self._cache.popitem(last=False)[1].size
         await self._turn()
-        return made
 
     # ── a stream ──────────────────────────────────────────────────────────────────────────────────────
 
     async def stream(  # noqa: PLR0912 - one loop: history, then live; the quota, silence, what has changed
-        self, admit: Callable[[], Admission], start: Cursor, *, heartbeat_s: float
+        self,
+        admit: Callable[[], Admission],
+        start: Cursor,
+        *,
+        heartbeat_s: float,
+        at: Callable[[Cursor], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
         """Yield what follows `start` as server-sent events, for ever; a comment after `heartbeat_s` of silence.
 
         `admit` is asked at the start and about every second: what it raises (a revoked token or grant, a feed that is
         gone) ends the stream, and what it narrows is narrowed from there on. Nothing is read ahead of the consumer.
+        `at` is told how far it is.
 
         Raises:
             Overloaded: the volume of the grant is used up. A rate is waited for.
@@ -303,6 +329,7 @@ class Delivery:
         self._streams += 1
         try:
             while True:
+                at(place)
                 span = await self.reader.read(_before(place))
                 if loop.time() - checked >= _RECHECK_S:
                     admission, checked = admit(), loop.time()
@@ -320,6 +347,7 @@ class Delivery:
                             yield events
                             spoken = loop.time()
                             place = cursor.after(self._epoch, slot.sequence, slot.stored, int(rows[events.count - 1]))
+                            at(place)
                             rows = rows[events.count :]
                         elif admission.allowance:
                             await asyncio.sleep(min(_RECHECK_S, max(0.01, admission.allowance.wait_s(1))))
@@ -345,35 +373,47 @@ class Delivery:
         first = int(np.searchsorted(every, rows[0]))
         number = first // BLOCK_ROWS
         part = records.Part(slot.batch, rows, slot.sequence, slot.stored)
-        block = await self._block(part, selection, Form.SSE, every, number)
+        block = await self._event_block(part, selection, every, number)
         begin = first - number * BLOCK_ROWS
-        end = min(begin + len(rows), len(block.lines))
+        end = min(begin + len(rows), len(block))
         if allowance is not None:
             room = allowance.room(end - begin)
             if not room:
                 return None
             end = begin + room
             allowance.take(room)
-        whole = (begin, end) == (0, len(block.lines))
-        body = block.whole() if whole else "".join(block.lines[begin:end]).encode()
-        return Events(body, end - begin, admission.grant_id)
+        return Events(block.cut(begin, end), end - begin, admission.grant_id)
 
 
 class _Encoded:
-    """Records of one block as texts, and as one run of bytes once somebody wants that."""
+    """Records of one block as texts."""
 
-    __slots__ = ("_whole", "lines", "size")
+    __slots__ = ("lines", "size")
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
-        self.size = sum(map(len, lines)) * 2 + 56 * len(lines)
-        self._whole: bytes | None = None
+        self.size = sum(map(len, lines)) + 56 * len(lines)
 
-    def whole(self) -> bytes:
-        """Return all texts as bytes."""
-        if self._whole is None:
-            self._whole = "".join(self.lines).encode()
-        return self._whole
+
+class _Run:
+    """Records of one block as one run of bytes: all equal subscribers are sent the same object."""
+
+    __slots__ = ("_ends", "body", "size")
+
+    def __init__(self, lines: list[str]) -> None:
+        self.body = "".join(lines).encode()
+        lengths = [len(line) for line in lines]
+        if sum(lengths) != len(self.body):
+            lengths = [len(line.encode()) for line in lines]
+        self._ends = np.cumsum([0, *lengths])
+        self.size = len(self.body) + self._ends.nbytes
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def cut(self, begin: int, end: int) -> bytes:
+        """Return some of the records; of all of them the run itself."""
+        return self.body[self._ends[begin] : self._ends[end]]
 
 
 def _beat(place: Cursor, number: int) -> Events:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -18,7 +19,12 @@ _BEIJING = timezone(timedelta(hours=8))
 
 def month_of(time: int) -> str:
     """Return the month of a time (µs UTC) in Beijing: ``2026-01``."""
-    return f"{datetime.fromtimestamp(time / 1e6, _BEIJING):%Y-%m}"
+    return _month_of_hour(time // 3_600_000_000)
+
+
+@lru_cache(maxsize=64)
+def _month_of_hour(hour: int) -> str:
+    return f"{datetime.fromtimestamp(hour * 3_600, _BEIJING):%Y-%m}"
 
 
 def month_end(time: int) -> int:

@@ -187,9 +187,16 @@ class Sharing:
         return self.grants.admitted(principal, asked.feed, _wanted(asked), delivery=delivery, form=form)
 
     async def open_stream(
-        self, still: Callable[[], Principal], asked: Asked, *, heartbeat_s: float
+        self,
+        still: Callable[[], Principal],
+        asked: Asked,
+        *,
+        heartbeat_s: float,
+        at: Callable[[Cursor], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
         """Return the feed as server-sent events; `still` gives the caller as of now or raises `Refused`.
+
+        `at` is told how far it is.
 
         Raises:
             NotFound, Refused, Gone, BadCursor, Lost, Overloaded: before the first event.
@@ -199,7 +206,7 @@ class Sharing:
             return self._admitted(still(), asked, "sse", Form.JSON)
 
         _demand_volume(admit())
-        return self.delivery.stream(admit, await self._start(asked), heartbeat_s=heartbeat_s)
+        return self.delivery.stream(admit, await self._start(asked), heartbeat_s=heartbeat_s, at=at)
 
     async def open_pages(
         self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -118,9 +119,17 @@ class Share(Protocol):
         ...
 
     async def open_stream(
-        self, still: Callable[[], Principal], asked: Asked, *, heartbeat_s: float
+        self,
+        still: Callable[[], Principal],
+        asked: Asked,
+        *,
+        heartbeat_s: float,
+        at: Callable[[Any], None] = lambda _place: None,
     ) -> AsyncGenerator[Events, None]:
-        """Return what yields all after a place, for ever; `still` is asked about every second, may raise `Refused`."""
+        """Return what yields all after a place, for ever; `still` is asked about every second, may raise `Refused`.
+
+        `at` is told how far it is.
+        """
         ...
 
     async def open_pages(
@@ -289,6 +298,31 @@ class Desk(Protocol):
         ...
 
 
+class Standing(Protocol):
+    """One subscriber's delivery as it goes on (`share.roll.Standing`)."""
+
+    place: Any
+    """Cursor after which it stands."""
+    state: str
+    why: str
+
+    def took(self, records: int, now: int) -> None:
+        """Note that records have arrived."""
+        ...
+
+
+class Roll(Protocol):
+    """Who reads at this moment (`share.roll.Roll`)."""
+
+    def entered(self, subscriber: str, feed: str, delivery: str) -> AbstractContextManager[Standing]:
+        """Keep one on the roll while inside."""
+        ...
+
+    def rows(self) -> Sequence[Any]:
+        """Return all, as records with the attributes of `web.webhooks.SubscriberRow`."""
+        ...
+
+
 class Asked(msgspec.Struct, frozen=True):
     """What a request wants of a feed."""
 
@@ -438,6 +472,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: Devices
     tokens: Tokens
     share: Share
+    roll: Roll
     books: Books
     audit: AuditReader
     ready: Callable[[], Sequence[str]]
@@ -478,8 +513,6 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: this gateway receives no messages of devices."""
     hooks: Any = None
     """Webhooks (`web.webhooks.Hooks`); None: this gateway sends none."""
-    subscribers: Callable[[], Sequence[Any]] = _nothing
-    """Returns who reads at this moment, as records with the attributes of `web.webhooks.SubscriberRow`."""
     people: People | None = None
     """None: programs alone ask here."""
     oidc: Oidc | None = None

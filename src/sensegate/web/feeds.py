@@ -14,7 +14,7 @@ from sensegate.authority.scope import Action, Principal
 from sensegate.errors import ConfigError, Refused, SensegateError
 from sensegate.web import listing, problems
 from sensegate.web.bodies import Feed, NewFeed, Records
-from sensegate.web.deps import Asked
+from sensegate.web.deps import Asked, Standing
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
 
@@ -27,7 +27,8 @@ FORMS = {
 }
 _MEDIA = {form: media for media, form in FORMS.items()}
 HEARTBEAT_S = 15.0
-_PIECE = 65_536
+_PIECE = 262_144
+"""What one who takes nothing may have waiting, beside what his socket holds."""
 
 
 def _feed(record: Any) -> Feed:
@@ -132,11 +133,20 @@ def still_of(call: Call) -> Callable[[], Principal]:
 
 
 async def _stream(call: Call) -> Any:
-    share = call.deps.share
     asked = asked_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
     principal = call.principal
+    with call.deps.roll.entered(principal.id, asked.feed, "sse") as standing:
+        return await _streamed(call, asked, standing)
+
+
+async def _streamed(call: Call, asked: Asked, standing: Standing) -> Any:
+    share, principal, clock = call.deps.share, call.principal, call.deps.clock
+
+    def at(place: Any) -> None:
+        standing.place = place
+
     # What is refused is refused here, before the answer begins.
-    stream = await share.open_stream(still_of(call), asked, heartbeat_s=HEARTBEAT_S)
+    stream = await share.open_stream(still_of(call), asked, heartbeat_s=HEARTBEAT_S, at=at)
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -149,6 +159,7 @@ async def _stream(call: Call) -> Any:
             async for events in stream:
                 await _send(response, events.body)
                 if events.count:
+                    standing.took(events.count, clock.now())
                     share.count(
                         principal,
                         asked.feed,
@@ -167,8 +178,12 @@ async def _stream(call: Call) -> Any:
 
 async def _send(response: web.StreamResponse, body: bytes) -> None:
     """Write in pieces; a subscriber that takes nothing for long is cut by its connection (`limits.STALL_S`)."""
+    if len(body) <= _PIECE:
+        await response.write(body)
+        return
+    view = memoryview(body)
     for start in range(0, len(body), _PIECE):
-        await response.write(body[start : start + _PIECE])
+        await response.write(view[start : start + _PIECE])
 
 
 SELECT = (

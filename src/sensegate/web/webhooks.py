@@ -198,7 +198,7 @@ async def _subscribers(call: Call) -> Any:
     whole = everyone and may(principal, Action.READ_LEDGER)
     rows = [
         msgspec.convert(one, SubscriberRow, from_attributes=True)
-        for one in call.deps.subscribers()
+        for one in call.deps.roll.rows()
         if whole or one.subscriber in seen or one.subscriber == principal.id
     ]
     return listing.answer(call, rows, SubscriberRow, "id")

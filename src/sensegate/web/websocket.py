@@ -20,7 +20,7 @@ from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, Refused, SensegateError
 from sensegate.web import problems
-from sensegate.web.deps import Pages
+from sensegate.web.deps import Page, Pages, Standing
 from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
@@ -89,22 +89,33 @@ async def _ws(call: Call) -> Any:
     metered = partial(share.count, call.principal, asked.feed, "ws")
     metered(requests=1, records=0, size=0)
     metrics.STREAMS.inc()
-    try:
-        async with asyncio.TaskGroup() as both:
-            sending = both.create_task(_send(socket, pages, credit, form, metered))
-            await _listen(socket, credit)
-            sending.cancel()
-    except* SensegateError as why:
-        await _end(call, socket, why.exceptions[0])
-    except* ConnectionError:
-        pass  # the subscriber has gone; its cursor stays valid
-    finally:
-        metrics.STREAMS.dec()
+    with call.deps.roll.entered(call.principal.id, asked.feed, "ws") as standing:
+
+        def took(page: Page) -> None:
+            standing.took(page.count, call.deps.clock.now())
+            metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
+
+        try:
+            async with asyncio.TaskGroup() as both:
+                sending = both.create_task(_send(socket, pages, credit, form, took, standing))
+                await _listen(socket, credit)
+                sending.cancel()
+        except* SensegateError as why:
+            await _end(call, socket, why.exceptions[0])
+        except* ConnectionError:
+            pass  # the subscriber has gone; its cursor stays valid
+        finally:
+            metrics.STREAMS.dec()
     return socket
 
 
-async def _send(
-    socket: web.WebSocketResponse, pages: Pages, credit: Credit, form: str, metered: Callable[..., None]
+async def _send(  # noqa: PLR0917 - the ends of one connection
+    socket: web.WebSocketResponse,
+    pages: Pages,
+    credit: Credit,
+    form: str,
+    took: Callable[[Page], None],
+    standing: Standing,
 ) -> None:
     """Send what the credit allows until cancelled."""
     loop = asyncio.get_running_loop()
@@ -112,13 +123,15 @@ async def _send(
     spoken = loop.time()
     following = ""
     while True:
+        standing.place = pages.place
+        standing.state, standing.why = ("live", "") if credit.left else ("waiting", "it has given no credit")
         if credit.left:
             page = await pages.next(min(credit.left, MESSAGE_RECORDS_MAX))
             following = page.next
             if page.count:
                 credit.left -= page.count
                 await socket.send_frame(page.body, opcode)
-                metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
+                took(page)
                 spoken = loop.time()
         else:
             await credit.wait(1.0)

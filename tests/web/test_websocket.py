@@ -210,7 +210,7 @@ async def test_who_reads_is_shown_with_how_far_behind(filled: Gateway) -> None:
 
         async def settled() -> bool:
             seen = await rows(token)
-            return seen["ws"]["state"] == "waiting" and seen["sse"]["lag_entries"] == 0
+            return bool(seen["ws"]["state"] == "waiting" and seen["sse"]["lag_entries"] == 0)
 
         await write(filled, 9)
         while b"9.9" not in await events.content.readline():

@@ -177,7 +177,7 @@ class _Data:
             self._element(low, value)
         elif low in _STATES and (state := truth(value if isinstance(value, bool | int) else text(value))) is not None:
             self.state = state
-        elif low in _COUNTS and (count := number(text(value), 0, 1e12)) is not None:
+        elif low in _COUNTS and (count := number(text(value), 0, 1e9)) is not None:
             self.values.append(Value(name="count", value=count))
         elif low in _OBJECTS:
             self.object = onvif_cut.id_of(value, self._veil)

@@ -1,0 +1,341 @@
+"""Forty kinds of marked personal values through a real gateway; then every byte that it wrote is scanned for them.
+
+What is scanned: each message of each of its streams (log, ledger, audit, registries), as bytes, decompressed, and as
+our own readers read it; every answer of its HTTP side that takes no more than a path; its log lines at `debug`; `explain`;
+its directory, and the store of its nats-server while messages wait there that nobody of ours has seen. The gateway
+dies by SIGABRT in the end, and leaves no dump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+import pytest
+from msgspec import structs
+
+from sensegate.bus import columns, raw
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.ledger import Ledger
+from sensegate.config import Config, EngineConfig, IngestConfig
+from sensegate.decode.examples import payload_of
+from sensegate.decode.explain import explain
+from sensegate.decode.profiles import ProfileSet
+from sensegate.flow import Addresses
+from sensegate.share import records
+from sensegate.web.feeds import FORMS
+from tests.conftest import eventually
+from tests.ledger.controls import Control, Edit, patched
+from tests.live.site import PLAIN, Made, Site, config_of
+from tests.video.canary import KINDS, MARKS, marks_in, opened, planted
+from tests.video.test_canary import PROFILES
+
+pytestmark = pytest.mark.live
+
+LEAKY = Control(
+    "messages of cameras are walked as they came",
+    caught=[],
+    targets=[],
+    kills=0,
+    edits=[
+        Edit(
+            "decode/cutting.py",
+            "if not decoder.profiles.video and not strict:\n    return {}",
+            "return {}",
+        )
+    ],
+)
+
+
+class Planted(msgspec.Struct, frozen=True):
+    """A message with marks."""
+
+    device: str
+    """Who sends it."""
+    topic: str
+    payload: bytes
+
+
+class Camera(msgspec.Struct, frozen=True):
+    """A device to be registered."""
+
+    id: str
+    profile: str
+    gateway: str = ""
+
+
+def cast(step: int) -> tuple[list[Camera], list[Planted]]:
+    """Return the cameras of all profiles' examples, and their messages with marks."""
+    profiles = ProfileSet.load(PROFILES)
+    cameras: dict[str, Camera] = {}
+    messages: list[Planted] = []
+    number = 0
+    for name in profiles.ids:
+        profile = profiles.find(name)
+        assert profile
+        for example in profile.source.examples:
+            if example.refuse is not None:
+                continue
+            known = {
+                one: one if one.isdecimal() or name == "frigate/mqtt" else f"{name.partition('/')[0]}-{one}"
+                for one in (*example.devices, example.gateway)
+                if one
+            }
+            gateway = known.get(example.gateway, "")
+            if gateway:
+                cameras[gateway] = Camera(gateway, name)
+            for one in example.devices:
+                if known[one] != gateway:
+                    cameras[known[one]] = Camera(known[one], name, gateway)
+            sender = gateway or known[example.devices[0]]
+            topic = "/".join(known.get(level, level) for level in example.topic.split("/"))
+            payload = payload_of(example)
+            for one, other in known.items():
+                payload = payload.replace(f'"{one}"'.encode(), f'"{other}"'.encode())
+            number += 1
+            every = list(planted(payload, number * 5 % len(KINDS)))
+            messages += [Planted(sender, topic, message) for _, message in every[:: 1 if len(every) < step else 2]]
+    return list(cameras.values()), messages
+
+
+class Running:
+    """A gateway in a process of its own."""
+
+    def __init__(self, site: Site, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.site = site
+        self.process = process
+        self.log = log
+
+
+@asynccontextmanager
+async def gateway(
+    directory: Path, *, environment: dict[str, str] | None = None, encryption: Any = "auto"
+) -> AsyncIterator[Running]:
+    """Run a gateway that takes all formats of video, its log lines in a file."""
+    config = structs.replace(
+        config_of(directory / "run", profiles=(str(PLAIN), *map(str, PROFILES))),
+        ingest=IngestConfig(rate_per_device_s=100_000.0),
+        engine=EngineConfig(encryption=encryption),
+        log_level="debug",
+        log_format="json",
+    )
+    file, told = directory / "config.yaml", directory / "log.txt"
+    file.write_bytes(msgspec.yaml.encode(config))
+    with told.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sensegate.cli", "run", str(file),
+            stderr=out, stdout=out, cwd=directory, env={**os.environ, **(environment or {})},
+        )  # fmt: skip
+    try:
+        run = directory / "run" / "run.json"
+        await eventually(lambda: run.exists() or process.returncode is not None, 60)
+        assert process.returncode is None, told.read_text()
+        addresses = msgspec.json.decode(run.read_bytes(), type=Addresses)
+        admin = (directory / "run" / "admin.token").read_text().strip()
+        async with aiohttp.ClientSession() as http:
+            yield Running(Site(config, addresses, http, admin), process, told)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 30)
+        else:
+            async with Engine.of(config, personal=True):
+                pass  # adopts the server that the gateway left behind, and ends it
+
+
+async def registered(site: Site, cameras: list[Camera]) -> dict[str, Made]:
+    """Register cameras, those behind others after them."""
+    made = {}
+    for camera in sorted(cameras, key=lambda one: bool(one.gateway)):
+        made[camera.id] = await site.device(
+            camera.id, profile=camera.profile, **({"gateway": camera.gateway} if camera.gateway else {})
+        )
+    return made
+
+
+async def send(site: Site, made: dict[str, Made], messages: list[Planted]) -> int:
+    """Send all, by MQTT where the topic is one of it, else by HTTP; return how many were taken."""
+    by_sender: dict[str, list[Planted]] = {}
+    pushed: list[Planted] = []
+    for one in messages:
+        if one.topic.startswith("http/"):
+            pushed.append(one)
+        else:
+            by_sender.setdefault(one.device, []).append(one)
+    for sender, theirs in by_sender.items():
+        async with site.phone() as phone:
+            assert await phone.connect(sender, made[sender].password) == 0
+            for one in theirs[:-1]:
+                phone.send(one.topic, one.payload)
+            await phone.publish(theirs[-1].topic, theirs[-1].payload, 30)
+    gate = asyncio.Semaphore(40)
+
+    async def push(one: Planted) -> int:
+        async with gate:
+            return (await site.push(made[one.device], one.payload)).status
+
+    statuses = await asyncio.gather(*map(push, pushed))
+    assert set(statuses) <= {202}, set(statuses)
+    return len(messages)
+
+
+def in_files(directory: Path) -> dict[str, str]:
+    """Return kind -> file of each mark in any file below a directory."""
+    found: dict[str, str] = {}
+    for file in sorted(directory.rglob("*")):
+        if file.is_file():
+            for blob in opened(file.read_bytes()):
+                found |= {kind: str(file.relative_to(directory)) for kind in marks_in(blob)}
+    return found
+
+
+def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
+    """Yield a member of the log as our own readers read it."""
+    kind = subject.partition(".")[0]
+    if kind in {"raw", "quarantine"}:
+        for one in raw.decode_kept(payload) if kind == "quarantine" else raw.decode(payload):
+            yield msgspec.json.encode(one)
+            yield (one.message if isinstance(one, raw.Kept) else one[0]).payload
+    elif kind in {"readings", "observations", "seen"}:
+        batch = columns.decode(payload, sequence=1)
+        yield "\n".join(records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()
+    elif kind in {"ledger", "hours"} and subject != "hours.position":
+        yield msgspec.json.encode(list(Ledger.decode(payload).rows()))
+
+
+async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
+    """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
+    found: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    async with Engine.of(config, personal=True) as engine:
+        client = await engine.connect(Role.GATEWAY)
+        context = client.jetstream()
+        for info in await context.streams_info():
+            for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+                try:
+                    message = await context.get_msg(str(info.config.name), sequence)
+                except Exception:  # noqa: BLE001, S112 - replaced or expired
+                    continue
+                subject, payload = str(message.subject), message.data or b""
+                seen[subject.partition(".")[0]] = seen.get(subject.partition(".")[0], 0) + 1
+                for blob in (*opened(payload), *readings_of(subject, payload), subject.encode()):
+                    found |= dict.fromkeys(marks_in(blob), subject)
+        await client.close()
+    return found, seen
+
+
+async def in_answers(site: Site) -> tuple[dict[str, str], int]:
+    """Return (kind -> path of each mark in what HTTP tells, number of good answers)."""
+    found: dict[str, str] = {}
+    auditor, _ = await site.token("auditor", "4401")
+    paths = [
+        path for path, verbs in (await site.ask("GET", "/openapi.json", "")).body["paths"].items() if "get" in verbs
+    ]
+    asked = [(path, "*/*") for path in ("/metrics", "/readyz", "/healthz", *paths) if "{" not in path]
+    asked += [("/api/v1/feeds/all/records?limit=10000", media) for media in FORMS]
+    asked += [(path, "*/*") for path in ("/api/v1/quarantine?limit=1000", "/api/v1/ledger?since=1h&by=device")]
+    good = 0
+    for path, media in dict.fromkeys(asked):
+        if path.endswith(("stream", "/ws")):
+            continue
+        for token in ("", site.admin, auditor):
+            headers = {"Accept": media, **({"Authorization": f"Bearer {token}"} if token else {})}
+            async with asyncio.timeout(20), site.session.get(site.addresses.http + path, headers=headers) as answer:
+                good += answer.status == 200
+                for blob in opened(await answer.read()):
+                    found |= dict.fromkeys(marks_in(blob), f"{path} {media}")
+    return found, good
+
+
+async def flooded(running: Running, step: int) -> int:
+    """Register, send all, and wait until all is in the log."""
+    cameras, messages = cast(step)
+    made = await registered(running.site, cameras)
+    sent = await send(running.site, made, messages)
+
+    async def all_in() -> bool:
+        return (await running.site.totals())["messages"] >= sent
+
+    await eventually(all_in, 60)
+    return sent
+
+
+async def waiting(running: Running, directory: Path) -> dict[str, str]:
+    """Return the marks in the server's store while messages wait in it that no one of ours has seen."""
+    site = running.site
+    camera = await site.device("onvif-waits", profile="onvif/camera")
+    async with site.phone() as phone:
+        assert await phone.connect(camera.id, camera.password) == 0
+        running.process.send_signal(signal.SIGSTOP)
+        topic = "onvif-waits/onvif-mj/VideoAnalytics/Profile1/MyAnalytics1"
+        for value in MARKS.values():
+            await phone.publish(topic, json.dumps({"Frame": [value]}, ensure_ascii=False), 10)
+        found = in_files(directory / "run" / "engine" / "store")
+        running.process.send_signal(signal.SIGCONT)
+    return found
+
+
+async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
+    """40 kinds in every place of every format, good and malformed bodies, MQTT and HTTP: none is found anywhere."""
+    async with gateway(tmp_path) as running:
+        site = running.site
+        sent = await flooded(running, 60)
+        assert sent > 1_000
+        totals = await site.totals()
+        assert totals["decoded"] > 100
+        assert sum(count for kind, count in totals.items() if kind.startswith("removed.")) > sent / 2
+        assert await waiting(running, tmp_path) == {}
+        found, asked = await in_answers(site)
+        assert found == {}
+        assert asked > 20
+        seen = await site.records()
+        assert {row["property"] for row in seen} >= {"video_observation"}
+        running.process.send_signal(signal.SIGABRT)
+        await running.process.wait()
+        for row in seen:
+            if "13987651234" in json.dumps(row):
+                print("LEAK", row)
+        found, stored = await in_streams(site.config)
+        assert found == {}
+        assert {"raw", "observations", "readings", "quarantine", "ledger", "audit"} <= stored.keys(), stored
+        assert in_files(tmp_path) == {}
+        assert not [file for file in tmp_path.rglob("core*") if file.is_file()]
+
+
+async def test_with_the_filter_patched_out_the_scan_finds_them(tmp_path: Path) -> None:
+    """Control: the same messages, walked as they came, are found in the streams and in what HTTP tells."""
+    async with gateway(tmp_path, environment=patched(LEAKY, tmp_path / "copy")) as running:
+        await flooded(running, 20)
+        told, _ = await in_answers(running.site)
+        running.process.kill()
+        await running.process.wait()
+        stored, _ = await in_streams(running.site.config)
+    assert len(stored) >= 40, set(KINDS) - stored.keys()
+    assert len(told) >= 30, set(KINDS) - told.keys()
+
+
+async def test_without_the_key_the_scan_finds_them_in_the_store(tmp_path: Path) -> None:
+    """Control: a store that is not encrypted holds what waits in it as it came, though nothing of ours does."""
+    async with gateway(tmp_path, encryption="off") as running:
+        found = await waiting(running, tmp_path)
+        assert len(found) >= 40, set(KINDS) - found.keys()
+
+
+def test_explain_tells_nothing() -> None:
+    """What `explain` prints of such messages holds no mark."""
+    profiles = ProfileSet.load(PROFILES)
+    _, messages = cast(20)
+    for one in messages[::7]:
+        told = json.dumps(explain(profiles, one.topic, one.payload, device=one.device), ensure_ascii=False)
+        assert marks_in(told.encode()) == {}, (one, told)

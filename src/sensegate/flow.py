@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -737,6 +738,8 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     directory = Path(config.directory)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     logs.configure(config.log_level, config.log_format)
+    # A dump would hold what stands in memory: messages before they are cut, keys. The engine inherits it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
         joined = await tiers.begin(config, clock)

@@ -32,7 +32,7 @@ lint: setup ## ruff (all rules) and mypy (strict)
 	$(BIN)/mypy
 
 bench: setup ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live latency uplink scale start memory formats scripts reload fanout; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live latency uplink scale start memory formats scripts reload fanout video; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
 soak: setup ## 300 seeded kills over at least 200,000 acknowledged readings
 	$(BIN)/python -m tests.ledger.soak

@@ -54,6 +54,7 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
             stack.push_async_callback(engine.stop)
             parts = flow.Gateway(settled, clock, engine)
             await parts.foundations(stack)
+            await parts.downwards()
             await parts.intake(stack)
             yield parts
     finally:

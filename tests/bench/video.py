@@ -1,0 +1,147 @@
+"""Objects of cameras to committed observations at one core: GA/T 1400 with its digest, ONVIF over MQTT.
+
+The gateway, its walk and its listener are this process: the CPU is theirs alone. The cameras that push GA/T 1400 are a
+process of their own; the ONVIF frames lie in the broker's store, as MQTT at QoS 1 leaves them there. Beside them a bare
+`msgspec` decode of the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sensegate import flow
+from sensegate.model import Device
+from tests.bench import rig
+from tests.bench.cameras import Cameras, Done, Pushing, body, code
+from tests.bench.workload import Sent
+
+OBJECTS = 30_000
+CAMERAS = 50
+BATCH = 10
+PROFILES = {"viid": "sensegate/viid", "onvif": "onvif/camera"}
+SETTINGS = 'viid: {server_id: "44010000005030000001", requests_per_s: 100000}\n'
+
+
+def frame(camera: str, number: int, batch: int, at: float) -> Sent:
+    """Return a frame of ONVIF metadata with moving vehicles and people, as JSON over MQTT."""
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at % 1 * 1000):03d}Z"
+    objects = []
+    for one in range(batch):
+        left = -0.9 + one * 0.05 + number % 10 * 0.01
+        shape = {
+            "BoundingBox": {"@left": left, "@top": 0.5, "@right": left + 0.2, "@bottom": 0.0},
+            "CenterOfGravity": {"@x": left + 0.1, "@y": 0.25},
+        }
+        kind = "Human" if one % 3 == 0 else "Vehicle"
+        looks: dict[str, Any] = {"Shape": shape, "Class": {"Type": [{"@Likelihood": 0.94, "#text": kind}]}}
+        if kind == "Vehicle":
+            looks["VehicleInfo"] = {"Type": [{"@Likelihood": 0.8, "#text": "Car"}], "Color": "White"}
+        objects.append({"@ObjectId": number * batch + one, "Appearance": looks, "Behaviour": {"Speed": 10.5}})
+    payload = {"Frame": [{"@UtcTime": stamp, "@Source": "MyModule", "Object": objects}]}
+    topic = f"{camera}/onvif-mj/VideoAnalytics/Profile1/Module1"
+    return Sent(camera, topic, json.dumps(payload, separators=(",", ":")).encode())
+
+
+class Spent:
+    """Figures of one format."""
+
+    def __init__(self, objects: int, wall_s: float, cpu_s: float, bare_s: float) -> None:
+        self.rate = objects / wall_s
+        self.cpu_us = cpu_s / objects * 1e6
+        self.bare_us = bare_s / objects * 1e6
+        """Of a bare decode."""
+
+
+def _bare(bodies: list[bytes], objects: int) -> float:
+    """Return CPU seconds of a bare decode of as many objects."""
+    decode = msgspec.json.Decoder().decode
+    began = time.process_time()
+    for one in bodies:
+        decode(one)
+    return (time.process_time() - began) / (len(bodies) * BATCH) * objects
+
+
+async def _observed(parts: flow.Gateway, objects: int) -> None:
+    async with asyncio.timeout(120):
+        while parts.committer.totals.get("values", 0) < objects:
+            await asyncio.sleep(0.002)  # what is timed must not be asked to tell us
+
+
+async def _viid(parts: flow.Gateway, cameras: int, objects: int) -> tuple[Spent, Done]:
+    names = [code(number) for number in range(cameras)]
+    devices = [Device(name, division="440106", profile=PROFILES["viid"]) for name in names]
+    passwords = await rig.register(parts, devices)
+    assert parts.viid is not None
+    where = urlsplit(parts.viid.url)
+    requests = max(1, objects // cameras // BATCH)
+    plan = Pushing(where.hostname or "", where.port or 0, passwords, requests, BATCH)
+    walk = asyncio.create_task(parts.ingest.run())
+    await rig.walking(parts)
+    count = requests * cameras * BATCH
+    async with Cameras(plan) as pushing:
+        gc.collect()
+        cpu = time.process_time()
+        done = await pushing.go()
+        await _observed(parts, count)
+        ended, used = time.monotonic(), time.process_time() - cpu
+    walk.cancel()
+    await asyncio.gather(walk, return_exceptions=True)
+    bare = _bare([body(names[0], 0, BATCH)] * 200, count)
+    return Spent(count, ended - done.began, used, bare), done
+
+
+async def _onvif(parts: flow.Gateway, cameras: int, objects: int) -> tuple[Spent, int]:
+    names = [f"cam-{number}" for number in range(cameras)]
+    await rig.register(parts, [Device(name, division="440106", profile=PROFILES["onvif"]) for name in names])
+    now = time.time()
+    frames = [
+        frame(names[at % cameras], at // cameras, BATCH, now - 60 + at // cameras * 0.1)
+        for at in range(max(cameras, objects // BATCH))
+    ]
+    count = len(frames) * BATCH
+    await rig.store(parts, frames)
+    gc.collect()
+    cpu, began = time.process_time(), time.monotonic()
+    walk = asyncio.create_task(parts.ingest.run())
+    await _observed(parts, count)
+    ended, used = time.monotonic(), time.process_time() - cpu
+    walk.cancel()
+    await asyncio.gather(walk, return_exceptions=True)
+    return Spent(count, ended - began, used, _bare([one.payload for one in frames[:500]], count)), count
+
+
+async def bench(objects: int = OBJECTS, cameras: int = CAMERAS) -> dict[str, Any]:
+    """Return objects/s and CPU µs an object of both formats."""
+    async with rig.gateway(SETTINGS) as parts:
+        assert parts.viid is not None
+        async with contextlib.AsyncExitStack() as stack:
+            await parts.viid.start(stack)
+            viid, done = await _viid(parts, cameras, objects)
+        totals = dict(parts.committer.totals)
+        whole = done.other == 0 and totals.get("accepted") == done.accepted
+    async with rig.gateway() as parts:
+        onvif, count = await _onvif(parts, cameras, objects)
+        whole = whole and parts.committer.totals.get("accepted") == count
+    return {
+        "figure": round(viid.rate),
+        "unit": "VIID objects/s, pushed with a digest, answered after their commit",
+        "onvif_objects_per_s": round(onvif.rate),
+        "cpu_us_per_viid_object": round(viid.cpu_us, 1),
+        "cpu_us_per_onvif_object": round(onvif.cpu_us, 1),
+        "viid_objects_per_core_s": round(1e6 / viid.cpu_us),
+        "onvif_objects_per_core_s": round(1e6 / onvif.cpu_us),
+        "baseline_cpu_us_per_viid_object": round(viid.bare_us, 1),
+        "baseline_cpu_us_per_onvif_object": round(onvif.bare_us, 1),
+        "baseline_is": "msgspec decodes the same JSON and drops it",
+        "cameras": cameras,
+        "objects": done.accepted + count,
+        "complete": whole,
+    }

@@ -43,6 +43,7 @@ class ViidSuperiorConfig(Record, frozen=True):
     keepalive_s: Annotated[float, told("time between signs of life")] = 60.0
     backoff_max_s: Annotated[float, told("longest wait before registering again")] = 60.0
     batch_max: Annotated[int, told("most objects in one notification")] = 200
+    grade_max: Annotated[int, told("observations of a higher grade are withheld")] = 3
     catalogue: Annotated[bool, told("send our cameras (APEs) after each registration")] = True
 
 

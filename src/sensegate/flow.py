@@ -371,7 +371,6 @@ class Gateway:
         self.viid = None
         if seals is not None:
             self.viid = viid.Viid(config, clock, self.devices, seals, await self._bucket("viid"))
-            await self.viid.catalogue.load()
         self.tasks["devices"] = self.devices.watch
         self.tokens = Tokens(await self._bucket("tokens"), self.audit, clock)
         await self.tokens.load()
@@ -665,6 +664,7 @@ class Gateway:
                 gaps=self.below.gaps if self.below else None,
                 quality=self._quality_rows,
                 refused=self._refused,
+                viid=self.viid,
                 hooks=self.pushing.hooks,
                 people=self.people,
                 oidc=self.oidc,
@@ -675,7 +675,7 @@ class Gateway:
         self.http_url = await self.web.start()
         stack.push_async_callback(self.web.stop)
         if self.viid is not None:
-            await self.viid.start(stack)
+            await self.viid.start(stack, self.log, self.tasks)
 
     def troubles(self) -> list[str]:
         """Return why readings are not taken or given as they should be; empty when all is well."""
@@ -732,7 +732,9 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up."""
     clock = clock or SystemClock()
     # Read when they are needed, some of them late: what is missing is said before anything starts.
-    for file in (config.uplink.url and config.uplink.secret_file, *(one.password_file for one in config.foreign)):
+    passwords = [one.password_file for one in config.foreign]
+    passwords += [one.password_file for one in config.viid.superiors]
+    for file in (config.uplink.url and config.uplink.secret_file, *passwords):
         if file:
             secret(file)
     directory = Path(config.directory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,21 @@ from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.collect.viid import ViidSource
-from sensegate.config import Config
-from sensegate.errors import NotFound, Rejected
+from sensegate.collect.viid_below import Subordinate
+from sensegate.config import Config, secret
+from sensegate.errors import NotFound
 from sensegate.model import Device
+from sensegate.ports import Log
+from sensegate.publish.viid_orders import Orders
+from sensegate.publish.viid_up import Superior
 from sensegate.video.form import Veil
-from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats.viid_ids import is_device
+from sensegate.viid_client import ViidClient
+from sensegate.web.routing import iso
 from sensegate.web.viid import ViidDeps, ViidWeb
+from sensegate.web.viid_rest import Above, Below, Subscription, Told, registration
+
+Tasks = dict[str, Callable[[], Awaitable[None]]]
 
 
 def digests(config: Config) -> Digests | None:
@@ -30,26 +39,18 @@ def digests(config: Config) -> Digests | None:
     return Digests(Path(viid.seal_file or Path(config.directory) / "viid.key"), viid.realm)
 
 
-class _NoOrders:
-    async def place(self, peer: str, payload: bytes) -> Sequence[Answer]:  # noqa: ARG002
-        raise Rejected("schema", "no platform above is configured")
-
-    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[Answer]:  # noqa: ARG002
-        return [Answer(name, 4) for name in names]
-
-    def listed(self, peer: str) -> bytes:  # noqa: ARG002
-        return b'{"SubscribeListObject":{"SubscribeObject":[]}}'
-
-
 class Viid:
-    """All of it; `source` is one of the walk's."""
+    """All of it; `source` is one of the walk's, `tasks` run as long as the gateway."""
 
     def __init__(self, config: Config, clock: Clock, devices: Devices, seals: Digests, bucket: Bucket) -> None:
         self._config = config.viid
         self._clock = clock
         self._devices = devices
         self._seals = seals
+        self._bucket = bucket
         self.catalogue = Catalogue(bucket, devices, config.viid, home=config.division)
+        self.superiors: list[Superior] = []
+        self.subordinates: dict[str, Subordinate] = {}
         self.url = ""
 
     def opened(self, config: Config, veil: Veil) -> ViidSource:
@@ -57,8 +58,11 @@ class Viid:
         self.source = ViidSource(config.ingest, self._clock, veil, self._owner, self.catalogue.note)
         return self.source
 
-    async def start(self, stack: contextlib.AsyncExitStack) -> None:
-        """Listen."""
+    async def start(self, stack: contextlib.AsyncExitStack, log: Log, tasks: Tasks) -> None:
+        """Listen, and put on `tasks` what reaches platforms above and below."""
+        await self.catalogue.load()
+        self.orders = Orders(self._bucket, log, self._clock)
+        await self.orders.load()
         self.web = ViidWeb(
             ViidDeps(
                 config=self._config,
@@ -66,13 +70,46 @@ class Viid:
                 devices=self._devices,
                 digests=self._seals,
                 take=self.source.take,
-                orders=_NoOrders(),
+                orders=self.orders,
                 catalogue=self._given,
                 alive=self._alive,
+                registered=self._registered,
+                superior=self._is_superior,
             )
         )
         self.url = await self.web.start()
         stack.push_async_callback(self.web.stop)
+        for above in self._config.superiors:
+            client = ViidClient(
+                above.url,
+                above.local_id or self._config.server_id,
+                user=above.username,
+                password=secret(above.password_file),
+                ca_file=above.ca_file,
+            )
+            superior = Superior(
+                above,
+                client,
+                orders=self.orders,
+                log=log,
+                catalogue=self.catalogue,
+                clock=self._clock,
+                code_of=self._code_of,
+            )
+            self.superiors.append(superior)
+            tasks[f"viid superior {above.name}"] = superior.run
+        for below in self._config.subordinates:
+            subordinate = Subordinate(
+                below,
+                ViidClient(below.url, self._config.server_id, ca_file=below.ca_file),
+                self._bucket,
+                self._clock,
+                receive=self._config.address or self.url,
+            )
+            self.subordinates[below.device] = subordinate
+            tasks[f"viid subordinate {below.device}"] = subordinate.run
+
+    # ── what the listener asks ───────────────────────────────────────────────────────────────────────
 
     def _owner(self, camera: str) -> Device | None:
         at = self._devices.find(camera)
@@ -83,9 +120,70 @@ class Viid:
         if at >= 0:
             self._devices.observe(np.array([at], np.int32), np.array([self._clock.now()], np.int64))
 
+    def _registered(self, device: Device) -> None:
+        for code in (device.id, device.alias):
+            if code in self.subordinates:
+                self.subordinates[code].registered()
+
+    def _is_superior(self, code: str, address: str) -> bool:
+        return any(one.config.server_id == code and address in one.addresses for one in self.superiors)
+
     def _given(self, asker: Device, kind: str, names: Sequence[str]) -> bytes:
-        owner = asker.id if asker.profile else None  # a platform above has no entry here and sees all
+        """Return a catalogue: a platform above sees all, a device its own."""
+        return self.catalogue.envelope(kind, asker.id if asker.profile else None, names)
+
+    def _code_of(self, device: str, camera: str) -> str:
+        if is_device(camera) or is_device(device):
+            return camera if is_device(camera) else device
         try:
-            return self.catalogue.envelope(kind, owner, names)
+            alias = self._devices.get(device).alias
         except NotFound:
-            return self.catalogue.envelope(kind, "", names)
+            return ""
+        return alias if is_device(alias) else ""
+
+    # ── what people ask ──────────────────────────────────────────────────────────────────────────────
+
+    def told(self) -> Told:
+        """Return the state of everything."""
+        return Told(
+            self._config.server_id,
+            [registration(one, one.device) for one in self.web.sessions.all(self._clock.monotonic())],
+            [Above(one.config.name, one.config.server_id, one.registered, one.trouble) for one in self.superiors],
+            [
+                Subscription(
+                    order.peer,
+                    order.id,
+                    list(order.kinds),
+                    list(order.resources),
+                    order.status,
+                    iso(order.end) if order.end < 2**61 else "",
+                    place.objects if place else 0,
+                    place.notices if place else 0,
+                )
+                for order, place in self.orders.all()
+            ],
+            [_below(one) for one in self.subordinates.values()],
+        )
+
+    async def cancel(self, device: str) -> Below:
+        """Cancel our subscription at a platform below. Raises `NotFound`."""
+        await self._subordinate(device).cancel()
+        return _below(self._subordinate(device))
+
+    async def renew(self, device: str) -> Below:
+        """Subscribe there again. Raises `NotFound`."""
+        await self._subordinate(device).renew()
+        return _below(self._subordinate(device))
+
+    def _subordinate(self, device: str) -> Subordinate:
+        found = self.subordinates.get(device)
+        if found is None:
+            raise NotFound(f"no platform below is called {device[:64]}; see viid.subordinates")
+        return found
+
+
+def _below(one: Subordinate) -> Below:
+    wish = one.wish
+    return Below(
+        one.config.device, wish.id if wish else "", one.in_force, wish is not None and wish.cancelled, one.trouble
+    )

@@ -44,6 +44,7 @@ from sensegate.web import (
     returns,
     session,
     tasks,
+    viid_rest,
     webhooks,
     websocket,
 )
@@ -140,6 +141,7 @@ ROUTES: tuple[Route, ...] = (
     *drafts.ROUTES,
     *books.ROUTES,
     *audit.ROUTES,
+    *viid_rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

@@ -520,3 +520,5 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """True: browsers reach us by https, and so send the session's cookie by nothing else."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""
+    viid: Any = None
+    """`viid_rest.ViidDesk`; None: GA/T 1400 is not spoken."""

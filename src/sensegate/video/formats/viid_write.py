@@ -1,0 +1,147 @@
+"""Observations as objects of GA/T 1400, for the platforms above: only what an observation holds, so nothing personal.
+
+What is written here reads back (`viid_cut`, `viid`) as the same observation. A number plate goes as its pseudonym.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from sensegate.video import codes
+from sensegate.video.formats import viid_ids as ids
+from sensegate.video.formats.viid_answers import beijing
+from sensegate.video.observation import Kind, ObjectClass, VideoObservation
+
+MAKE: Final = "gat1400"
+GRID: Final = 8192
+"""Boxes of images whose size is not known."""
+KINDS: Final = {
+    ObjectClass.VEHICLE: "MotorVehicle",
+    ObjectClass.NONMOTOR: "NonMotorVehicle",
+    ObjectClass.PERSON: "Person",
+    ObjectClass.FACE: "Face",
+    ObjectClass.THING: "Thing",
+    ObjectClass.SCENE: "Scene",
+}
+_TIMES: Final = {
+    "MotorVehicle": "PassTime",
+    "NonMotorVehicle": "PassTime",
+    "Person": "PersonAppearTime",
+    "Face": "FaceAppearTime",
+    "Thing": "AppearTime",
+    "Scene": "AppearTime",
+}
+_SEQUENCES: Final = 10**10
+
+
+class Object(NamedTuple):
+    """One object to be sent."""
+
+    kind: str
+    id: str
+    camera: str
+    """Its code there."""
+    fields: dict[str, Any]
+
+
+def _reversed(table: str) -> dict[str, str]:
+    """Return word -> code, of several codes the shortest, then the first."""
+    found: dict[str, str] = {}
+    for code, word in codes.CODES_OF.get((table, MAKE), {}).items():
+        if word not in found or len(code) < len(found[word]):
+            found[word] = code.upper()
+    return found
+
+
+_COLORS: Final = _reversed("color")
+_VEHICLES: Final = _reversed("vehicle")
+_HEADINGS: Final = {float(word): code for word, code in _reversed("heading").items()}
+_EVENTS: Final = _reversed("event")
+
+
+def written(seen: VideoObservation, camera: str) -> Object | None:
+    """Return an observation as an object; `camera`: its code. None for what the standard has no object for."""
+    kind = KINDS.get(seen.object_class) if seen.object_class is not None else None
+    if kind is None or seen.kind is not Kind.OBSERVATION or not ids.is_device(camera):
+        return None
+    at = seen.observed_at // 1_000
+    local = beijing(seen.observed_at)
+    native = seen.native_id
+    if len(native) != ids.CONTENT_ID or ids.basic(native[: ids.BASIC_ID]) is None:
+        native = ids.made_content(camera, kind, local, int(seen.id[:12], 16) % _SEQUENCES)
+    fields: dict[str, Any] = {
+        f"{kind}ID": native,
+        "InfoKind": 1,
+        "SourceID": native[: ids.BASIC_ID],
+        "DeviceID": camera,
+        _TIMES[kind]: local if at % 1_000 == 0 else f"{local}{at % 1_000:03d}",
+    }
+    image: dict[str, Any] = {}
+    if seen.box is not None:
+        width, height = seen.image_size or (GRID, GRID)
+        left, top, right, bottom = seen.box
+        fields |= {
+            "LeftTopX": _side(left, width),
+            "LeftTopY": _side(top, height),
+            "RightBtmX": _side(right, width),
+            "RightBtmY": _side(bottom, height),
+        }
+        image |= {"Width": width, "Height": height}
+    if seen.event is not None and (sort := _EVENTS.get(seen.event.type)):
+        fields["EventSort"] = int(sort)
+    if image:
+        fields["SubImageList"] = {"SubImageInfoObject": [{"Type": "14", "DeviceID": camera, **image}]}
+    if seen.similarity is not None:
+        fields["Similaritydegree"] = seen.similarity
+    if kind in {"MotorVehicle", "NonMotorVehicle"}:
+        fields |= _of_vehicle(seen, kind)
+    return Object(kind, native, camera, fields)
+
+
+def _side(part: float, size: int) -> float:
+    """Return a side in pixels; whole where it was."""
+    side = part * size
+    return round(side) if abs(side - round(side)) < size * 1e-6 else round(side, 3)
+
+
+def _of_vehicle(seen: VideoObservation, kind: str) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if seen.lane is not None:
+        told["LaneNo"] = seen.lane
+    if seen.speed is not None:
+        told["Speed"] = round(seen.speed * 3.6, 2)
+    if seen.heading is not None and (code := _HEADINGS.get(seen.heading)):
+        told["Direction"] = code
+    if code := _VEHICLES.get(seen.subclass):
+        told["VehicleClass" if kind == "MotorVehicle" else "VehicleType"] = code
+    if code := _COLORS.get(seen.color):
+        told["VehicleColor"] = code
+    told |= {
+        name: word
+        for name, word in (("VehicleBrand", seen.brand), ("VehicleModel", seen.model))
+        if word.isascii() and word.isalnum() and len(word) <= 5
+    }
+    plate = seen.plate
+    told["HasPlate"] = "1" if plate is not None and plate.token else "0"
+    if plate is not None:
+        told["PlateToken"], told["PlateRegion"] = plate.token, plate.region
+        if code := _COLORS.get(plate.color):
+            told["PlateColor"] = code
+        if plate.plate_class:
+            told["PlateClass"] = plate.plate_class
+        if plate.confidence is not None:
+            told["PlateReliability"] = str(round(plate.confidence * 100))
+    return {name: value for name, value in told.items() if value != ""}
+
+
+def renamed(one: Object, ids_there: dict[str, str]) -> Object:
+    """Return an object with the code that its camera has at another platform."""
+    there = ids_there.get(one.camera[: ids.DEVICE])
+    if there is None:
+        return one
+    camera = there + one.camera[ids.DEVICE :]
+    fields = {**one.fields, "DeviceID": camera}
+    own = one.camera[: ids.DEVICE]
+    names = [name for name in (f"{one.kind}ID", "SourceID") if fields[name].startswith(own)]
+    fields |= {name: there + fields[name][ids.DEVICE :] for name in names}
+    return Object(one.kind, fields[f"{one.kind}ID"], camera, fields)

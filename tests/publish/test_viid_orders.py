@@ -1,0 +1,102 @@
+"""Subscriptions of platforms above: made, changed, cancelled, expired, and where each goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import FakeClock
+from sensegate.errors import Rejected
+from sensegate.publish.viid_orders import Orders, Place
+from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED
+
+PEER = "44000000005030000003"
+ID = "440000000000032026011510000000001"
+START = 1_768_442_400_000_000
+"""2026-01-15T10:00:00 in Beijing."""
+
+
+def body(**more: Any) -> bytes:
+    wish = {
+        "SubscribeID": ID,
+        "Title": "someone's",
+        "SubscribeDetail": "12,13",
+        "ResourceURI": "4401",
+        "BeginTime": "20260115100000",
+        "EndTime": "20260115110000",
+        "OperateType": 0,
+        **more,
+    }
+    return json.dumps({"SubscribeListObject": {"SubscribeObject": [wish]}}).encode()
+
+
+async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders:
+    orders = Orders(bucket, log, clock)
+    await orders.load()
+    return orders
+
+
+async def test_made_changed_cancelled() -> None:
+    clock, bucket, log = FakeClock(START), MemoryBucket(), MemoryLog()
+    orders = await made(clock, bucket, log)
+    assert [one.code for one in await orders.place(PEER, body())] == [0]
+    [order] = orders.of(PEER)
+    assert (order.kinds, order.resources, order.status) == (("Face", "MotorVehicle"), ("4401",), ACTIVE)
+    assert order.active(START)
+    assert not order.active(START + 3_600_000_000)
+    assert order.wants("Face", "44010600001190000001")
+    assert not order.wants("Face", "44030600001190000001")
+    assert not order.wants("Person", "44010600001190000001")
+    await orders.move(order, Place(log.epoch, 7, 3))
+    await orders.place(PEER, body(SubscribeDetail="13"))
+    [order] = orders.of(PEER)
+    assert order.kinds == ("MotorVehicle",)
+    again = await made(clock, bucket, log)
+    assert again.of(PEER) == [order]
+    assert (again.served(order).sequence, again.served(order).row) == (7, 3)
+    changed = orders.changed(PEER)
+    changed.clear()
+    assert [one.code for one in await orders.place(PEER, body(OperateType=1))] == [0]
+    assert orders.of(PEER)[0].status == CANCELLED
+    assert changed.is_set()
+    assert [one.code for one in await orders.remove(PEER, ["none"])] == [4]
+    assert "someone" not in orders.listed(PEER).decode()
+
+
+async def test_what_expired_is_told_as_such() -> None:
+    clock = FakeClock(START)
+    orders = await made(clock, MemoryBucket(), MemoryLog())
+    await orders.place(PEER, body())
+    assert b'"SubscribeStatus":0' in orders.listed(PEER)
+    await clock.advance(3_601)
+    assert b'"SubscribeStatus":2' in orders.listed(PEER)
+    assert [one.code for one in await orders.place(PEER, body())] == [8]
+
+
+async def test_another_life_of_the_log_begins_at_its_beginning() -> None:
+    """Sequences of two lives do not compare: all is sent once more, and told as duplicates above."""
+    clock, bucket = FakeClock(START), MemoryBucket()
+    orders = await made(clock, bucket, MemoryLog())
+    await orders.place(PEER, body())
+    [order] = orders.of(PEER)
+    await orders.move(order, Place("another", 9))
+    assert orders.served(order).sequence == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"SubscribeID": ""}, {"SubscribeDetail": "99"}, {"ResourceURI": "x"}, {"EndTime": "20200101000000"}]
+)
+async def test_one_that_cannot_be_used_is_refused_alone(wrong: dict[str, Any]) -> None:
+    orders = await made(FakeClock(START), MemoryBucket(), MemoryLog())
+    assert [one.code for one in await orders.place(PEER, body(**wrong))] == [8]
+    assert not orders.of(PEER)
+
+
+async def test_a_body_that_is_none() -> None:
+    orders = await made(FakeClock(START), MemoryBucket(), MemoryLog())
+    with pytest.raises(Rejected):
+        await orders.place(PEER, b"{}")

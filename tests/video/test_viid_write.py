@@ -1,0 +1,120 @@
+"""Observations written for a platform above are read back by it as the same observations."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.video import codes
+from sensegate.video.form import Camera
+from sensegate.video.formats.viid import FORMAT
+from sensegate.video.formats.viid_write import KINDS, renamed, written
+from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
+from sensegate.video.veil import KeyedVeil
+
+CAMERA = "44010600001190000001"
+THERE = "33010101001210000009"
+VEIL = KeyedVeil(b"a key of tests")
+COLORS = sorted(set(codes.CODES_OF["color", "gat1400"].values()))
+VEHICLES = sorted(set(codes.CODES_OF["vehicle", "gat1400"].values()))
+EVENTS = sorted(set(codes.CODES_OF["event", "gat1400"].values()) - {"other"})
+HEADINGS = sorted({float(word) for word in codes.CODES_OF["heading", "gat1400"].values()})
+
+
+def read(one: VideoObservation, names: dict[str, str] | None = None) -> VideoObservation:
+    """Return what a platform above reads."""
+    made = written(one, CAMERA)
+    assert made is not None
+    made = renamed(made, names or {})
+    body = msgspec.json.encode({f"{made.kind}ListObject": {f"{made.kind}Object": [made.fields]}})
+    [found] = FORMAT.see(FORMAT.cut(body, "http/x", 0, VEIL).payload, "", 0, Camera()).observations
+    return found
+
+
+@st.composite
+def vehicles(draw: st.DrawFn) -> VideoObservation:
+    def maybe(values: st.SearchStrategy[object]) -> object:
+        return draw(st.none() | values)
+
+    size = (draw(st.integers(16, 8_000)), draw(st.integers(16, 8_000)))
+    left, right = sorted(draw(st.tuples(st.integers(0, size[0]), st.integers(1, size[0]))))
+    top, bottom = sorted(draw(st.tuples(st.integers(0, size[1]), st.integers(1, size[1]))))
+    sides = ((left, size[0]), (top, size[1]), (right, size[0]), (bottom, size[1]))
+    token = draw(st.from_regex(r"[0-9a-f]{24}", fullmatch=True))
+    plate = Plate(token, "粤B", draw(st.sampled_from(COLORS)), "02", draw(st.integers(0, 100)) / 100)
+    event = maybe(st.sampled_from(EVENTS))
+    return VideoObservation(
+        id="0123456789abcdef0123456789abcdef",
+        kind=Kind.OBSERVATION,
+        camera=CAMERA,
+        observed_at=draw(st.integers(946_684_800_000, 4_000_000_000_000)) * 1_000,
+        time_quality="assumed_tz",
+        format="viid",
+        object_class=draw(st.sampled_from([ObjectClass.VEHICLE, ObjectClass.NONMOTOR])),
+        subclass=draw(st.sampled_from(["", *VEHICLES])),
+        box=tuple(round(part / whole, 6) for part, whole in sides),  # type: ignore[arg-type] # four
+        box_quality=BoxQuality.EXPLICIT,
+        image_size=size,
+        confidence=plate.confidence,
+        speed=draw(st.sampled_from([None, 0.0, 2.222, 10.0, 33.333])),
+        heading=maybe(st.sampled_from(HEADINGS)),  # type: ignore[arg-type] # of these
+        lane=maybe(st.integers(1, 99)),  # type: ignore[arg-type] # of these
+        plate=plate,
+        color=draw(st.sampled_from(["", *COLORS])),
+        brand=draw(st.sampled_from(["", "1", "A12"])),
+        event=Event(str(event)) if event else None,
+        images=1,
+    )
+
+
+@given(vehicles())
+def test_property_a_vehicle_comes_back(one: VideoObservation) -> None:
+    found = read(one)
+    assert found.box is not None
+    assert one.box is not None
+    assert found.box == pytest.approx(one.box, abs=2e-6)
+    same = {"id": one.id, "native_id": "", "box": one.box}
+    assert msgspec.structs.replace(found, **same) == one
+    assert read(one) == found  # the same each time: a retransmission is told
+
+
+@given(st.sampled_from([one for one in KINDS if one not in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}]))
+def test_property_of_people_only_what_an_observation_holds(seen_as: ObjectClass) -> None:
+    one = VideoObservation(
+        id="0123456789abcdef0123456789abcdef",
+        kind=Kind.OBSERVATION,
+        camera=CAMERA,
+        observed_at=1_768_442_400_000_000,
+        time_quality="assumed_tz",
+        format="onvif_mj",
+        object_class=seen_as,
+        similarity=0.5,
+    )
+    found = read(one)
+    assert (found.object_class, found.similarity, found.observed_at) == (seen_as, 0.5, one.observed_at)
+
+
+def test_codes_of_another_platform() -> None:
+    one = VideoObservation(
+        id="0123456789abcdef0123456789abcdef",
+        kind=Kind.OBSERVATION,
+        camera=CAMERA,
+        observed_at=1_768_442_400_000_000,
+        time_quality="assumed_tz",
+        format="viid",
+        object_class=ObjectClass.FACE,
+    )
+    found = read(one, {CAMERA: THERE})
+    assert found.camera == THERE
+    assert found.native_id.startswith(THERE)
+
+
+def test_events_and_cameras_without_a_code_are_not_sent() -> None:
+    one = VideoObservation(
+        id="0" * 32, kind=Kind.EVENT, camera="x", observed_at=0, time_quality="explicit", format="viid"
+    )
+    assert written(one, CAMERA) is None
+    seen = msgspec.structs.replace(one, kind=Kind.OBSERVATION, object_class=ObjectClass.FACE)
+    assert written(seen, "front_door") is None

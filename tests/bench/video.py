@@ -123,7 +123,7 @@ async def bench(objects: int = OBJECTS, cameras: int = CAMERAS) -> dict[str, Any
     async with rig.gateway(SETTINGS) as parts:
         assert parts.viid is not None
         async with contextlib.AsyncExitStack() as stack:
-            await parts.viid.start(stack)
+            await parts.viid.start(stack, parts.log, parts.tasks)
             viid, done = await _viid(parts, cameras, objects)
         totals = dict(parts.committer.totals)
         whole = done.other == 0 and totals.get("accepted") == done.accepted

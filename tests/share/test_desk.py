@@ -1,0 +1,367 @@
+"""Applications, decisions and grants over stores in memory: who may what, until when, and never more than was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.scope import Principal, Role, Scope, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.share.applications import DAY_US, Asked, State, above, level_of, narrower
+from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
+from sensegate.share.desk import Desk
+from sensegate.share.feeds import Feed, Feeds, Wanted, common
+from sensegate.share.grants import Admission, Grant, Grants, granted
+from sensegate.share.shelf import Shelf
+from tests.share.made import NOW
+
+OWNER = Principal("owner", Role.CITY_OPERATOR, scope("4401"))
+COUNTY = Principal("county", Role.COUNTY_OPERATOR, scope("440106"))
+PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
+OTHER = Principal("other-city", Role.CITY_OPERATOR, scope("4403"))
+READER = Principal("reader", Role.SUBSCRIBER, scope("4403"))
+ADMIN = Principal("admin", Role.ADMIN, scope("44"))
+TOKENS = {"reader": scope("4403"), "second": scope("4403"), "foreign": scope("4406")}
+WISH: dict[str, Any] = {"feeds": ["air"], "purpose": "p", "legal_basis": "l", "days": 30}
+
+
+class Made:
+    """A desk with one conditional, one unconditional and one core feed of 4401."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+        self.trail = MemoryTrail()
+        self.bucket = MemoryBucket()
+        self.shelf = Shelf(self.bucket, self.clock)
+        self.feeds = Feeds(MemoryBucket(), self.clock)
+        self.catalogue = Catalogue(self.shelf)
+        self.grants = Grants(self.shelf, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant)
+        self.desk = Desk(
+            self.shelf,
+            self.feeds,
+            self.catalogue,
+            self.grants,
+            self.trail,
+            self.clock,
+            subscriber=self._subscriber,
+            answer_days=10,
+        )
+
+    @staticmethod
+    def _subscriber(name: str, by: Principal) -> Scope:
+        found_ = TOKENS.get(name)
+        if found_ is None or not by.scope.covers(found_.division):
+            raise NotFound(f"no token {name}")
+        return found_
+
+    async def open(self) -> None:
+        await self.feeds.open()
+        await self.shelf.open()
+        kinds = {"air": Sharing.CONDITIONAL, "free": Sharing.UNCONDITIONAL, "core": Sharing.CONDITIONAL}
+        for name, sharing in kinds.items():
+            await self.feeds.create(Feed(name, divisions=("4401",)))
+            grade = 4 if name == "core" else 2
+            entry = Entry(name, title="空氣", sharing=sharing, grade=grade, level="4401", published=1)
+            await self.catalogue.records.put(name, entry, expected=0)
+
+    async def granted(self, **decision: Any) -> Grant:
+        """Return the grant of an application that the owner approves."""
+        application = await self.desk.apply(READER, WISH)
+        done = await self.desk.decide(OWNER, application.id, {"approve": True, **decision}, None)
+        grant = self.grants.find(done.grants[0])
+        assert grant is not None
+        return grant
+
+    def admitted(self) -> Admission:
+        return self.grants.admitted(READER, "air", Wanted())
+
+    @property
+    def actions(self) -> list[str]:
+        return [action for _, action, _, _, _ in self.trail.records]
+
+
+@pytest_asyncio.fixture
+async def made() -> AsyncIterator[Made]:
+    one = Made()
+    await one.open()
+    yield one
+
+
+async def test_only_the_level_that_owns_the_data_decides(made: Made) -> None:
+    """Neither the applicant's city, nor a county below, nor the province above before the deadline."""
+    application = await made.desk.apply(READER, WISH)
+    assert (application.level, application.state) == ("4401", State.PENDING)
+    for caller in (OTHER, COUNTY, PROVINCE, READER):
+        with pytest.raises((Refused, NotFound)):
+            await made.desk.decide(caller, application.id, {"approve": True}, None)
+    with pytest.raises(ConfigError, match="reason"):
+        await made.desk.decide(OWNER, application.id, {"approve": False}, None)
+    done = await made.desk.decide(OWNER, application.id, {"approve": False, "reason": "用途不明"}, None)
+    assert done.state is State.REFUSED
+    with pytest.raises(Conflict):
+        await made.desk.decide(OWNER, application.id, {"approve": True}, None)
+    assert made.actions == ["application.create", "application.refuse"]
+
+
+async def test_past_the_deadline_the_level_above_decides_too(made: Made) -> None:
+    """Each deadline once; at the province it stays. The owner may still answer."""
+    first, second = await made.desk.apply(READER, WISH), await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
+    assert await made.desk.escalate() == 0
+    await made.clock.advance(10 * 86_400 + 1)
+    assert await made.desk.escalate() == 2
+    assert await made.desk.escalate() == 0
+    risen = made.desk.get(PROVINCE, first.id)
+    assert (risen.level, risen.owner, risen.escalated) == ("44", "4401", 1)
+    assert (await made.desk.decide(PROVINCE, first.id, {"approve": True}, None)).state is State.APPROVED
+    assert (await made.desk.decide(OWNER, second.id, {"approve": True}, None)).state is State.APPROVED
+    assert made.actions.count("application.escalate") == 2
+
+
+async def test_what_is_unconditional_is_granted_at_once_and_core_never(made: Made) -> None:
+    """The refusal of core is recorded, whoever asks; a decision cannot raise the grade either."""
+    free = await made.desk.apply(READER, {**WISH, "feeds": ["free"]})
+    assert free.state is State.APPROVED
+    for caller in (READER, ADMIN):
+        with pytest.raises(Refused, match="core"):
+            await made.desk.apply(caller, {**WISH, "feeds": ["core"]})
+    application = await made.desk.apply(READER, WISH)
+    with pytest.raises(Refused, match="core"):
+        await made.desk.decide(OWNER, application.id, {"approve": True, "grade_max": 4}, None)
+    assert made.actions.count("grant.refuse_core") == 3
+
+
+async def test_a_revocation_is_in_force_at_the_next_look(made: Made) -> None:
+    """Admitted before, refused after, with the reason; the record stays."""
+    grant = await made.granted()
+    assert made.admitted().grant == grant
+    await made.desk.revoke(OWNER, grant.id, "misuse")
+    with pytest.raises(Refused, match="misuse"):
+        made.admitted()
+
+
+async def test_a_planted_hole_in_revocation_is_found(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grants whose revocation is forgotten admit: the test above would see it (its negative control)."""
+    grant = await made.granted()
+    await made.desk.revoke(OWNER, grant.id, "misuse")
+    monkeypatch.setattr(Grant, "state", lambda _self, _now: "active")
+    assert made.admitted().grant is not None
+
+
+async def test_another_process_sees_a_revocation(made: Made) -> None:
+    """By the bucket alone: what one process writes, another one follows."""
+    grant = await made.granted()
+    other = Shelf(made.bucket, made.clock)
+    theirs = Grants(other, made.feeds, made.clock, demands_grant=lambda _: True)
+    await other.open()
+    assert theirs.admitted(READER, "air").grant is not None
+    await made.desk.revoke(OWNER, grant.id, "misuse")
+    rows, _ = await made.bucket.load_all()
+    for row in rows:
+        await other._take(row)
+    with pytest.raises(Refused):
+        theirs.admitted(READER, "air")
+
+
+async def test_a_grant_ends_and_begins_by_the_clock(made: Made) -> None:
+    """Waiting, active, expired."""
+    application = await made.desk.apply(READER, {**WISH, "starts": NOW + DAY_US})
+    await made.desk.decide(OWNER, application.id, {"approve": True}, None)
+    with pytest.raises(NotFound, match="no feed"):
+        made.grants.admitted(OTHER, "air")
+    with pytest.raises(Refused, match="not begun"):
+        made.admitted()
+    await made.clock.advance(86_401)
+    assert made.admitted().selection is not None
+    await made.clock.advance(31 * 86_400)
+    with pytest.raises(Refused, match="expired"):
+        made.admitted()
+
+
+async def test_a_renewal_goes_on_with_its_mask_and_is_decided_as_any(made: Made) -> None:
+    """From its end on, under the same id; without a word about masks they stay; revoked, it is not renewed."""
+    grant = await made.granted(mask={"hash": ["device"]}, rate=5.0)
+    wish = await made.desk.renew(READER, grant.id, days=60)
+    await made.desk.decide(OWNER, wish.id, {"approve": True}, None)
+    longer = made.desk.grant(READER, grant.id)
+    assert longer.expires == grant.expires + 60 * DAY_US
+    assert (longer.mask, longer.rate, longer.created) == (grant.mask, 5.0, grant.created)
+    with pytest.raises(Conflict, match="renew it"):
+        await made.desk.apply(READER, WISH)
+    await made.desk.revoke(READER, grant.id)
+    with pytest.raises(Conflict, match="revoked"):
+        await made.desk.renew(READER, grant.id, days=1)
+
+
+async def test_terms_are_changed_by_the_owner_and_handed_over_by_the_applicant(made: Made) -> None:
+    """Never the other way, never to another city, never as of an old revision."""
+    grant = await made.granted()
+    whole = msgspec.to_builtins(grant)
+    with pytest.raises(Refused):
+        await made.desk.change(READER, grant.id, {**whole, "rate": 1.0}, grant.revision)
+    with pytest.raises((Refused, NotFound)):
+        await made.desk.change(PROVINCE, grant.id, {**whole, "subscriber": "foreign"}, grant.revision)
+    changed = await made.desk.change(OWNER, grant.id, {**whole, "rate": 1.0}, grant.revision)
+    assert changed.rate == 1.0
+    with pytest.raises(Conflict):
+        await made.desk.change(OWNER, grant.id, {**whole, "rate": 2.0}, grant.revision)
+    handed = await made.desk.change(
+        OTHER, grant.id, {**msgspec.to_builtins(changed), "subscriber": "second"}, changed.revision
+    )
+    assert handed.subscriber == "second"
+    with pytest.raises((Refused, NotFound)):
+        made.admitted()
+
+
+async def test_what_is_not_offered_cannot_be_applied_for(made: Made) -> None:
+    """A draft, a feed without an entry, none at all: not told apart; the owner is told what to do."""
+    await made.feeds.create(Feed("draft", divisions=("4401",)))
+    for name in ("draft", "nothing", "all"):
+        with pytest.raises(NotFound, match="in the catalogue"):
+            await made.desk.apply(READER, {**WISH, "feeds": [name]})
+    with pytest.raises(ConfigError, match="complete its entry"):
+        await made.desk.apply(OWNER, {**WISH, "feeds": ["draft"], "subscriber": ""})
+
+
+BAD_WISHES: list[dict[str, Any]] = [
+    {"feeds": []},
+    {"feeds": ["air", "air"]},
+    {"purpose": " "},
+    {"legal_basis": ""},
+    {"days": 0},
+    {"days": 1e9},
+    {"deliveries": ["pigeon"]},
+    {"forms": ["xml"]},
+    {"rate": -1},
+    {"volume": -1},
+    {"divisions": ["4403"]},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_WISHES, ids=repr)
+async def test_a_wish_that_cannot_be_is_refused(made: Made, bad: dict[str, Any]) -> None:
+    """With the key that is wrong, and nothing is kept."""
+    with pytest.raises(ConfigError):
+        await made.desk.apply(READER, {**WISH, **bad})
+    assert not list(made.desk.applications)
+
+
+# ── terms: never more than the feed has, than was asked, than was decided ────────────────────────────────
+
+CODES = ("44", "4401", "440106", "440103", "4403", "440304", "441900003")
+codes = st.lists(st.sampled_from(CODES), max_size=3, unique=True).map(tuple)
+names = st.lists(st.sampled_from(("a", "b", "c")), max_size=3, unique=True).map(tuple)
+
+
+@given(codes, codes, names, names, st.integers(1, 4), st.integers(1, 3), st.sampled_from(CODES), st.sampled_from("abc"))
+def test_a_grant_lets_nothing_through_that_the_feed_or_the_grant_has_not(  # noqa: PLR0917 - drawn
+    feed_codes: tuple[str, ...],
+    grant_codes: tuple[str, ...],
+    feed_names: tuple[str, ...],
+    grant_names: tuple[str, ...],
+    feed_grade: int,
+    grant_grade: int,
+    place: str,
+    name: str,
+) -> None:
+    """For any place, property and grade: admitted only where feed and grant both admit it; never core."""
+    feed = Feed("f", divisions=feed_codes, properties=feed_names, grade_max=feed_grade)
+    grant = Grant("g", "f", "r", 0, divisions=grant_codes, properties=grant_names, grade_max=grant_grade)
+    cut = granted(feed, grant)
+
+    def inside(division: str, allowed: tuple[str, ...]) -> bool:
+        return not allowed or division.startswith(allowed)
+
+    right = (
+        inside(place, feed_codes)
+        and inside(place, grant_codes)
+        and (not feed_names or name in feed_names)
+        and (not grant_names or name in grant_names)
+    )
+    shown = cut is not None and inside(place, cut.divisions) and (not cut.properties or name in cut.properties)
+    assert shown == right
+    if cut is not None:
+        assert cut.grade_max <= min(feed_grade, grant_grade, 3)
+
+
+@given(names, names)
+def test_a_decision_is_never_wider_than_the_wish(asked: tuple[str, ...], decided: tuple[str, ...]) -> None:
+    """Where something was asked for, only that can be given; where nothing was, all was asked for."""
+    if asked and {*decided} - {*asked}:
+        with pytest.raises(ConfigError):
+            narrower(asked, decided, "properties")
+        return
+    given_ = narrower(asked, decided, "properties")
+    assert given_ == (decided or asked)
+    assert not asked or {*given_} <= {*asked}
+
+
+@given(codes)
+def test_the_level_holds_all_of_the_data_and_rises_to_the_province(divisions: tuple[str, ...]) -> None:
+    """At most a city; each level above holds the one below, and ends at the province."""
+    level = level_of(divisions)
+    assert len(level) in {2, 4}
+    assert all(code.startswith(level) for code in divisions)
+    for _ in range(4):
+        assert level.startswith(above(level))
+        level = above(level)
+    assert level == "44"
+
+
+@given(codes, codes)
+def test_common_divisions_lie_in_both(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
+    """None is in one of them alone."""
+    both = common(ours, theirs)
+    for code in both or ():
+        assert not ours or code.startswith(ours)
+        assert not theirs or code.startswith(theirs)
+
+
+# ── the catalogue ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_entry_says_what_is_missing() -> None:
+    """The five fields, and what its class demands."""
+    lacks = {text.partition(":")[0] for text in missing(Entry("f"))}
+    assert {"department", "source", "update", "quality", "usage", "conditions", "legal_basis"} <= lacks
+    free = {text.partition(":")[0] for text in missing(Entry("f", sharing=Sharing.UNCONDITIONAL))}
+    assert lacks - free == {"conditions", "legal_basis"}
+
+
+def test_a_search_is_in_both_languages_and_demands_every_word() -> None:
+    """Whatever the case and the order."""
+    entry = Entry("f", title="廣州水位", title_en="Water level of Guangzhou")
+    for text in ("水位", "WATER", "guangzhou 水位", ""):
+        assert found(entry, text), text
+    assert not found(entry, "water 深圳")
+
+
+@pytest.mark.parametrize(
+    ("code", "good"), [("91350100M000100Y43", True), ("91350100M000100Y44", False), ("9135", False)]
+)
+def test_a_credit_code_has_its_check_sign(code: str, good: bool) -> None:  # noqa: FBT001 - a table
+    """GB 32100: mod 31."""
+    assert credit_code(code) is good
+
+
+def test_an_export_holds_no_formula_and_is_whole() -> None:
+    """CSV for spreadsheets, DCAT for catalogues."""
+    entry = Entry("f", title="=HYPERLINK(1)", title_en="t", department="d", kind=Kind.BASE, published=NOW, code="c-1")
+    line = as_csv([entry]).splitlines()[1]
+    assert ",=HYPERLINK" not in line
+    (dataset,) = dcat([entry], title="x")["dcat:dataset"]
+    assert dataset["dct:identifier"] == "c-1"
+    assert len(dataset["dcat:distribution"]) == 2
+
+
+def test_an_application_is_read_as_it_was_written() -> None:
+    """Records of the last release are read: fields that are left out have their defaults."""
+    assert msgspec.json.decode(b'{"feeds":["f"],"purpose":"p","legal_basis":"l"}', type=Asked).days == 365.0

@@ -216,7 +216,7 @@ def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Ve
     rest("TrafficCar", car, _CAR, removed)
     rest("Vehicle", vehicle, _OBJECT, removed)
     rest("Object", thing, _OBJECT, removed)
-    utc = number(data.get("UTC"), 0, 1e11)
+    utc = number(data.get("UTC"), 0, _LAST_S)
     shown = _thing(vehicle, car, veil) if vehicle else None
     if shown is None or shown.box is None:
         shown = _thing(thing, car, veil) if thing else shown
@@ -226,7 +226,7 @@ def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Ve
         state=_STATES.get(action),
         index=index,
         utc=None if utc is None else utc + (number(data.get("UTCMS"), 0, 999) or 0) / 1_000,
-        real=number(data.get("RealUTC"), 0, 1e11),
+        real=number(data.get("RealUTC"), 0, _LAST_S),
         id=_id(data.get("EventID"), veil),
         machine=veil.word(text(car["MachineName"])) if text(car.get("MachineName")) else "",
         rule=_rule(data, veil),

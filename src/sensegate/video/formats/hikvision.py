@@ -160,7 +160,6 @@ def _alerts(document: bytes) -> list[Node]:
 def _alarm(alert: Node, arrival: int, veil: Veil, total: Removed, pictures: int) -> Alarm:
     removed: Removed = {}
     rest("", alert, _KEPT, removed)
-    removed = {name.lstrip("."): count for name, count in removed.items()}
     told = text(alert.get("eventType"))
     if told == "duration":
         told = text(node(node(alert.get("DurationList")).get("Duration")).get("relationEvent")) or told

@@ -28,7 +28,7 @@ from sensegate.video.observation import (
     TrackState,
     VideoObservation,
 )
-from sensegate.video.parts import camera_of, channel, identity, many, node, text
+from sensegate.video.parts import camera_of, channel, identity, many, node, rest, text
 
 XML: Final = "onvif_xml"
 MJ: Final = "onvif_mj"
@@ -51,6 +51,7 @@ _KNOWN: Final = frozenset(
 _METADATA: Final = frozenset({"onvif-mj", "onvif-xml"})
 """Levels of a topic behind which the kind of metadata and its producer stand."""
 _ENVELOPE: Final = ("Envelope", "Body")
+_EVENT: Final = frozenset({"UtcTime", "Source", "Data", "Key", "PropertyOperation", "Topic", "@context"})
 _FRAMES_MAX: Final = 1_000
 _TOTALS: Final = {
     ObjectClass.PERSON: ("people_count_total", "people_present"),
@@ -200,8 +201,7 @@ def cut_mj(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
             scene.frame(one)
         for one in many(tree.get("SensorData")):
             scene.sensor(one, where.producer[0] if where.producer else "")
-    for name in tree.keys() - known - {"@context"}:
-        scene.removed[name] = scene.removed.get(name, 0) + 1
+    rest("", tree, known | {"@context"}, scene.removed)
     return scene.done()
 
 
@@ -218,8 +218,7 @@ def cut_ej(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
         raise Rejected(QuarantineReason.SCHEMA, "none of UtcTime, Source and Data")
     name, tokens = onvif_events.plain_topic(_read_topic(topic).event or text(tree.get("Topic")))
     data = {**node(tree.get("Key")), **node(tree.get("Data"))}
-    for extra in tree.keys() - {"UtcTime", "Source", "Data", "Key", "PropertyOperation", "Topic", "@context"}:
-        scene.removed[extra] = scene.removed.get(extra, 0) + 1
+    rest("", tree, _EVENT, scene.removed)
     scene.event(
         Told(
             name, text(tree.get("UtcTime")), text(tree.get("PropertyOperation")), node(tree.get("Source")), data, tokens

@@ -21,7 +21,8 @@ OBJECTS_MAX: Final = 10_000
 """Of one message; more belong to no camera."""
 PEOPLE: Final = frozenset({ObjectClass.PERSON.value, ObjectClass.FACE.value})
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-_ID = re.compile(r"\d{1,12}", re.ASCII)
+_ID = re.compile(r"\d{1,10}", re.ASCII)
+"""A number of 32 bits; one of a telephone is longer."""
 _BOUND: Final = 1e9
 
 _FRAME: Final = frozenset({"@UtcTime", "@Source", "@Colorspace", "@context", "Transformation", "Object", "ObjectTree"})
@@ -55,22 +56,25 @@ def _uuid(value: Any, veil: Veil) -> str:
     return word.lower() if not word or _UUID.fullmatch(word) else veil.word(word)
 
 
+_NOWHERE: Final = Transform(1.0, 1.0, 1e12, 1e12)
+"""In place of a transformation that cannot be read: whatever it is applied to lies outside of the image."""
+
+
 def transform_of(value: Any) -> Transform | None:
-    """Return a Transformation; None where there is none, or none that can be read."""
+    """Return a Transformation, `_NOWHERE` for one that cannot be read; None where there is none."""
     outer = node(value)
     if not outer:
         return None
     scale, translate = node(outer.get("Scale")), node(outer.get("Translate"))
-    return Transform(
-        _axis(scale, "@x", 1.0), _axis(scale, "@y", 1.0), _axis(translate, "@x", 0.0), _axis(translate, "@y", 0.0)
-    )
+    scale_x, scale_y = _axis(scale, "@x", 1.0), _axis(scale, "@y", 1.0)
+    translate_x, translate_y = _axis(translate, "@x", 0.0), _axis(translate, "@y", 0.0)
+    if scale_x is None or scale_y is None or translate_x is None or translate_y is None:
+        return _NOWHERE
+    return Transform(scale_x, scale_y, translate_x, translate_y)
 
 
-def _axis(of: Node, name: str, default: float) -> float:
-    if name not in of:
-        return default
-    found = number(of[name], -_BOUND, _BOUND)
-    return float("nan") if found is None else found
+def _axis(of: Node, name: str, default: float) -> float | None:
+    return number(of[name], -_BOUND, _BOUND) if name in of else default
 
 
 def pictures(where: str, members: Node, removed: Removed) -> int:

@@ -15,7 +15,7 @@ from sensegate.video.formats import onvif_cut
 from sensegate.video.formats.onvif_cut import Removed
 from sensegate.video.formats.onvif_records import Happening, Sensed, Value
 from sensegate.video.observation import Plate
-from sensegate.video.parts import EMPTY, Node, many, named, node, number, region, take, text, truth, words
+from sensegate.video.parts import EMPTY, Node, many, named, node, number, region, rest, take, text, truth, words
 from sensegate.video.times import parse_iso
 
 TOPIC_MAX: Final = 200
@@ -38,6 +38,8 @@ _TEMPERATURES: Final = {
     "@MedianTemperature": "median",
     "@SpotTemperature": "spot",
 }
+_COUNT_MAX: Final = 1e9
+"""No camera counts further; a number of a telephone is greater."""
 _HOTTEST: Final = 10_000.0
 _ENDED: Final = frozenset({"deleted"})
 
@@ -177,7 +179,7 @@ class _Data:
             self._element(low, value)
         elif low in _STATES and (state := truth(value if isinstance(value, bool | int) else text(value))) is not None:
             self.state = state
-        elif low in _COUNTS and (count := number(text(value), 0, 1e9)) is not None:
+        elif low in _COUNTS and (count := number(text(value), 0, _COUNT_MAX)) is not None:
             self.values.append(Value(name="count", value=count))
         elif low in _OBJECTS:
             self.object = onvif_cut.id_of(value, self._veil)
@@ -228,6 +230,7 @@ def _temperatures(reading: Node, veil: Veil) -> Iterator[Value]:
 
 # ── sensors ──────────────────────────────────────────────────────────────────────────────────────────
 
+_SENSOR: Final = frozenset({"@UtcTime", "@SensorID", "@SensorId", "Value", "@context"})
 SENSORS: Final[Mapping[str, tuple[str, str]]] = {
     "Temperature": ("air_temperature", "K"),
     "Humidity": ("relative_humidity", "%"),
@@ -243,8 +246,7 @@ def sensed(value: Any, kind: str, veil: Veil, total: Removed) -> Sensed | None:
     name = text(members.get("@SensorID", members.get("@SensorId")))
     if kind not in SENSORS:
         kind = next((one for one in SENSORS if name.lower().startswith(one.lower()[:4])), "")
-    for one in members.keys() - {"@UtcTime", "@SensorID", "@SensorId", "Value", "@context"}:
-        take(f"SensorData.{one.lstrip('@')}", total)
+    rest("SensorData", members, _SENSOR, total)
     moment = parse_iso(text(members.get("@UtcTime")))
     return Sensed(
         kind=kind,

@@ -1,0 +1,159 @@
+"""Dahua: events, states, flows, clocks of another zone; and what strangers may send instead."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.errors import Rejected
+from sensegate.video.form import Camera, Seen
+from sensegate.video.formats.dahua import FORMAT
+from sensegate.video.observation import BoxQuality, Kind
+from sensegate.video.parts import words
+from sensegate.video.veil import KeyedVeil
+
+VEIL = KeyedVeil(b"tests" * 8)
+NOW = 1_768_449_600_000_000
+UTC = NOW // 1_000_000
+ZONE = 8 * 3_600
+
+
+def seen(payload: bytes, arrival: int = NOW, **camera: Any) -> Seen:
+    cut = FORMAT.cut(payload, "http/cam7", arrival, VEIL)
+    return FORMAT.see(cut.payload, "http/cam7", arrival, Camera(**camera))
+
+
+def event(code: str, action: str = "Pulse", index: int = 0, **data: Any) -> bytes:
+    return f"Code={code};action={action};index={index};data={json.dumps({'UTC': UTC, **data}, indent=1)}".encode()
+
+
+def readings(found: Seen) -> list[tuple[str, str, Any]]:
+    return [(one.property, one.channel, one.value) for one in found.measured]
+
+
+@pytest.mark.parametrize(
+    ("payload", "word", "state", "expected"),
+    [
+        (event("VideoMotion", "Start", RegionName=["Region1"]), "motion", True, [("motion", "zone1", True)]),
+        (event("VideoMotion", "Stop"), "motion", False, [("motion", "", False)]),
+        (event("VideoBlind", "Start", 2), "tamper", True, [("tamper", "", True)]),
+        (event("CrossLineDetection", Name="Line 3"), "line_crossed", None, []),
+        (event("CrossRegionDetection", "Start", Name="Zone2"), "intrusion", True, [("intrusion", "zone2", True)]),
+        (event("AlarmLocal", "Start", 1), "alarm_input", True, [("input_active", "input2", True)]),
+        (b"Code=AlarmLocal;action=Stop;index=0\r\n", "alarm_input", False, [("input_active", "input1", False)]),
+        (event("LiLeiDetection"), "other", None, []),
+    ],
+)
+def test_kinds_of_events(
+    payload: bytes,
+    word: str,
+    state: bool | None,  # noqa: FBT001 - one of the columns
+    expected: list[tuple[str, str, Any]],
+) -> None:
+    found = seen(payload)
+    (one,) = found.observations
+    assert one.event is not None
+    assert (one.event.type, one.event.state) == (word, state)
+    assert readings(found) == expected
+
+
+def test_several_events_under_one_another() -> None:
+    """With data and without, in one body; a heartbeat alone."""
+    body = (
+        event("VideoMotion", "Start") + b"\r\n" + b"Code=VideoBlind;action=Stop;index=0\n" + event("VideoLoss", "Start")
+    )
+    assert [one.event.type for one in seen(body).observations if one.event] == ["motion", "tamper", "video_loss"]
+    found = seen(b"Heartbeat\r\n")
+    assert (found.observations, found.ignored, readings(found)) == ((), 1, [("online", "", True)])
+
+
+@pytest.mark.parametrize(
+    ("utc", "more", "arrival", "expected"),
+    [
+        (UTC, {"UTCMS": 250}, NOW, NOW + 250_000),
+        (UTC + ZONE, {}, NOW, NOW),
+        (UTC + ZONE, {"RealUTC": UTC}, NOW, NOW),
+        (UTC + 3 * 3_600, {"RealUTC": UTC}, NOW + 5_000_000, NOW),
+        (UTC + 600, {}, NOW, NOW + 600_000_000),
+        (UTC - 86_400, {}, NOW, NOW - 86_400_000_000),
+        (UTC + ZONE, {}, NOW + ZONE * 1_000_000, NOW + ZONE * 1_000_000),
+    ],
+)
+def test_clocks_are_held_against_the_arrival(utc: int, more: dict[str, int], arrival: int, expected: int) -> None:
+    """Local time counted as UTC is put right where that brings it near; a backlog and a small error stay."""
+    (one,) = seen(event("VideoMotion", **{**more, "UTC": utc}), arrival).observations
+    assert (one.observed_at, one.time_quality) == (expected, "assumed_tz")
+
+
+def test_flows_and_people_become_readings() -> None:
+    flow = {"Vehicles": 12, "AverageSpeed": 42.5, "BackOfQueue": 30, "TimeHeadway": 2.5}
+    found = seen(event("TrafficFlowStat", Lane=2, Flow=flow))
+    assert sorted(readings(found)) == [
+        ("headway", "lane2", 2.5),
+        ("queue_length", "lane2", 30),
+        ("vehicle_count", "lane2", 12),
+        ("vehicle_speed_mean", "lane2", 42.5),
+    ]
+    assert found.observations[0].kind is Kind.COUNT
+    found = seen(event("NumberStat", EnteredSubtotal=5, ExitedSubtotal=3, InsideSubtotal=2))
+    assert readings(found) == [("people_in_total", "", 5), ("people_out_total", "", 3), ("people_present", "", 2)]
+
+
+def test_boxes_and_plates() -> None:
+    thing = {"ObjectType": "Vehicle", "ObjectID": 3, "BoundingBox": [2048, 1024, 6144, 7168], "Confidence": 80}
+    car = {"PlateNumber": "粤B12345", "PlateColor": "Blue", "Speed": 36, "Lane": 2}
+    (one,) = seen(event("TrafficGate", Object=thing, TrafficCar=car)).observations
+    assert one.plate is not None
+    assert (one.box, one.speed, one.lane, one.track) == ((0.25, 0.125, 0.75, 0.875), 10, 2, "3")
+    assert (one.plate.token, one.plate.region, one.plate.color) == (VEIL.plate("粤B12345", NOW), "粤B", "blue")
+    (one,) = seen(event("TrafficGate", Object={**thing, "BoundingBox": [0, 0, 9000, 100]})).observations
+    assert (one.box, one.box_quality, one.plate) == (None, BoxQuality.UNRESOLVED, None)
+    for odd in ([1, 2, 3], "x", [None] * 4, [0, 0, 0, 0], {}):
+        (one,) = seen(event("TrafficGate", Object={**thing, "BoundingBox": odd})).observations
+        assert one.box is None
+    assert "12345" not in str(seen(event("TrafficGate", TrafficCar=car, Name="粤B12345")))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"Error", b"Code=x", b"Code=A;action=Start;index=0;data={", b"<a/>", b"{}", b"\xff\xff\xff", b"--b\r\n\r\n"],
+)
+def test_what_is_no_event_is_refused(payload: bytes) -> None:
+    with pytest.raises(Rejected):
+        seen(payload)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
+NAMES = sorted(
+    words("UTC UTCMS RealUTC Object TrafficCar Vehicle BoundingBox ObjectType PlateNumber Lane Flow Vehicles EventID")
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+    max_leaves=30,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), TREES, max_size=10), st.sampled_from(["VideoMotion", "TrafficGate", "X"])
+)
+def test_no_event_crashes_it(data: dict[str, Any], code: str) -> None:
+    try:
+        found = seen(event(code, "Start", **data))
+    except Rejected:
+        return
+    for one in found.observations:
+        assert one.box is None or all(0 <= side <= 1 for side in one.box)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_it(payload: bytes) -> None:
+    try:
+        seen(payload)
+        seen(b"Code=VideoMotion;action=Start;index=0;data=" + payload)
+    except Rejected:
+        return

@@ -1,0 +1,205 @@
+"""Hikvision: both spellings and multipart, states and counters, heartbeats; and what strangers may send instead."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.errors import Rejected
+from sensegate.video.form import Camera, Seen
+from sensegate.video.formats.hikvision import FORMAT
+from sensegate.video.observation import BoxQuality, Kind
+from sensegate.video.parts import words
+from sensegate.video.veil import KeyedVeil
+from tests.collect.camera import alert, part
+
+VEIL = KeyedVeil(b"tests" * 8)
+NOW = 1_768_449_600_000_000
+JPEG = b"\xff\xd8\xff\xe0" + bytes(500) + b"\xff\xd9"
+
+
+def seen(payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> Seen:
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    cut = FORMAT.cut(body, topic, NOW, VEIL)
+    return FORMAT.see(cut.payload, topic, NOW, Camera(**camera))
+
+
+def told(**more: Any) -> dict[str, Any]:
+    first = {"macAddress": "44:19:b6:00:00:01", "channelID": 1, "dateTime": "2026-01-15T12:00:00+08:00"}
+    return {**first, "eventType": "VMD", "eventState": "active", **more}
+
+
+def readings(found: Seen) -> list[tuple[str, str, Any]]:
+    return [(one.property, one.channel, one.value) for one in found.measured]
+
+
+def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
+    """One event, three spellings, one identity."""
+    in_xml = seen(alert())
+    for payload in (told(), {"EventNotificationAlert": told()}, {"EventNotificationAlert": [told()]}):
+        found = seen(payload)
+        assert [one.id for one in found.observations] == [one.id for one in in_xml.observations]
+        assert readings(found) == readings(in_xml) == [("motion", "", True)]
+
+
+def test_several_parts_and_pictures() -> None:
+    body = part(alert()) + part(JPEG, "image/jpeg") + part(alert("IO", "inactive")) + part(JPEG, "image/jpeg")
+    cut = FORMAT.cut(body + b"--boundary--", "http/cam7", NOW, VEIL)
+    assert cut.removed["part.picture"] == 2
+    found = FORMAT.see(cut.payload, "http/cam7", NOW, Camera())
+    assert [one.event.type for one in found.observations if one.event] == ["motion", "alarm_input"]
+    assert sum(one.images for one in found.observations) == 2
+    only = FORMAT.cut(part(JPEG, "image/jpeg"), "http/cam7", NOW, VEIL)
+    assert FORMAT.see(only.payload, "http/cam7", NOW, Camera()).ignored == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "word", "state", "expected"),
+    [
+        ({"eventType": "duration", "DurationList": {"Duration": {"relationEvent": "fielddetection"}}}, "intrusion",
+         True, [("intrusion", "", True)]),
+        ({"eventType": "IO", "inputIOPortID": "2", "eventState": "inactive"}, "alarm_input", False,
+         [("input_active", "input2", False)]),
+        ({"eventType": "shelteralarm"}, "tamper", True, [("tamper", "", True)]),
+        ({"eventType": "videoloss"}, "video_loss", True, [("video_loss", "", True)]),
+        ({"eventType": "linedetection", "targetType": "vehicle"}, "line_crossed", True, []),
+        ({"eventType": "Li Lei was here"}, "other", True, []),
+    ],
+)  # fmt: skip
+def test_kinds_of_events(
+    more: dict[str, Any],
+    word: str,
+    state: bool,  # noqa: FBT001 - one of the columns
+    expected: list[tuple[str, str, Any]],
+) -> None:
+    found = seen(told(**more))
+    (one,) = found.observations
+    assert one.event is not None
+    assert (one.event.type, one.event.state) == (word, state)
+    assert readings(found) == expected
+    assert "Li Lei" not in str(found)
+
+
+def test_heartbeats() -> None:
+    for more in (
+        {"eventType": "videoloss", "eventState": "inactive", "activePostCount": 0},
+        {"eventType": "heartBeat"},
+        {"eventType": "heartbeat", "activePostCount": "0"},
+    ):
+        found = seen(told(**more))
+        assert (found.observations, found.ignored, readings(found)) == ((), 1, [("online", "", True)])
+    assert seen(told(eventType="videoloss", eventState="inactive", activePostCount=3)).observations
+
+
+def test_regions_and_targets() -> None:
+    """Each region is an observation of its own, with a state of its own; a target of the whole alert counts for one."""
+    entry = {"regionID": 1, "detectionTarget": "human", "TargetRect": {"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}}
+    regions = {"DetectionRegionEntry": [entry, {**entry, "regionID": "2", "detectionTarget": "vehicle"}]}
+    found = seen(told(eventType="fielddetection", DetectionRegionList=regions))
+    assert [(one.object_class, one.box) for one in found.observations] == [
+        ("person", (0.1, 0.2, 0.4, 0.6)),
+        ("vehicle", (0.1, 0.2, 0.4, 0.6)),
+    ]
+    assert readings(found) == [("intrusion", "zone1", True), ("intrusion", "zone2", True)]
+    assert len({one.id for one in found.observations}) == 2
+    (one,) = seen(told(targetType="human", TargetRect=entry["TargetRect"])).observations
+    assert (one.object_class, one.box) == ("person", (0.1, 0.2, 0.4, 0.6))
+    (one,) = seen(told(targetType="human", TargetRect={"X": 300, "Y": 1, "width": 5, "height": 5})).observations
+    assert (one.box, one.box_quality) == (None, BoxQuality.UNRESOLVED)
+
+
+def anpr(**more: Any) -> dict[str, Any]:
+    picture = {
+        "pictureInfo": {"absTime": "20260115120000500", "vehicelRect": {"X": 96, "Y": 54, "width": 960, "height": 540}}
+    }
+    return told(eventType="ANPR", ANPR={"licensePlate": "粤B12345", "pictureInfoList": picture, **more})
+
+
+def test_vehicles() -> None:
+    (one,) = seen({**anpr(), "detectionBackgroundImageResolution": "1920*1080"}).observations
+    assert (one.box, one.image_size) == ((0.05, 0.05, 0.55, 0.55), (1920, 1080))
+    assert one.observed_at == NOW + 500_000
+    (one,) = seen(anpr()).observations
+    assert (one.box, one.box_quality) == (None, BoxQuality.UNRESOLVED)  # 1056 of 1000
+    for plate in ("", "unknown", "无车牌", None):
+        (one,) = seen(anpr(licensePlate=plate)).observations
+        assert one.plate is None
+    found = seen(anpr(line=2, vehicleInfo={"speed": 54}))
+    assert readings(found) == [("vehicle_speed", "lane2", 54)]
+    assert found.observations[0].speed == 15
+    (one,) = seen({**anpr(), "DeviceGPSInfo": {
+        "longitudeType": "E", "latitudeType": "S", "Longitude": {"degree": 113, "minute": 30, "sec": 36},
+        "Latitude": {"degree": 23, "minute": 0, "sec": 0}}}).observations  # fmt: skip
+    assert one.place is not None
+    assert (one.place.lon, one.place.lat) == (113.51, -23.0)
+
+
+def test_times() -> None:
+    """An offset is believed; without one it is the camera's zone; rubbish is the arrival."""
+    (one,) = seen(told(dateTime="2026-01-15T12:00:00")).observations
+    assert (one.observed_at, one.time_quality) == (NOW, "assumed_tz")
+    (one,) = seen(told(dateTime="2026-01-15T12:00:00"), zone="UTC").observations
+    assert one.observed_at == NOW + 8 * 3_600_000_000
+    (one,) = seen(told(dateTime="the day of Li Lei")).observations
+    assert (one.observed_at, one.time_quality) == (NOW, "received")
+    assert "dateTime" in one.removed
+
+
+def test_people_are_counted() -> None:
+    period = {"startTime": "2026-01-15T11:59:00+08:00", "endTime": "2026-01-15T12:00:00+08:00"}
+    count = {"statisticalMethods": "timeRange", "TimeRange": period, "enter": "3", "exit": 1, "name": "Hall"}
+    found = seen(told(eventType="PeopleCounting", peopleCounting=count))
+    assert readings(found) == [("people_in", "", 3), ("people_out", "", 1)]
+    assert found.observations[0].kind is Kind.COUNT
+    assert {one.time for one in found.measured} == {NOW}
+
+
+def test_cameras_name_themselves_or_are_named_by_their_address() -> None:
+    assert seen(told(dynChannelID=33)).observations[0].camera == "44:19:b6:00:00:01/33"
+    assert seen(told(macAddress="44-19-B6-00-00-01")).observations[0].camera == "44:19:b6:00:00:01/1"
+    for mac in (None, "", "Li Lei"):
+        (one,) = seen(told(macAddress=mac)).observations
+        assert one.camera == "cam7"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"{}", b"[]", b"{", b"<a/>", b"text", b"--b\r\n", b'{"eventType"', b"<EventNotificationAlert/>",
+        b"\xff\xfe\x00",
+        b"<EventNotificationAlert><channelName>A & B</channelName></EventNotificationAlert>",
+        b'<!DOCTYPE x [<!ENTITY a "a">]><EventNotificationAlert><eventType>&a;</eventType></EventNotificationAlert>',
+    ],
+)  # fmt: skip
+def test_what_is_no_alert_is_refused(payload: bytes) -> None:
+    with pytest.raises(Rejected) as why:
+        seen(payload)
+    assert "A & B" not in str(why.value)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+NAMES = sorted(
+    {*told(), *anpr()["ANPR"]}
+    | words("DetectionRegionList DetectionRegionEntry TargetRect X Y width height regionID pictureInfo vehicelRect")
+    | words("peopleCounting enter RealTime DeviceGPSInfo Longitude degree VehicleGATInfo vehicleInfo speed UUID")
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+    max_leaves=30,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), TREES, max_size=10))
+def test_no_alert_crashes_it(tree: dict[str, Any]) -> None:
+    for payload in ({**tree, "eventType": tree.get("eventType", "VMD")}, {**told(), **tree}, {"ANPR": tree, **told()}):
+        try:
+            found = seen(payload)
+        except Rejected:
+            continue
+        for one in found.observations:
+            assert one.box is None or all(0 <= side <= 1 for side in one.box)

@@ -139,7 +139,11 @@ def test_splits_merges_and_ends() -> None:
 
 
 def test_what_is_said_of_people_does_not_pass() -> None:
-    looks = {"Class": {"Type": "Human"}, "GeoLocation": {"@lon": 113.2, "@lat": 23.1}, "HumanBody": {"Height": 1.8}}
+    looks: dict[str, Any] = {
+        "Class": {"Type": "Human"},
+        "GeoLocation": {"@lon": 113.2, "@lat": 23.1},
+        "HumanBody": {"Height": 1.8},
+    }
     (one,) = seen("onvif_mj", frame(thing(**looks)), MJ).observations
     assert (one.object_class, one.place) == ("person", None)
     assert one.removed == ("Appearance.GeoLocation", "Appearance.HumanBody")

@@ -23,6 +23,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _POLL_S = 0.5
 """Nobody told us for so long: look."""
+_SURE_S = 5.0
+"""The same while the consumer that tells us is known to live: many streams are watched, few change."""
 _HEARTBEAT_S = 3
 _FETCH_MAX = 1000
 _FETCH_BYTES_MAX = 8 * 1024**2
@@ -92,6 +94,13 @@ class Reader:
         self._last = 0
         self._moved = asyncio.Event()
         self._tail: asyncio.Task[None] | None = None
+        self._heard_at = float("-inf")
+        self._heard_in = -1
+
+    def _sure(self) -> bool:
+        """Return whether somebody tells us of what is new: heard lately, over the connection that there is now."""
+        lately = asyncio.get_running_loop().time() - self._heard_at < 2 * _HEARTBEAT_S + 1
+        return lately and self._nc.is_connected and self._nc.stats["reconnects"] == self._heard_in
 
     async def status(self) -> StreamStatus:
         """Return the state of the stream."""
@@ -136,7 +145,7 @@ class Reader:
                 return False
             try:
                 # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
-                async with asyncio.timeout(min(left_s, _POLL_S)):
+                async with asyncio.timeout(min(left_s, _SURE_S if self._sure() else _POLL_S)):
                     await self._moved.wait()
             except TimeoutError:
                 # The server may be away: then there is nothing new as far as we can know, and the reader hears of
@@ -215,6 +224,7 @@ class Reader:
 
         async def on_message(message: Msg) -> None:
             heard.set()
+            self._heard_at, self._heard_in = asyncio.get_running_loop().time(), self._nc.stats["reconnects"]
             if message.reply.startswith("$JS.ACK."):
                 self.advance(int(message.reply.split(".")[5]))
 

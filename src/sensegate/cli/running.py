@@ -74,7 +74,12 @@ def demo(
     *,
     for_: Annotated[str, typer.Option("--for", help="End after this time (60s, 5m), judge, exit 1 if guilty.")] = "",
     nodes: Annotated[int, typer.Option(min=1, max=21, help="Number of city nodes.")] = 2,
-    devices: Annotated[int, typer.Option(min=12, max=100_000, help="Simulated devices of each node.")] = 60,
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Simulated devices, all nodes together; 0: 60 for each node. At least 12 each."
+        ),
+    ] = 0,
     rate: Annotated[float, typer.Option(min=1, help="Messages a second, all nodes together.")] = 200.0,
     summary: Annotated[Path | None, typer.Option(help="File for the summary (JSON, holds tokens: 0600).")] = None,
     data: Annotated[Path | None, typer.Option(help="Directory that is kept; default: a temporary one.")] = None,
@@ -87,7 +92,7 @@ def demo(
     options = Options(
         for_s=duration(for_) if for_ else None,
         nodes=nodes,
-        devices=devices,
+        devices=devices or 60 * nodes,
         rate=rate,
         summary=summary,
         data=data,

@@ -22,6 +22,8 @@ from sensegate.errors import EngineError, Lost
 CENTRE = "44"
 READY_S = 90.0
 POLL_S = 0.05
+AT_ONCE = 4
+"""So many gateways start at the same time: more only wait for one another's cores."""
 STORE = {
     "intake_bytes": 1024**3,
     "log_bytes": 4 * 1024**3,
@@ -74,6 +76,7 @@ class City:
         nodes: Sequence[str],
         *,
         profiles: Path,
+        only: Sequence[str] = (),
         temporary: bool = False,
         alone: bool = False,
         settings: Mapping[str, object] | None = None,
@@ -86,6 +89,7 @@ class City:
             directory: holds everything; made if it is not there.
             nodes: division codes of the nodes.
             profiles: folder of the device profiles.
+            only: names of the only profiles of it; empty: all.
             temporary: True removes the directory at the end.
             alone: True runs the nodes without a centre.
             settings: merged into every configuration.
@@ -94,6 +98,8 @@ class City:
         """
         self.directory = directory.resolve()
         self.profiles = profiles.resolve()
+        self.only = list(only)
+        self._starting = asyncio.Semaphore(AT_ONCE)
         self.temporary = temporary
         self.alone = alone
         self.settings = dict(settings or {})
@@ -103,6 +109,11 @@ class City:
         self.nodes = {division: self._member(division) for division in nodes}
         self.links = {division: Link("127.0.0.1", self.centre.nats_port) for division in nodes}
         self._warden = Warden(self.directory, remove=temporary)
+
+    @property
+    def warden_pid(self) -> int:
+        """Process id of the warden."""
+        return self._warden.pid
 
     @property
     def members(self) -> list[Member]:
@@ -143,7 +154,7 @@ class City:
                 "role": "centre" if is_centre else "node",
                 "division": member.division,
                 "directory": str(member.directory / "store"),
-                "profiles": [str(self.profiles)],
+                "profiles": [str(self.profiles / f"{name}.yaml") for name in self.only] or [str(self.profiles)],
                 "engine": {"port": member.nats_port, "mqtt_port": member.mqtt_port},
                 "store": STORE,
                 "web": {"port": member.http_port},
@@ -186,8 +197,9 @@ class City:
 
     async def _begin(self, member: Member) -> None:
         self._admin_token(member)
-        await member.child.start()
-        await self.ready(member)
+        async with self._starting:
+            await member.child.start()
+            await self.ready(member)
         member.token = (member.directory / "store" / "admin.token").read_text(encoding="utf-8").strip()
 
     def second(self, member: Member) -> Member:

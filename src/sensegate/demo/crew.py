@@ -35,6 +35,11 @@ class Worker:
         self._reader: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
 
+    @property
+    def pid(self) -> int:
+        """Process id, 0 while it does not run."""
+        return self._process.pid if self._process and self.code is None else 0
+
     async def start(self) -> None:
         """Run it."""
         with self.log.open("ab") as errors:

@@ -179,6 +179,11 @@ class Warden:
         self.remove = remove
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int:
+        """Process id, 0 while it does not run."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
     async def start(self) -> None:
         """Run it."""
         arguments = [str(self.directory), *(["--remove"] if self.remove else [])]

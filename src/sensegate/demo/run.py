@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import secrets
 import signal
@@ -20,10 +21,11 @@ from rich.console import Console
 from rich.live import Live
 
 from sensegate.cli.remote import Answered, Remote
-from sensegate.demo import crew, screen
+from sensegate.demo import crew, memory, screen
 from sensegate.demo.city import City, Member
 from sensegate.demo.enrol import CITIES, counties, enrol, enrol_by_hand, subscriber
-from sensegate.demo.fleet import Simulated, fleet
+from sensegate.demo.fleet import KINDS, Simulated, fleet
+from sensegate.demo.memory import Memory
 from sensegate.demo.simulator import Broker, Plan
 from sensegate.demo.summary import Summary, Tokens, added, address, duplicates, family, judged
 from sensegate.errors import ConfigError, EngineError, Lost
@@ -39,6 +41,14 @@ CUT_FROM, CUT_SHARE = 0.35, 0.2
 """The link is cut after this share of the run, for this share of it."""
 CUT_EVERY_S, CUT_FOR_S = 120.0, 15.0
 """The same where the run has no end."""
+MEASURE_S = 10.0
+MANY = 4
+"""With more nodes than this the machine is shared by so many that each is set to idle well."""
+OF_MANY: dict[str, object] = {"ingest": {"commit_interval_ms": 250}, "uplink": {"span_ms": 3_000}}
+"""48 messages a second would else make 20 commits a second at each of 21 nodes, and 10 spans."""
+ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}
+DEVICES_LEAST = 12
+"""Of each node: one of every kind, and some for the faults."""
 PROFILES = Path(__file__).parents[3] / "device_profiles"
 
 
@@ -48,8 +58,10 @@ class Options:
 
     for_s: float | None = None
     nodes: int = 2
-    devices: int = 60
+    devices: int = 120
+    """Simulated, all nodes together."""
     rate: float = 200.0
+    """Messages a second, all nodes together."""
     summary: Path | None = None
     data: Path | None = None
     seed: int = 1
@@ -74,6 +86,7 @@ class Demo:
     summary: Summary | None = None
     simulator: crew.Worker | None = None
     judge: crew.Worker | None = None
+    memory: Memory = field(default_factory=Memory)
 
     # ── setting up ───────────────────────────────────────────────────────────────────────────────────
 
@@ -82,8 +95,8 @@ class Demo:
         rng = random.Random(self.options.seed)  # noqa: S311 - repeatable on purpose
         devices: list[Simulated] = []
         hand = []
-        for node in self.city.nodes.values():
-            wanted = fleet(node.division, self.options.devices, counties=counties(node.division), rng=rng)
+        for node, count in zip(self.city.nodes.values(), _shares(self.options), strict=True):
+            wanted = fleet(node.division, count, counties=counties(node.division), rng=rng)
             devices += await enrol(node, wanted, rng)
             hand += await enrol_by_hand(node)
         token = await subscriber(self.city.centre)
@@ -97,6 +110,7 @@ class Demo:
             console=f"{centre.url}/",
             directory=str(self.city.directory),
             seed=self.options.seed,
+            simulated=len(devices),
         )
         self.judge = crew.judge(
             self.directory,
@@ -127,6 +141,24 @@ class Demo:
 
     # ── while it runs ────────────────────────────────────────────────────────────────────────────────
 
+    async def measure(self) -> None:
+        """Look at the memory of all processes."""
+        members = self.city.members
+        workers = [worker.pid for worker in (self.simulator, self.judge) if worker is not None]
+        self.memory = await asyncio.to_thread(
+            memory.measured,
+            [member.child.pid for member in members],
+            [member.engine_pid for member in members],
+            [os.getpid(), self.city.warden_pid, *workers],
+            self.memory,
+        )
+
+    async def keep_measuring(self) -> None:
+        """Measure now and then, until cancelled."""
+        while True:
+            await self.measure()
+            await asyncio.sleep(MEASURE_S)
+
     async def read_ledgers(self) -> None:
         """Ask each node for its ledger; one that does not answer keeps its last."""
         for node in self.city.nodes.values():
@@ -155,6 +187,7 @@ class Demo:
             rejected=family(totals, "rejected"),
             forwarded=totals.get("forwarded", 0),
             withheld=family(totals, "withheld"),
+            memory=self.memory,
         )
         if self.options.summary:
             self.summary.write(self.options.summary)
@@ -172,7 +205,7 @@ class Demo:
                 self.refresh()
             links = {division: link.whole for division, link in self.city.links.items()}
             live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links))
-            await asyncio.sleep(REFRESH_S)
+            await asyncio.sleep(REFRESH_S * max(1.0, self.options.nodes / MANY))
 
     async def break_the_link(self) -> None:
         """Cut the last node's link to the centre for a while: once in a timed run, again and again else."""
@@ -204,6 +237,7 @@ class Demo:
             raise EngineError(f"the judge could not judge: {self.judge.complaint()}")
         verdict = json.loads((self.directory / "verdict.json").read_text(encoding="utf-8"))
         await self.settle()
+        await self.measure()
         totals = added(list(self.ledgers.values()))
         self.summary = judged(self.summary, verdict, totals)
         centre_balanced = (await _ledger(self.city.centre))[1]
@@ -257,12 +291,31 @@ def _city(options: Options, changed: Callable[[], None]) -> City:
         raise ConfigError("no device profiles", file=str(PROFILES), remedy="run the demo from a checkout")
     if options.nodes > len(CITIES):
         raise ConfigError(f"{options.nodes} nodes", remedy=f"the province has {len(CITIES)} cities")
+    if options.devices < DEVICES_LEAST * options.nodes:
+        least = DEVICES_LEAST * options.nodes
+        raise ConfigError(f"{options.devices} devices", key="--devices", remedy=f"{least} or more for these nodes")
+    many = options.nodes > MANY
     temporary = options.data is None
     directory = Path(tempfile.mkdtemp(prefix="sensegate-demo-")) if options.data is None else options.data
-    city = City(directory, CITIES[: options.nodes], profiles=PROFILES, temporary=temporary, changed=changed)
+    city = City(
+        directory,
+        CITIES[: options.nodes],
+        profiles=PROFILES,
+        only=sorted({kind.profile for kind in KINDS.values()}) if many else (),
+        temporary=temporary,
+        settings=OF_MANY if many else None,
+        environment=ONE_CORE if many else None,
+        changed=changed,
+    )
     if options.centre_http_port:
         city.centre.http_port = options.centre_http_port
     return city
+
+
+def _shares(options: Options) -> list[int]:
+    """Return how many of the devices each node gets."""
+    each, more = divmod(options.devices, options.nodes)
+    return [each + (place < more) for place in range(options.nodes)]
 
 
 async def demonstrate(options: Options, console: Console) -> int:
@@ -279,7 +332,7 @@ async def demonstrate(options: Options, console: Console) -> int:
     guilty = True
     try:
         async with _told(stop):
-            console.print(f"starting a centre and {options.nodes} nodes …")
+            console.print(f"starting a centre and {options.nodes} nodes, {options.devices} devices …")
             starting = asyncio.create_task(_start(demo), name="start")
             if not await _either(starting, stop, None):
                 return 130
@@ -326,6 +379,7 @@ async def _perform(demo: Demo, stop: asyncio.Event) -> None:
     with Live(console=demo.console, auto_refresh=False, transient=not demo.console.is_terminal) as live:
         live.auto_refresh = False
         tasks.append(asyncio.create_task(_keep_drawing(demo, live), name="watch"))
+        tasks.append(asyncio.create_task(demo.keep_measuring(), name="memory"))
         if demo.options.cut:
             tasks.append(asyncio.create_task(demo.break_the_link(), name="cut"))
         with contextlib.suppress(TimeoutError):

@@ -100,6 +100,8 @@ def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any]) -> tuple[str, 
 def closing(summary: Summary, console: Console) -> None:
     """Print the end of a timed run."""
     grid = Table(box=None, show_header=False, pad_edge=False)
+    memory = summary.memory
+    taken = f"{memory.peak_pss_mb:,.0f} MiB at the most in {memory.processes} processes"
     rows: list[tuple[str, object]] = [
         ("published", f"{summary.published:,} messages, {summary.acknowledged:,} acknowledged"),
         ("committed", f"{summary.committed:,} readings"),
@@ -114,6 +116,7 @@ def closing(summary: Summary, console: Console) -> None:
         ("lost, doubled", f"{summary.lost}, {summary.doubled}"),
         ("other verdicts", {name: count for name, count in summary.verdicts.items() if count} or "none"),
         ("balanced", summary.balanced),
+        ("memory", f"{taken}; a gateway {memory.gateway_mb:.0f}, its nats-server {memory.engine_mb:.0f}"),
     ]
     for name, value in rows:
         grid.add_row(name, str(value))

@@ -11,6 +11,7 @@ import msgspec
 from sensegate.demo.city import Member
 from sensegate.demo.crew import private
 from sensegate.demo.faults import FAULTS, Outcome, counted
+from sensegate.demo.memory import Memory
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -90,6 +91,10 @@ class Summary(msgspec.Struct, frozen=True):
     """Messages sent again because their connection broke before the PUBACK."""
     samples: list[str] = []
     """Examples of what the judge found."""
+    simulated: int = 0
+    """Devices of the simulator."""
+    memory: Memory = Memory()
+    """Of all processes of the demo."""
     cameras: list[dict[str, str]] = []
 
     @property

@@ -215,7 +215,7 @@ async def by_nats(site: Site, grant: Granted, said: str | None) -> AsyncIterator
         if said is not None:
             answer = await client.request(f"sg.control.{grant.id}.nats", said.encode(), timeout=5)
             assert "problem" not in json.loads(answer.data), answer.data
-        found = Nats(client, await client.subscribe(f"sg.grants.{grant.id}.>"))
+        found = Nats(client, await client.subscribe(f"sg.feeds.{grant.id}.>"))
         found.closed = gone
         await client.flush()
         yield found
@@ -268,9 +268,15 @@ async def test_what_nats_lets_nobody_hear_or_say(node: Site, device: Made) -> No
         await control.records(1)
         heard = [
             await subscriber.client.subscribe(subject)
-            for subject in (f"sg.grants.{other.id}.>", ">", "sg.grants.*.records", f"_INBOX_{other.token_id}.>")
+            for subject in (
+                f"sg.feeds.{other.id}.>",
+                ">",
+                "sg.feeds.*.records",
+                f"sg.grants.{grant.id}.>",
+                f"_INBOX_{other.token_id}.>",
+            )
         ]
-        await subscriber.client.publish(f"sg.grants.{other.id}.records", b"made up")
+        await subscriber.client.publish(f"sg.feeds.{other.id}.records", b"made up")
         await subscriber.client.publish(f"sg.control.{other.id}.nats", b"first")
         await push(node, device, 11)
         assert [row["value"] for row in await subscriber.records(1)] == [11]

@@ -132,7 +132,6 @@ class Story:
 
     async def by_mqtt(self, reader: Reader) -> None:
         """Paho, QoS 1."""
-        # A tag of its own: MQTT and NATS share subjects, and one subscriber by both would hear each twice.
         said = json.dumps({"after": reader.last or "first", "tag": "m"})
         async with by_mqtt(self.centre, self.grant, said, tag="m") as mqtt:
             while (event := await mqtt.phone.either("message", "closed"))[0] == "message":
@@ -142,7 +141,7 @@ class Story:
     async def by_nats(self, reader: Reader) -> None:
         """nats-py; each message is answered."""
         async with by_nats(self.centre, self.grant, None) as subscriber:
-            subject = f"sg.grants.{self.grant.id}.records"
+            subject = f"sg.feeds.{self.grant.id}.records"
             subscription = await subscriber.client.subscribe(subject)
             await subscriber.subscription.unsubscribe()
             subscriber.subscription = subscription

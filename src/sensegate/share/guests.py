@@ -2,7 +2,8 @@
 
 Who comes gives the id of a token as user and the token as password. Its rights are the subjects of its grants in force:
 
-    sg.grants.<grant>.>              what it hears
+    sg.grants.<grant>.>              what it hears by MQTT
+    sg.feeds.<grant>.>               what it hears by NATS
     sg.control.<grant>.<delivery>    where it says from which cursor on
 
 A connection whose rights have changed, or whose token or grant has ended, is closed within two seconds; it comes again
@@ -35,6 +36,8 @@ LOOK_S = 1.0
 """So often all open connections are looked at; a change that is known of is looked at once."""
 SOON_S = 0.1
 """A connection that was just let in appears at the server within this."""
+SAY_S = 10.0
+"""Who comes by MQTT says within this where to begin, or has to come again: what he said may not have been heard."""
 _TOKEN = re.compile(r"sg_[0-9a-f]{16}_[A-Za-z0-9_-]{32}")
 
 log = structlog.get_logger(__name__)
@@ -55,9 +58,9 @@ class _Here(msgspec.Struct, frozen=True):
     delivery: str
 
 
-def hears(grant: str) -> str:
-    """Return the subject under which a grant's records come."""
-    return f"sg.grants.{grant}"
+def hears(grant: str, delivery: str) -> str:
+    """Return the subject under which a grant's records come; each delivery's own: who hears both hears none twice."""
+    return f"sg.{'grants' if delivery == MQTT else 'feeds'}.{grant}"
 
 
 def control(grant: str, delivery: str) -> str:
@@ -82,6 +85,8 @@ class Guests:
         self._lines = lines
         self._given: dict[tuple[str, str], Rights] = {}
         """What a token's connections by a delivery were last let in with."""
+        self._came: dict[str, float] = {}
+        """When a token's connection by MQTT was last let in."""
         self._wake = asyncio.Event()
         self._here: frozenset[_Here] = frozenset()
         tokens.on_change.append(lambda _token: self._wake.set())
@@ -106,6 +111,8 @@ class Guests:
         if rights is None:
             raise Refused(f"token {principal.id} has no grant for {delivery}")
         self._given[principal.id, delivery] = rights
+        if delivery == MQTT:
+            self._came[principal.id] = self._clock.monotonic()
         for grant in self._in_force(principal.id, delivery):
             # What was sent to an earlier connection is not what this one has.
             self._lines[delivery].halt(line_id(grant.id, delivery))
@@ -133,7 +140,7 @@ class Guests:
         grants = [grant.id for grant in self._in_force(token, delivery)]
         if not grants:
             return None
-        heard = [subject for grant in grants for subject in (hears(grant), f"{hears(grant)}.>")]
+        heard = [subject for grant in grants for subject in (hears(grant, delivery), f"{hears(grant, delivery)}.>")]
         inbox = [f"_INBOX_{token}.>"] if delivery == NATS else []
         return Rights(tuple(control(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS)
 
@@ -168,10 +175,20 @@ class Guests:
             if rights is None or rights != self._given.get((token, delivery)):
                 await self._server.close_connection(one.cid)
                 log.info("a subscriber's connection was closed: its rights have changed", token=token, by=delivery)
+            elif delivery == MQTT and self._silent(token):
+                await self._server.close_connection(one.cid)
+                log.info("a subscriber's connection was closed: it has not said where to begin", token=token)
             else:
                 found.add(_Here(token, delivery))
         self._here = frozenset(found)
         self._sort()
+
+    def _silent(self, token: str) -> bool:
+        """Return whether one who came by MQTT has said nothing for too long."""
+        if self._clock.monotonic() - self._came.get(token, 0.0) < SAY_S:
+            return False
+        begun = self._lines[MQTT].begun
+        return not any(line_id(grant.id, MQTT) in begun for grant in self._in_force(token, MQTT))
 
     def _sort(self) -> None:
         """Have the lines of those who are here, and no others."""
@@ -196,7 +213,7 @@ def terms_of(grant: Grant, delivery: str) -> Terms:
         subscriber=grant.subscriber,
         feed=grant.feed,
         delivery=delivery,
-        to=hears(grant.id),
+        to=hears(grant.id, delivery),
         form=forms[0],
         tagged=True,
     )

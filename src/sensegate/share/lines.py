@@ -379,6 +379,11 @@ class Lines:
         self._stale.add(line_id)
         self._changed.set()
 
+    @property
+    def begun(self) -> frozenset[str]:
+        """Return the ids of the lines whose subscribers have said where they begin."""
+        return frozenset(self._begun)
+
     def has(self, terms: Terms) -> bool:
         """Return whether a line with just these terms is wanted already."""
         return self._wanted.get(terms.id) == terms

@@ -1,0 +1,281 @@
+"""Each delivery resumed after kills of its subscriber, of the node's gateway and of the centre.
+
+    python -m tests.live.resume --times 20
+
+A centre and a node under load, each with six subscribers in processes of their own (`taker.py`). What is killed is
+killed with SIGKILL at a moment given by the seed. At the end each subscriber must have just what its tier's log has,
+each record once, in the same order; and each log every reading that was taken from the device, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from sensegate.bus.ports import free_port
+from sensegate.demo.city import City, Member
+from sensegate.demo.processes import Child
+from sensegate.flow import Addresses
+from tests.live.granting import granted
+from tests.live.site import Made, Site, config_of
+from tests.live.taker import Spec
+
+ROOT = Path(__file__).parents[2]
+SIX = ("http", "sse", "ws", "mqtt", "webhook", "nats")
+TARGETS = ("subscriber", "node gateway", "centre")
+DEVICES = 5
+PAUSE_S = 0.05
+"""Between two readings of all devices together."""
+CATCH_UP_S = 60.0
+FEED = "resumed"
+
+
+def faults(log: Sequence[str], taken: Sequence[str]) -> tuple[int, int, int]:
+    """Return how many of a log's cursors are lost, doubled, and (1) whether those taken stand in another order."""
+    known = {*taken}
+    first = list(dict.fromkeys(taken))
+    ordered = first == [cursor for cursor in log if cursor in known]
+    return len({*log} - {*taken}), len(taken) - len(first), int(not ordered)
+
+
+class Verdict(msgspec.Struct):
+    """What came of it."""
+
+    rounds: dict[str, int]
+    published: int
+    lost: dict[str, int]
+    """By subscriber: what its log has and it has not."""
+    doubled: dict[str, int]
+    disordered: dict[str, int]
+    log_lost: dict[str, int]
+    log_doubled: dict[str, int]
+    catch_up_max_s: dict[str, float]
+    """Longest time from a kill until all subscribers had what was sent after it, by what was killed."""
+
+    @property
+    def good(self) -> bool:
+        """True if nothing was lost, doubled or out of order."""
+        counts = (self.lost, self.doubled, self.disordered, self.log_lost, self.log_doubled)
+        return not any(value for count in counts for value in count.values())
+
+
+class Tier:
+    """A running gateway with its six subscribers."""
+
+    def __init__(self, member: Member, http: aiohttp.ClientSession) -> None:
+        self.member = member
+        addresses = Addresses(
+            0, 0, member.url, f"mqtt://127.0.0.1:{member.mqtt_port}", f"nats://127.0.0.1:{member.nats_port}"
+        )
+        self.site = Site(config_of(member.directory, member.division), addresses, http, member.token)
+        self.takers: dict[str, Child] = {}
+
+    def file(self, delivery: str) -> Path:
+        return self.member.directory / f"taken-{delivery}"
+
+    async def start(self) -> None:
+        """Get a grant and start the six."""
+        grant = await granted(self.site, FEED, divisions=("4401",))
+        port = free_port()
+        body = {"feed": FEED, "url": f"http://127.0.0.1:{port}/", "batch": 50}
+        made = await self.site.ask("POST", "/api/v1/webhooks", grant.token, json=body)
+        assert made.status == 201, made.body
+        for delivery in SIX:
+            spec = Spec(
+                delivery=delivery,  # type: ignore[arg-type] # one of SIX
+                file=str(self.file(delivery)),
+                http=self.member.url,
+                mqtt_port=self.member.mqtt_port,
+                nats=f"nats://127.0.0.1:{self.member.nats_port}",
+                feed=FEED,
+                grant=grant.id,
+                token=grant.token,
+                token_id=grant.token_id,
+                port=port,
+            )
+            arguments = [sys.executable, "-m", "tests.live.taker", msgspec.json.encode(spec).decode()]
+            log = self.member.directory / f"taker-{delivery}.log"
+            self.takers[delivery] = Child(
+                f"taker {delivery}", arguments, log=log, environment={"PYTHONPATH": str(ROOT)}
+            )
+            await self.takers[delivery].start()
+
+    async def stop(self) -> None:
+        """End the six."""
+        await asyncio.gather(*(taker.stop() for taker in self.takers.values()))
+
+    def taken(self, delivery: str) -> list[list[Any]]:
+        """Return what a subscriber has: [cursor, id, device, value] of each record, in order."""
+        if not self.file(delivery).exists():
+            return []
+        lines = self.file(delivery).read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("]")]
+
+    def has(self, delivery: str, wanted: set[tuple[str, float]]) -> bool:
+        """Return whether a subscriber has readings (device, value) among the last that it took."""
+        return wanted <= {(row[2], row[3]) for row in self.taken(delivery)}
+
+    async def log(self) -> list[dict[str, Any]]:
+        """Return all records by page, as the administrator reads them."""
+        rows = await self.site.records()
+        return [row for row in rows if row["device"].startswith("resume-")]
+
+
+class Run:
+    """The city, its load and the kills."""
+
+    def __init__(self, city: City, node: Tier, centre: Tier, rng: random.Random) -> None:
+        self.city = city
+        self.node = node
+        self.centre = centre
+        self.rng = rng
+        self.published: dict[str, int] = {}
+        self.devices: list[Made] = []
+        self.catch_up: dict[str, float] = {}
+
+    async def load(self) -> None:
+        """Push readings, the same one again until it was taken, until cancelled."""
+        while True:
+            for device in self.devices:
+                number = self.published.get(device.id, 0) + 1
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(1_767_225_600 + number * 60))
+                said = f'{{"time": "{stamp}Z", "values": {{"air_temperature": {number / 1000}}}}}'
+                await self._push(device, said)
+                self.published[device.id] = number
+                await asyncio.sleep(PAUSE_S)
+
+    async def _push(self, device: Made, said: str) -> None:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with asyncio.timeout(10):
+                    if (await self.node.site.push(device, said)).status == 202:
+                        return
+            await asyncio.sleep(0.1)
+
+    async def caught_up(self, timeout_s: float = CATCH_UP_S) -> None:
+        """Return once every subscriber has the last reading of each device that was taken by now and one sent later."""
+        wanted = {(name, (number + 1) / 1000) for name, number in self.published.items()}
+        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in SIX]
+        until = time.monotonic() + timeout_s
+        while every := [(tier, delivery) for tier, delivery in every if not tier.has(delivery, wanted)]:
+            if time.monotonic() > until:
+                names = [f"{tier.member.division} {delivery}" for tier, delivery in every]
+                raise TimeoutError(f"{', '.join(names)}: not caught up within {timeout_s:g} s")
+            await asyncio.sleep(0.1)
+
+    async def kill(self, target: str) -> None:
+        """Kill once, and wait until all have caught up."""
+        await asyncio.sleep(self.rng.uniform(0, 0.5))
+        began = time.monotonic()
+        match target:
+            case "subscriber":
+                for tier in (self.node, self.centre):
+                    for taker in tier.takers.values():
+                        taker.kill()
+                        await asyncio.sleep(self.rng.uniform(0, 0.05))
+            case "node gateway":
+                self.node.member.child.kill()
+            case _:
+                engine = self.centre.member.engine_pid
+                self.centre.member.child.kill()
+                if self.rng.random() < 0.5 and engine:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(engine, signal.SIGKILL)
+        await self.caught_up()
+        self.catch_up[target] = max(self.catch_up.get(target, 0.0), round(time.monotonic() - began, 2))
+
+    async def judged(self, rounds: dict[str, int]) -> Verdict:
+        """Return the verdict; the load has ended."""
+        last = {(name, number / 1000) for name, number in self.published.items()}
+        until = time.monotonic() + CATCH_UP_S
+        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in SIX]
+        while any(not tier.has(delivery, last) for tier, delivery in every) and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        verdict = Verdict(rounds, sum(self.published.values()), {}, {}, {}, {}, {}, self.catch_up)
+        for tier in (self.node, self.centre):
+            where = tier.member.division
+            log = [(row["cursor"], row["device"], row["value"]) for row in await tier.log()]
+            readings = Counter((device, value) for _, device, value in log)
+            told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
+            verdict.log_lost[where] = len(told - readings.keys())
+            verdict.log_doubled[where] = sum(count - 1 for count in readings.values())
+            for delivery in SIX:
+                name = f"{where} {delivery}"
+                cursors = [row[0] for row in tier.taken(delivery)]
+                counts = faults([one[0] for one in log], cursors)
+                verdict.lost[name], verdict.doubled[name], verdict.disordered[name] = counts
+        return verdict
+
+
+@contextlib.asynccontextmanager
+async def run(directory: Path, seed: int) -> AsyncIterator[Run]:
+    """Run the city, its subscribers and its load."""
+    egress = {"allow": ["127.0.0.0/8"]}
+    city = City(directory, ["4401"], profiles=ROOT / "device_profiles" / "sensegate", settings={"egress": egress})
+    try:
+        await city.start()
+        async with aiohttp.ClientSession() as http:
+            node, centre = Tier(city.nodes["4401"], http), Tier(city.centre, http)
+            going = Run(city, node, centre, random.Random(seed))
+            try:
+                going.devices = [await node.site.device(f"resume-{at}") for at in range(DEVICES)]
+                await asyncio.gather(node.start(), centre.start())
+                yield going
+            finally:
+                await asyncio.gather(node.stop(), centre.stop())
+    finally:
+        await city.stop()
+
+
+async def resumed(directory: Path, times: int, *, seed: int = 1, targets: Sequence[str] = TARGETS) -> Verdict:
+    """Kill each target so many times under load; return the verdict."""
+    async with run(directory, seed) as going:
+        load = asyncio.create_task(going.load())
+        while len(going.published) < DEVICES:
+            await asyncio.sleep(0.05)
+        await going.caught_up()
+        plan = [target for target in targets for _ in range(times)]
+        going.rng.shuffle(plan)
+        for number, target in enumerate(plan, 1):
+            killed = asyncio.create_task(going.kill(target))
+            either: set[asyncio.Future[Any]] = {killed, load}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if load.done():
+                load.result()
+            await killed
+            if len(plan) > 10:
+                print(f"{number}/{len(plan)} {target}: all caught up", flush=True)
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+        return await going.judged(dict(Counter(plan)))
+
+
+def main() -> None:
+    """Run from the command line; exit 1 unless nothing was lost, doubled or out of order."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=20, help="kills of each target")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sensegate-resume-") as directory:
+        verdict = asyncio.run(resumed(Path(directory), given.times, seed=given.seed))
+    print(msgspec.json.format(msgspec.json.encode(verdict)).decode())
+    sys.exit(not verdict.good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Veil, body, sieve and thinning: properties that hold of any message."""
+
+from __future__ import annotations
+
+import json
+import string
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
+from sensegate.video import body, sieve
+from sensegate.video.form import Cut
+from sensegate.video.observation import Kind, TrackState, VideoObservation
+from sensegate.video.parts import OTHER, field_name
+from sensegate.video.sieve import GONE, Many, Sieve
+from sensegate.video.thin import GAP_US, RULES, Thinning, Track, judged
+from sensegate.video.veil import DAY_US, KeyedVeil, day_of, plate_form
+
+VEIL = KeyedVeil(b"tests")
+AT = 1_795_832_104_000_000
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+# ── veil ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.integers(0, 4_000_000_000_000_000))
+def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(one: str, other: str, at: int) -> None:
+    """Of one day and key; another day, another key and another kind give another one."""
+    same = plate_form(one) == plate_form(other)
+    assert (VEIL.plate(one, at) == VEIL.plate(other, at)) == same
+    assert VEIL.plate(one, at) != VEIL.plate(one, at + DAY_US)
+    assert VEIL.plate(one, at) != KeyedVeil(b"other").plate(one, at)
+    assert VEIL.word(one) != VEIL.plate(one, at)
+    assert (VEIL.word(one) == VEIL.word(other)) == (one == other)
+    assert day_of(at + DAY_US) == day_of(at) + 1
+    assert set(VEIL.plate(one, at)) <= set("0123456789abcdef")
+
+
+# ── body ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(json_values, st.dictionaries(st.text(max_size=100), st.integers(1, 9), max_size=8))
+def test_a_body_is_opened_as_it_was_made(tree: Any, removed: dict[str, int]) -> None:
+    """What was let through comes back; every field is counted, under a name that may be told."""
+    payload = msgspec.json.encode(tree)
+    opened = body.opened(body.kept("form", Cut(payload, removed)))
+    assert opened is not None
+    assert (opened.video, bytes(opened.body), opened.reason) == ("form", payload, "")
+    assert sum(opened.removed.values()) == sum(removed.values())
+    assert all(name == OTHER or name in removed for name in opened.removed)
+
+
+@given(st.binary(max_size=200))
+def test_what_stands_instead_holds_nothing(payload: bytes) -> None:
+    """Size, reason and a keyed digest, alike for equal messages; and it opens as a refusal."""
+    why = Rejected(QuarantineReason.MALFORMED, "no whole JSON document")
+    made = body.instead("form", payload, why, VEIL)
+    assert made == body.instead("form", payload, why, VEIL)
+    assert made != body.instead("form", payload, why, KeyedVeil(b"other"))
+    opened = body.opened(made)
+    assert opened is not None
+    assert opened.bytes == len(payload)
+    assert body.refusal(opened).reason == "malformed"
+    if len(payload) > 7:
+        assert payload not in made
+
+
+@given(st.binary() | json_values.map(msgspec.json.encode))
+def test_nothing_else_is_a_body(payload: bytes) -> None:
+    """Any other bytes are none; nor is one that says both, or neither."""
+    assert body.opened(payload) is None
+    assert body.opened(b'{"video":"form"}') is None
+    assert body.opened(b'{"video":"form","body":{},"reason":"schema"}') is None
+
+
+@given(st.text(max_size=100))
+def test_names_of_fields_tell_of_nobody(name: str) -> None:
+    """A told name is of Latin letters, its words have at most two digits behind them; any other is `other`."""
+    told = field_name(name)
+    assert told in {name, OTHER}
+    if told != OTHER:
+        assert set(told) <= set(string.ascii_letters + string.digits + "@#_.:/-[]")
+        run = 0
+        for sign in told:
+            run = run + 1 if sign.isdigit() else 0
+            assert run <= 2
+
+
+@pytest.mark.parametrize(
+    "name", ["SubImageInfoObject.Data", "StorageUrl1", "after.sub_label", "tt:Image", "@token", "a[].b"]
+)
+def test_names_of_formats_are_told(name: str) -> None:
+    """The names that formats have are told as they are."""
+    assert field_name(name) == name
+
+
+# ── sieve ────────────────────────────────────────────────────────────────────────────────────────────
+
+SHAPE: sieve.Shape = {
+    "n": sieve.number(0, 10),
+    "word": sieve.one_of("a", "b"),
+    "name": sieve.slug,
+    "id": sieve.identity,
+    "at": sieve.moment,
+    "plate": sieve.plate,
+    "inner": {"n": sieve.number(0, 10)},
+    "many": Many({"n": sieve.number(0, 10)}, 3),
+}
+members = st.dictionaries(st.sampled_from([*SHAPE, "other", "more"]), json_values, max_size=8)
+
+
+def allowed(kept: dict[str, Any]) -> None:
+    """Fail where something passed that the shape does not name."""
+    assert kept.keys() <= SHAPE.keys()
+    assert isinstance(kept.get("n", 0), (int, float))
+    assert 0 <= kept.get("n", 0) <= 10
+    assert kept.get("word", "a") in {"a", "b"}
+    assert set(kept.get("inner", {})) <= {"n"}
+    assert all(set(one) <= {"n"} for one in kept.get("many", []))
+    assert set(kept.get("plate", {})) <= {"token", "region"}
+    for name in ("name", "id"):
+        assert kept.get(name, "a").isascii()
+        assert len(kept.get(name, "a")) <= 48
+
+
+@given(members)
+def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
+    """Whatever stands in a message: what passes is of the shape, what does not is counted; twice gives the same."""
+    passing = Sieve(VEIL, AT)
+    try:
+        kept = passing.object(tree, SHAPE)
+    except Rejected as why:
+        assert why.reason == "schema"  # noqa: PT017 - of some messages only
+        return
+    allowed(kept)
+    for name, value in tree.items():
+        if name not in kept and value not in (None, "", [], {}):
+            assert any(told.split(".")[0] in {name, OTHER} for told in passing.removed), name
+    again = Sieve(VEIL, AT).object(tree, SHAPE)
+    assert again == kept
+    cut = passing.cut(kept)
+    assert json.loads(cut.payload) == json.loads(msgspec.json.encode(kept))
+
+
+@given(st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=1, max_size=50))
+def test_a_slug_is_no_number_of_anybody(text: str) -> None:
+    """What passes as a name has no run of more than four digits, and none inside a word."""
+    found = sieve.slug(text, Sieve(VEIL, AT))
+    if found == text:
+        assert text[0].isalpha()
+        for word in text.replace("-", "_").split("_"):
+            bare = word.rstrip(string.digits)
+            assert len(word) - len(bare) <= 4
+            assert not any(sign.isdigit() for sign in bare)
+
+
+@pytest.mark.parametrize(
+    "text", ["LK07XPD", "E83921746", "13987651234", "李雷", "a b", "wxid_8f3k2m9q7z1", "440106199003077758"]
+)
+def test_what_is_hidden(text: str) -> None:
+    """Plates, numbers of documents and phones, names and texts have a pseudonym in their place."""
+    passing = Sieve(VEIL, AT)
+    assert sieve.slug(text, passing) == VEIL.word(text)
+    assert sieve.identity(text, passing) == VEIL.word(text)
+    assert sieve.moment(text, passing) is GONE
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
+    """No bytes raise anything else, and what is told of them quotes nothing."""
+    try:
+        sieve.read_object(payload)
+    except Rejected as why:
+        assert len(payload) < 8 or payload.decode("latin-1") not in why.detail  # noqa: PT017
+
+
+# ── thinning ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sighting(
+    number: int, *, at: int = 0, sure: float = 0.5, x: float = 0.5, end: bool = False, **more: Any
+) -> VideoObservation:
+    return VideoObservation(
+        id=f"{number:032x}", kind=Kind.OBSERVATION, camera="c", observed_at=AT + at, time_quality="explicit",
+        format="f", track="t", box=(x - 0.1, 0.4, x + 0.1, 0.6), confidence=sure,
+        track_state=TrackState.END if end else None, **more,
+    )  # fmt: skip
+
+
+def walked(rule: Thinning, *seen: VideoObservation) -> list[bool]:
+    """Return which of some sightings are kept."""
+    track: Track | None = None
+    kept = []
+    for one in seen:
+        keep, track = judged(one, track, rule)
+        kept.append(keep)
+    return kept
+
+
+EVERY = Thinning(frozenset(RULES))
+
+
+def test_rules_of_thinning() -> None:
+    """First, surer by a tenth, moved, another colour, the last; nothing between; after a gap it begins anew."""
+    assert walked(EVERY, sighting(1), sighting(2, at=1), sighting(3, at=2, sure=0.59)) == [True, False, False]
+    assert walked(EVERY, sighting(1), sighting(2, at=1, sure=0.6), sighting(3, at=2, sure=0.65)) == [True, True, False]
+    assert walked(EVERY, sighting(1), sighting(2, at=1, x=0.69), sighting(3, at=2, x=0.71)) == [True, False, True]
+    assert walked(EVERY, sighting(1), sighting(2, at=1, color="red"), sighting(3, at=2, color="red")) == [
+        True,
+        True,
+        False,
+    ]
+    assert walked(EVERY, sighting(1), sighting(2, at=1, end=True)) == [True, True]
+    assert walked(EVERY, sighting(1), sighting(2, at=GAP_US + 1)) == [True, True]
+    assert walked(Thinning(frozenset({"last"})), sighting(1), sighting(2, at=1, end=True)) == [False, True]
+    assert walked(Thinning(), sighting(1), sighting(2), sighting(3)) == [True, True, True]
+
+
+sightings = st.lists(
+    st.builds(
+        lambda number, at, sure, x, end, color: sighting(number, at=at, sure=sure, x=x, end=end, color=color),
+        st.integers(0, 9), st.integers(0, 2 * GAP_US), st.floats(0, 1), st.floats(0.1, 0.9), st.booleans(),
+        st.sampled_from(["", "red", "blue"]),
+    ),
+    max_size=20,
+)  # fmt: skip
+
+
+@given(sightings, st.sets(st.sampled_from(RULES)))
+def test_thinning_loses_no_track(seen: list[VideoObservation], rules: set[str]) -> None:
+    """With `first`, something of every track is kept; each that ends it with `last`; one sent again is kept again."""
+    rule = Thinning(frozenset(rules))
+    kept = walked(rule, *seen)
+    assert len(kept) == len(seen)
+    if not rules:
+        assert all(kept)
+    if seen and "first" in rules:
+        assert kept[0]
+    if "last" in rules:
+        assert all(keep for keep, one in zip(kept, seen, strict=True) if one.track_state is TrackState.END)
+    for keep, one in zip(kept[:4], seen[:4], strict=True):
+        if keep and rules:
+            assert walked(rule, *seen[: seen.index(one) + 1], one)[-1]
+    events = [msgspec.structs.replace(one, kind=Kind.EVENT) for one in seen]
+    assert all(walked(rule, *events))

@@ -73,6 +73,8 @@ def _credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None
         console.print(f"user name  {answer.get('username', device)}")
         console.print(f"password   {password}", highlight=False)
         console.print("The password is not shown again; `sensegate device rotate` makes a new one.", style="dim")
+    for what in answer.get("warnings", ()):
+        console.print(f"warning: {what}", style="yellow", highlight=False)
     for topic in answer.get("topics", ()):
         console.print(f"topic      {topic}", highlight=False)
 
@@ -94,6 +96,13 @@ def import_(
     table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
     if any(row.get("problem") for row in rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def duplicates(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List pairs of devices of two owners that measure the same close to each other: built twice?"""
+    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/devices/duplicates")))
+    table(rows, ("device", "owner", "metres", "same", "other", "other_owner", "division"), json_form=json_form)
 
 
 @app.command("list")

@@ -90,6 +90,23 @@ class DeviceCredential(msgspec.Struct, frozen=True):
     topics: list[str]
     """Where it may publish by MQTT."""
     device: DeviceRow
+    warnings: list[str] = []
+    """What is odd and was taken all the same: another owner has the same nearby."""
+
+
+class NearRow(msgspec.Struct, frozen=True):
+    """Two devices that look like the same thing built twice."""
+
+    device: str
+    other: str
+    """Empty where it lies outside of the caller's scope."""
+    metres: float
+    same: str
+    """Property that both measure, or their profile."""
+    division: str
+    """Of the other."""
+    owner: str
+    other_owner: str
 
 
 class Rotation(Body, frozen=True):

@@ -14,6 +14,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.members import Members, Told
 from sensegate.authority.modes import Modes
 from sensegate.authority.oidc import Oidc
+from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.outcomes import Outcomes
 from sensegate.authority.people import People
 from sensegate.authority.redecodes import Redecodes
@@ -518,6 +519,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     oidc: Oidc | None = None
     secure: bool = False
     """True: browsers reach us by https, and so send the session's cookie by nothing else."""
+    neighbours: Neighbours | None = None
+    """None: nobody looks whether the same was built nearby."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""
     viid: Any = None

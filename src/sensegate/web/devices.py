@@ -9,6 +9,7 @@ import msgspec
 from sensegate.authority import importing
 from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
+from sensegate.authority.neighbours import Near
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.errors import Conflict, NotFound, Refused
 from sensegate.model import Device, DeviceState
@@ -19,6 +20,7 @@ from sensegate.web.bodies import (
     DeviceCredential,
     DeviceRow,
     ImportRow,
+    NearRow,
     NewDevice,
     Rotation,
     device_row,
@@ -87,7 +89,21 @@ async def _create(call: Call) -> Any:
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     device = call.deps.devices.get(device_id, call.principal)
     username = device.gateways[0] if device.gateways else device.id
-    return DeviceCredential(device.id, username, password, list(call.deps.topics(device)), device_row(device))
+    near = call.deps.neighbours.of(device.id, call.principal) if call.deps.neighbours else []
+    return DeviceCredential(
+        device.id, username, password, list(call.deps.topics(device)), device_row(device), [_warning(one) for one in near]
+    )
+
+
+def _warning(near: Near) -> str:
+    whose = f"{near.other} of {near.other_owner}" if near.other else f"a device of another owner in {near.division}"
+    return f"{whose} stands {near.metres:g} m away and has the same ({near.same}): apply for its data instead?"
+
+
+async def _duplicates(call: Call) -> Any:
+    neighbours, caller = call.deps.neighbours, call.principal
+    rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
+    return listing.answer(call, [msgspec.convert(row, NearRow, from_attributes=True) for row in rows], NearRow, "device")
 
 
 async def _get(call: Call) -> Any:
@@ -214,6 +230,16 @@ ROUTES = (
         raw="text/csv",
         answer=list[ImportRow],
         errors=(413,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/devices/duplicates",
+        call=_duplicates,
+        what="Pairs of devices of two owners that measure the same within some metres (`sharing.near_m`).",
+        tag="devices",
+        action=Action.READ_REGISTRY,
+        query=listing.params(NearRow),
+        answer=list[NearRow],
     ),
     Route(
         method="GET",

@@ -28,6 +28,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.keyring import Keyring
 from sensegate.authority.modes import Modes
+from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.refusals import Kind
@@ -664,6 +665,9 @@ class Gateway:
                 gaps=self.below.gaps if self.below else None,
                 quality=self._quality_rows,
                 refused=self._refused,
+                neighbours=Neighbours(
+                    self.devices, shares.purposes(lambda: self.profiles.set), near_m=config.sharing.near_m
+                ),
                 viid=self.viid,
                 hooks=self.pushing.hooks,
                 people=self.people,

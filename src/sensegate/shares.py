@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import key_in
+from sensegate.authority.neighbours import housekeeping
 from sensegate.authority.scope import Principal, Scope
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
@@ -15,7 +16,9 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
+from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
+from sensegate.properties import PROPERTIES
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
 from sensegate.share.feeds import Feed, Feeds
@@ -68,6 +71,25 @@ def made(
         page_max=config.web.page_max,
         measured=measured,
     )
+
+
+def purposes(profiles: Callable[[], ProfileSet]) -> Callable[[str], frozenset[str]]:
+    """Return what gives the properties for which a profile's devices are there; empty: not known."""
+    known: dict[str, frozenset[str]] = {}
+    of: ProfileSet | None = None
+
+    def properties(profile: str) -> frozenset[str]:
+        nonlocal known, of
+        if (now := profiles()) is not of:
+            found: dict[str, set[str]] = {}
+            for spec in now.specs:
+                at = PROPERTIES.find(spec.property)
+                if at >= 0 and not housekeeping(PROPERTIES[at].domain):
+                    found.setdefault(spec.profile.partition("@")[0], set()).add(spec.property)
+            known, of = {name: frozenset(names) for name, names in found.items()}, now
+        return known.get(profile, frozenset())
+
+    return properties
 
 
 def measures(devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock) -> Callable[[Feed], Promise]:

@@ -293,6 +293,24 @@ async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
     assert "revoked" in await call(reader, "grant", "list")
 
 
+async def test_what_was_built_twice_is_told(centre: Site, cast: Cast) -> None:
+    """A warning in the answer to a registration, a list; another county's device has no name."""
+    place = {"profile": "sensegate/plain", "lon": 113.30001, "lat": 23.10001}
+    first = {"id": "twice-1", "division": "440106", "owner": "水務局", **place}
+    assert (await centre.ask("POST", "/api/v1/devices", cast.owner, json=first)).body["warnings"] == []
+    county, _ = await centre.token("county_operator", "440103")
+    second = {"id": "twice-2", "division": "440103", "owner": "氣象局", **place, "lon": 113.30011}
+    answer = await centre.ask("POST", "/api/v1/devices", county, json=second)
+    assert answer.status == 201
+    (warning,) = answer.body["warnings"]
+    assert "440106" in warning
+    assert "twice-1" not in warning
+    assert "水務局" not in warning
+    rows = (await centre.ask("GET", "/api/v1/devices/duplicates", cast.owner)).body["rows"]
+    assert [(row["device"], row["other"], row["owner"]) for row in rows] == [("twice-1", "twice-2", "水務局")]
+    assert 9 < rows[0]["metres"] < 12
+
+
 async def test_a_rate_is_waited_for_by_streams_and_told_to_pages(centre: Site, cast: Cast) -> None:
     """By page 429 with Retry-After once the burst is used; a stream goes on slowly and loses nothing."""
     reader, _ = await centre.token("subscriber", "4403")

@@ -85,9 +85,6 @@ class Neighbours:
             cells[row, int(lon[at] // _wide(row, tall))].append(at)
         count = 0
         for at in placed.tolist():
-            device = devices.record(at)
-            if not scope.covers(device.division, device.department):
-                continue
             middle = int(lat[at] // tall)
             around = [
                 (row, int(lon[at] // _wide(row, tall)) + step)
@@ -96,12 +93,15 @@ class Neighbours:
             ]
             for cell in around:
                 for other in cells.get(cell, ())[:CELL_MAX]:
-                    theirs = devices.record(other)
-                    twice = other < at and scope.covers(theirs.division, theirs.department)
-                    if other == at or twice:
+                    if other == at:
                         continue
                     metres = float(distance(lon[other : other + 1], lat[other : other + 1], lon[at], lat[at])[0])
-                    if metres <= self._near_m:
+                    if metres > self._near_m:
+                        continue
+                    # Decoded only where two are near: most stand alone.
+                    ours, theirs = devices.record(at), devices.record(other)
+                    twice = other < at and scope.covers(theirs.division, theirs.department)
+                    if not twice and scope.covers(ours.division, ours.department):
                         yield at, other, metres
                         count += 1
                         if count >= PAIRS_MAX * 10:
@@ -121,7 +121,7 @@ class Neighbours:
     def same(self, ours: Device, theirs: Device) -> str:
         """Return what two devices have in common; empty: nothing."""
         if both := self._measures(ours.profile) & self._measures(theirs.profile):
-            return sorted(both)[0]
+            return min(both)
         if ours.profile == theirs.profile:
             return ours.profile
         known = self._measures(ours.profile) and self._measures(theirs.profile)

@@ -13,8 +13,8 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.members import Members, Told
 from sensegate.authority.modes import Modes
-from sensegate.authority.oidc import Oidc
 from sensegate.authority.neighbours import Neighbours
+from sensegate.authority.oidc import Oidc
 from sensegate.authority.outcomes import Outcomes
 from sensegate.authority.people import People
 from sensegate.authority.redecodes import Redecodes

@@ -91,7 +91,12 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     username = device.gateways[0] if device.gateways else device.id
     near = call.deps.neighbours.of(device.id, call.principal) if call.deps.neighbours else []
     return DeviceCredential(
-        device.id, username, password, list(call.deps.topics(device)), device_row(device), [_warning(one) for one in near]
+        device.id,
+        username,
+        password,
+        list(call.deps.topics(device)),
+        device_row(device),
+        [_warning(one) for one in near],
     )
 
 
@@ -103,7 +108,9 @@ def _warning(near: Near) -> str:
 async def _duplicates(call: Call) -> Any:
     neighbours, caller = call.deps.neighbours, call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.answer(call, [msgspec.convert(row, NearRow, from_attributes=True) for row in rows], NearRow, "device")
+    return listing.answer(
+        call, [msgspec.convert(row, NearRow, from_attributes=True) for row in rows], NearRow, "device"
+    )
 
 
 async def _get(call: Call) -> Any:

@@ -229,6 +229,9 @@ class WebConfig(Record, frozen=True):
     ] = ()
     port: Annotated[int, _h("port to listen on; 0 takes a free one below 32768")] = 0
     body_bytes_max: Annotated[int, _h("largest request body")] = 1_048_576
+    pictures_bytes_max: Annotated[
+        int, _h("largest multipart body that a camera pushes; its pictures are dropped while they come")
+    ] = 16_777_216
     connections_max: Annotated[int, _h("most open connections")] = 4_000
     header_timeout_s: Annotated[float, _h("a request's head must be complete after this")] = 10.0
     body_timeout_s: Annotated[float, _h("a request's body must be complete after this")] = 30.0

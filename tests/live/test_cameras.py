@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from lxml import etree  # type: ignore[import-untyped] # ships no types
 from msgspec import structs
 from onvif_m import BoundingBox, ClassCandidate, DetectedObject, build_frame, build_payload, to_xml_string
 
+from sensegate.config import WebConfig
 from sensegate.config_cameras import CameraConfig
 from sensegate.config_people import EgressConfig
 from tests.collect.camera import SECRET, TheCamera, alert, part, sending
@@ -54,6 +56,7 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
         folder / "4401",
         profiles=tuple(str(PROFILES / name) for name in ("onvif", "hikvision", "dahua")),
         egress=EgressConfig(cameras=("127.0.0.1",)),
+        web=WebConfig(pictures_bytes_max=4_000_000),
     )
     first = CameraConfig(
         device="hik1",
@@ -93,7 +96,7 @@ def observations(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def pushed(site: Site, device: Made, body: bytes, media: str = "application/xml") -> Answer:
-    return await site.push(device, body, headers={"Content-Type": media})
+    return await site.push(device, io.BytesIO(body), headers={"Content-Type": media})
 
 
 def produced(*boxes: tuple[int, float, float, float, float, str]) -> dict[str, Any]:
@@ -166,12 +169,16 @@ async def test_events_with_a_state_become_readings(city: City) -> None:
 
 
 async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
-    """multipart/form-data: the alert is read, the plate hidden, of 300 kB of picture nothing is kept but its number."""
+    """multipart/form-data: the alert is read, the plate hidden, of 2 MB of picture nothing is kept but its number."""
     site, camera = city.site, city.pushing
     plate = f"<ANPR><licensePlate>{PLATE}</licensePlate><line>2</line><confidenceLevel>97</confidenceLevel></ANPR>"
     body = part(alert("ANPR", second=5).replace(b"</Event", f"{plate}</Event".encode()), token="MIME")
-    body += part(JPEG, "image/jpeg", token="MIME") + b"--MIME--\r\n"
-    assert (await pushed(site, camera, body, "multipart/form-data; boundary=MIME")).status == 202
+    body += part(JPEG * 8, "image/jpeg", token="MIME") + b"--MIME--\r\n"
+    media = "multipart/form-data; boundary=MIME"
+    assert len(body) > site.config.web.body_bytes_max
+    assert (await pushed(site, camera, body, media)).status == 202
+    assert (await pushed(site, camera, body + JPEG * 20, media)).status == 413
+    assert (await pushed(site, camera, part(b"<a>" * 700_000, token="MIME"), media)).status == 202
     (one,) = observations(await rows(site, "hik2", 1))
     assert (one["object_class"], one["lane"], one["images"], one["plate"]["region"]) == ("vehicle", 2, 1, "粤B")
     assert "part.picture" not in one["removed"]
@@ -180,8 +187,13 @@ async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
 
     bad = alert().replace(b"<channelID>", f"<channelName>{PLATE} & B</channelName><channelID>".encode())
     assert (await pushed(site, camera, bad)).status == 202
-    (quarantined,) = await eventually(lambda: site.quarantine(device="hik2"))
-    assert quarantined["reason"] == "malformed"
+
+    async def both() -> list[dict[str, Any]]:
+        found = await site.quarantine(device="hik2")
+        return found if len(found) == 2 else []
+
+    quarantined = await eventually(both)
+    assert {one["reason"] for one in quarantined} == {"malformed", "too_large"}
     assert PLATE not in json.dumps(quarantined, ensure_ascii=False)
 
 

@@ -80,13 +80,39 @@ def split(payload: bytes, declared: bytes = b"") -> list[Part]:
 
 def without_pictures(payload: bytes, declared: bytes = b"") -> bytes:
     """Return a body of the same parts in which pictures are empty."""
-    lines: list[bytes] = []
-    for part in split(payload, declared):
+    thin = Thin(declared)
+    thin.feed(payload)
+    return thin.close()
+
+
+class Thin:
+    """Makes a body without pictures as it comes: of them nothing is held."""
+
+    def __init__(self, declared: bytes = b"") -> None:
+        self._cutter = Cutter(declared)
+        self._lines: list[bytes] = []
+        self._parts = 0
+        self.size = 0
+        """Bytes held so far."""
+
+    def feed(self, data: bytes) -> None:
+        """Take more of the body."""
+        for part in self._cutter.feed(data):
+            self._add(part)
+
+    def close(self) -> bytes:
+        """Return what is left of the body."""
+        for part in self._cutter.close():
+            self._add(part)
+        return b"\r\n".join([*self._lines, b"--part--", b""])
+
+    def _add(self, part: Part) -> None:
+        self._parts += 1
+        if self._parts > PARTS_MAX:
+            return
         kind = TOO_LONG if part.too_long else part.kind if not part.picture or Head(part.kind).picture else PICTURE
-        head = (b"--part", b"Content-Type: " + (kind or "text/plain").encode(), b"")
-        lines += [*head, part.content]
-    lines.append(b"--part--")
-    return b"\r\n".join(lines) + b"\r\n"
+        self._lines += [b"--part", b"Content-Type: " + (kind or "text/plain").encode(), b"", part.content]
+        self.size += len(part.content)
 
 
 class _State(Enum):

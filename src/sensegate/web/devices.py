@@ -13,6 +13,7 @@ from sensegate.authority.neighbours import Near
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.errors import Conflict, NotFound, Refused
 from sensegate.model import Device, DeviceState
+from sensegate.video import multipart
 from sensegate.web import auth, listing
 from sensegate.web.bodies import (
     Accepted,
@@ -190,8 +191,9 @@ async def _ingest(call: Call) -> Any:
         device, principal = call.deps.devices.get(name, call.principal), call.principal
     else:
         device, principal = auth.device(call.request, name, call.deps, call.guesses)
-    body = await call.raw()
-    await ingest(device, principal, body, call.request.headers.get("Content-Type", "application/json"))
+    media = call.request.headers.get("Content-Type", "application/json")
+    pictures = media.lower().startswith(multipart.MULTIPART)
+    await ingest(device, principal, await (call.without_pictures() if pictures else call.raw()), media)
     return Accepted()
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, Principal, may
 from sensegate.errors import Refused
+from sensegate.video import multipart
 from sensegate.web import auth
 from sensegate.web.deps import Deps
 from sensegate.web.problems import REQUEST_ID, BadRequest
@@ -163,10 +164,7 @@ class Call:
             BadRequest: too large (413), compressed (415), or too slow (408).
         """
         request, config = self.request, self.deps.config
-        if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise BadRequest("compressed bodies are not taken; send it as it is", status=415)
-        if (request.content_length or 0) > config.body_bytes_max:
-            raise BadRequest(f"body of {request.content_length} bytes; at most {config.body_bytes_max}", status=413)
+        self._demand_size(config.body_bytes_max)
         try:
             async with asyncio.timeout(config.body_timeout_s):
                 return await request.read()
@@ -174,6 +172,34 @@ class Call:
             raise BadRequest(f"body of more than {config.body_bytes_max} bytes", status=413) from None
         except TimeoutError:
             raise BadRequest(f"body not complete after {config.body_timeout_s:g} s", status=408) from None
+
+    def _demand_size(self, most: int) -> None:
+        request = self.request
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise BadRequest("compressed bodies are not taken; send it as it is", status=415)
+        if (request.content_length or 0) > most:
+            raise BadRequest(f"body of {request.content_length} bytes; at most {most}", status=413)
+
+    async def without_pictures(self) -> bytes:
+        """Return a multipart body whose pictures are empty; they are dropped while they come.
+
+        Raises:
+            BadRequest: too large, without or with its pictures (413), compressed (415), or too slow (408).
+        """
+        config = self.deps.config
+        self._demand_size(config.pictures_bytes_max)
+        thin = multipart.Thin(multipart.boundary_of(self.request.headers.get("Content-Type", "")))
+        size = 0
+        try:
+            async with asyncio.timeout(config.body_timeout_s):
+                async for chunk in self.request.content.iter_any():
+                    size += len(chunk)
+                    thin.feed(chunk)
+                    if size > config.pictures_bytes_max or thin.size > config.body_bytes_max:
+                        raise BadRequest(f"body of more than {config.pictures_bytes_max} bytes", status=413)
+        except TimeoutError:
+            raise BadRequest(f"body not complete after {config.body_timeout_s:g} s", status=408) from None
+        return thin.close()
 
     async def body(self, kind: type[T]) -> T:
         """Return the JSON body as a record.

@@ -137,6 +137,8 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
                 pictures += part.picture
             elif part.content.strip():
                 documents.append(part.content)
+        if not documents and "part.too_long" in total:
+            raise Rejected(QuarantineReason.TOO_LARGE, f"a part of more than {multipart.PART_MAX} bytes")
         if not documents and not total:
             raise Rejected(QuarantineReason.MALFORMED, "multipart without a whole part")
     alarms: list[Alarm] = []

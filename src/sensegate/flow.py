@@ -697,6 +697,8 @@ class Gateway:
         found = [*self.profiles.troubles(), *scripts.shared().troubles()]
         if self.cameras:
             found += self.cameras.troubles()
+        if self.viid:
+            found += self.viid.troubles()
         if self.above and self.above.taking:
             found += self.above.taking.troubles()
         if self.profiles.set.video and not self.engine.sealed:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sensegate.authority.devices import Devices
+from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.digests import Digests
 from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.bus.kv import Bucket
@@ -77,6 +77,7 @@ class Viid:
                 superior=self._is_superior,
             )
         )
+        self._devices.on_change.append(self._changed)
         self.url = await self.web.start()
         stack.push_async_callback(self.web.stop)
         for above in self._config.superiors:
@@ -120,6 +121,13 @@ class Viid:
         if at >= 0:
             self._devices.observe(np.array([at], np.int32), np.array([self._clock.now()], np.int64))
 
+    def _changed(self, at: int, before: Stored | None, after: Stored | None) -> None:
+        """End the registration of a device that was disabled, or whose password in force is another without grace."""
+        known = before.credentials.digest if before else b""
+        kept = () if after is None else (after.credentials.digest, after.credentials.previous_digest)
+        if after is None or not self._devices.enabled[at] or (known and known not in kept):
+            self.web.forget(self._devices.id(at))
+
     def _registered(self, device: Device) -> None:
         for code in (device.id, device.alias):
             if code in self.subordinates:
@@ -140,6 +148,15 @@ class Viid:
         except NotFound:
             return ""
         return alias if is_device(alias) else ""
+
+    def troubles(self) -> list[str]:
+        """Return what keeps objects from going up or coming from below, a sentence each."""
+        above = [f"viid: platform above '{one.config.name}': {one.trouble}" for one in self.superiors if one.trouble]
+        return above + [
+            f"viid: platform below {one.config.device}: {one.trouble}"
+            for one in self.subordinates.values()
+            if one.trouble
+        ]
 
     # ── what people ask ──────────────────────────────────────────────────────────────────────────────
 

@@ -20,9 +20,11 @@ from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.replay import ReplaySource
 from sensegate.collect.tcp import TcpSource
+from sensegate.collect.viid import ViidSource
 from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
+from sensegate.video.veil import KeyedVeil
 from tests.collect.mosquitto import Mosquitto
 
 DEADLINE_S = 20.0
@@ -103,6 +105,20 @@ async def _tcp(_: Path) -> AsyncIterator[Outside]:
     yield Outside(lambda: source, publish, durable=False, positions=False)
 
 
+async def _viid(_: Path) -> AsyncIterator[Outside]:
+    async def adopt(_sender: object, _entries: object) -> None:
+        raise AssertionError
+
+    source = ViidSource(LIMITS, SystemClock(), KeyedVeil(b"a key"), lambda _camera: None, adopt)
+
+    async def publish(payloads: list[bytes]) -> None:
+        for payload in payloads:
+            source.put("http/d1", payload, "d1", cut=True)
+        await asyncio.sleep(0)
+
+    yield Outside(lambda: source, publish, durable=False, positions=False)
+
+
 async def _replay(directory: Path) -> AsyncIterator[Outside]:
     path = directory / "recorded.jsonl"
     path.touch()
@@ -132,13 +148,14 @@ async def _foreign(directory: Path, version: Literal["3.1.1", "5"]) -> AsyncIter
         yield Outside(lambda: MqttSource(config, LIMITS, SystemClock(), jitter=lambda: 0.0), publish, positions=False)
 
 
-@pytest.fixture(params=["broker", "http", "tcp", "replay", "mqtt-3.1.1", "mqtt-5"])
+@pytest.fixture(params=["broker", "http", "tcp", "viid", "replay", "mqtt-3.1.1", "mqtt-5"])
 async def outside(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outside]:
     """Each source with its outside world."""
     worlds: dict[str, Callable[[], AsyncIterator[Outside]]] = {
         "broker": lambda: _broker(tmp_path),
         "http": lambda: _http(tmp_path),
         "tcp": lambda: _tcp(tmp_path),
+        "viid": lambda: _viid(tmp_path),
         "replay": lambda: _replay(tmp_path),
         "mqtt-3.1.1": lambda: _foreign(tmp_path, "3.1.1"),
         "mqtt-5": lambda: _foreign(tmp_path, "5"),

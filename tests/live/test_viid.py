@@ -252,3 +252,38 @@ async def test_cameras_of_a_catalogue_are_devices_behind_their_platform(
     found = (await platform.get("APEs")).tree["APEListObject"]["APEObject"]
     assert {one["ApeID"] for one in found} == {CAMERA, behind}
     assert behind in {one["camera"] for one in await observations(site)}
+
+
+async def test_a_changed_password_ends_the_registration(gateway: tuple[Site, Site, dict[str, Made]]) -> None:
+    """Rotated without grace, the camera must register again, with the new password; disabled, it cannot."""
+    site, _, _ = gateway
+    code = "44010600001190000005"
+    made = await site.device(code, profile="sensegate/viid")
+    camera = Camera(site.addresses.viid, code, "", digest=False)
+    assert (await Camera(site.addresses.viid, code, made.password).system("Register")).status == 200
+    assert (await camera.system("Keepalive")).status == 200
+    answer = await site.ask("POST", f"/api/v1/devices/{code}/rotate", json={"grace_s": 3600})
+    assert (await camera.system("Keepalive")).status == 200
+    assert (await Camera(site.addresses.viid, code, made.password).system("Register")).status == 200
+    answer = await site.ask("POST", f"/api/v1/devices/{code}/rotate", json={"grace_s": 0})
+    assert answer.status == 200, answer.body
+    assert (await camera.system("Keepalive")).status == 401
+    assert (await Camera(site.addresses.viid, code, made.password).system("Register")).status == 401
+    assert (await Camera(site.addresses.viid, code, answer.body["password"]).system("Register")).status == 200
+    await site.ask("POST", f"/api/v1/devices/{code}/disable")
+    assert (await camera.system("Keepalive")).status == 401
+
+
+async def test_what_the_operator_sees(gateway: tuple[Site, Site, dict[str, Made]]) -> None:
+    """Who has registered, and how far the clock is off; for the whole gateway's people only."""
+    site, centre, made = gateway
+    assert (await Camera(site.addresses.viid, CAMERA, made[CAMERA].password).system("Register")).status == 200
+    camera = Camera(site.addresses.viid, CAMERA, "", digest=False)
+    assert (await camera.post("MotorVehicles", vehicles(vehicle(30)))).codes == [0]
+    told = (await site.ask("GET", "/api/v1/viid")).body
+    row = next(one for one in told["registrations"] if one["device"] == CAMERA)
+    assert row["objects"] == 1
+    assert abs(row["clock_behind_s"]) < 120
+    county, _ = await site.token("county_operator", "440106")
+    assert (await site.ask("GET", "/api/v1/viid", county)).status == 403
+    assert (await centre.ask("GET", "/api/v1/viid")).status == 404

@@ -80,7 +80,7 @@ class ViidSource(Pushed):
             raise Overloaded("too many messages wait for their commit; try again")
         try:
             whole = taken(payload, sender.alias or sender.id, self._veil, self._clock.now())
-            if kinds and any(one.kind not in kinds for one in whole.objects):
+            if kinds and any(one.kind not in kinds and not one.inside for one in whole.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
             await self._committed([self._put(sender, body.instead(FORMAT, payload, why, self._veil))])

@@ -18,7 +18,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
 from sensegate.config_viid import ViidSubordinateConfig
-from sensegate.errors import Lost, NotFound, Refused, SensegateError
+from sensegate.errors import Lost, NotFound, Refused, SensegateError, StoreFull
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_answers import OK, Answer, beijing, together
 from sensegate.video.formats.viid_orders import FOREVER
@@ -79,8 +79,8 @@ class Subordinate:
 
     async def run(self) -> None:
         """Keep the subscription in force."""
-        self.wish = await self._kept()
         try:
+            self.wish = await self._kept()
             await self._wake.wait()
             while True:
                 self._wake.clear()
@@ -141,6 +141,12 @@ class Subordinate:
         return together(told)
 
     async def _kept(self) -> Wish:
+        try:
+            return await self._read()
+        except StoreFull as why:
+            raise Lost(str(why)) from why  # tried again
+
+    async def _read(self) -> Wish:
         row = await self._bucket.get(f"{_PREFIX}{self.config.device}")
         if row is not None and row.value is not None:
             return msgspec.json.decode(row.value, type=Wish)

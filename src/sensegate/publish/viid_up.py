@@ -23,7 +23,7 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.names import OBSERVATIONS
 from sensegate.clock import Clock
 from sensegate.config_viid import ViidSuperiorConfig
-from sensegate.errors import Lost, Refused, SensegateError
+from sensegate.errors import Lost, SensegateError
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
 from sensegate.publish.viid_orders import Orders, Place
@@ -105,7 +105,7 @@ class Superior:
                 began = self._clock.monotonic()
                 try:
                     await self._life()
-                except (Lost, Refused) as why:
+                except SensegateError as why:
                     if self.registered or attempt == 0:
                         _log.warning("VIID: a platform above is not reached", name=self.config.name, why=str(why))
                     self.trouble = str(why)
@@ -135,7 +135,7 @@ class Superior:
                     await self._send_catalogue()
                 group.create_task(self._keep_alive(), name=f"viid alive {self.config.name}")
                 group.create_task(self._serve(), name=f"viid orders {self.config.name}")
-        except* (Lost, Refused) as several:
+        except* SensegateError as several:
             raise several.exceptions[0] from None
 
     async def _keep_alive(self) -> None:
@@ -265,7 +265,11 @@ class Superior:
         for row in sorted(batch.text):
             if batch.properties[int(batch.property[row])] != OBSERVATION:
                 continue
-            seen = _decode(batch.text[row].encode())
+            try:
+                seen = _decode(batch.text[row].encode())
+            except msgspec.DecodeError:  # of another release
+                metrics.VIID_SENT.labels("no_object").inc()
+                continue
             one = written(seen, self._code_of(devices[int(batch.origin[row])], seen.camera))
             if one is None:
                 metrics.VIID_SENT.labels("no_object").inc()

@@ -126,9 +126,12 @@ class _Refusal(Exception):
 class _Asker(NamedTuple):
     """Who asks."""
 
+    code: str
+    """As it calls itself."""
     device: Device
     session: Session | None
     superior: bool = False
+    """Whether it is a platform above, which may subscribe; without a session it may do that alone."""
 
 
 class ViidWeb:
@@ -284,9 +287,12 @@ class ViidWeb:
         now, address = self.deps.clock.monotonic(), self._address(request)
         self._guesses.demand_patience(address)
         found: list[Device] = []
+        named = code
 
         def known(user: str, algorithm: str) -> list[str]:
-            if left := self.lockouts.left_s(user, address, now):
+            nonlocal named
+            named = user[:64]
+            if left := self.lockouts.left_s(named, address, now):
                 text = "too many wrong passwords; locked out for a while"
                 raise _Refusal(
                     403, Answer(code, answers.INVALID_OPERATION, text), headers=[("Retry-After", str(round(left) + 1))]
@@ -303,10 +309,15 @@ class ViidWeb:
             if why.wrong:
                 metrics.REFUSED.labels("viid").inc()
                 self._guesses.failed(address)
-                self.lockouts.failed(found[0].id if found else code, address, now)
+                self.lockouts.failed(named, address, now)
             raise self._challenge(code, why.why, stale=why.stale) from why
         self.lockouts.passed(user, address)
         return found[0]
+
+    def forget(self, device: str) -> None:
+        """End the registration of a device that may not go on: disabled, or its password was changed."""
+        if self.sessions.close(device) is not None:
+            log.info("VIID: a registration is ended here", device=device)
 
     async def _system(self, request: web.Request, envelope: str) -> str:
         """Return the DeviceID of a system request."""
@@ -348,7 +359,7 @@ class ViidWeb:
     async def _keepalive(self, request: web.Request) -> bytes:
         code = await self._system(request, "keepaliveobject")
         asker = self._asker(request, code)
-        if not asker.superior:
+        if asker.session is not None:
             self._demand_same(asker.device, code)
         self.deps.alive(asker.device)
         return self._single(request, Answer(code))
@@ -359,19 +370,20 @@ class ViidWeb:
         proved = self._prove(request, code) if request.headers.get("Authorization") else None
         if proved is not None and not code:
             code = proved.id
-        if self.deps.superior(code, self._address(request)):
-            return _Asker(Device(code, "", ""), None, superior=True)
+        superior = bool(code) and self.deps.superior(code, self._address(request))
         at = self.deps.devices.find(code) if code else -1
         device = self.deps.devices.record(at) if at >= 0 and self.deps.devices.enabled[at] else None
         now = self.deps.clock.monotonic()
         session = None
         if device is not None and (proved is None or proved.id == device.id):
             session = self.sessions.of(device.id, self._address(request), self._certificate(request), now)
+        if superior and session is None:
+            return _Asker(code, Device(code, "", ""), None, superior=True)
         if device is None or session is None:
             metrics.REFUSED.labels("viid").inc()
             raise self._challenge(code[:64], "not registered; register first (POST /VIID/System/Register)")
         self.sessions.renew(session, now, self.deps.clock.now())
-        return _Asker(device, session)
+        return _Asker(code, device, session, superior)
 
     def _time(self) -> bytes:
         told = {
@@ -397,18 +409,17 @@ class ViidWeb:
         if not request.can_read_body and not request.headers.get("Authorization"):
             raise self._challenge("", "who are you? answer the digest")  # how curl asks whether it must
         asker = self._asker(request)
-        if asker.superior:
-            raise _Refusal(403, Answer("", answers.INVALID_OPERATION, "a platform above sends no objects"))
+        if asker.session is None:
+            text = "a platform above sends no objects unless it registers"
+            raise _Refusal(403, Answer("", answers.INVALID_OPERATION, text))
         payload = await self._body(request, self.deps.config.body_bytes_max)
         kinds = frozenset({kind, "APEStatus"}) if kind == "APE" else frozenset({kind})
         if kind == "SubscribeNotification":
             kinds = frozenset()
         taken = await self.deps.take(asker.device, payload, kinds)
-        session = asker.session
-        if session is not None:
-            session.objects += len(taken.answers)
-            if taken.at:
-                session.offsets.append(self.deps.clock.now() - taken.at)
+        asker.session.objects += len(taken.answers)
+        if taken.at:
+            asker.session.offsets.append(self.deps.clock.now() - taken.at)
         self.deps.alive(asker.device)
         manners = self._manners.get(asker.device.id) or self._manners.get(asker.device.alias)
         now, path = self.deps.clock.now(), request.path[:200]
@@ -430,7 +441,7 @@ class ViidWeb:
         if not asker.superior:
             text = "only the platforms above that are configured subscribe here (viid.superiors)"
             raise _Refusal(403, Answer("", answers.INVALID_OPERATION, text))
-        peer, now, path = asker.device.id, self.deps.clock.now(), request.path[:200]
+        peer, now, path = asker.code, self.deps.clock.now(), request.path[:200]
         if request.method == "GET":
             return self.deps.orders.listed(peer)
         if request.method == "DELETE":

@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import msgpack
+import pyarrow.parquet as pq
 import pytest
 
 from sensegate import metrics
@@ -394,3 +395,16 @@ async def test_a_browser_of_another_site_gets_nothing(filled: Gateway) -> None:
     _, _, response = await filled.ask("GET", ALL, token, headers={"Origin": "http://evil.example"}, expect=200)
     assert not [name for name in response.headers if name.lower().startswith("access-control")]
     assert isinstance(response, aiohttp.ClientResponse)
+
+
+async def test_a_page_as_parquet(filled: Gateway) -> None:
+    """The records of the JSON page, read by pyarrow; the cursor to go on from stands in header and file."""
+    token = await filled.token(Role.SUBSCRIBER, "4401")
+    path = "/api/v1/feeds/all/records?limit=5"
+    _, told, _ = await filled.ask("GET", path, token, expect=200)
+    headers = {"Accept": "application/vnd.apache.parquet"}
+    _, body, response = await filled.ask("GET", path, token, expect=200, headers=headers)
+    table = pq.read_table(io.BytesIO(body))
+    assert table["cursor"].to_pylist() == [row["cursor"] for row in told["records"]]
+    assert response.headers["X-Next-Cursor"] == table.schema.metadata[b"sensegate.next"].decode() == told["next"]
+    assert response.headers["Content-Disposition"].endswith('.parquet"')

@@ -19,7 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch, Words
 from sensegate.model import BOOL, I64
-from sensegate.share import cursor, records, senml
+from sensegate.share import cursor, parquet, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import Selection, Wanted
 from sensegate.share.grants import Admission
@@ -48,6 +48,7 @@ class Form(StrEnum):
     CSV = "csv"
     MSGPACK = "msgpack"
     SENML = "senml"
+    PARQUET = "parquet"
     SSE = "sse"
 
 
@@ -230,10 +231,12 @@ class Delivery:
         return body
 
     async def _body(self, parts: list[records.Part], selection: Selection | None, form: Form, following: str) -> bytes:
-        if form is Form.MSGPACK:
+        if form in {Form.MSGPACK, Form.PARQUET}:
             if selection is not None and selection.mask:
                 seen = partial(self.masks.seen, mask=selection.mask)
                 parts = [msgspec.structs.replace(part, batch=seen(part.batch, part.entry)) for part in parts]
+            if form is Form.PARQUET:
+                return await asyncio.to_thread(parquet.encoded, parts, following, self._epoch)
             return records.columns(parts, following)
         lines: list[str] = []
         for part in parts:

@@ -106,7 +106,7 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     heads: dict[int, str] = {}
     tails: dict[int, str] = {}
     for index in set(origins):
-        origin = _origin(batch.origins, index)
+        origin = origin_of(batch.origins, index)
         heads[index] = f'","device":{quote(origin.device)},"property":'
         tails[index] = (
             f'","division":{quote(origin.division)},"lon":{_degrees(origin.lon)},"lat":{_degrees(origin.lat)},'
@@ -146,7 +146,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     origins, properties = batch.origin[rows].tolist(), batch.property[rows].tolist()
     tails = {}
     for index in set(origins):
-        origin = _origin(batch.origins, index)
+        origin = origin_of(batch.origins, index)
         degrees = ["" if math.isnan(value) else _degrees(value) for value in (origin.lon, origin.lat)]
         cells = [csv_cell(origin.division), *degrees, str(origin.grade), csv_cell(origin.profile)]
         tails[index] = ",".join(cells)
@@ -181,6 +181,16 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     ]
 
 
+def words_of(what: str, part: Part) -> list[str]:
+    """Return the word of each row of a part for its `quality`, `time_quality` or `flags`."""
+    codes = getattr(part.batch, what)[part.rows].tolist()
+    if what == "flags":
+        known = {bits: " ".join(flag_words(bits)) for bits in set(codes)}
+    else:
+        known = _QUALITY if what == "quality" else _TIME_QUALITY
+    return [known[code] for code in codes]
+
+
 class Part(msgspec.Struct, frozen=True, eq=False):
     """Some rows of one entry of the log."""
 
@@ -197,7 +207,7 @@ def columns(parts: Sequence[Part], following: str) -> bytes:
 
     Row *i* of each column belongs to one record; its id is ``<nodes[node]>-<sequence, 14 digits>-<index>``.
     """
-    origins: dict[_Origin, int] = {}
+    origins: dict[Origin, int] = {}
     properties: dict[str, int] = {}
     nodes: dict[str, int] = {}
     pieces: dict[str, list[Any]] = {name: [] for name in _TYPES}
@@ -205,7 +215,7 @@ def columns(parts: Sequence[Part], following: str) -> bytes:
     count = 0
     for part in parts:
         batch, rows = part.batch, part.rows
-        pieces["origin"].append(_renumber(partial(_origin, batch.origins), batch.origin[rows], origins))
+        pieces["origin"].append(_renumber(partial(origin_of, batch.origins), batch.origin[rows], origins))
         pieces["property"].append(_renumber(batch.properties.__getitem__, batch.property[rows], properties))
         node = nodes.setdefault(f"{batch.node}-{batch.partition}", len(nodes))
         sequence = batch.seq[rows]
@@ -250,7 +260,9 @@ _TYPES = {
 """Column -> numpy's name of its type. Times are µs UTC; `value` is NaN where `text` has the row."""
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
+    """What a record says of its device."""
+
     device: str
     division: str
     lon: float
@@ -262,9 +274,10 @@ class _Origin(NamedTuple):
 _NOWHERE = math.nan  # one object, so that two places that are not known are equal as parts of a tuple
 
 
-def _origin(origins: Origins, index: int) -> _Origin:
+def origin_of(origins: Origins, index: int) -> Origin:
+    """Return what records say of one of a batch's devices."""
     lon, lat = float(origins.lon[index]), float(origins.lat[index])
-    return _Origin(
+    return Origin(
         origins.device[index],
         origins.division[index],
         _NOWHERE if math.isnan(lon) else lon,
@@ -281,7 +294,7 @@ def _renumber(entry_of: Callable[[int], Any], column: Any, known: dict[Any, int]
     return np.array(fresh, np.int64)[inverse]
 
 
-def _describe(origins: list[_Origin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
+def _describe(origins: list[Origin], properties: list[str], nodes: list[str]) -> dict[str, Any]:
     kinds = [str(kind) for kind in kinds_of(properties)]
     return {
         "nodes": nodes,

@@ -24,6 +24,7 @@ FORMS = {
     "text/csv": "csv",
     "application/vnd.msgpack": "msgpack",
     "application/senml+json": "senml",
+    "application/vnd.apache.parquet": "parquet",
 }
 _MEDIA = {form: media for media, form in FORMS.items()}
 HEARTBEAT_S = 15.0
@@ -111,8 +112,8 @@ async def _records(call: Call) -> Any:
     query.pop("since", None)
     following = call.request.rel_url.with_query(query)
     headers = {"X-Next-Cursor": page.next, "X-Count": str(page.count), "Link": f'<{following}>; rel="next"'}
-    if form == "csv":
-        headers["Content-Disposition"] = f'attachment; filename="{asked.feed}.csv"'
+    if form in {"csv", "parquet"}:
+        headers["Content-Disposition"] = f'attachment; filename="{asked.feed}.{form}"'
     return web.Response(body=page.body, content_type=_MEDIA[form], headers=headers, charset=_charset(form))
 
 

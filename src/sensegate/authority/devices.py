@@ -173,7 +173,7 @@ class Devices:
         at = self._present(device_id)
         device = self.record(at)
         if by and not allows(by, Action.READ_REGISTRY, device.division, device.department):
-            raise NotFound(f"no device {device_id} in your scope")
+            raise _nothing(device_id)
         return device
 
     def list(
@@ -450,7 +450,7 @@ class Devices:
 
     def _present(self, device_id: str) -> int:
         if not self.is_present(device_id):
-            raise NotFound(f"no device {device_id[:64]}; see `sensegate device list`")
+            raise _nothing(device_id)
         return self.index.of_id(device_id)
 
     def _mine(self, device_id: str, by: Principal) -> int:
@@ -498,6 +498,11 @@ def facts(device: Device) -> Facts:
     """Return what the audit trail keeps of an entry."""
     kept: Facts = msgspec.to_builtins(msgspec.structs.replace(device, revision=0))
     return kept
+
+
+def _nothing(device_id: str) -> NotFound:
+    """Return what is said of a device that is not there, and in the same words of one that is out of scope."""
+    return NotFound(f"no device {device_id[:64]} in your scope; see `sensegate device list`")
 
 
 def state_of(code: int) -> DeviceState:

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
+from sensegate.errors import NotFound
 from sensegate.web import listing
 from sensegate.web.routing import API, Call, Route, iso
 from sensegate.web.share_bodies import ApplicationRow, BundleRow, NewApplication, NewBundle, NewDecision
@@ -37,7 +38,10 @@ async def _get(call: Call) -> Any:
 
 
 async def _apply(call: Call) -> Any:
-    return row(await call.deps.share.desk.apply(call.principal, msgspec.to_builtins(await call.body(NewApplication))))
+    wanted = await call.body(NewApplication)
+    if wanted.bundle:
+        _demand_bundle(call, wanted.bundle)
+    return row(await call.deps.share.desk.apply(call.principal, msgspec.to_builtins(wanted)))
 
 
 async def _decide(call: Call) -> Any:
@@ -60,19 +64,32 @@ def _bundle(record: Any) -> BundleRow:
 
 async def _bundles(call: Call) -> Any:
     """Return those whose feeds the caller may all see in the catalogue."""
-    share, caller = call.deps.share, call.principal
-    seen = {entry.feed for entry in share.offers.seen(caller)}
-    rows = [_bundle(one) for one in share.desk.bundles.all() if {*one.feeds} <= seen]
-    return listing.answer(call, rows, BundleRow, "name")
+    return listing.answer(call, [_bundle(one) for one in _seen(call)], BundleRow, "name")
+
+
+def _seen(call: Call) -> list[Any]:
+    share = call.deps.share
+    seen = {entry.feed for entry in share.offers.seen(call.principal)}
+    return [one for one in share.desk.bundles.all() if {*one.feeds} <= seen]
+
+
+def _demand_bundle(call: Call, name: str) -> None:
+    """Return if the caller sees a bundle. Raises `NotFound`, the same for those of others and none."""
+    if not any(one.name == name for one in _seen(call)):
+        raise NotFound(f"no bundle '{name[:64]}'")
 
 
 async def _make_bundle(call: Call) -> Any:
-    wanted = msgspec.to_builtins(await call.body(NewBundle))
+    wanted = await call.body(NewBundle)
     revision = call.revision(required=False) or 0
-    return _bundle(await call.deps.share.desk.bundles.write(call.principal, wanted, revision))
+    seen = {entry.feed for entry in call.deps.share.offers.seen(call.principal)}
+    if hidden := next((name for name in wanted.feeds if name not in seen), ""):
+        raise NotFound(f"no feed '{hidden[:64]}'")
+    return _bundle(await call.deps.share.desk.bundles.write(call.principal, msgspec.to_builtins(wanted), revision))
 
 
 async def _delete_bundle(call: Call) -> Any:
+    _demand_bundle(call, call.path("bundle"))
     await call.deps.share.desk.bundles.delete(call.principal, call.path("bundle"))
     return web.Response(status=204)
 

@@ -1,0 +1,516 @@
+"""The matrix of who may do what: its lines, the world in which they are tried, and how each path is asked.
+
+`matrix.csv` is written by hand. A line: method, path, roles (several with spaces), then what comes of it for callers
+of four scopes, seen from the thing that the path names (a device, feed, … of 440106, department police):
+
+- ``own``: the scope covers it and is of its department;
+- ``in``: the scope covers it, all departments;
+- ``dept``: the scope covers its division, but is of another department;
+- ``out``: another division.
+
+Cells:
+
+- ``yes``: done, or refused for another reason than rights (400, 409, 410, 412, 422, 426, 429);
+- ``yes+``: and the answer shows the thing; ``yes-``: and shows nothing of it, as if it did not exist;
+- ``401``; ``403`` and ``404``: the same answer as for what does not exist;
+- ``403!`` and ``404!``: refused to somebody who may know that it exists;
+- ``no``: the broker does not let it subscribe; ``-``: no such caller can be.
+
+Methods are those of HTTP, and WS, MQTT, NATS. Roles are names, ``operators`` for the three levels, ``others`` for all
+that no other line of the path names. A line with path ``*`` is for all paths without one of their own for the role. A
+new route needs its lines here, or `test_every_route_has_its_lines` fails; a path that takes a body needs an entry in
+`ASKS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import nats.errors
+from msgspec.structs import replace
+from nats.aio.client import Client
+
+from sensegate.config import Config
+from sensegate.config_people import EgressConfig
+from tests.live.site import Made, Site, config_of, reading
+from tests.live.test_sharing import ENTRY
+
+FILE = Path(__file__).with_name("matrix.csv")
+ROLES = ("device", "subscriber", "county_operator", "city_operator", "province_operator", "auditor", "admin")
+SCOPES = ("own", "in", "dept", "out")
+CANARY = "kanari"
+PLACES: dict[str, tuple[str, str]] = {
+    "subscriber": ("440106", "440305"),
+    "county_operator": ("440106", "440305"),
+    "city_operator": ("4401", "4403"),
+    "province_operator": ("44", "4403"),
+    "auditor": ("44", "4403"),
+    "admin": ("44", "4403"),
+}
+"""Role -> division of the scopes own, in and dept, and of out."""
+PASSED = frozenset((*range(200, 400), 400, 409, 410, 412, 422, 426, 429))
+
+
+def config(directory: Path) -> Config:
+    """Return the configuration of the world's gateway: a centre whose webhooks may reach what answers nothing."""
+    return replace(config_of(directory, "44"), egress=EgressConfig(allow=("198.51.100.0/24",)))
+
+
+BROKERED = frozenset(("MQTT", "NATS"))
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One cell."""
+
+    method: str
+    path: str
+    role: str
+    scope: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} as {self.role} ({self.scope})"
+
+
+def lines() -> list[dict[str, str]]:
+    """Return the lines of the file."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if not row["method"].startswith("#")]
+
+
+def _roles(row: dict[str, str]) -> list[str]:
+    """Return the roles of a line."""
+    said = row["roles"].replace("operators", "county_operator city_operator province_operator").split()
+    if said != ["others"]:
+        assert set(said) <= set(ROLES), row
+        return said
+    same = [one for one in lines() if (one["method"], one["path"]) == (row["method"], row["path"]) and one != row]
+    return [role for role in ROLES if role != "device" and not any(role in _roles(one) for one in same)]
+
+
+def cases(routes: set[tuple[str, str]]) -> list[Case]:
+    """Return the cells for these (method, path); a line of its own goes before one for `*`."""
+    table: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in lines():
+        for role in _roles(row):
+            key = row["method"], row["path"], role
+            assert key not in table, f"two lines for {key}"
+            table[key] = row
+    found = []
+    for method, path in sorted(routes):
+        for role in ROLES:
+            line = table.get((method, path, role)) or table.get(("*", "*", role))
+            if line is not None:
+                found += [Case(method, path, role, scope, line[scope]) for scope in SCOPES if line[scope] != "-"]
+    return found
+
+
+def missing(routes: set[tuple[str, str]]) -> list[str]:
+    """Return the routes without a whole set of lines of their own (`device` may be that of `*`)."""
+    own: dict[tuple[str, str], set[str]] = {}
+    general = set()
+    for row in lines():
+        roles = set(_roles(row))
+        if row["path"] == "*":
+            general |= roles
+        own.setdefault((row["method"], row["path"]), set()).update(roles)
+    return [
+        f"{method} {path}: no line for {', '.join(sorted(set(ROLES) - own.get((method, path), set()) - general))}"
+        for method, path in sorted(routes)
+        if set(ROLES) - own.get((method, path), set()) - general
+    ]
+
+
+# ── the world ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class World:
+    """A gateway with callers of every role and scope, and things of 440106/police that are named after a canary."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.names: dict[str, str] = {}
+        """Placeholder of a path -> the thing; those of `absent` name nothing."""
+        self.absent: dict[str, str] = {}
+        self.tokens: dict[tuple[str, str], str] = {}
+        self.devices: dict[str, Made] = {}
+        """Scope -> device that calls."""
+        self._numbers = itertools.count(1)
+
+    def number(self) -> int:
+        """Return a number that was not yet given."""
+        return next(self._numbers)
+
+    async def callers(self) -> None:
+        """Make a token for each role and scope."""
+        for role, (inside, outside) in PLACES.items():
+            for scope, (place, department) in {
+                "own": (inside, "police"),
+                "in": (inside, ""),
+                "dept": (inside, "environment"),
+                "out": (outside, ""),
+            }.items():
+                self.tokens[role, scope], _ = await self.site.token(role, place, department=department, name="caller")
+        shared = {"name": "shared", "divisions": ["440106"], "departments": ["police"]}
+        await self.make("POST", "/api/v1/feeds", shared)
+        await self.make("PATCH", "/api/v1/catalogue/shared", ENTRY)
+        self.devices["in"] = await self.site.device("peer-1", "440106", department="police")
+        self.devices["dept"] = await self.site.device("env-1", "440106", department="environment")
+        self.devices["out"] = await self.site.device("out-1", "440305")
+
+    async def make(self, method: str, path: str, body: Any = None, token: str | None = None, **more: Any) -> Any:
+        """Ask as the admin (or another); it must be done."""
+        answer = await self.site.ask(method, path, token, **({"json": body} if body is not None else {}), **more)
+        assert answer.status < 300, (method, path, answer.body)
+        return answer.body
+
+    async def device(self, name: str) -> Made:
+        """Register a device of 440106/police."""
+        return await self.site.device(name, "440106", department="police")
+
+    async def things(self) -> None:
+        """Make all that the paths name."""
+        site, make = self.site, self.make
+        device = await self.device(CANARY)
+        self.devices["own"] = device
+        assert (await site.push(device, reading(21.5))).status == 202
+        assert (await site.push(device, b"{kanari")).status == 202
+        county, _ = await site.token("county_operator", "440106", department="police", name="maker")
+        self.county = county
+        feed = {"name": CANARY, "divisions": ["440106"], "departments": ["police"], "description": CANARY}
+        await make("POST", "/api/v1/feeds", feed)
+        await make("POST", "/api/v1/bundles", {"name": CANARY, "title": CANARY, "feeds": [CANARY]})
+        applicant, _ = await site.token("subscriber", "4407", name="applicant")
+        self.applicant = applicant
+        wish = {
+            "feeds": ["shared"],
+            "purpose": CANARY,
+            "legal_basis": "law",
+            "days": 30,
+            "deliveries": ["http", "mqtt"],
+        }
+        first = await make("POST", "/api/v1/applications", wish, applicant)
+        done = await make("POST", f"/api/v1/applications/{first['id']}/decision", {"approve": True})
+        reader, reader_id = await site.token("subscriber", "440106", department="police", name=CANARY)
+        hook = {"feed": CANARY, "url": f"https://198.51.100.7/{CANARY}"}
+        made = await make("POST", "/api/v1/webhooks", hook, reader)
+        await make("POST", f"/api/v1/webhooks/{made['id']}/pause", {}, reader)
+        task = {"task": "report-interval", "parameters": {"interval": 10}, "note": CANARY}
+        told = await make("POST", f"/api/v1/devices/{CANARY}/tasks", task)
+        person = {"id": CANARY, "role": "county_operator", "scope": "440106", "department": "police"}
+        await make("POST", "/api/v1/people", person)
+        await make("POST", "/api/v1/nodes", {"division": "4401"})
+        await make("POST", f"/api/v1/profiles/acme/{CANARY}/versions", {"text": profile(CANARY)}, county)
+        plan: dict[str, Any] = {"title": CANARY, "place": "440106/police", "tasks": [], "shed": [], "grants": []}
+        plan["tasks"] = [{"profile": "sensegate/plain", "task": "report-interval", "parameters": {"interval": 5}}]
+        second, _ = await site.token("admin", "44", name="second")
+        row = await make("PUT", f"/api/v1/emergency-plans/{CANARY}", plan)
+        match = {"If-Match": f'"{row["revision"]}"'}
+        await make("POST", f"/api/v1/emergency-plans/{CANARY}/approval", {}, second, headers=match)
+        order = {"plan": CANARY, "hours": 1, "reason": CANARY, "drill": True}
+        given = await make("POST", "/api/v1/mode-orders", order)
+        self.names = {
+            "device": CANARY,
+            "feed": CANARY,
+            "bundle": CANARY,
+            "application": first["id"],
+            "grant": done["grants"][0],
+            "webhook": made["id"],
+            "task": told["id"],
+            "person": CANARY,
+            "token": reader_id,
+            "division": "4401",
+            "code": "440106",
+            "vendor": "acme",
+            "model": CANARY,
+            "version": "1",
+            "plan": CANARY,
+            "order": given["id"],
+            "job": "kanarijob",
+            "month": "2026-11",
+            "name": "air_temperature",
+        }
+        self.absent = {
+            name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
+            for name, value in self.names.items()
+        }
+        for name in ("application", "grant", "webhook", "task", "token", "order"):
+            kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
+            self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
+        self.absent |= {"division": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
+        self.absent |= {"vendor": "acme", "version": "1"}
+
+    # ── asking ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, case: Case, names: dict[str, str]) -> tuple[int, str]:
+        """Return (status, body) of a case, for things of these names."""
+        path, asking = case.path, ASKS.get(f"{case.method} {case.path}", Ask())
+        for name, value in names.items():
+            path = path.replace(f"{{{name}}}", value)
+        more: dict[str, Any] = {}
+        if asking.json is not None:
+            more["json"] = json.loads(self._filled(json.dumps(asking.json), names))
+        if asking.data:
+            more["data"] = self._filled(asking.data, names)
+        headers = {**asking.headers}
+        if asking.match:
+            headers["If-Match"] = f'"{await self._revision(path)}"'
+        token = self.tokens.get((case.role, case.scope), "")
+        if case.role == "device":
+            caller = self.devices[case.scope]
+            headers["Authorization"] = aiohttp.encode_basic_auth(caller.id, caller.password)
+        else:
+            headers["Authorization"] = f"Bearer {token}"
+        url = self.site.addresses.http + path
+        if case.method == "WS":
+            try:
+                async with self.site.session.ws_connect(url, headers=headers) as socket:
+                    return 200, str((await socket.receive(5)).data)
+            except aiohttp.WSServerHandshakeError as why:
+                return why.status, ""
+        async with self.site.session.request(
+            case.method, url, headers=headers, allow_redirects=False, params=asking.query, **more
+        ) as response:
+            if response.status == 200 and response.content_type == "text/event-stream":
+                told = ""
+                while "data:" not in told:
+                    told += (await response.content.readuntil(b"\n\n")).decode()
+                return 200, told
+            return response.status, (await response.read()).decode(errors="replace")
+
+    def _filled(self, text: str, names: dict[str, str]) -> str:
+        number = str(self.number())
+        text = text.replace('"<n#>"', number)
+        for name, value in (*names.items(), ("n", number)):
+            text = text.replace(f"<{name}>", value)
+        return text
+
+    async def _revision(self, path: str) -> int:
+        answer = await self.site.ask("GET", path.removesuffix("/approval"))
+        return int(answer.body.get("revision", 1)) if isinstance(answer.body, dict) else 1
+
+
+def profile(model: str, version: str = "1") -> str:
+    """Return a profile of the vendor acme."""
+    return (
+        f"profile: acme/{model}\nversion: {version}\nlabel: {{zh: 表, en: meter}}\n"
+        "source: made for the test\nmessages:\n"
+        f'  - label: telemetry\n    topics: ["{model}/{{device}}/up"]\n    readings:\n'
+        "      - {field: t, property: air_temperature, unit: Cel}\n"
+        f"examples:\n  - label: one\n    topic: {model}/d1/up\n    payload: {{t: 21.5}}\n"
+        "    expect:\n      - {property: air_temperature, value: 21.5}\n"
+    )
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """How a path is asked; ``<device>`` in a body is the thing's name, ``<n>`` a new number."""
+
+    json: Any = None
+    data: str = ""
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    match: bool = False
+    """With the revision that the thing has."""
+    fresh: Callable[[World], Awaitable[dict[str, str]]] | None = None
+    """Makes a new thing for each case, because the first that may do it ends it."""
+    sign: str = CANARY
+    """What an answer holds that shows the thing."""
+
+
+async def _device(world: World) -> dict[str, str]:
+    return {"device": (await world.device(f"{CANARY}-{world.number()}")).id}
+
+
+async def _feed(world: World) -> dict[str, str]:
+    name = f"{CANARY}-{world.number()}"
+    feed = {"name": name, "divisions": ["440106"], "departments": ["police"]}
+    await world.make("POST", "/api/v1/feeds", feed)
+    return {"feed": name}
+
+
+async def _bundle(world: World) -> dict[str, str]:
+    name = f"{CANARY}-{world.number()}"
+    await world.make("POST", "/api/v1/bundles", {"name": name, "title": name, "feeds": [CANARY]})
+    return {"bundle": name}
+
+
+async def _token(world: World) -> dict[str, str]:
+    _, name = await world.site.token("subscriber", "440106", department="police", name=CANARY)
+    return {"token": name}
+
+
+async def _person(world: World) -> dict[str, str]:
+    name = f"{CANARY}-{world.number()}"
+    person = {"id": name, "role": "county_operator", "scope": "440106", "department": "police"}
+    await world.make("POST", "/api/v1/people", person)
+    return {"person": name}
+
+
+async def _webhook(world: World) -> dict[str, str]:
+    token, _ = await world.site.token("subscriber", "440106", department="police", name=CANARY)
+    hook = {"feed": CANARY, "url": f"https://198.51.100.7/{CANARY}"}
+    made = await world.make("POST", "/api/v1/webhooks", hook, token)
+    await world.make("POST", f"/api/v1/webhooks/{made['id']}/pause", {}, token)
+    return {"webhook": made["id"]}
+
+
+async def _task(world: World) -> dict[str, str]:
+    device = await world.device(f"{CANARY}-{world.number()}")
+    task = {"task": "report-interval", "parameters": {"interval": 10}, "note": CANARY}
+    return {"task": (await world.make("POST", f"/api/v1/devices/{device.id}/tasks", task))["id"]}
+
+
+_VERSION = "/api/v1/profiles/{vendor}/{model}/versions/{version}"
+ASKS: dict[str, Ask] = {
+    "POST /api/v1/devices": Ask(
+        {"id": "new-<n>", "division": "440106", "department": "police", "profile": "sensegate/plain"}
+    ),
+    "POST /api/v1/devices/import": Ask(
+        data="id,division,department,profile\nnew-<n>,440106,police,sensegate/plain\n",
+        headers={"Content-Type": "text/csv"},
+        sign='"outcome":"added"',
+    ),
+    "PATCH /api/v1/devices/{device}": Ask({"name": "x"}, match=True),
+    "DELETE /api/v1/devices/{device}": Ask(fresh=_device),
+    "POST /api/v1/devices/{device}/rotate": Ask({}, fresh=_device),
+    "POST /api/v1/devices/{device}/disable": Ask(fresh=_device),
+    "POST /api/v1/ingest/{device}": Ask(data=reading(20), headers={"Content-Type": "application/json"}),
+    "POST /api/v1/devices/{device}/tasks": Ask(
+        {"task": "report-interval", "parameters": {"interval": 10}}, fresh=_device
+    ),
+    "DELETE /api/v1/tasks/{task}": Ask(fresh=_task),
+    "POST /api/v1/feeds": Ask({"name": "new-<n>", "divisions": ["440106"], "departments": ["police"]}),
+    "PATCH /api/v1/feeds/{feed}": Ask({"description": CANARY}, match=True),
+    "DELETE /api/v1/feeds/{feed}": Ask(fresh=_feed),
+    "GET /api/v1/feeds/{feed}/records": Ask(query={"limit": "10"}),
+    "POST /api/v1/webhooks": Ask({"feed": "<feed>", "url": "https://198.51.100.7/<n>"}),
+    "DELETE /api/v1/webhooks/{webhook}": Ask(fresh=_webhook),
+    "POST /api/v1/webhooks/{webhook}/pause": Ask({}),
+    "POST /api/v1/webhooks/{webhook}/resume": Ask({}, fresh=_webhook),
+    "PATCH /api/v1/catalogue/{feed}": Ask({"title": CANARY}, match=True),
+    "POST /api/v1/catalogue/{feed}/sample": Ask({}),
+    "POST /api/v1/bundles": Ask({"name": "new-<n>", "title": "x", "feeds": ["<feed>"]}),
+    "DELETE /api/v1/bundles/{bundle}": Ask(fresh=_bundle),
+    "POST /api/v1/applications": Ask({"feeds": ["<feed>"], "purpose": "p", "legal_basis": "l", "days": 1}),
+    "POST /api/v1/applications/{application}/decision": Ask({"approve": False, "reason": "no"}),
+    "PATCH /api/v1/grants/{grant}": Ask({"rate": "<n#>"}, match=True),
+    "DELETE /api/v1/grants/{grant}": Ask(headers={"If-Match": '"1000000"'}),
+    "POST /api/v1/grants/{grant}/renew": Ask({"days": 1}),
+    "POST /api/v1/tokens": Ask({"role": "subscriber", "scope": "440106", "department": "police"}),
+    "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
+    "GET /api/v1/ledger": Ask(query={"by": "device"}),
+    "GET /api/v1/nodes": Ask(sign='"4401"'),
+    "GET /api/v1/nodes/{division}": Ask(sign='"4401"'),
+    "POST /api/v1/nodes": Ask({"division": "4401"}),
+    "POST /api/v1/nodes/join": Ask({}),
+    "POST /api/v1/nodes/{division}/leave": Ask({}),
+    "POST /api/v1/nodes/{division}/expel": Ask({"note": ""}),
+    "POST /api/v1/profiles/{vendor}/{model}/versions": Ask({"text": profile("<model>", "<n>")}),
+    f"POST {_VERSION}/propose": Ask({}),
+    f"POST {_VERSION}/return": Ask({}),
+    f"POST {_VERSION}/release": Ask({"target": "440106/police"}),
+    f"POST {_VERSION}/canary": Ask({"share": 0.5, "target": "440106/police"}),
+    f"POST {_VERSION}/shadow": Ask({}),
+    "POST /api/v1/profiles/{vendor}/{model}/rollback": Ask({}),
+    "POST /api/v1/profiles/{vendor}/{model}/redecode": Ask({}),
+    "POST /api/v1/profiles/{vendor}/{model}/diff": Ask({"a": 0, "b": 1}),
+    "POST /api/v1/profiles/learn": Ask({"shape": "x"}),
+    "POST /api/v1/people": Ask({"id": "new-<n>", "role": "county_operator", "scope": "440106", "department": "police"}),
+    "PATCH /api/v1/people/{person}": Ask({"title": "x"}, match=True),
+    "POST /api/v1/people/{person}/password": Ask({}),
+    "DELETE /api/v1/people/{person}": Ask(fresh=_person),
+    "POST /api/v1/session": Ask({}),
+    "PUT /api/v1/session/password": Ask({"old": "x", "new": "y"}),
+    "PUT /api/v1/emergency-plans/{plan}": Ask({"title": CANARY, "place": "440106/police"}),
+    "POST /api/v1/emergency-plans/{plan}/approval": Ask(match=True),
+    "POST /api/v1/mode-orders": Ask({"plan": "<plan>", "hours": 1, "reason": "x", "place": "440106/police"}),
+    "DELETE /api/v1/mode-orders/{order}": Ask(),
+}
+
+
+# ── judging ───────────────────────────────────────────────────────────────────────────────────────────
+
+_VOLATILE = re.compile(r'"(instance|time|now|ends|last|since|until|updated|counted|code)": ?("[^"]*"|\d+),?')
+
+
+async def hears(world: World, case: Case) -> bool:
+    """Return whether the broker lets a caller subscribe to a grant."""
+    place = case.path.replace("{grant}", world.names["grant"])
+    if case.role == "device":
+        user, password = world.devices[case.scope].id, world.devices[case.scope].password
+    else:
+        password = world.tokens[case.role, case.scope]
+        user = password.split("_")[1]
+    return await subscribes(world.site, case.method, place, user, password)
+
+
+async def subscribes(site: Site, method: str, place: str, user: str, password: str) -> bool:
+    """Return whether a subscription by MQTT or NATS is granted."""
+    if method == "MQTT":
+        async with site.phone() as phone:
+            return await phone.connect(user, password) == 0 and await phone.subscribe(place) < 128
+    refused: list[Exception] = []
+
+    async def note(why: Exception) -> None:
+        refused.append(why)
+
+    client = Client()
+    try:
+        await client.connect(
+            site.addresses.nats, user=user, password=password, allow_reconnect=False, error_cb=note, connect_timeout=5
+        )
+        await client.subscribe(place)
+        await client.flush()
+    except nats.errors.Error as why:
+        refused.append(why)
+    finally:
+        with contextlib.suppress(nats.errors.Error):
+            await client.close()
+    return not refused
+
+
+def plain(body: str, names: dict[str, str]) -> str:
+    """Return an answer without what differs between two askings, and without the names that were asked for."""
+    for value in sorted(names.values(), key=len, reverse=True):
+        body = body.replace(value, "*")
+    return _VOLATILE.sub("", body)
+
+
+async def wrong(world: World, case: Case) -> str:
+    """Ask a case; return what is wrong with the answer, or an empty string."""
+    expected = case.expected
+    if case.method in BROKERED:
+        return f"{case}: the broker lets it hear" if await hears(world, case) is (expected == "no") else ""
+    asking = ASKS.get(f"{case.method} {case.path}", Ask())
+    names = {**world.names, **(await asking.fresh(world) if asking.fresh else {})}
+    status, body = await world.ask(case, names)
+    said = f"{case}: {status}, expected {expected}: {body[:300]}"
+    good = status in PASSED if expected.startswith("yes") else str(status) == expected.rstrip("!")
+    if not good or (expected == "yes+" and asking.sign not in body):
+        return said
+    if expected.endswith(("!", "+")) or expected in {"yes", "401"}:
+        return ""
+    return f"{said}\n   {found}" if (found := await _told(world, case, names, (status, body))) else ""
+
+
+async def _told(world: World, case: Case, names: dict[str, str], answer: tuple[int, str]) -> str:
+    """Return what tells the thing from one that does not exist, or an empty string."""
+    status, body = answer
+    asking = ASKS.get(f"{case.method} {case.path}", Ask())
+    asked = case.path + json.dumps(asking.json).replace("<", "{").replace(">", "}")
+    named = [name for name in names if f"{{{name}}}" in asked and names[name] != world.absent[name]]
+    if not named:
+        return "the thing is shown" if case.expected == "yes-" and asking.sign in body else ""
+    other, twin = await world.ask(case, world.absent)
+    there, not_there = ({name: one[name] for name in named} for one in (names, world.absent))
+    alike = (other, plain(twin, not_there)) == (status, plain(body, there))
+    return "" if alike else f"what does not exist: {other}: {twin[:300]}"

@@ -41,6 +41,7 @@ from nats.aio.client import Client
 
 from sensegate.config import Config
 from sensegate.config_people import EgressConfig
+from tests.conftest import eventually
 from tests.live.site import Made, Site, config_of, reading
 from tests.live.test_sharing import ENTRY
 
@@ -196,7 +197,7 @@ class World:
             "purpose": CANARY,
             "legal_basis": "law",
             "days": 30,
-            "deliveries": ["http", "mqtt"],
+            "deliveries": ["http", "mqtt", "nats"],
         }
         first = await make("POST", "/api/v1/applications", wish, applicant)
         done = await make("POST", f"/api/v1/applications/{first['id']}/decision", {"approve": True})
@@ -209,6 +210,7 @@ class World:
         person = {"id": CANARY, "role": "county_operator", "scope": "440106", "department": "police"}
         await make("POST", "/api/v1/people", person)
         await make("POST", "/api/v1/nodes", {"division": "4401"})
+        await eventually(self._node_is_there)
         await make("POST", f"/api/v1/profiles/acme/{CANARY}/versions", {"text": profile(CANARY)}, county)
         plan: dict[str, Any] = {"title": CANARY, "place": "440106/police", "tasks": [], "shed": [], "grants": []}
         plan["tasks"] = [{"profile": "sensegate/plain", "task": "report-interval", "parameters": {"interval": 5}}]
@@ -248,6 +250,9 @@ class World:
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
         self.absent |= {"division": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
         self.absent |= {"vendor": "acme", "version": "1"}
+
+    async def _node_is_there(self) -> bool:
+        return (await self.site.ask("GET", "/api/v1/nodes/4401")).status == 200
 
     # ── asking ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -414,6 +419,7 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/nodes/join": Ask({}),
     "POST /api/v1/nodes/{division}/leave": Ask({}),
     "POST /api/v1/nodes/{division}/expel": Ask({"note": ""}),
+    "POST /api/v1/returns": Ask(data="x", headers={"Content-Type": "application/octet-stream"}),
     "POST /api/v1/profiles/{vendor}/{model}/versions": Ask({"text": profile("<model>", "<n>")}),
     f"POST {_VERSION}/propose": Ask({}),
     f"POST {_VERSION}/return": Ask({}),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from sensegate.authority.members import CODE_LIFE_S, Asked, Member, Members, Told
-from sensegate.authority.scope import Action
+from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, Refused
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
@@ -138,6 +138,8 @@ class GapRow(msgspec.Struct, frozen=True):
 async def _gaps(call: Call) -> Any:
     division = call.path("division")
     _row(call, division)
+    # It names devices of all places and departments of the node.
+    demand(call.principal, Action.READ_LEDGER, division)
     if call.deps.gaps is None:
         raise NotFound("this gateway is no centre")
     rows = [

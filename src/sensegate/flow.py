@@ -540,7 +540,14 @@ class Gateway:
         if not self.config.cameras:
             return []
         way = Egress(self.config.egress.cameras, key="egress.cameras")
-        self.cameras = CameraSource(self.config.cameras, self.config.ingest, self.clock, way, partial(Guarded, way))
+        self.cameras = CameraSource(
+            self.config.cameras,
+            self.config.ingest,
+            self.clock,
+            way,
+            partial(Guarded, way),
+            known=lambda device: self.devices.find(device) >= 0,
+        )
         self.tasks["cameras"] = self.cameras.run
         return [self.cameras]
 

@@ -210,6 +210,15 @@ async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_ou
         await asyncio.gather(task, return_exceptions=True)
 
 
+def test_a_camera_that_is_not_registered_is_told() -> None:
+    one = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
+    made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(Guarded, LOOPBACK), known=lambda _: False)
+    assert made.troubles() == [
+        "camera cam7: not registered, its messages go to quarantine; sensegate device add",
+        "camera cam7: not open yet",
+    ]
+
+
 def test_the_configuration_refuses_what_cannot_work() -> None:
     head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"

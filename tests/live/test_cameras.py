@@ -15,7 +15,9 @@ import pytest_asyncio
 from lxml import etree  # type: ignore[import-untyped] # ships no types
 from msgspec import structs
 from onvif_m import BoundingBox, ClassCandidate, DetectedObject, build_frame, build_payload, to_xml_string
+from typer.testing import CliRunner
 
+from sensegate.cli import app
 from sensegate.config import WebConfig
 from sensegate.config_cameras import CameraConfig
 from sensegate.config_people import EgressConfig
@@ -216,3 +218,23 @@ async def test_streams_are_fetched(city: City) -> None:
     assert (await city.site.ready())[1] == []
     totals = await city.site.totals()
     assert totals["messages"] > 0
+
+
+async def test_files_are_sent(city: City, tmp_path: Path) -> None:
+    """A folder of what a camera has written down, by the command line with the camera's own password."""
+    site = city.site
+    camera = await site.device("onvif2", profile="onvif/camera")
+    (tmp_path / "in").mkdir()
+    first = produced((0, -0.8, 0.8, -0.4, 0.0, "Human"))
+    (tmp_path / "in" / "1.xml").write_text(to_xml_string(first))
+    (tmp_path / "in" / "2.json").write_text(json.dumps(produced((5, -0.8, 0.8, -0.4, 0.0, "Vehicle"))))
+    (tmp_path / "password").write_text(camera.password)
+    args = ["device", "send", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
+    told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
+    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 sent and committed, 0 refused")
+    seen = observations(await rows(site, "onvif2", 2))
+    assert [one["object_class"] for one in seen] == ["person", "vehicle"]
+    (tmp_path / "password").write_text("wrong")
+    told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
+    assert told.exit_code == 1
+    assert "1.xml  401" in told.output

@@ -62,6 +62,8 @@ def test_pictures_are_left_out_and_still_counted() -> None:
     left = without_pictures(body)
     assert JPEG[:16] not in left
     assert len(left) < 500
+    long = split(without_pictures(part(b"x" * (multipart.PART_MAX + 1))))
+    assert [(one.too_long, one.picture) for one in long] == [(True, False)]
     kinds = [(one.content, one.picture) for one in split(left)]
     assert kinds == [(ALERT, False), (b"", True), (b"", True), (b"", True)]
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sensegate.authority import camera_codes
-from sensegate.cli.remote import Remote
+from sensegate.cli.remote import Answered, Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.config import secret
 from sensegate.errors import ConfigError
+from sensegate.video import multipart
 
 app = typer.Typer(help="Devices: add, import, list, show, rotate, disable, label.", no_args_is_help=True)
 
@@ -162,6 +164,42 @@ def disable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json
         as_json(answer)
     else:
         console.print(f"{device} is disabled")
+
+
+_MEDIA = {b"<": "application/xml", b"{": "application/json", b"[": "application/json"}
+
+
+@app.command()
+def send(
+    device: DeviceId,
+    files: Annotated[list[Path], typer.Argument(help="Files, one message each; of a folder all files in it.")],
+    *,
+    password_file: Annotated[
+        str, typer.Option(help="File with the device's password; or SENSEGATE_DEVICE_PASSWORD.")
+    ] = "",
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Send files as messages of a device (metadata of a camera, recorded alarms); each is answered after its commit."""
+    password = secret(password_file, "SENSEGATE_DEVICE_PASSWORD")
+    wanted = [one for file in files for one in (sorted(file.iterdir()) if file.is_dir() else [file]) if one.is_file()]
+
+    async def work(remote: Remote) -> int:
+        refused = 0
+        for file in wanted:
+            body = file.read_bytes()
+            media = _MEDIA.get(body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1], "application/octet-stream")
+            media = "multipart/mixed" if multipart.is_multipart(body) else media
+            try:
+                await remote.post_text(f"/api/v1/ingest/{device}", body, media)
+            except Answered as why:
+                refused += 1
+                console.print(f"{file.name}  {why}", highlight=False, markup=False)
+        return refused
+
+    refused = ask(url, password, work)
+    console.print(f"{len(wanted) - refused} sent and committed, {refused} refused")
+    if refused:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -240,10 +240,16 @@ class CameraSource(Pushed):
         way: Way,
         resolver: Callable[[], AbstractResolver],
         *,
+        known: Callable[[str], bool] = lambda _device: True,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Raise `ConfigError` where a camera occurs twice, may not be reached, or has no password."""
+        """`known`: whether a device is registered.
+
+        Raises:
+            ConfigError: a camera occurs twice, may not be reached, or has no password.
+        """
         super().__init__("cameras", limits, clock)
+        self._known = known
         names = [one.device for one in cameras]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise ConfigError(f"'{twice}' occurs twice", key="cameras", remedy="one stream for each device")
@@ -262,8 +268,12 @@ class CameraSource(Pushed):
                 group.create_task(stream.run(), name=stream.name)
 
     def troubles(self) -> list[str]:
-        """Return which streams are not open, and why."""
-        return [f"{stream.name}: {stream.trouble}" for stream in self.streams if stream.trouble]
+        """Return which streams are not open, and why; and which are of no registered device."""
+        unknown = [stream.name for stream in self.streams if not self._known(stream.config.device)]
+        return [
+            *(f"{name}: not registered, its messages go to quarantine; sensegate device add" for name in unknown),
+            *(f"{stream.name}: {stream.trouble}" for stream in self.streams if stream.trouble),
+        ]
 
     def _take(self, device: str, payload: bytes) -> asyncio.Future[None]:
         return self.put(f"http/{device}", payload, device)

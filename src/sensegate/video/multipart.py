@@ -29,7 +29,7 @@ _DECLARED = re.compile(r"""boundary\s*=\s*("[^"]*"|[^;]*)""", re.IGNORECASE)
 _PICTURES: Final = ("image/", "video/", "audio/", "application/octet-stream")
 _PICTURE_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"RIFF")
 PICTURE: Final = "image/unknown"
-TOO_LONG: Final = "application/octet-stream"
+TOO_LONG: Final = "application/x-too-long"
 """Kinds of the empty parts that stand in the place of pictures, and of what was too long."""
 MULTIPART: Final = "multipart/"
 
@@ -243,7 +243,7 @@ class Cutter:
     def _made(self, content: bytes, head: Head) -> Part:
         if self._state is _State.SKIPPING or content.startswith(_PICTURE_STARTS):
             return Part(head.kind, b"", picture=True)
-        if len(content) > PART_MAX:
+        if len(content) > PART_MAX or head.kind == TOO_LONG:
             return Part(head.kind, b"", too_long=True)
         if head.length is not None and head.length < len(content) and not content[head.length :].strip():
             content = content[: head.length]

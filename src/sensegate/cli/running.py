@@ -80,6 +80,7 @@ def demo(
             min=0, max=1_000_000, help="Simulated devices, all nodes together; 0: 60 for each node. At least 12 each."
         ),
     ] = 0,
+    cameras: Annotated[int, typer.Option(min=0, max=10_000, help="Simulated cameras, all nodes together.")] = 50,
     rate: Annotated[float, typer.Option(min=1, help="Messages a second, all nodes together.")] = 200.0,
     summary: Annotated[Path | None, typer.Option(help="File for the summary (JSON, holds tokens: 0600).")] = None,
     data: Annotated[Path | None, typer.Option(help="Directory that is kept; default: a temporary one.")] = None,
@@ -93,6 +94,7 @@ def demo(
         for_s=duration(for_) if for_ else None,
         nodes=nodes,
         devices=devices or 60 * nodes,
+        cameras=cameras,
         rate=rate,
         summary=summary,
         data=data,

@@ -42,6 +42,8 @@ class Member:
     http_port: int
     mqtt_port: int
     nats_port: int
+    viid_port: int = 0
+    """Where cameras push GA/T 1400; 0: nowhere."""
     child: Child = field(init=False)
     token: str = field(default="", repr=False)
     """Of its administrator."""
@@ -79,6 +81,7 @@ class City:
         only: Sequence[str] = (),
         temporary: bool = False,
         alone: bool = False,
+        cameras: bool = False,
         settings: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
         changed: Callable[[], None] = lambda: None,
@@ -92,6 +95,7 @@ class City:
             only: names of the only profiles of it; empty: all.
             temporary: True removes the directory at the end.
             alone: True runs the nodes without a centre.
+            cameras: True lets the nodes take GA/T 1400.
             settings: merged into every configuration.
             environment: added to the gateways' environment.
             changed: called when a process was (re)started.
@@ -102,6 +106,7 @@ class City:
         self._starting = asyncio.Semaphore(AT_ONCE)
         self.temporary = temporary
         self.alone = alone
+        self.cameras = cameras
         self.settings = dict(settings or {})
         self.environment = dict(environment or {})
         self.changed = changed
@@ -127,7 +132,7 @@ class City:
         if kept.exists():
             ports = json.loads(kept.read_text(encoding="utf-8"))
         else:
-            ports = {"http_port": free_port(), "mqtt_port": free_port(), "nats_port": free_port()}
+            ports = {name: free_port() for name in ("http_port", "mqtt_port", "nats_port", "viid_port")}
             kept.write_text(json.dumps(ports), encoding="utf-8")
         return Member(division, directory, **ports)
 
@@ -160,6 +165,8 @@ class City:
                 "web": {"port": member.http_port},
                 "log_level": "warning",
             }
+            if self.cameras and not is_centre:
+                document["viid"] = {"server_id": f"{member.division}0000005030000001", "port": member.viid_port}
             if is_centre:
                 document["nodes"] = [
                     {"division": division, "secret_file": str(self._secret(division))} for division in self.nodes

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sensegate.demo.cameras import CameraPlan
 from sensegate.demo.city import Member
 from sensegate.demo.simulator import Plan
 from sensegate.errors import EngineError
@@ -131,6 +132,12 @@ def simulator(directory: Path, plan: Plan) -> Worker:
     return Worker("simulator", "sensegate.demo.simulator", [str(file)], log=directory / "simulator.log")
 
 
+def cameras(directory: Path, plan: CameraPlan) -> Worker:
+    """Return the simulator of cameras, not yet started."""
+    file = private(directory / f"plan-{plan.run}.json", msgspec.json.encode(plan))
+    return Worker("cameras", "sensegate.demo.cameras", [str(file)], log=directory / "cameras.log")
+
+
 def judge(
     directory: Path,
     taps: Mapping[str, tuple[Member, str, str]],
@@ -139,6 +146,7 @@ def judge(
     urls: Mapping[str, str] | None = None,
     settle_s: float = 2.0,
     deadline_s: float = 60.0,
+    simulators: int = 1,
 ) -> Worker:
     """Return the judge, not yet started; the verdict will be in `verdict.json`.
 
@@ -149,9 +157,10 @@ def judge(
         urls: name -> another address than the member's own (a proxy of a test).
         settle_s: quiet time after all was seen.
         deadline_s: longest wait after the simulators' end.
+        simulators: how many files must have ended.
     """
     arguments = ["--ledger", str(directory), "--verdict", str(directory / "verdict.json")]
-    arguments += [f"--settle-s={settle_s}", f"--deadline-s={deadline_s}"]
+    arguments += [f"--settle-s={settle_s}", f"--deadline-s={deadline_s}", f"--simulators={simulators}"]
     for name, (member, token, node) in taps.items():
         file = private(directory / f"tap-{name}.token", token.encode())
         url = (urls or {}).get(name, member.url)

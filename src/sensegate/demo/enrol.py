@@ -8,8 +8,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from sensegate.authority.divisions import Divisions, Level
 from sensegate.cli.remote import Remote
+from sensegate.demo.cameras import PROFILES, Watcher
 from sensegate.demo.city import Member
 from sensegate.demo.fleet import KINDS, Simulated, gateways_of
 from sensegate.demo.summary import HandDevice
@@ -22,6 +25,9 @@ CITIES = (
 )  # fmt: skip
 """Cities of Guangdong in the order in which the demo gives them a node."""
 HAND_DEVICES = 3
+HAND_CAMERAS = 2
+BOTH = "sensegate/camera"
+"""Profile of a camera that speaks GA/T 1400 and ONVIF."""
 SUBSCRIBER_LIFE_S = 30 * 86_400
 
 
@@ -84,6 +90,45 @@ async def enrol_by_hand(member: Member) -> list[HandDevice]:
     passwords = await _import(member, rows)
     return [
         HandDevice(id=name, node=member.division, username=name, password=passwords[name], topic=f"sg/{name}/up")
+        for name in names
+    ]
+
+
+async def enrol_cameras(member: Member, cameras: Sequence[Watcher], rng: random.Random) -> list[Watcher]:
+    """Register a node's cameras; return them with their passwords."""
+    rows = [
+        {
+            "id": one.id,
+            "division": one.division,
+            "profile": PROFILES[one.way],
+            "lon": f"{rng.uniform(113.2, 113.5):.5f}",
+            "lat": f"{rng.uniform(22.9, 23.3):.5f}",
+            "datum": "wgs84",
+            "grade": "1",
+            "domain": "video",
+            "name": f"camera {one.number}",
+        }
+        for one in cameras
+    ]
+    passwords = await _import(member, rows)
+    return [structs.replace(one, password=passwords[one.id]) for one in cameras]
+
+
+async def cameras_by_hand(member: Member) -> list[dict[str, str]]:
+    """Register a few cameras that the simulator leaves alone, each of which may push both GA/T 1400 and ONVIF."""
+    names = [f"{member.division}00000013290000{number:02d}" for number in range(1, HAND_CAMERAS + 1)]
+    county = counties(member.division)[0]
+    rows = [{"id": name, "division": county, "profile": BOTH, "name": "for you to try"} for name in names]
+    passwords = await _import(member, rows)
+    return [
+        {
+            "id": name,
+            "node": member.division,
+            "username": name,
+            "password": passwords[name],
+            "viid": f"http://127.0.0.1:{member.viid_port}/VIID",
+            "onvif": f"{member.url}/api/v1/ingest/{name}",
+        }
         for name in names
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 REQUIRED, ALLOWED, FORBIDDEN = "=~!"
@@ -29,9 +29,9 @@ class Intents:
         self._count = 0
         self._lines: list[str] = []
 
-    def devices(self, names: Iterable[str]) -> None:
+    def devices(self, names: Iterable[str], *, cameras: bool = False) -> None:
         """Write which devices are the simulator's."""
-        self._lines += [f"D {name}" for name in names]
+        self._lines += [f"{'C' if cameras else 'D'} {name}" for name in names]
         self.flush()
 
     def intend(
@@ -40,7 +40,7 @@ class Intents:
         node: str,
         device: str,
         when: int,
-        values: Mapping[str, object],
+        values: Mapping[str, object] | Sequence[tuple[str, object]],
         *,
         need: str = REQUIRED,
         of: str = "-",
@@ -48,7 +48,8 @@ class Intents:
         """Note a message that is about to be sent and return its rid. `flush` before sending."""
         self._count += 1
         rid = f"{self.run}-{self._count:010d}"
-        text = ";".join(f"{name}{need}{json.dumps(value)}" for name, value in values.items()) or "-"
+        pairs = values.items() if isinstance(values, Mapping) else values
+        text = ";".join(f"{name}{need}{json.dumps(value, separators=(',', ':'))}" for name, value in pairs) or "-"
         self._lines.append(f"I {rid} {now()} {kind} {node} {device} {when} {of} {text}")
         return rid
 

@@ -6,6 +6,7 @@ what was acknowledged) and the feeds over HTTP, each by its own cursor (a *tap*)
 The simulator's files (`*.ledger`) are append-only lines, words parted by spaces, times in µs UTC:
 
     D device                                  a device of the simulator; those of others are not judged
+    C device                                  the same, and a camera: what it reports are objects, which are counted
     I rid t kind node device time of values   about to be sent (written before sending)
     A rid t                                   PUBACK seen
     R rid t                                   sent again after a lost connection
@@ -13,7 +14,8 @@ The simulator's files (`*.ledger`) are append-only lines, words parted by spaces
     E t                                       the last line: no more will come
 
 `of` names the rid whose reading this one repeats or contradicts, else ``-``. `values` are parted by ``;``:
-``name=value`` must arrive, ``name~value`` may, ``name!value`` must not; the value is JSON. ``-``: none.
+``name=value`` must arrive, ``name~value`` may, ``name!value`` must not; the value is JSON without blanks. An object
+stands for a record whose value is JSON with at least those members. ``-``: none.
 
 Verdicts per tap (faults.md 4.4), all of which must be 0 except `again`:
 
@@ -23,7 +25,9 @@ Verdicts per tap (faults.md 4.4), all of which must be 0 except `again`:
     corrupt     the right device, property and time, another value
     disordered  older than one before it of its series, and not marked late, backlog or conflict
     unmarked    a late, future or conflicting reading without its flag
-    leaked      a reading that was refused, or of another node
+    leaked      a reading that was refused, or of another node, or in which a word stands that is somebody's (`MARK`)
+
+Objects of cameras are accounted for: acknowledged = delivered + duplicates + refused.
 """
 
 from __future__ import annotations
@@ -49,6 +53,9 @@ EXCUSES = {"late", "stale", "backlog", "conflict"}
 """Flags that say a reading may be older than the one before it."""
 SAMPLES_MAX = 20
 POLL_S = 0.05
+MARK = "CANARY"
+"""In every name and number plate that the simulated cameras send."""
+DOUBLES = {"redelivery", "repeat"}
 LATENCIES_MAX = 200_000
 
 
@@ -67,6 +74,9 @@ class Reading:
 
     def equals(self, value: object) -> bool:
         """Tell whether a record's value is the one that was sent."""
+        if isinstance(self.value, dict):
+            told = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+            return isinstance(told, dict) and all(told.get(name) == one for name, one in self.value.items())
         if isinstance(self.value, (bool, str)) or isinstance(value, (bool, str)):
             return self.value == value
         if isinstance(self.value, (int, float)) and isinstance(value, (int, float)):
@@ -103,6 +113,8 @@ class Tap:
     index: int = 0
     records: int = 0
     matched: int = 0
+    objects: int = 0
+    """Of cameras, among the matched."""
     attempts_failed: int = 0
     outstanding: int = 0
     """Messages meant to be sent of which something is still missing here."""
@@ -156,6 +168,9 @@ class Judge:
             tap.index = index
         self.forget_us = round(forget_s * 1e6)
         self.devices: set[str] = set()
+        self.cameras: set[str] = set()
+        self.objects = dict.fromkeys(("acknowledged", "duplicates", "refused"), 0)
+        """Of cameras; a count or a state is one too."""
         self.bystanders = 0
         """Records of devices that are not the simulator's."""
         self.messages: dict[str, Sent] = {}
@@ -186,6 +201,9 @@ class Judge:
                 self._acknowledge(words[1])
             case "D":
                 self.devices.add(words[1])
+            case "C":
+                self.devices.add(words[1])
+                self.cameras.add(words[1])
             case "R":
                 self.resent += 1
             case "U":
@@ -234,6 +252,11 @@ class Judge:
         self.pending[sent.node] -= 1
         for reading in sent.readings:
             reading.acknowledged = True
+        if sent.device in self.cameras:
+            count = len(sent.readings)
+            self.objects["acknowledged"] += count
+            self.objects["duplicates"] += count if sent.kind in DOUBLES else 0
+            self.objects["refused"] += sum(reading.need == "!" for reading in sent.readings)
 
     def _give_up(self, rid: str) -> None:
         self.given_up += 1
@@ -280,6 +303,9 @@ class Judge:
             return
         reading.ids[tap.index] = f"{record['id']} {record['cursor']}"
         tap.matched += 1
+        tap.objects += device in self.cameras
+        if device in self.cameras and MARK in str(record):
+            tap.blame("leaked", f"a word of somebody's in {record['id']}")
         if reading.need == "=" and sent.left[tap.index]:
             sent.left[tap.index] -= 1
             tap.outstanding -= sent.left[tap.index] == 0
@@ -356,6 +382,7 @@ class Judge:
             taps[tap.name] = {
                 "records": tap.records,
                 "matched": tap.matched,
+                "objects": tap.objects,
                 **tap.counts,
                 "latency_ms": quantiles(tap.latencies),
                 "live_latency_ms": quantiles(tap.live_latencies),
@@ -378,6 +405,7 @@ class Judge:
             "injected_values": dict(sorted(self.kinds_values.items())),
             "forgotten": self.forgotten,
             "bystanders": self.bystanders,
+            "objects": self.objects,
             "taps": taps,
             "guilty": any(counts[verdict] for counts in taps.values() for verdict in VERDICTS),
         }

@@ -21,9 +21,19 @@ from rich.console import Console
 from rich.live import Live
 
 from sensegate.cli.remote import Answered, Remote
-from sensegate.demo import crew, memory, screen
+from sensegate.demo import cameras, crew, memory, screen
+from sensegate.demo.cameras import CameraPlan, Place, Watcher
 from sensegate.demo.city import City, Member
-from sensegate.demo.enrol import CITIES, counties, enrol, enrol_by_hand, subscriber
+from sensegate.demo.enrol import (
+    BOTH,
+    CITIES,
+    cameras_by_hand,
+    counties,
+    enrol,
+    enrol_by_hand,
+    enrol_cameras,
+    subscriber,
+)
 from sensegate.demo.fleet import KINDS, Simulated, fleet
 from sensegate.demo.memory import Memory
 from sensegate.demo.simulator import Broker, Plan
@@ -35,6 +45,8 @@ REFRESH_S = 1.0
 LINES_S = 10.0
 """How often there is news where no terminal shows the table."""
 SETTLE_S = 2.0
+CAMERA_RATE = 0.4
+"""Good messages of a camera a second."""
 DEADLINE_S = 90.0
 UPLINK_S = 30.0
 CUT_FROM, CUT_SHARE = 0.35, 0.2
@@ -60,6 +72,8 @@ class Options:
     nodes: int = 2
     devices: int = 120
     """Simulated, all nodes together."""
+    cameras: int = 50
+    """Of all nodes together."""
     rate: float = 200.0
     """Messages a second, all nodes together."""
     summary: Path | None = None
@@ -85,6 +99,7 @@ class Demo:
     balanced: dict[str, bool] = field(default_factory=dict)
     summary: Summary | None = None
     simulator: crew.Worker | None = None
+    cameras: crew.Worker | None = None
     judge: crew.Worker | None = None
     memory: Memory = field(default_factory=Memory)
 
@@ -99,6 +114,7 @@ class Demo:
             wanted = fleet(node.division, count, counties=counties(node.division), rng=rng)
             devices += await enrol(node, wanted, rng)
             hand += await enrol_by_hand(node)
+        watchers, by_hand = await self._enrol_cameras(rng)
         token = await subscriber(self.city.centre)
         centre = self.city.centre
         self.summary = Summary(
@@ -106,6 +122,7 @@ class Demo:
             nodes=[address(node, {}, balanced=True) for node in self.city.nodes.values()],
             tokens=Tokens(admin=centre.token, subscriber=token),
             devices=hand,
+            cameras=by_hand,
             feeds=[FEED],
             console=f"{centre.url}/",
             directory=str(self.city.directory),
@@ -119,6 +136,7 @@ class Demo:
             urls={"centre": self.options.judge_url} if self.options.judge_url else None,
             settle_s=SETTLE_S,
             deadline_s=self.options.deadline_s,
+            simulators=1 + bool(watchers),
         )
         plan = Plan(
             run=secrets.token_hex(4),
@@ -131,6 +149,43 @@ class Demo:
         self.simulator = crew.simulator(self.directory, plan)
         await self.judge.start()
         await self.simulator.start()
+        if watchers:
+            self.cameras = crew.cameras(self.directory, self._camera_plan(watchers))
+            await self.cameras.start()
+
+    async def _enrol_cameras(self, rng: random.Random) -> tuple[list[Watcher], list[dict[str, str]]]:
+        """Register the cameras; return those of the simulator, and those to try things with."""
+        watchers: list[Watcher] = []
+        by_hand: list[dict[str, str]] = []
+        nodes = list(self.city.nodes.values())
+        for at, node in enumerate(nodes):
+            count = (self.options.cameras + at) // len(nodes)
+            if count:
+                wanted = cameras.fleet(node.division, count, counties=counties(node.division), rng=rng, first=at)
+                watchers += await enrol_cameras(node, wanted, rng)
+                by_hand += await cameras_by_hand(node)
+        return watchers, by_hand
+
+    def _camera_plan(self, watchers: list[Watcher]) -> CameraPlan:
+        here = "127.0.0.1"
+        return CameraPlan(
+            run=secrets.token_hex(4),
+            ledger=str(self.directory / "cameras.ledger"),
+            seed=self.options.seed,
+            rate=len(watchers) * CAMERA_RATE,
+            places={
+                node.division: Place(
+                    Broker(here, node.mqtt_port), Broker(here, node.viid_port), Broker(here, node.http_port)
+                )
+                for node in self.city.nodes.values()
+            },
+            cameras=watchers,
+        )
+
+    @property
+    def simulators(self) -> list[crew.Worker]:
+        """Those that run."""
+        return [worker for worker in (self.simulator, self.cameras) if worker is not None]
 
     @property
     def directory(self) -> Path:
@@ -204,7 +259,8 @@ class Demo:
                 pids = now
                 self.refresh()
             links = {division: link.whole for division, link in self.city.links.items()}
-            live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links))
+            seen = self.cameras.status if self.cameras else {}
+            live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links, seen))
             await asyncio.sleep(REFRESH_S * max(1.0, self.options.nodes / MANY))
 
     async def break_the_link(self) -> None:
@@ -230,8 +286,10 @@ class Demo:
         assert self.simulator is not None  # noqa: S101 - set_up() has run
         assert self.judge is not None  # noqa: S101 - the same
         assert self.summary is not None  # noqa: S101 - the same
-        self.simulator.order(stop=True)
-        await self.simulator.ended(DEADLINE_S)
+        for worker in self.simulators:
+            worker.order(stop=True)
+        for worker in self.simulators:
+            await worker.ended(DEADLINE_S)
         code = await self.judge.ended(2 * DEADLINE_S)
         if code not in (0, 1):
             raise EngineError(f"the judge could not judge: {self.judge.complaint()}")
@@ -301,10 +359,11 @@ def _city(options: Options, changed: Callable[[], None]) -> City:
         directory,
         CITIES[: options.nodes],
         profiles=PROFILES,
-        only=sorted({kind.profile for kind in KINDS.values()}) if many else (),
+        only=sorted({*(kind.profile for kind in KINDS.values()), *cameras.PROFILES.values(), BOTH}) if many else (),
         temporary=temporary,
         settings=OF_MANY if many else None,
         environment=ONE_CORE if many else None,
+        cameras=options.cameras > 0,
         changed=changed,
     )
     if options.centre_http_port:
@@ -401,7 +460,8 @@ async def _keep_drawing(demo: Demo, live: Live) -> None:
             if terminal:
                 live.refresh()
             elif demo.simulator and demo.judge:
-                for line in screen.lines(demo.simulator.status, demo.judge.status):
+                seen = demo.cameras.status if demo.cameras else {}
+                for line in screen.lines(demo.simulator.status, demo.judge.status, seen):
                     demo.console.print(line, highlight=False)
         drawing.result()
     finally:
@@ -410,7 +470,7 @@ async def _keep_drawing(demo: Demo, live: Live) -> None:
 
 async def _clear_up(demo: Demo, *, keep: bool) -> None:
     """End all processes; the directory of a guilty run is kept to be looked at."""
-    for worker in (demo.simulator, demo.judge):
+    for worker in (*demo.simulators, demo.judge):
         if worker is not None:
             await worker.stop()
     if keep and demo.city.temporary:

@@ -53,6 +53,7 @@ def live(
     simulator: Mapping[str, Any],
     judge: Mapping[str, Any],
     links: Mapping[str, bool],
+    cameras: Mapping[str, Any],
 ) -> RenderableType:
     """Return the live table: a row per node, and the judge's line."""
     grid = Table(title="conservation of readings", title_justify="left")
@@ -79,11 +80,11 @@ def live(
         )
         link = Text("up", "green") if links.get(node, True) else Text("CUT", "bold red")
         grid.add_row(node, link, *(f"{number:,}" for number in numbers))
-    return Group(grid, *(Text(line) for line in lines(simulator, judge)))
+    return Group(grid, *(Text(line) for line in lines(simulator, judge, cameras)))
 
 
-def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what simulator and judge say, a line each."""
+def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mapping[str, Any]) -> list[str]:
+    """Return what simulators and judge say, a line each."""
     tap = judge.get("taps", {}).get("centre", {})
     wrong = {name: tap[name] for name in tap if name in ("doubled", "phantom", "corrupt", "disordered") and tap[name]}
     simulated = (
@@ -94,7 +95,14 @@ def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any]) -> tuple[str, 
         f"judge: {judge.get('acknowledged', 0):,} acknowledged, {tap.get('matched', 0):,} readings at the centre, "
         f"{tap.get('outstanding', 0):,} messages on the way" + (f", WRONG: {wrong}" if wrong else "")
     )
-    return simulated, judged
+    if not cameras:
+        return [simulated, judged]
+    watched = (
+        f"cameras: {cameras.get('sent', 0):,} messages with {cameras.get('objects', 0):,} objects, "
+        f"{cameras.get('owed', 0):,} not answered, {cameras.get('connected', 0)} of "
+        f"{cameras.get('connections', 0)} connected"
+    )
+    return [simulated, watched, judged]
 
 
 def closing(summary: Summary, console: Console) -> None:
@@ -113,6 +121,11 @@ def closing(summary: Summary, console: Console) -> None:
         ("injected", summary.injected),
         ("unrecognised", summary.unrecognised or "none"),
         ("latency", f"{summary.latency_ms} ms, live {summary.live_latency_ms} ms"),
+        (
+            "cameras",
+            f"{summary.objects.get('acknowledged', 0):,} objects acknowledged = "
+            + " + ".join(f"{summary.objects.get(name, 0):,} {name}" for name in ("delivered", "duplicates", "refused")),
+        ),
         ("lost, doubled", f"{summary.lost}, {summary.doubled}"),
         ("other verdicts", {name: count for name, count in summary.verdicts.items() if count} or "none"),
         ("balanced", summary.balanced),

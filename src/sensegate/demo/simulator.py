@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import msgspec
 import uvloop
@@ -307,14 +307,29 @@ class Simulator:
             self.stopping.set()
 
 
-async def obey(simulator: Simulator, reader: asyncio.StreamReader) -> None:
+class Ordered(Protocol):
+    """What takes orders and has a status."""
+
+    stopping: asyncio.Event
+    tell: Callable[[dict[str, object]], None]
+
+    def command(self, text: str) -> None:
+        """Obey one line of JSON."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """Return where things stand."""
+        ...
+
+
+async def obey(simulator: Ordered, reader: asyncio.StreamReader) -> None:
     """Take commands until standard input ends, which stops the simulator too."""
     while line := await reader.readline():
         simulator.command(line.decode())
     simulator.stopping.set()
 
 
-async def report(simulator: Simulator, out: TextIO) -> None:
+async def report(simulator: Ordered, out: TextIO) -> None:
     """Write the status twice a second, and whenever there is news."""
 
     def tell(status: dict[str, object]) -> None:

@@ -96,12 +96,17 @@ class Summary(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     """Of all processes of the demo."""
     cameras: list[dict[str, str]] = []
+    """Cameras that the simulator leaves alone."""
+    objects: dict[str, int] = {}
+    """What cameras reported: acknowledged = delivered + duplicates + refused."""
 
     @property
     def guilty(self) -> bool:
         """True where the demo must fail."""
         # A message that was sent again may have changed its kind, and one published by hand adds to what is counted.
         missed = not self.resent and any(counted < injected for injected, counted in self.unrecognised.values())
+        told = sum(self.objects.get(name, 0) for name in ("delivered", "duplicates", "refused"))
+        missed = missed or self.objects.get("acknowledged", 0) != told
         return bool(self.lost or self.doubled or not self.balanced or any(self.verdicts.values()) or missed)
 
     def write(self, path: Path) -> None:
@@ -192,5 +197,6 @@ def judged(summary: Summary, verdict: Mapping[str, Any], totals: Mapping[str, in
         latency_ms={name: centre["latency_ms"].get(name, 0.0) for name in ("p50", "p99")},
         live_latency_ms={name: centre["live_latency_ms"].get(name, 0.0) for name in ("p50", "p99")},
         resent=verdict["resent"],
+        objects={**verdict.get("objects", {}), "delivered": centre.get("objects", 0)},
         samples=[sample for tap in verdict["taps"].values() for sample in tap["samples"]],
     )

@@ -1,0 +1,59 @@
+"""Cameras that are answered by VIID, through kills: what was answered with 0 is on every feed once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.controls import Control, Edit, patched
+from tests.ledger.kills import Kill, Target, plan
+from tests.ledger.soak import say
+from tests.ledger.video import Campaign
+
+pytestmark = pytest.mark.live
+SEED = int(os.environ.get("SENSEGATE_SEED", "20260101"))
+TOO_SOON = Control(
+    "VIID answers before the commit",
+    caught=["lost"],
+    targets=[],
+    kills=0,
+    edits=[
+        Edit(
+            "collect/viid.py",
+            "await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])",
+            "[self._put(sender, body.kept(FORMAT, part)) for part in parts]",
+        )
+    ],
+)
+
+
+async def test_a_few_kills_lose_and_double_no_vehicle(tmp_path: Path) -> None:
+    """Gateway, server and the centre's: each object that was answered with 0 is at node and centre, once."""
+    wanted = (Target.NODE_GATEWAY, Target.NODE_BOTH, Target.CENTRE_SERVER)
+    kills = [Kill(target, "4401", gap_s=0.1, delay_s=0.02) for target in wanted]
+    verdict = await Campaign(tmp_path, kills, tell=say).run()
+    say(verdict.table())
+    assert verdict.good, verdict.table()
+    assert verdict.kills == len(wanted)
+    assert verdict.acked > 1_000
+
+
+@pytest.mark.slow
+async def test_fifty_kills_lose_and_double_no_vehicle(tmp_path: Path) -> None:
+    """Fifty, of every kind, by a seed: `python -m tests.ledger.video`."""
+    verdict = await Campaign(tmp_path, plan(SEED, 50, least=8), tell=say).run()
+    say(verdict.table())
+    assert verdict.good, verdict.table()
+    assert verdict.kills == 50
+
+
+@pytest.mark.slow
+async def test_answers_before_the_commit_are_caught(tmp_path: Path) -> None:
+    """Control: with answers that do not wait for the commit, kills lose what was answered."""
+    kills = [Kill(Target.NODE_GATEWAY, "4401", gap_s=0.05, delay_s=0.0) for _ in range(4)]
+    campaign = Campaign(tmp_path / "run", kills, environment=patched(TOO_SOON, tmp_path / "copy"), tell=say, late_s=5.0)
+    verdict = await campaign.run()
+    say(verdict.table())
+    assert verdict.lost["node"] > 0, verdict.table()

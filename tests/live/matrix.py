@@ -41,6 +41,7 @@ from nats.aio.client import Client
 
 from sensegate.config import Config
 from sensegate.config_people import EgressConfig
+from sensegate.config_viid import ViidConfig
 from tests.conftest import eventually
 from tests.live.site import Made, Site, config_of, reading
 from tests.live.test_sharing import ENTRY
@@ -63,7 +64,11 @@ PASSED = frozenset((*range(200, 400), 400, 409, 410, 412, 422, 426, 429))
 
 def config(directory: Path) -> Config:
     """Return the configuration of the world's gateway: a centre whose webhooks may reach what answers nothing."""
-    return replace(config_of(directory, "44"), egress=EgressConfig(allow=("198.51.100.0/24",)))
+    return replace(
+        config_of(directory, "44"),
+        egress=EgressConfig(allow=("198.51.100.0/24",)),
+        viid=ViidConfig(server_id="44000000005030000001"),
+    )
 
 
 BROKERED = frozenset(("MQTT", "NATS"))
@@ -181,7 +186,9 @@ class World:
     async def things(self) -> None:
         """Make all that the paths name."""
         site, make = self.site, self.make
-        device = await self.device(CANARY)
+        here = {"division": "440106", "department": "police", "lon": 113.36, "lat": 23.12}
+        device = await site.device(CANARY, owner="one office", **here)
+        await site.device(f"{CANARY}-near", owner="another office", **here)
         self.devices["own"] = device
         assert (await site.push(device, reading(21.5))).status == 202
         assert (await site.push(device, b"{kanari")).status == 202

@@ -24,7 +24,7 @@ ROUTED = {(route.method, route.path) for route in ROUTES}
 DELIVERED = {
     ("WS", "/api/v1/feeds/{feed}/ws"),
     ("MQTT", "sg/grants/{grant}/#"),
-    ("NATS", "sg.grants.{grant}.>"),
+    ("NATS", "sg.feeds.{grant}.>"),
 }
 CASES = cases(ROUTED | DELIVERED)
 LISTS = [
@@ -98,7 +98,7 @@ async def test_the_broker(world: World) -> None:
     faults = [fault for case in CASES if case.method in BROKERED if (fault := await wrong(world, case))]
     assert not faults, faults
     grant = world.names["grant"]
-    for method, place in (("MQTT", f"sg/grants/{grant}/#"), ("NATS", f"sg.grants.{grant}.>")):
+    for method, place in (("MQTT", f"sg/grants/{grant}/#"), ("NATS", f"sg.feeds.{grant}.>")):
         user = world.applicant.split("_")[1]
         assert await subscribes(world.site, method, place, user, world.applicant), "negative control"
 

@@ -102,7 +102,7 @@ def registration(session: Any, code: str) -> Registration:
 def _desk(call: Call) -> ViidDesk:
     if call.deps.viid is None:
         raise NotFound("GA/T 1400 is not spoken here; set viid.server_id")
-    if len(call.principal.scope.division) > len(call.deps.division) or call.principal.scope.department:
+    if not call.principal.scope.covers(call.deps.division):
         raise Refused("platforms are a matter of the whole gateway; your scope is a part of it")
     found: ViidDesk = call.deps.viid
     return found

@@ -186,7 +186,7 @@ class World:
     async def things(self) -> None:
         """Make all that the paths name."""
         site, make = self.site, self.make
-        here = {"division": "440106", "department": "police", "lon": 113.36, "lat": 23.12}
+        here: dict[str, Any] = {"division": "440106", "department": "police", "lon": 113.36, "lat": 23.12}
         device = await site.device(CANARY, owner="one office", **here)
         await site.device(f"{CANARY}-near", owner="another office", **here)
         self.devices["own"] = device

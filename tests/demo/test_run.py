@@ -31,6 +31,7 @@ KEYS = {
     "delivered", "injected", "lost", "doubled", "balanced", "latency_ms", "centre", "nodes", "tokens", "devices",
     "cameras", "feeds", "console",
 }  # fmt: skip
+CAMERA = frozenset(("id", "node", "username", "password", "viid", "onvif"))
 
 
 def alive(pid: int) -> bool:
@@ -81,6 +82,10 @@ async def test_a_timed_demo_accounts_for_everything(tmp_path: Path) -> None:
         assert node["committed"] == node["forwarded"] + node["withheld"]
         assert node["withheld"] > 0
     assert summary["delivered"] == summary["forwarded"]
+    objects = summary["objects"]
+    assert objects["acknowledged"] == objects["delivered"] + objects["duplicates"] + objects["refused"]
+    assert min(objects["delivered"] // 50, objects["duplicates"], objects["refused"]) > 0
+    assert {frozenset(one) for one in summary["cameras"]} == {CAMERA}
     assert not [pid for member in (summary["centre"], *summary["nodes"]) for pid in _pids(member) if alive(pid)]
     assert not Path(summary["directory"]).exists()
 

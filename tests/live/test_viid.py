@@ -215,14 +215,17 @@ async def test_a_body_that_is_cut_off_on_the_way(gateway: tuple[Site, Site, dict
     site, _, made = gateway
     assert (await Camera(site.addresses.viid, CAMERA, made[CAMERA].password).system("Register")).status == 200
     host, port = site.addresses.viid.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
     body = vehicles(vehicle(12))
     head = f"POST /VIID/MotorVehicles HTTP/1.1\r\nHost: x\r\nUser-Identify: {CAMERA}\r\n"
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-20])
-    answer = await asyncio.wait_for(reader.read(), 10)
-    writer.close()
-    assert b" 408 " in answer.splitlines()[0]
-    assert json.loads(answer.split(b"\r\n\r\n")[1])["ResponseStatusObject"]["StatusCode"] == 7
+    for ends, status in ((True, 400), (False, 408)):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-20])
+        if ends:
+            writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert f" {status} ".encode() in answer.splitlines()[0]
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["ResponseStatusObject"]["StatusCode"] == 7
 
 
 async def test_wrong_passwords_lock_out(gateway: tuple[Site, Site, dict[str, Made]]) -> None:

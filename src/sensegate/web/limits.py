@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from sensegate import metrics
@@ -32,11 +32,21 @@ class Gate:
     connection was opened) is closed.
     """
 
-    def __init__(self, server: web.Server, *, connections_max: int, header_timeout_s: float, stall_s: float) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        connections_max: int,
+        header_timeout_s: float,
+        stall_s: float,
+        answers_cut: bool = False,
+    ) -> None:
+        """`answers_cut`: a sender that ends amid a body still gets an answer; its read raises `ConnectionError`."""
         self.server = server
         self.connections_max = connections_max
         self.header_timeout_s = header_timeout_s
         self.stall_s = stall_s
+        self.answers_cut = answers_cut
         self.open = 0
 
     def __call__(self) -> RequestHandler:
@@ -44,7 +54,7 @@ class Gate:
 
 
 class _Limited(RequestHandler):
-    __slots__ = ("_counted", "_gate", "_head_deadline", "_stall")
+    __slots__ = ("_body", "_counted", "_gate", "_head_deadline", "_stall")
 
     def __init__(self, gate: Gate) -> None:
         super().__init__(
@@ -57,6 +67,8 @@ class _Limited(RequestHandler):
             auto_decompress=False,  # a compressed body could outgrow every limit: it is refused by its header
         )
         self._gate = gate
+        self._body: StreamReader | None = None
+        """Of the newest request."""
         self._counted = False
         self._head_deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -85,10 +97,21 @@ class _Limited(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
         if self._messages or self._request_in_progress:
             self._head_complete()
         elif self._head_deadline is None:
             self._await_head()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio asks for it, aiohttp says nothing
+        if not self._gate.answers_cut or self.transport is None or self.transport.get_extra_info("ssl_object"):
+            return None  # TLS has no half of a connection
+        if self._body is None or self._body.is_eof():
+            return None
+        self._body.set_exception(ConnectionError("the body ended before its end"))
+        self._body.feed_eof()  # nothing more is waited for
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -166,7 +166,11 @@ class ViidWeb:
         server = self._runner.server
         assert server is not None  # noqa: S101 - there after setup()
         gate = limits.Gate(
-            server, connections_max=config.connections_max, header_timeout_s=10.0, stall_s=limits.STALL_S
+            server,
+            connections_max=config.connections_max,
+            header_timeout_s=10.0,
+            stall_s=limits.STALL_S,
+            answers_cut=True,
         )
         loop = asyncio.get_running_loop()
         for attempt in range(_PORT_TRIES):

@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from sensegate import __version__, logs, metrics, shares, tiers, trails, viid
+from sensegate.assets import Assets
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
@@ -120,6 +121,7 @@ class Ingest:
         devices: Devices,
         commands: Commands | None = None,
         again: Again | None = None,
+        assets: Assets | None = None,
         cutting: Cutting | None = None,
     ) -> None:
         self._config = config
@@ -135,6 +137,7 @@ class Ingest:
         self._committer = committer
         self._devices = devices
         self._commands = commands
+        self._assets = assets
         self.on_walk: list[Callable[[Span, Understood], None]] = []
         """Called with a span and what was understood of it, once its commit is prepared."""
         self._turns: list[Callable[[], None]] = []
@@ -199,12 +202,16 @@ class Ingest:
         span, batch = way.meant(span, self._understand(span, way.eyes))
         if not span:
             return Pending([], [])
+        if self._assets:
+            self._assets.mark(batch.readings, compare=False)
         part = [delivered(delivery, span)]
         return self._committer.prepare(part, batch.fields, batch.readings, batch.rejected, span=span)
 
     def _walk_live(self, deliveries: Sequence[Delivery]) -> Pending:
         span = self._cut(deliveries)
         batch = self._understand(span, self._eyes)
+        if self._assets:
+            self._assets.mark(batch.readings)
         if taken := removed_of(span):
             batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._commands:
@@ -502,6 +509,7 @@ class Gateway:
             devices=self.devices,
             commands=commands,
             again=again,
+            assets=self._sources(),
             cutting=Cutting(
                 FORMATS, self.keyring, bytes_max=max(config.engine.max_payload_bytes, config.web.body_bytes_max)
             ),
@@ -509,6 +517,13 @@ class Gateway:
         self.ingest.on_walk.append(partial(self.life.study, eyes))
         self.ingest.on_walk.append(lambda _, batch: self.tasking.walked(eyes.normaliser.table.specs, batch.readings))
         self.tasks["ingest"] = self.ingest.run
+
+    def _sources(self) -> Assets:
+        """Open what looks for things built twice and for second sources."""
+        purposes = shares.purposes(lambda: self.profiles.set)
+        self.assets = Assets(self.devices, purposes)
+        self.neighbours = Neighbours(self.devices, purposes, near_m=self.config.sharing.near_m)
+        return self.assets
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> Sequence[Source]:
         """Open the ports for national protocols; that of GA/T 1400 is opened with the HTTP side."""
@@ -672,9 +687,8 @@ class Gateway:
                 gaps=self.below.gaps if self.below else None,
                 quality=self._quality_rows,
                 refused=self._refused,
-                neighbours=Neighbours(
-                    self.devices, shares.purposes(lambda: self.profiles.set), near_m=config.sharing.near_m
-                ),
+                neighbours=self.neighbours,
+                assets=self.assets,
                 viid=self.viid,
                 hooks=self.pushing.hooks,
                 people=self.people,

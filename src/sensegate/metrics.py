@@ -93,6 +93,16 @@ VIID_SENT = Counter(
     ["answer"],
     registry=REGISTRY,
 )
+SHADOWS_COMPARED = Counter(
+    "sensegate_shadows_compared",
+    "Readings of second sources of an asset that were held against those of its authority.",
+    registry=REGISTRY,
+)
+SHADOWS_DIFFERENT = Counter(
+    "sensegate_shadows_different",
+    "Those of them that differed by more than the tolerance.",
+    registry=REGISTRY,
+)
 PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",
     "Time for which the walk stands still while other versions of profiles come in force.",

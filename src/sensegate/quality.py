@@ -142,6 +142,8 @@ class Flag(IntFlag):
     """The maker's codec script gave a warning with the message."""
     REDECODED = 1 << 18
     """Read once more, from the message as it was received, by a later version of the profile."""
+    SHADOW = 1 << 19
+    """Of a second source: another device is the authority for this property of the asset."""
 
 
 class TimeQuality(IntEnum):

@@ -276,7 +276,7 @@ async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
     assert "dcat:Dataset" in await call(reader, "catalogue", "export")
     text = await call(reader, "application", "apply", "by-command", "--purpose", "p", "--legal-basis", "l", "--json")
     name = json.loads(text)["id"]
-    assert name in await call(cast.owner, "application", "list", "--state", "pending")
+    assert name in await call(cast.owner, "application", "list", "--state", "pending", "--json")
     text = await call(cast.owner, "application", "approve", name, "--mask", '{"hash": ["device"]}', "--json")
     grant = json.loads(text)["grants"][0]
     await call(reader, "feed", "tail", "by-command", "--limit", "3", "--format", "json")
@@ -309,6 +309,35 @@ async def test_what_was_built_twice_is_told(centre: Site, cast: Cast) -> None:
     rows = (await centre.ask("GET", "/api/v1/devices/duplicates", cast.owner)).body["rows"]
     assert [(row["device"], row["other"], row["owner"]) for row in rows] == [("twice-1", "twice-2", "水務局")]
     assert 9 < rows[0]["metres"] < 12
+
+
+async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
+    """Told at registration, in no feed but one that asks for it, compared; not made a second authority by the way."""
+    place = {"division": "440112", "profile": "sensegate/plain", "asset": "gate-7"}
+    first = await centre.device("gate-a", **place)
+    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place, "shadow": False})
+    assert answer.status == 409
+    answer = await centre.ask("POST", "/api/v1/devices", json={"id": "gate-b", **place})
+    assert answer.body["device"]["shadow"] is True
+    assert "gate-a is the source" in answer.body["warnings"][0]
+    second = Made("gate-b", answer.body["password"], answer.body["topics"])
+    wide = {"name": "with-shadows", "divisions": ["440112"], "shadows": True}
+    assert (await centre.ask("POST", "/api/v1/feeds", json=wide)).status == 201
+    assert (await centre.push(first, reading(20.0, "2026-01-02T00:00:00Z"))).status == 202
+    assert (await centre.push(second, reading(27.0, "2026-01-02T00:00:01Z"))).status == 202
+
+    async def both() -> Any:
+        rows = (await centre.ask("GET", "/api/v1/feeds/with-shadows/records")).body["records"]
+        return rows if len(rows) == 2 else []
+
+    rows = await eventually(both)
+    assert [("shadow" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
+    assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
+    (found,) = (await centre.ask("GET", "/api/v1/devices/shadows", cast.owner)).body["rows"]
+    assert (found["authority"], found["shadow"], found["different"], found["greatest"]) == ("gate-a", "gate-b", 1, 7.0)
+    assert await centre.metric("sensegate_shadows_different_total") >= 1
+    other, _ = await centre.token("city_operator", "4403")
+    assert (await centre.ask("GET", "/api/v1/devices/shadows", other)).body["rows"] == []
 
 
 async def test_a_rate_is_waited_for_by_streams_and_told_to_pages(centre: Site, cast: Cast) -> None:

@@ -95,7 +95,7 @@ def examine(
         found.append(Finding("profile", f"no profile {device.profile}", _nearest(device.profile, profiles)))
     if device.alias and (fault := alias_fault(device.alias)):
         found.append(Finding("alias", f"alias {fault}", "give it as it stands in the topic or payload, without these"))
-    for key in ("department", "domain", "owner", "name"):
+    for key in ("department", "domain", "owner", "name", "asset"):
         if fault := text_fault(getattr(device, key)):
             found.append(Finding(key, f"{key} {fault}", "shorten it or remove them"))
     if device.gateway != " ".join(device.gateways) or not all(map(good_id, device.gateways)):

@@ -33,7 +33,20 @@ _RECORDED = 100
 REQUIRED = ("id", "division", "profile")
 COLUMNS = (
     *REQUIRED,
-    *("alias", "gateway", "lon", "lat", "datum", "department", "domain", "grade", "interval_s", "owner", "name"),
+    *(
+        "alias",
+        "gateway",
+        "lon",
+        "lat",
+        "datum",
+        "department",
+        "domain",
+        "grade",
+        "interval_s",
+        "owner",
+        "name",
+        "asset",
+    ),
 )
 
 

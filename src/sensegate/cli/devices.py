@@ -40,6 +40,9 @@ def add(
     interval_s: Annotated[float, typer.Option("--interval-s", help="Expected interval; 0: the profile's.")] = 0.0,
     name: Annotated[str, typer.Option(help="Name for people.")] = "",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
+    asset: Annotated[
+        str, typer.Option(help="What it measures (a component code, a site); a second device of it is a shadow.")
+    ] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
@@ -60,6 +63,7 @@ def add(
         "interval_s": interval_s,
         "name": name,
         "owner": owner,
+        "asset": asset,
     }
     given = {key: value for key, value in body.items() if value not in ("", None, 0.0)}
     answer = ask(url, token, lambda remote: remote.post("/api/v1/devices", given))
@@ -98,6 +102,14 @@ def import_(
     table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
     if any(row.get("problem") for row in rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def shadows(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List second sources of assets and how far they are from the one that counts."""
+    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/devices/shadows")))
+    columns = ("asset", "property", "authority", "shadow", "compared", "different", "mean", "greatest")
+    table(rows, columns, json_form=json_form)
 
 
 @app.command()

@@ -19,6 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch, Words
 from sensegate.model import BOOL, I64
+from sensegate.quality import Flag
 from sensegate.share import cursor, parquet, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import Selection, Wanted
@@ -26,6 +27,7 @@ from sensegate.share.grants import Admission
 from sensegate.share.masks import Masks, hidden
 from sensegate.share.reader import Reader, Slot
 
+_SHADOW = np.uint32(Flag.SHADOW)
 BLOCK_ROWS = 1_000
 """Rows encoded at one go; between blocks other tasks get their turn."""
 _SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000
@@ -87,6 +89,8 @@ def matches(batch: Batch, selection: Selection) -> I64:
     if selection.properties:
         named = np.fromiter((records.plain(name) in selection.properties for name in batch.properties), np.bool_)
         mask &= named[batch.property]
+    if not selection.shadows:
+        mask &= (batch.flags & _SHADOW) == 0
     if selection.mask:
         mask &= ~hidden(batch, selection.mask)
     return np.flatnonzero(mask).astype(np.int64)

@@ -43,6 +43,8 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     kinds: tuple[str, ...] = (READING,)
     grade_max: int = 3
     """Readings of a higher grade are not in the feed."""
+    shadows: bool = False
+    """Also readings of second sources of an asset."""
     description: str = ""
     revision: int = 0
     """Revision of the record in its bucket (for If-Match); 0 for a feed that is built in."""
@@ -70,6 +72,7 @@ class Selection(msgspec.Struct, frozen=True):
     departments: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     grade_max: int = GRADE_MAX
+    shadows: bool = False
     kinds: tuple[str, ...] = ()
     mask: Mask = Mask()
     """How the caller sees what is selected."""
@@ -135,6 +138,7 @@ def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | N
         departments=departments,
         devices=tuple(sorted(wanted.devices)),
         grade_max=feed.grade_max,
+        shadows=feed.shadows,
         kinds=() if {*feed.kinds} >= {*KINDS} else tuple(sorted({*feed.kinds})),
     )
 

@@ -244,6 +244,7 @@ def granted(feed: Feed, grant: Grant) -> Selection | None:
         departments=words[0],
         properties=words[1],
         grade_max=min(feed.grade_max, grant.grade_max, CORE - 1),
+        shadows=feed.shadows,
     )
 
 

@@ -37,6 +37,10 @@ class NewDevice(Body, frozen=True):
     interval_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     owner: str = ""
     name: str = ""
+    asset: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    """What it measures (a component code, a site): of each property of an asset one device is the source."""
+    shadow: bool | None = None
+    """Another device is the source of its asset; null: as it is found to be."""
 
 
 class DeviceChange(Body, frozen=True):
@@ -57,6 +61,8 @@ class DeviceChange(Body, frozen=True):
     interval_s: Annotated[float, msgspec.Meta(ge=0)] | msgspec.UnsetType = msgspec.UNSET
     owner: str | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
+    asset: Annotated[str, msgspec.Meta(max_length=128)] | msgspec.UnsetType = msgspec.UNSET
+    shadow: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
@@ -77,6 +83,8 @@ class DeviceRow(msgspec.Struct, frozen=True):
     interval_s: float
     owner: str
     name: str
+    asset: str
+    shadow: bool
     revision: int
 
 
@@ -169,6 +177,22 @@ class PropertyRow(msgspec.Struct, frozen=True):
     """Words that a string may be; empty: any."""
 
 
+class ShadowRow(msgspec.Struct, frozen=True):
+    """How a second source of an asset compares with its authority, since this process started."""
+
+    asset: str
+    property: str
+    authority: str
+    shadow: str
+    compared: int
+    different: int
+    mean: float
+    greatest: float
+    time: int
+    value: str
+    shadow_value: str
+
+
 class NewFeed(Body, frozen=True):
     """A feed to be made; what is left out is not cut (divisions: the caller's scope)."""
 
@@ -179,6 +203,8 @@ class NewFeed(Body, frozen=True):
     departments: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
+    shadows: bool = False
+    """Also readings of second sources, which bear the flag `shadow`."""
     description: Text = ""
 
 
@@ -192,6 +218,7 @@ class Feed(msgspec.Struct, frozen=True):
     departments: list[str]
     kinds: list[str]
     grade_max: int
+    shadows: bool
     description: str
     revision: int
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sensegate.assets import Assets
 from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -519,6 +520,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     oidc: Oidc | None = None
     secure: bool = False
     """True: browsers reach us by https, and so send the session's cookie by nothing else."""
+    assets: Assets | None = None
+    """None: nobody looks for second sources."""
     neighbours: Neighbours | None = None
     """None: nobody looks whether the same was built nearby."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict

@@ -10,7 +10,7 @@ from sensegate.authority import importing
 from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
 from sensegate.authority.neighbours import Near
-from sensegate.authority.scope import Action, Scope, may
+from sensegate.authority.scope import Action, Scope, allows, may
 from sensegate.errors import Conflict, NotFound, Refused
 from sensegate.model import Device, DeviceState
 from sensegate.video import multipart
@@ -24,6 +24,7 @@ from sensegate.web.bodies import (
     NearRow,
     NewDevice,
     Rotation,
+    ShadowRow,
     device_row,
 )
 from sensegate.web.problems import BadRequest
@@ -82,9 +83,23 @@ async def _create(call: Call) -> Any:
         if not (place := division_of(body.id, body.alias)):
             raise BadRequest("body: division: is missing; only the code of a camera (20 digits) names it by itself")
         body = msgspec.structs.replace(body, division=place)
-    device = Device(**msgspec.structs.asdict(body))
+    shadow, source = body.shadow, ""
+    device = Device(**{**msgspec.structs.asdict(body), "shadow": False})
+    if call.deps.assets and (source := call.deps.assets.before(device)):
+        _demand_one_source(device.asset, source, shadow=shadow)
+    device = msgspec.structs.replace(device, shadow=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
-    return _credential(call, device.id, password)
+    made = _credential(call, device.id, password)
+    if device.shadow and source:
+        what = f"{source} is the source of {device.asset}; this one is its shadow: compared with it, in no feed"
+        made = msgspec.structs.replace(made, warnings=[what, *made.warnings])
+    return made
+
+
+def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
+    """Return unless a second authority is wanted. Raises `Conflict`."""
+    if shadow is False:
+        raise Conflict(f"{source} is the source of {asset}; make it a shadow first")
 
 
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
@@ -104,6 +119,16 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
 def _warning(near: Near) -> str:
     whose = f"{near.other} of {near.other_owner}" if near.other else f"a device of another owner in {near.division}"
     return f"{whose} stands {near.metres:g} m away and has the same ({near.same}): apply for its data instead?"
+
+
+async def _shadows(call: Call) -> Any:
+    assets, devices, caller = call.deps.assets, call.deps.devices, call.principal
+    rows = []
+    for row in assets.differences() if assets else ():
+        places = [devices.record(devices.find(one)) for one in (row.authority, row.shadow)]
+        if all(allows(caller, Action.READ_REGISTRY, one.division, one.department) for one in places):
+            rows.append(msgspec.convert(row, ShadowRow, from_attributes=True))
+    return listing.answer(call, rows, ShadowRow, "shadow")
 
 
 async def _duplicates(call: Call) -> Any:
@@ -130,6 +155,10 @@ async def _change(call: Call) -> Any:
     if present.revision != revision:
         raise Conflict(f"device {name} is at revision {present.revision}, not {revision}; read it again")
     state = wanted.pop("state", None)
+    if wanted.get("shadow") is False and call.deps.assets:
+        asset = wanted.get("asset", present.asset)
+        if source := call.deps.assets.before(msgspec.structs.replace(present, asset=asset)):
+            _demand_one_source(asset, source, shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)
     if state == "disabled":
@@ -239,6 +268,16 @@ ROUTES = (
         raw="text/csv",
         answer=list[ImportRow],
         errors=(413,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/devices/shadows",
+        call=_shadows,
+        what="How second sources of assets compare with their authorities.",
+        tag="devices",
+        action=Action.READ_LEDGER,
+        query=listing.params(ShadowRow),
+        answer=list[ShadowRow],
     ),
     Route(
         method="GET",

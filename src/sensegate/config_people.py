@@ -105,3 +105,7 @@ class EgressConfig(Record, frozen=True):
         tuple[str, ...],
         told("networks, addresses, host names of cameras whose streams may be fetched (10.9.0.0/16); empty: none"),
     ] = ()
+    timeout_s: Annotated[float, told("a webhook's receiver answers within this")] = 10.0
+    retry_first_s: Annotated[float, told("wait after a webhook's first failure; doubled with each further one")] = 1.0
+    retry_longest_s: Annotated[float, told("longest wait between attempts")] = 300.0
+    failures_max: Annotated[int, told("failures in a row after which a webhook is paused")] = 12

@@ -40,7 +40,6 @@ from sensegate.share.sharing import Sharing
 from sensegate.share.shelf import Records, Shelf
 from sensegate.web.deps import Asked
 
-LIMITS = Limits()
 CONTROL = "sg.control.*.*"
 _CONTROLS_MAX = 10_000
 """Most control messages that wait to be taken."""
@@ -57,15 +56,16 @@ class Pushing:
         self.tokens = tokens
         self.trail = trail
         self.roll = Roll(clock, lambda: share.reader.end)
-        self.limits = LIMITS
+        egress = config.egress
+        self.limits = Limits(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Bucket, stack: contextlib.AsyncExitStack) -> None:
         """Open the shelf of places and the ways out; what was pushed before goes on."""
-        clock = self.clock
+        clock, egress = self.clock, self.config.egress
         shelf = Shelf(bucket, clock)
         self.marks: Records[Mark] = Records(shelf, "mark", Mark)
-        poster = await stack.enter_async_context(Poster(Egress(self.config.egress.allow), clock))
+        poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
         webhooks = Lines(partial(self._line, poster))
         self.hooks = Hooks(shelf, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
         await shelf.open()

@@ -64,8 +64,10 @@ class Verdict(msgspec.Struct):
     disordered: dict[str, int]
     log_lost: dict[str, int]
     log_doubled: dict[str, int]
-    catch_up_max_s: dict[str, float]
-    """Longest time from a kill until all subscribers had what was sent after it, by what was killed."""
+    catch_up_max_s: dict[str, dict[str, float]]
+    """By what was killed, and subscriber: longest time until he had what was sent after the kill."""
+    samples: list[str] = []
+    """Some of what is doubled on a log."""
 
     @property
     def good(self) -> bool:
@@ -145,15 +147,17 @@ class Run:
         self.centre = centre
         self.rng = rng
         self.published: dict[str, int] = {}
+        self.began = time.time() - 7_200
         self.devices: list[Made] = []
-        self.catch_up: dict[str, float] = {}
+        self.catch_up: dict[str, dict[str, float]] = {}
 
     async def load(self) -> None:
         """Push readings, the same one again until it was taken, until cancelled."""
         while True:
             for device in self.devices:
                 number = self.published.get(device.id, 0) + 1
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(1_767_225_600 + number * 60))
+                # Within the horizon in which duplicates are judged: what is pushed again must not count twice.
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.began + number))
                 said = f'{{"time": "{stamp}Z", "values": {{"air_temperature": {number / 1000}}}}}'
                 await self._push(device, said)
                 self.published[device.id] = number
@@ -167,21 +171,26 @@ class Run:
                         return
             await asyncio.sleep(0.1)
 
-    async def caught_up(self, timeout_s: float = CATCH_UP_S) -> None:
-        """Return once every subscriber has the last reading of each device that was taken by now and one sent later."""
+    async def caught_up(self, timeout_s: float = CATCH_UP_S) -> dict[str, float]:
+        """Return once every subscriber has a reading of each device sent after now; how long each took."""
+        took: dict[str, float] = {}
+        began = time.monotonic()
         wanted = {(name, (number + 1) / 1000) for name, number in self.published.items()}
         every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in SIX]
-        until = time.monotonic() + timeout_s
-        while every := [(tier, delivery) for tier, delivery in every if not tier.has(delivery, wanted)]:
-            if time.monotonic() > until:
+        while every:
+            for tier, delivery in list(every):
+                if tier.has(delivery, wanted):
+                    every.remove((tier, delivery))
+                    took[f"{tier.member.division} {delivery}"] = round(time.monotonic() - began, 2)
+            if time.monotonic() - began > timeout_s:
                 names = [f"{tier.member.division} {delivery}" for tier, delivery in every]
                 raise TimeoutError(f"{', '.join(names)}: not caught up within {timeout_s:g} s")
             await asyncio.sleep(0.1)
+        return took
 
     async def kill(self, target: str) -> None:
         """Kill once, and wait until all have caught up."""
         await asyncio.sleep(self.rng.uniform(0, 0.5))
-        began = time.monotonic()
         match target:
             case "subscriber":
                 for tier in (self.node, self.centre):
@@ -196,8 +205,9 @@ class Run:
                 if self.rng.random() < 0.5 and engine:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(engine, signal.SIGKILL)
-        await self.caught_up()
-        self.catch_up[target] = max(self.catch_up.get(target, 0.0), round(time.monotonic() - began, 2))
+        known = self.catch_up.setdefault(target, {})
+        for name, took in (await self.caught_up()).items():
+            known[name] = max(known.get(name, 0.0), took)
 
     async def judged(self, rounds: dict[str, int]) -> Verdict:
         """Return the verdict; the load has ended."""
@@ -214,6 +224,10 @@ class Run:
             told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
             verdict.log_lost[where] = len(told - readings.keys())
             verdict.log_doubled[where] = sum(count - 1 for count in readings.values())
+            twice = {one for one, count in readings.items() if count > 1}
+            verdict.samples += [
+                f"{where}: {row}" for row in await tier.log() if (row["device"], row["value"]) in twice
+            ][:6]
             for delivery in SIX:
                 name = f"{where} {delivery}"
                 cursors = [row[0] for row in tier.taken(delivery)]
@@ -270,9 +284,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=20, help="kills of each target")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--target", action="append", choices=TARGETS, help="only this; may be repeated")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sensegate-resume-") as directory:
-        verdict = asyncio.run(resumed(Path(directory), given.times, seed=given.seed))
+        verdict = asyncio.run(resumed(Path(directory), given.times, seed=given.seed, targets=given.target or TARGETS))
     print(msgspec.json.format(msgspec.json.encode(verdict)).decode())
     sys.exit(not verdict.good)
 

@@ -21,12 +21,10 @@ import msgspec
 import nats.errors
 import pytest
 
-from sensegate import pushing
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
 from sensegate.config_people import EgressConfig
 from sensegate.publish import membership
-from sensegate.share.lines import Limits
 from sensegate.share.receipts import verified
 from tests.conftest import eventually
 from tests.live.granting import Granted
@@ -167,14 +165,12 @@ class Story:
 @contextlib.asynccontextmanager
 async def both(folder: Path) -> AsyncIterator[Story]:
     """Run a centre and a node that has joined it."""
-    egress = EgressConfig(("127.0.0.0/8",))
+    egress = EgressConfig(("127.0.0.0/8",), retry_first_s=0.05, retry_longest_s=0.2, failures_max=5)
     quick = msgspec.structs.replace(config_of(folder / "centre", "44"), egress=egress)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pushing, "LIMITS", Limits(first_s=0.05, longest_s=0.2, failures_max=5))
-        async with running(quick) as centre, running(config_of(folder / "node")) as node:
-            invited = await centre.ask("POST", "/api/v1/nodes", json={"division": "4401"})
-            await membership.join(folder / "node", invited.body["code"], centre.addresses.http, division="4401")
-            yield Story(node, centre)
+    async with running(quick) as centre, running(config_of(folder / "node")) as node:
+        invited = await centre.ask("POST", "/api/v1/nodes", json={"division": "4401"})
+        await membership.join(folder / "node", invited.body["code"], centre.addresses.http, division="4401")
+        yield Story(node, centre)
 
 
 async def found(look: Callable[[], Awaitable[Any]]) -> Any:

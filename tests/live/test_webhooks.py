@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sensegate import pushing
 from sensegate.config_people import EgressConfig
-from sensegate.share.lines import Limits
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
 from tests.live.site import Made, Site, config_of, reading, running
@@ -24,11 +22,12 @@ HOOKS = "/api/v1/webhooks"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A node that may post to loopback, and is not patient with who does not answer."""
-    config = config_of(tmp_path_factory.mktemp("node"), egress=EgressConfig(("127.0.0.0/8",)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pushing, "LIMITS", Limits(first_s=0.05, longest_s=0.2, failures_max=5))
-        async with running(config) as running_site:
-            yield running_site
+    config = config_of(
+        tmp_path_factory.mktemp("node"),
+        egress=EgressConfig(("127.0.0.0/8",), retry_first_s=0.05, retry_longest_s=0.2, failures_max=5),
+    )
+    async with running(config) as running_site:
+        yield running_site
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

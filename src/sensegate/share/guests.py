@@ -80,7 +80,6 @@ class Guests:
         """`lines`: of each delivery, `MQTT` and `NATS`."""
         self._server = server
         self._tokens = tokens
-        self._grants = grants
         self._clock = clock
         self._lines = lines
         self._given: dict[tuple[str, str], Rights] = {}
@@ -89,8 +88,18 @@ class Guests:
         """When a token's connection by MQTT was last let in."""
         self._wake = asyncio.Event()
         self._here: frozenset[_Here] = frozenset()
+        self._of_token: dict[str, dict[str, Grant]] = {}
+        for grant in grants.records:
+            self._changed(None, grant)
         tokens.on_change.append(lambda _token: self._wake.set())
-        grants.records.on_change.append(lambda _before, _after: self._wake.set())
+        grants.records.on_change.append(self._changed)
+
+    def _changed(self, before: Grant | None, after: Grant | None) -> None:
+        if before is not None:
+            self._of_token.get(before.subscriber, {}).pop(before.id, None)
+        if after is not None:
+            self._of_token.setdefault(after.subscriber, {})[after.id] = after
+        self._wake.set()
 
     # ── who may come in ───────────────────────────────────────────────────────────────────────────────
 
@@ -125,10 +134,8 @@ class Guests:
         now = self._clock.now()
         return [
             grant
-            for grant in self._grants.records
-            if grant.subscriber == token
-            and grant.state(now) == "active"
-            and (not grant.deliveries or delivery in grant.deliveries)
+            for grant in self._of_token.get(token, {}).values()
+            if grant.state(now) == "active" and (not grant.deliveries or delivery in grant.deliveries)
         ]
 
     def _rights(self, token: str, delivery: str) -> Rights | None:

@@ -96,13 +96,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How failures are met."""
+    """How failures are met (`egress` of the configuration)."""
 
     first_s: float = 1.0
     """Wait after the first failure; doubled with each further one, less a part by chance."""
     longest_s: float = 300.0
     failures_max: int = 12
-    """So many in a row pause the line; with the waits above that is about 45 minutes."""
+    """So many in a row pause the line; with the waits above that is about 25 minutes."""
     absent_s: float = 0.5
     """So often it is looked whether somebody listens."""
 

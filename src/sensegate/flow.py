@@ -392,7 +392,14 @@ class Gateway:
         self.tasks["people"] = self.people.watch
         self.oidc = Oidc(config.oidc, clock) if config.oidc.issuer else None
         self.topics_of = self.life.topics_of(self.devices)
-        self.callout = Callout(engine, self.devices, clock, trail=self.audit, topics_of=self.topics_of)
+        self.callout = Callout(
+            engine,
+            self.devices,
+            clock,
+            trail=self.audit,
+            topics_of=self.topics_of,
+            is_camera=lambda device: self.profiles.set.of_cameras(device.profile.partition("@")[0]),
+        )
         self.life.renew(self.callout)
         self.above: tiers.Above | None = None
         self.below: tiers.Below | None = None

@@ -32,6 +32,7 @@ from sensegate.authority.topics import subject_of
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, server_conf
 from sensegate.bus.engine import Connection, Violation
+from sensegate.bus.server_log import masked
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, EngineError, Lost, Refused, SensegateError
 from sensegate.model import Device
@@ -134,7 +135,10 @@ class Callout:
         *,
         trail: Trail | None = None,
         topics_of: TopicsOf = plain_topics,
+        is_camera: Callable[[Device], bool] = lambda _: False,
     ) -> None:
+        """`is_camera`: of what such a device is refused, topics are told without their free text."""
+        self._is_camera = is_camera
         self._server = server
         self._devices = devices
         self._clock = clock
@@ -339,7 +343,11 @@ class Callout:
                 continue
             for one in seen:
                 if one.mqtt and one.account in ("", ACCOUNT):
-                    self.refusals.add(one.user or one.client_id, Kind(one.what), one.subject, address=one.address)
+                    name = one.user or one.client_id
+                    at = self._devices.index.of_id(name)
+                    camera = at >= 0 and self._is_camera(self._devices.record(at))
+                    told = masked(one.subject) if camera else one.subject
+                    self.refusals.add(name, Kind(one.what), told, address=one.address)
 
     def _note(self, alarm: Alarm) -> None:
         if self._trail is None:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from sensegate.clock import Clock
+from sensegate.video.sieve import is_slug
 
 _log = structlog.get_logger("engine")
 
@@ -45,6 +46,16 @@ class Violation(msgspec.Struct, frozen=True):
     account: str = ""
     user: str = ""
     """User of the account, where the server still knows the connection."""
+
+
+def masked(subject: str) -> str:
+    """Return a subject with stars (as many as bytes) for its levels that are free text: they may be about somebody."""
+    return ".".join(level if _is_plain(level) else "*" * len(level.encode()) for level in subject.split("."))
+
+
+def _is_plain(level: str) -> bool:
+    word = level.lstrip("$&")
+    return not word or is_slug(word) or (word.isascii() and word.isdecimal() and len(word) in {1, 2, 3, 4, 20})
 
 
 def violation(text: str) -> Violation | None:
@@ -96,7 +107,7 @@ class ServerLog:
             except OSError:
                 continue
             if status.st_ino == inode and status.st_size >= offset:
-                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 self._offset = offset
                 return
 
@@ -113,8 +124,8 @@ class ServerLog:
             return 0
         *lines, self._rest = (self._rest + block).split(b"\n")
         for line in lines:
-            self._offset += len(line) + 1
             self._fold(line)
+            self._offset += len(line) + 1
         if len(self._rest) > _READ_BYTES_MAX:
             self._offset += len(self._rest)
             self._rest = b""
@@ -139,7 +150,7 @@ class ServerLog:
 
     def _open_newest(self) -> bool:
         try:
-            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         self._offset, self._rest = 0, b""
@@ -152,13 +163,20 @@ class ServerLog:
         except OSError:
             return False
 
+    def _hide(self, line: bytes, subject: str) -> None:
+        """Write over what a refused subject may say of somebody, where the server has written it."""
+        hidden = line.replace(subject.encode(), masked(subject).encode())
+        if self._file is not None and hidden != line and len(hidden) == len(line):
+            os.pwrite(self._file, hidden, self._offset)
+
     def _fold(self, line: bytes) -> None:
         found = _LINE.fullmatch(line)
         if found is None:
             return
         level, text = found[2].decode(), found[3].decode(errors="replace")
         if (refused := violation(text)) is not None:
-            _log.debug(text)
+            _log.debug(text.replace(refused.subject, masked(refused.subject)))
+            self._hide(line, refused.subject)
             self._on_violation(refused)
         elif _FAULT.search(text):
             _log.error(text)

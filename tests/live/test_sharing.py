@@ -150,6 +150,7 @@ async def test_the_thread(centre: Site, cast: Cast) -> None:  # noqa: PLR0915 - 
     raw = (await _read(centre, centre.admin, limit="8")).body["records"]
     page = await _read(centre, cast.reader, limit="8")
     assert page.status == 200, page.body
+    assert page.headers["X-Quota-Left"] == "4"
     seen = page.body["records"]
     assert [row["cursor"] for row in seen] == [row["cursor"] for row in raw]
     assert {row["device"] for row in raw} == {cast.device.id}, "the control: unmasked it is there"

@@ -252,6 +252,12 @@ class Sharing:
         """Return the records that a grant received this month."""
         return self.metering.used(grant)
 
+    def left(self, grant: str) -> int | None:
+        """Return the records of this month that a grant may still receive; None: no limit, or no grant."""
+        found = self.grants.find(grant)
+        allowance = self.grants.allowance(found) if found else None
+        return allowance.left() if allowance else None
+
     def month(self) -> str:
         """Return the month that is counted now: ``2026-01``, of Beijing time."""
         return month_of(self._clock.now())

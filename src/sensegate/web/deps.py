@@ -176,6 +176,10 @@ class Share(Protocol):
         """Return the records that a grant received this month."""
         ...
 
+    def left(self, grant: str) -> int | None:
+        """Return the records that a grant may still receive this month; None: no limit."""
+        ...
+
     def month(self) -> str:
         """Return the month that is counted now."""
         ...

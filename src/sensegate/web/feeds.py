@@ -112,6 +112,8 @@ async def _records(call: Call) -> Any:
     query.pop("since", None)
     following = call.request.rel_url.with_query(query)
     headers = {"X-Next-Cursor": page.next, "X-Count": str(page.count), "Link": f'<{following}>; rel="next"'}
+    if page.grant and (left := share.left(page.grant)) is not None:
+        headers["X-Quota-Left"] = str(left)
     if form in {"csv", "parquet"}:
         headers["Content-Disposition"] = f'attachment; filename="{asked.feed}.{form}"'
     return web.Response(body=page.body, content_type=_MEDIA[form], headers=headers, charset=_charset(form))

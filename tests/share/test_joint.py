@@ -1,0 +1,200 @@
+"""Two desks in memory, a node's and its centre's, that speak to each other as over the link."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from sensegate.errors import Conflict, Lost, NotFound, Refused, SensegateError
+from sensegate.share.applications import State
+from sensegate.share.catalogue import Entry, Kind, Promise, Sharing
+from sensegate.share.feeds import Feed
+from sensegate.share.joint import Distant, Downward, Have, Told, Upward
+from tests.share.test_desk import COUNTY, OWNER, READER, Made
+
+WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}
+
+
+class Pair:
+    """A node of 4401 and the centre."""
+
+    def __init__(self) -> None:
+        self.node, self.centre = Made(), Made()
+        self.cut = False
+        self.asked: list[str] = []
+        self.division = "4401"
+        self.down = Downward(
+            self.centre.feeds,
+            self.centre.catalogue,
+            self.centre.grants,
+            self.centre.desk,
+            trail=self.centre.trail,
+            clock=self.centre.clock,
+        )
+        node = self.node
+        self.distant = Distant(node.shelf, node.feeds, node.trail, self.ask, division="4401")
+        node.desk.distant = self.distant
+        self.measured = Promise(continuity=0.9)
+        self.up = Upward(
+            node.feeds, node.catalogue, self.distant, self.ask, node.clock, measured=lambda _feed: self.measured
+        )
+
+    async def ask(self, what: str, payload: bytes) -> bytes:
+        """Answer as `bus.ask` does: every refusal of the centre is a `Refused`."""
+        if self.cut:
+            raise Lost("no link")
+        self.asked.append(what)
+        try:
+            return await self.down.answers[what](self.division, payload)
+        except SensegateError as why:
+            raise Refused(str(why)) from why
+
+    def entry(self) -> Entry:
+        found = self.centre.catalogue.find("4401-air")
+        assert found is not None
+        return found
+
+
+@pytest_asyncio.fixture
+async def pair() -> AsyncIterator[Pair]:
+    one = Pair()
+    await one.node.shelf.open()
+    await one.centre.shelf.open()
+    await one.node.feeds.create(Feed("air", divisions=("4401",)))
+    entry = Entry("air", title="空氣", sharing=Sharing.CONDITIONAL, grade=3, level="4401", kind=Kind.THEME, published=1)
+    await one.node.catalogue.records.put("air", entry, expected=0)
+    await one.up.turn()
+    yield one
+
+
+async def test_an_offer_stands_at_the_centre_with_its_code(pair: Pair) -> None:
+    """Feed, entry, measured quality; the code comes down; with nothing new, nothing is sent again."""
+    assert pair.centre.feeds.find("4401-air") == Feed("4401-air", divisions=("4401",), revision=1)
+    entry = pair.entry()
+    assert (entry.origin, entry.code, entry.title) == ("4401", "440100-theme-000001", "空氣")
+    here = pair.node.catalogue.find("air")
+    assert here is not None
+    assert here.code == entry.code
+    pair.asked.clear()
+    await pair.up.turn()
+    await pair.up.turn()
+    assert set(pair.asked) == {"offers"}
+    assert pair.entry().measured == pair.measured
+    answer = msgspec.msgpack.decode(
+        await pair.ask("offers", msgspec.msgpack.encode(Have({"air": "x"}, {}, ""))), type=Told
+    )
+    assert answer.want == ("air",)
+
+
+async def test_a_change_goes_up_and_keeps_the_code(pair: Pair) -> None:
+    """Of the entry and of the feed."""
+    here = pair.node.catalogue.find("air")
+    assert here is not None
+    await pair.node.catalogue.records.put("air", msgspec.structs.replace(here, title="大氣"), expected=here.revision)
+    feed = pair.node.feeds.find("air")
+    assert feed is not None
+    await pair.node.feeds.change(msgspec.structs.replace(feed, grade_max=1), feed.revision)
+    await pair.up.turn()
+    assert (pair.entry().title, pair.entry().code) == ("大氣", "440100-theme-000001")
+    mirrored = pair.centre.feeds.find("4401-air")
+    assert mirrored is not None
+    assert mirrored.grade_max == 1
+
+
+async def test_what_is_offered_no_more_goes(pair: Pair) -> None:
+    """Feed and entry; where a grant is in force the feed stays and is not shared any more."""
+    here = pair.node.catalogue.find("air")
+    assert here is not None
+    application = await pair.centre.desk.apply(READER, WISH)
+    await pair.centre.desk.decide(OWNER, application.id, {"approve": True}, None)
+    await pair.node.catalogue.records.delete("air", expected=here.revision)
+    await pair.up.turn()
+    assert pair.entry().sharing is Sharing.NOT_SHARED
+    assert pair.centre.grants.admitted(READER, "4401-air").grant is not None
+    (grant,) = pair.centre.grants.given("4401-air")
+    await pair.centre.desk.revoke(OWNER, grant.id)
+    await pair.up.turn()
+    assert pair.centre.catalogue.find("4401-air") is None
+    assert pair.centre.feeds.find("4401-air") is None
+
+
+@pytest.mark.parametrize("divisions", [(), ("4403",), ("4401", "4403"), ("44",)], ids=repr)
+async def test_a_node_offers_nothing_of_others(pair: Pair, divisions: tuple[str, ...]) -> None:
+    """Whatever it says: the centre takes only what lies in the node's own division, and says why."""
+    await pair.node.feeds.create(Feed("wide", divisions=divisions))
+    entry = Entry("wide", sharing=Sharing.CONDITIONAL, grade=3, level="4401", published=1)
+    await pair.node.catalogue.records.put("wide", entry, expected=0)
+    await pair.up.turn()
+    assert pair.centre.feeds.find("4401-wide") is None
+    assert "reaches beyond 4401" in pair.up.faults["wide"]
+
+
+async def test_a_feed_of_the_centre_is_not_taken_over(pair: Pair) -> None:
+    """One of the same name that stands there already stays what it is."""
+    await pair.centre.feeds.create(Feed("4401-mine", divisions=("44",)))
+    await pair.node.feeds.create(Feed("mine", divisions=("4401",)))
+    entry = Entry("mine", sharing=Sharing.CONDITIONAL, grade=3, level="4401", published=1)
+    await pair.node.catalogue.records.put("mine", entry, expected=0)
+    await pair.up.turn()
+    assert "of its own" in pair.up.faults["mine"]
+    kept = pair.centre.feeds.find("4401-mine")
+    assert kept is not None
+    assert kept.divisions == ("44",)
+
+
+async def test_an_application_comes_down_and_is_decided_at_the_node(pair: Pair) -> None:
+    """Seen by the owner alone; decided and revoked there, done at the centre, recorded at both."""
+    application = await pair.centre.desk.apply(READER, WISH)
+    await pair.up.turn()
+    assert [one.id for one in pair.node.desk.seen(OWNER)] == [application.id]
+    with pytest.raises((Refused, NotFound)):
+        await pair.node.desk.decide(COUNTY, application.id, {"approve": True}, None)
+    done = await pair.node.desk.decide(OWNER, application.id, {"approve": True, "mask": {"hash": ["device"]}}, None)
+    assert done.state is State.APPROVED
+    grant = pair.centre.grants.find(done.grants[0])
+    assert grant is not None
+    assert grant.mask.hash == ("device",)
+    assert grant.created_by == "owner@4401"
+    with pytest.raises(Conflict):
+        await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
+    await pair.up.turn()
+    gone = await pair.node.desk.revoke(OWNER, grant.id, "misuse")
+    assert gone.revoked
+    with pytest.raises(Refused, match="misuse"):
+        pair.centre.grants.admitted(READER, "4401-air")
+    assert "application.decide" in pair.node.actions
+    assert {"application.approve", "grant.revoke"} <= {*pair.centre.actions}
+
+
+async def test_without_a_link_nothing_is_decided(pair: Pair) -> None:
+    """It is said, and the application stays as it was."""
+    application = await pair.centre.desk.apply(READER, WISH)
+    await pair.up.turn()
+    pair.cut = True
+    with pytest.raises(Lost):
+        await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
+    assert pair.centre.desk.get(OWNER, application.id).state is State.PENDING
+    assert pair.node.desk.get(OWNER, application.id).state is State.PENDING
+
+
+async def test_another_node_decides_nothing_here(pair: Pair) -> None:
+    """A node that speaks about what is not its own is refused: the negative control of the one above."""
+    application = await pair.centre.desk.apply(READER, WISH)
+    await pair.up.turn()
+    pair.division = "4406"
+    with pytest.raises(Refused):
+        await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
+    assert pair.centre.desk.get(OWNER, application.id).state is State.PENDING
+
+
+async def test_two_nodes_do_not_see_each_others_applications(pair: Pair) -> None:
+    """The answer to another node holds nothing of this one."""
+    await pair.centre.desk.apply(READER, WISH)
+    raw = await pair.down.offers("4406", msgspec.msgpack.encode(Have()))
+    told = msgspec.msgpack.decode(raw, type=Told)
+    assert (told.applications, told.grants, told.codes) == ((), (), {})
+    assert pair.entry().published, "and takes nothing of it out of the catalogue"

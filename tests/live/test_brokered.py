@@ -8,15 +8,19 @@ import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
+import paho.mqtt.client as paho
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from paho.mqtt.enums import CallbackAPIVersion
 
+from sensegate.publish.brokered import WAITING_MAX
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
 from tests.live.phone import NOT_AUTHORISED, Phone
@@ -168,6 +172,59 @@ async def test_mqtt_revocation_is_in_force_within_two_seconds(node: Site, device
         assert [row["value"] for row in await control.records(1)] == [41]
     async with node.phone() as phone:
         assert await phone.connect(grant.token_id, grant.token) == NOT_AUTHORISED
+
+
+async def test_a_grant_for_one_form_is_delivered_in_it(node: Site, device: Made) -> None:
+    """Without a word in the only form that is granted; another form is refused and moves nothing."""
+    grant = await granted(node, "by-mqtt", forms=["csv"])
+    start = (await node.ask("GET", "/api/v1/feeds/all/records", params={"since": "0s"})).body["next"]
+    async with by_mqtt(node, grant, json.dumps({"after": start, "form": "json"})) as mqtt:
+        await push(node, device, 50)
+        with pytest.raises(TimeoutError):
+            await mqtt.phone.next("message", 1.5)
+        mqtt.phone.send(f"sg/control/{grant.id}/mqtt", start)
+        _, payload = await mqtt.phone.next("message")
+    assert payload.startswith(b"id,cursor,device")
+    assert payload.count(b"\r\n") == 2
+
+
+async def test_a_slow_mqtt_subscriber_is_held_and_shown(node: Site, device: Made) -> None:
+    """One who acknowledges nothing gets eight letters and no more, and is shown; another gets all."""
+    grant, other = await granted(node, "by-mqtt"), await granted(node, "by-mqtt")
+    start = await end_of(node, grant)
+    got: list[int] = []
+    slow = paho.Client(CallbackAPIVersion.VERSION2, client_id="slow", manual_ack=True)
+    slow.username_pw_set(grant.token_id, grant.token)
+    slow.on_message = lambda _c, _u, message: got.append(message.mid)
+    slow.on_connect = lambda client, *_: client.subscribe(f"sg/grants/{grant.id}/#", 1)
+    slow.on_subscribe = lambda client, *_: client.publish(f"sg/control/{grant.id}/mqtt", start)
+    await asyncio.to_thread(slow.connect, "127.0.0.1", urlsplit(node.addresses.mqtt).port or 0)
+    slow.loop_start()
+    try:
+        async with by_mqtt(node, other, start) as mqtt:
+
+            async def row() -> dict[str, Any]:
+                rows = (await node.ask("GET", "/api/v1/subscribers", grant.token)).body["rows"]
+                return next((one for one in rows if one["id"] == f"{grant.id}-mqtt"), {})
+
+            await eventually(row)
+            for value in range(12):
+                await push(node, device, 60 + value)
+                await mqtt.records(1)
+
+            async def held() -> bool:
+                seen = await row()
+                return "slow" in str(seen.get("why")) and int(seen["lag_entries"]) > 0
+
+            await eventually(held)
+            assert len(got) == WAITING_MAX
+            assert (await row())["state"] == "waiting"
+            for mid in got[:]:
+                slow.ack(mid, 1)
+            await eventually(lambda: len(got) > WAITING_MAX)  # what had piled up comes in one letter
+    finally:
+        slow.disconnect()
+        await asyncio.to_thread(slow.loop_stop)
 
 
 # ── NATS ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from typer.testing import CliRunner
 
+from sensegate.cli import app
 from sensegate.config_people import EgressConfig
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
@@ -241,3 +244,32 @@ async def test_a_slow_receiver_holds_up_nobody(site: Site, device: Made, receive
         assert (await site.ask("DELETE", f"{HOOKS}/{quick}", token)).status == 204
     await asyncio.sleep(0)
     assert (await site.ask("DELETE", f"{HOOKS}/{hook}", token)).status == 204
+
+
+async def test_from_the_command_line(site: Site, device: Made, receiver: Receiver) -> None:
+    """Create with its secret, list, pause, resume, who reads, remove."""
+    token, _ = await site.token()
+
+    async def shell(*words: str) -> str:
+        environment = {"SENSEGATE_URL": site.addresses.http, "SENSEGATE_TOKEN": token, "COLUMNS": "300"}
+        result = await asyncio.to_thread(CliRunner().invoke, app, [*words], env=environment)
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.stdout
+
+    made = await shell("webhook", "create", "all", receiver.url, "--since", "0s")
+    assert "whsec_" in made
+    hook = made.split()[1].rstrip(";")
+    assert receiver.url in await shell("webhook", "list")
+    await shell("webhook", "pause", hook)
+    await push(site, device, 80)
+    assert "paused" in await shell("webhook", "list")
+    await shell("webhook", "resume", hook)
+    assert [row["value"] for row in await receiver.until(1)] == [80]
+
+    async def shown() -> bool:
+        rows = json.loads(await shell("feed", "subscribers", "--json"))
+        return [(row["id"], row["records"]) for row in rows] == [(hook, 1)]
+
+    await eventually(shown)
+    await shell("webhook", "remove", hook)
+    assert hook not in await shell("webhook", "list")

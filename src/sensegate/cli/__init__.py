@@ -29,6 +29,7 @@ from sensegate.cli import (
     studies,
     tasks,
     tokens,
+    webhooks,
 )
 from sensegate.errors import SensegateError
 
@@ -56,7 +57,9 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")
 app.add_typer(people.app, name="people")
+feeds.app.command("subscribers")(webhooks.subscribers)
 app.add_typer(feeds.app, name="feed")
+app.add_typer(webhooks.app, name="webhook")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(applications.app, name="application")
 app.add_typer(grants.app, name="grant")

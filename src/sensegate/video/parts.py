@@ -38,8 +38,9 @@ _CHANNELS: Final = {
     "output": frozenset({"output", "relay"}),
     "spot": frozenset({"spot", "temp", "temperature"}),
 }
-DOORS: Final = frozenset({"http", "stream"})
+DOORS: Final = frozenset({"http"})
 """First level of the topics of what is pushed by HTTP, and of what `collect.alert_stream` fetches."""
+_BRIDGES: Final = frozenset({("hikvision", "alerts"), ("dahua", "events")})
 _NUMBER_LENGTH: Final = 40
 _PLATE = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z]")
 _TRUE: Final = frozenset({"true", "1", "on", "yes", "active", "started", "start", "partiallyactive", "recording"})
@@ -151,9 +152,12 @@ def channel(name: str) -> str:
 
 
 def camera_of(topic: str) -> str:
-    """Return the camera that a topic of our own making names: what it pushes by HTTP, or what is fetched from it."""
-    door, _, name = topic.partition("/")
-    return name if door in DOORS and "/" not in name else ""
+    """Return the camera that a topic of our own making names: what it pushes by HTTP, or a bridge of its make sends."""
+    door, _, rest_ = topic.partition("/")
+    name, _, what = rest_.partition("/")
+    if door in DOORS and not what:
+        return name
+    return name if (door, what) in _BRIDGES else ""
 
 
 def region(plate: str) -> str:

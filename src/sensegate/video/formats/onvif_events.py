@@ -245,7 +245,7 @@ def sensed(value: Any, kind: str, veil: Veil, total: Removed) -> Sensed | None:
         return None
     name = text(members.get("@SensorID", members.get("@SensorId")))
     if kind not in SENSORS:
-        kind = next((one for one in SENSORS if name.lower().startswith(one.lower()[:4])), "")
+        kind = next((one for one in SENSORS if name.lower().startswith(one.lower()[:3])), "")
     rest("SensorData", members, _SENSOR, total)
     moment = parse_iso(text(members.get("@UtcTime")))
     return Sensed(

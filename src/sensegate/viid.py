@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ class Viid:
 
     def opened(self, config: Config, veil: Veil) -> ViidSource:
         """Return the source."""
-        self.source = ViidSource(config.ingest, self._clock, veil, self._owner, self.catalogue.note)
+        self.source = ViidSource(
+            config.ingest, self._clock, veil, self._owner, self.catalogue.note, trusts=self._is_subordinate
+        )
         return self.source
 
     async def start(self, stack: contextlib.AsyncExitStack, log: Log, tasks: Tasks) -> None:
@@ -106,6 +109,7 @@ class Viid:
                 self._bucket,
                 self._clock,
                 receive=self._config.address or self.url,
+                adopt=partial(self._adopt, below.device),
             )
             self.subordinates[below.device] = subordinate
             tasks[f"viid subordinate {below.device}"] = subordinate.run
@@ -132,6 +136,15 @@ class Viid:
         for code in (device.id, device.alias):
             if code in self.subordinates:
                 self.subordinates[code].registered()
+
+    def _is_subordinate(self, device: Device) -> bool:
+        return any(one.device in {device.id, device.alias} for one in self._config.subordinates)
+
+    async def _adopt(self, code: str, payload: bytes) -> None:
+        """Take the catalogue of a platform below as if it had sent it."""
+        at = self._devices.find(code)
+        if at >= 0 and payload:
+            await self.source.take(self._devices.record(at), payload, frozenset({"APE", "Tollgate", "Lane"}))
 
     def _is_superior(self, code: str, address: str) -> bool:
         return any(one.config.server_id == code and address in one.addresses for one in self.superiors)

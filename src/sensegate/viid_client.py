@@ -99,6 +99,7 @@ class ViidClient:
         status, raw, _ = await self._ask("GET", path, None)
         if status != 200:
             _read(status, raw)
+            raise Refused(f"status {status}")
         return raw
 
     async def _ask(

@@ -35,7 +35,16 @@ class Rig:
     def __init__(self, *, wait: float = 5.0, **limits: Any) -> None:
         self.adopted: list[Entry] = []
         veil = KeyedVeil(b"a key")
-        self.source = ViidSource(IngestConfig(**limits), SystemClock(), veil, DEVICES.get, self._adopt, timeout_s=wait)
+        self.trusts = False
+        self.source = ViidSource(
+            IngestConfig(**limits),
+            SystemClock(),
+            veil,
+            DEVICES.get,
+            self._adopt,
+            trusts=lambda _sender: self.trusts,
+            timeout_s=wait,
+        )
         self.messages: list[Message] = []
 
     async def _adopt(self, _sender: Device, entries: Sequence[Entry]) -> None:
@@ -153,3 +162,12 @@ async def test_notifications_are_answered_as_such() -> None:
     found = await rig.take(listed("SubscribeNotification", *notices))
     assert [(one.id, one.code) for one in found.answers] == [("1", 0), ("2", 4), ("3", 0), ("4", 0)]
     assert [one.id for one in rig.adopted] == [BEHIND]
+
+
+async def test_cameras_that_only_objects_name_are_taken_from_a_platform_that_is_trusted() -> None:
+    new = "44010600001190000009"
+    for trusts in (False, True):
+        rig = Rig()
+        rig.trusts = trusts
+        await rig.take(listed("Face", face(1), face(2, new)))
+        assert [one.id for one in rig.adopted] == ([new] if trusts else [])

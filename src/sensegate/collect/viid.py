@@ -21,6 +21,7 @@ from sensegate.video import body
 from sensegate.video.form import Cut, Veil
 from sensegate.video.formats.viid_answers import BAD_CONTENT, INVALID_OPERATION, Answer
 from sensegate.video.formats.viid_cut import One, taken
+from sensegate.video.formats.viid_ids import is_device
 from sensegate.video.formats.viid_records import Entry, Kept, Refused, Sighting, Told
 
 FORMAT: Final = "viid"
@@ -56,13 +57,25 @@ class ViidSource(Pushed):
         owner: Owner,
         adopt: Callable[[Device, Sequence[Entry]], Awaitable[None]],
         *,
+        trusts: Callable[[Device], bool] = lambda _sender: False,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """`adopt`: is told what a body says of cameras, tollgates and lanes, before it is walked."""
+        """Make a source.
+
+        Args:
+            limits: of the intake.
+            clock: for arrivals.
+            veil: hides plates and free ids.
+            owner: finds the device of a camera's code.
+            adopt: is told what a body says of cameras, tollgates and lanes, before it is walked.
+            trusts: whether cameras that a sender's objects name are taken as its own, though no catalogue named them.
+            timeout_s: longest wait for a commit.
+        """
         super().__init__(FORMAT, limits, clock)
         self._veil = veil
         self._owner = owner
         self._adopt = adopt
+        self._trusts = trusts
         self._timeout_s = timeout_s
 
     async def take(self, sender: Device, payload: bytes, kinds: frozenset[str] = frozenset()) -> Outcome:
@@ -85,7 +98,12 @@ class ViidSource(Pushed):
         except Rejected as why:
             await self._committed([self._put(sender, body.instead(FORMAT, payload, why, self._veil))])
             raise
-        if entries := [one.kept for one in whole.objects if isinstance(one.kept, Entry)]:
+        entries = [one.kept for one in whole.objects if isinstance(one.kept, Entry)]
+        if self._trusts(sender):
+            cameras = {one.kept.camera for one in whole.objects if one.kept is not None} - {one.id for one in entries}
+            new = sorted(name for name in cameras if is_device(name) and self._owner(name) is None)
+            entries += [Entry(kind="APE", id=name, firm=True, camera=name) for name in new]
+        if entries:
             await self._adopt(sender, entries)
         answers = [self._answer(sender, one) for one in whole.objects]
         parts = _parts(whole.objects, whole.removed)

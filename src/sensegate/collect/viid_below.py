@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
 from sensegate.config_viid import ViidSubordinateConfig
-from sensegate.errors import Lost, NotFound, Refused, SensegateError, StoreFull
+from sensegate.errors import Lost, NotFound, Overloaded, Refused, Rejected, SensegateError, StoreFull
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_answers import OK, Answer, beijing, together
 from sensegate.video.formats.viid_orders import FOREVER
@@ -54,9 +54,21 @@ class Subordinate:
         clock: Clock,
         *,
         receive: str,
+        adopt: Callable[[bytes], Awaitable[None]],
         roll: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`receive`: the address of our own listener; `roll`: a random number between two, for the jitter."""
+        """Make the way to a platform.
+
+        Args:
+            config: of the platform.
+            client: to it.
+            bucket: where the wish is kept.
+            clock: for the pauses.
+            receive: the address of our own listener.
+            adopt: takes a catalogue of the platform, as it sent it.
+            roll: gives a random number between two, for the jitter.
+        """
+        self._adopt = adopt
         self.config = config
         self._client = client
         self._bucket = bucket
@@ -110,7 +122,10 @@ class Subordinate:
             self.trouble = f"it refuses the subscription: status code {one.code}"
             _log.warning("VIID: a subscription is refused", device=wish.device, code=one.code)
             return self._roll(20.0, 40.0)
+        fresh = self._said != wish
         self.trouble, self._said = "", wish
+        if fresh and not wish.cancelled:
+            await self._read_catalogues()
         return _AGAIN_S
 
     async def _ask(self, wish: Wish) -> Answer:
@@ -139,6 +154,14 @@ class Subordinate:
             "PUT" if wish.cancelled else "POST", PATH, {"SubscribeListObject": {"SubscribeObject": [body]}}
         )
         return together(told)
+
+    async def _read_catalogues(self) -> None:
+        """Read its cameras and tollgates; a platform need not give them: many send them by themselves."""
+        for path in ("/VIID/APEs", "/VIID/Tollgates", "/VIID/Lanes"):
+            try:
+                await self._adopt(await self._client.get(path))
+            except (Rejected, Refused, Lost, Overloaded) as why:
+                _log.debug("VIID: a catalogue is not given", device=self.config.device, path=path, why=str(why))
 
     async def _kept(self) -> Wish:
         try:

@@ -202,10 +202,10 @@ class Fields:
     def text(self, name: str) -> str:
         """Return a text, trimmed; numbers and booleans as text, empty for nothing."""
         value = self._values.get(name)
-        if isinstance(value, str):
-            return value.strip()
         if value is None:
             return ""
+        if isinstance(value, str):
+            return value.strip()
         if isinstance(value, bool):
             return "1" if value else "0"
         if isinstance(value, float):

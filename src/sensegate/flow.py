@@ -693,6 +693,7 @@ class Gateway:
                 join=self.below.join if self.below else None,
                 gaps=self.below.gaps if self.below else None,
                 quality=self._quality_rows,
+                clock_lag=self._clock_lag,
                 refused=self._refused,
                 neighbours=self.neighbours,
                 assets=self.assets,
@@ -740,6 +741,10 @@ class Gateway:
         """Return the nodes that this gateway knows, itself first."""
         totals, said = (self.above.totals(), self.above.said()) if self.above else ({}, "")
         return [tiers.own_row(self.config, totals, said), *(self.below.rows() if self.below else ())]
+
+    def _clock_lag(self, device: str) -> float | None:
+        at = self.devices.find(device)
+        return self.clocks.lag_of(at) if at >= 0 else None
 
     def _refused(self) -> dict[str, dict[str, int]]:
         return {

@@ -215,6 +215,9 @@ async def test_streams_are_fetched(city: City) -> None:
     (crossed,) = observations(told)
     assert crossed["event"] == {"type": "line_crossed", "rule": "Line1"}
     assert ("online", True) in [(row["property"], row["value"]) for row in told]
+    lag = (await city.site.ask("GET", "/api/v1/devices/hik1")).body["clock_lag_s"]
+    assert -5 < lag < 300
+    assert (await city.site.ask("GET", "/api/v1/devices/onvif1")).body["clock_lag_s"] is not None
     assert (await city.site.ready())[1] == []
     totals = await city.site.totals()
     assert totals["messages"] > 0

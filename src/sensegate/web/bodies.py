@@ -86,6 +86,8 @@ class DeviceRow(msgspec.Struct, frozen=True):
     asset: str
     shadow: bool
     revision: int
+    clock_lag_s: float | None = None
+    """By how much its clock was behind ours when it last spoke (negative: ahead), the way included; null: not heard."""
 
 
 class DeviceCredential(msgspec.Struct, frozen=True):

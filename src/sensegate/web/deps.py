@@ -528,6 +528,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: nobody looks for second sources."""
     neighbours: Neighbours | None = None
     """None: nobody looks whether the same was built nearby."""
+    clock_lag: Callable[[str], float | None] = lambda _device: None
+    """Device -> by how many seconds its clock was behind ours when it last spoke."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""
     viid: Any = None

@@ -57,7 +57,7 @@ async def _list(call: Call) -> Any:
         limit=limit + 1,
     )
     answer: dict[str, Any] = {
-        "rows": [device_row(device) for device in found[:limit]],
+        "rows": [_told(call, device) for device in found[:limit]],
         "total": deps.devices.count(scope),
     }
     if len(found) > limit:
@@ -140,7 +140,11 @@ async def _duplicates(call: Call) -> Any:
 
 
 async def _get(call: Call) -> Any:
-    return device_row(call.deps.devices.get(call.path("device"), call.principal))
+    return _told(call, call.deps.devices.get(call.path("device"), call.principal))
+
+
+def _told(call: Call, device: Device) -> DeviceRow:
+    return msgspec.structs.replace(device_row(device), clock_lag_s=call.deps.clock_lag(device.id))
 
 
 async def _change(call: Call) -> Any:

@@ -391,6 +391,25 @@ def test_axis_alarm() -> None:
     assert seen.observations[0].kind is Kind.EVENT
 
 
+@pytest.mark.parametrize(
+    ("topic", "data", "expected"),
+    [
+        ("onvif:VideoSource/MotionAlarm", {"State": "1"}, [("motion", True)]),
+        ("axis:VideoSource/Tampering", {"tampering": "0"}, [("tamper", False)]),
+        ("onvif:Device/IO/DigitalInput", {"LogicalState": "true"}, [("input_active", True)]),
+        ("axis:Device/Status/SystemReady", {"ready": "1"}, []),
+        ("axis:VideoSource/LiveStreamAccessed", {"accessed": "1"}, []),
+        ("axis:CameraApplicationPlatform/VMD/Camera1Profile1", {"note": "x"}, []),
+    ],
+)
+def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str, bool]]) -> None:
+    """States by the last level of the topic that a table names; other events are known and mean nothing."""
+    event = {"topic": topic, "timestamp": 1670518346712, "message": {"source": {"channel": "1"}, "data": data}}
+    seen = run("axis", event)[0]
+    assert [(one.property, one.value) for one in seen.measured] == expected
+    assert (len(seen.observations), seen.ignored) == ((1, 0) if expected else (0, 1))
+
+
 @pytest.mark.parametrize("name", ["axis", "deepstream", "dlstreamer", "frigate"])
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'"x"', b"{", b'{"a": 1}', b"\xff", b"[" * 5000, b"null"])
 def test_rubbish_is_refused(name: str, payload: bytes) -> None:

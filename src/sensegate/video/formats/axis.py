@@ -278,10 +278,10 @@ def _track(tree: dict[str, Any], sieve: Telling) -> Track:
 
 
 def _happening(tree: dict[str, Any], topic: str, sieve: Telling) -> Happening:
-    """Cut an event. What its topic says counts only where it is of the table."""
+    """Cut an event. What its topic says counts only where it is of the table; others are known and mean nothing."""
     message = tree["message"]
     data = message.get("data")
-    data = data if isinstance(data, dict) else {}
+    data = {_DATA.get(name.lower(), name): value for name, value in data.items()} if isinstance(data, dict) else {}
     for name, value in tree.items():
         if name not in {"topic", "timestamp", "serial", "message"}:
             sieve.out(name, value)
@@ -291,22 +291,20 @@ def _happening(tree: dict[str, Any], topic: str, sieve: Telling) -> Happening:
     counted = any(name.startswith("total") for name in data)
     word = next(filter(None, (codes.word("event", NAME, level) for level in reversed(levels))), "")
     label = class_of(NAME)(data.get("classTypes") or data.get("reason"), sieve)
-    state = truth(data.get("active", data.get("state")))
+    state = truth(data.get("active"))
     since = moment(data.get("startTime"), sieve) is not GONE
     for name, value in data.items():
-        if not name.startswith("total") and name not in _DATA:
+        if not name.startswith("total") and name not in _DATA.values():
             sieve.out("data", value)
     for part in ("source", "key"):
         if part in message:
             sieve.out(part, message[part])
     at = number(tree.get("timestamp"), 1e12, 4e12)  # smaller ones are no times of this century
     counts = tuple(_counts(data, named, since=since, sieve=sieve)) if counted else ()
-    if not counts and (not word or state is None):
-        raise Rejected(QuarantineReason.SCHEMA, "an event of Axis that no table names, or without a state")
     return Happening(
         camera=_camera(tree, sieve),
         at=at,
-        event="" if counted else word,
+        event="" if counted or state is None else word,
         rule=named,
         state=state,
         label="" if label is GONE or counted else label,
@@ -315,7 +313,19 @@ def _happening(tree: dict[str, Any], topic: str, sieve: Telling) -> Happening:
     )
 
 
-_DATA: Final = frozenset({"startTime", "reason", "active", "state", "classTypes", "triggerTime", "objectId"})
+_DATA: Final = {
+    "starttime": "startTime",
+    "reason": "reason",
+    "active": "active",
+    "state": "active",
+    "logicalstate": "active",
+    "triggered": "active",
+    "tampering": "active",
+    "classtypes": "classTypes",
+    "triggertime": "triggerTime",
+    "objectid": "objectId",
+}
+"""Members of an event, folded -> as they are read here."""
 
 
 def _called(device: str, scenario: str) -> str:
@@ -463,7 +473,7 @@ def _see_happening(kept: Happening, arrival: int) -> Seen:
         for one in kept.counts
     ]
     if not kept.event or kept.state is None:
-        return Seen(measured=tuple(measured))
+        return Seen(measured=tuple(measured), ignored=0 if measured else 1)
     if name := codes.state_property(kept.event):
         measured.append(Measured(kept.camera, name, kept.state, "", at, quality, key, channel=kept.rule))
     what, kind = classes(kept.label)

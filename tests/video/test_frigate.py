@@ -60,6 +60,17 @@ def test_a_track_of_a_camera_of_unknown_size_has_no_box() -> None:
     assert one.box_quality is BoxQuality.UNRESOLVED
 
 
+def test_cameras_of_one_box_may_have_sizes_of_their_own() -> None:
+    """By the name of the camera; others have the size of most."""
+    both = Camera(width=1280, height=720, sizes={"gate": (640, 360)})
+    message = {"type": "new", "after": after(box=[64, 36, 320, 180])}
+    one = run(message, camera=both)[0].observations[0]
+    assert (one.box, one.image_size) == ((0.1, 0.1, 0.5, 0.5), (640, 360))
+    message["after"]["camera"] = "yard"  # type: ignore[index]
+    one = run(message, camera=both)[0].observations[0]
+    assert (one.box, one.image_size) == ((0.05, 0.05, 0.25, 0.25), (1280, 720))
+
+
 def test_sent_again_it_is_the_same() -> None:
     """The identity does not depend on what of it came before; another frame is another observation."""
     first = run({"type": "new", "before": None, "after": after()})[0].observations[0]

@@ -56,6 +56,13 @@ class Camera(msgspec.Struct, frozen=True):
     zone: str = "Asia/Shanghai"
     speed_unit: str = "km/h"
     """Of formats that do not say: ``km/h``, ``m/s`` or ``[mi_i]/h``."""
+    sizes: Mapping[str, tuple[int, int]] = {}
+    """Name of a camera, of those that one box analyses -> the size of its image where it is another one."""
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """Return the size of the image in which boxes of a camera are given; None: not known."""
+        found = self.sizes.get(name, (self.width, self.height))
+        return found if all(found) else None
 
 
 class Measured(msgspec.Struct, frozen=True):

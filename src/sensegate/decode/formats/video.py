@@ -49,6 +49,10 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     grid: Annotated[int, msgspec.Meta(ge=0, le=65536), says("boxes beyond 1 count from 0 to this; 0: not known")] = 0
     width: Annotated[int, msgspec.Meta(ge=0, le=65536), says("width of the image in which boxes are pixels")] = 0
     height: Annotated[int, msgspec.Meta(ge=0, le=65536), says("height of that image")] = 0
+    sizes: Annotated[
+        dict[str, tuple[Annotated[int, msgspec.Meta(ge=1, le=65536)], Annotated[int, msgspec.Meta(ge=1, le=65536)]]],
+        says("name of a camera -> [width, height] where it has another size: {front_door: [640, 360]}"),
+    ] = {}
     zone: Annotated[str, says("zone of times that name none (IANA name)")] = "Asia/Shanghai"
     speed_unit: Annotated[Literal["km/h", "m/s", "[mi_i]/h"], says("unit of speeds where the format does not say")] = (
         "km/h"
@@ -207,7 +211,15 @@ def _compile(options: VideoPart, setting: Setting) -> Parse:
         ZoneInfo(options.zone)
     except (ZoneInfoNotFoundError, ValueError) as why:
         raise setting.error(f"unknown zone '{options.zone}'", "zone", remedy="an IANA name") from why
-    camera = Camera(options.camera, options.grid, options.width, options.height, options.zone, options.speed_unit)
+    camera = Camera(
+        options.camera,
+        options.grid,
+        options.width,
+        options.height,
+        options.zone,
+        options.speed_unit,
+        options.sizes,
+    )
     thinning = Thinning(frozenset(options.keep), options.moved)
     return VideoParse(options.format, form, camera, thinning, round(options.repeats_s * 1e6))
 

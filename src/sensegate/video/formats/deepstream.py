@@ -239,10 +239,10 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
     at, quality = parse_iso(scene.at) or received(arrival)
     state = {"field_entered": TrackState.NEW, "field_left": TrackState.END}.get(scene.event)
     event = Event(scene.event, zone="") if scene.event else None
-    size = (camera.width, camera.height) if camera.width and camera.height else None
+    size = camera.size(scene.camera)
     found = []
     for index, one in enumerate(scene.things):
-        box, box_quality = (None, None) if one.box is None else _box(one.box, camera)
+        box, box_quality = (None, None) if one.box is None else _box(one.box, size)
         cls, kind = classes(one.label)
         place = one.place or scene.place
         found.append(
@@ -277,8 +277,8 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
     return Seen(tuple(found), refused=refused, ignored=0 if found or refused else 1)
 
 
-def _box(of: tuple[float, float, float, float], camera: Camera) -> boxes.Found:
-    return boxes.pixels(*of, camera.width, camera.height, said=BoxQuality.CAMERA)
+def _box(of: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.Found:
+    return boxes.pixels(*of, *(size or (0, 0)), said=BoxQuality.CAMERA)
 
 
 FORMAT = VideoFormat(NAME, cut, see)

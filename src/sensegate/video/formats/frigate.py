@@ -402,21 +402,17 @@ def _time(seconds: float | None, arrival: int) -> Found:
     return (None if seconds is None else epoch(seconds)) or received(arrival)
 
 
-def _box(of: tuple[float, ...], camera: Camera) -> boxes.Found | tuple[None, None]:
+def _box(of: tuple[float, ...], size: tuple[int, int] | None) -> boxes.Found | tuple[None, None]:
     if len(of) != 4:
         return None, None
-    return boxes.pixels(of[0], of[1], of[2], of[3], camera.width, camera.height, said=BoxQuality.CAMERA)
-
-
-def _size(camera: Camera) -> tuple[int, int] | None:
-    return (camera.width, camera.height) if camera.width and camera.height else None
+    return boxes.pixels(of[0], of[1], of[2], of[3], *(size or (0, 0)), said=BoxQuality.CAMERA)
 
 
 def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
     ends = kept.type == "end"
     at, quality = _time(kept.frame_time, arrival)
     found, kind = classes(kept.label)
-    box, box_quality = _box(kept.box, camera)
+    box, box_quality = _box(kept.box, camera.size(kept.camera))
     speed = kept.current_estimated_speed
     number_plate = kept.recognized_license_plate
     if number_plate is not None:
@@ -435,7 +431,7 @@ def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
         track_state=TrackState(kept.type),
         box=box,
         box_quality=box_quality,
-        image_size=_size(camera),
+        image_size=camera.size(kept.camera),
         confidence=kept.score,
         speed=round(speed * SPEEDS[camera.speed_unit], 4) if speed else None,
         device_yaw=kept.velocity_angle if speed else None,
@@ -473,7 +469,7 @@ def _update(kept: Update, arrival: int, camera: Camera) -> Seen:
     if not kept.camera or kept.timestamp is None or kept.type == "description":
         return Seen(ignored=1)
     at, quality = _time(kept.timestamp, arrival)
-    box, box_quality = _box(kept.plate_box, camera)
+    box, box_quality = _box(kept.plate_box, camera.size(kept.camera))
     read = kept.plate
     one = VideoObservation(
         id=identity(NAME, kept.id, kept.timestamp, kept.type, kept.model),

@@ -77,6 +77,23 @@ def test_a_replay_is_refused(verifier: Digest) -> None:
     assert not why.value.wrong
 
 
+def test_a_flood_of_challenges_pushes_no_nonce_out(verifier: Digest) -> None:
+    """Control beside it: what is remembered of nonces that were used goes with their age."""
+    [line] = verifier.challenges([MD5], 0)
+    verifier.verify(answer(line), "POST", PATH, known, 1)
+    for _ in range(3_000):
+        verifier.challenges([MD5], 2)
+    with pytest.raises(Denied, match="replay"):
+        verifier.verify(answer(line), "POST", PATH, known, 3)
+    verifier.verify(answer(line, nc="00000002"), "POST", PATH, known, 3)
+    [later] = verifier.challenges([MD5], 70)
+    verifier.verify(answer(later), "POST", PATH, known, 70)
+    assert len(verifier._used) == 1
+    with pytest.raises(Denied) as why:
+        verifier.verify(answer(line), "POST", PATH, known, 71)
+    assert why.value.stale
+
+
 def test_a_nonce_ages(verifier: Digest) -> None:
     [line] = verifier.challenges([MD5], 0)
     with pytest.raises(Denied) as why:

@@ -94,7 +94,13 @@ class Catalogue:
             owner=sender.owner,
         )
         try:
-            await self._devices.add(device, by=self._by)
+            try:
+                await self._devices.add(device, by=self._by)
+            except ConfigError as why:
+                if why.key != "division":
+                    raise
+                device = msgspec.structs.replace(device, division=sender.division)  # a code that the table lacks
+                await self._devices.add(device, by=self._by)
         except (ConfigError, Conflict, Refused) as why:
             _log.warning("a camera of a catalogue is not registered", camera=entry.id, platform=sender.id, why=str(why))
 

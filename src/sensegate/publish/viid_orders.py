@@ -56,6 +56,10 @@ class Orders:
                 continue
             if row.key.startswith(_ORDER):
                 order = msgspec.json.decode(row.value, type=Order)
+                if order.end < self._clock.now() - LOOK_BACK_US:
+                    await self._bucket.delete(row.key)
+                    await self._bucket.delete(f"{_CURSOR}{order.peer}.{order.id}")
+                    continue
                 self._held[order.peer, order.id] = order
             elif row.key.startswith(_CURSOR):
                 peer, _, name = row.key.removeprefix(_CURSOR).partition(".")

@@ -29,7 +29,6 @@ from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats.viid_answers import Answer
 from sensegate.video.formats.viid_read import folded, tree_of
 from sensegate.web import limits
-from sensegate.web.auth import Guesses
 from sensegate.web.viid_digest import Denied, Digest
 from sensegate.web.viid_sessions import Lockouts, Session, Sessions
 
@@ -143,7 +142,9 @@ class ViidWeb:
         self.sessions = Sessions(config)
         self.lockouts = Lockouts(config)
         self._digest = Digest(config.realm, nonce_s=config.nonce_s)
-        self._guesses = Guesses(deps.clock)
+        self._addresses = Lockouts(
+            msgspec.structs.replace(config, failures_max=config.failures_max * 20, lockout_s=60.0)
+        )
         self._manners = {one.device: one for one in config.devices}
         self._reading = 0
         self._runner: web.AppRunner | None = None
@@ -289,7 +290,8 @@ class ViidWeb:
         if not header:
             raise self._challenge(code, "who are you? answer the digest")
         now, address = self.deps.clock.monotonic(), self._address(request)
-        self._guesses.demand_patience(address)
+        if left := self._addresses.left_s("", address, now):
+            raise Overloaded("too many wrong passwords from this address", retry_after_s=left)
         found: list[Device] = []
         named = code
 
@@ -312,7 +314,7 @@ class ViidWeb:
         except Denied as why:
             if why.wrong:
                 metrics.REFUSED.labels("viid").inc()
-                self._guesses.failed(address)
+                self._addresses.failed("", address, now)
                 self.lockouts.failed(named, address, now)
             raise self._challenge(code, why.why, stale=why.stale) from why
         self.lockouts.passed(user, address)

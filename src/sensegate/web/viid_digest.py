@@ -17,10 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 from sensegate.authority.digests import MD5, SHA256, digest
 
-NONCES_MAX: Final = 20_000
+NONCES_MAX: Final = 200_000
+"""Nonces in use; only those count that came back with a right secret, so that nobody can push them out."""
 USES_MAX: Final = 4_096
 """Requests under one nonce; then the client is given another."""
 HEADER_MAX: Final = 2_000
+_BEGIN: Final = 20
+"""Hex digits of a nonce's time (ms) and salt."""
 _PART = re.compile(r'([A-Za-z*]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"(?=\s*(?:,|$))|"([^",]*)|([^,\s"]*))')
 _ALGORITHMS: Final = {"": MD5, "MD5": MD5, "MD5-SESS": MD5, "SHA-256": SHA256, "SHA-256-SESS": SHA256}
 
@@ -38,11 +41,6 @@ class Denied(Exception):
         self.wrong = wrong
         """The secret is wrong: it counts for a lock-out."""
         super().__init__(why)
-
-
-class _Nonce(NamedTuple):
-    born: float
-    used: set[int]
 
 
 class Parts(NamedTuple):
@@ -87,7 +85,8 @@ class Digest:
     def __init__(self, realm: str, *, nonce_s: float) -> None:
         self._realm = realm
         self._nonce_s = nonce_s
-        self._nonces: OrderedDict[str, _Nonce] = OrderedDict()
+        self._used: OrderedDict[str, set[int]] = OrderedDict()
+        self._key = secrets.token_bytes(32)
         self._opaque = secrets.token_hex(8)
 
     def challenges(
@@ -98,10 +97,7 @@ class Digest:
         The order of the parts is that which clients expect that read them with a pattern; MD5 is not named, as the
         oldest clients stumble over `algorithm`.
         """
-        nonce = secrets.token_hex(16)
-        self._nonces[nonce] = _Nonce(now, set())
-        while len(self._nonces) > NONCES_MAX:
-            self._nonces.popitem(last=False)
+        nonce = self._made(f"{round(now * 1_000):012x}{secrets.token_hex(4)}")
         glue = "," if compact else ", "
         shared = [f'realm="{self._realm}"', 'qop="auth"', f'nonce="{nonce}"', f'opaque="{self._opaque}"']
         ends = ["stale=true"] if stale else []
@@ -142,14 +138,31 @@ class Digest:
         self._use(given.nonce, count, now)
         return given.user
 
+    def _made(self, begin: str) -> str:
+        """Return the nonce that begins so: it tells its time, and that it is ours."""
+        return begin + hmac.digest(self._key, begin.encode(), "sha256").hex()[:24]
+
+    def _is_fresh(self, nonce: str, now: float) -> bool:
+        begin = nonce[:_BEGIN]
+        if not (nonce.isascii() and hmac.compare_digest(self._made(begin), nonce)):
+            return False
+        return now - int(begin[:12], 16) / 1_000 <= self._nonce_s
+
     def _use(self, nonce: str, count: int, now: float) -> None:
-        held = self._nonces.get(nonce)
-        if held is None or now - held.born > self._nonce_s or len(held.used) >= USES_MAX:
-            self._nonces.pop(nonce, None)
+        if not self._is_fresh(nonce, now):
             raise Denied("the nonce is old", stale=True)
-        if count in held.used or (held.used and 0 in {count, *held.used}):
+        while self._used and not self._is_fresh(next(iter(self._used)), now):
+            self._used.popitem(last=False)
+        used = self._used.get(nonce)
+        if used is None:
+            if len(self._used) >= NONCES_MAX:
+                raise Denied("too many nonces are in use", stale=True)
+            used = self._used[nonce] = set()
+        if len(used) >= USES_MAX:
+            raise Denied("the nonce has served long enough", stale=True)
+        if count in used or (used and 0 in {count, *used}):
             raise Denied("the nonce was used with this count already: a replay")
-        held.used.add(count)
+        used.add(count)
 
 
 def _count(given: Parts) -> int:

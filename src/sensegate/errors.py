@@ -11,6 +11,7 @@
     ├── Gone                   the cursor is older than what is kept (410)
     ├── Overloaded             a limit was reached; try again later (429, 503)
     ├── Lost                   a connection or its answer was lost: the outcome is unknown
+    │   └── Untrusted          the other side's certificate is not the right one; nothing was sent
     ├── Fenced                 another worker has taken over; this one stops
     ├── StoreFull              the log has no room; intake holds back until there is
     ├── Unbalanced             the ledger does not balance: a bug; the commit is not written
@@ -104,6 +105,10 @@ class Overloaded(SensegateError):
 
 class Lost(SensegateError):
     """The connection or the answer was lost; the outcome is unknown and is looked up before a retry."""
+
+
+class Untrusted(Lost):
+    """The other side showed a certificate that is not trusted, or wants one of ours; nothing was sent."""
 
 
 class Fenced(SensegateError):

@@ -38,7 +38,7 @@ from sensegate.authority.tasks import Tasks
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
 from sensegate.bus.copies import Copying
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, Role, bracketed
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.record import decode_commit
@@ -792,7 +792,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             pid=os.getpid(),
             engine_pid=info.pid,
             http=gateway.http_url,
-            mqtt=f"mqtt://{info.mqtt_host}:{info.mqtt_port}",
+            mqtt=f"mqtt://{bracketed(info.mqtt_host)}:{info.mqtt_port}",
             nats=info.urls[0],
             tcp=gateway.tcp_urls,
             viid=gateway.viid.url if gateway.viid else "",

@@ -26,7 +26,7 @@ from sensegate.authority.heads import key_in, public_key
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.trail import Trail
-from sensegate.bus import ask, copies
+from sensegate.bus import ask, copies, trust
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
@@ -35,7 +35,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import inbox_prefix, node_rights, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig, secret
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, Untrusted
 from sensegate.model import Shed
 from sensegate.ports import Log
 from sensegate.publish import gaps, membership, return_files
@@ -128,7 +128,14 @@ async def _connected(division: str, way: Way) -> Link:
 
 def _told_way(told: membership.Kept, uplink: UplinkConfig) -> Way:
     told = msgspec.structs.replace(told, url=uplink.url or told.url)
-    return Way(told.url, told.secret, membership.trusted(told), told.generation)
+    if uplink.pin_sha256 or uplink.ca_file:
+        # What the configuration says is newer than what was told at the join: the certificate may have been replaced.
+        tls = _trusted(msgspec.structs.replace(uplink, url=told.url))
+    else:
+        tls = membership.trusted(told)
+        if tls and uplink.cert_file:
+            tls.load_cert_chain(uplink.cert_file, uplink.key_file or None)
+    return Way(told.url, told.secret, tls, told.generation)
 
 
 async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, Bucket]) -> None:
@@ -259,6 +266,10 @@ class Above:
         except Refused:
             await self._turned_away(way)
             return
+        except Untrusted as why:
+            self.why = f"centre not reached; going on alone: {why}"
+            await self.clock.sleep(LOOK_S)
+            raise
         self.why, self._refusals = "", 0
         self._link, self._generation = nc, way.generation
         try:
@@ -340,8 +351,16 @@ async def _until(refused: asyncio.Event) -> None:
 def _trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
     """Return what the centre's certificate is checked against; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
+        if uplink.pin_sha256 or uplink.cert_file:
+            raise ConfigError(f"'{uplink.url}' is no tls:// address", key="uplink.url", remedy="pins need TLS")
         return None
-    return ssl.create_default_context(cafile=uplink.ca_file or None)
+    return trust.context(
+        "uplink",
+        ca_file=uplink.ca_file,
+        pins=uplink.pin_sha256,
+        cert_file=uplink.cert_file,
+        key_file=uplink.key_file,
+    )
 
 
 def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str]) -> Report:

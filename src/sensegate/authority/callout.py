@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate import metrics
+from sensegate.authority.certificates import common_name
 from sensegate.authority.connections import Connections
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.jwt import Question, Rights, Signer, question
@@ -231,8 +232,10 @@ class Callout:
             await self._refuse(message, asked, "only MQTT clients are let in here")
             return
         verified = self._devices.verify(user, asked.connect_opts.password)
-        if verified is None:
-            await self._refuse(message, asked, self._why_not(user))
+        named = self._named(asked)
+        if verified is None or named not in ("", verified[0].id):
+            other = f"the certificate shown is that of device {named}"
+            await self._refuse(message, asked, self._why_not(user) if verified is None else other)
             return
         device, proof = verified
         rival = self._open.rival(user, client.mqtt_id)
@@ -246,6 +249,14 @@ class Callout:
         check = asyncio.create_task(self._contest(message, asked, device, proof.until, rival))
         self._checks.add(check)
         check.add_done_callback(self._checks.discard)
+
+    def _named(self, asked: Question) -> str:
+        """Return the device that the certificate shown names; empty: none was shown, or it names none of ours."""
+        chains = asked.client_tls.verified_chains if asked.client_tls else ()
+        if not chains or not chains[0]:
+            return ""
+        name = common_name(chains[0][0])
+        return name if self._devices.index.of_id(name) >= 0 else ""
 
     async def _asked_as_guest(self, message: Msg, asked: Question) -> bool:
         """Answer one who is no device; False where nobody knows him."""

@@ -41,6 +41,15 @@ class ServerFacts(msgspec.Struct, frozen=True):
     name: str = ""
 
 
+class TlsFacts(msgspec.Struct, frozen=True):
+    """What a client showed in the handshake."""
+
+    certs: tuple[str, ...] = ()
+    """PEM, its own first; without a check of the chain."""
+    verified_chains: tuple[tuple[str, ...], ...] = ()
+    """The same, checked by the server against its authorities."""
+
+
 class Question(msgspec.Struct, frozen=True):
     """Who is this, and what may it do?"""
 
@@ -49,6 +58,7 @@ class Question(msgspec.Struct, frozen=True):
     server_id: ServerFacts = ServerFacts()
     client_info: ClientFacts = ClientFacts()
     connect_opts: ConnectOptions = ConnectOptions()
+    client_tls: TlsFacts | None = None
 
 
 class _Asked(msgspec.Struct, frozen=True):

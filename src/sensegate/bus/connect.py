@@ -14,7 +14,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.errors import Lost, Refused
+from sensegate.errors import Lost, Refused, Untrusted
 
 _log = structlog.get_logger("bus")
 
@@ -63,6 +63,8 @@ class Link(Client):
         """Futures of answers to come, beside those of `request`."""
         self.refused = asyncio.Event()
         """Set when the server refused the credentials."""
+        self.untrusted = ""
+        """Why a handshake failed; empty: none did."""
         self._log = _log.bind(connection=name)
         self._on_slow = on_slow
         self._on_reconnect = on_reconnect
@@ -111,6 +113,10 @@ class Link(Client):
         elif isinstance(why, nats.errors.AuthorizationError) or "authorization violation" in str(why).lower():
             self.refused.set()
             self._log.warning("credentials refused")
+        elif isinstance(why, ssl.SSLError) and _about_certificates(why):
+            self.untrusted = getattr(why, "verify_message", "") or str(why.args[-1])
+            self.refused.set()
+            self._log.warning("no TLS with the server", why=self.untrusted)
         else:
             self._log.debug("connection", error=str(why) or type(why).__name__)
 
@@ -162,6 +168,7 @@ async def connect(
     Raises:
         Lost: no server answered within `timeout_s`.
         Refused: the server refused the credentials.
+        Untrusted: its certificate is not trusted, or it wants another one of ours.
     """
     link = Link(name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed)
     options: dict[str, Any] = {"tls": tls} if tls else {}
@@ -201,9 +208,18 @@ async def connect(
         attempt.cancel()
         await asyncio.gather(attempt, refusal, return_exceptions=True)
     await link.close()
+    if link.untrusted:
+        raise Untrusted(f"no TLS with {_without_secret(url)}: {link.untrusted}")
     if link.refused.is_set():
         raise Refused(f"{_without_secret(url)} refused the credentials of {user!r}", authenticated=False)
     raise Lost(f"no answer from {_without_secret(url)} within {timeout_s} s")
+
+
+def _about_certificates(why: ssl.SSLError) -> bool:
+    """Return whether a handshake failed for whom it showed, and not because the other side went away."""
+    return isinstance(why, ssl.SSLCertVerificationError) or any(
+        word in (why.reason or "") for word in ("CERTIFICATE", "UNKNOWN_CA")
+    )
 
 
 def _without_secret(url: str | list[str]) -> str:

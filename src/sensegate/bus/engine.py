@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus import connect, external, process
+from sensegate.bus import connect, external, process, trust
 from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
@@ -71,6 +72,11 @@ class Credential(msgspec.Struct, frozen=True):
     password: str
     account: str
     inbox_prefix: str
+
+
+def bracketed(host: str) -> str:
+    """Return an address as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _near(host: str) -> str:
@@ -246,7 +252,7 @@ class Engine:
     ) -> connect.Link:
         """Return a connection of one of our users; see `connect.connect`."""
         user = self.credential(role)
-        tls = connect.trust(self._config.tls.cert_file) if self._config.tls.cert_file else None
+        tls = self._trusted()
         return await connect.connect(
             list(self.info.urls),
             user.user,
@@ -259,6 +265,22 @@ class Engine:
             raw_subjects=raw_subjects,
             tls=tls,
         )
+
+    def _trusted(self) -> ssl.SSLContext | None:
+        """Return what our own connections check and show; None: no TLS."""
+        config = self._config
+        if config.url:
+            if "tls://" not in config.url:
+                return None
+            return trust.context(
+                "engine", ca_file=config.ca_file, cert_file=config.tls.cert_file, key_file=config.tls.key_file
+            )
+        if not config.tls.cert_file:
+            return None
+        made = connect.trust(config.tls.cert_file)
+        if config.link_ca_file:
+            made.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
+        return made
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────
 
@@ -347,6 +369,7 @@ class Engine:
         process.write_private(self._directory / "engine.json", msgspec.json.encode(kept).decode())
         self._kept = kept
         conf, text = self._conf(kept)
+        trust.gather(self._config, self._directory)
         process.write_private(conf, text)
         for old in self._directory.glob("nats-*.conf"):
             if old != conf:
@@ -379,7 +402,7 @@ class Engine:
         kept = self._keep()
         scheme = "tls" if self._config.tls.cert_file else "nats"
         return EngineInfo(
-            urls=(f"{scheme}://{_near(self._config.host)}:{kept.port}",),
+            urls=(f"{scheme}://{bracketed(_near(self._config.host))}:{kept.port}",),
             host=_near(self._config.host),
             port=kept.port,
             mqtt_host=_near(self._config.mqtt_host),

@@ -9,6 +9,7 @@ import msgspec
 
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import Kept, Role, render
+from sensegate.bus.trust import gather
 from sensegate.config import Config, secret
 from sensegate.errors import ConfigError
 
@@ -65,6 +66,7 @@ def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[P
         nodes=nodes,
         sealed=sealed(config, personal=personal),
     )
+    gather(engine, directory.resolve())
     write_private(users, msgspec.json.encode(kept).decode())
     write_private(directory / CONFIGURATION, text.replace("changes are lost", "`sensegate engine` writes it anew", 1))
     return directory / CONFIGURATION, users

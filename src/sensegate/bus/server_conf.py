@@ -82,12 +82,16 @@ def _list(words: Sequence[str]) -> str:
     return "[" + ", ".join(_quoted(word) for word in words) + "]"
 
 
-def _tls(tls: TlsConfig, *, verify: bool) -> str:
+LINK_CA = "link-ca.pem"
+"""In the server's directory: whose certificates of links are taken (`bus.trust.gather`)."""
+
+
+def _tls(tls: TlsConfig, ca_file: str) -> str:
     if not tls.cert_file:
         return ""
     lines = [f"cert_file: {_quoted(tls.cert_file)}", f"key_file: {_quoted(tls.key_file)}", "timeout: 10"]
-    if tls.ca_file and verify:
-        lines += [f"ca_file: {_quoted(tls.ca_file)}", "verify: true"]
+    if ca_file:
+        lines += [f"ca_file: {_quoted(ca_file)}", "verify: true"]
     return "  tls {\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
 
 
@@ -166,7 +170,7 @@ def render(
 server_name: {_quoted(name)}
 host: {_quoted(config.host)}
 port: {kept.port}
-{_tls(config.tls, verify=False)}max_payload: {config.max_payload_bytes}
+{_tls(config.tls, str(directory / LINK_CA) if config.link_ca_file else "")}max_payload: {config.max_payload_bytes}
 max_control_line: 4096
 max_connections: {config.max_connections}
 max_pending: {max(FLOW_WINDOW + 8 * MIB, 4 * config.max_payload_bytes)}
@@ -187,7 +191,7 @@ jetstream {{
 mqtt {{
   host: {_quoted(config.mqtt_host)}
   port: {kept.mqtt_port}
-{_tls(config.tls, verify=True)}  ack_wait: "30s"
+{_tls(config.tls, config.tls.ca_file)}  ack_wait: "30s"
   max_ack_pending: 1024
   reject_qos2_publish: true
   authorization {{ timeout: {CALLOUT_S} }}

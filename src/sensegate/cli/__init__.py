@@ -28,6 +28,7 @@ from sensegate.cli import (
     running,
     studies,
     tasks,
+    tls,
     tokens,
     webhooks,
 )
@@ -58,6 +59,7 @@ app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")
 app.add_typer(people.app, name="people")
 feeds.app.command("subscribers")(webhooks.subscribers)
+app.add_typer(tls.app, name="tls")
 app.add_typer(feeds.app, name="feed")
 app.add_typer(webhooks.app, name="webhook")
 app.add_typer(catalogue.app, name="catalogue")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -38,7 +39,9 @@ class Remote:
         import aiohttp  # noqa: PLC0415 - a quarter of a second that commands without a gateway need not wait
 
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self._session = aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        connector = aiohttp.TCPConnector(ssl=_trust())
+        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
         return self
 
     async def __aexit__(
@@ -122,6 +125,17 @@ class Remote:
         """Delete a record."""
         async with self._request("DELETE", path):
             pass
+
+
+def _trust() -> Any:
+    """Return whom https is believed: the system's authorities, or that of SENSEGATE_CA_FILE; and what we show."""
+    ca, cert = os.environ.get("SENSEGATE_CA_FILE", ""), os.environ.get("SENSEGATE_CERT_FILE", "")
+    if not ca and not cert:
+        return True
+    from sensegate.bus import trust  # noqa: PLC0415 - needed with https alone
+
+    key = os.environ.get("SENSEGATE_KEY_FILE", "")
+    return trust.context("SENSEGATE_CA_FILE", ca_file=ca, cert_file=cert, key_file=key)
 
 
 def _problem(status: int, text: str) -> Answered:

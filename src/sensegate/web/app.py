@@ -195,11 +195,11 @@ class Web:
         context = _tls(self.deps)
         loop = asyncio.get_running_loop()
         for attempt in range(_PORT_TRIES):
-            port = config.port or free_port()
+            port = config.port or free_port(config.host)
             try:
                 self._listener = await loop.create_server(
                     gate,
-                    config.host,
+                    [config.host, *config.more_hosts],
                     port,
                     ssl=context,
                     ssl_handshake_timeout=config.header_timeout_s if context else None,
@@ -209,7 +209,7 @@ class Web:
             except OSError as why:
                 if config.port or attempt == _PORT_TRIES - 1:
                     raise ConfigError(
-                        f"cannot listen on {config.host}:{port}: {why.strerror}",
+                        f"cannot listen on port {port} of {', '.join((config.host, *config.more_hosts))}: {why}",
                         key="web.port",
                         remedy="choose a free one, or 0",
                     ) from why
@@ -296,9 +296,10 @@ def _page(name: str, media: str) -> Callable[[web.Request], Awaitable[web.Stream
 def _tls(deps: Deps) -> ssl.SSLContext | None:
     tls = deps.config.tls
     if not tls.cert_file:
-        if deps.config.host not in {"127.0.0.1", "::1", "localhost"}:
+        hosts = (deps.config.host, *deps.config.more_hosts)
+        if open_ := next((host for host in hosts if host not in {"127.0.0.1", "::1", "localhost"}), ""):
             raise ConfigError(
-                f"{deps.config.host} without TLS",
+                f"{open_} without TLS",
                 key="web.tls",
                 remedy="give cert_file and key_file, or listen on loopback",
             )

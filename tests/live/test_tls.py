@@ -1,0 +1,380 @@
+"""Every link by TLS, with certificates that `sensegate tls init` made: curl, openssl and paho on the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import pytest
+from msgspec.structs import replace
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+from typer.testing import CliRunner
+
+from sensegate.authority.certificates import fingerprint
+from sensegate.bus import external, process
+from sensegate.bus.ports import free_port
+from sensegate.cli import app
+from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
+from sensegate.errors import ConfigError, EngineError
+from tests.conftest import eventually
+from tests.live.site import Site, config_of, reading, running
+
+pytestmark = pytest.mark.live
+
+
+class Lab:
+    """Files of `sensegate tls init`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ca = str(directory / "ca.pem")
+
+    def pair(self, name: str) -> tuple[str, str]:
+        """Return certificate and key."""
+        return str(self.directory / f"{name}.pem"), str(self.directory / f"{name}.key")
+
+    def tls(self, *, ask: bool = False) -> TlsConfig:
+        """Return what a listener shows; `ask`: it asks its clients for theirs."""
+        cert, key = self.pair("server")
+        return TlsConfig(cert, key, self.ca if ask else "")
+
+    def context(self, name: str = "") -> ssl.SSLContext:
+        """Return what a client trusts, and shows."""
+        made = ssl.create_default_context(cafile=self.ca)
+        if name:
+            made.load_cert_chain(*self.pair(name))
+        return made
+
+
+def init(directory: Path, *words: str) -> Lab:
+    """Run the command."""
+    result = CliRunner().invoke(app, ["tls", "init", str(directory), *words])
+    assert result.exit_code == 0, result.output
+    return Lab(directory)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    words = ("--node", "4401", "--device", "d-1", "--device", "d-2", "--client", "ops")
+    return init(tmp_path_factory.mktemp("lab") / "tls", *words)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Another authority, with the same names."""
+    return init(tmp_path_factory.mktemp("other") / "tls", "--node", "4401", "--device", "d-1", "--client", "ops")
+
+
+async def run(*words: str) -> tuple[int, str]:
+    """Run a program; return its exit code and all that it said."""
+    made = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(made.communicate(), 20)
+    return made.returncode or 0, out.decode(errors="replace")
+
+
+async def curl(url: str, *words: str) -> tuple[int, str]:
+    return await run("curl", "-sS", "-i", "--max-time", "10", *words, url)
+
+
+def test_the_files_are_private_and_added_to(tmp_path: Path) -> None:
+    """Keys 0600; a second run keeps what is there and adds; openssl finds the chain good."""
+    lab = init(tmp_path / "tls")
+    before = (lab.directory / "server.pem").read_bytes()
+    again = init(tmp_path / "tls", "--device", "d-9")
+    assert (lab.directory / "server.pem").read_bytes() == before
+    assert {file.stat().st_mode & 0o077 for file in lab.directory.glob("*.key")} == {0}
+    assert (again.directory / "device-d-9.pem").exists()
+    result = CliRunner().invoke(app, ["tls", "pin", str(lab.directory / "server.pem")])
+    assert result.output.strip() == fingerprint(lab.directory / "server.pem")
+
+
+async def test_openssl_verifies_what_was_made(lab: Lab) -> None:
+    """For their purposes, and no other."""
+    for name, purpose, good in (
+        ("server", "sslserver", True),
+        ("device-d-1", "sslclient", True),
+        ("device-d-1", "sslserver", False),
+        ("node-4401", "sslclient", True),
+    ):
+        code, said = await run("openssl", "verify", "-CAfile", lab.ca, "-purpose", purpose, lab.pair(name)[0])
+        assert (code == 0) is good, (name, purpose, said)
+
+
+# ── HTTP ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_http_by_tls_on_several_planes(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """IPv4 and IPv6 with one port; another authority, plain HTTP and TLS 1.1 are refused; the command line goes in."""
+    web = WebConfig(host="127.0.0.1", more_hosts=("::1",), tls=lab.tls())
+    async with running(replace(config_of(tmp_path / "node"), web=web)) as site:
+        place = urlsplit(site.addresses.http)
+        assert place.scheme == "https"
+        for host in ("127.0.0.1", "[::1]", "localhost"):
+            code, said = await curl(f"https://{host}:{place.port}/healthz", "--cacert", lab.ca)
+            assert (code, "200 OK" in said) == (0, True), said
+            assert "Strict-Transport-Security" in said
+        code, said = await curl(f"{site.addresses.http}/healthz", "--cacert", other.ca)
+        assert (code, "certificate" in said) == (60, True), said
+        code, _ = await curl(f"http://127.0.0.1:{place.port}/healthz")
+        assert code != 0
+        for version, good in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
+            code, said = await run(
+                "openssl", "s_client", "-connect", place.netloc, version, "-cipher", "ALL@SECLEVEL=0", "-CAfile", lab.ca
+            )
+            assert ("Verify return code: 0 (ok)" in said and code == 0) is good, (version, said)
+        environment = {"SENSEGATE_URL": site.addresses.http, "SENSEGATE_TOKEN": site.admin}
+        for more, exit_code in (({"SENSEGATE_CA_FILE": lab.ca}, 0), ({"SENSEGATE_CA_FILE": other.ca}, 1)):
+            result = await asyncio.to_thread(CliRunner().invoke, app, ["device", "list"], env={**environment, **more})
+            assert result.exit_code == exit_code, result.output
+
+
+async def test_http_asks_for_certificates(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """mTLS: without one and with one of another authority nothing is answered; beside it the token still counts."""
+    web = WebConfig(tls=lab.tls(ask=True))
+    async with running(replace(config_of(tmp_path / "node"), web=web)) as site:
+        url = f"{site.addresses.http}/api/v1/me"
+        bearer = ("-H", f"Authorization: Bearer {site.admin}", "--cacert", lab.ca)
+        cert, key = lab.pair("client-ops")
+        code, said = await curl(url, *bearer, "--cert", cert, "--key", key)
+        assert (code, "200 OK" in said) == (0, True), said
+        code, said = await curl(url, "--cacert", lab.ca, "--cert", cert, "--key", key)
+        assert "401 Unauthorized" in said
+        code, said = await curl(url, *bearer)
+        assert code != 0, said
+        cert, key = other.pair("client-ops")
+        code, said = await curl(url, *bearer, "--cert", cert, "--key", key)
+        assert code != 0, said
+
+
+def test_beyond_loopback_there_is_no_plain_http(tmp_path: Path) -> None:
+    """Also not by a second plane."""
+
+    async def start() -> None:
+        web = WebConfig(more_hosts=("0.0.0.0",))  # noqa: S104 - it is refused
+        async with running(replace(config_of(tmp_path / "node"), web=web)):
+            pass
+
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 without TLS"):
+        asyncio.run(start())
+
+
+# ── devices ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def mqtt(site: Site, lab: Lab, device: Any, show: tuple[str, str] | None, payload: str = "") -> int | str:
+    """Connect as a device, publish; return the CONNACK's code, or why there was none."""
+    place = urlsplit(site.addresses.mqtt)
+    told: asyncio.Queue[int | str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    client = Client(CallbackAPIVersion.VERSION2, client_id=device.id, reconnect_on_failure=False)
+    client.username_pw_set(device.id, device.password)
+    client.tls_set(lab.ca, *(show or (None, None)))
+
+    def note(said: int | str) -> None:
+        loop.call_soon_threadsafe(told.put_nowait, said)
+
+    client.on_connect = lambda _c, _u, _f, reason, _p: note(reason.value)
+    client.on_disconnect = lambda _c, _u, _f, _r, _p: note("closed")
+    try:
+        await asyncio.to_thread(client.connect, place.hostname or "", place.port or 0)
+        client.loop_start()
+        code = await asyncio.wait_for(told.get(), 10)
+        if code == 0 and payload:
+            await asyncio.to_thread(client.publish(device.topics[0], payload, 1).wait_for_publish, 5)
+    finally:
+        client.disconnect()
+        await asyncio.to_thread(client.loop_stop)
+    return code
+
+
+async def test_devices_show_certificates(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """Beside the password: none, one of another authority, and that of another device are refused."""
+    engine = EngineConfig(tls=lab.tls(ask=True))
+    async with running(replace(config_of(tmp_path / "node"), engine=engine)) as site:
+        first, second = await site.device("d-1"), await site.device("d-2")
+        assert await mqtt(site, lab, first, lab.pair("device-d-1"), reading(21.5)) == 0
+        rows = await eventually(site.records)
+        assert [row["device"] for row in rows] == ["d-1"]
+        assert await mqtt(site, lab, first, None) != 0
+        assert await mqtt(site, lab, first, other.pair("device-d-1")) != 0
+        place = urlsplit(site.addresses.mqtt).netloc
+        for authority, good in ((lab, True), (other, False)):
+            words = ("-connect", place, "-CAfile", authority.ca, "-verify_return_error")
+            _, said = await run("openssl", "s_client", *words)
+            assert ("Verify return code: 0 (ok)" in said) is good, said
+        assert await mqtt(site, lab, second, lab.pair("device-d-1")) != 0, "the certificate of another device"
+        assert await mqtt(site, lab, second, lab.pair("client-ops")) == 0, "one that names no device is good for any"
+
+
+# ── links ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def linked(lab: Lab, tmp_path: Path, **other_uplink: Any) -> AsyncIterator[tuple[Site, Site]]:
+    """Run a centre that asks links for certificates, and a node."""
+    file = tmp_path / "secret"
+    file.write_text("secret of the link", encoding="ascii")
+    port = free_port()
+    engine = EngineConfig(port=port, tls=lab.tls(), link_ca_file=lab.ca)
+    centre = replace(config_of(tmp_path / "centre", "44"), engine=engine, nodes=(NodeUserConfig("4401", str(file)),))
+    cert, key = lab.pair("node-4401")
+    good: dict[str, Any] = {
+        "url": f"tls://127.0.0.1:{port}",
+        "secret_file": str(file),
+        "ca_file": lab.ca,
+        "pin_sha256": (fingerprint(Path(lab.pair("server")[0])),),
+        "cert_file": cert,
+        "key_file": key,
+    }
+    uplink = UplinkConfig(**{**good, **other_uplink})
+    async with (
+        running(centre) as above,
+        running(replace(config_of(tmp_path / "node"), uplink=uplink)) as below,
+    ):
+        yield above, below
+
+
+async def said_of(site: Site) -> str:
+    """Return what a node says of its way to the centre."""
+    rows = (await site.ask("GET", "/api/v1/nodes")).body["rows"]
+    detail: str = rows[0]["detail"]
+    return detail
+
+
+@pytest.mark.parametrize("trusted", ["authority and pin", "pin alone", "authority alone", "one of two pins"])
+async def test_a_node_links_by_mutual_tls(lab: Lab, tmp_path: Path, trusted: str) -> None:
+    """A reading of the node arrives at the centre."""
+    pin = fingerprint(Path(lab.pair("server")[0]))
+    how: dict[str, dict[str, Any]] = {
+        "authority and pin": {},
+        "pin alone": {"ca_file": ""},
+        "authority alone": {"pin_sha256": ()},
+        "one of two pins": {"pin_sha256": ("0" * 64, ":".join(pin[at : at + 2] for at in range(0, 64, 2)).upper())},
+    }
+    async with linked(lab, tmp_path, **how[trusted]) as (centre, node):
+        device = await node.device("d-1")
+        await node.push(device, reading(21.5))
+        rows = await eventually(lambda: centre.records(device="d-1"), 20)
+        assert [row["value"] for row in rows] == [21.5]
+        assert await said_of(node) == "centre connected"
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "another certificate than the pinned": ({"pin_sha256": ("0" * 64,)}, "none of the pinned fingerprints"),
+    "another certificate, no authority": ({"pin_sha256": ("0" * 64,), "ca_file": ""}, "none of the pinned"),
+    "another authority": ({"ca_file": "other"}, "self-signed certificate"),
+    "no certificate of its own": ({"cert_file": "", "key_file": ""}, "certificate required"),
+    "a certificate of another authority": ({"cert_file": "other", "key_file": "other"}, "unknown ca"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_a_wrong_link_is_refused_and_said(lab: Lab, other: Lab, tmp_path: Path, wrong: str) -> None:
+    """Nothing is forwarded, the secret is not sent, and the node says what is wrong; devices go on."""
+    given, words = WRONG[wrong]
+    cert, key = other.pair("node-4401")
+    files = {"ca_file": other.ca, "cert_file": cert, "key_file": key}
+    uplink = {name: files[name] if value == "other" else value for name, value in given.items()}
+    async with linked(lab, tmp_path, **uplink) as (centre, node):
+
+        async def told() -> bool:
+            return words in await said_of(node)
+
+        device = await node.device("d-1")
+        assert (await node.push(device, reading(21.5))).status == 202
+        await eventually(told, 20)
+        assert await centre.records() == []
+
+
+async def test_pins_need_tls(tmp_path: Path) -> None:
+    """A pinned centre by nats:// would be no pinned centre."""
+    (tmp_path / "secret").write_text("x", encoding="ascii")
+    uplink = UplinkConfig(url="nats://127.0.0.1:9", secret_file=str(tmp_path / "secret"), pin_sha256=("0" * 64,))
+    with pytest.raises(BaseExceptionGroup) as why:
+        async with running(replace(config_of(tmp_path / "node"), uplink=uplink)) as site:
+            await site.task
+    assert why.group_contains(ConfigError, match="no tls:// address")
+
+
+# ── a server of others ────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def served(config: Config, directory: Path, lab: Lab) -> AsyncIterator[Config]:
+    """Run a nats-server on the files that `sensegate engine` writes, with TLS that asks for certificates."""
+    ports = EngineConfig(port=free_port(), mqtt_port=free_port(), tls=lab.tls(), link_ca_file=lab.ca)
+    written, users = external.write(replace(config, engine=ports), directory)
+    server = await asyncio.create_subprocess_exec(process.binary(), "-c", written)
+    cert, key = lab.pair("server")
+    entered = EngineConfig(
+        url=f"tls://127.0.0.1:{ports.port}",
+        credentials_file=str(users),
+        mqtt_port=ports.mqtt_port,
+        ca_file=lab.ca,
+        tls=TlsConfig(cert, key),
+    )
+
+    async def answers() -> bool:
+        with contextlib.suppress(OSError, EOFError):
+            await process.greeting("127.0.0.1", ports.port)
+            return True
+        return False
+
+    try:
+        await eventually(answers)
+        yield msgspec.structs.replace(config, engine=entered)
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def test_a_server_of_others_with_a_private_authority(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """Entered with the right authority and our certificate; with another authority the error says so."""
+    async with served(config_of(tmp_path / "gateway"), tmp_path / "server", lab) as config:
+        async with running(config) as site:
+            device = await site.device("d-1")
+            assert (await site.push(device, reading(21.5))).status == 202
+            assert [row["value"] for row in await eventually(site.records)] == [21.5]
+        for wrong, said in (
+            ({"ca_file": other.ca}, "self-signed certificate"),
+            ({"tls": TlsConfig()}, "certificate"),
+        ):
+            with pytest.raises(EngineError, match=said):
+                async with running(replace(config, engine=replace(config.engine, **wrong))):
+                    pass
+
+
+# ── IPv6 ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_every_listener_by_ipv6(lab: Lab, tmp_path: Path) -> None:
+    """HTTP, MQTT and the engine on ::1."""
+    config = replace(
+        config_of(tmp_path / "node"),
+        web=WebConfig(host="::1", tls=lab.tls()),
+        engine=EngineConfig(host="::1", mqtt_host="::1", tls=lab.tls()),
+    )
+    async with running(config) as site:
+        assert {urlsplit(url).hostname for url in (site.addresses.http, site.addresses.mqtt, site.addresses.nats)} == {
+            "::1"
+        }
+        code, said = await curl(f"{site.addresses.http}/healthz", "--cacert", lab.ca)
+        assert (code, "200 OK" in said) == (0, True), said
+        connector = aiohttp.TCPConnector(ssl=lab.context())
+        async with aiohttp.ClientSession(connector=connector) as site.session:
+            device = await site.device("d-1")
+            assert await mqtt(site, lab, device, None, reading(21.5)) == 0
+            assert [row["value"] for row in await eventually(site.records)] == [21.5]

@@ -62,6 +62,9 @@ _PAGES = {
     "/docs": ("docs.html", "text/html"),
     "/static/page.js": ("page.js", "text/javascript"),
     "/static/docs.js": ("docs.js", "text/javascript"),
+    "/sharing": ("sharing.html", "text/html"),
+    "/static/sharing.js": ("sharing.js", "text/javascript"),
+    "/static/sharing.css": ("sharing.css", "text/css"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }

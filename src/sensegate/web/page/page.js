@@ -3,7 +3,7 @@
 
 const TEXTS = {
   en: {
-    docs: "API", leave: "Leave", entry: "The ledger of this gateway",
+    docs: "API", sharing: "Sharing", leave: "Leave", entry: "The ledger of this gateway",
     entryHelp: "Enter a token whose role may read the ledger (operator, auditor, admin). It stays in this tab.",
     signIn: "Sign in", name: "Name", password: "Password", fresh: "New password", provider: "Sign in by the provider of identities",
     token: "Token", show: "Show the ledger", rate: "Messages a second", delivered: "Delivered to subscribers",
@@ -20,7 +20,7 @@ const TEXTS = {
     conflict: "stored, of these conflicts", late: "stored, of these late", unjudged: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
-    docs: "接口", leave: "退出", entry: "本网关的数据账本",
+    docs: "接口", sharing: "数据共享", leave: "退出", entry: "本网关的数据账本",
     entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）。令牌只保存在本标签页。",
     signIn: "登录", name: "用户名", password: "密码", fresh: "新密码", provider: "通过统一身份认证登录",
     token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",

@@ -95,6 +95,17 @@ def _digest(header: str, code: str, password: str, path: str) -> str:
     )
 
 
+async def registered_at(http: aiohttp.ClientSession, url: str, code: str, password: str) -> bool:
+    """Register with a digest; return whether it was taken."""
+    path, body = "/VIID/System/Register", {"RegisterObject": {"DeviceID": code}}
+    async with http.post(url + path, json=body) as first:
+        if first.status != 401:
+            return False
+        proof = _digest(first.headers.getall("WWW-Authenticate")[0], code, password, path)
+    async with http.post(url + path, json=body, headers={"Authorization": proof}) as second:
+        return second.status == 200
+
+
 class Pusher:
     """A camera's talk with the node, wherever it listens at the moment."""
 
@@ -132,14 +143,7 @@ class Pusher:
             await asyncio.sleep(0.1)
 
     async def _register(self, http: aiohttp.ClientSession) -> bool:
-        camera, path = self.camera, "/VIID/System/Register"
-        body = {"RegisterObject": {"DeviceID": camera.code}}
-        async with http.post(self._url() + path, json=body) as first:
-            if first.status != 401:
-                return False
-            proof = _digest(first.headers.getall("WWW-Authenticate")[0], camera.code, camera.password, path)
-        async with http.post(self._url() + path, json=body, headers={"Authorization": proof}) as second:
-            return second.status == 200
+        return await registered_at(http, self._url(), self.camera.code, self.camera.password)
 
     async def _post(self, http: aiohttp.ClientSession, batch: list[dict[str, Any]]) -> bool:
         """Send a batch; note what was answered with 0; return whether all of it was."""

@@ -14,21 +14,25 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 import numpy as np
 import pytest
+import yarl
 from msgspec import structs
 
 from sensegate.bus import columns, raw
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig
+from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.examples import payload_of
 from sensegate.decode.explain import explain
 from sensegate.decode.profiles import ProfileSet
@@ -37,9 +41,11 @@ from sensegate.share import records
 from sensegate.web.feeds import FORMS
 from tests.conftest import eventually
 from tests.ledger.controls import Control, Edit, patched
+from tests.ledger.video import SERVER, registered_at
 from tests.live.site import PLAIN, Made, Site, config_of
 from tests.video.canary import KINDS, MARKS, marks_in, opened, planted
 from tests.video.test_canary import PROFILES
+from tests.video.viid_bodies import ABOVE, BODIES, CAMERA
 
 pytestmark = pytest.mark.live
 
@@ -127,10 +133,14 @@ async def gateway(
     directory: Path, *, environment: dict[str, str] | None = None, encryption: Any = "auto"
 ) -> AsyncIterator[Running]:
     """Run a gateway that takes all formats of video, its log lines in a file."""
+    secret = directory / "secret"
+    secret.write_text("s" * 32)
+    above = ViidSuperiorConfig(name="above", url="http://127.0.0.1:9", server_id=ABOVE, password_file=str(secret))
     config = structs.replace(
         config_of(directory / "run", profiles=(str(PLAIN), *map(str, PROFILES))),
         ingest=IngestConfig(rate_per_device_s=100_000.0),
         engine=EngineConfig(encryption=encryption),
+        viid=ViidConfig(server_id=SERVER, requests_per_s=100_000.0, superiors=(above,)),
         log_level="debug",
         log_format="json",
     )
@@ -296,6 +306,36 @@ async def odd_topics(site: Site) -> None:
     await eventually(refused, 20)
 
 
+async def by_viid(site: Site, made: dict[str, Made]) -> Counter[int]:
+    """Talk to the VIID listener with marks in bodies, paths, queries, headers; return how often which status came."""
+    camera, statuses = made[CAMERA], Counter[int]()
+    gate = asyncio.Semaphore(20)
+    member = {"User-Identify": CAMERA, "Content-Type": "application/VIID+JSON"}
+    assert await registered_at(site.session, site.addresses.viid, CAMERA, camera.password)
+
+    async def ask(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> None:
+        url = yarl.URL(f"{site.addresses.viid}/VIID/{path}", encoded=True)
+        async with gate, site.session.request(method, url, data=body or None, headers=headers) as answer:
+            await answer.read()
+            statuses[answer.status] += 1
+
+    asked = []
+    for number, (name, body) in enumerate(BODIES.items()):
+        headers = {**member, "User-Identify": ABOVE} if name == "Subscribes" else member
+        asked += [ask("POST", name, headers, message) for _, message in list(planted(body, number * 3))[::3]]
+    for value in MARKS.values():
+        asked += [
+            ask("GET", f"Faces/{quote(value, safe='')}?Name={quote(value, safe='')}", member),
+            ask("DELETE", f"Subscribes?IDList={quote(value, safe='')}", {**member, "User-Identify": ABOVE}),
+            ask("POST", f"{quote(value, safe='')}/Info", member, value.encode()),
+            ask("POST", "System/Register", {}, json.dumps({"RegisterObject": {"DeviceID": value}}).encode()),
+        ]
+        if value.isascii():
+            asked.append(ask("POST", "Faces", {**member, "User-Identify": value}, BODIES["Faces"]))
+    await asyncio.gather(*asked)
+    return statuses
+
+
 async def waiting(running: Running, directory: Path) -> dict[str, str]:
     """Return the marks in the server's store while messages wait in it that no one of ours has seen."""
     site = running.site
@@ -320,6 +360,9 @@ async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
         totals = await site.totals()
         assert totals["decoded"] > 100
         assert sum(count for kind, count in totals.items() if kind.startswith("removed.")) > sent / 2
+        statuses = await by_viid(site, {CAMERA: await site.device(CAMERA, profile="sensegate/viid")})
+        assert statuses[200] > 200, statuses
+        assert not {status for status in statuses if status >= 500 and status != 503}, statuses
         assert await waiting(running, tmp_path) == {}
         await odd_topics(site)
         found, asked = await in_answers(site)

@@ -46,9 +46,9 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     format: Annotated[str, says("name of the format: viid, onvif_mj, frigate …")]
     camera: Annotated[str, says("name of the camera where neither topic nor message has one")] = ""
-    grid: Annotated[int, msgspec.Meta(ge=0, le=65536), says("boxes beyond 1 count from 0 to this; 0: not known")] = 0
-    width: Annotated[int, msgspec.Meta(ge=0, le=65536), says("width of the image in which boxes are pixels")] = 0
-    height: Annotated[int, msgspec.Meta(ge=0, le=65536), says("height of that image")] = 0
+    grid: Annotated[int, says("boxes beyond 1 count from 0 to this; 0: not known"), msgspec.Meta(ge=0, le=65536)] = 0
+    width: Annotated[int, says("width of the image in which boxes are pixels"), msgspec.Meta(ge=0, le=65536)] = 0
+    height: Annotated[int, says("height of that image"), msgspec.Meta(ge=0, le=65536)] = 0
     sizes: Annotated[
         dict[str, tuple[Annotated[int, msgspec.Meta(ge=1, le=65536)], Annotated[int, msgspec.Meta(ge=1, le=65536)]]],
         says("name of a camera -> [width, height] where it has another size: {front_door: [640, 360]}"),
@@ -66,12 +66,12 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
         says("which sightings of a track are kept, see the vocabulary of tracks; empty: all"),
     ] = ()
     moved: Annotated[
-        float, msgspec.Meta(gt=0, le=1), says("with `changes`: so far, as part of the image, is a change")
+        float, says("with `changes`: so far, as part of the image, is a change"), msgspec.Meta(gt=0, le=1)
     ] = 0.2
     repeats_s: Annotated[
         float,
-        msgspec.Meta(ge=0, le=86_400),
         says("an event that tells the same state again within so many seconds is thinned out; 0: none is"),
+        msgspec.Meta(ge=0, le=86_400),
     ] = 0.0
 
 

@@ -1,0 +1,64 @@
+"""Events that go on: told again they are one, changed they are told; sent again they are duplicates, never lost."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.video.observation import Event, Kind, VideoObservation
+from sensegate.video.thin import State, repeated
+
+SECOND = 1_000_000
+WINDOW = 5 * SECOND
+
+
+def told(at: int, *, state: bool | None = True) -> VideoObservation:
+    return VideoObservation(
+        id=f"{at}{state}",
+        kind=Kind.EVENT,
+        camera="cam7",
+        observed_at=at,
+        time_quality="explicit",
+        format="hikvision",
+        event=Event("motion", state),
+    )
+
+
+def kept(*alarms: VideoObservation) -> list[str]:
+    """Return the ids of those that are kept."""
+    before: State | None = None
+    found: list[str] = []
+    for one in alarms:
+        again, before = repeated(one, before, WINDOW)
+        if not again:
+            found.append(one.id)
+    return found
+
+
+def test_an_alarm_told_each_second_is_one() -> None:
+    assert kept(*[told(at * SECOND) for at in range(60)]) == ["0True"]
+
+
+def test_a_change_is_told_at_once_and_a_pause_begins_anew() -> None:
+    alarms = [told(0), told(SECOND), told(2 * SECOND, state=False), told(3 * SECOND), told(20 * SECOND)]
+    assert kept(*alarms) == ["0True", "2000000False", "3000000True", "20000000True"]
+
+
+def test_one_that_is_sent_again_is_no_repetition() -> None:
+    """It goes on to where duplicates are told, and counted as such."""
+    assert kept(told(0), told(0)) == ["0True", "0True"]
+
+
+def test_events_without_a_state_are_all_kept() -> None:
+    assert kept(told(0, state=None), told(1, state=None)) == ["0None", "1None"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=40))
+def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
+    """Whatever comes in what order: the last one kept has the state of the last one told."""
+    said = [told(at * SECOND, state=state) for at, state in alarms]
+    found = kept(*said)
+    states = {one.id: one.event.state for one in said if one.event}
+    if said:
+        assert said[-1].event is not None
+        assert states[found[-1]] == said[-1].event.state

@@ -9,14 +9,14 @@ const TEXTS = {
     token: "Token", show: "Show the ledger", rate: "Messages a second", delivered: "Delivered to subscribers",
     ready: "Gateway", since: "Span", h1: "this hour and the one before", h6: "6 hours", h24: "24 hours", h48: "48 hours",
     conservation: "Where everything went", byNode: "By node", byDivision: "By division", byDevice: "By device",
-    byHour: "By hour", none: "Nothing in this span yet.", reasons: "Duplicates, rejections, quarantine", nodes: "Nodes",
+    byHour: "By hour", none: "Nothing in this span yet.", reasons: "Duplicates, rejections, quarantine", nodes: "Nodes", cameras: "Cameras",
     balanced: "Balanced: all is accounted for", unbalanced: "Not balanced: something is missing",
     waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
     messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
     decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
     rejected: "rejected", thinned: "thinned", forwarded: "forwarded", withheld: "withheld", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
-    division: "division", device: "device", hour: "hour", up: "up", silent: "silent", never: "never seen", nothing: "none",
+    division: "division", device: "device", hour: "hour", camera: "camera", speaks: "profile", clockLag: "clock behind by, s", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
     conflict: "stored, of these conflicts", late: "stored, of these late", unjudged: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
@@ -26,14 +26,14 @@ const TEXTS = {
     token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",
     ready: "网关状态", since: "时间范围", h1: "本小时和上一小时", h6: "6 小时", h24: "24 小时", h48: "48 小时",
     conservation: "数据去向", byNode: "按节点", byDivision: "按区划", byDevice: "按设备",
-    byHour: "按小时", none: "该时段暂无数据。", reasons: "重复、拒收与隔离", nodes: "节点",
+    byHour: "按小时", none: "该时段暂无数据。", reasons: "重复、拒收与隔离", nodes: "节点", cameras: "摄像机",
     balanced: "账目平衡：全部数据都有去向", unbalanced: "账目不平：有数据去向不明",
     waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
     messages: "接收消息", values: "解析数值", accepted: "入库读数",
     decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
     rejected: "拒收", thinned: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
-    division: "区划", device: "设备", hour: "小时", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
+    division: "区划", device: "设备", hour: "小时", camera: "摄像机", speaks: "设备描述", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
     conflict: "已入库，其中冲突", late: "已入库，其中迟到", unjudged: "已入库，其中超出判重时限", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外",
     "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
@@ -55,7 +55,7 @@ const TEXTS = {
 const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "thinned", "forwarded", "withheld"];
 const EVERY_MS = 2000;
 const byId = (id) => document.getElementById(id);
-const state = { token: "", csrf: "", by: "node", language: "en", me: null, answer: null, nodes: [], ready: null, history: [], timer: 0 };
+const state = { token: "", csrf: "", by: "node", language: "en", me: null, answer: null, nodes: [], cameras: [], ready: null, history: [], timer: 0 };
 
 function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
 function words(kind) {
@@ -98,6 +98,7 @@ async function refresh() {
     state.answer = answer;
     state.ready = ready;
     state.nodes = (await ask("/api/v1/nodes").catch(() => ({ rows: [] }))).rows;
+    state.cameras = (await ask("/api/v1/devices?domain=video&limit=200").catch(() => ({ rows: [] }))).rows;
     note(answer.totals.messages || 0, since);
     state.lost = false;
     show(true);
@@ -144,6 +145,7 @@ function draw() {
   table(answer.rows);
   reasons(answer.totals, answer.refused || {});
   nodes();
+  cameras();
   byId("stamp").textContent = say("updated").replace("{0}", local(answer.since)).replace("{1}", new Date().toLocaleTimeString(state.language, { hour12: false }));
 }
 
@@ -227,6 +229,22 @@ function nodes() {
     const line = make("tr");
     const when = row.last_commit ? new Date(row.last_commit / 1000).toLocaleTimeString(state.language, { hour12: false }) : "–";
     line.append(make("td", row.division), make("td", say(row.state), row.state === "up" ? "" : "off"), make("td", when), make("td", number(row.lag_entries)));
+    return line;
+  }));
+}
+
+function cameras() {
+  byId("cameras").closest("section").hidden = !state.cameras.length;
+  const head = make("tr");
+  head.append(...["camera", "name", "division", "speaks", "state", "clockLag"].map((name) => make("th", say(name))));
+  byId("cameras").tHead.replaceChildren(head);
+  byId("cameras").tBodies[0].replaceChildren(...state.cameras.map((row) => {
+    const line = make("tr");
+    const lag = row.clock_lag_s === null || row.clock_lag_s === undefined ? "–" : row.clock_lag_s.toFixed(1);
+    line.append(
+      make("td", row.id), make("td", row.name || "–"), make("td", row.division), make("td", row.profile),
+      make("td", say(row.state), row.state === "active" ? "" : "off"), make("td", lag, Math.abs(row.clock_lag_s) > 60 ? "off" : ""),
+    );
     return line;
   }));
 }

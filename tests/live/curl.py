@@ -57,10 +57,15 @@ async def curl(url: str, *options: str, body: bytes | None = None) -> Said:
 class Camera:
     """A camera with its code and password."""
 
-    def __init__(self, url: str, code: str, password: str, *, digest: bool = True) -> None:
+    def __init__(self, url: str, code: str, password: str, *more: str, digest: bool = True) -> None:
         self.url = url
         self.code = code
-        self._as = ["-H", f"User-Identify: {code}", *(["--digest", "-u", f"{code}:{password}"] if digest else [])]
+        self._as = [
+            *more,
+            "-H",
+            f"User-Identify: {code}",
+            *(["--digest", "-u", f"{code}:{password}"] if digest else []),
+        ]
 
     async def system(self, what: str) -> Said:
         """Register, Keepalive or UnRegister."""

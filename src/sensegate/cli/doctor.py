@@ -103,6 +103,8 @@ def ports(config: Config) -> Iterator[Finding]:
         "engine.mqtt_port": (config.engine.mqtt_host, config.engine.mqtt_port),
         "web.port": (config.web.host, config.web.port),
     }
+    if config.viid.server_id:
+        wanted["viid.port"] = (config.viid.host, config.viid.port)
     for key, (host, port) in wanted.items():
         if port == 0:
             yield _good(key, "a free one is taken at each start")
@@ -138,6 +140,10 @@ def certificates(config: Config) -> Iterator[Finding]:
         "engine.tls": (config.engine.tls, (config.engine.host, config.engine.mqtt_host)),
         "web.tls": (config.web.tls, (config.web.host,)),
     }
+    viid = config.viid
+    if viid.server_id and not viid.plain:
+        tls = TlsConfig(cert_file=viid.cert_file, key_file=viid.key_file, ca_file=viid.ca_file)
+        listeners["viid"] = (tls, (viid.host,))
     for key, (tls, hosts) in listeners.items():
         if tls.cert_file:
             yield from _certificate(key, tls)
@@ -173,6 +179,7 @@ def _certificate(key: str, tls: TlsConfig) -> Iterator[Finding]:
 def secrets(config: Config) -> Iterator[Finding]:
     """Are the secret files there, and for our eyes alone?"""
     files = [config.uplink.secret_file, *(node.secret_file for node in config.nodes)]
+    files += [one.password_file for one in config.viid.superiors]
     files += [broker.password_file for broker in config.foreign]
     for name in filter(None, files):
         path = Path(name)

@@ -1,0 +1,172 @@
+"""Our subscription at a platform below: said until it is in force, and again whenever the platform registers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.clock import SystemClock
+from sensegate.collect.viid_below import Subordinate
+from sensegate.config_viid import ViidSubordinateConfig
+from sensegate.errors import NotFound
+from sensegate.video.formats import viid_answers as answers
+from sensegate.video.formats import viid_ids as ids
+from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats.viid_orders import asked
+from sensegate.viid_client import ViidClient
+from tests.conftest import eventually
+
+BELOW, OURS = "44010600005030000001", "44000000005030000003"
+
+
+class Platform:
+    """The platform below."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.said: list[tuple[int, int]] = []
+        """(HTTP status, status code) of the next subscriptions; then all are good."""
+        self.apes = b'{"APEListObject": {"APEObject": []}}'
+
+    def has(self, count: int) -> bool:
+        return len(self.asked) == count
+
+    async def serve(self, request: web.Request) -> web.Response:
+        if request.headers["User-Identify"] != OURS:
+            return web.Response(status=401)
+        if request.method == "GET":
+            return web.Response(status=200 if request.path.endswith("APEs") else 404, body=self.apes)
+        self.asked.append(
+            {"method": request.method, **(await request.json())["SubscribeListObject"]["SubscribeObject"][0]}
+        )
+        status, code = self.said.pop(0) if self.said else (200, 0)
+        name = self.asked[-1]["SubscribeID"]
+        return web.Response(status=status, body=answers.many(request.path, [Answer(name, code)], 0))
+
+
+class Rig:
+    """Our side."""
+
+    def __init__(self) -> None:
+        self.platform = Platform()
+        self.bucket = MemoryBucket()
+        self.adopted: list[bytes] = []
+        self.url = ""
+
+    def below(self) -> Subordinate:
+        async def adopt(payload: bytes) -> None:
+            self.adopted.append(payload)
+
+        return Subordinate(
+            ViidSubordinateConfig(device=BELOW, url=self.url, details="13,3"),
+            ViidClient(self.url, OURS),
+            self.bucket,
+            SystemClock(),
+            receive="http://us:1",
+            adopt=adopt,
+            roll=lambda _low, _high: 0.01,
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(one: Subordinate) -> AsyncIterator[None]:
+    task = asyncio.create_task(one.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", made.platform.serve)
+    async with TestServer(app) as server:
+        made.url = str(server.make_url("")).rstrip("/")
+        yield made
+
+
+async def test_it_subscribes_when_the_platform_has_registered(rig: Rig) -> None:
+    below = rig.below()
+    async with running(below):
+        await eventually(lambda: below.wish is not None)
+        assert not rig.platform.asked
+        below.registered()
+        await eventually(lambda: below.in_force and bool(rig.adopted))
+    [one] = rig.platform.asked
+    assert ids.order(one["SubscribeID"], ids.SUBSCRIPTION)
+    assert (one["method"], one["SubscribeDetail"], one["OperateType"]) == ("POST", "13,3", 0)
+    assert one["ReceiveAddr"] == "http://us:1/VIID/SubscribeNotifications"
+    assert (one["ResultImageDeclare"], one["ResultFeatureDeclare"]) == ("-1", -1)
+    assert rig.adopted == [rig.platform.apes]
+
+
+@pytest.mark.parametrize("bad", [(401, 4), (503, 2), (500, 1), (200, 1)])
+async def test_it_says_it_until_it_is_taken(rig: Rig, bad: tuple[int, int]) -> None:
+    rig.platform.said = [bad, bad]
+    below = rig.below()
+    async with running(below):
+        below.registered()
+        await eventually(lambda: below.in_force)
+    assert len(rig.platform.asked) == 3
+    assert len({one["SubscribeID"] for one in rig.platform.asked}) == 1
+
+
+async def test_another_process_asks_for_the_same_and_so_does_a_new_registration(rig: Rig) -> None:
+    for _ in range(2):
+        below = rig.below()
+        async with running(below):
+            below.registered()
+            await eventually(partial(getattr, below, "in_force"))
+    async with running(below := rig.below()):
+        for count in (3, 4):
+            below.registered()
+            await eventually(partial(rig.platform.has, count))
+    first = rig.platform.asked[0]
+    assert all(one == first for one in rig.platform.asked)
+
+
+async def test_a_cancellation_is_told_even_after_a_crash(rig: Rig) -> None:
+    below = rig.below()
+    with pytest.raises(NotFound):
+        await below.cancel()
+    async with running(below):
+        below.registered()
+        await eventually(lambda: below.in_force)
+        rig.platform.said = [(503, 2)] * 3
+        assert (await below.cancel()).cancelled
+        assert not below.in_force
+    rig.platform.said = []
+    told = len(rig.platform.asked)
+    async with running(again := rig.below()):
+        again.registered()
+        await eventually(lambda: len(rig.platform.asked) > told)
+        assert rig.platform.asked[-1]["OperateType"] == 1
+        assert not again.in_force
+        assert not (await again.renew()).cancelled
+        assert again.in_force
+    assert rig.platform.asked[-1]["OperateType"] == 0
+
+
+async def test_what_is_asked_is_what_the_other_side_reads(rig: Rig) -> None:
+    """Our own reading of subscriptions takes what we say."""
+    below = rig.below()
+    async with running(below):
+        below.registered()
+        await eventually(lambda: below.in_force)
+    body = msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": rig.platform.asked}})
+    [one] = asked(body, OURS, SystemClock().now())
+    assert one.order is not None
+    assert one.order.kinds == ("MotorVehicle", "APE")
+    assert one.order.active(SystemClock().now() + 1_000_000)

@@ -15,8 +15,8 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
-from sensegate.share.applications import DAY_US, Asked, State, above, level_of, narrower
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
+from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common
@@ -219,6 +219,60 @@ async def test_terms_are_changed_by_the_owner_and_handed_over_by_the_applicant(m
     assert handed.subscriber == "second"
     with pytest.raises((Refused, NotFound)):
         made.admitted()
+
+
+async def test_a_crash_between_grant_and_decision_makes_no_second_grant(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application is pending still; decided again, its grant is the same one; nothing is added twice."""
+
+    async def lost(*_: object, **__: object) -> Application:
+        raise Lost("killed")
+
+    application = await made.desk.apply(READER, WISH)
+    with monkeypatch.context() as patch:
+        patch.setattr(made.desk.applications, "put", lost)
+        with pytest.raises(Lost):
+            await made.desk.decide(OWNER, application.id, {"approve": True}, None)
+    done = await made.desk.decide(OWNER, application.id, {"approve": True, "rate": 3.0}, None)
+    assert [(one.id, one.rate) for one in made.grants.records] == [(done.grants[0], 3.0)]
+    wish = await made.desk.renew(READER, done.grants[0], days=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(made.desk.applications, "put", lost)
+        with pytest.raises(Lost):
+            await made.desk.decide(OWNER, wish.id, {"approve": True}, None)
+    await made.desk.decide(OWNER, wish.id, {"approve": True}, None)
+    (grant,) = made.grants.records
+    assert grant.expires == NOW + 90 * DAY_US
+
+
+async def test_what_the_owner_adds_to_a_feed_is_not_in_a_grant(made: Made) -> None:
+    """Kinds, domains, properties, divisions as they were; what he takes away is gone."""
+    grant = await made.granted()
+    feed = made.feeds.find("air")
+    assert feed is not None
+    wider = msgspec.structs.replace(feed, kinds=("reading", "observation"), divisions=("4401", "4403"))
+    await made.feeds.change(wider, feed.revision)
+    selection = made.admitted().selection
+    assert selection is not None
+    assert (selection.kinds, selection.divisions) == (("reading",), ("4401",))
+    assert grant.kinds == ("reading",)
+    feed = made.feeds.find("air")
+    assert feed is not None
+    await made.feeds.change(msgspec.structs.replace(feed, divisions=("440106",), grade_max=1), feed.revision)
+    selection = made.admitted().selection
+    assert selection is not None
+    assert (selection.divisions, selection.grade_max) == (("440106",), 1)
+
+
+def test_a_grant_of_readings_has_no_observations() -> None:
+    """Whatever the grant says: the feed's kinds are not widened by one."""
+    feed = Feed("f", kinds=("reading",))
+    for kinds in ((), ("reading",), ("reading", "observation")):
+        cut = granted(feed, Grant("g", "f", "r", 0, kinds=kinds))
+        assert cut is not None
+        assert cut.kinds == ("reading",)
+    assert granted(feed, Grant("g", "f", "r", 0, kinds=("observation",))) is None
 
 
 async def test_what_is_not_offered_cannot_be_applied_for(made: Made) -> None:

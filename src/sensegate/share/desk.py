@@ -353,26 +353,32 @@ class Desk:
         for feed in feeds:
             if principal is not CLOCK and not owns(principal, feed):
                 raise Refused(f"feed '{feed.name}' holds data outside your scope ({written(principal.scope)})")
-            present = self._grants.find(asked.renews) if asked.renews else None
+            renewed = self._grants.find(asked.renews) if asked.renews else None
+            present = renewed or self._begun(application, feed)
             wanted = narrower(asked.divisions, decision.divisions, "divisions")
             divisions = common(feed.divisions, wanted)
             if divisions is None:
                 raise ConfigError(f"feed '{feed.name}' holds nothing of them", key="divisions", remedy="leave it out")
-            starts = max(asked.starts, now, present.expires if present else 0)
+            starts = max(asked.starts, now, renewed.expires if renewed else 0)
+            # Decided once more after a crash: what was added already is not added again.
+            again = renewed is not None and renewed.application == application.id
             grant = Grant(
                 id=present.id if present else f"g{secrets.token_hex(8)}",
                 feed=feed.name,
                 subscriber=application.subscriber,
-                starts=min(present.starts, starts) if present else starts,
-                expires=starts + round(days * DAY_US),
+                starts=min(renewed.starts, starts) if renewed else starts,
+                expires=renewed.expires if again and renewed else starts + round(days * DAY_US),
                 deliveries=narrower(asked.deliveries, decision.deliveries, "deliveries"),
                 forms=narrower(asked.forms, decision.forms, "forms"),
-                mask=decision.mask or (present.mask if present and decision.mask is None else masks.NONE),
+                mask=decision.mask or (renewed.mask if renewed and decision.mask is None else masks.NONE),
                 rate=decision.rate or asked.rate,
                 volume=decision.volume or asked.volume,
                 divisions=divisions,
                 departments=feed.departments,
-                properties=narrower(asked.properties, decision.properties, "properties"),
+                # What the owner adds to the feed later is not in the grant.
+                properties=narrower(asked.properties, decision.properties, "properties") or feed.properties,
+                domains=feed.domains,
+                kinds=feed.kinds,
                 grade_max=decision.grade_max,
                 application=application.id,
                 purpose=asked.purpose,
@@ -391,6 +397,12 @@ class Desk:
             await self._grants.records.put(grant.id, grant, expected=grant.revision)
         names = tuple(grant.id for grant in made)
         return await self._decided(principal, application, State.APPROVED, decision, names)
+
+    def _begun(self, application: Application, feed: Feed) -> Grant | None:
+        """Return the grant that was made of an application before a crash, or loss, kept its decision away."""
+        return next(
+            (one for one in self._grants.records if one.application == application.id and one.feed == feed.name), None
+        )
 
     async def _decided(
         self, principal: Principal, application: Application, state: State, decision: Decision, grants: tuple[str, ...]

@@ -115,11 +115,25 @@ def common(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | 
     return widest(both) if both else None
 
 
-def _common_words(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
+def common_words(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the words that are in both (empty: all); None if there is none."""
     if not ours or not theirs:
         return tuple(sorted({*ours, *theirs}))
     both = {*ours} & {*theirs}
     return tuple(sorted(both)) if both else None
+
+
+def whole(feed: Feed) -> Selection:
+    """Return all that a feed holds: what anybody gets of it is this, narrowed."""
+    return Selection(
+        divisions=widest(feed.divisions),
+        domains=tuple(sorted(feed.domains)),
+        properties=tuple(sorted(feed.properties)),
+        departments=tuple(sorted(feed.departments)),
+        grade_max=feed.grade_max,
+        shadows=feed.shadows,
+        kinds=() if {*feed.kinds} >= {*KINDS} else tuple(sorted({*feed.kinds})),
+    )
 
 
 def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | None:
@@ -127,19 +141,16 @@ def cut(feed: Feed, scope: Scope, wanted: Wanted | None = None) -> Selection | N
     wanted = wanted or Wanted()
     inside = common(widest(feed.divisions), (scope.division,))
     divisions = None if inside is None else common(inside, widest(wanted.divisions))
-    departments = _common_words(feed.departments, (scope.department,) if scope.department else ())
-    properties = _common_words(feed.properties, wanted.properties)
+    departments = common_words(feed.departments, (scope.department,) if scope.department else ())
+    properties = common_words(feed.properties, wanted.properties)
     if divisions is None or departments is None or properties is None or not feed.kinds:
         return None
-    return Selection(
+    return msgspec.structs.replace(
+        whole(feed),
         divisions=divisions,
-        domains=tuple(sorted(feed.domains)),
         properties=properties,
         departments=departments,
         devices=tuple(sorted(wanted.devices)),
-        grade_max=feed.grade_max,
-        shadows=feed.shadows,
-        kinds=() if {*feed.kinds} >= {*KINDS} else tuple(sorted({*feed.kinds})),
     )
 
 
@@ -150,8 +161,8 @@ def narrowed(selection: Selection, wanted: Wanted, mask: Mask) -> Selection | No
         devices=tuple(sorted(wanted.devices)) if DEVICE in mask.hash else (),
     )
     divisions = common(selection.divisions, () if shown.divisions else widest(wanted.divisions))
-    properties = _common_words(selection.properties, wanted.properties)
-    devices = _common_words(selection.devices, () if shown.devices else wanted.devices)
+    properties = common_words(selection.properties, wanted.properties)
+    devices = common_words(selection.devices, () if shown.devices else wanted.devices)
     if divisions is None or properties is None or devices is None:
         return None
     return msgspec.structs.replace(

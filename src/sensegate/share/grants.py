@@ -13,7 +13,7 @@ import msgspec
 from sensegate.authority.scope import Action, Principal, allows, may
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, Refused
-from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, cut, narrowed
+from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, common_words, cut, narrowed, whole
 from sensegate.share.masks import Mask
 from sensegate.share.quota import Allowance, Limits
 from sensegate.share.shelf import Records, Shelf
@@ -49,6 +49,9 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     departments: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
     """Only these; empty: all of the feed's."""
+    domains: tuple[str, ...] = ()
+    """As the feed had them when it was granted, like `kinds`."""
+    kinds: tuple[str, ...] = ()
     grade_max: int = CORE - 1
     application: str = ""
     """Of which it comes; grants of one application are a bundle."""
@@ -227,24 +230,23 @@ class Grants:
 
 def granted(feed: Feed, grant: Grant) -> Selection | None:
     """Return what a grant lets through of a feed as the feed is now; None: nothing for any log."""
-    divisions = common(feed.divisions, grant.divisions)
+    base = whole(feed)
+    divisions = common(base.divisions, grant.divisions)
     words = [
-        tuple(sorted({*ours} & {*theirs} if ours and theirs else {*ours, *theirs}))
-        for ours, theirs in ((feed.departments, grant.departments), (feed.properties, grant.properties))
+        common_words(getattr(base, name), getattr(grant, name))
+        for name in ("departments", "properties", "domains", "kinds")
     ]
-    disjoint = any(
-        ours and theirs and not {*ours} & {*theirs}
-        for ours, theirs in ((feed.departments, grant.departments), (feed.properties, grant.properties))
-    )
-    if divisions is None or disjoint:
+    if divisions is None or None in words or not feed.kinds:
         return None
-    return Selection(
+    departments, properties, domains, kinds = words
+    return msgspec.structs.replace(
+        base,
         divisions=divisions,
-        domains=tuple(sorted(feed.domains)),
-        departments=words[0],
-        properties=words[1],
+        departments=departments,
+        properties=properties,
+        domains=domains,
+        kinds=kinds,
         grade_max=min(feed.grade_max, grant.grade_max, CORE - 1),
-        shadows=feed.shadows,
     )
 
 

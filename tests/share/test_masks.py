@@ -156,10 +156,11 @@ async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[Form,
     delivery = Delivery(reader, masks=Masks(SECRET))
     first = await reader.first()
     selection = Selection(mask=mask)
-    bodies = {form: (await delivery.page(selection, first, form, 100, 0.0)).body for form in FORMS}
+    bodies: dict[Form, bytes] = {form: (await delivery.page(selection, first, form, 100, 0.0)).body for form in FORMS}
     # What is compressed is looked at as its reader sees it.
     rows = pq.read_table(io.BytesIO(bodies[Form.PARQUET])).to_pylist()
-    return bodies | {Form.PARQUET: repr(rows).encode()}
+    bodies[Form.PARQUET] = repr(rows).encode()
+    return bodies
 
 
 async def test_no_form_lets_a_canary_through(memory_log: MemoryLog) -> None:

@@ -415,6 +415,7 @@ class Gateway:
             known=lambda name: self.devices.find(name) >= 0,
         )
         self.tasks["keyring"] = self.keyring.run
+        await trails.bases(self.audit, config)
 
     async def _bucket(self, name: str) -> Bucket:
         return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)

@@ -33,6 +33,20 @@ def opened(bus: Client, clock: Clock, config: Config) -> Audit:
     )
 
 
+async def bases(audit: Audit, config: Config) -> None:
+    """Put the written legal bases of video metadata on the trail, at each start. Raises as `Audit.record` does."""
+    by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
+    for one in config.video.basis:
+        said: Facts = {
+            "purpose": one.purpose,
+            "law": one.law,
+            "kinds": list(one.kinds),
+            "fields": list(one.fields),
+            "expires": one.expires,
+        }
+        await audit.record(by, "video.basis", config.division, after=said)
+
+
 def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> Hours:
     """Return what tells the trail every hour what was delivered; `usage`: rows as `bodies.Usage`."""
 

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, UplinkConfig
+from sensegate.config_video import BasisConfig, VideoConfig
 from sensegate.video.formats import FORMATS
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
@@ -139,3 +140,30 @@ async def test_by_http_the_same(gateway: tuple[Site, Made]) -> None:
     assert json.loads(rows[-1]["value"])["native_id"] == "21"
     assert (await site.push(camera, f'{{"name": "{NAME}"}}'.encode())).status == 202
     assert NAME not in json.dumps(await site.quarantine(), ensure_ascii=False)
+
+
+async def test_a_legal_basis_lets_its_field_pass_and_is_on_the_trail(tmp_path: Path) -> None:
+    """With a written basis the number of a plate stands in observations; purpose and law stand in the audit trail."""
+    profile = tmp_path / "acme" / "tiny-camera.yaml"
+    profile.parent.mkdir()
+    profile.write_text(tiny.PROFILE, encoding="utf-8")
+    basis = BasisConfig(
+        purpose="stolen vehicles",
+        law="decision 12/2026",
+        kinds=("vehicle",),
+        fields=("plate.number",),
+        expires="2099-12-31",
+    )
+    config = structs.replace(
+        config_of(tmp_path / "run", profiles=(str(PLAIN), str(profile))), video=VideoConfig(basis=(basis,))
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, tiny.NAME, tiny.FORMAT)
+        async with running(config) as site:
+            camera = await site.device("cam1", profile="acme/tiny-camera")
+            assert (await site.push(camera, sighting(31, plate=PLATE, name=NAME))).status == 202
+            [row] = await site.records(device="cam1")
+            assert json.loads(row["value"])["plate"]["number"] == PLATE
+            assert NAME not in row["value"]
+            [told] = [one for one in await site.audit() if one["action"] == "video.basis"]
+            assert (told["after"]["purpose"], told["after"]["fields"]) == ("stolen vehicles", ["plate.number"])

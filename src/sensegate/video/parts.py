@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, Final
 
 from sensegate.video.form import Veil
+from sensegate.video.veil import plate_form
 
 
 def words(text: str) -> frozenset[str]:
@@ -42,6 +43,7 @@ DOORS: Final = frozenset({"http"})
 """First level of the topics of what is pushed by HTTP, and of what `collect.alert_stream` fetches."""
 _BRIDGES: Final = frozenset({("hikvision", "alerts"), ("dahua", "events")})
 _NUMBER_LENGTH: Final = 40
+_PLATE_MAX: Final = 16
 _PLATE = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z]")
 _TRUE: Final = frozenset({"true", "1", "on", "yes", "active", "started", "start", "partiallyactive", "recording"})
 _FALSE: Final = frozenset({"false", "0", "off", "no", "inactive", "idle", "stopped", "stop", "error", "removed"})
@@ -164,6 +166,11 @@ def region(plate: str) -> str:
     """Return province and authority letter of a number plate of mainland China, else nothing."""
     found = _PLATE.match(plate.strip().upper())
     return found[0] if found else ""
+
+
+def clear_plate(written: str, veil: Veil) -> str:
+    """Return the number of a plate where a written legal basis lets it pass, else nothing."""
+    return plate_form(written)[:_PLATE_MAX] if veil.may("vehicle", "plate.number") else ""
 
 
 def rest(where: str, members: Node, kept: frozenset[str], removed: dict[str, int]) -> None:

@@ -16,8 +16,7 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video.form import Cut, Veil
-from sensegate.video.parts import field_name
-from sensegate.video.veil import plate_form
+from sensegate.video.parts import clear_plate, field_name
 
 GONE: Final = object()
 """What a check returns for a value that may not pass; None for one that is left out and not counted."""
@@ -216,7 +215,8 @@ def plate(value: Any, sieve: Sieve) -> Any:
     if not isinstance(value, str) or not value.strip() or len(value) > 64:
         return GONE
     hidden = {"token": sieve.veil.plate(value, sieve.at), "region": region_of(value)}
-    return {**hidden, "number": plate_form(value)} if sieve.veil.may("vehicle", "plate.number") else hidden
+    clear = clear_plate(value, sieve.veil)
+    return {**hidden, "number": clear} if clear else hidden
 
 
 _REGION = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z]", re.ASCII)

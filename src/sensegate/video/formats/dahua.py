@@ -24,6 +24,7 @@ from sensegate.video.parts import (
     Node,
     camera_of,
     channel,
+    clear_plate,
     identity,
     many,
     named,
@@ -295,6 +296,7 @@ def _plate(thing: Node, car: Node, at: int, veil: Veil) -> Plate | None:
     sure = number(thing.get("Confidence"), 0, 100) if of_plate else None
     return Plate(
         token=veil.plate(written, at),
+        number=clear_plate(written, veil),
         region=region(written) or ("" if country == "CN" else country),
         color=codes.color(_MAKE, text(car.get("PlateColor"))),
         plate_class=codes.plate_class(_MAKE, kind) if kind.lower() not in _TEXTS else "",

@@ -18,7 +18,21 @@ from sensegate.video import boxes, codes, multipart, sieve, times, xmlsafe
 from sensegate.video.boxes import Box
 from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, VideoObservation
-from sensegate.video.parts import Node, camera_of, identity, many, node, number, region, rest, take, text, whole, words
+from sensegate.video.parts import (
+    Node,
+    camera_of,
+    clear_plate,
+    identity,
+    many,
+    node,
+    number,
+    region,
+    rest,
+    take,
+    text,
+    whole,
+    words,
+)
 
 NAME: Final = "hikvision"
 _MAKE: Final = "hikvision"
@@ -332,6 +346,7 @@ def _plate(anpr: Node, gat: Node, at: int, sure: float | None, veil: Veil, remov
         word = codes.plate_class("gat1400", f"{of_gat:02}")
     return Plate(
         token=veil.plate(written, at),
+        number=clear_plate(written, veil),
         region=region(written),
         color=_color(color),
         plate_class=word,

@@ -14,7 +14,7 @@ from sensegate.video.boxes import IDENTITY, Transform
 from sensegate.video.form import Veil
 from sensegate.video.formats.onvif_records import Change, Frame, Thing
 from sensegate.video.observation import ObjectClass, Plate
-from sensegate.video.parts import Node, many, named, node, number, region, rest, take, text, whole
+from sensegate.video.parts import Node, clear_plate, many, named, node, number, region, rest, take, text, whole
 from sensegate.video.times import parse_iso
 
 OBJECTS_MAX: Final = 10_000
@@ -125,6 +125,7 @@ def plate_of(value: Any, at: int, veil: Veil, removed: Removed) -> tuple[Plate |
     kind = text(members.get("PlateType"))
     plate = Plate(
         token=veil.plate(written, at),
+        number=clear_plate(written, veil),
         region=region(written) or ("" if country == "CN" else country),
         color=codes.color("onvif", text(members.get("Color"))),
         plate_class=codes.plate_class("onvif", kind) if kind and country in {"CN", ""} and region(written) else "",

@@ -228,6 +228,10 @@ class WebConfig(Record, frozen=True):
         _h("further addresses with the same port, one for each network plane; IPv6 as it is"),
     ] = ()
     port: Annotated[int, _h("port to listen on; 0 takes a free one below 32768")] = 0
+    metrics: Annotated[
+        Literal["open", "token"],
+        _h("token: /metrics asks for a token that may read the ledger of the whole gateway; it counts for all scopes"),
+    ] = "open"
     body_bytes_max: Annotated[int, _h("largest request body")] = 1_048_576
     pictures_bytes_max: Annotated[
         int, _h("largest multipart body that a camera pushes; its pictures are dropped while they come")

@@ -56,6 +56,7 @@ def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequen
                 "token": row.token,
                 "feed": row.feed,
                 "delivery": row.delivery,
+                "grant": row.grant,
                 "requests": row.requests,
                 "records": row.records,
                 "bytes": row.bytes,

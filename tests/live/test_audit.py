@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
+from sensegate import flow
 from sensegate.authority.chain import check_export, decode
 from sensegate.authority.heads import public_key, read
 from sensegate.cli import app
 from sensegate.cli.remote import Answered
+from sensegate.clock import SystemClock
 from sensegate.config_people import AuditConfig
 from sensegate.demo.city import City
 from sensegate.errors import Lost
 from tests.conftest import eventually
-from tests.live.site import Site, config_of, running
+from tests.live.site import Site, config_of, reading, running
 
 pytestmark = pytest.mark.live
 
@@ -113,6 +116,35 @@ async def test_sm3_by_configuration_goes_on_the_same_chain(tmp_path: Path) -> No
     assert check_export(lines, key=public_key(tmp_path / "node" / "audit.pub")).fault is None
     assert {decode(line).hash.value for line in lines[:-1]} == {"sha256", "sm3"}
     assert check_export(tampered(lines, "edit")).fault is not None
+
+
+class NearlyTheHour(SystemClock):
+    """A clock that comes to a full hour 3 s after it was made."""
+
+    def __init__(self) -> None:
+        self._ahead = 3_600_000_000 - time.time_ns() // 1_000 % 3_600_000_000 - 3_000_000
+
+    def now(self) -> int:
+        return super().now() + self._ahead
+
+
+async def test_every_hour_deliveries_and_a_signed_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a subscriber took stands as counts on the chain; the head is in the file, and the export proves it."""
+    monkeypatch.setattr(flow, "SystemClock", NearlyTheHour)
+    async with running(config_of(tmp_path / "node")) as site:
+        device = await site.device("d-1")
+        await site.push(device, reading(21.5))
+        reader, reader_id = await site.token()
+        assert len(await eventually(lambda: site.records(reader))) == 1
+        file = tmp_path / "node" / "audit-heads.ndjson"
+        await eventually(file.exists, 20)
+        auditor, _ = await site.token("auditor", "4401")
+        lines = (await site.ask("GET", "/api/v1/audit/export", auditor)).body.splitlines()
+    key = public_key(tmp_path / "node" / "audit.pub")
+    assert check_export(lines, heads=read(file, key=key), key=key).fault is None
+    told = [record.after for line in lines[:-1] if (record := decode(line)).action == "delivery.counts"]
+    rows: list[Any] = [row for one in told if one for row in one["totals"]]  # type: ignore[attr-defined]
+    assert [(row["feed"], row["records"]) for row in rows if row["token"] == reader_id] == [("all", 1)]
 
 
 WRITER = """

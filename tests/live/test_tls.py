@@ -23,9 +23,12 @@ from sensegate.bus import external, process
 from sensegate.bus.ports import free_port
 from sensegate.cli import app
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
-from sensegate.errors import ConfigError, EngineError
+from sensegate.config_people import OidcConfig, OidcRule
+from sensegate.errors import ConfigError, EngineError, Refused
+from sensegate.publish import membership
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
+from tests.web.provider import providing
 
 pytestmark = pytest.mark.live
 
@@ -307,6 +310,56 @@ async def test_pins_need_tls(tmp_path: Path) -> None:
         async with running(replace(config_of(tmp_path / "node"), uplink=uplink)) as site:
             await site.task
     assert why.group_contains(ConfigError, match="no tls:// address")
+
+
+async def test_a_node_joins_by_code_over_tls(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """The code names the centre's certificate; the link trusts the one that is told, and shows the node's own."""
+    centre = replace(
+        config_of(tmp_path / "centre", "44"),
+        web=WebConfig(tls=lab.tls()),
+        engine=EngineConfig(tls=lab.tls(), link_ca_file=lab.ca),
+    )
+    cert, key = lab.pair("node-4401")
+    async with running(centre) as above:
+        connector = aiohttp.TCPConnector(ssl=lab.context())
+        async with aiohttp.ClientSession(connector=connector) as above.session:
+            invited = await above.ask("POST", "/api/v1/nodes", json={"division": "4401"})
+            assert invited.status == 201, invited.body
+            code = invited.body["code"]
+            with pytest.raises(Refused, match="another certificate"):
+                await membership.join(tmp_path / "x", code[:-64] + "0" * 64, above.addresses.http)
+            (tmp_path / "code").write_text(code, encoding="ascii")
+            uplink = UplinkConfig(
+                centre_url=above.addresses.http, join_code_file=str(tmp_path / "code"), cert_file=cert, key_file=key
+            )
+            async with running(replace(config_of(tmp_path / "node"), uplink=uplink)) as node:
+                device = await node.device("d-1")
+                await node.push(device, reading(21.5))
+                rows = await eventually(lambda: above.records(device="d-1"), 20)
+                assert [row["value"] for row in rows] == [21.5]
+
+
+async def test_a_provider_of_identities_with_a_private_authority(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """`oidc.ca_file`: with another authority it is not spoken to."""
+    async with providing(tls=server_context(lab)) as provider:
+        for authority, status in ((lab, 303), (other, 503)):
+            oidc = OidcConfig(
+                issuer=provider.issuer,
+                client_id="sensegate",
+                redirect_url="https://gateway.example/api/v1/session/oidc/callback",
+                ca_file=authority.ca,
+                rules=(OidcRule("groups", "city", "city_operator", scope="4401"),),
+            )
+            async with running(replace(config_of(tmp_path / str(status)), oidc=oidc)) as site:
+                answer = await site.ask("GET", "/api/v1/session/oidc", "", allow_redirects=False)
+                assert answer.status == status
+
+
+def server_context(lab: Lab) -> ssl.SSLContext:
+    """Return what a server shows."""
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(*lab.pair("server"))
+    return made
 
 
 # ── a server of others ────────────────────────────────────────────────────────────────────────────────

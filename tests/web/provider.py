@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -102,7 +103,7 @@ class Provider:
 
 
 @asynccontextmanager
-async def providing() -> AsyncIterator[Provider]:
+async def providing(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Provider]:
     """Run a provider on loopback."""
     provider = Provider()
     app = web.Application()
@@ -113,8 +114,8 @@ async def providing() -> AsyncIterator[Provider]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    provider.issuer = f"http://127.0.0.1:{port}"
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
+    provider.issuer = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     try:
         yield provider
     finally:

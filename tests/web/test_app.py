@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from sensegate.authority.scope import Role
 from sensegate.config import WebConfig
 from sensegate.errors import ConfigError
 from sensegate.web.app import ROUTES
@@ -27,6 +28,15 @@ async def test_health_and_metrics_need_no_token(gateway: Gateway) -> None:
             status, _, response = await gateway.ask(route.method, path)
             assert status == 401, route.path
             assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_metrics_may_ask_for_a_token() -> None:
+    """Counts of all scopes are for who may see all: others are refused, where the configuration says so."""
+    async with serving(WebConfig(metrics="token")) as gateway:
+        await gateway.ask("GET", "/metrics", expect=401)
+        for role, place in ((Role.SUBSCRIBER, "44"), (Role.CITY_OPERATOR, "4401")):
+            await gateway.ask("GET", "/metrics", await gateway.token(role, place), expect=403)
+        await gateway.ask("GET", "/metrics", await gateway.token(Role.AUDITOR, "44"), expect=200)
 
 
 async def test_readiness_names_its_reasons() -> None:

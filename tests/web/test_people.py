@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey, RSAKey
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.scope import Role
 from sensegate.bus.ports import free_port
-from sensegate.clock import SystemClock
+from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import WebConfig
 from sensegate.config_people import OidcConfig, OidcRule, PeopleConfig
 from sensegate.errors import ConfigError
@@ -99,6 +99,21 @@ async def test_a_page_of_others_uses_no_session(gateway: Gateway, page: dict[str
     own = {**cookie, "Origin": gateway.url, "Sec-Fetch-Site": "same-origin", CSRF: session["csrf"]}
     await gateway.ask("GET", "/api/v1/me", headers=own, expect=200)
     await gateway.ask("DELETE", "/api/v1/session", headers=own, expect=204)
+
+
+async def test_a_page_that_asks_by_itself_keeps_no_session_alive() -> None:
+    """With X-Background the idle time runs on; any other request begins it anew."""
+    clock = FakeClock()
+    async with serving(clock=clock) as gateway:
+        await account(gateway)
+        cookie, _ = await browser(gateway)
+        await clock.advance(1_000)
+        await gateway.ask("GET", "/api/v1/me", headers=cookie, expect=200)
+        for _ in range(2):
+            await clock.advance(800)
+            await gateway.ask("GET", "/api/v1/me", headers={**cookie, "X-Background": "1"}, expect=200)
+        await clock.advance(300)
+        await gateway.ask("GET", "/api/v1/me", headers={**cookie, "X-Background": "1"}, expect=401)
 
 
 async def test_where_there_is_tls_no_neighbour_sets_the_cookie() -> None:

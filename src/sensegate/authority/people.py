@@ -299,9 +299,9 @@ class People:
         self.sessions.close(principal.session)
         await self._trail.record(principal, "session.close", principal.id.removeprefix("person:"))
 
-    def verify(self, text: str) -> tuple[Principal, Session]:
-        """Return whom a session's text proves. Raises `Refused`."""
-        session = self.sessions.find(text)
+    def verify(self, text: str, *, used: bool = True) -> tuple[Principal, Session]:
+        """Return whom a session's text proves; `used` as of `Sessions.find`. Raises `Refused`."""
+        session = self.sessions.find(text, used=used)
         principal = self.principal(session) if session else None
         if session is None or principal is None:
             raise Refused("not signed in, or the session has ended; sign in again", authenticated=False)

@@ -63,14 +63,18 @@ class Sessions:
             self._open.popitem(last=False)
         return f"ss_{session.id}_{secret}", session
 
-    def find(self, text: str) -> Session | None:
-        """Return the session that a text tells, and count it as used; None if there is none or it has ended."""
+    def find(self, text: str, *, used: bool = True) -> Session | None:
+        """Return the session that a text tells; None if there is none or it has ended.
+
+        `used`: somebody did something; False: a page asked by itself, which keeps no session alive.
+        """
         parts = _TEXT.fullmatch(text)
         session = self.live(parts[1]) if parts else None
         kept = Credentials(session.seal) if session else None
         if credentials.verify(kept, parts[2] if parts else "", 0) is None or session is None:
             return None
-        session.last = self._clock.monotonic()
+        if used:
+            session.last = self._clock.monotonic()
         return session
 
     def live(self, session_id: str) -> Session | None:

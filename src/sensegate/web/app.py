@@ -20,6 +20,7 @@ import structlog
 from aiohttp import web
 
 from sensegate import metrics
+from sensegate.authority.scope import Action, demand
 from sensegate.bus.ports import free_port
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.web import (
@@ -97,7 +98,10 @@ async def _ready(call: Call) -> Any:
     )
 
 
-async def _metrics(_call: Call) -> Any:
+async def _metrics(call: Call) -> Any:
+    if call.deps.config.metrics == "token":
+        call.identify()
+        demand(call.principal, Action.READ_LEDGER, call.deps.division)
     return web.Response(
         body=prometheus_client.generate_latest(metrics.REGISTRY),
         headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST},

@@ -25,6 +25,8 @@ FAILURES_MAX = 20
 WINDOW_S = 60.0
 _ADDRESSES_MAX = 10_000
 CSRF = "X-CSRF-Token"
+BACKGROUND = "X-Background"
+"""Sent by a page that asks by itself, again and again: it does not keep an idle session alive."""
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
@@ -68,7 +70,8 @@ def caller(request: web.Request, deps: Deps, guesses: Guesses) -> Principal:
     guesses.demand_patience(address)
     try:
         if deps.people and (cookie or credential.startswith("ss_")):
-            principal, session = deps.people.verify(cookie or credential)
+            used = BACKGROUND not in request.headers
+            principal, session = deps.people.verify(cookie or credential, used=used)
         else:
             return deps.tokens.verify(credential)
     except Refused:

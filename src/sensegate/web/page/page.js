@@ -82,7 +82,7 @@ function translate() {
 }
 
 async function ask(path) {
-  const headers = state.token ? { Authorization: `Bearer ${state.token}` } : {};
+  const headers = state.token ? { Authorization: `Bearer ${state.token}` } : { "X-Background": "1" };
   const response = await fetch(path, { headers, cache: "no-store" });
   if (response.status === 401 || response.status === 403) throw Object.assign(new Error(), { refused: await response.json() });
   if (!response.ok && path !== "/readyz") throw new Error(String(response.status));
@@ -305,6 +305,15 @@ byId("language").addEventListener("click", () => {
   translate();
 });
 byId("since").addEventListener("change", refresh);
+// Whoever moves here is not idle, though the page asks by itself.
+let seen = 0;
+for (const kind of ["pointerdown", "keydown"]) {
+  document.addEventListener(kind, () => {
+    if (!state.csrf || Date.now() - seen < 60000) return;
+    seen = Date.now();
+    fetch("/api/v1/session", { cache: "no-store" });
+  });
+}
 for (const tab of byId("tabs").children) {
   tab.setAttribute("aria-selected", String(tab.dataset.by === state.by));
   tab.addEventListener("click", () => {

@@ -121,7 +121,14 @@ def test_pseudonyms_are_alike_for_a_key_and_differ_between_keys_and_secrets() ->
 def test_words_of_a_record_in_a_text_are_not_shown_beside_coarse_columns() -> None:
     """A video observation tells place and time in its own text: with either coarsened it is left out."""
     batch = make_batch([(0, "video_observation", '{"lon": 113.3612}'), (0, "air_temperature", 1.0)])
-    assert hidden(batch, Mask(grid_m=1_000)).tolist().count(True) == 1
+    for mask in (
+        Mask(grid_m=1_000),
+        Mask(k=5),
+        Mask(hash=("device",)),
+        Mask(round=(Rounding("people_count", 10.0),)),
+        Mask(drop=("people_count",)),
+    ):
+        assert hidden(batch, mask).tolist().count(True) == 1, mask
     assert not hidden(batch, Mask(round=(Rounding("air_temperature", 1.0),))).any()
 
 

@@ -28,6 +28,8 @@ DIGITS = (2, 4, 6, 9)
 WHOLE = "video_observation"
 """A property whose text is a record of its own: what is masked could be read inside it, so that it is left out."""
 _COUNTED = frozenset({"people", "traffic"})
+_SEEN = frozenset({*_COUNTED, "parking", "video"})
+"""Domains of what cameras report."""
 _COUNT_UNITS = frozenset({"1", "/min", "/h"})
 _METRES_A_DEGREE = 111_320.0
 _FLAT = 0.01
@@ -71,7 +73,11 @@ class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     @property
     def coarsens(self) -> bool:
         """Whether a record inside a text would tell more than the columns beside it."""
-        return bool(self.grid_m or self.time_s or self.division_digits or {DEVICE, PLACE} & {*self.hash, *self.drop})
+        if self.grid_m or self.time_s or self.division_digits or self.k or {DEVICE, PLACE} & {*self.hash, *self.drop}:
+            return True
+        # One by one stands in the text what the columns have as sums, and what was seen as it was.
+        named = {*self.drop, *self.hash, *(one.property for one in self.round)} - {PROFILE}
+        return any((at := PROPERTIES.find(name)) >= 0 and PROPERTIES[at].domain in _SEEN for name in named)
 
 
 NONE = Mask()

@@ -5,9 +5,12 @@ A part of `config.py`, by which it is read.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from sensegate.setting import Record, told
+
+_PIN = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class CameraConfig(Record, frozen=True):
@@ -25,6 +28,9 @@ class CameraConfig(Record, frozen=True):
     password_file: Annotated[str, told("file with its password")] = ""
     password_env: Annotated[str, told("environment variable with its password, in place of the file")] = ""
     ca_file: Annotated[str, told("authority of its certificate; empty: those of the system")] = ""
+    pin_sha256: Annotated[
+        str, told("fingerprint (SHA-256, hex) of its certificate, in place of an authority: most sign their own")
+    ] = ""
     silence_s: Annotated[
         float, told("a stream without a whole part (a heartbeat is one) for so long is opened anew")
     ] = 60.0
@@ -40,6 +46,10 @@ class CameraConfig(Record, frozen=True):
         for name in ("silence_s", "connect_s", "backoff_max_s", "refused_wait_s", "inflight_max"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: must be above 0")
+        if self.pin_sha256 and (
+            len(self.pin_sha256) != 64 or not set(self.pin_sha256.lower()) <= set("0123456789abcdef")
+        ):
+            raise ValueError("pin_sha256: is not 64 hex digits")
         if not self.url.startswith(("http://", "https://")):
             raise ValueError("url: must begin with http:// or https://")
         if "@" in self.url.split("/", 3)[2]:

@@ -103,6 +103,12 @@ SHADOWS_DIFFERENT = Counter(
     "Those of them that differed by more than the tolerance.",
     registry=REGISTRY,
 )
+CAMERA_STREAM = Gauge(
+    "sensegate_camera_stream_open",
+    "1 while the alarm stream of a camera is open and brings whole parts, by device.",
+    ["device"],
+    registry=REGISTRY,
+)
 PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",
     "Time for which the walk stands still while other versions of profiles come in force.",

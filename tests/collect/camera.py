@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 
@@ -56,14 +57,14 @@ class TheCamera:
         self._runner: web.AppRunner | None = None
         self.url = ""
 
-    async def start(self) -> TheCamera:
+    async def start(self, tls: ssl.SSLContext | None = None) -> TheCamera:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         port = free_port("127.0.0.1")
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.url = f"http://127.0.0.1:{port}"
+        await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=tls).start()
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         return self
 
     async def stop(self) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -210,6 +213,31 @@ async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_ou
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_certificate_of_its_own_is_known_by_its_fingerprint(tmp_path: Path) -> None:
+    """Nothing is said to a camera that shows another one."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=camera", "-keyout", str(key), "-out", str(cert)]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    await asyncio.to_thread(subprocess.run, [*make, *subject], check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert.read_text())).hexdigest()
+    done = asyncio.Event()
+    one = await TheCamera(sending(part(alert()), then=done)).start(tls)
+    try:
+        async with source(config(one, tmp_path, pin_sha256=pin)) as made:
+            assert await messages(made, 1) == [alert()]
+        asked = len(one.asked)
+        for wrong in ("0" * 64, ""):
+            async with source(config(one, tmp_path, pin_sha256=wrong)) as made:
+                told = made.troubles
+                await eventually(lambda: "not reached" in "".join(told()))  # noqa: B023 - waited for within the loop
+        assert len(one.asked) == asked
+    finally:
+        done.set()
+        await one.stop()
+
+
 def test_a_camera_that_is_not_registered_is_told() -> None:
     one = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
     made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(Guarded, LOOPBACK), known=lambda _: False)
@@ -228,6 +256,7 @@ def test_the_configuration_refuses_what_cannot_work() -> None:
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
         ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', silence_s: 0}\n", "silence_s"),
+        ("  - {device: cam7, make: dahua, url: 'https://10.1.2.3', pin_sha256: ab}\n", "64 hex digits"),
     ):
         with pytest.raises(ConfigError, match=told):
             parse(head + bad)

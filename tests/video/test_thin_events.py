@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.thin import State, repeated
+from sensegate.video.thin import REASON_US, Reasons, State, repeated, together
 
 SECOND = 1_000_000
 WINDOW = 5 * SECOND
@@ -62,3 +62,30 @@ def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
     if said:
         assert said[-1].event is not None
         assert states[found[-1]] == said[-1].event.state
+
+
+def states(*told: tuple[str, bool, int]) -> list[bool]:
+    before: Reasons | None = None
+    found: list[bool] = []
+    for part, holds, at in told:
+        now, before = together(part, holds=holds, at=at, before=before)
+        found.append(now)
+    return found
+
+
+def test_a_field_is_occupied_while_anybody_is_in_it() -> None:
+    told = [("1", True, 0), ("2", True, 1), ("1", False, 2), ("2", False, 3), ("2", False, 4)]
+    assert states(*told) == [True, True, True, False, False]
+
+
+def test_who_was_lost_does_not_stay_for_ever_and_old_news_change_nothing() -> None:
+    assert states(("1", True, 0), ("2", True, REASON_US + 1), ("2", False, REASON_US + 2)) == [True, True, False]
+    assert states(("1", True, 5), ("2", True, 4), ("1", False, 6)) == [True, True, False]
+
+
+@given(st.lists(st.tuples(st.sampled_from("1234"), st.booleans()), max_size=60))
+def test_together_is_any(told: list[tuple[str, bool]]) -> None:
+    now: dict[str, bool] = {}
+    for (part, holds), found in zip(told, states(*[(*one, at) for at, one in enumerate(told)]), strict=True):
+        now[part] = holds
+        assert found == any(now.values())

@@ -141,6 +141,7 @@ class Stream:
             except (aiohttp.ClientError, ssl.SSLError, OSError, ConfigError, ValueError) as why:
                 # What another service may have answered is told to nobody.
                 self.trouble = f"not reached: {type(why).__name__}"
+            metrics.CAMERA_STREAM.labels(self.config.device).set(0)
             _log.warning("camera's stream is not open; trying again", camera=self.config.device, reason=self.trouble)
             metrics.RESTARTS.labels("camera stream").inc()
             attempt = 0 if self.parts > before else min(attempt + 1, 16)
@@ -154,7 +155,11 @@ class Stream:
         """Open the stream and read until it ends; return why it did."""
         config = self.config
         self._way.check(self.url)
-        tls = ssl.create_default_context(cafile=config.ca_file) if config.ca_file else True
+        tls: ssl.SSLContext | aiohttp.Fingerprint | bool = True
+        if config.pin_sha256:
+            tls = aiohttp.Fingerprint(bytes.fromhex(config.pin_sha256))
+        elif config.ca_file:
+            tls = ssl.create_default_context(cafile=config.ca_file)
         connector = aiohttp.TCPConnector(resolver=self._resolver(), use_dns_cache=False, ssl=tls, limit=2)
         digest = aiohttp.DigestAuthMiddleware(config.user, self._password) if config.user else None
         timeout = aiohttp.ClientTimeout(total=None, connect=config.connect_s, sock_connect=config.connect_s)
@@ -188,7 +193,9 @@ class Stream:
             async with asyncio.timeout(silence_s) as watch:
                 async for chunk in response.content.iter_any():
                     for part in cutter.feed(chunk):
-                        self.trouble = ""
+                        if self.trouble:
+                            self.trouble = ""
+                            metrics.CAMERA_STREAM.labels(self.config.device).set(1)
                         watch.reschedule(None)  # the camera is not to blame while we have no room
                         await self._given(part)
                         watch.reschedule(loop.time() + silence_s)

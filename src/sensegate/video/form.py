@@ -83,6 +83,8 @@ class Measured(msgspec.Struct, frozen=True):
     """Lane, line, zone or class: ``lane1``."""
     cumulative: bool = False
     """A counter that only rises until it is reset."""
+    part: str = ""
+    """Which of several reasons for a state this is (an object in a field): the state holds while any of them does."""
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -47,7 +47,10 @@ class Track(msgspec.Struct, frozen=True, gc=False):
 
 SIZE: Final = 900
 STATE_SIZE: Final = 400
-"""Bytes that one `Track` or `State` takes in memory, about."""
+REASONS_SIZE: Final = 2_000
+"""Bytes that one `Track`, `State` or `Reasons` takes in memory, about."""
+REASON_US: Final = 3_600_000_000
+_REASONS_MAX: Final = 32
 
 
 class State(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +74,28 @@ def repeated(seen: VideoObservation, before: State | None, repeats_us: int) -> t
     if before is None or before.state != state or not 0 <= seen.observed_at - before.seen <= repeats_us:
         return False, State(seen.observed_at, state, seen.id)
     return seen.id != before.id, State(seen.observed_at, state, before.id)
+
+
+class Reasons(msgspec.Struct, frozen=True, gc=False):
+    """Why a state holds."""
+
+    at: int
+    parts: tuple[tuple[str, int], ...]
+    """Each reason, and when it was told."""
+
+
+def together(part: str, *, holds: bool, at: int, before: Reasons | None) -> tuple[bool, Reasons]:
+    """Return whether a state holds for any reason, and what is to be remembered: of one reason it was told now.
+
+    One that was told no more for `REASON_US` is forgotten: its end was lost.
+    """
+    if before is not None and at < before.at:
+        return holds, before
+    parts = dict(before.parts) if before is not None else {}
+    parts = {name: since for name, since in parts.items() if name != part and at - since <= REASON_US}
+    if holds:
+        parts[part] = at
+    return bool(parts), Reasons(at, tuple(parts.items())[-_REASONS_MAX:])
 
 
 def judged(seen: VideoObservation, before: Track | None, rule: Thinning) -> tuple[bool, Track | None]:

@@ -26,10 +26,21 @@ from sensegate.errors import Rejected
 from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
 from sensegate.quality import TimeQuality
 from sensegate.video import body
-from sensegate.video.form import Camera, Seen, VideoFormat
+from sensegate.video.form import Camera, Measured, Seen, VideoFormat
 from sensegate.video.formats import FORMATS
 from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.thin import SIZE, STATE_SIZE, State, Thinning, Track, judged, repeated
+from sensegate.video.thin import (
+    REASONS_SIZE,
+    SIZE,
+    STATE_SIZE,
+    Reasons,
+    State,
+    Thinning,
+    Track,
+    judged,
+    repeated,
+    together,
+)
 from sensegate.video.veil import KeyedVeil
 
 NAME: Final = "video"
@@ -140,7 +151,7 @@ class VideoParse:
         parts += [
             {
                 "n": f"{count.property}#{count.channel}" if count.channel else count.property,
-                "v": count.value,
+                "v": self._value(count, frame.topic, memory) if count.part else count.value,
                 "u": count.unit or None,
                 "t": (count.time, _QUALITIES[count.time_quality]),
                 "c": count.camera or self._camera.id,
@@ -166,6 +177,16 @@ class VideoParse:
         if after is not None and after != before:
             memory.put(key, after, SIZE)
         return keep
+
+    @staticmethod
+    def _value(count: Measured, topic: str, memory: Memory) -> float | str:
+        """Return a state with several reasons as it is by all of them."""
+        key = (NAME, f"{topic}\0{count.camera}\0{count.property}\0{count.channel}")
+        before: Reasons | None = memory.get(key)
+        holds, after = together(count.part, holds=bool(count.value), at=count.time, before=before)
+        if after != before:
+            memory.put(key, after, REASONS_SIZE)
+        return holds
 
     def _repeats(self, one: VideoObservation, event: Event, topic: str, memory: Memory) -> bool:
         about = (

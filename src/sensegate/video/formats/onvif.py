@@ -380,7 +380,8 @@ def _measured(event: Happening, ways: _Ways) -> Iterator[Measured]:
     name = codes.state_property(word)
     if name and state is not None:
         # Of a rule several objects may be the reason: each has its own identity, all say the same of the rule.
-        yield Measured(ways.camera, name, state, "", at, quality, identity(key, event.object, state), channel=own)
+        same = identity(key, event.object, state)
+        yield Measured(ways.camera, name, state, "", at, quality, same, channel=own, part=event.object)
     for value in event.values:
         if value.name == "count":
             total, present = _TOTALS.get(ObjectClass(event.cls or "other"), _TOTAL_OF_ANY)

@@ -366,7 +366,7 @@ class Sender:
     async def _ask(self, job: Job) -> list[int]:
         """Return a code for each object of a message; none where it must be sent again."""
         if self.camera.way == PUSH:
-            answer = await self._http.ask("POST", f"/api/v1/ingest/{self.camera.id}", job.body, self._basic)
+            answer = await self._http.ask("POST", f"/onvif/{self.camera.id}", job.body, self._basic)
             self.sent = answer.status == 202
             return [0 if self.sent else answer.status] * len(job.rids) if answer.status < 429 else []
         answer = await self.viid.post(job.path, job.body)

@@ -126,8 +126,8 @@ async def cameras_by_hand(member: Member) -> list[dict[str, str]]:
             "node": member.division,
             "username": name,
             "password": passwords[name],
-            "viid": f"http://127.0.0.1:{member.viid_port}/VIID",
-            "onvif": f"{member.url}/api/v1/ingest/{name}",
+            "viid": f"http://127.0.0.1:{member.viid_port}",
+            "onvif": f"{member.url}/onvif/{name}",
         }
         for name in names
     ]

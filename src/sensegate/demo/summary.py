@@ -96,7 +96,7 @@ class Summary(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     """Of all processes of the demo."""
     cameras: list[dict[str, str]] = []
-    """Cameras that the simulator leaves alone."""
+    """Cameras that the simulator leaves alone; /VIID/… is below `viid`, XML of ONVIF is posted to `onvif`."""
     objects: dict[str, int] = {}
     """What cameras reported: acknowledged = delivered + duplicates + refused."""
 

@@ -367,4 +367,16 @@ ROUTES = (
         status=202,
         errors=(404, 413, 415, 422),
     ),
+    Route(
+        method="POST",
+        path="/onvif/{device}",
+        call=_ingest,
+        what="One document of ONVIF metadata (tt:MetadataStream) of a camera; else as telemetry by HTTP.",
+        tag="ingest",
+        token=False,
+        raw="application/xml",
+        answer=Accepted,
+        status=202,
+        errors=(404, 413, 415, 422),
+    ),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from sensegate.bus.ports import free_port
+from sensegate.bus.ports import free_port, is_free
 from sensegate.cli.remote import Answered, Remote
 from sensegate.demo.link import Link
 from sensegate.demo.processes import Child, Warden, sweep
@@ -22,6 +22,7 @@ from sensegate.errors import EngineError, Lost
 CENTRE = "44"
 READY_S = 90.0
 POLL_S = 0.05
+PORTS = ("http_port", "mqtt_port", "nats_port", "viid_port")
 AT_ONCE = 4
 """So many gateways start at the same time: more only wait for one another's cores."""
 STORE = {
@@ -132,9 +133,20 @@ class City:
         if kept.exists():
             ports = json.loads(kept.read_text(encoding="utf-8"))
         else:
-            ports = {name: free_port() for name in ("http_port", "mqtt_port", "nats_port", "viid_port")}
+            ports = {name: free_port() for name in PORTS}
             kept.write_text(json.dumps(ports), encoding="utf-8")
         return Member(division, directory, **ports)
+
+    def _sure_of_ports(self, member: Member) -> None:
+        """Choose those anew that somebody took since they were chosen: many gateways do not start at once."""
+        taken = [name for name in PORTS if not is_free(getattr(member, name))]
+        if not taken or member is self.centre:
+            return
+        for name in taken:
+            setattr(member, name, free_port())
+        ports = {name: getattr(member, name) for name in PORTS}
+        (member.directory / "ports.json").write_text(json.dumps(ports), encoding="utf-8")
+        self._configure(member)
 
     def _secret(self, division: str) -> Path:
         path = self.directory / f"node-{division}.secret"
@@ -154,32 +166,35 @@ class City:
     def configure(self) -> None:
         """Write the configurations; links must have their ports."""
         for member in self.members:
-            is_centre = member is self.centre
-            document: dict[str, object] = {
-                "role": "centre" if is_centre else "node",
-                "division": member.division,
-                "directory": str(member.directory / "store"),
-                "profiles": [str(self.profiles / f"{name}.yaml") for name in self.only] or [str(self.profiles)],
-                "engine": {"port": member.nats_port, "mqtt_port": member.mqtt_port},
-                "store": STORE,
-                "web": {"port": member.http_port},
-                "log_level": "warning",
+            self._configure(member)
+
+    def _configure(self, member: Member) -> None:
+        is_centre = member is self.centre
+        document: dict[str, object] = {
+            "role": "centre" if is_centre else "node",
+            "division": member.division,
+            "directory": str(member.directory / "store"),
+            "profiles": [str(self.profiles / f"{name}.yaml") for name in self.only] or [str(self.profiles)],
+            "engine": {"port": member.nats_port, "mqtt_port": member.mqtt_port},
+            "store": STORE,
+            "web": {"port": member.http_port},
+            "log_level": "warning",
+        }
+        if is_centre:
+            document["nodes"] = [
+                {"division": division, "secret_file": str(self._secret(division))} for division in self.nodes
+            ]
+        elif not self.alone:
+            document["uplink"] = {
+                "url": f"nats://127.0.0.1:{self.links[member.division].port}",
+                "secret_file": str(self._secret(member.division)),
             }
-            if self.cameras and not is_centre:
-                document["viid"] = {"server_id": f"{member.division}0000005030000001", "port": member.viid_port}
-            if is_centre:
-                document["nodes"] = [
-                    {"division": division, "secret_file": str(self._secret(division))} for division in self.nodes
-                ]
-            elif not self.alone:
-                document["uplink"] = {
-                    "url": f"nats://127.0.0.1:{self.links[member.division].port}",
-                    "secret_file": str(self._secret(member.division)),
-                }
-            for key, value in self.settings.items():
-                known = document.get(key)
-                document[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-            self._prepare(member, document)
+        if self.cameras and not is_centre:
+            document["viid"] = {"server_id": f"{member.division}0000005030000001", "port": member.viid_port}
+        for key, value in self.settings.items():
+            known = document.get(key)
+            document[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+        self._prepare(member, document)
 
     def _prepare(self, member: Member, document: Mapping[str, object]) -> None:
         config = member.directory / "config.yaml"
@@ -205,6 +220,7 @@ class City:
     async def _begin(self, member: Member) -> None:
         self._admin_token(member)
         async with self._starting:
+            self._sure_of_ports(member)
             await member.child.start()
             await self.ready(member)
         member.token = (member.directory / "store" / "admin.token").read_text(encoding="utf-8").strip()

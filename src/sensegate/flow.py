@@ -279,8 +279,10 @@ class Ingest:
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._committer.write(pending)
         self._memory.settle(mark)
+        newest = {delivery.source: delivery for delivery in deliveries if delivery.covers}
         for delivery in deliveries:
-            await delivery.ack()
+            if not delivery.covers or newest[delivery.source] is delivery:
+                await delivery.ack()
         intake.settled(deliveries)
 
 

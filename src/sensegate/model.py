@@ -144,6 +144,8 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
     """Position after these messages; None where a source cannot be read again from a place."""
     again: Literal["", "raw", "quarantine"] = ""
     """Where on the log these messages stand already: they are decoded once more (`redecode`). Empty: they are new."""
+    covers: bool = False
+    """Its acknowledgement is one of all deliveries of its source before it."""
 
 
 # ── authority ────────────────────────────────────────────────────────────────────────────────────────

@@ -154,7 +154,7 @@ class BrokerSource:
                 if not messages:
                     await ack()
                     continue
-            yield Delivery(self.name, messages, ack, Position(self._life, last))
+            yield Delivery(self.name, messages, ack, Position(self._life, last), covers=True)
 
     def _next(self) -> tuple[list[Message], int]:
         """Return the next messages, at most `commit_messages_max`, and the consumer sequence of the last."""

@@ -56,8 +56,10 @@ CUT_EVERY_S, CUT_FOR_S = 120.0, 15.0
 MEASURE_S = 10.0
 MANY = 4
 """With more nodes than this the machine is shared by so many that each is set to idle well."""
-OF_MANY: dict[str, object] = {"ingest": {"commit_interval_ms": 250}, "uplink": {"span_ms": 3_000}}
+OF_MANY: dict[str, object] = {"ingest": {"commit_interval_ms": 500}, "uplink": {"span_ms": 5_000}}
 """48 messages a second would else make 20 commits a second at each of 21 nodes, and 10 spans."""
+COUNTIES_OF_MANY = 3
+"""A commit has a member for each county of which there is a reading."""
 ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}
 DEVICES_LEAST = 12
 """Of each node: one of every kind, and some for the faults."""
@@ -111,7 +113,10 @@ class Demo:
         devices: list[Simulated] = []
         hand = []
         for node, count in zip(self.city.nodes.values(), _shares(self.options), strict=True):
-            wanted = fleet(node.division, count, counties=counties(node.division), rng=rng)
+            places = counties(node.division)
+            if self.options.nodes > MANY:
+                places = places[:COUNTIES_OF_MANY]
+            wanted = fleet(node.division, count, counties=places, rng=rng)
             devices += await enrol(node, wanted, rng)
             hand += await enrol_by_hand(node)
         watchers, by_hand = await self._enrol_cameras(rng)

@@ -20,6 +20,8 @@ from sensegate.model import Member
 from sensegate.ports import Log
 
 EVERY_S = 0.5
+LEAST_S = 3.0
+"""While more and more is carried it is told so often: each atomic write costs the server files and a sync."""
 
 _log = structlog.get_logger("uplink")
 
@@ -48,13 +50,19 @@ class Carried:
         self._sequence = 0
 
     async def run(self) -> None:
-        """Tell what is new, twice a second, until cancelled."""
+        """Tell what is new until cancelled: once nothing more comes, and now and then while more comes."""
+        told_at = float("-inf")
+        seen: dict[str, int] = {}
         while True:
-            try:
-                await self.tell()
-            except (Lost, Fenced, StoreFull) as why:
-                _log.debug("what was carried is told later", why=str(why))
-                metrics.RESTARTS.labels("carried").inc()
+            totals = dict(self._totals())
+            if totals == seen or self._clock.monotonic() - told_at >= LEAST_S:
+                try:
+                    await self.tell()
+                    told_at = self._clock.monotonic()
+                except (Lost, Fenced, StoreFull) as why:
+                    _log.debug("what was carried is told later", why=str(why))
+                    metrics.RESTARTS.labels("carried").inc()
+            seen = totals
             await self._clock.sleep(EVERY_S)
 
     async def tell(self) -> None:

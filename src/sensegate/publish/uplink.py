@@ -173,7 +173,9 @@ class Uplink:
         wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
         if wait_s > 0:
             await self._clock.sleep(wait_s)
-            entries = await self._fetch(after, self._config.backlog_bytes_max)
+            # What was read is not read again; a part that is full already waits for nothing.
+            if len(entries) < FETCH_ENTRIES // 2:
+                entries = [*entries, *await self._fetch(entries[-1].sequence, self._config.backlog_bytes_max)]
         span = self._packer.span(whole_commits(entries), shed=self._shed())
         now = self._clock.monotonic()
         since_s, self._sent_at = now - self._sent_at, now

@@ -204,7 +204,7 @@ class Demo:
     async def measure(self) -> None:
         """Look at the memory of all processes."""
         members = self.city.members
-        workers = [worker.pid for worker in (self.simulator, self.judge) if worker is not None]
+        workers = [worker.pid for worker in (self.simulator, self.cameras, self.judge) if worker is not None]
         self.memory = await asyncio.to_thread(
             memory.measured,
             [member.child.pid for member in members],

@@ -293,7 +293,7 @@ def dcat(entries: Iterable[Entry], *, title: str) -> dict[str, Any]:
 
 def _dataset(entry: Entry) -> dict[str, Any]:
     path = f"/api/v1/feeds/{entry.feed}"
-    return {
+    said = {
         "@id": f"urn:sensegate:feed:{entry.feed}",
         "@type": "dcat:Dataset",
         "dct:identifier": entry.code or entry.feed,
@@ -318,6 +318,8 @@ def _dataset(entry: Entry) -> dict[str, Any]:
             {"@type": "dcat:Distribution", "dcat:accessURL": f"{path}/stream", "dcat:mediaType": "text/event-stream"},
         ],
     }
+    # What is not said is left out: in JSON-LD an empty text would be a statement.
+    return {key: value for key, value in said.items() if value not in (None, "", [])}
 
 
 def _said(zh: str, en: str) -> list[dict[str, str]]:

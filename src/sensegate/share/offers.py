@@ -34,10 +34,12 @@ from sensegate.share.catalogue import (
 )
 from sensegate.share.delivery import Delivery, Form
 from sensegate.share.feeds import ALL_FEED, Feed, Feeds
-from sensegate.share.grants import Grant, granted
+from sensegate.share.grants import CORE, Grant, granted
 from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
 
 SAMPLE_ROWS, SAMPLE_ROWS_MAX = 5, 50
+SAMPLE_GRADE = 2
+"""Highest grade of conditional data that is shown without its owner's own word."""
 _LOOK_US = 86_400_000_000
 _LOOK_ROWS = 5_000
 KEPT = frozenset(
@@ -201,10 +203,11 @@ class Offers:
     async def _drawn(self, feed: Feed, entry: Entry, rows: int, mask: Mask | None) -> Entry:
         """Return the entry with columns and sample of the data of the last day, as far as there are any."""
         reader, now = self._delivery.reader, self._clock.now()
+        grade_max = SAMPLE_GRADE if mask is None and entry.sharing is not Sharing.UNCONDITIONAL else CORE - 1
         if mask is None:
             mask = Mask() if entry.sharing is Sharing.UNCONDITIONAL else CAREFUL
         mask = msgspec.structs.replace(mask, key=mask.key or f"sample {feed.name}")
-        right = granted(feed, Grant("sample", feed.name, "", now, mask=mask))
+        right = granted(feed, Grant("sample", feed.name, "", now, mask=mask, grade_max=grade_max))
         if right is None:
             return entry
         start, first = await reader.since(now - _LOOK_US), await reader.first()

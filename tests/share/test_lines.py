@@ -1,0 +1,287 @@
+"""Lines over a log in memory: whatever fails or dies, a subscriber who knows letters by their id has each once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import SystemClock
+from sensegate.errors import Refused
+from sensegate.ports import Letter, Receipt
+from sensegate.share.cursor import parse
+from sensegate.share.delivery import Delivery, Form
+from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.grants import Admission
+from sensegate.share.lines import Limits, Line, Lines, Mark, State, Terms, moved
+from sensegate.share.pages import Pages
+from sensegate.share.reader import Reader
+from sensegate.share.roll import Roll
+from sensegate.share.shelf import Records, Shelf
+from tests.share.made import make_batch, members
+
+QUICK = Limits(first_s=0.001, longest_s=0.002, failures_max=4, absent_s=0.005)
+TAKEN, FAILED, ABSENT = Receipt(taken=True), Receipt(taken=False, why="500"), Receipt(taken=False, absent=True)
+LOST = Receipt(taken=False, why="the answer was lost on the way")
+
+
+class Receiver:
+    """A `ports.Post` that does as it is told, then takes all; keeps each letter once, by its id."""
+
+    def __init__(self, receipts: list[Receipt | str]) -> None:
+        self.receipts = receipts
+        self.letters: list[Letter] = []
+        self.kept: dict[str, Letter] = {}
+        self.died = asyncio.Event()
+
+    def check(self, to: str) -> None:
+        """Any address will do."""
+
+    async def send(self, letter: Letter) -> Receipt:
+        self.letters.append(letter)
+        told = self.receipts.pop(0) if self.receipts else TAKEN
+        if told == "die before":
+            self.died.set()
+            await asyncio.Event().wait()
+        if told is not FAILED and told is not ABSENT:
+            self.kept.setdefault(letter.id, letter)
+        if told == "die after":
+            self.died.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        return told if isinstance(told, Receipt) else TAKEN
+
+    @staticmethod
+    def _cursors(letters: list[Letter]) -> list[str]:
+        return [record["cursor"] for letter in letters for record in json.loads(letter.body)["records"]]
+
+    @property
+    def cursors(self) -> list[str]:
+        return self._cursors(list(self.kept.values()))
+
+    @property
+    def raw(self) -> list[str]:
+        """Of all letters, as one who does not look at their ids has them."""
+        return self._cursors(self.letters)
+
+
+class Bench:
+    """A log, a shelf that outlives lines, and one line after another."""
+
+    def __init__(self, receiver: Receiver, *, batch: int = 7) -> None:
+        self.clock = SystemClock()
+        self.log = MemoryLog(self.clock, epoch="e1")
+        self.reader = Reader(self.log, self.clock)
+        self.delivery = Delivery(self.reader)
+        self.marks: Records[Mark] = Records(Shelf(MemoryBucket(), self.clock), "mark", Mark)
+        self.receiver = receiver
+        self.roll = Roll(self.clock, lambda: self.reader.end)
+        self.terms = Terms(id="w1", subscriber="t", feed="all", delivery="webhook", to="x", batch=batch)
+        self.metered = 0
+        self.refused = ""
+        self.count = 0
+
+    async def write(self, rows: int) -> None:
+        """Commit so many readings more."""
+        made = [(row % 3, "air_temperature", float(self.count + row)) for row in range(rows)]
+        self.count += rows
+        await self.log.write(members(make_batch(made, start=1_767_225_600_000_000 + self.count * 1_000_000)))
+
+    async def open(self, _terms: Terms, form: str, after: str) -> Pages:
+        def admit() -> Admission:
+            if self.refused:
+                raise Refused(self.refused)
+            return Admission(ALL_FEED, Selection(grade_max=3))
+
+        admit()
+        start = parse(after) if after else await self.reader.first()
+        return Pages(self.delivery, admit, start, Form(form))
+
+    def line(self) -> Line:
+        def metered(_terms: Terms, page: Any) -> None:
+            self.metered += page.count
+
+        return Line(
+            self.terms,
+            self.marks,
+            self.open,
+            self.receiver,
+            self.clock,
+            roll=self.roll,
+            metered=metered,
+            limits=QUICK,
+            rng=lambda: 1.0,
+        )
+
+    async def expected(self) -> list[str]:
+        """Return the cursors of all records by page."""
+        end = (await self.log.bounds())[1]
+        await self.until(lambda: self.reader.end >= end)
+        page = await self.delivery.page(Selection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
+        return [record["cursor"] for record in json.loads(page.body)["records"]]
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not true():
+                await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def going(bench: Bench) -> AsyncIterator[None]:
+    """Have the reader follow the log."""
+    task = asyncio.create_task(bench.reader.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def lived(bench: Bench, count: int) -> None:
+    """Run line after line, a new one whenever one has died, until the receiver has so many records."""
+    while len(bench.receiver.cursors) < count:
+        bench.receiver.died.clear()
+        task = asyncio.create_task(bench.line().run())
+        died = asyncio.create_task(bench.receiver.died.wait())
+        try:
+            await bench.until(lambda died=died: died.done() or len(bench.receiver.cursors) >= count)  # type: ignore[misc]
+        finally:
+            for one in (task, died):
+                one.cancel()
+            await asyncio.gather(task, died, return_exceptions=True)
+
+
+STEPS = st.lists(st.sampled_from([TAKEN, FAILED, ABSENT, LOST, "die before", "die after"]), max_size=12)
+
+
+@given(STEPS, st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 9))
+def test_hypothesis_each_record_once_whatever_happens(steps: list[Any], commits: list[int], batch: int) -> None:
+    """Failures, lost answers, deaths before and after the letter was taken: all records, in order, none twice."""
+
+    async def run() -> None:
+        # So many failures in a row would pause it, which is another test.
+        tame = [one for at, one in enumerate(steps) if one not in (FAILED, LOST) or at % 3 == 0]
+        bench = Bench(Receiver(tame), batch=batch)
+        async with going(bench):
+            for rows in commits:
+                await bench.write(rows)
+            wanted = await bench.expected()
+            await lived(bench, len(wanted))
+            assert bench.receiver.cursors == wanted
+            assert {letter.id for letter in bench.receiver.letters} >= bench.receiver.kept.keys()
+
+    asyncio.run(run())
+
+
+async def test_one_who_does_not_look_at_ids_has_some_twice() -> None:
+    """The control: a death after the letter was taken brings it again."""
+    bench = Bench(Receiver(["die after"]))
+    async with going(bench):
+        await bench.write(20)
+        wanted = await bench.expected()
+        await lived(bench, len(wanted))
+        assert bench.receiver.cursors == wanted
+        assert len(bench.receiver.raw) > len(wanted)
+        first, again = bench.receiver.letters[:2]
+        assert (first.id, first.body) == (again.id, again.body)
+
+
+async def test_a_letter_that_comes_again_is_the_same_though_more_has_come_meanwhile() -> None:
+    """Not one with the new records in it: by its id that would be thought known, and they lost."""
+    bench = Bench(Receiver(["die after"]), batch=100)
+    async with going(bench):
+        await bench.write(6)
+        task = asyncio.create_task(bench.line().run())
+        await bench.receiver.died.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await bench.write(6)
+        wanted = await bench.expected()
+        await lived(bench, len(wanted))
+        assert bench.receiver.letters[0].body == bench.receiver.letters[1].body
+        assert bench.receiver.cursors == wanted
+
+
+async def test_too_many_failures_pause_it_and_it_goes_on_where_it_stood() -> None:
+    """Paused with the reason, through a new life too; resumed, nothing is missing; what was taken is metered once."""
+    bench = Bench(Receiver([TAKEN, *([FAILED] * 4)]))
+    async with going(bench):
+        await bench.write(20)
+        wanted = await bench.expected()
+        for _ in range(2):
+            task = asyncio.create_task(bench.line().run())
+            await bench.until(lambda: (bench.marks.find("w1") or Mark()).state is State.PAUSED)
+            await bench.until(lambda: any(row.state == "paused" for row in bench.roll.rows()))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        mark = bench.marks.find("w1")
+        assert mark is not None
+        assert "500" in mark.why
+        assert len(bench.receiver.letters) == 5
+        await moved(bench.marks, "w1", {"state": State.ON, "why": ""})
+        await lived(bench, len(wanted))
+        assert bench.receiver.cursors == wanted
+        assert bench.metered == len(wanted)
+
+
+async def test_410_ends_it_and_a_refusal_holds_it() -> None:
+    """Ended for good; refused only as long as it is."""
+    bench = Bench(Receiver([Receipt(taken=False, why="answered 410", gone=True)]))
+    async with going(bench):
+        await bench.write(3)
+        task = asyncio.create_task(bench.line().run())
+        await bench.until(lambda: (bench.marks.find("w1") or Mark()).state is State.ENDED)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert len(bench.receiver.letters) == 1
+        await moved(bench.marks, "w1", {"state": State.ON})
+        bench.refused = "grant revoked"
+        line = bench.line()
+        task = asyncio.create_task(line.run())
+        await bench.until(lambda: any(row.state == "refused" for row in bench.roll.rows()))
+        assert len(bench.receiver.letters) == 1
+        bench.refused = ""
+        line.wake()
+        await bench.until(lambda: len(bench.receiver.cursors) == len(bench.reader._ring[0].batch.origin))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_lines_come_and_go() -> None:
+    """Wanted, changed, dropped; one that has to be asked for waits until it is."""
+    bench = Bench(Receiver([]))
+    async with going(bench):
+        await bench.write(3)
+        lines = Lines(lambda _terms: bench.line(), asked=True)
+        task = asyncio.create_task(lines.run())
+        lines.want(bench.terms)
+        await asyncio.sleep(0.02)
+        assert len(lines) == 0
+        lines.begin("w1")
+        await bench.until(lambda: len(bench.receiver.cursors) == 3)
+        lines.halt("w1")
+        await bench.until(lambda: len(lines) == 0)
+        lines.begin("w1")
+        await bench.until(lambda: len(lines) == 1)
+        lines.drop("w1")
+        await bench.until(lambda: len(lines) == 0)
+        assert bench.roll.rows() == []
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3, 9, 40])
+def test_the_back_off_grows_to_its_longest(failures: int) -> None:
+    """Doubled, never beyond, never below half; what the receiver asks for counts where it is longer."""
+    line = Bench(Receiver([])).line()
+    longest = min(QUICK.first_s * 2 ** (failures - 1), QUICK.longest_s)
+    assert line._back_off(failures, FAILED) == pytest.approx(longest)
+    assert line._back_off(failures, Receipt(taken=False, retry_after_s=9.0)) == 9.0

@@ -182,9 +182,9 @@ async def test_a_place_that_moves_too_early_would_lose_objects(rig: Rig, monkeyp
     superior = rig.superior(batch_max=2)
     deliver = superior._deliver
 
-    async def early(order: Any, part: Any) -> None:
+    async def early(order: Any, part: Any) -> Any:
         await rig.orders.move(order, part.place)
-        await deliver(order, part)
+        return await deliver(order, part)
 
     monkeypatch.setattr(superior, "_deliver", early)
     async with running(superior):

@@ -23,7 +23,7 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.names import OBSERVATIONS
 from sensegate.clock import Clock
 from sensegate.config_viid import ViidSuperiorConfig
-from sensegate.errors import Lost, SensegateError
+from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
 from sensegate.publish.viid_orders import Orders, Place
@@ -41,6 +41,8 @@ FETCH_ENTRIES: Final = 500
 POLL_S: Final = 2.0
 SETTLE_S: Final = 0.02
 """Between notifications that are not full, so that objects gather."""
+KEEP_S: Final = 10.0
+"""So often a place is kept that moved past what nobody asked for."""
 TRIES_MAX: Final = 4
 """So often a notification is sent whose content the other side does not want; then it is left out and counted."""
 _LISTS: Final = {"APE": "DeviceList", "APEStatus": "DeviceStatusList"}
@@ -144,7 +146,7 @@ class Superior:
             await self._client.keepalive()
 
     async def _send_catalogue(self) -> None:
-        """Tell our cameras and tollgates; whoever does not take them is not asked again until the next registration."""
+        """Tell our cameras and tollgates."""
         cameras = self._catalogue.cameras()
         for kind, path, entries in (
             ("APE", "/VIID/APEs", cameras),
@@ -153,13 +155,17 @@ class Superior:
         ):
             for start in range(0, len(entries), 500):
                 await self._tell(kind, path, entries[start : start + 500])
-        self._told.update(self._code_there(one.id) for one in cameras)
 
     async def _tell(self, kind: str, path: str, entries: Sequence[Listed]) -> None:
+        """Tell entries of a catalogue; a platform need not take them, and is not asked again in this registration."""
         objects = [self._entry(one) for one in entries]
-        told = await self._client.send("POST", path, {f"{kind}ListObject": {f"{kind}Object": objects}})
-        bad = [one for one in told if one.code != answers.OK]
-        if bad:
+        self._told.update(self._code_there(one.id) for one in entries)
+        try:
+            told = await self._client.send("POST", path, {f"{kind}ListObject": {f"{kind}Object": objects}})
+        except (Lost, Refused) as why:  # what is lost is noticed by the next sign of life
+            _log.info("VIID: a catalogue is not taken", name=self.config.name, kind=kind, why=str(why))
+            return
+        if bad := [one for one in told if one.code != answers.OK]:
             _log.info(
                 "VIID: a catalogue is not taken", name=self.config.name, kind=kind, code=bad[0].code, of=len(told)
             )
@@ -215,23 +221,25 @@ class Superior:
 
     async def _feed(self, order: Order) -> None:
         lists: dict[str, dict[str, Any]] = {}
-        looked = float("-inf")
+        place = self._orders.served(order)
+        looked = kept = float("-inf")
         while True:
             now = self._clock.monotonic()
             if now - looked >= self.config.keepalive_s:
                 looked = now
                 await self._notify_entries(order, lists)
-            place = self._orders.served(order)
             part = await self._part(order, place)
             if part is None:
                 await self._source.changed(place.sequence, POLL_S)
-                continue
-            if part.objects:
-                await self._deliver(order, part)
+            elif not part.objects:
+                place = part.place
+                if now - kept >= KEEP_S:  # after a crash a little of the log is looked through once more
+                    kept = now
+                    await self._orders.move(order, place)
+            elif (done := await self._deliver(order, part)) is not None:
+                place = done
                 if not part.full:
                     await self._clock.sleep(order.interval_s or SETTLE_S)
-            elif part.place != place:
-                await self._orders.move(order, part.place)
 
     async def _part(self, order: Order, place: Place) -> _Part | None:
         """Return the next objects that are asked for; None at the end of the log."""
@@ -282,11 +290,13 @@ class Superior:
         """Return whether an object is asked for; who asks for all that we have names us."""
         return order.wants(kind, camera) or (self._client.code in order.resources and kind in order.kinds)
 
-    async def _deliver(self, order: Order, part: _Part) -> None:
+    async def _deliver(self, order: Order, part: _Part) -> Place | None:
+        """Send objects; return where the log stands behind them, kept; None: they are to be sent in smaller parts."""
         new = [one.camera for one in part.objects if one.camera not in self._told]
         if new and self.config.catalogue:
             entries = {self._code_there(one.id): one for one in self._catalogue.cameras()}
-            await self._tell("APE", "/VIID/APEs", [entries[code] for code in dict.fromkeys(new) if code in entries])
+            if known := [entries[code] for code in dict.fromkeys(new) if code in entries]:
+                await self._tell("APE", "/VIID/APEs", known)
             self._told.update(new)
         lists: dict[str, list[dict[str, Any]]] = {}
         for one in part.objects:
@@ -294,9 +304,11 @@ class Superior:
         told = {f"{kind}ObjectList": {f"{kind}Object": objects} for kind, objects in lists.items()}
         place = part.place
         number = place.sequence * 7 + place.row
-        if await self._notify(order, (part.at, number), [one.id for one in part.objects], told):
-            done = msgspec.structs.replace(place, notices=place.notices + 1, objects=place.objects + len(part.objects))
-            await self._orders.move(order, done)
+        if not await self._notify(order, (part.at, number), [one.id for one in part.objects], told):
+            return None
+        done = msgspec.structs.replace(place, notices=place.notices + 1, objects=place.objects + len(part.objects))
+        await self._orders.move(order, done)
+        return done
 
     async def _notify(self, order: Order, number: tuple[int, int], names: Sequence[str], lists: dict[str, Any]) -> bool:
         """Send one notification until it is taken, or is not wanted; False: it is to be made smaller.

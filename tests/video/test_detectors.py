@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
 from sensegate.video.form import Camera, Cut, Seen, Veil
@@ -420,3 +422,48 @@ def test_rubbish_is_refused(name: str, payload: bytes) -> None:
     except Rejected:
         return
     assert (name, payload, seen) == ("frigate", b"", Seen(ignored=1))
+
+
+# ── anything ─────────────────────────────────────────────────────────────────────────────────────────
+
+WORDS = sorted({step for _, message in MESSAGES for path in places(message) for step in path if isinstance(step, str)})
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        ["", "update", "new", "car", "1", "2024-01-15T10:30:00Z", "lpr", "1|2|3|4|5|Car", "DeleteOperation"]
+    ),
+    st.text(max_size=8),
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@st.composite
+def disturbed(draw: st.DrawFn) -> tuple[str, Any]:
+    """Return a good message in which something is anything."""
+    name, message = draw(st.sampled_from(MESSAGES))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(list(places(message))))
+        message = _with(message, path, partial(_instead, draw(TREES)))
+    return name, message
+
+
+@given(disturbed() | st.tuples(st.sampled_from(["axis", "deepstream", "dlstreamer", "frigate"]), TREES))
+def test_property_whatever_comes_is_cut_or_refused(given_one: tuple[str, Any]) -> None:
+    """No message makes a format fail; what is cut can be read, and reading it twice gives the same."""
+    name, message = given_one
+    try:
+        cut = FORMATS[name].cut(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, VEIL)
+        seen = FORMATS[name].see(cut.payload, "t/x", NOW, Camera(width=640, height=480))
+    except Rejected:
+        return
+    assert seen == FORMATS[name].see(cut.payload, "t/x", NOW, Camera(width=640, height=480))
+    for one in seen.observations:
+        assert len(one.id) == 32
+        assert one.box is None or all(0 <= side <= 1 for side in one.box)

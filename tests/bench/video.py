@@ -24,7 +24,7 @@ from tests.bench.cameras import Cameras, Done, Pushing, body, code
 from tests.bench.workload import Sent
 
 OBJECTS = 30_000
-CAMERAS = 50
+CAMERAS = 100
 BATCH = 10
 PROFILES = {"viid": "sensegate/viid", "onvif": "onvif/camera"}
 SETTINGS = 'viid: {server_id: "44010000005030000001", requests_per_s: 100000}\n'

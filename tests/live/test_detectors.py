@@ -67,7 +67,7 @@ async def test_frigate_speaks_for_its_cameras(site: Site) -> None:
         assert [(one["property"], one["value"]) for one in await rows(site, "frigate", 1)] == [("online", True)]
     assert sorted(one["property"] for one in told) == ["motion", "people_present", "video_observation"]
     (seen,) = [json.loads(one["value"]) for one in told if one["property"] == "video_observation"]
-    assert (seen["object_class"], seen["box"], seen["event"]["zone"]) == ("person", [0.1, 0.1, 0.5, 0.5], "yard")
+    assert (seen["object_class"], seen["box_quality"], seen["event"]["zone"]) == ("person", "unresolved", "yard")
     assert seen["removed"] == ["after.recognized_license_plate", "after.sub_label"]
     for word in (NAME, PLATE):
         assert word not in json.dumps([told, await site.quarantine()], ensure_ascii=False)

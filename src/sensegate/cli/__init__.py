@@ -12,6 +12,7 @@ import typer
 from sensegate.cli import (
     applications,
     audit,
+    bundles,
     catalogue,
     devices,
     doctor,
@@ -64,6 +65,7 @@ app.add_typer(feeds.app, name="feed")
 app.add_typer(webhooks.app, name="webhook")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(applications.app, name="application")
+app.add_typer(bundles.app, name="bundle")
 app.add_typer(grants.app, name="grant")
 app.add_typer(grants.receipts, name="receipt")
 app.command()(ledger.ledger)

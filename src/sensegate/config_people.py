@@ -23,7 +23,7 @@ class AuditConfig(Record, frozen=True):
         str, told("PEM of the Ed25519 key that signs heads; empty: <directory>/audit.key, made at the first start")
     ] = ""
     ttl_h: Annotated[
-        int, told("life of audit records; 0: for ever, until store.registry_bytes are full; else at least 4416 (184 d)")
+        int, told("life of audit records; 0: for ever, until store.audit_bytes are full; else at least 4416 (184 d)")
     ] = 0
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from sensegate.assets import Assets
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.expiry import expiring
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.keyring import Keyring
 from sensegate.authority.modes import Modes
@@ -392,6 +393,7 @@ class Gateway:
         self.people = People(await self._bucket("people"), self.audit, clock, config.people)
         await self.people.load()
         self.tasks["people"] = self.people.watch
+        self.certificates = expiring(config, clock)
         self.oidc = Oidc(config.oidc, clock) if config.oidc.issuer else None
         self.topics_of = self.life.topics_of(self.devices)
         self.callout = Callout(
@@ -658,7 +660,8 @@ class Gateway:
         await self.pushing.open(await self._bucket("lines"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.tasks["audit"] = trails.hours(self.audit, clock, config, self.share.usage).run
+        self.hourly = trails.hours(self.audit, clock, config, self.share.usage)
+        self.tasks["audit"] = self.hourly.run
         self.quality = QualityBook(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
         self.web = Web(
@@ -727,6 +730,7 @@ class Gateway:
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings while all else goes on."""
         found = [*self.profiles.troubles(), *scripts.shared().troubles()]
+        found += [*self.hourly.troubles(), *self.certificates.troubles()]
         if self.cameras:
             found += self.cameras.troubles()
         if self.viid:

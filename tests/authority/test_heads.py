@@ -80,6 +80,22 @@ async def test_an_hour_that_fails_is_made_good_in_the_next(tmp_path: Path, monke
     assert (last["since"], last["until"]) == (began, clock.now())
 
 
+async def test_a_trail_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 80 % on, with the remedy: when it is full nothing may be changed."""
+    audit = MemoryAudit(FakeClock())
+    hours = Hours(audit, tmp_path / "heads", FakeClock(), BY, lambda _since: [])
+
+    async def used() -> float:
+        return 0.83
+
+    await hours.turn()
+    assert hours.troubles() == []
+    monkeypatch.setattr(audit, "used", used)
+    await hours.turn()
+    assert "83%" in hours.troubles()[0]
+    assert "store.audit_bytes" in hours.troubles()[0]
+
+
 def test_no_configuration_keeps_less_than_six_months() -> None:
     """184 days or for ever."""
     assert AuditConfig(ttl_h=AUDIT_LEAST_H).ttl_h == 4_416

@@ -151,7 +151,7 @@ def test_rule_4_the_caps_of_streams_lie_far_below_those_of_account_and_server() 
     text = server_conf.render(EngineConfig(), store, kept, Path("/x"), name="n", nodes={})
     limits = {account: int(most) for account, most in re.findall(r"(\w+) \{\n    jetstream \{ max_file: (\d+)", text)}
     total = int(re.findall(r"max_file_store: (\d+)", text)[0])
-    inner = store.log_bytes + store.ledger_bytes + server_conf.BUCKETS_MAX * store.registry_bytes
+    inner = store.log_bytes + store.ledger_bytes + store.audit_bytes + server_conf.BUCKETS_MAX * store.registry_bytes
     assert limits["SG"] >= 1.25 * inner
     assert limits["DEVICES"] >= 1.25 * store.intake_bytes + 256 * MIB
     assert total >= 1.1 * sum(limits.values()) - 1

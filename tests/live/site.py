@@ -26,6 +26,7 @@ SMALL = StoreConfig(
     log_bytes=256 * 1024**2,
     ledger_bytes=16 * 1024**2,
     registry_bytes=16 * 1024**2,
+    audit_bytes=16 * 1024**2,
     disk_reserve_bytes=1024**2,
 )
 PROBLEM = "application/problem+json"

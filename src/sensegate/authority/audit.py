@@ -79,7 +79,7 @@ class Audit:
         """Append a record and return when it is durable.
 
         Raises:
-            StoreFull: AUDIT is full; nothing may be changed until it has room (`store.registry_bytes`).
+            StoreFull: AUDIT is full; nothing may be changed until it has room (`store.audit_bytes`).
             Lost: the engine is away; the record may be there.
             Overloaded: other processes write too fast.
         """
@@ -128,6 +128,10 @@ class Audit:
             async for raw in self.stored(limit=1):
                 first = decode(raw).number
         return self._signer.sign(head, first=first, time=self._clock.now())
+
+    async def used(self) -> float:
+        """Return which part of the room for records is used. Raises `Lost`."""
+        return await streams.used(self._nc, streams.AUDIT)
 
     @property
     def key(self) -> bytes:

@@ -31,6 +31,7 @@ from sensegate.errors import ConfigError, Lost, Overloaded, StoreFull
 HOUR_S = 3_600.0
 ROWS_MAX = 500
 """Most counts in one record of deliveries; more make several records."""
+FULL = 0.8
 _DAY_US = 86_400_000_000
 
 log = structlog.get_logger("audit")
@@ -105,6 +106,10 @@ class Signed(Trail, Protocol):
         """Return the end of the chain with the gateway's signature."""
         ...
 
+    async def used(self) -> float:
+        """Return which part of the room for records is used."""
+        ...
+
 
 class Hours:
     """What the trail is told every hour: what was delivered, as counts; then its head is signed and written."""
@@ -121,15 +126,28 @@ class Hours:
         # Totals again of what moved before a restart: better twice than never.
         self._since = clock.now() - round(2 * HOUR_S * 1e6)
         self._alive = 0
+        self._used = 0.0
 
     async def run(self) -> None:
         """Do so at the end of every hour, until cancelled; what fails is done in the next one."""
+        await self._survive(self.look)
         while True:
             now = self._clock.now() / 1e6
             await self._clock.sleep(HOUR_S - now % HOUR_S)
             await self._survive(self.turn)
 
-    async def _survive(self, work: Callable[[], Awaitable[SignedHead]]) -> None:
+    def troubles(self) -> list[str]:
+        """Return what is to be done before nothing may be changed any more."""
+        if self._used < FULL:
+            return []
+        remedy = "raise store.audit_bytes, or end the life of old records (audit.ttl_h)"
+        return [f"audit: {self._used:.0%} of its room is used; when it is full nothing may be changed: {remedy}"]
+
+    async def look(self) -> None:
+        """See how much room there is. Raises `Lost`."""
+        self._used = await self._audit.used()
+
+    async def _survive(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
         except (Lost, StoreFull, Overloaded, OSError) as why:
@@ -137,6 +155,7 @@ class Hours:
 
     async def turn(self) -> SignedHead:
         """Record what was delivered since the last time; sign the head and append it to the file; return it."""
+        await self.look()
         since, now = self._since, self._clock.now()
         rows = list(self._delivered(since))
         for start in range(0, len(rows), ROWS_MAX):

@@ -18,7 +18,7 @@ KEY_VARIABLE = "SENSEGATE_STORE_KEY"
 FLOW_WINDOW = 32 * MIB
 """What nats-server sends a push consumer with flow control before it waits; one that may hold less is cut off."""
 BUCKETS_MAX = 64
-"""Most buckets and small streams (AUDIT, DOWN) of the internal account, each of `store.registry_bytes`."""
+"""Most buckets and small streams (DOWN) of the internal account, each of `store.registry_bytes`."""
 BATCH_MESSAGES_MAX = 10_000
 """Most members of one atomic batch."""
 CALLOUT_S = 2
@@ -153,7 +153,8 @@ def render(
     """
     # Far above what the streams may hold: a limit of account or server would tear a batch, the stream's own does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
-    inner_bytes = (store.log_bytes + store.ledger_bytes + BUCKETS_MAX * store.registry_bytes) * 5 // 4 + 256 * MIB
+    kept_bytes = store.ledger_bytes + store.audit_bytes + BUCKETS_MAX * store.registry_bytes
+    inner_bytes = (store.log_bytes + kept_bytes) * 5 // 4 + 256 * MIB
     subscribers_bytes = 1024 * MIB
     total_bytes = (devices_bytes + inner_bytes + subscribers_bytes) * 11 // 10
     mappings = ", ".join(f"{_quoted(source)}: {_quoted(target)}" for source, target in MAPPINGS.items())

@@ -79,6 +79,13 @@ async def ensure_outlet(nc: Client) -> None:
     await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 64 * mib, **one_each))
 
 
+async def used(nc: Client, name: str) -> float:
+    """Return which part of its cap a stream uses; 0 where it has none. Raises `NotFound`, `Lost`."""
+    told = json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))
+    most = told["config"]["max_bytes"]
+    return told["state"]["bytes"] / most if most > 0 else 0.0
+
+
 def _absent(value: object) -> object:
     """Return what a missing key means: the server leaves out what is false, zero or empty."""
     return type(value)() if isinstance(value, (bool, int, str)) else None
@@ -135,7 +142,7 @@ async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0
         _stream(
             AUDIT,
             AUDIT_SUBJECTS,
-            store.registry_bytes,
+            store.audit_bytes,
             allow_direct=True,
             deny_delete=True,
             deny_purge=True,

@@ -81,7 +81,7 @@ def disk(config: Config) -> Iterator[Finding]:
         return
     yield _good("directory", f"{directory} can be written")
     store = config.store
-    allowed = store.intake_bytes + store.log_bytes + store.ledger_bytes + 4 * store.registry_bytes
+    allowed = store.intake_bytes + store.log_bytes + store.ledger_bytes + store.audit_bytes + 4 * store.registry_bytes
     used = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) if directory.exists() else 0
     free = shutil.disk_usage(parent).free
     what = f"{free / 1e9:.1f} GB free, streams hold {used / 1e9:.1f} of at most {allowed / 1e9:.1f} GB"

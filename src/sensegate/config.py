@@ -35,9 +35,7 @@ class StoreConfig(Record, frozen=True):
     registry_bytes: Annotated[int, _h("cap of each key-value bucket")] = 256 * 1024**2
     audit_bytes: Annotated[
         int,
-        _h(
-            "cap of AUDIT; when full nothing may be changed (/readyz warns from 80 %); 1,000 subscribers take 4 MB a day"
-        ),
+        _h("cap of AUDIT; when full nothing may be changed (/readyz warns from 80 %); 1,000 subscribers: 4 MB a day"),
     ] = 2 * 1024**3
     disk_reserve_bytes: Annotated[
         int, _h("with less free on the disk commits stop before a write can fail half-way; intake holds devices back")

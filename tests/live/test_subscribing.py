@@ -1,0 +1,80 @@
+"""The blocks of `deploy/subscribers.md` run as they stand, at a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from sensegate.config_people import EgressConfig
+from sensegate.ports import Letter
+from sensegate.publish.webhook import sign
+from tests.conftest import eventually
+from tests.live.granting import granted
+from tests.live.site import config_of, reading, running
+
+pytestmark = pytest.mark.live
+PAGE = Path(__file__).parents[2] / "deploy" / "subscribers.md"
+BLOCKS = re.findall(r"^## ([^\n]+)\n.*?^```(sh|python)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+async def output(kind: str, block: str, environment: dict[str, str]) -> str:
+    """Run a block; return what it prints."""
+    words = ["bash", "-c", block] if kind == "sh" else [sys.executable, "-c", block]
+    process = await asyncio.create_subprocess_exec(
+        *words, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(40):
+        out, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return out.decode()
+
+
+async def test_each_block_brings_the_reading(tmp_path: Path) -> None:
+    """Long poll, events, WebSocket, MQTT, NATS print it; the webhook is made."""
+    egress = EgressConfig(("public", "example.com"))
+    async with running(config_of(tmp_path, egress=egress)) as site:
+        grant = await granted(site, "page")
+        device = await site.device("page-1")
+        assert (await site.push(device, reading(21.125))).status == 202
+
+        async def there() -> Any:
+            return (await site.ask("GET", "/api/v1/feeds/page/records", grant.token)).body["records"]
+
+        await eventually(there)
+        environment = {
+            "HTTP": site.addresses.http,
+            "TOKEN": grant.token,
+            "TOKEN_ID": grant.token_id,
+            "FEED": "page",
+            "GRANT": grant.id,
+            "MQTT_PORT": str(urlsplit(site.addresses.mqtt).port),
+            "NATS": site.addresses.nats,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        seen = {name: await output(kind, block, environment) for name, kind, block in BLOCKS}
+        assert list(seen) == ["Long poll", "Server-sent events", "WebSocket", "MQTT", "NATS", "Webhook"]
+        for name, text in seen.items():
+            assert ("whsec_" if name == "Webhook" else "21.125") in text, (name, text)
+
+
+def test_the_recipe_for_signatures_fits_ours() -> None:
+    """A letter of ours is good, one changed is not."""
+    (recipe,) = re.findall(r"^```python\n(import base64.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    known: dict[str, Any] = {}
+    exec(recipe, known)  # noqa: S102 - a block of our own page
+    letter = Letter(to="x", id="msg_1", body=b"{}", media="application/json", secret=b"k" * 32)
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": "1700000000",
+        "webhook-signature": sign(letter, 1_700_000_000),
+    }
+    secret = "whsec_a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
+    assert known["good"](secret, headers, b"{}")
+    assert not known["good"](secret, headers, b"{ }")

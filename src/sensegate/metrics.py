@@ -109,6 +109,21 @@ CAMERA_STREAM = Gauge(
     ["device"],
     registry=REGISTRY,
 )
+_FIELDS_MAX = 1_000
+"""Different fields told apart since the process began: their names come from outside."""
+_fields: set[tuple[str, str]] = set()
+
+
+def count_removed(form: str, field: str, count: int) -> None:
+    """Count a field of a format that was taken out; beyond many different ones as ``other``."""
+    if (form, field) not in _fields:
+        if len(_fields) >= _FIELDS_MAX:
+            field = "other"
+        else:
+            _fields.add((form, field))
+    REMOVED.labels(form, field).inc(count)
+
+
 PROFILE_CHANGE_SECONDS = Histogram(
     "sensegate_profile_change_seconds",
     "Time for which the walk stands still while other versions of profiles come in force.",

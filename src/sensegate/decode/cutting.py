@@ -55,7 +55,8 @@ class Cutting:
         topics = span.topics
         if any(span.principals):
             topics = [m.topic if not m.principal else f"{m.topic}\0{m.principal}" for m in span]
-        numbers = np.array(list(map(routes.number, topics)), np.int32)
+        known = list(map(routes.numbers.get, topics))
+        numbers = np.array(list(map(routes.number, topics)) if None in known else known, np.int32)
         found = set(np.flatnonzero(routes.video[numbers]).tolist()) if len(numbers) else set()
         found |= {at for at in strict if routes.routes[int(numbers[at])].refusal is not None}
         return {at: routes.routes[int(numbers[at])] for at in sorted(found) if not span[at].cut}

@@ -513,7 +513,7 @@ class Committer:
         for kind, count in part.ledger.totals().items():
             if kind.startswith(f"{REMOVED}."):
                 _, form, field = kind.split(".", 2) if kind.count(".") > 1 else (kind, "", "other")
-                metrics.REMOVED.labels(form, field).inc(count)
+                metrics.count_removed(form, field, count)
             else:
                 metrics.READINGS.labels(kind).inc(count)
         for source, outcome, count in part.ledger.by_source():

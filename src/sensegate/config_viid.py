@@ -102,6 +102,9 @@ class ViidConfig(Record, frozen=True):
     nonce_s: Annotated[float, told("life of a nonce")] = 300.0
     failures_max: Annotated[int, told("so many wrong passwords of a device from one address lock it out")] = 10
     lockout_s: Annotated[float, told("for so long")] = 300.0
+    states: Annotated[
+        bool, told("readings of `online`: true at a registration, false when it ends or lapses (silence)")
+    ] = False
     adopt_max: Annotated[
         int, told("most cameras that one platform may register behind itself by its catalogue (APEs); 0: none")
     ] = 10_000

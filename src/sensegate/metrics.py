@@ -87,6 +87,12 @@ VIID_REQUESTS = Counter(
     ["status"],
     registry=REGISTRY,
 )
+VIID_ODD = Counter(
+    "sensegate_viid_odd",
+    "Objects by GA/T 1400 that break a rule of the standard and are taken all the same, by rule.",
+    ["rule"],
+    registry=REGISTRY,
+)
 VIID_SENT = Counter(
     "sensegate_viid_sent",
     "Objects sent to platforms above by GA/T 1400, by what they answered.",

@@ -77,12 +77,14 @@ class Viid:
                 catalogue=self._given,
                 alive=self._alive,
                 registered=self._registered,
+                gone=self._gone,
                 superior=self._is_superior,
             )
         )
         self._devices.on_change.append(self._changed)
         self.url = await self.web.start()
         stack.push_async_callback(self.web.stop)
+        tasks["viid sessions"] = self.web.sweep
         for above in self._config.superiors:
             client = ViidClient(
                 above.url,
@@ -132,7 +134,14 @@ class Viid:
         if after is None or not self._devices.enabled[at] or (known and known not in kept):
             self.web.forget(self._devices.id(at))
 
+    def _gone(self, device: str) -> None:
+        at = self._devices.find(device)
+        if self._config.states and at >= 0 and self._devices.enabled[at]:
+            self.source.state(self._devices.record(at), online=False)
+
     def _registered(self, device: Device) -> None:
+        if self._config.states:
+            self.source.state(device, online=True)
         for code in (device.id, device.alias):
             if code in self.subordinates:
                 self.subordinates[code].registered()

@@ -78,6 +78,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
         body_bytes_max=1_000_000,
         failures_max=4,
         body_timeout_s=1.0,
+        states=True,
         devices=(ViidDeviceConfig(device=OLD, batch_reply="single", compact=True, algorithms=("MD5",)),),
     )
     node_config = config_of(directory / "4401", profiles=(str(PLAIN), str(VIID)))
@@ -290,3 +291,22 @@ async def test_what_the_operator_sees(gateway: tuple[Site, Site, dict[str, Made]
     county, _ = await site.token("county_operator", "440106")
     assert (await site.ask("GET", "/api/v1/viid", county)).status == 403
     assert (await centre.ask("GET", "/api/v1/viid")).status == 404
+
+
+async def test_registrations_that_begin_and_end_are_readings(gateway: tuple[Site, Site, dict[str, Made]]) -> None:
+    """On line when it registers, off line when it leaves or falls silent."""
+    site, _, _ = gateway
+    code = "44010600001190000006"
+    made = await site.device(code, profile="sensegate/viid")
+    camera = Camera(site.addresses.viid, code, made.password)
+
+    async def states() -> list[bool]:
+        return [one["value"] for one in await site.records() if (one["device"], one["property"]) == (code, "online")]
+
+    assert (await camera.system("Register")).status == 200
+    assert (await camera.system("UnRegister")).status == 200
+    await eventually(lambda: _equal(states(), [True, False]))
+
+
+async def _equal(found: Any, wanted: list[bool]) -> bool:
+    return bool(await found == wanted)

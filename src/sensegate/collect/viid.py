@@ -105,6 +105,9 @@ class ViidSource(Pushed):
             entries += [Entry(kind="APE", id=name, firm=True, camera=name) for name in new]
         if entries:
             await self._adopt(sender, entries)
+        for one in whole.objects:
+            for rule in one.kept.odd if one.kept is not None else ():
+                metrics.VIID_ODD.labels(rule).inc()
         answers = [self._answer(sender, one) for one in whole.objects]
         parts = _parts(whole.objects, whole.removed)
         await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])
@@ -115,6 +118,13 @@ class ViidSource(Pushed):
             whole.listed,
             max((one.at for one in kept if isinstance(one, Sighting) and one.quality), default=0),
         )
+
+    def state(self, device: Device, *, online: bool) -> None:
+        """Take that a device has registered, or that its registration has ended; nobody waits for the commit."""
+        if self.full:
+            return
+        entry = Entry(kind="APE", id=device.id, camera=device.id, at=self._clock.now(), online=online)
+        self._put(device, body.kept(FORMAT, Cut(_encode(Told((entry,))))))
 
     def _put(self, sender: Device, payload: bytes) -> asyncio.Future[None]:
         return self.put(f"http/{sender.id}", payload, sender.id, cut=True)

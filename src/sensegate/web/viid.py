@@ -62,6 +62,7 @@ COLLECTIONS: Final = {
 """Path below /VIID, folded -> kind of its objects."""
 CATALOGUES: Final = frozenset({"APE", "APS", "Tollgate", "Lane"})
 SYSTEM_BYTES_MAX: Final = 65_536
+SWEEP_S: Final = 5.0
 _PORT_TRIES: Final = 20
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
 
@@ -108,6 +109,8 @@ class ViidDeps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     alive: Callable[[Device], None] = lambda _device: None
     """A device has given a sign of life."""
     registered: Callable[[Device], None] = lambda _device: None
+    gone: Callable[[str], None] = lambda _device: None
+    """The registration of a device (by id) has ended or lapsed."""
     superior: Callable[[str, str], bool] = lambda _code, _address: False
     """Whether a code is that of a platform above, which asks from there without being a device here."""
 
@@ -324,6 +327,15 @@ class ViidWeb:
         """End the registration of a device that may not go on: disabled, or its password was changed."""
         if self.sessions.close(device) is not None:
             log.info("VIID: a registration is ended here", device=device)
+            self.deps.gone(device)
+
+    async def sweep(self) -> None:
+        """Tell of registrations that lapse, until cancelled."""
+        while True:
+            await self.deps.clock.sleep(min(SWEEP_S, self.deps.config.session_s / 4))
+            for session in self.sessions.lapsed(self.deps.clock.monotonic()):
+                log.info("VIID: a registration has lapsed", device=session.device)
+                self.deps.gone(session.device)
 
     async def _system(self, request: web.Request, envelope: str) -> str:
         """Return the DeviceID of a system request."""
@@ -355,6 +367,7 @@ class ViidWeb:
         if self.sessions.close(device.id) is None:
             raise _Refusal(401, Answer(code, answers.INVALID_OPERATION, "not registered"))
         log.info("VIID: unregistered", device=device.id)
+        self.deps.gone(device.id)
         return self._single(request, Answer(code))
 
     def _demand_same(self, device: Device, code: str) -> None:

@@ -70,7 +70,6 @@ class Sessions:
         if held is None:
             return None
         if now - held.seen > self._config.session_s:
-            del self._held[device]
             return None
         if held.certificate:
             return held if certificate == held.certificate else None
@@ -85,6 +84,13 @@ class Sessions:
         session.counted += 1
         if session.counted > self._config.requests_per_s * _RATE_S:
             raise Overloaded("too many requests of this device", retry_after_s=session.began + _RATE_S - now)
+
+    def lapsed(self, now: float) -> list[Session]:
+        """Return those that have lapsed, and forget them."""
+        gone = [one for one in self._held.values() if now - one.seen > self._config.session_s]
+        for one in gone:
+            del self._held[one.device]
+        return gone
 
     def all(self, now: float) -> list[Session]:
         """Return those that have not lapsed."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what pip cannot: Python's venv module, and Mosquitto as the foreign broker of the tests.
+# Installs what pip cannot: Python's venv module, Mosquitto as the foreign broker of the tests, and a browser for them.
 # As root it installs what is missing and says so; otherwise it names the command.
 set -euo pipefail
 python="${1:-python3}"
@@ -10,18 +10,27 @@ missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
 command -v ss >/dev/null || missing+=(iproute2)
-if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+# Tests of what browsers do are skipped without one: it is wanted, not needed.
+browser=()
+command -v chromium >/dev/null || browser=(chromium)
+root=0
+[ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null && root=1
+if [ ${#missing[@]} -gt 0 ] && [ $root -eq 0 ]; then
     echo "setup: missing: ${missing[*]}. Run: sudo apt-get install ${missing[*]}" >&2
     exit 1
 fi
-echo "setup: installing ${missing[*]} (apt)"
+if [ $root -eq 0 ] || [ $((${#missing[@]} + ${#browser[@]})) -eq 0 ]; then exit 0; fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
 # --no-install-recommends and a policy file: Debian would otherwise start Mosquitto as a service on port 1883.
 guard=/usr/sbin/policy-rc.d
 made=0
+install() {
+    echo "setup: installing $* (apt)"
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null && echo "setup: installed $*"
+}
+trap '[ $made = 0 ] || rm -f "$guard"' EXIT
 if [ ! -e "$guard" ]; then printf '#!/bin/sh\nexit 101\n' > "$guard"; chmod +x "$guard"; made=1; fi
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || { [ $made = 1 ] && rm -f "$guard"; exit 1; }
-[ $made = 1 ] && rm -f "$guard"
-echo "setup: installed ${missing[*]}"
+if [ ${#missing[@]} -gt 0 ]; then apt-get update -qq; install "${missing[@]}"; fi
+if [ ${#browser[@]} -gt 0 ]; then
+    { apt-get update -qq && install "${browser[@]}"; } 2>/dev/null || echo "setup: no chromium; tests of a browser are skipped"
+fi

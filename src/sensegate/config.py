@@ -17,6 +17,7 @@ import yaml
 
 from sensegate.config_cameras import CameraConfig
 from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
+from sensegate.config_sites import CentreConfig, PeerConfig
 from sensegate.config_video import VideoConfig
 from sensegate.config_viid import ViidConfig
 from sensegate.errors import ConfigError
@@ -203,6 +204,10 @@ class UplinkConfig(Record, frozen=True):
     url: Annotated[
         str, _h("nats:// address of the centre; empty: that told on joining; without either the node goes on alone")
     ] = ""
+    others: Annotated[tuple[CentreConfig, ...], _h("centres to turn to when that one is not active, in order")] = ()
+    lease_s: Annotated[
+        float, _h("with others: an active centre must have been away for so long before another one is granted")
+    ] = 15.0
     secret_file: Annotated[
         str, _h("file with this node's secret at the centre; empty: this node joins with a code")
     ] = ""
@@ -271,6 +276,7 @@ class Config(Record, frozen=True):
     duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
     nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
+    peer: Annotated[PeerConfig, _h("the other centre (centre)")] = PeerConfig()
     returns: Annotated[ReturnsConfig, _h("what goes back from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()
     viid: Annotated[ViidConfig, _h("GA/T 1400: cameras and video platforms")] = ViidConfig()

@@ -115,6 +115,10 @@ class Fenced(SensegateError):
     """Another worker has written since; this one must stop and start again from the log."""
 
 
+class Superseded(SensegateError):
+    """Another centre is active, or may be: this one is not any more."""
+
+
 class StoreFull(SensegateError):
     """The log is full; nothing was written, nothing is acknowledged until there is room."""
 

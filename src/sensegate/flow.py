@@ -21,7 +21,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from sensegate import __version__, logs, metrics, shares, tiers, trails, viid
+from sensegate import __version__, logs, metrics, shares, sites, tiers, trails, viid
 from sensegate.assets import Assets
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices, Stored
@@ -58,7 +58,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet, take_video
 from sensegate.emergency import Emergency
-from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull
+from sensegate.errors import ConfigError, Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.halves import Understood
 from sensegate.heap import one_arena
 from sensegate.life import Again, Eyes, Life, Speaker, delivered
@@ -69,7 +69,7 @@ from sensegate.normalise.normalise import Normaliser
 from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
 from sensegate.place import wgs84
-from sensegate.ports import Source
+from sensegate.ports import Log, Source
 from sensegate.publish import membership
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.publish.report import Report
@@ -305,10 +305,12 @@ def _places(bug: Exception) -> str:
 class Gateway:
     """All parts of one node or centre, built in the order in which they need each other."""
 
-    def __init__(self, config: Config, clock: Clock, engine: Engine) -> None:
+    def __init__(self, config: Config, clock: Clock, engine: Engine, seat: sites.Seat | None = None) -> None:
         self.config = config
         self.clock = clock
         self.engine = engine
+        self.seat = seat
+        self._buckets: dict[str, Bucket] = {}
         self._log_first = 1
         self._restore: membership.Kept | None = None
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -324,6 +326,7 @@ class Gateway:
         *,
         joined: membership.Kept | None = None,
         fresh: bool = False,
+        seat: sites.Seat | None = None,
     ) -> Gateway:
         """Open the foundations, then the stages; what must be closed is put on `stack`.
 
@@ -334,8 +337,9 @@ class Gateway:
             stack: closes all.
             joined: a node's way to the centre that it has joined.
             fresh: its store is empty.
+            seat: of a centre with another one beside it: its right to be active.
         """
-        self = cls(config, clock, engine)
+        self = cls(config, clock, engine, seat)
         if joined and fresh:
             self._log_first, self._restore = joined.first, joined
         await self.foundations(stack)
@@ -343,7 +347,24 @@ class Gateway:
         await self.intake(stack)
         await self.tiers()
         await self.sharing(stack)
+        if seat:
+            seat.buckets(self._buckets)
         return self
+
+    async def callers(self) -> None:
+        """Open the accounts of programs and people."""
+        config, clock = self.config, self.clock
+        self.tokens = Tokens(await self._bucket("tokens"), self.audit, clock)
+        await self.tokens.load()
+        self.tasks["tokens"] = self.tokens.watch
+        file = Path(config.directory) / "admin.token"
+        given = file.read_text(encoding="ascii").strip() if file.exists() else ""
+        if first := await self.tokens.bootstrap(scope(config.division), given=given):
+            _keep(file, first.encode())
+        self.people = People(await self._bucket("people"), self.audit, clock, config.people)
+        await self.people.load()
+        self.tasks["people"] = self.people.watch
+        self.oidc = Oidc(config.oidc, clock) if config.oidc.issuer else None
 
     async def foundations(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the log, the registries, the audit trail and the answers to the broker."""
@@ -354,6 +375,8 @@ class Gateway:
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=self._log_first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open()
+        self.seen: Log = self.log
+        """As far as it may be delivered."""
         self.copied = {name: await self._bucket(name) for name in tiers.COPIED} if config.role == "node" else {}
         if self._restore:
             await tiers.restore(config, clock, self._restore, self.copied)
@@ -383,18 +406,8 @@ class Gateway:
         if seals is not None:
             self.viid = viid.Viid(config, clock, self.devices, seals, await self._bucket("viid"))
         self.tasks["devices"] = self.devices.watch
-        self.tokens = Tokens(await self._bucket("tokens"), self.audit, clock)
-        await self.tokens.load()
-        self.tasks["tokens"] = self.tokens.watch
-        file = Path(config.directory) / "admin.token"
-        given = file.read_text(encoding="ascii").strip() if file.exists() else ""
-        if first := await self.tokens.bootstrap(scope(config.division), given=given):
-            _keep(file, first.encode())
-        self.people = People(await self._bucket("people"), self.audit, clock, config.people)
-        await self.people.load()
-        self.tasks["people"] = self.people.watch
         self.certificates = expiring(config, clock)
-        self.oidc = Oidc(config.oidc, clock) if config.oidc.issuer else None
+        await self.callers()
         self.topics_of = self.life.topics_of(self.devices)
         self.callout = Callout(
             engine,
@@ -422,7 +435,9 @@ class Gateway:
         await trails.bases(self.audit, config)
 
     async def _bucket(self, name: str) -> Bucket:
-        return await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+        made = await Bucket.open(self.bus, name, bytes_max=self.config.store.registry_bytes)
+        self._buckets[name] = made
+        return made
 
     async def downwards(self) -> None:
         """Open what is told to devices: tasks, and the mode orders that give many at once."""
@@ -601,6 +616,10 @@ class Gateway:
             )
             self.profiles.on_change.append(lambda _now, _names: offers.forget())
             self.below.offers = offers
+            if self.seat:
+                self.seen = self.seat.hold(self.log)
+                self.below.answers |= self.seat.answers
+                self.tasks["seat"] = self.seat.run
             await self.below.start(self.bus)
             self.tasks |= self.below.tasks
 
@@ -630,7 +649,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds and the HTTP side over the log."""
         config, clock = self.config, self.clock
-        self.reader = Reader(self.log, clock, readings_ttl_h=config.store.readings_ttl_h)
+        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.share = shares.made(
             config,
             clock,
@@ -775,8 +794,24 @@ class Gateway:
 
 
 async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Addresses], None] | None = None) -> None:
-    """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up."""
+    """Run one node or centre until cancelled, which ends its engine too; `ready` is told once it is up.
+
+    A centre with another one beside it stands by until it is to be active, and again when it is not any more.
+    """
     clock = clock or SystemClock()
+    logs.configure(config.log_level, config.log_format)
+    Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
+    while True:
+        seat = await sites.seat(config, clock) if config.peer.url else None
+        try:
+            await _run(config, clock, ready, seat)
+        except* Superseded as why:
+            log.warning("not active any more", why=str(why.exceptions[0]))
+
+
+async def _run(
+    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, seat: sites.Seat | None
+) -> None:
     # Read when they are needed, some of them late: what is missing is said before anything starts.
     passwords = [one.password_file for one in config.foreign]
     passwords += [one.password_file for one in config.viid.superiors]
@@ -784,8 +819,6 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
         if file:
             secret(file)
     directory = Path(config.directory)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
-    logs.configure(config.log_level, config.log_format)
     # A dump would hold what stands in memory: messages before they are cut, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
@@ -794,7 +827,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
         engine = Engine.of(config, clock, personal=take_video(config.profiles))
         info = await engine.start()
         stack.push_async_callback(engine.stop)
-        gateway = await Gateway.build(config, clock, engine, stack, joined=joined, fresh=fresh)
+        gateway = await Gateway.build(config, clock, engine, stack, joined=joined, fresh=fresh, seat=seat)
         addresses = Addresses(
             pid=os.getpid(),
             engine_pid=info.pid,

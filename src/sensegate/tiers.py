@@ -19,12 +19,14 @@ import structlog
 from nats.aio.client import Client
 
 from sensegate import __version__, shares
+from sensegate.authority import terms
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, Taking, table_digests, tables_note
 from sensegate.authority.heads import key_in, public_key
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.authority.terms import Choice, Plea, Term, decode_state, encode
 from sensegate.authority.trail import Trail
 from sensegate.bus import ask, copies, trust
 from sensegate.bus.connect import Link, connect
@@ -112,7 +114,7 @@ class Way(msgspec.Struct, frozen=True, eq=False):
     generation: int = 0
 
 
-async def _connected(division: str, way: Way) -> Link:
+async def _connected(division: str, way: Way, timeout_s: float = 10.0) -> Link:
     user = node_user(division)
     return await connect(
         way.url,
@@ -123,6 +125,7 @@ async def _connected(division: str, way: Way) -> Link:
         tls=way.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
+        timeout_s=timeout_s,
     )
 
 
@@ -191,6 +194,9 @@ class Above:
         self.taker = Taker(config.division, node_log, clock, config.store)
         self.extras["return"] = partial(self.taker.run, self.ask)
         self._refusals = 0
+        self._turns = 0
+        self._term = terms.read(Path(config.directory)).number
+        self._choice = Choice(config.uplink.lease_s)
         self.taking: Taking | None = None
         """Takes what the centre hands down."""
 
@@ -261,15 +267,27 @@ class Above:
             if self.config.uplink.join_code_file and self.config.uplink.centre_url:
                 await self._try_to_join()
             await self.clock.sleep(LOOK_S)
+        way = self._turn(way)
         try:
-            nc = await _connected(self.config.division, way)
-        except Refused:
-            await self._turned_away(way)
-            return
+            nc = await _connected(self.config.division, way, 2.0 if self.config.uplink.others else 10.0)
         except Untrusted as why:
+            self._turns += 1
             self.why = f"centre not reached; going on alone: {why}"
             await self.clock.sleep(LOOK_S)
             raise
+        except Lost:
+            self._turns += 1
+            raise
+        except Refused:
+            self._turns += 1
+            if not self.config.uplink.others:
+                await self._turned_away(way)
+            return
+        if self.config.uplink.others and not await self._is_active(nc, way):
+            if not self._choice.granted(way.url, self.clock.monotonic()):
+                self._turns += 1
+            await nc.close()
+            return
         self.why, self._refusals = "", 0
         self._link, self._generation = nc, way.generation
         try:
@@ -289,6 +307,8 @@ class Above:
                 group.create_task(self.reporter.run(), name="uplink report")
                 group.create_task(_until(nc.refused), name="uplink end")
                 group.create_task(self._take(), name="uplink base data")
+                if self.config.uplink.others:
+                    group.create_task(self._still(nc, way), name="uplink lease")
                 for name, extra in self.extras.items():
                     group.create_task(self._again(name, extra), name=f"uplink {name}")
         finally:
@@ -296,6 +316,47 @@ class Above:
             if self.up:
                 self.up.connected = False
             await nc.close()
+
+    # ── which centre ────────────────────────────────────────────────────────────────────────────────
+
+    def _turn(self, way: Way) -> Way:
+        """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
+        others = self.config.uplink.others
+        number = self._turns % (1 + len(others))
+        if number == 0:
+            return way
+        other = others[number - 1]
+        tls = ssl.create_default_context(cafile=other.ca_file or None) if other.url.startswith("tls://") else None
+        return msgspec.structs.replace(way, url=other.url, tls=tls)
+
+    async def _is_active(self, nc: Client, way: Way) -> bool:
+        """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may."""
+        directory, division = Path(self.config.directory), self.config.division
+        try:
+            grant = False
+            for _ in range(2):  # how it is; and, where it wants to be active and may, that we grant it
+                plea = Plea(self._term, grant=grant)
+                state = decode_state(await ask.ask(nc, division, "lease", encode(plea), timeout_s=PING_S))
+                now_s = self.clock.monotonic()
+                if state.active and state.term >= self._term:
+                    self._choice.met(now_s, alone=state.alone)
+                    if state.term > self._term:
+                        self._term = state.term
+                        await asyncio.to_thread(terms.write, directory, Term(state.term))
+                    return True
+                if not (grant := self._choice.grants(way.url, state, now_s)):
+                    break
+        except (Lost, Refused, msgspec.DecodeError) as why:
+            log.info("a centre does not say whether it is active", url=way.url, why=str(why))
+        self.why = "no centre is active; going on alone"
+        return False
+
+    async def _still(self, nc: Client, way: Way) -> None:
+        """See that the centre stays active. Raises `Lost` when it is not."""
+        while await self._is_active(nc, way):
+            await self.clock.sleep(PING_S)
+        self._turns += 1
+        raise Lost("the centre is not active any more")
 
     async def _again(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run something beside the lanes; what it meets is no reason to take them down."""
@@ -523,7 +584,7 @@ class Below:
         for one in await self.engine.connections(Role.GATEWAY.account):
             if one.authorized_user in known:
                 found.add(known[one.authorized_user])
-            elif one.authorized_user.startswith("node-"):
+            elif one.authorized_user.startswith("node-") and one.authorized_user != node_user(self.config.division):
                 await self.engine.close_connection(one.cid)
         return found
 

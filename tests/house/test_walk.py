@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "sensegate"
 STAGES = ("collect", "decode", "normalise", "persist", "publish", "share", "web")
 FOUNDATIONS = ("authority", "bus", "frames", "scripts", "video")
-WIRING = ("flow", "life", "pushing", "shares", "tiers", "trails", "viid", "cli", "demo")
+WIRING = ("flow", "life", "pushing", "shares", "sites", "tiers", "trails", "viid", "cli", "demo")
 
 
 def imports(file: Path) -> set[str]:

@@ -123,6 +123,8 @@ class Engine:
     def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
         """Return the engine of a node or centre, with the secrets of the nodes that may write to it."""
         nodes = {node.division: secret(node.secret_file) for node in config.nodes}
+        if config.role == "centre" and config.peer.secret_file:
+            nodes[config.division] = secret(config.peer.secret_file)
         directory = Path(config.directory)
         return cls(
             config.engine,

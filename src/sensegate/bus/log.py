@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from sensegate.bus import api
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
+from sensegate.bus.streams import LIFE
 from sensegate.errors import EngineError, Lost, StoreFull
 from sensegate.model import Entry, Member
 
@@ -42,7 +43,7 @@ class JetStreamLog:
         """Read the epoch; a node has no right to it at the centre and needs none."""
         if not self._prefix:
             status = await self._reader.status()
-            self._epoch = f"{micros(status.created):x}"
+            self._epoch = status.config.metadata.get(LIFE) or f"{micros(status.created):x}"
             self._reader.advance(status.state.last_seq)
 
     @property

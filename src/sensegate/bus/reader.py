@@ -59,11 +59,16 @@ class _State(msgspec.Struct, frozen=True):
     last_seq: int = 0
 
 
+class _Config(msgspec.Struct, frozen=True):
+    metadata: dict[str, str] = {}
+
+
 class StreamStatus(msgspec.Struct, frozen=True):
     """What the server says of a stream."""
 
     created: str
     state: _State
+    config: _Config = _Config()
 
 
 class _Consumer(msgspec.Struct, frozen=True):

@@ -118,12 +118,19 @@ def node_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return publish, (f"{inbox_prefix(division)}.>", f"down.{division}.>")
 
 
+def peer_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the other centre may publish and hear: it asks, and writes nothing."""
+    return (f"ask.{division}.*",), (f"{inbox_prefix(division)}.>",)
+
+
 def node_permissions(division: str) -> str:
-    """Return `node_rights` as they stand in the server's configuration."""
-    publish, subscribe = node_rights(division)
+    """Return the rights of a node, or (a province's code) of the other centre, as the configuration has them."""
+    publish, subscribe = node_rights(division) if len(division) > PROVINCE else peer_rights(division)
     return f"{{ publish: {_list(publish)}, subscribe: {_list(subscribe)} }}"
 
 
+PROVINCE = 2
+"""Digits of the code of a province, which no node has."""
 MAPPINGS = {
     "up.*.readings.>": "readings.{{wildcard(1)}}.>",
     "up.*.observations.>": "observations.{{wildcard(1)}}.>",

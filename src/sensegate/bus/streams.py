@@ -15,6 +15,8 @@ from sensegate.errors import EngineError, NotFound
 
 _log = structlog.get_logger("bus")
 
+LIFE = "sensegate_life"
+"""Metadata of a LOG that is a copy: the life of the one that it is a copy of."""
 LOG, LEDGER, AUDIT, INTAKE = "LOG", "LEDGER", "AUDIT", "$MQTT_msgs"
 LOG_SUBJECTS = (
     "raw.>",
@@ -51,7 +53,7 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
         return str(told["created"])
     present = told["config"]
     differing = {key for key, value in wanted.items() if present.get(key, _absent(value)) != value}
-    differing.discard("first_seq")  # says where it began, not how it is
+    differing -= {"first_seq", "metadata"}  # say where it began and of what it is a copy, not how it is
     fixed = differing - _CHANGEABLE.get(name, frozenset({"max_bytes"}))
     if set(present["subjects"]) < set(wanted["subjects"]):
         fixed.discard("subjects")  # one more kind of member: what is stored is not touched
@@ -107,10 +109,13 @@ def _stream(name: str, subjects: tuple[str, ...], max_bytes: int, **more: Any) -
     }
 
 
-def log_stream(store: StoreConfig, first: int = 1) -> dict[str, Any]:
+def log_stream(store: StoreConfig, first: int = 1, life: str = "") -> dict[str, Any]:
     """Return the settings of LOG: each member brings its own life; full means refused, never forgotten.
 
-    `first`: sequence of the first entry of one that is made now.
+    Args:
+        store: sizes.
+        first: sequence of the first entry of one that is made now.
+        life: identity of the log of which it is made as a copy; empty: its own, the time when it is made.
     """
     return _stream(
         LOG,
@@ -122,6 +127,7 @@ def log_stream(store: StoreConfig, first: int = 1) -> dict[str, Any]:
         allow_rollup_hdrs=True,
         deny_delete=True,
         **({"first_seq": first} if first > 1 else {}),
+        **({"metadata": {LIFE: life}} if life else {}),
     )
 
 

@@ -14,6 +14,7 @@ from sensegate.cli import (
     audit,
     bundles,
     catalogue,
+    centre,
     devices,
     doctor,
     feeds,
@@ -56,6 +57,7 @@ app.add_typer(tasks.app, name="task")
 app.add_typer(modes.app, name="mode")
 app.add_typer(returns.app, name="return")
 app.add_typer(audit.app, name="audit")
+app.add_typer(centre.app, name="centre")
 app.add_typer(nodes.app, name="node")
 app.add_typer(tokens.app, name="token")
 app.add_typer(people.app, name="people")

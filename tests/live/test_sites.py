@@ -1,0 +1,307 @@
+"""Fail-over of whole centres: the active one is killed, subscribers go on at the other, the old one is fenced.
+
+``python -m tests.live.test_sites --rate 1000 --seconds 60`` is the drill under load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from sensegate.authority import terms
+from sensegate.bus.ports import free_port
+from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
+from sensegate.config_sites import CentreConfig, PeerConfig
+from sensegate.flow import Addresses
+from sensegate.sites import PROMOTE, STATUS, Standing
+from tests.conftest import eventually
+from tests.live.site import Site, config_of, running
+
+pytestmark = [pytest.mark.live]
+
+
+class Centre:
+    """One of two centres, as a process that can be killed with its server."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.directory = Path(config.directory)
+        self.url = f"http://127.0.0.1:{config.web.port}"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; whether it is active shows later."""
+        (self.directory / "run.json").unlink(missing_ok=True)
+        (self.directory / STATUS).unlink(missing_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        file = self.directory.with_suffix(".yaml")
+        file.write_bytes(msgspec.yaml.encode(self.config))
+        with (self.directory.with_suffix(".log")).open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sensegate.cli", "run", str(file), stderr=log, stdout=log
+            )
+
+    async def active(self, timeout_s: float = 30.0) -> None:
+        """Return once it serves."""
+        await eventually((self.directory / "run.json").exists, timeout_s)
+
+    def standing(self) -> Standing | None:
+        """Return how it stands by; None where it does not."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return msgspec.json.decode((self.directory / STATUS).read_bytes(), type=Standing)
+        return None
+
+    def copied(self) -> bool:
+        """Return whether it stands by with all there is."""
+        standing = self.standing()
+        return standing is not None and standing.reached and standing.behind == 0
+
+    def promote(self) -> None:
+        """Order it to become active."""
+        (self.directory / PROMOTE).touch()
+
+    async def kill(self) -> None:
+        """Kill gateway and server, at once."""
+        assert self.process
+        pids = {self.process.pid}
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            pids.add(msgspec.json.decode((self.directory / "run.json").read_bytes(), type=Addresses).engine_pid)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self.process.wait()
+
+    async def stop(self) -> None:
+        """End it in order."""
+        if self.process and self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
+
+
+class Reader:
+    """A subscriber of the province that knows both centres and goes on from its cursor at whichever answers."""
+
+    def __init__(self, session: aiohttp.ClientSession, urls: list[str], token: str) -> None:
+        self._session = session
+        self._urls = urls
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self.after = ""
+        self.records: list[dict[str, Any]] = []
+        self.silent_s = 0.0
+        self.why = ""
+        """What went wrong last."""
+        """Longest time between two answers."""
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        turn, last = 0, time.monotonic()
+        while True:
+            query = {"limit": "5000", "wait": "1", **({"after": self.after} if self.after else {})}
+            url = f"{self._urls[turn]}/api/v1/feeds/all/records"
+            try:
+                async with self._session.get(
+                    url, headers=self._headers, params=query, timeout=aiohttp.ClientTimeout(total=5)
+                ) as response:
+                    if response.status != 200:
+                        raise aiohttp.ClientError(f"{response.status} {await response.text()}")  # noqa: TRY301
+                    page = await response.json()
+            except (aiohttp.ClientError, TimeoutError, OSError) as why:
+                self.why = f"{url}: {why!r}"
+                turn = (turn + 1) % len(self._urls)
+                await asyncio.sleep(0.1)
+                continue
+            now = time.monotonic()
+            self.silent_s, last = max(self.silent_s, now - last), now
+            self.records += page["records"]
+            self.after = page["next"]
+
+    def faults(self, sent: int, device: str) -> dict[str, int]:
+        """Return how many values of a device (0 to sent) are lost, twice, or out of order without a mark; ids twice."""
+        values = [round(row["value"]) for row in self.records if row["device"] == device]
+        unmarked = [
+            round(row["value"])
+            for row in self.records
+            if row["device"] == device and "backlog" not in row.get("flags", ())
+        ]
+        ids = Counter(row["id"] for row in self.records)
+        return {
+            "lost": len(set(range(sent)) - set(values)),
+            "doubled": len(values) - len(set(values)),
+            "ids": sum(count - 1 for count in ids.values()),
+            "disordered": sum(one > other for one, other in pairwise(unmarked)),
+        }
+
+
+def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config, UplinkConfig]:
+    """Return two centres, and the uplink of a node that knows both."""
+    for name in ("peer", "node"):
+        (directory / name).write_text(f"secret-of-{name}-0123456789", encoding="utf-8")
+    ports = [(free_port(), free_port(), free_port()) for _ in range(2)]
+    urls = [f"nats://127.0.0.1:{nats}" for nats, _, _ in ports]
+    made = []
+    for number, (nats, mqtt, http) in enumerate(ports):
+        made.append(
+            msgspec.structs.replace(
+                msgspec.structs.replace(config_of(directory / f"centre{number}", "44"), log_level="info"),
+                engine=EngineConfig(port=nats, mqtt_port=mqtt),
+                web=WebConfig(port=http),
+                nodes=(NodeUserConfig(division="4401", secret_file=str(directory / "node")),),
+                peer=PeerConfig(
+                    url=urls[1 - number],
+                    secret_file=str(directory / "peer"),
+                    first=number == 0,
+                    hold_s=30.0,
+                    automatic=automatic,
+                    lease_s=4.0,
+                ),
+            )
+        )
+    uplink = UplinkConfig(
+        url=urls[0],
+        secret_file=str(directory / "node"),
+        others=(CentreConfig(url=urls[1]),),
+        span_ms=50,
+        lease_s=5.0,
+    )
+    return made[0], made[1], uplink
+
+
+@contextlib.asynccontextmanager
+async def two_sites(directory: Path, *, automatic: bool = False) -> AsyncIterator[tuple[Centre, Centre, Site]]:
+    """Run both centres and a node."""
+    one, other, uplink = configs(directory, automatic=automatic)
+    first, second = Centre(one), Centre(other)
+    await first.start()
+    if not automatic:
+        await first.active()
+    await second.start()
+    try:
+        async with running(msgspec.structs.replace(config_of(directory / "node4401"), uplink=uplink)) as node:
+            await first.active()  # where no order makes it active, the node has to grant it
+            yield first, second, node
+    finally:
+        await first.stop()
+        await second.stop()
+
+
+class Sender:
+    """A device of the node that counts."""
+
+    def __init__(self, node: Site, device: Any, rate: float, batch: int) -> None:
+        self._node = node
+        self._device = device
+        self._pause_s = batch / rate
+        self._batch = batch
+        self.sent = 0
+
+    async def run(self) -> None:
+        """Send until cancelled; each message is acknowledged before the next."""
+        while True:
+            values = range(self.sent, self.sent + self._batch)
+            body = [{"time": 1_767_225_600 + value, "values": {"lamp_switches": value}} for value in values]
+            answer = await self._node.push(self._device, json.dumps(body))
+            assert answer.status == 202, answer.body
+            self.sent += self._batch
+            await asyncio.sleep(self._pause_s)
+
+
+async def drill(directory: Path, *, rate: float, seconds: float, batch: int, automatic: bool) -> dict[str, Any]:
+    """Kill the active centre under load; return what the subscriber saw, and how the old one came back."""
+    async with two_sites(directory, automatic=automatic) as (first, second, node):
+        device = await node.device("count-1")
+        token = (first.directory / "admin.token").read_text().strip()
+        async with aiohttp.ClientSession() as session:
+            reader = Reader(session, [first.url, second.url], token)
+            sender = Sender(node, device, rate, batch)
+            work = [asyncio.create_task(reader.run()), asyncio.create_task(sender.run())]
+            try:
+                await eventually(second.copied, 30)
+                before = sender.sent
+                await eventually(lambda: sender.sent >= before + rate * seconds / 3 and len(reader.records) > 0, 20)
+                await first.kill()
+                killed = time.monotonic()
+                seen = len(reader.records)
+                if not automatic:
+                    second.promote()
+                await eventually(lambda: len(reader.records) > seen + batch, 30)
+                resumed_s = time.monotonic() - killed
+                before = sender.sent
+                await eventually(lambda: sender.sent >= before + rate * seconds / 3, 120)
+                await first.start()
+                await eventually(first.copied, 60)
+                fenced = terms.read(first.directory)
+                before = sender.sent
+                await eventually(lambda: sender.sent >= before + rate * seconds / 3, 120)
+                work[1].cancel()
+                await asyncio.gather(work[1], return_exceptions=True)
+                await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
+                back_s = 0.0
+                if not automatic:
+                    # Fail-back: the second stops in order, the first is ordered.
+                    await eventually(first.copied, 30)
+                    await second.stop()
+                    first.promote()
+                    began, seen = time.monotonic(), len(reader.records)
+                    work[1] = asyncio.create_task(sender.run())
+                    await eventually(lambda: len(reader.records) > seen + batch, 30)
+                    back_s = time.monotonic() - began
+                    work[1].cancel()
+                    await asyncio.gather(work[1], return_exceptions=True)
+                    await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
+            except AssertionError as why:
+                seen_at = (await node.ask("GET", "/api/v1/nodes")).body
+                raise AssertionError(
+                    f"{why}; sent {sender.sent}, read {len(reader.records)}: {reader.why}; {seen_at}"
+                ) from why
+            finally:
+                for task in work:
+                    task.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
+            return {
+                "sent": sender.sent,
+                **reader.faults(sender.sent, "count-1"),
+                "resumed_s": round(resumed_s, 2),
+                "back_s": round(back_s, 2),
+                "old centre": "fenced" if not fenced.active and fenced.number > 1 else "ACTIVE",
+                "set aside": len(list(first.directory.glob("aside-*"))),
+            }
+
+
+GOOD = {"lost": 0, "doubled": 0, "ids": 0, "disordered": 0, "old centre": "fenced"}
+
+
+@pytest.mark.parametrize("automatic", [False, True], ids=["by order", "granted by the nodes"])
+async def test_fail_over(tmp_path: Path, *, automatic: bool) -> None:
+    """The active centre is killed with its server: none lost, none twice, cursors go on, the old one is fenced."""
+    found = await drill(tmp_path, rate=200, seconds=3, batch=20, automatic=automatic)
+    assert {key: found[key] for key in GOOD} == GOOD, found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=1_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--automatic", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        told = asyncio.run(
+            drill(Path(place), rate=given.rate, seconds=given.seconds, batch=100, automatic=given.automatic)
+        )
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.exit(0 if {key: told[key] for key in GOOD} == GOOD and told["resumed_s"] < 30 else 1)

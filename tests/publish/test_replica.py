@@ -1,0 +1,164 @@
+"""The copy of a standby: the same sequences whatever expired or was replaced, whole commits, and no more delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.authority.terms import Term
+from sensegate.bus import streams
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.config import EngineConfig, StoreConfig
+from sensegate.errors import Fenced, Lost
+from sensegate.model import Member
+from sensegate.ports import Log
+from sensegate.publish import replica
+from sensegate.publish.replica import FILLER, Held, Original, Replica, decode_from
+
+Ask = Callable[[str, bytes], Awaitable[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An original at the end of its log does not wait long for more."""
+    monkeypatch.setattr(replica, "WAIT_S", 0.001)
+
+
+def asks(original: Original) -> Ask:
+    """Return the way to an original."""
+
+    async def ask(what: str, payload: bytes) -> bytes:
+        assert what == "log"
+        return await original.piece(decode_from(payload))
+
+    return ask
+
+
+async def contents(log: Log) -> list[tuple[int, str, bytes]]:
+    """Return what a log holds, without fillers."""
+    entries = await log.fetch(0, limit=10_000, max_bytes=2**40)
+    return [(one.sequence, one.subject, one.payload) for one in entries if one.subject != FILLER]
+
+
+def commit(number: int, size: int, lane: str = "a") -> list[Member]:
+    """Return a commit whose record replaces the one before."""
+    rows = [Member(f"readings.4401.440106.{at % 3}", f"{number}/{at}".encode()) for at in range(size)]
+    return [*rows, Member(f"commit.44.{lane}", str(number).encode(), rollup=True)]
+
+
+async def caught_up(copy: Replica, ask: Ask) -> None:
+    """Turn until all is there."""
+    await copy.turn(ask)
+    while copy.behind != 0:
+        await copy.turn(ask)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc"), st.booleans()), min_size=1, max_size=30))
+async def test_the_same_sequences(commits: list[tuple[int, str, bool]]) -> None:
+    """Holes are filled, whenever the standby reads; the copy never ends within a commit; it is confirmed."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = Original(source, clock, 5.0)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    for number, (size, lane, reads) in enumerate(commits):
+        await source.write(commit(number, size, lane))
+        if reads:
+            await copy.turn(ask)
+            last = await contents(own)
+            assert not last or last[-1][1].startswith("commit.")
+    await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    await copy.turn(ask)
+    assert original.lag == (await source.bounds())[1]
+
+
+async def test_a_commit_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written when its end has come, and not before."""
+    monkeypatch.setattr(replica, "PIECE_ENTRIES", 4)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(Original(source, clock, 5.0))
+    await source.write(commit(1, 9))
+    await copy.turn(ask)
+    await copy.turn(ask)
+    assert await contents(own) == []
+    await copy.turn(ask)
+    assert await contents(own) == await contents(source)
+
+
+async def test_an_unknown_outcome_is_looked_up() -> None:
+    """Written or not: nothing is missing, nothing twice."""
+    for written in (True, False):
+        source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+        copy, ask = Replica(own, StoreConfig(), clock), asks(Original(source, clock, 5.0))
+        await source.write(commit(1, 3))
+        own.lose_next(written=written)
+        with pytest.raises(Lost):
+            await copy.turn(ask)
+        await caught_up(copy, ask)
+        assert await contents(own) == await contents(source)
+
+
+async def test_only_what_is_confirmed_is_delivered() -> None:
+    """Until the standby was not heard for too long; then all, and from there on it is alone until it has caught up."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = Original(source, clock, 5.0)
+    held = Held(source, original, clock)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    await source.write(commit(1, 2))
+    assert await held.fetch(0) == []
+    assert await held.bounds() == (1, 0)
+    await caught_up(copy, ask)
+    await copy.turn(ask)
+    assert len(await held.fetch(0)) == 3
+    await source.write(commit(2, 2))
+    assert (await held.bounds())[1] == 3
+    await clock.advance(6)
+    assert original.alone
+    assert (await held.bounds())[1] == 6
+    await copy.turn(ask)
+    assert original.alone  # heard again, but not yet level
+    await copy.turn(ask)
+    assert not original.alone
+
+
+async def test_another_past_is_no_original() -> None:
+    """A log with a tail that the active one never had is fenced; so is one of another life."""
+    source, clock = MemoryLog(), FakeClock()
+    ask = asks(Original(source, clock, 5.0, ((1, 0), (2, 2))))
+    await source.write(commit(1, 1))
+    await source.write(commit(2, 5))
+    ahead = MemoryLog()
+    await ahead.write(commit(1, 1))
+    await ahead.write(commit(9, 2))
+    with pytest.raises(Fenced, match="later term"):
+        await Replica(ahead, StoreConfig(), clock, Term(1, history=((1, 0),))).turn(ask)
+    with pytest.raises(Fenced, match="no copy"):
+        await Replica(MemoryLog(epoch="another"), StoreConfig(), clock).turn(ask)
+
+
+async def test_on_the_engine(tmp_path: Path) -> None:
+    """A log that begins late, with a record replaced many times: the copy has its sequences and its life."""
+    store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
+    source, clock = MemoryLog(epoch="6614d6149f7d2"), SystemClock()
+    for number in range(40):
+        await source.write(commit(number, 3))
+    async with Engine(EngineConfig(), store, tmp_path, name="44") as engine:
+        nc = await engine.connect(Role.GATEWAY)
+        await streams.ensure(nc, streams.log_stream(store, 1, source.epoch))
+        own = JetStreamLog(nc)
+        await own.open()
+        assert own.epoch == source.epoch
+        copy, ask = Replica(own, store, clock), asks(Original(source, clock, 5.0))
+        await caught_up(copy, ask)
+        await source.write(commit(99, 3))
+        await copy.turn(ask)
+        assert await contents(own) == await contents(source)
+        await streams.ensure_streams(nc, store)  # as the gateway does that takes over
+        await own.close()
+        await nc.close()

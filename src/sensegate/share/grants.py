@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, allows, may
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, Refused
@@ -261,7 +262,7 @@ def owns(principal: Principal, feed: Feed) -> bool:
 
 def _demand_inside(wanted: Wanted, divisions: tuple[str, ...]) -> None:
     for code in wanted.divisions:
-        if common((code,), divisions) is None:
+        if common((short(code),), divisions) is None:
             raise Refused(f"division {code} is outside your scope and grants ({', '.join(divisions)})")
 
 

@@ -19,7 +19,7 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Catalogue, Promise
-from sensegate.share.cursor import Cursor
+from sensegate.share.cursor import Cursor, parse
 from sensegate.share.delivery import Delivery, Events, Form, Page
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, check
@@ -28,7 +28,7 @@ from sensegate.share.joint import Ask, Distant, Downward, Upward
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering, Usage
 from sensegate.share.offers import Offers
-from sensegate.share.pages import Pages
+from sensegate.share.pages import RECHECK_S, Pages
 from sensegate.share.quota import month_of, within
 from sensegate.share.reader import Reader
 from sensegate.share.receipts import Receipts, line_of
@@ -174,13 +174,29 @@ class Sharing:
         admission = self._admitted(principal, asked, "http", form)
         start = await self._start(asked)
 
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+
         async def read(most: int) -> Page:
-            return await self.delivery.page(admission.selection, start, Form(form), most, wait_s)
+            """Wait by the second: a grant that ends while nothing comes ends the waiting, too."""
+            place = start
+            while True:
+                left_s = until - loop.time()
+                page = await self.delivery.page(
+                    admission.selection, place, Form(form), most, min(max(left_s, 0.0), RECHECK_S)
+                )
+                if page.count or left_s <= 0:
+                    return page
+                if self._admitted(principal, asked, "http", form).selection != admission.selection:
+                    return page
+                place = parse(page.next)
 
         page = await within(admission.allowance, limit, read)
         # While it waited the grant may have ended, or shown less.
         if self._admitted(principal, asked, "http", form).selection != admission.selection:
-            return await self.page(principal, asked, form=form, limit=limit, wait_s=0.0)
+            if admission.allowance is not None:
+                admission.allowance.give(page.count)
+            return await self.page(principal, asked, form=form, limit=limit, wait_s=max(until - loop.time(), 0.0))
         return msgspec.structs.replace(page, grant=admission.grant_id)
 
     def _admitted(self, principal: Principal, asked: Asked, delivery: str, form: str) -> Admission:

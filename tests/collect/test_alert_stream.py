@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sensegate.bus.ports import free_port
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.alert_stream import CameraSource, address
 from sensegate.config import IngestConfig, parse
@@ -169,6 +170,65 @@ async def test_what_is_not_committed_holds_the_camera_back(tmp_path: Path) -> No
             del delivery
             assert await messages(made, 20) == [alert(second=at) for at in range(20)]
         done.set()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ASK = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nWWW-Authenticate: "
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"hello\r\n\r\n",
+        b"HTTP/1.1 200 OK",
+        b"RTSP/1.0 200 OK\r\n\r\n",
+        OK + b"Content-Length: -1\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        OK + b"Content-Length: 100\r\n\r\n--b\r\n",
+        OK + b"Content-Encoding: gzip\r\n\r\n--b\r\n\r\nx",
+        OK + b'Content-Type: multipart/mixed; boundary="\xff"\r\n\r\n',
+        OK + b"X: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+        ASK + b"Digest\r\n\r\n",
+        ASK + b"Digest realm=x\r\n\r\n",
+        ASK + b'Digest realm="x", nonce="", qop="auth-int"\r\n\r\n',
+        ASK + b'Digest realm="x", nonce="y", qop="auth", algorithm=ROT13\r\n\r\n',
+        ASK + b'Digest realm="\xff", nonce="y", opaque="\r\n\r\n',
+        ASK + b"Basic realm=x\r\n\r\n",
+    ],
+    ids=range(18),
+)
+async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -> None:
+    """Rubbish, redirects, challenges that are none: told, and tried again; not a word of it in what is told."""
+    tries = asyncio.Semaphore(0)
+
+    async def odd(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+        tries.release()
+
+    server = await asyncio.start_server(odd, "127.0.0.1", free_port())
+    (place,) = server.sockets
+    one = CameraConfig(
+        device="cam7",
+        make="hikvision",
+        url=f"http://127.0.0.1:{place.getsockname()[1]}",
+        user="reader",
+        password_env="PATH",
+        connect_s=2,
+        silence_s=0.3,
+        refused_wait_s=0.01,
+    )
+    async with server, source(one) as made:
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                await tries.acquire()
+        await eventually(made.troubles)
+        assert "127.0.0.1:1" not in str(made.troubles())
 
 
 async def test_dahua_events_and_heartbeats(tmp_path: Path) -> None:

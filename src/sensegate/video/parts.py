@@ -57,6 +57,8 @@ OTHER: Final = "other"
 _FIELD = re.compile(
     r"(?=.{1,80}\Z)(?:@?[A-Za-z#][A-Za-z_-]{0,39}(?:[:/][A-Za-z][A-Za-z_-]{0,39})*\d{0,2}(?:\[\])?(?:\.(?!\Z)|\Z))+"
 )
+_TERMS = re.compile(r"ipv[46]|base64|h26[45]", re.IGNORECASE)
+"""Words of the trade with digits in them."""
 
 
 @lru_cache(8_192)
@@ -66,7 +68,7 @@ def field_name(name: str) -> str:
     Told are words in Latin letters with at most two digits behind them, joined by dots: neither a plate nor the number
     of a document has this form.
     """
-    return name if name.isascii() and _FIELD.fullmatch(name) else OTHER
+    return name if name.isascii() and _FIELD.fullmatch(_TERMS.sub("x", name)) else OTHER
 
 
 def identity(*parts: object) -> str:

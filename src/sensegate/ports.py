@@ -123,6 +123,8 @@ class Receipt(msgspec.Struct, frozen=True):
     retry_after_s: float = 0.0
     gone: bool = False
     """The receiver wants no more (410)."""
+    too_large: bool = False
+    """Fewer records might be taken."""
     absent: bool = False
     """Nobody listens, or has taken what was sent before: no failure, asked again soon."""
 

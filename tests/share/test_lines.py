@@ -51,7 +51,7 @@ class Receiver:
         if told == "die before":
             self.died.set()
             await asyncio.Event().wait()
-        if told is not FAILED and told is not ABSENT:
+        if told is not FAILED and told is not ABSENT and not getattr(told, "too_large", False):
             self.kept.setdefault(letter.id, letter)
         if told == "die after":
             self.died.set()
@@ -230,6 +230,25 @@ async def test_too_many_failures_pause_it_and_it_goes_on_where_it_stood() -> Non
         await lived(bench, len(wanted))
         assert bench.receiver.cursors == wanted
         assert bench.metered == len(wanted)
+
+
+async def test_a_letter_that_is_too_large_is_made_smaller() -> None:
+    """Halved until it is taken, and no larger again; a single record that is too large pauses the line."""
+    large = Receipt(taken=False, why="too large", too_large=True)
+    bench = Bench(Receiver([large, large]), batch=16)
+    async with going(bench):
+        await bench.write(30)
+        wanted = await bench.expected()
+        task = asyncio.create_task(bench.line().run())
+        await bench.until(lambda: bench.roll.rows() != [] and bench.roll.rows()[0].records == len(wanted))
+        sizes = [len(json.loads(letter.body)["records"]) for letter in bench.receiver.letters]
+        assert sizes[:3] == [16, 8, 4]
+        assert max(sizes[2:]) == 4
+        bench.receiver.receipts = [large] * 10
+        await bench.write(1)
+        await bench.until(lambda: (bench.marks.find("w1") or Mark()).state is State.PAUSED)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_410_ends_it_and_a_refusal_holds_it() -> None:

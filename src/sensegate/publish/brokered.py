@@ -30,11 +30,23 @@ ANSWER_S = 10.0
 WAITING_MAX = 8
 """So many letters may lie unread in a subscriber's MQTT session."""
 LOOK_S = 0.1
+_LOOKED_AT_PER_S = 5_000
+"""Sessions whose state is asked for in a second, at most: with many of them a look comes less often."""
 KEEPALIVE_S = 30
+_HEAD_BYTES = 4_096
+"""Left free of the largest message for its head."""
 _PAGES_MAX = 400
 """Of consumers, 256 each, that are looked at."""
 
 log = structlog.get_logger(__name__)
+
+
+def _too_large(letter: Letter, client: Client) -> Receipt | None:
+    """Return what became of a letter that the broker takes none as large as."""
+    most = client.max_payload - _HEAD_BYTES
+    if len(letter.body) <= most:
+        return None
+    return Receipt(taken=False, why=f"{len(letter.body)} bytes; engine.max_payload_bytes allows {most}", too_large=True)
 
 
 class Subjects:
@@ -49,6 +61,8 @@ class Subjects:
         """Return: subjects are ours."""
 
     async def send(self, letter: Letter) -> Receipt:
+        if refused := _too_large(letter, self._client):
+            return refused
         headers = {**dict(letter.headers), "Nats-Msg-Id": letter.id, "Content-Type": letter.media}
         try:
             await self._client.request(letter.to, letter.body, timeout=self._answer_s, headers=headers)
@@ -82,10 +96,11 @@ class Sessions:
 
     def __init__(self, client: Client) -> None:
         """Take a connection of `Role.FEEDS`."""
-        self._client = client
+        self.client = client
         self._waiting: dict[str, int] = {}
         self._sent: dict[str, int] = {}
         self._looked = float("-inf")
+        self._every_s = LOOK_S
         self._looking: asyncio.Task[None] | None = None
 
     async def waiting(self, subject: str) -> int | None:
@@ -95,7 +110,7 @@ class Sessions:
             Lost: the server does not answer.
         """
         found = self._found(subject)
-        if found is None or found >= WAITING_MAX or asyncio.get_running_loop().time() - self._looked >= LOOK_S:
+        if found is None or found >= WAITING_MAX or asyncio.get_running_loop().time() - self._looked >= self._every_s:
             await self._look()
             found = self._found(subject)
         return found
@@ -110,7 +125,7 @@ class Sessions:
         return max(counts) + self._sent.get(subject, 0) if counts else None
 
     async def _look(self) -> None:
-        """Ask once for all who want to know at this moment, no more often than every `LOOK_S`."""
+        """Ask once for all who want to know at this moment, no more often than every `_every_s`."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._ask(), name="mqtt sessions")
             self._looking.add_done_callback(self._looked_at)
@@ -121,13 +136,13 @@ class Sessions:
 
     async def _ask(self) -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._looked + LOOK_S - loop.time()))
+        await asyncio.sleep(max(0.0, self._looked + self._every_s - loop.time()))
         sent_before, self._sent = self._sent, {}
         found: dict[str, int] = {}
         offset = 0
         try:
             for _ in range(_PAGES_MAX):
-                told = await api.call(self._client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
+                told = await api.call(self.client, f"$JS.API.CONSUMER.LIST.{INTAKE}", {"offset": offset})
                 page = msgspec.json.decode(told, type=_Page)
                 for one in page.consumers or ():
                     for subject in one.config.filter_subjects or [one.config.filter_subject]:
@@ -140,6 +155,7 @@ class Sessions:
             self._sent = sent_before
             raise
         self._waiting, self._looked = found, loop.time()
+        self._every_s = max(LOOK_S, offset / _LOOKED_AT_PER_S)
 
 
 class Topics:
@@ -162,6 +178,8 @@ class Topics:
         """Return: topics are ours."""
 
     async def send(self, letter: Letter) -> Receipt:
+        if refused := _too_large(letter, self._sessions.client):
+            return refused
         try:
             waiting = await self._sessions.waiting(letter.to)
             if waiting is None:

@@ -106,7 +106,9 @@ def _receipt(response: aiohttp.ClientResponse) -> Receipt:
         return Receipt(taken=False, why=f"{status}: redirects are not followed; give the final address")
     wait = response.headers.get("Retry-After", "")
     wait_s = min(float(wait), _RETRY_AFTER_MAX_S) if wait.isascii() and wait.isdigit() else 0.0
-    return Receipt(taken=False, why=f"answered {status}", retry_after_s=wait_s, gone=status == 410)
+    return Receipt(
+        taken=False, why=f"answered {status}", retry_after_s=wait_s, gone=status == 410, too_large=status == 413
+    )
 
 
 def _said(why: Exception) -> str:

@@ -165,6 +165,8 @@ class Line:
         self._metered = metered
         self._limits = limits
         self._rng = rng
+        self._batch = terms.batch
+        """Most records of one letter; fewer, once one was too large."""
         self._written = 0
         """Revision of the mark as this line knows it."""
         self._changed = asyncio.Event()
@@ -243,7 +245,7 @@ class Line:
             pending = done != mark.after
             # The mark of the last letter waits for the next one, if there is one: one write for both.
             try:
-                page = await pages.next(mark.sending or self.terms.batch, 0.0 if pending else _AGAIN_S)
+                page = await pages.next(mark.sending or self._batch, 0.0 if pending else _AGAIN_S)
             except (Overloaded, Refused, NotFound):
                 if pending:
                     await self._keep(after=done, sending=0)  # else that letter would come again
@@ -296,6 +298,10 @@ class Line:
                 return True
             if receipt.gone:
                 await self._end(State.ENDED, receipt.why, standing)
+                return False
+            if receipt.too_large and page.count > 1:
+                self._batch = page.count // 2
+                await self._keep(sending=self._batch)
                 return False
             if receipt.absent:
                 standing.state, standing.why = "waiting", receipt.why

@@ -28,7 +28,8 @@ from sensegate.web.routing import API, Call, Param, Route
 CREDIT = 1_000
 """Records a subscriber gets before it has to give credit, unless `credit` says otherwise."""
 CREDIT_MAX = 1_000_000
-MESSAGE_RECORDS_MAX = 1_000
+MESSAGE_RECORDS_MAX = 500
+"""So a message stays below the MiB that common clients take at most."""
 COMMAND_BYTES_MAX = 4_096
 COMMANDS_PER_S = 100.0
 """More commands than this, over ten seconds, end the connection."""

@@ -74,6 +74,7 @@ from sensegate.publish import membership
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.publish.report import Report
 from sensegate.pushing import Pushing
+from sensegate.rotation import rotating
 from sensegate.scripts import pool as scripts
 from sensegate.series import Series
 from sensegate.share.books import Books
@@ -731,6 +732,7 @@ class Gateway:
             )
         )
         self.http_url = await self.web.start()
+        self.tasks["certificates"] = rotating(config, (self.web.renew, self.engine.renew), clock).run
         stack.push_async_callback(self.web.stop)
         if self.viid is not None:
             await self.viid.start(stack, self.log, self.tasks)

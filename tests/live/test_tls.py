@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -408,6 +411,83 @@ async def test_a_server_of_others_with_a_private_authority(lab: Lab, other: Lab,
             with pytest.raises(EngineError, match=said):
                 async with running(replace(config, engine=replace(config.engine, **wrong))):
                     pass
+
+
+# ── replaced while it runs ──
+
+
+async def shown(url: str, lab: Lab) -> str:
+    """Return the fingerprint of the certificate that a listener shows."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    try:
+        if place.scheme == "tls":
+            assert (await reader.readline()).startswith(b"INFO ")
+        context = lab.context("client-ops")
+        context.check_hostname = False
+        await writer.start_tls(context)
+        raw = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return hashlib.sha256(raw).hexdigest()
+    finally:
+        writer.transport.abort()
+
+
+async def test_certificates_are_replaced_without_a_restart(tmp_path: Path) -> None:
+    """On all three listeners; devices come back by themselves, nothing is lost; our own connections trust both."""
+    words = ("--client", "ops", "--device", "d-1")
+    lab = init(tmp_path / "tls", *words)
+    config = replace(
+        config_of(tmp_path / "node"),
+        web=WebConfig(tls=lab.tls()),
+        engine=EngineConfig(tls=lab.tls(ask=True), link_ca_file=lab.ca),
+    )
+    async with running(config) as site:
+        connector = aiohttp.TCPConnector(ssl=lab.context())
+        async with aiohttp.ClientSession(connector=connector) as site.session:
+            urls = (site.addresses.http, site.addresses.mqtt, site.addresses.nats)
+            device = await site.device("d-1")
+            before = fingerprint(lab.directory / "server.pem")
+            assert {await shown(url, lab) for url in urls} == {before}
+            async with speaking(site, lab, device) as client:
+                client.publish(device.topics[0], reading(1), 1).wait_for_publish(5)
+                for file in lab.pair("server"):
+                    Path(file).unlink()
+                init(tmp_path / "tls", *words)
+                after = fingerprint(lab.directory / "server.pem")
+                assert after != before
+
+                async def renewed() -> bool:
+                    return {await shown(url, lab) for url in urls} == {after}
+
+                await eventually(renewed, 30, every_s=0.5)
+                await eventually(client.is_connected)
+                client.publish(device.topics[0], reading(2, "2026-01-01T00:01:00Z"), 1).wait_for_publish(5)
+            os.kill(site.addresses.engine_pid, signal.SIGKILL)
+
+            async def stored() -> list[float]:
+                pushed = await site.push(device, reading(3, "2026-01-01T00:02:00Z"))
+                values = sorted(row["value"] for row in await site.records()) if pushed.status == 202 else []
+                return values if len(values) == 3 else []
+
+            assert await eventually(stored, 30, every_s=0.5) == [1, 2, 3]
+
+
+@contextlib.asynccontextmanager
+async def speaking(site: Site, lab: Lab, device: Any) -> AsyncIterator[Client]:
+    """Connect a device that stays."""
+    place = urlsplit(site.addresses.mqtt)
+    client = Client(CallbackAPIVersion.VERSION2, client_id=device.id, clean_session=False)
+    client.reconnect_delay_set(1, 1)
+    client.username_pw_set(device.id, device.password)
+    client.tls_set(lab.ca, *lab.pair("device-d-1"))
+    await asyncio.to_thread(client.connect, place.hostname or "", place.port or 0)
+    client.loop_start()
+    try:
+        await eventually(client.is_connected)
+        yield client
+    finally:
+        client.disconnect()
+        await asyncio.to_thread(client.loop_stop)
 
 
 # ── IPv6 ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -113,6 +113,8 @@ class Engine:
         self._process: process.ServerProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._fault = asyncio.Event()
+        self._context: ssl.SSLContext | None = None
+        """Of all our own connections: what is renewed in it holds for their next handshake."""
         self._room: tuple[float, bool] = (-1.0, True)
         self._peers = Connections(lambda: self.connect(Role.SYSTEM))
         self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
@@ -271,18 +273,38 @@ class Engine:
     def _trusted(self) -> ssl.SSLContext | None:
         """Return what our own connections check and show; None: no TLS."""
         config = self._config
+        if self._context is not None:
+            return self._context
         if config.url:
             if "tls://" not in config.url:
                 return None
-            return trust.context(
+            self._context = trust.context(
                 "engine", ca_file=config.ca_file, cert_file=config.tls.cert_file, key_file=config.tls.key_file
             )
-        if not config.tls.cert_file:
-            return None
-        made = connect.trust(config.tls.cert_file)
+        elif config.tls.cert_file:
+            self._context = connect.trust(config.tls.cert_file)
+            if config.link_ca_file:
+                self._context.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
+        return self._context
+
+    def renew(self) -> None:
+        """Have the server show the certificates as they are in their files now; devices connect again.
+
+        Our own connections trust the new one beside the old. An external server is renewed by who runs it.
+
+        Raises:
+            ConfigError: they cannot be used; the old ones stay.
+        """
+        config = self._config
+        if config.url or self._context is None:
+            return
+        trust.check(config.tls.cert_file, config.tls.key_file)
+        self._context.load_verify_locations(config.tls.cert_file)
         if config.link_ca_file:
-            made.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
-        return made
+            self._context.load_cert_chain(config.tls.cert_file, config.tls.key_file or None)
+        trust.gather(config, self._directory)
+        if self._process is not None:
+            self._process.renew()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────
 

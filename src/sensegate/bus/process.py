@@ -140,6 +140,10 @@ class ServerProcess:
             self._signal(signal.SIGKILL)
             await self._ended.wait()
 
+    def renew(self) -> None:
+        """Have it read its configuration again, and with it its certificates."""
+        self._signal(signal.SIGHUP)
+
     def release(self) -> None:
         """Stop watching."""
         if self._handle >= 0:

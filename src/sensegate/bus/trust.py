@@ -58,6 +58,14 @@ def pin(made: ssl.SSLContext, wanted: frozenset[str]) -> None:
     made.sslobject_class = Pinned
 
 
+def check(cert_file: str, key_file: str) -> None:
+    """Return if a certificate and its key can be shown. Raises `ConfigError`."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file or None)
+    except (OSError, ssl.SSLError) as why:
+        raise ConfigError(f"cannot be used: {why}", file=cert_file, remedy="PEM files that belong together") from why
+
+
 def gather(config: EngineConfig, directory: Path) -> None:
     """Write whose certificates the server takes of links: those of the authority, and our own, which we show it.
 

@@ -22,6 +22,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.bus.ports import free_port
+from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.web import (
     applications,
@@ -163,6 +164,7 @@ class Web:
         self._guesses = auth.Guesses(deps.clock)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
+        self._context: ssl.SSLContext | None = None
         self._document = msgspec.json.encode(openapi.document(ROUTES, version=deps.version))
         tls = deps.config.tls
         self._headers = dict(_SECURITY)
@@ -199,7 +201,7 @@ class Web:
             header_timeout_s=config.header_timeout_s,
             stall_s=limits.STALL_S,
         )
-        context = _tls(self.deps)
+        self._context = context = _tls(self.deps)
         loop = asyncio.get_running_loop()
         for attempt in range(_PORT_TRIES):
             port = config.port or free_port(config.host)
@@ -222,6 +224,17 @@ class Web:
                     ) from why
         name = f"[{config.host}]" if ":" in config.host else config.host
         return f"{'https' if context else 'http'}://{name}:{port}"
+
+    def renew(self) -> None:
+        """Show the certificate as it is in its file now; open connections stay.
+
+        Raises:
+            ConfigError: it cannot be used; the old one is shown.
+        """
+        if self._context is None:
+            return
+        _tls(self.deps)  # what cannot be used is found before it is
+        _load(self._context, self.deps.config.tls)
 
     async def stop(self) -> None:
         """Close the listener, end open streams (their cursors stay valid), let short answers finish."""
@@ -314,12 +327,16 @@ def _tls(deps: Deps) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-        if tls.ca_file:
-            context.load_verify_locations(tls.ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
+        _load(context, tls)
     except (OSError, ssl.SSLError) as why:
         raise ConfigError(
             f"certificate cannot be used: {why}", key="web.tls", remedy="PEM files; see config/README.md"
         ) from why
     return context
+
+
+def _load(context: ssl.SSLContext, tls: TlsConfig) -> None:
+    context.load_cert_chain(tls.cert_file, tls.key_file or None)
+    if tls.ca_file:
+        context.load_verify_locations(tls.ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED

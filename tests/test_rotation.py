@@ -1,0 +1,34 @@
+"""Certificates that are replaced while we run: looked at, taken when whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError
+from sensegate.rotation import Rotation
+
+
+def test_what_changes_is_taken_when_it_is_there(tmp_path: Path) -> None:
+    """Nothing without a change, nothing while a file is away; what is not good is tried again with the next change."""
+    file = tmp_path / "server.pem"
+    file.write_text("one")
+    told: list[str] = []
+
+    def renew() -> None:
+        told.append(file.read_text())
+        if told[-1] == "bad":
+            raise ConfigError("no certificate")
+
+    rotation = Rotation([str(file), ""], [renew], FakeClock())
+    assert not rotation.look()
+    file.unlink()
+    assert not rotation.look()
+    file.write_text("bad")
+    assert rotation.look()
+    assert not rotation.look()
+    file.unlink()
+    (tmp_path / "next").write_text("two")
+    (tmp_path / "next").rename(file)
+    assert rotation.look()
+    assert told == ["bad", "two"]

@@ -23,7 +23,7 @@ import structlog
 
 from sensegate import __version__, logs, metrics, shares, sites, tiers, trails, viid
 from sensegate.assets import Assets
-from sensegate.authority.callout import Callout
+from sensegate.authority.callout import Callout, TopicsOf
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.expiry import expiring
@@ -409,14 +409,14 @@ class Gateway:
         self.tasks["devices"] = self.devices.watch
         self.certificates = expiring(config, clock)
         await self.callers()
-        self.topics_of = self.life.topics_of(self.devices)
+        self.topics_of = self._guarded(self.life.topics_of(self.devices))
         self.callout = Callout(
             engine,
             self.devices,
             clock,
             trail=self.audit,
             topics_of=self.topics_of,
-            is_camera=lambda device: self.profiles.set.of_cameras(device.profile.partition("@")[0]),
+            is_camera=self._is_camera,
         )
         self.life.renew(self.callout)
         self.above: tiers.Above | None = None
@@ -759,8 +759,25 @@ class Gateway:
         if self.above and self.above.taking:
             found += self.above.taking.troubles()
         if self.profiles.set.video and not self.engine.sealed:
-            found.append("engine: cameras are taken, but its store is not known to be encrypted; see engine.encryption")
+            consequence = "" if self.config.engine.encryption == "off" else ": they may not publish by MQTT"
+            remedy = "; set engine.encryption: convert (embedded), or on where you have encrypted a server of your own"
+            found.append(
+                f"engine: a profile takes cameras, the store is not known to be encrypted{consequence}{remedy}"
+            )
         return found
+
+    def _is_camera(self, device: Device) -> bool:
+        return self.profiles.set.of_cameras(device.profile.partition("@")[0])
+
+    def _guarded(self, topics_of: TopicsOf) -> TopicsOf:
+        """Return the topics of devices; of cameras none while the broker would store in clear what they send."""
+
+        def topics(device: Device) -> tuple[list[str], list[str]]:
+            publish, subscribe = topics_of(device)
+            in_clear = not self.engine.sealed and self.config.engine.encryption != "off" and self._is_camera(device)
+            return ([] if in_clear else publish), subscribe
+
+        return topics
 
     async def _push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         await self.http.push(device.id, body, content_type)

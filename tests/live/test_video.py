@@ -12,7 +12,7 @@ import pytest_asyncio
 from msgspec import structs
 
 from sensegate.clock import SystemClock
-from sensegate.config import NodeUserConfig, UplinkConfig
+from sensegate.config import EngineConfig, NodeUserConfig, UplinkConfig
 from sensegate.config_video import BasisConfig, VideoConfig
 from sensegate.video.formats import FORMATS
 from tests.conftest import eventually
@@ -167,3 +167,51 @@ async def test_a_legal_basis_lets_its_field_pass_and_is_on_the_trail(tmp_path: P
             assert NAME not in row["value"]
             [told] = [one for one in await site.audit() if one["action"] == "video.basis"]
             assert (told["after"]["purpose"], told["after"]["fields"]) == ("stolen vehicles", ["plate.number"])
+
+
+async def test_what_is_kept_of_a_message_is_decoded_again(gateway: tuple[Site, Made]) -> None:
+    """A redecode reads the bodies on the log to the same observations: nothing is added, revised or lost."""
+    site, _ = gateway
+    before = [row["id"] for row in await site.records(device="cam1")]
+    path = "/api/v1/profiles/acme/tiny-camera/redecode"
+    answer = await site.ask("POST", f"{path}?since=1h", json={"what": "both"})
+    assert answer.status in {200, 201, 202}, answer.body
+
+    async def done() -> dict[str, Any] | None:
+        row: dict[str, Any] = (await site.ask("GET", f"{path}/{answer.body['id']}")).body
+        return row if row["state"] not in {"waiting", "running"} else None
+
+    found = await eventually(done, 30)
+    assert found["state"] == "done", found
+    assert (found["added"], found["revised"], found["recovered"]) == (0, 0, 0), found
+    assert [row["id"] for row in await site.records(device="cam1")] == before
+    assert await site.totals()
+
+
+async def test_cameras_that_come_later_wait_for_an_encrypted_store(tmp_path: Path) -> None:
+    """Where the store is in clear, cameras of a profile that comes in force have no topics; by HTTP they may send."""
+    folder = tmp_path / "profiles" / "acme"
+    folder.mkdir(parents=True)
+    (folder / "plain.yaml").write_bytes(PLAIN.read_bytes().replace(b"sensegate/plain", b"acme/plain"))
+    config = config_of(tmp_path / "run", profiles=(str(folder),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, tiny.NAME, tiny.FORMAT)
+        async with running(config) as site:
+            assert not any("cameras" in one for one in (await site.ready())[1])
+            (folder / "tiny-camera.yaml").write_text(tiny.PROFILE, encoding="utf-8")
+
+            async def warned() -> bool:
+                return any("may not publish by MQTT" in one for one in (await site.ready())[1])
+
+            await eventually(warned, 20)
+            camera = await site.device("cam1", profile="acme/tiny-camera")
+            assert camera.topics == []
+            assert (await site.device("t1", profile="acme/plain")).topics == ["sg/t1/up", "sg/t1/status"]
+            assert (await site.push(camera, sighting(41, name=NAME))).status == 202
+            assert len(await site.records(device="cam1")) == 1
+        assert not (Path(config.directory) / "engine" / "store.json").exists()
+        converted = structs.replace(config, engine=EngineConfig(encryption="convert"))
+        async with running(converted) as site:
+            assert not any("cameras" in one for one in (await site.ready())[1])
+            assert len(await site.records(device="cam1")) == 1
+            assert (await site.device("cam2", profile="acme/tiny-camera")).topics

@@ -12,14 +12,20 @@ from sensegate.errors import ConfigError, Refused
 LOOK = {Action.READ_READINGS, Action.READ_REGISTRY, Action.READ_LEDGER, Action.READ_QUARANTINE}
 SHARE = {Action.READ_CATALOGUE, Action.APPLY_GRANTS}
 COUNTY = LOOK | SHARE | {Action.CHANGE_DEVICES, Action.TASK_DEVICES, Action.PROPOSE_PROFILES, Action.DECIDE_GRANTS}
-CITY = COUNTY | {Action.RELEASE_PROFILES, Action.CHANGE_FEEDS, Action.CHANGE_TOKENS, Action.CHANGE_PEOPLE}
+CITY = COUNTY | {
+    Action.RELEASE_PROFILES,
+    Action.CHANGE_FEEDS,
+    Action.CHANGE_TOKENS,
+    Action.CHANGE_PEOPLE,
+    Action.CHANGE_MODE,
+}
 # Written out here a second time on purpose: a change of rights must be made in two places.
 TABLE = {
     Role.DEVICE: {Action.INGEST},
     Role.SUBSCRIBER: {Action.READ_READINGS} | SHARE,
     Role.COUNTY_OPERATOR: COUNTY,
     Role.CITY_OPERATOR: CITY,
-    Role.PROVINCE_OPERATOR: CITY | {Action.CHANGE_MODE, Action.CHANGE_NODES},
+    Role.PROVINCE_OPERATOR: CITY | {Action.CHANGE_NODES},
     Role.AUDITOR: {Action.READ_AUDIT, Action.READ_LEDGER, Action.READ_REGISTRY, Action.READ_CATALOGUE},
     Role.ADMIN: set(Action) - {Action.READ_AUDIT},
 }

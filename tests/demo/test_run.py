@@ -241,3 +241,20 @@ async def by_hand(summary: dict[str, Any]) -> None:
     assert records[0]["value"] == 21.5
     assert time.monotonic() - sent < 10
     publisher.close()
+
+
+async def test_cameras_survive_a_killed_node(tmp_path: Path) -> None:
+    """A node is killed in the middle: cameras register again and send again, no object is lost or doubled."""
+    path = tmp_path / "summary.json"
+    options = ["--for", "12s", "--nodes", "1", "--devices", "12", "--rate", "20", "--no-cut", "--summary", str(path)]
+    demo = await asyncio.create_subprocess_exec(
+        *DEMO, *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    await until(lambda: read(path).get("committed", 0) > 100)
+    os.kill(read(path)["nodes"][0]["pid"], signal.SIGKILL)
+    out, _ = await asyncio.wait_for(demo.communicate(), DEADLINE_S)
+    assert demo.returncode == 0, out.decode()
+    summary = read(path)
+    objects = summary["objects"]
+    assert (summary["lost"], summary["doubled"]) == (0, 0)
+    assert objects["acknowledged"] == objects["delivered"] + objects["duplicates"] + objects["refused"] > 200

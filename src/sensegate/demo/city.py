@@ -130,7 +130,7 @@ class City:
         directory = self.directory / division
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = directory / "ports.json"
-        known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        known: dict[str, int] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
         ports = {name: known.get(name) or free_port() for name in PORTS}
         kept.write_text(json.dumps(ports), encoding="utf-8")
         return Member(division, directory, **ports)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -130,8 +131,8 @@ class City:
         directory = self.directory / division
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = directory / "ports.json"
-        known: dict[str, int] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        ports = {name: known.get(name) or free_port() for name in PORTS}
+        known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        ports: dict[str, Any] = {name: known.get(name) or free_port() for name in PORTS}
         kept.write_text(json.dumps(ports), encoding="utf-8")
         return Member(division, directory, **ports)
 

@@ -231,6 +231,23 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
         assert "127.0.0.1:1" not in str(made.troubles())
 
 
+async def test_it_can_be_stopped_while_it_waits_for_a_commit(tmp_path: Path) -> None:
+    """Also where the camera's last part has just come."""
+    done = asyncio.Event()
+    many = [part(alert(second=at)) for at in range(9)] + [part(alert(second=10))[:-4]]
+    async with camera(sending(*many, then=done)) as one:
+        made = CameraSource(
+            [config(one, tmp_path, inflight_max=2)], LIMITS, SystemClock(), LOOPBACK, partial(Guarded, LOOPBACK)
+        )
+        await made.start(None)
+        reading = asyncio.create_task(made.run())
+        await eventually(lambda: len(made._waiting) == 2)
+        done.set()
+        reading.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(reading, return_exceptions=True)
+
+
 async def test_dahua_events_and_heartbeats(tmp_path: Path) -> None:
     done = asyncio.Event()
     event = b'Code=VideoMotion;action=Start;index=0;data={\n "UTC": 1768449600\n}'

@@ -134,7 +134,7 @@ def test_a_vehicle_of_the_street() -> None:
 
 def test_events_and_sensors() -> None:
     found, removed = seen("onvif_xml", "onvif/event_motionalarm.xml")
-    assert removed == {}
+    assert removed == {"NotificationMessage.ProducerReference": 1}
     (one,) = rows(found)
     assert (one["kind"], one["event"]) == ("event", {"type": "motion", "state": True})
     assert counts(found) == [("motion", "", True, "")]

@@ -186,7 +186,16 @@ class Stream:
                 return await self._read(response)
 
     async def _read(self, response: aiohttp.ClientResponse) -> str:
-        cutter = Cutter(boundary_of(response.headers.get("Content-Type", "")), whole=MAKES[self.config.make].whole)
+        whole = MAKES[self.config.make].whole
+        cutter = Cutter(boundary_of(response.headers.get("Content-Type", "")), whole=whole)
+        why = await self._parts(response, cutter)
+        for part in cutter.close():
+            if whole(part.content):  # the last part is whole, or it is none
+                await self._given(part)
+        return why
+
+    async def _parts(self, response: aiohttp.ClientResponse, cutter: Cutter) -> str:
+        """Give parts as they come; return why there are no more."""
         loop = asyncio.get_running_loop()
         silence_s = self.config.silence_s
         try:
@@ -203,11 +212,6 @@ class Stream:
             return f"no whole part for {silence_s:g} s"
         except aiohttp.ClientError as why:
             return f"broken: {type(why).__name__}"
-        finally:
-            # The last part is whole, or it is none.
-            for part in cutter.close():
-                if MAKES[self.config.make].whole(part.content):
-                    await self._given(part)
         return "ended by the camera"
 
     async def _given(self, part: Part) -> None:

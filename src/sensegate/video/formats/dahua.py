@@ -68,6 +68,7 @@ _CAR: Final = words(
     "CapTime Country Direction DrivingDirection Event Lane LowerSpeedLimit PhysicalLane PlateColor PlateType "
     "Speed UTC UpperSpeedLimit VehicleColor VehicleSign VehicleSize VehicleType VehicleLength"
 )
+_PLACE: Final = frozenset({"CoordinateX", "CoordinateY"})
 _TEXTS: Final = frozenset({"", "unknown", "none", "null"})
 _FLOWS: Final = {
     "Vehicles": ("vehicle_count", "1"),
@@ -217,6 +218,7 @@ def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Ve
     rest("TrafficCar", car, _CAR, removed)
     rest("Vehicle", vehicle, _OBJECT, removed)
     rest("Object", thing, _OBJECT, removed)
+    rest("CommInfo", node(data.get("CommInfo")), _PLACE, removed)
     utc = number(data.get("UTC"), 0, _LAST_S)
     shown = _thing(vehicle, car, veil) if vehicle else None
     if shown is None or shown.box is None:

@@ -51,6 +51,8 @@ _KNOWN: Final = frozenset(
 _METADATA: Final = frozenset({"onvif-mj", "onvif-xml"})
 """Levels of a topic behind which the kind of metadata and its producer stand."""
 _ENVELOPE: Final = ("Envelope", "Body")
+_FRAMES: Final = frozenset({"Frame"})
+_NOTICE: Final = frozenset({"Topic", "Message"})
 _EVENT: Final = frozenset({"UtcTime", "Source", "Data", "Key", "PropertyOperation", "Topic", "@context"})
 _FRAMES_MAX: Final = 1_000
 _TOTALS: Final = {
@@ -129,8 +131,10 @@ def cut_xml(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noq
 
 def _stream(members: Any, scene: _Scene) -> None:
     for stream in many(members.get("MetadataStream")):
+        rest("MetadataStream", node(stream), _KNOWN, scene.removed)
         _stream(node(stream), scene)
     for analytics in many(members.get("VideoAnalytics")):
+        rest("VideoAnalytics", node(analytics), _FRAMES, scene.removed)
         for one in many(node(analytics).get("Frame")):
             scene.frame(one)
     for one in many(members.get("Frame")):
@@ -151,6 +155,7 @@ def _notice(value: Any, scene: _Scene) -> None:
     if event is None:
         scene.ignored += 1
     else:
+        rest("NotificationMessage", node(value), _NOTICE, scene.removed)
         scene.event(event)
 
 

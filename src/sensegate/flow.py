@@ -819,6 +819,7 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
     """
     clock = clock or SystemClock()
     logs.configure(config.log_level, config.log_format)
+    _told_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
         seat = await sites.seat(config, clock) if config.peer.url else None
@@ -828,15 +829,18 @@ async def run(config: Config, *, clock: Clock | None = None, ready: Callable[[Ad
             log.warning("not active any more", why=str(why.exceptions[0]))
 
 
-async def _run(
-    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, seat: sites.Seat | None
-) -> None:
-    # Read when they are needed, some of them late: what is missing is said before anything starts.
+def _told_secrets(config: Config) -> None:
+    """Read the files that are needed, some of them late: what is missing is said before anything starts."""
     passwords = [one.password_file for one in config.foreign]
     passwords += [one.password_file for one in config.viid.superiors]
     for file in (config.uplink.url and config.uplink.secret_file, *passwords):
         if file:
             secret(file)
+
+
+async def _run(
+    config: Config, clock: Clock, ready: Callable[[Addresses], None] | None, seat: sites.Seat | None
+) -> None:
     directory = Path(config.directory)
     # A dump would hold what stands in memory: messages before they are cut, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -82,13 +82,12 @@ class Rig:
         self.number = 0
 
     def superior(self, **more: Any) -> Superior:
-        config = ViidSuperiorConfig(
-            name="top", url=self.url, server_id=THEIRS, password_file="", backoff_max_s=0.05, **more
-        )
+        given = {"server_id": THEIRS, "url": self.url, **more}
+        config = ViidSuperiorConfig(name="top", password_file="", backoff_max_s=0.05, **given)
         catalogue = Catalogue(MemoryBucket(), self.devices, ViidConfig(server_id=OURS), home="44")
         return Superior(
             config,
-            ViidClient(self.url, OURS),
+            ViidClient(config.url, OURS),
             orders=self.orders,
             log=self.log,
             catalogue=catalogue,
@@ -266,3 +265,26 @@ async def test_it_registers_again_and_takes_leave(rig: Rig) -> None:
         assert superior.addresses
     assert rig.platform.calls[0].endswith("/Register")
     assert rig.platform.calls[-1].endswith("/UnRegister")
+
+
+async def test_each_of_several_platforms_gets_what_it_asked_for_under_its_codes(rig: Rig) -> None:
+    """One is away for a while: the other does not wait, and the first one misses nothing."""
+    second, peer = Platform(), "33010000005030000007"
+    app = web.Application(client_max_size=10**9)
+    app.router.add_route("*", "/{path:.*}", second.serve)
+    await rig.subscribe()
+    [one] = await rig.orders.place(
+        peer, msgspec.json.encode({"SubscribeObject": {"SubscribeID": ORDER, "SubscribeDetail": "12"}})
+    )
+    assert one.code == 0
+    rig.platform.say = [(503, 2)] * 3
+    async with TestServer(app) as server:
+        there = str(server.make_url("")).rstrip("/")
+        other = rig.superior(url=there, server_id=peer, ids=(f"{CAMERA}={THERE}",))
+        async with running(rig.superior()), running(other):
+            await rig.see(5)
+            await eventually(lambda: len(second.taken()) == 5)
+            await rig.arrived(5)
+    assert all(name.startswith(THERE) for name in second.taken())
+    assert all(name.startswith(CAMERA) for name in rig.platform.taken())
+    assert set(second.taken().values()) == {1}

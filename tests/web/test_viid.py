@@ -1,0 +1,216 @@
+"""The listener of GA/T 1400 by itself: whatever comes, the answer is a status object, and none is a bug of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.digests import Digests
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.config_viid import ViidConfig, ViidDeviceConfig
+from sensegate.errors import Lost, Overloaded, Rejected
+from sensegate.model import Device
+from sensegate.video.formats.viid_answers import Answer
+from sensegate.viid_client import ViidClient
+from sensegate.web.viid import COLLECTIONS, ViidDeps, ViidWeb
+
+ADMIN = Principal("admin", Role.ADMIN, scope("44"))
+SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range(1, 5))
+
+
+class Told:
+    """What a body became."""
+
+    answers = (Answer("x"),)
+    listed = True
+    at = 0
+
+
+class Nobody:
+    """No subscriptions."""
+
+    async def place(self, peer: str, payload: bytes) -> Sequence[Answer]:
+        assert peer == ABOVE
+        return [Answer("s")]
+
+    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[Answer]:
+        assert peer == ABOVE
+        return [Answer(name) for name in names]
+
+    def listed(self, peer: str) -> bytes:
+        assert peer == ABOVE
+        return b'{"SubscribeListObject":{"SubscribeObject":[]}}'
+
+
+class Rig:
+    """The listener, with a camera that has registered."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = FakeClock()
+        self.digests = Digests(directory / "viid.key", "viid")
+        self.devices = Devices(MemoryBucket(), MemoryTrail(), self.clock, digest=self.digests.seal)
+        self.raises: Exception | None = None
+        self.bodies: list[bytes] = []
+        self.gone: list[str] = []
+        self.above = ""
+        self.web = ViidWeb(
+            ViidDeps(
+                config=ViidConfig(
+                    server_id=SERVER,
+                    body_bytes_max=10_000,
+                    requests_per_s=10_000,
+                    failures_max=3,
+                    devices=(ViidDeviceConfig(device=OLD, compact=True, algorithms=("MD5",)),),
+                ),
+                clock=self.clock,
+                devices=self.devices,
+                digests=self.digests,
+                take=self._take,
+                orders=Nobody(),
+                catalogue=lambda _asker, kind, _names: json.dumps({f"{kind}ListObject": {}}).encode(),
+                gone=self.gone.append,
+                superior=lambda code, address: (code, address) == (ABOVE, self.above),
+            )
+        )
+        self.http: aiohttp.ClientSession
+        self.url = ""
+        self.password = ""
+
+    async def _take(self, _sender: Device, payload: bytes, _kinds: frozenset[str]) -> Told:
+        self.bodies.append(payload)
+        if self.raises is not None:
+            raise self.raises
+        return Told()
+
+    async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, Any]]:
+        """Return (status, the tree of the answer)."""
+        sent = {"User-Identify": CAMERA, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        async with self.http.request(method, self.url + path, data=body or None, headers=sent) as response:
+            tree: dict[str, Any] = await response.json(content_type=None)
+            return response.status, tree
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path)
+    made.password = await made.devices.add(Device(CAMERA, "440100", "sensegate/viid"), by=ADMIN)
+    async with TestServer(made.web.app()) as server, aiohttp.ClientSession() as http:
+        made.url, made.http = str(server.make_url("")).rstrip("/"), http
+        client = ViidClient(made.url, CAMERA, password=made.password)
+        await client.register()
+        await client.close()
+        yield made
+
+
+PATHS = [
+    "/",
+    "/VIID",
+    "/VIID/System/Register",
+    "/VIID/System/Unregister",
+    "/viid/system/keepalive",
+    "/VIID/Subscribes",
+    "/VIID/Subscribes/1",
+    "/VIID/Subscribe/Notifications",
+    "/VIID/%00",
+    "/VIID/Images/1/Data",
+    "/VIID/Images/1/Info",
+    *(f"/VIID/{name}" for name in COLLECTIONS),
+]
+BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"\xff\xfe",
+    b'{"RegisterObject": {"DeviceID": 7}}',
+    b'{"FaceListObject": {"FaceObject": []}}',
+]
+
+
+async def test_whatever_comes_is_answered_by_a_status(rig: Rig) -> None:
+    for path in PATHS:
+        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            for body in BODIES if method in {"POST", "PUT"} else [b""]:
+                status, tree = await rig.ask(method, path, body)
+                assert status < 500, (method, path, body)
+                if status >= 400:
+                    one = tree["ResponseStatusObject"]
+                    assert set(one) == {"RequestURL", "StatusCode", "StatusString", "Id", "LocalTime"}
+                    assert one["StatusCode"] > 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "code"),
+    [
+        (Overloaded("x"), 503, 2),
+        (Lost("x"), 503, 2),
+        (Rejected("malformed", "x"), 400, 7),
+        (Rejected("not_utf8", "x"), 400, 7),
+        (Rejected("schema", "x"), 400, 8),
+        (Rejected("too_large", "x"), 413, 8),
+    ],
+)
+async def test_what_a_body_cannot_become_is_told(rig: Rig, raised: Exception, status: int, code: int) -> None:
+    rig.raises = raised
+    found, tree = await rig.ask("POST", "/VIID/Faces", b"{}")
+    assert (found, tree["ResponseStatusObject"]["StatusCode"]) == (status, code)
+
+
+async def test_a_body_beyond_the_limit_is_not_read(rig: Rig) -> None:
+    status, tree = await rig.ask("POST", "/VIID/Faces", b"x" * 10_001)
+    assert (status, tree["ResponseStatusObject"]["StatusCode"]) == (413, 8)
+    assert not rig.bodies
+
+
+async def test_forms_of_answers(rig: Rig) -> None:
+    _, tree = await rig.ask("POST", "/VIID/Faces", b"{}")
+    assert "ResponseStatusListObject" in tree
+    _, tree = await rig.ask("PUT", "/VIID/Faces/1", b"{}")
+    assert "ResponseStatusObject" in tree
+    _, tree = await rig.ask("POST", "/VIID/Images/1/Info", b"{}")
+    assert "ResponseStatusObject" in tree
+
+
+async def test_a_challenge_as_a_camera_needs_it(rig: Rig) -> None:
+    body = json.dumps({"RegisterObject": {"DeviceID": OLD}}).encode()
+    async with rig.http.post(f"{rig.url}/VIID/System/Register", data=body) as response:
+        lines = response.headers.getall("WWW-Authenticate")
+    assert len(lines) == 1
+    assert ", " not in lines[0]
+
+
+async def test_a_registration_lapses_and_is_told(rig: Rig) -> None:
+    await rig.clock.advance(299)
+    assert (await rig.ask("POST", "/VIID/Faces", b"{}"))[0] == 200
+    await rig.clock.advance(301)
+    status, tree = await rig.ask("POST", "/VIID/Faces", b"{}")
+    assert (status, tree["ResponseStatusObject"]["StatusCode"]) == (401, 4)
+
+
+async def test_a_platform_above_subscribes_from_its_address_and_does_no_more(rig: Rig) -> None:
+    assert (await rig.ask("GET", "/VIID/Subscribes", User_Identify=ABOVE))[0] == 401
+    rig.above = "127.0.0.1"
+    assert (await rig.ask("GET", "/VIID/Subscribes", User_Identify=ABOVE))[0] == 200
+    assert (await rig.ask("POST", "/VIID/Subscribes", b"{}", User_Identify=ABOVE))[0] == 200
+    status, tree = await rig.ask("DELETE", "/VIID/Subscribes?IDList=a,b", User_Identify=ABOVE)
+    assert (status, len(tree["ResponseStatusListObject"]["ResponseStatusObject"])) == (200, 2)
+    assert (await rig.ask("GET", "/VIID/APEs", User_Identify=ABOVE))[0] == 200
+    assert (await rig.ask("POST", "/VIID/Faces", b"{}", User_Identify=ABOVE))[0] == 403
+    assert (await rig.ask("GET", "/VIID/Subscribes"))[0] == 403
+
+
+async def test_a_password_of_one_device_registers_no_other(rig: Rig) -> None:
+    other = await rig.devices.add(Device(OLD, "440100", "sensegate/viid"), by=ADMIN)
+    client = ViidClient(rig.url, CAMERA, user=OLD, password=other)
+    with pytest.raises(Exception, match="403"):
+        await client.register()
+    await client.close()

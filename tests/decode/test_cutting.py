@@ -13,6 +13,7 @@ import pytest
 from sensegate.decode.cutting import Cutting, removed_of
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet, take_video
+from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
 from sensegate.video import body
 from sensegate.video.formats import FORMATS
@@ -144,3 +145,14 @@ def test_profiles_tell_by_their_text_whether_they_take_video(tmp_path: Path) -> 
         assert not take_video([tmp_path]), text
     assert not take_video([PLAIN])
     assert not take_video([tmp_path / "none.yaml"])
+
+
+def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that would never see a message as it came is refused when the profile is read."""
+    monkeypatch.setitem(FORMATS, tiny.NAME, tiny.FORMAT)
+    file = tmp_path / "acme" / "tiny-camera.yaml"
+    file.parent.mkdir()
+    rule = '  - topics: ["cam/{device}/state"]\n    readings: [{field: on, property: online}]\n'
+    file.write_text(tiny.PROFILE + rule, encoding="utf-8")
+    with pytest.raises(ProfileError, match="nothing but video reads them"):
+        ProfileSet.load([file])

@@ -65,6 +65,12 @@ class Compiler:
         if not source.messages:
             raise self._keys.error("no message is described", "messages", remedy="add one with `topics` and `readings`")
         rules = tuple(one for at, rule in enumerate(source.messages) for one in self._roles(self._rule(rule, at)))
+        if any(rule.video for rule in rules):
+            for rule in rules:
+                if not rule.video and not rule.ignore:
+                    what = "messages of cameras are cut down before they are read: nothing but video reads them"
+                    remedy = "give `format: video`, or `ignore: true`"
+                    raise self._keys.error(what, "messages", rule.number, "format", remedy=remedy)
         promised = {(spec.property, spec.channel) for spec in self._readings.own}
         tasking.check(source.tasks, self._keys, promised)
         return Profile(

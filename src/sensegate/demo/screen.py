@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,27 @@ def by_hand(summary: Summary, console: Console) -> None:
     console.print(
         f"  curl -s -H 'Authorization: Bearer {summary.tokens.subscriber}' "
         f"'{summary.centre.http}/api/v1/feeds/{summary.feeds[0]}/records?device={device.id}'",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary.cameras:
+        as_camera(summary.cameras[0], console)
+
+
+def as_camera(camera: Mapping[str, str], console: Console) -> None:
+    """Print the commands by which somebody registers as a camera and pushes what it sees."""
+    name = camera["id"]
+    head = f"-H 'User-Identify: {name}' -H 'Content-Type: application/VIID+JSON'"
+    body = {"RegisterObject": {"DeviceID": name}}
+    console.print(
+        f"  curl -s --digest -u {camera['username']}:{camera['password']} {head} -d '{json.dumps(body)}' "
+        f"{camera['viid']}/VIID/System/Register",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"  curl -s {head} --data-binary @vehicles.json {camera['viid']}/VIID/MotorVehicles   "
+        f"# or: curl -u … --data-binary @frame.xml {camera['onvif']}",
         highlight=False,
         soft_wrap=True,
     )

@@ -677,7 +677,7 @@ class Gateway:
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
         self.pushing = Pushing(config, clock, self.share, self.tokens, self.audit)
-        await self.pushing.open(await self._bucket("lines"), stack)
+        await self.pushing.open(await self._bucket("lines"), await self._bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
         self.hourly = trails.hours(self.audit, clock, config, self.share.usage)

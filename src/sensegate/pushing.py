@@ -60,16 +60,20 @@ class Pushing:
         self.limits = Limits(egress.retry_first_s, egress.retry_longest_s, egress.failures_max)
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
-    async def open(self, bucket: Bucket, stack: contextlib.AsyncExitStack) -> None:
-        """Open the shelf of places and the ways out; what was pushed before goes on."""
+    async def open(self, bucket: Bucket, sharing: Bucket, stack: contextlib.AsyncExitStack) -> None:
+        """Open the shelf of places and the ways out; what was pushed before goes on.
+
+        Webhooks stand in the bucket of sharing, of which the centre keeps a copy; places are of this log alone.
+        """
         clock, egress = self.clock, self.config.egress
-        shelf = Shelf(bucket, clock)
+        shelf, kept = Shelf(bucket, clock), Shelf(sharing, clock)
         self.marks: Records[Mark] = Records(shelf, "mark", Mark)
         poster = await stack.enter_async_context(Poster(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
         webhooks = Lines(partial(self._line, poster))
-        self.hooks = Hooks(shelf, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
+        self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
         await shelf.open()
-        self.tasks |= {"lines shelf": shelf.run, "webhooks": webhooks.run}
+        await kept.open()
+        self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
         """Open the way to those who listen at our broker; from now on they may come in. Raises `Lost`."""

@@ -170,6 +170,22 @@ async def test_events_with_a_state_become_readings(city: City) -> None:
     ]
 
 
+async def test_a_property_ends_with_an_empty_message(city: City) -> None:
+    """`onvif-ej` over MQTT: the alarm, then nothing at all on its topic (a retained message is taken away)."""
+    site = city.site
+    camera = await site.device("onvif3", profile="onvif/camera")
+    topic = "onvif3/onvif-ej/VideoSource/MotionAlarm/&VideoSource1"
+    alarm = {"UtcTime": NOW.isoformat(), "Source": {"VideoSource": "VideoSource1"}, "Data": {"State": True}}
+    async with site.phone() as phone:
+        assert await phone.connect(camera.id, camera.password) == 0
+        phone.send(topic, json.dumps(alarm).encode())
+        await rows(site, "onvif3", 2)
+        phone.send(topic, b"")
+        told = await rows(site, "onvif3", 4)
+    assert [row["value"] for row in told if row["property"] == "motion"] == [True, False]
+    assert await site.quarantine(device="onvif3") == []
+
+
 async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
     """multipart/form-data: the alert is read, the plate hidden, of 2 MB of picture nothing is kept but its number."""
     site, camera = city.site, city.pushing

@@ -120,6 +120,19 @@ def test_boxes_and_plates() -> None:
     assert "12345" not in str(seen(event("TrafficGate", TrafficCar=car, Name="粤B12345")))
 
 
+def test_each_object_of_an_event_is_an_observation() -> None:
+    things = [{"ObjectType": "Human", "ObjectID": 4, "BoundingBox": [0, 0, 4096, 4096]}, {"ObjectType": "Vehicle"}, {}]
+    found = seen(event("CrossRegionDetection", "Start", Name="Zone1", Objects=things))
+    assert [(one.object_class, one.track) for one in found.observations] == [
+        ("person", "4"),
+        ("vehicle", ""),
+        (None, ""),
+    ]
+    assert len({one.id for one in found.observations}) == 3
+    assert readings(found) == [("intrusion", "zone1", True)]
+    assert len(seen(event("VideoMotion", Objects=[])).observations) == 1
+
+
 @pytest.mark.parametrize(
     "payload",
     [b"Error", b"Code=x", b"Code=A;action=Start;index=0;data={", b"<a/>", b"{}", b"\xff\xff\xff"],

@@ -42,6 +42,8 @@ NAME: Final = "dahua"
 _MAKE: Final = "dahua"
 _GRID: Final = 8_192
 _EVENTS_MAX: Final = 1_000
+_OBJECTS_MAX: Final = 64
+"""Of one event."""
 _HEAD = re.compile(
     r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{))?", re.ASCII
 )
@@ -125,6 +127,8 @@ class Told(Record, frozen=True):
     """Pseudonym of the device's own number."""
     rule: str = ""
     thing: Thing | None = None
+    more: tuple[Thing, ...] = ()
+    """Further objects of the same event."""
     lane: int | None = None
     speed: float | None = None
     color: str = ""
@@ -212,8 +216,11 @@ def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Ve
     if not known:
         take("Code", removed)
     car, vehicle, thing = node(data.get("TrafficCar")), node(data.get("Vehicle")), node(data.get("Object"))
+    others: list[Any] = []
     if not thing and "Objects" in data:
-        thing = node(data["Objects"])
+        thing, *others = [*map(node, many(data["Objects"])[:_OBJECTS_MAX])] or [thing]
+        for other in others:
+            rest("Object", other, _OBJECT, removed)
     rest("data", data, _DATA.union(_NUMBERS), removed)
     rest("TrafficCar", car, _CAR, removed)
     rest("Vehicle", vehicle, _OBJECT, removed)
@@ -234,6 +241,7 @@ def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Ve
         machine=veil.word(text(car["MachineName"])) if text(car.get("MachineName")) else "",
         rule=_rule(data, veil),
         thing=shown,
+        more=tuple(_thing(other, car, veil) for other in others),
         lane=lane if lane is not None else whole(data.get("Lane"), 0, 99),
         speed=number(car.get("Speed"), 0, 1_000),
         color=codes.color(_MAKE, text(car.get("VehicleColor"))),
@@ -372,6 +380,9 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
             continue
         name = f"{host}/{event.index}"
         observations.append(_observed(event, name, at, quality))
+        for place, thing in enumerate(event.more):
+            other = msgspec.structs.replace(event, thing=thing, plate=None)
+            observations.append(_observed(other, name, at, quality, place + 1))
         measured += _measured(event, name, at, quality, camera)
     refused = tuple(
         Refusal(len(told.events) + at, RejectReason.WRONG_TYPE, "a part that is no event") for at in range(told.broken)
@@ -379,14 +390,14 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
     return Seen(tuple(observations), tuple(measured), refused, ignored)
 
 
-def _observed(event: Told, name: str, at: int, quality: str) -> VideoObservation:
+def _observed(event: Told, name: str, at: int, quality: str, place: int = 0) -> VideoObservation:
     word = codes.event(_MAKE, event.code)
     thing = event.thing or Thing()
     passage = word in _PASSAGES
     cls = thing.cls or ("vehicle" if passage else "")
     box, said = _boxed(thing.box)
     return VideoObservation(
-        id=identity(event.machine or name, event.code, event.id, at, thing.id, event.state, name),
+        id=identity(event.machine or name, event.code, event.id, at, thing.id or place, event.state, name),
         kind=Kind.OBSERVATION if passage else Kind.COUNT if event.counts else Kind.EVENT,
         camera=name,
         observed_at=at,

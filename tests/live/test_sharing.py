@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from sensegate.authority.heads import public_key
 from sensegate.cli import app
 from sensegate.errors import ConfigError
+from sensegate.share import delivery
 from sensegate.share.receipts import verified
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
@@ -210,6 +211,22 @@ async def test_the_thread(centre: Site, cast: Cast) -> None:  # noqa: PLR0915 - 
         verified(text.replace(b'"records":17', b'"records":16'), key=key)
     actions = {row["action"] for row in await centre.audit() if row["target"] in {name, grant, FEED}}
     assert {"application.create", "application.approve", "grant.create", "grant.change", "grant.revoke"} <= actions
+
+
+async def test_a_planted_delay_of_revocation_is_found(
+    centre: Site, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that looks at its grant too seldom is open after two seconds: the thread above would see it."""
+    reader, _ = await centre.token("subscriber", "4403")
+    wish = {"feeds": [FEED], "purpose": "p", "legal_basis": "l"}
+    name = (await centre.ask("POST", "/api/v1/applications", reader, json=wish)).body["id"]
+    done = await centre.ask("POST", f"/api/v1/applications/{name}/decision", cast.owner, json={"approve": True})
+    end = (await _read(centre, reader)).body["next"]
+    monkeypatch.setattr(delivery, "_RECHECK_S", 60.0)
+    async with centre.stream(reader, FEED, after=end) as stream:
+        await centre.ask("DELETE", f"/api/v1/grants/{done.body['grants'][0]}", cast.owner)
+        with pytest.raises(TimeoutError):
+            await stream.next(2.0)
 
 
 async def test_core_is_refused_and_recorded(centre: Site, cast: Cast) -> None:

@@ -126,6 +126,26 @@ async def test_past_the_deadline_the_level_above_decides_too(made: Made) -> None
     assert made.actions.count("application.escalate") == 2
 
 
+async def test_a_county_decides_about_its_own_and_a_department_about_its_own(made: Made) -> None:
+    """Where the entry says so: the county, after its deadline the city; and never another department."""
+    await made.feeds.create(Feed("county", divisions=("440106",), departments=("env",)))
+    entry = Entry("county", sharing=Sharing.CONDITIONAL, grade=2, level="440106", published=1)
+    await made.catalogue.records.put("county", entry, expected=0)
+    env, police = (Principal(name, Role.COUNTY_OPERATOR, scope(f"440106/{name}")) for name in ("env", "police"))
+    application = await made.desk.apply(READER, {**WISH, "feeds": ["county"]})
+    assert (application.level, application.department) == ("440106", "env")
+    for caller in (OWNER, PROVINCE, police):
+        with pytest.raises((Refused, NotFound)):
+            await made.desk.decide(caller, application.id, {"approve": True}, None)
+    await made.clock.advance(10 * 86_400 + 1)
+    await made.desk.escalate()
+    assert made.desk.get(OWNER, application.id).level == "4401"
+    with pytest.raises((Refused, NotFound)):
+        await made.desk.decide(police, application.id, {"approve": True}, None)
+    done = await made.desk.decide(env, application.id, {"approve": True}, None)
+    assert done.state is State.APPROVED
+
+
 async def test_what_is_unconditional_is_granted_at_once_and_core_never(made: Made) -> None:
     """The refusal of core is recorded, whoever asks; a decision cannot raise the grade either."""
     free = await made.desk.apply(READER, {**WISH, "feeds": ["free"]})

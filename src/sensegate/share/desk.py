@@ -13,7 +13,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.scope import scope as scope_of
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
 from sensegate.share import masks
 from sensegate.share.applications import (
     DAY_US,
@@ -261,7 +261,7 @@ class Desk:
             await self._clock.sleep(LOOK_S)
             try:
                 await self.escalate()
-            except (Lost, StoreFull) as why:
+            except (Lost, Overloaded, StoreFull) as why:
                 log.warning("deadlines are looked at later", cause=str(why))
 
     # ── grants ────────────────────────────────────────────────────────────────────────────────────────

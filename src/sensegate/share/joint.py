@@ -19,7 +19,7 @@ import structlog
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused, StoreFull
 from sensegate.share.applications import DAY_US, Application, Decision, State, demand_decider
 from sensegate.share.catalogue import Catalogue, Entry, Promise
 from sensegate.share.desk import Desk
@@ -182,7 +182,7 @@ class Upward:
         while True:
             try:
                 await self.turn()
-            except (Lost, Refused, Conflict, msgspec.DecodeError) as why:
+            except (Lost, Refused, Conflict, StoreFull, msgspec.DecodeError) as why:
                 log.debug("the catalogue goes up later", cause=str(why))
             await self._clock.sleep(EVERY_S)
 

@@ -8,8 +8,10 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
-from sensegate.errors import Lost
+from sensegate.errors import Lost, StoreFull
 from sensegate.share.quota import month_of
+
+SOON_S, SOON_ROWS = 1.0, 64
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +52,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Metering:
-    """Counts in memory, written to the bucket every `flush_s`; a crash forgets at most that much."""
+    """Counts in memory, written to the bucket every `flush_s`, few of them every second; a crash forgets that much."""
 
     def __init__(self, bucket: Bucket, clock: Clock, *, flush_s: float = 5.0) -> None:
         self._bucket = bucket
@@ -113,11 +115,17 @@ class Metering:
 
     async def run(self) -> None:
         """Write what has changed, until cancelled."""
+        waited_s = 0.0
         while True:
-            await self._clock.sleep(self._flush_s)
+            await self._clock.sleep(min(SOON_S, self._flush_s))
+            waited_s += SOON_S
+            # A few are written at once: a crash then forgets a second. Many subscribers would cost their gateway dear.
+            if not self._changed or (waited_s < self._flush_s and len(self._changed) > SOON_ROWS):
+                continue
+            waited_s = 0.0
             try:
                 await self.flush()
-            except Lost as why:
+            except (Lost, StoreFull) as why:
                 log.warning("metering is written later", cause=str(why))
 
     async def flush(self) -> None:

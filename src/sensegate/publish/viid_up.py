@@ -223,12 +223,14 @@ class Superior:
         lists: dict[str, dict[str, Any]] = {}
         place = self._orders.served(order)
         looked = kept = float("-inf")
-        while True:
+        while self._holds(order):
             now = self._clock.monotonic()
             if now - looked >= self.config.keepalive_s:
                 looked = now
                 await self._notify_entries(order, lists)
             part = await self._part(order, place)
+            if not self._holds(order):
+                return  # cancelled or changed meanwhile: nothing more is sent by it
             if part is None:
                 await self._source.changed(place.sequence, POLL_S)
             elif not part.objects:
@@ -240,6 +242,10 @@ class Superior:
                 place = done
                 if not part.full:
                     await self._clock.sleep(order.interval_s or SETTLE_S)
+
+    def _holds(self, order: Order) -> bool:
+        """Return whether a subscription is still what it was, and has not expired."""
+        return self._orders.get(order.peer, order.id) == order and order.active(self._clock.now())
 
     async def _part(self, order: Order, place: Place) -> _Part | None:
         """Return the next objects that are asked for; None at the end of the log."""
@@ -306,12 +312,14 @@ class Superior:
         number = place.sequence * 7 + place.row
         if not await self._notify(order, (part.at, number), [one.id for one in part.objects], told):
             return None
+        if not self._holds(order):
+            return None  # made anew meanwhile: its place is another
         done = msgspec.structs.replace(place, notices=place.notices + 1, objects=place.objects + len(part.objects))
         await self._orders.move(order, done)
         return done
 
     async def _notify(self, order: Order, number: tuple[int, int], names: Sequence[str], lists: dict[str, Any]) -> bool:
-        """Send one notification until it is taken, or is not wanted; False: it is to be made smaller.
+        """Send one notification until it is taken, or is not wanted; False: it is to be made smaller, or not at all.
 
         `number`: time and sequence of its id.
         """
@@ -332,6 +340,8 @@ class Superior:
             }
         }
         for attempt in range(1, TRIES_MAX + 1):
+            if not self._holds(order):
+                return False
             try:
                 told = await self._client.send("POST", PATH, body)
             except TooLarge:

@@ -156,3 +156,19 @@ def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytes
     file.write_text(tiny.PROFILE + rule, encoding="utf-8")
     with pytest.raises(ProfileError, match="nothing but video reads them"):
         ProfileSet.load([file])
+
+
+def test_topics_like_those_of_cameras_in_the_library() -> None:
+    """With all profiles loaded, words that others use too (`status`, `state`) make no topic a camera's."""
+    profiles = ProfileSet.load([PLAIN.parents[1]])
+    near = ("frigate/a/b/c/d", "Frigate2/x/y/z/w", "cam9/onvif-mj/new/kind/of/topic", "axis/b8/what", "viid/x")
+    far = (
+        "home/sensor/status",
+        "zigbee2mqtt/lamp/state",
+        "plant/events",
+        "line/7/objects",
+        "x/audio/level",
+        "sg/d1/up",
+    )
+    assert [topic for topic in near if not profiles.near_cameras(topic)] == []
+    assert [topic for topic in far if profiles.near_cameras(topic)] == []

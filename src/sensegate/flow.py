@@ -316,6 +316,8 @@ class Gateway:
         self._restore: membership.Kept | None = None
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
         """Name -> what runs until cancelled."""
+        self.not_taken: Callable[[], list[str]] = list
+        """What the centre does not take of our catalogue."""
 
     @classmethod
     async def build(
@@ -668,6 +670,7 @@ class Gateway:
                 self.above.ask, config.division, shares.measures(self.devices, self._quality_rows, clock)
             )
             self.above.extras["catalogue"] = upward.run
+            self.not_taken = upward.troubles
         if self.below:
             self.below.answers |= self.share.join_down().answers
             self.reader.on_begin.append(self.below.returns.begin)
@@ -751,7 +754,7 @@ class Gateway:
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings while all else goes on."""
         found = [*self.profiles.troubles(), *scripts.shared().troubles()]
-        found += [*self.hourly.troubles(), *self.certificates.troubles()]
+        found += [*self.hourly.troubles(), *self.certificates.troubles(), *self.not_taken()]
         if self.cameras:
             found += self.cameras.troubles()
         if self.viid:

@@ -271,6 +271,8 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         every = await each_has(10)
         raw = await centre.records()
         assert [row["cursor"] for row in raw] == [row["cursor"] for row in every[0]]
+        here = (await node.ask("GET", "/api/v1/feeds/gz-air/records", city)).body["records"]
+        assert [(row["id"], row["value"]) for row in here] == [(row["id"], row["value"]) for row in raw], "both tiers"
         assert {row["device"] for row in raw} == {"gz-th-1"}, "the control: the centre has it unmasked"
         alike(every)
         assert "gz-th-1" not in json.dumps(every)

@@ -131,6 +131,7 @@ async def test_a_node_offers_nothing_of_others(pair: Pair, divisions: tuple[str,
     await pair.up.turn()
     assert pair.centre.feeds.find("4401-wide") is None
     assert "reaches beyond 4401" in pair.up.faults["wide"]
+    assert pair.up.troubles()[0].startswith("catalogue: the centre does not take 'wide'")
 
 
 async def test_a_feed_of_the_centre_is_not_taken_over(pair: Pair) -> None:

@@ -177,6 +177,10 @@ class Upward:
         self.faults: dict[str, str] = {}
         """Offers that the centre does not take, and why."""
 
+    def troubles(self) -> list[str]:
+        """Return what the centre does not take, a sentence each."""
+        return [f"catalogue: the centre does not take '{name}': {why}" for name, why in sorted(self.faults.items())]
+
     async def run(self) -> None:
         """Offer and take what there is, until cancelled; a centre that does not answer is asked again."""
         while True:

@@ -180,7 +180,7 @@ class Taker:
     def _session(self, topic: str) -> None:
         said = json.dumps({"after": self.kept.last or "first", "tag": topic.rpartition("/")[2]})
         ended = threading.Event()
-        client = Paho(CallbackAPIVersion.VERSION2, client_id=f"taker-{self.spec.token_id}", clean_session=True)
+        client = Paho(CallbackAPIVersion.VERSION2, client_id=f"{self.spec.token_id}-taker", clean_session=True)
         client.username_pw_set(self.spec.token_id, self.spec.token)
 
         def connected(*_: Any) -> None:

@@ -83,7 +83,7 @@ class Mqtt:
 async def by_mqtt(site: Site, grant: Granted, said: str, *, clean: bool = True, tag: str = "#") -> AsyncIterator[Mqtt]:
     """Connect, subscribe (no tag: the session has done so), and say where to begin."""
     async with site.phone() as phone:
-        code = await phone.connect(grant.token_id, grant.token, client_id=f"c-{grant.token_id}", clean=clean)
+        code = await phone.connect(grant.token_id, grant.token, client_id=f"{grant.token_id}-c", clean=clean)
         assert code == 0, code
         if tag:
             assert await phone.subscribe(f"sg/grants/{grant.id}/{tag}", 1) == 1
@@ -144,6 +144,9 @@ async def test_what_mqtt_lets_nobody_hear_or_say(node: Site, device: Made) -> No
     for user, password in ((bare_id, bare), (grant.token_id, other.token), (grant.token_id, grant.token[:-1] + "!")):
         async with node.phone() as phone:
             assert await phone.connect(user, password) == NOT_AUTHORISED
+    for client_id in (f"{other.token_id}-c", "sensegate-feeds", "mine"):
+        async with node.phone() as phone:
+            assert await phone.connect(grant.token_id, grant.token, client_id=client_id) == NOT_AUTHORISED
     async with by_mqtt(node, grant, await end_of(node, grant)) as mqtt:
         assert await mqtt.phone.subscribe(f"sg/grants/{other.id}/#") == REFUSED
         assert await mqtt.phone.subscribe("sg/grants/#") == REFUSED
@@ -193,7 +196,7 @@ async def test_a_slow_mqtt_subscriber_is_held_and_shown(node: Site, device: Made
     grant, other = await granted(node, "by-mqtt"), await granted(node, "by-mqtt")
     start = await end_of(node, grant)
     got: list[int] = []
-    slow = paho.Client(CallbackAPIVersion.VERSION2, client_id="slow", manual_ack=True)
+    slow = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"{grant.token_id}-slow", manual_ack=True)
     slow.username_pw_set(grant.token_id, grant.token)
     slow.on_message = lambda _c, _u, message: got.append(message.mid)
     slow.on_connect = lambda client, *_: client.subscribe(f"sg/grants/{grant.id}/#", 1)

@@ -1,6 +1,7 @@
 """Subscribers who come to the broker, by MQTT or NATS: who may come in, what each may hear, and that it ends.
 
-Who comes gives the id of a token as user and the token as password. Its rights are the subjects of its grants in force:
+Who comes gives the id of a token as user and the token as password; by MQTT its client id begins with that id. Its
+rights are the subjects of its grants in force:
 
     sg.grants.<grant>.>              what it hears by MQTT
     sg.feeds.<grant>.>               what it hears by NATS
@@ -116,6 +117,9 @@ class Guests:
         if given.user != principal.id:
             raise Refused(f"the user of a token is its id, {principal.id}")
         delivery = MQTT if asked.client_info.type == "mqtt" else NATS
+        if delivery == MQTT and not asked.client_info.mqtt_id.startswith(principal.id):
+            # A session belongs to its client id: with another's id one would take over what waits for him.
+            raise Refused(f"the client id of a subscriber begins with its token's id, {principal.id}")
         rights = self._rights(principal.id, delivery)
         if rights is None:
             raise Refused(f"token {principal.id} has no grant for {delivery}")

@@ -1,0 +1,54 @@
+"""Control messages: what each form means; whatever else comes is said to be none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.errors import ConfigError
+from sensegate.share.controls import Said, parsed
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b"", Said()),
+        (b"first", Said("first")),
+        (b" c1.abc\n", Said("c1.abc")),
+        (b'{"after": "c1.x", "form": "csv", "tag": "a-1"}', Said("c1.x", "csv", "a-1")),
+        (b"{}", Said()),
+    ],
+)
+def test_what_is_understood(payload: bytes, said: Said) -> None:
+    """Nothing, a cursor, or JSON."""
+    assert parsed(payload) == said
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{",
+        b"\xff",
+        b'{"tag": "a.b"}',
+        b'{"tag": "*"}',
+        b'{"tag": ">"}',
+        b'{"form": "xml"}',
+        b'{"more": 1}',
+        b"x" * 2_000,
+    ],
+)
+def test_what_is_not(payload: bytes) -> None:
+    """A tag that would be more than one level of a subject, a form that is not pushed, unknown keys, too much."""
+    with pytest.raises(ConfigError):
+        parsed(payload)
+
+
+@given(st.binary(max_size=300))
+def test_fuzz_never_raises_anything_else(payload: bytes) -> None:
+    """From whoever may publish there."""
+    try:
+        said = parsed(payload)
+    except ConfigError:
+        return
+    assert "." not in said.tag

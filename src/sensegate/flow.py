@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import msgspec
 import structlog
+from nats.aio.client import Client
 
 from sensegate import __version__, logs, metrics, shares, sites, tiers, trails, viid
 from sensegate.assets import Assets
@@ -34,14 +35,18 @@ from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.refusals import Kind
-from sensegate.authority.scope import Principal, scope
+from sensegate.authority.scope import Principal, Scope, scope
+from sensegate.authority.scope import Role as Rank
 from sensegate.authority.tasks import Tasks
 from sensegate.authority.tokens import Tokens
 from sensegate.bus import streams
+from sensegate.bus.columns import Batch
 from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine, Role, bracketed
 from sensegate.bus.kv import Bucket
+from sensegate.bus.ledger import HOUR_US
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.reader import Reader as StreamReader
 from sensegate.bus.record import decode_commit
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.alert_stream import CameraSource
@@ -63,6 +68,7 @@ from sensegate.halves import Understood
 from sensegate.heap import one_arena
 from sensegate.life import Again, Eyes, Life, Speaker, delivered
 from sensegate.model import Delivery, Device, Message, Quarantined, QuarantineReason, Span
+from sensegate.moving import Mover, Place
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -86,6 +92,7 @@ from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, QualityRow
 
 CLOCK_LOOK_S = 10.0
+DRAIN_S, DRAIN_LOOK_S = 20.0, 0.1
 LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
 
@@ -425,7 +432,7 @@ class Gateway:
         self.below: tiers.Below | None = None
         if config.role == "centre":
             self.below = tiers.Below(config, clock, engine, self.log, self.audit)
-            await self.below.open(self._bucket, self.callout, self.divisions)
+            await self.below.open(self._bucket, self.callout, self.divisions, self.devices)
         keys = Path(config.video.keys_file or Path(config.directory) / "video.keys")
         self.keyring = Keyring(
             keys,
@@ -464,6 +471,7 @@ class Gateway:
         await streams.ensure_intake(intake, config.store)
         broker = BrokerSource(intake, config.ingest, clock)
         await broker.prepare()
+        self._arrivals = partial(_arrivals, intake, broker.name)
         await self.callout.start()
         stack.push_async_callback(self.callout.stop)
         self.http = HttpSource(config.ingest, clock)
@@ -609,6 +617,7 @@ class Gateway:
             )
             copying = Copying(self.bus, self.copied, self.above.ask, clock, life=self.log.epoch)
             self.above.extras["copy of the registries"] = copying.run
+            self.above.mover = self._mover(self.above.ask)
             self.tasks |= self.above.tasks
         if self.below:
             offers = Offers(
@@ -625,6 +634,46 @@ class Gateway:
                 self.tasks["seat"] = self.seat.run
             await self.below.start(self.bus)
             self.tasks |= self.below.tasks
+            self.tasks["moves here"] = partial(self.below.move, self._mover(self.below.ask))
+
+    def _mover(self, ask: Callable[[str, bytes], Awaitable[bytes]]) -> Mover:
+        """Return our part in the moves of devices; `ask`: the centre that orders them."""
+        config = self.config
+
+        def remember(batches: Sequence[Batch]) -> None:
+            def turn() -> None:
+                for batch in batches:
+                    self.committer.remember(batch)
+
+            self.ingest.at_border(turn)
+
+        place = Place(
+            config.division,
+            config.ingest.partition,
+            (config.duplicates.horizon_h + 2) * HOUR_US,
+            config.store.readings_ttl_h,
+        )
+        return Mover(
+            self.devices,
+            self.log,
+            self.clock,
+            place,
+            ask=ask,
+            close=self.callout.close,
+            drained=self._drained,
+            remember=remember,
+            by=Principal("centre", Rank.PROVINCE_OPERATOR, Scope(config.division[:2]), name="ordered at the centre"),
+        )
+
+    async def _drained(self) -> None:
+        """Return when all that has come by MQTT until now is committed. Raises `Lost` where that takes long."""
+        source, newest = await self._arrivals()
+        for _ in range(round(DRAIN_S / DRAIN_LOOK_S)):
+            position = self.committer.position(source)
+            if newest <= (position.sequence if position else 0):
+                return
+            await self.clock.sleep(DRAIN_LOOK_S)
+        raise Lost("what came is not committed yet; tried again")
 
     async def _report(self) -> Report:
         counts, devices = dict(self.committer.totals), len(self.devices.index)
@@ -721,6 +770,8 @@ class Gateway:
                 members=self.below.members if self.below else None,
                 join=self.below.join if self.below else None,
                 gaps=self.below.gaps if self.below else None,
+                moves=self.below.moves if self.below else None,
+                gateways=self.below.gateways if self.below else list,
                 quality=self._quality_rows,
                 clock_lag=self._clock_lag,
                 refused=self._refused,
@@ -874,6 +925,12 @@ async def _run(
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
             group.create_task(_follow(engine, directory / "run.json", addresses), name="engine restarts")
+
+
+async def _arrivals(intake: Client, source: str) -> tuple[str, int]:
+    """Return the name of the broker's source and the newest sequence in its store."""
+    status = await StreamReader(intake, streams.INTAKE).status()
+    return source, status.state.last_seq
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:

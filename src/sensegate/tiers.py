@@ -21,11 +21,13 @@ from nats.aio.client import Client
 from sensegate import __version__, shares
 from sensegate.authority import terms
 from sensegate.authority.callout import Callout, Guest
+from sensegate.authority.devices import Devices, Stored, decode_stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, Taking, table_digests, tables_note
 from sensegate.authority.heads import key_in, public_key
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.authority.moves import Moves
 from sensegate.authority.terms import Choice, Plea, Term, decode_state, encode
 from sensegate.authority.trail import Trail
 from sensegate.bus import ask, copies, trust
@@ -39,6 +41,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig, secret
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, Untrusted
 from sensegate.model import Shed
+from sensegate.moving import Mover
 from sensegate.ports import Log
 from sensegate.publish import gaps, membership, return_files
 from sensegate.publish.carried import Carried
@@ -199,6 +202,8 @@ class Above:
         self._choice = Choice(config.uplink.lease_s)
         self.taking: Taking | None = None
         """Takes what the centre hands down."""
+        self.mover: Mover | None = None
+        """Does what the centre orders of moves of devices."""
 
     @property
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -374,6 +379,8 @@ class Above:
             try:
                 if reply.base:
                     await self.taking.take(reply.base)
+                if reply.orders and self.mover:
+                    await self.mover.work()
             except (Lost, Refused, msgspec.DecodeError) as why:
                 log.warning("base data of the centre are asked for again", why=str(why))
 
@@ -466,8 +473,11 @@ class Below:
         self.reports = Reports(__version__, clock, self._reply)
         self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
 
-    async def open(self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions) -> None:
+    async def open(
+        self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions, devices: Devices
+    ) -> None:
         """Open the register of members; from now on they are let in."""
+        self._devices = devices
         tls = self.config.web.tls
         self.copies = copies.Copies(bucket)
         self.members = Members(
@@ -481,6 +491,8 @@ class Below:
             fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
         )
         await self.members.load()
+        self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self._entry)
+        await self.moves.load()
         self._generations = {one.division: one.generation for one in self.members.all()}
         self.members.on_change.append(self._changed)
         callout.guests.append(partial(self._guest, self.members))
@@ -493,6 +505,7 @@ class Below:
             "copy": self.copies.copy,
             "restore": self.copies.restore,
             "returned": self._returned,
+            **self._desk,
         }
         if self.offers:
             self.answers |= {"base": self.offers.base, "content": self.offers.content}
@@ -527,13 +540,51 @@ class Below:
         raise NotFound("nothing comes back to a centre; import at the node")
 
     def _reply(self, division: str, _report: Report) -> dict[str, str]:
-        return {"base": self.offers.digest(division)} if self.offers else {}
+        base = self.offers.digest(division) if self.offers else ""
+        return {"base": base, "orders": self.moves.open_for(division)}
+
+    # ── moves of devices ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _desk(self) -> dict[str, ask.Answer]:
+        return {"orders": self.moves.orders, "part": self.moves.part, "told": self.moves.told}
+
+    async def ask(self, what: str, payload: bytes) -> bytes:
+        """Answer our own gateway as any node. Raises as the answers do."""
+        return await self._desk[what](self.config.division, payload)
+
+    async def _entry(self, division: str, device: str) -> Stored | None:
+        """Return a device's entry: of our own registry, or of a node's as it was last copied here."""
+        if division == self.config.division:
+            return self._devices.stored(device)
+        row = await self.copies.find(division, "devices", device)
+        return decode_stored(row) if row else None
+
+    def gateways(self) -> list[str]:
+        """Return the divisions of all gateways: the nodes, and this one."""
+        return [*self.divisions(), self.config.division]
+
+    async def move(self, mover: Mover) -> None:
+        """Do what is ordered of this gateway itself, until cancelled."""
+        home = self.config.division
+        while True:
+            await self.moves.until(lambda: self.moves.open_for(home) != "")
+            try:
+                await mover.work()
+            except (Lost, Refused) as why:
+                log.warning("a move is gone on with later", why=str(why))
+            await self.clock.sleep(LOOK_S)
 
     @property
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs until cancelled."""
         assert self.members is not None  # noqa: S101 - open() has run
-        return {"links": self.links.run, "members": self.members.watch, "links closing": self._close_all}
+        return {
+            "links": self.links.run,
+            "members": self.members.watch,
+            "moves": self.moves.watch,
+            "links closing": self._close_all,
+        }
 
     def divisions(self) -> list[str]:
         """Return those of all nodes that there are."""

@@ -197,6 +197,10 @@ class Callout:
         """
         self._renewals.ask(profile, differ)
 
+    def close(self, user: str) -> None:
+        """Close a device's connections; whether it may come again is asked when it does."""
+        self._open.close(user)
+
     def rights(self, device: Device) -> Rights:
         """Return what a device's connection may do: its own topics and those of the devices behind it."""
         publish: dict[str, None] = {}

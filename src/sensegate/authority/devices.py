@@ -56,6 +56,7 @@ Ids = list[str]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Stored).decode
+decode_stored = _decode
 
 
 class Devices:
@@ -102,6 +103,8 @@ class Devices:
         self._applied = asyncio.Condition()
         self.index = Index(self._divisions, to_wgs84)
         self._selection = Selection(self.index)
+        self.held: set[str] = set()
+        """Devices on their way to another gateway: none is let in, what they sent is still taken."""
         self.version = 0
         """Rises with every change; what was derived from the registry at an older version is stale."""
         self.on_change: list[Changed] = []
@@ -235,6 +238,8 @@ class Devices:
         # What stands behind a gateway has no connection of its own, even if it had one before.
         if stored is None or proof is None or stored.device.gateway or not self.index.enabled[at]:
             return None
+        if self.held and stored.device.id in self.held:
+            return None
         return stored.device, proof
 
     def digests(self, name: str) -> tuple[Device, Sequence[bytes]] | None:
@@ -343,6 +348,70 @@ class Devices:
         await self.trail.record(by, f"device.{_VERBS[state]}", device_id, before=was, after={"state": state.value})
         await self._write(Stored(after, before.credentials), expected=self._revisions[at])
         return self.record(at)
+
+    def stored(self, device_id: str) -> Stored | None:
+        """Return an entry with its credentials, None where there is none."""
+        return self._stored(self.index.of_id(device_id)) if self.is_present(device_id) else None
+
+    # ── moving to another gateway ───────────────────────────────────────────────────────────────────
+
+    def demand_movable(self, device_id: str) -> None:
+        """Return if a device may leave. Raises `NotFound`, `Conflict`."""
+        device = self._stored(self._present(device_id)).device
+        if device.state is DeviceState.RETIRED:
+            raise NotFound(f"device {device_id} is retired here")
+        if device.gateway or self.children(device_id):
+            raise Conflict(f"{device_id} stands behind a gateway, or others stand behind it: they cannot move alone")
+
+    async def shut_out(self, device_id: str, *, by: Principal) -> bytes:
+        """Disable a device that moves; return its entry with its credentials as it was before."""
+        at = self._present(device_id)
+        before = self._stored(at)
+        if before.device.state is not DeviceState.DISABLED:
+            after = msgspec.structs.replace(before.device, state=DeviceState.DISABLED)
+            await self.trail.record(by, "device.move.shut", device_id, before=facts(before.device), after=facts(after))
+            await self._write(Stored(after, before.credentials), expected=self._revisions[at])
+        return _encode(before)
+
+    async def open_again(self, device_id: str, *, by: Principal) -> None:
+        """Let a device in again whose move was refused."""
+        await self._set_state(device_id, DeviceState.REGISTERED, by)
+
+    async def move_out(self, device_id: str, *, by: Principal, to: str) -> None:
+        """Retire a device that has moved; its entry stays for the sake of its history."""
+        at = self._present(device_id)
+        before = self._stored(at)
+        if before.device.state is DeviceState.RETIRED:
+            return
+        after = msgspec.structs.replace(before.device, state=DeviceState.RETIRED)
+        await self.trail.record(by, "device.move.out", device_id, before=facts(before.device), after={"to": to})
+        await self._write(Stored(after, Credentials()), expected=self._revisions[at])
+
+    def demand_takeable(self, stored: Stored, division: str) -> None:
+        """Return if a device of another gateway may come. Raises `ConfigError`, `Conflict`."""
+        device = self._moved(stored, division)
+        demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
+        at = self.index.of_id(device.id)
+        if at >= 0 and self._values[at] is not None and self._stored(at).device.state is not DeviceState.RETIRED:
+            # It came already: the order is repeated.
+            if self._stored(at).credentials != stored.credentials:
+                raise Conflict(f"another device {device.id} is registered here")
+            return
+        self._demand_free(device)
+
+    async def move_in(self, stored: Stored, division: str, *, by: Principal, source: str) -> None:
+        """Register a device that came from another gateway, with the credential that it has."""
+        device = self._moved(stored, division)
+        at = self.index.of_id(device.id)
+        present = at >= 0 and self._values[at] is not None
+        if present and self._stored(at).device.state is not DeviceState.RETIRED:
+            return
+        await self.trail.record(by, "device.move.in", device.id, after={**facts(device), "from": source})
+        await self._write(Stored(device, stored.credentials), expected=self._revisions[at] if at >= 0 else 0)
+
+    def _moved(self, stored: Stored, division: str) -> Device:
+        # One that was disabled is not moved at all: its present state is that of the move.
+        return self._canonical(msgspec.structs.replace(stored.device, division=division, state=DeviceState.REGISTERED))
 
     async def write_imported(self, device: Device) -> str:
         """Write a new entry that `importing` has examined and recorded; return its password."""

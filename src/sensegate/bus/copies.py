@@ -153,6 +153,11 @@ class Copies:
         await bucket.put(_AT, _encode(At(part.life, {**known, part.bucket: part.revision})))
         return b""
 
+    async def find(self, division: str, bucket: str, key: str) -> bytes | None:
+        """Return a row of a node's registries as it is here; None where there is none."""
+        row = await (await self._of(division)).get(f"{bucket}.{key}")
+        return row.value if row else None
+
     async def restore(self, division: str, payload: bytes) -> bytes:
         """Answer a node in a new store that asks for what is here of it; `payload`: where to go on."""
         after = int(payload or b"0")

@@ -237,6 +237,33 @@ def code(
 
 
 @app.command()
+def move(
+    device: DeviceId,
+    *,
+    to: Annotated[str, typer.Option(help="Division of the gateway to which it goes; the province: the centre itself.")],
+    division: Annotated[str, typer.Option(help="Where it stands from then on, e.g. 440305.")],
+    source: Annotated[str, typer.Option("--from", help="Of the gateway that it leaves; default: looked for.")] = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Move a device to another gateway (at the centre): entry, credential, and what tells duplicates go along."""
+    body = {"device": device, "target": to, "division": division, **({"source": source} if source else {})}
+    answer = ask(url, token, lambda remote: remote.post("/api/v1/moves", body))
+    if json_form:
+        as_json(answer)
+    else:
+        console.print(f"{device} moves from {answer['source']} to {answer['target']}; see `sensegate device moves`")
+
+
+@app.command()
+def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """List moves of devices between gateways, as the centre knows them."""
+    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why")
+    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
+
+
+@app.command()
 def label(
     device: DeviceId,
     *,

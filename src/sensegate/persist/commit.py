@@ -216,6 +216,10 @@ class Committer:
         if batch.local is not None and (batch.node, batch.partition) == (self._stamp.node, self._stamp.partition):
             self._duplicates.apply(batch, suppressed=suppressed)
 
+    def remember(self, batch: Batch) -> None:
+        """Take over identities that another gateway has judged, between two spans; they must be on the log."""
+        self._duplicates.apply(batch, suppressed=True)
+
     # ── decoding again ──────────────────────────────────────────────────────────────────────────────────
 
     def tell(self, priors: Priors | None) -> None:

@@ -14,6 +14,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.members import Members, Told
 from sensegate.authority.modes import Modes
+from sensegate.authority.moves import Moves
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.outcomes import Outcomes
@@ -495,6 +496,10 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: this gateway takes in no nodes."""
     join: Callable[[str, str, str], Awaitable[Told]] | None = None
     """(code, release, epoch of its log): takes a node in."""
+    moves: Moves | None = None
+    """None: this gateway orders no moves of devices."""
+    gateways: Callable[[], list[str]] = list
+    """Divisions of all gateways between which devices move."""
     gaps: Callable[[str], Awaitable[Sequence[Any]]] | None = None
     """Division -> what did not come of a node's lost stores, as records with the attributes of `nodes.GapRow`."""
     quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()

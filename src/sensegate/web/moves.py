@@ -1,0 +1,127 @@
+"""REST: moves of devices from one gateway of the province to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sensegate.authority.moves import Move, Moves
+from sensegate.authority.scope import Action
+from sensegate.errors import NotFound
+from sensegate.web import listing
+from sensegate.web.bodies import Body, DeviceId, Division
+from sensegate.web.deps import Deps
+from sensegate.web.routing import API, Call, Route, iso
+
+
+class NewMove(Body, frozen=True):
+    """A device to be moved."""
+
+    device: DeviceId
+    target: Division
+    """Division of the gateway to which it goes: a city, or the province for the centre itself."""
+    division: Division
+    """Where it stands from then on."""
+    source: Division | msgspec.UnsetType = msgspec.UNSET
+    """Of the gateway that it leaves; looked for where it is left out."""
+
+
+class MoveRow(msgspec.Struct, frozen=True):
+    """One move."""
+
+    id: str
+    device: str
+    source: str
+    target: str
+    division: str
+    stage: str
+    """``asked``, ``carried``, ``taken``, ``done``; ``sent_back``, ``refused``."""
+    why: str
+    identities: int
+    """Readings whose identity went along: the same again is a duplicate there too."""
+    by: str
+    made: str
+    changed: str
+
+
+def _row(move: Move) -> MoveRow:
+    return MoveRow(
+        move.id,
+        move.device,
+        move.source,
+        move.target,
+        move.division,
+        move.stage.value,
+        move.why,
+        move.identities,
+        move.by,
+        iso(move.made),
+        iso(move.changed),
+    )
+
+
+def _book(deps: Deps) -> Moves:
+    if deps.moves is None:
+        raise NotFound("this gateway is no centre: moves are ordered at the centre")
+    return deps.moves
+
+
+async def _list(call: Call) -> Any:
+    return listing.answer(call, [_row(one) for one in _book(call.deps).all(call.principal)], MoveRow, "id")
+
+
+async def _one(call: Call) -> Any:
+    return _row(_book(call.deps).get(call.path("move"), call.principal))
+
+
+async def _ask(call: Call) -> Any:
+    wanted = await call.body(NewMove)
+    source = "" if wanted.source is msgspec.UNSET else wanted.source
+    return _row(
+        await _book(call.deps).ask(
+            wanted.device,
+            wanted.target,
+            wanted.division,
+            by=call.principal,
+            source=source,
+            gateways=call.deps.gateways(),
+        )
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/moves",
+        call=_list,
+        what="Moves of devices from one gateway to another.",
+        tag="nodes",
+        action=Action.READ_REGISTRY,
+        query=listing.params(MoveRow),
+        answer=list[MoveRow],
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/moves/{{move}}",
+        call=_one,
+        what="One move.",
+        tag="nodes",
+        action=Action.READ_REGISTRY,
+        answer=MoveRow,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/moves",
+        call=_ask,
+        what="Move a device to another gateway, with its entry, its credential and the state that tells duplicates.",
+        tag="nodes",
+        action=Action.CHANGE_DEVICES,
+        body=NewMove,
+        answer=MoveRow,
+        status=201,
+        errors=(404, 409),
+    ),
+)

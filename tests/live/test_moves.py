@@ -1,0 +1,153 @@
+"""A device moves from one gateway to another: entry, credential, what tells duplicates; ledgers show it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensegate.publish import membership
+from tests.conftest import eventually
+from tests.live.phone import NOT_AUTHORISED
+from tests.live.site import Made, Site, config_of, reading, running
+from tests.live.test_membership import invite
+
+pytestmark = pytest.mark.live
+
+
+@contextlib.asynccontextmanager
+async def province(folder: Path) -> AsyncIterator[tuple[Site, Site, Site]]:
+    """Run a centre with two nodes that have joined."""
+    async with running(config_of(folder / "44", "44")) as centre:
+        for city in ("4401", "4403"):
+            await membership.join(folder / city, await invite(centre, city), centre.addresses.http)
+        async with running(config_of(folder / "4401")) as one, running(config_of(folder / "4403", "4403")) as two:
+            yield centre, one, two
+
+
+BEGAN = time.time() - 600
+
+
+def said(minute: int) -> str:
+    """Return a message of some minutes after the test began, in its last ten minutes: what is old is not judged."""
+    return reading(20 + minute, datetime.fromtimestamp(BEGAN + 60 * minute, UTC).isoformat(timespec="seconds"))
+
+
+async def move(centre: Site, device: str, target: str, division: str) -> dict[str, Any]:
+    """Order a move and wait for its end."""
+
+    async def ordered() -> dict[str, Any]:
+        body = {"device": device, "target": target, "division": division}
+        answer = await centre.ask("POST", "/api/v1/moves", json=body)
+        return answer.body if answer.status == 201 else {}
+
+    made = await eventually(ordered)
+
+    async def over() -> dict[str, Any]:
+        found = (await centre.ask("GET", f"/api/v1/moves/{made['id']}")).body
+        return found if found["stage"] in ("done", "refused") else {}
+
+    found: dict[str, Any] = await eventually(over, 30.0)
+    return found
+
+
+async def count(site: Site, kind: str) -> int:
+    return int((await site.totals()).get(kind, 0))
+
+
+async def test_a_device_moves_and_its_duplicates_are_known(tmp_path: Path) -> None:
+    """Node to node, to the centre, and back: nothing lost, nothing doubled, the old place refuses it."""
+    async with province(tmp_path) as (centre, one, two):
+        device = await one.device("gz-1")
+        async with one.phone() as phone:
+            assert await phone.connect(device.id, device.password) == 0
+            for minute in range(5):
+                await phone.publish("sg/gz-1/up", said(minute))
+            await eventually(lambda: has(centre, 5))
+            found = await move(centre, "gz-1", "4403", "440305")
+            assert (found["stage"], found["source"], found["identities"]) == ("done", "4401", 5)
+        async with one.phone() as phone:
+            assert await phone.connect(device.id, device.password) == NOT_AUTHORISED
+        assert (await one.ask("GET", "/api/v1/devices/gz-1")).body["state"] == "retired"
+        there = (await two.ask("GET", "/api/v1/devices/gz-1")).body
+        assert (there["division"], there["state"]) == ("440305", "registered")
+        # The same readings again at the new place are duplicates, as they were at the old one; new ones are not.
+        async with two.phone() as phone:
+            assert await phone.connect(device.id, device.password) == 0
+            for minute in range(3, 8):
+                await phone.publish("sg/gz-1/up", said(minute))
+        await eventually(lambda: has(centre, 8))
+        rows = await centre.records(device="gz-1")
+        assert sorted((row["value"], row["node"]) for row in rows) == [
+            *((20.0 + minute, "4401") for minute in range(5)),
+            *((20.0 + minute, "4403") for minute in range(5, 8)),
+        ]
+        assert await count(two, "duplicate.repeat") + await count(two, "duplicate.redelivery") == 2
+        assert await count(one, "moved_out.4403") == 1
+        assert await count(two, "moved_in.4401") == 1
+        await eventually(lambda: moved_seen(centre))
+
+        # Attached to the centre directly.
+        found = await move(centre, "gz-1", "44", "440305")
+        assert (found["stage"], found["source"]) == ("done", "4403")
+        assert (await centre.push(device, said(7))).status == 202
+        assert (await centre.push(device, said(8))).status == 202
+        await eventually(lambda: has(centre, 9))
+        assert (await centre.records(device="gz-1"))[-1]["node"] == "44"
+
+        # And back to where it began: the retired entry is taken again.
+        assert (await move(centre, "gz-1", "4401", "440106"))["stage"] == "done"
+        assert (await one.push(device, said(8))).status == 202
+        assert (await one.push(device, said(9))).status == 202
+        await eventually(lambda: has(centre, 10))
+        actions = [entry["action"] for entry in await one.audit() if entry["action"].startswith("device.")]
+        assert actions == ["device.add", "device.move.shut", "device.move.out", "device.move.in"]
+
+
+async def test_what_cannot_be_moved(tmp_path: Path) -> None:
+    """No such device, wrong place, another's scope, an id that is taken there: said, and the device goes on."""
+    async with province(tmp_path) as (centre, one, two):
+        device: Made = await one.device("gz-1")
+        await two.device("gz-1", "440305")
+        await eventually(lambda: known(centre))
+        for body, status in (
+            ({"device": "nobody", "target": "4403", "division": "440305"}, 404),
+            ({"device": "gz-1", "target": "4403", "division": "440106"}, 400),
+            ({"device": "gz-1", "target": "4405", "division": "440507"}, 400),
+        ):
+            assert (await centre.ask("POST", "/api/v1/moves", json=body)).status == status, body
+        city, _ = await centre.token("city_operator", "4403")
+        body = {"device": "gz-1", "target": "4403", "division": "440305", "source": "4401"}
+        assert (await centre.ask("POST", "/api/v1/moves", city, json=body)).status == 403
+        answer = await centre.ask("POST", "/api/v1/moves", json=body)
+        assert answer.status == 201, answer.body
+
+        async def refused() -> dict[str, Any]:
+            found = (await centre.ask("GET", f"/api/v1/moves/{answer.body['id']}")).body
+            return found if found["stage"] == "refused" else {}
+
+        assert "registered here" in (await eventually(refused, 30.0))["why"]
+        # Where it was it may connect again.
+        assert (await one.push(device, said(0))).status == 202
+
+
+async def has(centre: Site, wanted: int) -> bool:
+    return len(await centre.records(device="gz-1")) == wanted
+
+
+async def moved_seen(centre: Site) -> bool:
+    totals = (await centre.ask("GET", "/api/v1/ledger", params={"since": "1h"})).body["totals"]
+    return bool(totals.get("moved_out.4403") and totals.get("moved_in.4401"))
+
+
+async def known(centre: Site) -> bool:
+    """Whether both nodes' registries have been copied to the centre."""
+    rows = (await centre.ask("GET", "/api/v1/nodes")).body["rows"]
+    return sum(1 for row in rows if row.get("copied")) == 2 and all(
+        row.get("devices", 1) for row in rows if row["role"] == "node"
+    )

@@ -298,7 +298,7 @@ class _Standby:
         devices = Devices(MemoryBucket(), trail, self.clock)
         callout = Callout(self.engine, devices, self.clock)
         below = tiers.Below(self.config, self.clock, self.engine, JetStreamLog(self.bus), trail)
-        await below.open(self._bucket, callout, Divisions.load())
+        await below.open(self._bucket, callout, Divisions.load(), devices)
         await callout.start()
         stack.push_async_callback(callout.stop)
         await ask.answer(self.bus, {"lease": self._lease})

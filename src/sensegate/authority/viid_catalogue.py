@@ -16,7 +16,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.config_viid import ViidConfig
 from sensegate.errors import ConfigError, Conflict, Refused
-from sensegate.model import Datum, Device
+from sensegate.model import Datum, Device, DeviceState
 from sensegate.video.formats.viid_records import Entry
 
 _log = structlog.get_logger("viid")
@@ -129,8 +129,10 @@ class Catalogue:
         `owner`: only what this device said, and itself.
         """
         found = {entry.id: entry for entry in self.of("APE", owner)}
-        ids = self._devices.list() if owner is None else [self._devices.get(owner)]
-        for device in ids:
+        devices = self._devices.list(limit=10**9) if owner is None else [self._devices.get(owner)]
+        for device in devices:
+            if device.state in {DeviceState.RETIRED, DeviceState.DISABLED}:
+                continue
             code = device.id if _is_code(device.id) else device.alias
             if _is_code(code) and code not in found:
                 found[code] = Entry(

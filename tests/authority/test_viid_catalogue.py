@@ -1,0 +1,109 @@
+"""Catalogues of platforms: their cameras are devices behind them, within bounds; places only with a datum."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.authority.viid_catalogue import Catalogue
+from sensegate.clock import FakeClock
+from sensegate.config_viid import ViidConfig
+from sensegate.errors import NotFound
+from sensegate.model import Datum, Device
+from sensegate.video.formats.viid_records import Entry
+
+ADMIN = Principal("admin", Role.ADMIN, scope("44"))
+PLATFORM, RIVAL = "44010600005030000001", "44010600005030000002"
+CAMERA = "44010600001320000007"
+
+
+class Rig:
+    def __init__(self, **config: Any) -> None:
+        self.devices = Devices(MemoryBucket(), MemoryTrail(), FakeClock(), home="4401")
+        self.bucket = MemoryBucket()
+        self.config = ViidConfig(server_id="44010000005030000001", **config)
+        self.catalogue = self.made()
+        self.platforms: dict[str, Device] = {}
+
+    def made(self) -> Catalogue:
+        return Catalogue(self.bucket, self.devices, self.config, home="4401")
+
+    async def platform(self, code: str = PLATFORM, division: str = "440106") -> Device:
+        await self.devices.add(Device(code, division, "sensegate/viid"), by=ADMIN)
+        return self.devices.get(code)
+
+
+def ape(code: str = CAMERA, **more: Any) -> Entry:
+    return Entry(kind="APE", id=code, firm=True, camera=code, **more)
+
+
+async def test_a_camera_becomes_a_device_behind_its_platform() -> None:
+    rig = Rig()
+    platform = await rig.platform(division="4401")
+    await rig.catalogue.note(platform, [ape(lon=113.3, lat=23.1, division="440103")])
+    device = rig.devices.get(CAMERA)
+    assert (device.gateway, device.profile, device.division) == (PLATFORM, "sensegate/viid", "440103")
+    assert device.lon is None  # nobody has said in which datum
+    await rig.catalogue.note(await rig.platform(RIVAL), [ape()])
+    assert rig.devices.get(CAMERA).gateway == PLATFORM
+    again = rig.made()
+    await again.load()
+    assert [one.id for one in again.of("APE", PLATFORM)] == [CAMERA]
+    assert not again.of("APE", RIVAL)
+
+
+@pytest.mark.parametrize(("lon", "lat", "placed"), [(113.3, 23.1, True), (0, 0, False), (23.1, 113.3, False)])
+async def test_places_are_taken_with_a_datum_and_where_they_can_be(lon: float, lat: float, *, placed: bool) -> None:
+    rig = Rig(datum="gcj02")
+    await rig.catalogue.note(await rig.platform(), [ape(lon=lon, lat=lat)])
+    device = rig.devices.get(CAMERA)
+    assert (device.lon is not None) is placed
+    if placed:
+        assert device.datum is Datum.GCJ02
+
+
+@pytest.mark.parametrize(("code", "division"), [(CAMERA, "440106"), ("33029902001210000007", "440106")])
+async def test_the_division_is_that_of_the_code_where_it_lies_in_the_platforms(code: str, division: str) -> None:
+    rig = Rig()
+    await rig.catalogue.note(await rig.platform(), [ape(code)])
+    assert rig.devices.get(code).division == division
+
+
+async def test_no_more_than_a_platform_may_have() -> None:
+    rig = Rig(adopt_max=2)
+    codes = [f"4401060000132000000{number}" for number in range(4)]
+    await rig.catalogue.note(await rig.platform(), [ape(code) for code in codes])
+    assert len(rig.devices.children(PLATFORM)) == 2
+    with pytest.raises(NotFound):
+        rig.devices.get(codes[3])
+    behind = rig.devices.get(codes[0])
+    await rig.catalogue.note(behind, [ape("44010600001320000009")])  # a camera has no cameras
+    with pytest.raises(NotFound):
+        rig.devices.get("44010600001320000009")
+
+
+async def test_what_is_given() -> None:
+    rig = Rig()
+    platform = await rig.platform()
+    tollgate = Entry(kind="Tollgate", id="2141245", firm=True, lanes=3)
+    await rig.catalogue.note(platform, [ape(functions=("vehicle", "person")), tollgate])
+    await rig.devices.add(Device("th10", "440106", "acme/th10"), by=ADMIN)
+    await rig.devices.add(Device("gate", "440106", "onvif/camera", alias="44010600001320000008"), by=ADMIN)
+
+    def ids(kind: str, owner: str | None, *names: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(rig.catalogue.envelope(kind, owner, names))[f"{kind}ListObject"][
+            f"{kind}Object"
+        ]
+        return found
+
+    assert [one["ApeID"] for one in ids("APE", None)] == [CAMERA, "44010600001320000008", PLATFORM]
+    assert [one["ApeID"] for one in ids("APE", PLATFORM)] == [CAMERA, PLATFORM]
+    assert [one["ApeID"] for one in ids("APE", None, CAMERA)] == [CAMERA]
+    assert ids("APE", None, CAMERA)[0]["FunctionType"] == "1/2"
+    assert ids("Tollgate", None) == [{"TollgateID": "2141245", "Name": "2141245", "PlaceCode": "", "LaneNum": 3}]

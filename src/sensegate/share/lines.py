@@ -130,7 +130,7 @@ class Pages(Protocol):
 
     def check(self) -> None: ...
 
-    async def next(self, limit: int, wait_s: float = 1.0) -> Page: ...
+    async def next(self, limit: int, wait_s: float = 1.0, *, patient: bool = False) -> Page: ...
 
     def drop(self) -> None: ...
 
@@ -245,7 +245,8 @@ class Line:
             pending = done != mark.after
             # The mark of the last letter waits for the next one, if there is one: one write for both.
             try:
-                page = await pages.next(mark.sending or self._batch, 0.0 if pending else _AGAIN_S)
+                wait_s = 0.0 if pending else _AGAIN_S
+                page = await pages.next(mark.sending or self._batch, wait_s, patient=bool(mark.sending))
             except (Overloaded, Refused, NotFound):
                 if pending:
                     await self._keep(after=done, sending=0)  # else that letter would come again

@@ -17,6 +17,7 @@ from sensegate.share.delivery import Delivery, Form, Page
 from sensegate.share.grants import Admission
 
 RECHECK_S = 1.0
+_PATIENCE_S = 60.0
 _SCAN_S = 1.0
 """A page that finds nothing in a long history comes back after this, so that the subscriber is looked at again."""
 
@@ -45,8 +46,10 @@ class Pages:
         if now - self._checked >= RECHECK_S:
             self._admission, self._checked = self._admit(), now
 
-    async def next(self, limit: int, wait_s: float = RECHECK_S) -> Page:
+    async def next(self, limit: int, wait_s: float = RECHECK_S, *, patient: bool = False) -> Page:
         """Return at most `limit` records after the place; empty after `wait_s` at most.
+
+        `patient`: so many are known to be there; no fewer come because looking through the log takes long.
 
         A rate is waited for here, empty page by empty page. What is returned is taken from the grant's quota.
 
@@ -64,7 +67,14 @@ class Pages:
             self.check()
             return Page(b"", 0, str(self.place), self._admission.grant_id)
         page = await self._delivery.page(
-            self._admission.selection, self.place, self._form, room, wait_s, scan_s=_SCAN_S, sure=False, tight=True
+            self._admission.selection,
+            self.place,
+            self._form,
+            room,
+            wait_s,
+            scan_s=_PATIENCE_S if patient else _SCAN_S,
+            sure=False,
+            tight=True,
         )
         if page.count and asyncio.get_running_loop().time() - self._checked >= RECHECK_S:
             before = self._admission

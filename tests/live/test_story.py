@@ -217,6 +217,18 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
 
         assert await found(coded) == row["code"]
 
+        # What others share at the centre is found at the node, too; it is applied for above.
+        assert (await centre.ask("POST", "/api/v1/feeds", json={"name": "sz", "divisions": ["4403"]})).status == 201
+        assert (await centre.ask("PATCH", "/api/v1/catalogue/sz", json={**ENTRY, "title": "深圳"})).status == 200
+
+        async def known_below() -> Any:
+            answer = await node.ask("GET", "/api/v1/catalogue/sz", city)
+            return answer.body if answer.status == 200 else None
+
+        assert (await found(known_below))["origin"] == "44"
+        below = {"feeds": ["sz"], "purpose": "p", "legal_basis": "l"}
+        assert (await node.ask("POST", "/api/v1/applications", city, json=below)).status == 409
+
         # Another city applies at the centre; the owner decides at his own node.
         story.grant = Granted("", reader, reader_id, FEED)
         wish = {"feeds": [FEED], "purpose": "聯合預報", "legal_basis": "國務院令第809號", "days": 30}

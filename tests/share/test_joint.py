@@ -13,7 +13,7 @@ from sensegate.errors import Conflict, Lost, NotFound, Refused, SensegateError
 from sensegate.share.applications import State
 from sensegate.share.catalogue import Entry, Kind, Promise, Sharing
 from sensegate.share.feeds import Feed
-from sensegate.share.joint import Distant, Downward, Have, Told, Upward
+from sensegate.share.joint import LISTED_MAX, Distant, Downward, Have, Told, Upward
 from tests.share.test_desk import COUNTY, OWNER, READER, Made
 
 WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}
@@ -34,6 +34,7 @@ class Pair:
             self.centre.desk,
             trail=self.centre.trail,
             clock=self.centre.clock,
+            home="44",
         )
         node = self.node
         self.distant = Distant(node.shelf, node.feeds, node.trail, self.ask, division="4401")
@@ -79,6 +80,7 @@ async def test_an_offer_stands_at_the_centre_with_its_code(pair: Pair) -> None:
     here = pair.node.catalogue.find("air")
     assert here is not None
     assert here.code == entry.code
+    await pair.up.turn()
     pair.asked.clear()
     await pair.up.turn()
     await pair.up.turn()
@@ -190,6 +192,29 @@ async def test_another_node_decides_nothing_here(pair: Pair) -> None:
     with pytest.raises(Refused):
         await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
     assert pair.centre.desk.get(OWNER, application.id).state is State.PENDING
+
+
+async def test_what_others_share_comes_down(pair: Pair) -> None:
+    """In parts, without samples, never what is not shared, one's own or a draft; gone when it is; applied for above."""
+    centre = pair.centre
+    for number in range(LISTED_MAX + 5):
+        entry = Entry(f"other-{number:03}", origin="4403", published=1, level="4403", sample=("{}",))
+        await centre.catalogue.records.put(entry.feed, entry, expected=0)
+    hidden = Entry("hidden", sharing=Sharing.NOT_SHARED, published=1)
+    await centre.catalogue.records.put("hidden", hidden, expected=0)
+    await centre.catalogue.records.put("draft", Entry("draft"), expected=0)
+    await pair.up.turn()
+    names = {entry.feed for entry in pair.distant.entries}
+    assert len(names) == LISTED_MAX + 5
+    assert not names & {"hidden", "draft", "4401-air"}
+    assert all(not entry.sample and entry.origin for entry in pair.distant.entries)
+    with pytest.raises(Conflict, match="apply there"):
+        await pair.node.desk.apply(READER, {**WISH, "feeds": ["other-001"]})
+    gone = centre.catalogue.find("other-001")
+    assert gone is not None
+    await centre.catalogue.records.delete("other-001", expected=gone.revision)
+    await pair.up.turn()
+    assert pair.distant.entries.find("other-001") is None
 
 
 async def test_two_nodes_do_not_see_each_others_applications(pair: Pair) -> None:

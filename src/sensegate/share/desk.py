@@ -31,7 +31,7 @@ from sensegate.share.applications import (
     terms,
 )
 from sensegate.share.bundles import Bundles
-from sensegate.share.catalogue import Catalogue, Sharing
+from sensegate.share.catalogue import Catalogue, Entry, Sharing
 from sensegate.share.feeds import Feed, Feeds, common
 from sensegate.share.grants import CORE, Grant, Grants, owns
 from sensegate.share.shelf import Records, Shelf
@@ -49,6 +49,7 @@ class Elsewhere(Protocol):
 
     applications: Records[Application]
     grants: Records[Grant]
+    entries: Records[Entry]
 
     async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
         """Have the centre decide."""
@@ -441,6 +442,8 @@ class Desk:
             # A draft and what is not shared are told apart only for their owner.
             if feed is not None and owns(principal, feed):
                 raise ConfigError(f"feed '{name[:64]}' is not offered", key="feeds", remedy="complete its entry first")
+            if self.distant and self.distant.entries.find(name):
+                raise Conflict(f"'{name}' is shared at the centre; apply there, where it is read")
             raise NotFound(f"no feed '{name[:64]}' in the catalogue")
         return feed
 

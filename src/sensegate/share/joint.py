@@ -21,7 +21,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused, StoreFull
 from sensegate.share.applications import DAY_US, Application, Decision, State, demand_decider
-from sensegate.share.catalogue import Catalogue, Entry, Promise
+from sensegate.share.catalogue import Catalogue, Entry, Promise, Sharing
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, check
 from sensegate.share.grants import Grant, Grants, owns
@@ -31,6 +31,8 @@ EVERY_S = 2.0
 MEASURE_S = 60.0
 TOLD_DAYS = 30
 TOLD_MAX = 400
+LISTED_MAX = 100
+"""Entries of one answer: far below what a message may hold, without their samples."""
 NAME_MAX = 64
 
 log = structlog.get_logger(__name__)
@@ -54,11 +56,25 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """Offers that the centre does not have as they are."""
     faults: dict[str, str] = {}
     """Offers that it does not take, and why."""
+    catalogue: str = ""
+    """Digest of what others share; another than the node has: it asks for it."""
     same: bool = False
     """All below is as it was told last."""
     codes: dict[str, str] = {}
     applications: tuple[Application, ...] = ()
     grants: tuple[Grant, ...] = ()
+
+
+class After(msgspec.Struct, frozen=True):
+    """Which part of the catalogue is wanted."""
+
+    feed: str = ""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A part of what others share, in order of feed; as long as there is one, another may follow."""
+
+    entries: tuple[Entry, ...] = ()
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -117,6 +133,8 @@ class Distant:
         self._division = division
         self.applications: Records[Application] = Records(shelf, "distant-application", Application)
         self.grants: Records[Grant] = Records(shelf, "distant-grant", Grant)
+        self.entries: Records[Entry] = Records(shelf, "distant-entry", Entry)
+        """What others share at the centre."""
 
     async def decide(self, principal: Principal, application: Application, decision: Decision) -> Application:
         """Have the centre approve or refuse an application for data of this node.
@@ -172,6 +190,7 @@ class Upward:
         self._clock = clock
         self._measured = measured
         self._seen = ""
+        self._listed = ""
         self._means: dict[str, Promise] = {}
         self._due = 0.0
         self.faults: dict[str, str] = {}
@@ -207,6 +226,9 @@ class Upward:
             for name, why in told.faults.items():
                 log.warning("the centre does not take an offer", feed=name, cause=why)
             self.faults = told.faults
+        if told.catalogue != self._listed:
+            await self._list()
+            self._listed = told.catalogue
         if told.same:
             return
         for name, code in told.codes.items():
@@ -217,7 +239,24 @@ class Upward:
                 )
         await _keep(self._distant.applications, told.applications)
         await _keep(self._distant.grants, told.grants)
-        self._seen = digest(msgspec.structs.replace(told, want=(), faults={}))
+        self._seen = digest(msgspec.structs.replace(told, want=(), faults={}, catalogue=""))
+
+    async def _list(self) -> None:
+        """Take what others share."""
+        entries: dict[str, Entry] = {}
+        while True:
+            after = max(entries, default="")
+            part = msgspec.msgpack.decode(await self._ask("catalogue", _encode(After(after))), type=Listed).entries
+            if not part:
+                break
+            entries |= {one.feed: one for one in part}
+        kept = self._distant.entries
+        for old in [one for one in kept if one.feed not in entries]:
+            await kept.delete(old.feed, expected=old.revision)
+        for name, entry in entries.items():
+            before = kept.find(name)
+            if before is None or msgspec.structs.replace(before, revision=0) != entry:
+                await kept.put(name, entry, expected=before.revision if before else 0)
 
     async def _told(self, have: Have) -> Told:
         return msgspec.msgpack.decode(await self._ask("offers", _encode(have)), type=Told)
@@ -247,7 +286,7 @@ class Downward:
     """The centre's side: answers its nodes."""
 
     def __init__(
-        self, feeds: Feeds, catalogue: Catalogue, grants: Grants, desk: Desk, *, trail: Trail, clock: Clock
+        self, feeds: Feeds, catalogue: Catalogue, grants: Grants, desk: Desk, *, trail: Trail, clock: Clock, home: str
     ) -> None:
         self._feeds = feeds
         self._catalogue = catalogue
@@ -255,12 +294,13 @@ class Downward:
         self._desk = desk
         self._trail = trail
         self._clock = clock
+        self._home = home
         self._faults: dict[str, dict[str, str]] = {}
 
     @property
     def answers(self) -> dict[str, Callable[[str, bytes], Awaitable[bytes]]]:
         """What is answered to which question."""
-        return {"offers": self.offers, "offer": self.offer, "word": self.word}
+        return {"offers": self.offers, "offer": self.offer, "word": self.word, "catalogue": self.catalogue}
 
     async def offers(self, division: str, payload: bytes) -> bytes:
         """Tell a node what concerns it; what it offers no more is taken from the catalogue."""
@@ -282,8 +322,27 @@ class Downward:
                 await self._catalogue.records.put(entry.feed, after, expected=entry.revision)
         told = self._concerning(division, {name: entry.code for name, entry in mine.items() if entry.code})
         if digest(told) == have.seen:
-            return _encode(Told(want, faults, same=True))
-        return _encode(msgspec.structs.replace(told, want=want, faults=faults))
+            return _encode(Told(want, faults, self._listing_digest(division), same=True))
+        return _encode(
+            msgspec.structs.replace(told, want=want, faults=faults, catalogue=self._listing_digest(division))
+        )
+
+    def _shared(self, division: str) -> list[Entry]:
+        """Return what others than a node share, as it is told it: without samples, which are looked at here."""
+        return [
+            msgspec.structs.replace(one, sample=(), origin=one.origin or self._home, revision=0, measured=Promise())
+            for one in self._catalogue.records
+            if one.published and one.sharing is not Sharing.NOT_SHARED and one.origin != division
+        ]
+
+    def _listing_digest(self, division: str) -> str:
+        return digest([(one.feed, one.changed, one.sharing, one.code) for one in self._shared(division)])
+
+    async def catalogue(self, division: str, payload: bytes) -> bytes:
+        """Tell a node what others share, a part at a time."""
+        after = msgspec.msgpack.decode(payload, type=After).feed
+        rest = [one for one in self._shared(division) if one.feed > after]
+        return _encode(Listed(tuple(rest[:LISTED_MAX])))
 
     def _digest(self, division: str, name: str) -> str:
         feed, entry = (kept.find(mirrored(division, name)) for kept in (self._feeds, self._catalogue))

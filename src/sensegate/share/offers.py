@@ -71,20 +71,31 @@ class Offers:
         self._trail = trail
         self._clock = clock
         self._codes = codes
+        self.others: Iterable[Entry] = ()
+        """At a node: what others share at the centre."""
         self._measured = measured
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
     def seen(self, principal: Principal) -> list[Entry]:
         """Return the entries that the caller sees, by feed; a feed of his without one as an empty draft."""
-        return [self._of(feed) for feed in self._feeds if feed.name != ALL_FEED.name and self._sees(principal, feed)]
+        ours = [self._of(feed) for feed in self._feeds if feed.name != ALL_FEED.name and self._sees(principal, feed)]
+        return ours + [entry for entry in self.others if self._feeds.find(entry.feed) is None]
 
     def get(self, principal: Principal, name: str) -> Entry:
         """Return one of them. Raises `NotFound`."""
-        return self._of(self._seen(principal, name))
+        return self._other(name) or self._of(self._seen(principal, name))
+
+    def _other(self, name: str) -> Entry | None:
+        """Return what others share under a name that no feed of ours bears."""
+        if self._feeds.find(name) is not None:
+            return None
+        return next((entry for entry in self.others if entry.feed == name), None)
 
     def feed(self, principal: Principal, name: str) -> Feed:
         """Return the feed behind an entry that the caller sees. Raises `NotFound`."""
+        if other := self._other(name):
+            return Feed(name, divisions=(other.level,))
         return self._seen(principal, name)
 
     @staticmethod

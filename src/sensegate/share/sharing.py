@@ -127,6 +127,7 @@ class Sharing:
         self.offers = Offers(self.catalogue, feeds, self.delivery, trail, clock, codes=terms.codes, measured=measured)
         self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
         self._clock = clock
+        self._gateway = terms.gateway
         self._from = 0
 
     async def open(self) -> None:
@@ -146,11 +147,14 @@ class Sharing:
         """Return what offers this node's feeds to its centre; what is asked of them there is decided here, too."""
         distant = Distant(self.shelf, self.feeds, self.trail, ask, division=division)
         self.desk.distant = distant
+        self.offers.others = distant.entries
         return Upward(self.feeds, self.catalogue, distant, ask, self._clock, measured=measured)
 
     def join_down(self) -> Downward:
         """Return what answers the nodes of this centre."""
-        return Downward(self.feeds, self.catalogue, self.grants, self.desk, trail=self.trail, clock=self._clock)
+        return Downward(
+            self.feeds, self.catalogue, self.grants, self.desk, trail=self.trail, clock=self._clock, home=self._gateway
+        )
 
     async def run(self) -> None:
         """Follow the log and the feeds and keep the counts, until cancelled. Raises `Lost` to be started again."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from sensegate.authority import camera_codes
 from sensegate.authority.device_rules import examine
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.importing import device_of
+from sensegate.cli import app
 from sensegate.errors import ConfigError
 from sensegate.model import Device
 
@@ -114,3 +117,14 @@ def test_nothing_crashes(text: str) -> None:
         assert str(code) == text[:20]
         code.parts()
         camera_codes.oddities(code)
+
+
+def test_the_command_line_takes_a_code_apart() -> None:
+    told = CliRunner().invoke(app, ["device", "code", "44010604009990000000", "--json"])
+    found = json.loads(told.output)
+    assert (told.exit_code, found["division"], found["camera"], len(found["odd"])) == (0, "440106", False, 2)
+    told = CliRunner().invoke(app, ["device", "code", "4401060400132"])
+    assert (told.exit_code, told.output.strip()) == (
+        1,
+        "4401060400132 code: has 7 digits too few; a code has 20 digits",
+    )

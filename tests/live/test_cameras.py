@@ -257,3 +257,19 @@ async def test_files_are_sent(city: City, tmp_path: Path) -> None:
     told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
     assert told.exit_code == 1
     assert "1.xml  401" in told.output
+
+
+async def test_a_code_names_the_division(city: City) -> None:
+    """GB/T 28181: 20 digits as id or alias; without them the division is asked for."""
+    wanted = {"profile": "onvif/camera"}
+    answer = await city.site.ask("POST", "/api/v1/devices", json={"id": "44010604001320000001", **wanted})
+    assert (answer.status, answer.body["device"]["division"]) == (201, "440106")
+    answer = await city.site.ask(
+        "POST", "/api/v1/devices", json={"id": "c8", "alias": "44011800001320000002", **wanted}
+    )
+    assert (answer.status, answer.body["device"]["division"]) == (201, "440118")
+    answer = await city.site.ask("POST", "/api/v1/devices", json={"id": "c9", **wanted})
+    assert answer.status == 400
+    assert "division" in answer.body["detail"]
+    answer = await city.site.ask("POST", "/api/v1/devices", json={"id": "44030500001320000001", **wanted})
+    assert answer.status in {400, 403, 422}  # Shenzhen is not served here

@@ -73,6 +73,25 @@ def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation]) -> N
     assert log.last_errors == ["bad", "dead"]
 
 
+def test_words_of_devices_are_written_over(tmp_path: Path, seen: list[Violation]) -> None:
+    """What a subject or a client id may say of somebody is told on, and no longer in the file; nothing else moves."""
+    subject = "frigate.李雷.seen_2.LK07XPD.44010600001190000001"
+    refused = f'127.0.0.1:45671 - mid:24 - "李雷的手机" - Publish Violation - Subject "{subject}"'
+    text = line("INF", "Server is ready") + line("ERR", refused) + line("INF", "Client of 李雷 is gone")
+    (tmp_path / "nats.log").write_text(text, encoding="utf-8")
+    log = ServerLog(tmp_path, seen.append)
+    with capture_logs() as lines:
+        log.poll()
+    log.close()
+    assert [(one.subject.split(".")[1], one.client_id) for one in seen] == [("李雷", "李雷的手机")]
+    left = (tmp_path / "nats.log").read_text(encoding="utf-8")
+    assert len(left.encode()) == len(text.encode())
+    assert "frigate.******.seen_2.*******.44010600001190000001" in left
+    assert left.count("李雷") == 1
+    assert left.splitlines()[::2] == text.splitlines()[::2]
+    assert not [told for told in lines if "李雷" in str(told) and "Violation" in str(told)]
+
+
 def test_errors_of_the_disk_are_told(tmp_path: Path, seen: list[Violation]) -> None:
     """The lines after which the server refuses every write in silence."""
     faults: list[str] = []

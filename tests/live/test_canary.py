@@ -292,7 +292,7 @@ async def odd_topics(site: Site) -> None:
     camera = await site.device("onvif-odd", profile="onvif/camera")
     frame = json.dumps({"Frame": []})
     async with site.phone() as phone:
-        assert await phone.connect(camera.id, camera.password) == 0
+        assert await phone.connect(camera.id, camera.password, client_id=MARKS["name"]) == 0
         for value in MARKS.values():
             level = "".join(sign for sign in value if sign not in "/+# ")
             phone.send(f"onvif-odd/onvif-mj/VideoAnalytics/{level}/{level}", frame)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -163,9 +163,11 @@ class ServerLog:
         except OSError:
             return False
 
-    def _hide(self, line: bytes, subject: str) -> None:
-        """Write over what a refused subject may say of somebody, where the server has written it."""
-        hidden = line.replace(subject.encode(), masked(subject).encode())
+    def _hide(self, line: bytes, told: Sequence[str]) -> None:
+        """Write over what a device's own words may say of somebody, where the server has written them."""
+        hidden = line
+        for word in told:
+            hidden = hidden.replace(word.encode(), masked(word).encode())
         if self._file is not None and hidden != line and len(hidden) == len(line):
             os.pwrite(self._file, hidden, self._offset)
 
@@ -175,8 +177,11 @@ class ServerLog:
             return
         level, text = found[2].decode(), found[3].decode(errors="replace")
         if (refused := violation(text)) is not None:
-            _log.debug(text.replace(refused.subject, masked(refused.subject)))
-            self._hide(line, refused.subject)
+            told = [refused.subject, *([refused.client_id] if refused.mqtt else [])]
+            for word in told:
+                text = text.replace(word, masked(word))
+            _log.debug(text)
+            self._hide(line, told)
             self._on_violation(refused)
         elif _FAULT.search(text):
             _log.error(text)

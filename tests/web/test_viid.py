@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -163,6 +164,21 @@ async def test_what_a_body_cannot_become_is_told(rig: Rig, raised: Exception, st
     rig.raises = raised
     found, tree = await rig.ask("POST", "/VIID/Faces", b"{}")
     assert (found, tree["ResponseStatusObject"]["StatusCode"]) == (status, code)
+
+
+async def test_bytes_that_are_no_text_are_answered_too(rig: Rig) -> None:
+    host, port = rig.url.removeprefix("http://").split(":")
+    for head in (
+        b"POST /VIID/Faces HTTP/1.1\r\nHost: x\r\nUser-Identify: \xff\xfe\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /VIID/\xff%FF HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /VIID/System/Register HTTP/1.1\r\nHost: x\r\nAuthorization: Digest username=\xff, nonce=\xff, uri=\xff, "
+        b"response=\xff\r\nContent-Length: 41\r\n\r\n" + b'{"RegisterObject": {"DeviceID": "\xe5\xbc\xa0\xe4\xb8"}}',
+    ):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head)
+        answer = await asyncio.wait_for(reader.read(200), 5)
+        writer.close()
+        assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer
 
 
 async def test_a_body_beyond_the_limit_is_not_read(rig: Rig) -> None:

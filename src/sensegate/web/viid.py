@@ -210,7 +210,7 @@ class ViidWeb:
     # ── every request ────────────────────────────────────────────────────────────────────────────────
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        device = request.headers.get("User-Identify", "").strip()
+        device = request.headers.get("User-Identify", "").strip()[:64]
         closes = False
         headers: Sequence[tuple[str, str]] = ()
         try:
@@ -232,7 +232,8 @@ class ViidWeb:
         except NotFound as why:
             status, body = 404, self._single(request, Answer(device, answers.INVALID_OPERATION, str(why)))
         except SensegateError as why:
-            log.warning("VIID: a request was not done", path=request.path[:100], cause=repr(why))
+            what = COLLECTIONS.get(request.path.lower().strip("/").partition("/")[2].partition("/")[0], "")  # no id
+            log.warning("VIID: a request was not done", kind=what, cause=type(why).__name__)
             status, body = 500, self._single(request, Answer(device, answers.OTHER_ERROR))
         metrics.VIID_REQUESTS.labels(str(status)).inc()
         response = web.Response(status=status, body=body)

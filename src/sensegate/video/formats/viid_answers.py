@@ -45,7 +45,12 @@ def beijing(at: int) -> str:
 def status(url: str, answer: Answer, now: int) -> Status:
     """Return the answer for one object to a request to `url`, given at `now` (µs)."""
     text = answer.text or STATUS_WORDS.get(answer.code, "OtherError")
-    return Status(url, answer.code, text, answer.id, beijing(now))
+    return Status(_told(url), answer.code, _told(text), _told(answer.id), beijing(now))
+
+
+def _told(text: str) -> str:
+    """Return a text as JSON can hold it: headers and paths may bring bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def single(url: str, answer: Answer, now: int) -> bytes:

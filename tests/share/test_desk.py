@@ -266,6 +266,21 @@ async def test_a_crash_between_grant_and_decision_makes_no_second_grant(
     assert grant.expires == NOW + 90 * DAY_US
 
 
+async def test_the_newest_grant_decides_while_it_lasts(made: Made) -> None:
+    """One of a mode order, without a mask and for an hour, goes before the ordinary one, and gives way to it again."""
+    ordinary = await made.granted(mask={"hash": ["device"]})
+    await made.clock.advance(60)
+    now = made.clock.now()
+    order = Grant("g00000000000000ff", "air", "reader", expires=now + 3_600_000_000, created=now, divisions=("4401",))
+    await made.grants.records.put(order.id, order, expected=0)
+    admission = made.admitted()
+    assert admission.grant_id == order.id
+    assert admission.selection is not None
+    assert not admission.selection.mask
+    await made.clock.advance(3_601)
+    assert made.admitted().grant_id == ordinary.id
+
+
 async def test_what_the_owner_adds_to_a_feed_is_not_in_a_grant(made: Made) -> None:
     """Kinds, domains, properties, divisions as they were; what he takes away is gone."""
     grant = await made.granted()

@@ -129,7 +129,8 @@ class Grants:
             key = (one.subscriber, one.feed)
             rest = [other for other in self._by_subscriber.get(key, ()) if other.id != one.id]
             here = [after] if after and (after.subscriber, after.feed) == key else []
-            self._by_subscriber[key] = tuple(sorted([*rest, *here], key=lambda one: one.expires, reverse=True))
+            # The newest decides while it lasts: that of a mode order goes before the ordinary one.
+            self._by_subscriber[key] = tuple(sorted([*rest, *here], key=lambda one: one.created, reverse=True))
 
     # ── the one answer ────────────────────────────────────────────────────────────────────────────────
 

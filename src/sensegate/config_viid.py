@@ -98,6 +98,13 @@ class ViidConfig(Record, frozen=True):
         Literal["address", "none"],
         told("address: User-Identify is believed from where it registered only; none: from anywhere (behind a proxy)"),
     ] = "address"
+    unregister: Annotated[
+        Literal["digest", "session"],
+        told("what takes leave: a digest, or User-Identify alone (clients differ, the standard's text is unclear)"),
+    ] = "digest"
+    time_zone: Annotated[str, told("TimeZone in the answer to System/Time; clients differ in what they read")] = (
+        "Asia/Shanghai"
+    )
     requests_per_s: Annotated[float, told("most requests a second of one device over ten seconds")] = 200.0
     nonce_s: Annotated[float, told("life of a nonce")] = 300.0
     failures_max: Annotated[int, told("so many wrong passwords of a device from one address lock it out")] = 10

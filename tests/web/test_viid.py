@@ -56,7 +56,7 @@ class Nobody:
 class Rig:
     """The listener, with a camera that has registered."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **more: Any) -> None:
         self.clock = FakeClock()
         self.digests = Digests(directory / "viid.key", "viid")
         self.devices = Devices(MemoryBucket(), MemoryTrail(), self.clock, digest=self.digests.seal)
@@ -71,6 +71,7 @@ class Rig:
                     body_bytes_max=10_000,
                     requests_per_s=10_000,
                     failures_max=3,
+                    **more,
                     devices=(ViidDeviceConfig(device=OLD, compact=True, algorithms=("MD5",)),),
                 ),
                 clock=self.clock,
@@ -102,8 +103,8 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    made = Rig(tmp_path)
+async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    made = Rig(tmp_path, **getattr(request, "param", {}))
     made.password = await made.devices.add(Device(CAMERA, "440100", "sensegate/viid"), by=ADMIN)
     async with TestServer(made.web.app()) as server, aiohttp.ClientSession() as http:
         made.url, made.http = str(server.make_url("")).rstrip("/"), http
@@ -230,3 +231,13 @@ async def test_a_password_of_one_device_registers_no_other(rig: Rig) -> None:
     with pytest.raises(Exception, match="403"):
         await client.register()
     await client.close()
+
+
+@pytest.mark.parametrize(
+    ("rig", "status"), [({"unregister": "digest"}, 401), ({"unregister": "session"}, 200)], indirect=["rig"]
+)
+async def test_who_may_take_leave_without_a_digest(rig: Rig, status: int) -> None:
+    body = json.dumps({"UnRegisterObject": {"DeviceID": CAMERA}}).encode()
+    assert (await rig.ask("POST", "/VIID/System/UnRegister", body, User_Identify=OLD))[0] == 401
+    assert (await rig.ask("POST", "/VIID/System/UnRegister", body))[0] == status
+    assert (await rig.ask("POST", "/VIID/Faces", b"{}"))[0] == (200 if status == 401 else 401)

@@ -363,7 +363,8 @@ class ViidWeb:
 
     async def _unregister(self, request: web.Request) -> bytes:
         code = await self._system(request, "unregisterobject")
-        device = self._prove(request, code)
+        by_session = self.deps.config.unregister == "session" and not request.headers.get("Authorization")
+        device = self._asker(request, code).device if by_session else self._prove(request, code)
         self._demand_same(device, code)
         if self.sessions.close(device.id) is None:
             raise _Refusal(401, Answer(code, answers.INVALID_OPERATION, "not registered"))
@@ -410,7 +411,7 @@ class ViidWeb:
             "VIIDServerID": self.deps.config.server_id,
             "TimeMode": "1",
             "LocalTime": answers.beijing(self.deps.clock.now()),
-            "TimeZone": "Asia/Shanghai",
+            "TimeZone": self.deps.config.time_zone,
         }
         return msgspec.json.encode({"SystemTimeObject": told})
 

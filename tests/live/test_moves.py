@@ -109,6 +109,21 @@ async def test_a_device_moves_and_its_duplicates_are_known(tmp_path: Path) -> No
         assert actions == ["device.add", "device.move.shut", "device.move.out", "device.move.in"]
 
 
+@pytest.mark.parametrize(("target", "division"), [("4403", "440305"), ("44", "440305")])
+async def test_what_went_along_is_kept_over_a_restart(tmp_path: Path, target: str, division: str) -> None:
+    """The new place is started again before the device has said anything there: what it sends again is known."""
+    async with province(tmp_path) as (centre, one, _):
+        device = await one.device("gz-1")
+        for minute in range(4):
+            assert (await one.push(device, said(minute))).status == 202
+        assert (await move(centre, "gz-1", target, division))["identities"] == 4
+    async with running(config_of(tmp_path / target, target)) as there:
+        for minute in range(2, 6):
+            assert (await there.push(device, said(minute))).status == 202
+        again = await count(there, "duplicate.redelivery") + await count(there, "duplicate.repeat")
+        assert (again, await count(there, "accepted") - (4 if target == "44" else 0)) == (2, 2)
+
+
 async def test_what_cannot_be_moved(tmp_path: Path) -> None:
     """No such device, wrong place, another's scope, an id that is taken there: said, and the device goes on."""
     async with province(tmp_path) as (centre, one, two):

@@ -191,7 +191,7 @@ class Committer:
         at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, newest)
         # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too,
         # hours of their readings may lie behind it: there a full disk is prevented (`engine.has_room`), not looked for.
-        end = newest if self._alone else self._sequence
+        end = newest if self._alone else max(self._sequence, await self._newest_seen())
         if at < 0:
             at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1
         began = at
@@ -211,6 +211,11 @@ class Committer:
         if at > began:
             _log.info("duplicate state caught up from the log", entries=at - began)
         return at
+
+    async def _newest_seen(self) -> int:
+        """Return where identities were last written beside our commits: those of a device that moved here."""
+        last = await self._log.last(f"seen.{self._name}")
+        return last.sequence if last else 0
 
     def _apply(self, batch: Batch, *, suppressed: bool) -> None:
         if batch.local is not None and (batch.node, batch.partition) == (self._stamp.node, self._stamp.partition):

@@ -31,11 +31,11 @@ from msgspec import structs
 from sensegate.bus import columns, raw
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.ledger import Ledger
-from sensegate.config import Config, EngineConfig, IngestConfig
+from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
 from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.examples import payload_of
 from sensegate.decode.explain import explain
-from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.profiles import ProfileSet, take_video
 from sensegate.flow import Addresses
 from sensegate.share import records
 from sensegate.web.feeds import FORMS
@@ -43,6 +43,7 @@ from tests.conftest import eventually
 from tests.ledger.controls import Control, Edit, patched
 from tests.ledger.video import SERVER, registered_at
 from tests.live.site import PLAIN, Made, Site, config_of
+from tests.live.site import running as started
 from tests.video.canary import KINDS, MARKS, marks_in, opened, planted
 from tests.video.test_canary import PROFILES
 from tests.video.viid_bodies import ABOVE, BODIES, CAMERA
@@ -130,7 +131,11 @@ class Running:
 
 @asynccontextmanager
 async def gateway(
-    directory: Path, *, environment: dict[str, str] | None = None, encryption: Any = "auto"
+    directory: Path,
+    *,
+    environment: dict[str, str] | None = None,
+    encryption: Any = "auto",
+    uplink: UplinkConfig | None = None,
 ) -> AsyncIterator[Running]:
     """Run a gateway that takes all formats of video, its log lines in a file."""
     secret = directory / "secret"
@@ -141,6 +146,7 @@ async def gateway(
         ingest=IngestConfig(rate_per_device_s=100_000.0),
         engine=EngineConfig(encryption=encryption),
         viid=ViidConfig(server_id=SERVER, requests_per_s=100_000.0, superiors=(above,)),
+        uplink=uplink or UplinkConfig(),
         log_level="debug",
         log_format="json",
     )
@@ -165,7 +171,7 @@ async def gateway(
             process.terminate()
             await asyncio.wait_for(process.wait(), 30)
         else:
-            async with Engine.of(config, personal=True):
+            async with Engine.of(config, personal=take_video(config.profiles)):
                 pass  # adopts the server that the gateway left behind, and ends it
 
 
@@ -234,7 +240,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
     found: dict[str, str] = {}
     seen: dict[str, int] = {}
-    async with Engine.of(config, personal=True) as engine:
+    async with Engine.of(config, personal=take_video(config.profiles)) as engine:
         client = await engine.connect(Role.GATEWAY)
         context = client.jetstream()
         for info in await context.streams_info():
@@ -254,7 +260,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
 async def in_answers(site: Site) -> tuple[dict[str, str], int]:
     """Return (kind -> path of each mark in what HTTP tells, number of good answers)."""
     found: dict[str, str] = {}
-    auditor, _ = await site.token("auditor", "4401")
+    auditor, _ = await site.token("auditor", site.config.division)
     paths = [
         path for path, verbs in (await site.ask("GET", "/openapi.json", "")).body["paths"].items() if "get" in verbs
     ]
@@ -353,7 +359,28 @@ async def waiting(running: Running, directory: Path) -> dict[str, str]:
 
 async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
     """40 kinds in every place of every format, good and malformed bodies, MQTT and HTTP: none is found anywhere."""
-    async with gateway(tmp_path) as running:
+    secret = tmp_path / "node.secret"
+    secret.write_text("s" * 32)
+    below = NodeUserConfig(division="4401", secret_file=str(secret))
+    above = structs.replace(config_of(tmp_path / "44", "44"), nodes=(below,))
+    async with started(above) as centre:
+        await nothing_at_a_node(tmp_path, UplinkConfig(url=centre.addresses.nats, secret_file=str(secret), span_ms=50))
+
+        async def there() -> bool:
+            return any(row["property"] == "video_observation" for row in await centre.records())
+
+        await eventually(there, 20)
+        found, _ = await in_answers(centre)
+        assert found == {}
+    found, stored = await in_streams(above)
+    assert found == {}
+    assert {"observations", "readings", "ledger", "commit"} <= stored.keys(), stored
+    assert in_files(tmp_path / "44") == {}
+
+
+async def nothing_at_a_node(tmp_path: Path, uplink: UplinkConfig) -> None:
+    """Send all to a node below a centre, and look for it there."""
+    async with gateway(tmp_path, uplink=uplink) as running:
         site = running.site
         sent = await flooded(running, 60)
         assert sent > 1_000

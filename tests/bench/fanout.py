@@ -335,8 +335,11 @@ async def _events(one: Node, cursor: str, records: int) -> bytes:
     headers = {"Authorization": f"Bearer {one.token}"}
     found = bytearray()
     async with aiohttp.ClientSession() as http, http.get(url, headers=headers, params={"after": cursor}) as response:
-        while found.count(b"\n\n") < records + 1:
+        seen = 0
+        while seen < records + 1:
+            begin = max(0, len(found) - 1)
             found += await response.content.readany()
+            seen += found.count(b"\n\n", begin)
     return bytes(found).removeprefix(b"retry: 1000\n\n")
 
 
@@ -366,9 +369,10 @@ async def bench(
         cursor, before = await one.fill(ROWS), one.memory
         url = f"{one.addresses.http}/api/v1/feeds/all/stream?after={cursor}"
         await readers.take(url, one.token, max(counts), ROWS, lambda: memory.append(one.memory - before))
-        cursor = await one.fill(min(most, 20_000) // ROWS * ROWS)
-        events = await _events(one, cursor, min(most, 20_000) // ROWS * ROWS)
-        size = len(events) / (min(most, 20_000) // ROWS * ROWS)
+        whole = most // ROWS * ROWS
+        cursor = await one.fill(whole)
+        events = await _events(one, cursor, whole)
+        size = len(events) / whole
         for count in counts:
             records = max(ROWS, min(most, deliveries // count) // ROWS * ROWS)
             rates[count] = max([await measure(count, records) for _ in range(rounds)])

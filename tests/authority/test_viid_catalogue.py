@@ -106,4 +106,9 @@ async def test_what_is_given() -> None:
     assert [one["ApeID"] for one in ids("APE", PLATFORM)] == [CAMERA, PLATFORM]
     assert [one["ApeID"] for one in ids("APE", None, CAMERA)] == [CAMERA]
     assert ids("APE", None, CAMERA)[0]["FunctionType"] == "1/2"
+    lanes = [Entry(kind="Lane", id=number, firm=True, owner=owner) for number in "12" for owner in ("7", "8")]
+    await rig.catalogue.note(platform, lanes)
+    again = rig.made()
+    await again.load()
+    assert len(ids("Lane", None)) == len(again.of("Lane")) == 4
     assert ids("Tollgate", None) == [{"TollgateID": "2141245", "Name": "2141245", "PlaceCode": "", "LaneNum": 3}]

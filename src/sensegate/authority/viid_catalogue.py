@@ -53,7 +53,7 @@ class Catalogue:
         for row in rows:
             if row.key.startswith(_PREFIX) and row.value is not None:
                 held = _decode(row.value)
-                self._held[held.entry.kind, held.entry.id] = held
+                self._held[_key(held.entry)] = held
 
     async def note(self, sender: Device, entries: Sequence[Entry]) -> None:
         """Keep what a device says; register cameras that it names behind it.
@@ -63,7 +63,7 @@ class Catalogue:
         """
         for entry in entries:
             kept = msgspec.structs.replace(entry, at=0, quality="", odd=(), removed=())
-            key = (kept.kind, kept.id)
+            key = _key(kept)
             before = self._held.get(key)
             if before is not None and before.sender != sender.id:
                 continue  # another platform's: who says it first has it
@@ -71,7 +71,7 @@ class Catalogue:
                 await self._register(sender, entry)
             held = Held(sender.id, kept)
             if held != before:
-                await self._bucket.put(f"{_PREFIX}{kept.kind}.{kept.id}", msgspec.json.encode(held))
+                await self._bucket.put(f"{_PREFIX}{'.'.join(key)}", msgspec.json.encode(held))
                 self._held[key] = held
 
     async def _register(self, sender: Device, entry: Entry) -> None:
@@ -159,6 +159,11 @@ class Catalogue:
         if at < 0:
             return entry.online
         return {"active": True, "silent": False}.get(self._devices.record(at).state.value, entry.online)
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    """Return what tells an entry: lanes are numbered anew at each tollgate."""
+    return entry.kind, f"{entry.owner}-{entry.id}" if entry.kind == "Lane" else entry.id
 
 
 def _is_code(text: str) -> bool:

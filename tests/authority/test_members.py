@@ -1,0 +1,129 @@
+"""Who may write to a centre: codes that work once and end, releases that are near, logs that never give an id twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.members import BLOCK, Lane, Members, State, apart, split, version_fault, version_note
+from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.trail import MemoryTrail
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+
+PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
+CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
+NOTHING = Lane()
+
+
+class Register:
+    """The members of a centre of release 1.4."""
+
+    def __init__(self, like: Register | None = None) -> None:
+        self.clock = like.clock if like else FakeClock()
+        self.bucket = like.bucket if like else MemoryBucket()
+        self.trail = MemoryTrail()
+        self.members = Members(
+            self.bucket, self.trail, self.clock, home="44", version="1.4.0", configured=("4420",), fingerprint="ab" * 32
+        )
+
+    async def invited(self, *, replace: bool = False, life_s: float = 3_600.0) -> str:
+        return (await self.members.invite("4401", by=PROVINCE, replace=replace, life_s=life_s))[0]
+
+    async def joined(self, *, came: Lane = NOTHING, life: str = "", replace: bool = False) -> str:
+        """Return the secret of a node that has joined."""
+        code = await self.invited(replace=replace)
+        return (await self.members.join(code, version="1.4.0", life=life, came=came)).secret
+
+
+@pytest.fixture
+def register() -> Register:
+    return Register()
+
+
+async def test_a_code_works_once_in_its_time_and_is_void_when_another_is_made(register: Register) -> None:
+    first = await register.invited()
+    assert split(first)[::2] == ("4401", "ab" * 32)
+    second = await register.invited()
+    members = register.members
+    with pytest.raises(Refused):
+        await members.join(first, version="1.4.0", life="", came=NOTHING)
+    joined = await members.join(second, version="1.4.0", life="", came=NOTHING)
+    assert (joined.member.state, joined.member.generation, joined.member.first) == (State.JOINED, 1, 1)
+    with pytest.raises(Refused):
+        await members.join(second, version="1.4.0", life="", came=NOTHING)
+    late = await register.invited(replace=True, life_s=10)
+    await register.clock.advance(11)
+    with pytest.raises(Refused):
+        await members.join(late, version="1.4.0", life="", came=NOTHING)
+    assert members.verify("4401", joined.secret, "1.4.0").division == "4401"
+
+
+async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(register: Register) -> None:
+    """Its log begins at the next block; the gap is named; the credential before it is dead."""
+    old = await register.joined()
+    came = Lane(position=7, committed_at=1_000, life="a", pending=3)
+    fresh = await register.joined(came=came, replace=True)
+    member = register.members.get("4401")
+    assert (member.generation, member.first) == (2, BLOCK)
+    assert [(gap.since, gap.life, gap.pending) for gap in member.gaps] == [(1_000, "a", 3)]
+    with pytest.raises(Refused, match="in its place"):
+        register.members.verify("4401", old, "1.4.0")
+    register.members.verify("4401", fresh, "1.4.0")
+    # The same store again is no gap; another one that holds a log is refused.
+    came = Lane(position=BLOCK + 5, committed_at=2_000, life="b")
+    await register.joined(came=came, life="b", replace=True)
+    assert len(register.members.get("4401").gaps) == 1
+    with pytest.raises(Conflict):
+        await register.joined(came=came, life="c", replace=True)
+
+
+async def test_expelled_and_left_nodes_have_no_rights(register: Register) -> None:
+    secret = await register.joined()
+    other = Register(register)
+    await other.members.load()
+    await register.members.expel("4401", by=PROVINCE, note="moved away")
+    with pytest.raises(Refused, match="expelled"):
+        register.members.verify("4401", secret, "1.4.0")
+    assert register.members.linked() == []
+    # Another process of the centre, which has not heard of it yet, writes nothing over it.
+    with pytest.raises(Conflict):
+        await other.members.leave("4401", secret)
+    again = await register.joined()
+    with pytest.raises(Refused):
+        await register.members.leave("4401", "x" * 32)
+    assert (await register.members.leave("4401", again)).state is State.LEFT
+
+
+async def test_who_may_invite_whom(register: Register) -> None:
+    members = register.members
+    with pytest.raises(Refused):
+        await members.invite("4401", by=CITY)
+    for division, error in (("440106", ConfigError), ("4501", NotFound), ("4420", Conflict)):
+        with pytest.raises(error):
+            await members.invite(division, by=PROVINCE)
+    with pytest.raises(Conflict, match="never had a node"):
+        await members.invite("4401", by=PROVINCE, replace=True)
+    await register.joined()
+    with pytest.raises(Conflict, match="node replace"):
+        await members.invite("4401", by=PROVINCE)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "fault", "noted"),
+    [
+        ("1.4.0", False, False),
+        ("1.4.7", False, True),
+        ("1.5.0", False, True),
+        ("1.3.9", False, True),
+        ("1.6.0", True, True),
+        ("1.2.0", True, True),
+        ("2.0.0", False, True),
+        ("3.0.0", True, True),
+        ("nonsense", True, True),
+    ],
+)
+def test_releases_may_be_one_apart(theirs: str, fault: bool, noted: bool) -> None:  # noqa: FBT001 - a table
+    assert bool(version_fault("1.4.0", theirs)) is fault
+    assert bool(version_note("1.4.0", theirs)) is noted
+    assert (apart("1.4.0", theirs) is None) is (theirs == "nonsense")

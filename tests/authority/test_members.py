@@ -19,6 +19,9 @@ NOTHING = Lane()
 class Register:
     """The members of a centre of release 1.4."""
 
+    clock: FakeClock
+    bucket: MemoryBucket
+
     def __init__(self, like: Register | None = None) -> None:
         self.clock = like.clock if like else FakeClock()
         self.bucket = like.bucket if like else MemoryBucket()

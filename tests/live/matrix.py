@@ -225,6 +225,9 @@ class World:
         row = await make("PUT", f"/api/v1/emergency-plans/{CANARY}", plan)
         match = {"If-Match": f'"{row["revision"]}"'}
         await make("POST", f"/api/v1/emergency-plans/{CANARY}/approval", {}, second, headers=match)
+        # To a node that was invited and never came: it stays asked.
+        moved = await site.device(f"{CANARY}-moved", "440106", department="police")
+        move = await make("POST", "/api/v1/moves", {"device": moved.id, "target": "4401", "division": "440106"})
         order = {"plan": CANARY, "hours": 1, "reason": CANARY, "drill": True}
         given = await make("POST", "/api/v1/mode-orders", order)
         self.names = {
@@ -244,6 +247,7 @@ class World:
             "version": "1",
             "plan": CANARY,
             "order": given["id"],
+            "move": move["id"],
             "job": "kanarijob",
             "month": "2026-11",
             "name": "air_temperature",
@@ -252,7 +256,7 @@ class World:
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
             for name, value in self.names.items()
         }
-        for name in ("application", "grant", "webhook", "task", "token", "order"):
+        for name in ("application", "grant", "webhook", "task", "token", "order", "move"):
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
         self.absent |= {"division": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
@@ -427,6 +431,7 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/nodes/join": Ask({}),
     "POST /api/v1/nodes/{division}/leave": Ask({}),
     "POST /api/v1/nodes/{division}/expel": Ask({"note": ""}),
+    "POST /api/v1/moves": Ask({"device": "<device>", "target": "4401", "division": "440106"}, fresh=_device),
     "POST /api/v1/returns": Ask(data="x", headers={"Content-Type": "application/octet-stream"}),
     "POST /api/v1/profiles/{vendor}/{model}/versions": Ask({"text": profile("<model>", "<n>")}),
     f"POST {_VERSION}/propose": Ask({}),

@@ -20,7 +20,7 @@ import msgspec
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.devices import Stored
 from sensegate.authority.divisions import Divisions, contains
-from sensegate.authority.scope import Action, Principal, demand
+from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Row
 from sensegate.clock import Clock
@@ -69,6 +69,10 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     parts: int = 0
     stored: bytes = b""
     """The entry with its credentials, while it is on its way."""
+    left: str = ""
+    """Where the device stood before."""
+    department: str = ""
+    """Of the device: who may see the move."""
     revision: int = 0
     format: int = 1
 
@@ -187,7 +191,19 @@ class Moves:
         if any(one.device == device and one.stage not in OVER for one in self._moves.values()):
             raise Conflict(f"{device} is on its way already; see GET /api/v1/moves")
         now = self._clock.now()
-        move = Move(secrets.token_hex(6), device, where, target, place, Stage.ASKED, by.id, now, now)
+        move = Move(
+            secrets.token_hex(6),
+            device,
+            where,
+            target,
+            place,
+            Stage.ASKED,
+            by.id,
+            now,
+            now,
+            left=stored.device.division,
+            department=stored.device.department,
+        )
         facts: dict[str, object] = {"from": where, "to": target, "division": place, "move": move.id}
         await self._trail.record(by, "device.move", device, before={"division": stored.device.division}, after=facts)
         await self._write(move)
@@ -198,7 +214,8 @@ class Moves:
             stored = await self._find(one, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
                 continue
-            demand(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department)
+            if not allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department):
+                continue  # the same answer as for what does not exist
             return one, stored
         raise NotFound(f"no device {device[:64]} at a gateway that this centre knows")
 
@@ -303,5 +320,6 @@ class Moves:
 
 
 def _concerns(by: Principal, move: Move) -> bool:
-    mine = by.scope.division
-    return any(mine.startswith(one) or one.startswith(mine) for one in (move.source, move.target))
+    """Return whether a caller may see the device where it stood, or where it stands then."""
+    places = (move.left or move.source, move.division)
+    return any(allows(by, Action.READ_REGISTRY, place, move.department) for place in places)

@@ -76,6 +76,10 @@ class SharingConfig(Record, frozen=True):
 
     answer_days: Annotated[float, told("an application not decided by then goes to the level above")] = 10.0
     days_max: Annotated[float, told("longest grant, days")] = 1_096.0
+    kept_days: Annotated[
+        float,
+        told("ended grants, decided applications and the counts of months (so their receipts) go after it; 0: never"),
+    ] = 1_827.0
     key_file: Annotated[
         str, told("PEM of the Ed25519 key that signs receipts; empty: <directory>/receipts.key, made once")
     ] = ""

@@ -390,6 +390,7 @@ class Gateway:
         self.copied = {name: await self._bucket(name) for name in tiers.COPIED} if config.role == "node" else {}
         if self._restore:
             await tiers.restore(config, clock, self._restore, self.copied)
+        await shares.settle(config, await self._bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         _keep(Path(config.directory) / membership.LIFE, self.log.epoch.encode())
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)

@@ -1,11 +1,19 @@
-"""Wiring of sharing: feeds, catalogue, desk, with their secrets."""
+"""Wiring of sharing: feeds, catalogue, desk, with their secrets.
+
+The secrets stand in the bucket of sharing, too: a standby centre has a copy of it, and a node in place of a lost one
+begins with what the centre has of it. Pseudonyms and signatures then stay what they were.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import structlog
+
+from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import key_in
 from sensegate.authority.neighbours import housekeeping
@@ -17,7 +25,7 @@ from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, Conflict
 from sensegate.properties import PROPERTIES
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
@@ -31,10 +39,51 @@ from sensegate.web.deps import QualityRow
 
 SIGNING = "receipts.key"
 PSEUDONYMS = "masks.key"
+SECRET = "secret"  # noqa: S105 - a word of keys
+"""Kind under which secrets stand in the bucket."""
 _LOOK_US = 2 * 3_600_000_000
 _FRESH_S = 60.0
 _ROWS_MAX = 20_000
 """More rows are sampled: a mean needs no more, and the loop is not to stand still for it."""
+
+log = structlog.get_logger("sharing")
+
+
+async def settle(config: Config, bucket: registry.Bucket) -> None:
+    """Make the secrets of sharing, or take those that the bucket has: it is that of a centre or node before this one.
+
+    A file that says otherwise is set aside. A node's key that signs goes nowhere: who is new signs anew.
+
+    Raises:
+        ConfigError: a secret is there and cannot be read.
+        Lost: the bucket is not reached.
+    """
+    directory = Path(config.directory)
+    files: dict[Path, Callable[[Path], object]] = {directory / PSEUDONYMS: _pseudonyms}
+    if config.role == "centre" and not config.sharing.key_file:
+        files[directory / SIGNING] = partial(key_in, setting="sharing.key_file")
+    for file, checked in files.items():
+        key = f"{SECRET}/{file.name}"
+        row = await bucket.get(key)
+        if row is None or row.value is None:
+            checked(file)
+            try:
+                await bucket.put(key, file.read_bytes(), expected=0)
+            except Conflict:
+                row = await bucket.get(key)  # another process of this gateway was faster
+        if row is not None and row.value is not None:
+            _take(file, row.value.decode("ascii"))
+            checked(file)
+
+
+def _take(file: Path, text: str) -> None:
+    if file.exists():
+        if file.read_text(encoding="ascii") == text:
+            return
+        aside = file.with_name(f"{file.name}.{file.stat().st_mtime_ns}")
+        file.rename(aside)
+        log.warning("another key is in force, as the store says; the file that was here is set aside", aside=str(aside))
+    write_private(file, text)
 
 
 def made(
@@ -60,14 +109,14 @@ def made(
         reader,
         books,
         Feeds(feeds, clock),
-        Metering(usage, clock),
+        Metering(usage, clock, kept_days=terms.kept_days),
         trail,
         Shelf(sharing, clock),
         clock,
         subscriber=subscriber,
         signing=key_in(Path(terms.key_file or directory / SIGNING), setting="sharing.key_file"),
         masks=Masks(_pseudonyms(directory / PSEUDONYMS)),
-        terms=Terms(terms.answer_days, terms.days_max, config.division, codes=config.role == "centre"),
+        terms=Terms(terms.answer_days, terms.days_max, terms.kept_days, config.division, codes=config.role == "centre"),
         page_max=config.web.page_max,
         measured=measured,
     )

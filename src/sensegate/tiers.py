@@ -63,7 +63,7 @@ CLOSE_AGAIN_S = 0.5
 """What was being let in while the rights ended is closed then."""
 TRIES = 3
 
-COPIED = ("profile_contents", "profiles", "devices", "tokens", "feeds", "sharing", "tasks")
+COPIED = ("profile_contents", "profiles", "devices", "tokens", "feeds", "sharing", "tasks", "usage")
 """Buckets of a node of which the centre keeps a copy: what a node in a new store begins with.
 
 In this order: no decision is copied before the content that it names.

@@ -29,6 +29,7 @@ from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config_sites import CentreConfig, PeerConfig
 from sensegate.flow import Addresses
+from sensegate.shares import PSEUDONYMS, SIGNING
 from sensegate.sites import PROMOTE, STATUS, Standing
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
@@ -279,11 +280,19 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
                 "resumed_s": round(resumed_s, 2),
                 "back_s": round(back_s, 2),
                 "old centre": "fenced" if not fenced.active and fenced.number > 1 else "ACTIVE",
+                "keys": "same" if _keys(first) == _keys(second) else "OTHERS",
                 "set aside": len(list(first.directory.glob("aside-*"))),
             }
 
 
-GOOD = {"lost": 0, "doubled": 0, "ids": 0, "disordered": 0, "old centre": "fenced"}
+def _keys(centre: Centre) -> list[bytes]:
+    """Return of what pseudonyms are made, and whose signature receipts bear."""
+    files = [centre.directory / name for name in (PSEUDONYMS, SIGNING, "receipts.pub")]
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files[:2])
+    return [file.read_bytes() for file in files]
+
+
+GOOD = {"lost": 0, "doubled": 0, "ids": 0, "disordered": 0, "old centre": "fenced", "keys": "same"}
 
 
 @pytest.mark.parametrize("automatic", [False, True], ids=["by order", "granted by the nodes"])

@@ -15,7 +15,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
 from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
 from sensegate.share.desk import Desk
@@ -54,6 +54,7 @@ class Made:
             self.clock,
             subscriber=self._subscriber,
             answer_days=10,
+            kept_days=100,
         )
 
     @staticmethod
@@ -454,3 +455,44 @@ def test_an_export_holds_no_formula_and_is_whole() -> None:
 def test_an_application_is_read_as_it_was_written() -> None:
     """Records of the last release are read: fields that are left out have their defaults."""
     assert msgspec.json.decode(b'{"feeds":["f"],"purpose":"p","legal_basis":"l"}', type=Asked).days == 365.0
+
+
+async def test_what_ended_long_ago_goes(made: Made) -> None:
+    """The grant first, its application after it; what is in force or undecided stays; each removal is on the trail."""
+    grant = await made.granted()
+    waiting = await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
+    await made.clock.advance(101 * 86_400)
+    assert await made.desk.prune() == 0, "negative control: it ended 71 days ago; its application waits for it"
+    await made.clock.advance(31 * 86_400)
+    assert await made.desk.prune() == 2
+    assert made.grants.find(grant.id) is None
+    assert [one.id for one in made.desk.applications] == [waiting.id]
+    assert made.actions[-2:] == ["grant.prune", "application.prune"]
+    with pytest.raises((NotFound, Refused)):
+        made.admitted()
+    again = Grants(shelf := Shelf(made.bucket, made.clock), made.feeds, made.clock)
+    await shelf.open()
+    assert list(again.records) == []
+
+
+async def test_a_grant_that_lasts_is_not_pruned(made: Made) -> None:
+    """However old its application is."""
+    grant = await made.granted()
+    await made.grants.records.put(
+        grant.id, msgspec.structs.replace(grant, expires=NOW + 900 * DAY_US), expected=grant.revision
+    )
+    await made.clock.advance(500 * 86_400)
+    assert await made.desk.prune() == 0
+    assert made.admitted().grant_id == grant.id
+
+
+async def test_one_subscriber_cannot_fill_the_desk(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another subscriber there is still room, and again after a decision."""
+    monkeypatch.setattr("sensegate.share.desk.PENDING_MAX", 2)
+    first = await made.desk.apply(READER, WISH)
+    await made.desk.apply(READER, WISH)
+    with pytest.raises(Overloaded, match="withdraw"):
+        await made.desk.apply(READER, WISH)
+    await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
+    await made.desk.withdraw(READER, first.id)
+    await made.desk.apply(READER, WISH)

@@ -24,6 +24,8 @@ ROWS_MAX = 500
 GATHER_S = 0.1
 LOOK_S = 60.0
 """What nobody told of is looked for so often."""
+QUIET = frozenset({"usage"})
+"""Buckets that change all the time: they go with the others, or when it is looked."""
 _AT = "at"
 _TOGETHER = 64
 
@@ -81,7 +83,7 @@ class Copying:
 
     async def run(self) -> None:
         """Bring the centre's copy up to date and keep it so, until cancelled. Raises `Lost`, `Refused`."""
-        names = {f"$KV.{name}." for name in self._buckets}
+        names = {f"$KV.{name}." for name in self._buckets if name not in QUIET}
 
         async def heard(message: Msg) -> None:
             if any(message.subject.startswith(name) for name in names):

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sensegate.errors import ConfigError
+from sensegate.share.han import folded
 from sensegate.share.records import csv_cell
 from sensegate.share.shelf import Records, Shelf
 
@@ -229,11 +230,13 @@ class Catalogue:
 
 
 def found(entry: Entry, text: str) -> bool:
-    """Return whether every word of a search stands somewhere in the entry, in Chinese or English."""
-    whole = "\n".join(
-        str(value) for name in entry.__struct_fields__ if isinstance(value := getattr(entry, name), str) and value
-    ).casefold()
-    return all(word in whole for word in text.casefold().split())
+    """Return whether every word of a search stands somewhere in the entry: Chinese, simplified or not, or English."""
+    whole = folded(
+        "\n".join(
+            str(value) for name in entry.__struct_fields__ if isinstance(value := getattr(entry, name), str) and value
+        )
+    )
+    return all(word in whole for word in folded(text).split())
 
 
 # ── exports ───────────────────────────────────────────────────────────────────────────────────────────────

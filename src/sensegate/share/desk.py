@@ -38,6 +38,10 @@ from sensegate.share.shelf import Records, Shelf
 
 LOOK_S = 60.0
 """So often deadlines are looked at."""
+PRUNE_S = 3_600.0
+"""So often what ended long ago is looked for."""
+PENDING_MAX = 200
+"""Applications of one subscriber that wait for their decision: more are a fault of a program."""
 CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="deadlines")
 """Who acts when a deadline has passed."""
 
@@ -75,6 +79,7 @@ class Desk:
         subscriber: Callable[[str, Principal], Scope],
         answer_days: float = 10.0,
         days_max: float = 1_096.0,
+        kept_days: float = 0.0,
     ) -> None:
         """`subscriber` returns the scope of a token by its id, or raises `NotFound` where the caller may not use it."""
         self._feeds = feeds
@@ -85,6 +90,7 @@ class Desk:
         self._subscriber = subscriber
         self._answer_us = round(answer_days * DAY_US)
         self._days_max = days_max
+        self._kept_us = round(kept_days * DAY_US)
         self.distant: Elsewhere | None = None
         """At a node: applications and grants for its data that the centre keeps."""
         self.bundles = Bundles(shelf, feeds, trail, clock)
@@ -114,6 +120,7 @@ class Desk:
             NotFound: a feed is not in the catalogue, or the token is not one of the caller's.
             Refused: the data is core; that is recorded.
             Conflict: the subscriber has a grant for it, which could be renewed.
+            Overloaded: too many of the subscriber's wait.
         """
         asked = self._unpacked(_converted(form, Asked))
         check(asked, days_max=self._days_max)
@@ -130,6 +137,9 @@ class Desk:
             if not asked.renews and (present := self._grants.active(subscriber, feed.name)):
                 raise Conflict(f"{subscriber} has grant {present.id} for '{feed.name}'; renew it")
         now = self._clock.now()
+        waiting = sum(one.subscriber == subscriber and one.state is State.PENDING for one in self.applications)
+        if waiting >= PENDING_MAX:
+            raise Overloaded(f"{waiting} applications of {subscriber} wait for a decision; withdraw some first")
         level = self._level(feeds)
         made = Application(
             id=f"a{secrets.token_hex(8)}",
@@ -256,12 +266,41 @@ class Desk:
             count += 1
         return count
 
+    async def prune(self) -> int:
+        """Remove grants that ended, and applications that were decided, longer ago than they are kept; return how many.
+
+        An application goes after its grants: renewals and receipts look at it.
+        """
+        if not self._kept_us:
+            return 0
+        before, count = self._clock.now() - self._kept_us, 0
+        gone = [one for one in self._grants.records if (one.revoked or one.expires) <= before]
+        for grant in gone:
+            count += await self._pruned("grant.prune", self._grants.records, grant.id, grant)
+        old = [one for one in self.applications if one.state is not State.PENDING and one.decided <= before]
+        for one in old:
+            if not any(self._grants.find(name) for name in one.grants):
+                count += await self._pruned("application.prune", self.applications, one.id, one)
+        return count
+
+    async def _pruned(self, action: str, records: Records[Any], name: str, record: Grant | Application) -> bool:
+        await self._trail.record(CLOCK, action, name, before=_facts(record))
+        try:
+            await records.delete(name, expected=record.revision)
+        except Conflict:
+            return False  # changed meanwhile, or another process was faster
+        return True
+
     async def run(self) -> None:
-        """Look at deadlines, until cancelled."""
+        """Look at deadlines, and at what ended long ago, until cancelled."""
+        due = 0.0
         while True:
             await self._clock.sleep(LOOK_S)
             try:
                 await self.escalate()
+                if (now := self._clock.monotonic()) >= due:
+                    due = now + PRUNE_S
+                    await self.prune()
             except (Lost, Overloaded, StoreFull) as why:
                 log.warning("deadlines are looked at later", cause=str(why))
 

@@ -131,6 +131,10 @@ class Grants:
             here = [after] if after and (after.subscriber, after.feed) == key else []
             # The newest decides while it lasts: that of a mode order goes before the ordinary one.
             self._by_subscriber[key] = tuple(sorted([*rest, *here], key=lambda one: one.created, reverse=True))
+            if not self._by_subscriber[key]:
+                del self._by_subscriber[key]
+        if before is not None and after is None:
+            self._allowances.pop(before.id, None)
 
     # ── the one answer ────────────────────────────────────────────────────────────────────────────────
 

@@ -12,6 +12,8 @@ from sensegate.errors import Lost, StoreFull
 from sensegate.share.quota import month_of
 
 SOON_S, SOON_ROWS = 1.0, 64
+PRUNE_S = 3_600.0
+_DAY_US = 86_400_000_000
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +56,12 @@ class Usage(msgspec.Struct, frozen=True):
 class Metering:
     """Counts in memory, written to the bucket every `flush_s`, few of them every second; a crash forgets that much."""
 
-    def __init__(self, bucket: Bucket, clock: Clock, *, flush_s: float = 5.0) -> None:
+    def __init__(self, bucket: Bucket, clock: Clock, *, flush_s: float = 5.0, kept_days: float = 0.0) -> None:
+        """`kept_days`: counts of months that were over before go; 0: they stay."""
         self._bucket = bucket
         self._clock = clock
         self._flush_s = flush_s
+        self._kept_us = round(kept_days * _DAY_US)
         self._usage: dict[tuple[str, ...], Usage] = {}
         self._changed: set[tuple[str, ...]] = set()
         self._granted: dict[tuple[str, str], int] = {}
@@ -115,9 +119,15 @@ class Metering:
 
     async def run(self) -> None:
         """Write what has changed, until cancelled."""
-        waited_s = 0.0
+        waited_s = due = 0.0
         while True:
             await self._clock.sleep(min(SOON_S, self._flush_s))
+            if (now := self._clock.monotonic()) >= due:
+                due = now + PRUNE_S
+                try:
+                    await self.prune()
+                except (Lost, StoreFull) as why:
+                    log.warning("old counts are removed later", cause=str(why))
             waited_s += SOON_S
             # A few are written at once: a crash then forgets a second. Many subscribers would cost their gateway dear.
             if not self._changed or (waited_s < self._flush_s and len(self._changed) > SOON_ROWS):
@@ -133,3 +143,16 @@ class Metering:
         for key in sorted(self._changed):
             await self._bucket.put("/".join(key), msgspec.json.encode(self._usage[key]))
             self._changed.discard(key)
+
+    async def prune(self) -> int:
+        """Remove the counts of months that were over long ago; return how many rows. Raises `Lost`."""
+        if not self._kept_us:
+            return 0
+        oldest = month_of(self._clock.now() - self._kept_us)
+        gone = [key for key, usage in self._usage.items() if usage.month and usage.month < oldest]
+        for key in gone:
+            await self._bucket.delete("/".join(key))
+            usage = self._usage.pop(key)
+            self._changed.discard(key)
+            self._granted.pop((usage.month, usage.grant), None)
+        return len(gone)

@@ -76,6 +76,8 @@ class Terms(msgspec.Struct, frozen=True):
     """An application not decided by then goes to the level above."""
     days_max: float = 1_096.0
     """Longest grant."""
+    kept_days: float = 0.0
+    """Ended grants, decided applications and counts of months go after it; 0: never."""
     gateway: str = "44"
     """Division of this gateway, which signs receipts."""
     codes: bool = False
@@ -120,6 +122,7 @@ class Sharing:
             subscriber=subscriber,
             answer_days=terms.answer_days,
             days_max=terms.days_max,
+            kept_days=terms.kept_days,
         )
         self.trail = trail
         self.shelf = shelf

@@ -398,7 +398,8 @@ def secret(file: str, environment: str = "") -> str:
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except OSError as why:
-        raise ConfigError("secret cannot be read", file=file, remedy=why.strerror or str(why)) from why
+        remedy = f"{why.strerror or why}; write the secret into it, mode 0600, for the gateway's user"
+        raise ConfigError("secret cannot be read", file=file, remedy=remedy) from why
 
 
 def reference() -> str:

@@ -71,7 +71,7 @@ def apply(
 ) -> None:
     """Apply for feeds; what is shared unconditionally is granted at once.
 
-    Example: sensegate application apply gz-water --purpose 聯防聯控 --legal-basis 防洪法第38條 --delivery sse
+    Example: sensegate application apply gz-water --purpose 联防联控 --legal-basis 防洪法第38条 --delivery sse
     """
     body: dict[str, Any] = {"feeds": feed or [], "purpose": purpose, "legal_basis": legal_basis, "days": days}
     more = {

@@ -14,7 +14,7 @@ from sensegate.cli.tokens import seconds
 
 app = typer.Typer(
     help="Bundles: feeds that are applied for and granted as one (`sensegate application apply --bundle NAME`).\n\n"
-    "With a blanket (整體授權) whoever it names gets a grant at once, on its terms; each is recorded and metered.",
+    "With a blanket (整体授权) whoever it names gets a grant at once, on its terms; each is recorded and metered.",
     no_args_is_help=True,
 )
 

@@ -45,7 +45,7 @@ def list_(
 ) -> None:
     """List or search what is shared; drafts are shown to those in charge.
 
-    Example: sensegate catalogue list 廣州 水位
+    Example: sensegate catalogue list 广州 水位
     """
     query = " ".join(words or ())
     table(rows_of(ask(url, token, lambda remote: remote.get(_PATH, q=query))), COLUMNS, json_form=json_form)
@@ -89,7 +89,7 @@ def describe(
     grade (1 to 4), kind (base, theme, department), cadence (realtime, hourly, …), sharing (unconditional,
     conditional, not_shared); unless unconditional also conditions and legal_basis.
 
-    Example: sensegate catalogue describe gz-water department=廣州市水務局 source=雷達水位計 update=每5分鐘
+    Example: sensegate catalogue describe gz-water department=广州市水务局 source=雷达水位计 update=每5分钟
     """
     changes = _changes(file, said or [])
 

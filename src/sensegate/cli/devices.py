@@ -14,7 +14,7 @@ from sensegate.config import secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
 
-app = typer.Typer(help="Devices: add, import, list, show, rotate, disable, label.", no_args_is_help=True)
+app = typer.Typer(help="Devices: register, find, rotate, disable, move, send for, label.", no_args_is_help=True)
 
 Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
 COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")

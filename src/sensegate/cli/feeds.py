@@ -15,7 +15,7 @@ from rich.table import Table
 from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 
-app = typer.Typer(help="Feeds: list, create, tail.", no_args_is_help=True)
+app = typer.Typer(help="Feeds: list, create, tail, subscribers.", no_args_is_help=True)
 
 COLUMNS = ("name", "divisions", "domains", "properties", "grade_max", "description")
 SHOWN = ("time", "device", "property", "value", "unit", "quality", "division", "flags")

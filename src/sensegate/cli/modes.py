@@ -11,7 +11,9 @@ import yaml
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.errors import ConfigError
 
-app = typer.Typer(help="Emergency plans and mode orders: plan, approve, order, end, list, show.", no_args_is_help=True)
+app = typer.Typer(
+    help="Emergency plans and mode orders: plan, approve, order, end, plans, list, show.", no_args_is_help=True
+)
 PLAN_COLUMNS = ("name", "title", "place", "hours_max", "written_by", "approved_by", "revision")
 ORDER_COLUMNS = ("id", "plan", "place", "state", "drill", "since", "until", "reason", "by")
 Name = Annotated[str, typer.Argument(help="Name of the plan.", metavar="PLAN")]
@@ -46,7 +48,7 @@ def plan(
     hours_max: 72
     grants: [{feed: water, subscriber: TOKEN-ID}]
     tasks: [{profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}]
-    shed: [illuminance]
+    shed: ["illuminance"]
     """
     body = read(file)
     row = ask(url, token, lambda remote: remote.put(f"/api/v1/emergency-plans/{name}", body, revision))

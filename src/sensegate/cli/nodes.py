@@ -13,7 +13,8 @@ from sensegate.cli.tokens import seconds
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
-    help="Nodes: invite, replace, expel, list (at the centre); join, leave (at the node).", no_args_is_help=True
+    help="Nodes: invite, replace, expel, list, show, gaps (at the centre); join, leave (at the node).",
+    no_args_is_help=True,
 )
 
 COLUMNS = (

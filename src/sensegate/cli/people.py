@@ -81,7 +81,12 @@ def remove(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
 def sign_in(
     name: Name,
     *,
-    password: Annotated[str, typer.Option(envvar="SENSEGATE_PASSWORD", prompt=True, hide_input=True, help="It.")],
+    password: Annotated[
+        str,
+        typer.Option(
+            envvar="SENSEGATE_PASSWORD", prompt=True, hide_input=True, help="Password; better by the environment."
+        ),
+    ],
     new_password: Annotated[
         str, typer.Option(envvar="SENSEGATE_NEW_PASSWORD", help="Change it on the way; better by the environment.")
     ] = "",

@@ -126,7 +126,11 @@ def explain(
     """Walk one message through the stages: which profile claims it and why, fields, readings, quality, identity."""
     from sensegate.decode.explain import explain as walk  # noqa: PLC0415 - the whole decoder
 
-    payload = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    try:
+        payload = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as why:
+        remedy = f"{why.strerror or why}; name a file with the payload, or - for standard input"
+        raise ConfigError("cannot be read", file=file, remedy=remedy) from why
     if hexed:
         try:
             payload = bytes.fromhex(payload.decode("ascii"))

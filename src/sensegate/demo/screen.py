@@ -63,8 +63,8 @@ def as_camera(camera: Mapping[str, str], console: Console) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"  curl -s {head} --data-binary @vehicles.json {camera['viid']}/VIID/MotorVehicles   "
-        f"# or: curl -u … --data-binary @frame.xml {camera['onvif']}",
+        f"  # then push vehicles to {camera['viid']}/VIID/MotorVehicles (README.md, 'be a camera', has a body), "
+        f"or frames: curl -u … --data-binary @FRAME.xml {camera['onvif']}",
         highlight=False,
         soft_wrap=True,
     )

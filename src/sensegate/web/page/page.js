@@ -59,9 +59,9 @@ const state = { token: "", csrf: "", by: "node", language: "en", me: null, answe
 
 function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
 function words(kind) {
-  const [head, tail] = kind.split(".");
+  const [head, ...rest] = kind.split("."), tail = rest.join(" · ");
   if (head === "refused") return `refused by the broker: ${tail}`;
-  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld" };
+  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", removed: state.language === "en" ? "removed" : "已去除" };
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
 function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }

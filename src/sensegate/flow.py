@@ -722,7 +722,9 @@ class Gateway:
             self.above.extras["catalogue"] = upward.run
             self.not_taken = upward.troubles
         if self.below:
-            self.below.answers |= self.share.join_down().answers
+            downward = self.share.join_down()
+            self.below.answers |= downward.answers
+            self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open()

@@ -586,6 +586,12 @@ class Below:
             "links closing": self._close_all,
         }
 
+    def gone(self) -> list[str]:
+        """Return the nodes that have left or were expelled."""
+        ended = (State.LEFT, State.EXPELLED)
+        members = self.members.all() if self.members else ()
+        return [one.division for one in members if one.state in ended and one.division not in self._configured]
+
     def divisions(self) -> list[str]:
         """Return those of all nodes that there are."""
         joined = [one.division for one in self.members.all()] if self.members else []

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from sensegate.authority.scope import Principal, Role, scope
 from sensegate.errors import Conflict, Lost, NotFound, Refused, SensegateError
 from sensegate.share.applications import State
 from sensegate.share.catalogue import Entry, Kind, Promise, Sharing
@@ -16,6 +17,7 @@ from sensegate.share.feeds import Feed
 from sensegate.share.joint import LISTED_MAX, Distant, Downward, Have, Told, Upward
 from tests.share.test_desk import COUNTY, OWNER, READER, Made
 
+FOREIGN = Principal("foreign", Role.SUBSCRIBER, scope("4406"))
 WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}
 
 
@@ -224,3 +226,61 @@ async def test_two_nodes_do_not_see_each_others_applications(pair: Pair) -> None
     told = msgspec.msgpack.decode(raw, type=Told)
     assert (told.applications, told.grants, told.codes) == ((), (), {})
     assert pair.entry().published, "and takes nothing of it out of the catalogue"
+
+
+async def test_what_a_node_offered_that_is_gone_is_shared_no_more(pair: Pair) -> None:
+    """Nobody outside sees it; code and grant stay, those of other nodes too; when it is back it is as before."""
+    code = pair.entry().code
+    other = Entry("4403-x", title="x", sharing=Sharing.CONDITIONAL, level="4403", origin="4403", published=1)
+    other = await pair.centre.catalogue.records.put("4403-x", other, expected=0)
+    application = await pair.centre.desk.apply(READER, WISH)
+    done = await pair.centre.desk.decide(OWNER, application.id, {"approve": True}, None)
+    assert await pair.down.withdraw("4401") == 1
+    assert (pair.entry().sharing, pair.entry().code) == (Sharing.NOT_SHARED, code)
+    with pytest.raises(NotFound):
+        await pair.centre.desk.apply(FOREIGN, WISH)
+    assert pair.centre.grants.find(done.grants[0]) is not None
+    assert pair.centre.catalogue.find("4403-x") == other, "negative control"
+    assert await pair.down.withdraw("4401") == 0
+    await pair.up.turn()
+    assert (pair.entry().sharing, pair.entry().code) == (Sharing.CONDITIONAL, code)
+
+
+async def test_a_crash_between_feed_and_entry_leaves_nothing_behind(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is offered no more goes at the next turn, and may be offered again; meanwhile nothing is read without."""
+    here = pair.node.catalogue.find("air")
+    assert here is not None
+    await pair.node.catalogue.records.delete("air", expected=here.revision)
+
+    async def lost(*_: object, **__: object) -> None:
+        raise Lost("no engine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.centre.catalogue.records, "delete", lost)
+        with pytest.raises(SensegateError):
+            await pair.up.turn()
+        assert pair.centre.feeds.find("4401-air") is None
+    await pair.up.turn()
+    assert pair.centre.catalogue.find("4401-air") is None
+    again = msgspec.structs.replace(here, revision=0)
+    await pair.node.catalogue.records.put("air", again, expected=0)
+    await pair.up.turn()
+    assert pair.up.faults == {}
+    assert pair.entry().published
+    assert pair.centre.feeds.find("4401-air") is not None
+
+
+async def test_a_node_is_told_first_of_what_waits(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many applications those that are decided go first, whatever their ids."""
+    monkeypatch.setattr("sensegate.share.joint.TOLD_MAX", 3)
+    made = []
+    for _ in range(6):
+        one = await pair.centre.desk.apply(READER, WISH)
+        made.append(one.id)
+        await pair.centre.clock.advance(1)
+    for name in sorted(made)[3:]:
+        await pair.centre.desk.decide(OWNER, name, {"approve": False, "reason": "x"}, None)
+    await pair.up.turn()
+    assert [one.id for one in pair.distant.applications] == sorted(made)[:3]

@@ -19,7 +19,7 @@ import structlog
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused, StoreFull
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
 from sensegate.share.applications import DAY_US, Application, Decision, State, demand_decider
 from sensegate.share.catalogue import Catalogue, Entry, Promise, Sharing
 from sensegate.share.desk import Desk
@@ -268,6 +268,10 @@ class Upward:
                 yield bare(Offer(feed, entry))
 
 
+def _by_id(record: Application | Grant) -> str:
+    return record.id
+
+
 async def _keep(kept: Records[Record], told: Iterable[Record]) -> None:
     """Make the records those that were told."""
     new = {str(record.id): record for record in told}  # type: ignore[attr-defined]
@@ -361,10 +365,14 @@ class Downward:
         ]
         names = {name for one in ours for name in one.grants}
         grants = [grant for grant in self._grants.records if grant.id in names or self._active(grant, division)]
+        # Where they are too many, first goes what somebody may still have to do something about.
+        newest = sorted(ours, key=lambda one: (one.state is State.PENDING, one.created))[-TOLD_MAX:]
+        now = self._clock.now()
+        lasting = sorted(grants, key=lambda one: (one.state(now) == "active", one.created))[-TOLD_MAX:]
         return Told(
             codes=dict(sorted(codes.items())),
-            applications=tuple(msgspec.structs.replace(one, revision=0) for one in ours[-TOLD_MAX:]),
-            grants=tuple(msgspec.structs.replace(one, revision=0) for one in grants[-TOLD_MAX:]),
+            applications=tuple(msgspec.structs.replace(one, revision=0) for one in sorted(newest, key=_by_id)),
+            grants=tuple(msgspec.structs.replace(one, revision=0) for one in sorted(lasting, key=_by_id)),
         )
 
     def _active(self, grant: Grant, division: str) -> bool:
@@ -422,8 +430,34 @@ class Downward:
             if after != entry:
                 await self._catalogue.records.put(entry.feed, after, expected=entry.revision)
             return
+        # The feed first: without its entry it would demand no grant, and its name would never be taken again.
+        if self._feeds.find(entry.feed) is not None:
+            await self._feeds.delete(entry.feed)
         await self._catalogue.records.delete(entry.feed, expected=entry.revision)
-        await self._feeds.delete(entry.feed)
+
+    async def run(self, gone: Callable[[], Iterable[str]]) -> None:
+        """Withdraw what nodes offered that have left or were expelled (`gone`), until cancelled."""
+        while True:
+            await self._clock.sleep(EVERY_S)
+            try:
+                for division in gone():
+                    await self.withdraw(division)
+            except (Lost, Overloaded, Conflict, StoreFull) as why:
+                log.warning("offers of a node that is gone are withdrawn later", cause=str(why))
+
+    async def withdraw(self, division: str) -> int:
+        """Share no more what a node offered; return how many. Codes and grants stay; it offers anew when it is back."""
+        offered = [
+            entry
+            for entry in self._catalogue.records
+            if entry.origin == division and entry.sharing is not Sharing.NOT_SHARED
+        ]
+        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(division), name="is no member any more")
+        for entry in offered:
+            await self._trail.record(by, "entry.withdraw", entry.feed)
+            after = msgspec.structs.replace(entry, sharing=Sharing.NOT_SHARED, changed=self._clock.now())
+            await self._catalogue.records.put(entry.feed, after, expected=entry.revision)
+        return len(offered)
 
     async def word(self, division: str, payload: bytes) -> bytes:
         """Do what somebody of a node's level decided there. Raises as `Desk.decide` and `Desk.revoke`."""

@@ -13,7 +13,7 @@ from sensegate.model import OBSERVATION, IdentityKind
 from sensegate.properties import PROPERTIES
 from sensegate.video.observation import ObjectClass
 
-LANES: Final = 4
+LANES: Final = 8
 CHANNELS: Final = (
     *(f"lane{number}" for number in range(1, LANES + 1)),
     *(str(one) for one in (ObjectClass.PERSON, ObjectClass.VEHICLE, ObjectClass.NONMOTOR)),

@@ -70,7 +70,7 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     channels: Annotated[
         tuple[str, ...],
-        says("lanes, lines and zones of which counts are taken; beside them lane1 to lane4, person, vehicle, nonmotor"),
+        says("lanes, lines and zones of which counts are taken; beside them lane1 to lane8, person, vehicle, nonmotor"),
     ] = ()
     keep: Annotated[
         tuple[Literal["first", "best", "changes", "last"], ...],

@@ -15,7 +15,21 @@ from sensegate.video.formats import onvif_cut
 from sensegate.video.formats.onvif_cut import Removed
 from sensegate.video.formats.onvif_records import Happening, Sensed, Value
 from sensegate.video.observation import Plate
-from sensegate.video.parts import EMPTY, Node, many, named, node, number, region, rest, take, text, truth, words
+from sensegate.video.parts import (
+    EMPTY,
+    Node,
+    many,
+    named,
+    node,
+    number,
+    region,
+    rest,
+    take,
+    text,
+    told_name,
+    truth,
+    words,
+)
 from sensegate.video.times import parse_iso
 
 TOPIC_MAX: Final = 200
@@ -29,7 +43,14 @@ _CLASSES: Final = frozenset({"classtypes", "classtype", "class", "objecttype", "
 _COUNTS: Final = frozenset({"count", "objectcount", "occupancy", "total"})
 _PLATES: Final = frozenset({"platenumber", "plate", "licenseplate", "platetext"})
 _ELEMENTS: Final = frozenset(
-    {"vehicleinfo", "licenseplateinfo", "reading", "boxtemperaturereading", "spottemperaturereading"}
+    {
+        "vehicleinfo",
+        "licenseplateinfo",
+        "reading",
+        "boxtemperaturereading",
+        "spottemperaturereading",
+        "recordingjobstateinformation",
+    }
 )
 _TEMPERATURES: Final = {
     "@MaxTemperature": "max",
@@ -174,7 +195,7 @@ class _Data:
         """Keep a member, or count it as taken out."""
         low = _local(name).lower()
         if low in _PLATES:
-            self._plate(name, value)
+            self._plate(value)
         elif low in _ELEMENTS:
             self._element(low, value)
         elif low in _STATES and (state := truth(value if isinstance(value, bool | int) else text(value))) is not None:
@@ -184,25 +205,25 @@ class _Data:
         elif low in _OBJECTS:
             self.object = onvif_cut.id_of(value, self._veil)
         elif low in _CLASSES and text(value):
-            self._class(name, value)
+            self._class(value)
         elif low == "likelihood":
             self.sure = number(text(value), 0, 1)
         elif value not in (None, "", {}, []):
-            take(f"Data.{_local(name)}", self._removed)
+            take(f"Data.{told_name(name)}", self._removed)
 
-    def _class(self, name: str, value: Any) -> None:
+    def _class(self, value: Any) -> None:
         labels = text(value).split()
         cls, sub = onvif_cut.seen_as(labels[0]) if labels else ("", "")
         if not self.cls and codes.word("class", "onvif", labels[0]) is not None:
             self.cls, self.sub = cls, sub
         else:
-            take(f"Data.{_local(name)}", self._removed)
+            take("Data.Type", self._removed)
 
-    def _plate(self, name: str, value: Any) -> None:
+    def _plate(self, value: Any) -> None:
         written = text(value)
         if not written:
             return
-        take(f"Data.{_local(name)}", self._removed)
+        take("Data.PlateNumber", self._removed)
         if self.plate is None:
             self.plate = Plate(token=self._veil.plate(written, self._at), region=region(written))
 
@@ -215,6 +236,9 @@ class _Data:
             plate, images = onvif_cut.plate_of(value, self._at, self._veil, self._removed)
             self.plate = plate or self.plate
             self.images += images
+        elif low == "recordingjobstateinformation":
+            if self.state is None:
+                self.state = truth(text(node(value).get("State")))
         else:
             for one in many(value):
                 self.values += _temperatures(node(one), self._veil)

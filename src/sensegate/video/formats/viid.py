@@ -61,6 +61,8 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
         match one:
             case Sighting():
                 observations.append(_observation(one, camera))
+                if one.speed and one.kind == "MotorVehicle":
+                    measured.append(_speed(one, camera))
             case Label():
                 if one.event is not None and one.event not in COUNTING and _event(one.event):
                     observations.append(_happened(one, camera))
@@ -78,6 +80,8 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
                 refused.append(Refusal(one.place, RejectReason.WRONG_TYPE, one.detail))
             case _:
                 ignored += 1
+    if not (observations or measured or refused or ignored):
+        ignored = 1  # an empty batch is none the worse
     return Seen(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
@@ -88,6 +92,13 @@ def _identity(one: Sighting | Label | Flow, kind: str) -> str:
     token = one.token if isinstance(one, Sighting) else ""
     lane = "" if isinstance(one, Label) else one.lane
     return identity("viid", kind, one.id, one.camera, one.at, token, lane)
+
+
+def _speed(one: Sighting, camera: Camera) -> Measured:
+    lane = f"lane{one.lane}" if one.lane else ""
+    key = f"{_identity(one, one.kind)}Speed"
+    name = one.camera or camera.id
+    return Measured(name, "vehicle_speed", one.speed or 0.0, "km/h", one.at, one.quality or RECEIVED, key, lane)
 
 
 def _event(sort: int | None) -> str:

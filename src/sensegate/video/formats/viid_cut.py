@@ -14,7 +14,17 @@ import msgspec
 from sensegate.video.form import Cut, Veil
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_codes import CLASSES, FUNCTIONS, STATES
-from sensegate.video.formats.viid_read import Fields, FoundObject, folded, is_list, many, objects, tree_of, words
+from sensegate.video.formats.viid_read import (
+    Fields,
+    FoundObject,
+    beside,
+    folded,
+    is_list,
+    many,
+    objects,
+    tree_of,
+    words,
+)
 from sensegate.video.formats.viid_records import Entry, Flow, Kept, Label, Media, Names, Refused, Sighting, Told
 from sensegate.video.parts import region
 from sensegate.video.times import Found
@@ -65,6 +75,8 @@ _NOTICE: Final = dict(
 NotificationID SubscribeID TriggerTime InfoIDs ExecuteOperation DeviceList DeviceStatusList PersonObjectList
 FaceObjectList MotorVehicleObjectList NonMotorVehicleObjectList ThingObjectList SceneObjectList TollgateObjectList
 LaneObjectList FileObjectList ImageObjectList VideoSliceObjectList VideoLabelObjectList VehiclesFlowObjectList
+PersonListObject FaceListObject MotorVehicleListObject NonMotorVehicleListObject ThingListObject SceneListObject
+TollgateListObject LaneListObject VideoLabelListObject VehiclesFlowListObject APEListObject APEStatusListObject
 """)
 )
 _BOX: Final = ("lefttopx", "lefttopy", "rightbtmx", "rightbtmy")
@@ -116,7 +128,10 @@ def taken(payload: bytes, default: str, veil: Veil, arrival: int) -> Taken:
     removed: dict[str, int] = {}
     told: list[str] = []
     tree = tree_of(payload)
-    for place, raw in enumerate(objects(tree)):
+    given = objects(tree)
+    for name in beside(tree):
+        removed[name] = removed.get(name, 0) + 1
+    for place, raw in enumerate(given):
         if raw.kind == "SubscribeNotification":
             # the objects of the notification follow it; of itself nothing is kept
             told.append(raw.notice)

@@ -20,8 +20,8 @@ ORDER_ID: Final = 33
 """Dispositions, alarms, subscriptions and notifications."""
 CASE_ID: Final = 30
 SUBSCRIPTION, NOTIFICATION = "03", "04"
-_DEVICE = re.compile(r"[1-9]\d{19}(?:\d{2}|\d{4})?", re.ASCII)
-"""20 digits; with a suffix of 2 or 4 for a channel, as some send it."""
+_DEVICE = re.compile(r"[1-9]\d{19,23}", re.ASCII)
+"""20 digits; with a suffix of up to 4 for a channel, as some send it."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", re.ASCII)
 _TOLLGATE = re.compile(r"\d{1,9}|[1-9]\d{19}(?:\d{2})?", re.ASCII)
 

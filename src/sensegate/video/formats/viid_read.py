@@ -10,7 +10,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.parts import field_name
+from sensegate.video.parts import OTHER
 from sensegate.video.times import Found, parse_beijing
 
 KINDS: Final = (
@@ -108,7 +108,7 @@ def objects(tree: dict[str, Any]) -> list[FoundObject]:
         Rejected: no envelope of the standard, or too many objects.
     """
     known = [(name, _LISTS.get(name) or _SINGLE[name]) for name in tree if name in _LISTS or name in _SINGLE]
-    if len(known) != 1 or len(tree) != 1:
+    if len(known) != 1:
         detail = "the body must be one envelope like {MotorVehicleListObject: {MotorVehicleObject: […]}}"
         raise Rejected(QuarantineReason.SCHEMA, detail)
     name, kind = known[0]
@@ -127,6 +127,8 @@ def listed(value: Any, kind: str) -> list[Any]:
     """
     if isinstance(value, list):  # the inner name left out
         return value
+    if value in EMPTY:
+        return []
     inner = folded(value) if isinstance(value, dict) else {}
     for name in (f"{kind}Object".lower(), f"{kind}InfoObject".lower(), kind.lower()):
         if name in inner:
@@ -134,6 +136,15 @@ def listed(value: Any, kind: str) -> list[Any]:
     if isinstance(value, dict) and not value:
         return []
     raise Rejected(QuarantineReason.SCHEMA, f"{kind}ListObject holds no {kind}Object")
+
+
+def beside(tree: dict[str, Any]) -> list[str]:
+    """Return the names of what stands beside the envelope of a body (keys folded), as they may be told."""
+    return [
+        STANDARD.get(name, OTHER)
+        for name, value in tree.items()
+        if name not in _LISTS and name not in _SINGLE and value not in EMPTY
+    ]
 
 
 def is_list(tree: dict[str, Any]) -> bool:
@@ -158,7 +169,7 @@ def _gather(kind: str, one: Any, found: list[FoundObject], around: FoundObject) 
         around = FoundObject(kind, value, "notice", notice, subscription)
         found.append(around)
         for name, of in _NOTICES.items():
-            if name in value:
+            if value.get(name) not in EMPTY:
                 for each in listed(value[name], of):
                     _gather(of, each, found, around)
         return
@@ -166,7 +177,7 @@ def _gather(kind: str, one: Any, found: list[FoundObject], around: FoundObject) 
         inside = value.get(f"{kind}info".lower())
         found.append(around._replace(kind=kind, value={**one, **inside} if isinstance(inside, dict) else one))
         for name, of in _INSIDE.items():
-            if name in value:
+            if value.get(name) not in EMPTY:
                 for each in listed(value[name], of):
                     _gather(of, each, found, around._replace(path=around.path or "inside"))
         return
@@ -188,7 +199,7 @@ class Fields:
             if low in allowed:
                 self._values[low] = value
             elif value not in EMPTY:
-                self.remove(STANDARD.get(low) or field_name(name))
+                self.remove(STANDARD.get(low) or OTHER)
 
     def remove(self, name: str) -> None:
         """Count a field as taken out; by its name in the standard, or folded."""

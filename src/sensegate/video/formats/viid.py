@@ -61,21 +61,16 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
         match one:
             case Sighting():
                 observations.append(_observation(one, camera))
-                if one.speed and one.kind == "MotorVehicle":
-                    measured.append(_speed(one, camera))
+                measured += _speeds(one, camera)
             case Label():
-                if one.event is not None and one.event not in COUNTING and _event(one.event):
-                    observations.append(_happened(one, camera))
-                elif not one.counts:
-                    ignored += 1
+                ignored += not (happened := _happened(one, camera)) and not one.counts
+                observations += happened
                 measured += _counted(one, camera, "")
             case Flow():
                 measured += _flowing(one, camera)
             case Entry():
-                if one.online is None or one.kind != "APE":
-                    ignored += 1
-                else:
-                    measured.append(_online(one))
+                ignored += not (found := _online(one))
+                measured += found
             case Refused():
                 refused.append(Refusal(one.place, RejectReason.WRONG_TYPE, one.detail))
             case _:
@@ -94,11 +89,13 @@ def _identity(one: Sighting | Label | Flow, kind: str) -> str:
     return identity("viid", kind, one.id, one.camera, one.at, token, lane)
 
 
-def _speed(one: Sighting, camera: Camera) -> Measured:
+def _speeds(one: Sighting, camera: Camera) -> list[Measured]:
+    if not one.speed or one.kind != "MotorVehicle":
+        return []
     lane = f"lane{one.lane}" if one.lane else ""
     key = f"{_identity(one, one.kind)}Speed"
     name = one.camera or camera.id
-    return Measured(name, "vehicle_speed", one.speed or 0.0, "km/h", one.at, one.quality or RECEIVED, key, lane)
+    return [Measured(name, "vehicle_speed", one.speed, "km/h", one.at, one.quality or RECEIVED, key, lane)]
 
 
 def _event(sort: int | None) -> str:
@@ -163,8 +160,10 @@ def _box(one: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
     return boxes.pixels(*one.box, *one.size)
 
 
-def _happened(one: Label, camera: Camera) -> VideoObservation:
-    return VideoObservation(
+def _happened(one: Label, camera: Camera) -> list[VideoObservation]:
+    if one.event in COUNTING or not _event(one.event):
+        return []
+    label = VideoObservation(
         id=_identity(one, "VideoLabel"),
         kind=Kind.EVENT,
         camera=one.camera or camera.id,
@@ -176,6 +175,7 @@ def _happened(one: Label, camera: Camera) -> VideoObservation:
         analytics=one.analytics,
         removed=one.removed,
     )
+    return [label]
 
 
 def _counted(one: Label | Flow, camera: Camera, channel: str) -> list[Measured]:
@@ -215,9 +215,11 @@ def _flowing(one: Flow, camera: Camera) -> list[Measured]:
     return found
 
 
-def _online(one: Entry) -> Measured:
+def _online(one: Entry) -> list[Measured]:
+    if one.online is None or one.kind != "APE":
+        return []
     key = identity("viid", "APE", one.id, one.at, one.online)
-    return Measured(one.camera, "online", float(bool(one.online)), "", one.at, one.quality or RECEIVED, key)
+    return [Measured(one.camera, "online", float(one.online), "", one.at, one.quality or RECEIVED, key)]
 
 
 FORMAT: Final = VideoFormat("viid", cut, see)

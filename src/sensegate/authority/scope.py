@@ -192,8 +192,15 @@ def demand(principal: Principal, action: Action, division: str, department: str 
     if allows(principal, action, division, department, feed=feed):
         return
     if action not in _rights(principal):
-        raise Refused(f"role {principal.role} may not {action.replace('_', ' ')}; ask for a token of another role")
+        raise Refused(lacking(principal, action))
     raise Refused(f"outside the scope of {principal.id} ({written(principal.scope)})")
+
+
+def lacking(principal: Principal, action: Action) -> str:
+    """Say that the role does not grant `action`, and which roles do."""
+    others = ", ".join(role for role in Role if role is not principal.role and action in _RIGHTS[role])
+    may_not = f"role {principal.role} may not {action.replace('_', ' ')}"
+    return f"{may_not}; ask for a token of another role ({others})" if others else may_not
 
 
 def may(principal: Principal, action: Action) -> bool:

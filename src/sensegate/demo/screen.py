@@ -132,29 +132,33 @@ def closing(summary: Summary, console: Console) -> None:
     grid = Table(box=None, show_header=False, pad_edge=False)
     memory = summary.memory
     taken = f"{memory.peak_pss_mb:,.0f} MiB at the most in {memory.processes} processes"
-    rows: list[tuple[str, object]] = [
+    rows: list[tuple[str, str]] = [
         ("published", f"{summary.published:,} messages, {summary.acknowledged:,} acknowledged"),
         ("committed", f"{summary.committed:,} readings"),
-        ("forwarded", f"{summary.forwarded:,}, withheld {summary.withheld or 0}"),
+        ("forwarded", f"{summary.forwarded:,}, withheld {_told(summary.withheld)}"),
         ("delivered", f"{summary.delivered:,} at the centre"),
-        ("duplicates", summary.duplicates),
-        ("quarantined", summary.quarantined),
-        ("rejected", summary.rejected),
-        ("injected", summary.injected),
-        ("unrecognised", summary.unrecognised or "none"),
-        ("latency", f"{summary.latency_ms} ms, live {summary.live_latency_ms} ms"),
+        ("duplicates", _told(summary.duplicates)),
+        ("quarantined", _told(summary.quarantined)),
+        ("rejected", _told(summary.rejected)),
+        ("injected", _told(summary.injected)),
+        ("unrecognised", str(summary.unrecognised or "none")),
+        ("latency", f"{_told(summary.latency_ms)} ms, live {_told(summary.live_latency_ms)} ms"),
         (
             "cameras",
             f"{summary.objects.get('acknowledged', 0):,} objects acknowledged = "
             + " + ".join(f"{summary.objects.get(name, 0):,} {name}" for name in ("delivered", "duplicates", "refused")),
         ),
         ("lost, doubled", f"{summary.lost}, {summary.doubled}"),
-        ("other verdicts", {name: count for name, count in summary.verdicts.items() if count} or "none"),
-        ("balanced", summary.balanced),
+        ("other verdicts", _told({name: count for name, count in summary.verdicts.items() if count})),
+        ("balanced", "yes" if summary.balanced else "NO"),
         ("memory", f"{taken}; a gateway {memory.gateway_mb:.0f}, its nats-server {memory.engine_mb:.0f}"),
     ]
     for name, value in rows:
-        grid.add_row(name, str(value))
+        grid.add_row(name, value)
     console.print(grid, highlight=False)
     for sample in summary.samples[:10]:
         console.print(f"  {sample}", style="red", highlight=False)
+
+
+def _told(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()) or "none"

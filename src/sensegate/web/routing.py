@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, Principal, may
+from sensegate.authority.scope import Action, Principal, lacking, may
 from sensegate.errors import Refused
 from sensegate.video import multipart
 from sensegate.web import auth
@@ -241,8 +241,7 @@ def check(call: Call, route: Route) -> None:
     if route.token:
         call.identify()
         if route.action and not may(call.principal, route.action):
-            what = route.action.replace("_", " ")
-            raise Refused(f"role {call.principal.role} may not {what}; ask for a token of another role")
+            raise Refused(lacking(call.principal, route.action))
     known = [param.name for param in route.query]
     for name in call.request.query:
         if name not in known:

@@ -114,7 +114,11 @@ class Emergency:
         """Give a task to each device, once: a restart in the middle finds those that have it."""
         part = Scope(order.place.division, order.place.department)
         name = f"{order.id}{'' if order.state == 'active' else '.end'}"
-        have = {task.device for task in self._tasking.tasks.list(CLOCK) if task.order == name}
+        have = {
+            task.device
+            for task in self._tasking.tasks.list(CLOCK)
+            if task.order == name and task.told.task == told.task
+        }
         refused: list[str] = []
         ids = self._devices.ids_of(told.profile, part)
         note = f"{'drill: ' if order.drill else ''}{order.reason}"[:500]

@@ -215,17 +215,22 @@ class Tasking:
 
     async def _send(self, task: Task, device: Device) -> Task:
         ways = [way for way in self.ways if any(map(way.reaches, self._topics(device)))]
+        if not ways:
+            # It does not listen anywhere: nobody shall read that it was told. The task waits, and expires.
+            return task
         sent = await self.tasks.sending(task)
         if sent is None:
             return task
+        lost = False
         for way in ways:
             for topic in task.told.topics:
                 try:
                     await way.send(topic, task.told.payload)
                 except Lost as why:
+                    lost = True
                     _log.warning("a task was not sent", task=task.id, device=task.device, cause=str(why))
         metrics.TASKS.labels("sent").inc()
-        if task.told.confirm is None:
+        if task.told.confirm is None and not lost:
             await self._end(sent, TaskState.DONE)
             return msgspec.structs.replace(sent, state=TaskState.DONE)
         return sent

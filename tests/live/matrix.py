@@ -385,6 +385,13 @@ async def _task(world: World) -> dict[str, str]:
     return {"task": (await world.make("POST", f"/api/v1/devices/{device.id}/tasks", task))["id"]}
 
 
+async def _plan(world: World) -> dict[str, str]:
+    name = f"{CANARY}-{world.number()}"
+    plan = {"title": CANARY, "place": "440106/police", "shed": ["illuminance"]}
+    await world.make("PUT", f"/api/v1/emergency-plans/{name}", plan)
+    return {"plan": name}
+
+
 _VERSION = "/api/v1/profiles/{vendor}/{model}/versions/{version}"
 ASKS: dict[str, Ask] = {
     "POST /api/v1/devices": Ask(
@@ -451,6 +458,7 @@ ASKS: dict[str, Ask] = {
     "PUT /api/v1/session/password": Ask({"old": "x", "new": "y"}),
     "PUT /api/v1/emergency-plans/{plan}": Ask({"title": CANARY, "place": "440106/police"}),
     "POST /api/v1/emergency-plans/{plan}/approval": Ask(match=True),
+    "DELETE /api/v1/emergency-plans/{plan}": Ask(fresh=_plan),
     "POST /api/v1/mode-orders": Ask({"plan": "<plan>", "hours": 1, "reason": "x", "place": "440106/police"}),
     "DELETE /api/v1/mode-orders/{order}": Ask(),
 }

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.modes import Order, Plan, Widening
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
@@ -22,6 +23,7 @@ from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common
 from sensegate.share.grants import Admission, Grant, Grants, granted
 from sensegate.share.shelf import Shelf
+from sensegate.share.widening import Widenings
 from tests.share.made import NOW
 
 OWNER = Principal("owner", Role.CITY_OPERATOR, scope("4401"))
@@ -44,7 +46,9 @@ class Made:
         self.shelf = Shelf(self.bucket, self.clock)
         self.feeds = Feeds(MemoryBucket(), self.clock)
         self.catalogue = Catalogue(self.shelf)
-        self.grants = Grants(self.shelf, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant)
+        self.grants = Grants(
+            self.shelf, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant, core=self.catalogue.core
+        )
         self.desk = Desk(
             self.shelf,
             self.feeds,
@@ -496,3 +500,43 @@ async def test_one_subscriber_cannot_fill_the_desk(made: Made, monkeypatch: pyte
     await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
     await made.desk.withdraw(READER, first.id)
     await made.desk.apply(READER, WISH)
+
+
+async def test_what_becomes_core_is_given_no_more(made: Made) -> None:
+    """Also by a grant of before, and by no mode order; what is not core stays open."""
+    grant = await made.granted()
+    assert made.admitted().grant_id == grant.id, "negative control"
+    entry = made.catalogue.find("air")
+    assert entry is not None
+    place = scope("4401")
+    wanted = Widening("air", "second")
+    plan = Plan(name="p", title="p", place=place, grants=(wanted,))
+    order = Order(id="o", plan=plan, place=place, since=NOW, until=NOW + DAY_US, reason="x", by="owner")
+    widen = Widenings(made.grants, made.feeds, made.clock)
+    core = await made.catalogue.records.put("air", msgspec.structs.replace(entry, grade=4), expected=entry.revision)
+    with pytest.raises(Refused, match="core"):
+        made.admitted()
+    with pytest.raises(Refused, match="core"):
+        await widen.open(order, wanted)
+    assert len(list(made.grants.records)) == 1
+    await made.catalogue.records.put("air", msgspec.structs.replace(entry, grade=3), expected=core.revision)
+    await widen.open(order, wanted)
+    assert len(list(made.grants.records)) == 2, "negative control"
+    assert made.admitted().grant_id == grant.id
+
+
+async def test_a_name_is_free_again_also_when_the_mark_of_its_deletion_is_gone(made: Made) -> None:
+    """The store forgets deletions after some days, a process that lives longer does not; what is there still is."""
+    entry = made.catalogue.find("free")
+    assert entry is not None
+    records = made.catalogue.records
+    for forgotten in (False, True):
+        present = records.find("free")
+        assert present is not None
+        await records.delete("free", expected=present.revision)
+        if forgotten:
+            del made.bucket._rows["entry/free"]
+        await records.put("free", msgspec.structs.replace(entry, revision=0), expected=0)
+        assert records.find("free") is not None
+    with pytest.raises(Conflict):
+        await records.put("free", entry, expected=0)

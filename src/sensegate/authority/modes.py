@@ -122,6 +122,8 @@ class Modes:
         self._clock = clock
         self._plans: dict[str, Plan] = {}
         self._orders: dict[str, Order] = {}
+        self._forgotten: dict[str, int] = {}
+        """Key of a plan that is no more -> revision of its absence."""
         self._watched = 0
         self.on_change: list[Callable[[], None]] = []
         """Called after a change is in memory."""
@@ -157,6 +159,14 @@ class Modes:
         return await self._put_plan(
             msgspec.structs.replace(plan, approved_by=by.id, approved=self._clock.now()), expected=revision
         )
+
+    async def delete(self, name: str, *, by: Principal) -> None:
+        """Forget a plan; an order that put it in force goes on with it. Raises `NotFound`, `Refused`."""
+        plan = self.plan(name, by)
+        demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
+        await self._trail.record(by, "mode.forget", name, before=_facts(plan))
+        revision = await self._bucket.delete(f"plan.{name}", expected=plan.revision)
+        await self._take(Row(f"plan.{name}", None, revision))
 
     def plan(self, name: str, by: Principal) -> Plan:
         """Return a plan. Raises `NotFound` where there is none that the caller may see."""
@@ -293,6 +303,8 @@ class Modes:
         if known and known.revision >= row.revision:
             return
         if row.value is None:
+            if kind == "plan":
+                self._forgotten[row.key] = row.revision
             self._plans.pop(name, None) if kind == "plan" else self._orders.pop(name, None)
         else:
             found = msgspec.structs.replace(_decode(row.value), revision=row.revision)
@@ -314,7 +326,14 @@ class Modes:
     async def _put(self, key: str, record: Plan | Order, expected: int) -> None:
         value = _encode(msgspec.structs.replace(record, revision=0))
         try:
-            revision = await self._bucket.put(key, value, expected=expected)
+            try:
+                revision = await self._bucket.put(key, value, expected=expected or self._forgotten.get(key, 0))
+            except Conflict:
+                if expected or key not in self._forgotten:
+                    raise
+                # The store keeps the mark of an absence for some time only.
+                revision = await self._bucket.put(key, value, expected=0)
+            self._forgotten.pop(key, None)
         except Conflict:
             raise Conflict(f"{key.replace('.', ' ', 1)} was changed meanwhile; read it again") from None
         await self._take(Row(key, value, revision))

@@ -273,9 +273,19 @@ class Moves:
             after = msgspec.structs.replace(after, stored=b"")
         await self._write(after)
         if stage in OVER:
-            for number in range(move.parts):
-                await self._bucket.delete(f"{move.id}.{number}")
+            await self._clear(after)
         return b""
+
+    async def _clear(self, move: Move) -> None:
+        """Remove what went along, also of a move that its source gave up in the middle; and moves over long ago."""
+        number = 0
+        while number < move.parts or await self._bucket.get(f"{move.id}.{number}") is not None:
+            await self._bucket.delete(f"{move.id}.{number}")
+            number += 1
+        over = sorted((one for one in self._moves.values() if one.stage in OVER), key=lambda one: one.changed)
+        for old in over[:-KEPT_MAX]:
+            await self._bucket.delete(old.id)
+            self._moves.pop(old.id, None)
 
     def _mine(self, division: str, move_id: str) -> Move:
         move = self._moves.get(move_id)
@@ -301,15 +311,15 @@ class Moves:
             await self._applied.wait_for(condition)
 
     async def _take(self, row: Row) -> None:
-        if "." in row.key or row.value is None:
+        if "." in row.key:
+            return
+        if row.value is None:
+            self._moves.pop(row.key, None)
             return
         known = self._moves.get(row.key)
         if known is not None and known.revision >= row.revision:
             return
         self._moves[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
-        over = [one for one in self._moves.values() if one.stage in OVER]
-        for old in sorted(over, key=lambda one: one.changed)[:-KEPT_MAX]:
-            del self._moves[old.id]
         async with self._applied:
             self._applied.notify_all()
 

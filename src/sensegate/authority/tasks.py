@@ -28,6 +28,7 @@ DEVICE_MAX = 20
 """Open tasks of one device."""
 ENDED_MAX = 2_000
 """Ended tasks that are kept; the audit trail keeps all."""
+FORGOTTEN_AT_ONCE = 100
 NOTE_MAX = 500
 EXPIRES_MAX_S = 30 * 86_400.0
 Scalar = bool | int | float | str
@@ -115,6 +116,8 @@ class Tasks:
         self._tasks: dict[str, Task] = {}
         self._queues: dict[str, dict[str, Task]] = {}
         """Device -> its open tasks, oldest first."""
+        self._open = 0
+        """How many are open."""
         self._watched = 0
         self.on_change: list[Callable[[Task], None]] = []
         """Called after a change is in memory."""
@@ -145,7 +148,7 @@ class Tasks:
             raise ConfigError(f"{len(note)} characters", key="note", remedy=f"at most {NOTE_MAX}")
         if len(self._queues.get(device, ())) >= DEVICE_MAX:
             raise Overloaded(f"{DEVICE_MAX} tasks of {device} wait already", retry_after_s=30)
-        if sum(map(len, self._queues.values())) >= OPEN_MAX:
+        if self._open >= OPEN_MAX:
             raise Overloaded(f"{OPEN_MAX} tasks wait already", retry_after_s=30)
         now = self._clock.now()
         until = now + round((expires_s or told.expires_s) * 1e6)
@@ -234,9 +237,11 @@ class Tasks:
             if known:
                 self._drop(known)
             return
+        self._open -= bool(known and known.state in OPEN)
         task = self._tasks[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
         queue = self._queues.setdefault(task.device, {})
         if task.state in OPEN:
+            self._open += 1
             queue[task.id] = task
         else:
             queue.pop(task.id, None)
@@ -246,7 +251,7 @@ class Tasks:
             listener(task)
 
     def _drop(self, task: Task) -> None:
-        del self._tasks[task.id]
+        self._open -= self._tasks.pop(task.id).state in OPEN
         queue = self._queues.get(task.device, {})
         queue.pop(task.id, None)
         if not queue:
@@ -265,7 +270,14 @@ class Tasks:
         await self._take(Row(task.id, value, revision))
 
     async def _forget(self) -> None:
+        # An order of an emergency gives thousands at once: it is not to sort them all each time.
+        if len(self._tasks) - self._open <= ENDED_MAX + FORGOTTEN_AT_ONCE:
+            return
         ended = [one for one in self._tasks.values() if one.state not in OPEN]
         for one in sorted(ended, key=lambda one: one.made)[: max(0, len(ended) - ENDED_MAX)]:
-            await self._bucket.delete(one.id, expected=one.revision)
-            self._drop(one)
+            try:
+                await self._bucket.delete(one.id, expected=one.revision)
+            except Conflict:
+                continue  # another process was faster; the task that was given stands
+            if one.id in self._tasks:
+                self._drop(one)

@@ -12,7 +12,7 @@ from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, con
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
-    help="Emergency plans and mode orders: plan, approve, order, end, plans, list, show.", no_args_is_help=True
+    help="Emergency plans and mode orders: plan, approve, forget, order, end, plans, list, show.", no_args_is_help=True
 )
 PLAN_COLUMNS = ("name", "title", "place", "hours_max", "written_by", "approved_by", "revision")
 ORDER_COLUMNS = ("id", "plan", "place", "state", "drill", "since", "until", "reason", "by")
@@ -64,6 +64,13 @@ def approve(name: Name, *, url: Url = DEFAULT_URL, token: Token = "", json_form:
         return await remote.post_at(f"/api/v1/emergency-plans/{name}/approval", row["revision"])
 
     table([ask(url, token, work)], PLAN_COLUMNS, json_form=json_form)
+
+
+@app.command()
+def forget(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """Forget a plan; an order that put it in force goes on."""
+    ask(url, token, lambda remote: remote.delete(f"/api/v1/emergency-plans/{name}"))
+    console.print(f"plan {name} is forgotten")
 
 
 @app.command()

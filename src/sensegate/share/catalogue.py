@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sensegate.errors import ConfigError
+from sensegate.share.feeds import GRADE_MAX
 from sensegate.share.han import folded
 from sensegate.share.records import csv_cell
 from sensegate.share.shelf import Records, Shelf
@@ -221,6 +222,11 @@ class Catalogue:
         """Return whether a complete entry says that the feed is not for everybody in its scope."""
         entry = self.records.find(feed)
         return entry is not None and bool(entry.published) and entry.sharing is not Sharing.UNCONDITIONAL
+
+    def core(self, feed: str) -> bool:
+        """Return whether an entry says that the feed is of the grade that is shared with nobody."""
+        entry = self.records.find(feed)
+        return entry is not None and entry.grade >= GRADE_MAX
 
     def next_code(self, level: str, kind: Kind | None) -> str:
         """Return the next free code of a level: ``<division, 6 digits>-<kind>-<number>``."""

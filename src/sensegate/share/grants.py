@@ -110,12 +110,18 @@ class Grants:
         *,
         demands_grant: Callable[[str], bool] = lambda _feed: False,
         used: Callable[[str], int] = lambda _grant: 0,
+        core: Callable[[str], bool] = lambda _feed: False,
     ) -> None:
-        """`demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month."""
+        """Take the feeds that are granted.
+
+        `demands_grant` tells whether a feed is shared on conditions; `used` the records of a grant this month; `core`
+        whether its entry says that it is of the grade that no grant opens, also where it says so only since then.
+        """
         self._feeds = feeds
         self._clock = clock
         self._demands_grant = demands_grant
         self._used = used
+        self.core = core
         self._by_subscriber: dict[tuple[str, str], tuple[Grant, ...]] = {}
         self._allowances: dict[str, Allowance] = {}
         self.records: Records[Grant] = Records(shelf, "grant", Grant)
@@ -173,6 +179,8 @@ class Grants:
         return Admission(found, narrowed(whole, wanted, whole.mask))
 
     def _granted(self, feed: Feed, grant: Grant, wanted: Wanted, delivery: str, form: str) -> Admission:
+        if self.core(feed.name):
+            raise Refused(f"feed '{feed.name}' is of grade {CORE} (core) now: grant {grant.id} opens it no more")
         if delivery and grant.deliveries and delivery not in grant.deliveries:
             raise Refused(f"grant {grant.id} is for {', '.join(grant.deliveries)}, not for {delivery}")
         if form and grant.forms and form not in grant.forms:

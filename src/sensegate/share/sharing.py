@@ -110,7 +110,14 @@ class Sharing:
         self.feeds = feeds
         self.metering = metering
         self.catalogue = Catalogue(shelf)
-        self.grants = Grants(shelf, feeds, clock, demands_grant=self.catalogue.demands_grant, used=metering.used)
+        self.grants = Grants(
+            shelf,
+            feeds,
+            clock,
+            demands_grant=self.catalogue.demands_grant,
+            used=metering.used,
+            core=self.catalogue.core,
+        )
         terms = terms or Terms()
         self.desk = Desk(
             shelf,

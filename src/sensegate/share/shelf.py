@@ -73,11 +73,15 @@ class Records(Generic[Kept]):
         """
         key = f"{self._kind}/{name}"
         value = msgspec.json.encode(msgspec.structs.replace(record, revision=0))
-        if not expected and name not in self._kept:
-            # Its deletion has a revision of its own.
-            expected = self._revisions.get(name, 0)
+        # Its deletion has a revision of its own; but the store keeps the mark of a deletion for some days only.
+        absent = self._revisions.get(name, 0) if not expected and name not in self._kept else 0
         try:
-            revision = await self._shelf.bucket.put(key, value, expected=expected)
+            try:
+                revision = await self._shelf.bucket.put(key, value, expected=absent or expected)
+            except Conflict:
+                if not absent:
+                    raise
+                revision = await self._shelf.bucket.put(key, value, expected=0)
         except Conflict:
             raise Conflict(f"{self._kind} {name} was changed meanwhile; read it again") from None
         self._take(name, Row(key, value, revision))

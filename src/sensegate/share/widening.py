@@ -9,9 +9,9 @@ import msgspec
 from sensegate.authority.modes import Order, Widening
 from sensegate.authority.scope import written
 from sensegate.clock import Clock
-from sensegate.errors import NotFound
+from sensegate.errors import NotFound, Refused
 from sensegate.share.feeds import Feeds
-from sensegate.share.grants import Grant, Grants
+from sensegate.share.grants import CORE, Grant, Grants
 
 
 class Widenings:
@@ -27,12 +27,15 @@ class Widenings:
 
         Raises:
             NotFound: there is no such feed.
+            Refused: it is core data; the order's step says so, on the trail.
         """
         name = _name(order, wanted)
         if self._grants.find(name) is not None:
             return
         if self._feeds.find(wanted.feed) is None:
             raise NotFound(f"no feed '{wanted.feed[:64]}'")
+        if self._grants.core(wanted.feed):
+            raise Refused(f"feed '{wanted.feed}' is of grade {CORE} (core): no order opens it")
         place = order.place
         grant = Grant(
             id=name,

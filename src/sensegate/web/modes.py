@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from sensegate.authority.modes import Modes, Order, Plan, Telling, Widening
 from sensegate.authority.scope import Action, scope, written
@@ -159,6 +160,11 @@ async def _approve(call: Call) -> Any:
     return _plan_row(await modes_of(call).approve(call.path("plan"), by=call.principal, revision=revision))
 
 
+async def _forget(call: Call) -> Any:
+    await modes_of(call).delete(call.path("plan"), by=call.principal)
+    return web.Response(status=204)
+
+
 async def _orders(call: Call) -> Any:
     return listing.answer(call, map(_order_row, modes_of(call).orders(call.principal)), OrderRow, "id")
 
@@ -227,6 +233,16 @@ ROUTES = (
         action=Action.CHANGE_MODE,
         answer=PlanRow,
         errors=(404, 409, 428),
+    ),
+    Route(
+        method="DELETE",
+        path=_PLAN,
+        call=_forget,
+        what="Forget a plan; an order that put it in force goes on.",
+        tag="emergency",
+        action=Action.CHANGE_MODE,
+        status=204,
+        errors=(404, 409),
     ),
     Route(
         method="GET",

@@ -158,3 +158,127 @@ def test_a_recording_job_tells_its_state_as_an_element() -> None:
     )
     _, seen = told("onvif_xml", body.encode())
     assert [(one.property, one.value) for one in seen.measured] == [("recording", True)]
+
+
+# ── makers ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def alert(inside: str, root: str = 'xmlns="http://www.isapi.org/ver20/XMLSchema"') -> bytes:
+    head = "<channelID>1</channelID><dateTime>2026-01-15T13:00:00+08:00</dateTime><eventState>active</eventState>"
+    return f"<EventNotificationAlert {root}>{head}{inside}</EventNotificationAlert>".encode()
+
+
+def test_hikvision_traffic_of_a_lane_becomes_readings() -> None:
+    lanes = (
+        "<TPSInfo><laneNo>1</laneNo><speed>54</speed><queueLen>20</queueLen><driver>张三</driver></TPSInfo>"
+        "<TPSInfo><laneNo>2</laneNo><trafficVolume>12</trafficVolume><ZHANG>1</ZHANG></TPSInfo>"
+    )
+    cut, seen = told("hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>"))
+    assert {(one.property, one.channel, one.value, one.unit) for one in seen.measured} == {
+        ("vehicle_speed_mean", "lane1", 54.0, "km/h"),
+        ("queue_length", "lane1", 20.0, "m"),
+        ("vehicle_count", "lane2", 12.0, "1"),
+    }
+    assert dict(cut.removed) == {"TFS.driver": 1, "TFS.other": 1}
+
+
+def test_hikvision_regions_as_a_plain_list() -> None:
+    entry = {
+        "regionID": "1",
+        "detectionTarget": "human",
+        "TargetRect": {"X": "0.1", "Y": 0.1, "width": 0.2, "height": 0.2},
+    }
+    for regions in ([entry], [{"DetectionRegionEntry": entry}], {"DetectionRegionEntry": [entry]}):
+        body = {"channelID": 1, "eventType": "fielddetection", "eventState": "active", "DetectionRegionList": regions}
+        (one,) = told("hikvision", body)[1].observations
+        assert (one.box, one.event and one.event.zone) == ((0.1, 0.1, 0.3, 0.3), "1")
+
+
+def test_hikvision_resolution_as_two_members() -> None:
+    picture = "<vehicelRect><X>192</X><Y>108</Y><width>192</width><height>108</height></vehicelRect>"
+    size = "<height>1080</height><width>1920</width>"
+    body = (
+        f"<eventType>ANPR</eventType><ANPR><licensePlate>粤B12345</licensePlate><pictureInfoList><pictureInfo>{picture}"
+        f"</pictureInfo></pictureInfoList></ANPR><detectionBackgroundImageResolution>{size}"
+        "</detectionBackgroundImageResolution>"
+    )
+    (one,) = told("hikvision", alert(body))[1].observations
+    assert (one.box, one.image_size) == ((0.1, 0.1, 0.2, 0.2), (1920, 1080))
+
+
+@pytest.mark.parametrize("data", ["null", '[{"Name": "张三"}]', "{}"])
+def test_dahua_data_of_any_kind(data: str) -> None:
+    (one,) = told("dahua", f"Code=VideoMotion;action=Start;index=0;data={data}".encode())[1].observations
+    assert one.event is not None
+    assert (one.event.type, one.event.state) == ("motion", True)
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [{"type": "DeleteOperation", "id": "5"}, {"type": "RenameOperation", "from": "1", "to": "2"}],
+        [{"DeleteOperation": {"id": "5"}}, {"RenameOperation": {"from": "1", "to": "2"}}],
+    ],
+)
+def test_axis_operations_in_both_forms(operations: Any) -> None:
+    _, seen = told("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
+    assert [(one.track, one.track_state, one.parent_track) for one in seen.observations] == [
+        ("5", "end", ""),
+        ("1", "end", ""),
+        ("2", "update", "1"),
+    ]
+
+
+def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
+    body = {
+        "topic": "axis:CameraApplicationPlatform/ObjectAnalytics/Device1Scenario1Threshold",
+        "timestamp": "1768453200000",
+        "message": {"data": {"active": "1", "classTypes": "human,vehicle"}},
+    }
+    _, seen = told("axis", body)
+    assert [(one.property, one.channel, one.value) for one in seen.measured] == [("field_occupied", "scenario1", True)]
+    assert seen.observations[0].object_class == "person"
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("deepstream", {"sensorId": "c", "@timestamp": "2026-01-15T05:00:00Z", "objects": None}),
+        ("dlstreamer", {"objects": None, "resolution": {"width": 1, "height": 1}, "timestamp": 5}),
+        ("frigate", {"type": "genai", "after": {"id": "1-a", "data": {"metadata": {"title": "张三"}}}}),
+        ("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z"}}),
+    ],
+)
+def test_a_detector_that_saw_nothing(name: str, body: Any) -> None:
+    assert told(name, body, "frigate/reviews" if name == "frigate" else "x/y")[1].ignored == 1
+
+
+def test_deepstream_lane_as_a_word_and_a_box_that_nobody_set() -> None:
+    sides = dict.fromkeys(("topleftx", "toplefty", "bottomrightx", "bottomrighty"), 0)
+    body = {
+        "@timestamp": "2026-01-15T05:00:00Z",
+        "sensor": {"id": "c"},
+        "place": {"entrance": {"name": "张三", "lane": "lane1"}},
+        "object": {"id": "1", "vehicle": {"license": "粤B12345", "type": "sedan"}, "bbox": sides},
+    }
+    (one,) = told("deepstream", body, "x/y", width=10, height=10)[1].observations
+    assert (one.lane, one.box, one.box_quality) == (1, None, None)
+
+
+def test_dlstreamer_objects_alone_and_an_offset_before_the_odd_literal() -> None:
+    thing = {"detection": {"bounding_box": {"x_min": 0.1, "x_max": 0.5, "y_min": 0.1, "y_max": 0.5}, "label": "person"}}
+    (one,) = told("dlstreamer", {"objects": thing}, "x/y")[1].observations
+    assert one.box == (0.1, 0.1, 0.5, 0.5)
+    body = {"objects": [thing], "system_timestamp": "2026-01-15T13:00:00.000+0800:%z"}
+    assert told("dlstreamer", body, "x/y")[1].observations[0].observed_at == NOON
+
+
+def test_frigate_end_without_the_time_of_a_frame() -> None:
+    after = {"id": "a-b", "camera": "c", "label": "person", "start_time": 1_768_453_199.0, "end_time": 1_768_453_200.0}
+    (one,) = told("frigate", {"type": "end", "after": after}, "frigate/events")[1].observations
+    assert one.observed_at == NOON
+
+
+def test_frigate_does_not_tell_a_label_that_is_in_no_table() -> None:
+    (one,) = told("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measured
+    assert (one.property, one.channel) == ("objects_present", "other")

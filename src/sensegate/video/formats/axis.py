@@ -180,7 +180,7 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
 
 Kept: TypeAlias = Frame | Track | Happening
 
-_RULE = re.compile(r"(?:Device|Camera)(\d{1,2})(?:Scenario|Profile)(\w{1,8})", re.ASCII)
+_RULE = re.compile(r"(?:Device|Camera)(\d{1,2})(?:Scenario|Profile)(\d{1,3}|ANY|Any|any)(?:Threshold)?", re.ASCII)
 _ANY: Final = "any"
 _OF_CLASS: Final = {
     ObjectClass.PERSON: "people_count_total",
@@ -198,7 +198,9 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
     sieve = Telling(veil, arrival, _NAMES)
     if isinstance(tree.get("frame"), dict):
         return sieve.cut(_frame(tree, sieve))
-    if "classes" in tree and {"start_time", "end_time", "observations"} & tree.keys():
+    if tree.keys() == {"topic", "payload"} and isinstance(tree["payload"], dict):
+        return cut(msgspec.json.encode(tree["payload"]), topic, arrival, veil)
+    if ("classes" in tree or "id" in tree) and {"start_time", "end_time", "observations"} & tree.keys():
         return sieve.cut(_track(tree, sieve))
     if isinstance(tree.get("message"), dict) and isinstance(tree.get("topic", topic), str):
         return sieve.cut(_happening(tree, str(tree.get("topic", topic)), sieve))
@@ -238,6 +240,8 @@ def _frame(tree: dict[str, Any], sieve: Telling) -> Frame:
             kept.pop("bounding_box", None)
         things.append(msgspec.convert(kept, Thing))
     for one in _listed(frame.get("operations")):
+        if isinstance(one, dict) and len(one) == 1 and isinstance(inner := next(iter(one.values())), dict):
+            one = {**inner, "type": next(iter(one))}  # noqa: PLW2901 - the kind as the name of a member
         kept = apart(sieve, one, OPERATION, "operations")
         if "type" in kept and ("id" in kept or {"from", "to"} <= kept.keys()):
             operations.append(msgspec.convert(kept, Operation))
@@ -290,7 +294,8 @@ def _happening(tree: dict[str, Any], topic: str, sieve: Telling) -> Happening:
     named = "" if rule is None else _called(rule[1], rule[2])
     counted = any(name.startswith("total") for name in data)
     word = next(filter(None, (codes.word("event", NAME, level) for level in reversed(levels))), "")
-    label = class_of(NAME)(data.get("classTypes") or data.get("reason"), sieve)
+    said = data.get("classTypes") or data.get("reason")
+    label = class_of(NAME)(said.replace(",", " ").split(" ")[0] if isinstance(said, str) else said, sieve)
     state = truth(data.get("active"))
     since = moment(data.get("startTime"), sieve) is not GONE
     for name, value in data.items():

@@ -45,7 +45,7 @@ _EVENTS_MAX: Final = 1_000
 _OBJECTS_MAX: Final = 64
 """Of one event."""
 _HEAD = re.compile(
-    r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{))?", re.ASCII
+    r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{|\[|null\b))?", re.ASCII
 )
 _BEAT: Final = "heartbeat"
 _STATES: Final = {"start": True, "stop": False}
@@ -201,7 +201,9 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
         if head[0].endswith("data=") or head[0].rstrip().endswith("data="):
             following = re.compile(r"\r?\n\s*(?=Code=[A-Za-z0-9_]{1,64};)").search(text_, at)
             end = following.start() if following else len(text_)
-            data = sieve.read_object(text_[at:end].strip().encode())
+            tree = sieve.read(text_[at:end].strip().rstrip(";").encode())
+            # of a list nobody knows what its members mean
+            data = tree if isinstance(tree, dict) else {} if tree is None else {"Item": tree}
             at = end
         yield head[1], head[2].lower(), int(head[3]), data
         rest_ = text_[at:].lstrip(" ;\r\n\t")

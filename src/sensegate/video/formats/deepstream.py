@@ -27,7 +27,7 @@ from sensegate.video.formats.detector import (
     word_of,
 )
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, TrackState, VideoObservation
-from sensegate.video.parts import identity, number
+from sensegate.video.parts import identity, number, whole
 from sensegate.video.sieve import GONE, Shape, Sieve, moment, plate, read_object, slug, typed
 from sensegate.video.sieve import number as within
 from sensegate.video.times import parse_iso, received
@@ -46,6 +46,13 @@ _MEMBERS: Final = 7
 
 def _track(value: Any, sieve: Sieve) -> Any:
     return None if str(value) in UNTRACKED else track_id(value, sieve)
+
+
+def _lane(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
+    """Let the number of a lane pass, also one with the word before it (``lane1``)."""
+    if isinstance(value, str):
+        value = value.strip().lower().removeprefix("lane").strip()
+    return GONE if (found := whole(value, 0, 99)) is None else found
 
 
 _VEHICLE: Final[Shape] = {
@@ -82,7 +89,7 @@ HEAD: Final[Shape] = {
         "type": silent,
         "location": silent,
         "coordinate": silent,
-        "entrance": {"lane": within(0, 99), "level": silent, "coordinate": silent},
+        "entrance": {"lane": _lane, "level": silent, "coordinate": silent},
     },
     "event": {"id": silent, "type": word_of("event", NAME)},
     **dict.fromkeys(("mdsversion", "version"), silent),
@@ -136,7 +143,7 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
     head = sieve.object({name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD)
     of_all = sieve.told().get("removed", [])
     given = tree["object"] if "object" in tree else tree["objects"]
-    given = given if isinstance(given, list) else [given]
+    given = given if isinstance(given, list) else [] if given is None else [given]
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
     things: list[Thing] = []
@@ -191,6 +198,8 @@ def _of_object(one: Any, sieve: Telling) -> Thing | None:
             sure = kept.get(name, {}).get("confidence") if sure is None else sure
     found = kept.get("bbox", {})
     sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in found for name in names)), None)
+    if sides is not None and not any(found[name] for name in sides):
+        sides = None  # nobody set them
     is_person = classes(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
     place = _where(kept.get("location", {}))
     if is_person and place is not None:

@@ -22,7 +22,6 @@ PRESENT: Final[dict[ObjectClass, str]] = {
 """Class -> the property that tells how many of it are in view."""
 SPEEDS: Final = {"km/h": 1 / 3.6, "m/s": 1.0, "[mi_i]/h": 0.44704}
 """Unit of a speed -> factor to m/s."""
-_LABEL = re.compile(r"(?!.*\d{4})[A-Za-z][A-Za-z0-9_/ -]{0,31}", re.ASCII)
 _CAMERA = re.compile(
     r"(?=.{1,96}\Z)[A-Za-z]+\d{0,4}(?:[_.-]+(?:[A-Za-z]+\d{0,4}|\d{1,4}))*|\d{1,4}|\d{20}|(?=.*[A-F])[0-9A-F]{12}",
     re.ASCII,
@@ -147,5 +146,5 @@ def present(label: str) -> tuple[str, str]:
     found, kind = codes.seen_as("", label)
     name = PRESENT.get(found)
     if name is None:
-        return "objects_present", label if _LABEL.fullmatch(label) else ""
+        return "objects_present", OTHER  # a label of free choice may be somebody's name
     return name, kind or (label if found in {ObjectClass.ANIMAL, ObjectClass.THING} else "")

@@ -25,7 +25,7 @@ from sensegate.video.formats.detector import (
     track_id,
 )
 from sensegate.video.observation import Kind, Plate, VideoObservation
-from sensegate.video.parts import identity
+from sensegate.video.parts import identity, many
 from sensegate.video.sieve import GONE, Shape, Sieve, plate, read_object, slug, typed
 from sensegate.video.sieve import number as within
 from sensegate.video.times import parse_iso, received
@@ -38,7 +38,9 @@ _CLASS: Final = class_of(NAME)
 _SIDES: Final = ("x_min", "y_min", "x_max", "y_max")
 _PIXELS: Final = ("x", "y", "w", "h")
 _CAMERAS: Final = ("camera", "camera_id", "cameraId", "camera_name", "sensor", "sensor_id", "device", "device_id")
-_CLOCK = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)(?::?%z)?:?(Z|[+-]\d{2}:?\d{2})?", re.ASCII)
+_CLOCK = re.compile(
+    r"(\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)(?::?%z)?:?(Z|[+-]\d{2}:?\d{2})?(?::?%z)?", re.ASCII
+)
 
 
 def _moment(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
@@ -119,8 +121,11 @@ class Scene(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001
     """Cut a frame down. Raises `Rejected`: not of gvametaconvert."""
     tree = read_object(payload)
-    given = tree.get("objects", [])
-    if not isinstance(given, list) or not {"resolution", "timestamp", "system_timestamp", "source"} & tree.keys():
+    given = tree.get("objects")
+    given = [given] if isinstance(given, dict) else [] if given is None else given
+    framed = {"resolution", "timestamp", "system_timestamp", "source"} & tree.keys()
+    framed = framed or any(isinstance(one, dict) and {"detection", "roi_type"} & one.keys() for one in many(given))
+    if not isinstance(given, list) or not framed:
         raise Rejected(QuarantineReason.SCHEMA, "JSON, but no frame of gvametaconvert")
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")

@@ -72,7 +72,7 @@ _ID_SHAPE: Final[dict[str, Any]] = {"id": _own_id, "camera": camera_name}
 TRACK: Final[Shape] = {
     **_ID_SHAPE,
     "frame_time": _EPOCH,
-    "start_time": silent,
+    "start_time": _EPOCH,
     "end_time": _EPOCH,
     "label": _CLASS,
     "score": _PART,
@@ -151,11 +151,12 @@ class Track(Record, frozen=True, tag="track"):
     type: Literal["new", "update", "end"]
     id: str
     camera: str
-    frame_time: float
+    frame_time: float | None = None
     label: str = ""
     score: float | None = None
     box: tuple[float, ...] = ()
     current_zones: tuple[str, ...] = ()
+    start_time: float | None = None
     end_time: float | None = None
     current_estimated_speed: float | None = None
     velocity_angle: float | None = None
@@ -237,6 +238,8 @@ class Nothing(Record, frozen=True, tag="nothing"):
 Kept: TypeAlias = Track | Review | Update | Trigger | Value | Rates | Nothing
 
 _TYPES: Final = frozenset({"new", "update", "end"})
+_TOLD_OF: Final = "genai"
+"""Type of a review of which a language model tells: its texts do not pass, and the rest has been told."""
 _UPDATES: Final = frozenset({"face", "lpr", "classification", "description"})
 _ON_OFF: Final = {"on": True, "off": False}
 _ONLINE: Final = {"online": True, "offline": False, "disabled": False}
@@ -249,7 +252,21 @@ _STATES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "recordings/state": ("recording", _ON_OFF),
 }
 """End of the topic -> (property, word -> value)."""
-_KNOWN: Final = frozenset({"state", "snapshot", "clips", "transcription", "onConnect", "camera_activity", "restart"})
+_KNOWN: Final = frozenset(
+    {
+        "state",
+        "snapshot",
+        "clips",
+        "transcription",
+        "onConnect",
+        "camera_activity",
+        "restart",
+        "job_state",
+        "model_state",
+        "embeddings_reindex_progress",
+        "audio_transcription",
+    }
+)
 """Ends of topics whose messages mean nothing here: settings, pictures, texts."""
 
 
@@ -268,6 +285,9 @@ def _json(tree: dict[str, Any], topic: str, sieve: Telling) -> Cut:
     kind = kind if isinstance(kind, str) else ""
     if isinstance(after, dict) and kind in _TYPES:
         return _changed(tree, after, sieve)
+    if kind == _TOLD_OF and isinstance(after, dict):
+        sieve.out("after.data", after.get("data"))
+        return sieve.cut({"is": "nothing"})
     if kind in _UPDATES and "id" in tree:
         return _updated(tree, sieve)
     if "event_id" in tree:
@@ -341,8 +361,9 @@ def _word(payload: bytes, levels: list[str], sieve: Telling) -> dict[str, Any]:
     """Cut a message that is a word, a number or a picture, by the end of its topic."""
     end = levels[-1]
     if not _WORD.fullmatch(payload):
-        if end in {"snapshot", "thumbnail", "transcription"}:
-            return _nothing("/" + end, payload, sieve)
+        known = {"snapshot", "thumbnail", "transcription", "classification"}
+        if found := [level for level in levels[-2:] if level in known]:
+            return _nothing("/" + found[0], payload, sieve)
         raise Rejected(QuarantineReason.SCHEMA, "neither JSON nor one word")
     word = payload.decode().lower()
     two = "/".join(levels[-2:])
@@ -351,7 +372,7 @@ def _word(payload: bytes, levels: list[str], sieve: Telling) -> dict[str, Any]:
     for name, (what, words) in _STATES.items():
         if name in {end, two}:
             return _state(what, word, words, "")
-    if end in _KNOWN or (len(levels) > 1 and levels[-2] == "ptz_autotracker"):
+    if end in _KNOWN or (len(levels) > 1 and levels[-2] in {"ptz_autotracker", "classification"}):
         return {"is": "nothing"}
     if len(levels) > 1 and levels[-2] == "audio":
         return _sound(end, word)
@@ -410,7 +431,10 @@ def _box(of: tuple[float, ...], size: tuple[int, int] | None) -> boxes.Found | t
 
 def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
     ends = kept.type == "end"
-    at, quality = _time(kept.frame_time, arrival)
+    moment = kept.frame_time
+    if moment is None:
+        moment = kept.end_time if ends and kept.end_time else kept.start_time
+    at, quality = _time(moment, arrival)
     found, kind = classes(kept.label)
     box, box_quality = _box(kept.box, camera.size(kept.camera))
     speed = kept.current_estimated_speed
@@ -418,7 +442,7 @@ def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
     if number_plate is not None:
         number_plate = msgspec.structs.replace(number_plate, confidence=kept.recognized_license_plate_score)
     one = VideoObservation(
-        id=identity(NAME, kept.id, kept.frame_time, kept.type),
+        id=identity(NAME, kept.id, moment, kept.type),
         kind=Kind.EVENT if ends else Kind.OBSERVATION,
         camera=kept.camera,
         observed_at=at,

@@ -30,6 +30,7 @@ from sensegate.video.parts import (
     rest,
     take,
     text,
+    told_name,
     whole,
     words,
 )
@@ -49,7 +50,7 @@ _NOTHING: Final = frozenset({"", "unknown", "0", "-1"})
 _KEPT: Final = words(
     "@version macAddress dynChannelID channelID dateTime activePostCount eventType eventState DetectionRegionList "
     "inputIOPortID DurationList ANPR UUID picNum DeviceGPSInfo VehicleGATInfo detectionPicturesNumber "
-    "detectionBackgroundImageResolution targetType TargetRect peopleCounting isDataRetransmission"
+    "detectionBackgroundImageResolution targetType TargetRect peopleCounting isDataRetransmission TFS TPS"
 )
 _REGION: Final = words("regionID sensitivityLevel RegionCoordinatesList detectionTarget TargetRect direction ruleID")
 """Sensitivity and outline say nothing of what was seen; they are left out, and are nobody's secret."""
@@ -62,6 +63,27 @@ _GAT: Final = words("palteTypeByGAT plateTypeByGAT vehicleTypeByGAT")
 _COUNTS: Final = words(
     "statisticalMethods RealTime TimeRange enter exit pass regionsID childLockEnabled duplicatePeople"
 )
+
+_LANES: Final = ("lane", "laneno", "lanenum", "lineno", "line")
+_FLOWS: Final[dict[str, str]] = {
+    **dict.fromkeys(("trafficvolume", "vehiclenum", "vehiclecount", "vehicleflow", "trafficflow"), "vehicle_count"),
+    **dict.fromkeys(("speed", "avgspeed", "averagespeed", "vehiclespeed"), "vehicle_speed_mean"),
+    **dict.fromkeys(("queuelen", "queuelength", "lanequeuelength"), "queue_length"),
+    **dict.fromkeys(("timeheadway", "headway"), "headway"),
+    "spaceheadway": "space_headway",
+    **dict.fromkeys(("timeoccupyration", "timeoccupyratio", "timeoccupancy"), "time_occupancy"),
+    **dict.fromkeys(("lightvehicle", "smallvehiclenum"), "vehicles_small"),
+    **dict.fromkeys(("heavyvehicle", "largevehiclenum"), "vehicles_large"),
+}
+"""Member of a lane's traffic (TFS, TPS), lower case -> property; firmwares differ in how they write them."""
+_FLOW_UNITS: Final = {
+    "vehicle_speed_mean": "km/h",
+    "queue_length": "m",
+    "headway": "s",
+    "space_headway": "m",
+    "time_occupancy": "%",
+}
+_NEST_MAX: Final = 4
 
 Removed = dict[str, int]
 
@@ -109,6 +131,14 @@ class Car(Record, frozen=True):
     """YYYYMMDDhhmmssSSS on the device's clock."""
 
 
+class Flow(Record, frozen=True):
+    """Traffic of one lane, or of all."""
+
+    lane: int | None = None
+    counts: dict[str, float] = {}
+    """Property -> number."""
+
+
 class Alarm(Record, frozen=True):
     """One message."""
 
@@ -124,6 +154,7 @@ class Alarm(Record, frozen=True):
     """Of the input that was closed."""
     regions: tuple[Region, ...] = ()
     count: Count | None = None
+    flows: tuple[Flow, ...] = ()
     car: Car | None = None
     place: tuple[float, float] | None = None
     images: int = 0
@@ -214,6 +245,7 @@ def _alarm(alert: Node, arrival: int, veil: Veil, total: Removed, pictures: int)
         port=whole(text(alert.get("inputIOPortID")), 0, 9_999),
         regions=tuple(_regions(alert, removed)),
         count=_count(node(alert["peopleCounting"]), removed) if "peopleCounting" in alert else None,
+        flows=tuple(one for name in ("TFS", "TPS") for one in _flows(alert.get(name), removed))[:_REGIONS_MAX],
         car=car,
         place=_place(node(alert.get("DeviceGPSInfo"))),
         images=images,
@@ -236,7 +268,12 @@ def _channel(alert: Node) -> str:
 
 
 def _regions(alert: Node, removed: Removed) -> Iterator[Region]:
-    entries = many(node(alert.get("DetectionRegionList")).get("DetectionRegionEntry"))
+    entries = [
+        inner
+        for one in many(alert.get("DetectionRegionList"))
+        for inner in (many(one["DetectionRegionEntry"]) if "DetectionRegionEntry" in node(one) else [one])
+        if isinstance(inner, dict)
+    ]
     if "TargetRect" in alert or "targetType" in alert:
         label, rect = alert.get("targetType"), alert.get("TargetRect")
         if entries and isinstance(entries[0], dict):
@@ -282,6 +319,24 @@ def _count(of: Node, removed: Removed) -> Count:
     )
 
 
+def _flows(value: object, removed: Removed, depth: int = 0) -> Iterator[Flow]:
+    """Yield the traffic of lanes, wherever in the element they stand; what is no number of theirs is taken out."""
+    for one in map(node, many(value)):
+        small = {name.lower(): name for name in one}
+        lane = next((found for name in _LANES if (found := whole(text(one.get(small.get(name, ""))), 0, 99))), None)
+        counts: dict[str, float] = {}
+        for low, name in small.items():
+            inside = [inner for inner in many(one[name]) if isinstance(inner, dict)]
+            if inside and depth < _NEST_MAX:
+                yield from _flows(inside, removed, depth + 1)
+            elif low in _FLOWS and (number_ := number(text(one[name]), 0, 1e6)) is not None:
+                counts.setdefault(_FLOWS[low], number_)
+            elif low not in _LANES and one[name] is not None:
+                take(f"TFS.{told_name(name)}", removed)
+        if counts:
+            yield Flow(lane=lane, counts=counts)
+
+
 def _pictures(alert: Node) -> list[Node]:
     return [node(one) for one in many(node(node(alert.get("ANPR")).get("pictureInfoList")).get("pictureInfo"))][:100]
 
@@ -292,7 +347,7 @@ def _car(alert: Node, moment: str, arrival: int, veil: Veil, removed: Removed) -
     rest("ANPR", anpr, _ANPR, removed)
     rest("vehicleInfo", vehicle, _VEHICLE, removed)
     rest("VehicleGATInfo", gat, _GAT, removed)
-    box, size, at = None, _size(text(alert.get("detectionBackgroundImageResolution"))), ""
+    box, size, at = None, _size(alert.get("detectionBackgroundImageResolution")), ""
     for picture in _pictures(alert):
         rest("pictureInfo", picture, _PICTURE, removed)
         box = box or _rect(node(picture.get("vehicelRect", picture.get("vehicleRect"))))
@@ -322,8 +377,12 @@ def _color(word: str) -> str:
     return "" if word.lower() in _NOTHING else codes.color(_MAKE, word)
 
 
-def _size(word: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(\d{2,5})\s*[*xX]\s*(\d{2,5})", word, re.ASCII)
+def _size(value: object) -> tuple[int, int] | None:
+    """Return width and height, of one text or of two members."""
+    if sides := node(value):
+        width, height = (whole(text(sides.get(name)), 1, 65_536) for name in ("width", "height"))
+        return (width, height) if width and height else None
+    found = re.fullmatch(r"(\d{2,5})\s*[*xX]\s*(\d{2,5})", text(value), re.ASCII)
     return (int(found[1]), int(found[2])) if found else None
 
 
@@ -446,7 +505,7 @@ def _observed(alarm: Alarm, name: str, at: int, quality: str) -> Iterator[VideoO
             id=identity(alarm.uuid, zone.id, at_region if several else 0)
             if alarm.uuid
             else identity(name, at, alarm.type, zone.id, alarm.port, alarm.state, *([at_region] if several else [])),
-            kind=Kind.COUNT if alarm.count else Kind.EVENT,
+            kind=Kind.COUNT if alarm.count or alarm.flows else Kind.EVENT,
             camera=name,
             observed_at=at,
             time_quality=quality,
@@ -489,6 +548,11 @@ def _measured(alarm: Alarm, name: str, at: int, quality: str, camera: Camera) ->
         lane = f"lane{alarm.car.lane}" if alarm.car.lane else ""
         key = identity(alarm.uuid or name, at, "speed")
         yield Measured(name, "vehicle_speed", alarm.car.speed, "km/h", at, quality, key, channel=lane)
+    for flow in alarm.flows:
+        lane = f"lane{flow.lane}" if flow.lane else ""
+        for prop, value in flow.counts.items():
+            key = identity(alarm.uuid or name, at, alarm.type, prop, lane)
+            yield Measured(name, prop, value, _FLOW_UNITS.get(prop, "1"), at, quality, key, channel=lane)
     if alarm.count is not None:
         until, sure = times.parse_iso(alarm.count.end, camera.zone) or (at, quality)
         end = "_total" if alarm.count.total else ""

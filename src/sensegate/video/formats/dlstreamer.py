@@ -123,7 +123,7 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
     tree = read_object(payload)
     given = tree.get("objects")
     given = [given] if isinstance(given, dict) else [] if given is None else given
-    framed = {"resolution", "timestamp", "system_timestamp", "source"} & tree.keys()
+    framed = bool({"resolution", "timestamp", "system_timestamp", "source"} & tree.keys())
     framed = framed or any(isinstance(one, dict) and {"detection", "roi_type"} & one.keys() for one in many(given))
     if not isinstance(given, list) or not framed:
         raise Rejected(QuarantineReason.SCHEMA, "JSON, but no frame of gvametaconvert")

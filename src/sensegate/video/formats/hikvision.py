@@ -550,9 +550,9 @@ def _measured(alarm: Alarm, name: str, at: int, quality: str, camera: Camera) ->
         yield Measured(name, "vehicle_speed", alarm.car.speed, "km/h", at, quality, key, channel=lane)
     for flow in alarm.flows:
         lane = f"lane{flow.lane}" if flow.lane else ""
-        for prop, value in flow.counts.items():
+        for prop, amount in flow.counts.items():
             key = identity(alarm.uuid or name, at, alarm.type, prop, lane)
-            yield Measured(name, prop, value, _FLOW_UNITS.get(prop, "1"), at, quality, key, channel=lane)
+            yield Measured(name, prop, amount, _FLOW_UNITS.get(prop, "1"), at, quality, key, channel=lane)
     if alarm.count is not None:
         until, sure = times.parse_iso(alarm.count.end, camera.zone) or (at, quality)
         end = "_total" if alarm.count.total else ""

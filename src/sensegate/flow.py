@@ -631,6 +631,7 @@ class Gateway:
             self.below.offers = offers
             if self.seat:
                 self.seen = self.seat.hold(self.log)
+                self.below.returns.see(self.seen)
                 self.below.answers |= self.seat.answers
                 self.tasks["seat"] = self.seat.run
             await self.below.start(self.bus)

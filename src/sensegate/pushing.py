@@ -33,7 +33,7 @@ from sensegate.publish.webhook import Poster
 from sensegate.share.controls import Controls
 from sensegate.share.guests import MQTT, NATS, Guests
 from sensegate.share.hooks import Hooks
-from sensegate.share.lines import Limits, Line, Lines, Mark, Page, Terms
+from sensegate.share.lines import Limits, Line, Lines, Mark, Page, Sweep, Terms
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing
@@ -73,6 +73,7 @@ class Pushing:
         self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
         await shelf.open()
         await kept.open()
+        self.tasks["places"] = Sweep(self.marks, self._owned, clock).run
         self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
@@ -148,6 +149,10 @@ class Pushing:
             size=len(page.body),
             grant=page.grant,
         )
+
+    def _owned(self, line: str) -> bool:
+        grant, dash, _ = line.rpartition("-")
+        return (self.share.grants.find(grant) if dash else self.hooks.records.find(line)) is not None
 
     def _visible(self, token_id: str, principal: Principal) -> bool:
         try:

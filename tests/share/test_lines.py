@@ -21,7 +21,7 @@ from sensegate.share.cursor import parse
 from sensegate.share.delivery import Delivery, Form
 from sensegate.share.feeds import ALL_FEED, Selection
 from sensegate.share.grants import Admission
-from sensegate.share.lines import Limits, Line, Lines, Mark, State, Terms, moved
+from sensegate.share.lines import Limits, Line, Lines, Mark, State, Sweep, Terms, moved
 from sensegate.share.pages import Pages
 from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
@@ -304,3 +304,21 @@ def test_the_back_off_grows_to_its_longest(failures: int) -> None:
     longest = min(QUICK.first_s * 2 ** (failures - 1), QUICK.longest_s)
     assert line._back_off(failures, FAILED) == pytest.approx(longest)
     assert line._back_off(failures, Receipt(taken=False, retry_after_s=9.0)) == 9.0
+
+
+async def test_places_without_an_owner_go() -> None:
+    """Not at the first look, since a place is written before what it is for; those that have one stay."""
+    clock = SystemClock()
+    bucket = MemoryBucket()
+    marks: Records[Mark] = Records(Shelf(bucket, clock), "mark", Mark)
+    for name in ("w1", "g1-mqtt", "g2-nats"):
+        await marks.put(name, Mark(after="x"), expected=0)
+    owners = {"w1"}
+    sweep = Sweep(marks, owners.__contains__, clock)
+    assert await sweep.look() == 0
+    owners.add("g2-nats")
+    assert marks.names() == ["g1-mqtt", "g2-nats", "w1"], "negative control"
+    assert await sweep.look() == 1
+    assert await sweep.look() == 0
+    assert marks.names() == ["g2-nats", "w1"]
+    assert [row.key for row in (await bucket.load_all())[0]] == ["mark/w1", "mark/g2-nats"]

@@ -61,6 +61,10 @@ class Records(Generic[Kept]):
         """Return a record; None if there is none."""
         return self._kept.get(name)
 
+    def names(self) -> list[str]:
+        """Return the names of all records, in order."""
+        return sorted(self._kept)
+
     def __iter__(self) -> Iterator[Kept]:
         """Go through all records in order of name."""
         return iter([record for _, record in sorted(self._kept.items())])

@@ -1,0 +1,49 @@
+"""What goes back to a node, and only once a standby has it, too."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from sensegate.bus import columns
+from sensegate.bus.memory import MemoryLog
+from sensegate.clock import FakeClock
+from sensegate.model import Member
+from sensegate.publish.replica import Held, Original
+from sensegate.publish.returns import Returns, Wanted
+from tests.publish.made import batch_of
+from tests.share.made import NOW
+
+
+class Confirmed:
+    """How far the standby has come."""
+
+    end = 0
+
+    def visible(self, last: int) -> int:
+        return min(last, self.end)
+
+
+def row(device: int, clock: FakeClock) -> Member:
+    return Member("readings.4401.440106.1", columns.encode(batch_of(device, 2, clock.now())), 168)
+
+
+async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
+    """What it lacks may stand under another number after a fail-over: the node would never ask for it."""
+    clock = FakeClock(NOW)
+    log, confirmed = MemoryLog(clock, epoch="e1"), Confirmed()
+    first = await log.write([row(0, clock)])
+    await log.write([row(1, clock)])
+    confirmed.end = first
+    returns = Returns(log, grade_max=3)
+    assert len((await returns.part("4401", Wanted())).entries) == 2, "negative control: the log as it is"
+    returns.see(Held(log, cast("Original", confirmed), clock))
+    part = await returns.part("4401", Wanted())
+    assert (len(part.entries), part.until) == (1, first)
+    again = await returns.part("4401", Wanted("e1", part.until))
+    assert (again.entries, again.until) == ((), first)
+    confirmed.end = first + 1
+    rest = await returns.part("4401", Wanted("e1", part.until))
+    assert [msgspec.structs.replace(one, payload=b"").kind for one in rest.entries] == ["readings"]
+    assert rest.until == first + 1

@@ -25,7 +25,7 @@ from sensegate.bus.connect import trust
 from sensegate.bus.engine import Engine, Role
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Lost, NotFound
+from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull
 from sensegate.ports import Post
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
@@ -41,6 +41,7 @@ from sensegate.share.shelf import Records, Shelf
 from sensegate.web.deps import Asked
 
 CONTROL = "sg.control.*.*"
+SWEEP_S = 3_600.0
 _CONTROLS_MAX = 10_000
 """Most control messages that wait to be taken."""
 _log = structlog.get_logger("pushing")
@@ -73,7 +74,8 @@ class Pushing:
         self.hooks = Hooks(kept, self.marks, webhooks, poster, self.trail, clock, visible=self._visible)
         await shelf.open()
         await kept.open()
-        self.tasks["places"] = Sweep(self.marks, self._owned, clock).run
+        self.places = Sweep(self.marks, self._owned)
+        self.tasks["places"] = self._sweep
         self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
@@ -149,6 +151,23 @@ class Pushing:
             size=len(page.body),
             grant=page.grant,
         )
+
+    async def _sweep(self) -> None:
+        """Remove what belongs to nobody any more, every hour, until cancelled."""
+        while True:
+            await self.clock.sleep(SWEEP_S)
+            try:
+                await self.hooks.sweep(self._good)
+                await self.places.look()
+            except (Lost, Overloaded, StoreFull) as why:
+                _log.warning("what belongs to nobody is removed later", cause=str(why))
+
+    def _good(self, token_id: str) -> bool:
+        try:
+            self.tokens.of(token_id)
+        except Refused:
+            return False
+        return True
 
     def _owned(self, line: str) -> bool:
         grant, dash, _ = line.rpartition("-")

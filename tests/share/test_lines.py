@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.errors import Refused
@@ -21,6 +22,7 @@ from sensegate.share.cursor import parse
 from sensegate.share.delivery import Delivery, Form
 from sensegate.share.feeds import ALL_FEED, Selection
 from sensegate.share.grants import Admission
+from sensegate.share.hooks import Hooks, Webhook
 from sensegate.share.lines import Limits, Line, Lines, Mark, State, Sweep, Terms, moved
 from sensegate.share.pages import Pages
 from sensegate.share.reader import Reader
@@ -314,7 +316,7 @@ async def test_places_without_an_owner_go() -> None:
     for name in ("w1", "g1-mqtt", "g2-nats"):
         await marks.put(name, Mark(after="x"), expected=0)
     owners = {"w1"}
-    sweep = Sweep(marks, owners.__contains__, clock)
+    sweep = Sweep(marks, owners.__contains__)
     assert await sweep.look() == 0
     owners.add("g2-nats")
     assert marks.names() == ["g1-mqtt", "g2-nats", "w1"], "negative control"
@@ -322,3 +324,19 @@ async def test_places_without_an_owner_go() -> None:
     assert await sweep.look() == 0
     assert marks.names() == ["g2-nats", "w1"]
     assert [row.key for row in (await bucket.load_all())[0]] == ["mark/w1", "mark/g2-nats"]
+
+
+async def test_a_webhook_ends_with_its_token() -> None:
+    """At the second look, on the trail; that of a good token stays, and so does one whose token is good again."""
+    clock, trail, bucket = SystemClock(), MemoryTrail(), MemoryBucket()
+    shelf = Shelf(bucket, clock)
+    marks: Records[Mark] = Records(shelf, "mark", Mark)
+    lines = Lines(lambda _terms: pytest.fail("none runs"))
+    hooks = Hooks(shelf, marks, lines, Receiver([]), trail, clock, visible=lambda *_: True)
+    for name, token in (("w1", "good"), ("w2", "dead"), ("w3", "back")):
+        await hooks.records.put(name, Webhook(name, "all", token, "https://x/", ""), expected=0)
+    assert await hooks.sweep({"good"}.__contains__) == 0
+    assert await hooks.sweep({"good", "back"}.__contains__) == 1
+    assert hooks.records.names() == ["w1", "w3"], "negative control"
+    assert lines.wanted() == {"w1", "w3"}
+    assert [(action, target) for _, action, target, _, _ in trail.records] == [("webhook.end", "w2")]

@@ -6,13 +6,14 @@ A webhook belongs to the token that made it and reads what that token reads, by 
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
-from sensegate.authority.scope import Action, Principal, demand
+from sensegate.authority.scope import Action, Principal, Role, Scope, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
@@ -24,6 +25,8 @@ DELIVERY = "webhook"
 ALGORITHMS = ("hmac-sha256", "hmac-sm3")
 PER_SUBSCRIBER_MAX = 20
 ALL_MAX = 2_000
+CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
+"""Who acts when a token has ended."""
 BATCH_MAX = 10_000
 _SECRET = "whsec_"  # noqa: S105 - the prefix of Standard Webhooks
 
@@ -104,6 +107,8 @@ class Hooks:
         self._trail = trail
         self._clock = clock
         self._visible = visible
+        self._dead: frozenset[str] = frozenset()
+        """Those whose token had ended at the last look."""
         self.records: Records[Webhook] = Records(shelf, "webhook", Webhook)
         self.records.on_change.append(self._changed)
 
@@ -175,6 +180,18 @@ class Hooks:
                 await self._marks.delete(name, expected=mark.revision)
             except Conflict:
                 return  # its line has written once more; a mark without a webhook is nothing
+
+    async def sweep(self, good: Callable[[str], bool]) -> int:
+        """Remove those whose token has ended (not `good`) since the last look: they take the room of others."""
+        dead = frozenset(one.id for one in self.records if not good(one.subscriber))
+        gone, self._dead = dead & self._dead, dead
+        for name in sorted(gone):
+            found = self.records.find(name)
+            if found is not None:
+                await self._trail.record(CLOCK, "webhook.end", name, before=_facts(found))
+                with contextlib.suppress(Conflict):
+                    await self.records.delete(name, expected=found.revision)
+        return len(gone)
 
     async def pause(self, principal: Principal, name: str) -> Webhook:
         """Send nothing until it is resumed. Raises `NotFound`, `Conflict`."""

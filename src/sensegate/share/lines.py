@@ -29,7 +29,6 @@ from sensegate.share.roll import Roll, Standing
 from sensegate.share.shelf import Records
 
 BATCH = 1_000
-SWEEP_S = 3_600.0
 TAG = "records"
 MEDIA = {
     "json": "application/json",
@@ -442,11 +441,10 @@ class Lines:
 class Sweep:
     """Removes the places of lines that are no more: of grants that were pruned, of webhooks that were removed."""
 
-    def __init__(self, marks: Records[Mark], owned: Callable[[str], bool], clock: Clock) -> None:
+    def __init__(self, marks: Records[Mark], owned: Callable[[str], bool]) -> None:
         """`owned`: whether there is a grant or webhook to which a line's id belongs."""
         self._marks = marks
         self._owned = owned
-        self._clock = clock
         self._orphans: frozenset[str] = frozenset()
 
     async def look(self) -> int:
@@ -460,15 +458,6 @@ class Sweep:
                 with contextlib.suppress(Conflict):
                     await self._marks.delete(name, expected=mark.revision)
         return len(gone)
-
-    async def run(self) -> None:
-        """Look every hour until cancelled."""
-        while True:
-            await self._clock.sleep(SWEEP_S)
-            try:
-                await self.look()
-            except (Lost, StoreFull) as why:
-                log.warning("places are looked at later", cause=str(why))
 
 
 async def moved(marks: Records[Mark], name: str, changes: Mapping[str, object]) -> Mark:

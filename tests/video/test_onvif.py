@@ -205,7 +205,7 @@ def told(found: Seen) -> list[tuple[str, str, Any]]:
         ("tns1:RuleEngine/CountAggregation/Counter", {"Rule": "Lane 2"}, {"Count": "12", "ClassTypes": "Vehicle"},
          "flow_counted", [("vehicle_count_total", "lane2", 12)]),
         ("tns1:RuleEngine/CountAggregation/OccupancyCounter", {"Rule": "Hall"}, {"Count": "4", "ClassTypes": "Human"},
-         "occupancy_counted", [("people_present", "", 4)]),
+         "occupancy_counted", [("people_present", "rule19", 4)]),
         ("tns1:RuleEngine/Radiometry/TemperatureAlarm", {}, {"State": "true"}, "temperature_high", []),
         ("tnsacme:Parking/Full", {"Rule": "Li Lei's garden"}, {"State": "true", "Note": "Li Lei"}, "other", []),
     ],

@@ -160,6 +160,28 @@ def test_a_recording_job_tells_its_state_as_an_element() -> None:
     assert [(one.property, one.value) for one in seen.measured] == [("recording", True)]
 
 
+def counted(rule: str, **camera: Any) -> str:
+    body = {"UtcTime": "2026-01-15T05:00:00Z", "Source": {"Rule": rule}, "Data": {"Count": "7"}}
+    _, seen = told("onvif_ej", body, "cam7/onvif-ej/RuleEngine/CountAggregation/Counter", **camera)
+    (one,) = seen.measured
+    return one.channel
+
+
+def test_counts_of_rules_with_free_names_do_not_mix() -> None:
+    names = ("Eingang", "张三的店", "Door", "Secret place")
+    channels = [counted(name) for name in names]
+    assert len(set(channels)) == len(names)
+    assert all(channel.startswith("rule") for channel in channels)
+    assert channels == [counted(name) for name in names]  # and are the same each time
+    assert counted("MyCounter1") == "zone1"
+    assert counted("") == ""
+
+
+def test_a_profile_gives_a_rule_its_channel() -> None:
+    assert counted("Door", rules={"Door": "line3"}) == "line3"
+    assert counted("张三的店", rules={VEIL.word("张三的店"): "line4"}) == "line4"
+
+
 # ── makers ───────────────────────────────────────────────────────────────────────────────────────────
 
 

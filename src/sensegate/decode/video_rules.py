@@ -11,7 +11,9 @@ from sensegate.decode.grammar import DevicePart, MessageRule, NamedPart, Reading
 from sensegate.decode.profile import Rule
 from sensegate.model import OBSERVATION, IdentityKind
 from sensegate.properties import PROPERTIES
+from sensegate.video.formats import FORMATS
 from sensegate.video.observation import ObjectClass
+from sensegate.video.parts import RULES
 
 LANES: Final = 8
 CHANNELS: Final = (
@@ -32,7 +34,11 @@ def without_meaning(rule: MessageRule) -> str:
 
 def filled(rule: MessageRule) -> MessageRule:
     """Return the rule with everything that the format says by itself."""
-    channels = (*CHANNELS, *(rule.video.channels if rule.video else ()))
+    channels = CHANNELS
+    if rule.video is not None:
+        form = FORMATS.get(rule.video.format)
+        free = [f"rule{number}" for number in range(1, RULES + 1)] if form is not None and form.freely else []
+        channels = (*CHANNELS, *rule.video.channels, *rule.video.rules.values(), *free)
     counted = rule.readings or tuple(ReadingRule(property=row.name) for row in PROPERTIES.rows if row.domain == NAME)
     counted = tuple(msgspec.structs.replace(one, field=one.property) for one in counted if one.property != OBSERVATION)
     many = tuple(

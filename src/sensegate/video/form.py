@@ -58,6 +58,8 @@ class Camera(msgspec.Struct, frozen=True):
     """Of formats that do not say: ``km/h``, ``m/s`` or ``[mi_i]/h``."""
     sizes: Mapping[str, tuple[int, int]] = {}
     """Name of a camera, of those that one box analyses -> the size of its image where it is another one."""
+    rules: Mapping[str, str] = {}
+    """Name of a rule, or the pseudonym that stands for it -> channel of its counts and states."""
 
     def size(self, name: str) -> tuple[int, int] | None:
         """Return the size of the image in which boxes of a camera are given; None: not known."""
@@ -120,3 +122,5 @@ class VideoFormat(NamedTuple):
     The topic is that of the message but for levels that are no word of the profile, no device and no name as programs
     have it: in their place stands `Veil.word` of them (`decode.cutting`).
     """
+    freely: bool = False
+    """Whether rules of its analyses are named by people, so that channels stand for the names (`parts.channel_of`)."""

@@ -155,6 +155,23 @@ def channel(name: str) -> str:
     return f"{kind}{int(found[2])}"
 
 
+RULES: Final = 32
+"""Channels for rules of free names, `rule1` and so on."""
+
+
+def channel_of(rule: str, given: Mapping[str, str]) -> str:
+    """Return the channel of a rule: as the profile gives it, by its number, else one of `RULES` by its name.
+
+    Two names may fall on the same one; then the profile must tell them apart.
+    """
+    if not rule:
+        return ""
+    if found := given.get(rule) or channel(rule):
+        return found
+    digest = hashlib.sha256(rule.encode("utf-8", "surrogatepass")).digest()
+    return f"rule{int.from_bytes(digest[:4], 'big') % RULES + 1}"
+
+
 def camera_of(topic: str) -> str:
     """Return the camera that a topic of our own making names: what it pushes by HTTP, or a bridge of its make sends."""
     door, _, rest_ = topic.partition("/")

@@ -72,6 +72,10 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[str, ...],
         says("lanes, lines and zones of which counts are taken; beside them lane1 to lane8, person, vehicle, nonmotor"),
     ] = ()
+    rules: Annotated[
+        dict[str, str],
+        says("name of a rule, or the pseudonym that observations tell instead -> channel: {Eingang: line1}"),
+    ] = {}
     keep: Annotated[
         tuple[Literal["first", "best", "changes", "last"], ...],
         says("which sightings of a track are kept, see the vocabulary of tracks; empty: all"),
@@ -240,6 +244,7 @@ def _compile(options: VideoPart, setting: Setting) -> Parse:
         options.zone,
         options.speed_unit,
         options.sizes,
+        options.rules,
     )
     thinning = Thinning(frozenset(options.keep), options.moved)
     return VideoParse(options.format, form, camera, thinning, round(options.repeats_s * 1e6))

@@ -23,7 +23,7 @@ from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Pl
 from sensegate.video.parts import (
     Node,
     camera_of,
-    channel,
+    channel_of,
     clear_plate,
     identity,
     many,
@@ -432,7 +432,7 @@ def _boxed(box: Box | None) -> tuple[Box | None, BoxQuality | None]:
 def _measured(event: Told, name: str, at: int, quality: str, camera: Camera) -> Iterator[Measured]:
     word = codes.event(_MAKE, event.code)
     state = codes.state_property(word)
-    own = channel(event.rule)
+    own = channel_of(event.rule, camera.rules)
     if word in {"alarm_input", "alarm_output"}:
         own = f"{'input' if word == 'alarm_input' else 'output'}{event.index + 1}"
     if state and event.state is not None:
@@ -452,4 +452,4 @@ def _measured(event: Told, name: str, at: int, quality: str, camera: Camera) -> 
             yield Measured(name, prop, value, "1", at, quality, key, channel=own, cumulative=total)
 
 
-FORMAT: Final = VideoFormat(NAME, cut, see)
+FORMAT: Final = VideoFormat(NAME, cut, see, freely=True)

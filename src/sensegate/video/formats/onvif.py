@@ -28,7 +28,7 @@ from sensegate.video.observation import (
     TrackState,
     VideoObservation,
 )
-from sensegate.video.parts import camera_of, channel, identity, many, node, rest, text
+from sensegate.video.parts import camera_of, channel, channel_of, identity, many, node, rest, text
 
 XML: Final = "onvif_xml"
 MJ: Final = "onvif_mj"
@@ -386,7 +386,7 @@ def _of_event(event: Happening, ways: _Ways) -> VideoObservation:
 def _measured(event: Happening, ways: _Ways) -> Iterator[Measured]:
     at, quality = ways.time(event.at)
     word = codes.event("onvif", event.topic)
-    own = _own(event, word)
+    own = _own(event, word, ways.profile)
     key = identity(ways.camera, at, event.topic, *event.sources, event.rule)
     state = False if event.ended else event.state
     name = codes.state_property(word)
@@ -422,10 +422,10 @@ def _measured(event: Happening, ways: _Ways) -> Iterator[Measured]:
             )
 
 
-def _own(event: Happening, word: str) -> str:
+def _own(event: Happening, word: str, camera: Camera) -> str:
     """Return the channel of a state or count: that of its rule, or of an input or output of the device."""
     if event.rule or word not in _WIRES or not event.sources:
-        return channel(event.rule)
+        return channel_of(event.rule, camera.rules)
     found = channel(event.sources[-1])
     return _WIRES[word] + found.lstrip("abcdefghijklmnopqrstuvwxyz") if found else ""
 
@@ -453,7 +453,7 @@ def _of_sensor(value: Sensed, number: float, ways: _Ways) -> Measured:
 
 
 FORMATS: Final = (
-    VideoFormat(XML, cut_xml, _seer(XML)),
+    VideoFormat(XML, cut_xml, _seer(XML), freely=True),
     VideoFormat(MJ, cut_mj, _seer(MJ)),
-    VideoFormat(EJ, cut_ej, _seer(EJ)),
+    VideoFormat(EJ, cut_ej, _seer(EJ), freely=True),
 )

@@ -96,6 +96,8 @@ class Mover:
             except (ConfigError, Conflict, NotFound) as why:
                 _log.error("a device cannot be moved", device=order.device, order=order.what, why=str(why))
                 told = Told(order.id, refused=str(why))
+                if order.what == "give":
+                    self._devices.held.discard(order.device)  # it stays, and may connect
             await self._ask("told", _encode(told))
 
     async def _do(self, order: Order) -> Told:

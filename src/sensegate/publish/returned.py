@@ -90,7 +90,9 @@ class Taker:
         """
         place, sequence = await self._read()
         if part.division != self._division:
-            raise ConfigError(f"of {part.division}, this node is {self._division}", key="division")
+            raise ConfigError(
+                f"of {part.division}, this node is {self._division}", key="division", remedy="export this node's own"
+            )
         if by_file and part.life == place.life and part.until <= place.position:
             return 0  # a file that was taken before
         begins = max(place.position, self._ahead) if place.life == part.life else 0

@@ -85,7 +85,7 @@ class Bundles:
         try:
             wanted = msgspec.convert(form, Bundle, from_attributes=True)
         except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="bundle") from why
+            raise ConfigError(str(why), key="bundle", remedy="see the fields in /docs") from why
         self._check(wanted)
         feeds = [self._feed(name) for name in wanted.feeds]
         before = self.records.find(wanted.name)

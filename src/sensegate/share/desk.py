@@ -532,7 +532,7 @@ def _converted(form: object, kind: type[Any]) -> Any:
     try:
         return msgspec.convert(form, kind, from_attributes=True)
     except msgspec.ValidationError as why:
-        raise ConfigError(str(why), key=kind.__name__.lower()) from why
+        raise ConfigError(str(why), key=kind.__name__.lower(), remedy="see the fields in /docs") from why
 
 
 def _facts(record: msgspec.Struct) -> Facts:

@@ -169,7 +169,7 @@ class Offers:
         try:
             after = msgspec.convert({**msgspec.to_builtins(before), **changes}, Entry)
         except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="entry") from why
+            raise ConfigError(str(why), key="entry", remedy="see the fields in /docs") from why
         check(after)
         level = short(after.level) if after.level else level_of(feed.divisions)
         if not all(code.startswith(level) for code in feed.divisions):
@@ -204,7 +204,7 @@ class Offers:
             try:
                 wanted = msgspec.convert(mask, Mask, from_attributes=True)
             except msgspec.ValidationError as why:
-                raise ConfigError(str(why), key="mask") from why
+                raise ConfigError(str(why), key="mask", remedy="see the fields in /docs") from why
             masks.check(wanted)
         after = await self._drawn(feed, before, min(rows, SAMPLE_ROWS_MAX), wanted)
         told = {"rows": len(after.sample), "mask": msgspec.to_builtins(wanted) if wanted else None}

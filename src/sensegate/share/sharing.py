@@ -364,7 +364,7 @@ class Sharing:
         try:
             feed = msgspec.convert(form, Feed, from_attributes=True)
         except msgspec.ValidationError as why:
-            raise ConfigError(str(why), key="feed") from why
+            raise ConfigError(str(why), key="feed", remedy="see the fields in /docs") from why
         scope = principal.scope
         departments = feed.departments or ((scope.department,) if scope.department else ())
         divisions = tuple(short(code) for code in feed.divisions) or (scope.division,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -540,3 +541,17 @@ async def test_a_name_is_free_again_also_when_the_mark_of_its_deletion_is_gone(m
         assert records.find("free") is not None
     with pytest.raises(Conflict):
         await records.put("free", entry, expected=0)
+
+
+async def test_a_code_is_given_once(made: Made) -> None:
+    """Those who ask at once get different ones; one whose entry is gone is given to no other, after a restart too."""
+    codes = await asyncio.gather(*(made.catalogue.next_code("4401", Kind.THEME) for _ in range(5)))
+    assert len(set(codes)) == 5
+    assert await made.catalogue.next_code("4403", Kind.THEME) == "440300-theme-000001", "negative control"
+    again = Catalogue(shelf := Shelf(made.bucket, made.clock))
+    await shelf.open()
+    assert await again.next_code("4401", Kind.THEME) == "440100-theme-000006"
+    entry = again.find("air")
+    assert entry is not None
+    await again.records.put("air", msgspec.structs.replace(entry, code="440100-theme-000040"), expected=entry.revision)
+    assert await again.next_code("4401", Kind.THEME) == "440100-theme-000041"

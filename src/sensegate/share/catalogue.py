@@ -6,6 +6,7 @@ mechanism, quality standard, usage) and what its sharing class demands; only a c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
 from sensegate.share.han import folded
 from sensegate.share.records import csv_cell
@@ -147,6 +148,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 FIVE = ("department", "source", "update", "quality", "usage")
 """The reform plan's five fields."""
+_CODE_TRIES = 20
 _TEXT_MAX = 2_000
 _CREDIT = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
@@ -208,10 +210,19 @@ def inherited(grades: Iterable[int], *, reason: str = "", lowered: int = 0) -> i
     return lowered if reason and 0 < lowered < highest else max(highest, lowered)
 
 
+class Given(msgspec.Struct, frozen=True):
+    """The highest number of a code that was given in one place, also to entries that are no more."""
+
+    number: int
+    revision: int = 0
+    format: int = 1
+
+
 class Catalogue:
     """All entries of this gateway."""
 
     def __init__(self, shelf: Shelf) -> None:
+        self._given: Records[Given] = Records(shelf, "code", Given)
         self.records: Records[Entry] = Records(shelf, "entry", Entry)
 
     def find(self, feed: str) -> Entry | None:
@@ -228,11 +239,21 @@ class Catalogue:
         entry = self.records.find(feed)
         return entry is not None and entry.grade >= GRADE_MAX
 
-    def next_code(self, level: str, kind: Kind | None) -> str:
-        """Return the next free code of a level: ``<division, 6 digits>-<kind>-<number>``."""
+    async def next_code(self, level: str, kind: Kind | None) -> str:
+        """Return a code of a level that nobody had: ``<division, 6 digits>-<kind>-<number>``. Raises `Conflict`."""
         stem = f"{level:0<6}-{(kind or Kind.DEPARTMENT).value}-"
-        used = [int(one.code.removeprefix(stem)) for one in self.records if one.code.startswith(stem)]
-        return f"{stem}{max(used, default=0) + 1:06d}"
+        for _ in range(_CODE_TRIES):
+            known = self._given.find(stem) or Given(0)
+            used = [int(one.code.removeprefix(stem)) for one in self.records if one.code.startswith(stem)]
+            number = max([known.number, *used]) + 1
+            try:
+                # Written before it is used: two who ask at once get two, and none is given twice.
+                await self._given.put(stem, msgspec.structs.replace(known, number=number), expected=known.revision)
+            except Conflict:
+                await asyncio.sleep(0)
+                continue
+            return f"{stem}{number:06d}"
+        raise Conflict("codes are given to too many at once; try again")
 
 
 def found(entry: Entry, text: str) -> bool:

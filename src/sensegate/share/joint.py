@@ -411,7 +411,9 @@ class Downward:
             offer.entry,
             feed=name,
             origin=division,
-            code=entry.code if entry and entry.code else self._catalogue.next_code(offer.entry.level, offer.entry.kind),
+            code=entry.code
+            if entry and entry.code
+            else await self._catalogue.next_code(offer.entry.level, offer.entry.kind),
             measured=entry.measured if entry else Promise(),
         )
         # First what demands grants, then what is read.

@@ -179,7 +179,7 @@ class Offers:
         if lacks and before.published:
             raise ConfigError("; ".join(lacks)[:500], remedy="what is published stays complete")
         if not lacks:
-            code = before.code or (self._catalogue.next_code(level, after.kind) if self._codes else "")
+            code = before.code or (await self._catalogue.next_code(level, after.kind) if self._codes else "")
             after = msgspec.structs.replace(after, published=before.published or after.changed, code=code)
             after = await self._drawn(feed, after, SAMPLE_ROWS, None)
         action = "entry.publish" if after.published and not before.published else "entry.change"

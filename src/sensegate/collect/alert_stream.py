@@ -27,13 +27,13 @@ from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig, secret
 from sensegate.config_cameras import CameraConfig
 from sensegate.errors import ConfigError
-from sensegate.video.multipart import Cutter, Part, boundary_of
+from sensegate.video.multipart import PARTS_MAX, Cutter, Part, after, boundary_of
 
 BACKOFF_S: Final = 0.5
 CHUNK: Final = 65_536
 _LOCKED: Final = frozenset({401, 403})
 _FORM: Final = {"hikvision": "hikvision", "dahua": "dahua"}
-"""Make -> format of video metadata, under which dropped pictures are counted."""
+"""Make -> format of video metadata, under which pictures are counted that no document follows soon."""
 
 _log = structlog.get_logger("collect")
 
@@ -126,6 +126,8 @@ class Stream:
         self._resolver = resolver
         self._jitter = jitter
         self._owed = 0
+        self._dropped: list[Part] = []
+        """Pictures, empty: the next document brings them, so that the ledger counts them with it."""
         self._less = asyncio.Event()
 
     async def run(self) -> None:
@@ -217,8 +219,11 @@ class Stream:
     async def _given(self, part: Part) -> None:
         self.parts += 1
         if part.picture or part.too_long:
-            field = "part.picture" if part.picture else "part.too_long"
-            metrics.REMOVED.labels(_FORM[self.config.make], field).inc()
+            if len(self._dropped) < PARTS_MAX - 1:
+                self._dropped.append(part)
+            else:
+                field = "part.picture" if part.picture else "part.too_long"
+                metrics.REMOVED.labels(_FORM[self.config.make], field).inc()
             return
         if not part.content.strip():
             return
@@ -229,7 +234,9 @@ class Stream:
         while (room := self._room()) is not None:
             await room
         self._owed += 1
-        self._take(self.config.device, part.content).add_done_callback(self._paid)
+        payload = after(self._dropped, part.content)
+        self._dropped = []
+        self._take(self.config.device, payload).add_done_callback(self._paid)
 
     def _paid(self, _committed: asyncio.Future[None]) -> None:
         self._owed -= 1

@@ -8,7 +8,7 @@ Pictures are counted, never kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -85,6 +85,16 @@ def without_pictures(payload: bytes, declared: bytes = b"") -> bytes:
     return thin.close()
 
 
+def after(dropped: Sequence[Part], content: bytes) -> bytes:
+    """Return a document behind the empty parts of what was dropped before it: whoever cuts it counts them."""
+    if not dropped:
+        return content
+    thin = Thin()
+    for part in (*dropped[-PARTS_MAX + 1 :], Part("", content)):
+        thin.add(part)
+    return thin.close()
+
+
 class Thin:
     """Makes a body without pictures as it comes: of them nothing is held."""
 
@@ -98,15 +108,16 @@ class Thin:
     def feed(self, data: bytes) -> None:
         """Take more of the body."""
         for part in self._cutter.feed(data):
-            self._add(part)
+            self.add(part)
 
     def close(self) -> bytes:
         """Return what is left of the body."""
         for part in self._cutter.close():
-            self._add(part)
+            self.add(part)
         return b"\r\n".join([*self._lines, b"--part--", b""])
 
-    def _add(self, part: Part) -> None:
+    def add(self, part: Part) -> None:
+        """Take one part."""
         self._parts += 1
         if self._parts > PARTS_MAX:
             return

@@ -179,7 +179,7 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
         for part in multipart.split(payload):
             if part.picture or part.too_long:
                 take("part.picture" if part.picture else "part.too_long", total)
-                pictures += part.picture
+                pictures += part.picture and bool(documents)  # one before it came with an earlier alert
             elif part.content.strip():
                 documents.append(part.content)
         if not documents and "part.too_long" in total:

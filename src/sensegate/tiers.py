@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -39,6 +40,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import inbox_prefix, node_rights, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig, secret
+from sensegate.config_sites import CentreConfig
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, Untrusted
 from sensegate.model import Shed
 from sensegate.moving import Mover
@@ -147,22 +149,38 @@ def _told_way(told: membership.Kept, uplink: UplinkConfig) -> Way:
 async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, Bucket]) -> None:
     """Fill the registries of a new store with what the centre has of this node, before anything is opened.
 
+    Of two sites it asks one after the other: the one at which it joined may be away, or stand by.
+
     Raises:
         Refused: the centre does not let this node in.
     """
-    while True:
+    others = config.uplink.others
+    for turn in itertools.count():
+        way = _turned(_told_way(told, config.uplink), others, turn)
         try:
-            nc = await _connected(config.division, _told_way(told, config.uplink))
+            nc = await _connected(config.division, way)
             try:
                 count = await copies.restore(buckets, partial(_asked, nc, config.division))
             finally:
                 await nc.close()
-        except Lost as why:
-            log.warning("the centre that has this node's registries does not answer; tried again", why=str(why))
+        except (Lost, Refused) as why:
+            if isinstance(why, Refused) and not others:
+                raise
+            log.warning("no centre gives this node's registries; tried again", url=way.url, why=str(why))
             await clock.sleep(JOIN_AGAIN_S)
         else:
             log.info("registries restored from the centre", rows=count)
             return
+
+
+def _turned(way: Way, others: Sequence[CentreConfig], turns: int) -> Way:
+    """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
+    number = turns % (1 + len(others))
+    if number == 0:
+        return way
+    other = others[number - 1]
+    tls = ssl.create_default_context(cafile=other.ca_file or None) if other.url.startswith("tls://") else None
+    return msgspec.structs.replace(way, url=other.url, tls=tls)
 
 
 async def _asked(nc: Client, division: str, what: str, payload: bytes) -> bytes:
@@ -326,13 +344,7 @@ class Above:
 
     def _turn(self, way: Way) -> Way:
         """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-        others = self.config.uplink.others
-        number = self._turns % (1 + len(others))
-        if number == 0:
-            return way
-        other = others[number - 1]
-        tls = ssl.create_default_context(cafile=other.ca_file or None) if other.url.startswith("tls://") else None
-        return msgspec.structs.replace(way, url=other.url, tls=tls)
+        return _turned(way, self.config.uplink.others, self._turns)
 
     async def _is_active(self, nc: Client, way: Way) -> bool:
         """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may."""

@@ -1,0 +1,87 @@
+"""A node that knows two centres: in a new store it gets its registries of whichever has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sensegate import tiers
+from sensegate.clock import FakeClock
+from sensegate.config import Config, parse
+from sensegate.config_sites import CentreConfig
+from sensegate.errors import ConfigError, Lost, Refused, SensegateError
+from sensegate.publish.membership import Kept
+from tests.live.site import config_of
+from tests.share.made import NOW
+
+TOLD = Kept("4401", "nats://one:1", "secret", "http://one")
+
+
+class Quick(FakeClock):
+    """A clock on which one need not wait."""
+
+    async def sleep(self, seconds: float) -> None:
+        del seconds
+
+
+class Connection:
+    """To a centre."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+async def asked(
+    config: Config, why: SensegateError, monkeypatch: pytest.MonkeyPatch, *, recovers: int = 99
+) -> list[str]:
+    """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
+    urls: list[str] = []
+
+    async def connected(_division: str, way: tiers.Way, *_: Any) -> Connection:
+        urls.append(way.url)
+        if way.url == TOLD.url and len(urls) < recovers:
+            raise why
+        return Connection()
+
+    async def restored(*_: Any) -> int:
+        return 3
+
+    monkeypatch.setattr(tiers, "_connected", connected)
+    monkeypatch.setattr(tiers.copies, "restore", restored)
+    await tiers.restore(config, Quick(NOW), TOLD, {})
+    return urls
+
+
+@pytest.mark.parametrize("why", [Lost("away"), Refused("this centre knows no 'restore'")])
+async def test_the_other_centre_gives_what_the_first_cannot(
+    why: SensegateError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away, or stands by."""
+    config = config_of(tmp_path / "n", "4401")
+    uplink = msgspec.structs.replace(config.uplink, others=(CentreConfig(url="nats://two:1"),))
+    both = msgspec.structs.replace(config, uplink=uplink)
+    assert await asked(both, why, monkeypatch) == ["nats://one:1", "nats://two:1"]
+
+
+async def test_the_only_centre_is_asked_again_but_its_no_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ever."""
+    config = config_of(tmp_path / "n", "4401")
+    assert await asked(config, Lost("away"), monkeypatch, recovers=3) == [TOLD.url] * 3
+    with pytest.raises(Refused):
+        await asked(config, Refused("expelled"), monkeypatch)
+
+
+def test_a_centre_that_nobody_could_make_active_is_refused() -> None:
+    """Without nodes nobody grants; the remedy is named."""
+    text = (
+        "role: centre\ndirectory: /x\ndivision: '44'\npeer: {url: 'nats://other:1', secret_file: x, automatic: true}\n"
+    )
+    with pytest.raises(ConfigError, match="nodes"):
+        parse(text)
+    parse(text.replace("automatic: true", "automatic: false"))
+    parse(f"{text}nodes: [{{division: '4401', secret_file: y}}]\n")

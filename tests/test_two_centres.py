@@ -50,7 +50,7 @@ async def asked(
         return 3
 
     monkeypatch.setattr(tiers, "_connected", connected)
-    monkeypatch.setattr(tiers.copies, "restore", restored)
+    monkeypatch.setattr("sensegate.bus.copies.restore", restored)
     await tiers.restore(config, Quick(NOW), TOLD, {})
     return urls
 

@@ -304,3 +304,16 @@ def test_frigate_end_without_the_time_of_a_frame() -> None:
 def test_frigate_does_not_tell_a_label_that_is_in_no_table() -> None:
     (one,) = told("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measured
     assert (one.property, one.channel) == ("objects_present", "other")
+
+
+@pytest.mark.parametrize(("lon", "lat"), [("113.2", "23.1"), ("23.1", "113.2")])
+def test_gb28181_places_that_were_swapped_and_times_with_a_blank(lon: str, lat: str) -> None:
+    body = (
+        '<?xml version="1.0" encoding="GB2312"?><Notify><CmdType>Alarm</CmdType><SN>1</SN><DeviceID>'
+        f"{DEVICE}</DeviceID><AlarmMethod>5</AlarmMethod><AlarmTime>2026-01-15 13:00:00</AlarmTime>"
+        f"<AlarmDescription>张三</AlarmDescription><Longitude>{lon}</Longitude><Latitude>{lat}</Latitude></Notify>"
+    )
+    (one,) = told("gb28181", body.encode("gb18030"))[1].observations
+    assert one.observed_at == NOON
+    assert one.place is not None
+    assert (one.place.lon, one.place.lat) == (113.2, 23.1)

@@ -181,6 +181,15 @@ def camera_of(topic: str) -> str:
     return name if (door, what) in _BRIDGES else ""
 
 
+def place(lon: float | None, lat: float | None) -> tuple[float, float] | None:
+    """Return longitude and latitude; nothing of 0, 0, which nobody set. Some swap them, which shows within China."""
+    if lon is None or lat is None or (lon == 0 and lat == 0):
+        return None
+    if 3 <= lon <= 54 and 73 <= lat <= 136:
+        lon, lat = lat, lon
+    return (lon, lat) if abs(lat) <= 90 else None
+
+
 def region(plate: str) -> str:
     """Return province and authority letter of a number plate of mainland China, else nothing."""
     found = _PLATE.match(plate.strip().upper())

@@ -30,6 +30,7 @@ from sensegate.video.parts import (
     named,
     node,
     number,
+    place,
     region,
     rest,
     take,
@@ -322,8 +323,7 @@ def _day(utc: float | None, arrival: int) -> int:
 
 
 def _place(of: Node) -> tuple[float, float] | None:
-    lon, lat = number(of.get("CoordinateX"), -180, 180), number(of.get("CoordinateY"), -90, 90)
-    return None if lon is None or lat is None or (lon == 0 and lat == 0) else (lon, lat)
+    return place(number(of.get("CoordinateX"), -180, 180), number(of.get("CoordinateY"), -180, 180))
 
 
 def _counts(data: Node) -> dict[str, float]:
@@ -382,9 +382,9 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
             continue
         name = f"{host}/{event.index}"
         observations.append(_observed(event, name, at, quality))
-        for place, thing in enumerate(event.more):
+        for at_thing, thing in enumerate(event.more):
             other = msgspec.structs.replace(event, thing=thing, plate=None)
-            observations.append(_observed(other, name, at, quality, place + 1))
+            observations.append(_observed(other, name, at, quality, at_thing + 1))
         measured += _measured(event, name, at, quality, camera)
     refused = tuple(
         Refusal(len(told.events) + at, RejectReason.WRONG_TYPE, "a part that is no event") for at in range(told.broken)

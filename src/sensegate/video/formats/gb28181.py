@@ -18,7 +18,7 @@ from sensegate.video import codes, xmlsafe
 from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
 from sensegate.video.formats.detector import Telling, names_in, silent
 from sensegate.video.observation import Event, Kind, Place, VideoObservation
-from sensegate.video.parts import identity, many, text
+from sensegate.video.parts import identity, many, place, text
 from sensegate.video.sieve import GONE, Shape, Sieve, one_of, typed
 from sensegate.video.sieve import number as within
 from sensegate.video.times import Found, parse_beijing, received
@@ -26,7 +26,7 @@ from sensegate.video.times import Found, parse_beijing, received
 NAME: Final = "gb28181"
 ITEMS_MAX: Final = 10_000
 _DEVICE = re.compile(r"\d{20}|\d{16}", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?", re.ASCII)
 _ROOTS: Final = ("Notify", "Response")
 _ONLINE: Final = {"ON": True, "OFF": False, "OK": True, "ONLINE": True, "OFFLINE": False, "ERROR": False}
 
@@ -46,7 +46,7 @@ def _state(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
     return _ONLINE.get(text(value).upper(), GONE)
 
 
-_PLACE: Final[Shape] = {"Longitude": within(-180, 180), "Latitude": within(-90, 90)}
+_PLACE: Final[Shape] = {"Longitude": within(-180, 180), "Latitude": within(-180, 180)}
 BODY: Final[Shape] = {
     "CmdType": one_of("Alarm", "MobilePosition", "Keepalive", "Catalog", "DeviceStatus"),
     "SN": within(0, 4_294_967_295),
@@ -142,9 +142,8 @@ def _whole(of: Mapping[str, Any], name: str) -> int | None:
 
 def _place(of: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
     """Return lon, lat, altitude; 0, 0 means that nobody set them."""
-    if "Longitude" not in of or "Latitude" not in of or (of["Longitude"] == 0 and of["Latitude"] == 0):
-        return None
-    return float(of["Longitude"]), float(of["Latitude"]), of.get("Altitude")
+    found = place(of.get("Longitude"), of.get("Latitude"))
+    return None if found is None else (float(found[0]), float(found[1]), of.get("Altitude"))
 
 
 def _items(listed: Any, sieve: Telling) -> tuple[list[Item], list[int]]:
@@ -155,12 +154,12 @@ def _items(listed: Any, sieve: Telling) -> tuple[list[Item], list[int]]:
     given = many(listed.get("Item"))
     if len(given) > ITEMS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {ITEMS_MAX} devices")
-    for place, one in enumerate(given):
+    for index, one in enumerate(given):
         kept = sieve.object(one, ITEM, "Item") if isinstance(one, dict) else {}
         if "DeviceID" in kept:
             found.append(Item(device=kept["DeviceID"], online=kept.get("Status")))
         else:
-            broken.append(place)
+            broken.append(index)
     return found, broken
 
 

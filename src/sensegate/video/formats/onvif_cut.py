@@ -14,7 +14,7 @@ from sensegate.video.boxes import IDENTITY, Transform
 from sensegate.video.form import Veil
 from sensegate.video.formats.onvif_records import Change, Frame, Thing
 from sensegate.video.observation import ObjectClass, Plate
-from sensegate.video.parts import Node, clear_plate, many, named, node, number, region, rest, take, text, whole
+from sensegate.video.parts import Node, clear_plate, many, named, node, number, place, region, rest, take, text, whole
 from sensegate.video.times import parse_iso
 
 OBJECTS_MAX: Final = 10_000
@@ -155,10 +155,10 @@ def vehicle_of(value: Any, removed: Removed) -> tuple[str, str, str, int]:
 
 def _place(value: Any) -> tuple[float, float, float | None] | None:
     members = node(value)
-    lon, lat = number(members.get("@lon"), -180, 180), number(members.get("@lat"), -90, 90)
-    if lon is None or lat is None or (lon == 0 and lat == 0):
+    found = place(number(members.get("@lon"), -180, 180), number(members.get("@lat"), -180, 180))
+    if found is None:
         return None
-    return lon, lat, number(members.get("@elevation"), -12_000, 100_000)
+    return *found, number(members.get("@elevation"), -12_000, 100_000)
 
 
 def _lane(extension: Any) -> int | None:

@@ -31,6 +31,7 @@ from sensegate.config_sites import CentreConfig, PeerConfig
 from sensegate.flow import Addresses
 from sensegate.shares import PSEUDONYMS, SIGNING
 from sensegate.sites import PROMOTE, STATUS, Standing
+from sensegate.tiers import PING_S
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 
@@ -222,6 +223,13 @@ class Sender:
             await asyncio.sleep(self._pause_s)
 
 
+async def _known_together(first: Centre, sender: Sender, rate: float) -> None:
+    """Return when the node knows that the other centre has all: until it has heard so, it grants it nothing."""
+    await eventually(lambda: not terms.read(first.directory).alone, 30)
+    before = sender.sent
+    await eventually(lambda: sender.sent >= before + rate * 3 * PING_S, 60)
+
+
 async def drill(directory: Path, *, rate: float, seconds: float, batch: int, automatic: bool) -> dict[str, Any]:
     """Kill the active centre under load; return what the subscriber saw, and how the old one came back."""
     async with two_sites(directory, automatic=automatic) as (first, second, node):
@@ -233,6 +241,8 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
             work = [asyncio.create_task(reader.run()), asyncio.create_task(sender.run())]
             try:
                 await eventually(second.copied, 30)
+                if automatic:
+                    await _known_together(first, sender, rate)
                 before = sender.sent
                 await eventually(lambda: sender.sent >= before + rate * seconds / 3 and len(reader.records) > 0, 20)
                 await first.kill()

@@ -24,7 +24,7 @@ demo: setup ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
 
 test: setup lint ## all tests, with a short run of bench, soak and fuzz
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)
 
 lint: setup ## ruff (all rules) and mypy (strict)
 	$(BIN)/ruff format --check src tests

@@ -90,7 +90,8 @@ async def bench(registered: int = REGISTERED, devices: int = DEVICES, readings: 
     config = directory / "config.yaml"
     config.write_text(
         f'role: node\ndivision: "4401"\ndirectory: {directory}/store\nprofiles: [{rig.ROOT}/device_profiles]\n'
-        f"log_level: warning\nweb: {{port: {port}}}\nengine: {{port: {free_port()}, mqtt_port: {free_port()}}}\n",
+        f"log_level: warning\nweb: {{port: {port}}}\n"
+        f'engine: {{port: {free_port()}, mqtt_port: {free_port()}, encryption: "off"}}\n',
         encoding="utf-8",
     )
     times: dict[str, float] = {}

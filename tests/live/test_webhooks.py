@@ -259,7 +259,7 @@ async def test_from_the_command_line(site: Site, device: Made, receiver: Receive
     made = await shell("webhook", "create", "all", receiver.url, "--since", "0s")
     assert "whsec_" in made
     hook = made.split()[1].rstrip(";")
-    assert receiver.url in await shell("webhook", "list")
+    assert receiver.url in await shell("webhook", "list", "--json")
     await shell("webhook", "pause", hook)
     await push(site, device, 80)
     assert "paused" in await shell("webhook", "list")

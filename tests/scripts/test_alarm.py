@@ -26,7 +26,14 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     scripts = Scripts(clock.monotonic)
     monkeypatch.setattr(pool, "shared", lambda: scripts)
     gateway = Gateway.__new__(Gateway)
-    gateway.profiles = SimpleNamespace(troubles=lambda: ["a profile is wrong"])  # type: ignore[assignment]
+    gateway.profiles = SimpleNamespace(  # type: ignore[assignment]
+        troubles=lambda: ["a profile is wrong"], set=SimpleNamespace(video=False)
+    )
+    for name in ("hourly", "certificates"):
+        setattr(gateway, name, SimpleNamespace(troubles=list))
+    for name in ("cameras", "viid", "above"):
+        setattr(gateway, name, None)
+    gateway.not_taken = list
     suspended = sample("sensegate_script_suspensions_total", what="script")
     limited = sample("sensegate_script_calls_total", outcome="script_limit")
     bad = source_of(hostile("while (true) {}"), file="bad.js")

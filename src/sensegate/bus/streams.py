@@ -76,9 +76,9 @@ async def ensure_outlet(nc: Client) -> None:
     """Make the broker's own streams of the subscribers' account, with caps; `nc` is a connection of `Role.FEEDS`."""
     mib = 1024**2
     await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), 512 * mib, retention="interest"))
-    one_each = {"max_msgs_per_subject": 1, "discard": "old"}
-    await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 64 * mib, **one_each))
-    await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 64 * mib, **one_each))
+    newest = {"max_msgs_per_subject": 1, "discard": "old"}
+    await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 64 * mib, **newest))
+    await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 64 * mib, **newest))
 
 
 async def used(nc: Client, name: str) -> float:

@@ -205,9 +205,12 @@ def test_nothing_is_kept_of_a_payload(name: str) -> None:
     tracemalloc.start()
     round_of(200)
     gc.collect()
-    before = tracemalloc.get_traced_memory()[0]
-    round_of(1_000)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
+    grown = []
+    for _ in range(3):
+        before = tracemalloc.get_traced_memory()[0]
+        round_of(1_000)
+        gc.collect()
+        grown.append(tracemalloc.get_traced_memory()[0] - before)
     tracemalloc.stop()
-    assert grown < 30_000
+    # A leak grows in every round; what is made once may be made late.
+    assert min(grown) < 30_000

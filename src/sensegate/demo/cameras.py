@@ -122,6 +122,15 @@ class Passage(NamedTuple):
     fields: dict[str, Any]
     seen: dict[str, object]
     """What must be read of it."""
+    speed: int = 0
+    """km/h, of a vehicle: a reading of its lane."""
+    lane: int = 0
+
+    @property
+    def values(self) -> Values:
+        """All that must be read of it."""
+        found: Values = [(OBSERVATION, self.seen)]
+        return [*found, (f"vehicle_speed#lane{self.lane}", self.speed)] if self.speed else found
 
 
 def passage(camera: Watcher, at: int, sequence: int, lane: int, kind: str = "MotorVehicle") -> Passage:
@@ -174,7 +183,7 @@ def passage(camera: Watcher, at: int, sequence: int, lane: int, kind: str = "Mot
         fields |= {"PersonAppearTime": times, "Name": f"{MARK}-李雷", "IDNumber": f"{MARK}110101199003074219"}
         fields |= {"GenderCode": "1", "AgeUpLimit": 0, "AgeLowerLimit": 0}
         seen |= {"object_class": "person"}
-    return Passage(native, fields, seen)
+    return Passage(native, fields, seen, speed if kind == "MotorVehicle" else 0, lane)
 
 
 def enveloped(camera: Watcher, kind: str, objects: Sequence[dict[str, Any]], *, odd: bool) -> bytes:
@@ -450,7 +459,7 @@ class Cameras:
             return
         kind = "Person" if sequence % 4 == 1 else "MotorVehicle"
         found = [passage(camera, at, sequence, lane, kind) for lane in range(1, self.rng.randint(2, 4))]
-        rids = tuple(self._intend(camera, at, [(OBSERVATION, one.seen)]) for one in found)
+        rids = tuple(self._intend(camera, at, one.values) for one in found)
         fields_of = [one.fields for one in found]
         path = f"{kind}s"
         job = Job(rids, path, enveloped(camera, kind, fields_of, odd=False))
@@ -463,7 +472,7 @@ class Cameras:
             # object that comes again without those that it came with is a repeat.
             first = 1 if fault == REPEAT else 0
             again = tuple(
-                self._intend(camera, at, [(OBSERVATION, one.seen)], kind=fault, of=rid)
+                self._intend(camera, at, one.values, kind=fault, of=rid)
                 for one, rid in zip(found[first:], rids[first:], strict=True)
             )
             body = enveloped(camera, kind, fields_of[first:], odd=self.rng.random() < 0.5)
@@ -474,7 +483,7 @@ class Cameras:
         elif fault == UNKNOWN:
             stranger = msgspec.structs.replace(camera, id=f"{camera.id[:14]}9{camera.id[15:]}")
             one = passage(stranger, at, sequence, 9, kind)
-            rid = self._intend(camera, at, [(OBSERVATION, one.seen)], kind=fault, need=FORBIDDEN)
+            rid = self._intend(camera, at, one.values, kind=fault, need=FORBIDDEN)
             self._put(camera, Job((rid,), path, enveloped(camera, kind, [one.fields], odd=False), fault))
 
     def _frames(self, camera: Watcher, at: int, sequence: int) -> None:

@@ -286,7 +286,8 @@ class Judge:
         stamp = to_us(record["time"])
         flags = set(record["flags"])
         what = f"{device} {name} {record['time']} = {record['value']!r} id {record['id']}"
-        candidates = [r for r in self.places.get((device, stamp), ()) if r.property == name]
+        names = {name, f"{name}#{record.get('channel', '')}"}
+        candidates = [r for r in self.places.get((device, stamp), ()) if r.property in names]
         if not candidates:
             tap.blame("phantom", what)
             return

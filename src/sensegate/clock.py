@@ -68,3 +68,13 @@ class FakeClock:
             for _ in range(10):
                 await asyncio.sleep(0)
         self._now = end
+
+
+async def moved(event: asyncio.Event, clock: Clock, seconds: float) -> None:
+    """Return when an event is set, or after `seconds` of a clock: for what looks again by itself."""
+    either = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(event.wait())]
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in either:
+            one.cancel()

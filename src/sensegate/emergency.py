@@ -15,7 +15,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.modes import CLOCK, Modes, Order, Step, Telling, Widening
 from sensegate.authority.scope import Scope, written
 from sensegate.authority.tasks import Scalar
-from sensegate.clock import Clock
+from sensegate.clock import Clock, moved
 from sensegate.errors import Conflict, Lost, SensegateError, StoreFull
 from sensegate.model import Shed
 from sensegate.tasking import Tasking
@@ -68,13 +68,7 @@ class Emergency:
                     await self._advance(order)
                 except (Conflict, StoreFull, Lost) as why:
                     _log.warning("a mode order waits", order=order.id, cause=str(why))
-            tick = asyncio.ensure_future(self._clock.sleep(LOOK_S))
-            moved = asyncio.ensure_future(self._moved.wait())
-            try:
-                await asyncio.wait((tick, moved), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                tick.cancel()
-                moved.cancel()
+            await moved(self._moved, self._clock, LOOK_S)
 
     async def _advance(self, order: Order) -> None:
         if order.state == "active" and self._clock.now() >= order.until:

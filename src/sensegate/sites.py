@@ -36,7 +36,7 @@ from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import inbox_prefix, node_user
-from sensegate.clock import Clock
+from sensegate.clock import Clock, moved
 from sensegate.config import Config, secret
 from sensegate.errors import Fenced, Lost, NotFound, Refused, Superseded
 from sensegate.ports import Log
@@ -188,9 +188,7 @@ class Seat:
         directory, alone = Path(self.config.directory), self.kept.alone
         began = self.clock.monotonic()
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_S):
-                    await self._over.wait()
+            await moved(self._over, self.clock, PROBE_S)
             state = None if self._over.is_set() else await _state_of(self.config, self.term)
             if state and state.term > self.term:
                 self._end(f"the other centre is of term {state.term}, this one is of {self.term}")

@@ -19,7 +19,7 @@ from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Scope
 from sensegate.authority.tasks import Confirm, Scalar, Task, Tasks, TaskState, Told
-from sensegate.clock import Clock
+from sensegate.clock import Clock, moved
 from sensegate.errors import Conflict, Lost, StoreFull
 from sensegate.model import I32, Device, Readings, Spec
 
@@ -183,13 +183,7 @@ class Tasking:
             except (Conflict, StoreFull) as why:
                 _log.warning("tasks wait", cause=str(why))
             # Looked at again when something happened, and every now and then for what time alone changes.
-            tick = asyncio.ensure_future(self._clock.sleep(LOOK_S))
-            moved = asyncio.ensure_future(self._moved.wait())
-            try:
-                await asyncio.wait((tick, moved), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                tick.cancel()
-                moved.cancel()
+            await moved(self._moved, self._clock, LOOK_S)
 
     async def _look(self) -> None:
         shown, self._shown = self._shown, {}

@@ -26,7 +26,7 @@ import uvloop
 
 from sensegate.demo.intents import FORBIDDEN, REQUIRED, Intents, now
 from sensegate.demo.judge import MARK
-from sensegate.demo.simulator import Broker, Line, obey, report
+from sensegate.demo.simulator import Broker, Line, simulate
 from sensegate.demo.viid import MEDIA, Connection, Manners, ViidCamera
 
 SECOND = 1_000_000
@@ -601,29 +601,14 @@ def _shows(way: str, kind: str) -> bool:
     return kind not in {UNKNOWN, REPEAT} or way == VIID
 
 
-async def simulate(plan: CameraPlan) -> dict[str, object]:
-    """Run a plan under the command of standard input; return the last status."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    cameras = Cameras(plan, Intents(Path(plan.ledger), plan.run))
-    helpers = [
-        asyncio.create_task(obey(cameras, reader), name="obey"),
-        asyncio.create_task(report(cameras, sys.stdout), name="report"),
-    ]
-    try:
-        await cameras.run()
-    finally:
-        for task in helpers:
-            task.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
-    return cameras.status()
+async def _whole(plan: CameraPlan) -> dict[str, object]:
+    return await simulate(Cameras(plan, Intents(Path(plan.ledger), plan.run)))
 
 
 def main() -> int:
     """Simulate the plan in the file given; exit 0."""
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=CameraPlan)
-    status = uvloop.run(simulate(plan))
+    status = uvloop.run(_whole(plan))
     sys.stdout.write(json.dumps(status) + "\n")
     return 0
 

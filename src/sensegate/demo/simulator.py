@@ -321,6 +321,10 @@ class Ordered(Protocol):
         """Return where things stand."""
         ...
 
+    async def run(self) -> None:
+        """Do what the plan says, until stopped."""
+        ...
+
 
 async def obey(simulator: Ordered, reader: asyncio.StreamReader) -> None:
     """Take commands until standard input ends, which stops the simulator too."""
@@ -342,12 +346,11 @@ async def report(simulator: Ordered, out: TextIO) -> None:
         await asyncio.sleep(0.5)
 
 
-async def simulate(plan: Plan) -> dict[str, object]:
-    """Run a plan under the command of standard input; return the last status."""
+async def simulate(simulator: Ordered) -> dict[str, object]:
+    """Run it under the command of standard input; return its last status."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    simulator = Simulator(plan, Intents(Path(plan.ledger), plan.run))
     helpers = [
         asyncio.create_task(obey(simulator, reader), name="obey"),
         asyncio.create_task(report(simulator, sys.stdout), name="report"),
@@ -361,10 +364,14 @@ async def simulate(plan: Plan) -> dict[str, object]:
     return simulator.status()
 
 
+async def _whole(plan: Plan) -> dict[str, object]:
+    return await simulate(Simulator(plan, Intents(Path(plan.ledger), plan.run)))
+
+
 def main() -> int:
     """Simulate the plan in the file given; exit 0."""
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
-    status = uvloop.run(simulate(plan))
+    status = uvloop.run(_whole(plan))
     sys.stdout.write(json.dumps(status) + "\n")
     return 0
 

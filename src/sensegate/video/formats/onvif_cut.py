@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sensegate.video import codes, countries
-from sensegate.video.boxes import IDENTITY, Transform
+from sensegate.video.boxes import Transform
 from sensegate.video.form import Veil
 from sensegate.video.formats.onvif_records import Change, Frame, Thing
 from sensegate.video.observation import ObjectClass, Plate
@@ -314,8 +314,3 @@ def frame_of(value: Any, veil: Veil, total: Removed) -> Frame | None:
         changes=_changes(value["ObjectTree"], veil) if "ObjectTree" in value else (),
         broken=broken,
     )
-
-
-def is_identity(of: tuple[float, float, float, float] | None) -> bool:
-    """Return whether there was no transformation, or one that changes nothing."""
-    return of is None or Transform(*of) == IDENTITY

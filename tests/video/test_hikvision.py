@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
@@ -195,6 +195,7 @@ TREES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), TREES, max_size=10))
+@example({"DetectionRegionList": [[{"DetectionRegionEntry": None}]]})
 def test_no_alert_crashes_it(tree: dict[str, Any]) -> None:
     for payload in ({**tree, "eventType": tree.get("eventType", "VMD")}, {**told(), **tree}, {"ANPR": tree, **told()}):
         try:

@@ -271,7 +271,7 @@ def _regions(alert: Node, removed: Removed) -> Iterator[Region]:
     entries = [
         inner
         for one in many(alert.get("DetectionRegionList"))
-        for inner in (many(one["DetectionRegionEntry"]) if "DetectionRegionEntry" in node(one) else [one])
+        for inner in (many(held["DetectionRegionEntry"]) if "DetectionRegionEntry" in (held := node(one)) else [one])
         if isinstance(inner, dict)
     ]
     if "TargetRect" in alert or "targetType" in alert:

@@ -270,8 +270,8 @@ def _channel(alert: Node) -> str:
 def _regions(alert: Node, removed: Removed) -> Iterator[Region]:
     entries = [
         inner
-        for one in many(alert.get("DetectionRegionList"))
-        for inner in (many(held["DetectionRegionEntry"]) if "DetectionRegionEntry" in (held := node(one)) else [one])
+        for one in map(node, many(alert.get("DetectionRegionList")))
+        for inner in (many(one["DetectionRegionEntry"]) if "DetectionRegionEntry" in one else [one])
         if isinstance(inner, dict)
     ]
     if "TargetRect" in alert or "targetType" in alert:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from sensegate.model import BOOL, I64, Fields, Readings, RejectedValue
+from sensegate.model import BOOL, I64, Fields, Numbered, Readings, RejectedValue
 
 _Columns = TypeVar("_Columns", Fields, Readings)
 
@@ -51,6 +51,8 @@ def joined(first: _Columns, second: _Columns, messages: int) -> _Columns:
             whole[name] = one | {row + rows: value for row, value in other.items()}
         elif isinstance(one, list):
             whole[name] = [*one, *_moved(other, messages)]
+        elif isinstance(one, Numbered):
+            whole[name] = Numbered.joined([one, msgspec.structs.replace(other, message=other.message + messages)])
         else:
             whole[name] = one + other
     return type(first)(**whole)
@@ -94,6 +96,8 @@ def _kept(columns: _Columns, rows: BOOL, messages: BOOL, number: I64) -> _Column
             whole[name] = {int(place[row]): value for row, value in one.items() if rows[row]}
         elif isinstance(one, list):
             whole[name] = _left(one, messages, number)
+        elif isinstance(one, Numbered):
+            whole[name] = one.take(messages[one.message], number[one.message])
         else:
             whole[name] = one
     return type(columns)(**whole)

@@ -343,12 +343,36 @@ class Thinned(msgspec.Struct, frozen=True):
     count: int
 
 
-class Numbered(msgspec.Struct, frozen=True, gc=False):
-    """The sequence number that a device gave a message."""
+class Numbered(msgspec.Struct, frozen=True, eq=False):
+    """Sequence numbers that devices gave their messages, as columns."""
 
-    message: int
-    device: int
-    number: int
+    message: I64
+    device: I64
+    number: I64
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, int, int]]) -> Numbered:
+        """Return the columns of (message, device, number)."""
+        table = np.array(rows, np.int64).reshape(-1, 3)
+        return cls(table[:, 0], table[:, 1], table[:, 2])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Numbered]) -> Numbered:
+        """Return the rows of all."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = ([part.message for part in parts], [part.device for part in parts], [part.number for part in parts])
+        return cls(*(np.concatenate([np.zeros(0, np.int64), *column]) for column in columns))
+
+    def __len__(self) -> int:
+        return len(self.message)
+
+    def take(self, rows: BOOL, message: I64) -> Numbered:
+        """Return some rows, whose messages have other indices now."""
+        return Numbered(message[rows], self.device[rows], self.number[rows])
+
+
+UNNUMBERED = Numbered.of(())
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -392,7 +416,7 @@ class Fields(msgspec.Struct, frozen=True, eq=False):
     """Values that the profile declares as meaning nothing (sentinels for missing, nulls)."""
     thinned: list[Thinned] = []
     removed: list[Removed] = []
-    numbered: list[Numbered] = []
+    numbered: Numbered = UNNUMBERED
     """Of devices that count their messages, whatever their identity is judged by."""
 
     def __len__(self) -> int:

@@ -157,6 +157,19 @@ async def walking(parts: flow.Gateway, *, timeout_s: float = 60.0) -> None:
             await asyncio.sleep(0.01)  # it tells nobody
 
 
+async def walked(parts: flow.Gateway) -> None:
+    """Let the ingest begin once, and end."""
+    walk = asyncio.create_task(parts.ingest.run())
+    await walking(parts)
+    await stopped(walk)
+
+
+async def stopped(walk: asyncio.Task[None]) -> None:
+    """End the ingest."""
+    walk.cancel()
+    await asyncio.gather(walk, return_exceptions=True)
+
+
 async def committed(parts: flow.Gateway, messages: int, *, timeout_s: float = 120.0) -> None:
     """Wait until the last commit accounts for so many messages."""
     async with asyncio.timeout(timeout_s):

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 import numpy as np
 
+from sensegate.model import I64
+
 
 class Sequences(msgspec.Struct, frozen=True):
     """Those of some messages."""
@@ -26,16 +28,21 @@ _encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Sequences).decode
 
 
-def runs_of(numbers: Iterable[int]) -> list[int]:
-    """Return first, last, … of the runs of some numbers."""
-    different = np.unique(np.fromiter(numbers, np.int64))
-    if not len(different):
-        return []
-    breaks = np.flatnonzero(np.diff(different) != 1)
-    first = different[np.concatenate([[0], breaks + 1])]
-    last = different[np.concatenate([breaks, [len(different) - 1]])]
-    runs: list[int] = np.column_stack([first, last]).ravel().tolist()
-    return runs
+def runs_of(device: I64, number: I64) -> dict[int, list[int]]:
+    """Return device -> first, last, … of the runs of its numbers; row *i* is one device and one of its numbers."""
+    if not len(device):
+        return {}
+    order = np.lexsort((number, device))
+    device, number = device[order], number[order]
+    other = np.diff(device) != 0
+    # Equal numbers of one device are one: a run goes on over them.
+    breaks = np.flatnonzero(other | (np.diff(number) > 1))
+    first, last = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(number) - 1]])
+    flat: list[int] = np.column_stack([number[first], number[last]]).ravel().tolist()
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(device[first])) + 1])
+    ends = [*(2 * starts[1:]).tolist(), len(flat)]
+    owners: list[int] = device[first[starts]].tolist()
+    return {owner: flat[2 * start : end] for owner, start, end in zip(owners, starts.tolist(), ends, strict=True)}
 
 
 def merged(many: Iterable[Sequences]) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.decode.profile import NONE, NOTHING, Groups, Reading, Reject, Rule, UnitConversion, token
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
-from sensegate.model import Numbered, Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
+from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
 from sensegate.quality import Quality, TimeQuality
 
 VALUES_MAX = 8_192
@@ -368,7 +368,8 @@ class Rows:
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
         self.thinned: list[Thinned] = []
-        self.numbered: list[Numbered] = []
+        self.numbered: list[tuple[int, int, int]] = []
+        """Message, device, number: rows of `Numbered`."""
         self.ignored = 0
 
     def mark(self) -> tuple[int, int, int, int]:
@@ -454,7 +455,7 @@ class Rows:
             identity, key = reception.identify(place)
         counter = element.sequence.raw if element.sequence else reception.counter if reception and not place else None
         if (number := number_of(counter)) is not None:
-            self.numbered.append(Numbered(message, device, number))
+            self.numbered.append((message, device, number))
         for cell in element.cells:
             value, scale = self._value(cell)
             if isinstance(value, (int, float, str)) and time == BAD:

@@ -35,6 +35,18 @@ def number_of(raw: Any) -> int | None:
     return found if found is not None and found >= 0 else None
 
 
+def numbers_of(raws: Sequence[Any]) -> tuple[I64, BOOL]:
+    """Return the sequence numbers that devices gave, and where one was given."""
+    if {*map(type, raws)} == {int}:
+        column = np.array(raws)
+        if column.dtype == np.int64:  # else one of them is too large
+            given = column >= 0
+            return column[given], given
+    found = list(map(number_of, raws))
+    given = np.array([number is not None for number in found], np.bool_)
+    return np.array([number for number in found if number is not None], np.int64), given
+
+
 class Reception(NamedTuple):
     """What the readings of a frame have from its envelope, where they have nothing of their own."""
 

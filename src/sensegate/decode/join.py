@@ -8,7 +8,7 @@ import numpy as np
 
 from sensegate.decode.extract import Rows
 from sensegate.decode.plan import Chunk
-from sensegate.model import I64, Fields, Quarantined, RejectedValue
+from sensegate.model import I64, Fields, Numbered, Quarantined, RejectedValue
 
 _T = TypeVar("_T")
 
@@ -63,7 +63,7 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
         source_flags=flags,
         ignored=sum(chunk.ignored for chunk in chunks),
         thinned=rows.thinned,
-        numbered=[one for chunk in chunks for one in chunk.numbered] + rows.numbered,
+        numbered=Numbered.joined([*(chunk.numbered for chunk in chunks), Numbered.of(rows.numbered)]),
     )
 
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import Bound, Cell, Element, Leaf, digest16
-from sensegate.decode.identity import Reception, identify_columns, number_of
+from sensegate.decode.identity import Reception, identify_columns, numbers_of
 from sensegate.decode.paths import Path
 from sensegate.decode.profile import FRAME, NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
 from sensegate.decode.times import BAD, joined
-from sensegate.model import F64, I32, I64, U8, U16, Numbered, RejectedValue, RejectReason
+from sensegate.model import F64, I32, I64, U8, U16, UNNUMBERED, Numbered, RejectedValue, RejectReason
 from sensegate.properties import Kind
 from sensegate.quality import TimeQuality
 
@@ -132,7 +132,7 @@ class Chunk(NamedTuple):
     quality: dict[int, int] = {}
     flags: dict[int, int] = {}
     """Row -> code that the device's own flag gives, where it is not good."""
-    numbered: Sequence[Numbered] = ()
+    numbered: Numbered = UNNUMBERED
 
 
 class Batch(NamedTuple):
@@ -334,7 +334,7 @@ class Plan:
         )
         return chunk, left
 
-    def _numbered(self, batch: Batch, devices: list[I32]) -> Sequence[Numbered]:
+    def _numbered(self, batch: Batch, devices: list[I32]) -> Numbered:
         """Return the sequence numbers that devices gave these messages."""
         found: list[Numbered] = []
         for at, element in enumerate(self._elements):
@@ -344,9 +344,9 @@ class Plan:
                 counters = [one.counter for one in batch.receptions]
             else:
                 continue
-            rows = zip(batch.message.tolist(), devices[at].tolist(), map(number_of, counters), strict=True)
-            found += [Numbered(message, device, number) for message, device, number in rows if number is not None]
-        return found
+            numbers, given = numbers_of(counters)
+            found.append(Numbered(batch.message[given].astype(np.int64), devices[at][given].astype(np.int64), numbers))
+        return Numbered.joined(found)
 
     def _infinite(self, objects: Sequence[Any]) -> list[int]:
         """Return the places of messages with a value that is not finite."""

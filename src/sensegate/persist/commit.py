@@ -379,13 +379,10 @@ class Committer:
 
     def _sequences(self, piece: Slice) -> Iterator[Member]:
         """Yield the numbers that devices gave their messages: what is missing can be told by them."""
-        if not piece.fields.numbered:
-            return
-        numbers: dict[int, list[int]] = {}
-        for one in piece.fields.numbered:
-            numbers.setdefault(one.device, []).append(one.number)
-        ids = self._index.ids
-        runs = {ids[device]: sequences.runs_of(numbers[device]) for device in sorted(numbers) if device >= 0}
+        numbered, ids = piece.fields.numbered, self._index.ids
+        known = numbered.device >= 0
+        of_device = sequences.runs_of(numbered.device[known], numbered.number[known])
+        runs = {ids[device]: found for device, found in of_device.items()}
         for payload in sequences.encoded(self._log.epoch, runs, self._limits.member_bytes_max):
             yield Member(f"sequences.{self._name}", payload, self._limits.readings_ttl_h)
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.model import BOOL, Delivery, Fields, Position, Readings, RejectedValue, Span
+from sensegate.model import BOOL, Delivery, Fields, Numbered, Position, Readings, RejectedValue, Span
 
 
 class Slice(msgspec.Struct, frozen=True, eq=False):
@@ -85,6 +85,11 @@ def _within(listed: Sequence[Any], start: int, end: int) -> list[Any]:
     return [msgspec.structs.replace(one, message=one.message - start) for one in listed if start <= one.message < end]
 
 
+def _numbered(numbered: Numbered, start: int, end: int) -> Numbered:
+    within = (numbered.message >= start) & (numbered.message < end)
+    return numbered.take(within, numbered.message - start)
+
+
 def _fields(fields: Fields, start: int, end: int) -> Fields:
     mask = (fields.message >= start) & (fields.message < end)
     return Fields(
@@ -102,7 +107,7 @@ def _fields(fields: Fields, start: int, end: int) -> Fields:
         ignored=fields.ignored if start == 0 else 0,
         thinned=_within(fields.thinned, start, end),
         removed=_within(fields.removed, start, end),
-        numbered=_within(fields.numbered, start, end),
+        numbered=_numbered(fields.numbered, start, end),
     )
 
 

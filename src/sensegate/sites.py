@@ -28,6 +28,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.authority.terms import Plea, State, Term, Votes
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import ask, streams
@@ -42,9 +43,6 @@ from sensegate.errors import Fenced, Lost, NotFound, Refused, Superseded
 from sensegate.ports import Log
 from sensegate.publish.replica import Held, Original, Replica, asked, decode_from
 
-PROMOTE = "promote"
-"""File by which an operator orders this centre to become active (`sensegate centre promote`)."""
-STATUS = "standby.json"
 LOOK_S = 0.5
 PROBE_S = 2.0
 ASK_S = 3.0
@@ -54,20 +52,6 @@ log = structlog.get_logger("sites")
 _T = TypeVar("_T")
 
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """How a standby is; in ``<directory>/standby.json``, renewed as long as it stands by."""
-
-    pid: int
-    term: int
-    """Of the active centre, as far as known."""
-    reached: bool
-    """The active centre answers."""
-    behind: int
-    """Entries of its log that are not here yet; -1: not known."""
-    at: float
-    """Unix time."""
 
 
 # ── the other centre ────────────────────────────────────────────────────────────────────────────────────
@@ -355,7 +339,7 @@ class _Standby:
             return 0
 
     def _tell(self, directory: Path) -> None:
-        standing = Standing(
+        standing = Standby(
             os.getpid(), self._seen, self._reached, self._replica.behind if self._replica else -1, time.time()
         )
         fresh = directory / f"{STATUS}.new"

@@ -10,7 +10,8 @@ import pytest
 from nats.aio.client import Client
 
 from sensegate.bus.engine import Engine
-from sensegate.bus.kv import Bucket, Row
+from sensegate.bus.kv import Bucket
+from sensegate.bus.row import Row
 from sensegate.errors import Conflict, Lost, StoreFull
 
 MIB = 1024**2

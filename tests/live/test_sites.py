@@ -25,12 +25,12 @@ import msgspec
 import pytest
 
 from sensegate.authority import terms
+from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config_sites import CentreConfig, PeerConfig
 from sensegate.flow import Addresses
 from sensegate.shares import PSEUDONYMS, SIGNING
-from sensegate.sites import PROMOTE, STATUS, Standing
 from sensegate.tiers import PING_S
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
@@ -63,10 +63,10 @@ class Centre:
         """Return once it serves."""
         await eventually((self.directory / "run.json").exists, timeout_s)
 
-    def standing(self) -> Standing | None:
+    def standing(self) -> Standby | None:
         """Return how it stands by; None where it does not."""
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode((self.directory / STATUS).read_bytes(), type=Standing)
+            return msgspec.json.decode((self.directory / STATUS).read_bytes(), type=Standby)
         return None
 
     def copied(self) -> bool:

@@ -23,7 +23,7 @@ from sensegate.authority.index import STATES, Index, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
 from sensegate.authority.selection import Selection
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState

@@ -24,7 +24,7 @@ from sensegate.authority.device_rules import text_fault
 from sensegate.authority.divisions import Divisions, Level
 from sensegate.authority.scope import Action, Principal, Role, Scope, demand
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 

@@ -18,7 +18,7 @@ from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
 from sensegate.authority.tasks import Scalar
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from argon2 import PasswordHasher, Type
@@ -111,7 +112,7 @@ class Hashes:
         Raises:
             Overloaded: so many wait already.
         """
-        return await self._beside(_right, kept or _NOBODY, password) and bool(kept)
+        return await self._beside(_right, kept, password) and bool(kept)
 
     async def _beside(self, work: Callable[..., T], *given: str) -> T:
         if self._waiting >= WAITING_MAX:
@@ -126,10 +127,15 @@ class Hashes:
 
 def _right(kept: str, password: str) -> bool:
     try:
-        return _hasher.verify(kept, password)
+        return _hasher.verify(kept or _of_nobody(), password)
     except (VerificationError, InvalidHashError):
         return False
 
 
 _hasher = PasswordHasher(type=Type.ID)
-_NOBODY = _hasher.hash(secrets.token_urlsafe(24))
+
+
+@cache
+def _of_nobody() -> str:
+    # Made when it is first compared with, not when the module is read: every command would wait for it.
+    return _hasher.hash(secrets.token_urlsafe(24))

@@ -28,7 +28,7 @@ from sensegate.authority.scope import (
 )
 from sensegate.authority.sessions import Session, Sessions
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.config_people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused

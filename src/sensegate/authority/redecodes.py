@@ -15,7 +15,7 @@ import msgspec
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand, written
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
 from sensegate.model import REDECODE

@@ -34,7 +34,7 @@ from sensegate.authority.versions import (
     draw,
     said,
 )
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 

@@ -19,7 +19,7 @@ from sensegate.authority.credentials import Credentials, Seal
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, written
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 

@@ -16,7 +16,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api
-from sensegate.bus.kv import Bucket, Row
+from sensegate.bus.kv import Bucket
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 
 PART_BYTES = 500_000

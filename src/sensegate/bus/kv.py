@@ -11,21 +11,12 @@ from nats.aio.msg import Msg
 from sensegate.bus import api, streams
 from sensegate.bus.names import Token, name_of, token
 from sensegate.bus.reader import Reader
+from sensegate.bus.row import Row
 from sensegate.errors import Conflict, Fenced
 
 _TOMBSTONE_TTL = "168h"
 """A process that was away longer loads everything anew."""
 _WAIT_S = 30.0
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One key as it stands at a revision."""
-
-    key: str
-    value: bytes | None
-    """None: deleted."""
-    revision: int
-    """Rises with each change of the bucket; the one to expect at the next change of this key."""
 
 
 class Bucket:

@@ -11,19 +11,19 @@ import msgspec
 import typer
 
 from sensegate.authority import terms
+from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.cli.shown import Json, as_json, console
 from sensegate.errors import ConfigError
-from sensegate.sites import PROMOTE, STATUS, Standing
 
 app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)
 FRESH_S = 10.0
 Directory = Annotated[Path, typer.Argument(help="`directory` of the centre's configuration.", exists=True)]
 
 
-def standing(directory: Path) -> Standing | None:
+def standing(directory: Path) -> Standby | None:
     """Return how a centre stands by, None where it does not at the moment."""
     try:
-        found = msgspec.json.decode((directory / STATUS).read_bytes(), type=Standing)
+        found = msgspec.json.decode((directory / STATUS).read_bytes(), type=Standby)
     except (OSError, msgspec.DecodeError):
         return None
     return found if time.time() - found.at < FRESH_S else None

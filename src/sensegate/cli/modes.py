@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from sensegate import yamls
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.errors import ConfigError
 
@@ -23,7 +24,7 @@ OrderId = Annotated[str, typer.Argument(help="Id of the order.", metavar="ORDER"
 def read(file: Path) -> dict[str, Any]:
     """Return a plan written in YAML. Raises `ConfigError` where it is no table."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yamls.tree(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as why:
         raise ConfigError(f"cannot be read: {why}", file=str(file)) from why
     if not isinstance(found, dict):

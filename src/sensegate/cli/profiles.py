@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from sensegate import yamls
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
@@ -42,7 +43,7 @@ def is_profile(file: Path) -> bool:
     """Tell a profile from a configuration: by its key `profile`, or by its folder where it cannot be read."""
     try:
         with file.open(encoding="utf-8") as text:
-            head = yaml.safe_load(text)
+            head = yamls.tree(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return FOLDER.name in file.resolve().parts
     return isinstance(head, dict) and ("profile" in head or "messages" in head)

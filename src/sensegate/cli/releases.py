@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from sensegate import yamls
 from sensegate.authority.contents import gather
 from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
@@ -88,7 +89,7 @@ async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:
     """
     content = gather(file)
     try:
-        head = yaml.safe_load(content.text)
+        head = yamls.tree(content.text)
     except yaml.YAMLError as why:
         raise ConfigError("not YAML", file=str(file), remedy=str(getattr(why, "problem", why))) from why
     name = head.get("profile") if isinstance(head, dict) else None

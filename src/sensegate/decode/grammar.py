@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from sensegate import yamls
 from sensegate.decode.charsets import Charset
 from sensegate.decode.formats.csv import CsvPart
 from sensegate.decode.formats.hj212 import Hj212Part
@@ -378,7 +379,7 @@ class ProfileFile(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 # ── YAML ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: eight times as fast
+_Base: Any = yamls.LOADER
 
 
 class _Loader(_Base):  # type: ignore[misc] # one of two classes with the same contract

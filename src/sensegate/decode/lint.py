@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from sensegate import yamls
 from sensegate.decode.examples import Ran, ran
 from sensegate.decode.grammar import MessageRule, ReadingRule, key_text, line_of
 from sensegate.decode.profile import Profile
@@ -226,7 +227,7 @@ class _Lint:
         """Yield anchors that nothing refers to."""
         made: dict[str, int] = {}
         used: set[str] = set()
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yamls.LOADER):
             anchor = getattr(event, "anchor", None)
             if isinstance(event, yaml.AliasEvent):
                 used.add(str(anchor))

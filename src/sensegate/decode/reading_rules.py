@@ -49,6 +49,7 @@ class ReadingCompiler:
                 "a message has one of `readings`, `standard` and `ignore`", *here, remedy="remove or add one"
             )
         found: list[Reading] = []
+        taken: set[str] = set()
         for at, entry in enumerate(rule.readings):
             key = (*here, "readings", at)
             if rule.named and (entry.where or entry.each):
@@ -59,8 +60,9 @@ class ReadingCompiler:
                 numbers = entry.text_numbers or not typed
                 one = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
                 shown = _shown(name, where, entry.each)
-                if any(shown == other.name for other in found):
+                if shown in taken:
                     raise self._keys.error(f"'{shown}' occurs twice", *key, remedy="keep one of them")
+                taken.add(shown)
                 reading = self._reading(one, name, identity, key, plain=bool(rule.named))
                 conditions = tuple(self._keys.where(where, key, typed=typed))
                 found.append(msgspec.structs.replace(reading, where=conditions))

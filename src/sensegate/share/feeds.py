@@ -13,8 +13,8 @@ import msgspec
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Scope, may
-from sensegate.bus.kv import Row
 from sensegate.bus.names import OBSERVATIONS, READINGS
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.share.masks import DEVICE, Mask

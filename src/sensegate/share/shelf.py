@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
-from sensegate.bus.kv import Row
+from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict
 

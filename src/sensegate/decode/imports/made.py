@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from sensegate import yamls
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
 from sensegate.decode.learn_guess import Guess
@@ -63,7 +64,7 @@ def read_text(path: Path) -> str:
 def read_yaml(path: Path) -> Any:
     """Return the tree of somebody's YAML. Raises `ConfigError`."""
     try:
-        return yaml.load(read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+        return yamls.tree(read_text(path))
     except yaml.YAMLError as why:
         raise ConfigError("is no YAML", file=str(path), remedy=str(why).splitlines()[0]) from why
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from sensegate import flow
+from sensegate.addresses import Addresses
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
@@ -26,13 +27,14 @@ from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, Upli
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, Lost
-from sensegate.life import Eyes
+from sensegate.eyes import Eyes
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.series import Series
+from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import PLAIN, Made, Site, config_of, reading, running
@@ -121,7 +123,7 @@ class Walk:
         clock, series, profiles = SystemClock(), Series(), ProfileSet.load([PLAIN])
         # Small commits: a script has several of them.
         limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
-        self.ingest = flow.Ingest(
+        self.ingest = Ingest(
             msgspec.structs.replace(config_of(directory), ingest=limits),
             clock,
             [source],
@@ -264,8 +266,8 @@ async def test_run_json_follows_the_engine(tmp_path: Path) -> None:
     async with running(config_of(tmp_path / "node")) as site, site.phone() as phone, site.phone() as again:
         file = tmp_path / "node" / "run.json"
 
-        def written() -> flow.Addresses:
-            return msgspec.json.decode(file.read_bytes(), type=flow.Addresses)
+        def written() -> Addresses:
+            return msgspec.json.decode(file.read_bytes(), type=Addresses)
 
         assert written() == site.addresses
         assert written().pid == os.getpid()

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sensegate import flow
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.trail import MemoryTrail
@@ -19,13 +18,14 @@ from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.life import Eyes
+from sensegate.eyes import Eyes
 from sensegate.model import BOOL, I64, Device, Fields, Message, Readings, RejectedValue
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.series import Series
+from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.decode.formats.sparkplug_payloads import metric, payload
 from tests.live.site import PROFILES, config_of
@@ -70,7 +70,7 @@ class Walk:
         clock, series, profiles = SystemClock(), Series(), ProfileSet.load([PROFILES / "sparkplug"])
         limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
         self.commands = Commands([], clock)
-        self.ingest = flow.Ingest(
+        self.ingest = Ingest(
             msgspec.structs.replace(config_of(directory), ingest=limits),
             clock,
             [source],

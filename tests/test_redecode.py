@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate import flow
 from sensegate.authority import redecodes
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.contents import Content
@@ -31,7 +30,8 @@ from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.errors import Fenced, Lost
-from sensegate.life import Eyes, Life
+from sensegate.eyes import Eyes
+from sensegate.life import Life
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
@@ -40,6 +40,7 @@ from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.series import Series
 from sensegate.studies import Span as Asked
+from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.live.site import config_of
 from tests.live.test_profiles import THERMOMETER, write
@@ -158,7 +159,7 @@ class Node:
                 decoder,
                 Normaliser(life.profiles.set.specs, series=series, clock=clock, time=TimeConfig()),
             )
-            ingest = flow.Ingest(
+            ingest = Ingest(
                 self.config,
                 clock,
                 [self.source, again.source],

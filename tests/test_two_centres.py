@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate import tiers
+from sensegate import way_up
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config_sites import CentreConfig
@@ -40,7 +40,7 @@ async def asked(
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
     urls: list[str] = []
 
-    async def connected(_division: str, way: tiers.Way, *_: Any) -> Connection:
+    async def connected(_division: str, way: way_up.Way, *_: Any) -> Connection:
         urls.append(way.url)
         if way.url == TOLD.url and len(urls) < recovers:
             raise why
@@ -49,9 +49,9 @@ async def asked(
     async def restored(*_: Any) -> int:
         return 3
 
-    monkeypatch.setattr(tiers, "_connected", connected)
+    monkeypatch.setattr(way_up, "connected", connected)
     monkeypatch.setattr("sensegate.bus.copies.restore", restored)
-    await tiers.restore(config, Quick(NOW), TOLD, {})
+    await way_up.restore(config, Quick(NOW), TOLD, {})
     return urls
 
 

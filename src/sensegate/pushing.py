@@ -1,4 +1,4 @@
-"""The third page of the wiring: feeds that are pushed to subscribers, each line from a place that is kept.
+"""Wiring of feeds that are pushed to subscribers, each line from a place that is kept.
 
 share.lines ─▶ publish.webhook  ─▶ the subscriber's own HTTP address
             ─▶ publish.brokered ─▶ our broker ─▶ who listens there by MQTT or NATS (share.guests, share.controls)
@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.callout import Callout
 from sensegate.authority.scope import Principal
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
@@ -37,7 +38,6 @@ from sensegate.share.lines import Limits, Line, Lines, Mark, Page, Sweep, Terms
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing
-from sensegate.share.shelf import Records, Shelf
 from sensegate.web.deps import Asked
 
 CONTROL = "sg.control.*.*"

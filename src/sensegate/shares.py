@@ -18,6 +18,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.heads import key_in
 from sensegate.authority.neighbours import housekeeping
 from sensegate.authority.scope import Principal, Scope
+from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
@@ -26,6 +27,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Conflict
+from sensegate.normalise.book import QualityBook
 from sensegate.properties import PROPERTIES
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
@@ -34,7 +36,6 @@ from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing, Terms
-from sensegate.share.shelf import Shelf
 from sensegate.web.deps import QualityRow
 
 SIGNING = "receipts.key"
@@ -139,6 +140,26 @@ def purposes(profiles: Callable[[], ProfileSet]) -> Callable[[str], frozenset[st
         return known.get(profile, frozenset())
 
     return properties
+
+
+def quality_rows(book: QualityBook, devices: Devices) -> Callable[[int], list[QualityRow]]:
+    """Return what gives the indicators since a time, by device and hour."""
+
+    def since(time: int) -> list[QualityRow]:
+        return [
+            QualityRow(
+                devices.id(one.device),
+                one.hour,
+                one.received,
+                one.authenticity,
+                one.accuracy,
+                one.continuity,
+                one.completeness,
+            )
+            for one in book.since(time)
+        ]
+
+    return since
 
 
 def measures(devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock) -> Callable[[Feed], Promise]:

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from sensegate import __version__, tiers
+from sensegate import __version__
 from sensegate.authority import terms
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.callout import Callout
@@ -31,6 +31,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.authority.terms import Plea, State, Term, Votes
 from sensegate.authority.trail import MemoryTrail, Trail
+from sensegate.below import Below
 from sensegate.bus import ask, streams
 from sensegate.bus.connect import connect
 from sensegate.bus.engine import Engine, Role
@@ -279,7 +280,7 @@ class _Standby:
         trail: Trail = MemoryTrail()
         devices = Devices(MemoryBucket(), trail, self.clock)
         callout = Callout(self.engine, devices, self.clock)
-        below = tiers.Below(self.config, self.clock, self.engine, JetStreamLog(self.bus), trail)
+        below = Below(self.config, self.clock, self.engine, JetStreamLog(self.bus), trail)
         await below.open(self._bucket, callout, Divisions.load(), devices)
         await callout.start()
         stack.push_async_callback(callout.stop)

@@ -27,12 +27,12 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from sensegate.addresses import Addresses
 from sensegate.bus.connect import connect
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.ports import free_port
 from sensegate.bus.server_conf import Kept, Role, inbox_prefix
 from sensegate.demo.processes import Child, Warden
-from sensegate.flow import Addresses
 from sensegate.model import Member
 from tests.bench import rig
 from tests.share.made import Place, make_batch, members

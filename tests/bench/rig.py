@@ -27,6 +27,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import token
 from sensegate.clock import SystemClock
 from sensegate.demo.processes import Warden
+from sensegate.foundations import Foundations
 from sensegate.model import Device
 from tests.bench.workload import Sent
 
@@ -52,10 +53,9 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
             engine = Engine.of(settled, clock)
             await engine.start()
             stack.push_async_callback(engine.stop)
-            parts = flow.Gateway(settled, clock, engine)
-            await parts.foundations(stack)
+            parts = flow.Gateway(await Foundations.open(settled, clock, engine, stack))
             await parts.downwards()
-            await parts.intake(stack)
+            await parts.walk(stack)
             yield parts
     finally:
         await warden.dismiss()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -30,3 +31,24 @@ def test_an_address_of_another_machine_is_said_so() -> None:
     """No endless search where nothing can bind."""
     with pytest.raises(EngineError, match=r"203\.0\.113\.1"):
         ports.free_port("203.0.113.1")
+
+
+async def listener(port: int) -> asyncio.Server:
+    """Listen and say nothing."""
+    return await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
+
+
+async def test_a_free_one_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that is faster costs one try; a port that was asked for is not replaced by another one."""
+    taken, held = await ports.listen(listener, 0)
+    try:
+        free = ports.free_port()
+        offers = iter([held, free])
+        monkeypatch.setattr(ports, "free_port", lambda _host: next(offers))
+        second, port = await ports.listen(listener, 0)
+        second.close()
+        assert port == free
+        with pytest.raises(OSError, match="in use"):
+            await ports.listen(listener, held)
+    finally:
+        taken.close()

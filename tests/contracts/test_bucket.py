@@ -64,8 +64,11 @@ async def test_an_expectation_is_kept(bucket: Bucket) -> None:
 async def test_what_is_deleted_is_gone(bucket: Bucket) -> None:
     """It can be made again as of the revision of its absence."""
     await bucket.put("a", b"1")
+    assert await bucket.absence("a") == 0
     gone = await bucket.delete("a")
     assert await bucket.get("a") is None
+    assert await bucket.absence("a") == gone
+    assert await bucket.absence("b") == 0
     assert (await bucket.load_all())[0] == []
     again = await bucket.put("a", b"2", expected=gone)
     assert await bucket.get("a") == Row("a", b"2", again)

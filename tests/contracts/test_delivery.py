@@ -20,13 +20,13 @@ from sensegate.clock import SystemClock
 from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import Cursor
-from sensegate.share.delivery import BLOCK_ROWS, Delivery, Form
+from sensegate.share.delivery import BLOCK_ROWS, Form, Serving
 from sensegate.share.feeds import ALL_FEED, Selection
 from sensegate.share.grants import Admission
 from sensegate.share.reader import Reader
 from tests.share.made import make_batch, members
 
-Take = Callable[[Delivery, Selection, Cursor, int], Awaitable[list[tuple[str, str]]]]
+Take = Callable[[Serving, Selection, Cursor, int], Awaitable[list[tuple[str, str]]]]
 """Returns at least `n` records as (id, cursor) after a place, in the order of delivery."""
 PROPERTIES = ("air_temperature", "pm2_5", "relative_humidity")
 
@@ -48,11 +48,11 @@ def log(request: pytest.FixtureRequest) -> Log:
 
 
 @pytest.fixture
-async def delivery(log: Log) -> AsyncIterator[Delivery]:
+async def delivery(log: Log) -> AsyncIterator[Serving]:
     """Pages and streams of the log, following it."""
     reader = Reader(log, SystemClock())
     running = asyncio.create_task(reader.run())
-    yield Delivery(reader)
+    yield Serving(reader)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
@@ -74,7 +74,7 @@ def records_of(body: bytes, form: Form) -> list[tuple[str, str]]:
 def paged(form: Form, limit: int) -> Take:
     """Read page after page with `next`."""
 
-    async def take(delivery: Delivery, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+    async def take(delivery: Serving, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         while len(found) < count:
             page = await delivery.page(selection, place, form, limit, 5.0)
@@ -88,7 +88,7 @@ def paged(form: Form, limit: int) -> Take:
     return take
 
 
-async def streamed(delivery: Delivery, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
+async def streamed(delivery: Serving, selection: Selection, place: Cursor, count: int) -> list[tuple[str, str]]:
     """Read the event stream as a browser would."""
     found: list[tuple[str, str]] = []
     async with aclosing(delivery.stream(lambda: Admission(ALL_FEED, selection), place, heartbeat_s=0.2)) as stream:
@@ -127,7 +127,7 @@ SELECTION = Selection(divisions=("440106",), grade_max=3)
 
 
 @pytest.mark.parametrize("name", list(DELIVERIES))
-async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: Delivery) -> None:
+async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: Serving) -> None:
     """Records written before and while reading come once each and in the order of the log."""
     sizes = (3, 1, 40, 1) if name == "json by one" else (BLOCK_ROWS * 2 + 500, 1, 3, 700)
     expected = [record for number, rows in enumerate(sizes) for record in await write(log, number, rows)]
@@ -156,7 +156,7 @@ async def _ids(rows: int) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list(DELIVERIES))
-async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, delivery: Delivery) -> None:
+async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, delivery: Serving) -> None:
     """A cursor given out by one delivery is good on each other: what follows is exactly the rest."""
     for number, rows in enumerate((5, 30, 2)):
         await write(log, number, rows)
@@ -169,7 +169,7 @@ async def test_every_cursor_resumes_right_after_its_record(name: str, log: Log, 
         assert [record for record, _ in rest] == [record for record, _ in whole[position + 1 :]]
 
 
-async def test_a_page_repeats_itself(log: Log, delivery: Delivery) -> None:
+async def test_a_page_repeats_itself(log: Log, delivery: Serving) -> None:
     """The same cursor gives the same page again, however often and however many ask at once."""
     for number in range(5):
         await write(log, number, 50)
@@ -179,7 +179,7 @@ async def test_a_page_repeats_itself(log: Log, delivery: Delivery) -> None:
     assert pages[0].count == 20
 
 
-async def test_an_empty_selection_moves_on(log: Log, delivery: Delivery) -> None:
+async def test_an_empty_selection_moves_on(log: Log, delivery: Serving) -> None:
     """Nothing of the log belongs to it: no record, but the cursor stands at the end."""
     await write(log, 0, 5)
     start = await delivery.reader.first()

@@ -21,11 +21,11 @@ import aiohttp
 import msgspec
 from msgspec import structs
 
+from sensegate.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
 from sensegate.config_viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
-from sensegate.flow import Addresses
 from sensegate.video.formats.viid_answers import beijing
 from sensegate.viid_client import ViidClient
 from tests.conftest import eventually

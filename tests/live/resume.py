@@ -27,10 +27,10 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sensegate.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.demo.city import City, Member
 from sensegate.demo.processes import Child
-from sensegate.flow import Addresses
 from tests.live.granting import granted
 from tests.live.site import Made, Site, config_of
 from tests.live.taker import Spec

@@ -28,6 +28,7 @@ import pytest
 import yarl
 from msgspec import structs
 
+from sensegate.addresses import Addresses
 from sensegate.bus import columns, raw
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.ledger import Ledger
@@ -36,7 +37,6 @@ from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.examples import payload_of
 from sensegate.decode.explain import explain
 from sensegate.decode.profiles import ProfileSet, take_video
-from sensegate.flow import Addresses
 from sensegate.share import records
 from sensegate.web.feeds import FORMS
 from tests.conftest import eventually

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from sensegate.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.config import EngineConfig, WebConfig
-from sensegate.flow import Addresses
 from tests.bus.devices import alive
 from tests.conftest import eventually
 from tests.live.site import config_of

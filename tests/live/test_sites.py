@@ -24,14 +24,14 @@ import aiohttp
 import msgspec
 import pytest
 
+from sensegate.addresses import Addresses
 from sensegate.authority import terms
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config_sites import CentreConfig, PeerConfig
-from sensegate.flow import Addresses
 from sensegate.shares import PSEUDONYMS, SIGNING
-from sensegate.tiers import PING_S
+from sensegate.way_up import PING_S
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 

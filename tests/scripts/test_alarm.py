@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sensegate.clock import FakeClock
-from sensegate.flow import Gateway
 from sensegate.metrics import REGISTRY
 from sensegate.scripts import pool
 from sensegate.scripts.pool import Scripts
+from sensegate.showing import warnings
 from tests.scripts.conftest import ask, source_of
 from tests.scripts.test_attacks import hostile
 
@@ -25,29 +26,30 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     clock = FakeClock()
     scripts = Scripts(clock.monotonic)
     monkeypatch.setattr(pool, "shared", lambda: scripts)
-    gateway = Gateway.__new__(Gateway)
-    gateway.profiles = SimpleNamespace(  # type: ignore[assignment]
-        troubles=lambda: ["a profile is wrong"], set=SimpleNamespace(video=False)
+    well = SimpleNamespace(troubles=list)
+    gateway: Any = SimpleNamespace(
+        profiles=SimpleNamespace(troubles=lambda: ["a profile is wrong"]),
+        foundations=SimpleNamespace(certificates=well, cameras=well),
+        hourly=well,
+        not_taken=list,
+        viid=None,
+        above=None,
     )
-    for name in ("hourly", "certificates"):
-        setattr(gateway, name, SimpleNamespace(troubles=list))
-    for name in ("cameras", "viid", "above"):
-        setattr(gateway, name, None)
-    gateway.not_taken = list
     suspended = sample("sensegate_script_suspensions_total", what="script")
     limited = sample("sensegate_script_calls_total", outcome="script_limit")
     bad = source_of(hostile("while (true) {}"), file="bad.js")
     try:
-        assert gateway.warnings() == ["a profile is wrong"]
+        assert warnings(gateway) == ["a profile is wrong"]
         scripts.run([ask(bad, b"\1", sender=f"s{at}") for at in range(4)])
-        profile, script = gateway.warnings()
+        profile, script = warnings(gateway)
         assert profile == "a profile is wrong"
         assert "bad.js" in script
         assert "more CPU time than it may have" in script
         await clock.advance(61)
-        assert gateway.warnings() == ["a profile is wrong"]
+        assert warnings(gateway) == ["a profile is wrong"]
     finally:
         scripts.close()
     assert sample("sensegate_script_suspensions_total", what="script") == suspended + 1
     assert sample("sensegate_script_calls_total", outcome="script_limit") == limited + 4
-    assert "a codec script is suspended" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "a codec script is suspended" in said.out + said.err

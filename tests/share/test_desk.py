@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.modes import Order, Plan, Widening
 from sensegate.authority.scope import Principal, Role, Scope, scope
+from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
@@ -23,7 +24,6 @@ from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, c
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common
 from sensegate.share.grants import Admission, Grant, Grants, granted
-from sensegate.share.shelf import Shelf
 from sensegate.share.widening import Widenings
 from tests.share.made import NOW
 

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.errors import Refused
 from sensegate.ports import Letter, Receipt
 from sensegate.share.cursor import parse
-from sensegate.share.delivery import Delivery, Form
+from sensegate.share.delivery import Form, Serving
 from sensegate.share.feeds import ALL_FEED, Selection
 from sensegate.share.grants import Admission
 from sensegate.share.hooks import Hooks, Webhook
@@ -27,7 +28,6 @@ from sensegate.share.lines import Limits, Line, Lines, Mark, State, Sweep, Terms
 from sensegate.share.pages import Pages
 from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
-from sensegate.share.shelf import Records, Shelf
 from tests.share.made import make_batch, members
 
 QUICK = Limits(first_s=0.001, longest_s=0.002, failures_max=4, absent_s=0.005)
@@ -82,7 +82,7 @@ class Bench:
         self.clock = SystemClock()
         self.log = MemoryLog(self.clock, epoch="e1")
         self.reader = Reader(self.log, self.clock)
-        self.delivery = Delivery(self.reader)
+        self.serving = Serving(self.reader)
         self.marks: Records[Mark] = Records(Shelf(MemoryBucket(), self.clock), "mark", Mark)
         self.receiver = receiver
         self.roll = Roll(self.clock, lambda: self.reader.end)
@@ -105,7 +105,7 @@ class Bench:
 
         admit()
         start = parse(after) if after else await self.reader.first()
-        return Pages(self.delivery, admit, start, Form(form))
+        return Pages(self.serving, admit, start, Form(form))
 
     def line(self) -> Line:
         def metered(_terms: Terms, page: Any) -> None:
@@ -127,7 +127,7 @@ class Bench:
         """Return the cursors of all records by page."""
         end = (await self.log.bounds())[1]
         await self.until(lambda: self.reader.end >= end)
-        page = await self.delivery.page(Selection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
+        page = await self.serving.page(Selection(grade_max=3), await self.reader.first(), Form.JSON, 10_000, 0)
         return [record["cursor"] for record in json.loads(page.body)["records"]]
 
     async def until(self, true: Callable[[], bool]) -> None:

@@ -20,7 +20,7 @@ from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 from sensegate.model import Member
 from sensegate.share import masks, records
-from sensegate.share.delivery import Delivery, Form
+from sensegate.share.delivery import Form, Serving
 from sensegate.share.feeds import Selection, Wanted, narrowed
 from sensegate.share.masks import Mask, Masks, Rounding, gridded, hidden, stepped
 from sensegate.share.reader import Reader
@@ -160,10 +160,10 @@ FORMS = [form for form in Form if form is not Form.SSE]
 async def _bodies(memory_log: MemoryLog, batch: Batch, mask: Mask) -> dict[Form, bytes]:
     await memory_log.write([Member("readings.4401.440106.1", columns.encode(batch), 72)])
     reader = Reader(memory_log, CLOCK)
-    delivery = Delivery(reader, masks=Masks(SECRET))
+    serving = Serving(reader, masks=Masks(SECRET))
     first = await reader.first()
     selection = Selection(mask=mask)
-    bodies: dict[Form, bytes] = {form: (await delivery.page(selection, first, form, 100, 0.0)).body for form in FORMS}
+    bodies: dict[Form, bytes] = {form: (await serving.page(selection, first, form, 100, 0.0)).body for form in FORMS}
     # What is compressed is looked at as its reader sees it.
     rows = pq.read_table(io.BytesIO(bodies[Form.PARQUET])).to_pylist()
     bodies[Form.PARQUET] = repr(rows).encode()

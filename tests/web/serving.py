@@ -17,6 +17,7 @@ from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
@@ -31,7 +32,6 @@ from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
-from sensegate.share.shelf import Shelf
 from sensegate.unknown import Unknown
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow

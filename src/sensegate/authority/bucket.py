@@ -42,6 +42,13 @@ class Bucket(Protocol):
         """Delete a key; return the revision of its absence. Raises as `put`."""
         ...
 
+    async def absence(self, key: str) -> int:
+        """Return the revision of a key's absence: the one to expect when it is made; 0: it is there, or never was.
+
+        The store keeps the mark of an absence for some days.
+        """
+        ...
+
     async def load_all(self) -> tuple[list[Row], int]:
         """Return all present rows in order of revision, and the revision from which to `watch`."""
         ...
@@ -71,6 +78,10 @@ class MemoryBucket:
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         return self._write(key, None, expected)
+
+    async def absence(self, key: str) -> int:
+        row = self._rows.get(key)
+        return row.revision if row and row.value is None else 0
 
     async def load_all(self) -> tuple[list[Row], int]:
         return [row for row in self._newer(0) if row.value is not None], self._revision

@@ -12,10 +12,10 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand, written
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
 from sensegate.model import REDECODE
@@ -86,19 +86,17 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Orders = list[Order]
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Order).decode
 
 
 class Redecodes:
     """All orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._orders: dict[str, Order] = {}
-        self._watched = 0
+        self._orders: Records[Order] = Records(self._shelf, "redecode", Order, prefix="", packed=True)
+        self._orders.on_change.append(self._changed)
         self.on_change: list[Callable[[Order], None]] = []
         """Called after a change is in memory."""
 
@@ -114,7 +112,7 @@ class Redecodes:
             raise ConfigError("is not before `until`", key="since", remedy="give a time span, e.g. since=3h")
         if len(wanted.devices) > DEVICES_MAX:
             raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
-        if sum(one.state in OPEN for one in self._orders.values()) >= WAITING_MAX:
+        if sum(one.state in OPEN for one in self._orders.all()) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
         order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
         told: Facts = {
@@ -128,9 +126,9 @@ class Redecodes:
         if note:
             told["note"] = note
         await self._trail.record(by, "profile.redecode", order.profile, after=told)
-        await self._write(order, expected=0)
+        given = await self._orders.put(order.id, order, expected=0)
         await self._forget()
-        return self._orders[order.id]
+        return given
 
     async def cancel(self, order_id: str, *, by: Principal) -> Order:
         """Give an order up; what was committed of it stays. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
@@ -143,14 +141,14 @@ class Redecodes:
 
     def get(self, order_id: str, by: Principal) -> Order:
         """Return an order. Raises `NotFound` where there is none that the caller may see."""
-        order = self._orders.get(order_id)
+        order = self._orders.find(order_id)
         if order is None or not allows(by, Action.READ_REGISTRY, order.target.division, order.target.department):
             raise NotFound(f"no redecode {order_id[:20]} in your scope")
         return order
 
     def list(self, by: Principal, profile: str = "") -> Orders:
         """Return the orders that the caller may see, newest first."""
-        found = sorted(self._orders.values(), key=lambda one: -one.made)
+        found = sorted(self._orders.all(), key=lambda one: -one.made)
         return [
             one
             for one in found
@@ -162,12 +160,12 @@ class Redecodes:
 
     def next(self, partition: str) -> Order | None:
         """Return the order to be worked off now, the oldest that is open."""
-        found = [one for one in self._orders.values() if one.state in OPEN and one.partition == partition]
+        found = [one for one in self._orders.all() if one.state in OPEN and one.partition == partition]
         return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
 
     def is_open(self, order_id: str) -> bool:
         """Return whether an order is still wanted."""
-        order = self._orders.get(order_id)
+        order = self._orders.find(order_id)
         return order is not None and order.state in OPEN
 
     async def begin(self, order: Order) -> bool:
@@ -194,38 +192,22 @@ class Redecodes:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await self._shelf.run()
 
-    async def _take(self, row: Row) -> None:
-        known = self._orders.get(row.key)
-        if known and known.revision >= row.revision:
-            return
-        if row.value is None:
-            self._orders.pop(row.key, None)
-            return
-        order = self._orders[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
-        for listener in self.on_change:
-            listener(order)
+    def _changed(self, _before: Order | None, after: Order | None) -> None:
+        if after is not None:
+            for listener in self.on_change:
+                listener(after)
 
     async def _set(self, order: Order, **changes: object) -> Order:
-        present = self._orders[order.id]
-        after = msgspec.structs.replace(present, **changes)
-        await self._write(after, expected=present.revision)
-        return self._orders[order.id]
-
-    async def _write(self, order: Order, *, expected: int) -> None:
-        value = _encode(msgspec.structs.replace(order, revision=0))
-        revision = await self._bucket.put(order.id, value, expected=expected)
-        await self._take(Row(order.id, value, revision))
+        present = self._orders.find(order.id) or order
+        return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
     async def _forget(self) -> None:
-        ended = sorted((one for one in self._orders.values() if one.state not in OPEN), key=lambda one: one.made)
+        ended = sorted((one for one in self._orders.all() if one.state not in OPEN), key=lambda one: one.made)
         for one in ended[: max(0, len(self._orders) - KEPT_MAX)]:
-            await self._bucket.delete(one.id, expected=one.revision)
-            self._orders.pop(one.id, None)
+            await self._orders.delete(one.id, expected=one.revision)

@@ -88,9 +88,11 @@ class Refusals:
         tally = self._tallies.get(device)
         return dict(tally.counts) if tally else {}
 
-    def by_device(self) -> dict[str, dict[Kind, int]]:
-        """Return the counts of all names that are still known."""
-        return {name: dict(tally.counts) for name, tally in self._tallies.items()}
+    def by_device(self) -> dict[str, dict[str, int]]:
+        """Return the counts of all names that are still known: name -> kind -> count."""
+        return {
+            name: {kind.value: count for kind, count in tally.counts.items()} for name, tally in self._tallies.items()
+        }
 
     def _alarm(self, alarm: Alarm) -> None:
         self.alarms = [*self.alarms[1 - ALARMS_KEPT :], alarm]

@@ -16,10 +16,10 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, ranks
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
 
@@ -100,8 +100,6 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = 1
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Task).decode
 _CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="tasks")
 """Who acts when a task ends by itself."""
 
@@ -110,15 +108,15 @@ class Tasks:
     """All tasks of a gateway's devices."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._tasks: dict[str, Task] = {}
+        self._tasks: Records[Task] = Records(self._shelf, "task", Task, prefix="", packed=True)
+        self._tasks.on_change.append(self._changed)
         self._queues: dict[str, dict[str, Task]] = {}
         """Device -> its open tasks, oldest first."""
         self._open = 0
         """How many are open."""
-        self._watched = 0
         self.on_change: list[Callable[[Task], None]] = []
         """Called after a change is in memory."""
 
@@ -160,9 +158,9 @@ class Tasks:
         if order:
             facts["order"] = order
         await self._trail.record(by, "task.order", device, after=facts)
-        await self._write(task, expected=0)
+        given = await self._tasks.put(task.id, task, expected=0)
         await self._forget()
-        return self._tasks[task.id]
+        return given
 
     async def cancel(self, task_id: str, *, by: Principal) -> Task:
         """Give a task up. Raises `NotFound`, `Refused`, `Conflict` (it was sent, or has ended)."""
@@ -177,14 +175,14 @@ class Tasks:
 
     def get(self, task_id: str, by: Principal) -> Task:
         """Return a task. Raises `NotFound` where there is none that the caller may see."""
-        task = self._tasks.get(task_id)
+        task = self._tasks.find(task_id)
         if task is None or not allows(by, Action.READ_REGISTRY, task.division, task.department):
             raise NotFound(f"no task {task_id[:20]} in your scope")
         return task
 
     def list(self, by: Principal, device: str = "") -> Iterable[Task]:
         """Return the tasks that the caller may see, newest first."""
-        found = sorted(self._tasks.values(), key=lambda one: -one.made)
+        found = sorted(self._tasks.all(), key=lambda one: -one.made)
         return [
             one
             for one in found
@@ -206,7 +204,7 @@ class Tasks:
 
     async def end(self, task: Task, state: TaskState) -> None:
         """Say what became of a task; nothing where somebody else has."""
-        present = self._tasks.get(task.id)
+        present = self._tasks.find(task.id)
         if present is None or present.state not in OPEN:
             return
         facts: Facts = {"id": task.id, "task": task.told.task, "state": state.value, "sends": present.sends}
@@ -215,69 +213,49 @@ class Tasks:
 
     def counts(self) -> Counter[TaskState]:
         """Return how many are in which state."""
-        return Counter(task.state for task in self._tasks.values())
+        return Counter(task.state for task in self._tasks.all())
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await self._shelf.run()
 
-    async def _take(self, row: Row) -> None:
-        known = self._tasks.get(row.key)
-        if known and known.revision >= row.revision:
+    def _changed(self, before: Task | None, after: Task | None) -> None:
+        """Keep the queues true to the records."""
+        task = after or before
+        if task is None:
             return
-        if row.value is None:
-            if known:
-                self._drop(known)
-            return
-        self._open -= bool(known and known.state in OPEN)
-        task = self._tasks[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+        is_open = after is not None and after.state in OPEN
+        self._open += is_open - (before is not None and before.state in OPEN)
         queue = self._queues.setdefault(task.device, {})
-        if task.state in OPEN:
-            self._open += 1
+        if is_open:
             queue[task.id] = task
         else:
             queue.pop(task.id, None)
         if not queue:
             del self._queues[task.device]
-        for listener in self.on_change:
-            listener(task)
-
-    def _drop(self, task: Task) -> None:
-        self._open -= self._tasks.pop(task.id).state in OPEN
-        queue = self._queues.get(task.device, {})
-        queue.pop(task.id, None)
-        if not queue:
-            self._queues.pop(task.device, None)
+        if after is not None:
+            for listener in self.on_change:
+                listener(after)
 
     async def _set(self, task: Task, **changes: object) -> Task:
-        present = self._tasks[task.id]
-        if present.revision != task.revision:
+        present = self._tasks.find(task.id)
+        if present is None or present.revision != task.revision:
             raise Conflict(f"task {task.id}: changed meanwhile")
-        await self._write(msgspec.structs.replace(present, **changes), expected=present.revision)
-        return self._tasks[task.id]
-
-    async def _write(self, task: Task, *, expected: int) -> None:
-        value = _encode(msgspec.structs.replace(task, revision=0))
-        revision = await self._bucket.put(task.id, value, expected=expected)
-        await self._take(Row(task.id, value, revision))
+        return await self._tasks.put(task.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
     async def _forget(self) -> None:
         # An order of an emergency gives thousands at once: it is not to sort them all each time.
         if len(self._tasks) - self._open <= ENDED_MAX + FORGOTTEN_AT_ONCE:
             return
-        ended = [one for one in self._tasks.values() if one.state not in OPEN]
+        ended = [one for one in self._tasks.all() if one.state not in OPEN]
         for one in sorted(ended, key=lambda one: one.made)[: max(0, len(ended) - ENDED_MAX)]:
             try:
-                await self._bucket.delete(one.id, expected=one.revision)
+                await self._tasks.delete(one.id, expected=one.revision)
             except Conflict:
                 continue  # another process was faster; the task that was given stands
-            if one.id in self._tasks:
-                self._drop(one)

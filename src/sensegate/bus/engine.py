@@ -28,7 +28,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus import connect, external, process, trust
 from sensegate.bus.connections import Connection, Connections
-from sensegate.bus.ports import free_port, is_free
+from sensegate.bus.ports import bracketed, free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
 from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
@@ -72,11 +72,6 @@ class Credential(msgspec.Struct, frozen=True):
     password: str
     account: str
     inbox_prefix: str
-
-
-def bracketed(host: str) -> str:
-    """Return an address as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
 
 
 def _near(host: str) -> str:

@@ -53,11 +53,17 @@ class Bucket:
 
     async def get(self, key: str) -> Row | None:
         """Return the row of a key, None if it is not there or deleted."""
+        row = await self._last(key)
+        return None if row is None or row.value is None else row
+
+    async def absence(self, key: str) -> int:
+        """Return the revision of a key's absence: the one to expect when it is made; 0: it is there, or never was."""
+        row = await self._last(key)
+        return 0 if row is None or row.value is not None else row.revision
+
+    async def _last(self, key: str) -> Row | None:
         message = await self._reader.last(self._stem + token(key))
-        if message is None:
-            return None
-        row = self._row(message)
-        return None if row.value is None else row
+        return None if message is None else self._row(message)
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
         """Write a key; return its revision.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from sensegate.errors import EngineError
 
 LOWEST, HIGHEST = 10_240, 32_767
 _TRIES_MAX = 200
+_LISTEN_TRIES = 20
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -35,3 +39,21 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+async def listen(
+    bind: Callable[[int], Awaitable[asyncio.Server]], port: int, host: str = "127.0.0.1"
+) -> tuple[asyncio.Server, int]:
+    """Listen on a port, by 0 on a free one; return the listener and its port. Raises `OSError`."""
+    if port:
+        return await bind(port), port
+    for _ in range(_LISTEN_TRIES):
+        port = free_port(host)
+        with suppress(OSError):  # another process was faster
+            return await bind(port), port
+    return await bind(port), port
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 
 from sensegate import metrics
 from sensegate.bus import api, consumer, streams
+from sensegate.bus.reader import Reader as StreamReader
 from sensegate.bus.streams import INTAKE
 from sensegate.clock import Clock
 from sensegate.collect.tap import Tap
@@ -101,6 +102,11 @@ class BrokerSource:
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
         await consumer.ensure(self._connection, INTAKE, config)
+
+    async def newest(self) -> int:
+        """Return the newest sequence in the broker's store. Raises `Lost`."""
+        status = await StreamReader(self._connection, INTAKE).status()
+        return status.state.last_seq
 
     async def start(self, committed: Position | None) -> None:
         await self.stop()

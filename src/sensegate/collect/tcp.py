@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.ports import free_port
+from sensegate.bus.ports import bracketed, listen
 from sensegate.clock import Clock
 from sensegate.collect.passwords import Passwords
 from sensegate.collect.protocols import TALKS
@@ -43,7 +43,6 @@ UNREAD_BYTES_MAX = 65_536
 NAME_MAX = 128
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A peer that vanished without a word is noticed within a minute."""
-_PORT_TRIES = 5
 _UNSAFE = re.compile(r"[^0-9A-Za-z_.-]")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -162,17 +161,13 @@ class TcpSource(Pushed):
         """
         config = self._config
         context = _context(config.tls)
-        for attempt in range(_PORT_TRIES):
-            port = config.port or free_port(config.host)
-            try:
-                self._server = await asyncio.start_server(self._accept, config.host, port, ssl=context, backlog=1_024)
-                break
-            except OSError as why:
-                if config.port or attempt == _PORT_TRIES - 1:
-                    what = f"cannot listen on {config.host}:{port}: {why.strerror}"
-                    raise ConfigError(what, key="listen.tcp", remedy="choose a free port, or 0") from why
-        name = f"[{config.host}]" if ":" in config.host else config.host
-        return f"{'tls' if context else 'tcp'}://{name}:{port}"
+        listening = partial(asyncio.start_server, self._accept, config.host, ssl=context, backlog=1_024)
+        try:
+            self._server, port = await listen(listening, config.port, config.host)
+        except OSError as why:
+            what = f"cannot listen on {config.host}:{config.port}: {why.strerror}"
+            raise ConfigError(what, key="listen.tcp", remedy="choose a free port, or 0") from why
+        return f"{'tls' if context else 'tcp'}://{bracketed(config.host)}:{port}"
 
     async def close(self) -> None:
         """Listen no more and end all connections; what was not answered comes again."""

@@ -18,7 +18,7 @@ from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import Bound, digest16
 from sensegate.decode.flat import Reader
 from sensegate.decode.identity import Reception, identify, settled
-from sensegate.decode.plan import Access, Batch, Get, Plan, Shape, Types
+from sensegate.decode.plan import Access, Get, Parsed, Plan, Shape, Types
 from sensegate.decode.profile import NONE, Rule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
@@ -78,7 +78,7 @@ class EnvelopePlan:
         self.beside = None if beside is None else Plan(*beside, None, access)
         self.names_devices = self._device is not None or (self.beside is not None and self.beside.names_devices)
 
-    def open(self, batch: Batch, device_of: DeviceOf, reader_of: ReaderOf) -> dict[Reader, Frames]:
+    def open(self, batch: Parsed, device_of: DeviceOf, reader_of: ReaderOf) -> dict[Reader, Frames]:
         """Return the frames by how they are read; those that are left out go the general way with their messages."""
         objects = batch.objects
         times, qualities = self._times(objects, batch.received)
@@ -122,7 +122,7 @@ class EnvelopePlan:
             return received, np.full(len(received), TimeQuality.RECEIVED, np.uint8)
         return self.rule.reader.column(list(map(self._time, objects)), received)
 
-    def paths(self, batch: Batch) -> U16:
+    def paths(self, batch: Parsed) -> U16:
         """Return 16 bits of each message's way, with what it says of that itself."""
         path = batch.path
         for at, get in enumerate(self._path):

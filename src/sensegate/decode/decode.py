@@ -24,7 +24,7 @@ from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import Ask, Memory
-from sensegate.decode.plan import Batch, Chunk, Plan
+from sensegate.decode.plan import Chunk, Parsed, Plan
 from sensegate.decode.plans import FAULTS, Holder, Plans
 from sensegate.decode.profile import Rule, Units
 from sensegate.decode.profiles import ProfileSet
@@ -323,7 +323,7 @@ class _Work:
         """Make columns of messages that are of a plan; those that it leaves are decoded one by one."""
         route = self._numbers[places]
         gateways = [self._routes.routes[at].gateway for at in route.tolist()] if plan.names_devices else []
-        batch = Batch(
+        batch = Parsed(
             objects,
             places.astype(np.int32),
             self._received[places],
@@ -339,7 +339,7 @@ class _Work:
             self.chunks.append(chunk)
         self._single += places[left].tolist()
 
-    def _envelopes(self, plan: EnvelopePlan, batch: Batch) -> list[int]:
+    def _envelopes(self, plan: EnvelopePlan, batch: Parsed) -> list[int]:
         """Make columns of the frames in envelopes and of what stands beside them; return the messages left."""
         paths = plan.paths(batch)
         done: list[int] = []
@@ -355,12 +355,12 @@ class _Work:
         left: list[int] = np.delete(batch.message, done).tolist()
         return left
 
-    def _frames(self, plan: Plan, frames: Frames, values: list[Any], batch: Batch, paths: U16) -> list[int]:
+    def _frames(self, plan: Plan, frames: Frames, values: list[Any], batch: Parsed, paths: U16) -> list[int]:
         """Make columns of frames of one plan; return the places of the envelopes that are done with."""
         at = frames.places
         received = batch.received[at]
         heard = np.array([one.time for one in frames.receptions], np.int64)
-        inner = Batch(
+        inner = Parsed(
             values,
             batch.message[at],
             np.where(heard == BAD, received, heard),
@@ -372,7 +372,7 @@ class _Work:
         left = set(self._chunk(plan, inner))
         return [place for number, place in enumerate(at) if number not in left]
 
-    def _chunk(self, plan: Plan, batch: Batch) -> list[int]:
+    def _chunk(self, plan: Plan, batch: Parsed) -> list[int]:
         """Make columns of a batch; return the places that the plan leaves."""
         try:
             chunk, left = plan.columns(batch, self._units, self._index)

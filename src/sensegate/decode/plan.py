@@ -135,7 +135,7 @@ class Chunk(NamedTuple):
     numbered: Numbered = UNNUMBERED
 
 
-class Batch(NamedTuple):
+class Parsed(NamedTuple):
     """The messages that a plan works on."""
 
     objects: list[Any]
@@ -148,9 +148,9 @@ class Batch(NamedTuple):
     receptions: list[Reception] | None = None
     """Of frames in envelopes: how each was heard."""
 
-    def take(self, at: list[int]) -> Batch:
+    def take(self, at: list[int]) -> Parsed:
         """Return the messages at these places."""
-        return Batch(
+        return Parsed(
             [self.objects[i] for i in at],
             self.message[at],
             self.received[at],
@@ -274,7 +274,7 @@ class Plan:
 
     # ── columns ──────────────────────────────────────────────────────────────────────────────────────
 
-    def columns(self, batch: Batch, units: UnitConversion, look_up: IndexOf) -> tuple[Chunk | None, list[int]]:
+    def columns(self, batch: Parsed, units: UnitConversion, look_up: IndexOf) -> tuple[Chunk | None, list[int]]:
         """Return the rows of a batch, and the places of messages that have to be decoded one by one."""
         devices, left = self._devices(batch, look_up)
         if self._floats_get is not None and (loose := self._infinite(batch.objects)):
@@ -334,7 +334,7 @@ class Plan:
         )
         return chunk, left
 
-    def _numbered(self, batch: Batch, devices: list[I32]) -> Numbered:
+    def _numbered(self, batch: Parsed, devices: list[I32]) -> Numbered:
         """Return the sequence numbers that devices gave these messages."""
         found: list[Numbered] = []
         for at, element in enumerate(self._elements):
@@ -359,7 +359,7 @@ class Plan:
             return []
         return np.flatnonzero(~finite.reshape(len(objects), self._floats).all(axis=1)).tolist()
 
-    def _devices(self, batch: Batch, look_up: IndexOf) -> tuple[list[I32], list[int]]:
+    def _devices(self, batch: Parsed, look_up: IndexOf) -> tuple[list[I32], list[int]]:
         devices: list[I32] = []
         left: set[int] = set()
         for element in self._elements:
@@ -373,7 +373,7 @@ class Plan:
         return devices, sorted(left)
 
     def _values(
-        self, batch: Batch, devices: list[I32], units: UnitConversion, rejected: list[RejectedValue]
+        self, batch: Parsed, devices: list[I32], units: UnitConversion, rejected: list[RejectedValue]
     ) -> tuple[F64, NDArray[np.bool_] | None, int, dict[int, str], dict[int, tuple[float, float]]]:
         """Return (values, kept or None for all, ignored, text by place, scale by place); places run by message."""
         count, width = len(batch.objects), len(self._readings)
@@ -408,7 +408,7 @@ class Plan:
     def _other(  # noqa: PLR0917
         self,
         other: _Column,
-        batch: Batch,
+        batch: Parsed,
         devices: list[I32],
         units: UnitConversion,
         rejected: list[RejectedValue],
@@ -464,7 +464,7 @@ class Plan:
             values[:, other.at] = found
         return True
 
-    def _times(self, batch: Batch) -> tuple[I64, U8, NDArray[np.intp], I64]:
+    def _times(self, batch: Parsed) -> tuple[I64, U8, NDArray[np.intp], I64]:
         """Return (time, quality, identity, key), each by message and element."""
         count, many = len(batch.objects), len(self._elements)
         heard, how = batch.received, np.full(count, TimeQuality.RECEIVED, np.uint8)
@@ -502,7 +502,7 @@ class Plan:
         known = [payload.known(get(one)) if payload and get else b"" for one in objects]
         return [frame_key(counter, data, at) for counter, data in zip(counters or repeat(None), known, strict=False)]
 
-    def _paths(self, batch: Batch) -> U16:
+    def _paths(self, batch: Parsed) -> U16:
         path = batch.path
         for at, get in enumerate(self._path):
             raws = list(map(get, batch.objects))

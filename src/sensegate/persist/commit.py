@@ -20,6 +20,7 @@ from sensegate.bus.names import LOGGED, OBSERVATIONS, READINGS
 from sensegate.bus.raw import Kept
 from sensegate.bus.record import decode_commit, encode_commit
 from sensegate.clock import Clock
+from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import (
     BOOL,
@@ -64,6 +65,17 @@ class Limits(msgspec.Struct, frozen=True):
     quarantine_ttl_h: int = 720
     ledger_ttl_h: int = 168
     """Of the ledgers of single commits; their hourly sums live longer, on the stream LEDGER."""
+
+    @classmethod
+    def of(cls, store: StoreConfig) -> Limits:
+        """Return what the configuration says."""
+        return cls(
+            raw_ttl_h=store.raw_ttl_h,
+            readings_ttl_h=store.readings_ttl_h,
+            observations_ttl_h=store.observations_ttl_h,
+            quarantine_ttl_h=store.quarantine_ttl_h,
+            ledger_ttl_h=store.readings_ttl_h,
+        )
 
 
 class Part(msgspec.Struct, frozen=True, eq=False):

@@ -12,6 +12,7 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.authority.members import Asked, Told, split
+from sensegate.bus.ports import bracketed
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Lost, Overloaded, Refused, SensegateError
 
@@ -98,11 +99,10 @@ async def join(directory: Path, code: str, centre: str, *, division: str = "", l
     asked = Asked(code.strip(), __version__, life(directory))
     answer = await _post(f"{centre.rstrip('/')}/api/v1/nodes/join", asked, fingerprint)
     told = msgspec.convert(answer, Told)
-    host = told.link.host or urlsplit(centre).hostname or ""
-    name = f"[{host}]" if ":" in host else host
+    host = bracketed(told.link.host or urlsplit(centre).hostname or "")
     made = Kept(
         told.division,
-        link or f"{told.link.scheme}://{name}:{told.link.port}",
+        link or f"{told.link.scheme}://{host}:{told.link.port}",
         told.secret,
         centre.rstrip("/"),
         told.generation,

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 import structlog
 
+from sensegate import __version__
+from sensegate.authority.handed import table_digests
 from sensegate.clock import Clock
 from sensegate.errors import Lost, Refused
 
@@ -60,6 +62,22 @@ decode_reply = msgspec.msgpack.Decoder(Reply).decode
 def machine() -> tuple[float, int, float]:
     """Return (load, cores, peak memory of this process in MB)."""
     return os.getloadavg()[0], os.cpu_count() or 1, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def report_of(now: int, counts: dict[str, int], devices: int, troubles: list[str]) -> Report:
+    """Return what a node tells of itself."""
+    load, cores, rss_mb = machine()
+    return Report(
+        __version__,
+        now,
+        load=round(load, 2),
+        cores=cores,
+        rss_mb=round(rss_mb, 1),
+        devices=devices,
+        counts=counts,
+        tables=table_digests(),
+        troubles=tuple(troubles),
+    )
 
 
 class Reporter:

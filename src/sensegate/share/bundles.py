@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from sensegate.authority.scope import Principal, Scope, scope, written
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
@@ -18,7 +19,6 @@ from sensegate.share import masks
 from sensegate.share.applications import FEEDS_MAX, Decision, terms
 from sensegate.share.feeds import Feed, Feeds
 from sensegate.share.grants import CORE, owns
-from sensegate.share.shelf import Records, Shelf
 
 BLANKETS_MAX = 50
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.feeds import GRADE_MAX
 from sensegate.share.han import folded
 from sensegate.share.records import csv_cell
-from sensegate.share.shelf import Records, Shelf
 
 
 class Sharing(StrEnum):

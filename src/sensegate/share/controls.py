@@ -12,12 +12,12 @@ import re
 import msgspec
 
 from sensegate.authority.scope import Principal
+from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
 from sensegate.share.grants import Grants
 from sensegate.share.guests import line_id
 from sensegate.share.lines import MEDIA, Lines, Mark, State, Still, moved
 from sensegate.share.reader import Reader
-from sensegate.share.shelf import Records
 
 BYTES_MAX = 1_000
 FIRST = "first"

@@ -102,7 +102,7 @@ def _among(words: Words, admits: Callable[[str], bool]) -> BOOL:
     return admitted
 
 
-class Delivery:
+class Serving:
     """Pages and streams of any selection from one reader."""
 
     def __init__(

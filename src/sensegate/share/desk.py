@@ -11,6 +11,7 @@ import structlog
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
 from sensegate.authority.scope import scope as scope_of
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
@@ -34,7 +35,6 @@ from sensegate.share.bundles import Bundles
 from sensegate.share.catalogue import Catalogue, Entry, Sharing
 from sensegate.share.feeds import Feed, Feeds, common
 from sensegate.share.grants import CORE, Grant, Grants, owns
-from sensegate.share.shelf import Records, Shelf
 
 LOOK_S = 60.0
 """So often deadlines are looked at."""

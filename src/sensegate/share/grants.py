@@ -12,12 +12,12 @@ import msgspec
 
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, allows, may
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, Refused
 from sensegate.share.feeds import GRADE_MAX, Feed, Feeds, Selection, Wanted, common, common_words, cut, narrowed, whole
 from sensegate.share.masks import Mask
 from sensegate.share.quota import Allowance, Limits
-from sensegate.share.shelf import Records, Shelf
 
 DELIVERIES = ("http", "sse", "ws", "mqtt", "webhook", "nats")
 """Ways by which records reach a subscriber; ``http`` is reading by page."""

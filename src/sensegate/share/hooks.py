@@ -14,12 +14,12 @@ from typing import Protocol
 import msgspec
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, demand
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
 from sensegate.ports import Post
 from sensegate.share.lines import BATCH, MEDIA, Lines, Mark, State, Terms, moved
-from sensegate.share.shelf import Records, Shelf
 
 DELIVERY = "webhook"
 ALGORITHMS = ("hmac-sha256", "hmac-sm3")

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
@@ -25,7 +26,6 @@ from sensegate.share.catalogue import Catalogue, Entry, Promise, Sharing
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, check
 from sensegate.share.grants import Grant, Grants, owns
-from sensegate.share.shelf import Records, Shelf
 
 EVERY_S = 2.0
 MEASURE_S = 60.0

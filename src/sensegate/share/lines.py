@@ -21,12 +21,12 @@ import msgspec
 import structlog
 
 from sensegate.authority.scope import Principal
+from sensegate.authority.shelf import Records
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Gone, Lost, NotFound, Overloaded, Refused, StoreFull
 from sensegate.ports import Letter, Post, Receipt
 from sensegate.share.cursor import BadCursor, Cursor
 from sensegate.share.roll import Roll, Standing
-from sensegate.share.shelf import Records
 
 BATCH = 1_000
 TAG = "records"

@@ -32,7 +32,7 @@ from sensegate.share.catalogue import (
     found,
     missing,
 )
-from sensegate.share.delivery import Delivery, Form
+from sensegate.share.delivery import Form, Serving
 from sensegate.share.feeds import ALL_FEED, Feed, Feeds
 from sensegate.share.grants import CORE, Grant, granted
 from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
@@ -57,7 +57,7 @@ class Offers:
         self,
         catalogue: Catalogue,
         feeds: Feeds,
-        delivery: Delivery,
+        serving: Serving,
         trail: Trail,
         clock: Clock,
         *,
@@ -67,7 +67,7 @@ class Offers:
         """`codes`: this gateway gives codes (the centre); `measured`: indicators of a feed's devices here."""
         self._catalogue = catalogue
         self._feeds = feeds
-        self._delivery = delivery
+        self._serving = serving
         self._trail = trail
         self._clock = clock
         self._codes = codes
@@ -213,7 +213,7 @@ class Offers:
 
     async def _drawn(self, feed: Feed, entry: Entry, rows: int, mask: Mask | None) -> Entry:
         """Return the entry with columns and sample of the data of the last day, as far as there are any."""
-        reader, now = self._delivery.reader, self._clock.now()
+        reader, now = self._serving.reader, self._clock.now()
         grade_max = SAMPLE_GRADE if mask is None and entry.sharing is not Sharing.UNCONDITIONAL else CORE - 1
         if mask is None:
             mask = Mask() if entry.sharing is Sharing.UNCONDITIONAL else CAREFUL
@@ -224,7 +224,7 @@ class Offers:
         start, first = await reader.since(now - _LOOK_US), await reader.first()
         start = start if start.sequence > first.sequence else first
         seen = msgspec.structs.replace(right, mask=mask)
-        page = await self._delivery.page(seen, start, Form.JSON, _LOOK_ROWS, 0.0)
+        page = await self._serving.page(seen, start, Form.JSON, _LOOK_ROWS, 0.0)
         found: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"]
         if not found:
             return msgspec.structs.replace(entry, drawn=now)

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Delivery, Form, Page
+from sensegate.share.delivery import Form, Page, Serving
 from sensegate.share.grants import Admission
 
 RECHECK_S = 1.0
@@ -29,9 +29,9 @@ def _nothing() -> None:
 class Pages:
     """One subscriber's way through a feed."""
 
-    def __init__(self, delivery: Delivery, admit: Callable[[], Admission], start: Cursor, form: Form) -> None:
+    def __init__(self, serving: Serving, admit: Callable[[], Admission], start: Cursor, form: Form) -> None:
         """`admit` gives what the subscriber gets as of now; what it raises ends the delivery."""
-        self._delivery = delivery
+        self._serving = serving
         self._admit = admit
         self._form = form
         self._admission = admit()
@@ -66,7 +66,7 @@ class Pages:
             await asyncio.sleep(min(wait_s, max(0.01, allowance.wait_s(1))))
             self.check()
             return Page(b"", 0, str(self.place), self._admission.grant_id)
-        page = await self._delivery.page(
+        page = await self._serving.page(
             self._admission.selection,
             self.place,
             self._form,

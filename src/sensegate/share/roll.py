@@ -35,32 +35,20 @@ class Standing(msgspec.Struct, eq=False):
     grant: str = ""
     failures: int = 0
     """In a row."""
+    lag_entries: int = 0
+    """Entries of the log that lay before the end and after where it stood, when `Roll.rows` was last asked."""
+    lag_s: float = 0.0
+    """About how long ago the entry was stored after which it stood, to the minute; 0 at the end of the log."""
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands, for people; empty: not known."""
+        return str(self.place) if self.place else ""
 
     def took(self, records: int, now: int) -> None:
         """Note that records have arrived."""
         self.records += records
         self.last = now
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One of them as it is shown."""
-
-    id: str
-    subscriber: str
-    feed: str
-    delivery: str
-    state: str
-    lag_entries: int
-    """Entries of the log that lie before the end and after where it stands."""
-    lag_s: float
-    """About how long ago the entry was stored after which it stands, to the minute; 0 at the end of the log."""
-    records: int
-    failures: int
-    since: int
-    last: int
-    cursor: str
-    grant: str
-    why: str
 
 
 class Roll:
@@ -97,28 +85,12 @@ class Roll:
         finally:
             self.leave(standing)
 
-    def rows(self) -> list[Row]:
-        """Return all, by id."""
+    def rows(self) -> list[Standing]:
+        """Return all, by id, with how far behind each is now."""
         now, end = self._clock.now(), self._end()
-        return [self._row(one, now, end) for _, one in sorted(self._standing.items())]
-
-    @staticmethod
-    def _row(one: Standing, now: int, end: int) -> Row:
-        behind = max(0, end - one.place.sequence) if one.place else 0
-        lag_s = max(0.0, (now - stored_before(one.place)) / 1e6) if one.place and behind else 0.0
-        return Row(
-            one.id,
-            one.subscriber,
-            one.feed,
-            one.delivery,
-            one.state,
-            behind,
-            round(lag_s, 1),
-            one.records,
-            one.failures,
-            one.since,
-            one.last,
-            str(one.place) if one.place else "",
-            one.grant,
-            one.why,
-        )
+        found = [one for _, one in sorted(self._standing.items())]
+        for one in found:
+            behind = max(0, end - one.place.sequence) if one.place else 0
+            lag_s = max(0.0, (now - stored_before(one.place)) / 1e6) if one.place and behind else 0.0
+            one.lag_entries, one.lag_s = behind, round(lag_s, 1)
+        return found

@@ -14,13 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Scope, demand
+from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Catalogue, Promise
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Delivery, Events, Form, Page
+from sensegate.share.delivery import Events, Form, Page, Serving
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, check
 from sensegate.share.grants import Admission, Grants
@@ -32,7 +33,6 @@ from sensegate.share.pages import RECHECK_S, Pages
 from sensegate.share.quota import month_of, within
 from sensegate.share.reader import Reader
 from sensegate.share.receipts import Receipts, line_of
-from sensegate.share.shelf import Shelf
 
 
 class Asked(Protocol):
@@ -133,8 +133,8 @@ class Sharing:
         )
         self.trail = trail
         self.shelf = shelf
-        self.delivery = Delivery(reader, masks=masks, page_max=page_max)
-        self.offers = Offers(self.catalogue, feeds, self.delivery, trail, clock, codes=terms.codes, measured=measured)
+        self.serving = Serving(reader, masks=masks, page_max=page_max)
+        self.offers = Offers(self.catalogue, feeds, self.serving, trail, clock, codes=terms.codes, measured=measured)
         self._receipts = Receipts(metering, signing or Ed25519PrivateKey.generate(), clock, gateway=terms.gateway)
         self._clock = clock
         self._gateway = terms.gateway
@@ -179,7 +179,7 @@ class Sharing:
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
     async def page(self, principal: Principal, asked: Asked, *, form: str, limit: int, wait_s: float) -> Page:
-        """Return records of a feed, within the quota of the grant; see `Delivery.page` and `Grants.admitted`.
+        """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admitted`.
 
         Raises:
             NotFound, Refused, Gone, BadCursor, Lost.
@@ -196,7 +196,7 @@ class Sharing:
             place = start
             while True:
                 left_s = until - loop.time()
-                page = await self.delivery.page(
+                page = await self.serving.page(
                     admission.selection, place, Form(form), most, min(max(left_s, 0.0), RECHECK_S)
                 )
                 if page.count or left_s <= 0:
@@ -236,7 +236,7 @@ class Sharing:
             return self._admitted(still(), asked, "sse", Form.JSON)
 
         _demand_volume(admit())
-        return self.delivery.stream(admit, await self._start(asked), heartbeat_s=heartbeat_s, at=at)
+        return self.serving.stream(admit, await self._start(asked), heartbeat_s=heartbeat_s, at=at)
 
     async def open_pages(
         self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
@@ -253,7 +253,7 @@ class Sharing:
             return self._admitted(still(), asked, delivery, form)
 
         _demand_volume(admit())
-        return Pages(self.delivery, admit, await self._start(asked), Form(form))
+        return Pages(self.serving, admit, await self._start(asked), Form(form))
 
     async def _start(self, asked: Asked) -> Cursor:
         if asked.after:

@@ -11,6 +11,7 @@ import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -21,7 +22,7 @@ from aiohttp import web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
-from sensegate.bus.ports import free_port
+from sensegate.bus.ports import bracketed, listen
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.web import (
@@ -58,7 +59,6 @@ from sensegate.web.routing import Call, Route, check
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 2.0
-_PORT_TRIES = 20
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAGES = {
     "/": ("index.html", "text/html"),
@@ -204,28 +204,24 @@ class Web:
             stall_s=limits.STALL_S,
         )
         self._context = context = _tls(self.deps)
-        loop = asyncio.get_running_loop()
-        for attempt in range(_PORT_TRIES):
-            port = config.port or free_port(config.host)
-            try:
-                self._listener = await loop.create_server(
-                    gate,
-                    [config.host, *config.more_hosts],
-                    port,
-                    ssl=context,
-                    ssl_handshake_timeout=config.header_timeout_s if context else None,
-                    backlog=1_024,
-                )
-                break
-            except OSError as why:
-                if config.port or attempt == _PORT_TRIES - 1:
-                    raise ConfigError(
-                        f"cannot listen on port {port} of {', '.join((config.host, *config.more_hosts))}: {why}",
-                        key="web.port",
-                        remedy="choose a free one, or 0",
-                    ) from why
-        name = f"[{config.host}]" if ":" in config.host else config.host
-        return f"{'https' if context else 'http'}://{name}:{port}"
+        hosts = [config.host, *config.more_hosts]
+        listening = partial(
+            asyncio.get_running_loop().create_server,
+            gate,
+            hosts,
+            ssl=context,
+            ssl_handshake_timeout=config.header_timeout_s if context else None,
+            backlog=1_024,
+        )
+        try:
+            self._listener, port = await listen(listening, config.port, config.host)
+        except OSError as why:
+            raise ConfigError(
+                f"cannot listen on port {config.port} of {', '.join(hosts)}: {why}",
+                key="web.port",
+                remedy="choose a free one, or 0",
+            ) from why
+        return f"{'https' if context else 'http'}://{bracketed(config.host)}:{port}"
 
     def renew(self) -> None:
         """Show the certificate as it is in its file now; open connections stay.

@@ -438,7 +438,7 @@ class QualityRow(msgspec.Struct, frozen=True):
 
 
 class ReturnDesk(Protocol):
-    """Return flow by files (`tiers.Above`, `tiers.Below`)."""
+    """Return flow by files (`above.Above`, `below.Below`)."""
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and where it ends."""
@@ -453,7 +453,7 @@ class ReturnDesk(Protocol):
         ...
 
 
-Ingest = Callable[[Device, Principal, bytes, str], Awaitable[None]]
+Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 """(device, caller, body, content type): returns after the commit that holds the message."""
 
 
@@ -486,7 +486,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Returns why the gateway is not ready, a sentence each; empty: it is."""
     warnings: Callable[[], Sequence[str]] = _nothing
     """Returns what is wrong and does not stop readings, a sentence each."""
-    ingest: Ingest | None = None
+    ingest: Push | None = None
     """None: this gateway takes no telemetry by HTTP."""
     profiles: Callable[[], Sequence[ProfileRow]] = _nothing
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()

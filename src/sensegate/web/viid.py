@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import aiohttp
@@ -20,7 +21,7 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.authority.digests import Digests
-from sensegate.bus.ports import free_port
+from sensegate.bus.ports import bracketed, listen
 from sensegate.clock import Clock
 from sensegate.config_viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
@@ -63,7 +64,6 @@ COLLECTIONS: Final = {
 CATALOGUES: Final = frozenset({"APE", "APS", "Tollgate", "Lane"})
 SYSTEM_BYTES_MAX: Final = 65_536
 SWEEP_S: Final = 5.0
-_PORT_TRIES: Final = 20
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
 
 
@@ -176,21 +176,17 @@ class ViidWeb:
             stall_s=limits.STALL_S,
             answers_cut=True,
         )
-        loop = asyncio.get_running_loop()
-        for attempt in range(_PORT_TRIES):
-            port = config.port or free_port()
-            try:
-                self._listener = await loop.create_server(gate, config.host, port, ssl=context, backlog=1_024)
-                break
-            except OSError as why:
-                if config.port or attempt == _PORT_TRIES - 1:
-                    raise ConfigError(
-                        f"cannot listen on {config.host}:{port}: {why.strerror}",
-                        key="viid.port",
-                        remedy="choose another",
-                    ) from why
-        name = f"[{config.host}]" if ":" in config.host else config.host
-        return f"{'https' if context else 'http'}://{name}:{port}"
+        make = asyncio.get_running_loop().create_server
+        listening = partial(make, gate, config.host, ssl=context, backlog=1_024)
+        try:
+            self._listener, port = await listen(listening, config.port, config.host)
+        except OSError as why:
+            raise ConfigError(
+                f"cannot listen on {config.host}:{config.port}: {why.strerror}",
+                key="viid.port",
+                remedy="choose another",
+            ) from why
+        return f"{'https' if context else 'http'}://{bracketed(config.host)}:{port}"
 
     async def stop(self) -> None:
         """Close the listener; short answers finish."""

@@ -12,7 +12,7 @@ from sensegate.decode.layout.context import Path
 from sensegate.decode.layout.elements import Elements
 from sensegate.decode.layout.expressions import Variable
 from sensegate.decode.layout.output import Name, Scope
-from sensegate.decode.layout.run import Cursor, Item
+from sensegate.decode.layout.run import Item, NextByte
 from sensegate.decode.layout.runtime import ELEMENTS_MAX
 from sensegate.decode.layout.steps import Step
 from sensegate.decode.layout.types import Type, type_of
@@ -96,11 +96,11 @@ class Branches(Elements):
     def _up_to(self, end: str, step: Step) -> None:
         """End at the end of what was announced."""
         if step.rest == "refuse":
-            place = self._cursor.source
+            place = self._next_byte.source
             with self._writer.block(f"if {place} != {end}:"):
                 self._writer.line(f"raise left_over({place}, {end})")
         self._writer.line(f"at = {end}")
-        self._cursor = Cursor(moving=True, bytes=0)
+        self._next_byte = NextByte(moving=True, bytes=0)
 
     def _do_switch(self, step: Step, scope: Scope, here: Path) -> None:
         self._fork(here)
@@ -136,14 +136,14 @@ class Branches(Elements):
         else:
             self._writer.line(f"{case} = {self._writer.constant('d', table)}.get({value}, -1)")
         self._output.branch(case)
-        start = self._cursor
+        start = self._next_byte
         known = dict(scope.variables)
         ends: list[dict[str, Variable]] = []
         held = dict(scope.held)
         helds: list[dict[str, bool]] = []
 
         def block(steps: Sequence[Step], path: Path) -> None:
-            self._cursor = start
+            self._next_byte = start
             scope.variables, scope.held = dict(known), dict(held)
             self._block(steps, scope, path)
             self._output.settle()
@@ -167,7 +167,7 @@ class Branches(Elements):
         scope.variables = _common(ends)
         names = {name for one in helds for name in one}
         scope.held = {name: all(one.get(name, False) for one in helds) for name in names}
-        self._cursor = Cursor(moving=True, bytes=0)
+        self._next_byte = NextByte(moving=True, bytes=0)
 
     def _table(self, step: Step, here: Path, *, text: bool) -> dict[int | str, int]:
         """Return value -> number of its case."""
@@ -360,7 +360,7 @@ class Branches(Elements):
             narrow = tag_type.bits == 8 and length_type is None
             if narrow:
                 self._writer.line(f"{tag} = b[at]")
-                self._cursor = Cursor(moving=True, bytes=1)
+                self._next_byte = NextByte(moving=True, bytes=1)
             else:
                 self._run.add(Item(tag, tag_type, tag_type.bits // 8, little, turned=False, name="the tag"))
             if length_type:
@@ -383,7 +383,7 @@ class Branches(Elements):
                     self._up_to(value_end, step)
         self._tag = outer_tag
         self._output.branch("-2")
-        self._cursor = Cursor(moving=True, bytes=0)
+        self._next_byte = NextByte(moving=True, bytes=0)
 
     def _tag_type(self, text: str, here: Path, key: str) -> Type:
         type_ = self._type(text, *here, key)

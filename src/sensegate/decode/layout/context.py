@@ -1,6 +1,6 @@
 """What steps share while they are written: where the next byte stands, what was read, names, expressions.
 
-The place of the next byte is `Cursor`: a constant as long as all before it is of known size, then the variable `at`.
+The place of the next byte is `NextByte`: a constant as long as all before it is of known size, then the variable `at`.
 Elements of known size wait in a `Run` and are read together; what is done with them (`_later`) waits with them.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from sensegate.decode.frame import ErrorAt
 from sensegate.decode.layout.expressions import Resolve, Source, Variable, compile_expression
 from sensegate.decode.layout.output import Name, Output, Scope
-from sensegate.decode.layout.run import After, Cursor, Run
+from sensegate.decode.layout.run import After, NextByte, Run
 from sensegate.decode.layout.source import Writer
 from sensegate.decode.layout.steps import BinaryPart, Number, Step
 from sensegate.decode.layout.types import Type, numbers_of, type_of
@@ -54,7 +54,7 @@ class Context:
         self._writer = Writer()
         self._output = output(self._writer)
         self._run = Run(self._writer)
-        self._cursor = Cursor(moving=False, bytes=0)
+        self._next_byte = NextByte(moving=False, bytes=0)
         self._end = "n"
         self._least = 0
         self._index = ""
@@ -117,16 +117,16 @@ class Context:
 
     def _flush(self) -> None:
         least = self._least if self._end == "n" else int(self._end) if self._end.isdigit() else 0
-        self._cursor, after = self._run.flush(self._cursor, self._end, least)
+        self._next_byte, after = self._run.flush(self._next_byte, self._end, least)
         self._waiting.clear()
         for write in after:
             write()
 
     def _settle(self) -> None:
         """Make `at` the place of the next byte, and write what waits: a branch comes or ends."""
-        if self._cursor != Cursor(moving=True, bytes=0):
-            self._writer.line(f"at = {self._cursor.source}")
-            self._cursor = Cursor(moving=True, bytes=0)
+        if self._next_byte != NextByte(moving=True, bytes=0):
+            self._writer.line(f"at = {self._next_byte.source}")
+            self._next_byte = NextByte(moving=True, bytes=0)
 
     def _stop(self, here: Path) -> None:
         """Read what waits: the next step is no element of known size."""
@@ -151,7 +151,7 @@ class Context:
         return resolve
 
     def _special(self, name: str) -> Variable:
-        place = self._cursor.source
+        place = self._next_byte.source
         known = {
             "$size": Variable("n", "int", 32),
             "$at": Variable(f"({place})", "int", 32),
@@ -234,16 +234,16 @@ class Context:
 
     def _later(self, write: After, here: Path, key: str) -> None:
         """Write something as soon as the elements before it are read, as of the place and the limit that hold now."""
-        now = (self._cursor.plus(self._run.size), self._end, self._index, self._tag)
+        now = (self._next_byte.plus(self._run.size), self._end, self._index, self._tag)
 
         def then() -> None:
-            before = (self._cursor, self._end, self._index, self._tag)
-            self._cursor, self._end, self._index, self._tag = now
+            before = (self._next_byte, self._end, self._index, self._tag)
+            self._next_byte, self._end, self._index, self._tag = now
             try:
                 write()
             except ValueError as why:
                 raise self._error(str(why), *here, key) from why
-            self._cursor, self._end, self._index, self._tag = before
+            self._next_byte, self._end, self._index, self._tag = before
 
         self._run.then(then)
 

@@ -8,7 +8,7 @@ from sensegate.decode.crc import check
 from sensegate.decode.layout.context import Context, Path
 from sensegate.decode.layout.expressions import Kind, Variable
 from sensegate.decode.layout.output import Scope
-from sensegate.decode.layout.run import Cursor, Item, variable_of
+from sensegate.decode.layout.run import Item, NextByte, variable_of
 from sensegate.decode.layout.steps import Number, Step
 from sensegate.decode.layout.types import Type, bits_of
 
@@ -183,7 +183,7 @@ class Elements(Context):
 
     def _stretch(self, step: Step, item: Item, scope: Scope, here: Path) -> None:
         """Read an element whose size is known when the frame is there."""
-        start = self._cursor.source
+        start = self._next_byte.source
         if step.until is not None:
             if not 0 <= step.until <= 255:
                 raise self._error("a byte is 0 to 255", *here, "until")
@@ -202,7 +202,7 @@ class Elements(Context):
         if item.variable:
             self._run.convert(item, f"b[{start}:{stop}]")
         self._writer.line(f"at = {after}")
-        self._cursor = Cursor(moving=True, bytes=0)
+        self._next_byte = NextByte(moving=True, bytes=0)
 
     # ── computed ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,10 +264,10 @@ class Elements(Context):
             self._run.add(Item("", None, step.skip, little=False, turned=False, name="what is skipped"))
             return
         self._stop(here)
-        start = self._cursor.source
+        start = self._next_byte.source
         size = self._count("z", step.skip or 0, f"{self._end} - ({start})", scope, *here, "skip")
         self._writer.line(f"at = {start} + {size}")
-        self._cursor = Cursor(moving=True, bytes=0)
+        self._next_byte = NextByte(moving=True, bytes=0)
 
     def _do_align(self, step: Step, scope: Scope, here: Path) -> None:  # noqa: ARG002 # one form for all steps
         if self._run.open_bits:
@@ -298,7 +298,7 @@ class Elements(Context):
     def _over(self, step: Step, scope: Scope, here: Path) -> tuple[str, str]:
         """Return (from, to) of the bytes that a check value is of."""
         if not step.over:
-            return "0", self._cursor.source
+            return "0", self._next_byte.source
         if len(step.over) != 2:
             raise self._error("from and to", *here, "over", remedy="e.g. [0, -2], as in a slice of the frame")
         bounds = [self._assign("x", bound, scope, *here, "over")[0] for bound in step.over]

@@ -9,7 +9,7 @@ from sensegate.decode.frame import ErrorAt
 from sensegate.decode.layout.branches import Branches
 from sensegate.decode.layout.context import Path
 from sensegate.decode.layout.output import Mode, Output
-from sensegate.decode.layout.run import Cursor
+from sensegate.decode.layout.run import NextByte
 from sensegate.decode.layout.steps import BinaryPart, Step
 
 
@@ -71,11 +71,11 @@ class Emitter(Branches):
 
     def _whole(self, steps: tuple[Step, ...], path: Path) -> None:
         """Write one way through the frame, from its first byte to its last."""
-        self._cursor = Cursor(moving=False, bytes=0)
+        self._next_byte = NextByte(moving=False, bytes=0)
         self._block(steps, self._output.root(), path)
         if self._part.rest == "refuse":
-            known = not self._cursor.moving and self._part.length == self._cursor.bytes
+            known = not self._next_byte.moving and self._part.length == self._next_byte.bytes
             if not known:
-                with self._writer.block(f"if {self._cursor.source} != n:"):
-                    self._writer.line(f"raise left_over({self._cursor.source}, n)")
+                with self._writer.block(f"if {self._next_byte.source} != n:"):
+                    self._writer.line(f"raise left_over({self._next_byte.source}, n)")
         self._output.finish()

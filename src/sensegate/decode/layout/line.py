@@ -16,7 +16,7 @@ from sensegate.decode.layout.branches import NONE
 from sensegate.decode.layout.context import Path
 from sensegate.decode.layout.emit import Emitter
 from sensegate.decode.layout.output import Name, Scope
-from sensegate.decode.layout.run import Cursor, Item
+from sensegate.decode.layout.run import Item, NextByte
 from sensegate.decode.layout.steps import BinaryPart, Step
 from sensegate.decode.layout.types import type_of
 
@@ -61,11 +61,11 @@ class LineEmitter(Emitter):
         return writer.function("layout", "b, port")
 
     def _whole(self, steps: tuple[Step, ...], path: Path) -> None:
-        self._cursor = Cursor(moving=False, bytes=0)
+        self._next_byte = NextByte(moving=False, bytes=0)
         self._block(steps, self._output.root(), path)
         self._flush()
-        if self._part.rest == "refuse" and self._cursor != Cursor(moving=False, bytes=self._least):
-            with self._writer.block(f"if {self._cursor.source} != n:"):
+        if self._part.rest == "refuse" and self._next_byte != NextByte(moving=False, bytes=self._least):
+            with self._writer.block(f"if {self._next_byte.source} != n:"):
                 self._writer.line("return None")
         self._output.finish()
 
@@ -138,7 +138,7 @@ class LineEmitter(Emitter):
 
     def _do_within(self, step: Step, scope: Scope, here: Path) -> None:
         self._stop(here)
-        start = self._cursor.source
+        start = self._next_byte.source
         size = self._count("e", step.within or 0, f"{self._end} - ({start})", scope, *here, "within")
         self._writer.line(f"{size} += {start}")
         with self._limit(size):
@@ -150,7 +150,7 @@ class LineEmitter(Emitter):
         if step.rest == "allow":
             super()._up_to(end, step)
         else:
-            self._refuse_unless(f"{self._cursor.source} == {end}")
+            self._refuse_unless(f"{self._next_byte.source} == {end}")
 
     def _do_switch(self, step: Step, scope: Scope, here: Path) -> None:
         text = step.switch if step.switch is not None else 0
@@ -188,7 +188,7 @@ class LineEmitter(Emitter):
         if not step.leave:
             return self._end
         self._stop(here)
-        left = self._count("y", step.leave, f"{self._end} - ({self._cursor.source})", scope, *here, "leave")
+        left = self._count("y", step.leave, f"{self._end} - ({self._next_byte.source})", scope, *here, "leave")
         self._writer.line(f"{left} = {self._end} - {left}")
         return left
 
@@ -210,7 +210,7 @@ class LineEmitter(Emitter):
 
         def write() -> None:
             if step.repeat == "end":
-                found = f"({end} - ({self._cursor.source})) * 8 // {width}"
+                found = f"({end} - ({self._next_byte.source})) * 8 // {width}"
             else:
                 found, _ = self._assign("r", step.repeat or 0, scope, *here, "repeat")
             self._refuse_unless(f"{found} == {count}")
@@ -236,10 +236,10 @@ class LineEmitter(Emitter):
         """Let only frames through that end here."""
         size = self._least if end == "n" else int(end) if end.isdigit() else None
         waiting = self._run.size
-        if self._cursor.moving or size is None:
+        if self._next_byte.moving or size is None:
             self._flush()
-            self._refuse_unless(f"{self._cursor.source} >= {end}")
-        elif self._cursor.bytes + waiting < size:
+            self._refuse_unless(f"{self._next_byte.source} >= {end}")
+        elif self._next_byte.bytes + waiting < size:
             raise LookupError("ends too early")
 
     def _line_of_bits(  # noqa: PLR0917
@@ -248,7 +248,7 @@ class LineEmitter(Emitter):
         name, items = kept
         little = self._bit_order(step, here)
         used = (count * width + 7) // 8
-        start, stop = self._cursor, self._cursor.plus(used)
+        start, stop = self._next_byte, self._next_byte.plus(used)
         self._refuse_unless(f"{stop.source} <= {end}")
         order = "little" if little else "big"
         whole = ""
@@ -269,7 +269,7 @@ class LineEmitter(Emitter):
             self._bit_pass(step, self._output.item(scope, items, name, str(at)) if name else scope, source, here)
             scope.variables = variables
             self._index = outer
-        self._cursor = stop
+        self._next_byte = stop
 
     # ── tags ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -299,7 +299,7 @@ class LineEmitter(Emitter):
             if case < 0 and not isinstance(step.default, tuple):
                 self._flush()
                 self._writer.line(f"at = {self._end}")
-                self._cursor = Cursor(moving=True, bytes=0)
+                self._next_byte = NextByte(moving=True, bytes=0)
             self._case(step, case, scope, here)
             return
         length_type, length = type_of(step.length), self._writer.fresh("z")
@@ -307,12 +307,12 @@ class LineEmitter(Emitter):
         self._run.add(Item(length, length_type, size, self._little(step), turned=False, name="the length"))
         self._flush()
         stop = self._writer.fresh("e")
-        self._writer.line(f"{stop} = {self._cursor.source} + {length}")
+        self._writer.line(f"{stop} = {self._next_byte.source} + {length}")
         self._refuse_unless(f"{stop} <= {self._end}")
         with self._limit(stop):
             self._case(step, case, scope, here)
             self._flush()
             if case < 0 and step.default == "skip":
                 self._writer.line(f"at = {stop}")
-                self._cursor = Cursor(moving=True, bytes=0)
+                self._next_byte = NextByte(moving=True, bytes=0)
             self._up_to(stop, step)

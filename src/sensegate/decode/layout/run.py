@@ -30,7 +30,7 @@ class Item(NamedTuple):
     name: str
 
 
-class Cursor(NamedTuple):
+class NextByte(NamedTuple):
     """Where the next byte is read: a constant, from the start or from the variable `at`."""
 
     moving: bool
@@ -43,9 +43,9 @@ class Cursor(NamedTuple):
             return str(self.bytes)
         return f"at + {self.bytes}" if self.bytes else "at"
 
-    def plus(self, size: int) -> Cursor:
+    def plus(self, size: int) -> NextByte:
         """Return the place so many bytes on."""
-        return Cursor(self.moving, self.bytes + size)
+        return NextByte(self.moving, self.bytes + size)
 
 
 def number_kind(type_: Type) -> Kind:
@@ -106,7 +106,7 @@ class Run:
         """Whether bits are taken from the least significant one on."""
         return self._little
 
-    def flush(self, cursor: Cursor, end: str, least: int) -> tuple[Cursor, list[After]]:
+    def flush(self, next_byte: NextByte, end: str, least: int) -> tuple[NextByte, list[After]]:
         """Write the reading of what waits; return where the next byte stands, and what is to be done then.
 
         `least` is the number of bytes that the frame is known to have, where the end is that of the frame.
@@ -114,15 +114,15 @@ class Run:
         items = self._items
         if self._bits:
             size = self._bits // 8
-            self._short(cursor, end, least, [(items[0].name, size)])
-            data = f"b[{cursor.source}:{cursor.plus(size).source}]"
+            self._short(next_byte, end, least, [(items[0].name, size)])
+            data = f"b[{next_byte.source}:{next_byte.plus(size).source}]"
             self.fields(items, f"from_bytes({data}, {'little' if self._little else 'big'!r})", self._bits)
         else:
             size = sum(item.size for item in items)
             if items:
-                self._short(cursor, end, least, [(item.name, item.size) for item in items])
-            self._read(items, cursor)
-        return cursor.plus(size), self._taken()
+                self._short(next_byte, end, least, [(item.name, item.size) for item in items])
+            self._read(items, next_byte)
+        return next_byte.plus(size), self._taken()
 
     def flush_bits(self, source: str) -> list[After]:
         """Write how the elements that wait come out of an integer; return what is to be done then."""
@@ -134,32 +134,32 @@ class Run:
         self._items, self._after, self._bits = [], [], 0
         return after
 
-    def _short(self, cursor: Cursor, end: str, least: int, run: list[tuple[str, int]]) -> None:
+    def _short(self, next_byte: NextByte, end: str, least: int, run: list[tuple[str, int]]) -> None:
         size = sum(part[1] for part in run)
-        if not cursor.moving and cursor.bytes + size <= least:
+        if not next_byte.moving and next_byte.bytes + size <= least:
             return
         table = self._writer.constant("r", tuple(run))
-        with self._writer.block(f"if {cursor.plus(size).source} > {end}:"):
-            self._writer.line(f"raise cut({cursor.source}, {end}, {table})")
+        with self._writer.block(f"if {next_byte.plus(size).source} > {end}:"):
+            self._writer.line(f"raise cut({next_byte.source}, {end}, {table})")
 
     # ── whole bytes ──────────────────────────────────────────────────────────────────────────────────
 
-    def _read(self, items: list[Item], cursor: Cursor) -> None:
+    def _read(self, items: list[Item], next_byte: NextByte) -> None:
         """Write the reading of whole bytes: as few calls of `struct` as the orders of bytes allow."""
         part: list[Item] = []
         order = ""
         for item in items:
             letter = _order(item)
             if letter and order and letter != order:
-                cursor = self._unpack(part, order, cursor)
+                next_byte = self._unpack(part, order, next_byte)
                 part, order = [], ""
             part.append(item)
             order = order or letter
-        self._unpack(part, order, cursor)
+        self._unpack(part, order, next_byte)
 
-    def _unpack(self, items: list[Item], order: str, cursor: Cursor) -> Cursor:
+    def _unpack(self, items: list[Item], order: str, next_byte: NextByte) -> NextByte:
         wanted = [item for item in items if item.variable]
-        start = cursor
+        start = next_byte
         for item in items:
             if item.variable:
                 break
@@ -174,7 +174,7 @@ class Run:
             self._writer.line(f"{', '.join(item.variable for item in wanted)} = {unpack}(b, {start.source})")
             for item in wanted:
                 self.convert(item, item.variable)
-        return cursor.plus(sum(item.size for item in items))
+        return next_byte.plus(sum(item.size for item in items))
 
     def one(self, item: Item, start: str, stop: str) -> None:
         """Write the reading of one element of whole bytes."""

@@ -1,0 +1,286 @@
+"""A node's side of its centre: forwards, reports, asks, and takes what comes down, for as long as there is a way.
+
+`way_up.Way` ─▶ connect ─▶ which centre is active ─▶ Uplink, Carried, Reporter, Taking, Taker, Mover
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+
+from sensegate.authority import terms
+from sensegate.authority.handed import Taking
+from sensegate.authority.heads import public_key
+from sensegate.authority.terms import Choice, Plea, Term, decode_state, encode
+from sensegate.bus import ask
+from sensegate.bus.log import JetStreamLog
+from sensegate.clock import Clock
+from sensegate.config import Config, secret
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, Untrusted
+from sensegate.model import Shed
+from sensegate.moving import Mover
+from sensegate.ports import Log
+from sensegate.publish import membership, return_files
+from sensegate.publish.carried import Carried
+from sensegate.publish.report import Report, Reporter
+from sensegate.publish.returned import Taker
+from sensegate.publish.uplink import Uplink
+from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
+
+LOOK_S = 1.0
+"""A node that was joined from beside finds its way to the centre so soon."""
+REFUSED_S = 5.0
+
+_log = structlog.get_logger("above")
+
+
+class Above:
+    """A node's way up: forwards, reports and asks for as long as it has one."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        node_log: Log,
+        report: Callable[[], Awaitable[Report]],
+        shed: Callable[[], Sequence[Shed]] = tuple,
+    ) -> None:
+        """`report` says how the node is, `shed` what a mode order keeps here."""
+        self.config = config
+        self.clock = clock
+        self.log = node_log
+        self._report = report
+        self._shed = shed
+        self._link: Client | None = None
+        self.up: Uplink | None = None
+        self.why = ""
+        """Why there is no connection, beside that the centre is not reached."""
+        self.reporter = Reporter(self._told, self.ask, clock)
+        self.extras: dict[str, Callable[[], Awaitable[None]]] = {}
+        """Name -> what else runs while connected."""
+        self._generation = 0
+        self.taker = Taker(config.division, node_log, clock, config.store)
+        self.extras["return"] = partial(self.taker.run, self.ask)
+        self._refusals = 0
+        self._turns = 0
+        self._term = terms.read(Path(config.directory)).number
+        self._choice = Choice(config.uplink.lease_s)
+        self.taking: Taking | None = None
+        """Takes what the centre hands down."""
+        self.mover: Mover | None = None
+        """Does what the centre orders of moves of devices."""
+
+    @property
+    def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs until cancelled."""
+        carried = Carried(
+            self.config.division, self.log, self.totals, self.clock, ttl_h=self.config.store.readings_ttl_h
+        )
+        return {"uplink": self.run, "carried": carried.run}
+
+    def totals(self) -> dict[str, int]:
+        """Return what both lanes have brought up."""
+        return self.up.totals if self.up else {}
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """How far the centre's clock is from ours; None: not known."""
+        return self.up.clock_offset_s if self.up else None
+
+    async def ask(self, what: str, payload: bytes = b"") -> bytes:
+        """Return the centre's answer. Raises `Lost`, `Refused`."""
+        if self._link is None:
+            raise Lost("not connected to the centre")
+        return await ask.ask(self._link, self.config.division, what, payload)
+
+    # ── what comes back ─────────────────────────────────────────────────────────────────────────────
+
+    async def export(self, _division: str, _life: str, _after: int) -> tuple[bytes, str]:
+        """Refuse: a node gives nothing back."""
+        raise NotFound("only a centre gives back; ask there")
+
+    async def place(self) -> str:
+        """Return how far this node has come in what its centre gives back."""
+        found = await self.taker.place()
+        return f"{found.life}:{found.position}"
+
+    async def take(self, file: bytes) -> tuple[int, str]:
+        """Take a signed file of the centre; return (rows, place). Raises `ConfigError`, `Conflict`, `Lost`."""
+        if not self.config.returns.key_file:
+            remedy = "name the centre's receipts.pub there"
+            raise ConfigError("no key is believed", key="returns.key_file", remedy=remedy)
+        key = await asyncio.to_thread(public_key, Path(self.config.returns.key_file))
+        held = await asyncio.to_thread(return_files.read, file, key)
+        rows = 0
+        for part in held.parts:
+            rows += await self.taker.take(part, by_file=True)
+        return rows, await self.place()
+
+    async def _told(self) -> Report:
+        return msgspec.structs.replace(await self._report(), generation=self._generation)
+
+    def said(self) -> str:
+        """Return how the way up is, for people."""
+        if self.why:
+            return self.why
+        if self.up and self.up.connected:
+            return "centre connected"
+        return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
+
+    def _way(self) -> Way | None:
+        uplink = self.config.uplink
+        if uplink.secret_file:
+            return Way(uplink.url, secret(uplink.secret_file), trusted(uplink)) if uplink.url else None
+        found = membership.kept(Path(self.config.directory))
+        if found is None:
+            return None
+        return told_way(found, uplink)
+
+    async def run(self) -> None:
+        """Connect to the centre and work until the connection is lost for good."""
+        while (way := self._way()) is None:
+            if self.config.uplink.join_code_file and self.config.uplink.centre_url:
+                await self._try_to_join()
+            await self.clock.sleep(LOOK_S)
+        way = self._turn(way)
+        try:
+            nc = await connected(self.config.division, way, 2.0 if self.config.uplink.others else 10.0)
+        except Untrusted as why:
+            self._turns += 1
+            self.why = f"centre not reached; going on alone: {why}"
+            await self.clock.sleep(LOOK_S)
+            raise
+        except Lost:
+            self._turns += 1
+            raise
+        except Refused:
+            self._turns += 1
+            if not self.config.uplink.others:
+                await self._turned_away(way)
+            return
+        if self.config.uplink.others and not await self._is_active(nc, way):
+            if not self._choice.granted(way.url, self.clock.monotonic()):
+                self._turns += 1
+            await nc.close()
+            return
+        self.why, self._refusals = "", 0
+        self._link, self._generation = nc, way.generation
+        try:
+            centre = JetStreamLog(nc, prefix=f"up.{self.config.division}.")
+            self.up = Uplink(
+                self.config.division,
+                self.log,
+                centre,
+                self.config.uplink,
+                self.clock,
+                store=self.config.store,
+                payload_bytes_max=centre.payload_bytes_max,
+                shed=self._shed,
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.up.run(), name="uplink lanes")
+                group.create_task(self.reporter.run(), name="uplink report")
+                group.create_task(_until(nc.refused), name="uplink end")
+                group.create_task(self._take(), name="uplink base data")
+                if self.config.uplink.others:
+                    group.create_task(self._still(nc, way), name="uplink lease")
+                for name, extra in self.extras.items():
+                    group.create_task(self._again(name, extra), name=f"uplink {name}")
+        finally:
+            self._link = None
+            if self.up:
+                self.up.connected = False
+            await nc.close()
+
+    # ── which centre ────────────────────────────────────────────────────────────────────────────────
+
+    def _turn(self, way: Way) -> Way:
+        """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
+        return turned(way, self.config.uplink.others, self._turns)
+
+    async def _is_active(self, nc: Client, way: Way) -> bool:
+        """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may."""
+        directory, division = Path(self.config.directory), self.config.division
+        try:
+            grant = False
+            for _ in range(2):  # how it is; and, where it wants to be active and may, that we grant it
+                plea = Plea(self._term, grant=grant)
+                state = decode_state(await ask.ask(nc, division, "lease", encode(plea), timeout_s=PING_S))
+                now_s = self.clock.monotonic()
+                if state.active and state.term >= self._term:
+                    self._choice.met(now_s, alone=state.alone)
+                    if state.term > self._term:
+                        self._term = state.term
+                        await asyncio.to_thread(terms.write, directory, Term(state.term))
+                    return True
+                if not (grant := self._choice.grants(way.url, state, now_s)):
+                    break
+        except (Lost, Refused, msgspec.DecodeError) as why:
+            _log.info("a centre does not say whether it is active", url=way.url, why=str(why))
+        self.why = "no centre is active; going on alone"
+        return False
+
+    async def _still(self, nc: Client, way: Way) -> None:
+        """See that the centre stays active. Raises `Lost` when it is not."""
+        while await self._is_active(nc, way):
+            await self.clock.sleep(PING_S)
+        self._turns += 1
+        raise Lost("the centre is not active any more")
+
+    async def _again(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside the lanes; what it meets is no reason to take them down."""
+        while True:
+            try:
+                await work()
+            except (Lost, Refused) as why:
+                _log.info("tried again", part=name, why=str(why))
+            await self.clock.sleep(REFUSED_S)
+
+    async def _take(self) -> None:
+        """Take what the centre hands down, as its answers to our reports tell that there is something."""
+        while self.taking:
+            reply = await self.reporter.next()
+            try:
+                if reply.base:
+                    await self.taking.take(reply.base)
+                if reply.orders and self.mover:
+                    await self.mover.work()
+            except (Lost, Refused, msgspec.DecodeError) as why:
+                _log.warning("base data of the centre are asked for again", why=str(why))
+
+    async def _turned_away(self, way: Way) -> None:
+        """Wait until there may be another answer: a new way in, or some time."""
+        self.why = "the centre refuses this node: expelled, replaced, or of too old a release; ask the centre"
+        _log.error("the centre refuses this node; it goes on alone", url=way.url)
+        # A centre that has just begun refuses all until it can tell who they are: it is asked again soon at first.
+        self._refusals += 1
+        left_s = min(REFUSED_S, LOOK_S * 2.0 ** (self._refusals - 2))
+        while left_s > 0:
+            pause_s = min(left_s, LOOK_S)
+            await self.clock.sleep(pause_s)
+            left_s -= pause_s
+            other = self._way()
+            if other is None or other.secret != way.secret:
+                return
+
+    async def _try_to_join(self) -> None:
+        if not await asyncio.to_thread(Path(self.config.uplink.join_code_file).exists):
+            return
+        try:
+            await join(self.config)
+            self.why = ""
+        except (Lost, Refused, Conflict, Overloaded) as why:
+            self.why = f"not joined: {why}"
+            _log.warning("not joined", why=str(why))
+            await self.clock.sleep(JOIN_AGAIN_S)
+
+
+async def _until(refused: asyncio.Event) -> None:
+    await refused.wait()
+    raise Lost("the centre does not let this node in again")

@@ -1,0 +1,345 @@
+"""A centre's side of its nodes: who they are, who is let in, what they say and what is answered.
+
+Members ─▶ guests of the callout; Links, Reports, Returns, Copies, Moves ◀─ questions of the nodes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+
+from sensegate import __version__, shares
+from sensegate.authority.callout import Callout, Guest
+from sensegate.authority.devices import Devices, Stored, decode_stored
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.handed import Offers, table_digests, tables_note
+from sensegate.authority.heads import key_in
+from sensegate.authority.jwt import Question, Rights
+from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.authority.moves import Moves
+from sensegate.authority.trail import Trail
+from sensegate.bus import ask, copies
+from sensegate.bus.engine import Engine, Role
+from sensegate.bus.kv import Bucket
+from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.server_conf import node_rights, node_user
+from sensegate.clock import Clock
+from sensegate.config import Config
+from sensegate.errors import Lost, NotFound, Refused
+from sensegate.moving import Mover
+from sensegate.publish import gaps, return_files
+from sensegate.publish.gaps import Named
+from sensegate.publish.links import Links, Node
+from sensegate.publish.report import Report, Reports
+from sensegate.publish.returns import Returns, Wanted
+from sensegate.web.deps import NodeRow
+
+LOOK_S = 1.0
+CLOSE_AGAIN_S = 0.5
+"""What was being let in while the rights ended is closed then."""
+TRIES = 3
+
+_log = structlog.get_logger("below")
+
+
+class Below:
+    """A centre's nodes: who they are, who is let in, what they say."""
+
+    def __init__(self, config: Config, clock: Clock, engine: Engine, centre_log: JetStreamLog, trail: Trail) -> None:
+        self.config = config
+        self.clock = clock
+        self.engine = engine
+        self._trail = trail
+        self._log = centre_log
+        self._configured = [node.division for node in config.nodes]
+        self._close = asyncio.Event()
+        self._closing: set[str] = set()
+        self._generations: dict[str, int] = {}
+        self.members: Members | None = None
+        self.offers: Offers | None = None
+        """What the nodes should have of the centre."""
+        self.returns = Returns(centre_log, grade_max=config.returns.grade_max)
+        self._tables = table_digests()
+        self.answers: dict[str, ask.Answer] = {}
+        """What is answered to the nodes; other parts add theirs."""
+        self.reports = Reports(__version__, clock, self._reply)
+        self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
+
+    async def open(
+        self, bucket: Callable[[str], Awaitable[Bucket]], callout: Callout, divisions: Divisions, devices: Devices
+    ) -> None:
+        """Open the register of members; from now on they are let in."""
+        self._devices = devices
+        tls = self.config.web.tls
+        self.copies = copies.Copies(bucket)
+        self.members = Members(
+            await bucket("nodes"),
+            self._trail,
+            self.clock,
+            home=self.config.division,
+            version=__version__,
+            divisions=divisions,
+            configured=self._configured,
+            fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
+        )
+        await self.members.load()
+        self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self._entry)
+        await self.moves.load()
+        self._generations = {one.division: one.generation for one in self.members.all()}
+        self.members.on_change.append(self._changed)
+        callout.guests.append(partial(self._guest, self.members))
+
+    async def start(self, bus: Client) -> None:
+        """Begin to answer the nodes. Raises `Lost`."""
+        self.answers |= {
+            "report": self.reports.take,
+            "copied": self.copies.copied,
+            "copy": self.copies.copy,
+            "restore": self.copies.restore,
+            "returned": self._returned,
+            **self._desk,
+        }
+        if self.offers:
+            self.answers |= {"base": self.offers.base, "content": self.offers.content}
+        await ask.answer(bus, self.answers)
+
+    async def _returned(self, division: str, payload: bytes) -> bytes:
+        part = await self.returns.part(division, msgspec.msgpack.decode(payload, type=Wanted))
+        return msgspec.msgpack.encode(part)
+
+    async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
+        """Return a signed file of what goes back to a node after a place, and the place where it ends."""
+        key = key_in(
+            Path(self.config.sharing.key_file or Path(self.config.directory) / shares.SIGNING),
+            setting="sharing.key_file",
+        )
+        body, held = await return_files.export(
+            self.returns,
+            division,
+            Wanted(life, after),
+            key,
+            centre=self.config.division,
+            made=self.clock.now(),
+        )
+        return body, f"{held.life}:{held.until}"
+
+    async def place(self) -> str:
+        """Refuse: a centre has none above it."""
+        raise NotFound("nothing comes back to a centre")
+
+    async def take(self, _file: bytes) -> tuple[int, str]:
+        """Refuse: a centre has none above it."""
+        raise NotFound("nothing comes back to a centre; import at the node")
+
+    def _reply(self, division: str, _report: Report) -> dict[str, str]:
+        base = self.offers.digest(division) if self.offers else ""
+        return {"base": base, "orders": self.moves.open_for(division)}
+
+    # ── moves of devices ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _desk(self) -> dict[str, ask.Answer]:
+        return {"orders": self.moves.orders, "part": self.moves.part, "told": self.moves.told}
+
+    async def ask(self, what: str, payload: bytes) -> bytes:
+        """Answer our own gateway as any node. Raises as the answers do."""
+        return await self._desk[what](self.config.division, payload)
+
+    async def _entry(self, division: str, device: str) -> Stored | None:
+        """Return a device's entry: of our own registry, or of a node's as it was last copied here."""
+        if division == self.config.division:
+            return self._devices.stored(device)
+        row = await self.copies.find(division, "devices", device)
+        return decode_stored(row) if row else None
+
+    def gateways(self) -> list[str]:
+        """Return the divisions of all gateways: the nodes, and this one."""
+        return [*self.divisions(), self.config.division]
+
+    async def move(self, mover: Mover) -> None:
+        """Do what is ordered of this gateway itself, until cancelled."""
+        home = self.config.division
+        while True:
+            await self.moves.until(lambda: self.moves.open_for(home) != "")
+            try:
+                await mover.work()
+            except (Lost, Refused) as why:
+                _log.warning("a move is gone on with later", why=str(why))
+            await self.clock.sleep(LOOK_S)
+
+    @property
+    def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs until cancelled."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return {
+            "links": self.links.run,
+            "members": self.members.watch,
+            "moves": self.moves.watch,
+            "links closing": self._close_all,
+        }
+
+    def gone(self) -> list[str]:
+        """Return the nodes that have left or were expelled."""
+        ended = (State.LEFT, State.EXPELLED)
+        members = self.members.all() if self.members else ()
+        return [one.division for one in members if one.state in ended and one.division not in self._configured]
+
+    def divisions(self) -> list[str]:
+        """Return those of all nodes that there are."""
+        joined = [one.division for one in self.members.all()] if self.members else []
+        return sorted({*self._configured, *joined})
+
+    # ── who is let in ───────────────────────────────────────────────────────────────────────────────
+
+    def _guest(self, members: Members, asked: Question) -> Guest | None:
+        user = asked.connect_opts.user
+        if asked.client_info.type == "mqtt" or not user.startswith("node-"):
+            return None
+        version = asked.connect_opts.name.rpartition(" ")[2]
+        member = members.verify(user.removeprefix("node-"), asked.connect_opts.password, version)
+        return Guest(user, Role.GATEWAY.account, Rights(*node_rights(member.division)))
+
+    def _changed(self, member: Member) -> None:
+        other = self._generations.get(member.division) != member.generation
+        self._generations[member.division] = member.generation
+        if other or member.state in (State.LEFT, State.EXPELLED):
+            self._closing.add(member.division)
+            self._close.set()
+
+    async def _close_all(self) -> None:
+        """Close the connections of nodes whose rights have ended, at once and once more."""
+        while True:
+            await self._close.wait()
+            self._close.clear()
+            closing = {node_user(division) for division in self._closing}
+            self._closing.clear()
+            for _ in range(TRIES):
+                await self._close_where(closing.__contains__)
+                await self.clock.sleep(CLOSE_AGAIN_S)
+
+    async def _close_where(self, wanted: Callable[[str], bool]) -> None:
+        try:
+            for one in await self.engine.connections(Role.GATEWAY.account):
+                if wanted(one.authorized_user):
+                    await self.engine.close_connection(one.cid)
+        except Lost as why:
+            _log.warning("connections of a node cannot be closed now; tried again", why=str(why))
+
+    async def _connected(self) -> set[str]:
+        """Return the nodes whose connection is open; one that has no right to it is closed."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        known = {node_user(division): division for division in (*self._configured, *self.members.linked())}
+        found: set[str] = set()
+        for one in await self.engine.connections(Role.GATEWAY.account):
+            if one.authorized_user in known:
+                found.add(known[one.authorized_user])
+            elif one.authorized_user.startswith("node-") and one.authorized_user != node_user(self.config.division):
+                await self.engine.close_connection(one.cid)
+        return found
+
+    # ── joining ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def join(self, code: str, version: str, life: str) -> Told:
+        """Take a node in. Raises as `Members.join`."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        division = code.split("_")[1] if code.count("_") > 1 else ""
+        records = await self.links.lanes(division) if division.isdigit() else []
+        came = Lane(
+            max((one.position for one in records), default=0),
+            max((one.committed_at for one in records), default=0),
+            next((one.life for one in records), ""),
+            sum(until - after for one in records for after, until in one.ranges),
+        )
+        joined = await self.members.join(code, version=version, life=life, came=came)
+        member = joined.member
+        return Told(member.division, joined.secret, member.generation, member.first, self._way_in(), __version__)
+
+    def _way_in(self) -> WayIn:
+        config = self.config.engine
+        if config.url:
+            place = urlsplit(config.url.partition(",")[0])
+            return WayIn(place.scheme, place.hostname or "", place.port or 4222, _pem(config.ca_file))
+        certificate = _pem(config.tls.cert_file)
+        open_to_all = config.host in {"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"}  # noqa: S104 - read, not bound
+        return WayIn(
+            "tls" if certificate else "nats", "" if open_to_all else config.host, self.engine.info.port, certificate
+        )
+
+    # ── what it says ────────────────────────────────────────────────────────────────────────────────
+
+    async def gaps(self, division: str) -> list[Named]:
+        """Return what did not come of a node's lost stores. Raises `NotFound`, `Lost`."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return await gaps.named(self._log, division, self.members.get(division).gaps)
+
+    def rows(self) -> list[NodeRow]:
+        """Return the nodes as people see them."""
+        members = {one.division: one for one in self.members.all()} if self.members else {}
+        rows = [_row(one, members.get(one.division), self._tables) for one in self.links.nodes]
+        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.division, 0)) for row in rows]
+
+
+def _row(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
+    heard = node.heard
+    report = heard.report if heard else None
+    version = report.version if report else member.version if member else ""
+    return NodeRow(
+        node.division,
+        "node",
+        node.state.value,
+        node.last_commit,
+        node.backlog,
+        node.forwarded,
+        node.withheld,
+        "; ".join(
+            note
+            for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
+            if note
+        ),
+        membership=member.state.value if member else "configured",
+        generation=member.generation if member else 0,
+        version=version,
+        clock_offset_s=round(heard.clock_offset_s, 3) if heard else None,
+        reported=heard.at if heard else 0,
+        load=report.load if report else None,
+        rss_mb=report.rss_mb if report else None,
+        devices=report.devices if report else None,
+        counts=node.counts,
+        troubles=list(report.troubles) if report else [],
+        gaps=[(gap.since, gap.until) for gap in member.gaps] if member else [],
+    )
+
+
+def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
+    """Return a gateway's own line among the nodes."""
+    withheld = sum(count for kind, count in totals.items() if kind.partition(".")[0] == WITHHELD)
+    return NodeRow(
+        config.division,
+        config.role,
+        "up",
+        forwarded=totals.get(FORWARDED, 0),
+        withheld=withheld,
+        detail=detail,
+        version=__version__,
+    )
+
+
+def _pem(file: str) -> str:
+    return Path(file).read_text(encoding="ascii") if file else ""
+
+
+def _fingerprint(file: str) -> str:
+    """Return the SHA-256 (hex) of the first certificate of a PEM file."""
+    text = Path(file).read_text(encoding="ascii")
+    start, end = text.index("-----BEGIN CERTIFICATE"), text.index("-----END CERTIFICATE-----")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[start : end + 25])).hexdigest()

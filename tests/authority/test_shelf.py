@@ -1,0 +1,80 @@
+"""Records in a bucket: what every process has of them, and names that are used again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.shelf import Records, Shelf
+from sensegate.clock import SystemClock
+from sensegate.errors import Conflict
+from tests.conftest import eventually
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A record."""
+
+    title: str
+    revision: int = 0
+
+
+async def opened(bucket: MemoryBucket) -> tuple[Shelf, Records[Plan]]:
+    """Return the records of a process that has just started."""
+    shelf = Shelf(bucket, SystemClock())
+    records: Records[Plan] = Records(shelf, "plan", Plan)
+    await shelf.open()
+    return shelf, records
+
+
+async def test_a_name_is_free_again_after_a_restart() -> None:
+    """The store keeps the mark of an absence for days; a process that never saw the record writes it all the same."""
+    bucket = MemoryBucket()
+    _, first = await opened(bucket)
+    made = await first.put("flood", Plan("Flood"), expected=0)
+    await first.delete("flood", expected=made.revision)
+    _, second = await opened(bucket)
+    assert (await second.put("flood", Plan("Flood again"), expected=0)).title == "Flood again"
+
+
+async def test_a_new_record_replaces_none() -> None:
+    """The control: of a name that is there, by whichever process, nobody makes a new one."""
+    bucket = MemoryBucket()
+    _, first = await opened(bucket)
+    _, second = await opened(bucket)
+    made = await first.put("flood", Plan("Flood"), expected=0)
+    with pytest.raises(Conflict, match="plan flood was changed meanwhile"):
+        await second.put("flood", Plan("Another"), expected=0)
+    await first.delete("flood", expected=made.revision)
+    with pytest.raises(Conflict):
+        await first.put("flood", Plan("As of what is gone"), expected=made.revision)
+
+
+async def test_what_was_removed_does_not_come_back_late() -> None:
+    """A change that was under way when the record was removed here is older than its absence."""
+    bucket = MemoryBucket()
+    shelf, records = await opened(bucket)
+    made = await records.put("flood", Plan("Flood"), expected=0)
+    late = await bucket.get("plan/flood")
+    assert late is not None
+    await records.delete("flood", expected=made.revision)
+    await shelf._take(late)
+    assert records.find("flood") is None
+
+
+async def test_what_was_removed_is_forgotten_in_time() -> None:
+    """Nothing stays in memory of records that are no more, once the bucket has told so."""
+    bucket = MemoryBucket()
+    shelf, records = await opened(bucket)
+    for number in range(3):
+        made = await records.put(f"n{number}", Plan("Flood"), expected=0)
+        await records.delete(f"n{number}", expected=made.revision)
+    following = asyncio.create_task(shelf.run())
+    try:
+        await eventually(lambda: not records._revisions)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert len(records) == 0

@@ -39,10 +39,18 @@ LONG = ("ledger", "demo", "live", "bench")
 """Folders whose files take long: they begin first, so that two workers end at the same time."""
 
 
+UNTRACED = ("outside", "test_bench.py", "test_fuzz.py", "test_mutations.py", "test_library.py")
+"""What these reach is not counted as covered: others' samples need not be there, and masses of examples assert little
+of the lines that they pass. Untraced they take half the time."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first; within them, and among all others, the order stays."""
     here = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG if here in item.path.parents else True)
+    for item in items:
+        if not {*UNTRACED}.isdisjoint(item.path.parts):
+            item.add_marker("no_cover")
 
 
 async def eventually(

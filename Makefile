@@ -14,6 +14,7 @@ setup: $(VENV)/.ready ## install everything (system packages too, when root)
 
 $(VENV)/.ready: pyproject.toml uv.lock deploy/system-packages.sh
 	@bash deploy/system-packages.sh $(PYTHON)
+	@echo "setup: installing Python packages into $(VENV), about a minute …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv sync --frozen --quiet --python $(BIN)/python

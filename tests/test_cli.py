@@ -13,8 +13,6 @@ from typer.testing import CliRunner, Result
 from sensegate.cli import app, main
 from sensegate.cli.doctor import Verdict, examine
 from sensegate.cli.replay import messages
-from sensegate.cli.running import duration
-from sensegate.cli.tokens import seconds
 from sensegate.errors import ConfigError, Lost
 
 ROOT = Path(__file__).parents[1]
@@ -42,18 +40,6 @@ def test_the_version_is_that_of_the_package() -> None:
     assert call("--version").output.startswith("sensegate 0.")
 
 
-@pytest.mark.parametrize(("text", "expected"), [("90m", 5400), ("12h", 43_200), ("30d", 2_592_000)])
-def test_lives_are_read(text: str, expected: int) -> None:
-    """A number and m, h, d or w."""
-    assert seconds(text) == expected
-
-
-@pytest.mark.parametrize(("text", "expected"), [("60s", 60), ("5m", 300), ("2", 2), ("0.5s", 0.5)])
-def test_durations_are_read(text: str, expected: float) -> None:
-    """Seconds, with or without their letter, or a longer unit."""
-    assert duration(text) == expected
-
-
 # ── a gateway that answers what the contract says ────────────────────────────────────────────────────
 
 
@@ -63,6 +49,7 @@ class Gateway:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, Any]] = []
         self.balanced = True
+        self.role = "node"
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -85,6 +72,8 @@ class Gateway:
             "POST tokens": {"id": "7f", "token": "sg_7f_secret"},
             "GET feeds": {"items": [{"name": "all", "divisions": [], "grade_max": 3}]},
             "GET feeds/all/records": {"records": [RECORD], "next": "c1.AA"},
+            "GET me": {"gateway_role": self.role},
+            "GET nodes": {"rows": [{"division": "4401", "role": "node", "devices": 61}, {"division": "44", "role": "centre"}]},
             "GET ledger": {"rows": [{"node": "4401", "messages": 5, "accepted": 9}], "balanced": self.balanced},
         }
         return documents[f"{method} {path.removeprefix('/api/v1/')}"]
@@ -134,6 +123,15 @@ async def test_tables_are_json_too(gateway: Gateway) -> None:
     assert rows[0]["id"] == "gz-1"
     assert "gz-1" in (await speak(gateway, "device", "list")).output
     assert json.loads((await speak(gateway, "feed", "list", "--json")).output)[0]["name"] == "all"
+
+
+async def test_the_centre_says_where_devices_are_registered(gateway: Gateway) -> None:
+    """It lists its own alone; those of the cities are at their nodes, and it says so beside the list."""
+    assert "registered" not in (await speak(gateway, "device", "list")).stderr
+    gateway.role = "centre"
+    result = await speak(gateway, "device", "list")
+    assert "devices are registered at their nodes: 4401 (61 devices): ask there with --url" in result.stderr
+    assert "4401 (61" not in result.stdout
 
 
 async def test_a_device_is_disabled_at_its_revision(gateway: Gateway) -> None:
@@ -255,6 +253,35 @@ def test_a_bench_that_is_not_there_names_those_that_are() -> None:
     """An unknown name is an error that lists the known ones."""
     with pytest.raises(ConfigError, match="no bench"):
         call("bench", "nonsense")
+
+
+def test_the_list_of_benches_has_benches_alone() -> None:
+    """Their helpers are not in it; each says what it measures."""
+    rows = {row["name"]: row["what"] for row in json.loads(call("bench", "list", "--json").output)}
+    assert {"drain", "live", "fanout"} <= set(rows)
+    assert not {"rig", "workload", "columns"} & set(rows)
+    assert all(rows.values())
+
+
+def test_files_that_are_not_there_are_named_with_how_to_make_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` warns, `run` does not start: file, line, key, remedy; all of them at once."""
+    config = tmp_path / "node.yaml"
+    text = "role: node\ndivision: '4401'\ndirectory: {0}/data\nprofiles: [{0}]\nuplink:\n  url: nats://127.0.0.1:1\n"
+    text += "  secret_file: {0}/none.secret\nforeign: [{{name: a, host: h, password_file: {0}/none.password}}]\n"
+    config.write_text(text.format(tmp_path))
+    result = call("check", str(config), "--json")
+    assert result.exit_code == 0
+    uplink = next(one for one in json.loads(result.output)["findings"] if one["key"] == "uplink.secret_file")
+    assert (uplink["severity"], uplink["line"]) == ("warning", 7)
+    assert f"openssl rand -hex 32 > {tmp_path}/none.secret" in uplink["remedy"]
+    monkeypatch.setattr("sys.argv", ["sensegate", "run", str(config)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2] for line in told] == ["foreign.0.password_file", "uplink.secret_file"]
 
 
 def test_recordings_are_read(tmp_path: Path) -> None:

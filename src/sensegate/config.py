@@ -320,7 +320,7 @@ def settings(record: type[Record] = Config, prefix: str = "") -> Iterator[tuple[
         yield key, default, str(meta.description)
 
 
-def _line_of(text: str, path: list[str]) -> int:
+def line_of(text: str, path: list[str]) -> int:
     """Return the 1-based line of a key path in YAML text, or of its nearest parent."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -373,14 +373,14 @@ def parse(text: str, *, file: str = "") -> Config:
         ) from why
     if found := _unknown(Config, tree, []):
         path, remedy = found
-        raise ConfigError("unknown key", file=file, line=_line_of(text, path), key=".".join(path), remedy=remedy)
+        raise ConfigError("unknown key", file=file, line=line_of(text, path), key=".".join(path), remedy=remedy)
     try:
         return msgspec.convert(tree, Config)
     except msgspec.ValidationError as why:
         message, _, place = str(why).partition(" - at `$")
         path = [part for part in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if part]
         raise ConfigError(
-            message, file=file, line=_line_of(text, path), key=".".join(path), remedy="see config/README.md"
+            message, file=file, line=line_of(text, path), key=".".join(path), remedy="see config/README.md"
         ) from why
 
 

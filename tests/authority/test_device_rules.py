@@ -76,7 +76,7 @@ def test_a_division_of_the_past_is_a_warning(make: Make) -> None:
 
 def test_the_nearest_profile_is_named(make: Make) -> None:
     """A mistyped profile names the right one."""
-    with pytest.raises(ConfigError, match="did you mean sensegate/plain"):
+    with pytest.raises(ConfigError, match="did you mean 'sensegate/plain'"):
         demand_good(make(profile="sensegate/plian"), TABLE, profiles=frozenset({"sensegate/plain"}))
 
 

@@ -380,7 +380,7 @@ def test_the_command_writes_and_reports(tmp_path: Path) -> None:
     assert not out.exists()
     result = call("profile", "import", vendor, "--into", str(out))
     assert result.exit_code == 0
-    assert "1 models, 1 profiles written" in result.output
+    assert "1 model, 1 profile written" in result.output
     assert (out / "acme" / "th10.js").read_text(encoding="utf-8") == SCRIPT
     result = call("profile", "import", vendor, "--into", str(out), "--json")
     assert result.exit_code == 1

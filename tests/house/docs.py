@@ -58,21 +58,56 @@ def _words() -> str:
 RESULTS = ROOT / "tests" / "bench" / "results.jsonl"
 
 
-def _comparison() -> str:
+_ENGLISH = (
+    "messages/s",
+    "CPU µs a message",
+    "acknowledged and lost after `kill -9`",
+    "QoS 1 publish to committed",
+    "SQLite as shipped",
+    "{} of {}",
+    ", and {} doubled",
+    "memory storage",
+    "{} to {}",
+    "mapping and duplicate check",
+    "bare aiomqtt consumer that only parses (same run as ours)",
+    "not durable",
+)
+_CHINESE = (
+    "条/秒",
+    "每条 CPU 微秒",
+    "`kill -9` 后已应答却丢失",
+    "QoS 1 发布至提交",
+    "出厂 SQLite 存储",
+    "{1} 条中 {0} 条",
+    "，另重复 {} 条",
+    "内存存储",
+    "{}–{}",
+    "映射加判重",
+    "只解析的裸 aiomqtt 消费者（与本项目同次运行）",
+    "不落盘",
+)
+
+
+def _comparison(words: tuple[str, ...] = _ENGLISH) -> str:
     """Return the table of the README: our figures of the last release beside what a city would pick instead."""
+    rate, cpu, lost, live_way, sqlite, of, doubled, memory, to, mapping, bare, volatile = words
     found = {}
     for line in RESULTS.read_text(encoding="utf-8").splitlines():
         one = json.loads(line)
         found[one["bench"]] = one
     live = found["live"]
-    rows = ["| | messages/s | CPU µs a message | acknowledged and lost after `kill -9` |", "|---|---|---|---|"]
+    rows = [f"| | {rate} | {cpu} | {lost} |", "|---|---|---|---|"]
     ours = f"**{live['figure']:,}** | **{live['cpu_us_per_message']}**"
-    rows.append(f"| **sensegate**, QoS 1 publish to committed | {ours} | **0** |")
+    comma = "，" if words is _CHINESE else ", "
+    shipped = of.format("2,488", "6,000") + doubled.format(330)
+    span = to.format("1,600", "1,800"), to.format(499, 527), of.format(to.format(541, 739), "6,000")
     rows += [
-        "| ThingsBoard IoT Gateway 3.8.5, SQLite as shipped | 131 | 4,313 | 2,488 of 6,000, and 330 doubled |",
-        "| ThingsBoard IoT Gateway 3.8.5, memory storage | 1,600 to 1,800 | 499 to 527 | 541 to 739 of 6,000 |",
-        "| Node-RED 4.1.15, mapping and duplicate check | 14,000 to 16,710 | 50 to 64 | 12,294 of 20,000 |",
-        f"| bare aiomqtt consumer that only parses (same run as ours) | {live['baseline']:,} | | not durable |",
+        f"| **sensegate**{comma}{live_way} | {ours} | **0** |",
+        f"| ThingsBoard IoT Gateway 3.8.5{comma}{sqlite} | 131 | 4,313 | {shipped} |",
+        f"| ThingsBoard IoT Gateway 3.8.5{comma}{memory} | {span[0]} | {span[1]} | {span[2]} |",
+        f"| Node-RED 4.1.15{comma}{mapping} | {to.format('14,000', '16,710')} | {to.format(50, 64)} | "
+        f"{of.format('12,294', '20,000')} |",
+        f"| {bare} | {live['baseline']:,} | | {volatile} |",
     ]
     return "\n".join(rows)
 
@@ -83,6 +118,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "errors": _errors,
     "words": _words,
     "comparison": _comparison,
+    "comparison_zh": lambda: _comparison(_CHINESE),
     "profile_formats": reference.formats,
     "profile_keys": reference.keys,
     "word_tables": reference.words,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import unicodedata
 
 import msgspec
 
+from sensegate import nearest
 from sensegate.authority import camera_codes
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.bus.server_conf import Role, node_user
@@ -92,7 +92,7 @@ def examine(
     if not _PROFILE.fullmatch(device.profile):
         found.append(Finding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))
     elif profiles and device.profile not in profiles:
-        found.append(Finding("profile", f"no profile {device.profile}", _nearest(device.profile, profiles)))
+        found.append(Finding("profile", f"no profile {device.profile}", nearest.remedy(device.profile, profiles)))
     if device.alias and (fault := alias_fault(device.alias)):
         found.append(Finding("alias", f"alias {fault}", "give it as it stands in the topic or payload, without these"))
     for key in ("department", "domain", "owner", "name", "asset"):
@@ -174,9 +174,3 @@ def _of_place(device: Device) -> list[Finding]:
     if not in_china and 72 <= lat <= 138 and 0.8 <= lon <= 56:
         return [Finding("lon", "lon and lat look swapped", "lon comes first: about 113, 23", warning=True)]
     return []
-
-
-def _nearest(word: str, known: frozenset[str]) -> str:
-
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "see `sensegate profile list`"

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count
 from sensegate.errors import ConfigError
 
 app = typer.Typer(help="The audit trail: export it, sign its head, verify it.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def export(
     else:
         out.write_bytes(body)
         records = body.count(b"\n") - 1
-        console.print(f"{records:,} records in {out}")
+        console.print(f"{count(records, 'record')} in {out}", highlight=False)
 
 
 @app.command()
@@ -77,7 +77,9 @@ def verify(
     else:
         console.print(f"whole: records {report.first:,} to {report.last:,}, signed by {report.signer}")
         if known:
-            console.print(f"{report.heads} heads noted earlier found again, {report.older} of records no longer kept")
+            console.print(
+                f"{count(report.heads, 'head')} noted earlier found again, {report.older} of records no longer kept"
+            )
         if key is None:
             console.print("The key was not given: compare its fingerprint, or give --key audit.pub.", style="dim")
     if report.fault:

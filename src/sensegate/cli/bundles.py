@@ -10,7 +10,7 @@ import typer
 
 from sensegate.cli.applications import MASK_HELP
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, rows_of, table
-from sensegate.cli.tokens import seconds
+from sensegate.cli.times import DAY_S, span
 
 app = typer.Typer(
     help="Bundles: feeds that are applied for and granted as one (`sensegate application apply --bundle NAME`).\n\n"
@@ -39,7 +39,10 @@ def make(
         list[str] | None,
         typer.Option(help="Division (or DIVISION/DEPARTMENT) that is granted at once; repeat for more."),
     ] = None,
-    until: Annotated[str, typer.Option(help="How long the blanket is good: 12h, 30d, …")] = "90d",
+    expires: Annotated[
+        float,
+        typer.Option(parser=span, metavar="SPAN", show_default="90d", help="How long the blanket is good: 12h, 30d."),
+    ] = 90 * DAY_S,
     days: Annotated[float, typer.Option(help="Longest grant by the blanket.")] = 90.0,
     mask: Annotated[str, typer.Option(help=MASK_HELP)] = "",
     rate: Annotated[float, typer.Option(help="Records a second by the blanket; 0: no limit.")] = 0.0,
@@ -49,14 +52,14 @@ def make(
 ) -> None:
     """Make a bundle of feeds.
 
-    Example: sensegate bundle make flood gz-water gz-rain --blanket 4403 --blanket 4406 --until 30d --days 30
+    Example: sensegate bundle make flood gz-water gz-rain --blanket 4403 --blanket 4406 --expires 30d --days 30
     """
     body: dict[str, Any] = {"name": name, "feeds": feeds, "title": title}
     if blanket:
         terms: dict[str, Any] = {"approve": True, "days": days, "rate": rate, "volume": volume}
         if mask:
             terms["mask"] = msgspec.json.decode(mask)
-        end = (time.time_ns() // 1_000) + seconds(until) * 1_000_000
+        end = (time.time_ns() // 1_000) + round(expires * 1e6)
         body["blankets"] = [{"applicants": blanket, "until": end, "terms": terms}]
     ask(url, token, lambda remote: remote.post(_PATH, body))
     console.print(f"bundle {name}: sensegate application apply --bundle {name} …", highlight=False)

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, fields, rows_of, table
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -60,7 +60,7 @@ def show(feed: Feed, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Js
         return
     lists = {"missing", "columns", "sample"}
     plain = [(key, value) for key, value in answer.items() if key not in lists and value not in ("", None, [], {})]
-    table([{"": key, "said": _text(value)} for key, value in plain], ("", "said"))
+    fields(dict(plain))
     if answer["columns"]:
         table(answer["columns"], ("name", "unit", "kind", "label_zh", "label_en", "rows"), title="columns")
     for row in answer["sample"]:

@@ -12,7 +12,7 @@ import typer
 
 from sensegate.authority import terms
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
-from sensegate.cli.shown import Json, as_json, console
+from sensegate.cli.shown import Json, as_json, console, count
 from sensegate.errors import ConfigError
 
 app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)
@@ -39,7 +39,7 @@ def status(directory: Directory, *, json_form: Json = False) -> None:
     else:
         console.print(f"{said}, term {now.term if now else term.number}")
         if now:
-            behind = "not known how far behind" if now.behind < 0 else f"{now.behind:,} entries behind"
+            behind = "not known how far behind" if now.behind < 0 else f"{count(now.behind, 'entry', 'entries')} behind"
             console.print(f"the active centre {'answers' if now.reached else 'is not reached'}, {behind}")
         elif term.active and term.alone:
             console.print("it delivers without a standby: the other one may only take over by order")
@@ -62,7 +62,11 @@ def promote(
     if not force and now.reached:
         raise ConfigError("the active centre answers", file=str(directory), remedy="stop it first, or give --force")
     if not force and now.behind != 0:
-        what = "its copy has never begun" if now.behind < 0 else f"{now.behind:,} entries were missing when it was lost"
+        what = (
+            "its copy has never begun"
+            if now.behind < 0
+            else f"{count(now.behind, 'entry', 'entries')} missing when it was lost"
+        )
         raise ConfigError(what, file=str(directory), remedy="give --force to go on without them")
     (directory / PROMOTE).touch()
     console.print("ordered; `sensegate centre status` says when it is active")

@@ -9,7 +9,21 @@ import typer
 
 from sensegate.authority import camera_codes
 from sensegate.cli.remote import Answered, Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    as_json,
+    aside,
+    ask,
+    console,
+    count,
+    fields,
+    rows_of,
+    table,
+)
+from sensegate.cli.times import DAY_S, span
 from sensegate.config import secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
@@ -18,6 +32,7 @@ app = typer.Typer(help="Devices: register, find, rotate, disable, move, send for
 
 Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
 COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")
+NOT_FOUND = 404
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
 
 
@@ -25,7 +40,7 @@ DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
 def add(
     device: DeviceId,
     *,
-    profile: Annotated[str, typer.Option(help="vendor/model, see `sensegate profile list`.")],
+    profile: Annotated[str, typer.Option(help="vendor/model, see `sensegate profile list --live`.")],
     division: Annotated[
         str, typer.Option(help="Division code, e.g. 440106; the 20-digit code of a camera names its own.")
     ] = "",
@@ -37,7 +52,12 @@ def add(
     department: Annotated[str, typer.Option(help="Department that it belongs to.")] = "",
     domain: Annotated[str, typer.Option(help="Domain, e.g. air.")] = "",
     grade: Annotated[int, typer.Option(min=1, max=4, help="Grade of its readings, 1 open to 4 core.")] = 1,
-    interval_s: Annotated[float, typer.Option("--interval-s", help="Expected interval; 0: the profile's.")] = 0.0,
+    interval: Annotated[
+        float,
+        typer.Option(
+            parser=span, metavar="SPAN", show_default="the profile's", help="How often it reports: 90s, 10m, 1h."
+        ),
+    ] = 0.0,
     name: Annotated[str, typer.Option(help="Name for people.")] = "",
     owner: Annotated[str, typer.Option(help="Who answers for it.")] = "",
     asset: Annotated[
@@ -47,7 +67,10 @@ def add(
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Register a device; its credential is printed this once."""
+    """Register a device at the node of its city; its credential is printed this once.
+
+    Example: sensegate device add air-1 --profile sensegate/plain --division 440106 --interval 1m
+    """
     body: dict[str, Any] = {
         "id": device,
         "division": division,
@@ -60,7 +83,7 @@ def add(
         "department": department,
         "domain": domain,
         "grade": grade,
-        "interval_s": interval_s,
+        "interval_s": interval,
         "name": name,
         "owner": owner,
         "asset": asset,
@@ -78,7 +101,7 @@ def _credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None
     if password := answer.get("password"):
         console.print(f"user name  {answer.get('username', device)}")
         console.print(f"password   {password}", highlight=False)
-        console.print("The password is not shown again; `sensegate device rotate` makes a new one.", style="dim")
+        aside.print("The password is not shown again; `sensegate device rotate` makes a new one.", style="dim")
     for what in answer.get("warnings", ()):
         console.print(f"warning: {what}", style="yellow", highlight=False)
     for topic in answer.get("topics", ()):
@@ -100,7 +123,12 @@ def import_(
     answer = ask(url, token, lambda remote: remote.post_text("/api/v1/devices/import", text, "text/csv", **query))
     rows = rows_of(answer)
     table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
-    if any(row.get("problem") for row in rows):
+    wrong = sum(bool(row.get("problem")) for row in rows)
+    if not json_form:
+        done = "would be registered" if dry_run else "registered"
+        said = f"{count(wrong, 'row')} refused: none is taken" if wrong else f"{count(len(rows), 'device')} {done}"
+        aside.print(said, highlight=False)
+    if wrong:
         raise typer.Exit(1)
 
 
@@ -132,33 +160,69 @@ def list_(
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """List devices in the token's scope."""
+    """List devices in the token's scope; each is registered at the node of its city, and is listed there."""
     query = {"division": division, "profile": profile, "state": state, "domain": domain, "text": text}
-    answer = ask(url, token, lambda remote: remote.get("/api/v1/devices", limit=str(limit), **query))
+
+    async def work(remote: Remote) -> tuple[Any, str]:
+        answer = await remote.get("/api/v1/devices", limit=str(limit), **query)
+        return answer, await elsewhere(remote)
+
+    answer, others = ask(url, token, work)
     table(rows_of(answer), COLUMNS, json_form=json_form)
+    if answer.get("next") and not json_form:
+        aside.print(f"these are the first {limit:,} only: give --limit, or say which", style="yellow", highlight=False)
+    if others:
+        aside.print(others, style="dim", highlight=False)
+
+
+async def elsewhere(remote: Remote) -> str:
+    """Return where devices are registered that the centre does not list; nothing at a node."""
+    try:
+        if (await remote.get("/api/v1/me"))["gateway_role"] != "centre":
+            return ""
+        nodes = [row for row in rows_of(await remote.get("/api/v1/nodes")) if row.get("role") == "node"]
+    except (Answered, KeyError, TypeError):
+        return ""  # who may not see nodes is told of none
+    if not nodes:
+        return ""
+    told = ", ".join(
+        f"{row['division']} ({count(row['devices'], 'device')})" if row.get("devices") is not None else row["division"]
+        for row in nodes
+    )
+    return f"this is the centre; devices are registered at their nodes: {told}: ask there with --url"
 
 
 @app.command()
 def show(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all that is known of a device."""
-    answer = ask(url, token, lambda remote: remote.get(f"/api/v1/devices/{device}"))
-    if json_form:
-        as_json(answer)
-        return
-    table([{"key": key, "value": str(value)} for key, value in answer.items()], ("key", "value"))
+
+    async def work(remote: Remote) -> Any:
+        try:
+            return await remote.get(f"/api/v1/devices/{device}")
+        except Answered as why:
+            if why.status == NOT_FOUND and (others := await elsewhere(remote)):
+                raise Answered(why.status, why.title, f"{why.detail}; {others}") from why
+            raise
+
+    fields(ask(url, token, work), json_form=json_form)
 
 
 @app.command()
 def rotate(
     device: DeviceId,
     *,
-    grace_s: Annotated[float, typer.Option("--grace-s", help="How long the old credential stays good.")] = 86_400.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            parser=span, metavar="SPAN", show_default="24h", help="How long the old credential stays good; 0: ends now."
+        ),
+    ] = DAY_S,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
     """Make a new credential; it is printed this once."""
-    body = {"grace_s": grace_s}
+    body = {"grace_s": grace}
     answer = ask(url, token, lambda remote: remote.post(f"/api/v1/devices/{device}/rotate", body))
     _credential(device, answer, json_form=json_form)
 
@@ -209,7 +273,7 @@ def send(
         return refused
 
     refused = ask(url, password, work)
-    console.print(f"{len(wanted) - refused} sent and committed, {refused} refused")
+    console.print(f"{count(len(wanted) - refused, 'message')} sent and committed, {refused} refused", highlight=False)
     if refused:
         raise typer.Exit(1)
 

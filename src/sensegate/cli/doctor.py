@@ -15,10 +15,11 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sensegate import config_files
 from sensegate.bus.ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
 from sensegate.cli.remote import Answered, Remote
-from sensegate.cli.shown import Json, table
+from sensegate.cli.shown import Json, count, table
 from sensegate.config import Config, TlsConfig, load
 from sensegate.errors import ConfigError, EngineError, Lost
 
@@ -178,17 +179,10 @@ def _certificate(key: str, tls: TlsConfig) -> Iterator[Finding]:
 
 def secrets(config: Config) -> Iterator[Finding]:
     """Are the secret files there, and for our eyes alone?"""
-    files = [config.uplink.secret_file, *(node.secret_file for node in config.nodes)]
-    files += [one.password_file for one in config.viid.superiors]
-    files += [broker.password_file for broker in config.foreign]
-    for name in filter(None, files):
-        path = Path(name)
-        if not path.exists():
-            yield _bad("secrets", f"{name} is not there", "write the secret into it, mode 0600")
-        elif path.stat().st_mode & 0o077:
-            yield _bad("secrets", f"{name} may be read by others", f"chmod 600 {name}")
-        else:
-            yield _good("secrets", f"{name} is private")
+    for path, name in config_files.named(config):
+        if path[-1] in config_files.PRIVATE:
+            what, remedy = config_files.fault(config, path, name)
+            yield _bad("secrets", what, remedy) if what else _good("secrets", f"{name} is private")
 
 
 def profiles(config: Config) -> Iterator[Finding]:
@@ -197,7 +191,7 @@ def profiles(config: Config) -> Iterator[Finding]:
 
     wrong = problems([Path(folder) for folder in config.profiles])
     if wrong:
-        yield _bad("profiles", f"{len(wrong)} problems, first: {wrong[0]}", "sensegate check shows all")
+        yield _bad("profiles", f"{count(len(wrong), 'problem')}, first: {wrong[0]}", "sensegate check shows all")
     else:
         yield _good("profiles", f"all good in {', '.join(config.profiles)}")
 
@@ -275,7 +269,7 @@ def store(config: Config) -> Iterator[Finding]:
                 "stop the gateway, keep a copy of the directory, see deploy/README.md",
             )
             return
-    yield _good("store", f"no complaint in {len(logs)} logs")
+    yield _good("store", f"no complaint in {count(len(logs), 'log')}")
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (disk, ports, certificates, secrets, profiles, store)

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.cli.replay import messages
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, rows_of, table
+from sensegate.cli.times import Since
 from sensegate.errors import ConfigError
 
 FOLDER = Path("device_profiles")
 Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]
-Since = Annotated[str, typer.Option(help="How far back (30m, 1h, 7d), or from which time on.")]
 
 
 def target_of(name: str, folder: Path) -> Path:
@@ -107,7 +107,7 @@ def _report(draft: dict[str, Any], target: Path) -> None:
     for problem in check_profile(target):
         sys.stdout.write(f"{problem}\n")
     console.print(
-        f"{target}: a draft of {draft['messages']} messages; compare it with the maker's document, then "
+        f"{target}: a draft of {count(draft['messages'], 'message')}; compare it with the maker's document, then "
         f"sensegate check {target}",
         highlight=False,
     )
@@ -179,7 +179,8 @@ def _shown(reports: Sequence[Mapping[str, Any]]) -> None:
     hows = Counter(row["how"] for report in reports for row in report["members"])
     written = sum(bool(report["file"]) for report in reports)
     console.print(
-        f"{len(reports)} models, {written} profiles written; members: {hows['mapped']} mapped, {hows['left']} left, "
+        f"{count(len(reports), 'model')}, {count(written, 'profile')} written; "
+        f"members: {hows['mapped']} mapped, {hows['left']} left, "
         f"{hows['guessed']} guessed: compare these with the maker's document",
         highlight=False,
     )

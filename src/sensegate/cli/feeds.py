@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.cells import cell_len
 
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, piped, rows_of, table
+from sensegate.cli.times import Since
 
 app = typer.Typer(help="Feeds: list, create, tail, subscribers.", no_args_is_help=True)
 
@@ -71,13 +72,16 @@ def tail(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")],
     *,
     form: Annotated[Form, typer.Option("--format", help="How records are printed.")] = Form.TABLE,
-    after: Annotated[str, typer.Option(help="Resume after this cursor.")] = "",
-    since: Annotated[str, typer.Option(help="Begin at this time of arrival (ISO 8601).")] = "",
+    after: Annotated[str, typer.Option(help="Resume after this cursor; then --since is not read.")] = "",
+    since: Since = "",
     limit: Annotated[int, typer.Option(help="End after so many records; 0: go on until Ctrl-C.")] = 0,
     url: Url = DEFAULT_URL,
     token: Token = "",
 ) -> None:
-    """Print a feed, history first, then live; the last line on standard error is the cursor to resume with."""
+    """Print a feed, history first, then live; the last line on standard error is the cursor to resume with.
+
+    Example: sensegate feed tail all --since 1h --format json | jq .value
+    """
     reading = _Tail(feed, form, after, since, limit)
     with contextlib.suppress(KeyboardInterrupt):
         ask(url, token, reading.follow)
@@ -96,6 +100,7 @@ class _Tail:
         self.left = limit
         self.endless = limit == 0
         self.headed = False
+        self.widths = [0] * len(SHOWN)
 
     async def follow(self, remote: Remote) -> None:
         """Read page after page."""
@@ -116,13 +121,26 @@ class _Tail:
         elif self.form is Form.CSV:
             self._print_csv(records)
         elif records:
-            grid = Table(*SHOWN, show_header=not self.headed, box=None)
-            for record in records:
-                row = {**record, "flags": " ".join(record["flags"])}
-                grid.add_row(*(str(row[column]) for column in SHOWN))
-            console.print(grid)
-            self.headed = True
+            self._print_lines(records)
         sys.stdout.flush()
+
+    def _print_lines(self, records: list[dict[str, Any]]) -> None:
+        """Print a line for each record; columns widen as they must, and stay so from page to page."""
+        rows = [{**record, "flags": " ".join(record["flags"])} for record in records]
+        if not console.is_terminal:
+            sys.stdout.writelines(piped(rows, SHOWN)[self.headed :])
+            self.headed = True
+            return
+        lines = [] if self.headed else [SHOWN]
+        lines += [tuple(str(row[column]) for column in SHOWN) for row in rows]
+        self.widths = [
+            max(width, *map(cell_len, column))
+            for width, column in zip(self.widths, zip(*lines, strict=True), strict=True)
+        ]
+        for line in lines:
+            cells = (text + " " * (width - cell_len(text)) for text, width in zip(line, self.widths, strict=True))
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+        self.headed = True
 
     def _print_csv(self, records: list[dict[str, Any]]) -> None:
         import csv  # noqa: PLC0415 - only this form needs it

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, rows_of, table
+from sensegate.cli.times import Since
 
 COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld")
 
@@ -18,18 +19,25 @@ class By(StrEnum):
     NODE = "node"
     DIVISION = "division"
     DEVICE = "device"
+    HOUR = "hour"
     REASON = "reason"
 
 
 def ledger(
     *,
-    since: Annotated[str, typer.Option(help="How far back: 30m, 1h, 7d.")] = "1h",
+    since: Since = "1h",
     by: Annotated[By, typer.Option(help="What a row stands for.")] = By.NODE,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Print the conservation table; exit 1 if it does not balance."""
+    """Print the conservation table: where everything went that came in; exit 1 if it does not balance.
+
+    messages = decoded + quarantined; values = accepted + duplicates + suppressed + rejected + thinned. It is counted
+    by the hour: --since begins with the hour that holds it.
+
+    Example: sensegate ledger --since 24h --by device
+    """
     answer: dict[str, Any] = ask(url, token, lambda remote: remote.get("/api/v1/ledger", since=since, by=by.value))
     if json_form:
         as_json(answer)
@@ -37,7 +45,7 @@ def ledger(
         rows = rows_of(answer)
         columns = list(dict.fromkeys([by.value, *COLUMNS, *(key for row in rows for key in row)]))
         columns = [column for column in columns if any(column in row for row in rows)]
-        table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, last {since}")
-        console.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
+        table(rows, columns or (by.value, *COLUMNS), title=f"by {by.value}, since {answer.get('since', since)}")
+        aside.print("balanced" if answer.get("balanced") else "[bold red]NOT BALANCED[/bold red]")
     if not answer.get("balanced"):
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ import yaml
 
 from sensegate import yamls
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.times import HOUR_S, span
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -78,7 +79,9 @@ def forget(name: Name, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
 def order(
     name: Name,
     *,
-    hours: Annotated[float, typer.Option(help="It ends by itself after so long.")],
+    for_: Annotated[
+        float, typer.Option("--for", parser=span, metavar="SPAN", help="It ends by itself after so long: 90m, 6h, 3d.")
+    ],
     reason: Annotated[str, typer.Option(help="Why; for the audit trail and the devices' tasks.")],
     place: Annotated[str, typer.Option(help="Part of the plan's place; default: all of it.")] = "",
     drill: Annotated[bool, typer.Option(help="A drill: everything happens, and every record says so.")] = False,
@@ -87,7 +90,7 @@ def order(
     json_form: Json = False,
 ) -> None:
     """Put an approved plan in force."""
-    body = {"plan": name, "hours": hours, "reason": reason, "place": place, "drill": drill}
+    body = {"plan": name, "hours": for_ / HOUR_S, "reason": reason, "place": place, "drill": drill}
     table(
         [ask(url, token, lambda remote: remote.post("/api/v1/mode-orders", body))], ORDER_COLUMNS, json_form=json_form
     )

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
-from sensegate.cli.tokens import seconds
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, fields, rows_of, table
+from sensegate.cli.times import DAY_S, span
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -22,21 +22,24 @@ COLUMNS = (
 )  # fmt: skip
 Division = Annotated[str, typer.Argument(help="City code, e.g. 4401.", metavar="DIVISION")]
 Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
-Expires = Annotated[str, typer.Option(help="Life of the code: 12h, 7d, …")]
+Expires = Annotated[
+    float, typer.Option(parser=span, metavar="SPAN", show_default="24h", help="Life of the code: 12h, 7d.")
+]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration of the node.", exists=True)]
 
 
-def _code(division: str, expires: str, note: str, url: str, token: str, *, replace: bool, json_form: bool) -> None:
-    body = {"division": division, "expires_s": seconds(expires), "note": note, "replace": replace}
+def _code(division: str, expires: float, note: str, url: str, token: str, *, replace: bool, json_form: bool) -> None:
+    body = {"division": division, "expires_s": expires, "note": note, "replace": replace}
     answer = ask(url, token, lambda remote: remote.post("/api/v1/nodes", body))
     if json_form:
         as_json(answer)
         return
-    console.print(answer["code"], highlight=False)
-    console.print(
+    typer.echo(answer["code"])
+    aside.print(
         f"It is not shown again and works once, until {answer['until']}. At the node:\n"
         f"  sensegate node join CODE --centre {url} --config config/node.yaml",
         style="dim",
+        highlight=False,
     )
 
 
@@ -44,7 +47,7 @@ def _code(division: str, expires: str, note: str, url: str, token: str, *, repla
 def invite(
     division: Division,
     *,
-    expires: Expires = "24h",
+    expires: Expires = DAY_S,
     note: Note = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -58,7 +61,7 @@ def invite(
 def replace(
     division: Division,
     *,
-    expires: Expires = "24h",
+    expires: Expires = DAY_S,
     note: Note = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
@@ -85,10 +88,7 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 def show(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all that is known of a node."""
     answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{division}"))
-    if json_form:
-        as_json(answer)
-        return
-    table([{"key": key, "value": str(value)} for key, value in answer.items()], ("key", "value"))
+    fields(answer, json_form=json_form)
 
 
 @app.command()

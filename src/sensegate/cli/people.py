@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, rows_of, table
 
 app = typer.Typer(help="People: accounts, passwords, signing in.", no_args_is_help=True)
 
@@ -109,5 +109,5 @@ def _password(answer: Any, *, json_form: bool) -> None:
     if json_form:
         as_json(answer)
         return
-    console.print(answer["password"], highlight=False)
-    console.print("It is not shown again, and must be changed at the first sign-in.", style="dim")
+    typer.echo(answer["password"])
+    aside.print("It is not shown again, and must be changed at the first sign-in.", style="dim")

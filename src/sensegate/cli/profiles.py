@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 import yaml
 
-from sensegate import yamls
+from sensegate import config_files, nearest, yamls
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, rows_of, table
 from sensegate.config import load
 from sensegate.errors import ConfigError, NotFound
 
@@ -65,7 +65,7 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
             good += [] if wrong or file.name.startswith("_") else [file]
             continue
         try:
-            load(file)
+            found += [Finding("warning", one) for one in config_files.faults(load(file), file)]
         except ConfigError as why:
             found.append(finding(why))
     try:
@@ -101,7 +101,8 @@ def check(
         for one in found:
             mark = "" if one.severity == "error" else f" [{one.severity}]"
             sys.stdout.write("\n".join([f"{one.text}{mark}", *excerpt(one.error)]) + "\n")
-        console.print(f"{looked_at} files, {len(wrong)} problems, {warnings} warnings", highlight=False)
+        said = (count(looked_at, "file"), count(len(wrong), "problem"), count(warnings, "warning"))
+        console.print(", ".join(said), highlight=False)
     if wrong:
         raise typer.Exit(1)
 
@@ -150,7 +151,8 @@ def explain(
 def _file(name: str, folder: Path) -> Path:
     file = folder / f"{name}.yaml"
     if not file.exists():
-        raise NotFound(f"no profile '{name}' in {folder}; sensegate profile list names them")
+        known = [f"{one.parent.name}/{one.stem}" for one in files([folder])] if folder.exists() else []
+        raise NotFound(f"no profile '{name}' in {folder}; {nearest.remedy(name, known)}")
     return file
 
 
@@ -223,6 +225,6 @@ def run_examples(
     found = [str(problem) for file in chosen for problem in check_profile(file)]
     for line in found:
         sys.stdout.write(line + "\n")
-    console.print(f"{len(chosen)} profiles, {len(found)} problems", highlight=False)
+    console.print(f"{count(len(chosen), 'profile')}, {count(len(found), 'problem')}", highlight=False)
     if found:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ import yaml
 from sensegate import yamls
 from sensegate.authority.contents import gather
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, table
 from sensegate.errors import ConfigError
 
 app = typer.Typer()
@@ -64,7 +64,7 @@ def show_life(life: dict[str, Any], *, json_form: bool) -> None:
     folder = f"version {life['folder']} of the folder" if life["folder"] else "nothing"
     console.print(f"{life['profile']}: in force: {forced or folder}", highlight=False)
     if canary := life["canary"]:
-        whom = ", ".join(canary["devices"]) or f"{canary['count']} devices ({canary['share']:.3g} of them)"
+        whom = ", ".join(canary["devices"]) or f"{count(canary['count'], 'device')} ({canary['share']:.1%} of them)"
         console.print(f"  canary: version {canary['version']} for {whom} in {canary['target']}", highlight=False)
         console.print(f"    {_shares(canary, '')}; the others: {_shares(canary, 'others_')}", highlight=False)
     if shadow := life["shadow"]:
@@ -78,7 +78,7 @@ def _shares(canary: dict[str, Any], whose: str) -> str:
         value = canary[whose + key]
         return "-" if value is None else f"{value:.1%}"
 
-    return f"{canary[whose + 'outcomes']:,} outcomes, {percent('rejected')} refused, {percent('faults')} doubted"
+    return f"{count(canary[whose + 'outcomes'], 'outcome')}, {percent('rejected')} refused, {percent('faults')} doubted"
 
 
 async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sensegate.cli.shown import console
+from sensegate.cli.shown import aside, console, count
 from sensegate.demo.mqtt import Publisher, RefusedConnection
 from sensegate.errors import ConfigError, Lost
 
@@ -59,14 +59,14 @@ def replay(
     repeat: Annotated[int, typer.Option(min=1, help="Play the file so many times.")] = 1,
 ) -> None:
     """Publish recorded messages at QoS 1; each is waited for until it is acknowledged."""
-    count = sum(1 for _ in messages(file)) * repeat
+    total = sum(1 for _ in messages(file)) * repeat
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=aside
     )
     with progress:
-        bar = progress.add_task(file.name, total=count)
+        bar = progress.add_task(file.name, total=total)
         asyncio.run(_Player(to, lambda: progress.advance(bar)).play(file, speed, repeat))
-    console.print(f"{count} messages acknowledged by {urlsplit(to).hostname}", highlight=False)
+    console.print(f"{count(total, 'message')} acknowledged by {urlsplit(to).hostname}", highlight=False)
 
 
 class _Player:
@@ -110,7 +110,7 @@ class _Player:
         while len(publisher.in_flight) > most:
             if self.lost:
                 raise Lost(
-                    f"{self.host} closed the connection with {len(publisher.in_flight)} messages not acknowledged "
+                    f"{self.host} closed the connection with {count(len(publisher.in_flight), 'message')} not acknowledged "
                     "(a topic that it does not take? a message that is too large?)"
                 )
             self.changed.clear()

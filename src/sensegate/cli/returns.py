@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console
+from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, count
 
 app = typer.Typer(help="Return flow by files, across an air gap: place, export, import.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def export(
     """Write what goes back to a node into a signed file (at the centre)."""
     body, until = ask(url, token, lambda remote: remote.content(f"/api/v1/returns/{node}", after=after))
     file.write_bytes(body)
-    console.print(f"{file}: {len(body):,} bytes; the next file begins after {until}")
+    console.print(f"{file}: {count(len(body), 'byte')}; the next file begins after {until}", highlight=False)
 
 
 @app.command("import")
@@ -44,4 +44,4 @@ def import_(
     """Take a file of the centre (at the node); one that was taken before changes nothing."""
     body = file.read_bytes()
     answer = ask(url, token, lambda remote: remote.post_text("/api/v1/returns", body, "application/octet-stream"))
-    console.print(f"{answer['rows']:,} readings; this node has come to {answer['cursor']}")
+    console.print(f"{count(answer['rows'], 'reading')}; this node has come to {answer['cursor']}", highlight=False)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.util
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import uvloop
 
-from sensegate.cli.shown import as_json, console
-from sensegate.cli.tokens import seconds
+from sensegate.cli.shown import console, table
+from sensegate.cli.times import span
 from sensegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sensegate.config import Config
 
 CHECKOUT = Path(__file__).parents[3]
 BENCHES = CHECKOUT / "tests" / "bench"
@@ -44,11 +48,38 @@ async def until_told(work: Coroutine[Any, Any, Any]) -> None:
 
 
 def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/README.md.")]) -> None:
-    """Run one node or centre until SIGTERM or Ctrl-C; an orderly stop ends its nats-server too."""
-    from sensegate import flow  # noqa: PLC0415 - the whole gateway; only this command needs it
+    """Run one node or centre until SIGTERM or Ctrl-C; an orderly stop ends its nats-server too.
+
+    The first start writes an administrator's token to admin.token in the `directory` of the configuration.
+    `sensegate check CONFIG` and `sensegate doctor CONFIG` say before what is wrong. config/README.md: a first start.
+    """
+    from sensegate import config_files, flow  # noqa: PLC0415 - the whole gateway; only this command needs it
     from sensegate.config import load  # noqa: PLC0415 - the same
 
-    uvloop.run(until_told(flow.run(load(config))))
+    loaded = load(config)
+    wrong = config_files.faults(loaded, config, start=True) + _place(config, loaded)
+    if wrong:
+        raise ExceptionGroup("it cannot start", wrong)
+    uvloop.run(until_told(flow.run(loaded)))
+
+
+def _place(file: Path, config: Config) -> list[ConfigError]:
+    """Return why the directory of a gateway cannot be used, or its profiles not found."""
+    found: list[ConfigError] = []
+    try:
+        Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+        (Path(config.directory) / ".touched").touch()
+        (Path(config.directory) / ".touched").unlink()
+    except OSError as why:
+        remedy = "give one that this user may write, e.g. `directory: ./data`, or run as the user it belongs to"
+        what = f"{config.directory} cannot be written ({why.strerror})"
+        found.append(ConfigError(what, file=str(file), key="directory", remedy=remedy))
+    for folder in config.profiles:
+        if not Path(folder).exists():
+            remedy = "give the whole path; a relative one is looked for where the command is started"
+            what = f"{folder} is not there (seen from {Path.cwd()})"
+            found.append(ConfigError(what, file=str(file), key="profiles", remedy=remedy))
+    return found
 
 
 def engine(
@@ -72,7 +103,16 @@ def engine(
 
 def demo(
     *,
-    for_: Annotated[str, typer.Option("--for", help="End after this time (60s, 5m), judge, exit 1 if guilty.")] = "",
+    for_: Annotated[
+        float,
+        typer.Option(
+            "--for",
+            parser=span,
+            metavar="SPAN",
+            show_default="until Ctrl-C",
+            help="End after so long (60s, 5m), print the verdict, exit 1 if anything was lost or doubled.",
+        ),
+    ] = 0.0,
     nodes: Annotated[int, typer.Option(min=1, max=21, help="Number of city nodes.")] = 2,
     devices: Annotated[
         int,
@@ -91,7 +131,7 @@ def demo(
     from sensegate.demo.run import Options, demonstrate  # noqa: PLC0415 - only this command needs it
 
     options = Options(
-        for_s=duration(for_) if for_ else None,
+        for_s=for_ or None,
         nodes=nodes,
         devices=devices or 60 * nodes,
         cameras=cameras,
@@ -104,27 +144,29 @@ def demo(
     raise typer.Exit(uvloop.run(demonstrate(options, console)))
 
 
-def duration(text: str) -> float:
-    """Return the seconds of ``60s``, ``5m`` or a bare number."""
-    try:
-        return float(text.removesuffix("s"))
-    except ValueError:
-        return float(seconds(text))
+def benches() -> dict[str, str]:
+    """Return what each benchmark measures: files of tests/bench that have a function `bench`, and their first lines."""
+    found: dict[str, str] = {}
+    for file in sorted(BENCHES.glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.AsyncFunctionDef) and node.name == "bench" for node in tree.body):
+            found[file.stem] = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
+    return found
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="drain, live, latency, uplink, memory, start, …; `list` names them.")],
+    name: Annotated[str, typer.Argument(help="Name of a benchmark, or `list` to see what there is.")],
     *,
     json_form: Annotated[bool, typer.Option("--json", help="Print the figures as one line of JSON.")] = False,
 ) -> None:
     """Run a benchmark of tests/bench: its baseline runs in the same minute on the same machine."""
-    known = sorted(file.stem for file in BENCHES.glob("*.py") if not file.stem.startswith(("_", "test_", "conftest")))
+    known = benches()
     if not known:
         raise ConfigError(
             f"no benchmarks in {BENCHES}", remedy="they come with a checkout of the repository, not with the package"
         )
     if name == "list":
-        as_json(known) if json_form else console.print("\n".join(known))
+        table([{"name": one, "what": what} for one, what in known.items()], ("name", "what"), json_form=json_form)
         return
     if name not in known:
         raise ConfigError(f"no benchmark '{name}'", remedy=f"one of: {', '.join(known)}")

@@ -1,14 +1,22 @@
-"""What commands print: tables for people, JSON for programs; options that many commands share."""
+"""What commands print: tables for people, lines with tabs for pipes, JSON for programs; options that many commands share.
+
+On a terminal a table is as wide as it must be; where the terminal is too narrow, cells are wrapped between words, and
+where even that does not fit, each row becomes a block of ``key  value`` lines: no word is ever broken. Into a pipe goes
+a line for each row, the header first, cells separated by tabs, numbers without commas.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+import textwrap
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +25,8 @@ from sensegate.cli.remote import Remote
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:18080"
+GAP = 2
+"""Blanks between columns."""
 
 Url = Annotated[
     str, typer.Option("--url", envvar="SENSEGATE_URL", help="Address of the gateway.", rich_help_panel="Gateway")
@@ -26,7 +36,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         envvar="SENSEGATE_TOKEN",
-        help="Token to speak with.",
+        help="Token to speak with; better by the environment, where `ps` does not show it.",
         show_default=False,
         show_envvar=True,
         rich_help_panel="Gateway",
@@ -35,6 +45,8 @@ Token = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 console = Console(soft_wrap=True)
+aside = Console(soft_wrap=True, stderr=True)
+"""For what is said beside the answer: it does not go into a pipe."""
 
 
 def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
@@ -52,6 +64,11 @@ def as_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number with its word: ``1 file``, ``2 files``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json_form: bool = False, title: str = ""
 ) -> None:
@@ -59,24 +76,110 @@ def table(
     if json_form:
         as_json(list(rows))
         return
-    grid = Table(title=title or None, title_justify="left")
-    for column in columns:
+    if not console.is_terminal:
+        sys.stdout.writelines(piped(rows, columns))
+        return
+    if title:
+        console.print(title, style="italic", highlight=False, markup=False)
+    if not rows:
+        aside.print("none", style="dim")
+        return
+    told = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
+    cells = [[_cell(row.get(column)) for column in told] for row in rows]
+    widths = fitted([list(column) for column in zip(told, *cells, strict=True)], console.width)
+    if widths is None:
+        sys.stdout.write("\n".join(blocks(told, cells, console.width)) + "\n")
+        return
+    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column, width in zip(told, widths, strict=True):
         numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(grid)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", width=width)
+    for line in cells:
+        grid.add_row(*line)
+    console.print(grid, markup=False, highlight=False)
 
 
-def _cell(value: object) -> str:
+def fields(record: Mapping[str, Any], *, json_form: bool = False) -> None:
+    """Print one record, a line for each key that holds something."""
+    if json_form:
+        as_json(record)
+        return
+    if not console.is_terminal:
+        sys.stdout.writelines(piped([{"key": key, "value": value} for key, value in record.items()], ("key", "value")))
+        return
+    keys = [key for key, value in record.items() if value not in (None, "", [], {})]
+    sys.stdout.write("\n".join(blocks(keys, [[_cell(record[key]) for key in keys]], console.width)) + "\n")
+
+
+def piped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Return lines for a pipe, the header first."""
+    lines = [columns, *([_cell(row.get(column), commas=False) for column in columns] for row in rows)]
+    return ["\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines]
+
+
+def fitted(columns: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    """Return the widths of columns (of texts) that fit `width` without a broken word; None where there are none."""
+    wanted = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
+    least = [max(map(_longest_word, column)) for column in columns]
+    room = width - GAP * (len(columns) - 1)
+    if sum(wanted) <= room:
+        return wanted
+    if sum(least) > room:
+        return None
+    given = list(least)
+    spare = room - sum(least)
+    # The column that lacks least is served first: most are whole then, and one or two are wrapped.
+    for at in sorted(range(len(columns)), key=lambda at: wanted[at] - least[at]):
+        more = min(wanted[at] - least[at], spare)
+        given[at] += more
+        spare -= more
+    return given
+
+
+def _longest_word(text: str) -> int:
+    """Return the width of what must stay on one line; Chinese may be broken anywhere."""
+    longest = length = 0
+    for letter in text:
+        if letter.isspace():
+            length = 0
+        elif unicodedata.east_asian_width(letter) in "WF":
+            longest, length = max(longest, 2), 0
+        else:
+            length += 1
+            longest = max(longest, length)
+    return longest
+
+
+def blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return rows as ``key  value`` lines with a blank line between two rows; what is empty is left out."""
+    margin = max(map(len, columns), default=0) + GAP
+    lines: list[str] = []
+    for row in cells:
+        if lines:
+            lines.append("")
+        for name, text in zip(columns, row, strict=True):
+            parts = [part for line in text.split("\n") for part in _wrapped(line, width - margin)] if text else []
+            lines += [(name if at == 0 else "").ljust(margin) + part for at, part in enumerate(parts)]
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if cell_len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+
+
+def _cell(value: object, *, commas: bool = True) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, (list, tuple)):
+        return f"{value:,}" if commas else str(value)
+    if isinstance(value, (list, tuple)) and not any(isinstance(one, (dict, list, tuple)) for one in value):
         return ", ".join(map(str, value))
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, ensure_ascii=False)
     return str(value)
 
 

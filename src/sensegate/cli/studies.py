@@ -16,7 +16,8 @@ from sensegate.authority.contents import gather
 from sensegate.authority.redecodes import What
 from sensegate.cli.releases import STEPS, Name, Note, Target, Version, named, path_of, version_path
 from sensegate.cli.remote import Answered, Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, count, table
+from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
 
 app = typer.Typer()
@@ -26,8 +27,6 @@ ENDED = ("done", "failed", "cancelled")
 SHOWN = ("what", "property", "device", "unit", "a", "b", "factor", "count")
 COUNTS = ("messages", "recovered", "still_refused", "equal", "revised", "added")
 
-Since = Annotated[str, typer.Option(help="Messages that arrived since then: 30m, 1h, 7d, or a time (ISO 8601).")]
-Until = Annotated[str, typer.Option(help="Messages that arrived before then; default: now.")]
 Device = Annotated[list[str] | None, typer.Option(help="Only this device; may be repeated.")]
 ByDevice = Annotated[bool, typer.Option("--by-device", help="A row for each device, not for each property.")]
 
@@ -38,7 +37,7 @@ async def followed(
     """Follow work to its end, with a bar on the terminal; Ctrl-C gives it up, or leaves it to itself."""
     row = begun
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=aside, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(what, total=1.0)
         try:
             while row["state"] not in ENDED:
@@ -121,7 +120,9 @@ def show_report(report: dict[str, Any], *, by_device: bool, json_form: bool) -> 
         refused, rejected = sum(one["quarantined"].values()), sum(one["rejected"].values())
         counts = (one["messages"], refused, one["values"], rejected, one["outside"])
         sides.add_row(side, one["version"], *(f"{count:,}" for count in counts))
-    console.print(f"{report['messages']:,} messages; {report['same']:,} values are the same", highlight=False)
+    console.print(
+        f"{count(report['messages'], 'message')}; the same in both: {count(report['same'], 'value')}", highlight=False
+    )
     console.print(sides)
     rows = report["differences"] if by_device else by_property(report["differences"])
     if rows:
@@ -185,7 +186,7 @@ def shadow(
     if found is not None:
         show_report(found["report"], by_device=by_device, json_form=json_form)
         if found["left_out"] and not json_form:
-            console.print(f"{found['left_out']:,} messages came too fast and were left out", highlight=False)
+            console.print(f"{count(found['left_out'], 'message')} came too fast, left out", highlight=False)
     elif json_form:
         as_json(found)
     else:

@@ -11,6 +11,7 @@ import typer
 
 from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.times import span
 from sensegate.errors import ConfigError
 
 app = typer.Typer(help="Tasks of devices: what they can do, give, list, show, cancel.", no_args_is_help=True)
@@ -72,7 +73,12 @@ def give(
     task: Annotated[str, typer.Argument(help="Name of the task, see `sensegate task can DEVICE`.")],
     parameters: Annotated[list[str] | None, typer.Argument(help="name=value …", metavar="[PARAMETER]…")] = None,
     *,
-    expires_s: Annotated[float, typer.Option("--expires-s", help="Give it up after so long; 0: the profile's.")] = 0.0,
+    expires: Annotated[
+        float,
+        typer.Option(
+            parser=span, metavar="SPAN", show_default="the profile's", help="Give it up after so long: 90s, 1h."
+        ),
+    ] = 0.0,
     note: Annotated[str, typer.Option(help="Why; for the audit trail.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait until it has ended; exit 1 if it was not done.")] = False,
     url: Url = DEFAULT_URL,
@@ -80,7 +86,7 @@ def give(
     json_form: Json = False,
 ) -> None:
     """Tell a device to do something: `sensegate task give lamp-7 switch on=true --wait`."""
-    body = {"task": task, "parameters": said(parameters or []), "expires_s": expires_s, "note": note}
+    body = {"task": task, "parameters": said(parameters or []), "expires_s": expires, "note": note}
 
     async def work(remote: Remote) -> Any:
         row = await remote.post(f"/api/v1/devices/{device}/tasks", body)

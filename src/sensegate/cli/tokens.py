@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import typer
 
 from sensegate.authority.scope import Role
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, rows_of, table
+from sensegate.cli.times import DAY_S, span
 
 app = typer.Typer(help="Tokens: create, list, revoke.", no_args_is_help=True)
 
 COLUMNS = ("id", "role", "scope", "department", "feeds", "expires", "name", "revoked")
-UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def seconds(text: str) -> int:
-    """Return the seconds of ``90m``, ``12h``, ``30d``, ``2w``."""
-    found = re.fullmatch(r"(\d+)([mhdw])", text)
-    if not found:
-        raise typer.BadParameter(f"'{text}' is no time; give a number and m, h, d or w, e.g. 30d")
-    return int(found[1]) * UNITS_S[found[2]]
+LIFE_S = 30 * DAY_S
 
 
 @app.command()
@@ -31,21 +23,26 @@ def create(
     scope: Annotated[str, typer.Option(help="Division code that it is cut to, e.g. 4401.")],
     department: Annotated[str, typer.Option(help="Department that it is cut to.")] = "",
     feed: Annotated[list[str] | None, typer.Option(help="Only this feed; may be repeated.")] = None,
-    expires: Annotated[str, typer.Option(help="Life: 12h, 30d, …")] = "30d",
+    expires: Annotated[
+        float, typer.Option(parser=span, metavar="SPAN", show_default="30d", help="Its life: 12h, 30d, 2w.")
+    ] = LIFE_S,
     name: Annotated[str, typer.Option(help="For whom or what.")] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a token; it is printed this once."""
-    body: dict[str, Any] = {"role": role.value, "scope": scope, "expires_s": seconds(expires)}
+    """Make a token; it is printed this once, and alone: `SENSEGATE_TOKEN=$(sensegate token create …)`.
+
+    Example: sensegate token create --role subscriber --scope 4401 --feed gz-air --expires 12h
+    """
+    body: dict[str, Any] = {"role": role.value, "scope": scope, "expires_s": expires}
     body |= {key: value for key, value in {"department": department, "feeds": feed, "name": name}.items() if value}
     answer = ask(url, token, lambda remote: remote.post("/api/v1/tokens", body))
     if json_form:
         as_json(answer)
         return
-    console.print(answer["token"], highlight=False)
-    console.print("It is not shown again.", style="dim")
+    typer.echo(answer["token"])
+    aside.print(f"It is not shown again; its id is {answer['id']}.", style="dim", highlight=False)
 
 
 @app.command("list")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.times import Since
 
 app = typer.Typer(help="Webhooks: list, create, pause, resume, remove.", no_args_is_help=True)
 PATH = "/api/v1/webhooks"
@@ -30,7 +31,7 @@ def create(
     algorithm: Annotated[str, typer.Option(help="Of the signature: hmac-sha256 or hmac-sm3.")] = "hmac-sha256",
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most records of one letter.")] = 1_000,
     after: Annotated[str, typer.Option(help="Begin after this cursor.")] = "",
-    since: Annotated[str, typer.Option(help="Begin at this time of arrival, or how far back (0s: now).")] = "",
+    since: Since = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,

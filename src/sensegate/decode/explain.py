@@ -12,12 +12,12 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from sensegate import nearest
 from sensegate.clock import Clock, SystemClock
 from sensegate.decode.chain import Opened, frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
 from sensegate.decode.frame import Frame
-from sensegate.decode.keys import nearest
 from sensegate.decode.paths import render
 from sensegate.decode.plans import Holder
 from sensegate.decode.profile import Rule, Whom
@@ -85,7 +85,7 @@ def explain(
     """
     loaded = profiles if isinstance(profiles, ProfileSet) else ProfileSet.load(profiles)
     if profile and profile not in loaded:
-        raise ConfigError(f"no profile {profile}", key="profile", remedy=nearest(profile, tuple(loaded.ids)))
+        raise ConfigError(f"no profile {profile}", key="profile", remedy=nearest.remedy(profile, loaded.ids))
     received = (clock or SystemClock()).now()
     if not topic:
         return _of_frame(loaded, profile, Carried(payload, port), received)

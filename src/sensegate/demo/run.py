@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.live import Live
 
 from sensegate.cli.remote import Answered, Remote
+from sensegate.cli.shown import count
 from sensegate.demo import cameras, crew, memory, screen
 from sensegate.demo.cameras import CameraPlan, Place, Watcher
 from sensegate.demo.city import City, Member
@@ -266,7 +267,8 @@ class Demo:
                 self.refresh()
             links = {division: link.whole for division, link in self.city.links.items()}
             seen = self.cameras.status if self.cameras else {}
-            live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links, seen))
+            width = self.console.width
+            live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links, seen, width))
             await asyncio.sleep(REFRESH_S * max(1.0, self.options.nodes / MANY))
 
     async def break_the_link(self) -> None:
@@ -397,7 +399,10 @@ async def demonstrate(options: Options, console: Console) -> int:
     guilty = True
     try:
         async with _told(stop):
-            console.print(f"starting a centre and {options.nodes} nodes, {options.devices} devices …")
+            console.print(
+                f"starting a centre and {count(options.nodes, 'node')} (some {10 + 5 * options.nodes} s) …",
+                highlight=False,
+            )
             starting = asyncio.create_task(_start(demo), name="start")
             if not await _either(starting, stop, None):
                 return 130
@@ -408,8 +413,10 @@ async def demonstrate(options: Options, console: Console) -> int:
             await _perform(demo, stop)
             if options.for_s is None:
                 guilty = False
+                console.print("ending all processes …")
                 return 0
             stop.clear()
+            console.print("time is up; waiting until all that was sent has arrived, then judging …")
             ending = asyncio.create_task(demo.finish(), name="finish")
             if not await _either(ending, stop, None):
                 return 130
@@ -423,6 +430,9 @@ async def demonstrate(options: Options, console: Console) -> int:
 
 async def _start(demo: Demo) -> None:
     await demo.city.start()
+    options = demo.options
+    what = f"{count(options.devices, 'device')} and {count(options.cameras, 'camera')}"
+    demo.console.print(f"all gateways are ready; registering {what} …", highlight=False)
     await demo.set_up()
 
 

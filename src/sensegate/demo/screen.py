@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sensegate.cli.shown import count
 from sensegate.demo.summary import Summary, family
+
+COUNTS = (
+    "messages", "quarantined", "values", "accepted", "duplicate", "suppressed", "rejected", "forwarded", "withheld",
+    "pending",
+)  # fmt: skip
+ESSENTIAL = ("messages", "accepted", "forwarded", "pending")
+TALL_NODES = 5
 
 
 def addresses(summary: Summary, console: Console) -> None:
@@ -76,33 +84,60 @@ def live(
     judge: Mapping[str, Any],
     links: Mapping[str, bool],
     cameras: Mapping[str, Any],
+    width: int = 200,
 ) -> RenderableType:
-    """Return the live table: a row per node, and the judge's line."""
-    grid = Table(title="conservation of readings", title_justify="left")
-    columns = (
-        "node", "link", "messages", "quarantined", "values", "accepted", "duplicate", "suppressed", "rejected",
-        "forwarded", "withheld", "pending",
-    )  # fmt: skip
-    for column in columns:
-        grid.add_column(column, justify="left" if column in ("node", "link") else "right")
-    for node, totals in ledgers.items():
-        accepted, forwarded = totals.get("accepted", 0), totals.get("forwarded", 0)
-        withheld = sum(family(totals, "withheld").values())
-        numbers = (
-            totals.get("messages", 0),
-            sum(family(totals, "quarantined").values()),
-            totals.get("values", 0),
-            accepted,
-            sum(family(totals, "duplicate").values()),
-            sum(family(totals, "suppressed").values()),
-            sum(family(totals, "rejected").values()),
-            forwarded,
-            withheld,
-            accepted - forwarded - withheld,
-        )
-        link = Text("up", "green") if links.get(node, True) else Text("CUT", "bold red")
-        grid.add_row(node, link, *(f"{number:,}" for number in numbers))
+    """Return the live table: a row per node, or a column where that is too wide, and the judge's line."""
+    told = [(node, links.get(node, True), _counts(totals)) for node, totals in ledgers.items()]
+    grid = _wide(told)
+    if Console(width=10_000).measure(grid).maximum > width:
+        grid = _tall(told) if len(told) <= TALL_NODES else _wide(told, ESSENTIAL)
     return Group(grid, *(Text(line) for line in lines(simulator, judge, cameras)))
+
+
+_TITLE = "conservation of readings"
+
+
+def _wide(told: Sequence[tuple[str, bool, Mapping[str, int]]], columns: Sequence[str] = COUNTS) -> Table:
+    grid = Table(title=_TITLE, title_justify="left")
+    for column in ("node", "link", *columns):
+        grid.add_column(column, justify="left" if column in ("node", "link") else "right", no_wrap=True)
+    for node, whole, counts in told:
+        grid.add_row(node, _link(whole), *(f"{counts[column]:,}" for column in columns))
+    return grid
+
+
+def _tall(told: Sequence[tuple[str, bool, Mapping[str, int]]]) -> Table:
+    grid = Table(title=_TITLE, title_justify="left")
+    grid.add_column("")
+    for node, _, _ in told:
+        grid.add_column(f"node {node}", justify="right")
+    grid.add_row("link", *(_link(whole) for _, whole, _ in told))
+    for name in COUNTS:
+        grid.add_row(name, *(f"{counts[name]:,}" for _, _, counts in told))
+    return grid
+
+
+def _link(whole: bool) -> Text:  # noqa: FBT001 - its only argument
+    return Text("up", "green") if whole else Text("CUT", "bold red")
+
+
+def _counts(totals: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers of a node's row."""
+    accepted, forwarded = totals.get("accepted", 0), totals.get("forwarded", 0)
+    withheld = sum(family(totals, "withheld").values())
+    numbers = (
+        totals.get("messages", 0),
+        sum(family(totals, "quarantined").values()),
+        totals.get("values", 0),
+        accepted,
+        sum(family(totals, "duplicate").values()),
+        sum(family(totals, "suppressed").values()),
+        sum(family(totals, "rejected").values()),
+        forwarded,
+        withheld,
+        accepted - forwarded - withheld,
+    )
+    return dict(zip(COUNTS, numbers, strict=True))
 
 
 def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mapping[str, Any]) -> list[str]:
@@ -133,8 +168,8 @@ def closing(summary: Summary, console: Console) -> None:
     memory = summary.memory
     taken = f"{memory.peak_pss_mb:,.0f} MiB at the most in {memory.processes} processes"
     rows: list[tuple[str, str]] = [
-        ("published", f"{summary.published:,} messages, {summary.acknowledged:,} acknowledged"),
-        ("committed", f"{summary.committed:,} readings"),
+        ("published", f"{count(summary.published, 'message')}, {summary.acknowledged:,} acknowledged"),
+        ("committed", count(summary.committed, "reading")),
         ("forwarded", f"{summary.forwarded:,}, withheld {_told(summary.withheld)}"),
         ("delivered", f"{summary.delivered:,} at the centre"),
         ("duplicates", _told(summary.duplicates)),
@@ -158,6 +193,8 @@ def closing(summary: Summary, console: Console) -> None:
     console.print(grid, highlight=False)
     for sample in summary.samples[:10]:
         console.print(f"  {sample}", style="red", highlight=False)
+    verdict = "FAILED: see above" if summary.guilty else "all accounted for: nothing lost, nothing doubled"
+    console.print(f"verdict: {verdict}", style="bold red" if summary.guilty else "bold green", highlight=False)
 
 
 def _told(counts: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from sensegate import durations
 from sensegate.authority.scope import Action, Principal, lacking, may
 from sensegate.errors import Refused
 from sensegate.video import multipart
@@ -21,7 +22,6 @@ from sensegate.web.problems import REQUEST_ID, BadRequest
 
 T = TypeVar("T")
 API = "/api/v1"
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class Param(msgspec.Struct, frozen=True):
@@ -142,18 +142,10 @@ class Call:
 
     def moment(self, text: str, key: str) -> int:
         """Return the time of a text, as `time` reads it; `key` names it where it is none."""
-        if text[-1] in _UNITS_S and text[:-1].isdigit():
-            return self.deps.clock.now() - int(text[:-1][:9]) * _UNITS_S[text[-1]] * 1_000_000
         try:
-            if text.replace(".", "", 1).isdigit() and len(text) < 20:
-                number = float(text)
-                return round(number * (1e6 if number < 1e11 else 1e3))
-            # A `+` of a zone that was not escaped comes as a space.
-            moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return round(moment.timestamp() * 1e6)
-        except (ValueError, OverflowError):
-            raise BadRequest(f"{key}: '{text[:40]}'; give 2026-01-01T00:00:00Z, or how far back: 30m, 1h, 7d") from None
+            return durations.moment(text, self.deps.clock.now())
+        except ValueError:
+            raise BadRequest(f"{key}: '{text[:40]}'; give {durations.WHEN}") from None
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,37 @@
+"""The profile that somebody may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest_profile(word: str, known: Iterable[str]) -> str:
+    """Return the known ``vendor/model`` that `word` may be a slip of; empty where none is near.
+
+    Among a hundred profiles something is always half alike, so one half must be right (or nearly so): the vendor with
+    a model like it, or the model of another vendor.
+    """
+    names = sorted(known)
+    vendor, slash, model = word.casefold().partition("/")
+    if not slash:
+        vendor, model = "", vendor
+    vendors = {name.partition("/")[0] for name in names}
+    if close := difflib.get_close_matches(vendor, vendors, n=1, cutoff=0.75):
+        models = [name.partition("/")[2] for name in names if name.startswith(f"{close[0]}/")]
+        if near := difflib.get_close_matches(model, models, n=1, cutoff=0.6):
+            return f"{close[0]}/{near[0]}"
+    same = [name for name in names if name.partition("/")[2] == model]
+    return same[0] if len(same) == 1 else ""
+
+
+def remedy(word: str, known: Iterable[str]) -> str:
+    """Return what to do about an unknown profile."""
+    names = list(known)
+    if near := nearest_profile(word, names):
+        return f"did you mean '{near}'?"
+    vendor = word.partition("/")[0]
+    of_vendor = sorted(name for name in names if name.startswith(f"{vendor}/"))
+    if of_vendor:
+        return f"{vendor} has {', '.join(of_vendor[:8])}{' …' if len(of_vendor) > 8 else ''}"
+    return "`sensegate profile list` names those of a folder, with --live those of a gateway"

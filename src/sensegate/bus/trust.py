@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from sensegate.bus.server_conf import LINK_CA
 from sensegate.config import EngineConfig
 from sensegate.errors import ConfigError
 
 _PIN = re.compile(r"[0-9a-f]{64}")
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 def context(
@@ -56,6 +60,43 @@ def pin(made: ssl.SSLContext, wanted: frozenset[str]) -> None:
                 )
 
     made.sslobject_class = Pinned
+
+
+def told(pem: str, host: str) -> ssl.SSLContext:
+    """Return what checks the certificate of a centre whose PEM a node was told when it joined.
+
+    It is that very certificate; or one in its place, signed by an authority that was told with it, for this host: other
+    certificates of the same authority are those of nodes and devices.
+    """
+    made = ssl.create_default_context(cadata=pem or None)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not pem:
+        return made
+    made.check_hostname = False
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    first = ssl.PEM_cert_to_DER_cert(pem[pem.index(_BEGIN) : pem.index(_END) + len(_END)])
+
+    class Known(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            if self.getpeercert(binary_form=True) != first and not _is_for(self.getpeercert() or {}, host):
+                raise ssl.SSLCertVerificationError(
+                    f"the certificate shown is neither the one that was told on joining, nor one for {host}"
+                )
+
+    made.sslobject_class = Known
+    return made
+
+
+def _is_for(certificate: Mapping[str, Any], host: str) -> bool:
+    """Return whether a certificate (as `getpeercert` tells it) names a host: a name, or an address."""
+    names = [text.casefold() for kind, text in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    if any(name == host.casefold() or name == f"*.{host.casefold().partition('.')[2]}" for name in names):
+        return True
+    addresses = [text for kind, text in certificate.get("subjectAltName", ()) if kind == "IP Address"]
+    with contextlib.suppress(ValueError):
+        return ip_address(host) in {ip_address(text) for text in addresses}
+    return False
 
 
 def check(cert_file: str, key_file: str) -> None:

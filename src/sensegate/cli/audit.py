@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, save
 from sensegate.errors import ConfigError
 
 app = typer.Typer(help="The audit trail: export it, sign its head, verify it.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def export(
     if out is None:
         sys.stdout.buffer.write(body)
     else:
-        out.write_bytes(body)
+        save(out, body)
         records = body.count(b"\n") - 1
         console.print(f"{count(records, 'record')} in {out}", highlight=False)
 

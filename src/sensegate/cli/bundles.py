@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from sensegate.cli.applications import MASK_HELP
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, ask, console, document, rows_of, table
 from sensegate.cli.times import DAY_S, span
 
 app = typer.Typer(
@@ -58,7 +57,7 @@ def make(
     if blanket:
         terms: dict[str, Any] = {"approve": True, "days": days, "rate": rate, "volume": volume}
         if mask:
-            terms["mask"] = msgspec.json.decode(mask)
+            terms["mask"] = document(mask, "--mask")
         end = (time.time_ns() // 1_000) + round(expires * 1e6)
         body["blankets"] = [{"applicants": blanket, "until": end, "terms": terms}]
     ask(url, token, lambda remote: remote.post(_PATH, body))

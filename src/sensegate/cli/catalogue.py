@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, fields, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, fields, rows_of, save, table
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -131,7 +131,7 @@ def _value(key: str, text: str) -> Any:
     if key == "open":
         return text.casefold() in {"true", "yes", "1"}
     if key.startswith("promise"):
-        return msgspec.json.decode(text)
+        return document(text, key)
     return text
 
 
@@ -150,7 +150,7 @@ def sample(
     """Draw sample and columns anew from the data of the last day; everybody who finds the entry sees them."""
     body: dict[str, Any] = {"rows": rows}
     if mask:
-        body["mask"] = msgspec.json.decode(mask)
+        body["mask"] = document(mask, "--mask")
     answer = ask(url, token, lambda remote: remote.post(f"{_PATH}/{feed}/sample", body))
     if json_form:
         as_json(answer["sample"])
@@ -175,4 +175,4 @@ def export(
     if out is None:
         sys.stdout.write(text + ("" if text.endswith("\n") else "\n"))
     else:
-        out.write_text(text, encoding="utf-8", newline="")
+        save(out, text.encode())

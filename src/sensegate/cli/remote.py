@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sensegate.errors import Lost, SensegateError
+from sensegate.errors import ConfigError, Lost, SensegateError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -31,8 +31,10 @@ class Remote:
     """A gateway's HTTP interface, as one caller."""
 
     def __init__(self, url: str, token: str = "") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"'{url}' is no address", key="--url", remedy="give http(s)://HOST:PORT")
         self.url = url.rstrip("/")
-        self.token = token
+        self.token = token.strip()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,7 +74,7 @@ class Remote:
                     raise _problem(response.status, await response.text())
                 yield response
         except aiohttp.ClientError as why:
-            raise Lost(f"{self.url} does not answer ({why}); is the gateway running there?") from why
+            raise Lost(f"{self.url} does not answer ({why}); is the gateway running there? --url or SENSEGATE_URL says where") from why
         except TimeoutError as why:
             raise Lost(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
 

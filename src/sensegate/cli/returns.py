@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, count
+from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, count, save
 
 app = typer.Typer(help="Return flow by files, across an air gap: place, export, import.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Write what goes back to a node into a signed file (at the centre)."""
     body, until = ask(url, token, lambda remote: remote.content(f"/api/v1/returns/{node}", after=after))
-    file.write_bytes(body)
+    save(file, body)
     console.print(f"{file}: {count(len(body), 'byte')}; the next file begins after {until}", highlight=False)
 
 

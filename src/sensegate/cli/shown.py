@@ -13,6 +13,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sensegate.cli.remote import Remote
+from sensegate.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -62,6 +64,22 @@ def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
 def as_json(document: object) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def save(file: Path, content: bytes) -> None:
+    """Write a file that was asked for. Raises `ConfigError`."""
+    try:
+        file.write_bytes(content)
+    except OSError as why:
+        raise ConfigError("cannot be written", file=str(file), remedy=why.strerror or str(why)) from why
+
+
+def document(text: str, option: str) -> Any:
+    """Return the JSON in an option, None where it is empty. Raises `typer.BadParameter`."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError as why:
+        raise typer.BadParameter(f"'{text[:60]}' is not JSON ({why}); see --help for an example", param_hint=option) from None
 
 
 def count(number: int, one: str, many: str = "") -> str:

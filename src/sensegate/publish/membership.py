@@ -12,6 +12,7 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.authority.members import Asked, Told, split
+from sensegate.bus import trust
 from sensegate.bus.ports import bracketed
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Lost, Overloaded, Refused, SensegateError
@@ -35,7 +36,7 @@ class Kept(msgspec.Struct, frozen=True):
     first: int = 1
     """Sequence with which a new log of this node begins."""
     certificate: str = ""
-    """PEM of the centre's link, trusted alone; empty where the link has no TLS."""
+    """PEM of the centre's link, see `trust.told`; empty where the link has no TLS."""
     fingerprint: str = ""
     """SHA-256 (hex) of the certificate of the centre's HTTP side; empty where it has none."""
     format: int = 1
@@ -130,14 +131,10 @@ async def leave(directory: Path) -> Kept:
 
 
 def trusted(told: Kept) -> ssl.SSLContext | None:
-    """Return the context that trusts the very certificate that was told; None for a link without TLS."""
+    """Return the context that trusts the certificate that was told; None for a link without TLS."""
     if not told.url.startswith("tls://"):
         return None
-    context = ssl.create_default_context(cadata=told.certificate or None)
-    if told.certificate:
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
+    return trust.told(told.certificate, urlsplit(told.url).hostname or "")
 
 
 async def _post(url: str, body: object, fingerprint: str) -> Any:

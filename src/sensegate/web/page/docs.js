@@ -12,7 +12,7 @@ const CHINESE = (localStorage.getItem("language") || navigator.language).toLower
 const TEXTS = {
   how: ["How to ask", "如何调用"], more: ["parameters, answers", "参数与应答"], gateway: ["gateway", "网关"], ingest: ["ingest", "数据推送"],
   devices: ["devices", "设备"], registry: ["registry", "登记信息"], profiles: ["profiles", "物模型"], tasks: ["tasks", "设备任务"],
-  feeds: ["feeds", "数据流"], webhooks: ["webhooks", "推送回调"], sharing: ["sharing", "数据共享"], books: ["books", "账本、质量、隔离区、审计"],
+  feeds: ["feeds", "数据流"], webhooks: ["webhooks", "推送回调"], catalogue: ["catalogue", "共享目录"], sharing: ["sharing", "数据共享"], books: ["books", "账本、质量、隔离区、审计"],
   nodes: ["nodes", "节点"], emergency: ["emergency", "应急指令"], video: ["video", "视频元数据"], people: ["people", "人员"], tokens: ["tokens", "令牌"],
 };
 function say(key) { return (TEXTS[key] || [key, key])[Number(CHINESE)]; }

@@ -73,7 +73,9 @@ class Gateway:
             "GET feeds": {"items": [{"name": "all", "divisions": [], "grade_max": 3}]},
             "GET feeds/all/records": {"records": [RECORD], "next": "c1.AA"},
             "GET me": {"gateway_role": self.role},
-            "GET nodes": {"rows": [{"division": "4401", "role": "node", "devices": 61}, {"division": "44", "role": "centre"}]},
+            "GET nodes": {
+                "rows": [{"division": "4401", "role": "node", "devices": 61}, {"division": "44", "role": "centre"}]
+            },
             "GET ledger": {"rows": [{"node": "4401", "messages": 5, "accepted": 9}], "balanced": self.balanced},
         }
         return documents[f"{method} {path.removeprefix('/api/v1/')}"]

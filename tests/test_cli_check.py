@@ -47,7 +47,7 @@ def test_a_good_profile_says_nothing(profile: Path) -> None:
     """No finding, exit 0."""
     result = call("check", str(profile))
     assert result.exit_code == 0
-    assert result.output == "1 files, 0 problems, 0 warnings\n"
+    assert result.output == "1 file, 0 problems, 0 warnings\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import typer
 
@@ -43,7 +45,10 @@ def test_chinese_may_be_broken_anywhere() -> None:
 
 def test_a_pipe_gets_a_line_for_each_row() -> None:
     """Tabs between cells, no commas in numbers, no line break in a cell."""
-    rows = [{"id": "a", "n": 12_345, "on": True, "list": ["x", "y"], "text": "one\ntwo"}, {"id": "b", "n": None}]
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "n": 12_345, "on": True, "list": ["x", "y"], "text": "one\ntwo"},
+        {"id": "b", "n": None},
+    ]
     lines = piped(rows, ("id", "n", "on", "list", "text"))
     assert lines == ["id\tn\ton\tlist\ttext\n", "a\t12345\tyes\tx, y\tone two\n", "b\t\t\t\t\n"]
 

@@ -14,18 +14,18 @@ MADE_BY_US = frozenset(
 )
 ONCE = frozenset({"uplink.join_code_file"})
 """Used up by joining."""
-_SECRET = "make it: `(umask 077; openssl rand -hex 32 > {file})`"
+_MAKE = "make it: `(umask 077; openssl rand -hex 32 > {file})`"
 _REMEDIES = {
-    "uplink.secret_file": f"{_SECRET} at the centre (its nodes[].secret_file), copy it here; or leave url and secret_file "
-    "out: the node goes on alone until `sensegate node join CODE --centre URL`",
-    "nodes.secret_file": f"{_SECRET}, and give the node the same file (its uplink.secret_file); or leave the entry out "
+    "uplink.secret_file": f"{_MAKE} at the centre (its nodes[].secret_file), copy it here; or leave url and "
+    "secret_file out: the node goes on alone until `sensegate node join CODE --centre URL`",
+    "nodes.secret_file": f"{_MAKE}, and give the node the same file (its uplink.secret_file); or leave the entry out "
     "and let the node join with a code: `sensegate node invite {division}`",
-    "peer.secret_file": f"{_SECRET}, the same at both centres",
+    "peer.secret_file": f"{_MAKE}, the same at both centres",
     "returns.key_file": "copy receipts.pub of the centre's directory to it",
     "engine.credentials_file": "`sensegate engine CONFIG DIRECTORY` writes it",
 }
 _BY_NAME = {
-    "secret": _SECRET,
+    "secret": _MAKE,
     "password": "write the password into it: `(umask 077; cat > {file})`, end with Ctrl-D",
     "passwords": "a line `name password` for each device, * for all others, mode 0600",
     "client_secret": "write the provider's secret into it: `(umask 077; cat > {file})`, end with Ctrl-D",

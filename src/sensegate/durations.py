@@ -12,7 +12,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 HOW_LONG = "90s, 30m, 12h, 7d or 2w"
 """Examples for help and errors."""
 WHEN = "30m, 1h, 7d (so long ago), or a time: 2026-01-01T00:00:00Z"
-_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
+_SPAN = re.compile(r"([0-9]{1,9}(?:[.][0-9]{1,6})?)([smhdw])")
 
 
 def seconds(text: str) -> float | None:

@@ -101,12 +101,12 @@ def _comparison(words: tuple[str, ...] = _ENGLISH) -> str:
     comma = "，" if words is _CHINESE else ", "
     shipped = of.format("2,488", "6,000") + doubled.format(330)
     span = to.format("1,600", "1,800"), to.format(499, 527), of.format(to.format(541, 739), "6,000")
+    node_red = to.format("14,000", "16,710"), to.format(50, 64), of.format("12,294", "20,000")
     rows += [
         f"| **sensegate**{comma}{live_way} | {ours} | **0** |",
         f"| ThingsBoard IoT Gateway 3.8.5{comma}{sqlite} | 131 | 4,313 | {shipped} |",
         f"| ThingsBoard IoT Gateway 3.8.5{comma}{memory} | {span[0]} | {span[1]} | {span[2]} |",
-        f"| Node-RED 4.1.15{comma}{mapping} | {to.format('14,000', '16,710')} | {to.format(50, 64)} | "
-        f"{of.format('12,294', '20,000')} |",
+        f"| Node-RED 4.1.15{comma}{mapping} | {node_red[0]} | {node_red[1]} | {node_red[2]} |",
         f"| {bare} | {live['baseline']:,} | | {volatile} |",
     ]
     return "\n".join(rows)

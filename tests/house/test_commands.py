@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -21,7 +21,9 @@ DOCUMENTS = (
     ROOT / "config" / "centre.yaml",
 )
 CALL = re.compile(r"(?:^|[\s`($/])sensegate((?: +(?:'[^']*'|\"[^\"]*\"|[^\s`|#;&()'\"]+))+)", re.MULTILINE)
-ROOT_COMMAND = typer.main.get_command(app)
+PROSE = frozenset({"raises", "sensegate", "--version", "--help", "COMMAND"})
+"""What stands behind the name where no command does."""
+ROOT_COMMAND: Any = typer.main.get_command(app)
 
 
 def calls(text: str) -> list[list[str]]:
@@ -33,15 +35,15 @@ def calls(text: str) -> list[list[str]]:
 def wrong(words: list[str]) -> str:
     """Return what is wrong with a call; empty where nothing is, or where it is no call but prose."""
     command, at = ROOT_COMMAND, 0
-    while isinstance(command, click.Group) and at < len(words):
+    while hasattr(command, "commands") and at < len(words):
         found = command.commands.get(words[at].rstrip(".,:"))
         if found is None:
             break
         command, at = found, at + 1
     if command is ROOT_COMMAND:
         said = words[0]
-        return "" if said in {"--version", "--help", "COMMAND"} or not re.fullmatch("[a-z-]+", said) else f"no '{said}'"
-    if isinstance(command, click.Group):
+        return "" if said in PROSE or not re.fullmatch("[a-z-]+", said) else f"no '{said}'"
+    if hasattr(command, "commands"):
         return f"no '{words[at]}' in {command.name}" if at < len(words) and re.fullmatch("[a-z-]+", words[at]) else ""
     known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
     given = {word.partition("=")[0] for word in words[at:] if re.match(r"--?[a-z]", word)}
@@ -58,7 +60,9 @@ def test_commands_in_documents_exist(path: Path) -> None:
 
 def test_what_is_not_there_is_found() -> None:
     """A command and an option that were renamed are seen."""
-    text = "`sensegate mode order flood --hours 6` or\n```sh\nPASSWORD=$(.venv/bin/sensegate device frobnicate x)\n```\n"
+    text = (
+        "`sensegate mode order flood --hours 6` or\n```sh\nPASSWORD=$(.venv/bin/sensegate device frobnicate x)\n```\n"
+    )
     assert [wrong(words) for words in calls(text)] == ["order has no --hours", "no 'frobnicate' in device"]
 
 

@@ -11,7 +11,20 @@ import msgspec
 import typer
 
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, fields, rows_of, save, table
+from sensegate.cli.shown import (
+    DEFAULT_URL,
+    Json,
+    Token,
+    Url,
+    as_json,
+    ask,
+    console,
+    document,
+    fields,
+    rows_of,
+    save,
+    table,
+)
 from sensegate.errors import ConfigError
 
 app = typer.Typer(

@@ -243,7 +243,9 @@ def _depths(metrics: str) -> Iterator[Finding]:
         what = f"{name.removeprefix('sensegate_')} = {float(value):.0f}"
         if float(value) > wanted[bare]:
             yield _warning(
-                "queues", what, "it takes in more than it writes or forwards; look again, and whether the disk or a core is busy (top)"
+                "queues",
+                what,
+                "it takes in more than it writes or forwards; look again, and whether the disk or a core is busy (top)",
             )
         else:
             yield _good("queues", what)

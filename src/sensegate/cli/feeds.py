@@ -131,7 +131,7 @@ class _Tail:
             sys.stdout.writelines(piped(rows, SHOWN)[self.headed :])
             self.headed = True
             return
-        lines = [] if self.headed else [SHOWN]
+        lines: list[tuple[str, ...]] = [] if self.headed else [SHOWN]
         lines += [tuple(str(row[column]) for column in SHOWN) for row in rows]
         self.widths = [
             max(width, *map(cell_len, column))

@@ -74,7 +74,9 @@ class Remote:
                     raise _problem(response.status, await response.text())
                 yield response
         except aiohttp.ClientError as why:
-            raise Lost(f"{self.url} does not answer ({why}); is the gateway running there? --url or SENSEGATE_URL says where") from why
+            raise Lost(
+                f"{self.url} does not answer ({why}); is the gateway running there? --url or SENSEGATE_URL says where"
+            ) from why
         except TimeoutError as why:
             raise Lost(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
 

@@ -110,8 +110,8 @@ class _Player:
         while len(publisher.in_flight) > most:
             if self.lost:
                 raise Lost(
-                    f"{self.host} closed the connection with {count(len(publisher.in_flight), 'message')} not acknowledged "
-                    "(a topic that it does not take? a message that is too large?)"
+                    f"{self.host} closed the connection with {count(len(publisher.in_flight), 'message')} not "
+                    "acknowledged (a topic that it does not take? a message that is too large?)"
                 )
             self.changed.clear()
             await self.changed.wait()

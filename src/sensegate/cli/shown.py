@@ -1,4 +1,4 @@
-"""What commands print: tables for people, lines with tabs for pipes, JSON for programs; options that many commands share.
+"""What commands print: tables for people, lines with tabs for pipes, JSON for programs; options that many share.
 
 On a terminal a table is as wide as it must be; where the terminal is too narrow, cells are wrapped between words, and
 where even that does not fit, each row becomes a block of ``key  value`` lines: no word is ever broken. Into a pipe goes
@@ -79,7 +79,9 @@ def document(text: str, option: str) -> Any:
     try:
         return json.loads(text) if text else None
     except ValueError as why:
-        raise typer.BadParameter(f"'{text[:60]}' is not JSON ({why}); see --help for an example", param_hint=option) from None
+        raise typer.BadParameter(
+            f"'{text[:60]}' is not JSON ({why}); see --help for an example", param_hint=option
+        ) from None
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -114,11 +114,11 @@ class Demo:
         rng = random.Random(self.options.seed)  # noqa: S311 - repeatable on purpose
         devices: list[Simulated] = []
         hand = []
-        for node, count in zip(self.city.nodes.values(), _shares(self.options), strict=True):
+        for node, share in zip(self.city.nodes.values(), _shares(self.options), strict=True):
             places = counties(node.division)
             if self.options.nodes > MANY:
                 places = places[:COUNTIES_OF_MANY]
-            wanted = fleet(node.division, count, counties=places, rng=rng)
+            wanted = fleet(node.division, share, counties=places, rng=rng)
             devices += await enrol(node, wanted, rng)
             hand += await enrol_by_hand(node)
         watchers, by_hand = await self._enrol_cameras(rng)
@@ -166,9 +166,9 @@ class Demo:
         by_hand: list[dict[str, str]] = []
         nodes = list(self.city.nodes.values())
         for at, node in enumerate(nodes):
-            count = (self.options.cameras + at) // len(nodes)
-            if count:
-                wanted = cameras.fleet(node.division, count, counties=counties(node.division), rng=rng, first=at)
+            share = (self.options.cameras + at) // len(nodes)
+            if share:
+                wanted = cameras.fleet(node.division, share, counties=counties(node.division), rng=rng, first=at)
                 watchers += await enrol_cameras(node, wanted, rng)
                 by_hand += await cameras_by_hand(node)
         return watchers, by_hand
@@ -268,7 +268,7 @@ class Demo:
             links = {division: link.whole for division, link in self.city.links.items()}
             seen = self.cameras.status if self.cameras else {}
             width = self.console.width
-            live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links, seen, width))
+            live.update(screen.live(self.ledgers, self.simulator.status, self.judge.status, links, seen, width=width))
             await asyncio.sleep(REFRESH_S * max(1.0, self.options.nodes / MANY))
 
     async def break_the_link(self) -> None:

@@ -84,6 +84,7 @@ def live(
     judge: Mapping[str, Any],
     links: Mapping[str, bool],
     cameras: Mapping[str, Any],
+    *,
     width: int = 200,
 ) -> RenderableType:
     """Return the live table: a row per node, or a column where that is too wide, and the judge's line."""

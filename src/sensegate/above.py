@@ -50,13 +50,16 @@ class Above:
         node_log: Log,
         report: Callable[[], Awaitable[Report]],
         shed: Callable[[], Sequence[Shed]] = tuple,
+        *,
+        began: int = 0,
     ) -> None:
-        """`report` says how the node is, `shed` what a mode order keeps here."""
+        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Uplink`."""
         self.config = config
         self.clock = clock
         self.log = node_log
         self._report = report
         self._shed = shed
+        self._began = began
         self._link: Client | None = None
         self.up: Uplink | None = None
         self.why = ""
@@ -182,6 +185,8 @@ class Above:
                 store=self.config.store,
                 payload_bytes_max=centre.payload_bytes_max,
                 shed=self._shed,
+                began=self._began,
+                partition=self.config.ingest.partition,
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.up.run(), name="uplink lanes")
@@ -196,6 +201,7 @@ class Above:
             self._link = None
             if self.up:
                 self.up.connected = False
+                self._began = 0 if self.up.sure else self._began
             await nc.close()
 
     # ── which centre ────────────────────────────────────────────────────────────────────────────────

@@ -280,7 +280,7 @@ class Gateway:
             division=config.division,
             partition=config.ingest.partition,
             alone=config.role == "node",
-            limits=Limits.of(config.store),
+            limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
 
     def _commands(self, decoder: Decoder) -> Commands:
@@ -310,7 +310,7 @@ class Gateway:
 
     def _to_centre(self) -> None:
         config, clock, base = self.config, self.clock, self.foundations
-        above = self.above = Above(config, clock, self.log, self._report, self.emergency.shed)
+        above = self.above = Above(config, clock, self.log, self._report, self.emergency.shed, began=self.log.began)
         releases = base.life.releases
         above.taking = Taking(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
         copying = Copying(self.bus, base.copied, above.ask, clock, life=self.log.epoch)
@@ -371,7 +371,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
+        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
         self.quality_rows = shares.quality_rows(self.quality, self.devices)
         measured = shares.measures(self.devices, self.quality_rows, clock)
         self.share = shares.made(
@@ -380,7 +380,12 @@ class Gateway:
             self.audit,
             base.tokens,
             reader=self.reader,
-            books=Books(base.hours, clock, ttl_h=config.store.ledger_ttl_h),
+            books=Books(
+                base.hours,
+                clock,
+                ttl_h=config.store.ledger_ttl_h,
+                payload_bytes_max=base.hours.payload_bytes_max,
+            ),
             feeds=await base.bucket("feeds"),
             usage=await base.bucket("usage"),
             sharing=await base.bucket("sharing"),
@@ -396,7 +401,7 @@ class Gateway:
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
-        await self.share.open()
+        await self.share.open(self.log.began)
         self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run

@@ -84,7 +84,8 @@ class Foundations:
         config, engine = self.config, self.engine
         self.bus = await engine.connect(Role.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
-        first = joined.first if joined else 1
+        known = membership.life(Path(config.directory))
+        first = joined.first if joined else streams.first_again(self.clock.now()) if known else 1
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open()

@@ -121,12 +121,15 @@ class Outcome(StrEnum):
     """It is meant for another centre."""
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
+class Position(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How far a source has been committed."""
 
     life: str
     """Identity of the source's present life (the stream's creation time): sequences of two lives do not compare."""
     sequence: int
+    at: int = 0
+    """Arrival of the message with this sequence, µs UTC: a later one of this number or below is another, after the
+    store has lost its end (a power cut, an older copy). 0: not said."""
 
 
 REDECODE = "redecode:"

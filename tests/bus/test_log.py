@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -107,6 +108,24 @@ async def test_what_is_too_large_or_too_many_is_refused_before_it_is_sent(log: J
 async def test_a_large_commit_is_one(log: JetStreamLog) -> None:
     """5,000 members, more than the server takes by default."""
     assert await log.write([Member("raw.a", b"x" * 100)] * 5000) == 5000
+
+
+async def test_a_batch_that_came_in_part_is_lost_and_comes_again(
+    gateway: Client, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was started again in the middle of it, or had waited too long: no bug that ends the process."""
+    publish, members = gateway.publish, [Member("raw.a", b"%d" % n) for n in range(4)]
+    for dropped in ("1", "2"):
+
+        async def some(*args: Any, dropped: str = dropped, **more: Any) -> None:
+            if more["headers"]["Nats-Batch-Sequence"] != dropped:
+                await publish(*args, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(gateway, "publish", some)
+            with pytest.raises(Lost, match="incomplete"):
+                await log.write(members)
+    assert await log.write(members) == 4
 
 
 async def test_without_room_on_the_disk_nothing_is_sent(gateway: Client, log: JetStreamLog) -> None:

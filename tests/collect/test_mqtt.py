@@ -147,6 +147,27 @@ async def test_a_broker_that_is_not_there_is_tried_with_growing_jittered_waits(b
     await source.stop()
 
 
+async def test_a_password_that_cannot_be_read_now_is_read_later(broker: Mosquitto, tmp_path: Path) -> None:
+    """While its file is being replaced the source goes on trying: its end would be seen by nobody."""
+    file = tmp_path / "password"
+    config = ForeignBrokerConfig(
+        name="vendor", host="127.0.0.1", port=broker.port, username="us", password_file=str(file), topics=("a/#",)
+    )
+    refused = asyncio.Event()
+
+    def jitter() -> float:
+        refused.set()
+        return 0.1
+
+    source = MqttSource(config, IngestConfig(), SystemClock(), jitter=jitter)
+    await source.start(None)
+    async with asyncio.timeout(DEADLINE_S):
+        await refused.wait()
+    file.write_text("secret", encoding="ascii")
+    await connected(source)
+    await source.stop()
+
+
 async def test_a_topic_that_is_not_utf8_is_given_and_settled() -> None:
     """It would hold its place in the session for ever: it comes with its bytes visible, and its PUBACK is sent."""
     acknowledged = asyncio.Event()

@@ -304,6 +304,65 @@ async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
     assert set((await rig.shown()).values()) == {1}
 
 
+async def test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path: Path) -> None:
+    """After a power cut, or with an older copy: what was lost is no duplicate, and its places stay empty."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    rig.log, older = rig.log.copy(), rig.log
+    rig.committer._log = rig.log
+    await rig.commit([one(2.0, 1)])
+    rig.clock._now += 31_000_000
+    await rig.commit([one(3.0, 2)])
+    rig.duplicates.settle()
+    reached = rig.duplicates.checkpoint
+    assert reached > (await older.bounds())[1]
+    rig.log = older
+    assert await rig.restart() == {"mqtt": Position("life", 1)}
+    again = await rig.commit([one(1.0), one(2.0, 1)])
+    assert again.keep.tolist() == [False, True]
+    entries = await rig.log.fetch(0, limit=50_000)
+    new = [entry.sequence for entry in entries if entry.subject.startswith("readings.")][1:]
+    assert min(new) > reached
+    end = (await rig.log.bounds())[1]
+    await rig.restart()
+    assert (await rig.log.bounds())[1] == end
+    assert set((await rig.shown()).values()) == {1}
+
+
+async def test_control_without_leaving_out_sequences_are_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: the same, but for the places that are left out."""
+
+    async def nothing(_log: object, last: int, _until: int) -> int:
+        return last
+
+    monkeypatch.setattr("sensegate.persist.commit.fill", nothing)
+    with pytest.raises(AssertionError):
+        await test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path)
+
+
+async def test_a_clock_that_was_far_ahead_spoils_the_judgement_of_one_hour_only(tmp_path: Path) -> None:
+    """While it is ahead all is judged by it; back again, the readings of the next hour are."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    year = 365 * 24 * 3_600_000_000
+    rig.clock._now = NOW + year
+    await rig.commit([Sent((Row(TIME, 1.0, NOW + year),), b"ahead", received=NOW + year)])
+    rig.clock._now += 31_000_000
+    await rig.commit([Sent((Row(TIME, 1.0, NOW + year + 1),), b"ahead too", received=rig.clock.now())])
+    rig.duplicates.settle()
+    rig.clock._now = NOW
+    back = await rig.commit([Sent((Row(TIME, 2.0, NOW),), b"back")])
+    assert back.judgements[0].flags[0] & int(Flag.UNJUDGED)
+    rig.clock._now = NOW + 2 * 3_600_000_000
+    sent = Sent((Row(TIME, 3.0, rig.clock.now()),), b"later", received=rig.clock.now())
+    later = await rig.commit([sent])
+    assert not later.judgements[0].flags[0] & int(Flag.UNJUDGED)
+    assert (await rig.commit([sent])).keep.tolist() == [False]
+
+
 async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> None:
     """Report by exception: unchanged values are seen, counted, remembered over a restart, and not readings."""
     rig = Rig(tmp_path)

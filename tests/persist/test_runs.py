@@ -190,7 +190,26 @@ def test_a_state_of_another_log_is_not_used(tmp_path: Path, epoch: str, last: in
     store = Store(tmp_path)
     store.open("e", 99)
     store.save(checkpoint(ROWS), "e", 10)
-    assert Store(tmp_path).open(epoch, last) is None
+    again = Store(tmp_path)
+    assert again.open(epoch, last) is None
+    assert again.lost_end == (10 if epoch == "e" else 0)
+
+
+def test_a_lost_end_is_remembered_until_it_is_dealt_with(tmp_path: Path) -> None:
+    """Through any number of starts, also once the log has grown beyond it; not for another log."""
+    store = Store(tmp_path)
+    store.open("e", 99)
+    store.save(checkpoint(ROWS), "e", 10)
+    for last in (9, 9, 50):
+        store = Store(tmp_path)
+        assert store.open("e", last) is None
+        assert store.lost_end == 10
+    other = Store(tmp_path)
+    other.open("f", 9)
+    assert other.lost_end == 0
+    store.forgive()
+    assert Store(tmp_path).open("e", 9) is None
+    assert store.lost_end == Store(tmp_path).lost_end == 0
 
 
 def test_the_past_is_forgotten(tmp_path: Path) -> None:

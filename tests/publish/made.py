@@ -80,7 +80,10 @@ class Node:
             for kind, count in (("messages", rows), ("decoded", rows), ("values", rows), ("accepted", rows)):
                 if count:
                     counts.add(now // HOUR_US, f"d{device}", "mqtt", kind, count)
-        record = CommitRecord(f"n{self.number}", self.number, now, {}, {})
+        totals = Ledger()
+        totals.merge(self.ledger)
+        totals.merge(counts)
+        record = CommitRecord(f"n{self.number}", self.number, now, {}, totals.totals())
         members.append(Member("ledger.4401-0", counts.encode(), 168))
         members.append(Member("commit.4401-0", encode_commit(record), rollup=True))
         self.ledger.merge(counts)

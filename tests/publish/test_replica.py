@@ -14,13 +14,14 @@ from sensegate.bus import streams
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.names import FILLER
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced, Lost
 from sensegate.model import Member
 from sensegate.ports import Log
 from sensegate.publish import replica
-from sensegate.publish.replica import FILLER, Held, Original, Replica, decode_from
+from sensegate.publish.replica import Held, Original, Replica, decode_from
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 

@@ -12,6 +12,7 @@ import pytest
 from sensegate.bus import streams
 from sensegate.bus.connect import connect
 from sensegate.bus.engine import Engine, Role
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.server_conf import inbox_prefix, node_user
@@ -165,6 +166,57 @@ async def test_totals_are_those_of_the_centre(world: World) -> None:
     assert not await world.live()
     totals = world.uplink.totals
     assert (totals["accepted"], totals["forwarded"], totals["withheld.grade"]) == (7, 4, 3)
+
+
+async def test_what_expired_before_it_could_go_up_is_counted_once(world: World) -> None:
+    """A cut longer than the life of readings: what went is named a loss, in the ledgers of both sides, whoever asks."""
+    await world.node.commit([(0, 5)])
+    await world.clock.advance(169 * 3_600)
+    await world.node.commit([(0, 2), (2, 3)])
+    await world.drain()
+    for _ in range(2):
+        totals = world.uplink.totals
+        assert (totals["forwarded"], totals["withheld.grade"], totals["withheld.expired"]) == (2, 3, 5)
+        told = Ledger()
+        for entry in await world.centre.log.fetch(0):
+            if entry.subject == f"ledger.{NODE}":
+                told.merge(Ledger.decode(entry.payload))
+        assert told.totals()["withheld.expired"] == 5
+        world.uplink = world.fresh()
+        await world.drain()
+
+
+async def test_a_log_that_has_lost_its_end_goes_up_all_the_same(world: World) -> None:
+    """The centre has more of the node's log than the node: what is new is forwarded, under places of its own."""
+    await world.node.commit([(0, 2)])
+    older = world.node.log.copy()  # type: ignore[attr-defined]
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    reached = (await world.node.log.bounds())[1]
+    world.node.log, began = older, (await older.bounds())[1]
+    uplink = Uplink(NODE, older, world.centre, CONFIG, world.clock, began=began)
+    world.uplink = uplink
+    await world.drain()
+    assert uplink.sure
+    assert (await older.bounds())[1] >= reached
+    await world.node.commit([(0, 4)])
+    await world.drain()
+    rows = await rows_of(world.centre.log)
+    assert len(rows.ids) == len(set(rows.ids)) == 9
+
+
+async def test_control_a_lost_end_that_is_not_looked_for(world: World) -> None:
+    """Negative control: without knowing how the log began, what is new stays below the place of the lane, for ever."""
+    await world.node.commit([(0, 2)])
+    older = world.node.log.copy()  # type: ignore[attr-defined]
+    await world.node.commit([(0, 3)])
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    world.node.log = older
+    world.uplink = Uplink(NODE, older, world.centre, CONFIG, world.clock)
+    await world.node.commit([(0, 4)])
+    await world.drain()
+    assert len((await rows_of(world.centre.log)).ids) == 8
 
 
 async def test_control_without_the_fence_readings_are_doubled(world: World) -> None:

@@ -66,6 +66,18 @@ async def test_a_restart_counts_nothing_twice(memory_log: MemoryLog, clock: Fake
     assert (at, third.sums("4401", HOUR).totals()) == (3, {"messages": 6})
 
 
+async def test_a_log_that_has_lost_its_end_is_counted_on_from_there(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """The books came further than the log goes now: what follows it is new and counts, whatever its sequence."""
+    books, _ = await opened(memory_log, clock)
+    books.take(entry(9, (HOUR, "messages", 5)))
+    await books.flush()
+    again = Books(memory_log, clock)
+    assert await again.open("e1", 4) == 4
+    again.take(entry(6, (HOUR, "messages", 1)))
+    assert again.sums("4401", HOUR).totals() == {"messages": 6}
+    assert await Books(memory_log, clock).open("e1", 9) == 9
+
+
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_write_with_unknown_outcome(memory_log: MemoryLog, clock: FakeClock, *, written: bool) -> None:
     """Whether it was there or not: the next write holds everything once."""
@@ -108,6 +120,57 @@ async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, cloc
     assert books.sums("4401", 0).totals() == {"messages": 49}
     again, _ = await opened(memory_log, clock)
     assert again.sums("4401", HOUR - 48).totals() == {"messages": 49}
+
+
+async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A node that was cut for days brings the rest of an hour that has left memory: nothing of before is replaced."""
+    books, _ = await opened(memory_log, clock)
+    books.take(entry(1, (HOUR, "messages", 5)))
+    await books.flush()
+    await clock.advance(60 * 3_600)
+    books.take(entry(2, (HOUR + 60, "messages", 1)))
+    await books.flush()  # forgets the old hour
+    assert books.sums("4401", HOUR).totals() == {"messages": 1}
+    for number in (3, 4):
+        books.take(entry(number, (HOUR, "messages", 2)))
+        await books.flush()
+    books.take(entry(5, (HOUR, "messages", 2)))
+    memory_log.lose_next(written=True)
+    with pytest.raises(Lost):
+        await books.flush()
+    await books.flush()
+    await books.flush()
+    again, _ = await opened(memory_log, clock)
+    assert again.sums("4401", HOUR).totals() == {"messages": 12}
+
+
+async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """They are written together, added up when they are read, and replaced as one."""
+    whole = Ledger()
+    for number in range(50):
+        whole.add(HOUR, f"gz-{number * 7919:05}", "mqtt", "messages", number + 1)
+    whole.locate(["gz-00000"], ["440106/eco"])
+    books = Books(memory_log, clock, payload_bytes_max=300)
+    await books.open("e1")
+    for sequence in (1, 2):
+        books.take(Entry(sequence, "ledger.4401-0", whole.encode(), NOW))
+        await books.flush()
+        subjects = [one.subject for one in await memory_log.fetch(0)]
+        assert len(subjects) == len(set(subjects)) > 3
+        again, at = await opened(memory_log, clock)
+        assert at == sequence
+        sums = again.sums("4401", HOUR)
+        assert sums.totals() == {"messages": sequence * 1275}
+        assert {row.device: row.count for row in sums.rows()} == {
+            f"gz-{number * 7919:05}": sequence * (number + 1) for number in range(50)
+        }
+        assert sums.place_of("gz-00000") == ("440106", "eco")
+    roomy = Books(memory_log, clock)
+    await roomy.open("e1")
+    roomy.take(entry(3, (HOUR, "messages", 1)))
+    await roomy.flush()  # one entry holds it all again, what it was in before is empty
+    again, _ = await opened(memory_log, clock)
+    assert again.sums("4401", HOUR).totals() == {"messages": 2551}
 
 
 async def test_another_log_starts_anew(memory_log: MemoryLog, clock: FakeClock) -> None:

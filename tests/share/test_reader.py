@@ -124,6 +124,32 @@ async def test_a_cursor_from_the_future_is_bad(memory_log: MemoryLog, clock: Fak
         await Reader(memory_log, clock).resume(str(cursor.after("e1", 99, NOW)))
 
 
+async def test_a_cursor_of_a_lost_end_is_gone(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A store put back from an older copy gives sequences again: a cursor of before skips nothing in silence.
+
+    A log that is a copy by another centre stored its entries later: there time tells nothing.
+    """
+    await commit(memory_log)
+    older = memory_log.copy()
+    places = []
+    for _ in range(2):
+        sequence = await commit(memory_log)
+        places += [cursor.after("e1", sequence, clock.now(), 1), cursor.after("e1", sequence + 2, clock.now())]
+    for place in places:
+        assert await Reader(memory_log, clock).resume(str(place)) == place
+    await clock.advance(HOUR_S)
+    for _ in range(3):
+        await commit(older)
+    for place in places:
+        with pytest.raises(Gone, match="lost"):
+            await Reader(older, clock).resume(str(place))
+        assert await Reader(older, clock, stamped=False).resume(str(place)) == place
+        async with following(older, clock, 0) as made:
+            await until_live(made)
+            with pytest.raises(Gone, match="lost"):
+                await made.resume(str(place))
+
+
 async def test_first_is_not_about_to_expire(memory_log: MemoryLog, clock: FakeClock) -> None:
     """A start that would be overtaken by expiry within minutes is not offered."""
     await commit(memory_log)

@@ -11,7 +11,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
-from sensegate.errors import EngineError, Fenced, Lost, NotFound, Overloaded, StoreFull
+from sensegate.errors import EngineError, Fenced, Lost, NotFound, StoreFull
 
 TIMEOUT_S = 5.0
 
@@ -19,12 +19,11 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """An expectation of a member does not hold."""
 FULL = frozenset({10047, 10054, 10077, 10023, 10122})
 """Insufficient storage, message larger than the stream takes, stream full, insufficient resources, reservation."""
-NOT_NOW = frozenset({10008, 10009, 10039, 10076, 10104})
-"""JetStream starts, has no leader, or is switched off after an error of the disk."""
+NOT_NOW = frozenset({10008, 10009, 10039, 10076, 10104, 10176, 10210, 10211})
+"""JetStream starts, has no leader, or is switched off after an error of the disk; a batch came in part (the server was
+started again meanwhile, or waited 10 s for the next member); too many batches are open. Nothing was stored."""
 ABSENT = frozenset({10014, 10037, 10059})
 """No such consumer, message, stream."""
-TOO_MANY = frozenset({10210, 10211})
-"""Too many batches in flight."""
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -54,8 +53,6 @@ def refuse(error: ApiError, what: str) -> NoReturn:
         raise StoreFull(text)
     if error.err_code in ABSENT:
         raise NotFound(text)
-    if error.err_code in TOO_MANY:
-        raise Overloaded(text)
     if error.err_code in NOT_NOW or error.code == 503:
         raise Lost(text)
     raise EngineError(text)
@@ -81,7 +78,7 @@ async def call(
     """Ask the server; return its answer, which is not an error.
 
     Raises:
-        Fenced, StoreFull, NotFound, Overloaded, EngineError: what the server said.
+        Fenced, StoreFull, NotFound, EngineError: what the server said.
         Lost: no answer; the outcome is unknown.
     """
     payload = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()

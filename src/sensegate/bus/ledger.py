@@ -188,6 +188,33 @@ class Ledger:
         if len(self._parts) > 64:
             self._settle()
 
+    def halves(self) -> tuple[Ledger, Ledger]:
+        """Return the counts of the first half of the devices, and those of the others."""
+        most = len(self._devices.words)
+        return self._of_devices(0, most // 2), self._of_devices(most // 2, most)
+
+    def _of_devices(self, first: int, end: int) -> Ledger:
+        hour, kind, source, device, count = self._columns()
+        part: Ledger = Ledger()
+        words = self._devices.words[first:end]
+        for table, known in ((part._devices, words), (part._sources, self._sources.words)):
+            table.many(known)
+        part._kinds.many(self._kinds.words)
+        part._where = {word: self._where[word] for word in words if word in self._where}
+        inside = (device >= first) & (device < end)
+        cell = (((hour << 10 | kind) << 10 | source) << 23) | (device - first)
+        part._parts.append((cell[inside], count[inside]))
+        return part
+
+    def encoded(self, bytes_max: int) -> Iterator[bytes]:
+        """Yield the ledger as members of at most `bytes_max` bytes, one as a rule: whoever reads them adds them up."""
+        payload = self.encode()
+        if len(payload) <= bytes_max or len(self._devices.words) < 2:
+            yield payload
+            return
+        for half in self.halves():
+            yield from half.encoded(bytes_max)
+
     def rows(self) -> Iterator[Row]:
         """Yield every count, in the order of hour, kind, source, device."""
         hour, kind, source, device, count = self._columns()

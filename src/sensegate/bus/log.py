@@ -38,12 +38,18 @@ class JetStreamLog:
         self._node = prefix.removeprefix("up.").removesuffix(".")
         self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
         self._epoch = ""
+        self.began = 0
+        """With which sequence it ended when it was opened: what comes after is of this process, or of others now."""
+        self.is_copy = False
+        """Its entries were stored, and so stamped, when they were copied here."""
 
     async def open(self) -> None:
         """Read the epoch; a node has no right to it at the centre and needs none."""
         if not self._prefix:
             status = await self._reader.status()
-            self._epoch = status.config.metadata.get(LIFE) or f"{micros(status.created):x}"
+            life = status.config.metadata.get(LIFE, "")
+            self._epoch, self.is_copy = life or f"{micros(status.created):x}", bool(life)
+            self.began = status.state.last_seq
             self._reader.advance(status.state.last_seq)
 
     @property

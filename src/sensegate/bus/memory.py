@@ -38,6 +38,13 @@ class MemoryLog:
         """Largest payload of a member."""
         return 1024**2 - 512
 
+    def copy(self) -> MemoryLog:
+        """Return a log of the same life that holds what this one holds now: as a backup of its store would."""
+        made = MemoryLog(self._clock, epoch=self._epoch, bytes_max=self._bytes_max)
+        made._entries, made._expiry = list(self._entries), dict(self._expiry)
+        made._subjects, made._bytes, made._last = dict(self._subjects), self._bytes, self._last
+        return made
+
     def lose_next(self, *, written: bool) -> None:
         """Let the next write raise `Lost`; `written` says whether it took effect all the same."""
         self._lose = written

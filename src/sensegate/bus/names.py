@@ -18,6 +18,8 @@ LOGGED = (READINGS, OBSERVATIONS)
 """First tokens of the subjects whose members are batches of rows that subscribers may see."""
 ROWS = tuple(f"{kind}." for kind in LOGGED)
 """With these the subjects begin."""
+FILLER = "seen.filler"
+"""Of empty members that take sequences which must not be given again."""
 
 ID_BYTES_MAX = 128
 _EMPTY = "~"

@@ -32,6 +32,9 @@ LOG_SUBJECTS = (
 LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
 
+_ORIGIN_MINUTE = 26_297_280
+"""2020-01-01T00:00Z."""
+
 _CHANGEABLE: Mapping[str, frozenset[str]] = {AUDIT: frozenset({"max_bytes", "max_age"})}
 """What may follow the configuration, by stream; all others: `max_bytes` alone. A shorter `max_age` ends the life of
 what is older, so no stream of readings ever has one."""
@@ -107,6 +110,14 @@ def _stream(name: str, subjects: tuple[str, ...], max_bytes: int, **more: Any) -
         "num_replicas": 1,
         **more,
     }
+
+
+def first_again(now: int) -> int:
+    """Return with which sequence a log begins in place of one that is gone: beyond all that it can have given.
+
+    Cursors and ids of records hold sequences; each minute has more of them than a log can be given in it.
+    """
+    return (now // 60_000_000 - _ORIGIN_MINUTE) << 21
 
 
 def log_stream(store: StoreConfig, first: int = 1, life: str = "") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from sensegate.bus.streams import INTAKE
 from sensegate.clock import Clock
 from sensegate.collect.tap import Tap
 from sensegate.config import IngestConfig
-from sensegate.errors import Lost, NotFound
+from sensegate.errors import Lost, SensegateError
 from sensegate.model import Delivery, Message, Position
 
 SUBJECT = "$MQTT.msgs."
@@ -80,7 +80,7 @@ class BrokerSource:
         self._life = ""
         self._era = 0
         self._again: asyncio.Task[None] | None = None
-        self._skip = 0  # committed stream sequence at the start
+        self._skip = Position("", 0)  # committed at the start
         self._received = 0
         self._number = 0  # consumer sequence of the last message that came
         self._settled = 0
@@ -112,7 +112,7 @@ class BrokerSource:
         await self.stop()
         await self.prepare()
         self._life = await streams.life(self._connection, INTAKE)
-        self._skip = committed.sequence if committed and committed.life == self._life else 0
+        self._skip = committed if committed and committed.life == self._life else Position(self._life, 0)
         self._era += 1
         self._received = self._settled = self._number = 0
         self._broken = ""
@@ -153,14 +153,23 @@ class BrokerSource:
                 metrics.RESTARTS.labels(f"collect {self.name}").inc()
                 raise Lost(f"{self.name}: {self._broken}; the consumer is reset and gives again what was not committed")
             messages, number = self._next()
-            last = messages[-1].sequence
-            ack = partial(self._acknowledge, era, last, number)
-            if messages[0].sequence <= self._skip:
-                messages = [message for message in messages if message.sequence > self._skip]
+            position = Position(self._life, messages[-1].sequence, messages[-1].received)
+            ack = partial(self._acknowledge, era, position.sequence, number)
+            if messages[0].sequence <= self._skip.sequence:
+                messages = [message for message in messages if not self._is_committed(message)]
                 if not messages:
                     await ack()
                     continue
-            yield Delivery(self.name, messages, ack, Position(self._life, last), covers=True)
+            yield Delivery(self.name, messages, ack, position, covers=True)
+
+    def _is_committed(self, message: Message) -> bool:
+        """Return whether a message was committed before the start.
+
+        A store that has lost its end gives its numbers again: what arrived after the commit is not in it. In doubt a
+        message is given, as what was committed after all is told as a duplicate.
+        """
+        skip = self._skip
+        return message.sequence <= skip.sequence and (not skip.at or message.received <= skip.at)
 
     def _next(self) -> tuple[list[Message], int]:
         """Return the next messages, at most `commit_messages_max`, and the consumer sequence of the last."""
@@ -213,7 +222,7 @@ class BrokerSource:
     async def _reset(self) -> None:
         try:
             await consumer.reset(self._connection, INTAKE, self._durable)
-        except (Lost, NotFound) as why:
+        except SensegateError as why:
             self._break(str(why))
 
     async def _control(self, headers: dict[str, str], reply: str) -> None:
@@ -250,7 +259,7 @@ class BrokerSource:
             elif now - self._moved > stall_s:
                 try:
                     state = await consumer.status(self._connection, INTAKE, self._durable)
-                except (Lost, NotFound) as why:
+                except SensegateError as why:
                     self._break(str(why))
                     continue
                 if now - self._moved > stall_s and self._received <= self._settled and state.num_pending:

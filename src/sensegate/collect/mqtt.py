@@ -26,7 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.config import ForeignBrokerConfig, IngestConfig, secret
-from sensegate.errors import Lost
+from sensegate.errors import ConfigError, Lost
 from sensegate.model import Delivery, Message, Position
 
 KEEPALIVE_S = 30
@@ -290,7 +290,12 @@ class MqttSource:
 
     async def _hold(self) -> bool:
         """Connect and stay until it ends; return whether it was good for anything."""
-        connection = self._connection = _Connection(self._config, self._config.inflight_max, self._take)
+        try:
+            connection = self._connection = _Connection(self._config, self._config.inflight_max, self._take)
+        except (ConfigError, OSError) as why:
+            # A file of a password or certificate that is being replaced: nobody would hear of this task's end.
+            _log.error("foreign broker cannot be connected to; trying again", source=self.name, reason=str(why))
+            return False
         try:
             await connection.open()
             either: set[asyncio.Future[Any]] = {connection.ended, connection.subscribed}

@@ -15,6 +15,7 @@ from sensegate import metrics
 from sensegate.authority.index import Index
 from sensegate.bus import columns, raw, sequences
 from sensegate.bus.columns import Batch
+from sensegate.bus.filling import fill
 from sensegate.bus.ledger import REMOVED, Ledger
 from sensegate.bus.names import LOGGED, OBSERVATIONS, READINGS
 from sensegate.bus.raw import Kept
@@ -48,6 +49,8 @@ RETRY_S = 60.0
 """So long a commit whose outcome is unknown is looked up and repeated before `Lost` goes up."""
 FULL_PAUSE_S = 0.5
 """Pause between attempts while the log is full."""
+SKIPPED = 20_000
+"""So many sequences more than a checkpoint knew are left out once the log has lost its end: it was seconds old."""
 
 _log = structlog.get_logger("persist")
 
@@ -67,9 +70,10 @@ class Limits(msgspec.Struct, frozen=True):
     """Of the ledgers of single commits; their hourly sums live longer, on the stream LEDGER."""
 
     @classmethod
-    def of(cls, store: StoreConfig) -> Limits:
-        """Return what the configuration says."""
+    def of(cls, store: StoreConfig, payload_bytes_max: int) -> Limits:
+        """Return what the configuration says; no member is larger than a message of the log may be."""
         return cls(
+            min(cls().member_bytes_max, payload_bytes_max),
             raw_ttl_h=store.raw_ttl_h,
             readings_ttl_h=store.readings_ttl_h,
             observations_ttl_h=store.observations_ttl_h,
@@ -201,6 +205,8 @@ class Committer:
         """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
         _, newest = await self._log.bounds()
         at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, newest)
+        if reached := self._duplicates.lost_end:
+            newest = await self._leave_out(newest, reached)
         # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too,
         # hours of their readings may lie behind it: there a full disk is prevented (`engine.has_room`), not looked for.
         end = newest if self._alone else max(self._sequence, await self._newest_seen())
@@ -223,6 +229,19 @@ class Committer:
         if at > began:
             _log.info("duplicate state caught up from the log", entries=at - began)
         return at
+
+    async def _leave_out(self, newest: int, reached: int) -> int:
+        """Let the log go on behind the end that it has lost (a power cut, an older copy); return where it ends.
+
+        What others have of that end bears its sequences: cursors, ids of records, how far the centre has come. No new
+        entry may bear them again. Where nodes write too they are faster than we are: there a cursor is judged by time.
+        """
+        _log.error("the log has lost its end; what it held is gone here", ended=newest, had_reached=reached)
+        metrics.LIMITED.labels("log_lost_end").inc()
+        if self._alone:
+            newest = await fill(self._log, newest, reached + SKIPPED)
+        await asyncio.to_thread(self._duplicates.forgive)
+        return newest
 
     async def _newest_seen(self) -> int:
         """Return where identities were last written beside our commits: those of a device that moved here."""
@@ -334,7 +353,10 @@ class Committer:
         return self._made(piece, members, ledger), judgement
 
     def _made(self, piece: Slice, members: list[Member], ledger: Ledger) -> Part:
-        members.append(Member(f"ledger.{self._name}", ledger.encode(), self._limits.ledger_ttl_h))
+        members += [
+            Member(f"ledger.{self._name}", payload, self._limits.ledger_ttl_h)
+            for payload in ledger.encoded(self._limits.member_bytes_max)
+        ]
         self._prepared += 1
         positions = {one.source: one.position for one in piece.deliveries if one.position is not None}
         profiles = dict(self._version(name) for name in self._used(piece.readings))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import structlog
 
 from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
@@ -37,6 +38,8 @@ from sensegate.quality import Flag
 
 SLACK_H = 2
 """Kept beyond the horizon: arrivals of different sources are not quite in order."""
+
+_log = structlog.get_logger("persist")
 
 DeviceId = Callable[[int], str]
 """Registry index -> canonical device id."""
@@ -81,6 +84,7 @@ class Duplicates:
     def __init__(
         self, directory: Path, *, clock: Clock, horizon_h: int = 24, checkpoint_s: float = 30.0, device_id: DeviceId
     ) -> None:
+        self._clock = clock
         self._horizon = horizon_h * HOUR_US
         self._horizon_h = horizon_h
         self._device_id = device_id
@@ -113,6 +117,15 @@ class Duplicates:
     def checkpoint(self) -> int:
         """Log sequence to which the last checkpoint on disk is valid; 0: there is none."""
         return self._seen.checkpoint
+
+    @property
+    def lost_end(self) -> int:
+        """Sequence that the log had reached once and, as `open` found, no longer has; 0: none is known."""
+        return self._seen.lost_end
+
+    def forgive(self) -> None:
+        """Forget `lost_end`: it is dealt with."""
+        self._seen.forgive()
 
     @property
     def horizon_us(self) -> int:
@@ -227,6 +240,7 @@ class Duplicates:
         )
         if not count:
             return Judgement(work.kind, work.revision, flags, work.identity)
+        self._heed_clock()
         oldest = np.maximum(readings.received - self._horizon, self._floor * HOUR_US)
         old = readings.time < oldest
         rows = None
@@ -245,6 +259,18 @@ class Duplicates:
         self._mark_late(work, by_series, series, future, specs)
         self._remember(work, judged, judged_series, future)
         return Judgement(work.kind, work.revision, flags, work.identity)
+
+    def _heed_clock(self) -> None:
+        """Come back where our clock stood far in the future: what was forgotten then stays so, the rest is judged.
+
+        Without this everything would be older than what is remembered, and unjudged, until that future has come.
+        """
+        now = self._clock.now()
+        if self._floor > now // HOUR_US:
+            _log.warning(
+                "our clock was far ahead; what is older than this hour is not judged", forgotten_to=self._floor
+            )
+            self._floor, self._latest = now // HOUR_US + 1, now
 
     def _numbers(self, readings: Readings, kinds: U8, specs: SpecColumns) -> U32:
         code = readings.series.astype(np.int64)

@@ -67,6 +67,15 @@ class Seen:
         return self._store.sequence
 
     @property
+    def lost_end(self) -> int:
+        """As of `Store.lost_end`, told by the last `open`."""
+        return self._store.lost_end
+
+    def forgive(self) -> None:
+        """As `Store.forgive`."""
+        self._store.forgive()
+
+    @property
     def due(self) -> bool:
         """True when a checkpoint should be taken and the worker is free."""
         if self._waiting is not None or (self._job is not None and not self._job.done()):

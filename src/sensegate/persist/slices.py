@@ -67,7 +67,8 @@ def _deliveries(deliveries: Sequence[Delivery], start: int, end: int) -> list[De
             messages = delivery.messages[low - first : high - first]
             position = delivery.position
             if position is not None and high < last:
-                position = Position(position.life, messages[-1].sequence)
+                at = messages[-1].received if position.at else 0
+                position = Position(position.life, messages[-1].sequence, at)
             parts.append(Delivery(delivery.source, messages, delivery.ack, position))
         first = last
     return parts

@@ -2,6 +2,7 @@
 
 `manifest` names the log sequence it is valid to. `series.names` only grows; `state-N` holds the marks; `run-N` hold
 identities. What the manifest does not name is a leftover of a crash, and is removed when the store is opened.
+`lost.end` remembers, until `forgive`, that the log once reached further than it does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sensegate.persist.marks import COLUMNS
 from sensegate.persist.recent import Recent
 from sensegate.persist.runs import Run, hour_of, merge, write_recent
 
+_LOST = "lost.end"
 FAN = 4
 """So many runs of about one size are merged into one."""
 
@@ -72,6 +74,8 @@ class Store:
         self._directory = directory
         self._manifest: Manifest | None = None
         self.runs: tuple[Run, ...] = ()
+        self.lost_end = 0
+        """Sequence that the log had reached once and no longer has; 0: it has lost nothing, as far as known here."""
 
     @property
     def sequence(self) -> int:
@@ -81,7 +85,7 @@ class Store:
     def open(self, epoch: str, last: int) -> Opened | None:
         """Return the last checkpoint; None where there is none that fits a log of this life and last sequence."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._manifest, self.runs = None, ()
+        self._manifest, self.runs, self.lost_end = None, (), 0
         opened = None
         try:
             opened = self._load(epoch, last)
@@ -89,7 +93,20 @@ class Store:
             _log.warning("the duplicate index is damaged; it is built again from the log", why=str(why))
             self._manifest, self.runs = None, ()
         self._clean()
+        self.lost_end = self._read_lost(epoch)
         return opened
+
+    def forgive(self) -> None:
+        """Forget what `lost_end` says: it is dealt with."""
+        (self._directory / _LOST).unlink(missing_ok=True)
+        self.lost_end = 0
+
+    def _read_lost(self, epoch: str) -> int:
+        try:
+            life, _, reached = (self._directory / _LOST).read_text(encoding="ascii").partition(" ")
+        except (OSError, ValueError):
+            return 0
+        return int(reached) if life == epoch and reached.isdecimal() else 0
 
     def _load(self, epoch: str, last: int) -> Opened | None:
         path = self._directory / "manifest"
@@ -102,6 +119,8 @@ class Store:
         if manifest.epoch != epoch or manifest.sequence > last or manifest.format != FORMAT:
             # A log that was made anew or has lost its end no longer holds what this state says it does.
             _log.warning("the duplicate index is of another log; it is built again", sequence=manifest.sequence)
+            if manifest.epoch == epoch and manifest.sequence > last:
+                _durable(self._directory / _LOST, f"{epoch} {manifest.sequence}".encode())
             return None
         marks = self._read_marks(manifest)
         words = self._read_words(manifest)

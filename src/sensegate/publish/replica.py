@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.terms import Term
+from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
@@ -24,7 +25,6 @@ from sensegate.ports import Log
 PIECE_BYTES = 500_000
 PIECE_ENTRIES = 2_000
 WAIT_S = 1.0
-FILLER = "seen.filler"
 COMMIT = "commit."
 _log = structlog.get_logger("replica")
 

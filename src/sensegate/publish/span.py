@@ -91,20 +91,17 @@ class Packer(msgspec.Struct, frozen=True):
         ]
         return Span(members, entries[-1].sequence, forwarded, counts.totals())
 
+    def expired(self, count: int, now: int, position: int) -> Span:
+        """Return the span that tells how many readings expired before they could go up."""
+        counts = Ledger()
+        counts.add(now // ledger.HOUR_US, "", SOURCE, f"{ledger.WITHHELD}.expired", count)
+        return Span([*self._ledgers(counts)], position, 0, counts.totals())
+
     def _ledgers(self, counts: Ledger) -> Iterator[Member]:
-        """Yield the ledger, in parts if it is too large for a message: whoever reads them adds them up."""
-        if not len(counts):
-            return
-        payload = counts.encode()
-        if len(payload) <= self.payload_bytes_max or len(counts) < 2:
-            yield Member(f"ledger.{self.node}", payload, self.store.ledger_ttl_h)
-            return
-        rows = list(counts.rows())
-        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-            part = Ledger()
-            for row in half:
-                part.add(row.hour, row.device, row.source, row.kind, row.count)
-            yield from self._ledgers(part)
+        """Yield the ledger, in parts if it is too large for a message."""
+        if len(counts):
+            for payload in counts.encoded(self.payload_bytes_max):
+                yield Member(f"ledger.{self.node}", payload, self.store.ledger_ttl_h)
 
     def _rows(self, kind: str, grade: int, batch: Batch) -> Iterator[Member]:
         """Yield the members of one kind and grade, each small enough for a message."""

@@ -20,7 +20,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
+from sensegate.bus.filling import fill
+from sensegate.bus.ledger import ACCEPTED, FORWARDED, WITHHELD
+from sensegate.bus.record import LaneRecord, decode_commit, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig, UplinkConfig
 from sensegate.errors import Fenced, Lost, Overloaded, SensegateError, StoreFull
@@ -79,7 +81,10 @@ class Uplink:
         store: StoreConfig | None = None,
         payload_bytes_max: int = 1_000_000,
         shed: Callable[[], Sequence[Shed]] = tuple,
+        began: int = 0,
+        partition: int = 0,
     ) -> None:
+        """`began`: with which sequence our log ended when this process began; 0: what the lanes say of it is sure."""
         self._node = node
         self._source = log
         self._centre = centre
@@ -96,6 +101,10 @@ class Uplink:
         self._sent_at = float("-inf")
         self._backlog_bytes = BACKLOG_BYTES_MIN * 4
         self._opened = asyncio.Event()
+        self._began = began
+        self._unsure = set(Lane) if began else set()
+        self._own_record = f"commit.{node}-{partition}"
+        self._settled = False
         self.connected = False
         """True while the last exchange with the centre was answered."""
         self.clock_offset_s: float | None = None
@@ -113,6 +122,11 @@ class Uplink:
             for kind, count in held.record.totals.items():
                 sums[kind] = sums.get(kind, 0) + count - before.get(kind, 0)
         return sums
+
+    @property
+    def sure(self) -> bool:
+        """Whether both lanes' records were held against how our log began: from here on they are of this process."""
+        return not self._unsure
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
@@ -163,7 +177,7 @@ class Uplink:
         if not entries:
             self._resumed = False
             self._show_lag(0)
-            return False
+            return await self._tell_expired(held)
         self._show_lag(entries[-1].sequence - after)
         limit_s = self._config.backlog_after_s * (1.0 if self._resumed else BEHIND)
         if entries[0].time < self._clock.now() - round(limit_s * 1e6) and await self._open_range(held):
@@ -186,6 +200,30 @@ class Uplink:
         record = self._next(held.record, span, position=span.position)
         await self._write(span.members, {Lane.LIVE: record})
         self._pace(span.rows, since_s)
+        return True
+
+    async def _tell_expired(self, held: _Held) -> bool:
+        """With nothing left to forward, count what never went up because it had expired; return whether any had.
+
+        Our own commit record says what was accepted, the lanes' records what became of it. Both only rise.
+        """
+        if self._settled:
+            return False
+        async with self._opening:
+            if (await self._record(Lane.BACKLOG)).record.ranges:
+                return False
+        own = await self._source.last(self._own_record)
+        if own is None or own.sequence > held.record.position:
+            return False
+        self._settled = True
+        accepted, totals = decode_commit(own.payload).totals.get(ACCEPTED, 0), self.totals
+        gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in {FORWARDED, WITHHELD})
+        if gone <= 0:
+            return False
+        span = self._packer.expired(gone, self._clock.now(), held.record.position)
+        await self._write(span.members, {Lane.LIVE: self._next(held.record, span)})
+        _log.error("readings expired before they could go up; store.readings_ttl_h is shorter than the cut", count=gone)
+        metrics.LIMITED.labels("uplink_expired").inc()
         return True
 
     def _show_lag(self, live: int) -> None:
@@ -219,6 +257,7 @@ class Uplink:
                 Lane.LIVE: self._next(held.record, None, position=until),
             }
             await self._write([], records)
+        self._settled = False
         _log.info("what waited goes up beside the live lane", after=after, until=until)
         self._opened.set()
         return True
@@ -243,7 +282,12 @@ class Uplink:
                 ranges = ((span.position, until), *rest)
             record = self._next(held.record, span, position=span.position, ranges=ranges)
             began = self._clock.monotonic()
-            await self._write(span.members, {Lane.BACKLOG: record})
+            try:
+                await self._write(span.members, {Lane.BACKLOG: record})
+            except Lost:
+                # What was given up as too slow would be so again: less of it may go through.
+                self._adapt(max(self._clock.monotonic() - began, BACKLOG_WRITE_S))
+                raise
             self._adapt(self._clock.monotonic() - began)
         await asyncio.sleep(0)  # whoever opens a range is not kept waiting
         return True
@@ -300,8 +344,26 @@ class Uplink:
                     held.record, life=self._source.epoch, position=0, ranges=(), before=held.record.totals
                 )
                 held = _Held(fresh, held.sequence)
+            elif lane in self._unsure:
+                held = _Held(await self._shortened(held.record), held.sequence)
+        self._unsure.discard(lane)
         self._held[lane] = held
         return held
+
+    async def _shortened(self, record: LaneRecord) -> LaneRecord:
+        """Return a lane's record as it is for a log that began with less than the lane had brought up.
+
+        What lies behind that beginning is new, whatever its sequence: it would never go up.
+        """
+        began, reached = self._began, max(record.position, *(until for _, until in record.ranges), 0)
+        if reached <= began:
+            return record
+        _, last = await self._source.bounds()
+        _log.error("our log has lost its end: the centre has more of it", began=began, ends=last, had_reached=reached)
+        metrics.LIMITED.labels("log_lost_end").inc()
+        await fill(self._source, last, reached)
+        ranges = tuple((after, min(until, began)) for after, until in record.ranges if after < began)
+        return msgspec.structs.replace(record, position=min(record.position, began), ranges=ranges)
 
     async def _write(self, members: list[Member], records: dict[Lane, LaneRecord]) -> None:
         """Write a span with its lanes' records; after any doubt forget them, so that they are read again."""

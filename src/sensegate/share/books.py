@@ -1,12 +1,14 @@
 """The books: the ledgers of all commits, summed by node and hour, kept on the stream LEDGER with their own position.
 
-One entry per node and hour, replaced as the hour fills; the position stands in the same atomic write, so that a crash
-counts nothing twice. The newest hours are in memory as columns, older ones packed.
+One entry per node and hour (several, ``hours.<node>.<hour>.<part>``, where its devices are too many for one),
+replaced as the hour fills; the position stands in the same atomic write, so that a crash counts nothing twice. The
+newest hours are in memory as columns, older ones packed.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import structlog
@@ -35,7 +37,14 @@ class Books:
     """Sums by (node, hour since 1970)."""
 
     def __init__(
-        self, hours: Log, clock: Clock, *, window_h: int = 48, ttl_h: int = 9_600, flush_s: float = 10.0
+        self,
+        hours: Log,
+        clock: Clock,
+        *,
+        window_h: int = 48,
+        ttl_h: int = 9_600,
+        flush_s: float = 10.0,
+        payload_bytes_max: int = 900_000,
     ) -> None:
         """Keep the last `window_h` hours at hand; `hours` is the stream LEDGER."""
         self._hours = hours
@@ -43,27 +52,44 @@ class Books:
         self._window_h = window_h
         self._ttl_h = ttl_h
         self._flush_s = flush_s
-        self._packed: dict[tuple[str, int], bytes] = {}
+        self._bytes_max = payload_bytes_max
+        self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
         self._changed: set[tuple[str, int]] = set()
+        self._added: set[tuple[str, int]] = set()
+        """Hours of which only what came of late is in memory: what was written before is added when it is written."""
+        self._parts: dict[tuple[str, int], int] = {}
+        """How many entries an hour has on the stream."""
         self._position = _Position("", 0)
         self._fence = 0
+        self.trouble = ""
+        """Why nothing is written now; empty while all is well."""
 
-    async def open(self, epoch: str) -> int:
-        """Load the window; return the sequence of LOG to go on from. Raises `Lost`."""
+    async def open(self, epoch: str, end: int | None = None) -> int:
+        """Load the window; return the sequence of LOG to go on from. Raises `Lost`.
+
+        `end`: with which sequence LOG ended when this process began. Where the books have come further, it has lost
+        its end since: what follows it is new.
+        """
         found = await self._hours.last("hours.position")
         self._position = msgspec.json.decode(found.payload, type=_Position) if found else _Position(epoch, 0)
         self._fence = found.sequence if found else 0
         if self._position.epoch != epoch:
             self._position = _Position(epoch, 0)
+        if end is not None and self._position.sequence > end:
+            log.warning("the log has lost its end; the books go on where it ends", at=self._position.sequence, end=end)
+            self._position = _Position(epoch, end)
         at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
         while entries := await self._hours.fetch(at):
             at = entries[-1].sequence
             for entry in entries:
                 kind, _, place = entry.subject.partition(".")
-                node, _, hour = place.rpartition(".")
+                node, _, rest = place.partition(".")
+                hour, _, part = rest.partition(".")
                 if kind == "hours" and hour.isdigit():
-                    self._packed[node, int(hour)] = entry.payload
+                    before = self._packed.get((node, int(hour)), ())
+                    self._packed[node, int(hour)] = (*before, entry.payload) if part else (entry.payload,)
+                    self._parts[node, int(hour)] = len(self._packed[node, int(hour)])
         return self._position.sequence
 
     def attach(self, reader: Reader) -> None:
@@ -95,7 +121,7 @@ class Books:
         total = Ledger()
         for key in sorted(self._keys()):
             if key[0] == node and key[1] >= since_hour:
-                total.merge(self._open.get(key) or Ledger.decode(self._packed[key]))
+                total.merge(self._open.get(key) or _joined(self._packed[key]))
         return total
 
     async def run(self) -> None:
@@ -104,7 +130,9 @@ class Books:
             await self._clock.sleep(self._flush_s)
             try:
                 await self.flush()
+                self.trouble = ""
             except (Lost, StoreFull) as why:
+                self.trouble = f"hourly sums are not written: {why}"
                 log.warning("hourly sums are written later", cause=str(why))
 
     async def flush(self) -> None:
@@ -115,12 +143,10 @@ class Books:
         """
         if not self._changed:
             return
+        await self._complete()
         keys, position = sorted(self._changed), self._position
         self._changed.clear()
-        members = [
-            Member(f"hours.{node}.{hour}", self._of(node, hour).encode(), self._ttl_h, rollup=True)
-            for node, hour in keys
-        ]
+        members = [member for node, hour in keys for member in self._members(node, hour)]
         members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
         try:
             self._fence = await self._hours.write(members)
@@ -134,11 +160,30 @@ class Books:
             return
         hour = self._clock.now() // HOUR_US
         for key in [key for key in self._open if key[1] < hour and key not in self._changed]:
-            self._packed[key] = self._open.pop(key).encode()
+            self._packed[key] = (self._open.pop(key).encode(),)
         oldest = hour - self._window_h
-        for key in [key for key in self._keys() if key[1] < oldest]:
+        for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
             self._open.pop(key, None)
             self._packed.pop(key, None)
+            self._parts.pop(key, None)
+
+    def _members(self, node: str, hour: int) -> Iterator[Member]:
+        payloads = list(self._of(node, hour).encoded(self._bytes_max))
+        # More parts than that were written before: they hold what stands in these now.
+        payloads += [Ledger().encode()] * (self._parts.get((node, hour), 0) - len(payloads))
+        self._parts[node, hour] = len(payloads)
+        for part, payload in enumerate(payloads):
+            yield Member(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
+
+    async def _complete(self) -> None:
+        """Add what was written of hours that had left memory: what came late of them must not take its place."""
+        for node, hour in sorted(self._added):
+            written: list[bytes] = []
+            while found := await self._hours.last(_subject(node, hour, len(written))):
+                written.append(found.payload)
+            self._parts[node, hour] = len(written)
+            self._of(node, hour).merge(_joined(written))
+            self._added.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
         return {*self._packed, *self._open}
@@ -148,7 +193,9 @@ class Books:
         ledger = self._open.get(key)
         if ledger is None:
             packed = self._packed.get(key)
-            ledger = self._open[key] = Ledger.decode(packed) if packed else Ledger()
+            if packed is None and hour < self._clock.now() // HOUR_US - 1:
+                self._added.add(key)
+            ledger = self._open[key] = _joined(packed or ())
             self._shrink()
         self._open.move_to_end(key)
         return ledger
@@ -156,7 +203,18 @@ class Books:
     def _shrink(self) -> None:
         while len(self._open) > _OPEN_MAX:
             key, oldest = self._open.popitem(last=False)
-            self._packed[key] = oldest.encode()
+            self._packed[key] = (oldest.encode(),)
+
+
+def _subject(node: str, hour: int, part: int) -> str:
+    return f"hours.{node}.{hour}.{part}" if part else f"hours.{node}.{hour}"
+
+
+def _joined(parts: Sequence[bytes]) -> Ledger:
+    total = Ledger()
+    for part in parts:
+        total.merge(Ledger.decode(part))
+    return total
 
 
 def _by_hour(ledger: Ledger) -> dict[int, Ledger]:

@@ -30,6 +30,9 @@ _CHANGED_S = 5.0
 _RETRY_S = 0.5
 _SLACK_US = 300_000_000
 """What expires within this is not offered as a start: a subscriber who begins there could be overtaken by expiry."""
+_MINUTE_US = 60_000_000
+_NEAR = (1, 2, 4, 8, 16)
+"""So many sequences back an entry is looked for by which a cursor's time is judged: records of commits are replaced."""
 _DECODED_FACTOR = 12
 """Bytes of a decoded batch per byte of its payload, for the bound of the ring (columns compress well)."""
 
@@ -88,10 +91,13 @@ class Reader:
         readings_ttl_h: int = 168,
         ring_bytes_max: int = 67_108_864,
         pages_max: int = 6,
+        stamped: bool = True,
     ) -> None:
+        """`stamped`: entries bear the time at which cursors know them; those of a copy were stored again later."""
         self.log = source
         self._clock = clock
         self._ttl_us = readings_ttl_h * 3_600_000_000
+        self._stamped = stamped
         self._ring: deque[Slot] = deque()
         self._ring_bytes = 0
         self._ring_bytes_max = ring_bytes_max
@@ -248,20 +254,26 @@ class Reader:
 
     async def since(self, time: int) -> Cursor:
         """Return the cursor before the first entry stored at or after `time` (µs), or at the end of the log."""
-        return cursor.after(self.log.epoch, await self.log.sequence_at(time) - 1, min(time, self._clock.now()))
+        stored = min(time, max(self._clock.now(), self._end_stored))
+        return cursor.after(self.log.epoch, await self.log.sequence_at(time) - 1, stored)
 
     async def resume(self, text: str) -> Cursor:
         """Return the cursor of a text if everything after it is still there.
 
         Raises:
             BadCursor: it is none, or lies after the end of the log.
-            Gone: it is of another log, or readings after it have expired; `first` is the oldest that is valid.
+            Gone: it is of another log, or of an end that this one has lost, or readings after it have expired;
+                `first` is the oldest that is valid.
         """
         place = cursor.parse(text)
         if place.epoch != cursor.epoch_digest(self.log.epoch):
             raise Gone("the cursor is of another log; read on from `first`", first=str(await self.first()))
         if place.sequence > self._end and place.sequence > (await self.log.bounds())[1]:
             raise BadCursor("the cursor lies after the end of the log")
+        if self._stamped and await self._stored_at(place.sequence) >= cursor.stored_before(place) + _MINUTE_US:
+            # A store put back from an older copy has given the sequence again.
+            what = "the log has lost what the cursor stands after; read on from `first`"
+            raise Gone(what, first=str(await self.first()))
         expired_to = self._clock.now() - self._ttl_us
         if cursor.stored_before(place) > expired_to:
             return place
@@ -269,6 +281,16 @@ class Reader:
         if place.sequence + 1 < cut and not await self._whole(place.sequence, cut):
             raise Gone("readings after the cursor have expired; read on from `first`", first=str(await self.first()))
         return place
+
+    async def _stored_at(self, sequence: int) -> int:
+        """Return when the entry at a sequence was stored, or the nearest before it; 0: not known."""
+        if self._ring_start <= sequence and self._ring:
+            return next((slot.stored for slot in reversed(self._ring) if slot.sequence <= sequence), 0)
+        for back in _NEAR:
+            entries = await self.log.fetch(max(sequence - back, 0), limit=1)
+            if entries and entries[0].sequence <= sequence:
+                return entries[0].time
+        return 0
 
     async def _whole(self, after: int, until: int) -> bool:
         """Return whether every entry between two sequences is still there: nothing expired, so nothing is missed."""

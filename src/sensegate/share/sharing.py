@@ -140,12 +140,12 @@ class Sharing:
         self._gateway = terms.gateway
         self._from = 0
 
-    async def open(self) -> None:
-        """Load feeds, grants, counts and books; the log is open already."""
+    async def open(self, end: int | None = None) -> None:
+        """Load feeds, grants, counts and books; the log is open already, and ended with `end` then."""
         await self.feeds.open()
         await self.shelf.open()
         await self.metering.open()
-        self._from = await self.books.open(self.reader.log.epoch)
+        self._from = await self.books.open(self.reader.log.epoch, end)
         self.books.attach(self.reader)
 
     async def close(self) -> None:

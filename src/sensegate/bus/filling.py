@@ -1,0 +1,34 @@
+"""Sequences of a log that must not be given again are taken by empty members that soon expire."""
+
+from __future__ import annotations
+
+import structlog
+
+from sensegate.bus.names import FILLER
+from sensegate.model import Member
+from sensegate.ports import Log
+
+TOGETHER = 1_000
+FILLED_MAX = 500_000
+"""More are not filled: it is no power cut that takes so much."""
+
+_log = structlog.get_logger("bus")
+
+
+async def fill(log: Log, last: int, until: int) -> int:
+    """Write members until a log that ends with `last` ends with `until`, or later; return its end.
+
+    Raises:
+        Lost, StoreFull: not all are written; begin again with where it ends.
+    """
+    if until - last > FILLED_MAX:
+        _log.error(
+            "so much of the log is gone that its sequences are given again, and with them ids of records: it is an old "
+            "copy; put a new store in its place (`sensegate node replace` at the centre)",
+            ended=last,
+            had_reached=until,
+        )
+        return last
+    while last < until:
+        last = await log.write([Member(FILLER, b"", 1)] * min(TOGETHER, until - last))
+    return last

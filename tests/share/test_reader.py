@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class CountedLog(MemoryLog):
 
 
 @asynccontextmanager
-async def following(log: MemoryLog, clock: FakeClock, after: int | None = None, **limits: int) -> AsyncIterator[Reader]:
+async def following(log: MemoryLog, clock: FakeClock, after: int | None = None, **limits: Any) -> AsyncIterator[Reader]:
     """Run a reader."""
     made = Reader(log, clock, **limits)
     task = asyncio.create_task(made.run(after))

@@ -112,8 +112,8 @@ class Records(Generic[Kept]):
                 raise
         return await self._bucket.put(key, value, expected=absent)
 
-    async def delete(self, name: str, *, expected: int) -> None:
-        """Remove a record as of a revision. Raises `Conflict`."""
+    async def delete(self, name: str, *, expected: int | None) -> None:
+        """Remove a record as of a revision (None: whatever it is). Raises `Conflict`."""
         key = self._prefix + name
         self._take(name, Row(key, None, await self._bucket.delete(key, expected=expected)))
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.divisions import short
 from sensegate.authority.scope import Action, Principal, Scope, may
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.bus.names import OBSERVATIONS, READINGS
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.share.masks import DEVICE, Mask
@@ -50,7 +50,6 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Revision of the record in its bucket (for If-Match); 0 for a feed that is built in."""
 
 
-_decoder = msgspec.json.Decoder(Feed, strict=False)
 ALL_FEED = Feed("all", kinds=KINDS, description="Everything that the caller may see. Built in.")
 
 
@@ -174,41 +173,28 @@ class Feeds:
     """All feeds, in memory; `run` follows the bucket, so that every process sees a change within a second."""
 
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
-        self._bucket = bucket
-        self._clock = clock
-        self._feeds: dict[str, Feed] = {ALL_FEED.name: ALL_FEED}
-        self._revision = 0
+        self._shelf = Shelf(bucket, clock)
+        self._made: Records[Feed] = Records(self._shelf, "feed", Feed, prefix="")
 
     async def open(self) -> None:
         """Load all feeds."""
-        rows, self._revision = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def run(self) -> None:
         """Follow the changes of all processes until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._revision, self._take, self._clock)
-
-    async def _take(self, row: Row) -> None:
-        known = self._feeds.get(row.key)
-        if row.key == ALL_FEED.name or (known and known.revision >= row.revision):
-            return
-        if row.value is None:
-            self._feeds.pop(row.key, None)
-        else:
-            self._feeds[row.key] = msgspec.structs.replace(_decoder.decode(row.value), revision=row.revision)
+        await self._shelf.run()
 
     def __iter__(self) -> Iterator[Feed]:
         """Go through all feeds in order of name, whoever may see them."""
-        return iter([feed for _, feed in sorted(self._feeds.items())])
+        return iter(sorted((ALL_FEED, *self._made.all()), key=lambda feed: feed.name))
 
     def find(self, name: str) -> Feed | None:
         """Return a feed, whoever may see it."""
-        return self._feeds.get(name)
+        return ALL_FEED if name == ALL_FEED.name else self._made.find(name)
 
     def visible(self, principal: Principal) -> list[Feed]:
         """Return the feeds of which the caller may get anything, by name."""
-        return [feed for name, feed in sorted(self._feeds.items()) if self._admits(principal, feed)]
+        return [feed for feed in self if self._admits(principal, feed)]
 
     def get(self, principal: Principal, name: str) -> Feed:
         """Return a feed.
@@ -216,7 +202,7 @@ class Feeds:
         Raises:
             NotFound: there is none, or the caller may see nothing of it (the two are not told apart).
         """
-        feed = self._feeds.get(name)
+        feed = self.find(name)
         if feed is None or not self._admits(principal, feed):
             raise NotFound(f"no feed '{name[:64]}' in your scope; GET /api/v1/feeds lists yours")
         return feed
@@ -238,7 +224,7 @@ class Feeds:
 
     def demand_free(self, name: str) -> None:
         """Return if a feed of this name can be made. Raises `Conflict`."""
-        if name in self._feeds:
+        if self.find(name) is not None:
             raise Conflict(f"feed '{name[:64]}' is there already; change it, or choose another name")
 
     async def create(self, feed: Feed) -> Feed:
@@ -250,12 +236,9 @@ class Feeds:
         check(feed)
         self.demand_free(feed.name)
         try:
-            return await self._put(feed, 0)
+            return await self._made.put(feed.name, feed, expected=0)
         except Conflict:
-            # The name may have been there before: its deletion has a revision of its own.
-            if await self._bucket.get(feed.name) is not None:
-                raise Conflict(f"feed '{feed.name}' is there already; change it, or choose another name") from None
-            return await self._put(feed, None)
+            raise Conflict(f"feed '{feed.name}' is there already; change it, or choose another name") from None
 
     async def change(self, feed: Feed, revision: int) -> Feed:
         """Replace a feed whose revision is known.
@@ -266,7 +249,7 @@ class Feeds:
         check(feed)
         if feed.name == ALL_FEED.name:
             raise Conflict(f"feed '{feed.name}' is built in and does not change")
-        return await self._put(feed, revision)
+        return await self._made.put(feed.name, feed, expected=revision)
 
     async def delete(self, name: str, revision: int | None = None) -> None:
         """Remove a feed; streams of it end within a second.
@@ -276,14 +259,7 @@ class Feeds:
         """
         if name == ALL_FEED.name:
             raise Conflict(f"feed '{name}' is built in and does not change")
-        await self._bucket.delete(name, expected=revision)
-        self._feeds.pop(name, None)
-
-    async def _put(self, feed: Feed, revision: int | None) -> Feed:
-        value = msgspec.json.encode(msgspec.structs.replace(feed, revision=0))
-        made = msgspec.structs.replace(feed, revision=await self._bucket.put(feed.name, value, expected=revision))
-        self._feeds[feed.name] = made
-        return made
+        await self._made.delete(name, expected=revision)
 
     @staticmethod
     def _admits(principal: Principal, feed: Feed) -> bool:

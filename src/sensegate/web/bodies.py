@@ -104,21 +104,6 @@ class DeviceCredential(msgspec.Struct, frozen=True):
     """What is odd and was taken all the same: another owner has the same nearby."""
 
 
-class NearRow(msgspec.Struct, frozen=True):
-    """Two devices that look like the same thing built twice."""
-
-    device: str
-    other: str
-    """Empty where it lies outside of the caller's scope."""
-    metres: float
-    same: str
-    """Property that both measure, or their profile."""
-    division: str
-    """Of the other."""
-    owner: str
-    other_owner: str
-
-
 class Rotation(Body, frozen=True):
     """How the credential is replaced."""
 
@@ -177,22 +162,6 @@ class PropertyRow(msgspec.Struct, frozen=True):
     counter: bool = False
     codes: list[CodeRow] = []
     """Words that a string may be; empty: any."""
-
-
-class ShadowRow(msgspec.Struct, frozen=True):
-    """How a second source of an asset compares with its authority, since this process started."""
-
-    asset: str
-    property: str
-    authority: str
-    shadow: str
-    compared: int
-    different: int
-    mean: float
-    greatest: float
-    time: int
-    value: str
-    shadow_value: str
 
 
 class NewFeed(Body, frozen=True):

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from sensegate.assets import Difference
 from sensegate.authority import importing
 from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
@@ -21,10 +22,8 @@ from sensegate.web.bodies import (
     DeviceCredential,
     DeviceRow,
     ImportRow,
-    NearRow,
     NewDevice,
     Rotation,
-    ShadowRow,
     device_row,
 )
 from sensegate.web.problems import BadRequest
@@ -127,16 +126,14 @@ async def _shadows(call: Call) -> Any:
     for row in assets.differences() if assets else ():
         places = [devices.record(devices.find(one)) for one in (row.authority, row.shadow)]
         if all(allows(caller, Action.READ_REGISTRY, one.division, one.department) for one in places):
-            rows.append(msgspec.convert(row, ShadowRow, from_attributes=True))
-    return listing.answer(call, rows, ShadowRow, "shadow")
+            rows.append(row)
+    return listing.answer(call, rows, Difference, "shadow")
 
 
 async def _duplicates(call: Call) -> Any:
     neighbours, caller = call.deps.neighbours, call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.answer(
-        call, [msgspec.convert(row, NearRow, from_attributes=True) for row in rows], NearRow, "device"
-    )
+    return listing.answer(call, rows, Near, "device")
 
 
 async def _get(call: Call) -> Any:
@@ -280,8 +277,8 @@ ROUTES = (
         what="How second sources of assets compare with their authorities.",
         tag="devices",
         action=Action.READ_LEDGER,
-        query=listing.params(ShadowRow),
-        answer=list[ShadowRow],
+        query=listing.params(Difference),
+        answer=list[Difference],
     ),
     Route(
         method="GET",
@@ -290,8 +287,8 @@ ROUTES = (
         what="Pairs of devices of two owners that measure the same within some metres (`sharing.near_m`).",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=listing.params(NearRow),
-        answer=list[NearRow],
+        query=listing.params(Near),
+        answer=list[Near],
     ),
     Route(
         method="GET",

@@ -87,6 +87,13 @@ async def test_the_page_of_sharing(centre: Site) -> None:
                 await page.click("[data-tab=catalogue]")
                 await page.screenshot(path=f"{folder}/zh.png", full_page=True)
                 await theirs.screenshot(path=f"{folder}/en.png", full_page=True)
+            # The other pages begin in the same way.
+            await theirs.goto(f"{centre.addresses.http}/")
+            await theirs.wait_for_selector("#verdict.yes, #verdict.no")
+            await theirs.click("#language")
+            assert "数据去向" in await theirs.inner_text("#board")
+            await theirs.goto(f"{centre.addresses.http}/docs")
+            await theirs.wait_for_selector("#operations .op")
             # That nobody is signed in is asked with a 401 for answer.
             assert [one for one in (*faults, *other_faults) if "401" not in one] == []
         finally:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed
 
 app = typer.Typer(
     help="Applications for data of others.\n\n"
@@ -39,8 +39,7 @@ def list_(
     json_form: Json = False,
 ) -> None:
     """List the applications that concern you: of your side, or for data of your level."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get(_PATH, state=state)))
-    table(rows, COLUMNS, json_form=json_form)
+    listed(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
 
 
 @app.command()

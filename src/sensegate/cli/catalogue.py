@@ -21,7 +21,7 @@ from sensegate.cli.shown import (
     console,
     document,
     fields,
-    rows_of,
+    listed,
     save,
     table,
 )
@@ -61,7 +61,7 @@ def list_(
     Example: sensegate catalogue list 广州 水位
     """
     query = " ".join(words or ())
-    table(rows_of(ask(url, token, lambda remote: remote.get(_PATH, q=query))), COLUMNS, json_form=json_form)
+    listed(url, token, _PATH, COLUMNS, json_form=json_form, q=query)
 
 
 @app.command()

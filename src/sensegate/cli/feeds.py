@@ -13,7 +13,7 @@ import typer
 from rich.cells import cell_len
 
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, piped, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, piped
 from sensegate.cli.times import Since
 
 app = typer.Typer(help="Feeds: list, create, tail, subscribers.", no_args_is_help=True)
@@ -33,7 +33,7 @@ class Form(StrEnum):
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the feeds that the token may read."""
-    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/feeds"))), COLUMNS, json_form=json_form)
+    listed(url, token, "/api/v1/feeds", COLUMNS, json_form=json_form)
 
 
 @app.command()

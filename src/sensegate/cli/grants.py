@@ -12,7 +12,7 @@ import typer
 
 from sensegate.cli.applications import MASK_HELP
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, rows_of, table
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -38,8 +38,7 @@ def list_(
     json_form: Json = False,
 ) -> None:
     """List the grants that concern you: your own, those of your side, those of data of your level."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get(_PATH, state=state)))
-    table(rows, COLUMNS, json_form=json_form)
+    listed(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from sensegate import yamls
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, table
 from sensegate.cli.times import HOUR_S, span
 from sensegate.errors import ConfigError
 
@@ -106,15 +106,13 @@ def end(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "") -> None
 @app.command()
 def plans(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the plans in your scope."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/emergency-plans")))
-    table(rows, PLAN_COLUMNS, json_form=json_form)
+    listed(url, token, "/api/v1/emergency-plans", PLAN_COLUMNS, json_form=json_form)
 
 
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the orders in your scope, newest first."""
-    rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/mode-orders", sort="-id")))
-    table(rows, ORDER_COLUMNS, json_form=json_form)
+    listed(url, token, "/api/v1/mode-orders", ORDER_COLUMNS, json_form=json_form, sort="-id")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, fields, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, fields, listed
 from sensegate.cli.times import DAY_S, span
 from sensegate.errors import ConfigError
 
@@ -81,7 +81,7 @@ def expel(division: Division, *, note: Note = "", url: Url = DEFAULT_URL, token:
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the nodes that the gateway knows: state, lag, release, load, clock."""
-    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/nodes"))), COLUMNS, json_form=json_form)
+    listed(url, token, "/api/v1/nodes", COLUMNS, json_form=json_form)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, listed
 
 app = typer.Typer(help="People: accounts, passwords, signing in.", no_args_is_help=True)
 
@@ -36,7 +36,7 @@ def add(
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List accounts in your scope."""
-    table(rows_of(ask(url, token, lambda remote: remote.get(PATH))), COLUMNS, json_form=json_form)
+    listed(url, token, PATH, COLUMNS, json_form=json_form)
 
 
 @app.command()

@@ -208,3 +208,8 @@ def rows_of(answer: object) -> list[dict[str, Any]]:
     if isinstance(answer, dict):
         answer = next((value for value in answer.values() if isinstance(value, list)), [])
     return [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
+
+
+def listed(url: str, token: str, path: str, columns: Sequence[str], *, json_form: bool, **query: str | float) -> None:
+    """Ask for a list and print it."""
+    table(rows_of(ask(url, token, lambda remote: remote.get(path, **query))), columns, json_form=json_form)

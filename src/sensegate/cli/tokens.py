@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.authority.scope import Role
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, listed
 from sensegate.cli.times import DAY_S, span
 
 app = typer.Typer(help="Tokens: create, list, revoke.", no_args_is_help=True)
@@ -48,7 +48,7 @@ def create(
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List tokens in the scope of yours; never their secret part."""
-    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/tokens"))), COLUMNS, json_form=json_form)
+    listed(url, token, "/api/v1/tokens", COLUMNS, json_form=json_form)
 
 
 @app.command()

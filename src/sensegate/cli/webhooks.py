@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed
 from sensegate.cli.times import Since
 
 app = typer.Typer(help="Webhooks: list, create, pause, resume, remove.", no_args_is_help=True)
@@ -19,7 +19,7 @@ Id = Annotated[str, typer.Argument(help="Id of the webhook.")]
 @app.command("list")
 def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List the webhooks of the token, and those of tokens that it may see."""
-    table(rows_of(ask(url, token, lambda remote: remote.get(PATH))), COLUMNS, json_form=json_form)
+    listed(url, token, PATH, COLUMNS, json_form=json_form)
 
 
 @app.command()
@@ -82,4 +82,4 @@ def remove(webhook: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
 
 def subscribers(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show who reads at this moment: in which state, how far behind."""
-    table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/subscribers"))), READERS, json_form=json_form)
+    listed(url, token, "/api/v1/subscribers", READERS, json_form=json_form)

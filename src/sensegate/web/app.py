@@ -63,6 +63,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAGES = {
     "/": ("index.html", "text/html"),
     "/docs": ("docs.html", "text/html"),
+    "/static/common.js": ("common.js", "text/javascript"),
     "/static/page.js": ("page.js", "text/javascript"),
     "/static/docs.js": ("docs.js", "text/javascript"),
     "/sharing": ("sharing.html", "text/html"),

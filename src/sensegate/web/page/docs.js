@@ -1,25 +1,18 @@
 "use strict";
 // A plain list of the operations in /openapi.json.
 
-function make(tag, text, name) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (name) element.className = name;
-  return element;
-}
-
 const CHINESE = (localStorage.getItem("language") || navigator.language).toLowerCase().startsWith("zh");
-const TEXTS = {
+const WORDS = {
   how: ["How to ask", "如何调用"], more: ["parameters, answers", "参数与应答"], gateway: ["gateway", "网关"], ingest: ["ingest", "数据推送"],
   devices: ["devices", "设备"], registry: ["registry", "登记信息"], profiles: ["profiles", "物模型"], tasks: ["tasks", "设备任务"],
   feeds: ["feeds", "数据流"], webhooks: ["webhooks", "推送回调"], catalogue: ["catalogue", "共享目录"], sharing: ["sharing", "数据共享"], books: ["books", "账本、质量、隔离区、审计"],
   nodes: ["nodes", "节点"], emergency: ["emergency", "应急指令"], video: ["video", "视频元数据"], people: ["people", "人员"], tokens: ["tokens", "令牌"],
 };
-function say(key) { return (TEXTS[key] || [key, key])[Number(CHINESE)]; }
+function said(key) { return (WORDS[key] || [key, key])[Number(CHINESE)]; }
 
 function details(operation) {
   const box = make("details");
-  box.append(make("summary", say("more")));
+  box.append(make("summary", said("more")));
   const list = make("ul");
   for (const parameter of operation.parameters) {
     const line = make("li");
@@ -38,7 +31,7 @@ function details(operation) {
 async function start() {
   document.documentElement.lang = CHINESE ? "zh-CN" : "en";
   for (const element of document.querySelectorAll("main [lang]")) element.hidden = element.lang !== document.documentElement.lang;
-  for (const element of document.querySelectorAll("[data-t]")) element.textContent = say(element.dataset.t);
+  for (const element of document.querySelectorAll("[data-t]")) element.textContent = said(element.dataset.t);
   const written = await (await fetch("/openapi.json")).json();
   document.getElementById("version").textContent = written.info.version;
   const sections = new Map();
@@ -47,7 +40,7 @@ async function start() {
       const tag = operation.tags[0];
       if (!sections.has(tag)) {
         const section = make("section", undefined, "card");
-        section.append(make("h2", say(tag)));
+        section.append(make("h2", said(tag)));
         document.getElementById("operations").append(section);
         sections.set(tag, section);
       }

@@ -54,10 +54,8 @@ const TEXTS = {
 };
 const COLUMNS = ["messages", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "thinned", "forwarded", "withheld"];
 const EVERY_MS = 2000;
-const byId = (id) => document.getElementById(id);
 const state = { token: "", csrf: "", by: "node", language: "en", me: null, answer: null, nodes: [], cameras: [], ready: null, history: [], timer: 0 };
 
-function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || words(key); }
 function words(kind) {
   const [head, ...rest] = kind.split("."), tail = rest.join(" · ");
   if (head === "refused") return `refused by the broker: ${tail}`;
@@ -65,21 +63,7 @@ function words(kind) {
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
 function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }
-function make(tag, text, name) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (name) element.className = name;
-  return element;
-}
 function local(iso) { return iso ? new Date(iso).toLocaleString(state.language, { hour12: false }) : "–"; }
-
-function translate() {
-  document.documentElement.lang = state.language;
-  for (const element of document.querySelectorAll("[data-t]")) element.textContent = say(element.dataset.t);
-  byId("language").textContent = state.language === "en" ? "中文" : "English";
-  byId("language").lang = state.language === "en" ? "zh-CN" : "en";
-  draw();
-}
 
 async function ask(path) {
   const headers = state.token ? { Authorization: `Bearer ${state.token}` } : { "X-Background": "1" };
@@ -264,14 +248,6 @@ function leave(reason) {
   show(false);
 }
 
-byId("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  state.token = byId("token").value.trim();
-  byId("token").value = "";
-  byId("refusal").textContent = "";
-  sessionStorage.setItem("token", state.token);
-  refresh();
-});
 byId("person").addEventListener("submit", async (event) => {
   event.preventDefault();
   const fresh = byId("fresh").value;
@@ -299,11 +275,6 @@ async function enter() {
   refresh();
 }
 byId("leave").addEventListener("click", () => leave(""));
-byId("language").addEventListener("click", () => {
-  state.language = state.language === "en" ? "zh-CN" : "en";
-  localStorage.setItem("language", state.language);
-  translate();
-});
 byId("since").addEventListener("change", refresh);
 // Whoever moves here is not idle, though the page asks by itself.
 let seen = 0;
@@ -323,7 +294,4 @@ for (const tab of byId("tabs").children) {
     refresh();
   });
 }
-state.language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
-state.token = sessionStorage.getItem("token") || "";
-translate();
-if (state.token) refresh(); else enter();
+begin();

@@ -43,16 +43,9 @@ const TEXTS = {
 const DELIVERIES = ["http", "sse", "ws", "mqtt", "webhook", "nats"];
 const INDICATORS = ["authenticity", "accuracy", "continuity", "completeness"];
 const SAID = ["summary", "department", "source", "update", "quality", "usage", "sharing", "conditions", "legal_basis", "grade", "cadence", "domain", "level", "divisions"];
-const byId = (id) => document.getElementById(id);
 const state = { token: "", csrf: "", language: "en", me: null, tab: "catalogue", entries: [], entry: null, asked: [], given: [] };
 
-function say(key) { return TEXTS[state.language][key] || TEXTS.en[key] || key; }
-function make(tag, text, name) {
-  const element = document.createElement(tag);
-  if (text !== undefined && text !== null) element.textContent = text;
-  if (name) element.className = name;
-  return element;
-}
+function words(key) { return key; }
 function local(iso) { return iso ? new Date(iso).toLocaleString(state.language, { hour12: false }) : ""; }
 function title(entry) { return (state.language === "en" ? entry.title_en || entry.title : entry.title || entry.title_en) || entry.feed; }
 function tell(text, bad) { byId("said").textContent = text || ""; byId("said").className = bad ? "said bad" : "said"; }
@@ -259,28 +252,8 @@ function dialog(key, fields, work) {
   box.showModal();
 }
 
-function translate() {
-  document.documentElement.lang = state.language;
-  for (const element of document.querySelectorAll("[data-t]")) element.textContent = say(element.dataset.t);
-  byId("language").textContent = state.language === "en" ? "中文" : "English";
-  byId("language").lang = state.language === "en" ? "zh-CN" : "en";
-  draw();
-}
-byId("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  state.token = byId("token").value.trim();
-  byId("token").value = "";
-  byId("refusal").textContent = "";
-  sessionStorage.setItem("token", state.token);
-  refresh();
-});
 byId("search").addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
 byId("cancel").addEventListener("click", () => byId("dialog").close());
-byId("language").addEventListener("click", () => {
-  state.language = state.language === "en" ? "zh-CN" : "en";
-  localStorage.setItem("language", state.language);
-  translate();
-});
 for (const tab of byId("tabs").children) tab.addEventListener("click", () => { state.tab = tab.dataset.tab; tell(""); refresh(); });
 async function enter() {
   const response = await fetch("/api/v1/session").catch(() => null);
@@ -288,7 +261,4 @@ async function enter() {
   state.csrf = (await response.json()).csrf;
   refresh();
 }
-state.language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
-state.token = sessionStorage.getItem("token") || "";
-translate();
-if (state.token) refresh(); else enter();
+begin();

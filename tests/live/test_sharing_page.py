@@ -33,6 +33,16 @@ async def entered(browser: Any, site: Site, token: str, language: str) -> tuple[
     return page, faults
 
 
+async def others_begin(page: Any, site: Site) -> None:
+    """See that the ledger and the list of operations begin, for somebody who has entered."""
+    await page.goto(f"{site.addresses.http}/")
+    await page.wait_for_selector("#verdict.yes, #verdict.no")
+    await page.click("#language")
+    assert "数据去向" in await page.inner_text("#board")
+    await page.goto(f"{site.addresses.http}/docs")
+    await page.wait_for_selector("#operations .op")
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium: set SENSEGATE_CHROMIUM")
 async def test_the_page_of_sharing(centre: Site) -> None:
     """A subscriber finds and applies in Chinese, the owner approves in English with a mask, then takes it back."""
@@ -87,13 +97,7 @@ async def test_the_page_of_sharing(centre: Site) -> None:
                 await page.click("[data-tab=catalogue]")
                 await page.screenshot(path=f"{folder}/zh.png", full_page=True)
                 await theirs.screenshot(path=f"{folder}/en.png", full_page=True)
-            # The other pages begin in the same way.
-            await theirs.goto(f"{centre.addresses.http}/")
-            await theirs.wait_for_selector("#verdict.yes, #verdict.no")
-            await theirs.click("#language")
-            assert "数据去向" in await theirs.inner_text("#board")
-            await theirs.goto(f"{centre.addresses.http}/docs")
-            await theirs.wait_for_selector("#operations .op")
+            await others_begin(theirs, centre)
             # That nobody is signed in is asked with a 401 for answer.
             assert [one for one in (*faults, *other_faults) if "401" not in one] == []
         finally:

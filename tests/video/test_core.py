@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import string
 from typing import Any
 
@@ -186,6 +187,12 @@ def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
         sieve.read_object(payload)
     except Rejected as why:
         assert len(payload) < 8 or payload.decode("latin-1") not in why.detail  # noqa: PT017
+
+
+@pytest.mark.parametrize("sent", [10**400, -(10**400), 2**64, math.nan, math.inf, "9" * 400, "1" * 20, True])
+def test_a_number_beyond_all_bounds_is_none(sent: object) -> None:
+    """JSON holds whole numbers that no float does."""
+    assert sieve.number(-1e6, 1e6)(sent, Sieve(VEIL, AT)) is GONE
 
 
 # ── thinning ─────────────────────────────────────────────────────────────────────────────────────────

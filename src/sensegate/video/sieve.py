@@ -154,7 +154,7 @@ def number(low: float, high: float) -> Check:
             value = float(value) if "." in value else int(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return GONE
-        return value if isfinite(value) and low <= value <= high else GONE
+        return value if low <= value <= high and isfinite(value) else GONE  # a whole number may be beyond all floats
 
     return check
 

@@ -71,7 +71,9 @@ def text_of(payload: bytes) -> str:
         raise Rejected(QuarantineReason.NOT_UTF8, f"byte {why.start} is no {charset.upper()}") from None
     if _FORBIDDEN.search(text):
         raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities")
-    return _DECLARATION.sub("", text, count=1)
+    # Looked for at the beginning alone: before every blank of a long run it would be tried to its end.
+    declared = _DECLARATION.match(text)
+    return text[declared.end() :] if declared else text
 
 
 class _Grown:

@@ -180,6 +180,10 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
 
 Kept: TypeAlias = Frame | Track | Happening
 
+_WRAPPERS: Final = ({"_mqtt_topic", "payload"}, {"topic", "payload"})
+"""Members of what recorders and bridges put around a message."""
+_WRAPPERS_MAX: Final = 4
+
 _RULE = re.compile(r"(?:Device|Camera)(\d{1,2})(?:Scenario|Profile)(\d{1,3}|ANY|Any|any)(?:Threshold)?", re.ASCII)
 _ANY: Final = "any"
 _OF_CLASS: Final = {
@@ -193,13 +197,13 @@ _OF_CLASS: Final = {
 def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
     """Cut a message down. Raises `Rejected`: none of the three kinds."""
     tree = read_object(payload)
-    if tree.keys() == {"_mqtt_topic", "payload"} and isinstance(tree["payload"], dict):  # as recorders write it
+    for _ in range(_WRAPPERS_MAX):
+        if tree.keys() not in _WRAPPERS or not isinstance(tree["payload"], dict):
+            break
         tree = tree["payload"]
     sieve = Telling(veil, arrival, _NAMES)
     if isinstance(tree.get("frame"), dict):
         return sieve.cut(_frame(tree, sieve))
-    if tree.keys() == {"topic", "payload"} and isinstance(tree["payload"], dict):
-        return cut(msgspec.json.encode(tree["payload"]), topic, arrival, veil)
     if ("classes" in tree or "id" in tree) and {"start_time", "end_time", "observations"} & tree.keys():
         return sieve.cut(_track(tree, sieve))
     if isinstance(tree.get("message"), dict) and isinstance(tree.get("topic", topic), str):

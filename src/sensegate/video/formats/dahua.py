@@ -45,6 +45,8 @@ _GRID: Final = 8_192
 _EVENTS_MAX: Final = 1_000
 _OBJECTS_MAX: Final = 64
 """Of one event."""
+_NEXT = re.compile(r"^[ \t\r]*(?=Code=[A-Za-z0-9_]{1,64};)", re.MULTILINE | re.ASCII)
+"""Where a line begins another event; line by line, so that many empty ones cost no more than they are."""
 _HEAD = re.compile(
     r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{|\[|null\b))?", re.ASCII
 )
@@ -200,7 +202,7 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
         data: Node = {}
         at = head.end()
         if head[0].endswith("data=") or head[0].rstrip().endswith("data="):
-            following = re.compile(r"\r?\n\s*(?=Code=[A-Za-z0-9_]{1,64};)").search(text_, at)
+            following = _NEXT.search(text_, at)
             end = following.start() if following else len(text_)
             tree = sieve.read(text_[at:end].strip().rstrip(";").encode())
             # of a list nobody knows what its members mean

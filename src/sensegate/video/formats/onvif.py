@@ -432,7 +432,7 @@ def _own(event: Happening, word: str, camera: Camera) -> str:
 
 def _spot(value: Value) -> str:
     """Return ``max``, ``spot2``: which temperature, and of which of several spots or boxes."""
-    number = "".join(sign for sign in value.item if sign.isdigit()) if len(value.item) < 20 else ""
+    number = "".join(sign for sign in value.item if sign.isdecimal()) if len(value.item) < 20 else ""
     return value.name + (str(int(number)) if number and int(number) > 1 else "")
 
 

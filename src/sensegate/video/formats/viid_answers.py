@@ -94,7 +94,10 @@ def read(payload: bytes) -> list[Answer] | None:
     for one in map(_folded, found):
         code = str(one.get("statuscode", ""))
         answers.append(
-            Answer(str(one.get("id") or ""), int(code) if code.isascii() and code.isdigit() else OTHER_ERROR)
+            Answer(
+                str(one.get("id") or ""),
+                int(code) if code.isascii() and code.isdigit() and len(code) < 10 else OTHER_ERROR,
+            )
         )
     return answers
 

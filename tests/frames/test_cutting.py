@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,3 +130,30 @@ def test_a_wrong_sum_is_still_a_frame() -> None:
         wrong = bytearray(known[0])
         wrong[at] ^= 0x21
         assert feed(cut, [bytes(wrong) + known[1]])[0] == [bytes(wrong), known[1]]
+
+
+SIZE = 65_536
+ROWS = [
+    b"\x01",
+    b"\x7e",
+    b"\x7e\x7e",
+    b"#",
+    b"##",
+    b"@",
+    b"@@",
+    b"##9999",
+    b"##9999aaaa",
+    b"##0009aaaa",
+    b"\x7e\x02",
+    b"\x01AA",
+]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("row", ROWS, ids=repr)
+def test_rubbish_costs_no_more_than_its_size(name: str, row: bytes) -> None:
+    """Beginnings of frames one after the other: not each is looked into to its end."""
+    stream = row * (SIZE // len(row))
+    start = time.process_time()
+    feed(FRAMES[name][0], [stream[at : at + 16_384] for at in range(0, len(stream), 16_384)])
+    assert time.process_time() - start < 0.5

@@ -41,8 +41,13 @@ REPORTS: Final = frozenset(range(0x30, 0x37))
 def cut(buffer: bytes) -> Cut:
     """Find the next frame of either form."""
     at = 0
+    binary, text = buffer.find(MARK), buffer.find(TEXT_MARK)
     while True:
-        binary, text = buffer.find(MARK, at), buffer.find(TEXT_MARK, at)
+        # Each mark is looked for again only when it was passed: one that is nowhere costs its look once.
+        if 0 <= binary < at:
+            binary = buffer.find(MARK, at)
+        if 0 <= text < at:
+            text = buffer.find(TEXT_MARK, at)
         if binary < 0 and text < 0:
             return Cut(last_start(buffer, MARK, at))
         at = min(place for place in (binary, text) if place >= 0)

@@ -211,6 +211,17 @@ async def test_divisions_properties_profiles_nodes(gateway: Gateway) -> None:
     assert [row["division"] for row in body["rows"]] == ["4401"]
 
 
+async def test_numbers_in_other_scripts_are_no_fault_of_ours(city: Gateway) -> None:
+    """A raised two counts as a digit and is no number; a time before all times is one."""
+    token = await city.token(Role.ADMIN, "44")
+    for since in ("²d", "²", "1.²", "٣d"):
+        await city.ask("GET", f"/api/v1/ledger?since={since}", token, expect=400)
+    for since in ("999999999d", "0001-01-01"):
+        await city.ask("GET", f"/api/v1/ledger?since={since}", token, expect=200)
+    for after in ("²", "9" * 5_000):
+        await city.ask("GET", f"{DEVICES}?sort=-name&after={after}", token, expect=200)
+
+
 # ── books ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

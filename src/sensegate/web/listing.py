@@ -44,15 +44,16 @@ def answer(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: 
         if plain not in fields:
             raise BadRequest(f"query: sort: '{plain[:40]}'; one of {', '.join(fields)}")
         kept.sort(key=lambda row, plain=plain: _rank(getattr(row, plain)), reverse=name.startswith("-"))  # type: ignore[misc]
+    skipped = 0
     limit, after = call.whole("limit", 1_000, call.deps.config.page_max), call.text("after")
     if order == key:
         kept = [row for row in kept if _text(getattr(row, key)) > after] if after else kept
     elif after:
-        kept = kept[int(after) :] if after.isdigit() and len(after) < 10 else []
+        skipped = int(after) if after.isdecimal() and len(after) < 10 else len(kept)
+        kept = kept[skipped:]
     page = kept[:limit]
     found: dict[str, Any] = {"rows": page}
     if len(kept) > limit:
-        skipped = int(after) if after.isdigit() and order != key else 0
         found["next"] = _text(getattr(page[-1], key)) if order == key else str(skipped + limit)
     return found
 

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
 from sensegate.decode.examples import Seen, check_profile, micros, readings_of
+from sensegate.decode.extract import Rows
+from sensegate.decode.profile import Units
 from sensegate.errors import ProfileError
-from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason
+from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
 from sensegate.quality import TimeQuality
 
 NOW = micros("2026-01-01T00:00:09Z")
@@ -428,6 +430,17 @@ def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
     copy = dict(tree) if isinstance(tree, dict) else list(tree)
     copy[path[0]] = changed(copy[path[0]], path[1:], value)
     return copy
+
+
+def test_what_waits_for_an_answer_is_taken_back_whole() -> None:
+    """A message of several frames is decoded again once a script has answered: nothing of it may count twice."""
+    rows = Rows(Units())
+    mark = rows.mark()
+    rows.message.append(0)
+    rows.numbered.append((0, 0, 7))
+    rows.thinned.append(Thinned(0, 0, 1))
+    rows.rewind(mark)
+    assert (rows.mark(), rows.numbered, rows.thinned) == (mark, [], [])
 
 
 @settings(max_examples=settings().max_examples * 2)

@@ -372,18 +372,21 @@ class Rows:
         """Message, device, number: rows of `Numbered`."""
         self.ignored = 0
 
-    def mark(self) -> tuple[int, int, int, int]:
+    def mark(self) -> tuple[int, int, int, int, int, int]:
         """Return where the rows end now."""
-        return len(self.message), len(self.quarantined), len(self.rejected), self.ignored
+        refused, rejected = len(self.quarantined), len(self.rejected)
+        return len(self.message), refused, rejected, len(self.thinned), len(self.numbered), self.ignored
 
-    def rewind(self, mark: tuple[int, int, int, int]) -> None:
+    def rewind(self, mark: tuple[int, int, int, int, int, int]) -> None:
         """Take away what was added after `mark`."""
-        rows, quarantined, rejected, self.ignored = mark
+        rows, quarantined, rejected, thinned, numbered, self.ignored = mark
         for column in (self.message, self.device, self.spec, self.time, self.time_quality, self.key, self.path):
             del column[rows:]
         del self.value[rows:]
         del self.quarantined[quarantined:]
         del self.rejected[rejected:]
+        del self.thinned[thinned:]
+        del self.numbered[numbered:]
         for some in (self.text, self.scale, self.quality, self.flags):
             for row in [row for row in some if row >= rows]:
                 del some[row]

@@ -37,7 +37,7 @@ def fall(before: F64, after: F64, modulus: F64, most: F64 | float = np.inf) -> U
 
     A fall is a roll-over if it means a credible advance of less than half the range, a reset if less than half is left.
     """
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         falls = after < before
         advance = after + modulus - before
         over = falls & (modulus > 0) & (before < modulus) & (advance < modulus / 2) & (advance <= most)
@@ -55,7 +55,8 @@ def deltas(value: F64, modulus: float = 0.0, most: float = np.inf) -> F64:
     before, after = value[:-1], value[1:]
     kind = fall(before, after, np.full(len(before), modulus), most)
     found = np.full(len(value), np.nan)
-    found[1:] = np.where(kind == Fall.RESET, after, after - before + np.where(kind == Fall.ROLLOVER, modulus, 0.0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        found[1:] = np.where(kind == Fall.RESET, after, after - before + np.where(kind == Fall.ROLLOVER, modulus, 0.0))
     return found
 
 
@@ -65,5 +66,6 @@ def totals(value: F64, modulus: float = 0.0, most: float = np.inf) -> F64:
         return value
     steps = deltas(value, modulus, most)
     steps[0] = value[0]
-    whole: F64 = np.cumsum(steps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole: F64 = np.cumsum(steps)
     return whole

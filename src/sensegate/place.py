@@ -28,13 +28,14 @@ _CLOSE = 1e-10
 def wgs84(lon: F64 | float, lat: F64 | float, datum: Datum) -> tuple[F64, F64]:
     """Return (longitude, latitude) in WGS-84 of places given in `datum`; degrees; NaN stays NaN."""
     x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
-    match datum:
-        case Datum.WGS84 | Datum.CGCS2000:
-            return x, y
-        case Datum.GCJ02:
-            return gcj02_to_wgs84(x, y)
-        case Datum.BD09:
-            return gcj02_to_wgs84(*bd09_to_gcj02(x, y))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is beyond the box is reckoned with and left as it is
+        match datum:
+            case Datum.WGS84 | Datum.CGCS2000:
+                return x, y
+            case Datum.GCJ02:
+                return gcj02_to_wgs84(x, y)
+            case Datum.BD09:
+                return gcj02_to_wgs84(*bd09_to_gcj02(x, y))
 
 
 def shift(fields: Fields, value: F64, specs: Sequence[Spec], shifted: Sequence[int]) -> list[int]:

@@ -123,7 +123,13 @@ texts = st.one_of(
     st.datetimes().map(lambda at: at.strftime("%d/%m/%Y %H:%M")),
     st.from_regex(r"\A20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-6]\d:[0-6]\dZ\Z"),
     st.text(max_size=20),
-)
+    st.sampled_from(
+        ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999", "9999-12-31T23:59:59-14:00",
+         "9999-12-31T24:00:00Z", "99991231240000", "00010101000000", "1969-12-31T23:59:59", "2016-12-31T23:59:60Z",
+         "2026-02-29T00:00:00Z", "2000-02-29T00:00:00Z", "1900-02-29T00:00:00Z", "2026-01-01T00:00:00+23:59",
+         "٢٠٢٦-٠١-٠١T٠٠:٠٠:٠٠", "31/12/9999 24:00", "01/01/0001 00:00", "1883-11-18T12:00:00", "²"]
+    ),
+)  # fmt: skip
 numbers = st.one_of(st.integers(-(10**15), 10**15), st.integers(-(2**70), 2**70), st.floats(), st.booleans(), st.none())
 
 
@@ -136,14 +142,17 @@ numbers = st.one_of(st.integers(-(10**15), 10**15), st.integers(-(2**70), 2**70)
         st.lists(st.floats(-2e14, 2e14), min_size=1, max_size=6),  # of one kind: read as a column
         st.lists(st.floats(0, 2e9), min_size=1, max_size=6),
     ),
+    st.sampled_from(["Asia/Shanghai", "UTC", "America/St_Johns", "Pacific/Kiritimati", "Africa/Monrovia"]),
+    st.sampled_from([0, 0, 1, HOUR, 366 * 24 * HOUR]),
 )
-def test_column_says_what_one_says(formats: list[str], raws: list[object]) -> None:
+def test_column_says_what_one_says(formats: list[str], raws: list[object], zone: str, shift: int) -> None:
     """The columns are only quicker."""
-    reader = Reader(tuple(formats))
+    reader = Reader(tuple(formats), zone, shift)
     received = np.arange(T0, T0 + len(raws), dtype=np.int64)
     times, qualities = reader.column(raws, received)
     expected = [reader.one(raw, int(at)) for raw, at in zip(raws, received, strict=True)]
     assert list(zip(times.tolist(), qualities.tolist(), strict=True)) == expected
+    assert all(time == BAD or abs(time) < 2**61 for time, _ in expected)
 
 
 @given(st.datetimes(timezones=st.just(UTC)))

@@ -228,7 +228,7 @@ BATCHES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=settings().max_examples * 6)
 @given(BATCHES)
 def test_columns_are_judged_as_the_plain_model_does(batches: list[list[Row]]) -> None:
     """In whatever order times come, numpy marks exactly what the rules in plain words mark."""
@@ -247,7 +247,6 @@ def test_columns_are_judged_as_the_plain_model_does(batches: list[list[Row]]) ->
         assert got == wanted
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.lists(MINUTES, min_size=1, max_size=20).map(sorted), min_size=1, max_size=4))
 def test_a_resting_series_is_stuck_as_the_model_says(batches: list[list[float]]) -> None:
     """A value that never moves: the mark comes and stays exactly when the model says so."""

@@ -97,7 +97,10 @@ MINUTES = st.one_of(
     st.integers(-4, 4),
     st.integers(-40, 4),
     st.integers(-40, 40),
-    st.sampled_from([-26 * 60, -23 * 60, -61, -60, 30 * 60, 60 * 24 * 40]),
+    st.sampled_from([-26 * 60, -23 * 60, -61, -60, 30 * 60, 60 * 24 * 40, -60 * 24 * 9_000]),
+)
+KEYS = st.one_of(
+    st.integers(0, 6), st.integers(0, 6), st.sampled_from([-(2**63) + 1, 2**63 - 1, 2**63 - 2, -1, 2**40, 2**56 - 1])
 )
 
 
@@ -112,7 +115,7 @@ def messages(draw: st.DrawFn) -> list[Sent]:
                 st.sampled_from([TIME, TIME, SEQUENCE, FRAME, SUPPRESS, SUPPRESS, TEXT, MESSAGE_ID, NONE, CHANNEL])
             )
             value: float | str = draw(VALUE)
-            key = draw(st.integers(0, 6)) if spec in (SEQUENCE, MESSAGE_ID, FRAME) else None
+            key = draw(KEYS) if spec in (SEQUENCE, MESSAGE_ID, FRAME) else None
             if spec == TEXT:
                 value = f"state {value}"
             rows.append(Row(spec, value, NOW + draw(MINUTES) * 60_000_000, key, draw(st.integers(0, 2))))

@@ -25,7 +25,12 @@ steps = st.lists(
 )
 
 
-@given(steps, st.sampled_from((0.0, 0.5, 3.0, 100.0)), st.sampled_from((0, 1, 50, 1_000)), st.integers(0, 60))
+@given(
+    steps,
+    st.sampled_from((0.0, 1e-6, 0.5, 3.0, 100.0, 1e12)),
+    st.sampled_from((0, 1, 50, 1_000, 2**63)),
+    st.integers(0, 60),
+)
 def test_no_order_of_asking_gets_more(
     asked: list[tuple[str, int, float]], rate: float, volume: int, before: int
 ) -> None:

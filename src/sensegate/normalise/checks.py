@@ -182,7 +182,7 @@ class Usual:
             return
         which, size = spec[rows], np.abs(value[rows])
         low, high = table.usual_low.take(which), table.usual_high.take(which)
-        less = (size < low) & (size * 1000 >= low) & (size * 1000 <= high)
+        less = (size < low) & (size >= low / 1000) & (size <= high / 1000)
         more = (size > high) & (size / 1000 >= low) & (size / 1000 <= high)
         odd = less | more
         top = int(series[rows].max()) + 1

@@ -39,8 +39,10 @@ soak: setup ## 300 seeded kills over at least 200,000 acknowledged readings
 	$(BIN)/python -m tests.ledger.soak
 	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py
 
-fuzz: setup ## hypothesis with many more examples, other seeds
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -m "not live" tests -k "property or fuzz or hypothesis or never or machine"
+fuzz: setup ## all property tests with forty times the examples, other ones each time; FUZZ=tests/video: of one folder
+	@echo "fuzz: some minutes a folder, about FUZZHOURS in all. What is found stands at the end with its message; it comes first"
+	@echo "      when that test runs again (.hypothesis/): make fuzz FUZZ='tests/... -k name'. FUZZ_EXAMPLES=200 looks less far."
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "(hypothesis or fuzz) and not live" --durations=10 $(or $(FUZZ),tests)
 
 docs: setup ## write the generated tables of the documents again
 	$(BIN)/python -m tests.house.docs --write

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
 from sensegate.bus import streams
@@ -24,7 +25,14 @@ from sensegate.config import EngineConfig, StoreConfig
 settings.register_profile(
     "gate", deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("fuzz", settings.get_profile("gate"), max_examples=2_000, derandomize=False)
+settings.register_profile(
+    "fuzz",
+    settings.get_profile("gate"),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
+    derandomize=False,
+    database=DirectoryBasedExampleDatabase(Path(__file__).parents[1] / ".hypothesis" / "examples"),
+    print_blob=True,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 SMALL = StoreConfig(

@@ -21,7 +21,7 @@ def columns(rows: list[tuple[int, int]]) -> tuple[I32, I32]:
     return both[:, 0].copy(), both[:, 1].copy()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings().max_examples * 2)
 @given(st.lists(ROWS, max_size=8))
 def test_numbering_is_a_dictionary(batches: list[list[tuple[int, int]]]) -> None:
     """Batch by batch the numbers are those of a plain dict: one per key, dense, never moved."""

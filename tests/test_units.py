@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate import ucum
@@ -356,7 +356,6 @@ def test_common_units_do_not_load_pint() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=12))
 def test_no_text_breaks_the_parser(text: str) -> None:
     """Whatever a payload names as its unit, the answer is a dimension or a `UnitError`."""

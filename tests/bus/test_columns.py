@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -135,7 +135,6 @@ def facts(whole: Batch, *, identity: bool = False) -> list[tuple[object, ...]]:
     return rows
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 80), st.integers(0, 1 << 20))
 def test_a_batch_comes_back(rows: int, seed: int) -> None:
     """Property: every row comes back whole; order is property, device, then the order given."""
@@ -147,7 +146,6 @@ def test_a_batch_comes_back(rows: int, seed: int) -> None:
     assert back.index.tolist() == list(range(rows))
 
 
-@settings(max_examples=40)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 1 << 20), st.integers(0, 255))
 def test_a_merged_batch_keeps_each_identity(sizes: list[int], seed: int, kept: int) -> None:
     """Property: rows of many commits in one message keep (seq, index) of where they were first committed."""
@@ -190,7 +188,6 @@ def test_damage_is_an_error(payload: bytes) -> None:
         decode(payload)
 
 
-@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_batch_or_a_value_error(payload: bytes) -> None:
     """Property: decoding never raises anything else."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.persist import runs
@@ -53,7 +53,6 @@ def answers(run: Run, questions: list[tuple[int, int, int]]) -> dict[int, list[i
     return {query: sorted(bits) for query, bits in table.items()}
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     parts=st.lists(st.lists(ROW, min_size=1, max_size=60), min_size=1, max_size=4),
     timed=st.booleans(),
@@ -103,7 +102,6 @@ def test_memory_finds_what_it_was_given() -> None:
     assert got == {n: {bits for s, k, _, bits in rows if (s, k) == rows[n][:2]} for n in range(600)}
 
 
-@settings(max_examples=50)
 @given(st.integers(0, (1 << 32) - 1), st.lists(st.integers(-(1 << 63), (1 << 63) - 1), unique=True, max_size=50))
 def test_hashes_of_one_series_never_collide(number: int, keys: list[int]) -> None:
     """Property: for one series the hash is a bijection of the key."""

@@ -157,6 +157,7 @@ FILES = files([ROOT])
 SCORES: dict[str, Score] = {}
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_fuzz_mistakes_are_noticed(file: Path) -> None:
     """Nineteen of twenty mistakes in a profile of the library make one of its examples fail."""
@@ -168,6 +169,7 @@ def test_fuzz_mistakes_are_noticed(file: Path) -> None:
         assert found.share >= (SHARE if WHOLE else SHARE - 0.1), lost
 
 
+@pytest.mark.fuzz
 def test_fuzz_the_library_as_a_whole() -> None:
     """Over all profiles that are not on the list the share is reached."""
     strong = [one for one in SCORES.values() if one.profile not in WEAK]

@@ -93,4 +93,4 @@ class UplinkStates(RuleBasedStateMachine):
 
 
 TestUplinkStates = UplinkStates.TestCase
-TestUplinkStates.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+TestUplinkStates.settings = settings(max_examples=settings().max_examples * 8 // 5, stateful_step_count=25)

@@ -25,8 +25,8 @@ from tests.video.viid_bodies import BODIES
 PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if take_video([file])]
 AT = 1_795_832_104_000_000
 VEIL = KeyedVeil(b"canary")
-STEP = int(os.environ.get("CANARY_STEP", "5"))
-"""Every so-manieth kind is put into each place of a message; 1: all of them (a minute and more)."""
+STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "5"))
+"""Every so-manieth kind is put into each place of a message; 1, as `make fuzz` has it: all of them."""
 
 
 def bases() -> dict[str, list[tuple[str, bytes]]]:
@@ -73,6 +73,7 @@ def test_forty_kinds() -> None:
         assert list(marks_in(value.encode())) == [kind] or kind.startswith("face")
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_what_is_kept_holds_no_mark(name: str) -> None:
     """Each kind in each place, over the shifts; one at a time in a message that is good otherwise, and many at once."""

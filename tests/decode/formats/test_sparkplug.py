@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode import Decoder, ProfileSet
@@ -399,7 +399,6 @@ def test_memory_takes_back_what_a_lost_walk_has_told_it(line: Line) -> None:
     assert not line.asked()
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(["NBIRTH", "DBIRTH", "NDATA", "DDATA", "DDEATH", "NDEATH"]), min_size=1, max_size=12),
     st.data(),

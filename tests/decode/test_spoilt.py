@@ -1,0 +1,221 @@
+"""The examples of all profiles, spoilt in each place: readings or a clear refusal, never anything else, never slowly.
+
+`make test` tries a part of the changes, `make fuzz` all of them; what is found is told with the message, all at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensegate.clock import FakeClock
+from sensegate.config import IngestConfig
+from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode.examples import NamedDevices, message_of, payload_of
+from sensegate.decode.grammar import Example
+from sensegate.decode.profile import Profile
+from sensegate.decode.standin import carrier_payload
+from sensegate.model import Fields, Message
+from sensegate.normalise.clocks import REPRESENTABLE
+from sensegate.normalise.normalise import Normaliser
+from sensegate.persist.identity import bits_of
+from sensegate.series import Series
+from tests.decode.test_decode import same
+from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
+from tests.video.canary import MARKS
+
+WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
+PROFILES = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
+EACH = 1 if WHOLE else 97
+"""Every so-manieth change is tried; those of `make test` are always the same."""
+CHUNK = 400
+SLOW_S = 1.0
+"""Of the process's own time for one message: ten times what the dearest needs, and what grows with the square more."""
+NOBODYS = (MARKS["plate"], MARKS["name"])
+LIMITS = IngestConfig(rate_per_device_s=1e6)
+
+
+class Case(NamedTuple):
+    """One example of one profile."""
+
+    profile: Profile
+    example: Example
+    at: int
+
+    @property
+    def video(self) -> bool:
+        """Whether what it says may be of people."""
+        return any(rule.video for rule in self.profile.rules)
+
+    @property
+    def planned(self) -> bool:
+        """Whether both paths must give the same: nothing that is remembered of a message changes the next one."""
+        return all(rule.format == "json" for rule in self.profile.rules)
+
+    def message(self, payload: bytes) -> Message:
+        """Return the example's message with another payload."""
+        if not self.example.topic:
+            payload = carrier_payload(payload, self.example.port)
+        return msgspec.structs.replace(message_of(self.example), payload=payload)
+
+    def decoder(self) -> Decoder:
+        """Return a decoder that knows the example's devices."""
+        devices = NamedDevices(self.example.devices, self.profile.id, gateway=self.example.gateway)
+        return Decoder(PROFILES, devices, LIMITS)
+
+
+CASES = [
+    Case(profile, example, at)
+    for name in PROFILES.ids
+    if (profile := PROFILES.find(name)) is not None
+    for at, example in enumerate(profile.source.examples)
+]
+
+
+def name_of(case: Case) -> str:
+    return f"{case.profile.id}-{case.at}"
+
+
+@lru_cache(8)
+def normaliser(received: int) -> Normaliser:
+    return Normaliser(PROFILES.specs, series=Series(), clock=FakeClock(received + 1_000_000))
+
+
+def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
+    """Take messages through the decoder and the normaliser; all of them must be accounted for."""
+    start = time.process_time()
+    fields = machine.decode(messages)
+    accounted(case, fields)
+    received = np.array([message.received for message in messages], np.int64)
+    readings, lost = normaliser(messages[0].received).normalise(fields, received)
+    assert len(readings) + len(lost) == len(fields)
+    assert np.isfinite(readings.value[[row for row in range(len(readings)) if row not in readings.text]]).all()
+    if len(readings):
+        bits_of(readings.value, readings.text)  # texts can be written
+        assert REPRESENTABLE[0] <= readings.time.min() <= readings.time.max() <= REPRESENTABLE[1]
+    assert time.process_time() - start < SLOW_S * (1 + len(messages) / 50), "slow"
+    if case.planned:
+        same(fields, machine.decode_slowly(messages))
+
+
+def accounted(case: Case, fields: Fields) -> None:
+    """What is in quarantine became nothing else, and once; nothing is told of anybody."""
+    rejected, thinned = (one.message for one in fields.rejected), (one.message for one in fields.thinned)
+    named = {*fields.message.tolist(), *rejected, *thinned}
+    refused = [one.message for one in fields.quarantined]
+    assert not named.intersection(refused)
+    assert len(set(refused)) == len(refused)
+    assert fields.device.min(initial=0) >= 0
+    if case.video:
+        told = [one.detail for one in fields.quarantined] + [f"{one.field} {one.detail}" for one in fields.rejected]
+        for text in (*told, *fields.text.values()):
+            assert not any(mark in text for mark in NOBODYS), f"personal data: {text[:200]}"
+
+
+def findings(case: Case, changes: Iterator[tuple[str, Make]], chunk: int = CHUNK) -> list[str]:
+    """Return what went wrong, one message of each kind."""
+    found: dict[str, str] = {}
+    machine = case.decoder()
+    good = case.message(payload_of(case.example))
+    machine.decode([good] * 60)
+    while made := list(islice(changes, chunk)):
+        messages: list[tuple[str, Message]] = []
+        for what, make in made:
+            try:
+                messages.append((what, case.message(make())))
+            except UNWRITABLE:
+                continue
+        batch = [message for _, message in messages]
+        if not batch or wrong(case, machine, [good] * 20 + batch) is None:
+            continue
+        for what, message in messages:
+            why = wrong(case, machine, [good] * 40 + [message] * 6) or wrong(case, case.decoder(), [message])
+            if why is not None:
+                found.setdefault(why, f"{name_of(case)}: {what}: {why}\n    {message.topic} {message.payload[:600]!r}")
+        if not found:
+            found["batch"] = f"{name_of(case)}: a batch with {messages[0][0]} … {messages[-1][0]}"
+    return list(found.values())
+
+
+def wrong(case: Case, machine: Decoder, messages: Sequence[Message]) -> str | None:
+    """Return what went wrong with messages, by its place in our code; None: nothing did."""
+    try:
+        check(case, machine, messages)
+    except Exception as why:  # noqa: BLE001 - any is a finding
+        frames = traceback.extract_tb(why.__traceback__)
+        place = next((one for one in reversed(frames) if "/sensegate/" in one.filename), frames[-1])
+        return f"{type(why).__name__}: {str(why)[:200]} in {Path(place.filename).name}:{place.lineno}"
+    return None
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_no_change_of_an_example_breaks_anything(case: Case) -> None:
+    """Each odd value in each place, each shape, each name: decoded by both paths, normalised, accounted for."""
+    start = 0 if WHOLE else CASES.index(case) % EACH
+    found = findings(case, islice(spoilt(payload_of(case.example)), start, None, EACH))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("case", CASES if WHOLE else CASES[::13], ids=name_of)
+def test_no_large_message_takes_long(case: Case) -> None:
+    """What is as large as a message may be, in each place: no time that grows faster than its size."""
+    found = findings(case, islice(swollen(payload_of(case.example)), 0, None, 1 if WHOLE else 29), chunk=1)
+    assert not found, "\n".join(found)
+
+
+@given(st.data())
+def test_several_changes_at_once(data: st.DataObject) -> None:
+    """Changes of what is changed already."""
+    case = data.draw(st.sampled_from(CASES))
+    payload, told = payload_of(case.example), []
+    for _ in range(data.draw(st.integers(1, 4))):
+        changes = list(islice(spoilt(payload), 20_000))
+        if not changes:
+            break
+        what, make = changes[data.draw(st.integers(0, len(changes) - 1))]
+        try:
+            payload = make()
+        except UNWRITABLE:
+            continue
+        told.append(what)
+    message = case.message(payload)
+    assert wrong(case, case.decoder(), [message] * 3) is None, (told, payload)
+
+
+class _Broken(Decoder):
+    """A decoder that fails on a list in a list, tells what it refused, and lingers over what is long."""
+
+    def decode(self, messages: Sequence[Message]) -> Fields:
+        if any(message.payload.startswith(b"[[") for message in messages):
+            raise IndexError("of a list")
+        fields = super().decode(messages)
+        sum(range(10_000_000 * any(len(message.payload) > SIZE for message in messages)))
+        told = [msgspec.structs.replace(one, detail=f"'{NOBODYS[0]}' is none") for one in fields.quarantined]
+        return msgspec.structs.replace(fields, quarantined=told)
+
+
+def test_the_search_is_not_blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: a decoder that fails, one that tells a name, and one that is slow are found."""
+    case = next(case for case in CASES if case.video and case.example.expect)
+    devices = NamedDevices(case.example.devices, case.profile.id, gateway=case.example.gateway)
+    monkeypatch.setattr(Case, "decoder", lambda _: _Broken(PROFILES, devices, LIMITS))
+    monkeypatch.setitem(globals(), "SLOW_S", 0.05)
+    good = payload_of(case.example)
+    found = findings(case, iter([("a list", lambda: b"[[[1]]]"), ("a name", lambda: b"{}")]), chunk=1)
+    assert [one.split(": ")[2] for one in found] == ["IndexError", "AssertionError"]
+    assert "personal data" in found[1]
+    assert "slow" in "".join(findings(case, iter([("blanks", lambda: good + b" " * SIZE)]), chunk=1))

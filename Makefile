@@ -40,7 +40,7 @@ soak: setup ## 300 seeded kills over at least 200,000 acknowledged readings
 	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py
 
 fuzz: setup ## all property tests with forty times the examples, other ones each time; FUZZ=tests/video: of one folder
-	@echo "fuzz: some minutes a folder, about FUZZHOURS in all. What is found stands at the end with its message; it comes first"
+	@echo "fuzz: some minutes a folder, an hour or two in all. What is found stands at the end with its message; it comes first"
 	@echo "      when that test runs again (.hypothesis/): make fuzz FUZZ='tests/... -k name'. FUZZ_EXAMPLES=200 looks less far."
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "(hypothesis or fuzz) and not live" --durations=10 $(or $(FUZZ),tests)
 

@@ -14,7 +14,9 @@ from sensegate.errors import Conflict, Lost, NotFound, Refused, SensegateError
 from sensegate.share.applications import State
 from sensegate.share.catalogue import Entry, Kind, Promise, Sharing
 from sensegate.share.feeds import Feed
-from sensegate.share.joint import LISTED_MAX, Distant, Downward, Have, Told, Upward
+from sensegate.share.joint import Have, Told
+from sensegate.share.joint_down import LISTED_MAX, Downward
+from sensegate.share.joint_up import Distant, Upward
 from tests.share.test_desk import COUNTY, OWNER, READER, Made
 
 FOREIGN = Principal("foreign", Role.SUBSCRIBER, scope("4406"))
@@ -274,7 +276,7 @@ async def test_a_crash_between_feed_and_entry_leaves_nothing_behind(
 
 async def test_a_node_is_told_first_of_what_waits(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many applications those that are decided go first, whatever their ids."""
-    monkeypatch.setattr("sensegate.share.joint.TOLD_MAX", 3)
+    monkeypatch.setattr("sensegate.share.joint_down.TOLD_MAX", 3)
     made = []
     for _ in range(6):
         one = await pair.centre.desk.apply(READER, WISH)

@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 
 class Elsewhere(Protocol):
-    """What is kept at the centre of a node's data (`joint.Distant`)."""
+    """What is kept at the centre of a node's data (`joint_up.Distant`)."""
 
     applications: Records[Application]
     grants: Records[Grant]

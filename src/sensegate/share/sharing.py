@@ -25,7 +25,9 @@ from sensegate.share.delivery import Events, Form, Page, Serving
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, check
 from sensegate.share.grants import Admission, Grants
-from sensegate.share.joint import Ask, Distant, Downward, Upward
+from sensegate.share.joint import Ask
+from sensegate.share.joint_down import Downward
+from sensegate.share.joint_up import Distant, Upward
 from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering, Usage
 from sensegate.share.offers import Offers

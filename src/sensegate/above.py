@@ -19,6 +19,7 @@ from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
 from sensegate.authority.terms import Choice, Plea, Term, decode_state, encode
 from sensegate.bus import ask
+from sensegate.bus.connect import Link
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
@@ -147,13 +148,39 @@ class Above:
 
     async def run(self) -> None:
         """Connect to the centre and work until the connection is lost for good."""
+        way = self._turn(await self._found())
+        nc = await self._connect(way)
+        if nc is None:
+            return
+        if self.config.uplink.others and not await self._is_active(nc, way):
+            if not self._choice.granted(way.url, self.clock.monotonic()):
+                self._turns += 1
+            await nc.close()
+            return
+        self.why, self._refusals = "", 0
+        self._link, self._generation = nc, way.generation
+        try:
+            await self._work(nc, way)
+        finally:
+            self._link = None
+            if self.up:
+                self.up.connected = False
+                self._began = 0 if self.up.sure else self._began
+            await nc.close()
+
+    async def _found(self) -> Way:
+        """Return the way once there is one: this node may be joined from beside, or by a code that comes later."""
         while (way := self._way()) is None:
             if self.config.uplink.join_code_file and self.config.uplink.centre_url:
                 await self._try_to_join()
             await self.clock.sleep(LOOK_S)
-        way = self._turn(way)
+        return way
+
+    async def _connect(self, way: Way) -> Link | None:
+        """Return the connection, None where this centre does not let us in. Raises `Lost`; next time the other."""
+        others = self.config.uplink.others
         try:
-            nc = await connected(self.config.division, way, 2.0 if self.config.uplink.others else 10.0)
+            return await connected(self.config.division, way, 2.0 if others else 10.0)
         except Untrusted as why:
             self._turns += 1
             self.why = f"centre not reached; going on alone: {why}"
@@ -164,45 +191,34 @@ class Above:
             raise
         except Refused:
             self._turns += 1
-            if not self.config.uplink.others:
+            if not others:
                 await self._turned_away(way)
-            return
-        if self.config.uplink.others and not await self._is_active(nc, way):
-            if not self._choice.granted(way.url, self.clock.monotonic()):
-                self._turns += 1
-            await nc.close()
-            return
-        self.why, self._refusals = "", 0
-        self._link, self._generation = nc, way.generation
-        try:
-            centre = JetStreamLog(nc, prefix=f"up.{self.config.division}.")
-            self.up = Uplink(
-                self.config.division,
-                self.log,
-                centre,
-                self.config.uplink,
-                self.clock,
-                store=self.config.store,
-                payload_bytes_max=centre.payload_bytes_max,
-                shed=self._shed,
-                began=self._began,
-                partition=self.config.ingest.partition,
-            )
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.up.run(), name="uplink lanes")
-                group.create_task(self.reporter.run(), name="uplink report")
-                group.create_task(_until(nc.refused), name="uplink end")
-                group.create_task(self._take(), name="uplink base data")
-                if self.config.uplink.others:
-                    group.create_task(self._still(nc, way), name="uplink lease")
-                for name, extra in self.extras.items():
-                    group.create_task(self._again(name, extra), name=f"uplink {name}")
-        finally:
-            self._link = None
-            if self.up:
-                self.up.connected = False
-                self._began = 0 if self.up.sure else self._began
-            await nc.close()
+            return None
+
+    async def _work(self, nc: Link, way: Way) -> None:
+        """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
+        centre = JetStreamLog(nc, prefix=f"up.{self.config.division}.")
+        self.up = Uplink(
+            self.config.division,
+            self.log,
+            centre,
+            self.config.uplink,
+            self.clock,
+            store=self.config.store,
+            payload_bytes_max=centre.payload_bytes_max,
+            shed=self._shed,
+            began=self._began,
+            partition=self.config.ingest.partition,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.up.run(), name="uplink lanes")
+            group.create_task(self.reporter.run(), name="uplink report")
+            group.create_task(_until(nc.refused), name="uplink end")
+            group.create_task(self._take(), name="uplink base data")
+            if self.config.uplink.others:
+                group.create_task(self._still(nc, way), name="uplink lease")
+            for name, extra in self.extras.items():
+                group.create_task(self._again(name, extra), name=f"uplink {name}")
 
     # ── which centre ────────────────────────────────────────────────────────────────────────────────
 

@@ -8,7 +8,7 @@ import unicodedata
 
 import msgspec
 
-from sensegate import nearest
+from sensegate import wording
 from sensegate.authority import camera_codes
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.bus.server_conf import Role, node_user
@@ -92,7 +92,9 @@ def examine(
     if not _PROFILE.fullmatch(device.profile):
         found.append(Finding("profile", f"'{device.profile[:80]}' is not vendor/model", "e.g. sensegate/plain"))
     elif profiles and device.profile not in profiles:
-        found.append(Finding("profile", f"no profile {device.profile}", nearest.remedy(device.profile, profiles)))
+        found.append(
+            Finding("profile", f"no profile {device.profile}", wording.unknown_profile(device.profile, profiles))
+        )
     if device.alias and (fault := alias_fault(device.alias)):
         found.append(Finding("alias", f"alias {fault}", "give it as it stands in the topic or payload, without these"))
     for key in ("department", "domain", "owner", "name", "asset"):

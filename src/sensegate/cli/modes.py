@@ -49,7 +49,8 @@ def plan(
     place: "4401"
     hours_max: 72
     grants: [{feed: water, subscriber: TOKEN-ID}]
-    tasks: [{profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}]
+    tasks:
+      - {profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}
     shed: ["illuminance"]
     """
     body = read(file)

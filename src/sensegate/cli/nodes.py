@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,15 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 def show(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all that is known of a node."""
     answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{division}"))
+    if not json_form:
+        for key in ("last_commit", "reported", "copied"):
+            answer[key] = _told(answer.get(key) or 0)
+        answer["gaps"] = [f"{_told(since)} to {_told(until)}" for since, until in answer.get("gaps", ())]
     fields(answer, json_form=json_form)
+
+
+def _told(time_us: int) -> str:
+    return dt.datetime.fromtimestamp(time_us / 1e6, dt.UTC).isoformat(timespec="seconds") if time_us else ""
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from sensegate import config_files, nearest, yamls
+from sensegate import config_files, wording, yamls
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, rows_of, table
@@ -152,7 +152,7 @@ def _file(name: str, folder: Path) -> Path:
     file = folder / f"{name}.yaml"
     if not file.exists():
         known = [f"{one.parent.name}/{one.stem}" for one in files([folder])] if folder.exists() else []
-        raise NotFound(f"no profile '{name}' in {folder}; {nearest.remedy(name, known)}")
+        raise NotFound(f"no profile '{name}' in {folder}; {wording.unknown_profile(name, known)}")
     return file
 
 

@@ -23,6 +23,9 @@ from rich.table import Table
 
 from sensegate.cli.remote import Remote
 from sensegate.errors import ConfigError
+from sensegate.wording import count
+
+__all__ = ["as_json", "aside", "ask", "blocks", "console", "count", "document", "fields", "piped", "save", "table"]
 
 T = TypeVar("T")
 
@@ -84,11 +87,6 @@ def document(text: str, option: str) -> Any:
         ) from None
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """Return a number with its word: ``1 file``, ``2 files``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json_form: bool = False, title: str = ""
 ) -> None:
@@ -106,11 +104,15 @@ def table(
         return
     told = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
     cells = [[_cell(row.get(column)) for column in told] for row in rows]
-    widths = fitted([list(column) for column in zip(told, *cells, strict=True)], console.width)
+    columns_of = [list(column) for column in zip(told, *cells, strict=True)]
+    gap = GAP
+    if (widths := fitted(columns_of, console.width)) is None:
+        gap = 1
+        widths = fitted(columns_of, console.width, gap)
     if widths is None:
         sys.stdout.write("\n".join(blocks(told, cells, console.width)) + "\n")
         return
-    grid = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column, width in zip(told, widths, strict=True):
         numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
         grid.add_column(column, justify="right" if numeric else "left", overflow="fold", width=width)
@@ -137,11 +139,11 @@ def piped(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str
     return ["\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines]
 
 
-def fitted(columns: Sequence[Sequence[str]], width: int) -> list[int] | None:
+def fitted(columns: Sequence[Sequence[str]], width: int, gap: int = GAP) -> list[int] | None:
     """Return the widths of columns (of texts) that fit `width` without a broken word; None where there are none."""
     wanted = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
     least = [max(map(_longest_word, column)) for column in columns]
-    room = width - GAP * (len(columns) - 1)
+    room = width - gap * (len(columns) - 1)
     if sum(wanted) <= room:
         return wanted
     if sum(least) > room:

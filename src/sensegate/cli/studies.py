@@ -58,7 +58,7 @@ async def followed(
 def diff(
     a: Annotated[str, typer.Argument(help="vendor/model@version, or vendor/model for what is in force.", metavar="A")],
     b: Annotated[
-        str, typer.Argument(help="The other one: vendor/model[@version], or the file of a version.", metavar="B|FILE")
+        str, typer.Argument(help="The other one: vendor/model@version, vendor/model, or a file.", metavar="B|FILE")
     ],
     *,
     since: Since = "1h",

@@ -71,7 +71,7 @@ def _parameter(row: dict[str, Any]) -> str:
 def give(
     device: DeviceId,
     task: Annotated[str, typer.Argument(help="Name of the task, see `sensegate task can DEVICE`.")],
-    parameters: Annotated[list[str] | None, typer.Argument(help="name=value …", metavar="[PARAMETER]…")] = None,
+    parameters: Annotated[list[str] | None, typer.Argument(help="name=value …", metavar="PARAMETER")] = None,
     *,
     expires: Annotated[
         float,

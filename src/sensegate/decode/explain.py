@@ -12,7 +12,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from sensegate import nearest
+from sensegate import wording
 from sensegate.clock import Clock, SystemClock
 from sensegate.decode.chain import Opened, frames
 from sensegate.decode.decode import Decoder
@@ -85,7 +85,7 @@ def explain(
     """
     loaded = profiles if isinstance(profiles, ProfileSet) else ProfileSet.load(profiles)
     if profile and profile not in loaded:
-        raise ConfigError(f"no profile {profile}", key="profile", remedy=nearest.remedy(profile, loaded.ids))
+        raise ConfigError(f"no profile {profile}", key="profile", remedy=wording.unknown_profile(profile, loaded.ids))
     received = (clock or SystemClock()).now()
     if not topic:
         return _of_frame(loaded, profile, Carried(payload, port), received)

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.live import Live
 
 from sensegate.cli.remote import Answered, Remote
-from sensegate.cli.shown import count
 from sensegate.demo import cameras, crew, memory, screen
 from sensegate.demo.cameras import CameraPlan, Place, Watcher
 from sensegate.demo.city import City, Member
@@ -40,6 +39,7 @@ from sensegate.demo.memory import Memory
 from sensegate.demo.simulator import Broker, Plan
 from sensegate.demo.summary import Summary, Tokens, added, address, duplicates, family, judged
 from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.wording import count
 
 FEED = "all"
 REFRESH_S = 1.0

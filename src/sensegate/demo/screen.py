@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sensegate.cli.shown import count
 from sensegate.demo.summary import Summary, family
+from sensegate.wording import count
 
 COUNTS = (
     "messages", "quarantined", "values", "accepted", "duplicate", "suppressed", "rejected", "forwarded", "withheld",
@@ -150,13 +150,13 @@ def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mappi
         f"{simulator.get('connected', 0)} of {simulator.get('connections', 0)} connections"
     )
     judged = (
-        f"judge: {judge.get('acknowledged', 0):,} acknowledged, {tap.get('matched', 0):,} readings at the centre, "
-        f"{tap.get('outstanding', 0):,} messages on the way" + (f", WRONG: {wrong}" if wrong else "")
+        f"judge: {judge.get('acknowledged', 0):,} acknowledged, {count(tap.get('matched', 0), 'reading')} at the centre, "
+        f"{count(tap.get('outstanding', 0), 'message')} on the way" + (f", WRONG: {wrong}" if wrong else "")
     )
     if not cameras:
         return [simulated, judged]
     watched = (
-        f"cameras: {cameras.get('sent', 0):,} messages with {cameras.get('objects', 0):,} objects, "
+        f"cameras: {count(cameras.get('sent', 0), 'message')} with {count(cameras.get('objects', 0), 'object')}, "
         f"{cameras.get('owed', 0):,} not answered, {cameras.get('connected', 0)} of "
         f"{cameras.get('connections', 0)} connected"
     )

@@ -10,6 +10,12 @@ const WORDS = {
 };
 function said(key) { return (WORDS[key] || [key, key])[Number(CHINESE)]; }
 
+function told(text) {
+  const line = make("span", undefined, "what");
+  text.split("`").forEach((part, at) => line.append(at % 2 ? make("code", part) : document.createTextNode(part)));
+  return line;
+}
+
 function details(operation) {
   const box = make("details");
   box.append(make("summary", said("more")));
@@ -45,7 +51,7 @@ async function start() {
         sections.set(tag, section);
       }
       const line = make("div", undefined, "op");
-      line.append(make("span", method.toUpperCase(), "method"), make("code", path), make("span", operation.summary, "what"));
+      line.append(make("span", method.toUpperCase(), "method"), make("code", path), told(operation.summary));
       sections.get(tag).append(line, details(operation));
     }
   }

@@ -1,9 +1,14 @@
-"""The profile that somebody may have meant."""
+"""Words of messages that several parts use: numbers with their nouns, and the profile that somebody may have meant."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 file``, ``2 files``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def nearest_profile(word: str, known: Iterable[str]) -> str:
@@ -25,7 +30,7 @@ def nearest_profile(word: str, known: Iterable[str]) -> str:
     return same[0] if len(same) == 1 else ""
 
 
-def remedy(word: str, known: Iterable[str]) -> str:
+def unknown_profile(word: str, known: Iterable[str]) -> str:
     """Return what to do about an unknown profile."""
     names = list(known)
     if near := nearest_profile(word, names):

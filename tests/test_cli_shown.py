@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import typer
 
-from sensegate.cli.shown import blocks, count, fitted, piped
+from sensegate.cli.shown import blocks, fitted, piped
 from sensegate.cli.times import span, when
+from sensegate.wording import count
 
 IDS = ["id", "gz-air-000001", "gz-water-level-17"]
 WORDS = ["what", "a short text", "one that says very much more than all others do here"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -44,36 +45,57 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-app.command()(running.demo)
-app.command()(running.run)
-app.command()(running.engine)
-app.command()(profiles.check)
-app.command()(profiles.explain)
+BEGIN, CARE = "Begin here", "Running it"
+WORLD, SHARING = "Devices, nodes, people", "Sharing"
+app.command(rich_help_panel=BEGIN)(running.demo)
+app.command(rich_help_panel=BEGIN)(running.run)
+app.command(rich_help_panel=BEGIN)(profiles.check)
+app.command(rich_help_panel=BEGIN)(profiles.explain)
+app.command(rich_help_panel=BEGIN)(ledger.ledger)
+app.command(rich_help_panel=BEGIN)(replay.replay)
 profiles.app.add_typer(releases.app)
 profiles.app.add_typer(studies.app)
-app.add_typer(profiles.app, name="profile")
-app.add_typer(devices.app, name="device")
-app.add_typer(tasks.app, name="task")
-app.add_typer(modes.app, name="mode")
-app.add_typer(returns.app, name="return")
-app.add_typer(audit.app, name="audit")
-app.add_typer(centre.app, name="centre")
-app.add_typer(nodes.app, name="node")
-app.add_typer(tokens.app, name="token")
-app.add_typer(people.app, name="people")
+app.add_typer(profiles.app, name="profile", rich_help_panel=WORLD)
+app.add_typer(devices.app, name="device", rich_help_panel=WORLD)
+app.add_typer(tasks.app, name="task", rich_help_panel=WORLD)
+app.add_typer(nodes.app, name="node", rich_help_panel=WORLD)
+app.add_typer(tokens.app, name="token", rich_help_panel=WORLD)
+app.add_typer(people.app, name="people", rich_help_panel=WORLD)
 feeds.app.command("subscribers")(webhooks.subscribers)
-app.add_typer(tls.app, name="tls")
-app.add_typer(feeds.app, name="feed")
-app.add_typer(webhooks.app, name="webhook")
-app.add_typer(catalogue.app, name="catalogue")
-app.add_typer(applications.app, name="application")
-app.add_typer(bundles.app, name="bundle")
-app.add_typer(grants.app, name="grant")
-app.add_typer(grants.receipts, name="receipt")
-app.command()(ledger.ledger)
-app.command()(doctor.doctor)
-app.command()(replay.replay)
-app.command()(running.bench)
+app.add_typer(feeds.app, name="feed", rich_help_panel=SHARING)
+app.add_typer(webhooks.app, name="webhook", rich_help_panel=SHARING)
+app.add_typer(catalogue.app, name="catalogue", rich_help_panel=SHARING)
+app.add_typer(applications.app, name="application", rich_help_panel=SHARING)
+app.add_typer(bundles.app, name="bundle", rich_help_panel=SHARING)
+app.add_typer(grants.app, name="grant", rich_help_panel=SHARING)
+app.add_typer(grants.receipts, name="receipt", rich_help_panel=SHARING)
+app.command(rich_help_panel=CARE)(doctor.doctor)
+app.add_typer(audit.app, name="audit", rich_help_panel=CARE)
+app.add_typer(modes.app, name="mode", rich_help_panel=CARE)
+app.add_typer(centre.app, name="centre", rich_help_panel=CARE)
+app.add_typer(returns.app, name="return", rich_help_panel=CARE)
+app.add_typer(tls.app, name="tls", rich_help_panel=CARE)
+app.command(rich_help_panel=CARE)(running.engine)
+app.command(rich_help_panel=CARE)(running.bench)
+
+
+def unwrapped(text: str) -> str:
+    """Return a docstring with its paragraphs on one line each, for help is as wide as the terminal; examples stay."""
+    return "\n\n".join(
+        part if part.startswith(" ") else " ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n")
+    )
+
+
+def _unwrap(group: typer.Typer) -> None:
+    for command in group.registered_commands:
+        if command.callback and command.callback.__doc__ and not command.help:
+            command.help = unwrapped(command.callback.__doc__)
+    for below in group.registered_groups:
+        if below.typer_instance:
+            _unwrap(below.typer_instance)
+
+
+_unwrap(app)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback

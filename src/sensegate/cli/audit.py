@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, save
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, save
 from sensegate.errors import ConfigError
+from sensegate.wording import count
 
 app = typer.Typer(help="The audit trail: export it, sign its head, verify it.", no_args_is_help=True)
 

@@ -12,8 +12,9 @@ import typer
 
 from sensegate.authority import terms
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
-from sensegate.cli.shown import Json, as_json, console, count
+from sensegate.cli.shown import Json, as_json, console
 from sensegate.errors import ConfigError
+from sensegate.wording import count
 
 app = typer.Typer(help="Two centres: which is active; order the one that stands by to be.", no_args_is_help=True)
 FRESH_S = 10.0

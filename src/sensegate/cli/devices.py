@@ -18,7 +18,6 @@ from sensegate.cli.shown import (
     aside,
     ask,
     console,
-    count,
     fields,
     rows_of,
     table,
@@ -27,6 +26,7 @@ from sensegate.cli.times import DAY_S, span
 from sensegate.config import secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
+from sensegate.wording import count
 
 app = typer.Typer(help="Devices: register, find, rotate, disable, move, send for, label.", no_args_is_help=True)
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.cli.replay import messages
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.cli.times import Since
 from sensegate.errors import ConfigError
+from sensegate.wording import count
 
 FOLDER = Path("device_profiles")
 Folder = Annotated[Path, typer.Option("--profiles", help="Folder of the profiles.", envvar="SENSEGATE_PROFILES")]

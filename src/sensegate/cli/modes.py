@@ -45,6 +45,8 @@ def plan(
 ) -> None:
     """Write a plan; it is a draft until somebody else approves it.
 
+    Its file:
+
     title: 防汛应急 · flood
     place: "4401"
     hours_max: 72

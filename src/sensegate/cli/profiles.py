@@ -13,9 +13,10 @@ import yaml
 from sensegate import config_files, wording, yamls
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.config import load
 from sensegate.errors import ConfigError, NotFound
+from sensegate.wording import count
 
 app = typer.Typer(help="Device profiles: written and tried here, released at a gateway.", no_args_is_help=True)
 

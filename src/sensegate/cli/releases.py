@@ -11,8 +11,9 @@ import yaml
 from sensegate import yamls
 from sensegate.authority.contents import gather
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, count, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
 from sensegate.errors import ConfigError
+from sensegate.wording import count
 
 app = typer.Typer()
 STEPS = "Life of a profile"

@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sensegate.cli.shown import aside, console, count
+from sensegate.cli.shown import aside, console
 from sensegate.demo.mqtt import Publisher, RefusedConnection
 from sensegate.errors import ConfigError, Lost
+from sensegate.wording import count
 
 WINDOW = 1_000
 

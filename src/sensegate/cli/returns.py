@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, count, save
+from sensegate.cli.shown import DEFAULT_URL, Token, Url, ask, console, save
+from sensegate.wording import count
 
 app = typer.Typer(help="Return flow by files, across an air gap: place, export, import.", no_args_is_help=True)
 

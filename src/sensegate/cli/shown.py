@@ -23,9 +23,6 @@ from rich.table import Table
 
 from sensegate.cli.remote import Remote
 from sensegate.errors import ConfigError
-from sensegate.wording import count
-
-__all__ = ["as_json", "aside", "ask", "blocks", "console", "count", "document", "fields", "piped", "save", "table"]
 
 T = TypeVar("T")
 

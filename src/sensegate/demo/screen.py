@@ -150,7 +150,8 @@ def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mappi
         f"{simulator.get('connected', 0)} of {simulator.get('connections', 0)} connections"
     )
     judged = (
-        f"judge: {judge.get('acknowledged', 0):,} acknowledged, {count(tap.get('matched', 0), 'reading')} at the centre, "
+        f"judge: {judge.get('acknowledged', 0):,} acknowledged, "
+        f"{count(tap.get('matched', 0), 'reading')} at the centre, "
         f"{count(tap.get('outstanding', 0), 'message')} on the way" + (f", WRONG: {wrong}" if wrong else "")
     )
     if not cameras:

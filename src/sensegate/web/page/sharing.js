@@ -128,7 +128,7 @@ function grid(id, heads, rows, cells) {
     line.append(...cells(row).map((cell) => { const td = make("td"); td.append(cell ?? ""); return td; }));
     return line;
   });
-  if (!lines.length) { const line = make("tr"); line.append(make("td", say("none"))); lines.push(line); }
+  if (!lines.length) { const line = make("tr"); const cell = make("td", say("none"), "quiet"); cell.colSpan = heads.length; line.append(cell); lines.push(line); }
   table.replaceChildren(head, ...lines);
 }
 function open(entry) {

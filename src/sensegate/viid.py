@@ -17,6 +17,7 @@ from sensegate.clock import Clock
 from sensegate.collect.viid import ViidSource
 from sensegate.collect.viid_below import Subordinate
 from sensegate.config import Config, secret
+from sensegate.config_viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.model import Device
 from sensegate.ports import Log
@@ -86,35 +87,41 @@ class Viid:
         stack.push_async_callback(self.web.stop)
         tasks["viid sessions"] = self.web.sweep
         for above in self._config.superiors:
-            client = ViidClient(
-                above.url,
-                above.local_id or self._config.server_id,
-                user=above.username,
-                password=secret(above.password_file),
-                ca_file=above.ca_file,
-            )
-            superior = Superior(
-                above,
-                client,
-                orders=self.orders,
-                log=log,
-                catalogue=self.catalogue,
-                clock=self._clock,
-                code_of=self._code_of,
-            )
+            superior = self._made_above(above, log)
             self.superiors.append(superior)
             tasks[f"viid superior {above.name}"] = superior.run
         for below in self._config.subordinates:
-            subordinate = Subordinate(
-                below,
-                ViidClient(below.url, self._config.server_id, ca_file=below.ca_file),
-                self._bucket,
-                self._clock,
-                receive=self._config.address or self.url,
-                adopt=partial(self._adopt, below.device),
-            )
+            subordinate = self._made_below(below)
             self.subordinates[below.device] = subordinate
             tasks[f"viid subordinate {below.device}"] = subordinate.run
+
+    def _made_above(self, above: ViidSuperiorConfig, log: Log) -> Superior:
+        client = ViidClient(
+            above.url,
+            above.local_id or self._config.server_id,
+            user=above.username,
+            password=secret(above.password_file),
+            ca_file=above.ca_file,
+        )
+        return Superior(
+            above,
+            client,
+            orders=self.orders,
+            log=log,
+            catalogue=self.catalogue,
+            clock=self._clock,
+            code_of=self._code_of,
+        )
+
+    def _made_below(self, below: ViidSubordinateConfig) -> Subordinate:
+        return Subordinate(
+            below,
+            ViidClient(below.url, self._config.server_id, ca_file=below.ca_file),
+            self._bucket,
+            self._clock,
+            receive=self._config.address or self.url,
+            adopt=partial(self._adopt, below.device),
+        )
 
     # ── what the listener asks ───────────────────────────────────────────────────────────────────────
 

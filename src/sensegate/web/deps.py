@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -34,6 +34,10 @@ from sensegate.redecoding import Redecoding
 from sensegate.studies import Studies
 from sensegate.tasking import Tasking
 from sensegate.unknown import Unknown
+
+if TYPE_CHECKING:
+    from sensegate.web.viid_rest import ViidDesk
+    from sensegate.web.webhooks import Hooks
 
 
 class Page(Protocol):
@@ -522,8 +526,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: this gateway tells devices nothing."""
     unknown: Unknown | None = None
     """None: this gateway receives no messages of devices."""
-    hooks: Any = None
-    """Webhooks (`web.webhooks.Hooks`); None: this gateway sends none."""
+    hooks: Hooks | None = None
+    """None: this gateway sends no webhooks."""
     people: People | None = None
     """None: programs alone ask here."""
     oidc: Oidc | None = None
@@ -537,5 +541,5 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Device -> by how many seconds its clock was behind ours when it last spoke."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Refusals of the broker: device -> what -> count."""
-    viid: Any = None
-    """`viid_rest.ViidDesk`; None: GA/T 1400 is not spoken."""
+    viid: ViidDesk | None = None
+    """None: GA/T 1400 is not spoken."""

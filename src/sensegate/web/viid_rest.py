@@ -104,8 +104,7 @@ def _desk(call: Call) -> ViidDesk:
         raise NotFound("GA/T 1400 is not spoken here; set viid.server_id")
     if not call.principal.scope.covers(call.deps.division):
         raise Refused("platforms are a matter of the whole gateway; your scope is a part of it")
-    found: ViidDesk = call.deps.viid
-    return found
+    return call.deps.viid
 
 
 async def _told(call: Call) -> Any:

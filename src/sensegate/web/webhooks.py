@@ -120,8 +120,7 @@ class Hooks(Protocol):
 def _hooks(call: Call) -> Hooks:
     if call.deps.hooks is None:
         raise NotFound("this gateway sends no webhooks")
-    hooks: Hooks = call.deps.hooks
-    return hooks
+    return call.deps.hooks
 
 
 def _row(hooks: Hooks, hook: Any) -> WebhookRow:

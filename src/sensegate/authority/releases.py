@@ -9,16 +9,16 @@ on: of two that decide at once the second is told to look again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import msgspec
 import structlog
 
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.contents import Content, Contents, digest_of
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may, written
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.steps import highest_used, put_in_force, settled, taken_back, with_library
 from sensegate.authority.trail import Facts, Trail
 from sensegate.authority.versions import (
@@ -34,7 +34,6 @@ from sensegate.authority.versions import (
     draw,
     said,
 )
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 
@@ -72,8 +71,6 @@ class Told(msgspec.Struct, frozen=True):
     facts: Facts = {}
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Life).decode
 Lives = list[Life]
 Names = list[str]
 Canaries = list[tuple[str, Canary]]
@@ -109,7 +106,9 @@ class Releases:
             devices_of: the devices of a profile, for the share of a canary.
             standard: vendors (folders) whose profiles are the province's.
         """
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
+        self._lives: Records[Life] = Records(self._shelf, "profile", Life, prefix="", packed=True)
+        self._lives.on_change.append(self._changed)
         self.contents = contents
         self._trail = trail
         self._clock = clock
@@ -120,10 +119,6 @@ class Releases:
         """Returns the folder's version of a profile."""
         self._devices_of = devices_of
         self._standard = frozenset(standard)
-        self._lives: dict[str, Life] = {}
-        self._gone: dict[str, int] = {}
-        self._watched = 0
-        self._applied = asyncio.Condition()
         self.on_change: list[Callable[[str], None]] = []
         """Called with a profile's name when a change of its life is in memory, from whichever process it came."""
 
@@ -131,23 +126,23 @@ class Releases:
 
     def choices(self) -> list[Choice]:
         """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
-        return [choice for name in sorted(self._lives) for choice in choices(self._lives[name], self._home)]
+        return [choice for life in self._lives for choice in choices(life, self._home)]
 
     def digests(self) -> set[str]:
         """Return the digests of all versions."""
-        return {one.digest for life in self._lives.values() for one in life.versions}
+        return {one.digest for life in self._lives for one in life.versions}
 
     def canaries(self) -> Canaries:
         """Return (profile, canary) of all that are under way."""
-        return [(name, life.canary) for name, life in sorted(self._lives.items()) if life.canary]
+        return [(life.profile, life.canary) for life in self._lives if life.canary]
 
     def shadows(self) -> Shadows:
         """Return (profile, shadow) of all that are under way."""
-        return [(name, life.shadow) for name, life in sorted(self._lives.items()) if life.shadow]
+        return [(life.profile, life.shadow) for life in self._lives if life.shadow]
 
     def life(self, profile: str) -> Life:
         """Return a profile's life, an empty one where nothing was ever decided about it."""
-        return self._lives.get(profile) or Life(profile, standard=profile.partition("/")[0] in self._standard)
+        return self._lives.find(profile) or Life(profile, standard=profile.partition("/")[0] in self._standard)
 
     def get(self, profile: str, by: Principal) -> Life:
         """Return a profile's life as the caller may see it: others' drafts and proposals are not theirs to see."""
@@ -158,7 +153,7 @@ class Releases:
 
     def list(self, by: Principal) -> Lives:
         """Return the lives in which the caller may see a version, in order of profile."""
-        found = (self.get(profile, by) for profile in sorted(self._lives))
+        found = (self.get(profile, by) for profile in self._lives.names())
         return [life for life in found if life.versions]
 
     def version(self, profile: str, number: int, by: Principal) -> Version:
@@ -183,7 +178,7 @@ class Releases:
 
     def profiles(self) -> Names:
         """Return the names of all profiles about which something was decided."""
-        return sorted(self._lives)
+        return self._lives.names()
 
     # ── the steps of a county ───────────────────────────────────────────────────────────────────────
 
@@ -531,33 +526,20 @@ class Releases:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the steps of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await self._shelf.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on the lives holds; looked at after every step."""
-        async with self._applied:
-            await self._applied.wait_for(condition)
+        await self._lives.until(condition)
 
-    async def _take(self, row: Row) -> None:
-        known = self._lives.get(row.key)
-        if (known.revision if known else self._gone.get(row.key, 0)) >= row.revision:
-            return
-        if row.value is None:
-            self._lives.pop(row.key, None)
-            self._gone[row.key] = row.revision
-        else:
-            life = msgspec.structs.replace(_decode(row.value), revision=row.revision)
-            self._lives[row.key] = life
-        for listener in self.on_change:
-            listener(row.key)
-        async with self._applied:
-            self._applied.notify_all()
+    def _changed(self, before: Life | None, after: Life | None) -> None:
+        if (life := after or before) is not None:
+            for listener in self.on_change:
+                listener(life.profile)
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -639,11 +621,7 @@ class Releases:
         await self._keep_library(before, after)
         target = f"{told.profile}@{told.number}"
         await self._trail.record(by, told.action, target, before={"in_force": said(before)}, after=facts)
-        value = _encode(msgspec.structs.replace(after, revision=0))
-        expected = before.revision or self._gone.get(told.profile, 0)
-        revision = await self._bucket.put(told.profile, value, expected=expected)
-        await self._take(Row(told.profile, value, revision))
-        return self.life(told.profile)
+        return await self._lives.put(told.profile, after, expected=before.revision)
 
     def _with_library(self, life: Life) -> Life:
         """Return the life with the folder's version in it and in force, where the next step replaces that."""

@@ -6,6 +6,7 @@ A bucket holds records of one kind, whose keys are their names, or of several, t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -67,6 +68,7 @@ class Records(Generic[Kept]):
         """Of what is kept, and of what was removed here until the bucket tells so too."""
         self.on_change: list[Callable[[Kept | None, Kept | None], None]] = []
         """Called with the record before and after a change (None: not there), from whichever process it came."""
+        self._moved = asyncio.Event()
         shelf.attach(self._prefix, self._told)
 
     def find(self, name: str) -> Kept | None:
@@ -88,6 +90,11 @@ class Records(Generic[Kept]):
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._kept)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when a condition on the records holds; looked at after every change."""
+        while not condition():
+            await self._moved.wait()
 
     async def put(self, name: str, record: Kept, *, expected: int) -> Kept:
         """Write a record as of a revision (0: a new one); return it with its new revision.
@@ -133,3 +140,5 @@ class Records(Generic[Kept]):
             after = self._kept[name] = msgspec.structs.replace(self._decode(row.value), revision=row.revision)
         for listener in self.on_change:
             listener(before, after)
+        self._moved.set()
+        self._moved = asyncio.Event()

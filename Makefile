@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help setup demo test lint bench soak fuzz docs clean
+.PHONY: help setup compiled demo test lint bench soak fuzz docs clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -17,14 +17,18 @@ $(VENV)/.ready: pyproject.toml uv.lock deploy/system-packages.sh
 	@echo "setup: installing Python packages into $(VENV), about a minute …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv sync --frozen --quiet --python $(BIN)/python
+	@$(BIN)/uv sync --frozen --quiet --compile-bytecode --python $(BIN)/python
 	@touch $@
 	@echo "setup: ready; $$($(BIN)/sensegate --version)"
 
-demo: setup ## a centre and two nodes with simulated devices; Ctrl-C ends it
+# Where the environment forbids Python to keep bytecode, each of the many processes would compile everything again.
+compiled: setup
+	@$(BIN)/python -m compileall -q src tests
+
+demo: compiled ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
 
-test: setup lint ## all tests, with a short run of bench, soak and fuzz
+test: compiled lint ## all tests, with a short run of bench, soak and fuzz
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch --cov-report=term:skip-covered $(PYTEST)
 
 lint: setup ## ruff (all rules) and mypy (strict)
@@ -32,10 +36,10 @@ lint: setup ## ruff (all rules) and mypy (strict)
 	$(BIN)/ruff check src tests
 	$(BIN)/mypy
 
-bench: setup ## every benchmark, a JSON line each, with its baseline in the same run
+bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
 	@for name in drain live latency uplink scale start memory formats scripts reload fanout video; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
-soak: setup ## 300 seeded kills over at least 200,000 acknowledged readings
+soak: compiled ## 300 seeded kills over at least 200,000 acknowledged readings
 	$(BIN)/python -m tests.ledger.soak
 	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py
 

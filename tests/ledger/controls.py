@@ -73,7 +73,8 @@ def patched(control: Control, directory: Path) -> dict[str, str]:
         Stale: a text to be replaced does not occur exactly once.
     """
     target = directory / "src"
-    shutil.copytree(SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    # With its bytecode, which holds for what is not edited: the processes of a campaign start often.
+    shutil.copytree(SOURCE, target)
     for edit in control.edits:
         file = target / "sensegate" / edit.file
         text = replaced(file.read_text(encoding="utf-8"), edit)

@@ -39,7 +39,7 @@ from sensegate.persist import priors
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.series import Series
-from sensegate.studies import Span as Asked
+from sensegate.studies import Stretch as Asked
 from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.live.site import config_of

@@ -23,7 +23,7 @@ from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.model import Entry, Message
 from sensegate.ports import Log
-from sensegate.studies import Span
+from sensegate.studies import Stretch
 
 HOUR_US = 3_600_000_000
 LOOK_S = 0.02
@@ -96,7 +96,7 @@ class Redecoding:
     async def order(
         self,
         profile: str,
-        span: Span,
+        stretch: Stretch,
         what: What,
         *,
         by: Principal,
@@ -112,7 +112,7 @@ class Redecoding:
         where = self._releases.target(by, target)
         now = self._clock.now()
         kept_h = min(self._store.raw_ttl_h, self._store.readings_ttl_h)
-        if what is not What.QUARANTINE and span.since < now - kept_h * HOUR_US:
+        if what is not What.QUARANTINE and stretch.since < now - kept_h * HOUR_US:
             raise ConfigError(
                 f"messages that were good are kept for {kept_h} h",
                 key="since",
@@ -122,15 +122,15 @@ class Redecoding:
             "",
             profile,
             where,
-            span.since,
-            min(span.until, now),
+            stretch.since,
+            min(stretch.until, now),
             what,
             self._partition,
             self._log.epoch,
             (await self._log.bounds())[1],
             now,
             by.id,
-            span.devices,
+            stretch.devices,
         )
         return await self._redecodes.order(wanted, by=by, note=note)
 

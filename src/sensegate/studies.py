@@ -53,7 +53,7 @@ Ref = int | Content
 """A version by number (0: what is in force), or as it is written."""
 
 
-class Span(msgspec.Struct, frozen=True):
+class Stretch(msgspec.Struct, frozen=True):
     """Which of the recorded messages are meant."""
 
     since: int
@@ -99,7 +99,7 @@ class Studies:
     # ── diff ────────────────────────────────────────────────────────────────────────────────────────
 
     async def diff(
-        self, profile: str, a: Ref, b: Ref, span: Span, *, by: Principal, target: Scope | None = None
+        self, profile: str, a: Ref, b: Ref, stretch: Stretch, *, by: Principal, target: Scope | None = None
     ) -> Job:
         """Begin to compare two versions over recorded messages of the caller's scope.
 
@@ -111,10 +111,10 @@ class Studies:
         where = self._releases.target(by, target)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
         files = await self._file(profile, a, by), await self._file(profile, b, by)
-        comparison = await asyncio.to_thread(self._compare, profile, *files, counted(where, span.devices))
+        comparison = await asyncio.to_thread(self._compare, profile, *files, counted(where, stretch.devices))
 
         async def work(job: Job) -> Any:
-            return await self._over(comparison, span, job)
+            return await self._over(comparison, stretch, job)
 
         return self._jobs.begin("diff", profile, where, by, work)
 
@@ -136,11 +136,11 @@ class Studies:
             return await self._releases.contents.lay_out_unkept(profile, shelved[1])
         return await self._releases.contents.lay_out(profile, digest)
 
-    async def _over(self, comparison: Comparison, span: Span, job: Job) -> Any:
-        after = await self._log.sequence_at(span.since) - 1
+    async def _over(self, comparison: Comparison, stretch: Stretch, job: Job) -> Any:
+        after = await self._log.sequence_at(stretch.since) - 1
         progress = Progress(after, (await self._log.bounds())[1])
         async for one in recorded(self._log, self._partition, progress):
-            messages = [message for message in one.messages if span.since <= message.received < span.until]
+            messages = [message for message in one.messages if stretch.since <= message.received < stretch.until]
             await self._add(comparison, messages)
             job.share = progress.share
         return comparison.report()

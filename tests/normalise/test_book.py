@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sensegate.normalise.book import OPEN_H, TAKE_S, Quality, QualityBook
+from sensegate.normalise.book import OPEN_H, TAKE_S, DeviceHour, QualityBook
 from sensegate.normalise.indicators import GRACE, HOUR, HOURS_MAX
 from tests.normalise.rows import FAHRENHEIT, NOW, Row
 from tests.normalise.test_indicators import Counted, minutes, row_of
@@ -22,7 +22,7 @@ class Book:
         self.clock = self.counted.clock
         self.book = QualityBook(self.counted.indicators, self.clock)
 
-    def row(self, device: int = 0, hour: int = 0) -> Quality:
+    def row(self, device: int = 0, hour: int = 0) -> DeviceHour:
         """Return what the book says of a device and an hour, counted from NOW's."""
         found = [one for one in self.book.since(0) if (one.device, one.hour) == (device, NOW + hour * HOUR)]
         assert len(found) == 1, found

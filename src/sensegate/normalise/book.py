@@ -16,7 +16,7 @@ OPEN_H = 1
 """So many hours before the present one are kept as columns; older ones packed."""
 
 
-class Quality(msgspec.Struct, frozen=True, gc=False):
+class DeviceHour(msgspec.Struct, frozen=True, gc=False):
     """One device and hour; an indicator is 0 to 1, None where nothing defines it."""
 
     device: int
@@ -67,10 +67,10 @@ class QualityBook:
         packed = self._packed.get(hour)
         return _unpack(packed) if packed and hour not in self._taken else self._taken.get(hour)
 
-    def since(self, time: int) -> list[Quality]:
+    def since(self, time: int) -> list[DeviceHour]:
         """Return the indicators of the hours that end after `time` (µs), newest hour first."""
         self.take()
-        found: list[Quality] = []
+        found: list[DeviceHour] = []
         for hour in sorted({*self._taken, *self._packed}, reverse=True):
             if (hour + 1) * HOUR > time and (part := self._of(hour)):
                 found += _rows(part, hour * HOUR)
@@ -97,13 +97,13 @@ def _unpack(packed: _Packed) -> Indications:
     return Indications(*columns)
 
 
-def _rows(part: Indications, hour: int) -> list[Quality]:
+def _rows(part: Indications, hour: int) -> list[DeviceHour]:
     columns = [
         [None if math.isnan(value) else round(value, 4) for value in column.tolist()]
         for column in (part.authenticity, part.accuracy, part.continuity, part.completeness)
     ]
     return [
-        Quality(device, hour, received, *shares)
+        DeviceHour(device, hour, received, *shares)
         for device, received, *shares in zip(part.device.tolist(), part.received.tolist(), *columns, strict=True)
     ]
 

@@ -13,7 +13,7 @@ from sensegate.bus import ledger as kinds
 from sensegate.errors import NotFound
 from sensegate.jobs import Job, Jobs
 from sensegate.model import DuplicateKind
-from sensegate.studies import Span, Studies
+from sensegate.studies import Stretch, Studies
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecode, RedecodeRow, ShadowReport, ShadowRow
@@ -39,13 +39,13 @@ def jobs_of(call: Call) -> Jobs:
     return call.deps.jobs
 
 
-def span_of(call: Call, devices: list[str]) -> Span:
+def stretch_of(call: Call, devices: list[str]) -> Stretch:
     """Return the recorded messages that are meant. Raises `BadRequest`."""
     now = call.deps.clock.now()
     since, until = call.time("since") or now - HOUR_US, call.time("until") or now
     if since >= until:
         raise BadRequest("query: since: is not before `until`")
-    return Span(since, until, tuple(devices))
+    return Stretch(since, until, tuple(devices))
 
 
 def job_row(job: Job) -> JobRow:
@@ -77,7 +77,7 @@ async def _diff(call: Call) -> Any:
         name_of(call),
         wanted.a,
         b,
-        span_of(call, wanted.devices),
+        stretch_of(call, wanted.devices),
         by=call.principal,
         target=target_of(wanted.target),
     )
@@ -155,7 +155,7 @@ async def _redecode(call: Call) -> Any:
         raise NotFound("this gateway decodes nothing again")
     order = await redecoding.order(
         name_of(call),
-        span_of(call, wanted.devices),
+        stretch_of(call, wanted.devices),
         What(wanted.what),
         by=call.principal,
         target=target_of(wanted.target),

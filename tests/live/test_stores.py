@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import shutil
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sensegate.config import StoreConfig
+from sensegate.config import DuplicateConfig, StoreConfig
 from sensegate.persist.commit import Committer, Pending
 from tests.conftest import eventually
 from tests.live.phone import Phone
@@ -56,6 +58,49 @@ async def insist(site: Site, device: Made, numbers: list[int]) -> None:
 async def committed(site: Site, device: Made) -> list[int]:
     """Return the numbers of the readings in the feed."""
     return [round(row["value"] * 10) for row in await site.records(device=device.id)]
+
+
+async def test_an_older_copy_of_the_store(tmp_path: Path) -> None:
+    """What a power cut leaves: new messages are taken and given once, so is what is sent again; cursors go on.
+
+    The broker numbers messages as it did those that were lost, the log has lost its end, the duplicate index has not.
+    """
+    directory = tmp_path / "node"
+    config = msgspec.structs.replace(config_of(directory), duplicates=DuplicateConfig(checkpoint_s=0.05))
+    store, copy = directory / "engine" / "store", tmp_path / "copy"
+    began = int(time.time()) - 60
+
+    async def send(site: Site, device: Made, numbers: range) -> None:
+        async with site.phone() as phone:
+            assert await phone.connect(device.id, device.password) == 0
+            for number in numbers:
+                told = f'{{"time": {began + number}, "values": {{"air_temperature": {number / 10}}}}}'
+                await phone.publish(f"sg/{device.id}/up", told)
+
+        async def there() -> bool:
+            return set(numbers) <= set(await committed(site, device))
+
+        await eventually(there)
+
+    async with running(config) as site:
+        device = await site.device("older")
+        await send(site, device, range(5))
+    await asyncio.to_thread(shutil.copytree, store, copy)
+    async with running(config) as site:
+        for first in (5, 8, 11):
+            await send(site, device, range(first, first + 4))
+        after = (await site.ask("GET", "/api/v1/feeds/all/records", params={"limit": "5000"})).body["next"]
+    reached = msgspec.json.decode((directory / "duplicates" / "manifest").read_bytes())["sequence"]
+    await asyncio.to_thread(shutil.rmtree, store)
+    await asyncio.to_thread(copy.rename, store)
+    async with running(config) as site:
+        await send(site, device, range(10, 20))
+        assert sorted(await committed(site, device)) == [*range(5), *range(10, 20)]
+        rows = await site.records(device=device.id, after=after)
+        assert sorted(round(row["value"] * 10) for row in rows) == [*range(10, 20)]
+        assert all(int(row["id"].split("-")[2]) > reached for row in rows)
+        totals = await site.totals()
+        assert (totals["messages"], totals["accepted"]) == (15, 15), "the books are of the older copy, too"
 
 
 async def test_a_full_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

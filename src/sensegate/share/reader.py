@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from sensegate.bus import columns
-from sensegate.bus.names import ROWS
+from sensegate.bus.names import FILLER, ROWS
 from sensegate.clock import Clock
 from sensegate.errors import Gone, Lost
 from sensegate.model import Entry
@@ -283,13 +283,13 @@ class Reader:
         return place
 
     async def _stored_at(self, sequence: int) -> int:
-        """Return when the entry at a sequence was stored, or the nearest before it; 0: not known."""
+        """Return when the entry at a sequence was stored, or the nearest before it; 0: not known, or left out."""
         if self._ring_start <= sequence and self._ring:
             return next((slot.stored for slot in reversed(self._ring) if slot.sequence <= sequence), 0)
         for back in _NEAR:
             entries = await self.log.fetch(max(sequence - back, 0), limit=1)
             if entries and entries[0].sequence <= sequence:
-                return entries[0].time
+                return 0 if entries[0].subject == FILLER else entries[0].time
         return 0
 
     async def _whole(self, after: int, until: int) -> bool:

@@ -84,8 +84,10 @@ class Foundations:
         config, engine = self.config, self.engine
         self.bus = await engine.connect(Role.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
-        known = membership.life(Path(config.directory))
-        first = joined.first if joined else streams.first_again(self.clock.now()) if known else 1
+        first = joined.first if joined else 1
+        if not joined and (membership.life(Path(config.directory)) or config.uplink.secret_file):
+            # Where it is made anew, as a node that does not join or with its directory kept, nobody tells it where.
+            first = streams.first_again(self.clock.now())
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
         await self.log.open()

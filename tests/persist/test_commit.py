@@ -330,6 +330,37 @@ async def test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path: Pat
     assert set((await rig.shown()).values()) == {1}
 
 
+async def test_a_lost_end_is_noticed_where_nodes_write_on(tmp_path: Path) -> None:
+    """At a centre they are there before us: the log reaches further than the index, but not with commits of ours."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    await rig.commit([one(1.0)])
+    rig.log, older = rig.log.copy(), rig.log
+    rig.committer._log = rig.log
+    await rig.commit([one(2.0, 1)])
+    rig.clock._now += 31_000_000
+    await rig.commit([one(3.0, 2)])
+    rig.duplicates.settle()
+    for _ in range(20):
+        await older.write([Member("ledger.4403", b"of a node", 1)])
+    assert (await older.bounds())[1] > rig.duplicates.checkpoint
+    rig.log = older
+    rig.start()
+    rig.committer._alone = False
+    await rig.open()
+    again = rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)])
+    assert again.keep.tolist() == [False, True, True]
+
+
+async def test_an_index_built_from_a_log_that_keeps_less_vouches_for_no_more(tmp_path: Path) -> None:
+    """With a shorter life of readings than the horizon what may have been there and gone is marked as not judged."""
+    rig = Rig(tmp_path, limits=Limits(readings_ttl_h=6))
+    await rig.open()
+    hour = 60
+    young, old = (await rig.commit([one(1.0, -5 * hour), one(2.0, -8 * hour)])).judgements[0].flags.tolist()
+    assert (young & int(Flag.UNJUDGED), old & int(Flag.UNJUDGED)) == (0, int(Flag.UNJUDGED))
+
+
 async def test_control_without_leaving_out_sequences_are_given_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

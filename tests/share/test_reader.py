@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from sensegate.bus.memory import MemoryLog
@@ -15,6 +16,9 @@ from sensegate.errors import Gone, Lost
 from sensegate.model import Entry, Member
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
+from sensegate.share.delivery import Form, Serving
+from sensegate.share.feeds import ALL_FEED, Selection
+from sensegate.share.grants import Admission
 from sensegate.share.reader import Reader
 from tests.share.made import NOW, make_batch, members
 
@@ -88,6 +92,41 @@ async def test_a_cursor_behind_the_retention_is_gone(memory_log: MemoryLog, cloc
     after = await made.resume(gone.value.first)
     span = await made.read(after.sequence)
     assert [slot.sequence for slot in span.slots] == [second]
+
+
+async def test_one_who_reads_on_too_slowly_is_told(
+    memory_log: MemoryLog, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open stream, or pages of a subscriber that is pushed to, skip nothing in silence when expiry overtakes them.
+
+    What is in memory still is given all the same.
+    """
+    monkeypatch.setattr(reader, "_PAGE_ENTRIES", 3)
+    for value in (1.0, 2.0, 3.0, 4.0):
+        await commit(memory_log, value, 1)
+        await clock.advance(HOUR_S)
+    everything = Selection(grade_max=3)
+
+    async def read(serving: Serving, place: cursor.Cursor, values: list[float]) -> cursor.Cursor:
+        page = await serving.page(everything, place, Form.NDJSON, 1, 0.0, tight=True)
+        values += [msgspec.json.decode(line)["value"] for line in page.body.splitlines()]
+        return cursor.parse(page.next)
+
+    async with following(memory_log, clock, 0) as roomy, following(memory_log, clock, 0, ring_bytes_max=1) as small:
+        await until_live(roomy)
+        await until_live(small)
+        places, values = [], []
+        for made in (roomy, small):
+            places.append(await read(Serving(made), await made.first(), values))
+        stream = Serving(small).stream(lambda: Admission(ALL_FEED, everything), await small.first(), heartbeat_s=1.0)
+        assert b'"value":1.0' in (await anext(stream)).body
+        await clock.advance(166.5 * HOUR_S)
+        await read(Serving(roomy), places[0], values)
+        assert values == [1.0, 1.0, 2.0]
+        with pytest.raises(Gone):
+            await read(Serving(small), places[1], values)
+        with pytest.raises(Gone):
+            await anext(stream)
 
 
 async def test_raw_expires_earlier_and_takes_no_cursor_with_it(memory_log: MemoryLog, clock: FakeClock) -> None:

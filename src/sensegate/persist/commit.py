@@ -39,7 +39,7 @@ from sensegate.model import (
 )
 from sensegate.persist.assemble import Judged, Stamp, batches
 from sensegate.persist.duplicates import Duplicates, Judgement
-from sensegate.persist.identity import UNCHANGED, SpecColumns, digests
+from sensegate.persist.identity import HOUR_US, UNCHANGED, SpecColumns, digests
 from sensegate.persist.priors import Priors
 from sensegate.persist.slices import Slice, slices, sources_of
 from sensegate.persist.tally import tally, tally_again
@@ -203,18 +203,21 @@ class Committer:
 
     async def _catch_up(self) -> int:
         """Bring the duplicate state up to the end of the log; return the sequence to which it is valid."""
-        _, newest = await self._log.bounds()
-        at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, newest)
-        if reached := self._duplicates.lost_end:
-            newest = await self._leave_out(newest, reached)
         # What is ours ends with our last commit, unless a disk that filled up tore a batch. Where nodes write too,
         # hours of their readings may lie behind it: there a full disk is prevented (`engine.has_room`), not looked for.
+        _, newest = await self._log.bounds()
         end = newest if self._alone else max(self._sequence, await self._newest_seen())
+        at = await asyncio.to_thread(self._duplicates.open, self._log.epoch, end)
+        if reached := self._duplicates.lost_end:
+            end = await self._leave_out(end, reached)
         if at < 0:
+            kept_us = min(self._limits.readings_ttl_h, self._limits.observations_ttl_h) * HOUR_US
+            if kept_us < self._duplicates.horizon_us:
+                self._duplicates.forget(self._clock.now() - kept_us)
             at = await self._log.sequence_at(self._clock.now() - self._duplicates.horizon_us) - 1
         began = at
         while at < end:
-            entries = await self._log.fetch(at)
+            entries = [entry for entry in await self._log.fetch(at) if entry.sequence <= end]
             if not entries:
                 break
             for entry in entries:
@@ -230,18 +233,18 @@ class Committer:
             _log.info("duplicate state caught up from the log", entries=at - began)
         return at
 
-    async def _leave_out(self, newest: int, reached: int) -> int:
+    async def _leave_out(self, end: int, reached: int) -> int:
         """Let the log go on behind the end that it has lost (a power cut, an older copy); return where it ends.
 
         What others have of that end bears its sequences: cursors, ids of records, how far the centre has come. No new
         entry may bear them again. Where nodes write too they are faster than we are: there a cursor is judged by time.
         """
-        _log.error("the log has lost its end; what it held is gone here", ended=newest, had_reached=reached)
+        _log.error("the log has lost its end; what it held is gone here", ended=end, had_reached=reached)
         metrics.LIMITED.labels("log_lost_end").inc()
         if self._alone:
-            newest = await fill(self._log, newest, reached + SKIPPED)
+            end = await fill(self._log, end, reached + SKIPPED)
         await asyncio.to_thread(self._duplicates.forgive)
-        return newest
+        return end
 
     async def _newest_seen(self) -> int:
         """Return where identities were last written beside our commits: those of a device that moved here."""

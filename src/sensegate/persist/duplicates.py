@@ -132,6 +132,10 @@ class Duplicates:
         """How far back a start without a checkpoint must read the log."""
         return self._horizon + SLACK_H * HOUR_US
 
+    def forget(self, before: int) -> None:
+        """Judge nothing that is older than a time (µs): the log, of which the state is built, has no more of it."""
+        self._floor = max(self._floor, before // HOUR_US + 1)
+
     def close(self) -> None:
         """Wait for the worker; what is not in a checkpoint is caught up from the log."""
         self._seen.close()

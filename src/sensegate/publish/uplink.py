@@ -333,7 +333,7 @@ class Uplink:
         last = await self._centre.last(f"commit.{self._node}.{lane}")
         self.connected = True
         if last is None:
-            held = _Held(LaneRecord("", 0, 0, self._source.epoch, 0), 0)
+            held = _Held(LaneRecord("", 0, 0, self._source.epoch, await self._beginning()), 0)
         else:
             held = _Held(decode_lane(last.payload), last.sequence)
             if lane is Lane.LIVE:
@@ -341,7 +341,11 @@ class Uplink:
             if held.record.life != self._source.epoch:
                 _log.warning("the node's log is a new one: its lanes begin anew", lane=lane, life=held.record.life)
                 fresh = msgspec.structs.replace(
-                    held.record, life=self._source.epoch, position=0, ranges=(), before=held.record.totals
+                    held.record,
+                    life=self._source.epoch,
+                    position=await self._beginning(),
+                    ranges=(),
+                    before=held.record.totals,
                 )
                 held = _Held(fresh, held.sequence)
             elif lane in self._unsure:
@@ -349,6 +353,10 @@ class Uplink:
         self._unsure.discard(lane)
         self._held[lane] = held
         return held
+
+    async def _beginning(self) -> int:
+        """Return the place before all of our log; it need not begin with 1."""
+        return (await self._source.bounds())[0] - 1
 
     async def _shortened(self, record: LaneRecord) -> LaneRecord:
         """Return a lane's record as it is for a log that began with less than the lane had brought up.

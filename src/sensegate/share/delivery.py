@@ -163,6 +163,8 @@ class Serving:
         place, parts, count, asked = start, list[records.Part](), 0, not sure
         while count < limit:
             span = await self.reader.read(_before(place))
+            if span.end > place.sequence and not self.reader.holds(place.sequence):
+                await self.reader.demand_kept(place)
             if span.end <= place.sequence and not span.slots:
                 if count or not await self.reader.wait(place.sequence, max(until - loop.time(), 0)):
                     if count or asked or not await self.reader.behind(place.sequence):
@@ -338,6 +340,8 @@ class Serving:
             while True:
                 at(place)
                 span = await self.reader.read(_before(place))
+                if span.end > place.sequence and not self.reader.holds(place.sequence):
+                    await self.reader.demand_kept(place)
                 if loop.time() - checked >= _RECHECK_S:
                     admission, checked = admit(), loop.time()
                 if span.end <= place.sequence and not span.slots:

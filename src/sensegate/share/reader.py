@@ -184,11 +184,15 @@ class Reader:
         Raises:
             Lost: the log does not answer.
         """
-        if self._live and self._ring_start <= after:
+        if self.holds(after):
             if after >= self._end:
                 return Span((), after, self._end_stored)
             return Span(self._after(after), self._end, self._end_stored)
         return await self._page(after)
+
+    def holds(self, after: int) -> bool:
+        """Return whether all that follows a sequence is in memory: expiry takes nothing from there."""
+        return self._live and self._ring_start <= after
 
     def _after(self, sequence: int) -> list[Slot]:
         found: list[Slot] = []
@@ -274,13 +278,17 @@ class Reader:
             # A store put back from an older copy has given the sequence again.
             what = "the log has lost what the cursor stands after; read on from `first`"
             raise Gone(what, first=str(await self.first()))
+        await self.demand_kept(place)
+        return place
+
+    async def demand_kept(self, place: Cursor) -> None:
+        """Return if nothing has expired after a place: one who reads on slowly is overtaken there. Raises `Gone`."""
         expired_to = self._clock.now() - self._ttl_us
         if cursor.stored_before(place) > expired_to:
-            return place
+            return
         cut = await self.log.sequence_at(expired_to)
         if place.sequence + 1 < cut and not await self._whole(place.sequence, cut):
             raise Gone("readings after the cursor have expired; read on from `first`", first=str(await self.first()))
-        return place
 
     async def _stored_at(self, sequence: int) -> int:
         """Return when the entry at a sequence was stored, or the nearest before it; 0: not known, or left out."""

@@ -115,9 +115,8 @@ async def test_one_who_reads_on_too_slowly_is_told(
     async with following(memory_log, clock, 0) as roomy, following(memory_log, clock, 0, ring_bytes_max=1) as small:
         await until_live(roomy)
         await until_live(small)
-        places, values = [], []
-        for made in (roomy, small):
-            places.append(await read(Serving(made), await made.first(), values))
+        values: list[float] = []
+        places = [await read(Serving(made), await made.first(), values) for made in (roomy, small)]
         stream = Serving(small).stream(lambda: Admission(ALL_FEED, everything), await small.first(), heartbeat_s=1.0)
         assert b'"value":1.0' in (await anext(stream)).body
         await clock.advance(166.5 * HOUR_S)

@@ -108,7 +108,8 @@ async def _run(
         engine = Engine.of(config, clock, personal=take_video(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
-        gateway = await Gateway.build(config, clock, engine, stack, joined=joined if fresh else None, seat=seat)
+        foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
+        gateway = await Gateway.build(foundations, stack, seat=seat)
         where = Addresses.of(
             engine, gateway.http_url, gateway.sources.tcp_urls, gateway.viid.url if gateway.viid else ""
         )
@@ -157,33 +158,20 @@ class Gateway:
 
     @classmethod
     async def build(
-        cls,
-        config: Config,
-        clock: Clock,
-        engine: Engine,
-        stack: contextlib.AsyncExitStack,
-        *,
-        joined: membership.Kept | None = None,
-        seat: sites.Seat | None = None,
+        cls, foundations: Foundations, stack: contextlib.AsyncExitStack, *, seat: sites.Seat | None = None
     ) -> Gateway:
-        """Open the foundations, then the stages; what must be closed is put on `stack`.
+        """Open the stages over the foundations; what must be closed is put on `stack`.
 
-        Args:
-            config: the configuration.
-            clock: the time.
-            engine: started.
-            stack: closes all.
-            joined: of a node in a new store: the way to the centre that it has joined.
-            seat: of a centre with another one beside it: its right to be active.
+        `seat`: of a centre with another one beside it, its right to be active.
         """
-        self = cls(await Foundations.open(config, clock, engine, stack, joined=joined), seat)
+        self = cls(foundations, seat)
         await self.downwards()
         await self.walk(stack)
         await self.publish()
         await self.sharing(stack)
         await self.serve(stack)
         if seat:
-            seat.buckets(self.foundations.buckets)
+            seat.buckets(foundations.buckets)
         return self
 
     async def downwards(self) -> None:

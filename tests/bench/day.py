@@ -21,6 +21,7 @@ from sensegate import config, flow, logs
 from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
 from sensegate.config import Config
+from sensegate.foundations import Foundations
 from sensegate.model import Delivery, Device, Message, Position
 from tests.bench import rig
 from tests.bench.workload import COUNTIES
@@ -152,7 +153,7 @@ async def gateway(settled: Config, clock: MovedClock) -> AsyncIterator[flow.Gate
         engine = Engine.of(settled, SystemClock())
         await engine.start()
         stack.push_async_callback(engine.stop)
-        parts = await flow.Gateway.build(settled, clock, engine, stack)
+        parts = await flow.Gateway.build(await Foundations.open(settled, clock, engine, stack), stack)
         await parts.committer.open()
         tasks = [asyncio.ensure_future(work()) for name, work in parts.tasks.items() if name not in NOT_RUN]
         try:

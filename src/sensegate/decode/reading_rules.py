@@ -103,12 +103,13 @@ class ReadingCompiler:
             raise self._keys.error("must be finite and not 0", *here, "scale")
         factor = compose(own, self._unit(entry, row, here))
         specs = [-1, -1, -1, -1, -1]
+        shown = _shown(name, entry.where, entry.each)
         for kind in (*identity, NONE):
-            specs[kind] = self._spec(entry, row, _shown(name, entry.where, entry.each), factor, kind, here)
+            specs[kind] = self._spec(entry, row, shown, factor, kind, here)
         if entry.unit_from is not None:
             self._unit_words(entry.unit_from, row, here)
         return Reading(
-            name=_shown(name, entry.where, entry.each),
+            name=shown,
             each=self._keys.optional(entry.each, *here, "each"),
             place=Place(()) if plain else self._keys.place(name, *here, "field"),
             property=row.name,

@@ -26,7 +26,7 @@ TOLERANCE = 0.02
 """So much of the authority's value, or the property's resolution, may a shadow be off."""
 _SHADOW = np.uint32(Flag.SHADOW)
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -151,7 +151,7 @@ class Assets:
                 continue
             readings.flags[row] |= _SHADOW
             if first:
-                log.info(
+                _log.info(
                     "a second source of an asset is a shadow", asset=asset, property=name, device=self._devices.id(at)
                 )
             theirs = self._heard.get((source, index))

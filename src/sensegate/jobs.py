@@ -22,7 +22,7 @@ from sensegate.errors import Conflict, NotFound, Overloaded, SensegateError
 RUNNING_MAX = 2
 KEPT_MAX = 50
 
-log = structlog.get_logger("jobs")
+_log = structlog.get_logger("jobs")
 
 
 class JobState(StrEnum):
@@ -83,7 +83,7 @@ class Jobs:
             job.state = JobState.CANCELLED
         except SensegateError as why:
             job.state, job.said = JobState.FAILED, str(why)
-            log.warning("a job failed", kind=job.kind, profile=job.profile, why=str(why))
+            _log.warning("a job failed", kind=job.kind, profile=job.profile, why=str(why))
         finally:
             if job.state is JobState.RUNNING:
                 job.state, job.said = JobState.FAILED, "it crashed: a bug; the log has the traceback"

@@ -22,12 +22,30 @@ def configure(level: Literal["debug", "info", "warning", "error"], form: Literal
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _name,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if form == "json" else structlog.processors.StackInfoRenderer(),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Logger,
         cache_logger_on_first_use=False,
     )
+
+
+class _Logger(structlog.PrintLogger):
+    """Writes to standard error, and knows for which part."""
+
+    def __init__(self, part: str = "") -> None:
+        super().__init__(sys.stderr)
+        self.part = part.removeprefix("sensegate.")
+
+
+def _name(
+    logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Have a line say which part it is of."""
+    if part := getattr(logger, "part", ""):
+        event["logger"] = part
+    return event

@@ -18,7 +18,7 @@ from sensegate.errors import Lost, NotFound
 IN_FORCE_S = 2.0
 """A decision is in force on every worker within this time."""
 
-log = structlog.get_logger("rollout")
+_log = structlog.get_logger("rollout")
 
 LaidOut = list[tuple[Choice, Path]]
 Adopt = Callable[[LaidOut], Awaitable[None]]
@@ -56,7 +56,7 @@ class Rollout:
             try:
                 file = await self._releases.contents.lay_out(choice.profile, choice.digest)
             except NotFound as why:
-                log.warning("a version cannot be put in force", version=choice.name, error=str(why))
+                _log.warning("a version cannot be put in force", version=choice.name, error=str(why))
                 file = Path(f"{choice.name}: its content is not in the store")
             found.append((choice, file))
         return found

@@ -18,7 +18,7 @@ from sensegate.errors import ConfigError
 
 LOOK_S = 5.0
 
-log = structlog.get_logger("certificates")
+_log = structlog.get_logger("certificates")
 
 
 class Rotation:
@@ -58,8 +58,8 @@ class Rotation:
             try:
                 renew()
             except ConfigError as why:
-                log.warning("new certificates are not taken; the old ones stay", cause=str(why))
-        log.info("certificates renewed", files=[str(file) for file in self._files])
+                _log.warning("new certificates are not taken; the old ones stay", cause=str(why))
+        _log.info("certificates renewed", files=[str(file) for file in self._files])
         return True
 
 

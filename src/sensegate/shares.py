@@ -47,7 +47,7 @@ _FRESH_S = 60.0
 _ROWS_MAX = 20_000
 """More rows are sampled: a mean needs no more, and the loop is not to stand still for it."""
 
-log = structlog.get_logger("sharing")
+_log = structlog.get_logger("sharing")
 
 
 async def settle(config: Config, bucket: registry.Bucket) -> None:
@@ -83,7 +83,7 @@ def _take(file: Path, text: str) -> None:
             return
         aside = file.with_name(f"{file.name}.{file.stat().st_mtime_ns}")
         file.rename(aside)
-        log.warning("another key is in force, as the store says; the file that was here is set aside", aside=str(aside))
+        _log.warning("another key is in force, as the store says; the file that was here is set aside", file=str(aside))
     write_private(file, text)
 
 

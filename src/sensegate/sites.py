@@ -49,7 +49,7 @@ PROBE_S = 2.0
 ASK_S = 3.0
 PING_S = 2.0
 ROWS_MAX = 500
-log = structlog.get_logger("sites")
+_log = structlog.get_logger("sites")
 _T = TypeVar("_T")
 
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
@@ -88,7 +88,7 @@ async def _state_of(config: Config, term: int) -> State | None:
             finally:
                 await nc.close()
     except (Lost, Refused, TimeoutError) as why:
-        log.debug("the other centre is not reached", why=str(why))
+        _log.debug("the other centre is not reached", why=str(why))
         return None
 
 
@@ -183,7 +183,7 @@ class Seat:
             if self.original.alone != alone:
                 alone = self.original.alone
                 await asyncio.to_thread(terms.write, directory, msgspec.structs.replace(self.kept, alone=alone))
-                log.warning("delivering without the standby" if alone else "the standby confirms again")
+                _log.warning("delivering without the standby" if alone else "the standby confirms again")
             self._demand_majority(began)
 
     def _demand_majority(self, began: float) -> None:
@@ -214,7 +214,7 @@ async def seat(config: Config, clock: Clock) -> Seat:
         term = await _stand_by(config, clock, term)
         terms.write(directory, term)
         if term.active:
-            log.warning("this centre is active now", term=term.number)
+            _log.warning("this centre is active now", term=term.number)
             return Seat(config, clock, term)
 
 
@@ -229,7 +229,7 @@ async def _stand_by(config: Config, clock: Clock, term: Term) -> Term:
             return await _Standby(config, clock, engine, term).run(stack)
     except Fenced as why:
         aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
-        log.warning("begins anew as a copy; the old store is set aside", aside=str(aside), why=str(why))
+        _log.warning("begins anew as a copy; the old store is set aside", aside=str(aside), why=str(why))
         await asyncio.to_thread(_set_aside, directory, aside)
         return Term(term.number)
 
@@ -285,7 +285,7 @@ class _Standby:
         await callout.start()
         stack.push_async_callback(callout.stop)
         await ask.answer(self.bus, {"lease": self._lease})
-        log.info("standing by", term=self.term.number, of=self.config.peer.url)
+        _log.info("standing by", term=self.term.number, of=self.config.peer.url)
         term = await _first(self._decided(), self._follow(), *(_ended(work) for work in below.tasks.values()))
         if term is None:
             raise Lost("a part of the standby has ended")
@@ -318,10 +318,10 @@ class _Standby:
             await asyncio.to_thread(self._tell, directory)
             if await asyncio.to_thread(order.exists):
                 await asyncio.to_thread(order.unlink)
-                log.warning("ordered to become active")
+                _log.warning("ordered to become active")
                 return await self._next()
             if self._wants() and self.votes.enough(self.clock.monotonic()):
-                log.warning("granted by a majority of the nodes")
+                _log.warning("granted by a majority of the nodes")
                 return await self._next()
             await self.clock.sleep(LOOK_S)
 
@@ -360,7 +360,7 @@ class _Standby:
                     await nc.close()
             except (Lost, Refused) as why:
                 if self._reached:
-                    log.warning("the active centre is not reached", why=str(why))
+                    _log.warning("the active centre is not reached", why=str(why))
                     self._lost_at = self.clock.monotonic()
                 self._reached = False
             await self.clock.sleep(LOOK_S)

@@ -22,7 +22,7 @@ from sensegate.quality import Flag, Quality
 OWN_CHECKS = np.uint32(Flag.RANGE | Flag.STEP | Flag.STUCK)
 """What our own checks doubt, by flag; other codes of quality but that of the clock are the device's own doubts."""
 
-log = structlog.get_logger("trials")
+_log = structlog.get_logger("trials")
 
 
 class _Trial(msgspec.Struct):
@@ -146,4 +146,4 @@ class Trials:
             )
         except Conflict:
             return  # another process, or a person, was faster
-        log.warning("a canary was rolled back", version=f"{one.profile}@{one.canary.number}", why=why)
+        _log.warning("a canary was rolled back", version=f"{one.profile}@{one.canary.number}", why=why)

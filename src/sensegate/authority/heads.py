@@ -34,7 +34,7 @@ ROWS_MAX = 500
 FULL = 0.8
 _DAY_US = 86_400_000_000
 
-log = structlog.get_logger("audit")
+_log = structlog.get_logger("audit")
 
 
 def signer(file: Path, gateway: str) -> Signer:
@@ -54,7 +54,7 @@ def key_in(file: Path, *, setting: str = "") -> Ed25519PrivateKey:
         pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(pem)
-        log.info("a key that signs was made; give its .pub to who checks", file=str(file))
+        _log.info("a key that signs was made; give its .pub to who checks", file=str(file))
     try:
         key = load_pem_private_key(file.read_bytes(), None)
     except (OSError, ValueError, TypeError) as why:
@@ -151,7 +151,7 @@ class Hours:
         try:
             await work()
         except (Lost, StoreFull, Overloaded, OSError) as why:
-            log.warning("no head of the audit trail was written this hour", cause=str(why))
+            _log.warning("no head of the audit trail was written this hour", cause=str(why))
 
     async def turn(self) -> SignedHead:
         """Record what was delivered since the last time; sign the head and append it to the file; return it."""
@@ -170,5 +170,5 @@ class Hours:
         descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         with os.fdopen(descriptor, "ab") as out:
             out.write(line_of(head) + b"\n")
-        log.info("head of the audit trail", number=head.number, hash=head.hash[:16], key=fingerprint(self._audit.key))
+        _log.info("head of the audit trail", number=head.number, hash=head.hash[:16], key=fingerprint(self._audit.key))
         return head

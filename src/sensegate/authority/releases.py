@@ -41,7 +41,7 @@ NOTE_BYTES_MAX = 500
 VERSIONS_MAX = 500
 DEVICES_MAX = 2_000
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Examined(msgspec.Struct, frozen=True):

@@ -38,7 +38,7 @@ _HEAD_BYTES = 4_096
 _PAGES_MAX = 400
 """Of consumers, 256 each, that are looked at."""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def _too_large(letter: Letter, client: Client) -> Receipt | None:

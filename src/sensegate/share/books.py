@@ -24,7 +24,7 @@ from sensegate.share.reader import Reader
 _OPEN_MAX = 32
 """Most node-hours kept as columns, the others are packed: more than a province has cities, each with its hour."""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class _Position(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ class Books:
         if self._position.epoch != epoch:
             self._position = _Position(epoch, 0)
         if end is not None and self._position.sequence > end:
-            log.warning("the log has lost its end; the books go on where it ends", at=self._position.sequence, end=end)
+            _log.warning("the log has lost its end; the books go on where it ends", at=self._position.sequence, end=end)
             self._position = _Position(epoch, end)
         at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
         while entries := await self._hours.fetch(at):
@@ -104,7 +104,7 @@ class Books:
         try:
             parts = _by_hour(Ledger.decode(entry.payload))
         except ValueError as why:
-            log.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
+            _log.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
             metrics.LIMITED.labels("unreadable_ledger").inc()
             parts = {}
         for hour, part in parts.items():
@@ -133,7 +133,7 @@ class Books:
                 self.trouble = ""
             except (Lost, StoreFull) as why:
                 self.trouble = f"hourly sums are not written: {why}"
-                log.warning("hourly sums are written later", cause=str(why))
+                _log.warning("hourly sums are written later", cause=str(why))
 
     async def flush(self) -> None:
         """Write the changed hours and the position, all or nothing.

@@ -41,7 +41,7 @@ SAY_S = 10.0
 """Who comes by MQTT says within this where to begin, or has to come again: what he said may not have been heard."""
 _TOKEN = re.compile(r"sg_[0-9a-f]{16}_[A-Za-z0-9_-]{32}")
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Server(Protocol):
@@ -169,7 +169,7 @@ class Guests:
             try:
                 await self._look()
             except Lost as why:
-                log.debug("subscribers are not looked at", cause=str(why))
+                _log.debug("subscribers are not looked at", cause=str(why))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()
@@ -185,10 +185,10 @@ class Guests:
             # What one was let in with by an earlier life of this process is not known: it comes again.
             if rights is None or rights != self._given.get((token, delivery)):
                 await self._server.close_connection(one.cid)
-                log.info("a subscriber's connection was closed: its rights have changed", token=token, by=delivery)
+                _log.info("a subscriber's connection was closed: its rights have changed", token=token, by=delivery)
             elif delivery == MQTT and self._silent(token):
                 await self._server.close_connection(one.cid)
-                log.info("a subscriber's connection was closed: it has not said where to begin", token=token)
+                _log.info("a subscriber's connection was closed: it has not said where to begin", token=token)
             else:
                 found.add(_Here(token, delivery))
         self._here = frozenset(found)

@@ -37,7 +37,7 @@ LISTED_MAX = 100
 """Entries of one answer: far below what a message may hold, without their samples."""
 NAME_MAX = 64
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Downward:
@@ -197,7 +197,7 @@ class Downward:
                 for division in gone():
                     await self.withdraw(division)
             except (Lost, Overloaded, Conflict, StoreFull) as why:
-                log.warning("offers of a node that is gone are withdrawn later", cause=str(why))
+                _log.warning("offers of a node that is gone are withdrawn later", cause=str(why))
 
     async def withdraw(self, division: str) -> int:
         """Share no more what a node offered; return how many. Codes and grants stay; it offers anew when it is back."""

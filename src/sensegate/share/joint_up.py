@@ -34,7 +34,7 @@ from sensegate.share.joint import (
 
 MEASURE_S = 60.0
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
@@ -121,7 +121,7 @@ class Upward:
             try:
                 await self.turn()
             except (Lost, Refused, Conflict, StoreFull, msgspec.DecodeError) as why:
-                log.debug("the catalogue goes up later", cause=str(why))
+                _log.debug("the catalogue goes up later", cause=str(why))
             await self._clock.sleep(EVERY_S)
 
     async def turn(self) -> None:
@@ -139,7 +139,7 @@ class Upward:
             told = await self._told(Have(digests, self._means, self._seen))
         if told.faults != self.faults:
             for name, why in told.faults.items():
-                log.warning("the centre does not take an offer", feed=name, cause=why)
+                _log.warning("the centre does not take an offer", feed=name, cause=why)
             self.faults = told.faults
         if told.catalogue != self._listed:
             await self._list()

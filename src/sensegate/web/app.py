@@ -56,7 +56,7 @@ from sensegate.web.bodies import Ready
 from sensegate.web.deps import Deps
 from sensegate.web.routing import Call, Route, check
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 2.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -278,7 +278,7 @@ class Web:
         except SensegateError as why:
             status = problems.status_of(why)
             if status >= 500 and not isinstance(why, Lost):
-                log.warning("request not done", request=request_id, path=request.path, cause=repr(why))
+                _log.warning("request not done", request=request_id, path=request.path, cause=repr(why))
             response = problems.of(why, request_id=request_id)
         except web.HTTPException as why:
             response = problems.answer(why.status, _said(why, request), request_id=request_id)

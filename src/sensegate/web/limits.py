@@ -16,7 +16,7 @@ _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL_BODY), _FULL_BODY)
 )
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 KEEPALIVE_S = 75.0
 LINGERING_S = 2.0
@@ -157,7 +157,7 @@ class _Limited(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; it can only be cut off")
         if status == 500:
-            log.error(
+            _log.error(
                 "a request met a bug", request=request.get(problems.REQUEST_ID, ""), path=request.path, exc_info=exc
             )
         else:

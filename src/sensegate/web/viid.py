@@ -33,7 +33,7 @@ from sensegate.web import limits
 from sensegate.web.viid_digest import Denied, Digest
 from sensegate.web.viid_sessions import Lockouts, Session, Sessions
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 COLLECTIONS: Final = {
     "motorvehicles": "MotorVehicle",
@@ -229,7 +229,7 @@ class ViidWeb:
             status, body = 404, self._single(request, Answer(device, answers.INVALID_OPERATION, str(why)))
         except SensegateError as why:
             what = COLLECTIONS.get(request.path.lower().strip("/").partition("/")[2].partition("/")[0], "")  # no id
-            log.warning("VIID: a request was not done", kind=what, cause=type(why).__name__)
+            _log.warning("VIID: a request was not done", kind=what, cause=type(why).__name__)
             status, body = 500, self._single(request, Answer(device, answers.OTHER_ERROR))
         metrics.VIID_REQUESTS.labels(str(status)).inc()
         response = web.Response(status=status, body=body)
@@ -323,7 +323,7 @@ class ViidWeb:
     def forget(self, device: str) -> None:
         """End the registration of a device that may not go on: disabled, or its password was changed."""
         if self.sessions.close(device) is not None:
-            log.info("VIID: a registration is ended here", device=device)
+            _log.info("VIID: a registration is ended here", device=device)
             self.deps.gone(device)
 
     async def sweep(self) -> None:
@@ -331,7 +331,7 @@ class ViidWeb:
         while True:
             await self.deps.clock.sleep(min(SWEEP_S, self.deps.config.session_s / 4))
             for session in self.sessions.lapsed(self.deps.clock.monotonic()):
-                log.info("VIID: a registration has lapsed", device=session.device)
+                _log.info("VIID: a registration has lapsed", device=session.device)
                 self.deps.gone(session.device)
 
     async def _system(self, request: web.Request, envelope: str) -> str:
@@ -352,7 +352,7 @@ class ViidWeb:
         now, at = self.deps.clock.monotonic(), self.deps.clock.now()
         session = Session(device.id, self._address(request), self._certificate(request), at, now, at)
         self.sessions.open(session)
-        log.info("VIID: registered", device=device.id, address=session.address)
+        _log.info("VIID: registered", device=device.id, address=session.address)
         self.deps.alive(device)
         self.deps.registered(device)
         return self._single(request, Answer(code))
@@ -364,7 +364,7 @@ class ViidWeb:
         self._demand_same(device, code)
         if self.sessions.close(device.id) is None:
             raise _Refusal(401, Answer(code, answers.INVALID_OPERATION, "not registered"))
-        log.info("VIID: unregistered", device=device.id)
+        _log.info("VIID: unregistered", device=device.id)
         self.deps.gone(device.id)
         return self._single(request, Answer(code))
 

@@ -19,13 +19,13 @@ from nats.aio.client import Client
 
 from sensegate import __version__, shares
 from sensegate.authority.callout import Callout, Guest
-from sensegate.authority.devices import Devices, Stored, decode_stored
+from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.handed import Offers, table_digests, tables_note
 from sensegate.authority.heads import key_in
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
-from sensegate.authority.moves import Moves
+from sensegate.authority.moves import Left, Moves
 from sensegate.authority.trail import Trail
 from sensegate.bus import ask, copies
 from sensegate.bus.engine import Engine, Role
@@ -93,7 +93,7 @@ class Below:
             fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
         )
         await self.members.load()
-        self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self._entry)
+        self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self)
         await self.moves.load()
         self._generations = {one.division: one.generation for one in self.members.all()}
         self.members.on_change.append(self._changed)
@@ -155,12 +155,30 @@ class Below:
         """Answer our own gateway as any node. Raises as the answers do."""
         return await self._desk[what](self.config.division, payload)
 
-    async def _entry(self, division: str, device: str) -> Stored | None:
+    async def find(self, division: str, device: str) -> Stored | None:
         """Return a device's entry: of our own registry, or of a node's as it was last copied here."""
         if division == self.config.division:
             return self._devices.stored(device)
         row = await self.copies.find(division, "devices", device)
         return decode_stored(row) if row else None
+
+    async def amend(self, division: str, stored: Stored) -> None:
+        """Make an entry of a node's copy another; of our own registry nothing needs to be."""
+        if division != self.config.division:
+            await self.copies.amend(division, "devices", stored.device.id, encode_stored(stored))
+
+    def is_gone(self, division: str) -> bool:
+        """Return whether a gateway is no member any more: no credential of it is right."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return division != self.config.division and self.members.gone(division)
+
+    async def left(self, division: str) -> Left:
+        """Return what of a gateway did not come up."""
+        records = await self.links.lanes(division)
+        return Left(
+            max((one.committed_at for one in records), default=0),
+            sum(until - after for one in records for after, until in one.ranges),
+        )
 
     def gateways(self) -> list[str]:
         """Return the divisions of all gateways: the nodes, and this one."""

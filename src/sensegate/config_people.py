@@ -74,11 +74,13 @@ class OidcConfig(Record, frozen=True):
 class SharingConfig(Record, frozen=True):
     """Applications and grants."""
 
-    answer_days: Annotated[float, told("an application not decided by then goes to the level above")] = 10.0
+    answer_days: Annotated[
+        float, told("an application not decided by then goes to the level above; at the province it lapses")
+    ] = 10.0
     days_max: Annotated[float, told("longest grant, days")] = 1_096.0
     kept_days: Annotated[
         float,
-        told("ended grants, decided applications and the counts of months (so their receipts) go after it; 0: never"),
+        told("ended grants and tokens, decided applications, counts of months (so receipts) go after it; 0: never"),
     ] = 1_827.0
     key_file: Annotated[
         str, told("PEM of the Ed25519 key that signs receipts; empty: <directory>/receipts.key, made once")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from sensegate import shares, trails, viid, way_up
@@ -138,6 +139,7 @@ class Foundations:
         self.tokens = Tokens(await self.bucket("tokens"), self.audit, clock)
         await self.tokens.load()
         self.tasks["tokens"] = self.tokens.watch
+        self.tasks["ended tokens"] = partial(self.tokens.sweep, config.sharing.kept_days)
         file = Path(config.directory) / "admin.token"
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):

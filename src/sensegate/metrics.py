@@ -28,6 +28,7 @@ REFUSED = Counter(
     ["what"],
     registry=REGISTRY,
 )
+PRUNED = Counter("sensegate_pruned", "What ended long ago and was removed, by what.", ["what"], registry=REGISTRY)
 UPLINK_LAG = Gauge("sensegate_uplink_lag_entries", "Entries of the log not yet at the centre.", registry=REGISTRY)
 DELIVERED = Counter(
     "sensegate_delivered",

@@ -3,8 +3,10 @@
 give:   no new connection ─▶ what came is committed ─▶ shut out ─▶ entry and identities go to the centre
 take:   identities on our log ─▶ entry in our registry ─▶ the device may connect
 settle: the entry is retired; back: it may connect here again
+recall: is it here? drop: the entry is retired, the move was called off while we were gone
 
-The ledger of both sides shows it: ``moved_out.<target>``, ``moved_in.<source>``.
+The ledger of both sides shows it: ``moved_out.<target>``, ``moved_in.<source>``; ``moved_forced.<division>`` where the
+gateway of that division was gone and gave nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from sensegate.authority.moves import Order, Part, Told, decode_orders
 from sensegate.authority.scope import Principal
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
-from sensegate.bus.ledger import HOUR_US, MOVED_IN, MOVED_OUT, Ledger
+from sensegate.bus.ledger import HOUR_US, MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
 from sensegate.bus.names import LOGGED
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
@@ -98,7 +100,7 @@ class Mover:
                 told = Told(order.id, refused=str(why))
                 if order.what == "give":
                     self._devices.held.discard(order.device)  # it stays, and may connect
-            await self._ask("told", _encode(told))
+            await self._ask("told", _encode(msgspec.structs.replace(told, what=order.what)))
 
     async def _do(self, order: Order) -> Told:
         match order.what:
@@ -106,13 +108,20 @@ class Mover:
                 return await self._give(order)
             case "take":
                 return await self._take(order)
-            case "settle":
-                await self._devices.move_out(order.device, by=self._by, to=order.other)
-                await self._count(order, f"{MOVED_OUT}.{order.other}")
+            case "settle" | "drop":
+                if await self._devices.move_out(order.device, by=self._by, to=order.other, move=order.id):
+                    self._close(order.device)
+                    await self._count(order, MOVED_OUT)
                 self._devices.held.discard(order.device)
             case "back":
-                await self._devices.open_again(order.device, by=self._by)
+                opened = await self._devices.open_again(
+                    order.device, by=self._by, move=order.id, stored=order.stored, bare=order.bare
+                )
+                if opened and order.forced:
+                    await self._count(order, MOVED_FORCED)
                 self._devices.held.discard(order.device)
+            case "recall":
+                return Told(order.id, has=self._devices.came_by(order.device, order.id))
             case _:
                 raise Refused(f"'{order.what}' is not known to this release")
         return Told(order.id)
@@ -121,12 +130,12 @@ class Mover:
 
     async def _give(self, order: Order) -> Told:
         device = order.device
-        self._devices.demand_movable(device)
+        self._devices.demand_movable(device, order.id)
         self._devices.held.add(device)
         self._close(device)
         await self._clock.sleep(SHUT_S)
         await self._drained()
-        stored = await self._devices.shut_out(device, by=self._by)
+        stored = await self._devices.shut_out(device, by=self._by, move=order.id)
         number = identities = 0
         async for batch in self._identities(device):
             identities += len(batch)
@@ -153,7 +162,7 @@ class Mover:
 
     async def _take(self, order: Order) -> Told:
         stored = decode_stored(order.stored)
-        self._devices.demand_takeable(stored, order.division)
+        self._devices.demand_takeable(stored, order.division, order.id)
         batches = []
         members = []
         life_h = self._place.horizon_us // HOUR_US + 1
@@ -166,13 +175,15 @@ class Mover:
             await self._store.write(members[start : start + 500])
         # On the log first: what is only in memory would be forgotten with it.
         self._remember(batches)
-        await self._devices.move_in(stored, order.division, by=self._by, source=order.other)
-        await self._count(order, f"{MOVED_IN}.{order.other}")
+        came = await self._devices.move_in(stored, order.division, by=self._by, source=order.other, move=order.id)
+        if came:
+            for kind in (MOVED_IN, MOVED_FORCED) if order.forced else (MOVED_IN,):
+                await self._count(order, kind)
         return Told(order.id)
 
     async def _count(self, order: Order, kind: str) -> None:
         ledger = Ledger()
-        ledger.add(self._clock.now() // HOUR_US, order.device, "move", kind)
+        ledger.add(self._clock.now() // HOUR_US, order.device, "move", f"{kind}.{order.other}")
         ledger.locate([order.device], [order.division])
         await self._store.write([Member(f"ledger.{self._place.name}", ledger.encode(), self._place.ledger_ttl_h)])
 

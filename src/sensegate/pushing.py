@@ -35,6 +35,7 @@ from sensegate.share.controls import Controls
 from sensegate.share.guests import MQTT, NATS, Guests
 from sensegate.share.hooks import Hooks
 from sensegate.share.lines import Limits, Line, Lines, Mark, Page, Sweep, Terms
+from sensegate.share.metering import Cover
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing
@@ -132,6 +133,7 @@ class Pushing:
             self.clock,
             roll=self.roll,
             metered=self._metered,
+            covered=self._covered,
             limits=self.limits,
         )
 
@@ -140,6 +142,10 @@ class Pushing:
             return self.tokens.of(terms.subscriber)
 
         return await self.share.open_pages(still, Asked(terms.feed, after), form=form, delivery=terms.delivery)
+
+    def _covered(self, terms: Terms, page: Page) -> Cover:
+        metering = self.share.metering
+        return metering.covered(terms.subscriber, terms.feed, terms.delivery, page.count, grant=page.grant)
 
     def _metered(self, terms: Terms, page: Page) -> None:
         self.share.metering.count(

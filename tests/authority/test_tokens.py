@@ -137,3 +137,52 @@ async def test_changes_are_recorded_without_secrets(tokens: Tokens, trail: Memor
     await tokens.revoke(token.id, by=admin)
     assert [record[1] for record in trail.records] == ["token.create", "token.revoke"]
     assert text.split("_", 2)[2] not in str(trail.records)
+
+
+async def test_tokens_that_ended_long_ago_go(
+    tokens: Tokens, bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal
+) -> None:
+    """Revoked or expired, after their time, with an entry of the trail and a count; what is good stays."""
+    _, revoked = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=300 * 86_400)
+    _, expired = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=86_400)
+    good, kept = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=300 * 86_400)
+    await clock.advance(1)
+    await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=300 * 86_400)
+    await tokens.revoke(revoked.id, by=admin)
+    await clock.advance(30 * 86_400)
+    assert await tokens.prune(30) == 1, "negative control: what expired a day later is kept a day longer"
+    await clock.advance(2 * 86_400)
+    assert await tokens.prune(30) == 1
+    assert await tokens.prune(30) == 0
+    with pytest.raises(NotFound):
+        tokens.get(expired.id, admin)
+    assert tokens.verify(good).id == kept.id
+    assert [row[2] for row in trail.records if row[1] == "token.prune"] == [revoked.id, expired.id]
+    again = Tokens(bucket, MemoryTrail(), clock)
+    await again.load()
+    assert len(again) == 2
+
+
+async def test_the_last_token_stays(tokens: Tokens, clock: FakeClock) -> None:
+    """Else a start after it would make a first one anew, even of the text of one that was revoked."""
+    text = await tokens.bootstrap(Scope("44"))
+    first = tokens.verify(text)
+    await tokens.revoke(first.id, by=first)
+    await clock.advance(1_000 * 86_400)
+    assert await tokens.prune(1) == 0
+    assert await tokens.bootstrap(Scope("44"), given=text) == ""
+    with pytest.raises(Refused, match="revoked"):
+        tokens.verify(text)
+
+
+async def test_they_are_looked_for_every_hour_or_never(tokens: Tokens, clock: FakeClock, admin: Principal) -> None:
+    """By the kept time of the configuration; 0 keeps all."""
+    for _ in range(2):
+        await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin, life_s=60)
+    for kept_days, left in ((0.0, 2), (1.0, 1)):
+        task = asyncio.create_task(tokens.sweep(kept_days))
+        await asyncio.sleep(0)
+        for _ in range(30):
+            await clock.advance(3_600)
+        task.cancel()
+        assert len(tokens) == left

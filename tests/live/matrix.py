@@ -385,6 +385,12 @@ async def _task(world: World) -> dict[str, str]:
     return {"task": (await world.make("POST", f"/api/v1/devices/{device.id}/tasks", task))["id"]}
 
 
+async def _move(world: World) -> dict[str, str]:
+    device = await world.device(f"{CANARY}-{world.number()}")
+    wish = {"device": device.id, "target": "4401", "division": "440106"}
+    return {"move": (await world.make("POST", "/api/v1/moves", wish))["id"]}
+
+
 async def _plan(world: World) -> dict[str, str]:
     name = f"{CANARY}-{world.number()}"
     plan = {"title": CANARY, "place": "440106/police", "shed": ["illuminance"]}
@@ -439,6 +445,7 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/nodes/{division}/leave": Ask({}),
     "POST /api/v1/nodes/{division}/expel": Ask({"note": ""}),
     "POST /api/v1/moves": Ask({"device": "<device>", "target": "4401", "division": "440106"}, fresh=_device),
+    "POST /api/v1/moves/{move}/cancellation": Ask({}, fresh=_move),
     "POST /api/v1/returns": Ask(data="x", headers={"Content-Type": "application/octet-stream"}),
     "POST /api/v1/profiles/{vendor}/{model}/versions": Ask({"text": profile("<model>", "<n>")}),
     f"POST {_VERSION}/propose": Ask({}),

@@ -66,13 +66,17 @@ class Verdict(msgspec.Struct):
     log_doubled: dict[str, int]
     catch_up_max_s: dict[str, dict[str, float]]
     """By what was killed, and subscriber: longest time until he had what was sent after the kill."""
+    unmetered: dict[str, int] = {}
+    """By subscriber: what it has beyond what its grant's usage says that it may have."""
+    unsettled: dict[str, int] = {}
+    """By subscriber: what the usage says may have gone, uncounted, when a gateway was killed."""
     samples: list[str] = []
     """Some of what is doubled on a log."""
 
     @property
     def good(self) -> bool:
         """True if nothing was lost, doubled or out of order."""
-        counts = (self.lost, self.doubled, self.disordered, self.log_lost, self.log_doubled)
+        counts = (self.lost, self.doubled, self.disordered, self.log_lost, self.log_doubled, self.unmetered)
         return not any(value for count in counts for value in count.values())
 
 
@@ -92,7 +96,7 @@ class Tier:
 
     async def start(self) -> None:
         """Get a grant and start the six."""
-        grant = await granted(self.site, FEED, divisions=("4401",))
+        grant = self.grant = await granted(self.site, FEED, divisions=("4401",))
         port = free_port()
         body = {"feed": FEED, "url": f"http://127.0.0.1:{port}/", "batch": 50}
         made = await self.site.ask("POST", "/api/v1/webhooks", grant.token, json=body)
@@ -131,6 +135,15 @@ class Tier:
     def has(self, delivery: str, wanted: set[tuple[str, float]]) -> bool:
         """Return whether a subscriber has readings (device, value) among the last that it took."""
         return wanted <= {(row[2], row[3]) for row in self.taken(delivery)}
+
+    async def usage(self) -> dict[str, tuple[int, int]]:
+        """Return (counted, unsettled) records of each subscriber by the usage of its grant."""
+        found: dict[str, tuple[int, int]] = {}
+        for row in (await self.site.ask("GET", f"/api/v1/grants/{self.grant.id}/usage")).body["rows"]:
+            name = row["delivery"] if row["delivery"] in SIX else "http"
+            counted, unsettled = found.get(name, (0, 0))
+            found[name] = counted + row["records"], unsettled + row["unsettled"]
+        return found
 
     async def log(self) -> list[dict[str, Any]]:
         """Return all records by page, as the administrator reads them."""
@@ -228,8 +241,11 @@ class Run:
             verdict.samples += [
                 f"{where}: {row}" for row in await tier.log() if (row["device"], row["value"]) in twice
             ][:6]
+            usage = await tier.usage()
             for delivery in SIX:
                 name = f"{where} {delivery}"
+                counted, verdict.unsettled[name] = usage.get(delivery, (0, 0))
+                verdict.unmetered[name] = max(0, len(tier.taken(delivery)) - counted - verdict.unsettled[name])
                 cursors = [row[0] for row in tier.taken(delivery)]
                 counts = faults([one[0] for one in log], cursors)
                 verdict.lost[name], verdict.doubled[name], verdict.disordered[name] = counts

@@ -87,6 +87,28 @@ async def test_who_may(node: Site) -> None:
     assert (await write(node, "bad", {"title": "t", "place": "4401"})).status == 400
 
 
+async def test_a_name_taken_elsewhere_tells_nothing(node: Site) -> None:
+    """Two places have a plan of the name; neither writer learns of the other; who sees both says which by its id."""
+    one, _ = await node.token("city_operator", "440106")
+    other, _ = await node.token("city_operator", "440103")
+    first = await write(node, "same", {**PLAN, "place": "440106"}, one)
+    second = await write(node, "same", {**PLAN, "place": "440103"}, other)
+    assert (first.status, second.status) == (200, 200)
+    assert (await write(node, "same", {**PLAN, "place": "440106"}, one)).status == 409, "negative control: its own"
+    assert (await node.ask("GET", "/api/v1/emergency-plans/same", other)).body["place"] == "440103"
+    assert (await node.ask("GET", f"/api/v1/emergency-plans/{first.body['id']}", other)).status == 404
+    assert (await node.ask("GET", "/api/v1/emergency-plans/same")).status == 409
+    seen = await node.ask("GET", f"/api/v1/emergency-plans/{first.body['id']}")
+    assert (seen.status, seen.body["name"], seen.body["place"]) == (200, "same", "440106")
+    headers = {"If-Match": f'"{seen.body["revision"]}"'}
+    changed = {**PLAN, "place": "440106", "title": "x"}
+    path = f"/api/v1/emergency-plans/{first.body['id']}"
+    assert (await node.ask("PUT", path, json=changed, headers=headers)).body["name"] == "same"
+    assert (await node.ask("PUT", path, one, json=changed, headers=headers)).status == 412, "changed meanwhile"
+    assert (await node.ask("DELETE", path)).status == 204
+    assert (await node.ask("GET", "/api/v1/emergency-plans/same")).body["place"] == "440103"
+
+
 async def test_a_drill(node: Site) -> None:
     """Each device of its place is told once, and told back at the end; every record of it says that it was a drill."""
     inside = [await node.device(f"g{number}", division="440106") for number in (1, 2)]
@@ -160,7 +182,7 @@ async def reads(site: Site, token: str, devices: set[str]) -> bool:
 
 
 async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Path) -> None:
-    """Low priority is withheld from the centre while the order holds, all else goes on; then it flows again."""
+    """Low priority is withheld from the centre while the order holds, all else goes on; then it comes up, once."""
     async with tiers(tmp_path) as (node, centre):
         device = await node.device("s1")
         await approved(node, "shed", PLAN)
@@ -178,14 +200,20 @@ async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Pat
         await eventually(lambda: steps(node, made["id"], 2))
         await say(2, 2)
         await eventually(lambda: seen(centre, "air_temperature", 2))
+        (own, *_) = (await node.ask("GET", "/api/v1/nodes")).body["rows"]
+        assert (own["forwarded"], own["withheld"]) == (3, 1)
+        assert not await seen(centre, "illuminance", 2), "negative control"
         await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
         await eventually(lambda: is_ended(node, made["id"]))
         await say(3, 3)
         await eventually(lambda: seen(centre, "illuminance", 3))
-        assert [row["value"] for row in await centre.records() if row["property"] == "illuminance"] == [1, 3]
+        await eventually(lambda: seen(centre, "illuminance", 2))
+        rows = [row for row in await centre.records() if row["property"] == "illuminance"]
+        assert sorted(row["value"] for row in rows) == [1, 2, 3]
+        assert [row["value"] for row in rows if "backlog" in row.get("flags", ())] == [2]
         assert [row["value"] for row in await node.records() if row["property"] == "illuminance"] == [1, 2, 3]
         (own, *_) = (await node.ask("GET", "/api/v1/nodes")).body["rows"]
-        assert (own["forwarded"], own["withheld"]) == (5, 1)
+        assert (own["forwarded"], own["withheld"]) == (6, 0)
 
 
 async def seen(site: Site, name: str, value: float) -> bool:

@@ -20,7 +20,9 @@ from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
 from sensegate.demo.link import Link
 from sensegate.errors import Fenced, Lost
-from sensegate.model import Member
+from sensegate.model import Member, Shed
+from sensegate.publish import uplink
+from sensegate.publish.carried import Carried
 from sensegate.publish.uplink import Lane, Uplink
 from sensegate.quality import Flag
 from tests.publish.made import NODE, Centre, Node, check, drive, rows_of
@@ -36,10 +38,11 @@ class World:
         self.clock = FakeClock()
         self.node = Node(MemoryLog(self.clock, epoch="node"), self.clock)
         self.centre = Centre(MemoryLog(self.clock, epoch="centre"))
+        self.shed: list[Shed] = []
         self.uplink = self.fresh()
 
     def fresh(self) -> Uplink:
-        return Uplink(NODE, self.node.log, self.centre, CONFIG, self.clock)
+        return Uplink(NODE, self.node.log, self.centre, CONFIG, self.clock, shed=lambda: self.shed)
 
     async def live(self) -> bool:
         return bool(await drive(self.clock, self.uplink.live()))
@@ -117,6 +120,140 @@ async def test_a_range_is_opened_in_one_write_with_the_live_position(world: Worl
         world.uplink = world.fresh()
         await world.drain()
         await check(world.node, world.centre.log)
+
+
+# ── what mode orders keep back ──────────────────────────────────────────────────────────────────────────
+
+ORDER = Shed("", "", frozenset({"air_temperature"}))
+"""Of everywhere: the made readings stand at no place."""
+
+
+async def withheld(world: World) -> tuple[int, int, int]:
+    """Return (forwarded, withheld by mode orders, rows at the centre)."""
+    totals = world.uplink.totals
+    return totals.get("forwarded", 0), totals.get("withheld.mode", 0), len((await rows_of(world.centre.log)).ids)
+
+
+async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> None:
+    """Once, by the backlog lane, alarms apart, which were never kept; the ledger's words balance before and after."""
+    await world.node.commit([(0, 2)])
+    await world.drain()
+    world.shed = [ORDER]
+    for _ in range(4):
+        await world.node.commit([(0, 3), (2, 1)])  # of the grade of the second nothing goes up at any time
+        await world.drain()
+    await world.node.commit([(1, 1)], alarm=True)
+    await world.drain()
+    assert await withheld(world) == (3, 12, 3)
+    assert len(world.uplink._held[Lane.LIVE].record.kept) == 1, "one part, however many spans"
+    world.shed = []
+    await world.node.commit([(0, 1)])
+    await world.drain()
+    assert await withheld(world) == (16, 0, 16)
+    rows = await rows_of(world.centre.log)
+    assert sum(1 for name in rows.ids if rows.flags[name] & Flag.BACKLOG) == 12
+    await check(world.node, world.centre.log)
+    records = [world.uplink._held[lane].record for lane in Lane]
+    assert [one.kept for one in records] == [(), ()]
+    assert world.uplink.totals["withheld.grade"] == 4
+    before = len(await world.centre.log.fetch(0, limit=10_000))
+    world.uplink = world.fresh()
+    await world.drain()
+    assert len(await world.centre.log.fetch(0, limit=10_000)) == before, "nothing comes a second time"
+
+
+async def test_it_waits_while_another_order_keeps_the_same(world: World) -> None:
+    """Orders that overlap: what one kept back comes up when none holds it any more."""
+    world.shed = [ORDER]
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    world.shed = [Shed("4401", "fire", frozenset({"air_temperature", "illuminance"}))]
+    await world.node.commit([(0, 1)])
+    await world.drain()
+    assert await withheld(world) == (1, 3, 1), "that other place is not ours; but it lies in what was kept"
+    world.shed = [Shed("", "", frozenset({"illuminance"}))]
+    await world.drain()
+    assert await withheld(world) == (4, 0, 4), "another property holds nothing of it"
+    await check(world.node, world.centre.log)
+
+
+async def test_a_range_of_the_backlog_keeps_back_too(world: World) -> None:
+    """What waited through a cut and comes while an order holds: kept back, and brought up after it."""
+    for _ in range(3):
+        await world.node.commit([(0, 3)])
+        await world.clock.advance(10)
+    world.shed = [ORDER]
+    await world.node.commit([(1, 1)])
+    await world.drain()
+    assert await withheld(world) == (0, 10, 0)
+    world.shed = []
+    await world.node.commit([(1, 1)])
+    await world.drain()
+    assert await withheld(world) == (11, 0, 11)
+    await check(world.node, world.centre.log)
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "late"])
+async def test_each_write_of_it_is_made_once(world: World, fault: str) -> None:
+    """A new process, and an answer lost, at every step of an order's life."""
+    for turn in range(8):
+        world.shed = [ORDER] if turn % 4 in {1, 2} else []
+        await world.node.commit([(0, 3), (1, 2)])
+        for _ in range(6):
+            world.centre.fault = fault
+            for step in (world.uplink.live, world.uplink.backlog):
+                with contextlib.suppress(Lost):
+                    await drive(world.clock, step())
+            await world.centre.land()
+            world.uplink = world.fresh()
+        world.centre.fault = ""
+    world.shed = []
+    await world.drain()
+    forwarded, kept, rows = await withheld(world)
+    assert (forwarded, kept, rows) == (40, 0, 40)
+    await check(world.node, world.centre.log)
+
+
+async def test_more_parts_than_can_be_named_keep_nothing_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather all goes up than that something would never."""
+    monkeypatch.setattr(uplink, "KEPT_MAX", 2)
+    for number in range(4):
+        world.shed = [ORDER] if number % 2 else [ORDER, Shed("x", "", frozenset({"y"}))]
+        await world.node.commit([(0, 1)])
+        await world.drain()
+    assert await withheld(world) == (2, 2, 2)
+    world.shed = []
+    await world.drain()
+    assert await withheld(world) == (4, 0, 4)
+
+
+async def test_the_node_tells_what_came_up_afterwards(world: World) -> None:
+    """Its own ledger: withheld falls by what is forwarded now; a count that is short for a while moves nothing."""
+    carried = Carried(NODE, world.node.log, lambda: world.uplink.totals, world.clock, ttl_h=1)
+    world.shed = [ORDER]
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    await carried.tell()
+    assert await told(world) == {"withheld.mode": 3}
+    world.shed = []
+    await world.drain()
+    live = world.uplink._held.pop(Lane.LIVE)
+    await carried.tell()
+    assert await told(world) == {"forwarded": 3}
+    world.uplink._held[Lane.LIVE] = live
+    await carried.tell()
+    world.uplink._held.clear()
+    await carried.tell()
+    assert await told(world) == {"forwarded": 3}
+
+
+async def told(world: World) -> dict[str, int]:
+    """Return what the node's own ledger says of it."""
+    found = Ledger()
+    for entry in await world.node.log.fetch(0, limit=10_000):
+        if entry.subject.startswith("carried."):
+            found.merge(Ledger.decode(entry.payload))
+    return found.totals()
 
 
 async def test_an_uplink_that_was_replaced_is_fenced(world: World) -> None:

@@ -119,7 +119,7 @@ async def test_only_the_level_that_owns_the_data_decides(made: Made) -> None:
 
 
 async def test_past_the_deadline_the_level_above_decides_too(made: Made) -> None:
-    """Each deadline once; at the province it stays. The owner may still answer."""
+    """Each deadline once. The owner may still answer."""
     first, second = await made.desk.apply(READER, WISH), await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
     assert await made.desk.escalate() == 0
     await made.clock.advance(10 * 86_400 + 1)
@@ -130,6 +130,44 @@ async def test_past_the_deadline_the_level_above_decides_too(made: Made) -> None
     assert (await made.desk.decide(PROVINCE, first.id, {"approve": True}, None)).state is State.APPROVED
     assert (await made.desk.decide(OWNER, second.id, {"approve": True}, None)).state is State.APPROVED
     assert made.actions.count("application.escalate") == 2
+
+
+async def test_what_the_province_does_not_answer_lapses_and_a_late_answer_is_taken(made: Made) -> None:
+    """It waits for nobody for ever: said, recorded once, the way to a new one free; each level may still answer."""
+    first, second = await made.desk.apply(READER, WISH), await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
+    await made.clock.advance(10 * 86_400 + 1)
+    assert await made.desk.escalate() == 2
+    assert made.desk.get(READER, first.id).standing is State.PENDING, "negative control: the level above is asked first"
+    await made.clock.advance(10 * 86_400 + 1)
+    assert await made.desk.escalate() == 2
+    lapsed = made.desk.get(READER, first.id)
+    assert (lapsed.standing, lapsed.lapsed, lapsed.level) == (State.LAPSED, made.clock.now(), "44")
+    await made.clock.advance(10 * 86_400 + 1)
+    assert await made.desk.escalate() == 0
+    assert made.actions.count("application.lapse") == 2
+    # Late, by the province; and late, by the owner, of one that applied anew and was answered.
+    assert (await made.desk.decide(PROVINCE, first.id, {"approve": True}, None)).standing is State.APPROVED
+    assert made.admitted().grant is not None
+    again = await made.desk.apply(OTHER, {**WISH, "subscriber": "second"})
+    await made.desk.decide(OWNER, again.id, {"approve": True}, None)
+    with pytest.raises(Conflict, match="by now"):
+        await made.desk.decide(OWNER, second.id, {"approve": True}, None)
+    done = await made.desk.decide(OWNER, second.id, {"approve": False, "reason": "late"}, None)
+    assert done.standing is State.REFUSED
+
+
+async def test_what_lapsed_goes_after_its_time(made: Made) -> None:
+    """As what was decided does; not before."""
+    one = await made.desk.apply(READER, WISH)
+    for _ in range(2):
+        await made.clock.advance(10 * 86_400 + 1)
+        await made.desk.escalate()
+    await made.clock.advance(99 * 86_400)
+    assert await made.desk.prune() == 0, "negative control"
+    await made.clock.advance(2 * 86_400)
+    assert await made.desk.prune() == 1
+    with pytest.raises(NotFound):
+        made.desk.get(READER, one.id)
 
 
 async def test_a_county_decides_about_its_own_and_a_department_about_its_own(made: Made) -> None:

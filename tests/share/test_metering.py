@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
+import msgspec
+import pytest
+
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import FakeClock
-from sensegate.share.metering import Metering, Usage
+from sensegate.errors import Lost, StoreFull
+from sensegate.share.metering import PATIENCE_S, SPARE, Metering, Usage
 from sensegate.share.quota import month_of
 from tests.share.made import NOW
 
@@ -41,3 +48,166 @@ async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
     again = Metering(bucket, clock)
     await again.open()
     assert (again.months(first), [row.records for row in again.rows()]) == ([], [5])
+
+
+# ── a gateway that is killed ────────────────────────────────────────────────────────────────────────────
+
+
+async def deliver(made: Metering, records: int, *, grant: str = "g", counted: bool = True) -> None:
+    """Let records go, as each delivery does; killed before it counts them, or not."""
+    async with made.covered("t", "all", "sse", records, grant=grant):
+        if counted:
+            made.count("t", "all", "sse", records=records, size=1, grant=grant)
+
+
+async def after_kill(bucket: MemoryBucket, clock: FakeClock) -> Metering:
+    """Return the metering of the next life: nothing but the bucket is left of the one before."""
+    made = Metering(bucket, clock)
+    await made.open()
+    return made
+
+
+def bounds(made: Metering) -> list[tuple[int, int]]:
+    """Return (at least, at most) of the row since counting began and of that of the month."""
+    rows = [*made.rows(), *made.months(month_of(NOW))]
+    return [(row.records, row.records + row.unsettled) for row in rows]
+
+
+async def test_a_kill_forgets_nothing_that_went(clock: FakeClock) -> None:
+    """What went since the last writing is between the two numbers, and the quota counts the greater."""
+    bucket = MemoryBucket()
+    made = Metering(bucket, clock)
+    await deliver(made, 30)
+    await made.flush()
+    await deliver(made, 12)
+    await deliver(made, 5, counted=False)
+    again = await after_kill(bucket, clock)
+    for least, most in bounds(again):
+        assert least <= 42
+        assert 47 <= most <= 47 + 2 * SPARE
+    assert again.used("g") == bounds(again)[1][1]
+    # Once more, before anything was written: the same again, not twice.
+    assert bounds(await after_kill(bucket, clock)) == bounds(again)
+    await again.flush()
+    assert bounds(await after_kill(bucket, clock)) == bounds(again)
+
+
+async def test_an_orderly_end_is_exact(clock: FakeClock) -> None:
+    """Negative control of the one before: nothing is unsettled."""
+    bucket = MemoryBucket()
+    made = Metering(bucket, clock)
+    await deliver(made, 30)
+    await made.flush()
+    await deliver(made, 12)
+    await made.flush(last=True)
+    again = await after_kill(bucket, clock)
+    assert (bounds(again), again.used("g")) == ([(42, 42), (42, 42)], 42)
+
+
+async def test_what_is_quiet_is_settled(clock: FakeClock) -> None:
+    """A busy row is covered ahead while it is busy; at the next writing after it is exact again, and stays so."""
+    bucket = MemoryBucket()
+    made = Metering(bucket, clock)
+    await deliver(made, 1_000)
+    await made.flush()
+    assert bounds(await after_kill(bucket, clock))[1] == (1_000, 3_000)
+    await made.flush()
+    assert bounds(await after_kill(bucket, clock)) == [(1_000, 1_000)] * 2
+    written = (await bucket.load_all())[1]
+    await made.flush()
+    assert (await bucket.load_all())[1] == written, "nothing changed: nothing is written"
+
+
+async def test_a_planted_hole_is_found(clock: FakeClock) -> None:
+    """Without the cover, what went after the last writing is forgotten: the tests above would see it."""
+    bucket = MemoryBucket()
+    made = Metering(bucket, clock)
+    made.count("t", "all", "sse", records=12, size=1, grant="g")
+    assert bounds(await after_kill(bucket, clock)) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
+    """Deliveries side by side, writings between them, killed at any write: never less than what went."""
+    dice = random.Random(seed)
+    bucket = Killed(dice.randrange(1, 40))
+    made = Metering(bucket, clock)
+    went = 0
+
+    async def one(grant: str) -> None:
+        nonlocal went
+        for _ in range(20):
+            count = dice.choice((1, 3, 30, 400))
+            async with made.covered("t", "all", "sse", count, grant=grant):
+                await asyncio.sleep(0)
+                went += count
+                made.count("t", "all", "sse", records=count, size=1, grant=grant)
+            if dice.random() < 0.2:
+                await made.flush()
+
+    ends = await asyncio.gather(*(one(grant) for grant in ("g", "g", "h")), return_exceptions=True)
+    assert any(isinstance(end, Dead) for end in ends)
+    again = await after_kill(bucket, clock)
+    whole, *months = bounds(again)
+    assert whole[1] >= went
+    assert sum(most for _, most in months) >= went
+    assert all(least <= went for least, _ in (whole, *months))
+    assert again.used("g") + again.used("h") >= went
+
+
+class Dead(Exception):
+    """The process is no more."""
+
+
+class Killed(MemoryBucket):
+    """A bucket whose process is killed before its n-th write; the next life reads what there is."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self.writes = writes
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
+        await asyncio.sleep(0)
+        self.writes -= 1
+        if self.writes <= 0:
+            raise Dead
+        return await super().put(key, value, expected=expected)
+
+
+async def test_a_small_rest_of_a_quota_is_not_covered_ahead(clock: FakeClock) -> None:
+    """A kill costs the subscriber what was going, not the rest of its month."""
+    bucket = MemoryBucket()
+    made = Metering(bucket, clock)
+    made.left = {"g": 10, "h": 10_000}.get
+    for grant in ("g", "h"):
+        await deliver(made, 3, grant=grant)
+    again = await after_kill(bucket, clock)
+    assert (again.used("g"), again.used("h")) == (3, 3 + SPARE)
+
+
+async def test_nothing_goes_while_it_cannot_be_covered(clock: FakeClock) -> None:
+    """The bucket does not answer: it is asked again for some seconds. Full: it goes, that is worth more."""
+
+    class Away(MemoryBucket):
+        why: type[Exception] = Lost
+
+        async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
+            raise self.why("away")
+
+    bucket = Away()
+    made = Metering(bucket, clock)
+    task = asyncio.create_task(deliver(made, 3))
+    await asyncio.sleep(0)
+    for _ in range(round(PATIENCE_S * 10) + 2):
+        await clock.advance(0.1)
+    with pytest.raises(Lost):
+        await task
+    bucket.why = StoreFull
+    await deliver(made, 3)
+    assert made.used("g") == 3
+
+
+def test_rows_of_an_older_release_are_read() -> None:
+    """And an older one reads ours: it leaves out what it does not know."""
+    raw = b'{"token":"t","feed":"f","delivery":"sse","records":3}'
+    assert msgspec.json.decode(raw, type=Usage, strict=False).unsettled == 0

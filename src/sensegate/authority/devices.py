@@ -47,6 +47,10 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     device: Device
     credentials: Credentials = Credentials()
     format: int = 1
+    leaving: str = ""
+    """Move for which it is shut out, or with which it went: only that move may let it in again."""
+    came: str = ""
+    """Move that brought it."""
 
 
 # `Devices.list` hides the type's name inside the class.
@@ -56,7 +60,7 @@ Ids = list[str]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Stored).decode
-decode_stored = _decode
+decode_stored, encode_stored = _decode, _encode
 
 
 class Devices:
@@ -309,7 +313,7 @@ class Devices:
         if self._revisions[at] != revision:
             raise Conflict(f"device {device.id} is at revision {self._revisions[at]}, not {revision}; read it again")
         await self.trail.record(by, "device.change", device.id, before=facts(before.device), after=facts(device))
-        await self._write(Stored(device, before.credentials), expected=revision)
+        await self._write(msgspec.structs.replace(before, device=device), expected=revision)
         return self.record(at)
 
     async def rotate(self, device_id: str, *, by: Principal, grace_s: float = GRACE_S) -> str:
@@ -323,7 +327,7 @@ class Devices:
         digest = partial(self._digest, before.device)
         secret, kept = secrets_.rotate(before.credentials, now=self._clock.now(), grace_s=grace_s, digest=digest)
         await self.trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
-        await self._write(Stored(before.device, kept), expected=self._revisions[at])
+        await self._write(msgspec.structs.replace(before, credentials=kept), expected=self._revisions[at])
         return secret
 
     async def disable(self, device_id: str, *, by: Principal) -> Device:
@@ -343,10 +347,16 @@ class Devices:
         before = self._stored(at)
         if before.device.state is DeviceState.RETIRED and state is not DeviceState.RETIRED:
             raise Conflict(f"device {device_id} is retired; register its successor under another id")
+        if before.leaving and before.device.state is DeviceState.DISABLED and state is DeviceState.REGISTERED:
+            # Two gateways would take it.
+            remedy = f"at the centre: `sensegate device move --cancel {before.leaving}`"
+            raise Conflict(f"device {device_id} is on its way to another gateway; {remedy}")
         after = msgspec.structs.replace(before.device, state=state)
         was: Facts = {"state": before.device.state.value}
         await self.trail.record(by, f"device.{_VERBS[state]}", device_id, before=was, after={"state": state.value})
-        await self._write(Stored(after, before.credentials), expected=self._revisions[at])
+        leaving = "" if state is DeviceState.RETIRED else before.leaving
+        entry = msgspec.structs.replace(before, device=after, leaving=leaving)
+        await self._write(entry, expected=self._revisions[at])
         return self.record(at)
 
     def stored(self, device_id: str) -> Stored | None:
@@ -355,59 +365,94 @@ class Devices:
 
     # ── moving to another gateway ───────────────────────────────────────────────────────────────────
 
-    def demand_movable(self, device_id: str) -> None:
+    def demand_movable(self, device_id: str, move: str) -> None:
         """Return if a device may leave. Raises `NotFound`, `Conflict`."""
-        device = self._stored(self._present(device_id)).device
+        stored = self._stored(self._present(device_id))
+        device = stored.device
         if device.state is DeviceState.RETIRED:
             raise NotFound(f"device {device_id} is retired here")
+        if device.state is DeviceState.DISABLED and stored.leaving != move:
+            raise Conflict(f"{device_id} was disabled meanwhile; enable it first")
         if device.gateway or self.children(device_id):
             raise Conflict(f"{device_id} stands behind a gateway, or others stand behind it: they cannot move alone")
 
-    async def shut_out(self, device_id: str, *, by: Principal) -> bytes:
+    async def shut_out(self, device_id: str, *, by: Principal, move: str) -> bytes:
         """Disable a device that moves; return its entry with its credentials as it was before."""
         at = self._present(device_id)
         before = self._stored(at)
         if before.device.state is not DeviceState.DISABLED:
             after = msgspec.structs.replace(before.device, state=DeviceState.DISABLED)
             await self.trail.record(by, "device.move.shut", device_id, before=facts(before.device), after=facts(after))
-            await self._write(Stored(after, before.credentials), expected=self._revisions[at])
-        return _encode(before)
+            entry = msgspec.structs.replace(before, device=after, leaving=move)
+            await self._write(entry, expected=self._revisions[at])
+        device = msgspec.structs.replace(before.device, state=DeviceState.REGISTERED)
+        return _encode(Stored(device, before.credentials))
 
-    async def open_again(self, device_id: str, *, by: Principal) -> None:
-        """Let a device in again whose move was refused."""
-        await self._set_state(device_id, DeviceState.REGISTERED, by)
+    async def open_again(
+        self, device_id: str, *, by: Principal, move: str, stored: bytes = b"", bare: bool = False
+    ) -> bool:
+        """Let a device in again that this move shut out, or took away; return whether it was.
 
-    async def move_out(self, device_id: str, *, by: Principal, to: str) -> None:
-        """Retire a device that has moved; its entry stays for the sake of its history."""
+        `stored`: its entry as it was then. `bare`: its credential may be good at another gateway, so it has none now.
+        """
+        if not self.is_present(device_id):
+            return False
+        at = self._present(device_id)
+        before = self._stored(at)
+        if before.leaving != move or before.device.state not in {DeviceState.DISABLED, DeviceState.RETIRED}:
+            return False
+        kept = before.credentials
+        if before.device.state is DeviceState.RETIRED and stored:
+            kept = _decode(stored).credentials
+        device = msgspec.structs.replace(before.device, state=DeviceState.REGISTERED)
+        told: Facts = {"move": move, "credential": "void" if bare else "kept"}
+        await self.trail.record(by, "device.move.back", device_id, after=told)
+        await self._write(Stored(device, Credentials() if bare else kept), expected=self._revisions[at])
+        return True
+
+    async def move_out(self, device_id: str, *, by: Principal, to: str, move: str) -> bool:
+        """Retire a device that has moved; its entry stays for the sake of its history. Return whether it was here."""
+        if not self.is_present(device_id):
+            return False
         at = self._present(device_id)
         before = self._stored(at)
         if before.device.state is DeviceState.RETIRED:
-            return
+            return False
         after = msgspec.structs.replace(before.device, state=DeviceState.RETIRED)
         await self.trail.record(by, "device.move.out", device_id, before=facts(before.device), after={"to": to})
-        await self._write(Stored(after, Credentials()), expected=self._revisions[at])
+        await self._write(Stored(after, Credentials(), leaving=move), expected=self._revisions[at])
+        return True
 
-    def demand_takeable(self, stored: Stored, division: str) -> None:
+    def came_by(self, device_id: str, move: str) -> bool:
+        """Return whether a move has brought a device that is still here."""
+        found = self.stored(device_id)
+        return found is not None and found.came == move and found.device.state is not DeviceState.RETIRED
+
+    def demand_takeable(self, stored: Stored, division: str, move: str) -> None:
         """Return if a device of another gateway may come. Raises `ConfigError`, `Conflict`."""
         device = self._moved(stored, division)
+        if self.came_by(device.id, move):
+            return  # the order is repeated, whatever was done with the device since
         demand_good(device, self._divisions, home=self._home, profiles=self._profiles())
         at = self.index.of_id(device.id)
         if at >= 0 and self._values[at] is not None and self._stored(at).device.state is not DeviceState.RETIRED:
-            # It came already: the order is repeated.
-            if self._stored(at).credentials != stored.credentials:
+            known = self._stored(at).credentials
+            if known.current is None or known != stored.credentials:
                 raise Conflict(f"another device {device.id} is registered here")
             return
         self._demand_free(device)
 
-    async def move_in(self, stored: Stored, division: str, *, by: Principal, source: str) -> None:
-        """Register a device that came from another gateway, with the credential that it has."""
+    async def move_in(self, stored: Stored, division: str, *, by: Principal, source: str, move: str) -> bool:
+        """Register a device that came from another gateway, with its credential; return whether it was not here yet."""
         device = self._moved(stored, division)
         at = self.index.of_id(device.id)
         present = at >= 0 and self._values[at] is not None
         if present and self._stored(at).device.state is not DeviceState.RETIRED:
-            return
+            return False
         await self.trail.record(by, "device.move.in", device.id, after={**facts(device), "from": source})
-        await self._write(Stored(device, stored.credentials), expected=self._revisions[at] if at >= 0 else 0)
+        entry = Stored(device, stored.credentials, came=move)
+        await self._write(entry, expected=self._revisions[at] if at >= 0 else 0)
+        return True
 
     def _moved(self, stored: Stored, division: str) -> Device:
         # One that was disabled is not moved at all: its present state is that of the move.

@@ -238,6 +238,18 @@ class Members:
         """Return the divisions whose node may write here."""
         return [division for division, one in sorted(self._stored.items()) if one.link is not None]
 
+    def gone(self, division: str) -> bool:
+        """Return whether no node of a division may write here any more: it left, was expelled, or never was one.
+
+        One that was invited for the first time is not gone: it is yet to come.
+        """
+        if division in self.configured:
+            return False
+        stored = self._stored.get(division)
+        if stored is None:
+            return True
+        return stored.link is None and (stored.member.joined > 0 or stored.member.state is not State.INVITED)
+
     def verify(self, division: str, secret: str, version: str) -> Member:
         """Return the node whose link this is, e.g. to answer its connect.
 

@@ -4,6 +4,9 @@
     order: active ─▶ ending ─▶ ended                                  by itself at its time, or by an order
 
 An order carries its plan as it was approved. What it makes (grants, tasks, what is shed) ends with it.
+
+A name is a plan's own in its place only: who writes a plan never learns whether another place has one of that name. Who
+sees several of a name tells them apart by their ids.
 """
 
 from __future__ import annotations
@@ -61,13 +64,20 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_only=
     grants: tuple[Widening, ...] = ()
     tasks: tuple[Telling, ...] = ()
     shed: tuple[str, ...] = ()
-    """Properties that are not forwarded to the centre meanwhile, alarms apart; they stay at the node."""
+    """Properties that are not forwarded to the centre meanwhile, alarms apart; they come up when the order is over."""
     written_by: str = ""
     approved_by: str = ""
     """Empty: a draft."""
     approved: int = 0
+    id: str = ""
+    """Its name, a point, and what no other has; empty: its name, as releases before this one wrote it."""
     revision: int = 0
     format: int = 1
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others."""
+        return self.id or self.name
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -137,15 +147,22 @@ class Modes:
             Refused, ConfigError, Conflict.
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        present = self._plans.get(plan.name)
+        alike = self._called(plan.name, by)
+        present = next((one for one in alike if one.revision == revision), None)
+        if revision and present is None:
+            raise Conflict(f"plan {plan.name} was changed meanwhile, or there is none; read it again")
         if present is not None:
             demand(by, Action.CHANGE_MODE, present.place.division, present.place.department)
         elif len(self._plans) >= PLANS_MAX:
             raise ConfigError(f"{PLANS_MAX} plans", key="name", remedy="delete one")
-        _check(plan)
-        plan = msgspec.structs.replace(plan, written_by=by.id, approved_by="", approved=0)
-        await self._trail.record(by, "mode.plan", plan.name, after=_facts(plan))
-        return await self._put_plan(plan, expected=revision)
+        name = present.name if present else plan.name
+        if any(one is not present and one.place == plan.place for one in self._called(name, by)):
+            raise Conflict(f"{written(plan.place)} has a plan {name}; read it again, and send its revision")
+        kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
+        _check(kept)
+        kept = msgspec.structs.replace(kept, id=present.id if present else f"{kept.name}.{secrets.token_hex(4)}")
+        await self._trail.record(by, "mode.plan", kept.name, after=_facts(kept))
+        return await self._put_plan(kept, expected=revision)
 
     async def approve(self, name: str, *, by: Principal, revision: int) -> Plan:
         """Approve a plan as it is at a revision. Raises `Refused` (its own writer), `NotFound`, `Conflict`."""
@@ -155,7 +172,7 @@ class Modes:
             raise Refused("who wrote a plan does not approve it; ask another one of your level or above")
         if plan.revision != revision:
             raise Conflict(f"plan {name} is at revision {plan.revision}, not {revision}; read it again")
-        await self._trail.record(by, "mode.approve", name, after={"revision": revision})
+        await self._trail.record(by, "mode.approve", plan.name, after={"id": plan.key, "revision": revision})
         return await self._put_plan(
             msgspec.structs.replace(plan, approved_by=by.id, approved=self._clock.now()), expected=revision
         )
@@ -164,16 +181,33 @@ class Modes:
         """Forget a plan; an order that put it in force goes on with it. Raises `NotFound`, `Refused`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        await self._trail.record(by, "mode.forget", name, before=_facts(plan))
-        revision = await self._bucket.delete(f"plan.{name}", expected=plan.revision)
-        await self._take(Row(f"plan.{name}", None, revision))
+        await self._trail.record(by, "mode.forget", plan.name, before=_facts(plan))
+        revision = await self._bucket.delete(f"plan.{plan.key}", expected=plan.revision)
+        await self._take(Row(f"plan.{plan.key}", None, revision))
 
     def plan(self, name: str, by: Principal) -> Plan:
-        """Return a plan. Raises `NotFound` where there is none that the caller may see."""
-        plan = self._plans.get(name)
-        if plan is None or not allows(by, Action.READ_REGISTRY, plan.place.division, plan.place.department):
+        """Return a plan by its name or id; of several of the name, that of the caller's own place.
+
+        Raises:
+            NotFound: there is none that the caller may see. Conflict: several; say which.
+        """
+        found = self._called(name, by)
+        if len(found) > 1:
+            found = [one for one in found if one.place == by.scope] or found
+        if not found:
             raise NotFound(f"no plan '{name[:64]}' in your scope")
-        return plan
+        if len(found) > 1:
+            ids = ", ".join(f"{one.key} of {written(one.place)}" for one in found[:5])
+            raise Conflict(f"{len(found)} plans are called '{name[:64]}'; give the id: {ids}")
+        return found[0]
+
+    def _called(self, name: str, by: Principal) -> list[Plan]:
+        """Return the plans of an id or else a name, as far as the caller may see them."""
+        return [
+            one
+            for key, one in sorted(self._plans.items())
+            if name in {one.name, key} and allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
+        ]
 
     def plans(self, by: Principal) -> Iterable[Plan]:
         """Return the plans that the caller may see."""
@@ -204,7 +238,9 @@ class Modes:
             raise ConfigError(f"{hours:g}", key="hours", remedy=f"above 0, at most {plan.hours_max:g} (its plan)")
         if not reason.strip() or len(reason) > _TEXT_MAX:
             raise ConfigError("is missing or too long", key="reason", remedy=f"say why, in 1 to {_TEXT_MAX} characters")
-        if any(one.plan.name == name and one.state == "active" and one.place == place for one in self._orders.values()):
+        name = plan.name
+        active = [one for one in self._orders.values() if one.state == "active" and one.place == place]
+        if any(one.plan.key == plan.key for one in active):
             raise Conflict(f"plan {name} is in force for {written(place)} already")
         now = self._clock.now()
         order = Order(
@@ -223,6 +259,7 @@ class Modes:
             "until": order.until,
             "reason": reason,
             "drill": drill,
+            "plan": plan.key,
             "revision": plan.revision,
         }
         await self._trail.record(by, "mode.order", name, after=facts)
@@ -309,15 +346,15 @@ class Modes:
         else:
             found = msgspec.structs.replace(_decode(row.value), revision=row.revision)
             if isinstance(found, Plan):
-                self._plans[name] = found
+                self._plans[found.key] = found
             else:
                 self._orders[name] = found
         for listener in self.on_change:
             listener()
 
     async def _put_plan(self, plan: Plan, *, expected: int) -> Plan:
-        await self._put(f"plan.{plan.name}", plan, expected)
-        return self._plans[plan.name]
+        await self._put(f"plan.{plan.key}", plan, expected)
+        return self._plans[plan.key]
 
     async def _put_order(self, order: Order, *, expected: int) -> Order:
         await self._put(f"order.{order.id}", order, expected)

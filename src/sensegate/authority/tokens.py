@@ -12,7 +12,9 @@ import secrets
 from collections.abc import Callable
 
 import msgspec
+import structlog
 
+from sensegate import metrics
 from sensegate.authority import credentials
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials, Seal
@@ -21,11 +23,15 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, ma
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
 
 LIFE_MAX_S = 400 * 86_400.0
 LIFE_S = 90 * 86_400.0
 FEEDS_MAX = 100
+PRUNE_S = 3_600.0
+PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
+"""Who acts when a token that ended is removed."""
+_log = structlog.get_logger("authority")
 _TOKEN = re.compile(r"sg_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
 
@@ -206,6 +212,38 @@ class Tokens:
             return (await self.create(Role.ADMIN, scope, by=first, life_s=LIFE_MAX_S, name=name, given=given))[0]
         except Conflict:
             return ""
+
+    async def prune(self, kept_days: float) -> int:
+        """Remove tokens that were revoked, or expired, longer ago than that; return how many. Raises `Lost`.
+
+        The newest stays whatever it is: where there is no token at all, `bootstrap` makes a first one.
+        """
+        before = self._clock.now() - round(kept_days * 86_400e6)
+        tokens = sorted((one.token for one in self._stored.values()), key=lambda one: (one.created, one.id))
+        count = 0
+        for token in tokens[:-1]:
+            ended = min(token.revoked or token.expires, token.expires)
+            if ended > before:
+                continue
+            await self._trail.record(PRUNING, "token.prune", token.id, before=facts(token))
+            try:
+                revision = await self._bucket.delete(token.id, expected=token.revision)
+            except Conflict:
+                continue  # another process was faster
+            await self._take(Row(token.id, None, revision))
+            metrics.PRUNED.labels("token").inc()
+            count += 1
+        return count
+
+    async def sweep(self, kept_days: float) -> None:
+        """Prune every hour until cancelled; 0: never."""
+        while True:
+            try:
+                if kept_days:
+                    await self.prune(kept_days)
+            except (Lost, Overloaded, StoreFull) as why:
+                _log.warning("ended tokens are removed later", cause=str(why))
+            await self._clock.sleep(PRUNE_S)
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 

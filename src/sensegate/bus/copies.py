@@ -161,6 +161,10 @@ class Copies:
         row = await (await self._of(division)).get(f"{bucket}.{key}")
         return row.value if row else None
 
+    async def amend(self, division: str, bucket: str, key: str, value: bytes) -> None:
+        """Make a row another than the node sent: what a node in place of a lost one is to begin with."""
+        await (await self._of(division)).put(f"{bucket}.{key}", value)
+
     async def restore(self, division: str, payload: bytes) -> bytes:
         """Answer a node in a new store that asks for what is here of it; `payload`: where to go on."""
         after = int(payload or b"0")

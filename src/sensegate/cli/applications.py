@@ -33,7 +33,7 @@ MASK_HELP = (
 @app.command("list")
 def list_(
     *,
-    state: Annotated[str, typer.Option(help="pending, approved, refused or withdrawn.")] = "",
+    state: Annotated[str, typer.Option(help="pending, approved, refused, withdrawn or lapsed.")] = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
@@ -147,5 +147,7 @@ def _tell(row: dict[str, Any], *, json_form: bool) -> None:
     console.print(f"{row['id']}: {row['state']}", highlight=False)
     if row["state"] == "pending":
         console.print(f"{row['level']} decides until {row['deadline']}", style="dim", highlight=False)
+    if row["state"] == "lapsed":
+        console.print("nobody answered in time; apply anew, or wait: a late answer is taken", style="dim")
     for grant in row["grants"]:
         console.print(f"grant {grant}", highlight=False)

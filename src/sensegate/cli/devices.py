@@ -302,28 +302,56 @@ def code(
 
 @app.command()
 def move(
-    device: DeviceId,
+    device: Annotated[str, typer.Argument(help="Id of the device; none with --cancel.")] = "",
     *,
-    to: Annotated[str, typer.Option(help="Division of the gateway to which it goes; the province: the centre itself.")],
-    division: Annotated[str, typer.Option(help="Where it stands from then on, e.g. 440305.")],
+    to: Annotated[
+        str, typer.Option(help="Division of the gateway to which it goes; the province: the centre itself.")
+    ] = "",
+    division: Annotated[str, typer.Option(help="Where it stands from then on, e.g. 440305.")] = "",
     source: Annotated[str, typer.Option("--from", help="Of the gateway that it leaves; default: looked for.")] = "",
+    cancel: Annotated[str, typer.Option("--cancel", help="Id of a move that is called off.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="The other gateway was expelled or has left: go on without it.")
+    ] = False,
+    keep_credential: Annotated[
+        bool,
+        typer.Option(
+            "--keep-credential", help="With --force: that gateway runs no more, the device keeps its password."
+        ),
+    ] = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
     """Move a device to another gateway (at the centre): entry, credential, and what tells duplicates go along."""
-    body = {"device": device, "target": to, "division": division, **({"source": source} if source else {})}
-    answer = ask(url, token, lambda remote: remote.post("/api/v1/moves", body))
+    how = {name: True for name, given in (("force", force), ("keep_credential", keep_credential)) if given}
+    if cancel:
+        path = f"/api/v1/moves/{cancel}/cancellation"
+        answer = ask(url, token, lambda remote: remote.post(path, how))
+        said = f"move {cancel} is {answer['stage']}"
+    elif not (device and to and division):
+        console.print("give DEVICE with --to and --division, or --cancel MOVE")
+        raise typer.Exit(2)
+    else:
+        body = {"device": device, "target": to, "division": division, **how, **({"source": source} if source else {})}
+        answer = ask(url, token, lambda remote: remote.post("/api/v1/moves", body))
+        said = f"{device} moves from {answer['source']} to {answer['target']}; see `sensegate device moves`"
     if json_form:
         as_json(answer)
-    else:
-        console.print(f"{device} moves from {answer['source']} to {answer['target']}; see `sensegate device moves`")
+        return
+    console.print(said)
+    if answer["not_carried"]:
+        console.print(f"not carried: {answer['not_carried']}", highlight=False, markup=False)
+        if not keep_credential:
+            console.print("its credential is void: `sensegate device rotate` where it is now gives a new one")
+    if answer["owed"]:
+        console.print(answer["owed"], highlight=False, markup=False)
 
 
 @app.command()
 def moves(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """List moves of devices between gateways, as the centre knows them."""
-    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why")
+    columns = ("id", "device", "source", "target", "division", "stage", "identities", "changed", "why", "owed")
     table(rows_of(ask(url, token, lambda remote: remote.get("/api/v1/moves"))), columns, json_form=json_form)
 
 

@@ -113,7 +113,7 @@ def renew(
 def usage(grant: Id, *, month: Month = "", url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show what a grant delivered in a month, by delivery."""
     answer = ask(url, token, lambda remote: remote.get(f"{_PATH}/{grant}/usage", month=month))
-    columns = ("delivery", "month", "requests", "records", "bytes", "last", "subscriber")
+    columns = ("delivery", "month", "requests", "records", "unsettled", "bytes", "last", "subscriber")
     table(rows_of(answer), columns, json_form=json_form)
 
 

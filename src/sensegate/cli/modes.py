@@ -16,9 +16,9 @@ from sensegate.errors import ConfigError
 app = typer.Typer(
     help="Emergency plans and mode orders: plan, approve, forget, order, end, plans, list, show.", no_args_is_help=True
 )
-PLAN_COLUMNS = ("name", "title", "place", "hours_max", "written_by", "approved_by", "revision")
+PLAN_COLUMNS = ("id", "title", "place", "hours_max", "written_by", "approved_by", "revision")
 ORDER_COLUMNS = ("id", "plan", "place", "state", "drill", "since", "until", "reason", "by")
-Name = Annotated[str, typer.Argument(help="Name of the plan.", metavar="PLAN")]
+Name = Annotated[str, typer.Argument(help="Its name; its id where you see several of the name.", metavar="PLAN")]
 OrderId = Annotated[str, typer.Argument(help="Id of the order.", metavar="ORDER")]
 
 

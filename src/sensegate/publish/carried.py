@@ -1,8 +1,9 @@
 """What the centre has confirmed, told in the node's own log: committed = forwarded + withheld + pending.
 
-The counts are those of the lanes' records at the centre, which only rise; what was not yet told here is added as the
-difference (``carried.<node>``), under the hour in which it is told, in one atomic write with the counts told so far
-(``commit.<node>-carried``), so that a crash repeats nothing.
+The counts are those of the lanes' records at the centre; what was not yet told here is added as the difference
+(``carried.<node>``), under the hour in which it is told, in one atomic write with the counts told so far
+(``commit.<node>-carried``), so that a crash repeats nothing. They are compared in a form that only rises, because they
+may be short for a while: what was ever withheld, and what of that was released (``released.<reason>``), apart.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import Member
 from sensegate.ports import Log
 
+RELEASED = "released"
 EVERY_S = 0.5
 LEAST_S = 3.0
 """While more and more is carried it is told so often: each atomic write costs the server files and a sync."""
@@ -71,13 +73,16 @@ class Carried:
             last = await self._log.last(f"commit.{self._node}-carried")
             self._told = dict(_decode(last.payload).totals) if last else {}
             self._sequence = last.sequence if last else 0
-        now = {kind: count for kind, count in self._totals().items() if kind.partition(".")[0] in {FORWARDED, WITHHELD}}
+        now = _rising(self._totals())
         news = {kind: count - self._told.get(kind, 0) for kind, count in now.items() if count > self._told.get(kind, 0)}
         if not news:
             return
         ledger = Ledger()
         for kind, count in news.items():
-            ledger.add(self._clock.now() // HOUR_US, "", "uplink", kind, count)
+            word, _, reason = kind.partition(".")
+            taken = word == RELEASED
+            kind = f"{WITHHELD}.{reason}" if taken else kind  # noqa: PLW2901 - the word that stands in the ledger
+            ledger.add(self._clock.now() // HOUR_US, "", "uplink", kind, -count if taken else count)
         told = {**self._told, **{kind: now[kind] for kind in news}}
         self._told = None  # until it is known to be written
         self._sequence = await self._log.write(
@@ -92,3 +97,15 @@ class Carried:
             ]
         )
         self._told = told
+
+
+def _rising(totals: Mapping[str, int]) -> dict[str, int]:
+    """Return what of the counts only rises: forwarded, ever withheld, released."""
+    found: dict[str, int] = {}
+    for kind, count in totals.items():
+        word, _, reason = kind.partition(".")
+        if word in {FORWARDED, WITHHELD, RELEASED}:
+            found[kind] = found.get(kind, 0) + count
+        if word == RELEASED:
+            found[f"{WITHHELD}.{reason}"] = found.get(f"{WITHHELD}.{reason}", 0) + count
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -11,12 +11,16 @@ from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
+from sensegate.bus.record import Kept
 from sensegate.config import StoreConfig
 from sensegate.model import BOOL, Entry, Member, Shed
 from sensegate.quality import Flag
 
 SOURCE = "uplink"
 """The source under which `forwarded` and `withheld.<reason>` stand in the ledger."""
+MODE = f"{ledger.WITHHELD}.mode"
+RELEASED = "released.mode"
+"""Rows of `MODE` that came up afterwards; stands in the lanes' records, not in the ledger."""
 LEDGER, COMMIT, SEQUENCES = "ledger.", "commit.", "sequences."
 
 
@@ -30,6 +34,8 @@ class Span(msgspec.Struct, frozen=True, eq=False):
     rows: int
     counts: dict[str, int]
     """Ledger kind -> count: the node's own, and what this span forwards and withholds."""
+    shed: int = 0
+    """Rows that mode orders kept back."""
 
 
 def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -60,7 +66,7 @@ class Packer(msgspec.Struct, frozen=True):
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         numbered: list[sequences.Sequences] = []
         most = self.payload_bytes_max
-        forwarded = 0
+        forwarded = left_out = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
                 counts.merge(Ledger.decode(entry.payload))
@@ -73,23 +79,57 @@ class Packer(msgspec.Struct, frozen=True):
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
                 grade = int(place.rpartition(".")[2])
                 shared = grade <= self.grade_max
-                if shared and shed and kind == READINGS:
-                    batch = _without(batch, shed, counts)
+                if shared and shed and kind == READINGS and (out := _shed_of(batch, shed)).any():
+                    _count(counts, batch.take(out), MODE)
+                    left_out += int(out.sum())
+                    batch = batch.take(~out)
                 _count(counts, batch, ledger.FORWARDED if shared else f"{ledger.WITHHELD}.grade")
                 if shared and len(batch):
                     forwarded += len(batch)
                     groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, flag))
+        members = [*self._groups(groups), *self._ledgers(counts)]
+        members += [
+            Member(f"sequences.{self.node}", payload, self.store.readings_ttl_h)
+            for payload in sequences.encoded(numbered[0].life if numbered else "", sequences.merged(numbered), most)
+        ]
+        return Span(members, entries[-1].sequence, forwarded, counts.totals(), left_out)
+
+    def brought(self, entries: Sequence[Entry], kept: Kept) -> Span:
+        """Return the span of what mode orders kept back of these entries (at least one), and of nothing else.
+
+        What was counted as withheld is counted as forwarded, in the hour and of the device of which it is.
+        """
+        counts = Ledger()
+        groups: dict[tuple[str, int, int], list[Batch]] = {}
+        forwarded = released = 0
+        for entry in entries:
+            kind, _, place = entry.subject.partition(".")
+            if kind != READINGS or ".back." in place:
+                continue
+            grade = int(place.rpartition(".")[2])
+            if grade > kept.grade_max:
+                continue
+            batch = columns.decode(entry.payload, sequence=entry.sequence)
+            batch = batch.take(_shed_of(batch, kept.shed))
+            _count(counts, batch, MODE, sign=-1)
+            released += len(batch)
+            shared = grade <= self.grade_max
+            _count(counts, batch, ledger.FORWARDED if shared else f"{ledger.WITHHELD}.grade")
+            if shared and len(batch):
+                forwarded += len(batch)
+                groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, Flag.BACKLOG))
+        members = [*self._groups(groups), *self._ledgers(counts)]
+        told = {**counts.totals(), RELEASED: released} if released else {}
+        return Span(members, entries[-1].sequence, forwarded, told)
+
+    def _groups(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> list[Member]:
+        """Return the members of rows: alarms first."""
         first: list[Member] = []
         rest: list[Member] = []
         for kind, grade, partition in sorted(groups, key=_readings_first):
             for alarm, part in _by_alarm(columns.concat(groups[kind, grade, partition])):
                 (first if alarm else rest).extend(self._rows(kind, grade, part))
-        members = [*first, *rest, *self._ledgers(counts)]
-        members += [
-            Member(f"sequences.{self.node}", payload, self.store.readings_ttl_h)
-            for payload in sequences.encoded(numbered[0].life if numbered else "", sequences.merged(numbered), most)
-        ]
-        return Span(members, entries[-1].sequence, forwarded, counts.totals())
+        return [*first, *rest]
 
     def expired(self, count: int, now: int, position: int) -> Span:
         """Return the span that tells how many readings expired before they could go up."""
@@ -115,8 +155,8 @@ class Packer(msgspec.Struct, frozen=True):
             yield from self._rows(kind, grade, batch.take(np.arange(len(batch), dtype=np.int64)[part]))
 
 
-def _without(batch: Batch, shed: Sequence[Shed], counts: Ledger) -> Batch:
-    """Return a batch without what is shed, which is counted as withheld."""
+def _shed_of(batch: Batch, shed: Sequence[Shed]) -> BOOL:
+    """Return which rows are shed: never an alarm."""
     origins = batch.origins
     out = np.zeros(len(batch), np.bool_)
     for part in shed:
@@ -130,10 +170,7 @@ def _without(batch: Batch, shed: Sequence[Shed], counts: Ledger) -> Batch:
         )
         out |= named[batch.property] & inside[batch.origin]
     out &= (batch.flags & np.uint32(Flag.ALARM)) == 0
-    if not out.any():
-        return batch
-    _count(counts, batch.take(out), f"{ledger.WITHHELD}.mode")
-    return batch.take(~out)
+    return out
 
 
 def _readings_first(group: tuple[str, int, int]) -> tuple[bool, int, int]:
@@ -159,7 +196,7 @@ def _by_alarm(batch: Batch) -> Iterator[tuple[bool, Batch]]:
         yield False, batch.take(~first)
 
 
-def _count(counts: Ledger, batch: Batch, kind: str) -> None:
+def _count(counts: Ledger, batch: Batch, kind: str, *, sign: int = 1) -> None:
     """Count the rows by device and hour of arrival, as the node's own ledger does."""
     if not len(batch):
         return
@@ -167,4 +204,4 @@ def _count(counts: Ledger, batch: Batch, kind: str) -> None:
     places = counts.places(batch.origins.device)
     for hour in np.unique(hours).tolist():
         rows = np.bincount(batch.origin[hours == hour], minlength=len(places))
-        counts.add_counts(hour, SOURCE, kind, places, rows)
+        counts.add_counts(hour, SOURCE, kind, places, sign * rows)

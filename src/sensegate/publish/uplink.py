@@ -22,7 +22,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.filling import fill
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, WITHHELD
-from sensegate.bus.record import LaneRecord, decode_commit, decode_lane, encode_lane
+from sensegate.bus.record import Kept, LaneRecord, decode_commit, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig, UplinkConfig
 from sensegate.errors import Fenced, Lost, Overloaded, SensegateError, StoreFull
@@ -33,6 +33,8 @@ from sensegate.quality import Flag
 
 RANGES_MAX = 256
 """Most ranges of the backlog; with more the live lane sends everything itself, in order."""
+KEPT_MAX = 32
+"""Most parts of the log of which mode orders kept something back; with more nothing is kept back."""
 BEHIND = 5.0
 """A live lane this many times `backlog_after_s` behind opens a range although the link was never lost."""
 FULL_ROWS = 1_000
@@ -172,6 +174,8 @@ class Uplink:
             Fenced: another uplink of this node writes.
         """
         held = await self._record(Lane.LIVE)
+        if await self._release(held):
+            return True
         after = held.record.position
         entries = await self._fetch(after, self._config.backlog_bytes_max)
         if not entries:
@@ -190,14 +194,17 @@ class Uplink:
             # What was read is not read again; a part that is full already waits for nothing.
             if len(entries) < FETCH_ENTRIES // 2:
                 entries = [*entries, *await self._fetch(entries[-1].sequence, self._config.backlog_bytes_max)]
-        span = self._packer.span(whole_commits(entries), shed=self._shed())
+        shed = self._shed_now(held.record, after)
+        span = self._packer.span(whole_commits(entries), shed=shed)
+        kept = self._kept(held.record, after, span, shed)
         now = self._clock.monotonic()
         since_s, self._sent_at = now - self._sent_at, now
         if not span.members:
             # Nothing to tell (raw messages, records): remembered here, moved at the centre with the next span.
-            self._held[Lane.LIVE] = _Held(msgspec.structs.replace(held.record, position=span.position), held.sequence)
+            moved = msgspec.structs.replace(held.record, position=span.position, kept=kept)
+            self._held[Lane.LIVE] = _Held(moved, held.sequence)
             return True
-        record = self._next(held.record, span, position=span.position)
+        record = self._next(held.record, span, position=span.position, kept=kept)
         await self._write(span.members, {Lane.LIVE: record})
         self._pace(span.rows, since_s)
         return True
@@ -268,29 +275,54 @@ class Uplink:
         """Forward the next part of the oldest range; False if there is none. Raises as `live` does."""
         async with self._opening:
             held = await self._record(Lane.BACKLOG)
-            if not held.record.ranges:
+            step = await self._range(held.record) if held.record.ranges else await self._brought(held.record)
+            if step is None:
                 self._opened.clear()
                 return False
-            (after, until), *rest = held.record.ranges
-            entries = [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
-            if entries:
-                entries = list(whole_commits(entries))
-            span = self._packer.span(entries, Flag.BACKLOG, self._shed()) if entries else Span([], until, 0, {})
-            if len(entries) == 0 or entries[-1].sequence >= until:
-                ranges = tuple(rest)
+            span, record = step
+            same = record.ranges == held.record.ranges and len(record.kept) == len(held.record.kept)
+            if same and not span.members:
+                # Nothing of it was kept back: remembered here, moved at the centre with what comes next.
+                self._held[Lane.BACKLOG] = _Held(msgspec.structs.replace(held.record, kept=record.kept), held.sequence)
             else:
-                ranges = ((span.position, until), *rest)
-            record = self._next(held.record, span, position=span.position, ranges=ranges)
-            began = self._clock.monotonic()
-            try:
-                await self._write(span.members, {Lane.BACKLOG: record})
-            except Lost:
-                # What was given up as too slow would be so again: less of it may go through.
-                self._adapt(max(self._clock.monotonic() - began, BACKLOG_WRITE_S))
-                raise
-            self._adapt(self._clock.monotonic() - began)
+                began = self._clock.monotonic()
+                try:
+                    await self._write(span.members, {Lane.BACKLOG: record})
+                except Lost:
+                    # What was given up as too slow would be so again: less of it may go through.
+                    self._adapt(max(self._clock.monotonic() - began, BACKLOG_WRITE_S))
+                    raise
+                self._adapt(self._clock.monotonic() - began)
         await asyncio.sleep(0)  # whoever opens a range is not kept waiting
         return True
+
+    async def _range(self, record: LaneRecord) -> tuple[Span, LaneRecord]:
+        """Return the next part of the oldest range, and the record that says so."""
+        (after, until), *rest = record.ranges
+        entries = await self._within(after, until)
+        if entries:
+            entries = list(whole_commits(entries))
+        shed = self._shed_now(record, after)
+        span = self._packer.span(entries, Flag.BACKLOG, shed) if entries else Span([], until, 0, {})
+        whole = not entries or entries[-1].sequence >= until
+        ranges = tuple(rest) if whole else ((span.position, until), *rest)
+        kept = self._kept(record, after, span, shed)
+        return span, self._next(record, span, position=span.position, ranges=ranges, kept=kept)
+
+    async def _brought(self, record: LaneRecord) -> tuple[Span, LaneRecord] | None:
+        """Return the next part of what was kept back by orders that are over; None: there is none."""
+        shed = self._shed()
+        at = next((at for at, one in enumerate(record.kept) if not one.meets(shed)), -1)
+        if at < 0:
+            return None
+        one = record.kept[at]
+        entries = await self._within(one.after, one.until)
+        span = self._packer.brought(entries, one) if entries else Span([], one.until, 0, {})
+        rest = () if span.position >= one.until else (msgspec.structs.replace(one, after=span.position),)
+        return span, self._next(record, span, kept=(*record.kept[:at], *rest, *record.kept[at + 1 :]))
+
+    async def _within(self, after: int, until: int) -> list[Entry]:
+        return [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
 
     def _adapt(self, took_s: float) -> None:
         """Let one backlog message take about BACKLOG_WRITE_S, whatever the link: live readings wait behind it."""
@@ -298,6 +330,51 @@ class Uplink:
             self._backlog_bytes = max(BACKLOG_BYTES_MIN, self._backlog_bytes // 2)
         elif took_s < BACKLOG_WRITE_S / 4:
             self._backlog_bytes = min(self._config.backlog_bytes_max, self._backlog_bytes * 2)
+
+    # ── what mode orders keep back ───────────────────────────────────────────────────────────────────────
+
+    def _shed_now(self, record: LaneRecord, after: int) -> tuple[Shed, ...]:
+        """Return what is left out of what follows a place; nothing where it could not be named in the record."""
+        shed = tuple(self._shed())
+        if shed and len(record.kept) >= KEPT_MAX and not self._goes_on(record.kept[-1], after, shed):
+            metrics.LIMITED.labels("uplink_kept").inc()
+            return ()
+        return shed
+
+    def _goes_on(self, kept: Kept, after: int, shed: tuple[Shed, ...]) -> bool:
+        return (kept.until, kept.shed, kept.grade_max) == (after, shed, self._packer.grade_max)
+
+    def _kept(self, record: LaneRecord, after: int, span: Span, shed: tuple[Shed, ...]) -> tuple[Kept, ...]:
+        """Return what of the log went up without something, after a span that was made with `shed`."""
+        if shed and record.kept and self._goes_on(record.kept[-1], after, shed):
+            return (*record.kept[:-1], msgspec.structs.replace(record.kept[-1], until=span.position))
+        if span.shed:
+            return (*record.kept, Kept(after, span.position, shed, self._packer.grade_max))
+        return record.kept
+
+    async def _release(self, held: _Held) -> bool:
+        """Give what orders kept back that are over to the backlog lane; False: there is nothing of the live lane's."""
+        shed = self._shed()
+        mine = self._held.get(Lane.BACKLOG)
+        if mine and any(not one.meets(shed) for one in mine.record.kept):
+            self._opened.set()
+        free = [one for one in held.record.kept if not one.meets(shed)]
+        if not free:
+            return False
+        async with self._opening:
+            backlog = await self._record(Lane.BACKLOG)
+            free = free[: KEPT_MAX - len(backlog.record.kept)]
+            if not free:
+                return False
+            rest = tuple(one for one in held.record.kept if one not in free)
+            records = {
+                Lane.BACKLOG: self._next(backlog.record, None, kept=(*backlog.record.kept, *free)),
+                Lane.LIVE: self._next(held.record, None, kept=rest),
+            }
+            await self._write([], records)
+        _log.info("what a mode order kept back goes up", parts=len(free))
+        self._opened.set()
+        return True
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,6 +388,7 @@ class Uplink:
         *,
         position: int | None = None,
         ranges: tuple[tuple[int, int], ...] | None = None,
+        kept: tuple[Kept, ...] | None = None,
     ) -> LaneRecord:
         totals = dict(record.totals)
         for kind, count in (span.counts if span else {}).items():
@@ -324,6 +402,7 @@ class Uplink:
             record.ranges if ranges is None else ranges,
             totals,
             record.before,
+            record.kept if kept is None else kept,
         )
 
     async def _record(self, lane: Lane) -> _Held:
@@ -345,6 +424,7 @@ class Uplink:
                     life=self._source.epoch,
                     position=await self._beginning(),
                     ranges=(),
+                    kept=(),
                     before=held.record.totals,
                 )
                 held = _Held(fresh, held.sequence)
@@ -371,7 +451,10 @@ class Uplink:
         metrics.LIMITED.labels("log_lost_end").inc()
         await fill(self._source, last, reached)
         ranges = tuple((after, min(until, began)) for after, until in record.ranges if after < began)
-        return msgspec.structs.replace(record, position=min(record.position, began), ranges=ranges)
+        kept = tuple(
+            msgspec.structs.replace(one, until=min(one.until, began)) for one in record.kept if one.after < began
+        )
+        return msgspec.structs.replace(record, position=min(record.position, began), ranges=ranges, kept=kept)
 
     async def _write(self, members: list[Member], records: dict[Lane, LaneRecord]) -> None:
         """Write a span with its lanes' records; after any doubt forget them, so that they are read again."""

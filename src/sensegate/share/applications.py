@@ -2,7 +2,9 @@
 
 pending ─▶ approved        the owner's level decides; past the deadline the level above may, too
 │ └──▶ refused
-└────▶ withdrawn
+├────▶ withdrawn
+╰────▶ lapsed              the province's deadline has passed as well: nobody is asked any more, and the applicant may
+                           apply anew; an answer that comes late is taken all the same
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ class State(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
+    LAPSED = "lapsed"
+    """Only shown: it is kept as pending, with the time, so that a node of the release before can read and decide it."""
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,8 +106,20 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
     decided_by: str = ""
     reason: str = ""
     grants: tuple[str, ...] = ()
+    lapsed: int = 0
+    """When the last deadline passed without an answer, µs UTC; 0: it did not."""
     revision: int = 0
     format: int = 1
+
+    @property
+    def standing(self) -> State:
+        """Where it stands."""
+        return State.LAPSED if self.lapsed and self.state is State.PENDING else self.state
+
+    @property
+    def ended(self) -> int:
+        """When it was decided or lapsed, µs UTC; 0: it waits."""
+        return self.decided or self.lapsed
 
 
 def check(asked: Asked, *, days_max: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from sensegate import metrics
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
 from sensegate.authority.scope import scope as scope_of
 from sensegate.authority.shelf import Records, Shelf
@@ -137,7 +138,7 @@ class Desk:
             if not asked.renews and (present := self._grants.active(subscriber, feed.name)):
                 raise Conflict(f"{subscriber} has grant {present.id} for '{feed.name}'; renew it")
         now = self._clock.now()
-        waiting = sum(one.subscriber == subscriber and one.state is State.PENDING for one in self.applications)
+        waiting = sum(one.subscriber == subscriber and one.standing is State.PENDING for one in self.applications)
         if waiting >= PENDING_MAX:
             raise Overloaded(f"{waiting} applications of {subscriber} wait for a decision; withdraw some first")
         level = self._level(feeds)
@@ -222,7 +223,19 @@ class Desk:
             if not decision.reason.strip():
                 raise ConfigError("no reason", key="reason", remedy="say why it is refused")
             return await self._decided(principal, application, State.REFUSED, decision, ())
+        if application.lapsed:
+            self._demand_wanted(application)
         return await self._approved(principal, application, decision)
+
+    def _demand_wanted(self, application: Application) -> None:
+        """Return if a late answer still has a question: the applicant may have applied anew. Raises `Conflict`."""
+        for name in application.asked.feeds:
+            present = self._grants.active(application.subscriber, name)
+            if present and not application.asked.renews and present.application != application.id:
+                raise Conflict(
+                    f"{application.subscriber} has grant {present.id} for '{name}' by now; refuse application "
+                    f"{application.id}, which had lapsed"
+                )
 
     async def withdraw(self, principal: Principal, name: str) -> Application:
         """Take back an application that is not yet decided; only who sent it, or his operators.
@@ -250,19 +263,27 @@ class Desk:
         return self.distant.applications if self.distant else ()
 
     async def escalate(self) -> int:
-        """Hand every application whose deadline has passed to the level above; return how many."""
+        """Hand every application whose deadline has passed to the level above; return how many.
+
+        Above the province there is none: there it lapses.
+        """
         now, count = self._clock.now(), 0
-        for one in [one for one in self.applications if one.state is State.PENDING and one.deadline <= now]:
-            risen = msgspec.structs.replace(
-                one, level=above(one.level), deadline=now + self._answer_us, escalated=one.escalated + 1
-            )
-            told: Facts = {"level": risen.level, "escalated": risen.escalated}
-            await self._trail.record(CLOCK, "application.escalate", one.id, before={"level": one.level}, after=told)
+        told: Facts
+        for one in [one for one in self.applications if one.standing is State.PENDING and one.deadline <= now]:
+            if (level := above(one.level)) == one.level:
+                risen = msgspec.structs.replace(one, lapsed=now)
+                action, told = "application.lapse", {"level": one.level}
+            else:
+                risen = msgspec.structs.replace(
+                    one, level=level, deadline=now + self._answer_us, escalated=one.escalated + 1
+                )
+                action, told = "application.escalate", {"level": level, "escalated": risen.escalated}
+            await self._trail.record(CLOCK, action, one.id, before={"level": one.level}, after=told)
             try:
                 await self.applications.put(one.id, risen, expected=one.revision)
             except Conflict:
                 continue  # decided meanwhile, or another process was faster
-            log.warning("application not answered in time", application=one.id, level=one.level, now=risen.level)
+            log.warning("application not answered in time", application=one.id, level=one.level, now=risen.standing)
             count += 1
         return count
 
@@ -277,7 +298,7 @@ class Desk:
         gone = [one for one in self._grants.records if (one.revoked or one.expires) <= before]
         for grant in gone:
             count += await self._pruned("grant.prune", self._grants.records, grant.id, grant)
-        old = [one for one in self.applications if one.state is not State.PENDING and one.decided <= before]
+        old = [one for one in self.applications if 0 < one.ended <= before]
         for one in old:
             if not any(self._grants.find(name) for name in one.grants):
                 count += await self._pruned("application.prune", self.applications, one.id, one)
@@ -289,6 +310,7 @@ class Desk:
             await records.delete(name, expected=record.revision)
         except Conflict:
             return False  # changed meanwhile, or another process was faster
+        metrics.PRUNED.labels(action.partition(".")[0]).inc()
         return True
 
     async def run(self) -> None:

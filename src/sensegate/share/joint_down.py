@@ -112,13 +112,13 @@ class Downward:
             one
             for one in self._desk.applications
             if (one.owner or one.level).startswith(division)
-            and (one.state is State.PENDING or one.decided > since)
+            and (one.standing is State.PENDING or one.ended > since)
             and all(name.startswith(f"{division}-") for name in one.asked.feeds)
         ]
         names = {name for one in ours for name in one.grants}
         grants = [grant for grant in self._grants.records if grant.id in names or self._active(grant, division)]
         # Where they are too many, first goes what somebody may still have to do something about.
-        newest = sorted(ours, key=lambda one: (one.state is State.PENDING, one.created))[-TOLD_MAX:]
+        newest = sorted(ours, key=lambda one: (one.standing is State.PENDING, one.created))[-TOLD_MAX:]
         now = self._clock.now()
         lasting = sorted(grants, key=lambda one: (one.state(now) == "active", one.created))[-TOLD_MAX:]
         return Told(

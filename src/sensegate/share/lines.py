@@ -138,6 +138,8 @@ class Pages(Protocol):
 Opened = Callable[[Terms, str, str], Awaitable[Pages]]
 """(terms, form, cursor or nothing) -> the feed for the line's subscriber. Raises as `Sharing.open_pages`."""
 Metered = Callable[[Terms, Page], None]
+Covered = Callable[[Terms, Page], contextlib.AbstractAsyncContextManager[None]]
+"""Entered before a page is sent, left when it was taken and metered, or will not be."""
 
 
 class Line:
@@ -154,6 +156,7 @@ class Line:
         roll: Roll,
         metered: Metered,
         limits: Limits,
+        covered: Covered = lambda _terms, _page: contextlib.nullcontext(),
         rng: Callable[[], float] = random.random,
     ) -> None:
         self.terms = terms
@@ -163,6 +166,7 @@ class Line:
         self._clock = clock
         self._roll = roll
         self._metered = metered
+        self._covered = covered
         self._limits = limits
         self._rng = rng
         self._batch = terms.batch
@@ -263,7 +267,8 @@ class Line:
             try:
                 if pending or mark.sending != page.count:
                     mark = await self._keep(after=done, sending=page.count)
-                arrived = await self._sent(self._letter(mark, page, form), page, pages, standing)
+                async with self._covered(self.terms, page):
+                    arrived = await self._sent(self._letter(mark, page, form), page, pages, standing)
             finally:
                 if not arrived:
                     pages.drop()

@@ -33,6 +33,8 @@ class Delivered(msgspec.Struct, frozen=True):
     requests: int
     records: int
     bytes: int
+    unsettled: int | msgspec.UnsetType = msgspec.UNSET
+    """So many records more may have gone: the gateway was killed while it delivered; not said: none."""
 
 
 class Receipt(msgspec.Struct, frozen=True, tag_field="kind", tag="receipt"):
@@ -88,7 +90,7 @@ class Receipts:
         if month > month_of(now):
             raise NotFound(f"{month} has not begun")
         rows = tuple(
-            Delivered(one.token, one.delivery, one.requests, one.records, one.bytes)
+            Delivered(one.token, one.delivery, one.requests, one.records, one.bytes, one.unsettled or msgspec.UNSET)
             for one in self._metering.months(month, grant=grant.id)
         )
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

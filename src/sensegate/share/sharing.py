@@ -29,7 +29,7 @@ from sensegate.share.joint import Ask
 from sensegate.share.joint_down import Downward
 from sensegate.share.joint_up import Distant, Upward
 from sensegate.share.masks import Masks
-from sensegate.share.metering import Metering, Usage
+from sensegate.share.metering import Cover, Metering, Usage
 from sensegate.share.offers import Offers
 from sensegate.share.pages import RECHECK_S, Pages
 from sensegate.share.quota import month_of, within
@@ -111,6 +111,7 @@ class Sharing:
         self.books = books
         self.feeds = feeds
         self.metering = metering
+        metering.left = self.left
         self.catalogue = Catalogue(shelf)
         self.grants = Grants(
             shelf,
@@ -152,7 +153,7 @@ class Sharing:
 
     async def close(self) -> None:
         """Write what is not yet written."""
-        await self.metering.flush()
+        await self.metering.flush(last=True)
         await self.books.flush()
 
     def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
@@ -280,8 +281,12 @@ class Sharing:
         """Meter what was handed to the network; `grant`: as the page or events said."""
         self.metering.count(principal.id, feed, delivery, requests=requests, records=records, size=size, grant=grant)
 
+    def covered(self, principal: Principal, feed: str, delivery: str, records: int, grant: str = "") -> Cover:
+        """Return what is entered before records go, and left when they have gone and are counted."""
+        return self.metering.covered(principal.id, feed, delivery, records, grant=grant)
+
     def used(self, grant: str) -> int:
-        """Return the records that a grant received this month."""
+        """Return the records that a grant received this month, or may have."""
         return self.metering.used(grant)
 
     def left(self, grant: str) -> int | None:

@@ -13,7 +13,7 @@ from sensegate.web import listing
 from sensegate.web.routing import API, Call, Route, iso
 from sensegate.web.share_bodies import ApplicationRow, BundleRow, NewApplication, NewBundle, NewDecision
 
-_TIMES = ("created", "deadline", "decided")
+_TIMES = ("created", "deadline", "decided", "lapsed")
 
 
 def row(application: Any) -> ApplicationRow:
@@ -24,7 +24,7 @@ def row(application: Any) -> ApplicationRow:
         for name in ApplicationRow.__struct_fields__
         if name not in flat and hasattr(application.asked, name)
     }
-    flat |= {name: iso(flat[name]) for name in _TIMES}
+    flat |= {"state": application.standing, **{name: iso(flat[name]) for name in _TIMES}}
     return msgspec.convert(msgspec.to_builtins(flat), ApplicationRow)
 
 

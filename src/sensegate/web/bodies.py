@@ -273,6 +273,8 @@ class Usage(msgspec.Struct, frozen=True):
     records: int
     bytes: int
     last: int
+    unsettled: int
+    """So many records more may have gone: the gateway was killed while it delivered."""
 
 
 class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):

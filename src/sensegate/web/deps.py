@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -157,6 +157,12 @@ class Share(Protocol):
         grant: str = "",
     ) -> None:
         """Meter what was handed to the network."""
+        ...
+
+    def covered(
+        self, principal: Principal, feed: str, delivery: str, records: int, grant: str = ""
+    ) -> AbstractAsyncContextManager[None]:
+        """Return what is entered before records go, and left when they have gone and are counted."""
         ...
 
     def usage(self) -> Sequence[Any]:

@@ -107,7 +107,9 @@ async def _records(call: Call) -> Any:
     page = await share.page(call.principal, asked, form=form, limit=limit, wait_s=wait_s)
     if call.token_ended():
         raise Refused("the token has ended meanwhile", authenticated=False)
-    share.count(call.principal, asked.feed, form, requests=1, records=page.count, size=len(page.body), grant=page.grant)
+    who, size = call.principal, len(page.body)
+    async with share.covered(who, asked.feed, form, page.count, page.grant):
+        share.count(who, asked.feed, form, requests=1, records=page.count, size=size, grant=page.grant)
     query = {**call.request.query, "after": page.next}
     query.pop("since", None)
     following = call.request.rel_url.with_query(query)
@@ -160,8 +162,11 @@ async def _streamed(call: Call, asked: Asked, standing: Standing) -> Any:
             await response.write(b"retry: 1000\n\n")
             share.count(principal, asked.feed, "sse", requests=1, records=0, size=0)
             async for events in stream:
-                await _send(response, events.body)
-                if events.count:
+                if not events.count:
+                    await _send(response, events.body)
+                    continue
+                async with share.covered(principal, asked.feed, "sse", events.count, events.grant):
+                    await _send(response, events.body)
                     standing.took(events.count, clock.now())
                     share.count(
                         principal,

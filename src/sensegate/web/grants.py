@@ -73,7 +73,9 @@ async def _usage(call: Call) -> Any:
     share, name = call.deps.share, call.path("grant")
     month = call.text("month") or share.month()
     rows = [
-        GrantUsage(row.delivery, row.month, row.requests, row.records, row.bytes, iso(row.last), row.token)
+        GrantUsage(
+            row.delivery, row.month, row.requests, row.records, row.bytes, iso(row.last), row.token, row.unsettled
+        )
         for row in share.grant_usage(call.principal, name, month)
     ]
     return {"rows": rows, "month": month, "records": sum(row.records for row in rows)}

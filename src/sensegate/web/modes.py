@@ -26,7 +26,7 @@ class NewPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grants: list[Widening] = []
     tasks: list[Telling] = []
     shed: list[str] = []
-    """Properties that are not forwarded to the centre meanwhile, alarms apart."""
+    """Properties that are not forwarded to the centre meanwhile, alarms apart; they come up when the order is over."""
 
 
 class PlanRow(msgspec.Struct, frozen=True):
@@ -43,6 +43,8 @@ class PlanRow(msgspec.Struct, frozen=True):
     approved_by: str
     """Empty: a draft; no order may be given by it."""
     approved: str
+    id: str
+    """Goes in the place of its name where you see several of that name."""
     revision: int
 
 
@@ -50,6 +52,7 @@ class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Put a plan in force."""
 
     plan: str
+    """Its name or id."""
     hours: float
     reason: str
     place: str = ""
@@ -106,6 +109,7 @@ def _plan_row(plan: Plan) -> PlanRow:
         plan.written_by,
         plan.approved_by,
         iso(plan.approved),
+        plan.key,
         plan.revision,
     )
 
@@ -129,7 +133,7 @@ def _order_row(order: Order) -> OrderRow:
 
 
 async def _plans(call: Call) -> Any:
-    return listing.answer(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "name")
+    return listing.answer(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "id")
 
 
 async def _plan(call: Call) -> Any:
@@ -211,7 +215,7 @@ ROUTES = (
         tag="emergency",
         action=Action.READ_REGISTRY,
         answer=PlanRow,
-        errors=(404,),
+        errors=(404, 409),
     ),
     Route(
         method="PUT",

@@ -25,6 +25,19 @@ class NewMove(Body, frozen=True):
     """Where it stands from then on."""
     source: Division | msgspec.UnsetType = msgspec.UNSET
     """Of the gateway that it leaves; looked for where it is left out."""
+    force: bool = False
+    """That gateway has left or was expelled: the entry goes as it is known here. What does not go is in the answer."""
+    keep_credential: bool = False
+    """With `force`: that gateway runs no more, so the credential stays good; else the device needs a new one."""
+
+
+class CancelMove(Body, frozen=True):
+    """How a move is called off."""
+
+    force: bool = False
+    """The target has left or was expelled, and nobody can tell whether it took the device."""
+    keep_credential: bool = False
+    """With `force`: that gateway runs no more, so the credential stays good; else the device needs a new one."""
 
 
 class MoveRow(msgspec.Struct, frozen=True):
@@ -36,13 +49,17 @@ class MoveRow(msgspec.Struct, frozen=True):
     target: str
     division: str
     stage: str
-    """``asked``, ``carried``, ``taken``, ``done``; ``sent_back``, ``refused``."""
+    """``asked``, ``carried``, ``taken``, ``done``; ``recalled``, ``sent_back``, ``refused``, ``cancelled``."""
     why: str
     identities: int
     """Readings whose identity went along: the same again is a duplicate there too."""
     by: str
     made: str
     changed: str
+    not_carried: str
+    """Of a forced move: what did not go along."""
+    owed: str
+    """What a gateway is told to do when it is back, so that never two take the device."""
 
 
 def _row(move: Move) -> MoveRow:
@@ -58,6 +75,8 @@ def _row(move: Move) -> MoveRow:
         move.by,
         iso(move.made),
         iso(move.changed),
+        str(move.forced) if move.forced else "",
+        move.owed,
     )
 
 
@@ -86,6 +105,17 @@ async def _ask(call: Call) -> Any:
             by=call.principal,
             source=source,
             gateways=call.deps.gateways(),
+            force=wanted.force,
+            keep_credential=wanted.keep_credential,
+        )
+    )
+
+
+async def _cancel(call: Call) -> Any:
+    wanted = await call.body(CancelMove)
+    return _row(
+        await _book(call.deps).cancel(
+            call.path("move"), by=call.principal, force=wanted.force, keep_credential=wanted.keep_credential
         )
     )
 
@@ -122,6 +152,17 @@ ROUTES = (
         body=NewMove,
         answer=MoveRow,
         status=201,
+        errors=(404, 409),
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/moves/{{move}}/cancellation",
+        call=_cancel,
+        what="Call a move off: the device stays, or returns, where it was.",
+        tag="nodes",
+        action=Action.CHANGE_DEVICES,
+        body=CancelMove,
+        answer=MoveRow,
         errors=(404, 409),
     ),
 )

@@ -139,7 +139,7 @@ async def _usage(call: Call) -> Any:
     everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
     whole = everyone and may(call.principal, Action.READ_LEDGER)
     rows = [
-        Usage(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last)
+        Usage(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
         for row in call.deps.share.usage()
         if whole or row.token in seen or row.token == call.principal.id
     ]

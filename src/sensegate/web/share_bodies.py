@@ -230,6 +230,7 @@ class ApplicationRow(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     state: str
+    """``pending``, ``approved``, ``refused``, ``withdrawn``; ``lapsed``: no level answered, each may still."""
     feeds: list[str]
     purpose: str
     legal_basis: str
@@ -256,6 +257,7 @@ class ApplicationRow(msgspec.Struct, frozen=True, kw_only=True):
     escalated: int
     decided: str
     decided_by: str
+    lapsed: str
     reason: str
     grants: list[str]
     revision: int
@@ -328,6 +330,8 @@ class GrantUsage(msgspec.Struct, frozen=True):
     bytes: int
     last: str
     subscriber: str
+    unsettled: int
+    """So many records more may have gone: the gateway was killed while it delivered; a quota counts them."""
 
 
 class ReceiptAnswer(msgspec.Struct, frozen=True):

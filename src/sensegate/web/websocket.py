@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,13 +93,16 @@ async def _ws(call: Call) -> Any:
     metrics.STREAMS.inc()
     with call.deps.roll.entered(call.principal.id, asked.feed, "ws") as standing:
 
+        def covered(page: Page) -> AbstractAsyncContextManager[None]:
+            return share.covered(call.principal, asked.feed, "ws", page.count, page.grant)
+
         def took(page: Page) -> None:
             standing.took(page.count, call.deps.clock.now())
             metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
 
         try:
             async with asyncio.TaskGroup() as both:
-                sending = both.create_task(_send(socket, pages, credit, form, took, standing))
+                sending = both.create_task(_send(socket, pages, credit, form, covered, took, standing))
                 await _listen(socket, credit)
                 sending.cancel()
         except* SensegateError as why:
@@ -115,6 +119,7 @@ async def _send(  # noqa: PLR0917 - the ends of one connection
     pages: Pages,
     credit: Credit,
     form: str,
+    covered: Callable[[Page], AbstractAsyncContextManager[None]],
     took: Callable[[Page], None],
     standing: Standing,
 ) -> None:
@@ -131,8 +136,9 @@ async def _send(  # noqa: PLR0917 - the ends of one connection
             following = page.next
             if page.count:
                 credit.left -= page.count
-                await socket.send_frame(page.body, opcode)
-                took(page)
+                async with covered(page):
+                    await socket.send_frame(page.body, opcode)
+                    took(page)
                 spoken = loop.time()
         else:
             await credit.wait(1.0)

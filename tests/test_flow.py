@@ -23,8 +23,10 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
+from sensegate.collect.commands import Commands
 from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
+from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, Lost
 from sensegate.eyes import Eyes
@@ -118,9 +120,18 @@ class Faulty(MemoryLog):
 class Walk:
     """An ingest on a log in memory and a scripted source."""
 
-    def __init__(self, log: MemoryLog, source: Script, devices: Devices, directory: Path) -> None:
+    def __init__(
+        self,
+        log: MemoryLog,
+        source: Script,
+        devices: Devices,
+        directory: Path,
+        *,
+        profiles: Path = PLAIN,
+        memory: Memory | None = None,
+    ) -> None:
         self.log, self.source = log, source
-        clock, series, profiles = SystemClock(), Series(), ProfileSet.load([PLAIN])
+        clock, series, known = SystemClock(), Series(), ProfileSet.load([profiles])
         # Small commits: a script has several of them.
         limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
         self.ingest = Ingest(
@@ -128,19 +139,20 @@ class Walk:
             clock,
             [source],
             eyes=Eyes(
-                Decoder(profiles, devices),
-                Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
+                Decoder(known, devices, memory=memory),
+                Normaliser(known.specs, series=series, clock=clock, time=TimeConfig()),
             ),
             indicators=Indicators(series),
             committer=Committer(
                 log,
                 Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
                 devices.index,
-                profiles.specs,
+                known.specs,
                 clock,
                 division="4401",
             ),
             devices=devices,
+            commands=Commands([], clock),
         )
 
     async def committed(self) -> list[int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
@@ -13,23 +11,11 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
 from sensegate.clock import SystemClock
-from sensegate.collect.commands import Commands
-from sensegate.config import IngestConfig, TimeConfig
-from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.decode.profiles import ProfileSet
-from sensegate.eyes import Eyes
 from sensegate.model import BOOL, I64, Device, Fields, Message, Readings, RejectedValue
-from sensegate.normalise.indicators import Indicators
-from sensegate.normalise.normalise import Normaliser
-from sensegate.persist.commit import Committer
-from sensegate.persist.duplicates import Duplicates
-from sensegate.series import Series
-from sensegate.walk import Ingest
-from tests.conftest import eventually
 from tests.decode.formats.sparkplug_payloads import metric, payload
-from tests.live.site import PROFILES, config_of
-from tests.test_flow import ADMIN, CHUNK, COUNT, Faulty, Script
+from tests.live.site import PROFILES
+from tests.test_flow import ADMIN, COUNT, Faulty, Script, Walk
 
 LIFE = 7
 """So many messages between two births; each birth gives the aliases to the other metric."""
@@ -62,44 +48,10 @@ def node_life(now: int) -> list[Message]:
 Normalised = tuple[Readings, list[RejectedValue]]
 
 
-class Walk:
-    """An ingest of one Sparkplug node on a log in memory."""
+class Node(Walk):
+    """The walk of one Sparkplug node."""
 
-    def __init__(self, log: Faulty, source: Script, devices: Devices, directory: Path, memory: Memory) -> None:
-        self.log, self.source = log, source
-        clock, series, profiles = SystemClock(), Series(), ProfileSet.load([PROFILES / "sparkplug"])
-        limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
-        self.commands = Commands([], clock)
-        self.ingest = Ingest(
-            msgspec.structs.replace(config_of(directory), ingest=limits),
-            clock,
-            [source],
-            eyes=Eyes(
-                Decoder(profiles, devices, memory=memory),
-                Normaliser(profiles.specs, series=series, clock=clock, time=TimeConfig()),
-            ),
-            indicators=Indicators(series),
-            committer=Committer(
-                log,
-                Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
-                devices.index,
-                profiles.specs,
-                clock,
-                division="4401",
-            ),
-            devices=devices,
-            commands=self.commands,
-        )
-
-    async def until_done(self) -> None:
-        walking = asyncio.create_task(self.ingest.run())
-        try:
-            await eventually(lambda: self.source.acknowledged == COUNT or walking.done())
-        finally:
-            walking.cancel()
-            await asyncio.gather(walking, return_exceptions=True)
-
-    async def committed(self) -> dict[str, list[tuple[float, int]]]:
+    async def values(self) -> dict[str, list[tuple[float, int]]]:
         """Return (value, quality) of the readings on the log by property, in its order."""
         found: dict[str, list[tuple[float, int]]] = {}
         for entry in await self.log.fetch(0, limit=10_000):
@@ -132,10 +84,10 @@ FAULTS = [
 ]
 
 
-def walk_of(devices: Devices, directory: Path, faults: dict[int, str], lost_after: list[int], memory: Memory) -> Walk:
+def walk_of(devices: Devices, directory: Path, faults: dict[int, str], lost_after: list[int], memory: Memory) -> Node:
     source = Script(SystemClock().now(), lost_after)
     source._messages = node_life(SystemClock().now())
-    return Walk(Faulty(faults), source, devices, directory, memory)
+    return Node(Faulty(faults), source, devices, directory, profiles=PROFILES / "sparkplug", memory=memory)
 
 
 @pytest.mark.parametrize(("faults", "lost_after"), FAULTS)
@@ -145,7 +97,7 @@ async def test_a_batch_that_comes_again_meets_the_births_that_it_met(
     """Aliases change hands with each birth: every value is committed once, under its own property, none in doubt."""
     walk = walk_of(devices, tmp_path, faults, lost_after, Memory(undoable=True))
     await walk.until_done()
-    found = await walk.committed()
+    found = await walk.values()
     assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
     assert found["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]
     assert await walk.quarantined() == 0
@@ -162,7 +114,7 @@ async def test_without_the_rewind_it_would_not(devices: Devices, tmp_path: Path)
     """The control: a memory ahead of the log refuses, doubts or mistakes what comes again."""
     walk = walk_of(devices, tmp_path, {2: "fenced", 6: "fenced"}, [1, 4, 7], Stubborn(undoable=True))
     await walk.until_done()
-    found = await walk.committed()
+    found = await walk.values()
     right = [(number / 10, 0) for number in range(1, COUNT + 1)]
     assert found["liquid_level"] != right or await walk.quarantined()
 
@@ -188,6 +140,6 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
     await walk.until_done()
     assert crashes > 1
     assert await walk.quarantined() == 0
-    found = await walk.committed()
+    found = await walk.values()
     assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
     assert found["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sensegate.bus.columns import Batch, Local, Origins, Words, concat, decode, encode
 from sensegate.bus.packing import pack, pack_values, unpack, unpack_values
 from sensegate.model import I64
+from tests.bus.damage import damaged, opened
 
 INTS = hnp.arrays(np.int64, st.integers(1, 60), elements=st.integers(-(1 << 63), (1 << 63) - 1))
 FLOATS = st.one_of(
@@ -193,6 +194,21 @@ def test_any_bytes_are_a_batch_or_a_value_error(payload: bytes) -> None:
     """Property: decoding never raises anything else."""
     with pytest.raises(ValueError, match="batch of readings"):
         decode(payload)
+
+
+@settings(max_examples=settings().max_examples * 10)
+@given(damaged(opened(encode(batch(9)))))
+def test_any_members_are_a_batch_or_a_value_error(payload: bytes) -> None:
+    """Property: a batch whose inside is wrong is refused likewise, or can be worked with."""
+    try:
+        found = decode(payload)
+    except ValueError as why:
+        assert "batch of readings" in str(why)  # noqa: PT017
+        return
+    assert len(found) < 1_000
+    assert len(found.take(np.ones(len(found), np.bool_))) == len(found)
+    assert [found.origins.device[entry] for entry in found.origin]
+    assert len(facts(found)) == len(found)
 
 
 def test_local_columns_do_not_travel() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.bus.ledger import Ledger
 from sensegate.errors import Unbalanced
+from tests.bus.damage import damaged, opened
 
 COUNT = st.tuples(
     st.integers(490_000, 490_003),
@@ -45,6 +46,24 @@ def test_merging_and_coding_lose_no_count(parts: list[list[tuple[int, str, str, 
     plain = summed([row for part in parts for row in part])
     assert content(whole) == plain
     assert sum(whole.totals().values()) == sum(plain.values())
+
+
+def _some() -> Ledger:
+    ledger = Ledger()
+    for at, kind in enumerate(["messages", "decoded", "values", "accepted"]):
+        ledger.add(490_000 + at // 2, "ab"[at % 2], "mqtt", kind, at + 1)
+    return ledger
+
+
+@settings(max_examples=settings().max_examples * 6)
+@given(damaged(opened(_some().encode())))
+def test_any_members_are_a_ledger_or_a_value_error(payload: bytes) -> None:
+    """Property: a ledger whose inside is wrong is refused, or can be summed up."""
+    try:
+        found = Ledger.decode(payload)
+    except ValueError:
+        return
+    assert sum(row.count for row in found.rows()) == sum(found.totals().values())
 
 
 def test_counts_of_many_devices_are_added_at_once() -> None:

@@ -6,16 +6,20 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Rejected
 from sensegate.publish.viid_orders import Orders, Place
-from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED
+from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED, asked, told
+from tests.spoil import ODD
 
 PEER = "44000000005030000003"
 ID = "440000000000032026011510000000001"
+FIELDS = ("SubscribeID", "SubscribeDetail", "ResourceURI", "BeginTime", "EndTime", "OperateType", "ReportInterval")
 START = 1_768_442_400_000_000
 """2026-01-15T10:00:00 in Beijing."""
 
@@ -32,6 +36,25 @@ def body(**more: Any) -> bytes:
         **more,
     }
     return json.dumps({"SubscribeListObject": {"SubscribeObject": [wish]}}).encode()
+
+
+@pytest.mark.parametrize(
+    "end", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "99991231235959", "20991231235959"]
+)
+def test_an_end_without_end_is_told_again(end: str) -> None:
+    [one] = asked(body(EndTime=end), PEER, START)
+    assert one.order
+    assert told(one.order)["EndTime"] in {"99991231235959", "20991231235959"}
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*ODD[:60], [], {}, None, 10**400]), min_size=1))
+def test_any_wish_is_an_order_or_none(more: dict[str, Any]) -> None:
+    try:
+        found = asked(body(**more), PEER, START)
+    except Rejected:
+        return
+    for one in found:
+        assert one.order is None or json.dumps(told(one.order))
 
 
 async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders:

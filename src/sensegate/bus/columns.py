@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sensegate.bus.batch import Batch, Local, Origins, Words, concat, ordered
-from sensegate.bus.packing import Packed, pack, pack_values, seal, unpack, unpack_values, unseal
+from sensegate.bus.packing import FAULTS, Packed, pack, pack_values, seal, unpack, unpack_values, unseal
 from sensegate.model import F64, I64, U32
 
 __all__ = ["Batch", "Local", "Origins", "Words", "concat", "decode", "encode", "ordered"]
@@ -148,9 +148,29 @@ def decode(payload: bytes, *, sequence: int = 0) -> Batch:
     """
     tree = unseal(payload, limit=BYTES_MAX, what="batch of readings")
     try:
-        return _batch(tree, sequence)
-    except (KeyError, TypeError, IndexError) as why:
+        return _checked(_batch(tree, sequence))
+    except (*FAULTS, ValueError) as why:
         raise ValueError(f"not a batch of readings: {type(why).__name__}: {why}") from why
+
+
+def _checked(batch: Batch) -> Batch:
+    """Return a batch whose places are all in their tables. Raises `ValueError` for another."""
+    origins, rows = batch.origins, len(batch)
+    words = (origins.division, origins.department, origins.domain, origins.profile)
+    for column, size in ((batch.origin, len(origins)), *((one.index, len(one.table)) for one in words)):
+        if len(column) and int(column.max()) >= size:
+            raise ValueError("a place that is in no table")
+    texts = [*origins.device, *batch.properties, *batch.channels, *batch.text.values(), batch.node]
+    if not {*map(type, texts), *(type(word) for one in words for word in one.table)} <= {str}:
+        raise ValueError("a name that is no text")
+    if {len(origins.lon), len(origins.lat), len(origins.grade)} != {len(origins)}:
+        raise ValueError("places of other devices")
+    if not all(0 <= row < rows for row in batch.text) or len(batch.channels) not in {0, len(batch.properties)}:
+        raise ValueError("texts or channels of other rows")
+    local = batch.local
+    if local is not None and len(local.message) and int(local.message.max()) >= len(local.digest):
+        raise ValueError("a message that is not there")
+    return batch
 
 
 def _batch(tree: dict[str, Any], sequence: int) -> Batch:

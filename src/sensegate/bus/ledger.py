@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.bus.packing import pack, seal, unpack, unseal
+from sensegate.bus.packing import FAULTS, pack, seal, unpack, unseal
 from sensegate.errors import Unbalanced
 from sensegate.model import I64
 
@@ -304,6 +304,13 @@ class Ledger:
         tree = unseal(payload, limit=BYTES_MAX, what="ledger")
         if "kinds" not in tree:
             raise ValueError("ledger: it has no kinds")
+        try:
+            return cls._of(tree)
+        except FAULTS as why:
+            raise ValueError(f"ledger: {type(why).__name__}: {why}") from why
+
+    @classmethod
+    def _of(cls, tree: dict[str, Any]) -> Ledger:
         ledger, rows = cls(), tree["rows"]
         for table, name in ((ledger._devices, "devices"), (ledger._sources, "sources"), (ledger._kinds, "kinds")):
             table.many(tree[name])
@@ -313,6 +320,9 @@ class Ledger:
             ledger.locate(words, [places[at] for at in unpack(tree["place"], len(words)).tolist()])
         columns = [unpack(tree[name], rows) for name in ("hour", "kind", "source", "device", "count")]
         hour, kind, source, device, count = columns
+        for column, table in ((kind, ledger._kinds), (source, ledger._sources), (device, ledger._devices)):
+            if rows and not 0 <= int(column.min()) <= int(column.max()) < len(table.words):
+                raise ValueError("ledger: a word that is not there")
         if rows:
             ledger._parts.append(((((hour << 10 | kind) << 10 | source) << 23) | device, count))
         return ledger

@@ -24,6 +24,10 @@ MASK = (1 << 64) - 1
 POWERS: F64 = np.array([10.0**digits for digits in range(8)])
 RAW = 255
 """In place of the number of decimals: the floats are kept as they are."""
+ROWS_MAX = (1 << 24) - 1
+"""As many rows as a cursor can tell apart (`share.cursor`). A column of one value says any number in a few bytes."""
+FAULTS = (KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
+"""What a map raises in whose place something else was sealed."""
 _EXACT = float(1 << 53)
 _KINDS: dict[int, Any] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _encoder = msgspec.msgpack.Encoder()
@@ -120,7 +124,11 @@ def unpack(packed: Packed, rows: int) -> I64:
     Raises:
         ValueError: if the form is unknown or the length differs.
     """
+    if not 0 <= rows <= ROWS_MAX:
+        raise ValueError(f"column of {rows} rows; at most {ROWS_MAX}")
     kind = packed[0]
+    if not all(isinstance(one, int) for one in packed[:5] if not isinstance(one, bytes)):
+        raise ValueError("column of what is no whole number")
     if kind == 0:
         return np.full(rows, packed[1], np.int64)
     if kind == 1:

@@ -13,6 +13,8 @@ from sensegate.video.formats.viid_codes import STATUS_WORDS
 OK, OTHER_ERROR, BUSY, DEVICE_ERROR, INVALID_OPERATION = range(5)
 BAD_JSON, BAD_CONTENT = 7, 8
 MEDIA: Final = "application/VIID+JSON"
+_LAST_US: Final = 253_402_271_999_000_000
+"""9999-12-31T23:59:59 in Beijing: some write an end without end in UTC."""
 AGAIN: Final = frozenset({BUSY})
 """Codes after which the same object may be sent once more; all others of an object are final."""
 
@@ -38,7 +40,8 @@ class Status(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def beijing(at: int) -> str:
-    """Return a time (µs UTC) as the standard writes it: ``YYYYMMDDhhmmss``, Beijing time."""
+    """Return a time (µs UTC) as the standard writes it: ``YYYYMMDDhhmmss``, Beijing time; at most the year 9999."""
+    at = min(at, _LAST_US)
     return (datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(hours=8)).strftime("%Y%m%d%H%M%S")
 
 

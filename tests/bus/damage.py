@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sensegate.bus.packing import seal
 
-ODD = (
+ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 2, 255, 2**31, 2**40, 2**63 - 1, 2**64 - 1, 0.5, math.nan, "", "x", b"", b"\xff" * 9, [], {},
     [0],
 )  # fmt: skip

@@ -157,9 +157,10 @@ def _checked(batch: Batch) -> Batch:
     """Return a batch whose places are all in their tables. Raises `ValueError` for another."""
     origins, rows = batch.origins, len(batch)
     words = (origins.division, origins.department, origins.domain, origins.profile)
-    for column, size in ((batch.origin, len(origins)), *((one.index, len(one.table)) for one in words)):
-        if len(column) and int(column.max()) >= size:
-            raise ValueError("a place that is in no table")
+    if rows and int(batch.origin.max()) >= len(origins):
+        raise ValueError("a device that is not there")
+    if any(len(one.index) and int(one.index.max()) >= len(one.table) for one in words):
+        raise ValueError("a word that is not there")
     texts = [*origins.device, *batch.properties, *batch.channels, *batch.text.values(), batch.node]
     if not {*map(type, texts), *(type(word) for one in words for word in one.table)} <= {str}:
         raise ValueError("a name that is no text")

@@ -6,8 +6,10 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +21,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import make_text
 from sensegate.authority.trail import MemoryTrail
-from sensegate.bus import columns
+from sensegate.bus import columns, raw
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
@@ -217,6 +219,42 @@ async def test_each_message_is_committed_once(
     assert len(source.started) <= lives
     assert len(source.started) > 1 or lives == 1
     assert source.started == sorted(source.started)
+
+
+@pytest.mark.parametrize("where", ["sensegate.persist.commit.tally", "sensegate.walk.removed_of"])
+async def test_a_bug_behind_the_decoding_costs_one_message(
+    devices: Devices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The message that meets it goes to quarantine with the traceback; all others are committed once, in order."""
+    module, _, name = where.rpartition(".")
+    plain = getattr(sys.modules[module], name)
+
+    def met(piece: Any, *more: Any) -> Any:
+        span, read = (piece.messages, len(piece.readings)) if name == "tally" else (piece, 1)
+        if read and any(b'air_temperature": 3.3}' in message.payload for message in span) and met_at["count"] < 9:
+            met_at["count"] += 1
+            if not quarantined(piece):
+                raise ZeroDivisionError("a bug")
+        return plain(piece, *more)
+
+    def quarantined(piece: Any) -> bool:
+        return bool(walk.ingest._poison)
+
+    met_at = {"count": 0}
+    source = Script(SystemClock().now())
+    walk = Walk(Faulty({}), source, devices, tmp_path)
+    monkeypatch.setattr(sys.modules[module], name, met)
+    await walk.until_done()
+    assert await walk.committed() == [n for n in range(1, COUNT + 1) if n != 33]
+    kept = [
+        one
+        for entry in await walk.log.fetch(0, limit=10_000)
+        if entry.subject.startswith("quarantine.")
+        for one in raw.decode_kept(entry.payload)
+    ]
+    assert [(one.message.sequence, one.reason) for one in kept] == [(33, "crashed")]
+    assert "ZeroDivisionError" in kept[0].detail
+    assert source.started == [0, 30, 30]
 
 
 async def test_trouble_is_said_while_there_is_some(devices: Devices, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def slices(whole: Slice, *, least: int, bytes_max: int) -> Iterator[Slice]:
         before = int(size[start - 1]) if start else 0
         end = int(np.searchsorted(size, before + bytes_max, side="right"))
         end = min(max(end, start + 1), start + most, len(messages))
-        part = _deliveries(whole.deliveries, start, end)
+        part = part_of(whole.deliveries, start, end)
         yield Slice(
             part,
             Span(messages[start:end]),
@@ -57,7 +57,7 @@ def sources_of(deliveries: Sequence[Delivery]) -> Sequence[str] | str:
     return [delivery.source for delivery in deliveries for _ in delivery.messages]
 
 
-def _deliveries(deliveries: Sequence[Delivery], start: int, end: int) -> list[Delivery]:
+def part_of(deliveries: Sequence[Delivery], start: int, end: int) -> list[Delivery]:
     """Return the deliveries of a range of messages; one that is cut has the position of its last message."""
     parts, first = [], 0
     for delivery in deliveries:

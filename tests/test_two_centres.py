@@ -12,7 +12,7 @@ from sensegate import way_up
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config_sites import CentreConfig
-from sensegate.errors import ConfigError, Lost, Refused, SensegateError
+from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.publish.membership import Kept
 from tests.live.site import config_of
 from tests.share.made import NOW
@@ -76,12 +76,8 @@ async def test_the_only_centre_is_asked_again_but_its_no_is_one(
         await asked(config, Refused("expelled"), monkeypatch)
 
 
-def test_a_centre_that_nobody_could_make_active_is_refused() -> None:
-    """Without nodes nobody grants; the remedy is named."""
-    text = (
-        "role: centre\ndirectory: /x\ndivision: '44'\npeer: {url: 'nats://other:1', secret_file: x, automatic: true}\n"
-    )
-    with pytest.raises(ConfigError, match="nodes"):
-        parse(text)
-    parse(text.replace("automatic: true", "automatic: false"))
-    parse(f"{text}nodes: [{{division: '4401', secret_file: y}}]\n")
+def test_nodes_need_not_be_named_to_be_asked() -> None:
+    """Those that join by code vote, too: `peer.automatic` stands without `nodes`."""
+    text = "role: centre\ndirectory: /x\ndivision: '44'\npeer: {url: 'nats://b:1', secret_file: x, automatic: true}\n"
+    assert parse(text).peer.automatic
+    assert parse(f"{text}nodes: [{{division: '4401', secret_file: y}}]\n").nodes

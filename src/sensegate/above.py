@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from sensegate.authority import terms
 from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
-from sensegate.authority.terms import Choice, Plea, Term, decode_state, encode
+from sensegate.authority.terms import Choice, decode_state, encode
 from sensegate.bus import ask
 from sensegate.bus.connect import Link
 from sensegate.bus.log import JetStreamLog
@@ -36,6 +36,8 @@ from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_wa
 
 LOOK_S = 1.0
 """A node that was joined from beside finds its way to the centre so soon."""
+STILL_S = 0.5
+"""An active centre is asked again so soon after its answer, which it may keep until there is something new."""
 REFUSED_S = 5.0
 
 _log = structlog.get_logger("above")
@@ -73,8 +75,7 @@ class Above:
         self.extras["return"] = partial(self.taker.run, self.ask)
         self._refusals = 0
         self._turns = 0
-        self._term = terms.read(Path(config.directory)).number
-        self._choice = Choice(config.uplink.lease_s)
+        self._choice = Choice(config.uplink.lease_s, terms.read(Path(config.directory)))
         self.taking: Taking | None = None
         """Takes what the centre hands down."""
         self.mover: Mover | None = None
@@ -224,34 +225,39 @@ class Above:
 
     def _turn(self, way: Way) -> Way:
         """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-        return turned(way, self.config.uplink.others, self._turns)
+        return turned(way, self.config.uplink, self._turns)
 
-    async def _is_active(self, nc: Client, way: Way) -> bool:
-        """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may."""
-        directory, division = Path(self.config.directory), self.config.division
+    async def _is_active(self, nc: Client, way: Way, *, wait: bool = False) -> bool:
+        """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may.
+
+        `wait`: it may answer a moment later, when there is nothing new.
+        """
+        choice, grant, active = self._choice, 0, False
         try:
-            grant = False
-            for _ in range(2):  # how it is; and, where it wants to be active and may, that we grant it
-                plea = Plea(self._term, grant=grant)
-                state = decode_state(await ask.ask(nc, division, "lease", encode(plea), timeout_s=PING_S))
-                now_s = self.clock.monotonic()
-                if state.active and state.term >= self._term:
-                    self._choice.met(now_s, alone=state.alone)
-                    if state.term > self._term:
-                        self._term = state.term
-                        await asyncio.to_thread(terms.write, directory, Term(state.term))
-                    return True
-                if not (grant := self._choice.grants(way.url, state, now_s)):
+            for _ in range(3):  # how it is; that we grant it, or have on our disk what it said
+                plea = choice.plea(way.url, grant=grant, wait=wait and not active, generation=way.generation)
+                before = choice.kept
+                answer = await ask.ask(nc, self.config.division, "lease", encode(plea), timeout_s=PING_S)
+                state, now_s, grant = decode_state(answer), self.clock.monotonic(), 0
+                if active := choice.follows(state):
+                    again = choice.met(way.url, state, now_s)
+                elif again := choice.grants(way.url, state, now_s):
+                    grant = state.would
+                if choice.kept != before:
+                    await asyncio.to_thread(terms.write, Path(self.config.directory), choice.kept)
+                if not again:
                     break
         except (Lost, Refused, msgspec.DecodeError) as why:
             _log.info("a centre does not say whether it is active", url=way.url, why=str(why))
-        self.why = "no centre is active; going on alone"
-        return False
+            active = False
+        if not active:
+            self.why = "no centre is active; going on alone"
+        return active
 
     async def _still(self, nc: Client, way: Way) -> None:
         """See that the centre stays active. Raises `Lost` when it is not."""
-        while await self._is_active(nc, way):
-            await self.clock.sleep(PING_S)
+        while await self._is_active(nc, way, wait=True):
+            await self.clock.sleep(STILL_S)
         self._turns += 1
         raise Lost("the centre is not active any more")
 

@@ -27,6 +27,7 @@ from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.moves import Left, Moves
 from sensegate.authority.trail import Trail
+from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
@@ -211,6 +212,11 @@ class Below:
         ended = (State.LEFT, State.EXPELLED)
         members = self.members.all() if self.members else ()
         return [one.division for one in members if one.state in ended and one.division not in self._configured]
+
+    def voters(self) -> list[str]:
+        """Return the nodes that joined and may write here, as they vote."""
+        members = self.members
+        return [voter(one, members.get(one).generation) for one in members.linked()] if members else []
 
     def divisions(self) -> list[str]:
         """Return those of all nodes that there are."""

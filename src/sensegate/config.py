@@ -289,11 +289,6 @@ class Config(Record, frozen=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
 
-    def __post_init__(self) -> None:
-        """Refuse what does not go together; the decoder makes a `ConfigError` of it."""
-        if self.peer.url and self.peer.automatic and not self.nodes:
-            raise ValueError("peer.automatic: nobody could grant it; name the nodes under `nodes`, or promote by order")
-
 
 def _records(kind: object) -> type[Record] | None:
     if isinstance(kind, type) and issubclass(kind, Record):

@@ -15,6 +15,9 @@ class CentreConfig(Record, frozen=True):
 
     url: Annotated[str, told("nats:// or tls:// address")]
     ca_file: Annotated[str, told("authority of its certificate, for tls:// addresses")] = ""
+    pin_sha256: Annotated[
+        tuple[str, ...], told("fingerprints (SHA-256, hex) of which its certificate must have one; empty: any")
+    ] = ()
 
 
 class PeerConfig(Record, frozen=True):
@@ -23,11 +26,17 @@ class PeerConfig(Record, frozen=True):
     url: Annotated[str, told("nats:// or tls:// address of the other centre; empty: there is none")] = ""
     secret_file: Annotated[str, told("file with the secret that both centres share")] = ""
     ca_file: Annotated[str, told("authority of the other's certificate, for tls:// addresses")] = ""
+    pin_sha256: Annotated[
+        tuple[str, ...], told("fingerprints (SHA-256, hex) of which the other's certificate must have one; empty: any")
+    ] = ()
+    cert_file: Annotated[str, told("PEM of this centre's own certificate, where the other asks for one")] = ""
+    key_file: Annotated[str, told("PEM of its private key")] = ""
     first: Annotated[bool, told("this one is active until another term has begun; true at one of the two")] = False
     hold_s: Annotated[
         float, told("only what the standby has is delivered; when it was not heard for so long, all is")
     ] = 5.0
     automatic: Annotated[bool, told("take over without an order where a majority of the nodes grants it")] = False
     lease_s: Annotated[
-        float, told("automatic: an active centre that no majority of nodes reported to for so long is none any more")
+        float,
+        told("automatic: an active centre without a majority of the nodes for so long is none any more; at both alike"),
     ] = 12.0

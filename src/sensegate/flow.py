@@ -171,7 +171,7 @@ class Gateway:
         await self.sharing(stack)
         await self.serve(stack)
         if seat:
-            seat.buckets(foundations.buckets)
+            await seat.opened(foundations.buckets, foundations.audit, foundations.hours)
         return self
 
     async def downwards(self) -> None:
@@ -317,6 +317,7 @@ class Gateway:
         below.offers = offers
         if self.seat:
             self.seen = self.seat.hold(self.log)
+            self.seat.joined = below.voters
             below.returns.see(self.seen)
             below.answers |= self.seat.answers
             self.tasks["seat"] = self.seat.run

@@ -103,7 +103,7 @@ class Foundations:
 
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
-        self.audit = trails.opened(self.bus, self.clock, self.config)
+        self.audit = await trails.opened(self.bus, self.clock, self.config, self.bucket)
         self.divisions = Divisions.load()
         self.life = Life(self.config, self.clock, self.log, self.audit)
         await self.life.open(self.bucket, stack)

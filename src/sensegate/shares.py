@@ -6,6 +6,7 @@ begins with what the centre has of it. Pseudonyms and signatures then stay what 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -64,17 +65,22 @@ async def settle(config: Config, bucket: registry.Bucket) -> None:
     if config.role == "centre" and not config.sharing.key_file:
         files[directory / SIGNING] = partial(key_in, setting="sharing.key_file")
     for file, checked in files.items():
-        key = f"{SECRET}/{file.name}"
-        row = await bucket.get(key)
-        if row is None or row.value is None:
-            checked(file)
-            try:
-                await bucket.put(key, file.read_bytes(), expected=0)
-            except Conflict:
-                row = await bucket.get(key)  # another process of this gateway was faster
-        if row is not None and row.value is not None:
-            _take(file, row.value.decode("ascii"))
-            checked(file)
+        await agreed(file, checked, bucket)
+
+
+async def agreed(file: Path, checked: Callable[[Path], object], bucket: registry.Bucket) -> None:
+    """Make a secret in a file, or take that which the bucket has; `checked` makes it, and raises where it is none."""
+    key = f"{SECRET}/{file.name}"
+    row = await bucket.get(key)
+    if row is None or row.value is None:
+        checked(file)
+        try:
+            await bucket.put(key, await asyncio.to_thread(file.read_bytes), expected=0)
+        except Conflict:
+            row = await bucket.get(key)  # another process of this gateway was faster
+    if row is not None and row.value is not None:
+        _take(file, row.value.decode("ascii"))
+        checked(file)
 
 
 def _take(file: Path, text: str) -> None:

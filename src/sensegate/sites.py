@@ -1,9 +1,10 @@
 """Two sites: a centre that is active, and one that stands by with a whole copy and can take its place.
 
-    seat() ─▶ stands by (copies the log and the registries) ─▶ by order, or granted by the nodes ─▶ a `Seat`
+    seat() ─▶ stands by (copies log, registries, trail, sums) ─▶ ordered, or granted by nodes ─▶ a `Seat` (`seat.py`)
     flow.run with the seat ─▶ delivers what the standby has confirmed ─▶ superseded: seat() again
 
-A centre whose log holds what the active one never had begins anew as its copy; its old store is set aside, whole.
+A centre whose log or trail holds what the active one never had begins anew as its copy; its old store is set aside,
+whole, and named on the trail that goes on.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,179 +22,44 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from sensegate import __version__
-from sensegate.authority import terms
+from sensegate.authority import terms, trail_copy
+from sensegate.authority.audit import Audit
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.callout import Callout
+from sensegate.authority.chain import digest
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
-from sensegate.authority.terms import Plea, State, Term, Votes
+from sensegate.authority.terms import GRANT_S, State, Term
 from sensegate.authority.trail import MemoryTrail, Trail
+from sensegate.authority.trail_copy import Aside, TrailCopy
+from sensegate.authority.voters import FIRST, Voters, Votes
 from sensegate.below import Below
-from sensegate.bus import ask, streams
-from sensegate.bus.connect import connect
+from sensegate.bus import api, ask, streams
 from sensegate.bus.engine import Engine, Role
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.server_conf import inbox_prefix, node_user
-from sensegate.clock import Clock, moved
-from sensegate.config import Config, secret
-from sensegate.errors import Fenced, Lost, NotFound, Refused, Superseded
-from sensegate.ports import Log
-from sensegate.publish.replica import Held, Original, Replica, asked, decode_from
+from sensegate.bus.process import write_private
+from sensegate.clock import Clock
+from sensegate.config import Config
+from sensegate.errors import Fenced, Lost, NotFound, Refused, StoreFull
+from sensegate.publish.replica import Piece, Replica
+from sensegate.publish.replica import asked as log_of
+from sensegate.seat import Seat, asked, plea_of, reach, state_of
+from sensegate.share.ledger_copy import LedgerCopy
 
+__all__ = ["Seat", "seat"]
+
+ASIDE = "aside.json"
+"""What was set aside, until the active centre has it on its trail."""
+TAIL = "trail.ndjson"
+"""Beside what was set aside: the records of the trail that were."""
 LOOK_S = 0.5
-PROBE_S = 2.0
-ASK_S = 3.0
-PING_S = 2.0
-ROWS_MAX = 500
 _log = structlog.get_logger("sites")
 _T = TypeVar("_T")
 
+_Ask = Callable[[str, bytes], Awaitable[bytes]]
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
-
-
-# ── the other centre ────────────────────────────────────────────────────────────────────────────────────
-
-
-async def _reach(config: Config) -> Client:
-    """Return a connection to the other centre. Raises `Lost`, `Refused`."""
-    peer, user = config.peer, node_user(config.division)
-    tls = ssl.create_default_context(cafile=peer.ca_file or None) if peer.url.startswith("tls://") else None
-    return await connect(
-        peer.url,
-        user,
-        secret(peer.secret_file),
-        inbox_prefix=inbox_prefix(user),
-        name=f"centre {config.division} {__version__}",
-        tls=tls,
-        ping_s=PING_S,
-        reconnect_timeout_s=PING_S,
-    )
-
-
-async def _asked(nc: Client, division: str, what: str, payload: bytes = b"") -> bytes:
-    return await ask.ask(nc, division, what, payload, timeout_s=ASK_S)
-
-
-async def _state_of(config: Config, term: int) -> State | None:
-    """Return how the other centre is; None where it cannot be reached."""
-    try:
-        async with asyncio.timeout(ASK_S):
-            nc = await _reach(config)
-            try:
-                return await _told(nc, config.division, Plea(term))
-            finally:
-                await nc.close()
-    except (Lost, Refused, TimeoutError) as why:
-        _log.debug("the other centre is not reached", why=str(why))
-        return None
-
-
-async def _told(nc: Client, division: str, plea: Plea) -> State:
-    try:
-        return terms.decode_state(await _asked(nc, division, "lease", terms.encode(plea)))
-    except msgspec.DecodeError as why:
-        raise Lost(f"the other centre's answer cannot be read: {why}") from why
-
-
-# ── a seat ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Seat:
-    """The right to be active in a term, and what goes with it while the gateway runs."""
-
-    def __init__(self, config: Config, clock: Clock, term: Term) -> None:
-        self.config = config
-        self.clock = clock
-        self.kept = term
-        self.term = term.number
-        self.original: Original
-        self._votes = Votes([node.division for node in config.nodes])
-        self._heard: dict[str, float] = {}
-        self._over = asyncio.Event()
-        self._why = ""
-        self._buckets: dict[str, Bucket] = {}
-
-    def hold(self, centre_log: Log) -> Log:
-        """Return the log as it may be delivered."""
-        hold_s = self.config.peer.hold_s
-        self.original = Original(centre_log, self.clock, hold_s, self.kept.history, alone=self.kept.alone)
-        return Held(centre_log, self.original, self.clock)
-
-    def buckets(self, found: Mapping[str, Bucket]) -> None:
-        """Say which registries are copied."""
-        self._buckets = dict(found)
-
-    @property
-    def answers(self) -> dict[str, ask.Answer]:
-        """What nodes and the other centre may ask."""
-        return {"lease": self._lease, "log": self._log, "buckets": self._names, "rows": self._some}
-
-    async def _lease(self, division: str, payload: bytes) -> bytes:
-        plea = terms.decode_plea(payload)
-        if plea.term > self.term:
-            self._end(f"{division} has met a centre of term {plea.term}, this one is of {self.term}")
-        self._heard[division] = self.clock.monotonic()
-        return terms.encode(State(not self._over.is_set(), self.term, self.original.alone))
-
-    def _only_peer(self, division: str) -> None:
-        if division != self.config.division:
-            raise Refused("this is for the other centre")
-
-    async def _log(self, division: str, payload: bytes) -> bytes:
-        self._only_peer(division)
-        wanted = decode_from(payload)
-        if wanted.term > self.term:
-            self._end(f"the other centre is of term {wanted.term}, this one is of {self.term}")
-            raise Refused("not active any more")
-        return await self.original.piece(wanted)
-
-    async def _names(self, division: str, _payload: bytes) -> bytes:
-        self._only_peer(division)
-        return msgspec.msgpack.encode(sorted(self._buckets))
-
-    async def _some(self, division: str, payload: bytes) -> bytes:
-        self._only_peer(division)
-        name, after = msgspec.msgpack.decode(payload, type=tuple[str, int])
-        if name not in self._buckets:
-            raise NotFound(f"no bucket {name}")
-        rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
-        return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
-
-    def _end(self, why: str) -> None:
-        if not self._over.is_set():
-            self._why = why
-            self._over.set()
-
-    async def run(self) -> None:
-        """See that the seat is ours, until cancelled. Raises `Superseded`."""
-        directory, alone = Path(self.config.directory), self.kept.alone
-        began = self.clock.monotonic()
-        while True:
-            await moved(self._over, self.clock, PROBE_S)
-            state = None if self._over.is_set() else await _state_of(self.config, self.term)
-            if state and state.term > self.term:
-                self._end(f"the other centre is of term {state.term}, this one is of {self.term}")
-            if self._over.is_set():
-                await asyncio.to_thread(terms.write, directory, msgspec.structs.replace(self.kept, active=False))
-                raise Superseded(self._why)
-            if self.original.alone != alone:
-                alone = self.original.alone
-                await asyncio.to_thread(terms.write, directory, msgspec.structs.replace(self.kept, alone=alone))
-                _log.warning("delivering without the standby" if alone else "the standby confirms again")
-            self._demand_majority(began)
-
-    def _demand_majority(self, began: float) -> None:
-        """Return while enough nodes have been here within the lease. Raises `Superseded`."""
-        peer, nodes = self.config.peer, len(self.config.nodes)
-        now = self.clock.monotonic()
-        if not peer.automatic or nodes == 0 or now - began < 2 * peer.lease_s:
-            return
-        here = sum(now - heard < peer.lease_s * 0.75 for division, heard in self._heard.items() if len(division) > 2)
-        if here * 2 <= nodes:
-            raise Superseded(f"{here} of {nodes} nodes have been here lately: another centre may have been granted")
 
 
 async def seat(config: Config, clock: Clock) -> Seat:
@@ -205,37 +70,39 @@ async def seat(config: Config, clock: Clock) -> Seat:
         term = Term(1, active=True, history=((1, 0),))
         terms.write(directory, term)
     while True:
-        state = await _state_of(config, term.number)
+        state = await state_of(config, term)
         if state and state.term > term.number:
-            term = msgspec.structs.replace(term, number=state.term, active=False)
+            term = msgspec.structs.replace(term, number=state.term, active=False, lapsed=False)
             terms.write(directory, term)
-        if term.active and not (state and state.active) and (state or not config.peer.automatic):
+        mine = term.active and not term.lapsed and not (state and state.active)
+        if mine and (state or not config.peer.automatic):
             return Seat(config, clock, term)
-        term = await _stand_by(config, clock, term)
+        term, begun = await _stand_by(config, clock, term)
         terms.write(directory, term)
         if term.active:
-            _log.warning("this centre is active now", term=term.number)
-            return Seat(config, clock, term)
+            _log.warning("this centre is active now", term=term.number, how=begun or "gone on with")
+            return Seat(config, clock, term, begun=begun)
 
 
-async def _stand_by(config: Config, clock: Clock, term: Term) -> Term:
-    """Stand by until there is a new term, or the store must be begun anew; return what to go on with."""
+async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str]:
+    """Stand by until there is a new term, or the store must be begun anew; return what to go on with, and why."""
     directory = Path(config.directory)
+    aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
             engine = Engine.of(config, clock)
             await engine.start()
             stack.push_async_callback(engine.stop)
-            return await _Standby(config, clock, engine, term).run(stack)
+            return await _Standby(config, clock, engine, term).run(stack, aside)
     except Fenced as why:
-        aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
         _log.warning("begins anew as a copy; the old store is set aside", aside=str(aside), why=str(why))
         await asyncio.to_thread(_set_aside, directory, aside)
-        return Term(term.number)
+        kept = terms.read(directory)
+        return Term(max(kept.number, term.number), voters=kept.voters), ""
 
 
 def _set_aside(directory: Path, aside: Path) -> None:
-    aside.mkdir(mode=0o700)
+    aside.mkdir(mode=0o700, exist_ok=True)
     for place in (directory / "engine" / "store", directory / "duplicates", directory / "log.life"):
         if place.exists():
             place.rename(aside / place.name)
@@ -265,18 +132,33 @@ class _Standby:
         self.config = config
         self.clock = clock
         self.engine = engine
+        self.directory = Path(config.directory)
         self.term = term
-        self.votes = Votes([node.division for node in config.nodes])
+        self.votes = Votes(GRANT_S)
         self._seen = term.number
+        """Highest term that has begun, as far as is known."""
+        self._granted = 0
+        """Highest term that a node has granted to another centre."""
         self._reached = False
         self._lost_at = clock.monotonic()
         self._replica: Replica | None = None
         self._copied: dict[str, tuple[Bucket, int, dict[str, bytes]]] = {}
 
-    async def run(self, stack: contextlib.AsyncExitStack) -> Term:
-        """Return the term in which this centre is active. Raises `Fenced`: its log is no copy of the active one's."""
+    async def run(self, stack: contextlib.AsyncExitStack, aside: Path) -> tuple[Term, str]:
+        """Return the term in which this centre is active, and how it began; `aside`: where to note what is not copied.
+
+        Raises:
+            Fenced: its log or its trail is no copy of the active one's.
+        """
         self.bus = await self.engine.connect(Role.GATEWAY, name="standby")
         stack.push_async_callback(self.bus.close)
+        store = self.config.store
+        await streams.ensure_books(self.bus, store, audit_ttl_h=self.config.audit.ttl_h)
+        self._audit = Audit(self.bus, self.clock, gateway=self.config.division, expires=bool(self.config.audit.ttl_h))
+        stack.push_async_callback(self._audit.close)
+        self._trail = TrailCopy(self._audit)
+        hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=self.engine.has_room)
+        self._sums = LedgerCopy(hours, self.clock, ttl_h=store.ledger_ttl_h)
         trail: Trail = MemoryTrail()
         devices = Devices(MemoryBucket(), trail, self.clock)
         callout = Callout(self.engine, devices, self.clock)
@@ -286,7 +168,11 @@ class _Standby:
         stack.push_async_callback(callout.stop)
         await ask.answer(self.bus, {"lease": self._lease})
         _log.info("standing by", term=self.term.number, of=self.config.peer.url)
-        term = await _first(self._decided(), self._follow(), *(_ended(work) for work in below.tasks.values()))
+        try:
+            term = await _first(self._decided(), self._follow(), *(_ended(work) for work in below.tasks.values()))
+        except Fenced:
+            await self._note(aside)
+            raise
         if term is None:
             raise Lost("a part of the standby has ended")
         return term
@@ -298,39 +184,54 @@ class _Standby:
 
     async def _lease(self, division: str, payload: bytes) -> bytes:
         plea = terms.decode_plea(payload)
-        self._seen = max(self._seen, plea.term)
-        self.votes.add(division, self.clock.monotonic(), grant=plea.grant)
-        return terms.encode(State(active=False, term=self._seen, wants=self._wants()))
+        self._seen, self._granted = max(self._seen, plea.term), max(self._granted, plea.granted)
+        self.votes.add(plea.voter(division), plea.grant, self.clock.monotonic())
+        version = self._voters[-1].version
+        state = State(active=False, term=self._seen, wants=self._wants(), would=self._would, version=version)
+        return terms.encode(state)
+
+    @property
+    def _voters(self) -> tuple[Voters, ...]:
+        return self.term.voters or (Voters(nodes=tuple(node.division for node in self.config.nodes)),)
+
+    @property
+    def _would(self) -> int:
+        """The term that would begin here: later than every other that was begun or granted."""
+        return max(self._seen, self._granted, self.term.number) + 1
 
     def _wants(self) -> bool:
         """Return whether this centre would take over where the nodes grant it."""
+        whole = self._replica is not None and self._voters[-1].version != FIRST
         return (
             self.config.peer.automatic
             and not self._reached
             and self.clock.monotonic() - self._lost_at >= self.config.peer.lease_s
-            and (self._replica is not None or self.term.active)
+            and (whole or self.term.active)
         )
 
-    async def _decided(self) -> Term:
-        directory = Path(self.config.directory)
-        order = directory / PROMOTE
+    async def _decided(self) -> tuple[Term, str]:
+        order = self.directory / PROMOTE
         while True:
-            await asyncio.to_thread(self._tell, directory)
+            await asyncio.to_thread(self._tell)
             if await asyncio.to_thread(order.exists):
                 await asyncio.to_thread(order.unlink)
-                _log.warning("ordered to become active")
-                return await self._next()
-            if self._wants() and self.votes.enough(self.clock.monotonic()):
-                _log.warning("granted by a majority of the nodes")
-                return await self._next()
+                # Not the term that nodes may be granting to the other one at this moment.
+                return await self._next(self._would + self.config.peer.automatic), "by order"
+            would = self._would
+            if self._wants() and self.votes.enough(would, self._voters, self.clock.monotonic()):
+                return await self._next(would), "granted by a majority of the nodes"
             await self.clock.sleep(LOOK_S)
 
-    async def _next(self) -> Term:
+    async def _next(self, number: int) -> Term:
         """Return the term that begins with what is here now."""
-        number = max(self._seen, self.term.number) + 1
         past = self._replica.term if self._replica else self.term
         end = await self._replica.whole() if self._replica else await self._end()
-        return Term(number, active=True, alone=True, history=(*past.history, (number, end)))
+        sums = await self._sums.position()
+        if sums and not sums.epoch:
+            # Some hours are newer than others: all are counted anew, as far as the log goes back.
+            _log.warning("the hourly sums had come in part; they are counted again from the log")
+            await api.call(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
+        return Term(number, active=True, alone=True, history=(*past.history, (number, end)), voters=self.term.voters)
 
     async def _end(self) -> int:
         """Return with which sequence the own log ends; 0: there is none."""
@@ -339,44 +240,74 @@ class _Standby:
         except NotFound:
             return 0
 
-    def _tell(self, directory: Path) -> None:
+    def _tell(self) -> None:
         standing = Standby(
             os.getpid(), self._seen, self._reached, self._replica.behind if self._replica else -1, time.time()
         )
-        fresh = directory / f"{STATUS}.new"
+        fresh = self.directory / f"{STATUS}.new"
         fresh.write_bytes(msgspec.json.encode(standing))
-        fresh.replace(directory / STATUS)
+        fresh.replace(self.directory / STATUS)
 
     # ── the copy ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _follow(self) -> None:
-        """Copy while the active centre is reached; try again when it is not. Raises `Fenced`."""
+    async def _follow(self) -> tuple[Term, str]:
+        """Copy while the active centre is reached; try again when it is not.
+
+        Returns where none is active and the last term was our own: it is gone on with. Raises `Fenced`.
+        """
         while True:
             try:
-                nc = await _reach(self.config)
+                nc = await reach(self.config)
                 try:
-                    await self._copy(partial(_asked, nc, self.config.division))
+                    state = await self._state(nc)
+                    ours = self.term.active and not self.term.lapsed and self.term.number >= self._seen
+                    if not state.active and ours:
+                        return self.term, ""
+                    await self._copy(nc, state)
                 finally:
                     await nc.close()
-            except (Lost, Refused) as why:
+            except (Lost, Refused, StoreFull) as why:
                 if self._reached:
                     _log.warning("the active centre is not reached", why=str(why))
                     self._lost_at = self.clock.monotonic()
                 self._reached = False
             await self.clock.sleep(LOOK_S)
 
-    async def _copy(self, ask_: Callable[[str, bytes], Awaitable[bytes]]) -> None:
-        state = terms.decode_state(await ask_("lease", terms.encode(Plea(self._seen))))
+    async def _state(self, nc: Client) -> State:
+        """Return how the other centre is; who votes there votes here from now on. Raises `Lost`, `Refused`."""
+        plea = msgspec.structs.replace(plea_of(self.term), term=self._seen)
+        try:
+            state = terms.decode_state(await asked(nc, self.config.division, "lease", terms.encode(plea)))
+        except msgspec.DecodeError as why:
+            raise Lost(f"the other centre's answer cannot be read: {why}") from why
+        self._seen = max(self._seen, state.term)
+        if state.active and state.voters and state.voters.version > self._voters[-1].version:
+            await self._keep(msgspec.structs.replace(self.term, voters=(state.voters,)))
+        return state
+
+    async def _keep(self, term: Term) -> None:
+        """Remember, on the disk, what was learnt of an active centre."""
+        self.term = msgspec.structs.replace(term, number=self._seen, active=False, alone=False, lapsed=False)
+        await asyncio.to_thread(terms.write, self.directory, self.term)
+
+    async def _copy(self, nc: Client, state: State) -> None:
         if not state.active:
             raise Lost("the other centre is not active either; one must be ordered to be")
-        self._seen = max(self._seen, state.term)
+        ask_ = partial(asked, nc, self.config.division)
         if self._replica is None:
             self._replica = Replica(await self._own(ask_), self.config.store, self.clock, self.term)
-        await _first(self._entries(self._replica, ask_), self._registries(ask_))
+        await self._named(ask_)
+        await _first(
+            self._entries(self._replica, ask_),
+            self._registries(ask_),
+            self._records(ask_),
+            self._hours(self._replica, ask_),
+            self._electorate(nc),
+        )
 
-    async def _own(self, ask_: Callable[[str, bytes], Awaitable[bytes]]) -> JetStreamLog:
+    async def _own(self, ask_: _Ask) -> JetStreamLog:
         """Return the log that is the copy, made where there is none."""
-        found = await asked(ask_)
+        found = await log_of(ask_)
         await streams.ensure(self.bus, streams.log_stream(self.config.store, found.first, found.life))
         own = JetStreamLog(self.bus, room=self.engine.has_room)
         await own.open()
@@ -384,23 +315,47 @@ class _Standby:
             raise Fenced(f"the own log is of life {own.epoch}, that of the active centre of {found.life}")
         return own
 
-    async def _entries(self, replica: Replica, ask_: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+    async def _entries(self, replica: Replica, ask_: _Ask) -> None:
         while True:
-            before = replica.term
+            before = replica.term.history
             await replica.turn(ask_, self._seen)
-            if replica.term != before:
-                kept = msgspec.structs.replace(replica.term, number=self._seen, active=False)
-                await asyncio.to_thread(terms.write, Path(self.config.directory), kept)
+            if replica.term.history != before:
+                await self._keep(msgspec.structs.replace(self.term, history=replica.term.history))
             self._reached = True
 
-    async def _registries(self, ask_: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+    async def _electorate(self, nc: Client) -> None:
+        while (await self._state(nc)).active:
+            await self.clock.sleep(LOOK_S)
+        raise Lost("the other centre is not active any more")
+
+    async def _records(self, ask_: _Ask) -> None:
+        """Copy the audit trail."""
+        while True:
+            try:
+                came = await self._trail.turn(ask_)
+            except Refused as why:
+                _log.debug("the trail is not copied yet", why=str(why))
+                came = 0
+            await self.clock.sleep(0 if came else LOOK_S / 10)
+
+    async def _hours(self, replica: Replica, ask_: _Ask) -> None:
+        """Copy the hourly sums."""
+        while True:
+            try:
+                more = await self._sums.turn(ask_, replica.epoch, await replica.whole())
+            except Refused as why:
+                _log.debug("the hourly sums are not copied yet", why=str(why))
+                more = False
+            await self.clock.sleep(0 if more else LOOK_S)
+
+    async def _registries(self, ask_: _Ask) -> None:
         while True:
             names = msgspec.msgpack.decode(await ask_("buckets", b""), type=list[str])
             for name in names:
                 await self._registry(name, ask_)
             await self.clock.sleep(LOOK_S)
 
-    async def _registry(self, name: str, ask_: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+    async def _registry(self, name: str, ask_: _Ask) -> None:
         if name not in self._copied:
             own = await self._bucket(name)
             present, _ = await own.load_all()
@@ -419,3 +374,54 @@ class _Standby:
             self._copied[name] = own, after, values
             if not rows:
                 return
+
+    # ── what is no copy ─────────────────────────────────────────────────────────────────────────────
+
+    async def _note(self, aside: Path) -> None:
+        """Note what there is that the active centre never had, for its trail; the store is set aside next."""
+        last, found, after, records = await self._end(), None, 0, list[bytes]()
+        try:
+            nc = await reach(self.config)
+            try:
+                ask_ = partial(asked, nc, self.config.division)
+                found = await log_of(ask_)
+                after, records = await trail_copy.tail(self._audit, ask_)
+            finally:
+                await nc.close()
+        except (Lost, Refused) as why:
+            _log.warning("what is set aside cannot be told exactly", why=str(why))
+        made = Aside(
+            aside.name,
+            self.term.number,
+            min(last, self._shared(found)) if found else 0,
+            last,
+            after,
+            after + len(records),
+            digest(records[-1]) if records else "",
+        )
+        await asyncio.to_thread(_noted, self.directory, aside, made, records)
+
+    def _shared(self, found: Piece) -> int:
+        """Return up to which sequence a log that began as a copy can be one."""
+        past = self.term.history
+        known = past[-1][0] if past else 0
+        return min([found.last, *(began for term, began in found.history if term > known)])
+
+    async def _named(self, ask_: _Ask) -> None:
+        """Have the active centre put on its trail what was set aside here."""
+        file = self.directory / ASIDE
+        if not await asyncio.to_thread(file.exists):
+            return
+        made = msgspec.json.decode(await asyncio.to_thread(file.read_bytes), type=Aside)
+        try:
+            await ask_("aside", trail_copy.encode_aside(made))
+        except Refused as why:
+            _log.debug("what was set aside is named later", why=str(why))
+            return
+        await asyncio.to_thread(file.rename, self.directory / made.place / ASIDE)
+
+
+def _noted(directory: Path, aside: Path, made: Aside, records: list[bytes]) -> None:
+    aside.mkdir(mode=0o700, exist_ok=True)
+    write_private(aside / TAIL, b"".join(record + b"\n" for record in records).decode())
+    write_private(directory / ASIDE, msgspec.json.encode(made).decode())

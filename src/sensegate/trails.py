@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client
 
+from sensegate import shares
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import Algorithm
-from sensegate.authority.heads import Hours, signer
+from sensegate.authority.heads import Hours, key_in, signer
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
+from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 
@@ -20,9 +23,18 @@ HEADS = "audit-heads.ndjson"
 KEY = "audit.key"
 
 
-def opened(bus: Client, clock: Clock, config: Config) -> Audit:
-    """Return the trail of this gateway; its key is made at the first start. Raises `ConfigError`."""
+async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[str], Awaitable[Bucket]]) -> Audit:
+    """Return the trail of this gateway; its key is made at the first start.
+
+    Two centres have one trail, so one key signs it: it stands in a bucket that the standby copies, if no file is set.
+
+    Raises:
+        ConfigError: the key cannot be read.
+        Lost: the bucket is not reached.
+    """
     file = Path(config.audit.key_file or Path(config.directory) / KEY)
+    if config.peer.url and not config.audit.key_file:
+        await shares.agreed(file, partial(key_in, setting="audit.key_file"), await bucket("seals"))
     return Audit(
         bus,
         clock,

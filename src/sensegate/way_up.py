@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
-from sensegate.config_sites import CentreConfig
 from sensegate.errors import ConfigError, Lost, Overloaded, Refused
 from sensegate.publish import membership
 
@@ -121,7 +120,7 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
     """
     others = config.uplink.others
     for turn in itertools.count():
-        way = turned(told_way(told, config.uplink), others, turn)
+        way = turned(told_way(told, config.uplink), config.uplink, turn)
         try:
             nc = await connected(config.division, way)
             try:
@@ -138,14 +137,14 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
             return
 
 
-def turned(way: Way, others: Sequence[CentreConfig], turns: int) -> Way:
+def turned(way: Way, uplink: UplinkConfig, turns: int) -> Way:
     """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
-    number = turns % (1 + len(others))
+    number = turns % (1 + len(uplink.others))
     if number == 0:
         return way
-    other = others[number - 1]
-    tls = ssl.create_default_context(cafile=other.ca_file or None) if other.url.startswith("tls://") else None
-    return msgspec.structs.replace(way, url=other.url, tls=tls)
+    other = uplink.others[number - 1]
+    there = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
+    return msgspec.structs.replace(way, url=other.url, tls=trusted(there))
 
 
 async def _asked(nc: Client, division: str, what: str, payload: bytes) -> bytes:
@@ -155,7 +154,7 @@ async def _asked(nc: Client, division: str, what: str, payload: bytes) -> bytes:
 def trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:
     """Return what the centre's certificate is checked against; None for a link without TLS."""
     if not uplink.url.startswith("tls://"):
-        if uplink.pin_sha256 or uplink.cert_file:
+        if uplink.pin_sha256 or (uplink.cert_file and not uplink.others):
             raise ConfigError(f"'{uplink.url}' is no tls:// address", key="uplink.url", remedy="pins need TLS")
         return None
     return trust.context(

@@ -4,54 +4,131 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority import terms
-from sensegate.authority.terms import APART_S, GRANT_S, Choice, State, Term, Votes
+from sensegate.authority.terms import APART_S, GRANT_S, Choice, Plea, State, Term
+from sensegate.authority.voters import FIRST, Voters, Votes
 from sensegate.errors import ConfigError
 
-WANTS = State(active=False, term=1, wants=True)
+WANTS = State(active=False, term=1, wants=True, would=2)
+ACTIVE = State(active=True, term=1, version=(1, 3), stamp=(7, 1.0))
 LEASE_S = 10.0
 
 
 def test_more_than_half_of_all_nodes() -> None:
-    """Two of three are enough, of four not; a grant that was not renewed, or taken back, counts no more."""
-    votes = Votes(["4401", "4403", "4404"])
-    votes.add("4401", 0.0, grant=True)
-    votes.add("9999", 0.0, grant=True)
-    assert not votes.enough(1.0)
-    votes.add("4403", 1.0, grant=True)
-    assert votes.enough(1.0)
-    assert not votes.enough(GRANT_S + 0.5)
-    votes.add("4401", 2.0, grant=True)
-    votes.add("4403", 2.0, grant=False)
-    assert not votes.enough(2.0)
-    four = Votes(["1", "2", "3", "4"])
+    """Two of three are enough, of four not; a grant not renewed, taken back, or of another term, counts no more."""
+    three, four = (Voters((1, 1), ("4401", "4403", "4404")),), (Voters((1, 1), ("1", "2", "3", "4")),)
+    votes = Votes(GRANT_S)
+    votes.add("4401", 2, 0.0)
+    votes.add("9999", 2, 0.0)
+    assert not votes.enough(2, three, 1.0)
+    votes.add("4403", 2, 1.0)
+    assert votes.enough(2, three, 1.0)
+    assert not votes.enough(3, three, 1.0)
+    assert not votes.enough(2, three, GRANT_S + 0.5)
+    votes.add("4401", 2, 2.0)
+    votes.add("4403", 0, 2.0)
+    assert not votes.enough(2, three, 2.0)
     for name in "12":
-        four.add(name, 0.0, grant=True)
-    assert not four.enough(0.0)
+        votes.add(name, 2, 2.0)
+    assert not votes.enough(2, four, 2.0)
+    votes.add("3", 2, 2.0)
+    assert votes.enough(2, four, 2.0)
+    assert not votes.enough(2, (*four, *three), 2.0)
+    assert not votes.enough(2, (Voters((1, 1)),), 2.0)  # where nobody votes, nobody is granted
+
+
+def choice(lease_s: float = LEASE_S) -> Choice:
+    """Return a node that has met an active centre at the time 0."""
+    made = Choice(lease_s)
+    made.met("a", msgspec.structs.replace(ACTIVE, version=FIRST), 0.0)
+    return made
 
 
 def test_a_node_waits_for_the_whole_lease() -> None:
-    """Not before it has met no active centre for so long; not while the last one delivered alone."""
-    choice = Choice(LEASE_S)
-    choice.met(0.0, alone=False)
-    assert not choice.grants("b", WANTS, LEASE_S - 0.1)
-    assert choice.grants("b", WANTS, LEASE_S)
-    choice.met(20.0, alone=True)
-    assert not choice.grants("b", WANTS, 100.0)
+    """Not before it has met no active centre for so long; the centre may say a longer one."""
+    node = choice()
+    assert not node.grants("b", WANTS, LEASE_S - 0.1)
+    assert node.grants("b", WANTS, LEASE_S)
+    node.met("a", msgspec.structs.replace(ACTIVE, version=FIRST, lease_s=30.0), 20.0)
+    later = msgspec.structs.replace(WANTS, would=3)
+    assert not node.grants("b", later, 49.0)
+    assert node.grants("b", later, 50.0)
+
+
+def test_who_lacks_what_was_delivered_is_granted_nothing() -> None:
+    """While the active one delivered alone, it alone may come back; the node's disk remembers that."""
+    node = choice()
+    node.met("a", msgspec.structs.replace(ACTIVE, version=FIRST, alone=True), 20.0)
+    assert not node.grants("b", WANTS, 100.0)
+    again = Choice(LEASE_S, node.kept)
+    assert not again.grants("b", WANTS, 100.0)
+    assert not again.grants("b", WANTS, 200.0)
+    assert again.grants("a", WANTS, 200.0)
+
+
+def test_a_term_is_granted_once() -> None:
+    """Not to two centres, not after a restart, none that has passed; the other hears of it."""
+    node = choice()
+    assert node.grants("b", WANTS, 20.0)
+    assert not node.grants("a", WANTS, 21.0 + APART_S)
+    assert (node.plea("a").granted, node.plea("b").granted) == (2, 0)
+    again = Choice(LEASE_S, node.kept)
+    assert not again.grants("a", WANTS, 100.0)
+    assert not again.grants("a", WANTS, 200.0)
+    assert again.grants("b", WANTS, 200.0)
+    assert again.grants("a", msgspec.structs.replace(WANTS, would=3), 300.0)
+    node.met("a", msgspec.structs.replace(ACTIVE, term=5, version=FIRST), 400.0)
+    assert not node.grants("b", msgspec.structs.replace(WANTS, would=5), 500.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "counts_by", "grants"),
+    [
+        (FIRST, FIRST, True),
+        (FIRST, (1, 1), False),  # a new store: it may be in the place of one that had voted
+        ((1, 3), (1, 3), True),
+        ((1, 3), (2, 1), True),
+        ((1, 3), (1, 2), False),
+        ((2, 1), (1, 9), False),
+    ],
+)
+def test_nobody_counts_by_an_older_electorate(
+    known: tuple[int, int], counts_by: tuple[int, int], *, grants: bool
+) -> None:
+    """A centre that does not know who votes now is granted nothing."""
+    node = Choice(LEASE_S, Term(1, known=known))
+    wants = msgspec.structs.replace(WANTS, version=counts_by)
+    assert not node.grants("b", wants, 0.0)
+    assert node.grants("b", wants, LEASE_S) is grants
+
+
+def test_what_was_learnt_is_told_at_once() -> None:
+    """A node asks again where it learnt something; then all is said."""
+    node = Choice(LEASE_S)
+    assert node.met("a", ACTIVE, 0.0)
+    assert node.plea("a") == Plea(1, known=(1, 3), stamp=(7, 1.0))
+    assert not node.met("a", msgspec.structs.replace(ACTIVE, stamp=(7, 2.0)), 1.0)
+    assert node.met("a", msgspec.structs.replace(ACTIVE, alone=True), 2.0)
+    assert node.plea("a").alone
+    assert node.met("a", msgspec.structs.replace(ACTIVE, alone=True, stamp=(8, 1.0)), 3.0)  # another seat
+    assert not node.follows(msgspec.structs.replace(ACTIVE, term=0))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.01, 5.0)), max_size=60))
 def test_no_two_centres_are_granted_at_once(asked: list[tuple[str, float]]) -> None:
     """However a node is asked: a grant to one centre has ended long before one to the other begins."""
-    choice, now, given_to = Choice(LEASE_S), 0.0, {"a": -1e9, "b": -1e9}
-    choice.met(0.0, alone=False)
+    node, now, given_to = choice(), 0.0, {"a": -1e9, "b": -1e9}
     for centre, pause in asked:
         now += pause
-        if choice.grants(centre, WANTS, now):
+        # Each would begin the term after all that it has heard of.
+        own, other_ = node.kept.granted, node.kept.granted_to
+        would = own if other_ == centre else own + 1
+        if node.grants(centre, msgspec.structs.replace(WANTS, would=max(2, would)), now):
             given_to[centre] = now
             other = given_to["b" if centre == "a" else "a"]
             assert now - other >= APART_S > GRANT_S

@@ -12,7 +12,7 @@ STAGES = ("collect", "decode", "normalise", "persist", "publish", "share", "web"
 FOUNDATIONS = ("authority", "bus", "frames", "scripts", "video")
 WIRING = (
     *("flow", "foundations", "sources", "walk", "eyes", "life", "speaker", "cameras", "viid", "own_clock"),
-    *("way_up", "above", "below", "sites", "shares", "pushing", "trails", "showing", "cli", "demo"),
+    *("way_up", "above", "below", "seat", "sites", "shares", "pushing", "trails", "showing", "cli", "demo"),
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -26,16 +27,20 @@ import pytest
 
 from sensegate.addresses import Addresses
 from sensegate.authority import terms
+from sensegate.authority.chain import SignedHead, check_export
 from sensegate.authority.standby import PROMOTE, STATUS, Standby
+from sensegate.bus.ledger import ACCEPTED
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
 from sensegate.config_sites import CentreConfig, PeerConfig
 from sensegate.shares import PSEUDONYMS, SIGNING
-from sensegate.way_up import PING_S
+from sensegate.trails import KEY
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 
 pytestmark = [pytest.mark.live]
+TOLD_S = 3.0
+"""So soon a node has on its disk what a centre has; far more than it takes, for a machine with other work."""
 
 
 class Centre:
@@ -163,7 +168,7 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
                 msgspec.structs.replace(config_of(directory / f"centre{number}", "44"), log_level="info"),
                 engine=EngineConfig(port=nats, mqtt_port=mqtt),
                 web=WebConfig(port=http),
-                nodes=(NodeUserConfig(division="4401", secret_file=str(directory / "node")),),
+                nodes=() if automatic else (NodeUserConfig(division="4401", secret_file=str(directory / "node")),),
                 peer=PeerConfig(
                     url=urls[1 - number],
                     secret_file=str(directory / "peer"),
@@ -174,14 +179,12 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
                 ),
             )
         )
-    uplink = UplinkConfig(
-        url=urls[0],
-        secret_file=str(directory / "node"),
-        others=(CentreConfig(url=urls[1]),),
-        span_ms=50,
-        lease_s=5.0,
-    )
-    return made[0], made[1], uplink
+    uplink = UplinkConfig(others=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
+    if automatic:  # it joins by code, and votes
+        way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
+    else:
+        way = {"url": urls[0], "secret_file": str(directory / "node")}
+    return made[0], made[1], msgspec.structs.replace(uplink, **way)
 
 
 @contextlib.asynccontextmanager
@@ -194,12 +197,27 @@ async def two_sites(directory: Path, *, automatic: bool = False) -> AsyncIterato
         await first.active()
     await second.start()
     try:
+        await first.active()  # where no order makes it active, the other one has to say that it is not
+        if automatic:
+            answer = await asked(first, "POST", "/api/v1/nodes", body={"division": "4401"})
+            (directory / "code").write_text(answer["code"], encoding="ascii")
         async with running(msgspec.structs.replace(config_of(directory / "node4401"), uplink=uplink)) as node:
-            await first.active()  # where no order makes it active, the node has to grant it
             yield first, second, node
     finally:
         await first.stop()
         await second.stop()
+
+
+async def asked(centre: Centre, method: str, path: str, *, token: str = "", body: object = None) -> Any:
+    """Return what a centre answers: JSON, or the bytes of another kind; without a token: the administrator of both."""
+    token = token or (centre.directory.parent / "centre0" / "admin.token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.request(method, centre.url + path, json=body) as response,
+    ):
+        assert response.status < 300, await response.text()
+        return await (response.json() if response.content_type == "application/json" else response.read())
 
 
 class Sender:
@@ -223,11 +241,13 @@ class Sender:
             await asyncio.sleep(self._pause_s)
 
 
-async def _known_together(first: Centre, sender: Sender, rate: float) -> None:
+async def _known_together(first: Centre, node: Site) -> None:
     """Return when the node knows that the other centre has all: until it has heard so, it grants it nothing."""
-    await eventually(lambda: not terms.read(first.directory).alone, 30)
-    before = sender.sent
-    await eventually(lambda: sender.sent >= before + rate * 3 * PING_S, 60)
+    own, there = Path(node.config.directory), first.directory
+    await eventually(lambda: not terms.read(there).alone and terms.read(there).voters[-1].nodes != (), 30)
+    heard = time.monotonic()
+    await eventually(lambda: terms.read(own).known != (0, 0) and not terms.read(own).alone, 30)
+    assert time.monotonic() - heard < TOLD_S
 
 
 async def drill(directory: Path, *, rate: float, seconds: float, batch: int, automatic: bool) -> dict[str, Any]:
@@ -235,6 +255,7 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
     async with two_sites(directory, automatic=automatic) as (first, second, node):
         device = await node.device("count-1")
         token = (first.directory / "admin.token").read_text().strip()
+        auditor, head = await noted(first)
         async with aiohttp.ClientSession() as session:
             reader = Reader(session, [first.url, second.url], token)
             sender = Sender(node, device, rate, batch)
@@ -242,7 +263,7 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
             try:
                 await eventually(second.copied, 30)
                 if automatic:
-                    await _known_together(first, sender, rate)
+                    await _known_together(first, node)
                 before = sender.sent
                 await eventually(lambda: sender.sent >= before + rate * seconds / 3 and len(reader.records) > 0, 20)
                 await first.kill()
@@ -262,19 +283,11 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
                 work[1].cancel()
                 await asyncio.gather(work[1], return_exceptions=True)
                 await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
-                back_s = 0.0
-                if not automatic:
-                    # Fail-back: the second stops in order, the first is ordered.
-                    await eventually(first.copied, 30)
-                    await second.stop()
-                    first.promote()
-                    began, seen = time.monotonic(), len(reader.records)
-                    work[1] = asyncio.create_task(sender.run())
-                    await eventually(lambda: len(reader.records) > seen + batch, 30)
-                    back_s = time.monotonic() - began
-                    work[1].cancel()
-                    await asyncio.gather(work[1], return_exceptions=True)
-                    await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
+                back_s = 0.0 if automatic else await fail_back(first, second, reader, sender, batch)
+                active = second if automatic else first
+                seen_then = {"books": await counted(active, sender.sent), **await trail_of(active, auditor, head)}
+                if automatic:
+                    seen_then["votes"] = await votes(first, second)
             except AssertionError as why:
                 seen_at = (await node.ask("GET", "/api/v1/nodes")).body
                 raise AssertionError(
@@ -292,17 +305,85 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
                 "old centre": "fenced" if not fenced.active and fenced.number > 1 else "ACTIVE",
                 "keys": "same" if _keys(first) == _keys(second) else "OTHERS",
                 "set aside": len(list(first.directory.glob("aside-*"))),
+                **seen_then,
             }
 
 
+async def fail_back(first: Centre, second: Centre, reader: Reader, sender: Sender, batch: int) -> float:
+    """Stop the second in order and order the first; return after how long the subscriber went on."""
+    await eventually(first.copied, 30)
+    await second.stop()
+    first.promote()
+    began, seen = time.monotonic(), len(reader.records)
+    sending = asyncio.create_task(sender.run())
+    try:
+        await eventually(lambda: len(reader.records) > seen + batch, 30)
+        back_s = time.monotonic() - began
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
+    return back_s
+
+
+async def noted(first: Centre) -> tuple[str, SignedHead]:
+    """Return the token of an auditor, and the head of the trail that it notes."""
+    said = {"role": "auditor", "scope": "44"}
+    auditor = (await asked(first, "POST", "/api/v1/tokens", body=said))["token"]
+    return auditor, msgspec.convert(await asked(first, "GET", "/api/v1/audit/head", token=auditor), SignedHead)
+
+
+async def counted(active: Centre, sent: int) -> str:
+    """Return whether the books of the active centre count all that was ever sent, whichever centre took it in."""
+    totals: dict[str, int] = {}
+
+    async def whole() -> bool:
+        answer = await asked(active, "GET", "/api/v1/ledger?since=2h")
+        totals.update(answer["totals"])
+        return bool(answer["balanced"] and answer["totals"].get(ACCEPTED, 0) >= sent)
+
+    with contextlib.suppress(AssertionError):
+        await eventually(whole, 20)
+    return "whole" if totals.get(ACCEPTED) == sent else f"{totals}, not {sent}"
+
+
+async def trail_of(active: Centre, auditor: str, head: SignedHead) -> dict[str, Any]:
+    """Return what comes of checking the trail, with the head noted at the first centre before; and what is on it."""
+    lines = (await asked(active, "GET", "/api/v1/audit/export", token=auditor)).removesuffix(b"\n").split(b"\n")
+    report = check_export(lines, heads=[head], key=base64.b64decode(head.key))
+    actions = Counter(json.loads(line)["action"] for line in lines[:-1])
+    return {
+        "trail": "whole" if report.fault is None and report.heads == 1 else str(report),
+        "named": actions["centre.aside"],
+        "terms": actions["centre.active"],
+    }
+
+
+async def votes(first: Centre, second: Centre) -> list[tuple[str, ...]]:
+    """Return who votes at the active centre, then at both once the node is expelled."""
+    before = electorate(second)
+    await asked(second, "POST", "/api/v1/nodes/4401/expel", body={})
+    await eventually(lambda: not electorate(second), 5)
+    await eventually(lambda: not electorate(first), 5)
+    return [before, electorate(second), electorate(first)]
+
+
+def electorate(centre: Centre) -> tuple[str, ...]:
+    """Return who votes, as a centre has it on its disk."""
+    return terms.read(centre.directory).voters[-1].nodes
+
+
 def _keys(centre: Centre) -> list[bytes]:
-    """Return of what pseudonyms are made, and whose signature receipts bear."""
-    files = [centre.directory / name for name in (PSEUDONYMS, SIGNING, "receipts.pub")]
-    assert all(file.stat().st_mode & 0o077 == 0 for file in files[:2])
+    """Return of what pseudonyms are made, and whose signature receipts and heads of the trail bear."""
+    files = [centre.directory / name for name in (PSEUDONYMS, SIGNING, KEY, "receipts.pub", "audit.pub")]
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files[:3])
     return [file.read_bytes() for file in files]
 
 
-GOOD = {"lost": 0, "doubled": 0, "ids": 0, "disordered": 0, "old centre": "fenced", "keys": "same"}
+GOOD = {"lost": 0, "doubled": 0, "ids": 0, "disordered": 0, "old centre": "fenced", "keys": "same"} | {
+    "books": "whole",
+    "trail": "whole",
+}
 
 
 @pytest.mark.parametrize("automatic", [False, True], ids=["by order", "granted by the nodes"])
@@ -310,6 +391,10 @@ async def test_fail_over(tmp_path: Path, *, automatic: bool) -> None:
     """The active centre is killed with its server: none lost, none twice, cursors go on, the old one is fenced."""
     found = await drill(tmp_path, rate=200, seconds=3, batch=20, automatic=automatic)
     assert {key: found[key] for key in GOOD} == GOOD, found
+    assert found["named"] == found["set aside"], found
+    assert found["terms"] == (1 if automatic else 2), found
+    if automatic:
+        assert found["votes"] == [("4401.1",), (), ()], found
 
 
 if __name__ == "__main__":

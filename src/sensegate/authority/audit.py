@@ -9,7 +9,7 @@ notice that the end was cut off, keep a signed head elsewhere (`heads.py` writes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import msgspec
 from nats.aio.client import Client
@@ -146,6 +146,55 @@ class Audit:
         """Yield the records as they are stored, oldest first."""
         async for _, raw in self._stored(0, limit):
             yield raw
+
+    # ── copies ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def after(self, number: int, *, limit: int, max_bytes: int = 2**62) -> list[bytes]:
+        """Return the records after a number as they are stored, oldest first; the oldest where that one has expired."""
+        first, _ = await self._reader.bounds()
+        start = 0
+        async for raw in self.stored(limit=1):
+            # Nothing but this chain is on the stream: its sequences go with its numbers.
+            start = max(0, first - 1 + number + 1 - decode(raw).number)
+        found: list[bytes] = []
+        size = 0
+        async for _, raw in self._stored(start, limit):
+            size += len(raw)
+            if found and size > max_bytes:
+                break
+            if decode(raw).number > number:
+                found.append(raw)
+        return found
+
+    async def end(self) -> tuple[int, bytes]:
+        """Return the last record: its number (0: there is none), and as it is stored."""
+        message = await self._reader.last(self._subject)
+        return (decode(message.data).number, message.data) if message else (0, b"")
+
+    async def changed(self, timeout_s: float) -> bool:
+        """Wait until there is another record; False after `timeout_s`."""
+        return await self._reader.changed((await self.head()).sequence, timeout_s)
+
+    async def take(self, records: Sequence[bytes]) -> None:
+        """Append records of the chain of which this one is a copy.
+
+        Raises:
+            Fenced: they do not go on from what is here.
+            Lost, StoreFull: some may be here, in order.
+        """
+        async with self._lock:
+            self._head = None
+            number, last = await self.end()
+            at = (await self.head()).sequence
+            for raw in records:
+                record = decode(raw)
+                fits = record.number == number + 1 and record.previous == digest(last, record.hash)
+                if number and not fits:
+                    raise Fenced(f"record {record.number} does not go on from number {number} here")
+                expected = {"Nats-Expected-Last-Subject-Sequence": str(at)}
+                answer = await api.call(self._nc, self._subject, raw, headers=expected)
+                at = msgspec.json.decode(answer, type=api.Answer).seq
+                number, last = record.number, raw
 
     async def check(self, head: Head | None = None) -> Fault | None:
         """Walk the whole chain; return its first break, None if it is whole."""

@@ -2,24 +2,25 @@
 
 A term belongs to one centre; a higher one ends every lower. Nodes remember the highest that they have met and turn away
 from a centre of a lower one, which learns of it so. A term begins by order, or where more than half of the nodes grant
-it: a node grants to one centre at a time, and only when it has not met its active centre for the whole lease.
+it: a node grants a term once, and only when it has not met its active centre for the whole lease. Who may grant, and
+how an active centre knows that nobody else was granted: `voters.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
+from sensegate.authority.voters import FIRST, Voters, voter
 from sensegate.errors import ConfigError
 
 FILE = "term.json"
 GRANT_S = 4.0
 """A grant that was not given again for so long has ended."""
 APART_S = 3 * GRANT_S
-"""A node grants to another centre only so long after its last grant to the one before."""
+"""A node grants to another centre only so long after its last grant to the one before: votes are not split for ever."""
 
 
 class Term(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -29,9 +30,23 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
     active: bool = False
     """Of a centre: the term is its own."""
     alone: bool = False
-    """Of a centre: since it delivers what the other has not, the other may not take over by itself."""
+    """Of a centre: since it delivers what the other has not, the other may not take over by itself.
+
+    Of a node: so was its active centre when it was met last.
+    """
     history: tuple[tuple[int, int], ...] = ()
     """Of a centre: (term, last sequence of the log when it began), of its log's past."""
+    lapsed: bool = False
+    """Of a centre: the nodes have left it in this term, which is not taken up again."""
+    voters: tuple[Voters, ...] = ()
+    """Of a centre: every electorate by which a vote may still be counted, oldest first; the last is in force."""
+    known: tuple[int, int] = FIRST
+    """Of a node: newest electorate that it has heard of."""
+    granted: int = 0
+    """Of a node: the highest term that it has granted."""
+    granted_to: str = ""
+    met_at: str = ""
+    """Of a node: the active centre that it met last."""
 
     def diverged(self, history: tuple[tuple[int, int], ...], held: int) -> bool:
         """Return whether a log that ends with `held` has what a later term of another history never had."""
@@ -44,8 +59,24 @@ class Plea(msgspec.Struct, frozen=True, omit_defaults=True):
 
     term: int = 0
     """The highest that it has met."""
-    grant: bool = False
-    """It has met no active centre for the whole lease, and would follow this one."""
+    grant: int = 0
+    """The term that it grants this centre: it has met no active one for the whole lease; 0: none."""
+    granted: int = 0
+    """The highest term that it has granted to another centre."""
+    known: tuple[int, int] = FIRST
+    """Newest electorate that it has on its disk."""
+    alone: bool = False
+    """It has on its disk that the active centre delivers alone."""
+    stamp: tuple[int, float] = (0, 0.0)
+    """Of the last answer of an active centre, as it came."""
+    wait: bool = False
+    """The answer may wait a moment for something new."""
+    generation: int = 0
+    """Of a node that joined: which machine it is."""
+
+    def voter(self, division: str) -> str:
+        """Return as whom this votes."""
+        return voter(division, self.generation)
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,6 +87,15 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     alone: bool = False
     wants: bool = False
     """It would become active if the nodes grant it."""
+    would: int = 0
+    """The term that it would begin."""
+    version: tuple[int, int] = FIRST
+    """Of the electorate by which it counts."""
+    stamp: tuple[int, float] = (0, 0.0)
+    """Seat, and when this was answered by its clock."""
+    lease_s: float = 0.0
+    voters: Voters | None = None
+    """For the other centre: who votes from now on."""
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -83,50 +123,58 @@ def write(directory: Path, term: Term) -> None:
     fresh.replace(directory / FILE)
 
 
-class Votes:
-    """Grants of nodes as they come in, by a clock that only rises."""
-
-    def __init__(self, nodes: Collection[str]) -> None:
-        self._nodes = frozenset(nodes)
-        self._granted: dict[str, float] = {}
-
-    def add(self, division: str, now_s: float, *, grant: bool) -> None:
-        """Take what a node says."""
-        if division in self._nodes and grant:
-            self._granted[division] = now_s
-        else:
-            self._granted.pop(division, None)
-
-    def enough(self, now_s: float) -> bool:
-        """Return whether more than half of all nodes grant now."""
-        return sum(now_s - given < GRANT_S for given in self._granted.values()) * 2 > len(self._nodes)
-
-
 class Choice:
-    """A node's side: whom it grants."""
+    """A node's side: whom it follows, and whom it grants. `kept` must be on the disk before it is told to anybody."""
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: float, kept: Term | None = None) -> None:
         self._lease_s = lease_s
+        self.kept = kept or Term()
         self._met: float | None = None
         self._given: tuple[str, float] | None = None
-        self.alone = False
-        """The active centre delivered without the other when it was met last."""
+        self._stamp = (0, 0.0)
 
-    def met(self, now_s: float, *, alone: bool) -> None:
-        """Say that an active centre was met."""
-        self._met, self.alone, self._given = now_s, alone, None
+    def plea(self, centre: str, *, grant: int = 0, wait: bool = False, generation: int = 0) -> Plea:
+        """Return what is told to a centre."""
+        kept = self.kept
+        granted = 0 if kept.granted_to == centre else kept.granted
+        return Plea(kept.number, grant, granted, kept.known, kept.alone, self._stamp, wait, generation)
+
+    def follows(self, state: State) -> bool:
+        """Return whether this is the centre that is active, of no lower term than we have met."""
+        return state.active and state.term >= self.kept.number
+
+    def met(self, centre: str, state: State, now_s: float) -> bool:
+        """Say that an active centre was met; return whether it should hear at once what we know now."""
+        first = self._stamp[0] != state.stamp[0]
+        self._met, self._given, self._stamp = now_s, None, state.stamp
+        self._lease_s = max(self._lease_s, state.lease_s)
+        before, known = self.kept, max(self.kept.known, state.version)
+        self.kept = msgspec.structs.replace(before, number=state.term, alone=state.alone, known=known, met_at=centre)
+        return first or self.kept != before
 
     def granted(self, centre: str, now_s: float) -> bool:
         """Return whether this is the centre that is granted at the moment: it is looked at again at once."""
         return self._given is not None and self._given[0] == centre and now_s - self._given[1] < GRANT_S
 
     def grants(self, centre: str, state: State, now_s: float) -> bool:
-        """Return whether a centre that wants to be active is granted it now; remembers that it was."""
+        """Return whether a centre that wants to be active is granted its term now."""
+        kept = self.kept
         if self._met is None:
             self._met = now_s  # since we began
-        if not state.wants or self.alone or now_s - self._met < self._lease_s:
+        if not state.wants or now_s - self._met < self._lease_s:
+            return False
+        if kept.alone and centre != kept.met_at:
+            return False  # it has not all that was delivered
+        # Who counts by an electorate older than we know of might count without those who vote now. A node in a new
+        # store knows of none: it first meets an active centre, but where there never was one.
+        if state.version != kept.known and (kept.known == FIRST or state.version < kept.known):
+            return False
+        again = state.would == kept.granted and centre == kept.granted_to
+        if state.would <= kept.number or not (again or state.would > kept.granted):
             return False
         if self._given and self._given[0] != centre and now_s - self._given[1] < APART_S:
             return False
         self._given = centre, now_s
+        if not again:
+            self.kept = msgspec.structs.replace(kept, granted=state.would, granted_to=centre)
         return True

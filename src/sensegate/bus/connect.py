@@ -99,10 +99,20 @@ class Link(Client):
 
         nats-py closes it in order, which takes as long as a peer that swallows packets is silent: a quarter of an hour.
         """
-        transport = getattr(self._transport, "_bare_io_writer", None)
-        if transport is not None and not (self.is_closed or self.is_reconnecting):
-            transport.transport.abort()
+        if not (self.is_closed or self.is_reconnecting):
+            self.drop()
         await super()._process_op_err(e)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        """Connect; an attempt before that failed in its handshake has left its socket open."""
+        self.drop()
+        await super()._connect_to_server(s)
+
+    def drop(self) -> None:
+        """Let go of the socket at once; nothing that waits to be sent is."""
+        for writer in (getattr(self._transport, name, None) for name in ("_io_writer", "_bare_io_writer")):
+            if writer is not None:
+                writer.transport.abort()
 
     async def errors_seen(self, why: Exception) -> None:
         """Take an error that nats-py met in the background."""
@@ -207,6 +217,8 @@ async def connect(
         refusal.cancel()
         attempt.cancel()
         await asyncio.gather(attempt, refusal, return_exceptions=True)
+        if not link.is_connected:
+            link.drop()  # an attempt that is cancelled while nats-py closes leaves it open
     await link.close()
     if link.untrusted:
         raise Untrusted(f"no TLS with {_without_secret(url)}: {link.untrusted}")

@@ -152,6 +152,11 @@ async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0
         log_first: sequence with which a LOG that is made now begins.
     """
     await ensure(nc, log_stream(store, log_first))
+    await ensure_books(nc, store, audit_ttl_h=audit_ttl_h)
+
+
+async def ensure_books(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0) -> None:
+    """Make LEDGER and AUDIT alone, as `ensure_streams` does."""
     atomic = {"allow_atomic": True, "allow_msg_ttl": True, "allow_direct": True, "deny_delete": True}
     await ensure(nc, _stream(LEDGER, LEDGER_SUBJECTS, store.ledger_bytes, allow_rollup_hdrs=True, **atomic))
     await ensure(

@@ -35,8 +35,10 @@ def status(directory: Directory, *, json_form: Json = False) -> None:
     """Say whether this centre is active or stands by, and how far its copy is; exit 1 if it is neither."""
     term, now = terms.read(directory), standing(directory)
     said = "stands by" if now else "active" if term.active else "not running"
+    votes = term.voters[-1].nodes if term.voters else ()
     if json_form:
-        as_json({"state": said, "term": term.number, "alone": term.alone, **(msgspec.to_builtins(now) if now else {})})
+        told = {"state": said, "term": term.number, "alone": term.alone, "voters": votes}
+        as_json({**told, **(msgspec.to_builtins(now) if now else {})})
     else:
         console.print(f"{said}, term {now.term if now else term.number}")
         if now:
@@ -44,6 +46,8 @@ def status(directory: Directory, *, json_form: Json = False) -> None:
             console.print(f"the active centre {'answers' if now.reached else 'is not reached'}, {behind}")
         elif term.active and term.alone:
             console.print("it delivers without a standby: the other one may only take over by order")
+        if votes:
+            console.print(f"nodes that vote in automatic fail-over: {', '.join(votes)}")
     if said == "not running":
         sys.exit(1)
 

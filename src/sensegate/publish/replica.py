@@ -80,6 +80,8 @@ class Original:
         """Up to here it was delivered without a standby."""
         self._alone = alone
         self._heard = clock.monotonic()
+        self.permitted: Callable[[], bool] = lambda: True
+        """Whether what the standby has not may be delivered now; asked only while `alone`."""
 
     async def piece(self, wanted: From) -> bytes:
         """Answer a standby. Raises `Lost`."""
@@ -111,6 +113,9 @@ class Original:
         """Return up to which sequence may be delivered."""
         if not self.alone:
             return min(sequence, self._confirmed)
+        if not self.permitted():
+            # What was given is given; of a seat before this one it is not known how much that was.
+            return min(sequence, max(self._confirmed, self._given % 2**63))
         if self._given < 2**63:
             self._given = max(self._given, sequence)
         return sequence
@@ -171,6 +176,11 @@ class Replica:
         """Entries of a commit whose end has not come yet."""
         self.behind = -1
         """Entries that the active centre had more when it was asked last; -1: not asked yet."""
+
+    @property
+    def epoch(self) -> str:
+        """Life of the log."""
+        return self._own.epoch
 
     async def turn(self, ask: Callable[[str, bytes], Awaitable[bytes]], term: int = 0) -> None:
         """Take the next piece.

@@ -79,6 +79,7 @@ class Books:
         if end is not None and self._position.sequence > end:
             _log.warning("the log has lost its end; the books go on where it ends", at=self._position.sequence, end=end)
             self._position = _Position(epoch, end)
+        oldest = self._clock.now() // HOUR_US - self._window_h
         at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
         while entries := await self._hours.fetch(at):
             at = entries[-1].sequence
@@ -86,7 +87,8 @@ class Books:
                 kind, _, place = entry.subject.partition(".")
                 node, _, rest = place.partition(".")
                 hour, _, part = rest.partition(".")
-                if kind == "hours" and hour.isdigit():
+                # In a copy all are as old as the copy.
+                if kind == "hours" and hour.isdigit() and int(hour) >= oldest:
                     before = self._packed.get((node, int(hour)), ())
                     self._packed[node, int(hour)] = (*before, entry.payload) if part else (entry.payload,)
                     self._parts[node, int(hour)] = len(self._packed[node, int(hour)])

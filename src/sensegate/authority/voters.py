@@ -1,0 +1,147 @@
+"""Who votes which of two centres is active, while nodes join and leave. Pure.
+
+    Members, `nodes` ─▶ the active centre makes a version of the electorate ─▶ on its disk ─▶ told to nodes and standby
+    a standby counts grants by its electorate; an active centre has its lease by each by which the other might count
+
+Never two leases at once. A grant is for one term, once, on the node's disk before it is given; a centre counts no node
+that has granted a later term to another. So where a majority has granted, no majority is left for the term before: of
+the same electorate. Of two versions the active centre needs both majorities, until the older can elect nobody: the
+other centre has the newer, or half of the old voters know of a newer, and grant to nobody who does not.
+A node is counted from when the answer was given that it repeats, not from when it was heard: what lay in a queue while
+a process stood still says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from sensegate.authority.terms import Plea
+
+FIRST = (0, 0)
+"""Version of the electorate before any centre was active: the nodes of the configuration."""
+PART = 0.75
+"""Of the lease: so long a node that was heard counts for its active centre; it grants only after the whole."""
+
+
+def voter(node: str, generation: int) -> str:
+    """Return as whom a node votes: a machine in its place remembers nothing, and is another voter."""
+    return f"{node}.{generation}" if generation else node
+
+
+class Voters(msgspec.Struct, frozen=True):
+    """An electorate."""
+
+    version: tuple[int, int] = FIRST
+    """(term in which it was made, number in it)."""
+    nodes: tuple[str, ...] = ()
+    """As of `voter`."""
+
+    def majority(self, some: Collection[str]) -> bool:
+        """Return whether more than half are among some; of none everybody."""
+        return not self.nodes or self._among(some) * 2 > len(self.nodes)
+
+    def half(self, some: Collection[str]) -> bool:
+        """Return whether so many are among some that the others are no majority."""
+        return self._among(some) * 2 >= len(self.nodes)
+
+    def _among(self, some: Collection[str]) -> int:
+        return sum(node in some for node in self.nodes)
+
+
+class Votes:
+    """Grants of nodes as a standby gets them, by a clock that only rises."""
+
+    def __init__(self, grant_s: float) -> None:
+        self._grant_s = grant_s
+        self._granted: dict[str, tuple[int, float]] = {}
+
+    def add(self, node: str, term: int, now_s: float) -> None:
+        """Take what a node says; `term`: that it grants; 0: none."""
+        if term:
+            self._granted[node] = term, now_s
+        else:
+            self._granted.pop(node, None)
+
+    def enough(self, term: int, voters: Sequence[Voters], now_s: float) -> bool:
+        """Return whether more than half of every electorate grant a term now."""
+        given = {node for node, (number, at) in self._granted.items() if number == term and now_s - at < self._grant_s}
+        return bool(voters) and bool(voters[-1].nodes) and all(one.majority(given) for one in voters)
+
+
+class Lease:
+    """An active centre's side: whether it is still the one, and who votes."""
+
+    def __init__(self, term: int, seat: int, lease_s: float, voters: tuple[Voters, ...]) -> None:
+        """`seat`: tells this one from every other; `voters`: electorates in force, as they are on the disk."""
+        self._term = term
+        self.seat = seat
+        self._lease_s = lease_s * PART
+        self.voters = tuple(one for one in voters if one.version != FIRST)  # by the first only a first centre counts
+        self._counted: dict[str, float] = {}
+        self._known: dict[str, tuple[int, int]] = {}
+        self._alone: set[str] = set()
+        self._gone: set[str] = set()
+        self._other = FIRST
+
+    def take(self, node: str, plea: Plea) -> None:
+        """Take what a node says."""
+        if plea.granted > self._term:
+            self._gone.add(node)  # from now on it counts for the other, if for anybody
+            self._known.pop(node, None)
+            self._alone.discard(node)
+        if node in self._gone:
+            return
+        if plea.stamp[0] == self.seat:
+            self._counted[node] = max(plea.stamp[1], self._counted.get(node, plea.stamp[1]))
+        self._known[node] = max(plea.known, self._known.get(node, FIRST))
+        (self._alone.add if plea.alone else self._alone.discard)(node)
+
+    def confirmed(self, version: tuple[int, int]) -> None:
+        """Say which electorate the other centre has on its disk: it counts by none before."""
+        self._other = max(self._other, version)
+
+    def here(self, now_s: float) -> set[str]:
+        """Return the nodes that count now."""
+        lately = {node for node, at in self._counted.items() if now_s - at < self._lease_s}
+        return lately - self._gone
+
+    def held(self, now_s: float) -> bool:
+        """Return whether no other centre can have been granted a later term."""
+        here = self.here(now_s)
+        return all(one.majority(here) for one in self.voters)
+
+    def known_alone(self) -> bool:
+        """Return whether so many know that we deliver alone that the other cannot be granted."""
+        return all(one.half(self._alone) for one in self.voters)
+
+    def together(self) -> None:
+        """Forget who knew that we deliver alone: we do not any more."""
+        self._alone.clear()
+
+    def turn(self, configured: Collection[str], joined: Collection[str], now_s: float) -> tuple[Voters, ...]:
+        """Return the electorates that are to be in force; those that differ from `voters` go to the disk first.
+
+        A node that joined votes from when it was heard here: one that cannot reach us, or knows no other centre, is
+        not to be missed.
+        """
+        present = self.voters[-1] if self.voters else Voters()
+        here = self.here(now_s)
+        nodes = tuple(sorted({*configured, *(one for one in joined if one in present.nodes or one in here)}))
+        found = self.voters
+        if nodes != present.nodes or present.version == FIRST:
+            number = present.version[1] + 1 if present.version[0] == self._term else 1
+            found = (*found, Voters((self._term, number), nodes))
+        return tuple(one for one, after in pairwise(found) if not self._over(one, after)) + found[-1:]
+
+    def _over(self, old: Voters, after: Voters) -> bool:
+        """Return whether nobody can be granted by an electorate any more, after which we made another.
+
+        One that another centre made after it does not count: who knows of that may still grant by that.
+        """
+        newer = {node for node, version in self._known.items() if version >= after.version}
+        return self._other >= after.version or old.half(newer)

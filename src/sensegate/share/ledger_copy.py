@@ -1,0 +1,150 @@
+"""A standby centre's copy of the hourly sums (`books.py`): the stream LEDGER with its own position.
+
+    active: `piece` ◀─ ask ``hours`` (what was written after a sequence) ── standby: LedgerCopy ─▶ its own LEDGER
+
+Sums are taken with the position up to which they count, all or nothing, and only when the own log has come so far:
+after a promotion the books go on counting from there, nothing twice. Where more has changed than goes into one write,
+the position says so meanwhile; a promotion then counts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from sensegate.bus.ledger import HOUR_US
+from sensegate.clock import Clock
+from sensegate.errors import Lost
+from sensegate.model import Member
+from sensegate.ports import Log
+
+POSITION = "hours.position"
+ROWS_MAX = 500
+PIECE_BYTES = 500_000
+WRITE_ROWS = 1_000
+WRITE_BYTES = 8_000_000
+
+Ask = Callable[[str, bytes], Awaitable[bytes]]
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """What was written after a sequence, the newest of each hour."""
+
+    life: str
+    """Of that stream."""
+    rows: list[tuple[str, bytes]]
+    last: int
+    """Sequence of the last of them."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """As the books write it, and where the copy is."""
+
+    epoch: str
+    """Empty: what is here belongs to no position."""
+    sequence: int
+    format: int = 1
+    of: str = ""
+    at: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_number = msgspec.msgpack.Decoder(int).decode
+_piece = msgspec.msgpack.Decoder(Piece).decode
+_position = msgspec.json.Decoder(Position).decode
+
+
+async def piece(hours: Log, payload: bytes) -> bytes:
+    """Answer a standby, at the active centre. Raises `Lost`."""
+    after = _number(payload)
+    found = await hours.fetch(after, limit=ROWS_MAX, max_bytes=PIECE_BYTES)
+    rows = [(entry.subject, entry.payload) for entry in found]
+    return _encode(Piece(hours.epoch, rows, found[-1].sequence if found else after))
+
+
+class LedgerCopy:
+    """The standby's side."""
+
+    def __init__(self, own: Log, clock: Clock, *, ttl_h: int) -> None:
+        self._own = own
+        self._clock = clock
+        self._ttl_h = ttl_h
+        self._life = ""
+        self._after = -1
+        self._rows: dict[str, bytes] = {}
+        """Come, and not written yet."""
+
+    async def turn(self, ask: Ask, epoch: str, end: int) -> bool:
+        """Take what is new; return whether there may be more at once.
+
+        Args:
+            ask: the way to the active centre.
+            epoch: of the log.
+            end: sequence with which the own copy of the log ends.
+
+        Raises:
+            Lost, Refused, StoreFull: turn again.
+        """
+        if self._after < 0:
+            present = await self.position()
+            self._life, self._after = (present.of, present.at) if present else ("", 0)
+        try:
+            found = _piece(await ask("hours", _encode(self._after)))
+        except msgspec.DecodeError as why:
+            raise Lost(f"the other centre's answer cannot be read: {why}") from why
+        if found.life != self._life:
+            self._life, self._rows = found.life, {}
+            if self._after:
+                self._after = 0
+                return True
+        for subject, payload in found.rows:
+            self._rows.pop(subject, None)
+            self._rows[subject] = payload
+        self._after = found.last
+        if found.rows:
+            return True
+        said = self._rows.get(POSITION)
+        position = _position(said) if said else None
+        if position and position.epoch == epoch and position.sequence <= end:
+            await self._write(msgspec.structs.replace(position, of=self._life, at=self._after))
+        return False
+
+    async def position(self) -> Position | None:
+        """Return up to where the sums count that are here; None: there are none. Raises `Lost`."""
+        found = await self._own.last(POSITION)
+        return _position(found.payload) if found else None
+
+    async def _write(self, position: Position) -> None:
+        now_h = self._clock.now() // HOUR_US
+        members = [
+            self._member(subject, payload, now_h) for subject, payload in self._rows.items() if subject != POSITION
+        ]
+        parts = list(_parts(members))
+        if len(parts) > 1:
+            await self._own.write([_at(Position("", 0))])
+            for part in parts[:-1]:
+                await self._own.write(part)
+        await self._own.write([*(parts[-1] if parts else ()), _at(position)])
+        self._rows = {}
+
+    def _member(self, subject: str, payload: bytes, now_h: int) -> Member:
+        hour = (*subject.split("."), "", "")[2]  # hours.<node>.<hour>[.<part>]
+        gone_h = max(0, now_h - int(hour)) if hour.isdigit() else 0
+        return Member(subject, payload, max(1, self._ttl_h - gone_h), rollup=True)
+
+
+def _at(position: Position) -> Member:
+    return Member(POSITION, msgspec.json.encode(position), rollup=True)
+
+
+def _parts(members: Sequence[Member]) -> list[list[Member]]:
+    parts: list[list[Member]] = []
+    size = WRITE_BYTES
+    for member in members:
+        size += len(member.payload)
+        if not parts or len(parts[-1]) == WRITE_ROWS or size > WRITE_BYTES:
+            parts.append([])
+            size = len(member.payload)
+        parts[-1].append(member)
+    return parts

@@ -1,0 +1,282 @@
+"""A changing electorate: whatever is lost, late, cut off or started anew, no two centres hold a lease at once.
+
+The world below plays centres, nodes and an operator at random by seeds; a rule taken away lets it find two leases.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from sensegate.authority import voters as module
+from sensegate.authority.terms import GRANT_S, Choice, Plea, State, Term
+from sensegate.authority.voters import FIRST, Lease, Voters, Votes
+
+LEASE_S = 10.0
+POOL = ("1", "2", "3", "4", "5")
+SEEDS = 500
+STEPS = 300
+
+
+class Centre:
+    """One of two, active or not; what is in `term` survives."""
+
+    def __init__(self, name: str, dice: random.Random) -> None:
+        self.name = name
+        self.dice = dice
+        self.term = Term()
+        self.seen = self.granted = 0
+        self.members: set[str] = set()
+        self.lease: Lease | None = None
+        self.votes = Votes(GRANT_S)
+
+    @property
+    def voters(self) -> tuple[Voters, ...]:
+        return self.term.voters or (Voters(),)
+
+    @property
+    def would(self) -> int:
+        return max(self.seen, self.granted, self.term.number) + 1
+
+    def take_seat(self, now: float) -> None:
+        self.lease = Lease(self.term.number, self.dice.getrandbits(62) + 1, LEASE_S, self.term.voters)
+        self.turn(now)
+
+    def turn(self, now: float) -> None:
+        assert self.lease
+        self.lease.voters = self.lease.turn((), sorted(self.members), now)
+        self.term = msgspec.structs.replace(self.term, voters=self.lease.voters)
+
+    def answer(self, node: str, plea: Plea, now: float) -> State:
+        if self.lease is None:
+            self.seen, self.granted = max(self.seen, plea.term), max(self.granted, plea.granted)
+            self.votes.add(node, plea.grant, now)
+            wants = self.voters[-1].version != FIRST
+            version = self.voters[-1].version
+            return State(active=False, term=self.seen, wants=wants, would=self.would, version=version)
+        self.lease.take(node, plea)
+        active = plea.term <= self.term.number
+        version, stamp = self.lease.voters[-1].version, (self.lease.seat, now)
+        if not active:
+            self.stand_by(max(self.seen, plea.term))
+        return State(active=active, term=self.term.number, version=version, stamp=stamp, lease_s=LEASE_S)
+
+    def stand_by(self, seen: int) -> None:
+        self.lease, self.seen, self.votes = None, seen, Votes(GRANT_S)
+
+
+class World:
+    """Two centres, five nodes, and what happens to them."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.now = 100.0
+        self.centres = [Centre(name, self.dice) for name in "ab"]
+        self.nodes = {name: Choice(LEASE_S) for name in POOL}
+        self.late: list[tuple[Centre, str, Plea]] = []
+        self.cut: set[tuple[str, str]] = set()
+        self.terms = 0
+        one, other = self.centres
+        one.term, one.members = Term(1, voters=(Voters((1, 1), POOL[:3]),)), set(POOL[:3])
+        other.term, other.members, other.seen = Term(0, voters=one.term.voters), set(POOL[:3]), 1
+        one.take_seat(self.now)
+        for _ in range(2):
+            for name in POOL[:3]:
+                self.talk(name, one)
+
+    def talk(self, name: str, centre: Centre) -> None:
+        """As `tiers.Above._is_active`; a message may be late, an answer lost."""
+        choice, grant = self.nodes[name], 0
+        for _ in range(3):
+            plea = choice.plea(centre.name, grant=grant)
+            grant = 0
+            luck = self.dice.random()
+            if luck < 0.05:
+                self.late.append((centre, name, plea))
+                return
+            state = centre.answer(name, plea, self.now)
+            if luck < 0.1:
+                return
+            if choice.follows(state):
+                again = choice.met(centre.name, state, self.now)
+            elif again := choice.grants(centre.name, state, self.now):
+                grant = state.would
+            if not again:
+                return
+
+    def step(self) -> None:
+        """Have something happen."""
+        dice = self.dice
+        centre = dice.choice(self.centres)
+        events = (self.meet, self.wait, self.cable, self.arrive, self.operate, self.kill, self.copy, self.renew)
+        dice.choices(events, (50, 12, 12, 2, 10, 2, 4, 2))[0](centre)
+        if dice.random() < 0.03 and centre.lease and not centre.lease.held(self.now):
+            centre.stand_by(centre.term.number)
+        if centre.lease:
+            centre.turn(self.now)
+        elif centre.votes.enough(would := centre.would, centre.voters, self.now):
+            self.terms += 1
+            centre.term = Term(would, voters=centre.voters)
+            centre.take_seat(self.now)
+
+    def meet(self, centre: Centre) -> None:
+        for each in list(self.nodes):
+            if each in centre.members and (each, centre.name) not in self.cut and self.dice.random() < 0.7:
+                self.talk(each, centre)
+
+    def wait(self, _centre: Centre) -> None:
+        self.now += self.dice.choice((0.2, 1.0, 3.0, 8.0, 11.0))
+
+    def cable(self, _centre: Centre) -> None:
+        self.cut = {(each, one) for each in self.nodes for one in "ab" if self.dice.random() < 0.45}
+
+    def arrive(self, _centre: Centre) -> None:
+        if self.late:
+            centre, name, plea = self.late.pop(self.dice.randrange(len(self.late)))
+            centre.answer(name, plea, self.now)
+
+    def operate(self, centre: Centre) -> None:
+        """Have a node join or leave, or another machine join in its place: another voter, without a memory."""
+        name = self.dice.choice(list(self.nodes))
+        if not centre.lease:
+            return
+        if name not in centre.members:
+            centre.members.add(name)
+        elif len(centre.members) > 2:
+            centre.members.remove(name)
+            if self.dice.random() < 0.3:
+                fresh = f"{name}'"
+                self.nodes[fresh] = Choice(LEASE_S)
+                centre.members.add(fresh)
+
+    def kill(self, centre: Centre) -> None:
+        if centre.lease:
+            centre.take_seat(self.now)
+
+    def copy(self, centre: Centre) -> None:
+        """Who may come in, and who votes."""
+        other = self.centres[1 - self.centres.index(centre)]
+        if centre.lease is None and other.lease and other.term.number >= centre.seen:
+            centre.seen, centre.members = other.term.number, set(other.members)
+            centre.term = Term(centre.seen, voters=other.lease.voters[-1:])
+            other.lease.confirmed(centre.voters[-1].version)
+
+    def renew(self, _centre: Centre) -> None:
+        """Start a node again."""
+        name = self.dice.choice(list(self.nodes))
+        self.nodes[name] = Choice(LEASE_S, self.nodes[name].kept)
+
+    def leases(self) -> int:
+        return sum(bool(one.lease and one.lease.held(self.now)) for one in self.centres)
+
+
+def two_leases(seeds: int = SEEDS) -> tuple[str, int]:
+    """Return where there were two leases at once (empty: nowhere), and how many terms had begun by grants."""
+    terms = 0
+    for seed in range(seeds):
+        world = World(seed)
+        for number in range(STEPS):
+            world.step()
+            if world.leases() > 1:
+                return f"seed {seed}, step {number}", terms
+        terms += world.terms
+    return "", terms
+
+
+def test_never_two_leases() -> None:
+    """And terms do begin, or nothing was tried."""
+    found, terms = two_leases()
+    assert found == ""
+    assert terms > SEEDS
+
+
+def _no_bar(patch: pytest.MonkeyPatch) -> None:
+    taken = Lease.take
+    patch.setattr(Lease, "take", lambda self, node, plea: taken(self, node, msgspec.structs.replace(plea, granted=0)))
+
+
+def _one_electorate(patch: pytest.MonkeyPatch) -> None:
+    turned = Lease.turn
+    patch.setattr(Lease, "turn", lambda self, *given: turned(self, *given)[-1:])
+
+
+def _any_version(patch: pytest.MonkeyPatch) -> None:
+    granted = Choice.grants
+
+    def grants(self: Choice, centre: str, state: State, now_s: float) -> bool:
+        return granted(self, centre, msgspec.structs.replace(state, version=self.kept.known), now_s)
+
+    patch.setattr(Choice, "grants", grants)
+
+
+def _long_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(module, "PART", 1.5)
+
+
+def _heard_is_here(patch: pytest.MonkeyPatch) -> None:
+    answered = Centre.answer
+
+    def answer(self: Centre, node: str, plea: Plea, now: float) -> State:
+        seat = self.lease.seat if self.lease else 0
+        return answered(self, node, msgspec.structs.replace(plea, stamp=(seat, now)), now)
+
+    patch.setattr(Centre, "answer", answer)
+
+
+@pytest.mark.parametrize("fault", [_no_bar, _one_electorate, _any_version, _long_memory, _heard_is_here])
+def test_a_rule_taken_away_is_missed(
+    fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control of each."""
+    fault(monkeypatch)
+    assert two_leases(4 * SEEDS)[0]
+
+
+def heard(lease: Lease, node: str, now: float, **more: object) -> None:
+    """Have a node say that it has what was answered now."""
+    plea = Plea(1, known=lease.voters[-1].version if lease.voters else FIRST, stamp=(lease.seat, now))
+    lease.take(node, msgspec.structs.replace(plea, **more))
+
+
+def test_a_node_that_joined_votes_once_it_was_heard_and_an_expelled_one_no_more() -> None:
+    """One that never comes is not missed; without the one that left there is a majority of those that are."""
+    lease = Lease(1, 9, LEASE_S, ())
+    lease.voters = lease.turn((), ["4401", "4403"], 0.0)
+    assert lease.voters == (Voters((1, 1)),)
+    assert lease.held(1e6)
+    heard(lease, "4401", 0.0)
+    lease.voters = lease.turn((), ["4401", "4403"], 1.0)
+    assert lease.voters == (Voters((1, 2), ("4401",)),)
+    heard(lease, "4403", 1.0)
+    lease.voters = lease.turn((), ["4401", "4403"], 1.0)
+    assert [one.nodes for one in lease.voters] == [("4401",), ("4401", "4403")]
+    assert lease.held(1.0)
+    heard(lease, "4401", 2.0)  # it knows of the newer one: by the older nobody is granted any more
+    lease.voters = lease.turn((), ["4401", "4403"], 2.0)
+    assert [one.nodes for one in lease.voters] == [("4401", "4403")]
+    heard(lease, "4401", 20.0)
+    assert not lease.held(20.0)
+    lease.voters = lease.turn((), ["4401"], 20.0)
+    assert not lease.held(20.0)  # the other centre might still count the expelled one …
+    lease.confirmed(lease.voters[-1].version)
+    lease.voters = lease.turn((), ["4401"], 20.0)
+    assert [one.nodes for one in lease.voters] == [("4401",)]
+    assert lease.held(20.0)  # … until it has who votes now
+
+
+def test_alone_only_where_the_other_cannot_be_granted() -> None:
+    """Half of the nodes must have it on their disk; one that has granted a later term does not count."""
+    lease = Lease(1, 9, LEASE_S, (Voters((1, 1), ("1", "2", "3", "4")),))
+    heard(lease, "1", 0.0, alone=True)
+    assert not lease.known_alone()
+    heard(lease, "2", 0.0, alone=True)
+    assert lease.known_alone()
+    heard(lease, "2", 0.0, alone=True, granted=2)
+    assert not lease.known_alone()
+    heard(lease, "3", 0.0, alone=True)
+    assert lease.known_alone()
+    lease.together()
+    assert not lease.known_alone()

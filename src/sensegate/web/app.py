@@ -6,12 +6,10 @@ error is a problem document.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
-from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -22,7 +20,6 @@ from aiohttp import web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action, demand
-from sensegate.bus.ports import bracketed, listen
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
 from sensegate.web import (
@@ -35,7 +32,6 @@ from sensegate.web import (
     drafts,
     feeds,
     grants,
-    limits,
     modes,
     moves,
     nodes,
@@ -54,11 +50,11 @@ from sensegate.web import (
 )
 from sensegate.web.bodies import Ready
 from sensegate.web.deps import Deps
+from sensegate.web.listener import Listener
 from sensegate.web.routing import Call, Route, check
 
 _log = structlog.get_logger(__name__)
 
-SHUTDOWN_S = 2.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAGES = {
     "/": ("index.html", "text/html"),
@@ -165,8 +161,12 @@ class Web:
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
         self._guesses = auth.Guesses(deps.clock)
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(
+            "web.port",
+            connections_max=deps.config.connections_max,
+            header_timeout_s=deps.config.header_timeout_s,
+            handshake_timeout_s=deps.config.header_timeout_s,
+        )
         self._context: ssl.SSLContext | None = None
         self._document = msgspec.json.encode(openapi.document(ROUTES, version=deps.version))
         tls = deps.config.tls
@@ -192,37 +192,8 @@ class Web:
             ConfigError: the address cannot be listened on, or the certificates cannot be read.
         """
         config = self.deps.config
-        self._runner = web.AppRunner(
-            self.app(), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
-        )
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - there after setup()
-        gate = limits.Gate(
-            server,
-            connections_max=config.connections_max,
-            header_timeout_s=config.header_timeout_s,
-            stall_s=limits.STALL_S,
-        )
-        self._context = context = _tls(self.deps)
-        hosts = [config.host, *config.more_hosts]
-        listening = partial(
-            asyncio.get_running_loop().create_server,
-            gate,
-            hosts,
-            ssl=context,
-            ssl_handshake_timeout=config.header_timeout_s if context else None,
-            backlog=1_024,
-        )
-        try:
-            self._listener, port = await listen(listening, config.port, config.host)
-        except OSError as why:
-            raise ConfigError(
-                f"cannot listen on port {config.port} of {', '.join(hosts)}: {why}",
-                key="web.port",
-                remedy="choose a free one, or 0",
-            ) from why
-        return f"{'https' if context else 'http'}://{bracketed(config.host)}:{port}"
+        self._context = _tls(self.deps)
+        return await self._listener.start(self.app(), [config.host, *config.more_hosts], config.port, self._context)
 
     def renew(self) -> None:
         """Show the certificate as it is in its file now; open connections stay.
@@ -237,11 +208,7 @@ class Web:
 
     async def stop(self) -> None:
         """Close the listener, end open streams (their cursors stay valid), let short answers finish."""
-        if self._listener is not None:
-            self._listener.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        self._listener = self._runner = None
+        await self._listener.stop()
 
     # ── every request ─────────────────────────────────────────────────────────────────────────────────
 

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import aiohttp
@@ -21,7 +20,6 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.authority.digests import Digests
-from sensegate.bus.ports import bracketed, listen
 from sensegate.clock import Clock
 from sensegate.config_viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
@@ -29,7 +27,7 @@ from sensegate.model import Device
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats.viid_answers import Answer
 from sensegate.video.formats.viid_read import folded, tree_of
-from sensegate.web import limits
+from sensegate.web.listener import Listener
 from sensegate.web.viid_digest import Denied, Digest
 from sensegate.web.viid_sessions import Lockouts, Session, Sessions
 
@@ -150,8 +148,9 @@ class ViidWeb:
         )
         self._manners = {one.device: one for one in config.devices}
         self._reading = 0
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(
+            "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, answers_cut=True
+        )
 
     # ── listening ────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,37 +163,11 @@ class ViidWeb:
     async def start(self) -> str:
         """Listen; return the base URL. Raises `ConfigError`."""
         config = self.deps.config
-        context = _tls(config)
-        self._runner = web.AppRunner(self.app(), access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
-        await self._runner.setup()
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - there after setup()
-        gate = limits.Gate(
-            server,
-            connections_max=config.connections_max,
-            header_timeout_s=10.0,
-            stall_s=limits.STALL_S,
-            answers_cut=True,
-        )
-        make = asyncio.get_running_loop().create_server
-        listening = partial(make, gate, config.host, ssl=context, backlog=1_024)
-        try:
-            self._listener, port = await listen(listening, config.port, config.host)
-        except OSError as why:
-            raise ConfigError(
-                f"cannot listen on {config.host}:{config.port}: {why.strerror}",
-                key="viid.port",
-                remedy="choose another",
-            ) from why
-        return f"{'https' if context else 'http'}://{bracketed(config.host)}:{port}"
+        return await self._listener.start(self.app(), [config.host], config.port, _tls(config))
 
     async def stop(self) -> None:
         """Close the listener; short answers finish."""
-        if self._listener is not None:
-            self._listener.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        self._listener = self._runner = None
+        await self._listener.stop()
 
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
         """Refuse a body that is too large before it is sent (`Expect: 100-continue`)."""

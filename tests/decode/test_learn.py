@@ -386,6 +386,14 @@ def test_no_message_breaks_learning_property(messages: list[tuple[str, bytes]]) 
         parse(found.text)
 
 
+@pytest.mark.parametrize(
+    "payload", [b"m" + b",a=1" * 60, b"m" + b",a" * 60, b"m " * 60, b"a=1 " * 60, b"m,a=\\" + b"\\ " * 60]
+)
+def test_no_line_is_tried_in_every_way(payload: bytes) -> None:
+    """Tags without fields: each comma could begin one, and the ways to read them double with each."""
+    assert understand(Sample("t", payload)).format in {"text", "keyvalue", "influx"}
+
+
 def test_rules_of_names_lead_to_properties() -> None:
     """The dictionary knows only properties that there are; the likeliest comes first."""
     assert [one.property for one in matches(("battery", "voltage"))][:1] == ["battery_voltage"]

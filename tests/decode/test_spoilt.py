@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,9 @@ from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.examples import NamedDevices, message_of, payload_of
 from sensegate.decode.grammar import Example
+from sensegate.decode.learn import learn
+from sensegate.decode.learn_shapes import Sample
+from sensegate.decode.learn_write import draft
 from sensegate.decode.profile import Profile
 from sensegate.decode.standin import carrier_payload
 from sensegate.model import Fields, Message
@@ -154,10 +158,14 @@ def wrong(case: Case, machine: Decoder, messages: Sequence[Message]) -> str | No
     try:
         check(case, machine, messages)
     except Exception as why:  # noqa: BLE001 - any is a finding
-        frames = traceback.extract_tb(why.__traceback__)
-        place = next((one for one in reversed(frames) if "/sensegate/" in one.filename), frames[-1])
-        return f"{type(why).__name__}: {str(why)[:200]} in {Path(place.filename).name}:{place.lineno}"
+        return place_of(why)
     return None
+
+
+def place_of(why: Exception) -> str:
+    frames = traceback.extract_tb(why.__traceback__)
+    place = next((one for one in reversed(frames) if "/sensegate/" in one.filename), frames[-1])
+    return f"{type(why).__name__}: {str(why)[:200]} in {Path(place.filename).name}:{place.lineno}"
 
 
 @pytest.mark.fuzz
@@ -194,6 +202,37 @@ def test_several_changes_at_once(data: st.DataObject) -> None:
         told.append(what)
     message = case.message(payload)
     assert wrong(case, case.decoder(), [message] * 3) is None, (told, payload)
+
+
+def unlearned(messages: Sequence[Message]) -> str | None:
+    """Return what went wrong where a draft is made of messages; None: nothing did."""
+    start = time.process_time()
+    try:
+        learned = learn([Sample(message.topic, message.payload, message.received) for message in messages])
+        assert draft(learned, "acme/x").text
+        assert time.process_time() - start < SLOW_S * 2, "slow"
+    except Exception as why:  # noqa: BLE001 - any is a finding
+        return place_of(why)
+    return None
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("case", CASES[::3] if WHOLE else CASES[::31], ids=name_of)
+def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
+    """What nobody's profile takes is drafted from: a few changed messages of one topic together, and large ones."""
+    found: dict[str, str] = {}
+    payload = payload_of(case.example)
+    changes = islice(spoilt(payload), 0, None, 11 if WHOLE else 311)
+    sizes = islice(swollen(payload), 0, None, 7 if WHOLE else 97)
+    for source, many in ((changes, 6), (sizes, 1)):
+        while made := list(islice(source, many)):
+            messages = []
+            for _, make in made:
+                with suppress(*UNWRITABLE):
+                    messages.append(case.message(make()))
+            if messages and (why := unlearned(messages)) is not None:
+                found.setdefault(why, f"{made[0][0]}: {why}\n    {[one.payload[:300] for one in messages]}")
+    assert not found, "\n".join(found.values())
 
 
 class _Broken(Decoder):

@@ -16,6 +16,7 @@ from sensegate.decode.paths import Path
 from sensegate.errors import ProfileError, Rejected
 
 NESTING_MAX = 32
+_BITS_MAX = 1_000
 GROUPS_MAX = 200
 """More groups than this are not told apart."""
 
@@ -82,11 +83,23 @@ def _parse(name: str, payload: bytes, topic: str = "") -> Any:
     """Return the tree of a payload in a format. Raises `Rejected`."""
     if name not in _parses:
         _parses[name] = FORMATS[name].compile(None, _SETTING)
-    return _parses[name](Frame(payload, NESTING_MAX, topic))
+    return _counted(_parses[name](Frame(payload, NESTING_MAX, topic)))
+
+
+def _counted(tree: Any) -> Any:
+    """Return a tree in which whole numbers beyond all floats are texts: no device measures them."""
+    if isinstance(tree, dict):
+        return {key: _counted(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_counted(value) for value in tree]
+    return str(tree) if isinstance(tree, int) and tree.bit_length() > _BITS_MAX else tree
 
 
 _PAIR = re.compile(rb"[\w.\-]{1,40}\s*[=:]\s*[^=;,&\n]{0,80}")
-_INFLUX = re.compile(rb"[^\s,=]+(?:,[^\s=]+=[^\s]+)*\s+[^\s=]+=\S+(?:\s-?\d+)?\s*$", re.MULTILINE)
+_INFLUX = re.compile(
+    rb"(?:[^\s,=\\]|\\.)++(?:,(?:[^\s,=\\]|\\.)++=(?:[^\s,=\\]|\\.)++)*+\s+[^\s=]+=\S+(?:\s-?\d+)?\s*$", re.MULTILINE
+)
+"""A line of it; no part is tried twice, or a payload of commas would be tried in every way there is."""
 
 
 _MARKED: Final = (

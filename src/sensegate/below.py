@@ -173,6 +173,11 @@ class Below:
         assert self.members is not None  # noqa: S101 - open() has run
         return division != self.config.division and self.members.gone(division)
 
+    def is_new(self, division: str) -> bool:
+        """Return whether no gateway of a division was ever here."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return division != self.config.division and self.members.new(division)
+
     async def left(self, division: str) -> Left:
         """Return what of a gateway did not come up."""
         records = await self.links.lanes(division)

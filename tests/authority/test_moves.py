@@ -37,6 +37,7 @@ class Known:
     def __init__(self) -> None:
         self.entries: dict[tuple[str, str], Stored] = {}
         self.expelled: set[str] = set()
+        self.invited: set[str] = set()
 
     async def find(self, division: str, device: str) -> Stored | None:
         made = Stored(Device(device, division="440106", profile="acme/meter"), SECRET) if division == "4401" else None
@@ -47,6 +48,9 @@ class Known:
 
     def is_gone(self, division: str) -> bool:
         return division in self.expelled
+
+    def is_new(self, division: str) -> bool:
+        return division in self.invited
 
     async def left(self, division: str) -> Left:
         return Left(1_700_000_000_000_000, 3)
@@ -244,6 +248,18 @@ async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(pr
         assert province.moves.get(move.id, ADMIN).stage is Stage.TAKEN
 
 
+async def test_a_target_that_never_came_has_taken_nothing(province: Province) -> None:
+    """It was invited and never joined: nobody needs to be asked, nothing is forced."""
+    province.known.invited.add("4403")
+    move = await province.ask()
+    await province.work("4401")
+    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is Stage.SENT_BACK
+    await province.work("4401")
+    assert province.takers() == ["4401"]
+    found = province.moves.get(move.id, ADMIN)
+    assert (found.stage, found.owed, found.forced) == (Stage.CANCELLED, "", None)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("taken", [True, False])
 async def test_a_target_that_is_gone(province: Province, *, taken: bool, keep: bool) -> None:
@@ -306,6 +322,25 @@ async def test_a_source_that_is_gone(province: Province, *, keep: bool) -> None:
     await province.work("4401")
     assert province.takers() == (["4403"] if keep else [])
     assert province.moves.get(move.id, ADMIN).owed == ""
+
+
+async def test_a_node_in_place_of_a_source_that_was_lost_in_the_middle(province: Province) -> None:
+    """Its store is gone before the centre had a copy of the shut entry: the one in its place begins with it shut."""
+    await province.copy("4401")
+    before = await province.known.find("4401", "d1")
+    assert before is not None
+    assert before.device.state is DeviceState.REGISTERED, "negative control"
+    await province.ask()
+    await province.mover("4401").work()  # and nothing is copied
+    copied = await province.known.find("4401", "d1")
+    assert copied is not None
+    province.gateways["4401"] = Devices(MemoryBucket(), MemoryTrail(), province.clock, home="4401")
+    await province.gateways["4401"].load()
+    await province.gateways["4401"]._write(copied, expected=0)
+    await province.work("4403")
+    assert province.takers() == ["4403"]
+    await province.work("4401")
+    assert province.takers() == ["4403"]
 
 
 async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province: Province) -> None:

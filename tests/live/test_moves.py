@@ -38,15 +38,21 @@ def said(minute: int) -> str:
     return reading(20 + minute, datetime.fromtimestamp(BEGAN + 60 * minute, UTC).isoformat(timespec="seconds"))
 
 
-async def move(centre: Site, device: str, target: str, division: str) -> dict[str, Any]:
-    """Order a move and wait for its end."""
+async def ordered(centre: Site, device: str, target: str, division: str, **more: str) -> dict[str, Any]:
+    """Order a move, as soon as the centre knows the device as it is."""
 
-    async def ordered() -> dict[str, Any]:
-        body = {"device": device, "target": target, "division": division}
+    async def asked() -> dict[str, Any]:
+        body = {"device": device, "target": target, "division": division, **more}
         answer = await centre.ask("POST", "/api/v1/moves", json=body)
         return answer.body if answer.status == 201 else {}
 
-    made = await eventually(ordered)
+    made: dict[str, Any] = await eventually(asked)
+    return made
+
+
+async def move(centre: Site, device: str, target: str, division: str) -> dict[str, Any]:
+    """Order a move and wait for its end."""
+    made = await ordered(centre, device, target, division)
 
     async def over() -> dict[str, Any]:
         found = (await centre.ask("GET", f"/api/v1/moves/{made['id']}")).body
@@ -149,6 +155,41 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
         assert "registered here" in (await eventually(refused, 30.0))["why"]
         # Where it was it may connect again.
         assert (await one.push(device, said(0))).status == 202
+
+        # Called off: to a node that was invited and never came.
+        await invite(centre, "4405")
+        made = await ordered(centre, "gz-1", "4405", "440507", source="4401")
+        await eventually(lambda: stage(centre, made["id"], "carried"), 30.0)
+        assert (await one.push(device, said(1))).status == 401
+        assert (await one.ask("POST", "/api/v1/devices/gz-1/enable")).status == 409
+        path = f"/api/v1/moves/{made['id']}/cancellation"
+        assert (await centre.ask("POST", path)).body["stage"] == "sent_back"
+        await eventually(lambda: stage(centre, made["id"], "cancelled"), 30.0)
+        assert (await one.push(device, said(1))).status == 202
+
+        # Forced: the other node is expelled; what the centre knows of the device goes, and it says what does not.
+        lost = await two.device("sz-9", "440305")
+        await eventually(lambda: found_at(centre, "sz-9"))
+        body = {"device": "sz-9", "target": "4401", "division": "440106", "force": True, "keep_credential": True}
+        assert (await centre.ask("POST", "/api/v1/moves", json=body)).status == 409
+        assert (await centre.ask("POST", "/api/v1/nodes/4403/expel", json={})).status == 200
+        answer = await centre.ask("POST", "/api/v1/moves", json=body)
+        assert (answer.status, answer.body["not_carried"][:9]) == (201, "the state"), answer.body
+        await eventually(lambda: stage(centre, answer.body["id"], "done"), 30.0)
+        assert (await one.push(lost, said(0))).status == 202
+        assert await count(one, "moved_forced.4403") == 1
+        told = [entry["after"] for entry in await centre.audit() if entry["action"] == "device.move"][-1]
+        assert (told["forced"], told["credential"]) == (True, "kept")
+
+
+async def stage(centre: Site, move_id: str, wanted: str) -> bool:
+    return (await centre.ask("GET", f"/api/v1/moves/{move_id}")).body["stage"] == wanted
+
+
+async def found_at(centre: Site, device: str) -> bool:
+    """Whether the centre has a copy of a node's entry: a move to a gateway that it knows not is refused for that."""
+    body = {"device": device, "target": "4403", "division": "440305"}
+    return (await centre.ask("POST", "/api/v1/moves", json=body)).status == 409
 
 
 async def has(centre: Site, wanted: int) -> bool:

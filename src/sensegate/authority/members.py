@@ -238,6 +238,11 @@ class Members:
         """Return the divisions whose node may write here."""
         return [division for division, one in sorted(self._stored.items()) if one.link is not None]
 
+    def new(self, division: str) -> bool:
+        """Return whether no node of a division ever had a right here."""
+        stored = self._stored.get(division)
+        return division not in self.configured and (stored is None or stored.member.joined == 0)
+
     def gone(self, division: str) -> bool:
         """Return whether no node of a division may write here any more: it left, was expelled, or never was one.
 

@@ -192,6 +192,10 @@ class Registries(Protocol):
         """Return whether a gateway is no member any more: no credential of it is right."""
         ...
 
+    def is_new(self, division: str) -> bool:
+        """Return whether no gateway of a division was ever here: it can have taken nothing."""
+        ...
+
     async def left(self, division: str) -> Left:
         """Return what of a gateway did not come up."""
         ...
@@ -350,12 +354,13 @@ class Moves:
             raise Refused(f"move {move.id} is called off by who may change devices of {places[0]} or {places[1]}")
         if move.stage in OVER or move.stage is Stage.SENT_BACK:
             raise Conflict(f"move {move.id} is {move.stage}")
-        lost = move.stage is not Stage.ASKED and self._registries.is_gone(move.target)
+        new = self._registries.is_new(move.target)
+        lost = move.stage is not Stage.ASKED and not new and self._registries.is_gone(move.target)
         if move.stage is Stage.TAKEN and not lost:
             raise Conflict(f"{move.target} has {move.device} already; move it back when this move is done")
         if lost and not force:
             raise Conflict(f"{move.target} is no member any more and may have taken {move.device}; cancel by force")
-        if move.stage is Stage.RECALLED and not lost:
+        if move.stage is Stage.RECALLED and not lost and not new:
             raise Conflict(f"{move.target} is asked already; `sensegate node expel {move.target}` if it is lost")
         facts: Facts = {"move": move.id, "stage": move.stage.value}
         left = await self._registries.left(move.target) if lost else None
@@ -366,6 +371,8 @@ class Moves:
         if move.stage is Stage.ASKED:
             # The source may be in the middle of it: it opens again what it has shut, whenever it is there.
             return await self._end(msgspec.structs.replace(after, stage=Stage.CANCELLED, owed_source="back"))
+        if new:
+            return await self._send_back(after)
         if left is None:
             return await self._write(msgspec.structs.replace(after, stage=Stage.RECALLED))
         await self._retire_copy(move, move.target)
@@ -388,6 +395,14 @@ class Moves:
             # Of a forced move: what is here of its registry says again what it said.
             await self._registries.amend(move.source, decode_stored(move.stored))
         return await self._end(msgspec.structs.replace(move, stage=over, owed_source="back"))
+
+    async def _shut_copy(self, move: Move) -> None:
+        """Have a node in place of the source begin with the device shut out, though its copy may not say so yet."""
+        known = await self._registries.find(move.source, move.device)
+        if known is not None and known.leaving != move.id:
+            shut = msgspec.structs.replace(known.device, state=DeviceState.DISABLED)
+            entry = msgspec.structs.replace(known, device=shut, leaving=move.id)
+            await self._registries.amend(move.source, entry)
 
     async def tidy(self) -> None:
         """End the moves that wait for the last step of a source that is gone: it is told when it is back."""
@@ -484,6 +499,7 @@ class Moves:
         after = msgspec.structs.replace(after, stage=stage)
         if stage is Stage.CARRIED:
             after = msgspec.structs.replace(after, stored=said.stored, identities=said.identities, parts=said.parts)
+            await self._shut_copy(after)
         if stage is Stage.TAKEN:
             await self._taken(after)
         elif stage in OVER:

@@ -170,10 +170,10 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
         # Forced: the other node is expelled; what the centre knows of the device goes, and it says what does not.
         lost = await two.device("sz-9", "440305")
         await eventually(lambda: found_at(centre, "sz-9"))
-        body = {"device": "sz-9", "target": "4401", "division": "440106", "force": True, "keep_credential": True}
-        assert (await centre.ask("POST", "/api/v1/moves", json=body)).status == 409
+        forced = {"device": "sz-9", "target": "4401", "division": "440106", "force": True, "keep_credential": True}
+        assert (await centre.ask("POST", "/api/v1/moves", json=forced)).status == 409
         assert (await centre.ask("POST", "/api/v1/nodes/4403/expel", json={})).status == 200
-        answer = await centre.ask("POST", "/api/v1/moves", json=body)
+        answer = await centre.ask("POST", "/api/v1/moves", json=forced)
         assert (answer.status, answer.body["not_carried"][:9]) == (201, "the state"), answer.body
         await eventually(lambda: stage(centre, answer.body["id"], "done"), 30.0)
         assert (await one.push(lost, said(0))).status == 202
@@ -183,7 +183,8 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
 
 
 async def stage(centre: Site, move_id: str, wanted: str) -> bool:
-    return (await centre.ask("GET", f"/api/v1/moves/{move_id}")).body["stage"] == wanted
+    found = (await centre.ask("GET", f"/api/v1/moves/{move_id}")).body
+    return bool(found["stage"] == wanted)
 
 
 async def found_at(centre: Site, device: str) -> bool:

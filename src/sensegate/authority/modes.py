@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.tasks import Scalar
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 
@@ -117,8 +117,6 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw_onl
     format: int = 1
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Plan | Order).decode
 CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="mode orders")
 """Who acts where an order does its steps."""
 
@@ -127,14 +125,13 @@ class Modes:
     """The plans and orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._plans: dict[str, Plan] = {}
-        self._orders: dict[str, Order] = {}
-        self._forgotten: dict[str, int] = {}
-        """Key of a plan that is no more -> revision of its absence."""
-        self._watched = 0
+        self._plans: Records[Plan] = Records(self._shelf, "plan", Plan, prefix="plan.", packed=True)
+        self._orders: Records[Order] = Records(self._shelf, "order", Order, prefix="order.", packed=True)
+        self._plans.on_change.append(self._changed)
+        self._orders.on_change.append(self._changed)
         self.on_change: list[Callable[[], None]] = []
         """Called after a change is in memory."""
 
@@ -162,7 +159,7 @@ class Modes:
         _check(kept)
         kept = msgspec.structs.replace(kept, id=present.id if present else f"{kept.name}.{secrets.token_hex(4)}")
         await self._trail.record(by, "mode.plan", kept.name, after=_facts(kept))
-        return await self._put_plan(kept, expected=revision)
+        return await self._plans.put(kept.key, kept, expected=revision)
 
     async def approve(self, name: str, *, by: Principal, revision: int) -> Plan:
         """Approve a plan as it is at a revision. Raises `Refused` (its own writer), `NotFound`, `Conflict`."""
@@ -173,17 +170,15 @@ class Modes:
         if plan.revision != revision:
             raise Conflict(f"plan {name} is at revision {plan.revision}, not {revision}; read it again")
         await self._trail.record(by, "mode.approve", plan.name, after={"id": plan.key, "revision": revision})
-        return await self._put_plan(
-            msgspec.structs.replace(plan, approved_by=by.id, approved=self._clock.now()), expected=revision
-        )
+        approved = msgspec.structs.replace(plan, approved_by=by.id, approved=self._clock.now())
+        return await self._plans.put(plan.key, approved, expected=revision)
 
     async def delete(self, name: str, *, by: Principal) -> None:
         """Forget a plan; an order that put it in force goes on with it. Raises `NotFound`, `Refused`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         await self._trail.record(by, "mode.forget", plan.name, before=_facts(plan))
-        revision = await self._bucket.delete(f"plan.{plan.key}", expected=plan.revision)
-        await self._take(Row(f"plan.{plan.key}", None, revision))
+        await self._plans.delete(plan.key, expected=plan.revision)
 
     def plan(self, name: str, by: Principal) -> Plan:
         """Return a plan by its name or id; of several of the name, that of the caller's own place.
@@ -205,16 +200,15 @@ class Modes:
         """Return the plans of an id or else a name, as far as the caller may see them."""
         return [
             one
-            for key, one in sorted(self._plans.items())
-            if name in {one.name, key} and allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
+            for one in self._plans
+            if name in {one.name, one.key}
+            and allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
         ]
 
     def plans(self, by: Principal) -> Iterable[Plan]:
         """Return the plans that the caller may see."""
         return [
-            plan
-            for _, plan in sorted(self._plans.items())
-            if allows(by, Action.READ_REGISTRY, plan.place.division, plan.place.department)
+            plan for plan in self._plans if allows(by, Action.READ_REGISTRY, plan.place.division, plan.place.department)
         ]
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────────
@@ -239,7 +233,7 @@ class Modes:
         if not reason.strip() or len(reason) > _TEXT_MAX:
             raise ConfigError("is missing or too long", key="reason", remedy=f"say why, in 1 to {_TEXT_MAX} characters")
         name = plan.name
-        active = [one for one in self._orders.values() if one.state == "active" and one.place == place]
+        active = [one for one in self._orders.all() if one.state == "active" and one.place == place]
         if any(one.plan.key == plan.key for one in active):
             raise Conflict(f"plan {name} is in force for {written(place)} already")
         now = self._clock.now()
@@ -263,7 +257,7 @@ class Modes:
             "revision": plan.revision,
         }
         await self._trail.record(by, "mode.order", name, after=facts)
-        return await self._put_order(order, expected=0)
+        return await self._orders.put(order.id, order, expected=0)
 
     async def end(self, order_id: str, *, by: Principal) -> Order:
         """End an order before its time. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
@@ -274,11 +268,11 @@ class Modes:
         facts: Facts = {"order": order.id, "drill": order.drill}
         await self._trail.record(by, "mode.end", order.plan.name, after=facts)
         after = msgspec.structs.replace(order, state="ending", ended=self._clock.now(), ended_by=by.id)
-        return await self._put_order(after, expected=order.revision)
+        return await self._orders.put(order.id, after, expected=order.revision)
 
     def get(self, order_id: str, by: Principal) -> Order:
         """Return an order. Raises `NotFound` where there is none that the caller may see."""
-        order = self._orders.get(order_id)
+        order = self._orders.find(order_id)
         if order is None or not allows(by, Action.READ_REGISTRY, order.place.division, order.place.department):
             raise NotFound(f"no order {order_id[:20]} in your scope")
         return order
@@ -286,23 +280,21 @@ class Modes:
     def orders(self, by: Principal) -> Iterable[Order]:
         """Return the orders that the caller may see."""
         return [
-            one
-            for _, one in sorted(self._orders.items())
-            if allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
+            one for one in self._orders if allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
         ]
 
     # ── who carries them out ────────────────────────────────────────────────────────────────────────
 
     def open(self) -> Iterable[Order]:
         """Return the orders in force, and those whose undoing is not complete."""
-        return [order for _, order in sorted(self._orders.items()) if order.state != "ended"]
+        return [order for order in self._orders if order.state != "ended"]
 
     async def over(self, order: Order) -> Order:
         """Say that an order's time is over."""
         facts: Facts = {"order": order.id, "drill": order.drill}
         await self._trail.record(CLOCK, "mode.end", order.plan.name, after=facts)
         after = msgspec.structs.replace(order, state="ending", ended=self._clock.now())
-        return await self._put_order(after, expected=order.revision)
+        return await self._orders.put(order.id, after, expected=order.revision)
 
     async def step(self, order: Order, step: Step) -> Order:
         """Record a step of an order."""
@@ -311,69 +303,30 @@ class Modes:
             facts["said"] = step.said
         await self._trail.record(CLOCK, "mode.step", step.target, after=facts)
         after = msgspec.structs.replace(order, steps=(*order.steps, step))
-        return await self._put_order(after, expected=order.revision)
+        return await self._orders.put(order.id, after, expected=order.revision)
 
     async def ended(self, order: Order) -> Order:
         """Say that all of an order is undone."""
-        done = await self._put_order(msgspec.structs.replace(order, state="ended"), expected=order.revision)
-        old = [one for _, one in sorted(self._orders.items()) if one.state == "ended"]
+        after = msgspec.structs.replace(order, state="ended")
+        done = await self._orders.put(order.id, after, expected=order.revision)
+        old = [one for one in self._orders if one.state == "ended"]
         for one in old[: max(0, len(old) - ENDED_MAX)]:
-            await self._bucket.delete(f"order.{one.id}", expected=one.revision)
-            self._orders.pop(one.id, None)
+            await self._orders.delete(one.id, expected=one.revision)
         return done
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await self._shelf.run()
 
-    async def _take(self, row: Row) -> None:
-        kind, _, name = row.key.partition(".")
-        known = self._plans.get(name) if kind == "plan" else self._orders.get(name)
-        if known and known.revision >= row.revision:
-            return
-        if row.value is None:
-            if kind == "plan":
-                self._forgotten[row.key] = row.revision
-            self._plans.pop(name, None) if kind == "plan" else self._orders.pop(name, None)
-        else:
-            found = msgspec.structs.replace(_decode(row.value), revision=row.revision)
-            if isinstance(found, Plan):
-                self._plans[found.key] = found
-            else:
-                self._orders[name] = found
+    def _changed(self, _before: object, _after: object) -> None:
         for listener in self.on_change:
             listener()
-
-    async def _put_plan(self, plan: Plan, *, expected: int) -> Plan:
-        await self._put(f"plan.{plan.key}", plan, expected)
-        return self._plans[plan.key]
-
-    async def _put_order(self, order: Order, *, expected: int) -> Order:
-        await self._put(f"order.{order.id}", order, expected)
-        return self._orders[order.id]
-
-    async def _put(self, key: str, record: Plan | Order, expected: int) -> None:
-        value = _encode(msgspec.structs.replace(record, revision=0))
-        try:
-            try:
-                revision = await self._bucket.put(key, value, expected=expected or self._forgotten.get(key, 0))
-            except Conflict:
-                if expected or key not in self._forgotten:
-                    raise
-                # The store keeps the mark of an absence for some time only.
-                revision = await self._bucket.put(key, value, expected=0)
-            self._forgotten.pop(key, None)
-        except Conflict:
-            raise Conflict(f"{key.replace('.', ' ', 1)} was changed meanwhile; read it again") from None
-        await self._take(Row(key, value, revision))
 
 
 def _check(plan: Plan) -> None:

@@ -28,7 +28,7 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 GRACE_S = 86_400.0
 """How long the old credential stays good after a rotation, unless told otherwise."""
@@ -533,7 +533,7 @@ class Devices:
         for gateway in device.gateways:
             self._of_gateway.setdefault(gateway, set()).add(at)
         if (device.alias or alias) and not index.alias(at, alias, device.alias):
-            log.warning("alias taken already; the later device is not known by it", device=row.key, alias=device.alias)
+            _log.warning("alias taken already; the later device is not known by it", device=row.key, alias=device.alias)
         return at, before, after
 
     # ── inside ──────────────────────────────────────────────────────────────────────────────────────

@@ -46,7 +46,7 @@ PENDING_MAX = 200
 CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="deadlines")
 """Who acts when a deadline has passed."""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Elsewhere(Protocol):
@@ -166,7 +166,7 @@ class Desk:
                 return await self._approved(CLOCK, made, msgspec.structs.replace(given, days=days, reason=reason))
             except ConfigError as why:
                 # More, or other ways, than the blanket has: the owner is asked.
-                log.info("a blanket does not fit an application", application=made.id, cause=str(why))
+                _log.info("a blanket does not fit an application", application=made.id, cause=str(why))
         return made
 
     def _unpacked(self, asked: Asked) -> Asked:
@@ -283,7 +283,7 @@ class Desk:
                 await self.applications.put(one.id, risen, expected=one.revision)
             except Conflict:
                 continue  # decided meanwhile, or another process was faster
-            log.warning("application not answered in time", application=one.id, level=one.level, now=risen.standing)
+            _log.warning("application not answered in time", application=one.id, level=one.level, now=risen.standing)
             count += 1
         return count
 
@@ -324,7 +324,7 @@ class Desk:
                     due = now + PRUNE_S
                     await self.prune()
             except (Lost, Overloaded, StoreFull) as why:
-                log.warning("deadlines are looked at later", cause=str(why))
+                _log.warning("deadlines are looked at later", cause=str(why))
 
     # ── grants ────────────────────────────────────────────────────────────────────────────────────────
 

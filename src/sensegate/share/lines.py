@@ -46,7 +46,7 @@ _WAIT_MAX_S = 30.0
 _QUOTA_S = 2.0
 """Used up: the owner of the data may allow more at any time."""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class State(StrEnum):
@@ -222,7 +222,7 @@ class Line:
             pass  # its owner has changed the mark: looked at anew
         except (Lost, StoreFull) as why:
             standing.why = str(why)
-            log.debug("a line waits", line=self.terms.id, cause=str(why))
+            _log.debug("a line waits", line=self.terms.id, cause=str(why))
             return _AGAIN_S
         return 0.0
 
@@ -231,9 +231,9 @@ class Line:
         try:
             await self._keep(state=state, why=why[:500], sending=0)
         except (Conflict, Lost, StoreFull) as again:
-            log.debug("a line is not ended yet", line=self.terms.id, cause=str(again))
+            _log.debug("a line is not ended yet", line=self.terms.id, cause=str(again))
         else:
-            log.info("a line stopped", line=self.terms.id, delivery=self.terms.delivery, state=state.value, why=why)
+            _log.info("a line stopped", line=self.terms.id, delivery=self.terms.delivery, state=state.value, why=why)
 
     # ── delivering ────────────────────────────────────────────────────────────────────────────────────
 

@@ -33,7 +33,7 @@ PATIENCE_S, AGAIN_S = 5.0, 0.1
 PRUNE_S = 3_600.0
 _DAY_US = 86_400_000_000
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ class Metering:
                     lost = max(0, usage.ahead - usage.records)
                     usage = msgspec.structs.replace(usage, ahead=0, unsettled=usage.unsettled + lost)
                     self._changed.add(usage.key)
-                    log.warning("deliveries may have gone uncounted", token=usage.token, feed=usage.feed, records=lost)
+                    _log.warning("deliveries may have gone uncounted", token=usage.token, feed=usage.feed, records=lost)
                 self._usage[usage.key] = usage
                 if usage.month:
                     self._unsettled[usage.line] += usage.unsettled
@@ -175,7 +175,7 @@ class Metering:
                 await self._write(line, {key: max(SPARE, self._since[key])})
             except StoreFull as why:
                 # To deliver is worth more than to know how much a crash would forget.
-                log.warning("no room to cover deliveries", cause=str(why))
+                _log.warning("no room to cover deliveries", cause=str(why))
                 metrics.LIMITED.labels("usage_full").inc()
                 return
             except Lost:
@@ -244,7 +244,7 @@ class Metering:
                 try:
                     await self.prune()
                 except (Lost, StoreFull) as why:
-                    log.warning("old counts are removed later", cause=str(why))
+                    _log.warning("old counts are removed later", cause=str(why))
             waited_s += SOON_S
             # A few are written at once: little is unsettled then. Many subscribers would cost their gateway dear.
             due = len(self._due())
@@ -254,7 +254,7 @@ class Metering:
             try:
                 await self.flush()
             except (Lost, StoreFull) as why:
-                log.warning("metering is written later", cause=str(why))
+                _log.warning("metering is written later", cause=str(why))
 
     def _due(self) -> set[tuple[str, ...]]:
         """Return what has changed, and what is covered although it does not change any more."""

@@ -36,7 +36,7 @@ _NEAR = (1, 2, 4, 8, 16)
 _DECODED_FACTOR = 12
 """Bytes of a decoded batch per byte of its payload, for the bound of the ring (columns compress well)."""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Slot:
@@ -138,7 +138,7 @@ class Reader:
                 await self._follow()
             except Lost as why:
                 self._live = False
-                log.warning("reader waits for the log", cause=str(why))
+                _log.warning("reader waits for the log", cause=str(why))
                 await self._clock.sleep(_RETRY_S)
 
     async def _follow(self) -> None:

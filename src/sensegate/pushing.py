@@ -31,10 +31,10 @@ from sensegate.ports import Post
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
 from sensegate.publish.webhook import Poster
-from sensegate.share.controls import Controls
+from sensegate.share.controls import Answer, Controls, told_at
 from sensegate.share.guests import MQTT, NATS, Guests
 from sensegate.share.hooks import Hooks
-from sensegate.share.lines import Limits, Line, Lines, Mark, Page, Sweep, Terms
+from sensegate.share.lines import PROBLEM, Limits, Line, Lines, Mark, Page, Sweep, Terms, Told, nobody
 from sensegate.share.metering import Cover
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Roll
@@ -91,10 +91,13 @@ class Pushing:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - read, not bound
             return host, info.mqtt_port, ours.user, ours.password
 
+        async def told(terms: Terms, why: str, first: str) -> None:
+            await _said(feeds, f"{terms.to}.{PROBLEM}", Answer(problem=why, first=first))
+
         topics = Topics(Sessions(feeds), credential, trust(tls) if tls else None)
         lines = {
-            MQTT: Lines(partial(self._line, topics), asked=True),
-            NATS: Lines(partial(self._line, Subjects(feeds))),
+            MQTT: Lines(partial(self._line, topics, told=told), asked=True),
+            NATS: Lines(partial(self._line, Subjects(feeds), told=told)),
         }
         guests = Guests(engine, self.tokens, self.share.grants, self.clock, lines)
         controls = Controls(self.share.grants, self.share.reader, self.marks, lines, self.tokens.of)
@@ -113,18 +116,14 @@ class Pushing:
             answer = await controls.take(message.subject, message.data)
             if answer.problem:
                 _log.info("a control message moved nothing", subject=message.subject, why=answer.problem)
-            if message.reply:
-                try:
-                    with api.lost("answer a control message"):
-                        await message.respond(msgspec.json.encode(answer))
-                except Lost as why:
-                    _log.debug("a control message is not answered", cause=str(why))
+            if message.reply or answer.problem:
+                await _said(feeds, message.reply or told_at(message.subject), answer)
 
         with api.lost("subscribe to control messages"):
             await feeds.subscribe(CONTROL, cb=told, pending_msgs_limit=_CONTROLS_MAX)
             await feeds.flush()
 
-    def _line(self, post: Post, terms: Terms) -> Line:
+    def _line(self, post: Post, terms: Terms, told: Told = nobody) -> Line:
         return Line(
             terms,
             self.marks,
@@ -135,6 +134,7 @@ class Pushing:
             metered=self._metered,
             covered=self._covered,
             limits=self.limits,
+            told=told,
         )
 
     async def _opened(self, terms: Terms, form: str, after: str) -> Pages:
@@ -185,3 +185,12 @@ class Pushing:
         except NotFound:
             return False
         return True
+
+
+async def _said(feeds: Client, subject: str, answer: Answer) -> None:
+    """Say something to one subscriber; who does not hear it may ask again."""
+    try:
+        with api.lost("tell a subscriber"):
+            await feeds.publish(subject, msgspec.json.encode(answer))
+    except Lost as why:
+        _log.debug("a subscriber is not told", cause=str(why))

@@ -93,3 +93,12 @@ async def test_the_broker_takes_the_streams_as_they_are_made(intake: Client, sto
         config = await told(intake, name)
         assert config["max_bytes"] == 128 * 1024**2
         assert config["max_msgs_per_subject"] == 1
+
+
+def test_a_log_in_place_of_one_that_is_gone_repeats_no_sequence() -> None:
+    """A minute later it begins behind all that could be given in that minute; ids and cursors have room until 2080."""
+    now, minute = 1_795_824_000_000_000, 60_000_000
+    first, next_ = streams.first_again(now), streams.first_again(now + minute)
+    assert next_ - first >= 60 * 2_000
+    assert first > 40 * 10_000_000_000, "that of a node which joined in place of lost ones, forty times"
+    assert streams.first_again(3_471_292_800_000_000) < min(10**14, 2**48)

@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.publish.brokered import WAITING_MAX
+from sensegate.share import cursor
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
 from tests.live.phone import NOT_AUTHORISED, Phone
@@ -137,6 +138,24 @@ async def test_mqtt_in_a_form_and_under_a_tag_of_its_own(node: Site, device: Mad
     assert payload.startswith(b"id,cursor,device")
 
 
+async def test_by_mqtt_a_cursor_that_is_not_good_is_no_silence(node: Site, device: Made) -> None:
+    """The subscriber is told under ``problem``, with the first cursor that is good, and goes on from there.
+
+    So it is where its line meets that by itself: it stood at a place that has expired.
+    """
+    grant = await granted(node, "by-mqtt")
+    await push(node, device, 25)
+    await eventually(lambda: _least(node, grant, 1))
+    stale = str(cursor.after("another log", 1, 1_767_225_600_000_000))
+    async with by_mqtt(node, grant, stale) as mqtt:
+        topic, payload = await mqtt.phone.next("message")
+        problem = json.loads(payload)
+        assert topic == f"sg/grants/{grant.id}/problem"
+        assert "another log" in problem["problem"]
+        mqtt.phone.send(f"sg/control/{grant.id}/mqtt", problem["first"])
+        await mqtt.records(len(await page_of(node, grant, problem["first"])))
+
+
 async def test_what_mqtt_lets_nobody_hear_or_say(node: Site, device: Made) -> None:
     """A token without a grant, a wrong password, another's topics, all topics: refused; one's own: granted."""
     grant, other = await granted(node, "by-mqtt"), await granted(node, "by-mqtt")
@@ -178,13 +197,15 @@ async def test_mqtt_revocation_is_in_force_within_two_seconds(node: Site, device
 
 
 async def test_a_grant_for_one_form_is_delivered_in_it(node: Site, device: Made) -> None:
-    """Without a word in the only form that is granted; another form is refused and moves nothing."""
+    """Without a word in the only form that is granted; another form is refused, told so, and moves nothing."""
     grant = await granted(node, "by-mqtt", forms=["csv"])
     start = (await node.ask("GET", "/api/v1/feeds/all/records", params={"since": "0s"})).body["next"]
     async with by_mqtt(node, grant, json.dumps({"after": start, "form": "json"})) as mqtt:
         await push(node, device, 50)
+        topic, payload = await mqtt.phone.next("message")
+        assert (topic, "json" in json.loads(payload)["problem"]) == (f"sg/grants/{grant.id}/problem", True), payload
         with pytest.raises(TimeoutError):
-            await mqtt.phone.next("message", 1.5)
+            await mqtt.phone.next("message", 1.0)
         mqtt.phone.send(f"sg/control/{grant.id}/mqtt", start)
         _, payload = await mqtt.phone.next("message")
     assert payload.startswith(b"id,cursor,device")

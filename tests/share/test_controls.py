@@ -35,6 +35,7 @@ def test_what_is_understood(payload: bytes, said: Said) -> None:
         b'{"tag": ">"}',
         b'{"form": "xml"}',
         b'{"more": 1}',
+        b'{"tag": "problem"}',
         b"x" * 2_000,
     ],
 )

@@ -17,7 +17,7 @@ from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
-from sensegate.errors import Refused
+from sensegate.errors import Gone, Refused
 from sensegate.ports import Letter, Receipt
 from sensegate.share.cursor import parse
 from sensegate.share.delivery import Form, Serving
@@ -274,6 +274,28 @@ async def test_410_ends_it_and_a_refusal_holds_it() -> None:
         await bench.until(lambda: len(bench.receiver.cursors) == len(bench.reader._ring[0].batch.origin))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_place_that_has_expired_is_told() -> None:
+    """The line stops there, and its subscriber hears why and where it can go on."""
+    bench = Bench(Receiver([]))
+    await bench.write(3)
+    said: list[tuple[str, str, str]] = []
+
+    async def told(terms: Terms, why: str, first: str) -> None:
+        said.append((terms.id, why, first))
+
+    async def gone(_terms: Terms, _form: str, _after: str) -> Pages:
+        raise Gone("expired", first="c1.first")
+
+    line = bench.line()
+    line._opened, line._told = gone, told
+    task = asyncio.create_task(line.run())
+    await bench.until(lambda: line.mark.state is State.GONE and bool(said))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert said == [("w1", "expired", "c1.first")]
+    assert line.mark.why == "expired; first: c1.first"
 
 
 async def test_lines_come_and_go() -> None:

@@ -258,6 +258,8 @@ class Committer:
     def remember(self, batch: Batch) -> None:
         """Take over identities that another gateway has judged, between two spans; they must be on the log."""
         self._duplicates.apply(batch, suppressed=True)
+        # The last checkpoint may be valid to a place behind them, and made without them.
+        self._duplicates.hurry()
 
     # ── decoding again ──────────────────────────────────────────────────────────────────────────────────
 

@@ -145,6 +145,10 @@ class Duplicates:
         """True when a checkpoint should be taken and the worker is free."""
         return self._seen.due
 
+    def hurry(self) -> None:
+        """Have a checkpoint taken as soon as the worker is free."""
+        self._seen.hurry()
+
     @property
     def crowded(self) -> bool:
         """True when the worker has fallen behind so far that the intake should wait for `settle`."""

@@ -84,6 +84,10 @@ class Seen:
             self._recent.count >= RECENT_ROWS or self._clock.monotonic() >= self._next_checkpoint
         )
 
+    def hurry(self) -> None:
+        """Make a checkpoint due."""
+        self._next_checkpoint = self._clock.monotonic()
+
     @property
     def crowded(self) -> bool:
         """True when the worker has fallen behind so far that the intake should wait for `settle`."""

@@ -2,7 +2,8 @@
 
 A message on ``sg/control/<grant>/<delivery>`` (NATS: ``sg.control.…``) holds nothing: go on where it stood; a cursor;
 or ``{"after": CURSOR, "form": FORM, "tag": TAG}``, all optional: `after` is a cursor or ``first``; `tag` is the last
-level of the topic from then on, so that nothing meant for an earlier connection reaches this one.
+level of the topic from then on, so that nothing meant for an earlier connection reaches this one. What is wrong with
+it is answered, or told under ``problem`` beside the records.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from sensegate.authority.scope import Principal
 from sensegate.authority.shelf import Records
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
 from sensegate.share.grants import Grants
-from sensegate.share.guests import line_id
-from sensegate.share.lines import MEDIA, Lines, Mark, State, Still, moved
+from sensegate.share.guests import hears, line_id
+from sensegate.share.lines import MEDIA, PROBLEM, Lines, Mark, State, Still, moved
 from sensegate.share.reader import Reader
 
 BYTES_MAX = 1_000
@@ -88,6 +89,12 @@ class Controls:
         return mark.after
 
 
+def told_at(subject: str) -> str:
+    """Return where to tell the problem of a control message whose sender named no place for answers."""
+    grant_id, _, delivery = subject.removeprefix("sg.control.").partition(".")
+    return f"{hears(grant_id, delivery)}.{PROBLEM}"
+
+
 def parsed(payload: bytes) -> Said:
     """Return what a message says. Raises `ConfigError`."""
     if len(payload) > BYTES_MAX:
@@ -99,6 +106,8 @@ def parsed(payload: bytes) -> Said:
         raise ConfigError(str(why)[:200], key="control", remedy="send a cursor, or JSON") from None
     if said.form and said.form not in MEDIA:
         raise ConfigError(f"'{said.form[:20]}'", key="form", remedy=f"one of {', '.join(MEDIA)}")
+    if said.tag == PROBLEM:
+        raise ConfigError(f"'{PROBLEM}'", key="tag", remedy="another word: that is where problems are told")
     if said.tag and not _TAG.fullmatch(said.tag):
         raise ConfigError(f"'{said.tag[:64]}'", key="tag", remedy="1 to 64 of A-Z, a-z, 0-9, _ and -")
     return said

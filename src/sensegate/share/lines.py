@@ -30,6 +30,8 @@ from sensegate.share.roll import Roll, Standing
 
 BATCH = 1_000
 TAG = "records"
+PROBLEM = "problem"
+"""Last level of the subject on which a subscriber is told why nothing comes."""
 MEDIA = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
@@ -141,6 +143,13 @@ Metered = Callable[[Terms, Page], None]
 Covered = Callable[[Terms, Page], contextlib.AbstractAsyncContextManager[None]]
 """Entered before a page is sent, left when it was taken and metered, or will not be."""
 
+Told = Callable[[Terms, str, str], Awaitable[None]]
+"""(terms, why nothing comes, the first cursor that is good)."""
+
+
+async def nobody(_terms: Terms, _why: str, _first: str) -> None:
+    """Tell nobody: whose line it is, looks."""
+
 
 class Line:
     """One of them; `run` is its task."""
@@ -157,8 +166,10 @@ class Line:
         metered: Metered,
         limits: Limits,
         covered: Covered = lambda _terms, _page: contextlib.nullcontext(),
+        told: Told = nobody,
         rng: Callable[[], float] = random.random,
     ) -> None:
+        """`told`: tells the subscriber that what follows its place has expired, where a letter cannot."""
         self.terms = terms
         self._marks = marks
         self._opened = opened
@@ -168,6 +179,7 @@ class Line:
         self._metered = metered
         self._covered = covered
         self._limits = limits
+        self._told = told
         self._rng = rng
         self._batch = terms.batch
         """Most records of one letter; fewer, once one was too large."""
@@ -216,8 +228,9 @@ class Line:
             standing.state, standing.why = "waiting", str(why)
             return min(why.retry_after_s, _QUOTA_S)
         except (Gone, BadCursor) as why:
-            first = f"; first: {why.first}" if isinstance(why, Gone) and why.first else ""
-            await self._end(State.GONE, f"{why}{first}", standing)
+            first = why.first if isinstance(why, Gone) else ""
+            await self._end(State.GONE, f"{why}; first: {first}" if first else str(why), standing)
+            await self._told(self.terms, str(why), first)
         except Conflict:
             pass  # its owner has changed the mark: looked at anew
         except (Lost, StoreFull) as why:

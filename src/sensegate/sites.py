@@ -139,6 +139,7 @@ class _Standby:
         """Highest term that has begun, as far as is known."""
         self._granted = 0
         """Highest term that a node has granted to another centre."""
+        self._keeping = asyncio.Lock()
         self._reached = False
         self._lost_at = clock.monotonic()
         self._replica: Replica | None = None
@@ -282,13 +283,15 @@ class _Standby:
             raise Lost(f"the other centre's answer cannot be read: {why}") from why
         self._seen = max(self._seen, state.term)
         if state.active and state.voters and state.voters.version > self._voters[-1].version:
-            await self._keep(msgspec.structs.replace(self.term, voters=(state.voters,)))
+            await self._keep(voters=(state.voters,))
         return state
 
-    async def _keep(self, term: Term) -> None:
-        """Remember, on the disk, what was learnt of an active centre."""
-        self.term = msgspec.structs.replace(term, number=self._seen, active=False, alone=False, lapsed=False)
-        await asyncio.to_thread(terms.write, self.directory, self.term)
+    async def _keep(self, **learnt: Any) -> None:
+        """Remember, on the disk, what was learnt of an active centre: fields of `Term`."""
+        async with self._keeping:
+            fresh = msgspec.structs.replace(self.term, active=False, alone=False, lapsed=False, **learnt)
+            self.term = msgspec.structs.replace(fresh, number=self._seen)
+            await asyncio.to_thread(terms.write, self.directory, self.term)
 
     async def _copy(self, nc: Client, state: State) -> None:
         if not state.active:
@@ -320,7 +323,7 @@ class _Standby:
             before = replica.term.history
             await replica.turn(ask_, self._seen)
             if replica.term.history != before:
-                await self._keep(msgspec.structs.replace(self.term, history=replica.term.history))
+                await self._keep(history=replica.term.history)
             self._reached = True
 
     async def _electorate(self, nc: Client) -> None:
@@ -361,9 +364,11 @@ class _Standby:
             present, _ = await own.load_all()
             self._copied[name] = own, 0, {row.key: row.value for row in present if row.value is not None}
         own, after, values = self._copied[name]
+        left = set() if after else set(values)
         while True:
             rows, revision = _rows(await ask_("rows", msgspec.msgpack.encode((name, after))))
             for key, value in rows:
+                left.discard(key)
                 if value is None:
                     if values.pop(key, None) is not None:
                         await own.delete(key)
@@ -371,9 +376,13 @@ class _Standby:
                     await own.put(key, value)
                     values[key] = value
             after = revision
-            self._copied[name] = own, after, values
             if not rows:
-                return
+                break
+        for key in left:
+            # It was deleted while we were away, longer ago than that is remembered.
+            await own.delete(key)
+            del values[key]
+        self._copied[name] = own, after, values
 
     # ── what is no copy ─────────────────────────────────────────────────────────────────────────────
 

@@ -21,13 +21,17 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
 
+from sensegate import seat, way_up
 from sensegate.authority.certificates import fingerprint
-from sensegate.bus import external, process
+from sensegate.authority.terms import State, Term, decode_state, encode
+from sensegate.bus import ask, external, process
+from sensegate.bus.engine import Engine, Role
 from sensegate.bus.ports import free_port
 from sensegate.cli import app
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
 from sensegate.config_people import OidcConfig, OidcRule
-from sensegate.errors import ConfigError, EngineError, Refused
+from sensegate.config_sites import CentreConfig, PeerConfig
+from sensegate.errors import ConfigError, EngineError, Refused, Untrusted
 from sensegate.publish import membership
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
@@ -303,6 +307,51 @@ async def test_a_wrong_link_is_refused_and_said(lab: Lab, other: Lab, tmp_path: 
         assert (await node.push(device, reading(21.5))).status == 202
         await eventually(told, 20)
         assert await centre.records() == []
+
+
+async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, tmp_path: Path) -> None:
+    """The other centre is reached, and by a node the second of its centres; whatever is wrong is refused before it."""
+    file = tmp_path / "secret"
+    file.write_text("secret-of-both-0123456789", encoding="ascii")
+    port, (cert, key), pin = free_port(), lab.pair("node-4401"), fingerprint(Path(lab.pair("server")[0]))
+    peer = PeerConfig(f"tls://127.0.0.1:{port}", str(file), lab.ca, pin_sha256=(pin,), cert_file=cert, key_file=key)
+    config = replace(
+        config_of(tmp_path / "centre", "44"),
+        engine=EngineConfig(port=port, tls=lab.tls(), link_ca_file=lab.ca),
+        nodes=(NodeUserConfig("4401", str(file)),),
+        peer=peer,
+    )
+
+    async def lease(division: str, _plea: bytes) -> bytes:
+        return encode(State(active=True, term=len(division)))
+
+    async with Engine.of(config) as engine:
+        nc = await engine.connect(Role.GATEWAY)
+        await ask.answer(nc, {"lease": lease})
+        for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
+            state = await seat.state_of(replace(config, peer=good), Term())
+            assert state == State(active=True, term=2), good
+        for wrong in (
+            {"pin_sha256": ("0" * 64,)},
+            {"ca_file": other.ca},
+            {"ca_file": "", "pin_sha256": ()},
+            {"cert_file": other.pair("node-4401")[0], "key_file": other.pair("node-4401")[1]},
+        ):
+            with pytest.raises(Untrusted):
+                await seat.reach(replace(config, peer=replace(peer, **wrong)))
+        second = CentreConfig(peer.url, lab.ca, (pin,))
+        first = way_up.Way("nats://away:1", "secret-of-both-0123456789", None)
+        for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
+            uplink = UplinkConfig(url=first.url, others=(there,), cert_file=cert, key_file=key)
+            try:
+                link = await way_up.connected("4401", way_up.turned(first, uplink, 1))
+                assert State(active=True, term=4) == decode_state(await ask.ask(link, "4401", "lease"))
+                await link.close()
+            except Untrusted:
+                assert not trusted
+            else:
+                assert trusted
+        await nc.close()
 
 
 async def test_pins_need_tls(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ class Gateway:
         documents = {
             "POST devices": made,
             "POST devices/gz-1/rotate": made,
+            "POST moves": MOVE,
+            "POST moves/m1/cancellation": {**MOVE, "stage": "cancelled", "not_carried": "", "owed": ""},
             "GET devices": {"items": [device]},
             "GET devices/gz-1": device,
             "PATCH devices/gz-1": device,
@@ -81,6 +83,10 @@ class Gateway:
         return documents[f"{method} {path.removeprefix('/api/v1/')}"]
 
 
+MOVE = {
+    "id": "m1", "source": "4401", "target": "4403", "stage": "carried", "not_carried": "what its gateway took",
+    "owed": "4401 is told to retire the device when it is back",
+}  # fmt: skip
 RECORD = {
     "id": "4401-0-1-0", "cursor": "c1.AA", "device": "gz-1", "property": "air_temperature", "value": 21.5,
     "unit": "Cel", "time": "2026-01-01T00:00:00.000000Z", "quality": "good", "division": "440106", "flags": ["late"],
@@ -139,6 +145,21 @@ async def test_the_centre_says_where_devices_are_registered(gateway: Gateway) ->
 async def test_a_device_is_disabled_at_its_revision(gateway: Gateway) -> None:
     """`device disable` changes what it has read, or nothing."""
     assert "disabled" in (await speak(gateway, "device", "disable", "gz-1")).output
+
+
+async def test_a_move_is_forced_and_called_off(gateway: Gateway) -> None:
+    """What is not carried is said, and that the password is void; what was not asked for is not sent."""
+    where = ("--to", "4403", "--division", "440305")
+    forced = await speak(gateway, "device", "move", "gz-1", *where, "--force")
+    assert "what its gateway took" in forced.output
+    assert "void" in forced.output
+    assert "when it is back" in forced.output
+    assert "void" not in (await speak(gateway, "device", "move", "gz-1", *where, "--force", "--keep-credential")).output
+    assert "is cancelled" in (await speak(gateway, "device", "move", "--cancel", "m1")).output
+    bodies = [json.loads(body) for _, _, body in gateway.asked]
+    assert [body.get("force") for body in bodies] == [True, True, None]
+    assert [body.get("keep_credential") for body in bodies] == [None, True, None]
+    assert (await speak(gateway, "device", "move", "gz-1")).exit_code == 2
 
 
 async def test_a_label_holds_no_secret(gateway: Gateway, tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, chain
 from typing import TypeVar
 
 import msgspec
 import structlog
-import xxhash
 
 from sensegate import metrics
 from sensegate.assets import Assets
@@ -33,15 +32,10 @@ from sensegate.halves import Understood
 from sensegate.model import Delivery, Message, Quarantined, QuarantineReason, Span
 from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, Pending
-from sensegate.persist.slices import part_of
+from sensegate.poison import Poison
 from sensegate.ports import Source
 
 DRAIN_S, DRAIN_LOOK_S = 20.0, 0.1
-CAREFUL_S = 60.0
-"""After a bug in the walk the message that met it is looked for so long."""
-CAREFUL_MESSAGES = 100
-POISON_MAX = 16
-"""With so many of them it is no matter of single messages: the bug ends the process."""
 LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
 
@@ -85,13 +79,7 @@ class Ingest:
         self.on_walk: list[Callable[[Span, Understood], None]] = []
         """Called with a span and what was understood of it, once its commit is prepared."""
         self._turns: list[Callable[[], None]] = []
-        self._most = 0
-        """So many messages are walked together while one that meets a bug is looked for; 0: all that come."""
-        self._careful_until = float("-inf")
-        self._poison: dict[bytes, str] = {}
-        """Digest of a message that met a bug behind its decoding -> which."""
-        self._poisoned: dict[tuple[int, int], str] = {}
-        """(arrival, sequence) of those among the messages that are walked now -> which."""
+        self._poison = Poison(clock)
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
 
@@ -173,7 +161,7 @@ class Ingest:
             turn()
         live = [delivery for delivery in deliveries if not delivery.again]
         pending = Pending([], [])
-        for part in self._parts(live):
+        for part in self._poison.parts(live):
             pending = pending.then(self._walk_guarded(part))
         for delivery in deliveries:
             if delivery.again and self._again:
@@ -191,19 +179,8 @@ class Ingest:
         part = [delivered(delivery, span)]
         return self._committer.prepare(part, batch.fields, batch.readings, batch.rejected, span=span)
 
-    def _parts(self, live: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-        """Yield what is walked together: all, or little while a message that meets a bug is looked for."""
-        if self._most and self._clock.monotonic() > self._careful_until:
-            self._most = 0
-        count = sum(len(delivery.messages) for delivery in live)
-        most = self._most or count
-        for start in range(0, count, max(most, 1)):
-            yield live if most >= count else part_of(live, start, min(start + most, count))
-
     def _walk_guarded(self, deliveries: Sequence[Delivery]) -> Pending:
         """Walk; a bug behind the decoding costs the message that meets it, too, once it is found.
-
-        The state is ahead of the log then, so the walk starts again from the last commit, with fewer messages at once.
 
         Raises:
             Lost: start again.
@@ -211,25 +188,11 @@ class Ingest:
         found = _or_bug(partial(self._walk_live, deliveries))
         if not isinstance(found, Exception):
             return found
-        if isinstance(found, (MemoryError, OSError)) or len(self._poison) >= POISON_MAX:
-            raise found
-        messages = [message for delivery in deliveries for message in delivery.messages]
         # As in `_cut`: neither the error's text nor the frames' values may be told.
-        where = f"{type(found).__name__}\n{_places(found)}"
-        if len(messages) > 1:
-            self._most = CAREFUL_MESSAGES if len(messages) > CAREFUL_MESSAGES else 1
-            self._careful_until = self._clock.monotonic() + CAREFUL_S
-        else:
-            self._most = 0
-            self._poison[_digest(messages[0])] = where
-        _log.error("a bug in the walk; its message is looked for", among=len(messages), where=where)
-        raise Lost(f"a bug met one of {len(messages)} messages: {type(found).__name__}; it goes to quarantine")
+        raise self._poison.met(deliveries, found, f"{type(found).__name__}\n{_places(found)}")
 
     def _walk_live(self, deliveries: Sequence[Delivery]) -> Pending:
-        if self._poison:
-            messages = [message for delivery in deliveries for message in delivery.messages]
-            known = [(message, self._poison.get(_digest(message), "")) for message in messages]
-            self._poisoned = {(message.received, message.sequence): why for message, why in known if why}
+        self._poison.look(deliveries)
         span = self._cut(deliveries)
         batch = self._understand(span, self._eyes)
         if self._assets:
@@ -283,8 +246,7 @@ class Ingest:
         mark = decoder.memory.mark()
 
         def understood() -> Understood:
-            if self._poisoned and any((one.received, one.sequence) in self._poisoned for one in span):
-                raise _PoisonError
+            self._poison.demand_none(span)
             fields, received = decoder.decode(span), span.received
             return Understood(received, fields, *normaliser.normalise(fields, received, span.best_effort))
 
@@ -295,7 +257,7 @@ class Ingest:
         if len(span) > 1:
             half = len(span) // 2
             return self._understand(Span(span[:half]), eyes).then(self._understand(Span(span[half:]), eyes), half)
-        if not (where := self._poisoned.get((span[0].received, span[0].sequence), "")):
+        if not (where := self._poison.of(span[0])):
             where = f"{type(found).__name__}\n{_places(found)}"
             _log.error(
                 "a decoder crashed; its message is in quarantine", topic=span[0].topic, bug=repr(found), exc_info=found
@@ -312,14 +274,6 @@ class Ingest:
             if not delivery.covers or newest[delivery.source] is delivery:
                 await delivery.ack()
         intake.settled(deliveries)
-
-
-class _PoisonError(Exception):
-    """A message is not decoded: it met a bug behind that."""
-
-
-def _digest(message: Message) -> bytes:
-    return xxhash.xxh3_128_digest(message.topic.encode("utf-8", "surrogatepass") + b"\0" + message.payload)
 
 
 def _or_bug(work: Callable[[], _T]) -> _T | Exception:

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "sensegate"
 STAGES = ("collect", "decode", "normalise", "persist", "publish", "share", "web")
 FOUNDATIONS = ("authority", "bus", "frames", "scripts", "video")
 WIRING = (
-    *("flow", "foundations", "sources", "walk", "eyes", "life", "speaker", "cameras", "viid", "own_clock"),
+    *("flow", "foundations", "sources", "walk", "poison", "eyes", "life", "speaker", "cameras", "viid", "own_clock"),
     *("way_up", "above", "below", "seat", "sites", "shares", "pushing", "trails", "showing", "cli", "demo"),
 )
 

@@ -24,13 +24,13 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns, raw
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
-from sensegate.clock import SystemClock
+from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.commands import Commands
 from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import ConfigError, Fenced, Lost
+from sensegate.errors import ConfigError, Fenced, Lost, StoreFull
 from sensegate.eyes import Eyes
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
@@ -255,6 +255,27 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     assert [(one.message.sequence, one.reason) for one in kept] == [(33, "crashed")]
     assert "ZeroDivisionError" in kept[0].detail
     assert source.started == [0, 30, 30]
+
+
+@pytest.mark.parametrize("why", [Lost("away"), Fenced("another"), StoreFull("no room")])
+async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) -> None:
+    """It ends nothing else: what comes by the other parts goes on."""
+    tried: list[int] = []
+    again = asyncio.Event()
+
+    async def work() -> None:
+        tried.append(1)
+        if len(tried) < 3:
+            raise why
+        again.set()
+        await asyncio.Event().wait()
+
+    clock = FakeClock()
+    running = asyncio.create_task(flow._supervised("a part", work, clock))
+    while not again.is_set():
+        await clock.advance(0.5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_trouble_is_said_while_there_is_some(devices: Devices, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sensegate.bus.connect import Link
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
-from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, Untrusted
+from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull, Untrusted
 from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
@@ -279,7 +279,7 @@ class Above:
                     await self.taking.take(reply.base)
                 if reply.orders and self.mover:
                     await self.mover.work()
-            except (Lost, Refused, msgspec.DecodeError) as why:
+            except (Lost, Refused, StoreFull, msgspec.DecodeError) as why:
                 _log.warning("base data of the centre are asked for again", why=str(why))
 
     async def _turned_away(self, way: Way) -> None:

@@ -36,7 +36,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import node_rights, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Lost, NotFound, Refused
+from sensegate.errors import Lost, NotFound, Refused, StoreFull
 from sensegate.moving import Mover
 from sensegate.publish import gaps, return_files
 from sensegate.publish.gaps import Named
@@ -197,7 +197,7 @@ class Below:
             await self.moves.until(lambda: self.moves.open_for(home) != "")
             try:
                 await mover.work()
-            except (Lost, Refused) as why:
+            except (Lost, Refused, StoreFull) as why:
                 _log.warning("a move is gone on with later", why=str(why))
             await self.clock.sleep(LOOK_S)
 

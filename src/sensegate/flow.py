@@ -40,7 +40,7 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import take_video
 from sensegate.emergency import Emergency
-from sensegate.errors import Fenced, Lost, Refused, Superseded
+from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.eyes import Eyes
 from sensegate.foundations import Foundations
 from sensegate.moving import Mover, Place
@@ -127,11 +127,14 @@ async def _run(
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Start a part again whenever its connection was lost; any other error is a bug and ends the process."""
+    """Start a part again whenever its connection was lost or a store has no room for it.
+
+    Any other error is a bug and ends the process.
+    """
     while True:
         try:
             await work()
-        except* (Lost, Fenced, Refused) as why:
+        except* (Lost, Fenced, Refused, StoreFull) as why:
             metrics.RESTARTS.labels(name).inc()
             _log.warning("started again", part=name, cause=str(why.exceptions[0]))
         await clock.sleep(0.5)

@@ -8,7 +8,8 @@ from sensegate.bus.names import FILLER
 from sensegate.model import Member
 from sensegate.ports import Log
 
-TOGETHER = 1_000
+TOGETHER = 900
+"""A server of others may take no more than 1,000 in one batch."""
 FILLED_MAX = 500_000
 """More are not filled: it is no power cut that takes so much."""
 

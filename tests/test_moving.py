@@ -34,6 +34,7 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
     devices = Devices(MemoryBucket(), MemoryTrail(), clock)
     await devices.load()
     await devices.add(Device("d1", division="440106", profile="acme/meter"), by=ADMIN)
+    assert devices.digests("d1") is not None, "negative control"
     told: list[dict[str, object]] = []
 
     async def ask(what: str, payload: bytes) -> bytes:
@@ -45,6 +46,7 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
 
     async def drained() -> None:
         assert devices.held == {"d1"}
+        assert devices.digests("d1") is None, "nor by HTTP Digest"
 
     async def changed(*_: object, **__: object) -> bytes:
         raise Conflict("changed meanwhile")

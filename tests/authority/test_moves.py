@@ -248,6 +248,18 @@ async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(pr
         assert province.moves.get(move.id, ADMIN).stage is Stage.TAKEN
 
 
+async def test_a_planted_hole_is_found(province: Province, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that asked nobody would leave the device at both: the tests would see it."""
+    monkeypatch.setattr(province.known, "is_new", lambda _division: True)
+    move = await province.ask()
+    await province.work("4401")
+    province.lost.add("4403")
+    await province.work("4403")
+    await province.moves.cancel(move.id, by=ADMIN)
+    await province.work("4401")
+    assert province.takers() == ["4401", "4403"]
+
+
 async def test_a_target_that_never_came_has_taken_nothing(province: Province) -> None:
     """It was invited and never joined: nobody needs to be asked, nothing is forced."""
     province.known.invited.add("4403")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from sensegate.bus.engine import Engine, Role
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.record import LaneRecord
 from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
@@ -23,6 +25,7 @@ from sensegate.errors import Fenced, Lost
 from sensegate.model import Member, Shed
 from sensegate.publish import uplink
 from sensegate.publish.carried import Carried
+from sensegate.publish.span import Span
 from sensegate.publish.uplink import Lane, Uplink
 from sensegate.quality import Flag
 from tests.publish.made import NODE, Centre, Node, check, drive, rows_of
@@ -212,6 +215,31 @@ async def test_each_write_of_it_is_made_once(world: World, fault: str) -> None:
     forwarded, kept, rows = await withheld(world)
     assert (forwarded, kept, rows) == (40, 0, 40)
     await check(world.node, world.centre.log)
+
+
+@pytest.mark.parametrize(("hole", "found"), [("forgotten", "lost"), ("released twice", "doubled")])
+async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyPatch, hole: str, found: str) -> None:
+    """A part that is not named in the record is lost; one that the live lane keeps when it gives it is doubled."""
+    if hole == "forgotten":
+        monkeypatch.setattr(Uplink, "_kept", lambda *_: ())
+    else:
+        given = Uplink._next
+
+        def keeps(self: Uplink, record: LaneRecord, span: Span | None, **more: Any) -> LaneRecord:
+            if "kept" in more and span is None and not more["kept"]:
+                more["kept"] = record.kept
+            return given(self, record, span, **more)
+
+        monkeypatch.setattr(Uplink, "_next", keeps)
+    world.shed = [ORDER]
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    world.shed = []
+    for _ in range(4):
+        await world.live()
+        await drive(world.clock, world.uplink.backlog())
+    with pytest.raises(AssertionError, match=found):
+        await check(world.node, world.centre.log)
 
 
 async def test_more_parts_than_can_be_named_keep_nothing_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

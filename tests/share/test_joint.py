@@ -177,6 +177,19 @@ async def test_an_application_comes_down_and_is_decided_at_the_node(pair: Pair) 
     assert {"application.approve", "grant.revoke"} <= {*pair.centre.actions}
 
 
+async def test_what_lapsed_at_the_centre_is_still_answered_at_the_node(pair: Pair) -> None:
+    """A node of the release before reads it as pending, and may decide it as well."""
+    application = await pair.centre.desk.apply(READER, WISH)
+    for _ in range(2):
+        await pair.centre.clock.advance(10 * 86_400 + 1)
+        await pair.centre.desk.escalate()
+    await pair.up.turn()
+    seen = pair.node.desk.get(OWNER, application.id)
+    assert (seen.standing, seen.state) == (State.LAPSED, State.PENDING)
+    done = await pair.node.desk.decide(OWNER, application.id, {"approve": True}, None)
+    assert done.standing is State.APPROVED
+
+
 async def test_without_a_link_nothing_is_decided(pair: Pair) -> None:
     """It is said, and the application stays as it was."""
     application = await pair.centre.desk.apply(READER, WISH)

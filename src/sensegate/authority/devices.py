@@ -253,7 +253,7 @@ class Devices:
         """
         at = self.find(name)
         stored = self._stored(at) if at >= 0 and self._values[at] is not None else None
-        if stored is None or stored.device.gateway or not self.index.enabled[at]:
+        if stored is None or stored.device.gateway or not self.index.enabled[at] or stored.device.id in self.held:
             return None
         kept = stored.credentials
         previous = kept.previous_digest if self._clock.now() < kept.previous_until else b""

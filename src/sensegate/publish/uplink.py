@@ -363,7 +363,7 @@ class Uplink:
             return False
         async with self._opening:
             backlog = await self._record(Lane.BACKLOG)
-            free = free[: KEPT_MAX - len(backlog.record.kept)]
+            free = free[: max(0, KEPT_MAX - len(backlog.record.kept))]
             if not free:
                 return False
             rest = tuple(one for one in held.record.kept if one not in free)

@@ -22,9 +22,9 @@ from sensegate.errors import Lost, StoreFull
 from sensegate.share.quota import month_of
 
 SOON_S, SOON_ROWS = 1.0, 64
-SPARE = 100
+SPARE = 20
 """So many records more are covered than are about to go, where nothing is known of what follows."""
-BUSY = 20
+BUSY = 3
 """A row that counted so many since it was written is covered ahead when it is written: it goes on without waiting."""
 QUOTA_PART = 20
 """No more is covered ahead than this part of what is left of a month's volume: a crash must not use it up."""

@@ -35,7 +35,7 @@ const TEXTS = {
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
     division: "区划", device: "设备", hour: "小时", camera: "摄像机", speaks: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
     conflict: "已入库，其中冲突", late: "已入库，其中迟到", unjudged: "已入库，其中超出判重时限", ignored: "声明为缺测",
-    "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外",
+    "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外", "withheld.mode": "应急期间暂不上报",
     "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
     "duplicate.redelivery": "重复：重新投递", "duplicate.repeat": "重复：设备重发", "duplicate.cross_path": "重复：多路径",
     "duplicate.unchanged": "重复：未变化", "suppressed.unchanged": "抑制：未变化",

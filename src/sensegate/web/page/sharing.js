@@ -16,7 +16,7 @@ const TEXTS = {
     volume: "Records a month (0: no limit)", hashDevice: "Devices as pseudonyms", dropPlace: "Without places",
     grid_m: "Places on a grid of metres (0: as they are)", time_s: "Times in periods of seconds (0: as they are)",
     expires: "Expires", used: "Used this month", sent: "Done.", draft: "draft", published: "published", pending: "pending", approved: "approved",
-    refused: "refused", withdrawn: "withdrawn", active: "active", waiting: "waiting", expired: "expired", revoked: "revoked",
+    refused: "refused", withdrawn: "withdrawn", lapsed: "not answered in time", active: "active", waiting: "waiting", expired: "expired", revoked: "revoked",
     unconditional: "unconditional", conditional: "conditional", not_shared: "not shared", authenticity: "authenticity",
     accuracy: "accuracy", continuity: "continuity", completeness: "completeness",
   },
@@ -34,7 +34,7 @@ const TEXTS = {
     volume: "每月条数（0 为不限）", hashDevice: "设备以假名代替", dropPlace: "去除位置",
     grid_m: "位置网格（米，0 为原样）", time_s: "时间粒度（秒，0 为原样）",
     expires: "有效期至", used: "本月已用", sent: "已完成。", draft: "草稿", published: "已发布", pending: "待审批", approved: "已同意",
-    refused: "不同意", withdrawn: "已撤回", active: "有效", waiting: "未生效", expired: "已到期", revoked: "已撤销",
+    refused: "不同意", withdrawn: "已撤回", lapsed: "逾期未答复", active: "有效", waiting: "未生效", expired: "已到期", revoked: "已撤销",
     unconditional: "无条件共享", conditional: "有条件共享", not_shared: "不予共享", authenticity: "真实性",
     realtime: "实时", hourly: "每小时", daily: "每日", weekly: "每周", monthly: "每月", quarterly: "每季度", yearly: "每年", irregular: "不定期",
     accuracy: "准确性", continuity: "连续性", completeness: "完整性",
@@ -177,7 +177,7 @@ function detail() {
 }
 function answers(one) {
   const box = make("div", null, "actions");
-  if (one.state !== "pending" || !state.me) return box;
+  if (!["pending", "lapsed"].includes(one.state) || !state.me) return box;
   const path = `/api/v1/applications/${one.id}`;
   const mine = [one.by, one.subscriber].includes(state.me.id);
   if (mine) box.append(button("withdraw", () => doing(() => ask(`${path}/withdraw`, "POST", {}))));

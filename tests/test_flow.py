@@ -273,6 +273,7 @@ async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) 
     clock = FakeClock()
     running = asyncio.create_task(flow._supervised("a part", work, clock))
     while not again.is_set():
+        await asyncio.sleep(0)
         await clock.advance(0.5)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

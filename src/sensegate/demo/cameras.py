@@ -17,16 +17,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from xml.sax.saxutils import quoteattr
 
 import msgspec
-import uvloop
 
 from sensegate.demo.intents import FORBIDDEN, REQUIRED, Intents, now
 from sensegate.demo.judge import MARK
-from sensegate.demo.simulator import Broker, Line, simulate
+from sensegate.demo.simulator import Broker, Line, carry_out
 from sensegate.demo.viid import MEDIA, Connection, Manners, ViidCamera
 
 SECOND = 1_000_000
@@ -601,17 +599,5 @@ def _shows(way: str, kind: str) -> bool:
     return kind not in {UNKNOWN, REPEAT} or way == VIID
 
 
-async def _whole(plan: CameraPlan) -> dict[str, object]:
-    return await simulate(Cameras(plan, Intents(Path(plan.ledger), plan.run)))
-
-
-def main() -> int:
-    """Simulate the plan in the file given; exit 0."""
-    plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=CameraPlan)
-    status = uvloop.run(_whole(plan))
-    sys.stdout.write(json.dumps(status) + "\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(CameraPlan, Cameras))

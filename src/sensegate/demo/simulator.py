@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, TypeVar
 
 import msgspec
 import uvloop
@@ -364,17 +364,33 @@ async def simulate(simulator: Ordered) -> dict[str, object]:
     return simulator.status()
 
 
-async def _whole(plan: Plan) -> dict[str, object]:
-    return await simulate(Simulator(plan, Intents(Path(plan.ledger), plan.run)))
+class Planned(Protocol):
+    """What every plan says."""
+
+    @property
+    def run(self) -> str:
+        """Which run it is."""
+        ...
+
+    @property
+    def ledger(self) -> str:
+        """Path of the file of intents."""
+        ...
 
 
-def main() -> int:
-    """Simulate the plan in the file given; exit 0."""
-    plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
-    status = uvloop.run(_whole(plan))
-    sys.stdout.write(json.dumps(status) + "\n")
+_Plan = TypeVar("_Plan", bound=Planned)
+
+
+def carry_out(form: type[_Plan], made: Callable[[_Plan, Intents], Ordered]) -> int:
+    """Simulate the plan in the file given; return the exit code of this process."""
+    plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=form)
+
+    async def whole() -> dict[str, object]:
+        return await simulate(made(plan, Intents(Path(plan.ledger), plan.run)))
+
+    sys.stdout.write(json.dumps(uvloop.run(whole())) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(Plan, Simulator))

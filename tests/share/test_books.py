@@ -108,6 +108,21 @@ async def test_counts_that_come_while_writing_are_not_forgotten(memory_log: Memo
     assert (at, again.sums("4401", HOUR).totals()) == (2, {"messages": 6})
 
 
+async def test_a_flush_that_is_cancelled_forgets_nothing(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """The books' task is cancelled with its group and started again in the same process."""
+    books, _ = await opened(memory_log, clock)
+    books.take(entry(1, (HOUR, "messages", 5)))
+    flushing = asyncio.create_task(books.flush())
+    await asyncio.sleep(0)
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    assert flushing.cancelled()
+    books.take(entry(2, (HOUR - 1, "messages", 1)))
+    await books.flush()
+    again, at = await opened(memory_log, clock)
+    assert (at, again.sums("4401", HOUR - 1).totals()) == (2, {"messages": 6})
+
+
 async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, clock: FakeClock) -> None:
     """A few hours are open; hours before the window leave memory once they are written."""
     books, _ = await opened(memory_log, clock)

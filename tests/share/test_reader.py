@@ -246,6 +246,23 @@ async def test_equal_readers_of_history_share_a_fetch(clock: FakeClock, monkeypa
     assert log.fetched == [0]
 
 
+async def test_a_reader_that_is_begun_anew_gives_nothing_twice(clock: FakeClock) -> None:
+    """Its task is cancelled with its group and started again in the same process."""
+    log = CountedLog(clock)
+    made = Reader(log, clock)
+    for _ in range(2):
+        task = asyncio.create_task(made.run(0))
+        sequence = await commit(log)
+        async with asyncio.timeout(5):
+            while made.end < sequence or not made._live:
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    found = [slot.sequence for slot in (await made.read(0)).slots]
+    assert found == sorted(set(found))
+    assert len(found) == 2
+
+
 async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
     """While the log is away nothing is read and nothing is skipped; then it goes on."""
     log = CountedLog(clock)

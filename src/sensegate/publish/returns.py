@@ -79,8 +79,10 @@ class Returns:
             self._begun = self._end = after
 
     def note(self, entry: Entry) -> None:
-        """Remember where an entry stands if it is one for a node."""
-        self._end = max(self._end, entry.sequence)
+        """Remember where an entry stands if it is one for a node; one that comes again is known."""
+        if entry.sequence <= self._end:
+            return
+        self._end = entry.sequence
         if (division := self._for(entry)) is None:
             return
         places = self._places[division]

@@ -7,6 +7,7 @@ newest hours are in memory as columns, older ones packed.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
@@ -152,7 +153,7 @@ class Books:
         members.append(Member("hours.position", msgspec.json.encode(position), rollup=True, expect=self._fence))
         try:
             self._fence = await self._hours.write(members)
-        except (Fenced, Lost, StoreFull) as why:
+        except (Fenced, Lost, StoreFull, asyncio.CancelledError) as why:
             self._changed.update(keys)
             if not isinstance(why, Fenced):
                 raise

@@ -132,7 +132,9 @@ class Reader:
             try:
                 if not started:
                     self._ring_start = self._end = (await self.log.bounds())[1] if after is None else after
-                    started = True
+                    # Begun anew in a process that goes on: what it had read comes again.
+                    self._ring.clear()
+                    self._ring_bytes, self._live, started = 0, False, True
                     for begun in self.on_begin:
                         begun(self._end)
                 await self._follow()

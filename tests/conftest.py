@@ -15,7 +15,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
@@ -111,8 +111,8 @@ def nats_url(engine: Engine) -> str:
 
 @pytest.fixture
 async def gateway(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Client]:
-    """A connection of `Role.GATEWAY`; LOG, LEDGER and AUDIT are made."""
-    client = await engine.connect(Role.GATEWAY)
+    """A connection of `User.GATEWAY`; LOG, LEDGER and AUDIT are made."""
+    client = await engine.connect(User.GATEWAY)
     await streams.ensure_streams(client, store_config)
     yield client
     await client.close()
@@ -120,8 +120,8 @@ async def gateway(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Cl
 
 @pytest.fixture
 async def intake(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Client]:
-    """A connection of `Role.INTAKE`; the broker's streams are made."""
-    client = await engine.connect(Role.INTAKE)
+    """A connection of `User.INTAKE`; the broker's streams are made."""
+    client = await engine.connect(User.INTAKE)
     await streams.ensure_intake(client, store_config)
     yield client
     await client.close()

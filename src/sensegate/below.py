@@ -29,7 +29,7 @@ from sensegate.authority.moves import Left, Moves
 from sensegate.authority.trail import Trail
 from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.ledger import FORWARDED, WITHHELD
 from sensegate.bus.log import JetStreamLog
@@ -236,7 +236,7 @@ class Below:
             return None
         version = asked.connect_opts.name.rpartition(" ")[2]
         member = members.verify(user.removeprefix("node-"), asked.connect_opts.password, version)
-        return Guest(user, Role.GATEWAY.account, Rights(*node_rights(member.division)))
+        return Guest(user, User.GATEWAY.account, Rights(*node_rights(member.division)))
 
     def _changed(self, member: Member) -> None:
         other = self._generations.get(member.division) != member.generation
@@ -258,7 +258,7 @@ class Below:
 
     async def _close_where(self, wanted: Callable[[str], bool]) -> None:
         try:
-            for one in await self.engine.connections(Role.GATEWAY.account):
+            for one in await self.engine.connections(User.GATEWAY.account):
                 if wanted(one.authorized_user):
                     await self.engine.close_connection(one.cid)
         except Lost as why:
@@ -269,7 +269,7 @@ class Below:
         assert self.members is not None  # noqa: S101 - open() has run
         known = {node_user(division): division for division in (*self._configured, *self.members.linked())}
         found: set[str] = set()
-        for one in await self.engine.connections(Role.GATEWAY.account):
+        for one in await self.engine.connections(User.GATEWAY.account):
             if one.authorized_user in known:
                 found.add(known[one.authorized_user])
             elif one.authorized_user.startswith("node-") and one.authorized_user != node_user(self.config.division):

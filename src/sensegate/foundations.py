@@ -21,7 +21,7 @@ from sensegate.authority.scope import scope
 from sensegate.authority.tokens import Tokens
 from sensegate.below import Below
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
@@ -83,7 +83,7 @@ class Foundations:
     async def _log(self, stack: contextlib.AsyncExitStack, joined: membership.Kept | None) -> None:
         """Open the log; a node in a new store first takes over what its centre has of it."""
         config, engine = self.config, self.engine
-        self.bus = await engine.connect(Role.GATEWAY, name="gateway")
+        self.bus = await engine.connect(User.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
         first = joined.first if joined else 1
         if not joined and (membership.life(Path(config.directory)) or config.uplink.secret_file):

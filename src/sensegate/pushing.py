@@ -23,7 +23,7 @@ from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus import api, streams
 from sensegate.bus.connect import trust
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull
@@ -81,13 +81,13 @@ class Pushing:
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
         """Open the way to those who listen at our broker; from now on they may come in. Raises `Lost`."""
-        feeds = await engine.connect(Role.FEEDS, name="feeds")
+        feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
         await streams.ensure_outlet(feeds)
         tls = self.config.engine.tls.cert_file
 
         def credential() -> tuple[str, int, str, str]:
-            ours, info = engine.credential(Role.FEEDS), engine.info
+            ours, info = engine.credential(User.FEEDS), engine.info
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(info.mqtt_host, info.mqtt_host)  # noqa: S104 - read, not bound
             return host, info.mqtt_port, ours.user, ours.password
 

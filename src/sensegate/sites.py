@@ -36,7 +36,7 @@ from sensegate.authority.trail_copy import Aside, TrailCopy
 from sensegate.authority.voters import FIRST, Voters, Votes
 from sensegate.below import Below
 from sensegate.bus import api, ask, streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.process import write_private
@@ -151,7 +151,7 @@ class _Standby:
         Raises:
             Fenced: its log or its trail is no copy of the active one's.
         """
-        self.bus = await self.engine.connect(Role.GATEWAY, name="standby")
+        self.bus = await self.engine.connect(User.GATEWAY, name="standby")
         stack.push_async_callback(self.bus.close)
         store = self.config.store
         await streams.ensure_books(self.bus, store, audit_ttl_h=self.config.audit.ttl_h)

@@ -10,7 +10,7 @@ import contextlib
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.refusals import Kind, Refusals
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
@@ -38,7 +38,7 @@ class Sources:
 
     async def open_broker(self, stack: contextlib.AsyncExitStack) -> None:
         """Have the broker's store keep what devices send: before the first of them may connect. Raises `Lost`."""
-        intake = await self._engine.connect(Role.INTAKE, name="intake")
+        intake = await self._engine.connect(User.INTAKE, name="intake")
         stack.push_async_callback(intake.close)
         await streams.ensure_intake(intake, self._config.store)
         self.broker = BrokerSource(intake, self._config.ingest, self._clock)
@@ -51,7 +51,7 @@ class Sources:
     ) -> None:
         """Open all the others that the configuration names. Raises `ConfigError`, `Lost`."""
         config, clock = self._config, self._clock
-        qos0 = await self._engine.connect(Role.INTAKE, name="intake qos 0")
+        qos0 = await self._engine.connect(User.INTAKE, name="intake qos 0")
         stack.push_async_callback(qos0.close)
         best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
         profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))

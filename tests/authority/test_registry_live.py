@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from sensegate.authority.audit import Audit
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.clock import SystemClock
 from sensegate.errors import Conflict
@@ -42,7 +42,7 @@ async def one(gateway: Client, audit: Audit) -> AsyncIterator[Devices]:
 @pytest.fixture
 async def two(engine: Engine, one: Devices, audit: Audit) -> AsyncIterator[Devices]:
     """The registry of another process, with a connection of its own, following."""
-    nc = await engine.connect(Role.GATEWAY)
+    nc = await engine.connect(User.GATEWAY)
     bucket = await Bucket.open(nc, "devices", bytes_max=BYTES_MAX)
     made = Devices(bucket, audit, SystemClock(), home="44")
     await made.load()

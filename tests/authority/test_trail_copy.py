@@ -14,8 +14,7 @@ from sensegate.authority.chain import digest
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail_copy import TrailCopy
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine
-from sensegate.bus.engine import Role as Who
+from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced
@@ -36,7 +35,7 @@ async def trail(directory: Path, store: StoreConfig) -> AsyncIterator[Audit]:
     engine = Engine(EngineConfig(), store, directory, name="44", nodes={})
     await engine.start()
     try:
-        nc = await engine.connect(Who.GATEWAY)
+        nc = await engine.connect(User.GATEWAY)
         await streams.ensure_books(nc, store)
         made = Audit(nc, SystemClock(), gateway="44")
         yield made

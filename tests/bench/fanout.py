@@ -31,7 +31,7 @@ from sensegate.addresses import Addresses
 from sensegate.bus.connect import connect
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.ports import free_port
-from sensegate.bus.server_conf import Kept, Role, inbox_prefix
+from sensegate.bus.server_conf import Kept, User, inbox_prefix
 from sensegate.demo.processes import Child, Warden
 from sensegate.model import Member
 from tests.bench import rig
@@ -122,7 +122,7 @@ async def node() -> AsyncIterator[Node]:
         addresses = msgspec.json.decode(run.read_bytes(), type=Addresses)
         kept = msgspec.json.decode((directory / "store/engine/engine.json").read_bytes(), type=Kept)
         client = await connect(
-            addresses.nats, Role.GATEWAY, kept.passwords[Role.GATEWAY], inbox_prefix=inbox_prefix(Role.GATEWAY)
+            addresses.nats, User.GATEWAY, kept.passwords[User.GATEWAY], inbox_prefix=inbox_prefix(User.GATEWAY)
         )
         log = JetStreamLog(client)
         await log.open()

@@ -21,8 +21,7 @@ from sensegate.authority.credentials import Credentials, issue
 from sensegate.authority.devices import Stored
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns, ledger
-from sensegate.bus.engine import Engine
-from sensegate.bus.engine import Role as User
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import token
 from sensegate.clock import SystemClock

@@ -11,7 +11,7 @@ from typing import Any, Self
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Lost
@@ -28,7 +28,7 @@ class MqttDevice:
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False, protocol=mqtt.MQTTv311
         )
-        user = engine.credential(Role.FEEDS)
+        user = engine.credential(User.FEEDS)
         self._client.username_pw_set(user.user, user.password)
         self._client.max_inflight_messages_set(1000)
         self._client.reconnect_delay_set(1, 1)

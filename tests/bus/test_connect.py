@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import connect
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.ports import free_port
 from sensegate.errors import Lost
 from tests.bus.devices import until
@@ -32,7 +32,7 @@ async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone
     """Not after the whole time-out of the request."""
     told: list[str] = []
     client = await engine.connect(
-        Role.GATEWAY,
+        User.GATEWAY,
         on_disconnect=lambda: told.append("disconnected"),
         on_reconnect=lambda: told.append("connected"),
     )
@@ -49,7 +49,7 @@ async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone
 
 async def test_nothing_is_buffered_while_disconnected(engine: Engine) -> None:
     """A publish that could only wait raises: what arrives later, after it was given up, would be a double."""
-    client = await engine.connect(Role.GATEWAY)
+    client = await engine.connect(User.GATEWAY)
     os.kill(engine.info.pid, signal.SIGSTOP)
     os.kill(engine.info.pid, signal.SIGKILL)
     await until(lambda: not client.is_connected)
@@ -68,7 +68,7 @@ async def test_nothing_is_buffered_while_disconnected(engine: Engine) -> None:
 async def test_a_reader_too_slow_is_told(engine: Engine) -> None:
     """nats-py drops what does not fit; silence about it would be a loss."""
     slow: list[int] = []
-    client = await engine.connect(Role.GATEWAY, on_slow=lambda: slow.append(1))
+    client = await engine.connect(User.GATEWAY, on_slow=lambda: slow.append(1))
     release = asyncio.Event()
 
     async def take(_: Msg) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import SystemClock
 from sensegate.config import StoreConfig
@@ -69,7 +69,7 @@ async def test_a_full_disk_tears_nothing_and_heals(small_disk: SmallDisk) -> Non
     """Commits stop before the disk is full, each is whole, and they go on when there is room."""
     store = StoreConfig(disk_reserve_bytes=24 * 1024**2)
     async with engine_in(small_disk.path, store=store) as engine:
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         await streams.ensure_streams(client, store)
         engine._clock = impatient = FakeMonotonic()
         log = JetStreamLog(client, room=engine.has_room)

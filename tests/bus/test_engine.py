@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.bus import process
-from sensegate.bus.engine import Engine, EngineInfo, Role
+from sensegate.bus.engine import Engine, EngineInfo, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import EngineError
@@ -119,7 +119,7 @@ async def test_files_with_secrets_are_ours_alone(engine: Engine, tmp_path: Path)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     for path in (directory / "engine.json", *directory.glob("nats-*.conf")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    for role in Role:
+    for role in User:
         assert engine.credential(role).password not in (directory / "nats.log").read_text()
 
 
@@ -132,7 +132,7 @@ async def test_ports_and_secrets_are_kept(tmp_path: Path) -> None:
     second = engine_in(tmp_path)
     after = await second.start()
     assert (after.port, after.mqtt_port, second.issuer) == (before.port, before.mqtt_port, issuer)
-    assert second.credential(Role.GATEWAY) == first.credential(Role.GATEWAY)
+    assert second.credential(User.GATEWAY) == first.credential(User.GATEWAY)
     await second.stop()
 
 
@@ -184,7 +184,7 @@ async def test_a_second_gateway_is_refused(engine: Engine, tmp_path: Path) -> No
     with pytest.raises(EngineError, match="another gateway"):
         await second.start()
     assert alive(engine.info.pid)
-    await (await engine.connect(Role.GATEWAY)).close()
+    await (await engine.connect(User.GATEWAY)).close()
 
 
 async def test_a_second_server_is_refused_even_when_the_first_is_not_found(
@@ -291,4 +291,4 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
     monkeypatch.undo()
     async with asyncio.timeout(20):
         await engine.restarted.wait()
-    await (await engine.connect(Role.GATEWAY)).close()
+    await (await engine.connect(User.GATEWAY)).close()

@@ -58,9 +58,9 @@ async def test_load_all_gives_each_present_row_once(bucket: Bucket) -> None:
 
 async def test_a_watch_sees_changes_of_another_process_within_a_second(engine: Engine, bucket: Bucket) -> None:
     """Deletions too; the watch goes on from the revision that was loaded."""
-    from sensegate.bus.engine import Role
+    from sensegate.bus.engine import User
 
-    other = await engine.connect(Role.GATEWAY, name="another process")
+    other = await engine.connect(User.GATEWAY, name="another process")
     writer = await Bucket.open(other, "devices", bytes_max=MIB)
     before = await writer.put("a", b"1")
     seen: list[Row] = []

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 from sensegate.bus import connect, server_conf
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import micros, stamp
 from sensegate.errors import EngineError, Fenced, Lost, StoreFull
@@ -88,7 +88,7 @@ async def test_waiting_outlives_the_server(engine: Engine, gateway: Client, log:
     waiter = asyncio.create_task(log.changed(0, 20.0))
     async with asyncio.timeout(20):
         await engine.restarted.wait()
-        other = await engine.connect(Role.GATEWAY)
+        other = await engine.connect(User.GATEWAY)
         await JetStreamLog(other).write([Member("raw.a", b"1")])
         assert await waiter
     await other.close()

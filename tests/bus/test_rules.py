@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import connect, consumer, ports, server_conf, streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
@@ -64,7 +64,7 @@ class Intake:
 @pytest.fixture
 async def broker(engine: Engine) -> AsyncIterator[Intake]:
     """The intake of the account in which the test devices are; its streams are made, the consumer is not."""
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
     await streams.ensure_intake(client, StoreConfig(intake_bytes=MIB))
     yield Intake(client)
     await client.close()
@@ -147,7 +147,7 @@ async def test_rule_4_a_full_intake_store_holds_devices_back_and_goes_on(engine:
 def test_rule_4_the_caps_of_streams_lie_far_below_those_of_account_and_server() -> None:
     """A limit of account or server tears a batch, so it must never be the first to be reached."""
     store = StoreConfig()
-    kept = server_conf.Kept(1, 2, dict.fromkeys(Role, "x"), ISSUER)
+    kept = server_conf.Kept(1, 2, dict.fromkeys(User, "x"), ISSUER)
     text = server_conf.render(EngineConfig(), store, kept, Path("/x"), name="n", nodes={})
     limits = {account: int(most) for account, most in re.findall(r"(\w+) \{\n    jetstream \{ max_file: (\d+)", text)}
     total = int(re.findall(r"max_file_store: (\d+)", text)[0])
@@ -264,6 +264,6 @@ async def test_a_full_log_does_not_hinder_the_registry_nor_the_intake(engine: En
     with pytest.raises(StoreFull):
         await log.write(block)
     assert await bucket.put("a", b"1") > 0
-    intake = await engine.connect(Role.INTAKE)
+    intake = await engine.connect(User.INTAKE)
     await streams.ensure_intake(intake, StoreConfig(intake_bytes=MIB))
     await intake.close()

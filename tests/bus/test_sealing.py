@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.sealing import KEY_FILE, sealing
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.bus.streams import ensure_streams
@@ -23,7 +23,7 @@ async def written(directory: Path, encryption: Encryption = "auto", *, personal:
     """Run an engine, store a message; return every byte below its store."""
     config = EngineConfig(encryption=encryption)
     async with Engine(config, SMALL, directory, name="4401", personal=personal) as engine:
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         await ensure_streams(client, SMALL)
         reply = await client.request("raw.4401-0", CANARY, timeout=5)
         assert b"seq" in reply.data
@@ -51,7 +51,7 @@ async def test_what_was_stored_is_there_after_a_start(tmp_path: Path) -> None:
     await written(tmp_path)
     async with Engine(EngineConfig(), SMALL, tmp_path, name="4401") as engine:
         assert engine.sealed
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         found = await client.jetstream().get_last_msg("LOG", "raw.4401-0", direct=True)
         assert found.data == CANARY
         await client.close()
@@ -88,7 +88,7 @@ async def test_a_store_made_otherwise_is_refused(tmp_path: Path, monkeypatch: py
     (engine / "store.json").unlink()
     monkeypatch.setenv(KEY_VARIABLE, "another key of some length")
     async with Engine(EngineConfig(encryption="convert"), SMALL, tmp_path / "sealed", name="4401") as other:
-        client = await other.connect(Role.GATEWAY)
+        client = await other.connect(User.GATEWAY)
         assert [info.config.name for info in await client.jetstream().streams_info()] == []
         await client.close()
 
@@ -98,7 +98,7 @@ async def test_a_store_is_converted(tmp_path: Path) -> None:
     await written(tmp_path, "off")
     assert CANARY not in await written(tmp_path, "convert")
     async with Engine(EngineConfig(), SMALL, tmp_path, name="4401") as engine:
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         info = await client.jetstream().stream_info("LOG")
         assert info.state.messages == 2
         await client.close()

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from paho.mqtt.enums import CallbackAPIVersion
 
 from sensegate.bus import connect, streams
-from sensegate.bus.engine import Connection, Engine, Role
+from sensegate.bus.engine import Connection, Engine, User
 from sensegate.bus.ports import free_port
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 from sensegate.errors import ConfigError, EngineError, Lost, Refused
@@ -32,7 +32,7 @@ from tests.conftest import eventually
 
 async def test_accounts_are_kept_apart(engine: Engine, gateway: Client) -> None:
     """A message in one account is seen in no other."""
-    intake = await engine.connect(Role.INTAKE)
+    intake = await engine.connect(User.INTAKE)
     seen = await intake.subscribe(">")
     await gateway.publish("sg.secret", b"x")
     await gateway.flush()
@@ -44,7 +44,7 @@ async def test_accounts_are_kept_apart(engine: Engine, gateway: Client) -> None:
 @pytest.mark.parametrize(("user", "password"), [("gateway", "wrong"), ("nobody", "x"), ("", "")])
 async def test_wrong_credentials_are_refused(engine: Engine, user: str, password: str) -> None:
     """At once, not after endless attempts."""
-    callout = await engine.connect(Role.CALLOUT)
+    callout = await engine.connect(User.CALLOUT)
 
     async def refuse(message: Msg) -> None:
         await message.respond(b"no")
@@ -60,7 +60,7 @@ async def test_internal_users_are_refused_over_mqtt(engine: Engine) -> None:
     codes: list[int] = []
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="x", protocol=mqtt.MQTTv311)
     client.on_connect = lambda _c, _u, _f, code, _p: codes.append(code.value)
-    credential = engine.credential(Role.INTAKE)
+    credential = engine.credential(User.INTAKE)
     client.username_pw_set(credential.user, credential.password)
     await asyncio.to_thread(client.connect, engine.info.mqtt_host, engine.info.mqtt_port)
     client.loop_start()
@@ -112,7 +112,7 @@ async def test_with_certificates_both_listeners_speak_tls_alone(tmp_path: Path, 
     """Our own connections trust exactly our certificate; devices connect over TLS; plain text gets nowhere."""
     async with engine_in(tmp_path, EngineConfig(tls=tls)) as engine:
         assert engine.info.urls[0].startswith("tls://")
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         assert client._transport is not None
         await streams.ensure_streams(client, StoreConfig())
         await client.close()
@@ -145,7 +145,7 @@ async def test_an_external_server_is_used_and_left_alone(engine: Engine, tmp_pat
     info = await outside.start()
     assert info.pid == 0
     assert info.server_id == engine.info.server_id
-    client = await outside.connect(Role.GATEWAY)
+    client = await outside.connect(User.GATEWAY)
     await client.close()
     await outside.stop()
     assert alive(engine.info.pid)
@@ -167,7 +167,7 @@ async def test_an_external_server_that_was_started_again_is_asked_under_its_new_
         os.kill(engine.info.pid, signal.SIGKILL)
         async with asyncio.timeout(20):
             await engine.restarted.wait()
-        client = await outside.connect(Role.FEEDS)
+        client = await outside.connect(User.FEEDS)
         seen = await eventually(lambda: _asked(outside), 20)
         await outside.close_connection(seen[0].cid)
         await client.close()

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from sensegate import metrics
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
 from sensegate.collect.besteffort import BestEffortSource, _matches, _shared
 from sensegate.config import IngestConfig
@@ -31,11 +31,11 @@ async def take(source: BestEffortSource, count: int) -> list[Message]:
 
 async def test_only_qos_0_of_the_topics_handed_in(engine: Engine) -> None:
     """Copies of QoS 1 messages and other topics pass by; what is taken is marked best effort."""
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
     source = BestEffortSource(client, ["meter/+/raw"], IngestConfig(), SystemClock())
     await source.start(None)
     await client.flush()
-    credential = engine.credential(Role.FEEDS)
+    credential = engine.credential(User.FEEDS)
     async with Device(
         (engine.info.mqtt_host, engine.info.mqtt_port), "q0", credential.user, credential.password
     ) as device:
@@ -54,11 +54,11 @@ async def test_only_qos_0_of_the_topics_handed_in(engine: Engine) -> None:
 
 async def test_other_topics_while_it_runs(engine: Engine) -> None:
     """A release that names other topics is heard without a restart; what both name is never taken twice."""
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
     source = BestEffortSource(client, ["meter/+/raw"], IngestConfig(), SystemClock())
     await source.start(None)
     await client.flush()
-    credential = engine.credential(Role.FEEDS)
+    credential = engine.credential(User.FEEDS)
     address = (engine.info.mqtt_host, engine.info.mqtt_port)
     async with Device(address, "q0", credential.user, credential.password) as device:
         source.hear(["meter/+/raw", "lamp/+/raw"])
@@ -78,12 +78,12 @@ async def test_other_topics_while_it_runs(engine: Engine) -> None:
 
 async def test_order_holds_across_topics_that_begin_alike(engine: Engine) -> None:
     """A birth comes before what follows it under another topic; what is not wanted of the same beginning is passed."""
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
     kinds = ["NBIRTH", "DBIRTH", "NDATA", "DDATA"]
     source = BestEffortSource(client, [f"sp/+/{kind}/+" for kind in kinds], IngestConfig(), SystemClock())
     await source.start(None)
     await client.flush()
-    credential = engine.credential(Role.FEEDS)
+    credential = engine.credential(User.FEEDS)
     sent = [(f"sp/g/{kinds[at % 4]}/n{at % 3}", b"%d" % at) for at in range(400)]
     async with Device(
         (engine.info.mqtt_host, engine.info.mqtt_port), "q0", credential.user, credential.password
@@ -117,7 +117,7 @@ def test_topics_that_begin_alike_share_a_subscription() -> None:
 
 async def test_what_does_not_fit_is_dropped_and_counted(engine: Engine) -> None:
     """At most `depth_messages_max` wait; the next ones move the counter."""
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
     source = BestEffortSource(client, ["#"], IngestConfig(depth_messages_max=3), SystemClock())
     await source.start(None)
     await client.flush()

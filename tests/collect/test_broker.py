@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import consumer, streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock, FakeClock, SystemClock
 from sensegate.collect.broker import BrokerSource
 from sensegate.config import IngestConfig, StoreConfig
@@ -33,7 +33,7 @@ Make = Callable[..., Awaitable[BrokerSource]]
 @pytest.fixture
 async def devices(engine: Engine, store_config: StoreConfig) -> AsyncIterator[Client]:
     """A connection in an account whose user may also publish by MQTT; the broker's streams are made."""
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
     await streams.ensure_intake(client, store_config)
     yield client
     await client.close()
@@ -45,7 +45,7 @@ async def make(engine: Engine) -> AsyncIterator[Make]:
     made: list[tuple[Client, BrokerSource]] = []
 
     async def one(limits: IngestConfig | None = None, clock: Clock | None = None) -> BrokerSource:
-        client = await engine.connect(Role.FEEDS)
+        client = await engine.connect(User.FEEDS)
         made.append((client, BrokerSource(client, limits or IngestConfig(), clock or SystemClock())))
         return made[-1][1]
 
@@ -60,7 +60,7 @@ def publish(engine: Engine) -> Publish:
     """Publishes numbered payloads by MQTT at QoS 1; returns the count of PUBACKs, also when the server dies."""
 
     async def numbered(first: int, last: int) -> int:
-        credential = engine.credential(Role.FEEDS)
+        credential = engine.credential(User.FEEDS)
         while True:
             device = Device(
                 (engine.info.mqtt_host, engine.info.mqtt_port),
@@ -294,7 +294,7 @@ async def test_bytes_are_bounded_by_flow_control(engine: Engine, devices: Client
     source = await make()
     await source.prepare()
     payload = b"x" * 400_000
-    credential = engine.credential(Role.FEEDS)
+    credential = engine.credential(User.FEEDS)
     async with Device(
         (engine.info.mqtt_host, engine.info.mqtt_port), "big", credential.user, credential.password, window=20
     ) as device:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.collect.topic import filters_of, subject_of, topic_of
 from tests.collect.device import Device
 
@@ -49,7 +49,7 @@ async def test_the_server_maps_as_we_do(engine: Engine) -> None:
     topics = ["a", "a/b", "/a", "a/", "/", "a//b", "//", "a.b/c", ".", "a/./b", "..", "/./", "a///b", "温度/1", "$x/y"]
     seen: list[str] = []
     all_seen = asyncio.Event()
-    client = await engine.connect(Role.FEEDS)
+    client = await engine.connect(User.FEEDS)
 
     async def note(msg: Msg) -> None:
         if not msg.subject.startswith(("$JS", "$MQTT", "_")):
@@ -59,7 +59,7 @@ async def test_the_server_maps_as_we_do(engine: Engine) -> None:
 
     await client.subscribe(">", cb=note)
     await client.flush()
-    credential = engine.credential(Role.FEEDS)
+    credential = engine.credential(User.FEEDS)
     async with Device(
         (engine.info.mqtt_host, engine.info.mqtt_port), "topics", credential.user, credential.password
     ) as publisher:

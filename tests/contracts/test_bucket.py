@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from sensegate.authority.bucket import Bucket, MemoryBucket
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket as DurableBucket
 from sensegate.bus.row import Row
 from sensegate.errors import Conflict
@@ -24,7 +24,7 @@ def memory() -> MemoryBucket:
 
 @pytest.fixture
 async def durable(engine: Engine) -> AsyncIterator[DurableBucket]:
-    nc = await engine.connect(Role.GATEWAY)
+    nc = await engine.connect(User.GATEWAY)
     made = await DurableBucket.open(nc, "contract", bytes_max=1_000_000)
     yield made
     await made.close()

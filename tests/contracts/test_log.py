@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.config import EngineConfig, StoreConfig
@@ -28,7 +28,7 @@ async def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         return
     store = StoreConfig(log_bytes=4 * MIB, intake_bytes=MIB, ledger_bytes=MIB, registry_bytes=MIB)
     async with Engine(EngineConfig(), store, tmp_path, name="4401") as engine:
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         await streams.ensure_streams(client, store)
         log = JetStreamLog(client)
         await log.open()

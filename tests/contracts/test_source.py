@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
 from sensegate.collect.broker import SUBJECT, BrokerSource
 from sensegate.collect.http import HttpSource
@@ -65,9 +65,9 @@ class NoDevices:
 async def _broker(directory: Path) -> AsyncIterator[Outside]:
     store = StoreConfig(log_bytes=MIB, intake_bytes=8 * MIB, ledger_bytes=MIB, registry_bytes=MIB)
     async with Engine(EngineConfig(), store, directory, name="4401") as engine:
-        publisher = await engine.connect(Role.INTAKE)
+        publisher = await engine.connect(User.INTAKE)
         await streams.ensure_intake(publisher, store)
-        connection = await engine.connect(Role.INTAKE)
+        connection = await engine.connect(User.INTAKE)
         await BrokerSource(connection, LIMITS, SystemClock()).prepare()
         jetstream = publisher.jetstream()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.server_conf import Role
+from sensegate.bus.server_conf import User
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.demo.city import Member
@@ -80,7 +80,7 @@ class Committed:
         )
         engine = Engine(config, StoreConfig(), self.member.directory, name=self.member.division, clock=SystemClock())
         async with engine:
-            connection = await engine.connect(Role.GATEWAY, name="harness")
+            connection = await engine.connect(User.GATEWAY, name="harness")
             log = JetStreamLog(connection)
             await log.open()
             while entries := await log.fetch(self._at):

@@ -30,7 +30,7 @@ from msgspec import structs
 
 from sensegate.addresses import Addresses
 from sensegate.bus import columns, raw
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
 from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
@@ -241,7 +241,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     found: dict[str, str] = {}
     seen: dict[str, int] = {}
     async with Engine.of(config, personal=take_video(config.profiles)) as engine:
-        client = await engine.connect(Role.GATEWAY)
+        client = await engine.connect(User.GATEWAY)
         context = client.jetstream()
         for info in await context.streams_info():
             for sequence in range(info.state.first_seq, info.state.last_seq + 1):

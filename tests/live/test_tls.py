@@ -25,7 +25,7 @@ from sensegate import seat, way_up
 from sensegate.authority.certificates import fingerprint
 from sensegate.authority.terms import State, Term, decode_state, encode
 from sensegate.bus import ask, external, process
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.ports import free_port
 from sensegate.cli import app
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
@@ -326,7 +326,7 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
         return encode(State(active=True, term=len(division)))
 
     async with Engine.of(config) as engine:
-        nc = await engine.connect(Role.GATEWAY)
+        nc = await engine.connect(User.GATEWAY)
         await ask.answer(nc, {"lease": lease})
         for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
             state = await seat.state_of(replace(config, peer=good), Term())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sensegate.authority.terms import Term
 from sensegate.bus import streams
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.names import FILLER
@@ -150,7 +150,7 @@ async def test_on_the_engine(tmp_path: Path) -> None:
     for number in range(40):
         await source.write(commit(number, 3))
     async with Engine(EngineConfig(), store, tmp_path, name="44") as engine:
-        nc = await engine.connect(Role.GATEWAY)
+        nc = await engine.connect(User.GATEWAY)
         await streams.ensure(nc, streams.log_stream(store, 1, source.epoch))
         own = JetStreamLog(nc)
         await own.open()

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.bus import streams
 from sensegate.bus.connect import connect
-from sensegate.bus.engine import Engine, Role
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
@@ -446,7 +446,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
         )
         logs = []
         for engine in (low, high):
-            client = await engine.connect(Role.GATEWAY)
+            client = await engine.connect(User.GATEWAY)
             stack.push_async_callback(client.close)
             await streams.ensure_streams(client, store)
             log = JetStreamLog(client)

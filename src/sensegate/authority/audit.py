@@ -54,7 +54,7 @@ class Audit:
         signer: Signer | None = None,
         expires: bool = False,
     ) -> None:
-        """Take a connection of `Role.GATEWAY`; `bus.streams.ensure_streams` has made the stream.
+        """Take a connection of `User.GATEWAY`; `bus.streams.ensure_streams` has made the stream.
 
         `algorithm`: of new records. `expires`: the stream ends the life of old ones.
         """

@@ -40,7 +40,7 @@ from sensegate.model import Device
 
 _log = structlog.get_logger("authority")
 
-ACCOUNT = server_conf.Role.INTAKE.account
+ACCOUNT = server_conf.User.INTAKE.account
 TOPICS_MAX = 1_000
 """Most topics of one connection, with those of the devices behind it."""
 _CHECKS_MAX = 256
@@ -113,7 +113,7 @@ GuestOf = Callable[[Question], "Guest | None"]
 class Server(Protocol):
     """What the callout needs of `bus.engine.Engine`."""
 
-    async def connect(self, role: server_conf.Role) -> Client: ...
+    async def connect(self, user: server_conf.User) -> Client: ...
 
     async def connections(self, account: str, **selection: object) -> list[Connection]: ...
 
@@ -167,7 +167,7 @@ class Callout:
         self._devices.on_change.append(self._changed)
         self.refusals.on_alarm.append(self._note)
         await self._open.start()
-        self._client = await self._server.connect(server_conf.Role.CALLOUT)
+        self._client = await self._server.connect(server_conf.User.CALLOUT)
         with api.lost("subscribe to the auth callout"):
             await self._client.subscribe("$SYS.REQ.USER.AUTH", queue="callout", cb=self._asked)
             await self._client.flush()

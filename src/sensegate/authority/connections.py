@@ -46,7 +46,7 @@ class _Open(msgspec.Struct, frozen=True, gc=False):
 class Server(Protocol):
     """What is needed of `bus.engine.Engine`."""
 
-    async def connect(self, role: server_conf.Role) -> Client: ...
+    async def connect(self, user: server_conf.User) -> Client: ...
 
     async def connections(self, account: str, **selection: object) -> list[Connection]: ...
 
@@ -79,7 +79,7 @@ class Connections:
 
     async def start(self) -> None:
         """Listen to connects and disconnects, and learn what is open already. Raises `Lost`."""
-        self._client = await self._server.connect(server_conf.Role.SYSTEM)
+        self._client = await self._server.connect(server_conf.User.SYSTEM)
         with api.lost("subscribe to connects"):
             await self._client.subscribe(f"$SYS.ACCOUNT.{self._account}.CONNECT", cb=self._on_connect)
             await self._client.subscribe(f"$SYS.ACCOUNT.{self._account}.DISCONNECT", cb=self._on_disconnect)

@@ -45,7 +45,7 @@ class _Connz(msgspec.Struct, frozen=True):
 
 
 class Connections:
-    """Asks the server over a connection of `Role.SYSTEM`, made when first needed."""
+    """Asks the server over a connection of `User.SYSTEM`, made when first needed."""
 
     def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:
         self._connect = connect

@@ -74,7 +74,7 @@ class Copying:
     """The node's side: sends what changes while `run`."""
 
     def __init__(self, nc: Client, buckets: Mapping[str, Bucket], ask: Ask, clock: Clock, *, life: str) -> None:
-        """`nc`: a connection of `Role.GATEWAY` at the node; `life`: epoch of its log."""
+        """`nc`: a connection of `User.GATEWAY` at the node; `life`: epoch of its log."""
         self._nc = nc
         self._buckets = dict(buckets)
         self._ask = ask

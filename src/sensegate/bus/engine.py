@@ -30,13 +30,13 @@ from sensegate.bus import connect, external, process, trust
 from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import bracketed, free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
-from sensegate.bus.server_conf import Kept, Role, inbox_prefix, issuer_of, render
+from sensegate.bus.server_conf import Kept, User, inbox_prefix, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, EngineConfig, StoreConfig, secret
 from sensegate.errors import ConfigError, EngineError, Lost, Refused
 
-__all__ = ["Connection", "Credential", "Engine", "EngineInfo", "Role", "Violation"]
+__all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violation"]
 
 _log = structlog.get_logger("engine")
 
@@ -111,7 +111,7 @@ class Engine:
         self._context: ssl.SSLContext | None = None
         """Of all our own connections: what is renewed in it holds for their next handshake."""
         self._room: tuple[float, bool] = (-1.0, True)
-        self._peers = Connections(lambda: self.connect(Role.SYSTEM))
+        self._peers = Connections(lambda: self.connect(User.SYSTEM))
         self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
         self.restarted = asyncio.Event()
         """Set whenever the server was started again after it had ended; clear it before you wait."""
@@ -235,13 +235,13 @@ class Engine:
         """Public key of the issuer."""
         return issuer_of(self._keep())
 
-    def credential(self, role: Role) -> Credential:
-        """Return how `role` connects."""
-        return Credential(role, self._keep().passwords[role], role.account, inbox_prefix(role))
+    def credential(self, user: User) -> Credential:
+        """Return how one of our own users connects."""
+        return Credential(user, self._keep().passwords[user], user.account, inbox_prefix(user))
 
     async def connect(
         self,
-        role: Role,
+        user: User,
         *,
         name: str = "",
         on_slow: Callable[[], None] | None = None,
@@ -250,14 +250,14 @@ class Engine:
         raw_subjects: bool = False,
     ) -> connect.Link:
         """Return a connection of one of our users; see `connect.connect`."""
-        user = self.credential(role)
+        own = self.credential(user)
         tls = self._trusted()
         return await connect.connect(
             list(self.info.urls),
-            user.user,
-            user.password,
-            inbox_prefix=user.inbox_prefix,
-            name=name or f"sensegate {role}",
+            own.user,
+            own.password,
+            inbox_prefix=own.inbox_prefix,
+            name=name or f"sensegate {user}",
             on_slow=on_slow,
             on_reconnect=on_reconnect,
             on_disconnect=on_disconnect,
@@ -493,7 +493,7 @@ class Engine:
             max_payload=greeting.max_payload,
         )
         try:
-            await (await self.connect(Role.GATEWAY)).close()
+            await (await self.connect(User.GATEWAY)).close()
         except (Lost, Refused) as why:
             raise EngineError(f"the external server does not take our users: {why}") from why
         return self._info

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.bus.process import write_private
-from sensegate.bus.server_conf import Kept, Role, render
+from sensegate.bus.server_conf import Kept, User, render
 from sensegate.bus.trust import gather
 from sensegate.config import Config, secret
 from sensegate.errors import ConfigError
@@ -25,7 +25,7 @@ def fresh() -> Kept:
     return Kept(
         port=0,
         mqtt_port=0,
-        passwords={role: secrets.token_urlsafe(24) for role in Role},
+        passwords={user: secrets.token_urlsafe(24) for user in User},
         issuer_seed=nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_ACCOUNT).decode(),
     )
 

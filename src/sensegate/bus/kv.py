@@ -29,7 +29,7 @@ class Bucket:
 
     @classmethod
     async def open(cls, nc: Client, name: str, *, bytes_max: int) -> Bucket:
-        """Make the bucket unless it is there; `name` is letters, digits, `-` and `_`; `nc` of `Role.GATEWAY`."""
+        """Make the bucket unless it is there; `name` is letters, digits, `-` and `_`; `nc` of `User.GATEWAY`."""
         await streams.ensure(
             nc,
             {

@@ -25,7 +25,7 @@ CALLOUT_S = 2
 """A client waits so long for the callout; the server's orderly end waits for such clients."""
 
 
-class Role(StrEnum):
+class User(StrEnum):
     """The users of our own, one an account."""
 
     INTAKE = "intake"
@@ -45,12 +45,12 @@ class Role(StrEnum):
         return ACCOUNTS[self]
 
 
-ACCOUNTS: dict[Role, str] = {
-    Role.INTAKE: "DEVICES",
-    Role.GATEWAY: "SG",
-    Role.FEEDS: "SUB",
-    Role.CALLOUT: "AUTH",
-    Role.SYSTEM: "SYS",
+ACCOUNTS: dict[User, str] = {
+    User.INTAKE: "DEVICES",
+    User.GATEWAY: "SG",
+    User.FEEDS: "SUB",
+    User.CALLOUT: "AUTH",
+    User.SYSTEM: "SYS",
 }
 
 
@@ -59,7 +59,7 @@ class Kept(msgspec.Struct, frozen=True):
 
     port: int
     mqtt_port: int
-    passwords: dict[Role, str]
+    passwords: dict[User, str]
     issuer_seed: str
     """Seed of the account key that signs the callout's answers."""
 
@@ -169,9 +169,9 @@ def render(
         _user(node_user(division), secret, permissions=node_permissions(division))
         for division, secret in sorted(nodes.items())
     )
-    bypass = [str(role) for role in Role] + [node_user(division) for division in sorted(nodes)]
-    users = {role: _user(role, kept.passwords[role]) for role in Role}
-    users[Role.FEEDS] = _user(Role.FEEDS, kept.passwords[Role.FEEDS], types=("STANDARD", "MQTT"))
+    bypass = [str(user) for user in User] + [node_user(division) for division in sorted(nodes)]
+    users = {user: _user(user, kept.passwords[user]) for user in User}
+    users[User.FEEDS] = _user(User.FEEDS, kept.passwords[User.FEEDS], types=("STANDARD", "MQTT"))
     sync = "sync_interval: always" if config.durability == "power" else 'sync_interval: "2m"'
     return f"""\
 # Written by sensegate; changes are lost. Holds secrets.
@@ -213,26 +213,26 @@ accounts {{
   DEVICES {{
     jetstream {{ max_file: {devices_bytes}, max_memory: 0 }}
     users: [
-{users[Role.INTAKE]}    ]
+{users[User.INTAKE]}    ]
   }}
   SG {{
     jetstream {{ max_file: {inner_bytes}, max_memory: {128 * MIB} }}
     mappings: {{ {mappings} }}
     users: [
-{users[Role.GATEWAY]}{node_users}    ]
+{users[User.GATEWAY]}{node_users}    ]
   }}
   SUB {{
     jetstream {{ max_file: {subscribers_bytes}, max_memory: 0 }}
     users: [
-{users[Role.FEEDS]}    ]
+{users[User.FEEDS]}    ]
   }}
   AUTH {{
     users: [
-{users[Role.CALLOUT]}    ]
+{users[User.CALLOUT]}    ]
   }}
   SYS {{
     users: [
-{users[Role.SYSTEM]}    ]
+{users[User.SYSTEM]}    ]
   }}
 }}
 """

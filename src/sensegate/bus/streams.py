@@ -76,7 +76,7 @@ async def life(nc: Client, name: str) -> str:
 
 
 async def ensure_outlet(nc: Client) -> None:
-    """Make the broker's own streams of the subscribers' account, with caps; `nc` is a connection of `Role.FEEDS`."""
+    """Make the broker's own streams of the subscribers' account, with caps; `nc` is a connection of `User.FEEDS`."""
     mib = 1024**2
     await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), 512 * mib, retention="interest"))
     newest = {"max_msgs_per_subject": 1, "discard": "old"}
@@ -143,7 +143,7 @@ def log_stream(store: StoreConfig, first: int = 1, life: str = "") -> dict[str, 
 
 
 async def ensure_streams(nc: Client, store: StoreConfig, *, audit_ttl_h: int = 0, log_first: int = 1) -> None:
-    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `Role.GATEWAY`.
+    """Make LOG, LEDGER and AUDIT; `nc` is a connection of `User.GATEWAY`.
 
     Args:
         nc: the connection.
@@ -177,7 +177,7 @@ async def ensure_intake(nc: Client, store: StoreConfig) -> str:
     """Make the broker's own streams before a device connects, with caps; return the life of `$MQTT_msgs`.
 
     The server takes them as they are. Uncapped, as it would make them itself, one device that fills its session or
-    the retained messages would fill the account. `nc` is a connection of `Role.INTAKE`.
+    the retained messages would fill the account. `nc` is a connection of `User.INTAKE`.
     """
     mib = 1024**2
     life = await ensure(nc, _stream(INTAKE, ("$MQTT.msgs.>",), store.intake_bytes, retention="interest"))

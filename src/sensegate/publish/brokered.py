@@ -53,7 +53,7 @@ class Subjects:
     """Letters by NATS; a `ports.Post`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
-        """Take a connection of `Role.FEEDS`."""
+        """Take a connection of `User.FEEDS`."""
         self._client = client
         self._answer_s = answer_s
 
@@ -95,7 +95,7 @@ class Sessions:
     """How much waits in the sessions of MQTT subscribers, as the server tells."""
 
     def __init__(self, client: Client) -> None:
-        """Take a connection of `Role.FEEDS`."""
+        """Take a connection of `User.FEEDS`."""
         self.client = client
         self._waiting: dict[str, int] = {}
         self._sent: dict[str, int] = {}

@@ -25,13 +25,13 @@ import structlog
 from sensegate.authority.callout import Guest
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.tokens import Tokens
-from sensegate.bus.engine import Connection, Role
+from sensegate.bus.engine import Connection, User
 from sensegate.clock import Clock
 from sensegate.errors import Lost, Refused
 from sensegate.share.grants import Grant, Grants
 from sensegate.share.lines import MEDIA, Lines, Terms
 
-ACCOUNT = Role.FEEDS.account
+ACCOUNT = User.FEEDS.account
 MQTT, NATS = "mqtt", "nats"
 LOOK_S = 1.0
 """So often all open connections are looked at; a change that is known of is looked at once."""
@@ -178,7 +178,7 @@ class Guests:
         found = set()
         for one in await self._server.connections(ACCOUNT):
             token = one.authorized_user
-            if token in set(Role):
+            if token in set(User):
                 continue
             delivery = MQTT if one.mqtt_client else NATS
             rights = self._rights(token, delivery)

@@ -248,6 +248,32 @@ async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(pr
         assert province.moves.get(move.id, ADMIN).stage is Stage.TAKEN
 
 
+async def test_nothing_is_given_to_who_is_gone(province: Province) -> None:
+    """Expelled while the source was away: the device stays where it is, until somebody calls the move off."""
+    move = await province.ask()
+    province.known.expelled.add("4403")
+    await province.work("4401")
+    assert province.takers() == ["4401"]
+    assert (await province.moves.cancel(move.id, by=ADMIN)).stage is Stage.CANCELLED
+
+
+async def test_a_lost_centre_does_not_keep_a_device_out_for_ever(province: Province) -> None:
+    """Shut out, and the book is gone: a new credential frees it, the one that went along is good there no more."""
+    await province.ask()
+    await province.work("4401")
+    here = province.gateways["4401"]
+    await here.rotate("d1", by=ADMIN)
+    with pytest.raises(Conflict, match="--grace 0"):
+        await here.enable("d1", by=ADMIN)
+    secret = await here.rotate("d1", by=ADMIN, grace_s=0)
+    await here.enable("d1", by=ADMIN)
+    assert here.verify("d1", secret)
+    await province.work("4403")
+    assert province.takers() == ["4403"], "the two credentials are good at one gateway each"
+    await province.work("4401")
+    assert here.verify("d1", secret) is None
+
+
 async def test_a_planted_hole_is_found(province: Province, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancellation that asked nobody would leave the device at both: the tests would see it."""
     monkeypatch.setattr(province.known, "is_new", lambda _division: True)

@@ -317,7 +317,10 @@ class Devices:
         return self.record(at)
 
     async def rotate(self, device_id: str, *, by: Principal, grace_s: float = GRACE_S) -> str:
-        """Give a device a new password and return it once; the old one stays good for `grace_s` (0: ends now)."""
+        """Give a device a new password and return it once; the old one stays good for `grace_s` (0: ends now).
+
+        Without a grace a device that was shut out for a move is free of it: what went along proves nothing here.
+        """
         at = self._mine(device_id, by)
         before = self._stored(at)
         if before.device.gateway:
@@ -327,7 +330,9 @@ class Devices:
         digest = partial(self._digest, before.device)
         secret, kept = secrets_.rotate(before.credentials, now=self._clock.now(), grace_s=grace_s, digest=digest)
         await self.trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
-        await self._write(msgspec.structs.replace(before, credentials=kept), expected=self._revisions[at])
+        leaving = before.leaving if grace_s > 0 else ""
+        after = msgspec.structs.replace(before, credentials=kept, leaving=leaving)
+        await self._write(after, expected=self._revisions[at])
         return secret
 
     async def disable(self, device_id: str, *, by: Principal) -> Device:
@@ -350,13 +355,16 @@ class Devices:
         if before.leaving and before.device.state is DeviceState.DISABLED and state is DeviceState.REGISTERED:
             # Two gateways would take it.
             remedy = f"at the centre: `sensegate device move --cancel {before.leaving}`"
-            raise Conflict(f"device {device_id} is on its way to another gateway; {remedy}")
+            lost = f"is that centre lost: `sensegate device rotate {device_id} --grace 0` first"
+            raise Conflict(f"device {device_id} is on its way to another gateway; {remedy}; {lost}")
         after = msgspec.structs.replace(before.device, state=state)
         was: Facts = {"state": before.device.state.value}
         await self.trail.record(by, f"device.{_VERBS[state]}", device_id, before=was, after={"state": state.value})
         leaving = "" if state is DeviceState.RETIRED else before.leaving
         entry = msgspec.structs.replace(before, device=after, leaving=leaving)
         await self._write(entry, expected=self._revisions[at])
+        if before.device.state is DeviceState.DISABLED:
+            self.held.discard(device_id)
         return self.record(at)
 
     def stored(self, device_id: str) -> Stored | None:

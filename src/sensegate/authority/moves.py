@@ -438,6 +438,8 @@ class Moves:
         found: list[Order] = []
         for move in sorted(self._moves.values(), key=lambda one: (one.made, one.id)):
             for what, by_source in _due(move):
+                if what == "give" and self._registries.is_gone(move.target):
+                    continue  # nobody would take it
                 if (move.source if by_source else move.target) != division:
                     continue
                 other = move.target if by_source else move.source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.decode.paths import ABSENT, Place, parse, render, walk
@@ -51,9 +51,14 @@ def test_an_outer_path_is_written_with_a_dot(text: str) -> None:
 
 
 @given(st.lists(st.one_of(st.text(min_size=1, max_size=6), st.integers(0, 99)), max_size=5))
+@example(["^"])
+@example(["^0", 1])
+@example(["@key"])
+@example(["a", "@key"])
+@example([""])
 def test_rendered_path_is_parsed_back(steps: list[str | int]) -> None:
     """`render` and `parse` are each other's inverse."""
-    assert parse(render(tuple(steps))).path == tuple(steps)
+    assert parse(render(tuple(steps))) == Place(tuple(steps))
 
 
 def test_walk_tells_absent_from_null() -> None:

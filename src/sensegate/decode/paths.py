@@ -88,7 +88,7 @@ def render(path: Path) -> str:
     for step in path:
         if isinstance(step, int):
             parts.append(f"[{step}]")
-        elif re.fullmatch(r'[^.\[\]"$*\\]+', step):
+        elif re.fullmatch(r'(?!\^|@key\Z)[^.\[\]"$*\\]+', step):
             parts.append(f".{step}" if parts else step)
         else:
             quoted = step.replace("\\", "\\\\").replace('"', '\\"')

@@ -39,7 +39,7 @@ from sensegate.share.metering import Cover
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing
-from sensegate.web.deps import Asked
+from sensegate.web.sharing import Asked
 
 CONTROL = "sg.control.*.*"
 SWEEP_S = 3_600.0

@@ -14,9 +14,9 @@ from sensegate.authority.scope import Action, Principal
 from sensegate.errors import ConfigError, Refused, SensegateError
 from sensegate.web import listing, problems
 from sensegate.web.bodies import Feed, NewFeed, Records
-from sensegate.web.deps import Asked, Standing
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.sharing import Asked, Standing
 
 FORMS = {
     "application/json": "json",

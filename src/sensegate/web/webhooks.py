@@ -12,9 +12,9 @@ from sensegate.authority.scope import Action, Principal, may
 from sensegate.errors import NotFound, Refused
 from sensegate.web import listing
 from sensegate.web.bodies import Body, FeedName
-from sensegate.web.deps import Asked
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
+from sensegate.web.sharing import Asked
 
 FORMS = ("json", "ndjson", "csv", "msgpack", "senml")
 

@@ -21,10 +21,10 @@ from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, Refused, SensegateError
 from sensegate.web import problems
-from sensegate.web.deps import Page, Pages, Standing
 from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
+from sensegate.web.sharing import Page, Pages, Standing
 
 CREDIT = 1_000
 """Records a subscriber gets before it has to give credit, unless `credit` says otherwise."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from sensegate.cli.shown import blocks, fitted, piped
+from sensegate.cli.shown import blocks, fitted, piped, turned
 from sensegate.cli.times import span, when
 from sensegate.wording import count
 
@@ -37,6 +37,13 @@ def test_where_no_width_fits_rows_become_blocks() -> None:
         "id    b",
         "more  x",
     ]
+
+
+def test_a_few_rows_of_many_numbers_are_turned() -> None:
+    """Each becomes a column, where that fits."""
+    columns = [["node", "4401", "4403"], ["messages", "2,250", "31"], ["late readings", "", "7"]]
+    assert turned(columns, 30) == ["node           4401   4403", "messages       2,250  31", "late readings         7"]
+    assert turned(columns, 25) == []
 
 
 def test_chinese_may_be_broken_anywhere() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from sensegate import shares, trails, viid, way_up
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
@@ -32,6 +34,8 @@ from sensegate.heap import one_arena
 from sensegate.life import Life
 from sensegate.place import wgs84
 from sensegate.publish import membership
+
+log = structlog.get_logger("start")
 
 
 class Foundations:
@@ -144,6 +148,7 @@ class Foundations:
         given = file.read_text(encoding="ascii").strip() if file.exists() else ""
         if first := await self.tokens.bootstrap(scope(config.division), given=given):
             write_private(file, first)
+            log.info("an administrator's token was made; make others with it, then remove the file", file=str(file))
         self.people = People(await self.bucket("people"), self.audit, clock, config.people)
         await self.people.load()
         self.tasks["people"] = self.people.watch

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime as dt
 import os
 import signal
+import ssl
 import sys
 from functools import partial
+from pathlib import Path
 
 import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.bus import connect
+from sensegate.authority.certificates import Authority
+from sensegate.bus import connect, trust
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ports import free_port
 from sensegate.errors import Lost
@@ -138,4 +143,33 @@ async def test_a_peer_that_swallows_everything_is_left_at_once() -> None:
     await client.close()
     for writer in greetings:
         writer.transport.abort()
+    server.close()
+
+
+async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_path: Path) -> None:
+    """Asyncio forgets the plain connection under a failed handshake; who waits for its end would never try again."""
+    now = dt.datetime.now(dt.UTC)
+    good = Authority(tmp_path, now).issue("good", "good", usage="server", hosts=("127.0.0.1",))
+    other = Authority(tmp_path, now).issue("other", "other", usage="server", hosts=("10.9.9.9",))
+    shown: list[asyncio.StreamWriter] = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        pair = other if shown else good
+        context.load_cert_chain(pair.cert_file, pair.key_file)
+        shown.append(writer)
+        writer.write(b'INFO {"server_id":"x","version":"2.14.5","max_payload":1048576,"tls_required":true}\r\n')
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await writer.start_tls(context)
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = await connect.connect(f"tls://127.0.0.1:{port}", tls=trust.told(good.cert_file.read_text(), "127.0.0.1"))
+    shown[0].transport.abort()
+    async with asyncio.timeout(10):
+        await client.refused.wait()
+        await client.close()
+    assert "neither the one that was told" in client.untrusted
     server.close()

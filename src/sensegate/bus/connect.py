@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from nats.aio.msg import Msg
 from sensegate.errors import Lost, Refused, Untrusted
 
 _log = structlog.get_logger("bus")
+CLOSE_S = 1.0
 
 
 def trust(cert_file: str) -> ssl.SSLContext:
@@ -113,6 +115,15 @@ class Link(Client):
         for writer in (getattr(self._transport, name, None) for name in ("_io_writer", "_bare_io_writer")):
             if writer is not None:
                 writer.transport.abort()
+
+    async def close(self) -> None:
+        """Close; after a failed handshake not for ever: asyncio then never tells the end of the plain connection."""
+        if not self.untrusted:
+            await super().close()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await super().close()
 
     async def errors_seen(self, why: Exception) -> None:
         """Take an error that nats-py met in the background."""

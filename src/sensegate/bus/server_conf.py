@@ -89,9 +89,11 @@ LINK_CA = "link-ca.pem"
 def _tls(tls: TlsConfig, ca_file: str) -> str:
     if not tls.cert_file:
         return ""
-    lines = [f"cert_file: {_quoted(tls.cert_file)}", f"key_file: {_quoted(tls.key_file)}", "timeout: 10"]
+    # The server runs in a directory of its own: a relative path would begin there.
+    cert, key = (_quoted(str(Path(file).absolute())) for file in (tls.cert_file, tls.key_file))
+    lines = [f"cert_file: {cert}", f"key_file: {key}", "timeout: 10"]
     if ca_file:
-        lines += [f"ca_file: {_quoted(ca_file)}", "verify: true"]
+        lines += [f"ca_file: {_quoted(str(Path(ca_file).absolute()))}", "verify: true"]
     return "  tls {\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
 
 

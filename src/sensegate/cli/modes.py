@@ -47,13 +47,13 @@ def plan(
 
     Its file:
 
-    title: 防汛应急 · flood
-    place: "4401"
-    hours_max: 72
-    grants: [{feed: water, subscriber: TOKEN-ID}]
-    tasks:
-      - {profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}
-    shed: ["illuminance"]
+        title: 防汛应急 · flood
+        place: "4401"
+        hours_max: 72
+        grants: [{feed: water, subscriber: TOKEN-ID}]
+        tasks:
+          - {profile: acme/gauge, task: report-interval, parameters: {interval: 10}, afterwards: {interval: 300}}
+        shed: ["illuminance"]
     """
     body = read(file)
     row = ask(url, token, lambda remote: remote.put(f"/api/v1/emergency-plans/{name}", body, revision))

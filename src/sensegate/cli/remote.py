@@ -71,7 +71,10 @@ class Remote:
                 method, f"{self.url}{path}", params=query or {}, json=body, data=data, headers=headers
             ) as response:
                 if response.status >= 400:
-                    raise _problem(response.status, await response.text())
+                    why = _problem(response.status, await response.text())
+                    if response.status == 401 and not self.token:
+                        raise Answered(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
+                    raise why
                 yield response
         except aiohttp.ClientError as why:
             raise Lost(

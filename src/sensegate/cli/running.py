@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 import uvloop
 
-from sensegate.cli.shown import console, table
+from sensegate.cli.shown import aside, console, table
 from sensegate.cli.times import span
 from sensegate.errors import ConfigError
 
@@ -61,6 +61,7 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/R
     if wrong:
         raise ExceptionGroup("it cannot start", wrong)
     uvloop.run(until_told(flow.run(loaded)))
+    aside.print("stopped")
 
 
 def _place(file: Path, config: Config) -> list[ConfigError]:

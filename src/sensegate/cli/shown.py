@@ -101,18 +101,20 @@ def table(
         return
     told = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
     cells = [[_cell(row.get(column)) for column in told] for row in rows]
-    columns_of = [list(column) for column in zip(told, *cells, strict=True)]
+    heads = [column.replace("_", " ") for column in told]
+    columns_of = [list(column) for column in zip(heads, *cells, strict=True)]
     gap = GAP
     if (widths := fitted(columns_of, console.width)) is None:
         gap = 1
         widths = fitted(columns_of, console.width, gap)
     if widths is None:
-        sys.stdout.write("\n".join(blocks(told, cells, console.width)) + "\n")
+        lines = turned(columns_of, console.width) or blocks(told, cells, console.width)
+        sys.stdout.write("\n".join(lines) + "\n")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for column, width in zip(told, widths, strict=True):
+    for head, column, width in zip(heads, told, widths, strict=True):
         numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", width=width)
+        grid.add_column(head, justify="right" if numeric else "left", overflow="fold", width=width)
     for line in cells:
         grid.add_row(*line)
     console.print(grid, markup=False, highlight=False)
@@ -167,6 +169,21 @@ def _longest_word(text: str) -> int:
             length += 1
             longest = max(longest, length)
     return longest
+
+
+def turned(columns: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return columns as lines, each row a column: a few rows of many numbers; nothing where even that does not fit."""
+    if any("\n" in text for column in columns for text in column):
+        return []
+    widths = [max(map(cell_len, row)) for row in zip(*columns, strict=True)]
+    if sum(widths) + GAP * (len(widths) - 1) > width:
+        return []
+    gap = " " * GAP
+    return [gap.join(map(_padded, column, widths)).rstrip() for column in columns]
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_len(text))
 
 
 def blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:

@@ -152,12 +152,12 @@ def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mappi
     judged = (
         f"judge: {judge.get('acknowledged', 0):,} acknowledged, "
         f"{count(tap.get('matched', 0), 'reading')} at the centre, "
-        f"{count(tap.get('outstanding', 0), 'message')} on the way" + (f", WRONG: {wrong}" if wrong else "")
+        f"{tap.get('outstanding', 0):,} on the way" + (f", WRONG: {wrong}" if wrong else "")
     )
     if not cameras:
         return [simulated, judged]
     watched = (
-        f"cameras: {count(cameras.get('sent', 0), 'message')} with {count(cameras.get('objects', 0), 'object')}, "
+        f"cameras: {cameras.get('sent', 0):,} sent with {count(cameras.get('objects', 0), 'object')}, "
         f"{cameras.get('owed', 0):,} not answered, {cameras.get('connected', 0)} of "
         f"{cameras.get('connections', 0)} connected"
     )

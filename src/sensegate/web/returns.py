@@ -34,7 +34,9 @@ async def _export(call: Call) -> Any:
     demand(call.principal, Action.CHANGE_NODES, division)
     life, _, after = call.text("after").rpartition(":")
     if after and not (after.isascii() and after.isdigit() and len(after) < 20 and life):
-        raise BadRequest(f"query: after: '{call.text('after')[:60]}' is no place; GET the node's {API}/returns/place")
+        raise BadRequest(
+            f"query: after: '{call.text('after')[:60]}' is no place; `sensegate return place` at the node says it (GET {API}/returns/place)"
+        )
     body, until = await _desk(call).export(division, life, int(after or 0))
     await call.deps.audit.record(call.principal, "return.export", division, after={"until": until})
     name = f"return-{division}-{until.rpartition(':')[2]}.sgr"

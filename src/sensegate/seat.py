@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from sensegate import __version__
 from sensegate.authority import terms, trail_copy
 from sensegate.authority.audit import Audit
+from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.terms import Plea, State, Term
 from sensegate.authority.voters import FIRST, Lease
@@ -299,7 +300,7 @@ class Seat:
         self._demand_ready()
         facts = msgspec.to_builtins(trail_copy.decode_aside(payload))
         _log.warning("the other centre has set aside what was never here", **facts)
-        await self._audit.record(self._by, "centre.aside", self.config.division, after=facts)
+        await self._audit.record(self._by, ASIDE, self.config.division, after=facts)
         return b""
 
     def _demand_ready(self) -> None:

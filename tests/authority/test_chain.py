@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from sensegate.authority import heads as files
 from sensegate.authority.chain import (
+    ASIDE,
     Algorithm,
     Head,
     Record,
     SignedHead,
     Signer,
+    Tail,
     Walk,
     check_export,
     decode,
@@ -134,6 +136,53 @@ async def test_a_cut_behind_a_signed_head_is_found() -> None:
     fault = check_export(shorter, heads=[noted], key=trail.key).fault
     assert fault
     assert (fault.number, "cut off" in fault.what) == (5, True)
+
+
+async def promoted(*, names: bool = True) -> tuple[list[bytes], list[SignedHead], list[bytes]]:
+    """Return the export of a second centre, heads noted at the first, and what that one alone had."""
+    first, _ = await exported(length=4)
+    second = MemoryAudit(FakeClock())
+    second._signer, second.raw = first._signer, list(first.raw)
+    heads = [await first.signed()]
+    for number in range(3):
+        await first.record(BY, "device.add", f"late{number}")
+        heads.append(await first.signed())
+    await second.record(BY, "centre.active", "44", after={"trail": 4})
+    said = {"place": "aside-1", "trail_after": 4, "trail_last": 7, "trail_hash": digest(first.raw[-1])}
+    await second.record(BY, ASIDE if names else "centre.active", "44", after=said)
+    return [*second.raw, line_of(await second.signed())], heads, first.raw[4:]
+
+
+async def test_heads_of_what_was_set_aside() -> None:
+    """They hold where the records are shown and the chain names them; else they are faults, and it is said why."""
+    lines, heads, late = await promoted()
+    assert check_export(lines, heads=heads[:1]).fault is None
+    for some in (heads, heads[-1:]):
+        fault = check_export(lines, heads=some).fault
+        assert fault
+        assert "number 6 says that such a one was set aside: --aside aside-1/trail.ndjson" in fault.what
+    report = check_export(lines, heads=heads, tails=[Tail(late)])
+    assert (report.fault, report.heads, report.aside) == (None, 1, 3)
+
+
+async def test_nobody_excuses_a_change_so() -> None:
+    """A tail that was changed, cut, stands elsewhere, or is named by no record excuses nothing."""
+    lines, heads, late = await promoted()
+    with pytest.raises(ConfigError, match="does not fit"):
+        Tail([late[0].replace(b"late0", b"other"), *late[1:]])
+    other = (await exported(length=9, word="x"))[0].raw
+    for tail in (late[:2], late[1:], other[4:7], [*late[:2], late[2].replace(b"late2", b"other")], []):
+        assert check_export(lines, heads=heads, tails=[Tail(tail)]).fault
+    unnamed, heads, late = await promoted(names=False)
+    assert check_export(unnamed, heads=heads, tails=[Tail(late)]).fault
+    # A chain without a common record: all of it was set aside.
+    whole, _ = await exported(length=2)
+    noted = await whole.signed()
+    second = MemoryAudit(FakeClock())
+    second._signer = whole._signer
+    await second.record(BY, ASIDE, "44", after={"trail_after": 0, "trail_hash": digest(whole.raw[-1])})
+    report = check_export([*second.raw, line_of(await second.signed())], heads=[noted], tails=[Tail(whole.raw)])
+    assert (report.fault, report.aside) == (None, 1)
 
 
 async def test_records_behind_the_head_are_not_believed() -> None:

@@ -25,6 +25,8 @@ from sensegate.errors import ConfigError
 START = "0" * 64
 """What the first record names as the hash before it."""
 RECORD_BYTES_MAX = 262_144
+ASIDE = "centre.aside"
+"""Action of the record that names what another centre had to set aside."""
 _CONTEXT = b"sensegate audit head 1\0"
 """Stands before what is signed, so that the signature is good for nothing else."""
 
@@ -232,6 +234,11 @@ class Walk:
             return record.previous == self._after.hash and record.hash is self._after.algorithm
         return self._believe or record.previous == START
 
+    @property
+    def end_at(self) -> int:
+        """Greatest number of which there must be a record."""
+        return max(self._heads, default=0)
+
     def end(self) -> Fault | None:
         """Return what is missing at the end."""
         beyond = [number for number in self._heads if number > self._number]
@@ -267,12 +274,84 @@ class Report(msgspec.Struct, frozen=True):
     older: int = 0
     """Heads noted earlier of records that are no longer kept."""
     fault: Fault | None = None
+    aside: int = 0
+    """Heads noted earlier of records that another centre had to set aside, as the chain says."""
 
 
-def check_export(lines: Iterable[bytes], *, heads: Sequence[SignedHead] = (), key: bytes | None = None) -> Report:
+class Tail:
+    """Records that a centre had to set aside: they go on from one of the chain, another of which names their end."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        """Take them, one a line as stored. Raises `ConfigError`: they are no part of a chain."""
+        walk, self._raws = Walk(), dict[int, bytes]()
+        self.after = Head()
+        """The record that they follow."""
+        self.hash = ""
+        """SHA-256 of the last."""
+        for raw in lines:
+            if not self._raws and (first := _record(raw)):
+                self.after = Head(first.number - 1, first.previous, algorithm=first.hash)
+                walk = Walk(after=self.after)
+            if fault := walk.take(raw):
+                raise ConfigError(f"number {fault.number} {fault.what}", remedy="give trail.ndjson as it was set aside")
+            self._raws[walk.number] = raw
+            self.hash = digest(raw)
+
+    def holds(self, head: SignedHead) -> bool:
+        """Return whether a head is of one of these records."""
+        raw = self._raws.get(head.number)
+        return raw is not None and digest(raw, head.algorithm) == head.hash
+
+
+def _record(raw: bytes) -> Record | None:
+    try:
+        return decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _named(held: Sequence[bytes], tails: Sequence[Tail]) -> list[Tail]:
+    """Return those that follow a record of a chain, and of which a later one says that they were set aside."""
+    following: dict[str, Tail] = {tail.hash: tail for tail in tails if tail.after == Head()}
+    found = []
+    for raw in held:
+        record = _record(raw)
+        if record and record.action == ASIDE:
+            said = str((record.after or {}).get("trail_hash", ""))
+            found += [following[said]] if said in following else []
+        for tail in tails:
+            if record and tail.after.number == record.number and tail.after.hash == digest(raw, tail.after.algorithm):
+                following[tail.hash] = tail
+    return found
+
+
+def _hint(held: Sequence[bytes], number: int) -> str:
+    """Return what is known of a noted record that is not on a chain."""
+    for raw in held:
+        record = _record(raw)
+        if record is None or record.action != ASIDE or record.after is None:
+            continue
+        after, last = record.after.get("trail_after"), record.after.get("trail_last")
+        if isinstance(after, int) and isinstance(last, int) and after < number <= last:
+            place = record.after.get("place")
+            return f" (number {record.number} says that such a one was set aside: --aside {place}/trail.ndjson)"
+    return ""
+
+
+def check_export(
+    lines: Iterable[bytes],
+    *,
+    heads: Sequence[SignedHead] = (),
+    key: bytes | None = None,
+    tails: Sequence[Tail] = (),
+) -> Report:
     """Check an export: records, one a line as stored, then the head that was signed over them.
 
-    `heads`: those noted earlier; `key`: the public key that must have signed the end. Lines come without their ends.
+    Args:
+        lines: of the export, without their ends.
+        heads: those noted earlier.
+        key: the public key that must have signed the end.
+        tails: what was set aside: a head of a record there counts where the chain names them.
     """
     held: list[bytes] = list(lines)
     try:
@@ -281,6 +360,9 @@ def check_export(lines: Iterable[bytes], *, heads: Sequence[SignedHead] = (), ke
         wrong = Fault(len(held), f"the last line: {why}")
         return Report(max(0, len(held) - 1), 0, 0, 0, 0, "", 0, fault=wrong)
     signer = fingerprint(base64.b64decode(own.key))
+    aside = _named(held[:-1], tails) if tails else []
+    apart = [head for head in heads if any(tail.holds(head) for tail in aside)]
+    heads = [head for head in heads if head not in apart]
     walk = Walk(first=own.first, heads=[own, *heads])
     foreign = next((head for head in heads if head.gateway != own.gateway), None)
     fault: Fault | None = None
@@ -293,6 +375,8 @@ def check_export(lines: Iterable[bytes], *, heads: Sequence[SignedHead] = (), ke
         if walk.number > own.number:
             fault = Fault(walk.number, f"stands behind the head (number {own.number}), which does not speak for it")
     fault = fault or walk.end()
+    if fault and heads and (hint := _hint(held[:-1], max(fault.number, walk.end_at))):
+        fault = Fault(fault.number, fault.what + hint)
     return Report(
         len(held) - 1,
         own.first,
@@ -303,4 +387,5 @@ def check_export(lines: Iterable[bytes], *, heads: Sequence[SignedHead] = (), ke
         len(heads) - walk.older if fault is None else 0,
         walk.older,
         fault,
+        len(apart),
     )

@@ -23,6 +23,13 @@ def _bytes(url: str, token: str, path: str) -> bytes:
     return text.encode()
 
 
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as why:
+        raise ConfigError("cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
+
+
 @app.command()
 def export(
     *,
@@ -56,21 +63,23 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(help="The gateway's audit.pub; without it any key is believed, and named.")
     ] = None,
+    aside: Annotated[
+        list[Path] | None,
+        typer.Option(help="trail.ndjson of what one of two centres has set aside, for heads of it; may be repeated."),
+    ] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
     """Find any edit, deletion, insertion, reordering or cut of the trail; exit 1 if there is one."""
     from sensegate.authority import heads as noted  # noqa: PLC0415 - cryptography, which other commands need not load
-    from sensegate.authority.chain import check_export  # noqa: PLC0415 - the same
+    from sensegate.authority.chain import Tail, check_export  # noqa: PLC0415 - the same
 
-    try:
-        body = file.read_bytes() if file else _bytes(url, token, _EXPORT)
-    except OSError as why:
-        raise ConfigError("cannot be read", file=str(file), remedy=why.strerror or str(why)) from why
+    body = _read(file) if file else _bytes(url, token, _EXPORT)
+    tails = [Tail(_read(path).splitlines()) for path in aside or ()]
     public = noted.public_key(key) if key else None
     known = [head for path in heads or () for head in noted.read(path, key=public)]
-    report = check_export(body.removesuffix(b"\n").split(b"\n"), heads=known, key=public)
+    report = check_export(body.removesuffix(b"\n").split(b"\n"), heads=known, key=public, tails=tails)
     if json_form:
         as_json(msgspec.to_builtins(report))
     elif report.fault:
@@ -81,6 +90,8 @@ def verify(
             console.print(
                 f"{count(report.heads, 'head')} noted earlier found again, {report.older} of records no longer kept"
             )
+        if report.aside:
+            console.print(f"{count(report.aside, 'head')} of records that a centre has set aside, as this trail says")
         if key is None:
             console.print("The key was not given: compare its fingerprint, or give --key audit.pub.", style="dim")
     if report.fault:

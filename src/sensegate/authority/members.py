@@ -10,7 +10,6 @@ configuration are no members: the server itself knows them.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Collection
 from enum import StrEnum
@@ -18,13 +17,13 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority import credentials
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.credentials import Credentials, Seal
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.divisions import Divisions, Level
 from sensegate.authority.scope import Action, Principal, Role, Scope, demand
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 
@@ -146,8 +145,10 @@ class Told(msgspec.Struct, frozen=True):
 
 
 Members_ = list[Member]
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(StoredMember).decode
+
+
+def _revised(stored: StoredMember, revision: int) -> StoredMember:
+    return msgspec.structs.replace(stored, member=msgspec.structs.replace(stored.member, revision=revision))
 
 
 def apart(mine: str, theirs: str) -> int | None:
@@ -207,7 +208,7 @@ class Members:
             fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side: part of each code, so that a
                 node tells its secret to nobody else.
         """
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._home = home
@@ -215,9 +216,10 @@ class Members:
         self._divisions = divisions or Divisions.load()
         self.configured = frozenset(configured)
         self._fingerprint = fingerprint
-        self._stored: dict[str, StoredMember] = {}
-        self._watched = 0
-        self._applied = asyncio.Condition()
+        self._stored: Records[StoredMember] = Records(
+            self._shelf, "node", StoredMember, prefix="", packed=True, revised=_revised
+        )
+        self._stored.on_change.append(self._changed)
         self.on_change: list[Callable[[Member], None]] = []
         """Called after a change is in memory, from whichever process it came."""
 
@@ -225,22 +227,25 @@ class Members:
 
     def all(self) -> Members_:
         """Return all members, in order of division."""
-        return [self._stored[division].member for division in sorted(self._stored)]
+        return [stored.member for stored in self._stored]
 
     def get(self, division: str) -> Member:
         """Return a member. Raises `NotFound`."""
-        stored = self._stored.get(division)
+        return self._of(division).member
+
+    def _of(self, division: str) -> StoredMember:
+        stored = self._stored.find(division)
         if stored is None:
             raise NotFound(f"no node {division[:16]} was ever invited; `sensegate node invite {division[:16]}`")
-        return stored.member
+        return stored
 
     def linked(self) -> list[str]:
         """Return the divisions whose node may write here."""
-        return [division for division, one in sorted(self._stored.items()) if one.link is not None]
+        return [one.member.division for one in self._stored if one.link is not None]
 
     def new(self, division: str) -> bool:
         """Return whether no node of a division ever had a right here."""
-        stored = self._stored.get(division)
+        stored = self._stored.find(division)
         return division not in self.configured and (stored is None or stored.member.joined == 0)
 
     def gone(self, division: str) -> bool:
@@ -250,7 +255,7 @@ class Members:
         """
         if division in self.configured:
             return False
-        stored = self._stored.get(division)
+        stored = self._stored.find(division)
         if stored is None:
             return True
         return stored.link is None and (stored.member.joined > 0 or stored.member.state is not State.INVITED)
@@ -261,7 +266,7 @@ class Members:
         Raises:
             Refused: not its secret, or its release is too far from ours.
         """
-        stored = self._stored.get(division)
+        stored = self._stored.find(division)
         kept = Credentials(stored.link) if stored and stored.link else None
         if credentials.verify(kept, secret, 0) is None or stored is None:
             raise Refused(_why_not(stored), authenticated=False)
@@ -290,7 +295,7 @@ class Members:
         _demand_note(note)
         if division in self.configured:
             raise Conflict(f"{division} stands under `nodes` of the centre's configuration; take it out, start again")
-        stored = self._stored.get(division)
+        stored = self._stored.find(division)
         present = stored is not None and (stored.link is not None or stored.member.joined > 0)
         linked = stored is not None and stored.link is not None
         if linked and not replace:
@@ -329,7 +334,7 @@ class Members:
             Conflict: its log is not the one that came up; or another was faster.
         """
         division, secret, _ = split(code)
-        stored = self._stored.get(division)
+        stored = self._stored.find(division)
         kept = Credentials(stored.code) if stored and stored.code else None
         right = credentials.verify(kept, secret, 0) is not None
         now = self._clock.now()
@@ -365,7 +370,7 @@ class Members:
 
     async def leave(self, division: str, secret: str) -> Member:
         """End a membership by the node's own wish. Raises as `verify`, whatever its release."""
-        stored = self._stored.get(division)
+        stored = self._stored.find(division)
         kept = Credentials(stored.link) if stored and stored.link else None
         if credentials.verify(kept, secret, 0) is None or stored is None:
             raise Refused(_why_not(stored), authenticated=False)
@@ -383,8 +388,7 @@ class Members:
         _demand_note(note)
         if division in self.configured:
             raise Conflict(f"{division} stands under `nodes` of the centre's configuration; take it out, start again")
-        self.get(division)
-        return await self._end(self._stored[division], State.EXPELLED, by, "node.expel", note)
+        return await self._end(self._of(division), State.EXPELLED, by, "node.expel", note)
 
     async def _end(self, stored: StoredMember, state: State, by: Principal, action: str, note: str) -> Member:
         if stored.link is None and stored.code is None:
@@ -401,37 +405,24 @@ class Members:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await self._shelf.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on the members holds; looked at after every change."""
-        async with self._applied:
-            await self._applied.wait_for(condition)
+        await self._stored.until(condition)
 
-    async def _take(self, row: Row) -> None:
-        known = self._stored.get(row.key)
-        if row.value is None or (known is not None and known.member.revision >= row.revision):
-            return
-        stored = _decode(row.value)
-        member = msgspec.structs.replace(stored.member, revision=row.revision)
-        self._stored[row.key] = msgspec.structs.replace(stored, member=member)
-        for listener in self.on_change:
-            listener(member)
-        async with self._applied:
-            self._applied.notify_all()
+    def _changed(self, _before: StoredMember | None, after: StoredMember | None) -> None:
+        if after is not None:
+            for listener in self.on_change:
+                listener(after.member)
 
     async def _write(self, fresh: StoredMember, before: StoredMember | None) -> None:
-        division = fresh.member.division
-        value = _encode(msgspec.structs.replace(fresh, member=msgspec.structs.replace(fresh.member, revision=0)))
         expected = before.member.revision if before else 0
-        revision = await self._bucket.put(division, value, expected=expected)
-        await self._take(Row(division, value, revision))
+        await self._stored.put(fresh.member.division, fresh, expected=expected)
 
     def _city(self, division: str) -> str:
         row = self._divisions.get(division)

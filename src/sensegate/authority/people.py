@@ -12,7 +12,7 @@ from collections import OrderedDict
 import msgspec
 
 from sensegate.authority import passwords
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.oidc import Identity
 from sensegate.authority.scope import (
@@ -27,8 +27,8 @@ from sensegate.authority.scope import (
     written,
 )
 from sensegate.authority.sessions import Session, Sessions
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.config_people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
@@ -86,8 +86,10 @@ class SignedIn(msgspec.Struct, frozen=True):
     person: Person
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(StoredPerson).decode
+def _revised(stored: StoredPerson, revision: int) -> StoredPerson:
+    return msgspec.structs.replace(stored, person=msgspec.structs.replace(stored.person, revision=revision))
+
+
 Listed = list[Person]
 
 
@@ -95,12 +97,13 @@ class People:
     """All accounts of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, config: PeopleConfig) -> None:
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
         self._config = config
-        self._stored: dict[str, StoredPerson] = {}
-        self._watched = 0
+        self._stored: Records[StoredPerson] = Records(
+            self._shelf, "person", StoredPerson, prefix="", packed=True, revised=_revised
+        )
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._hashes = passwords.Hashes()
         self.sessions = Sessions(config, clock)
@@ -109,14 +112,17 @@ class People:
 
     def get(self, person_id: str, by: Principal) -> Person:
         """Return an account in the caller's scope, or its own. Raises `NotFound`."""
-        stored = self._stored.get(person_id)
+        return self._seen(person_id, by).person
+
+    def _seen(self, person_id: str, by: Principal) -> StoredPerson:
+        stored = self._stored.find(person_id)
         if stored is None or stored.person.removed or not self._visible(stored.person, by):
             raise NotFound(f"no person '{person_id[:64]}' in your scope; see `sensegate people list`")
-        return stored.person
+        return stored
 
     def list(self, by: Principal) -> Listed:
         """Return the accounts in the caller's scope, in order of name."""
-        all_there = (self._stored[key].person for key in sorted(self._stored))
+        all_there = (stored.person for stored in self._stored)
         return [person for person in all_there if not person.removed and self._visible(person, by)]
 
     async def create(
@@ -136,7 +142,7 @@ class People:
         if fault := text_fault(title):
             raise ConfigError(f"title {fault}", key="title", remedy="shorten it or remove them")
         self._demand(by, role, scope)
-        if person_id in self._stored:
+        if self._stored.find(person_id) is not None:
             raise Conflict(f"the name '{person_id}' is or was taken; choose another one")
         password = passwords.made()
         now = self._clock.now()
@@ -211,9 +217,9 @@ class People:
 
     def _of(self, person_id: str, by: Principal) -> StoredPerson:
         """Return an account that the caller may change. Raises `NotFound`, `Refused`."""
-        person = self.get(person_id, by)
-        self._demand(by, person.role, person.scope)
-        return self._stored[person_id]
+        stored = self._seen(person_id, by)
+        self._demand(by, stored.person.role, stored.person.scope)
+        return stored
 
     @staticmethod
     def _demand(by: Principal, role: Role, scope: Scope) -> None:
@@ -242,7 +248,7 @@ class People:
         """
         person_id = person_id[:128]
         self._demand_unlocked(person_id)
-        stored = self._stored.get(person_id)
+        stored = self._stored.find(person_id)
         good = await self._hashes.fit(stored.password if stored else "", password[:1_024])
         # What was wrong is counted before anything is told; a lock that others caused meanwhile holds.
         self._demand_unlocked(person_id)
@@ -263,7 +269,7 @@ class People:
             Refused: the account is disabled here, or the rules give it another duty than before.
         """
         person_id = f"oidc:{identity.subject}"
-        stored = self._stored.get(person_id)
+        stored = self._stored.find(person_id)
         now = self._clock.now()
         person = stored.person if stored else Person(person_id, identity.role, identity.scope, created=now)
         if person.disabled or person.removed:
@@ -284,7 +290,7 @@ class People:
     async def change_password(self, principal: Principal, old: str, new: str) -> None:
         """Change the own password; all other sessions of the person end. Raises as `sign_in`."""
         person_id = principal.id.removeprefix("person:")
-        stored = self._stored.get(person_id)
+        stored = self._stored.find(person_id)
         if not principal.person or stored is None or not stored.password:
             raise Refused("only people who sign in with a password have one")
         self._demand_unlocked(person_id)
@@ -309,7 +315,7 @@ class People:
 
     def principal(self, session: Session) -> Principal | None:
         """Return whom a session stands for as of now, None if the account has ended."""
-        stored = self._stored.get(session.person)
+        stored = self._stored.find(session.person)
         if stored is None or stored.person.disabled or stored.person.removed:
             self.sessions.close_all(session.person)
             return None
@@ -341,8 +347,7 @@ class People:
         by = Principal(f"person:{person.id}", person.role, person.scope, person=True)
         await self._trail.record(by, "person.password", person.id)
         after = StoredPerson(person, kept, (stored.password, *stored.before)[: KEPT_PASSWORDS - 1])
-        await self._write(after, expected=stored.person.revision)
-        return self._stored[person.id]
+        return await self._stored.put(person.id, after, expected=stored.person.revision)
 
     async def _opened(self, person: Person, way: str) -> SignedIn:
         by = Principal(f"person:{person.id}", person.role, person.scope, name=person.title, person=True)
@@ -372,27 +377,14 @@ class People:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
-
-    async def _take(self, row: Row) -> None:
-        known = self._stored.get(row.key)
-        if row.value is None or (known and known.person.revision >= row.revision):
-            return
-        stored = _decode(row.value)
-        person = msgspec.structs.replace(stored.person, revision=row.revision)
-        self._stored[row.key] = msgspec.structs.replace(stored, person=person)
+        await self._shelf.run()
 
     async def _write(self, stored: StoredPerson, *, expected: int) -> Person:
-        value = _encode(stored)
-        revision = await self._bucket.put(stored.person.id, value, expected=expected)
-        await self._take(Row(stored.person.id, value, revision))
-        return self._stored[stored.person.id].person
+        return (await self._stored.put(stored.person.id, stored, expected=expected)).person
 
 
 def facts(person: Person) -> Facts:

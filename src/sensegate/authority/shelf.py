@@ -49,16 +49,37 @@ class Shelf:
                 take(row.key.removeprefix(prefix), row)
 
 
+def _revised(record: Kept, revision: int) -> Kept:
+    return msgspec.structs.replace(record, revision=revision)
+
+
 class Records(Generic[Kept]):
-    """The records of one kind. `Kept` has a field `revision`."""
+    """The records of one kind. `Kept` has a field `revision`, unless `revised` says where it stands."""
 
     def __init__(
-        self, shelf: Shelf, kind: str, form: type[Kept], *, prefix: str | None = None, packed: bool = False
+        self,
+        shelf: Shelf,
+        kind: str,
+        form: type[Kept],
+        *,
+        prefix: str | None = None,
+        packed: bool = False,
+        revised: Callable[[Kept, int], Kept] = _revised,
     ) -> None:
-        """`prefix`: with which their keys begin; absent: ``<kind>/``. `packed`: MessagePack, else JSON."""
+        """Attach them to their shelf, which fills them.
+
+        Args:
+            shelf: of the bucket in which they are.
+            kind: what one is called.
+            form: of a record.
+            prefix: with which their keys begin; absent: ``<kind>/``.
+            packed: MessagePack, else JSON.
+            revised: returns a record with another revision.
+        """
         self._bucket = shelf.bucket
         self._kind = kind
         self._prefix = f"{kind}/" if prefix is None else prefix
+        self._revised = revised
         self._encode: Callable[[Any], bytes] = msgspec.msgpack.encode if packed else msgspec.json.encode
         self._decode: Callable[[bytes], Kept] = (
             msgspec.msgpack.Decoder(form).decode if packed else msgspec.json.Decoder(form, strict=False).decode
@@ -102,7 +123,7 @@ class Records(Generic[Kept]):
         Raises:
             Conflict: it was changed meanwhile.
         """
-        value = self._encode(msgspec.structs.replace(record, revision=0))
+        value = self._encode(self._revised(record, 0))
         try:
             revision = await self._put(self._prefix + name, value, expected)
         except Conflict:
@@ -137,7 +158,7 @@ class Records(Generic[Kept]):
         before = self._kept.pop(name, None)
         after: Kept | None = None
         if row.value is not None:
-            after = self._kept[name] = msgspec.structs.replace(self._decode(row.value), revision=row.revision)
+            after = self._kept[name] = self._revised(self._decode(row.value), row.revision)
         for listener in self.on_change:
             listener(before, after)
         self._moved.set()

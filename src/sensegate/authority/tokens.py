@@ -6,7 +6,6 @@ revocation by any process is in force when the watch brings it, within a second.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from collections.abc import Callable
@@ -16,12 +15,12 @@ import structlog
 
 from sensegate import metrics
 from sensegate.authority import credentials
-from sensegate.authority.bucket import Bucket, follow
+from sensegate.authority.bucket import Bucket
 from sensegate.authority.credentials import Credentials, Seal
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_grant, written
+from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.row import Row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
 
@@ -64,20 +63,21 @@ class StoredToken(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = 1
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(StoredToken).decode
+def _revised(stored: StoredToken, revision: int) -> StoredToken:
+    return msgspec.structs.replace(stored, token=msgspec.structs.replace(stored.token, revision=revision))
 
 
 class Tokens:
     """All tokens of this gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
-        self._bucket = bucket
+        self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._stored: dict[str, StoredToken] = {}
-        self._watched = 0
-        self._applied = asyncio.Condition()
+        self._stored: Records[StoredToken] = Records(
+            self._shelf, "token", StoredToken, prefix="", packed=True, revised=_revised
+        )
+        self._stored.on_change.append(self._changed)
         self.version = 0
         """Rises with every change: whoever serves an open stream looks again (`good`)."""
         self.on_change: list[Callable[[Token], None]] = []
@@ -93,7 +93,7 @@ class Tokens:
             Refused: not authenticated: unknown, wrong, revoked or expired (said only to who has the right secret).
         """
         parts = _TOKEN.fullmatch(text)
-        stored = self._stored.get(parts[1]) if parts else None
+        stored = self._stored.find(parts[1]) if parts else None
         kept = Credentials(stored.seal) if stored else None
         if credentials.verify(kept, parts[2] if parts else "", 0) is None or stored is None:
             raise Refused("no such token; send `Authorization: Bearer TOKEN`", authenticated=False)
@@ -106,7 +106,7 @@ class Tokens:
 
     def good(self, principal: Principal) -> bool:
         """Return whether a token proved before is still good; ask it of open streams, at least every second."""
-        stored = self._stored.get(principal.id)
+        stored = self._stored.find(principal.id)
         return stored is not None and not stored.token.revoked and self._clock.now() < stored.token.expires
 
     def of(self, token_id: str) -> Principal:
@@ -115,22 +115,22 @@ class Tokens:
         Raises:
             Refused: there is none, or it was revoked or has expired.
         """
-        stored = self._stored.get(token_id)
+        stored = self._stored.find(token_id)
         if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
             raise Refused("the token has ended", authenticated=False)
         return principal_of(stored.token)
 
     def get(self, token_id: str, by: Principal) -> Token:
         """Return a token. Raises `NotFound` where there is none in the caller's scope."""
-        stored = self._stored.get(token_id)
+        stored = self._stored.find(token_id)
         if stored is None or not self._visible(stored.token, by):
             raise NotFound(f"no token {token_id[:32]} in your scope; see `sensegate token list`")
         return stored.token
 
     def list(self, by: Principal, *, after: str = "", limit: int = 1_000) -> Listed:
         """Return the tokens whose scope lies in the caller's, in order of id, from after an id."""
-        ids = sorted(key for key in self._stored if key > after)
-        return [self._stored[key].token for key in ids if self._visible(self._stored[key].token, by)][:limit]
+        tokens = (one.token for one in self._stored if one.token.id > after)
+        return [token for token in tokens if self._visible(token, by)][:limit]
 
     async def create(
         self,
@@ -176,8 +176,8 @@ class Tokens:
             created_by=by.id,
         )
         await self._trail.record(by, "token.create", token.id, after=facts(token))
-        await self._write(StoredToken(token, credentials.seal(parts[2])), expected=0)
-        return parts[0], self._stored[token.id].token
+        stored = StoredToken(token, credentials.seal(parts[2]))
+        return parts[0], (await self._stored.put(token.id, stored, expected=0)).token
 
     async def revoke(self, token_id: str, *, by: Principal) -> Token:
         """Refuse a token from now on, on every open stream too.
@@ -190,15 +190,15 @@ class Tokens:
             token = self.get(token_id, by)
             if not may_grant(by, token.role, token.scope):
                 raise Refused(f"{by.role} may not revoke a token of {token.role}")
-        stored = self._stored.get(token_id)
+        stored = self._stored.find(token_id)
         if stored is None:
             raise NotFound(f"no token {token_id[:32]}")
         if stored.token.revoked:
             return stored.token
-        after = msgspec.structs.replace(stored.token, revoked=self._clock.now(), revision=0)
+        after = msgspec.structs.replace(stored.token, revoked=self._clock.now())
         await self._trail.record(by, "token.revoke", token_id)
-        await self._write(StoredToken(after, stored.seal), expected=stored.token.revision)
-        return self._stored[token_id].token
+        fresh = StoredToken(after, stored.seal)
+        return (await self._stored.put(token_id, fresh, expected=stored.token.revision)).token
 
     async def bootstrap(self, scope: Scope, *, name: str = "first admin", given: str = "") -> str:
         """Return the text of an admin token, made only where there is no token at all yet; else empty.
@@ -219,7 +219,7 @@ class Tokens:
         The newest stays whatever it is: where there is no token at all, `bootstrap` makes a first one.
         """
         before = self._clock.now() - round(kept_days * 86_400e6)
-        tokens = sorted((one.token for one in self._stored.values()), key=lambda one: (one.created, one.id))
+        tokens = sorted((one.token for one in self._stored.all()), key=lambda one: (one.created, one.id))
         count = 0
         for token in tokens[:-1]:
             ended = min(token.revoked or token.expires, token.expires)
@@ -227,10 +227,9 @@ class Tokens:
                 continue
             await self._trail.record(PRUNING, "token.prune", token.id, before=facts(token))
             try:
-                revision = await self._bucket.delete(token.id, expected=token.revision)
+                await self._stored.delete(token.id, expected=token.revision)
             except Conflict:
                 continue  # another process was faster
-            await self._take(Row(token.id, None, revision))
             metrics.PRUNED.labels("token").inc()
             count += 1
         return count
@@ -249,41 +248,21 @@ class Tokens:
 
     async def load(self) -> None:
         """Read the whole bucket; then `watch` keeps up with it."""
-        rows, self._watched = await self._bucket.load_all()
-        for row in rows:
-            await self._take(row)
+        await self._shelf.open()
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; through losses of the engine."""
-        await follow(self._bucket, self._watched, self._take, self._clock)
+        await self._shelf.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on the tokens holds; looked at after every change."""
-        async with self._applied:
-            await self._applied.wait_for(condition)
+        await self._stored.until(condition)
 
-    async def _take(self, row: Row) -> None:
-        known = self._stored.get(row.key)
-        if known and known.token.revision >= row.revision:
-            return
-        if row.value is None:
-            gone = self._stored.pop(row.key, None)
-            token = gone.token if gone else None
-        else:
-            stored = _decode(row.value)
-            token = msgspec.structs.replace(stored.token, revision=row.revision)
-            self._stored[row.key] = StoredToken(token, stored.seal)
+    def _changed(self, before: StoredToken | None, after: StoredToken | None) -> None:
         self.version += 1
-        if token:
+        if (stored := after or before) is not None:
             for listener in self.on_change:
-                listener(token)
-        async with self._applied:
-            self._applied.notify_all()
-
-    async def _write(self, stored: StoredToken, *, expected: int) -> None:
-        value = _encode(stored)
-        revision = await self._bucket.put(stored.token.id, value, expected=expected)
-        await self._take(Row(stored.token.id, value, revision))
+                listener(stored.token)
 
     @staticmethod
     def _visible(token: Token, by: Principal) -> bool:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from sensegate.bus import process
 from sensegate.bus.engine import Engine, EngineInfo, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
-from sensegate.errors import EngineError
+from sensegate.errors import ConfigError, EngineError
 from sensegate.model import Member
 from tests.bus.devices import MqttDevice, alive, engine_in, until, written
 
@@ -283,7 +284,16 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
         else:
             await real(seconds)
 
+    failures: list[Exception] = [ConfigError("a certificate that is being replaced"), OSError(28, "No space left")]
+    conf = engine._conf
+
+    def failing(*given: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return conf(*given)
+
     monkeypatch.setattr(engine._clock, "sleep", sleep)
+    monkeypatch.setattr(engine, "_conf", failing)
     monkeypatch.setattr(process, "binary", lambda: "/nowhere/nats-server")
     os.kill(engine.info.pid, signal.SIGKILL)
     await until(lambda: len(pauses) > 9)

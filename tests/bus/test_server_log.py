@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from sensegate.bus import server_log
 from sensegate.bus.engine import Engine
 from sensegate.bus.server_log import ServerLog, Violation, violation
+from sensegate.clock import FakeClock
 
 MQTT_LINE = '127.0.0.1:45671 - mid:24 - "cid-7" - Publish Violation - Subject "sg.other.up"'
 NATS_LINE = (
@@ -109,6 +110,36 @@ def test_errors_of_the_disk_are_told(tmp_path: Path, seen: list[Violation]) -> N
     log.poll()
     log.close()
     assert len(faults) == 2
+
+
+async def test_a_full_disk_does_not_end_the_reading(
+    tmp_path: Path, seen: list[Violation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors of the disk are told by just this log: its reader outlives them, and reads on."""
+    faults: list[str] = []
+    log = ServerLog(tmp_path, seen.append, faults.append)
+    monkeypatch.setattr(log, "_place", tmp_path / "nowhere" / "place")
+    read, broken = os.pread, [OSError(5, "Input/output error")]
+
+    def pread(*given: int) -> bytes:
+        if broken:
+            raise broken.pop()
+        return read(*given)
+
+    monkeypatch.setattr(server_log.os, "pread", pread)
+    clock = FakeClock()
+    following = asyncio.create_task(log.follow(clock))
+    path = tmp_path / "nats.log"
+    for number in range(2):
+        with path.open("a") as file:
+            file.write(line("ERR", "JetStream out of space, will be DISABLED"))
+        async with asyncio.timeout(5):
+            while len(faults) <= number:
+                await asyncio.sleep(0)
+                await clock.advance(1.0)
+    assert not following.done()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path, seen: list[Violation]) -> None:

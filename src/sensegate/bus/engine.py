@@ -449,7 +449,8 @@ class Engine:
             pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)
             try:
                 self._info = await self._run(self._conf(self._keep())[0])
-            except EngineError as why:
+            except (EngineError, ConfigError, OSError) as why:
+                # A full disk, no more descriptors, a certificate that is being replaced: it may be so for a while only.
                 _log.error("the server cannot be started; tried again", error=str(why))
                 continue
             self._peers.forget()

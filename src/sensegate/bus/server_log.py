@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -129,16 +130,20 @@ class ServerLog:
         if len(self._rest) > _READ_BYTES_MAX:
             self._offset += len(self._rest)
             self._rest = b""
-        self._place.write_text(f"{os.fstat(self._file).st_ino} {self._offset}", encoding="ascii")
+        with suppress(OSError):  # on a full disk: the next reader then begins further back
+            self._place.write_text(f"{os.fstat(self._file).st_ino} {self._offset}", encoding="ascii")
         return len(lines)
 
     async def follow(self, clock: Clock) -> None:
         """Poll until cancelled."""
         while True:
-            if self.poll() == 0:
-                await clock.sleep(_POLL_S)
-            else:
-                await clock.sleep(0)
+            try:
+                lines = self.poll()
+            except OSError as why:
+                # Nobody would hear of this task's end, and with it go the errors of the disk.
+                _log.warning("the server's log cannot be read now", error=str(why))
+                lines = 0
+            await clock.sleep(0 if lines else _POLL_S)
 
     def close(self) -> None:
         """Read the rest and let go of the file."""
@@ -169,7 +174,8 @@ class ServerLog:
         for word in told:
             hidden = hidden.replace(word.encode(), masked(word).encode())
         if self._file is not None and hidden != line and len(hidden) == len(line):
-            os.pwrite(self._file, hidden, self._offset)
+            with suppress(OSError):
+                os.pwrite(self._file, hidden, self._offset)
 
     def _fold(self, line: bytes) -> None:
         found = _LINE.fullmatch(line)

@@ -126,7 +126,7 @@ async def test_a_full_disk_does_not_end_the_reading(
             raise broken.pop()
         return read(*given)
 
-    monkeypatch.setattr(server_log.os, "pread", pread)
+    monkeypatch.setattr(os, "pread", pread)
     clock = FakeClock()
     following = asyncio.create_task(log.follow(clock))
     path = tmp_path / "nats.log"

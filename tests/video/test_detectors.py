@@ -454,6 +454,21 @@ def disturbed(draw: st.DrawFn) -> tuple[str, Any]:
     return name, message
 
 
+@pytest.mark.parametrize(
+    ("name", "message", "found"),
+    [
+        ("deepstream", {"sensorId": "c1", "@timestamp": "2024-01-15T10:30:01Z", "objects": ["7|1|2|3|4|"]}, 1),
+        ("frigate", {"cameras": {"": {"camera_fps": 5}, "c1": {"camera_fps": 5}}, "detectors": {}}, 1),
+    ],
+)
+def test_an_empty_name_is_none(name: str, message: dict[str, Any], found: int) -> None:
+    """What passes no check is left out; it is not told as a name of its own."""
+    cut = FORMATS[name].cut(json.dumps(message).encode(), "t/x", NOW, VEIL)
+    seen = FORMATS[name].see(cut.payload, "t/x", NOW, Camera(width=640, height=480))
+    assert len(seen.observations) + len(seen.measured) == found
+    assert b"object at" not in cut.payload
+
+
 @given(disturbed() | st.tuples(st.sampled_from(["axis", "deepstream", "dlstreamer", "frigate"]), TREES))
 def test_property_whatever_comes_is_cut_or_refused(given_one: tuple[str, Any]) -> None:
     """No message makes a format fail; what is cut can be read, and reading it twice gives the same."""

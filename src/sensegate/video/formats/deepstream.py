@@ -228,7 +228,8 @@ def _of_text(one: str, sieve: Telling) -> Thing | None:
     sure = number(tail[-1], 0, 1) if tail else None
     if sure is not None:
         tail.pop()
-    label, color = str(_CLASS(members[5].strip(), sieve)), ""
+    said = _CLASS(members[5].strip(), sieve)
+    label, color = "" if said is GONE else str(said), ""
     for member in tail:
         if not color and (found := codes.color(NAME, member)) and not member.isdigit():
             color = found

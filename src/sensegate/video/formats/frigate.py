@@ -343,8 +343,8 @@ def _rates(tree: dict[str, Any], sieve: Telling) -> dict[str, Any]:
     cameras = []
     for name, members in tree["cameras"].items():
         fps = number(members.get("camera_fps"), 0, 1_000) if isinstance(members, dict) else None
-        if fps is not None:
-            cameras.append({"camera": camera_name(name, sieve), "fps": fps})
+        if fps is not None and (camera := camera_name(name, sieve)) is not GONE:
+            cameras.append({"camera": camera, "fps": fps})
     service = tree.get("service")
     at = number(service.get("last_updated"), 0, 4e9) if isinstance(service, dict) else None
     return {"is": "rates", "cameras": cameras, **({} if at is None else {"at": at})}

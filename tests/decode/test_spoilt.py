@@ -45,7 +45,7 @@ PROFILES = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
 EACH = 1 if WHOLE else 61
 """Every so-manieth change is tried; those of `make test` are always the same."""
 CHUNK = 400
-SLOW_S = 1.0
+SLOW_S = 2.0
 """Of the process's own time for one message: ten times what the dearest needs, and what grows with the square more."""
 NOBODYS = (MARKS["plate"], MARKS["name"])
 LIMITS = IngestConfig(rate_per_device_s=1e6)

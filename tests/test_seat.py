@@ -17,10 +17,11 @@ from sensegate.authority.chain import Head
 from sensegate.authority.terms import Choice, Plea, State, Term, decode_state, encode
 from sensegate.authority.voters import Voters
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config_sites import PeerConfig
-from sensegate.errors import Superseded
+from sensegate.errors import Refused, Superseded
 from sensegate.model import Member
 from sensegate.seat import Seat
 from tests.live.site import config_of
@@ -244,6 +245,32 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
     # The control: one that was only started again goes on at once.
     terms.write(world.directory, msgspec.structs.replace(kept, lapsed=False))
     assert (await sites.seat(world.config, world.clock)).term == 1
+
+
+async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
+    """A registry of large rows is copied, too: an answer is no larger than a message may be."""
+    world = await promoted(tmp_path)
+    values = {f"k{number}": bytes([number]) * 300_000 for number in range(5)} | {"large": b"x" * 900_000}
+    rows = [Row(key, value, number) for number, (key, value) in enumerate(values.items(), 1)]
+
+    class Bucket:
+        async def changes(self, after: int, *, limit: int) -> list[Row]:
+            return rows[after : after + limit]
+
+    await world.seat.opened({"large": Bucket()}, world.trail, world.log)  # type: ignore[dict-item, arg-type]
+    got: dict[str, bytes] = {}
+    after, answers = 0, 0
+    while True:
+        raw = await world.seat.answers["rows"]("44", msgspec.msgpack.encode(("large", after)))
+        assert len(raw) < 1024**2 - 512
+        some, after = msgspec.msgpack.decode(raw, type=tuple[list[tuple[str, bytes]], int])
+        if not some:
+            break
+        answers += 1
+        got |= dict(some)
+    assert (got, answers) == (values, 6)
+    with pytest.raises(Refused):
+        await world.seat.answers["rows"]("4401", msgspec.msgpack.encode(("large", 0)))
 
 
 async def test_it_hears_of_a_later_term(tmp_path: Path) -> None:

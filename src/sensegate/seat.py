@@ -28,7 +28,7 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.server_conf import inbox_prefix, node_user
 from sensegate.clock import Clock, moved
 from sensegate.config import Config, secret
-from sensegate.errors import Lost, NotFound, Refused, Superseded
+from sensegate.errors import Lost, NotFound, Refused, StoreFull, Superseded
 from sensegate.ports import Log
 from sensegate.publish.replica import Held, Original, decode_from
 from sensegate.share import ledger_copy
@@ -136,7 +136,10 @@ class Seat:
         self._ready = True
         if self._begun:
             began = {"term": self.term, "log": self.kept.history[-1][1], "trail": (await audit.head()).number}
-            await audit.record(self._by, "centre.active", self.config.division, after={**began, "how": self._begun})
+            try:
+                await audit.record(self._by, "centre.active", self.config.division, after={**began, "how": self._begun})
+            except StoreFull as why:
+                _log.error("the trail does not say that a term has begun", why=str(why), **began)
 
     @property
     def answers(self) -> dict[str, ask.Answer]:
@@ -285,6 +288,7 @@ class Seat:
         if name not in self._buckets:
             raise NotFound(f"no bucket {name}")
         rows = await self._buckets[name].changes(after, limit=ROWS_MAX)
+        rows = ask.fitting(rows, lambda row: len(row.key) + len(row.value or b""))
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))
 
     async def _trail(self, _division: str, payload: bytes) -> bytes:

@@ -14,10 +14,10 @@ import msgspec
 
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import decode, digest
+from sensegate.bus.ask import PIECE_BYTES
 from sensegate.errors import Fenced, Lost
 
 ROWS_MAX = 500
-PIECE_BYTES = 500_000
 WAIT_S = 1.0
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -17,6 +18,8 @@ from sensegate.bus import api
 from sensegate.errors import Lost, Refused, SensegateError
 
 ASK_S = 10.0
+PIECE_BYTES = 500_000
+"""So much an answer in pieces holds, or one thing that is larger."""
 
 _log = structlog.get_logger("bus")
 
@@ -29,8 +32,21 @@ class _Said(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: str = ""
 
 
+_T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Said).decode
+
+
+def fitting(things: Iterable[_T], size_of: Callable[[_T], int]) -> list[_T]:
+    """Return as many of the first as go into one answer; at least one, if there is one."""
+    found: list[_T] = []
+    left = PIECE_BYTES
+    for thing in things:
+        left -= size_of(thing)
+        if found and left < 0:
+            break
+        found.append(thing)
+    return found
 
 
 async def ask(nc: Client, division: str, what: str, payload: bytes = b"", *, timeout_s: float = ASK_S) -> bytes:

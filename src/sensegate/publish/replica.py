@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.terms import Term
+from sensegate.bus.ask import PIECE_BYTES, fitting
 from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.clock import Clock
@@ -22,7 +23,6 @@ from sensegate.errors import Fenced, Lost
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
 
-PIECE_BYTES = 500_000
 PIECE_ENTRIES = 2_000
 WAIT_S = 1.0
 COMMIT = "commit."
@@ -94,6 +94,7 @@ class Original:
             await self._log.changed(wanted.after, WAIT_S)
             first, last = await self._log.bounds()
         entries = await self._log.fetch(max(wanted.after, first - 1), limit=PIECE_ENTRIES, max_bytes=PIECE_BYTES)
+        entries = fitting(entries, lambda entry: len(entry.payload) + len(entry.subject))
         found = tuple(Copied(entry.sequence, entry.subject, entry.payload) for entry in entries)
         return _encode(Piece(self._log.epoch, first, last, found, self._history))
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from sensegate.bus.ask import PIECE_BYTES, fitting
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock
 from sensegate.errors import Lost
@@ -21,7 +22,6 @@ from sensegate.ports import Log
 
 POSITION = "hours.position"
 ROWS_MAX = 500
-PIECE_BYTES = 500_000
 WRITE_ROWS = 1_000
 WRITE_BYTES = 8_000_000
 
@@ -59,6 +59,7 @@ async def piece(hours: Log, payload: bytes) -> bytes:
     """Answer a standby, at the active centre. Raises `Lost`."""
     after = _number(payload)
     found = await hours.fetch(after, limit=ROWS_MAX, max_bytes=PIECE_BYTES)
+    found = fitting(found, lambda entry: len(entry.payload) + len(entry.subject))
     rows = [(entry.subject, entry.payload) for entry in found]
     return _encode(Piece(hours.epoch, rows, found[-1].sequence if found else after))
 

@@ -87,3 +87,11 @@ def test_every_stage_folder_exists_and_no_other() -> None:
     """The folders are those of the architecture; the demo and the command line stand beside the wiring."""
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and not path.name.startswith("__")}
     assert folders - {"cli", "demo"} == {*STAGES, *FOUNDATIONS}
+
+
+def test_the_wiring_is_named_where_the_walk_is_told() -> None:
+    """Each page of the wiring is there, and the package README says what it wires."""
+    told = (SOURCE / "README.md").read_text(encoding="utf-8")
+    pages = [name for name in WIRING if not (SOURCE / name).is_dir()]
+    assert [name for name in pages if not (SOURCE / f"{name}.py").is_file()] == []
+    assert [name for name in pages if f"{name}.py" not in told] == []

@@ -69,6 +69,12 @@ def faults(config: Config, file: Path, *, start: bool = False) -> list[ConfigErr
     """
     text = file.read_text(encoding="utf-8")
     found: list[ConfigError] = []
+    for at, folder in enumerate(config.profiles):
+        if not Path(folder).exists():
+            what = f"{folder} is not there (seen from {Path.cwd()})"
+            remedy = "give the whole path; a relative one is looked for where the command is started"
+            line = line_of(text, ["profiles", str(at)])
+            found.append(ConfigError(what, file=str(file), line=line, key="profiles", remedy=remedy))
     for path, name in named(config):
         key = _plain(path)
         if key in MADE_BY_US | ONCE or (start and key not in _AT_START) or (_alone(config) and key in _OF_LINK):

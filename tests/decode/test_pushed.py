@@ -23,7 +23,7 @@ def test_a_frame_from_a_listener_is_explained(profiles: ProfileSet) -> None:
     assert "claim: 'd1' is who it logged in as" in text
     assert "format hj212): holds" in text
     assert "pm2_5 = 35.2 ug/m3 at 2026-01-01T00:00:00.000000Z" in text
-    assert "commit: 1 message decoded: 1 values to be judged, 0 rejected, 0 empty" in text
+    assert "commit: 1 message decoded: 1 value to be judged, 0 rejected, 0 empty" in text
 
 
 def test_without_the_profile_it_says_what_is_missing(profiles: ProfileSet) -> None:

@@ -71,13 +71,13 @@ async def test_from_a_file_to_a_release_and_back(shell: Shell) -> None:
     result = await shell.run("diff", "acme/th", shell.file(2, scale=1.0))
     assert result.exit_code == 1, "there are differences"
     assert "air_temperature" in result.output
-    assert " 10.0 " in result.output
+    assert "\t10.0\t" in result.output
     report = await shell.json("diff", "acme/th", shell.file(2, scale=1.0), "--since", "1h", code=1)
     assert [(row["device"], row["count"], row["factor"]) for row in report["differences"]] == [("shell-1", 2, 10.0)]
     assert "acme/th@2 is draft" in await shell.good("propose", "--draft", shell.file(2, scale=1.0))
     assert "acme/th@2 is proposed" in await shell.good("propose", "acme/th@2", "-m", "degrees")
     out = await shell.good("canary", "acme/th@2", "--share", "0.5")
-    assert "canary: version 2 for 1 devices" in out
+    assert "canary: version 2 for 1 device" in out
     assert "canary" not in await shell.good("canary", "acme/th@2", "--end")
     assert "in force: version 2 in 4401" in await shell.good("release", "acme/th@2")
     assert (await shell.json("versions", "acme/th"))["versions"][1]["in_force"] == ["4401"]

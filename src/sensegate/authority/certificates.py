@@ -126,7 +126,8 @@ def fingerprint(file: Path) -> str:
     try:
         found = x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as why:
-        raise ConfigError(f"no certificate: {why}", file=str(file), remedy="a PEM file") from why
+        what = why.strerror if isinstance(why, OSError) else "no certificate in it"
+        raise ConfigError(what or "cannot be read", file=str(file), remedy="give a PEM file") from why
     return hashlib.sha256(found.public_bytes(Encoding.DER)).hexdigest()
 
 

@@ -77,9 +77,8 @@ class Remote:
                     raise why
                 yield response
         except aiohttp.ClientError as why:
-            raise Lost(
-                f"{self.url} does not answer ({why}); is the gateway running there? --url or SENSEGATE_URL says where"
-            ) from why
+            what = f"{self.url} does not answer ({getattr(why, 'strerror', None) or why})"
+            raise Lost(f"{what}; is the gateway running there? --url or SENSEGATE_URL says where") from why
         except TimeoutError as why:
             raise Lost(f"{self.url}{path} took more than {TIMEOUT_S:.0f} s") from why
 

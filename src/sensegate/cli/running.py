@@ -65,7 +65,7 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/R
 
 
 def _place(file: Path, config: Config) -> list[ConfigError]:
-    """Return why the directory of a gateway cannot be used, or its profiles not found."""
+    """Return why the directory of a gateway cannot be used."""
     found: list[ConfigError] = []
     try:
         Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,11 +75,6 @@ def _place(file: Path, config: Config) -> list[ConfigError]:
         remedy = "give one that this user may write, e.g. `directory: ./data`, or run as the user it belongs to"
         what = f"{config.directory} cannot be written ({why.strerror})"
         found.append(ConfigError(what, file=str(file), key="directory", remedy=remedy))
-    for folder in config.profiles:
-        if not Path(folder).exists():
-            remedy = "give the whole path; a relative one is looked for where the command is started"
-            what = f"{folder} is not there (seen from {Path.cwd()})"
-            found.append(ConfigError(what, file=str(file), key="profiles", remedy=remedy))
     return found
 
 

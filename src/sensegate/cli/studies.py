@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from sensegate.authority.contents import gather
 from sensegate.authority.redecodes import What
@@ -113,18 +112,16 @@ def show_report(report: dict[str, Any], *, by_device: bool, json_form: bool) -> 
     if json_form:
         as_json(report)
         return
-    sides = Table(box=None)
-    for column in ("", "version", "decoded", "refused", "values", "rejected", "out of range"):
-        sides.add_column(column, justify="left" if column in {"", "version"} else "right")
+    same = f"{count(report['messages'], 'message')}; the same in both: {count(report['same'], 'value')}"
+    aside.print(same, highlight=False)
     for side in ("a", "b"):
         one = report[side]
         refused, rejected = sum(one["quarantined"].values()), sum(one["rejected"].values())
-        counts = (one["messages"], refused, one["values"], rejected, one["outside"])
-        sides.add_row(side, one["version"], *(f"{count:,}" for count in counts))
-    console.print(
-        f"{count(report['messages'], 'message')}; the same in both: {count(report['same'], 'value')}", highlight=False
-    )
-    console.print(sides)
+        aside.print(
+            f"{side}  {one['version']}: {one['messages']:,} decoded, {refused:,} refused; "
+            f"{count(one['values'], 'value')}, {rejected:,} rejected, {one['outside']:,} out of range",
+            highlight=False,
+        )
     rows = report["differences"] if by_device else by_property(report["differences"])
     if rows:
         table(rows, SHOWN if by_device else ("what", "property", "devices", "unit", "a", "b", "factor", "count"))

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from sensegate import wording
 from sensegate.clock import Clock, SystemClock
 from sensegate.decode.chain import Opened, frames
 from sensegate.decode.decode import Decoder
@@ -29,6 +28,7 @@ from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
 from sensegate.properties import PROPERTIES, Kind
 from sensegate.quality import TimeQuality, quality_word
+from sensegate.wording import count, unknown_profile
 
 NESTING_MAX = 32
 PUSHED = ("http/", "tcp/")
@@ -85,7 +85,7 @@ def explain(
     """
     loaded = profiles if isinstance(profiles, ProfileSet) else ProfileSet.load(profiles)
     if profile and profile not in loaded:
-        raise ConfigError(f"no profile {profile}", key="profile", remedy=wording.unknown_profile(profile, loaded.ids))
+        raise ConfigError(f"no profile {profile}", key="profile", remedy=unknown_profile(profile, loaded.ids))
     received = (clock or SystemClock()).now()
     if not topic:
         return _of_frame(loaded, profile, Carried(payload, port), received)
@@ -249,7 +249,8 @@ def _tried(rules: Iterable[Holder], frame: Frame) -> Iterator[str]:
             yield f"{what}: does not hold{f' ({seen})' if seen else ''}"
         else:
             cells = sum(len(element.cells) for element in bound.elements)
-            yield f"{what}: holds; {len(bound.elements)} elements, {cells} values{f' ({seen})' if seen else ''}"
+            held = f"{count(len(bound.elements), 'element')}, {count(cells, 'value')}"
+            yield f"{what}: holds; {held}{f' ({seen})' if seen else ''}"
 
 
 def _fields(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
@@ -260,7 +261,7 @@ def _fields(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
     for value in fields.rejected:
         yield f"{value.field}: rejected: {value.reason.value}{f' ({value.detail})' if value.detail else ''}"
     if fields.ignored:
-        yield f"{fields.ignored} values mean: not measured"
+        yield f"not measured, as the profile says: {count(fields.ignored, 'value')}"
 
 
 def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[str]:
@@ -295,9 +296,8 @@ def _identity(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
 
 
 def _commit(fields: Fields) -> str:
-    return (
-        f"1 message decoded: {len(fields)} values to be judged, {len(fields.rejected)} rejected, {fields.ignored} empty"
-    )
+    judged = count(len(fields), "value")
+    return f"1 message decoded: {judged} to be judged, {len(fields.rejected)} rejected, {fields.ignored} empty"
 
 
 def _time(time: int) -> str:

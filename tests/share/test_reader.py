@@ -189,6 +189,17 @@ async def test_a_cursor_of_a_lost_end_is_gone(memory_log: MemoryLog, clock: Fake
                 await made.resume(str(place))
 
 
+async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """What was stored before by a clock that was ahead is no sign of another log."""
+    await commit(memory_log)
+    clock._now -= HOUR_S * 1_000_000
+    last = await memory_log.write([Member("ledger.4401-0", b"x", 168), Member("commit.4401-0", b"{}", rollup=True)])
+    async with following(memory_log, clock, 0) as made:
+        await until_live(made)
+        for place in (cursor.after("e1", last, clock.now()), await made.since(clock.now()), await made.first()):
+            assert await made.resume(str(place)) == place
+
+
 async def test_first_is_not_about_to_expire(memory_log: MemoryLog, clock: FakeClock) -> None:
     """A start that would be overtaken by expiry within minutes is not offered."""
     await commit(memory_log)

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import structlog
 
+from sensegate import metrics
 from sensegate.bus import columns
 from sensegate.bus.ledger import HOUR_US, RETURNED, Ledger
 from sensegate.clock import Clock
@@ -100,6 +101,9 @@ class Taker:
             raise Conflict(f"begins after {part.after}; we have come to {begins}: take what lies between first")
         if part.after < place.position and part.life == place.life:
             raise Conflict(f"begins after {part.after}, before our place {place.position}; ask from there")
+        if 0 < begins < part.after:
+            _log.warning("what came back before has expired at the centre", after=begins, oldest=part.after)
+            metrics.LIMITED.labels("return_expired").inc()
         if not part.entries:
             if by_file or part.life != place.life:
                 await self._write([], place, sequence, part, 0)

@@ -276,7 +276,7 @@ class Reader:
             raise Gone("the cursor is of another log; read on from `first`", first=str(await self.first()))
         if place.sequence > self._end and place.sequence > (await self.log.bounds())[1]:
             raise BadCursor("the cursor lies after the end of the log")
-        if self._stamped and await self._stored_at(place.sequence) >= cursor.stored_before(place) + _MINUTE_US:
+        if self._stamped and await self._is_younger(place.sequence, cursor.stored_before(place) + _MINUTE_US):
             # A store put back from an older copy has given the sequence again.
             what = "the log has lost what the cursor stands after; read on from `first`"
             raise Gone(what, first=str(await self.first()))
@@ -292,15 +292,21 @@ class Reader:
         if place.sequence + 1 < cut and not await self._whole(place.sequence, cut):
             raise Gone("readings after the cursor have expired; read on from `first`", first=str(await self.first()))
 
-    async def _stored_at(self, sequence: int) -> int:
-        """Return when the entry at a sequence was stored, or the nearest before it; 0: not known, or left out."""
+    async def _is_younger(self, sequence: int, time: int) -> bool:
+        """Return whether the entry at a sequence, or the nearest before it, was stored at or after `time` (µs).
+
+        What was left out tells nothing.
+        """
         if self._ring_start <= sequence and self._ring:
-            return next((slot.stored for slot in reversed(self._ring) if slot.sequence <= sequence), 0)
+            stored = next((slot.stored for slot in reversed(self._ring) if slot.sequence <= sequence), 0)
+            if stored < time:
+                return False
+        # A clock that was set back may have stored what is near later than what is nearest.
         for back in _NEAR:
             entries = await self.log.fetch(max(sequence - back, 0), limit=1)
             if entries and entries[0].sequence <= sequence:
-                return 0 if entries[0].subject == FILLER else entries[0].time
-        return 0
+                return entries[0].subject != FILLER and entries[0].time >= time
+        return False
 
     async def _whole(self, after: int, until: int) -> bool:
         """Return whether every entry between two sequences is still there: nothing expired, so nothing is missed."""

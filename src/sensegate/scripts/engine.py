@@ -62,7 +62,7 @@ _STACK: Final = "its stack is full"
 _CALL = re.compile(r"\(<input>:(\d+)")
 _PLACE = re.compile(r"<input>:(\d+)")
 _MODULE = re.compile(
-    r"^\s*(?:import\s*[\w{*'\"]|export\s+(?:default|const|let|var|function|class|async|\{))", re.MULTILINE
+    r"^[ \t]*(?:import\s*[\w{*'\"]|export\s+(?:default|const|let|var|function|class|async|\{))", re.MULTILINE
 )
 
 

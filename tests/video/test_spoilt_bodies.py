@@ -1,0 +1,80 @@
+"""Bodies of every format, spoilt in each place: cut or refused, seen or refused, and nobody is told of.
+
+Those of profiles go through the whole walk in tests/decode/test_spoilt.py; these are also the bodies of GA/T 1400.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from itertools import islice
+
+import pytest
+
+from sensegate.errors import Rejected
+from sensegate.video.form import Camera
+from sensegate.video.formats import FORMATS, viid_answers, viid_orders
+from tests.spoil import UNWRITABLE, spoilt
+from tests.video.canary import MARKS
+from tests.video.test_canary import AT, BASES, VEIL
+
+EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 197
+NOBODYS = (MARKS["plate"], MARKS["name"])
+
+
+def told(name: str, topic: str, payload: bytes) -> str:
+    """Return what is kept and told of a body."""
+    try:
+        cut = FORMATS[name].cut(payload, topic, AT, VEIL)
+        seen = FORMATS[name].see(cut.payload, topic, AT, Camera(id="c1", width=640, height=480))
+    except Rejected as why:
+        return why.detail
+    assert all(one.box is None or all(0 <= side <= 1 for side in one.box) for one in seen.observations)
+    return f"{cut.payload.decode()} {dict(cut.removed)} {seen}"
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_any_change_of_a_body_is_cut_or_refused(name: str) -> None:
+    found: dict[str, str] = {}
+    for number, (topic, payload) in enumerate(BASES[name]):
+        for what, make in islice(spoilt(payload), number % EACH, None, EACH):
+            try:
+                body = make()
+            except UNWRITABLE:
+                continue
+            try:
+                text = told(name, topic, body)
+            except Exception as why:  # noqa: BLE001 - any is a finding
+                place = traceback.extract_tb(why.__traceback__)[-1]
+                found.setdefault(f"{type(why).__name__} {place.name}:{place.lineno}", f"{what}: {why!r} {body[:400]!r}")
+                continue
+            if any(mark in text for mark in NOBODYS):
+                found.setdefault("personal data", f"{what}: {text[:400]}")
+    assert not found, "\n".join(f"{key}: {text}" for key, text in found.items())
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize(
+    "body",
+    [
+        (
+            b'{"SubscribeListObject":{"SubscribeObject":[{"SubscribeID":"1","SubscribeDetail":"12","ResourceURI":"4401",'
+            b'"BeginTime":"20260115100000","EndTime":"20260115110000","ReportInterval":3,"OperateType":0}]}}'
+        ),
+        b'{"ResponseStatusListObject":{"ResponseStatusObject":[{"Id":"1","StatusCode":0,"StatusString":"OK"}]}}',
+    ],
+)
+def test_any_wish_and_any_answer_is_read(body: bytes) -> None:
+    """Subscriptions of platforms above, and what they answer."""
+    for _, make in islice(spoilt(body), 0, None, 1 if EACH == 1 else 7):
+        try:
+            payload = make()
+        except UNWRITABLE:
+            continue
+        viid_answers.read(payload)
+        try:
+            asked = viid_orders.asked(payload, "44000000005030000003", 0)
+        except Rejected:
+            continue
+        assert all(one.order is None or viid_orders.told(one.order) for one in asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.credentials import issue
 from sensegate.authority.devices import Devices, Stored
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.moves import Left, Move, Moves, Order, Part, Stage, Told, decode_orders
+from sensegate.authority.moves import OVER, Left, Move, Moves, Order, Part, Stage, Told, decode_orders
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.ledger import Ledger
@@ -168,6 +169,13 @@ class Province:
     async def copy(self, name: str) -> None:
         if not self.known.is_gone(name) and (stored := self.gateways[name].stored("d1")):
             await self.known.amend(name, stored)
+
+    async def burn(self, name: str) -> None:
+        """Lose a gateway's store; one in its place begins with what the centre has of its registry."""
+        self.gateways[name] = Devices(MemoryBucket(), MemoryTrail(), self.clock, home=name)
+        await self.gateways[name].load()
+        if entry := self.known.entries.get((name, "d1")):
+            await self.gateways[name]._write(entry, expected=0)
 
     def takers(self) -> list[str]:
         """Return the gateways that would let the device in; never two, whatever happens."""
@@ -372,9 +380,7 @@ async def test_a_node_in_place_of_a_source_that_was_lost_in_the_middle(province:
     await province.mover("4401").work()  # and nothing is copied
     copied = await province.known.find("4401", "d1")
     assert copied is not None
-    province.gateways["4401"] = Devices(MemoryBucket(), MemoryTrail(), province.clock, home="4401")
-    await province.gateways["4401"].load()
-    await province.gateways["4401"]._write(copied, expected=0)
+    await province.burn("4401")
     await province.work("4403")
     assert province.takers() == ["4403"]
     await province.work("4401")
@@ -405,6 +411,21 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     province.known.expelled.clear()
     await province.work("4401")
     assert province.takers() == ["4405"]
+
+
+async def test_a_source_that_comes_back_and_goes_again_is_still_told(province: Province) -> None:
+    """It was a member while the target took the device by force, did not hear of it, and is expelled once more."""
+    await province.copy("4401")
+    province.known.expelled.add("4401")
+    move = await province.ask(force=True, keep_credential=True)
+    province.known.expelled.clear()
+    await province.work("4403")
+    province.known.expelled.add("4401")
+    await province.moves.tidy()
+    assert province.moves.get(move.id, ADMIN).owed_source == "settle"
+    province.known.expelled.clear()
+    await province.work("4401")
+    assert province.takers() == ["4403"]
 
 
 async def test_a_source_lost_after_the_target_took_it(province: Province) -> None:
@@ -456,3 +477,82 @@ def test_orders_of_an_older_release_are_read() -> None:
     """What is new in an order has a value where it is not said."""
     raw = msgspec.msgpack.encode([{"id": "m", "what": "give", "device": "d", "other": "4403", "division": "440305"}])
     assert decode_orders(raw) == [Order("m", "give", "d", "4403", "440305")]
+
+
+CITIES = {"4401": "440106", "4403": "440305", "4405": "440507"}
+STEPS = (
+    *("ask", "ask", "force", "cancel", "lose", "hear", "hear", "expel", "join", "join", "burn"),
+    *("work", "work", "work", "work", "work"),
+)
+
+
+class Storm:
+    """A province in which anything happens; `back`: gateways that are members again and did not yet hear of it."""
+
+    def __init__(self, province: Province) -> None:
+        self.province = province
+        self.back: set[str] = set()
+
+    async def step(self, what: str, name: str) -> None:
+        """Do one thing at a gateway, or at the centre about one."""
+        province = self.province
+        match what:
+            case "cancel":
+                for one in province.moves.all(ADMIN):
+                    with contextlib.suppress(Conflict):
+                        await province.moves.cancel(one.id, by=ADMIN, force=True, keep_credential=True)
+            case "lose":
+                province.lost.add(name)
+            case "hear":
+                province.lost.discard(name)
+            case "expel":
+                province.known.expelled.add(name)
+            case "burn":
+                await province.burn(name)
+            case "join":
+                if name in province.known.expelled:
+                    province.known.expelled.discard(name)
+                    self.back.add(name)
+            case "work":
+                await province.work(name)
+                if name not in province.lost and not province.known.is_gone(name):
+                    self.back.discard(name)
+            case _:
+                with contextlib.suppress(Conflict, NotFound):
+                    await province.moves.ask(
+                        "d1",
+                        name,
+                        CITIES[name],
+                        by=ADMIN,
+                        gateways=PLACES,
+                        force=what == "force",
+                        keep_credential=True,
+                    )
+
+    def takers(self) -> list[str]:
+        """Return the gateways that take the device, and are members that have heard what they owed."""
+        away = self.province.known.expelled | self.back
+        return [name for name in self.province.takers() if name not in away]
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_whatever_happens_two_never_take_it(clock: FakeClock, seed: int) -> None:
+    """Moves asked, forced and called off; words lost, stores lost, gateways expelled and back, in any order.
+
+    One at most takes the device; in the end, with all there and no fault any more, one does.
+    """
+    dice = random.Random(seed)
+    province = await Province(clock).start()
+    await province.copy("4401")
+    storm = Storm(province)
+    for _ in range(120):
+        await clock.advance(1)
+        await storm.step(dice.choice(STEPS), dice.choice(PLACES))
+        assert len(storm.takers()) <= 1, storm.takers()
+    province.known.expelled.clear()
+    province.lost.clear()
+    for _ in range(6):
+        await province.work(*PLACES)
+    await province.moves.tidy()
+    assert len(province.takers()) == 1
+    assert all(one.stage in OVER and not one.owed for one in province.moves.all(ADMIN))

@@ -48,7 +48,7 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     credentials: Credentials = Credentials()
     format: int = 1
     leaving: str = ""
-    """Move for which it is shut out, or with which it went: only that move may let it in again."""
+    """Move for which it is shut out, or with which it went: only the book of moves may let it in again."""
     came: str = ""
     """Move that brought it."""
 
@@ -399,7 +399,9 @@ class Devices:
     async def open_again(
         self, device_id: str, *, by: Principal, move: str, stored: bytes = b"", bare: bool = False
     ) -> bool:
-        """Let a device in again that this move shut out, or took away; return whether it was.
+        """Let a device in again that a move shut out, or took away; return whether it was.
+
+        It need not be this move: the book says what is so now, and what was owed of earlier ones is forgotten with it.
 
         `stored`: its entry as it was then. `bare`: its credential may be good at another gateway, so it has none now.
         """
@@ -407,7 +409,7 @@ class Devices:
             return False
         at = self._present(device_id)
         before = self._stored(at)
-        if before.leaving != move or before.device.state not in {DeviceState.DISABLED, DeviceState.RETIRED}:
+        if not before.leaving or before.device.state not in {DeviceState.DISABLED, DeviceState.RETIRED}:
             return False
         kept = before.credentials
         if before.device.state is DeviceState.RETIRED and stored:

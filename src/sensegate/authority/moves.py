@@ -309,7 +309,9 @@ class Moves:
         left = await self._registries.left(where)
         facts |= {"forced": True, "not_carried": str(left), "credential": "kept" if keep_credential else "void"}
         await self._trail.record(by, "device.move", device, before=before, after=facts)
-        entry = Stored(stored.device, stored.credentials if keep_credential else Credentials())
+        # Shut out for an earlier move, perhaps; should this one come to nothing, it is to be open again.
+        known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
+        entry = Stored(known, stored.credentials if keep_credential else Credentials())
         # What the one that is gone owed of earlier moves could open it again there.
         for one in [one for one in self._moves.values() if one.device == device and where in {one.source, one.target}]:
             await self._forgive(one, where)
@@ -414,8 +416,8 @@ class Moves:
     async def _done_without(self, move: Move) -> None:
         """End a move whose target has the device and whose source is gone."""
         await self._retire_copy(move, move.source)
-        owed = move.owed_source if move.forced else "settle"
-        await self._end(msgspec.structs.replace(move, stage=Stage.DONE, owed_source=owed))
+        # Told twice it does nothing the second time; told never it would take the device when it is back.
+        await self._end(msgspec.structs.replace(move, stage=Stage.DONE, owed_source="settle"))
 
     async def _look(self, device: str, gateways: list[str], by: Principal) -> tuple[str, Stored]:
         for one in gateways:

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from sensegate.authority import terms
 from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
-from sensegate.authority.terms import Choice, decode_state, encode
+from sensegate.authority.terms import NEWS_S, Choice, decode_state, encode
 from sensegate.bus import ask
 from sensegate.bus.connect import Link
 from sensegate.bus.log import JetStreamLog
@@ -237,7 +237,8 @@ class Above:
             for _ in range(3):  # how it is; that we grant it, or have on our disk what it said
                 plea = choice.plea(way.url, grant=grant, wait=wait and not active, generation=way.generation)
                 before = choice.kept
-                answer = await ask.ask(nc, self.config.division, "lease", encode(plea), timeout_s=PING_S)
+                within_s = PING_S + NEWS_S * plea.wait
+                answer = await ask.ask(nc, self.config.division, "lease", encode(plea), timeout_s=within_s)
                 state, now_s, grant = decode_state(answer), self.clock.monotonic(), 0
                 if active := choice.follows(state):
                     again = choice.met(way.url, state, now_s)

@@ -20,7 +20,7 @@ from sensegate.authority import terms, trail_copy
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.terms import Plea, State, Term
+from sensegate.authority.terms import NEWS_S, Plea, State, Term
 from sensegate.authority.voters import FIRST, Lease
 from sensegate.bus import ask, trust
 from sensegate.bus.connect import connect
@@ -35,8 +35,6 @@ from sensegate.share import ledger_copy
 
 PROBE_S = 2.0
 TICK_S = 0.2
-HOLD_S = 1.0
-"""A node that knows all is answered so late, or at once when there is something new."""
 ASK_S = 3.0
 PING_S = 2.0
 ROWS_MAX = 500
@@ -166,7 +164,7 @@ class Seat:
         else:
             self.lease.take(plea.voter(division), plea)
         if plea.wait and self._knows(plea):
-            await moved(self._news, self.clock, HOLD_S)
+            await moved(self._news, self.clock, NEWS_S)
         voters = self.kept.voters[-1] if self.kept.voters else None
         return terms.encode(
             State(

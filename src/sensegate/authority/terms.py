@@ -19,6 +19,8 @@ from sensegate.errors import ConfigError
 FILE = "term.json"
 GRANT_S = 4.0
 """A grant that was not given again for so long has ended."""
+NEWS_S = 1.0
+"""A node that knows all is answered so late, or at once when there is something new."""
 APART_S = 3 * GRANT_S
 """A node grants to another centre only so long after its last grant to the one before: votes are not split for ever."""
 

@@ -1,0 +1,69 @@
+"""`sensegate centre`: what it says of the files in a centre's directory, and when it orders."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from sensegate.authority import terms
+from sensegate.authority.standby import PROMOTE, STATUS, Standby
+from sensegate.authority.terms import Term
+from sensegate.authority.voters import Voters
+from sensegate.cli import app
+
+TERM = Term(3, active=True, voters=(Voters((2, 1), ("4401",)), Voters((3, 1), ("4401", "4403.2"))))
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Return exit code and all that it said, as one line."""
+    result = CliRunner().invoke(app, ["centre", *words])
+    said = f"{result.output} {result.exception or ''}"
+    return result.exit_code, " ".join(said.split())
+
+
+def stands_by(directory: Path, *, reached: bool = False, behind: int = 0, ago_s: float = 0.0) -> None:
+    """Leave what a standby tells."""
+    told = Standby(1, 3, reached, behind, time.time() - ago_s)
+    (directory / STATUS).write_bytes(msgspec.json.encode(told))
+
+
+def test_status_says_who_votes(tmp_path: Path) -> None:
+    """The electorate in force, not the one before; nothing where nobody votes."""
+    terms.write(tmp_path, TERM)
+    code, said = run("status", str(tmp_path))
+    assert (code, said.startswith("active, term 3")) == (0, True), said
+    assert "vote in automatic fail-over: 4401, 4403.2" in said
+    code, said = run("status", str(tmp_path), "--json")
+    assert msgspec.json.decode(said)["voters"] == ["4401", "4403.2"]
+    stands_by(tmp_path, behind=2)
+    assert "stands by, term 3" in run("status", str(tmp_path))[1]
+    terms.write(tmp_path, Term(3))
+    (tmp_path / STATUS).unlink()
+    code, said = run("status", str(tmp_path))
+    assert (code, "not running" in said, "vote" in said) == (1, True, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "why"),
+    [
+        ({}, (), ""),
+        ({"reached": True}, (), "answers"),
+        ({"behind": 5}, (), "5 entries"),
+        ({"behind": -1}, (), "never begun"),
+        ({"ago_s": 60.0}, (), "does not stand by"),
+        ({"reached": True, "behind": 5}, ("--force",), ""),
+        ({"ago_s": 60.0}, ("--force",), "does not stand by"),
+    ],
+)
+def test_it_orders_only_what_loses_nothing(
+    tmp_path: Path, state: dict[str, float], words: tuple[str, ...], why: str
+) -> None:
+    """Or what was asked for by force; a centre that does not run is ordered nothing."""
+    stands_by(tmp_path, **state)  # type: ignore[arg-type] # as the test names them
+    code, said = run("promote", str(tmp_path), *words)
+    assert why in said
+    assert ((tmp_path / PROMOTE).exists(), code == 0) == (not why, not why), said

@@ -148,7 +148,7 @@ class World:
         elif len(centre.members) > 2:
             centre.members.remove(name)
             if self.dice.random() < 0.3:
-                fresh = f"{name}'"
+                fresh = f"{name.partition('.')[0]}.{len(self.nodes)}"  # no generation is given twice
                 self.nodes[fresh] = Choice(LEASE_S)
                 centre.members.add(fresh)
 

@@ -4,7 +4,7 @@
 const TEXTS = {
   en: {
     docs: "API", sharing: "Sharing", leave: "Leave", entry: "The ledger of this gateway",
-    entryHelp: "Enter a token whose role may read the ledger (operator, auditor, admin). It stays in this tab.",
+    entryHelp: "Enter a token whose role may read the ledger (operator, auditor, admin); the first one lies in admin.token of the gateway's directory. It stays in this tab.",
     signIn: "Sign in", name: "Name", password: "Password", fresh: "New password", provider: "Sign in by the provider of identities",
     token: "Token", show: "Show the ledger", rate: "Messages a second", delivered: "Delivered to subscribers",
     ready: "Gateway", since: "Span", h1: "this hour and the one before", h6: "6 hours", h24: "24 hours", h48: "48 hours",
@@ -21,7 +21,7 @@ const TEXTS = {
   },
   "zh-CN": {
     docs: "接口", sharing: "数据共享", leave: "退出", entry: "本网关的数据账本",
-    entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）。令牌只保存在本标签页。",
+    entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）；首个令牌在网关目录的 admin.token 中。令牌只保存在本标签页。",
     signIn: "登录", name: "用户名", password: "密码", fresh: "新密码", provider: "通过统一身份认证登录",
     token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",
     ready: "网关状态", since: "时间范围", h1: "本小时和上一小时", h6: "6 小时", h24: "24 小时", h48: "48 小时",

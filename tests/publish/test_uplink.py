@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,49 @@ async def test_each_write_of_it_is_made_once(world: World, fault: str) -> None:
     await world.drain()
     forwarded, kept, rows = await withheld(world)
     assert (forwarded, kept, rows) == (40, 0, 40)
+    await check(world.node, world.centre.log)
+
+
+PLACES = (ORDER, Shed("4401", "", frozenset({"air_temperature"})), Shed("", "", frozenset({"illuminance"})))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
+    """Orders come and go, answers are lost, processes end, old parts become ranges: in the end all is up, once."""
+    dice = random.Random(seed)
+    world = World()
+    total = 0
+    for _ in range(60):
+        match dice.choice(("commit", "commit", "alarm", "order", "live", "live", "backlog", "fault", "kill", "wait")):
+            case "commit":
+                await world.node.commit([(0, rows := dice.randrange(1, 5)), (2, 1)])
+                total += rows
+            case "alarm":
+                await world.node.commit([(1, 1)], alarm=True)
+                total += 1
+            case "order":
+                world.shed = dice.sample(PLACES, dice.randrange(3))
+            case "fault":
+                world.centre.fault = dice.choice(("before", "after", "late"))
+            case "kill":
+                world.uplink = world.fresh()
+            case "wait":
+                await world.clock.advance(dice.choice((1, 30)))
+            case step:
+                try:
+                    await drive(world.clock, getattr(world.uplink, step)())
+                except Lost:
+                    pass
+                except Fenced:
+                    world.uplink = world.fresh()  # a late write of the process before: the part is started again
+                if dice.random() < 0.5:
+                    await world.centre.land()
+    world.shed, world.centre.fault = [], ""
+    await world.centre.land()
+    world.uplink = world.fresh()
+    await world.drain()
+    forwarded, kept, rows = await withheld(world)
+    assert (forwarded, kept, rows) == (total, 0, total)
     await check(world.node, world.centre.log)
 
 

@@ -217,18 +217,25 @@ class Uplink:
         if self._settled:
             return False
         async with self._opening:
-            if (await self._record(Lane.BACKLOG)).record.ranges:
+            backlog = await self._record(Lane.BACKLOG)
+            if backlog.record.ranges:
                 return False
-        own = await self._source.last(self._own_record)
-        if own is None or own.sequence > held.record.position:
-            return False
-        self._settled = True
-        accepted, totals = decode_commit(own.payload).totals.get(ACCEPTED, 0), self.totals
-        gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in {FORWARDED, WITHHELD})
+            own = await self._source.last(self._own_record)
+            if own is None or own.sequence > held.record.position:
+                return False
+            accepted, totals = decode_commit(own.payload).totals.get(ACCEPTED, 0), self.totals
+            gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in {FORWARDED, WITHHELD})
+            if gone > 0:
+                span = self._packer.expired(gone, self._clock.now(), held.record.position)
+                # With both lanes' records: a range that was opened by a late write of ours is no loss, and fences this.
+                records = {
+                    Lane.BACKLOG: self._next(backlog.record, None),
+                    Lane.LIVE: self._next(held.record, span),
+                }
+                await self._write(span.members, records)
+            self._settled = True
         if gone <= 0:
             return False
-        span = self._packer.expired(gone, self._clock.now(), held.record.position)
-        await self._write(span.members, {Lane.LIVE: self._next(held.record, span)})
         _log.error("readings expired before they could go up; store.readings_ttl_h is shorter than the cut", count=gone)
         metrics.LIMITED.labels("uplink_expired").inc()
         return True

@@ -56,3 +56,11 @@ def test_a_bad_configuration_gives_its_message(path: Path) -> None:
 def test_there_are_bad_configurations() -> None:
     """The list of bad files was not lost."""
     assert len(BAD) >= 4
+
+
+def test_a_profile_has_one_name_in_chinese() -> None:
+    """物模型, wherever people read Chinese."""
+    read = [ROOT / "README.zh-CN.md", *(ROOT / "src/sensegate/web/page").iterdir()]
+    found = {path.name: re.findall("画像|设备描述|设备档案|配置文件", path.read_text("utf-8")) for path in read}
+    assert not any(found.values()), found
+    assert "物模型" in read[0].read_text("utf-8")

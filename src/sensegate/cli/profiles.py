@@ -13,7 +13,7 @@ import yaml
 from sensegate import config_files, wording, yamls
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, followed, rows_of, table
 from sensegate.config import load
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
@@ -59,7 +59,7 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
 
     found: list[Finding] = []
     good: list[Path] = []
-    for file in files(paths):
+    for file in followed(list(files(paths)), "checking"):
         if is_profile(file):
             wrong = check_profile(file)
             found += map(finding, wrong or lint_profile(file))
@@ -223,7 +223,7 @@ def run_examples(
     from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     chosen = [_file(name, profiles)] if name else list(files([profiles]))
-    found = [str(problem) for file in chosen for problem in check_profile(file)]
+    found = [str(problem) for file in followed(chosen, "running examples") for problem in check_profile(file)]
     for line in found:
         sys.stdout.write(line + "\n")
     console.print(f"{count(len(chosen), 'profile')}, {count(len(found), 'problem')}", highlight=False)

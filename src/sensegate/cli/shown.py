@@ -12,13 +12,14 @@ import json
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from sensegate.cli.remote import Remote
@@ -29,6 +30,8 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:18080"
 GAP = 2
 """Blanks between columns."""
+MUCH = 20
+"""Files from which on it takes so long that a bar is wanted."""
 
 Url = Annotated[
     str, typer.Option("--url", envvar="SENSEGATE_URL", help="Address of the gateway.", rich_help_panel="Gateway")
@@ -64,6 +67,12 @@ def ask(url: str, token: str, work: Callable[[Remote], Awaitable[T]]) -> T:
 def as_json(document: object) -> None:
     """Print one JSON document."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def followed(work: Sequence[T], what: str) -> Iterable[T]:
+    """Return what is worked through one by one, with a bar on the terminal where there is much of it."""
+    few = len(work) < MUCH or not aside.is_terminal
+    return track(work, what, console=aside, transient=True, disable=few)
 
 
 def save(file: Path, content: bytes) -> None:

@@ -236,7 +236,9 @@ class Uplink:
             self._settled = True
         if gone <= 0:
             return False
-        _log.error("readings expired before they could go up; store.readings_ttl_h is shorter than the cut", count=gone)
+        _log.error(
+            "readings expired before they could go up: no centre for longer than store.readings_ttl_h", count=gone
+        )
         metrics.LIMITED.labels("uplink_expired").inc()
         return True
 

@@ -156,4 +156,4 @@ def test_rubbish_costs_no_more_than_its_size(name: str, row: bytes) -> None:
     stream = row * (SIZE // len(row))
     start = time.process_time()
     feed(FRAMES[name][0], [stream[at : at + 16_384] for at in range(0, len(stream), 16_384)])
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 1.5

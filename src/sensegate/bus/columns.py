@@ -161,13 +161,15 @@ def _checked(batch: Batch) -> Batch:
         raise ValueError("a device that is not there")
     if any(len(one.index) and int(one.index.max()) >= len(one.table) for one in words):
         raise ValueError("a word that is not there")
-    texts = [*origins.device, *batch.properties, *batch.channels, *batch.text.values(), batch.node]
-    if not {*map(type, texts), *(type(word) for one in words for word in one.table)} <= {str}:
+    names = (origins.device, batch.properties, batch.channels, batch.text.values(), *(one.table for one in words))
+    if {type(batch.node)}.union(*(map(type, one) for one in names)) != {str}:
         raise ValueError("a name that is no text")
     if {len(origins.lon), len(origins.lat), len(origins.grade)} != {len(origins)}:
         raise ValueError("places of other devices")
-    if not all(0 <= row < rows for row in batch.text) or len(batch.channels) not in {0, len(batch.properties)}:
-        raise ValueError("texts or channels of other rows")
+    if batch.text and not 0 <= min(batch.text) <= max(batch.text) < rows:
+        raise ValueError("texts of other rows")
+    if len(batch.channels) not in {0, len(batch.properties)}:
+        raise ValueError("channels of other properties")
     local = batch.local
     if local is not None and len(local.message) and int(local.message.max()) >= len(local.digest):
         raise ValueError("a message that is not there")

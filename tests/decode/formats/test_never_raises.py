@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import time
 import tracemalloc
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
+import cbor2
 import msgspec
 import pytest
 from hypothesis import given
@@ -25,6 +28,7 @@ from sensegate.decode.layout.steps import BinaryPart
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from tests.decode.formats.compiled import parse_with
+from tests.spoil import UNWRITABLE, spoilt
 
 FREE = [name for name, form in FORMATS.items() if not form.required]
 """Formats that mean something without options."""
@@ -141,6 +145,33 @@ def outcome(parse: Callable[[bytes], Any], payload: bytes) -> str:
 def test_any_bytes_give_a_tree_or_a_reason(name: str, payload: bytes) -> None:
     """Nothing but `Rejected` is raised, and nothing but plain values comes out."""
     outcome(PARSES[name], payload)
+
+
+TREE = {"a": [1, 2.5, "x", None, True], "v": {"u": "Cel", "v": -3}, "t": 1_767_225_600, "n": [{"n": "b", "v": 2**40}]}
+GOOD = [
+    *SEEDS,
+    msgspec.msgpack.encode(TREE),
+    cbor2.dumps(TREE),
+    msgspec.json.encode([TREE]),
+    cbor2.dumps([{-2: "a", 2: 1, 6: 0}]),
+]
+EVERY = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 211
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name", sorted(PARSES))
+def test_any_change_of_a_payload_gives_a_tree_or_a_reason(name: str) -> None:
+    """Each odd value in each place of each seed, in the words of its own form."""
+    for number, seed in enumerate(GOOD):
+        for what, make in islice(spoilt(seed), number, None, EVERY):
+            try:
+                payload = make()
+            except UNWRITABLE:
+                continue
+            try:
+                outcome(PARSES[name], payload)
+            except Exception as why:
+                raise AssertionError(f"{what}: {payload[:400]!r}") from why
 
 
 def large() -> dict[str, bytes]:

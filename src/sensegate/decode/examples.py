@@ -287,4 +287,7 @@ def same_value(one: Value, other: Value) -> bool:
     """Return whether two values are the same but for the last digits of a conversion."""
     if isinstance(one, (bool, str)) or isinstance(other, (bool, str)):
         return type(one) is type(other) and one == other
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    try:
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    except OverflowError:  # a whole number beyond all floats
+        return one == other

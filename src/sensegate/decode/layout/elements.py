@@ -12,6 +12,9 @@ from sensegate.decode.layout.run import Item, NextByte, variable_of
 from sensegate.decode.layout.steps import Number, Step
 from sensegate.decode.layout.types import Type, bits_of
 
+_BYTES_MAX = 1 << 20
+"""Bytes; no message is so long."""
+
 
 class Elements(Context):
     """Elements, computed values, check values."""
@@ -148,8 +151,8 @@ class Elements(Context):
             raise self._error("only an unsigned integer has bits", *here, "bits")
         if type_.name == "bytes" and (step.equals is not None or step.map):
             raise self._error("cannot be compared", *here, "type", remedy="take `hex`: equals: 'a55a'")
-        if isinstance(step.size, int) and step.size < 1:
-            raise self._error("must be 1 or more", *here, "size")
+        if isinstance(step.size, int) and not 1 <= step.size <= _BYTES_MAX:
+            raise self._error(f"must be from 1 to {_BYTES_MAX}", *here, "size")
         size = step.size if isinstance(step.size, int) else 0
         item = Item(variable, type_, size, little=False, turned=turned, name=what)
         if step.at is not None:
@@ -259,8 +262,8 @@ class Elements(Context):
     def _do_skip(self, step: Step, scope: Scope, here: Path) -> None:
         self._aligned(here)
         if isinstance(step.skip, int):
-            if step.skip < 1:
-                raise ValueError("must be 1 or more")
+            if not 1 <= step.skip <= _BYTES_MAX:
+                raise ValueError(f"must be from 1 to {_BYTES_MAX}")
             self._run.add(Item("", None, step.skip, little=False, turned=False, name="what is skipped"))
             return
         self._stop(here)

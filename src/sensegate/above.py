@@ -75,7 +75,7 @@ class Above:
         self.extras["return"] = partial(self.taker.run, self.ask)
         self._refusals = 0
         self._turns = 0
-        self._choice = Choice(config.uplink.lease_s, terms.read(Path(config.directory)))
+        self._choice = Choice(config.uplink.lease_s, terms.read(Path(config.directory)), name=config.division)
         self.taking: Taking | None = None
         """Takes what the centre hands down."""
         self.mover: Mover | None = None

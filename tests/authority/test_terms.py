@@ -86,6 +86,31 @@ def test_a_term_is_granted_once() -> None:
     assert not node.grants("b", msgspec.structs.replace(WANTS, would=5), 500.0)
 
 
+@given(st.sets(st.sampled_from([f"44{number:02}" for number in range(1, 22)]), min_size=2, max_size=8))
+def test_halves_come_together(names: set[str]) -> None:
+    """Half grant one centre, half the other: patience differs, so one of the two has a majority before long."""
+    nodes = {name: Choice(LEASE_S, name=name) for name in sorted(names)}
+    turns = {name: number % 2 for number, name in enumerate(nodes)}
+    for node in nodes.values():
+        node.met("a", msgspec.structs.replace(ACTIVE, version=FIRST), 0.0)
+    granted: dict[str, tuple[str, float]] = {}
+    would = {"a": 2, "b": 2}
+    for step in range(400):
+        now = LEASE_S + step * 0.5
+        for name, node in nodes.items():
+            centre = "ab"[turns[name]]
+            would[centre] = max(would[centre], node.plea(centre).granted + 1)
+            if node.grants(centre, msgspec.structs.replace(WANTS, would=would[centre]), now):
+                granted[name] = centre, now
+            if not node.granted(centre, now):
+                turns[name] = 1 - turns[name]
+        for centre in "ab":
+            here = [name for name, (to, at) in granted.items() if to == centre and now - at < GRANT_S]
+            if len(here) * 2 > len(nodes):
+                return
+    raise AssertionError("halves for ever")
+
+
 @pytest.mark.parametrize(
     ("known", "counts_by", "grants"),
     [
@@ -119,19 +144,21 @@ def test_what_was_learnt_is_told_at_once() -> None:
     assert not node.follows(msgspec.structs.replace(ACTIVE, term=0))
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.01, 5.0)), max_size=60))
-def test_no_two_centres_are_granted_at_once(asked: list[tuple[str, float]]) -> None:
-    """However a node is asked: a grant to one centre has ended long before one to the other begins."""
-    node, now, given_to = choice(), 0.0, {"a": -1e9, "b": -1e9}
-    for centre, pause in asked:
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.01, 5.0), st.booleans()), max_size=60))
+def test_no_two_centres_are_granted_a_term(asked: list[tuple[str, float, bool]]) -> None:
+    """However a node is asked and started again: a term is granted to one, and a later one follows it."""
+    node, now, to = choice(), 0.0, dict[int, str]()
+    for centre, pause, again in asked:
         now += pause
         # Each would begin the term after all that it has heard of.
-        own, other_ = node.kept.granted, node.kept.granted_to
-        would = own if other_ == centre else own + 1
-        if node.grants(centre, msgspec.structs.replace(WANTS, would=max(2, would)), now):
-            given_to[centre] = now
-            other = given_to["b" if centre == "a" else "a"]
-            assert now - other >= APART_S > GRANT_S
+        own, other = node.kept.granted, node.kept.granted_to
+        would = max(2, own if other == centre else own + 1)
+        if node.grants(centre, msgspec.structs.replace(WANTS, would=would), now):
+            assert would >= max(to, default=0)
+            assert to.setdefault(would, centre) == centre
+            assert node.plea("b" if centre == "a" else "a").granted == would
+        if again:
+            node = Choice(1.0, node.kept)
 
 
 def test_a_tail_that_a_later_term_never_had() -> None:

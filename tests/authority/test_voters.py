@@ -267,6 +267,21 @@ def test_a_node_that_joined_votes_once_it_was_heard_and_an_expelled_one_no_more(
     assert lease.held(20.0)  # … until it has who votes now
 
 
+def test_an_older_electorate_ends_by_one_of_this_term() -> None:
+    """The other centre may have made (6, 2) after (1, 1): who knows (1, 2) would grant it, by (1, 1) among others."""
+    lease = Lease(7, 9, LEASE_S, (Voters((1, 1), ("1", "2", "3")), Voters((1, 2), ("1", "2"))))
+    for node in ("1", "2"):
+        lease.take(node, Plea(7, known=(1, 2), stamp=(9, 0.0)))
+    lease.confirmed((6, 2))
+    lease.voters = lease.turn((), ["1", "2"], 0.0)
+    assert [one.version for one in lease.voters] == [(1, 1), (1, 2), (7, 1)]
+    lease.take("1", Plea(7, known=(7, 1), stamp=(9, 0.0)))
+    lease.voters = lease.turn((), ["1", "2"], 0.0)
+    assert [one.version for one in lease.voters] == [(1, 1), (7, 1)]  # one of three is not half
+    lease.take("2", Plea(7, known=(7, 1), stamp=(9, 0.0)))
+    assert [one.version for one in lease.turn((), ["1", "2"], 0.0)] == [(7, 1)]
+
+
 def test_alone_only_where_the_other_cannot_be_granted() -> None:
     """Half of the nodes must have it on their disk; one that has granted a later term does not count."""
     lease = Lease(1, 9, LEASE_S, (Voters((1, 1), ("1", "2", "3", "4")),))

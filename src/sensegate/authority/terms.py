@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 
@@ -128,11 +129,17 @@ def write(directory: Path, term: Term) -> None:
 class Choice:
     """A node's side: whom it follows, and whom it grants. `kept` must be on the disk before it is told to anybody."""
 
-    def __init__(self, lease_s: float, kept: Term | None = None) -> None:
+    def __init__(self, lease_s: float, kept: Term | None = None, *, name: str = "") -> None:
+        """`kept`: what is on the disk; `name`: of the node, by which nodes differ in patience."""
         self._lease_s = lease_s
+        self._name = name
+        self._changes = 0
+        """How often another centre was granted."""
         self.kept = kept or Term()
         self._met: float | None = None
         self._given: tuple[str, float] | None = None
+        self._since = 0.0
+        """When we began to grant that centre."""
         self._stamp = (0, 0.0)
 
     def plea(self, centre: str, *, grant: int = 0, wait: bool = False, generation: int = 0) -> Plea:
@@ -156,7 +163,16 @@ class Choice:
 
     def granted(self, centre: str, now_s: float) -> bool:
         """Return whether this is the centre that is granted at the moment: it is looked at again at once."""
-        return self._given is not None and self._given[0] == centre and now_s - self._given[1] < GRANT_S
+        given = self._given is not None and self._given[0] == centre and now_s - self._given[1] < GRANT_S
+        return given and self._is_patient(now_s)
+
+    def _is_patient(self, now_s: float) -> bool:
+        """Return whether the centre that is granted may still come of it: half of the nodes may grant the other one.
+
+        For how long differs by node and by turn, so that halves do not change sides together.
+        """
+        part = crc32(f"{self._name} {self._changes}".encode()) / 2**32
+        return now_s - self._since < APART_S * (1 + part)
 
     def grants(self, centre: str, state: State, now_s: float) -> bool:
         """Return whether a centre that wants to be active is granted its term now."""
@@ -174,8 +190,10 @@ class Choice:
         again = state.would == kept.granted and centre == kept.granted_to
         if state.would <= kept.number or not (again or state.would > kept.granted):
             return False
-        if self._given and self._given[0] != centre and now_s - self._given[1] < APART_S:
-            return False
+        if self._given is None or self._given[0] != centre:
+            if self._given and self._is_patient(now_s) and now_s - self._given[1] < APART_S:
+                return False
+            self._since, self._changes = now_s, self._changes + 1
         self._given = centre, now_s
         if not again:
             self.kept = msgspec.structs.replace(kept, granted=state.would, granted_to=centre)

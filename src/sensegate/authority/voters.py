@@ -6,7 +6,7 @@
 Never two leases at once. A grant is for one term, once, on the node's disk before it is given; a centre counts no node
 that has granted a later term to another. So where a majority has granted, no majority is left for the term before: of
 the same electorate. Of two versions the active centre needs both majorities, until the older can elect nobody: the
-other centre has the newer, or half of the old voters know of a newer, and grant to nobody who does not.
+other centre has one of this term, or half of the old voters know of one of this term, and grant to nobody who does not.
 A node is counted from when the answer was given that it repeats, not from when it was heard: what lay in a queue while
 a process stood still says nothing.
 """
@@ -133,15 +133,17 @@ class Lease:
         here = self.here(now_s)
         nodes = tuple(sorted({*configured, *(one for one in joined if one in present.nodes or one in here)}))
         found = self.voters
-        if nodes != present.nodes or present.version == FIRST:
+        if nodes != present.nodes or present.version[0] != self._term:
             number = present.version[1] + 1 if present.version[0] == self._term else 1
             found = (*found, Voters((self._term, number), nodes))
         return tuple(one for one, after in pairwise(found) if not self._over(one, after)) + found[-1:]
 
     def _over(self, old: Voters, after: Voters) -> bool:
-        """Return whether nobody can be granted by an electorate any more, after which we made another.
+        """Return whether nobody can be granted by an electorate any more, after which there is another.
 
-        One that another centre made after it does not count: who knows of that may still grant by that.
+        Only one of this term counts: the other centre may have made one of an earlier term after the same old one, and
+        who knows less than that grants it.
         """
-        newer = {node for node, version in self._known.items() if version >= after.version}
-        return self._other >= after.version or old.half(newer)
+        ours = max(after.version, (self._term, 1))
+        newer = {node for node, version in self._known.items() if version >= ours}
+        return self._other >= ours or old.half(newer)

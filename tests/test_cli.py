@@ -50,6 +50,7 @@ class Gateway:
         self.asked: list[tuple[str, str, Any]] = []
         self.balanced = True
         self.role = "node"
+        self.rows = [{"line": 2, "id": "a", "outcome": "added", "problem": "lon: looks swapped", "password": "p"}]
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -71,6 +72,7 @@ class Gateway:
             "GET devices": {"items": [device]},
             "GET devices/gz-1": device,
             "PATCH devices/gz-1": device,
+            "POST devices/import": {"rows": self.rows},
             "POST tokens": {"id": "7f", "token": "sg_7f_secret"},
             "GET feeds": {"items": [{"name": "all", "divisions": [], "grade_max": 3}]},
             "GET feeds/all/records": {"records": [RECORD], "next": "c1.AA"},
@@ -169,6 +171,20 @@ async def test_a_label_holds_no_secret(gateway: Gateway, tmp_path: Path) -> None
     assert "sensegate:device/gz-1?division=440106" in result.output
     assert "shown-once" not in result.output
     assert out.read_text().startswith("<?xml")
+    for wrong in (tmp_path / "label.doc", tmp_path / "none" / "label.svg"):
+        with pytest.raises(ConfigError, match="label"):
+            await speak(gateway, "device", "label", "gz-1", "--out", str(wrong))
+
+
+async def test_an_import_fails_by_refused_rows_alone(gateway: Gateway, tmp_path: Path) -> None:
+    """A warning is told and is no failure; good rows are taken."""
+    file = tmp_path / "devices.csv"
+    file.write_text("id,division,profile\n")
+    result = await speak(gateway, "device", "import", str(file))
+    assert (result.exit_code, "1 added" in result.stderr) == (0, True)
+    gateway.rows.append({"line": 3, "id": "b", "outcome": "refused", "problem": "division: …"})
+    result = await speak(gateway, "device", "import", str(file))
+    assert (result.exit_code, "1 added, 1 refused" in result.stderr) == (1, True)
 
 
 async def test_a_token_is_created(gateway: Gateway) -> None:

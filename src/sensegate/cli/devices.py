@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +33,8 @@ app = typer.Typer(help="Devices: register, find, rotate, disable, move, send for
 
 Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
 COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")
-NOT_FOUND = 404
+NOT_FOUND, REFUSED = 404, "refused"
+LABELS = (".svg", ".png", ".pdf", ".txt")
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
 
 
@@ -117,17 +119,20 @@ def import_(
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Register many devices; a report per row; exit 1 if a row is refused (then none is taken)."""
+    """Register many devices: good rows are taken, each is reported; exit 1 if one is refused.
+
+    Mend those and give the file again: what is registered already is left as it is. --dry-run first says what would be.
+    """
     text = file.read_bytes()
     query = {"dry_run": "true" if dry_run else "false"}
     answer = ask(url, token, lambda remote: remote.post_text("/api/v1/devices/import", text, "text/csv", **query))
     rows = rows_of(answer)
     table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
-    wrong = sum(bool(row.get("problem")) for row in rows)
+    wrong = any(row.get("outcome") == REFUSED for row in rows)
     if not json_form:
-        done = "would be registered" if dry_run else "registered"
-        said = f"{count(wrong, 'row')} refused: none is taken" if wrong else f"{count(len(rows), 'device')} {done}"
-        aside.print(said, highlight=False)
+        outcomes = Counter(str(row.get("outcome", "")) for row in rows)
+        said = ", ".join(f"{many:,} {outcome}" for outcome, many in outcomes.items()) or "no rows"
+        aside.print(f"{said}{'; nothing was done: a dry run' if dry_run else ''}", highlight=False)
     if wrong:
         raise typer.Exit(1)
 
@@ -375,5 +380,10 @@ def label(
         code.terminal(compact=True)
         console.print(f"{known['id']}  {known['division']}  {known['profile']}", highlight=False)
         return
-    code.save(str(out), scale=1 if out.suffix == ".txt" else 8, border=4)
+    if out.suffix not in LABELS:
+        raise ConfigError(f"'{out.suffix}' is no form of a label", key="--out", remedy=f"one of: {', '.join(LABELS)}")
+    try:
+        code.save(str(out), scale=1 if out.suffix == ".txt" else 8, border=4)
+    except OSError as why:
+        raise ConfigError("cannot be written", file=str(out), remedy=why.strerror or str(why)) from why
     console.print(f"{out} holds {content}", highlight=False)

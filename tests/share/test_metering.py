@@ -130,7 +130,7 @@ async def test_a_planted_hole_is_found(clock: FakeClock) -> None:
 async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
     """Deliveries side by side, writings between them, killed at any write: never less than what went."""
     dice = random.Random(seed)
-    bucket = Killed(dice.randrange(1, 40))
+    bucket = Killed(dice.randrange(2, 40))
     made = Metering(bucket, clock)
     went = 0
 

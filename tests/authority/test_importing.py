@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from sensegate.authority.devices import Devices
-from sensegate.authority.importing import ROWS_MAX, Report, What, import_csv
+from sensegate.authority.importing import COLUMNS, ROWS_MAX, Report, What, import_csv
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import MemoryTrail
 from sensegate.errors import ConfigError, Lost
 from sensegate.model import Datum
+from tests.spoil import TEXTS
 
 HEAD = "id,division,profile,alias,lon,lat,datum,grade,name,gateway\n"
 GOOD = (
@@ -185,3 +189,22 @@ async def test_a_loss_in_the_middle_is_reported_by_row(
     assert [row.what for row in report.rows] == [What.ADDED, What.REFUSED, What.ADDED]
     assert "file again" in report.rows[1].remedy
     assert devices.verify("d2", report.rows[2].password)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+async def test_any_word_in_any_column_is_taken_or_refused(devices: Devices, admin: Principal, column: str) -> None:
+    """Numbers beyond all bounds, other digits, signs that break lines or texts: told by row, never an error."""
+    rows = []
+    for at, odd in enumerate([*TEXTS, "NaN", "1e400", "9" * 400, "-0", "1" * 5_000, "a\ud800"]):
+        row = {"id": f"d{at}", "division": "440106", "profile": "sensegate/plain", "lon": "113", "lat": "23"}
+        row[column] = odd.encode("utf-8", "replace").decode()
+        rows.append(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    report = await import_csv(devices, text.getvalue().encode(), by=admin, dry_run=False)
+    assert len(report.rows) >= len(rows) - 3  # an empty id in an empty row is none
+    for device in devices.list():
+        assert device.lon is None or abs(device.lon) <= 180
+        assert device.interval_s == device.interval_s < 1e12

@@ -158,7 +158,7 @@ def device_of(values: dict[str, str]) -> Device:
         if name in kept:
             kept[name] = _number(name, values[name])
     if "grade" in kept:
-        if not values["grade"].isdecimal():
+        if not values["grade"].isdecimal() or len(values["grade"]) > 3:
             raise _Refusal("grade", f"'{values['grade'][:20]}' is no grade", "give 1, 2, 3 or 4")
         kept["grade"] = int(values["grade"])
     if "datum" in kept:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.bus import columns
@@ -108,6 +108,18 @@ def test_a_multiple_is_the_nearest(value: float, step: float) -> None:
     """Within half a step."""
     near = float(stepped(np.array([value]), step)[0])
     assert abs(near - value) <= step / 2 * (1 + 1e-6) + 1e-6
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(5e-324, 1e308))
+@example(1.5, 1e-20)
+@example(1.5, 5e-324)
+@example(1e308, 0.1)
+@example(-1e308, 3e307)
+def test_any_step_gives_a_number(value: float, step: float) -> None:
+    """However fine or coarse the step is; a value that no float tells so finely stays."""
+    near = float(stepped(np.array([value]), step)[0])
+    assert math.isfinite(near)
+    assert near == value or abs(near / 2 - value / 2) <= step / 4 * (1 + 1e-6) + abs(value) * 1e-9
 
 
 def test_pseudonyms_are_alike_for_a_key_and_differ_between_keys_and_secrets() -> None:

@@ -238,12 +238,13 @@ def _rounded(batch: Batch, roundings: Iterable[Rounding]) -> F64:
 
 def stepped(value: F64, step: float) -> F64:
     """Return values as the nearest multiples of a step; where a float is coarser than the step it stays."""
-    inverse = round(1 / step)
-    even = step < 1 and math.isclose(inverse * step, 1.0, rel_tol=1e-12)
-    # Multiples of 0.1 are tenths of a whole number: 0.3, and not 0.1 three times.
-    count = np.rint(value * inverse) if even else np.rint(value / step)
-    near: F64 = count / inverse if even else count * step
-    return np.where(np.abs(count) < _EXACT, near, value) + 0.0
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        inverse = float(np.rint(np.float64(1) / step))
+        even = step < 1 and math.isclose(inverse * step, 1.0, rel_tol=1e-12)
+        # Multiples of 0.1 are tenths of a whole number: 0.3, and not 0.1 three times.
+        count = np.rint(value * inverse) if even else np.rint(value / step)
+        near: F64 = count / inverse if even else count * step
+    return np.where((np.abs(count) < _EXACT) & np.isfinite(near), near, value) + 0.0
 
 
 def gridded(lon: F64, lat: F64, metres: float) -> tuple[F64, F64]:

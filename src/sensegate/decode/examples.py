@@ -24,7 +24,7 @@ from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
 from sensegate.decode.standin import CARRIER, DEVICE, carrier_payload, standin
 from sensegate.decode.times import BAD
-from sensegate.errors import ProfileError
+from sensegate.errors import ProfileError, Rejected
 from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
 from sensegate.place import shift
 from sensegate.properties import PROPERTIES, Kind
@@ -232,9 +232,11 @@ def _of_frame(decoder: Decoder, message: Message, example: Example) -> str:
     if expected is None:
         return ""
     route = decoder.routes.make(message.topic, message.principal)
-    found = list(
-        frames(route.rules, Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received))
-    )
+    whole = Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
+    try:
+        found = list(frames(route.rules, whole))
+    except Rejected as why:
+        return f"no frame: {why.reason}: {why.detail}"
     if len(found) != 1:
         return f"expected one frame, saw {len(found)}"
     rule, frame = found[0]

@@ -164,6 +164,17 @@ async def test_a_move_is_forced_and_called_off(gateway: Gateway) -> None:
     assert (await speak(gateway, "device", "move", "gz-1")).exit_code == 2
 
 
+async def test_a_device_is_changed_and_let_in_again(gateway: Gateway) -> None:
+    """Words become what the entry holds: numbers, spans, nothing; at the revision that was read."""
+    await speak(gateway, "device", "change", "gz-1", "grade=2", "interval=10m", "division=440106", "lon=", "owner=")
+    wanted = {"grade": 2, "interval_s": 600.0, "division": "440106", "lon": None, "owner": ""}
+    assert json.loads(gateway.asked[-1][2]) == wanted
+    assert "not KEY=VALUE" in (await speak(gateway, "device", "change", "gz-1", "grade")).output
+    assert "did you mean 'owner'" in (await speak(gateway, "device", "change", "gz-1", "onwer=x")).output
+    await speak(gateway, "device", "enable", "gz-1")
+    assert json.loads(gateway.asked[-1][2]) == {"state": "registered"}
+
+
 async def test_a_label_holds_no_secret(gateway: Gateway, tmp_path: Path) -> None:
     """The QR label says which device it is, nothing else."""
     out = tmp_path / "label.svg"

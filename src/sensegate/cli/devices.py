@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from sensegate.cli.shown import (
     aside,
     ask,
     console,
+    document,
     fields,
     rows_of,
     table,
@@ -29,10 +31,17 @@ from sensegate.errors import ConfigError
 from sensegate.video import multipart
 from sensegate.wording import count
 
-app = typer.Typer(help="Devices: register, find, rotate, disable, move, send for, label.", no_args_is_help=True)
+app = typer.Typer(
+    help="Devices: register, find, change, rotate, disable, retire, move, send for, label.", no_args_is_help=True
+)
 
 Datum = Literal["wgs84", "cgcs2000", "gcj02", "bd09"]
 COLUMNS = ("id", "division", "profile", "state", "domain", "department", "grade", "gateway", "name")
+KEYS = (
+    "division", "profile", "alias", "gateway", "lon", "lat", "datum", "department", "domain", "grade", "interval",
+    "owner", "name", "asset", "shadow",
+)  # fmt: skip
+"""What `device change` changes."""
 NOT_FOUND, REFUSED = 404, "refused"
 LABELS = (".svg", ".png", ".pdf", ".txt")
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
@@ -114,7 +123,10 @@ def _credential(device: str, answer: dict[str, Any], *, json_form: bool) -> None
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV; its header names the fields of `device add`.", exists=True)],
     *,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would happen.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Change entries that are there and differ; else such rows are refused.")
+    ] = False,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
@@ -124,7 +136,7 @@ def import_(
     Mend those and give the file again: what is registered already is left as it is. --dry-run first says what would be.
     """
     text = file.read_bytes()
-    query = {"dry_run": "true" if dry_run else "false"}
+    query = {"dry_run": str(dry_run).lower(), "update": str(update).lower()}
     answer = ask(url, token, lambda remote: remote.post_text("/api/v1/devices/import", text, "text/csv", **query))
     rows = rows_of(answer)
     table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
@@ -234,17 +246,73 @@ def rotate(
 
 @app.command()
 def disable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """Shut a device out; its connection is closed within 2 s."""
+    """Shut a device out; its connection is closed within 2 s. `sensegate device enable` lets it in again."""
+    _changed(device, {"state": "disabled"}, "is disabled", url, token, json_form=json_form)
 
+
+@app.command()
+def enable(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+    """Let a device in again that was shut out, with the credential that it had."""
+    _changed(device, {"state": "registered"}, "may come in", url, token, json_form=json_form)
+
+
+@app.command()
+def change(
+    device: DeviceId,
+    said: Annotated[
+        list[str], typer.Argument(help="KEY=VALUE, e.g. name=码头 grade=2 lon=113.3 lat=23.1", metavar="KEY=VALUE")
+    ],
+    *,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Change a device's entry; its credential and its past readings stay as they are.
+
+    Keys: division, profile, alias, gateway, lon, lat, datum, department, domain, grade, interval (10m), owner, name,
+    asset, shadow (true, false). An empty value empties it. To another city: `sensegate device move`.
+
+    Example: sensegate device change air-1 name=东校区 interval=10m department=
+    """
+    _changed(device, dict(map(_entry, said)), "is changed", url, token, json_form=json_form)
+
+
+def _entry(word: str) -> tuple[str, Any]:
+    """Return key and value of a word like KEY=VALUE. Raises `typer.BadParameter`."""
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"'{word}' is not KEY=VALUE")
+    if key not in KEYS:
+        near = difflib.get_close_matches(key, KEYS, n=1)
+        raise typer.BadParameter(
+            f"no key '{key}'; " + (f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(KEYS)}")
+        )
+    if key == "interval":
+        return "interval_s", span(text or "0")
+    if key in {"lon", "lat"} and not text:
+        return key, None
+    if key in {"lon", "lat", "grade", "shadow"}:
+        return key, document(text, key)
+    return key, text
+
+
+def _changed(device: str, body: dict[str, Any], done: str, url: str, token: str, *, json_form: bool) -> None:
     async def work(remote: Remote) -> Any:
         known = await remote.get(f"/api/v1/devices/{device}")
-        return await remote.patch(f"/api/v1/devices/{device}", {"state": "disabled"}, known["revision"])
+        return await remote.patch(f"/api/v1/devices/{device}", body, known["revision"])
 
     answer = ask(url, token, work)
     if json_form:
         as_json(answer)
     else:
-        console.print(f"{device} is disabled")
+        console.print(f"{device} {done}", highlight=False)
+
+
+@app.command()
+def retire(device: DeviceId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    """End a device for good: its readings stay, its id stays taken."""
+    ask(url, token, lambda remote: remote.delete(f"/api/v1/devices/{device}"))
+    console.print(f"{device} is retired", highlight=False)
 
 
 _MEDIA = {b"<": "application/xml", b"{": "application/json", b"[": "application/json"}

@@ -58,6 +58,8 @@ async def test_it_wants_what_it_can_have(tmp_path: Path) -> None:
         assert not (await said(one, "4401", Plea(1))).wants
         await clock.advance(LEASE_S)
         assert (await said(one, "4401", Plea(1))).wants is wants, (term, copied)
+        # Of a later term than its own it has nothing but what it copied.
+        assert (await said(one, "4401", Plea(2))).wants is (wants and copied), (term, copied)
 
 
 async def test_the_term_that_would_begin_is_later_than_every_other(tmp_path: Path) -> None:

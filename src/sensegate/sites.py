@@ -203,11 +203,12 @@ class _Standby:
     def _wants(self) -> bool:
         """Return whether this centre would take over where the nodes grant it."""
         whole = self._replica is not None and self._voters[-1].version != FIRST
+        own = self.term.active and self._seen <= self.term.number
         return (
             self.config.peer.automatic
             and not self._reached
             and self.clock.monotonic() - self._lost_at >= self.config.peer.lease_s
-            and (whole or self.term.active)
+            and (whole or own)
         )
 
     async def _decided(self) -> tuple[Term, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import os
 import signal
 import ssl
@@ -31,6 +32,27 @@ async def test_nobody_there_is_lost_in_time() -> None:
     with pytest.raises(Lost, match=r"127\.0\.0\.1") as why:
         await connect.connect(url, timeout_s=0.3)
     assert "secret" not in str(why.value)
+
+
+async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> None:
+    """A server that turns away who comes again is tried again; each socket is closed (or Python warns of it)."""
+    said: list[bytes] = []
+
+    async def entered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id": "x", "version": "2.11.0", "max_payload": 1048576, "headers": true}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        said.append(b"-ERR 'not now'\r\n" if said else b"PONG\r\n")
+        writer.write(said[-1])
+        if len(said) > 1:
+            await reader.read()  # until the client lets go
+        writer.close()
+
+    server = await asyncio.start_server(entered, "127.0.0.1", port := free_port())
+    client = await connect.connect(f"nats://127.0.0.1:{port}", timeout_s=5.0, reconnect_wait_s=0.01)
+    await until(lambda: len(said) > 3)
+    await client.close()
+    gc.collect()
+    server.close()
 
 
 async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, piped
 from sensegate.cli.times import Since
 
-app = typer.Typer(help="Feeds: list, create, tail, subscribers.", no_args_is_help=True)
+app = typer.Typer(help="Feeds: list, create, delete, tail, subscribers.", no_args_is_help=True)
 
 COLUMNS = ("name", "divisions", "domains", "properties", "grade_max", "description")
 SHOWN = ("time", "device", "property", "value", "unit", "quality", "division", "flags")
@@ -65,6 +65,15 @@ def create(
         as_json(answer)
     else:
         console.print(f"feed {name}: {url}/api/v1/feeds/{name}/records", highlight=False)
+
+
+@app.command()
+def delete(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")], *, url: Url = DEFAULT_URL, token: Token = ""
+) -> None:
+    """Delete a feed; its streams end, the readings stay."""
+    ask(url, token, lambda remote: remote.delete(f"/api/v1/feeds/{feed}"))
+    console.print(f"feed {feed} is deleted", highlight=False)
 
 
 @app.command()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, listed
 
 app = typer.Typer(
     help="Applications for data of others.\n\n"
@@ -115,7 +114,7 @@ def approve(
         "deliveries": delivery,
         "rate": rate,
         "volume": volume,
-        "mask": msgspec.json.decode(mask) if mask else None,
+        "mask": document(mask, "--mask"),
     }
     body = {"approve": True, "grade_max": grade_max} | {key: value for key, value in more.items() if value}
     _tell(ask(url, token, lambda remote: remote.post(f"{_PATH}/{application}/decision", body)), json_form=json_form)

@@ -12,7 +12,7 @@ import typer
 
 from sensegate.cli.applications import MASK_HELP
 from sensegate.cli.remote import Remote
-from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, rows_of, table
+from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, listed, rows_of, table
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def change(
         "rate": rate,
         "volume": volume,
         "subscriber": subscriber or None,
-        "mask": msgspec.json.decode(mask) if mask else None,
+        "mask": document(mask, "--mask"),
     }
     body = {key: value for key, value in given.items() if value is not None}
     if not body:

@@ -290,6 +290,10 @@ class Config(Record, frozen=True):
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
 
 
+_NUMBER_MAX = 1e12
+"""Of seconds, hours, rates: none is infinite, and `nan` is no number."""
+
+
 def _records(kind: object) -> type[Record] | None:
     if isinstance(kind, type) and issubclass(kind, Record):
         return kind
@@ -353,6 +357,17 @@ def _unknown(record: type[Record], tree: object, path: list[str]) -> tuple[list[
     return None
 
 
+def _odd(tree: object, path: list[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield (path, what is wrong) of each value that no setting may have, whatever it is of."""
+    members = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, member in members:
+        yield from _odd(member, [*path, str(name)])
+    if isinstance(tree, float) and not abs(tree) <= _NUMBER_MAX:
+        yield path, f"must be a number up to {_NUMBER_MAX:g}"
+    if isinstance(tree, str) and not tree.isascii() and any("\ud800" <= sign <= "\udfff" for sign in tree):
+        yield path, "holds half a character"
+
+
 def parse(text: str, *, file: str = "") -> Config:
     """Return the configuration in YAML text.
 
@@ -369,6 +384,8 @@ def parse(text: str, *, file: str = "") -> Config:
     if found := _unknown(Config, tree, []):
         path, remedy = found
         raise ConfigError("unknown key", file=file, line=line_of(text, path), key=".".join(path), remedy=remedy)
+    for path, what in _odd(tree, []):
+        raise ConfigError(what, file=file, line=line_of(text, path), key=".".join(path), remedy="see config/README.md")
     try:
         return msgspec.convert(tree, Config)
     except msgspec.ValidationError as why:

@@ -32,6 +32,9 @@ def test_reasons_are_told(profiles: ProfileSet) -> None:
     """No claim, a refusal, a rejection, a value out of range, a deciding member."""
     assert "no profile has a topic that matches 'x/y'" in said(explain(profiles, "x/y", b"1"))
     assert "quarantined: malformed" in said(explain(profiles, "sg/d1/up", b"{"))
+    for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        payload = b'{"time":"%b","values":{"air_temperature":1}}' % time.encode()
+        assert "beyond the years" in said(explain(profiles, "sg/d1/up", payload))
     text = said(explain(profiles, "sg/d1/up", b'{"seq":1,"values":{"air_temperature":9999,"foo":1,"pm10":null}}'))
     assert "foo: rejected: unknown_property" in text
     assert "outside -90 to 70" in text or "outside" in text

@@ -109,7 +109,10 @@ def micros(text: str) -> int:
 
 
 def _text_of(time: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat()
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat()
+    except OverflowError:
+        return f"{time} µs since 1970, beyond the years 1 to 9999"
 
 
 def _number(fields: Fields, specs: Sequence[Spec], row: int) -> float:

@@ -301,5 +301,8 @@ def _commit(fields: Fields) -> str:
 
 
 def _time(time: int) -> str:
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    try:
+        at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+    except OverflowError:
+        return f"{time} µs since 1970, beyond the years 1 to 9999"
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

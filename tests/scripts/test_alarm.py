@@ -32,6 +32,7 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         foundations=SimpleNamespace(certificates=well, cameras=well),
         hourly=well,
         not_taken=list,
+        share=SimpleNamespace(books=SimpleNamespace(trouble="")),
         viid=None,
         above=None,
     )

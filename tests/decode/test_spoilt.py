@@ -25,6 +25,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.examples import NamedDevices, message_of, payload_of
+from sensegate.decode.explain import explain
 from sensegate.decode.grammar import Example
 from sensegate.decode.learn import learn
 from sensegate.decode.learn_shapes import Sample
@@ -234,6 +235,21 @@ def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
             if messages and (why := unlearned(messages)) is not None:
                 found.setdefault(why, f"{made[0][0]}: {why}\n    {[one.payload[:300] for one in messages]}")
     assert not found, "\n".join(found.values())
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("case", CASES[::5] if WHOLE else CASES[::71], ids=name_of)
+def test_no_change_of_an_example_breaks_what_explains_it(case: Case) -> None:
+    """What people ask of a message that went wrong is answered."""
+    found: dict[str, str] = {}
+    for what, make in islice(spoilt(payload_of(case.example)), 0, None, 37 if WHOLE else 611):
+        with suppress(*UNWRITABLE):
+            message = case.message(make())
+            try:
+                explain(PROFILES, message.topic, message.payload, clock=FakeClock(message.received))
+            except Exception as why:  # noqa: BLE001 - any is a finding
+                found.setdefault(place_of(why), f"{what}: {message.payload[:300]!r}")
+    assert not found
 
 
 class _Broken(Decoder):

@@ -112,6 +112,20 @@ def test_a_mark_excuses_disorder() -> None:
     assert counts(verdict) == {}
 
 
+def test_each_channel_has_an_order_of_its_own() -> None:
+    """Lanes of one camera may come one after another; within a lane what is older comes first."""
+    lines = [intent(n, values=f"vehicle_speed#lane1={n};vehicle_speed#lane2={n}") for n in (1, 2)]
+
+    def lane(number: int, *places: int) -> list[dict[str, Any]]:
+        named = {"channel": f"lane{number}"}
+        return [record(n, "vehicle_speed", n, id=f"{number}-{n}", cursor=f"{number}-{n}", **named) for n in places]
+
+    _, verdict = seated(lines, [*lane(1, 1, 2), *lane(2, 1, 2)])
+    assert counts(verdict) == {}
+    _, verdict = seated(lines, [*lane(1, 1, 2), *lane(2, 2, 1)])
+    assert counts(verdict) == {"disordered": 1}
+
+
 def test_without_acknowledgement_nothing_is_lost() -> None:
     """What was not acknowledged may or may not appear; it is counted, not judged."""
     _, verdict = seated([intent(1), intent(2), "A r2 1"], both(2))

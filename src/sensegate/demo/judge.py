@@ -23,7 +23,7 @@ Verdicts per tap (faults.md 4.4), all of which must be 0 except `again`:
     doubled     one reading seen a second time (under whatever cursor or id)
     phantom     a reading that nobody sent
     corrupt     the right device, property and time, another value
-    disordered  older than one before it of its series, and not marked late, backlog or conflict
+    disordered  older than one before it of its series (its channel is part of that), not marked late, backlog, conflict
     unmarked    a late, future or conflicting reading without its flag
     leaked      a reading that was refused, or of another node, or in which a word stands that is somebody's (`MARK`)
 
@@ -286,7 +286,8 @@ class Judge:
         stamp = to_us(record["time"])
         flags = set(record["flags"])
         what = f"{device} {name} {record['time']} = {record['value']!r} id {record['id']}"
-        names = {name, f"{name}#{record.get('channel', '')}"}
+        channelled = f"{name}#{record.get('channel', '')}"
+        names = {name, channelled}
         candidates = [r for r in self.places.get((device, stamp), ()) if r.property in names]
         if not candidates:
             tap.blame("phantom", what)
@@ -310,7 +311,7 @@ class Judge:
         if reading.need == "=" and sent.left[tap.index]:
             sent.left[tap.index] -= 1
             tap.outstanding -= sent.left[tap.index] == 0
-        self._judge_order(tap, (device, name), stamp, flags, what)
+        self._judge_order(tap, (device, channelled), stamp, flags, what)
         if (marks := MARKS.get(sent.kind)) and not marks & flags:
             tap.blame("unmarked", f"{what} was sent as {sent.kind}, flags {sorted(flags)}")
         tap.seen_intended_at = max(tap.seen_intended_at, sent.intended_at)

@@ -73,6 +73,31 @@ def bounds(made: Metering) -> list[tuple[int, int]]:
     return [(row.records, row.records + row.unsettled) for row in rows]
 
 
+class Counted(MemoryBucket):
+    """Counts what is written."""
+
+    puts = 0
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
+        self.puts += 1
+        return await super().put(key, value, expected=expected)
+
+
+async def test_one_who_goes_on_fast_waits_seldom(clock: FakeClock) -> None:
+    """Within a second each cover is twice the one before: a thousand blocks take some ten writes, not a thousand."""
+    bucket = Counted()
+    made = Metering(bucket, clock)
+    for _ in range(1_000):
+        await deliver(made, 500)
+    assert bucket.puts <= 2 * 16, "the row since counting began and that of the month"
+    await clock.advance(2.0)
+    bucket.puts = 0
+    for _ in range(10):
+        await clock.advance(2.0)
+        await deliver(made, 500_000)
+    assert bucket.puts >= 2, "negative control: what is not covered is written before it goes"
+
+
 async def test_a_kill_forgets_nothing_that_went(clock: FakeClock) -> None:
     """What went since the last writing is between the two numbers, and the quota counts the greater."""
     bucket = MemoryBucket()

@@ -80,6 +80,13 @@ class Usage(msgspec.Struct, frozen=True):
         )
 
 
+class _Covered(msgspec.Struct, frozen=True):
+    """When a row was covered because somebody waited, and for how many records more."""
+
+    at: float
+    spare: int
+
+
 class Cover:
     """Holds that some records may be counted, while they go; made by `Metering.covered`."""
 
@@ -120,6 +127,8 @@ class Metering:
         """The same -> up to how many the bucket covers."""
         self._since: dict[tuple[str, ...], int] = defaultdict(int)
         """The same -> records counted since it was written."""
+        self._covered: dict[tuple[str, ...], _Covered] = {}
+        """The same -> the last write that had to be waited for."""
         self._writing: dict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unsettled: dict[tuple[str, str, str], int] = defaultdict(int)
         """Line -> records of all months that may have gone."""
@@ -172,7 +181,7 @@ class Metering:
         until = self._clock.monotonic() + PATIENCE_S
         while self._counted(key) + self._going[key] > self._ahead.get(key, 0):
             try:
-                await self._write(line, {key: max(SPARE, self._since[key])})
+                await self._write(line, {key: self._spare(key)})
             except StoreFull as why:
                 # To deliver is worth more than to know how much a crash would forget.
                 _log.warning("no room to cover deliveries", cause=str(why))
@@ -182,6 +191,17 @@ class Metering:
                 if self._clock.monotonic() >= until:
                     raise
                 await self._clock.sleep(AGAIN_S)
+
+    def _spare(self, key: tuple[str, ...]) -> int:
+        """Return how many more to cover now: twice as many each time within a second, until it lasts so long."""
+        spare = max(SPARE, self._since[key], 2 * self._recent(key))
+        self._covered[key] = _Covered(self._clock.monotonic(), spare)
+        return spare
+
+    def _recent(self, key: tuple[str, ...]) -> int:
+        """Return for how many records more a row was covered for one who waited within the last second."""
+        before = self._covered.get(key)
+        return before.spare if before is not None and self._clock.monotonic() - before.at < SOON_S else 0
 
     def let_go(self, row: Usage, records: int) -> None:
         """Say that they have gone, or will not."""
@@ -277,7 +297,7 @@ class Metering:
             rows = due.setdefault(line, {})
             if usage is None or usage.month:
                 since = self._since.get(key, 0)
-                rows[key] = 2 * since if since >= BUSY and not last else 0
+                rows[key] = max(2 * since, self._recent(key)) if since >= BUSY and not last else 0
         for line, rows in due.items():
             await self._write(line, rows)
 
@@ -313,6 +333,7 @@ class Metering:
             for key in [key for key in spares if not self._ahead.get(key) and not self._going.get(key)]:
                 self._ahead.pop(key, None)
                 self._going.pop(key, None)
+                self._covered.pop(key, None)
 
     async def prune(self) -> int:
         """Remove the counts of months that were over long ago; return how many rows. Raises `Lost`."""

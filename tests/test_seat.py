@@ -14,8 +14,8 @@ from sensegate import seat as page
 from sensegate import sites
 from sensegate.authority import terms
 from sensegate.authority.chain import Head
-from sensegate.authority.terms import Choice, Plea, State, Term, decode_state, encode
-from sensegate.authority.voters import Voters
+from sensegate.authority.terms import Choice, State, Term, decode_state, encode
+from sensegate.authority.voters import Plea, Voters
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.row import Row
 from sensegate.clock import FakeClock

@@ -10,8 +10,8 @@ import pytest
 
 from sensegate.authority import terms
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.terms import Plea, State, Term, decode_state, encode
-from sensegate.authority.voters import Voters
+from sensegate.authority.terms import State, Term, decode_state, encode
+from sensegate.authority.voters import Plea, Voters
 from sensegate.bus.engine import Engine
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig

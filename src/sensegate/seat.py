@@ -20,8 +20,8 @@ from sensegate.authority import terms, trail_copy
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.authority.terms import NEWS_S, Plea, State, Term
-from sensegate.authority.voters import FIRST, Lease
+from sensegate.authority.terms import NEWS_S, State, Term
+from sensegate.authority.voters import FIRST, Lease, Plea
 from sensegate.bus import ask, trust
 from sensegate.bus.connect import connect
 from sensegate.bus.kv import Bucket

@@ -1,4 +1,7 @@
-"""How YAML is read everywhere: plain data only, by libyaml where it is there (eight times as fast)."""
+"""How YAML is read: plain data only, by libyaml where it is there, eight times as fast.
+
+But not a gateway's configuration (`config.py`): it is small, and the reader in Python tells errors better.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority import terms
-from sensegate.authority.terms import APART_S, GRANT_S, Choice, Plea, State, Term
-from sensegate.authority.voters import FIRST, Voters, Votes
+from sensegate.authority.terms import APART_S, GRANT_S, Choice, State, Term
+from sensegate.authority.voters import FIRST, Plea, Voters, Votes
 from sensegate.errors import ConfigError
 
 WANTS = State(active=False, term=1, wants=True, would=2)

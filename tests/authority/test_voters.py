@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from sensegate.authority import voters as module
-from sensegate.authority.terms import GRANT_S, Choice, Plea, State, Term
-from sensegate.authority.voters import FIRST, Lease, Voters, Votes
+from sensegate.authority.terms import GRANT_S, Choice, State, Term
+from sensegate.authority.voters import FIRST, Lease, Plea, Voters, Votes
 
 LEASE_S = 10.0
 POOL = ("1", "2", "3", "4", "5")

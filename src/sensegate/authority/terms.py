@@ -14,7 +14,7 @@ from zlib import crc32
 
 import msgspec
 
-from sensegate.authority.voters import FIRST, Voters, voter
+from sensegate.authority.voters import FIRST, Plea, Voters
 from sensegate.errors import ConfigError
 
 FILE = "term.json"
@@ -55,31 +55,6 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return whether a log that ends with `held` has what a later term of another history never had."""
         known = self.history[-1][0] if self.history else 0
         return any(term > known and began < held for term, began in history)
-
-
-class Plea(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node, or the other centre, tells a centre that it turns to."""
-
-    term: int = 0
-    """The highest that it has met."""
-    grant: int = 0
-    """The term that it grants this centre: it has met no active one for the whole lease; 0: none."""
-    granted: int = 0
-    """The highest term that it has granted to another centre."""
-    known: tuple[int, int] = FIRST
-    """Newest electorate that it has on its disk."""
-    alone: bool = False
-    """It has on its disk that the active centre delivers alone."""
-    stamp: tuple[int, float] = (0, 0.0)
-    """Of the last answer of an active centre, as it came."""
-    wait: bool = False
-    """The answer may wait a moment for something new."""
-    generation: int = 0
-    """Of a node that joined: which machine it is."""
-
-    def voter(self, division: str) -> str:
-        """Return as whom this votes."""
-        return voter(division, self.generation)
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):

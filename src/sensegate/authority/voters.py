@@ -15,12 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import msgspec
-
-if TYPE_CHECKING:
-    from sensegate.authority.terms import Plea
 
 FIRST = (0, 0)
 """Version of the electorate before any centre was active: the nodes of the configuration."""
@@ -31,6 +27,31 @@ PART = 0.75
 def voter(node: str, generation: int) -> str:
     """Return as whom a node votes: a machine in its place remembers nothing, and is another voter."""
     return f"{node}.{generation}" if generation else node
+
+
+class Plea(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a node, or the other centre, tells a centre that it turns to."""
+
+    term: int = 0
+    """The highest that it has met."""
+    grant: int = 0
+    """The term that it grants this centre: it has met no active one for the whole lease; 0: none."""
+    granted: int = 0
+    """The highest term that it has granted to another centre."""
+    known: tuple[int, int] = FIRST
+    """Newest electorate that it has on its disk."""
+    alone: bool = False
+    """It has on its disk that the active centre delivers alone."""
+    stamp: tuple[int, float] = (0, 0.0)
+    """Of the last answer of an active centre, as it came."""
+    wait: bool = False
+    """The answer may wait a moment for something new."""
+    generation: int = 0
+    """Of a node that joined: which machine it is."""
+
+    def voter(self, division: str) -> str:
+        """Return as whom this votes."""
+        return voter(division, self.generation)
 
 
 class Voters(msgspec.Struct, frozen=True):

@@ -35,7 +35,7 @@ from sensegate.share.joint import (
 MEASURE_S = 60.0
 
 _log = structlog.get_logger(__name__)
-Record = TypeVar("Record", bound=msgspec.Struct)
+Record = TypeVar("Record", Application, Grant)
 
 
 class Distant:
@@ -185,13 +185,12 @@ class Upward:
 
 async def _keep(kept: Records[Record], told: Iterable[Record]) -> None:
     """Make the records those that were told."""
-    new = {str(record.id): record for record in told}  # type: ignore[attr-defined]
+    new = {record.id: record for record in told}
     for old in list(kept):
-        name = str(old.id)  # type: ignore[attr-defined]
-        if name not in new:
-            await kept.delete(name, expected=old.revision)  # type: ignore[attr-defined]
+        if old.id not in new:
+            await kept.delete(old.id, expected=old.revision)
     for name, record in new.items():
         before = kept.find(name)
-        revision = before.revision if before else 0  # type: ignore[attr-defined]
+        revision = before.revision if before else 0
         if before is None or msgspec.structs.replace(before, revision=0) != msgspec.structs.replace(record, revision=0):
             await kept.put(name, record, expected=revision)

@@ -181,7 +181,7 @@ class Metering:
         until = self._clock.monotonic() + PATIENCE_S
         while self._counted(key) + self._going[key] > self._ahead.get(key, 0):
             try:
-                await self._write(line, {key: self._spare(key)})
+                await self._write(line, {key: self._waited(key)})
             except StoreFull as why:
                 # To deliver is worth more than to know how much a crash would forget.
                 _log.warning("no room to cover deliveries", cause=str(why))
@@ -192,8 +192,8 @@ class Metering:
                     raise
                 await self._clock.sleep(AGAIN_S)
 
-    def _spare(self, key: tuple[str, ...]) -> int:
-        """Return how many more to cover now: twice as many each time within a second, until it lasts so long."""
+    def _waited(self, key: tuple[str, ...]) -> int:
+        """Note that somebody waits; return how many more to cover: twice as many each time within a second."""
         spare = max(SPARE, self._since[key], 2 * self._recent(key))
         self._covered[key] = _Covered(self._clock.monotonic(), spare)
         return spare

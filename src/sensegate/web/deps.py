@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from sensegate.assets import Assets
+from sensegate.authoring.unknown import Unknown
 from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -32,7 +33,6 @@ from sensegate.ports import Log
 from sensegate.redecoding import Redecoding
 from sensegate.studies import Studies
 from sensegate.tasking import Tasking
-from sensegate.unknown import Unknown
 from sensegate.web.sharing import Roll, Share
 
 if TYPE_CHECKING:

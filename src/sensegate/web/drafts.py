@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
+from sensegate.authoring.unknown import Unknown
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
-from sensegate.unknown import Unknown
 from sensegate.web.bodies import Body
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route, iso

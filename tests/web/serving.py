@@ -35,6 +35,7 @@ from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
 from sensegate.web.app import Web
 from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -102,11 +103,13 @@ class Gateway:
                 people=self.people,
                 secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
-                unknown=Unknown(
-                    self.log,
-                    shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
-                    draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
-                ),
+                parts={
+                    UNKNOWN: Unknown(
+                        self.log,
+                        shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
+                        draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
+                    )
+                },
             )
         )
         self.url = ""

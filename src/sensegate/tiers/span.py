@@ -13,7 +13,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
 from sensegate.bus.record import Kept
 from sensegate.model import BOOL, Entry, Shed
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from sensegate.tiers.protocol import PARTS_MAX, Part, PartKind
 
 SOURCE = "uplink"

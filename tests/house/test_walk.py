@@ -10,6 +10,8 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "sensegate"
 STAGES = ("collect", "decode", "normalise", "persist", "publish", "share", "web")
 FOUNDATIONS = ("authority", "bus", "frames", "quantities", "scripts", "video")
+TIERS = "tiers"
+"""The border between tiers: over the foundations and `publish`, under the wiring."""
 WIRING = (
     *("flow", "foundations", "sources", "walk", "poison", "eyes", "life", "speaker", "cameras", "viid", "own_clock"),
     "authoring",
@@ -36,13 +38,15 @@ def wrong_imports(folder: str, file: Path) -> set[str]:
     if folder in STAGES:
         # The web shows drafts of profiles, and the records of what is shared.
         shown = {"authoring", "share", "publish"} if folder == "web" else set()
-        return known & {*STAGES, *WIRING} - {folder} - shown
+        return known & {*STAGES, TIERS, *WIRING} - {folder} - shown
     if folder in FOUNDATIONS:
-        return known & {*STAGES, *WIRING}
+        return known & {*STAGES, TIERS, *WIRING}
+    if folder == TIERS:
+        return known & {*STAGES, *WIRING} - {"publish"}
     return set()
 
 
-@pytest.mark.parametrize("folder", [*STAGES, *FOUNDATIONS])
+@pytest.mark.parametrize("folder", [*STAGES, *FOUNDATIONS, TIERS])
 def test_a_stage_imports_no_other_stage(folder: str) -> None:
     """A stage imports the files beside it, the files beside the folders, and the foundations; the web what it shows."""
     wrong = {
@@ -64,7 +68,7 @@ def test_the_files_beside_the_folders_import_no_stage() -> None:
     """Records and tables know nothing of the stages; only the wiring does."""
     for file in SOURCE.glob("*.py"):
         if file.stem not in WIRING:
-            assert not imports(file) & {*STAGES, *WIRING}, file.name
+            assert not imports(file) & {*STAGES, TIERS, *WIRING}, file.name
 
 
 def broad_handlers(file: Path) -> list[int]:
@@ -89,7 +93,7 @@ def test_only_the_rim_catches_everything() -> None:
 def test_every_stage_folder_exists_and_no_other() -> None:
     """The folders are those of the architecture; the demo and the command line stand beside the wiring."""
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and not path.name.startswith("__")}
-    assert folders - {"authoring", "cli", "demo", "tiers"} == {*STAGES, *FOUNDATIONS}
+    assert folders - {"authoring", "cli", "demo"} == {*STAGES, *FOUNDATIONS, TIERS}
 
 
 def test_the_wiring_is_named_where_the_walk_is_told() -> None:

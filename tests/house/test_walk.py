@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "sensegate"
 STAGES = ("collect", "decode", "normalise", "persist", "publish", "share", "web")
-FOUNDATIONS = ("authority", "bus", "frames", "scripts", "video")
+FOUNDATIONS = ("authority", "bus", "frames", "quantities", "scripts", "video")
 WIRING = (
     *("flow", "foundations", "sources", "walk", "poison", "eyes", "life", "speaker", "cameras", "viid", "own_clock"),
     *("way_up", "above", "below", "seat", "sites", "shares", "pushing", "trails", "showing", "cli", "demo"),

@@ -22,7 +22,7 @@ from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import DeviceNames
 from sensegate.model import BOOL, F64, I64, Device, Fields, Message, Spec
-from sensegate.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, Kind
 
 GROUPS_MAX = 20_000
 """Most differences told apart; the rest is counted."""

@@ -21,7 +21,7 @@ from sensegate.decode.topics import parse as topic_of
 from sensegate.decode.yamltext import as_json, flow, quoted, text
 from sensegate.errors import ProfileError
 from sensegate.model import RejectReason, Spec
-from sensegate.quality import Quality, quality_word
+from sensegate.quantities.quality import Quality, quality_word
 
 
 def iso(time: int) -> str:

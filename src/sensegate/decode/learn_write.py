@@ -12,7 +12,7 @@ from sensegate.decode.learn_examples import examples, iso
 from sensegate.decode.learn_guess import Guess
 from sensegate.decode.paths import render
 from sensegate.decode.yamltext import comment, flow, number, quoted, text
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 
 KINDS_MAX = 12
 """Most kinds of messages in one draft; rarer ones are named in a comment."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from sensegate.authority.modes import Modes, Order, Plan, Telling, Widening
 from sensegate.authority.scope import Action, scope, written
 from sensegate.errors import NotFound
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso

@@ -18,7 +18,7 @@ from sensegate.decode.learn_shapes import Group, Sample, Understood
 from sensegate.decode.learn_write import rule
 from sensegate.decode.paths import ABSENT, parse, walk
 from sensegate.decode.yamltext import comment, flow, quoted, text
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 
 PORT_UNUSED: Final = 222
 EXAMPLES_MAX: Final = 40

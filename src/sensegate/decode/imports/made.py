@@ -16,8 +16,8 @@ from sensegate.decode.learn_guess import Guess
 from sensegate.decode.yamltext import comment, flow, text
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import Spec
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.units import conversion
 
 How = Literal["mapped", "guessed", "left"]
 

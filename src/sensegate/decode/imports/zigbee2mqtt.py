@@ -17,8 +17,8 @@ from sensegate.decode.imports.made import How, Imported, Row, expected, head, lo
 from sensegate.decode.learn_guess import Guess
 from sensegate.decode.yamltext import as_json, comment, flow, text
 from sensegate.errors import ConfigError
-from sensegate.properties import CODES, PROPERTIES
-from sensegate.units import UnitError, canonical, conversion
+from sensegate.quantities.properties import CODES, PROPERTIES
+from sensegate.quantities.units import UnitError, canonical, conversion
 
 SOURCE: Final = "https://www.zigbee2mqtt.io/guide/usage/exposes.html; exposes of the model as imported"
 

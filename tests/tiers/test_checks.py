@@ -16,7 +16,7 @@ from sensegate.bus import columns, sequences
 from sensegate.bus.batch import Batch, Origins, Words
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.packing import seal
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from sensegate.tiers.checks import ROWS_MAX, check_ledger, check_rows, check_sequences
 from sensegate.tiers.verdict import Checked, Claim, Mark, MemberFacts, Reason, Rules
 from tests.bus.damage import damaged, opened

@@ -24,7 +24,7 @@ from sensegate.bus.names import LOGGED
 from sensegate.bus.packing import Oversized
 from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
-from sensegate.quality import TABLE, Flag, TimeQuality
+from sensegate.quantities.quality import TABLE, Flag, TimeQuality
 from sensegate.tiers.verdict import (
     Checked,
     CheckedLedger,

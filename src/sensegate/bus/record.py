@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sensegate.model import FORMAT, CommitRecord, Shed
+from sensegate.bus.decoding import decoder
+from sensegate.model import CommitRecord, Shed
 
-_decoder = msgspec.json.Decoder(CommitRecord)
+_commit = decoder(CommitRecord, "commit record", json=True)
 
 
 def encode_commit(record: CommitRecord) -> bytes:
@@ -22,13 +23,7 @@ def decode_commit(payload: bytes) -> CommitRecord:
     Raises:
         ValueError: if it is none of a format known here.
     """
-    try:
-        record = _decoder.decode(payload)
-    except msgspec.DecodeError as why:
-        raise ValueError(f"commit record: {why}") from why
-    if record.format != FORMAT:
-        raise ValueError(f"commit record: format {record.format} is not known to this release")
-    return record
+    return _commit(payload)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -110,7 +105,7 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = 1
 
 
-_lane_decoder = msgspec.json.Decoder(LaneRecord)
+_lane = decoder(LaneRecord, "lane record", json=True)
 
 
 def encode_lane(record: LaneRecord) -> bytes:
@@ -124,10 +119,4 @@ def decode_lane(payload: bytes) -> LaneRecord:
     Raises:
         ValueError: if it is none of a format known here.
     """
-    try:
-        record = _lane_decoder.decode(payload)
-    except msgspec.DecodeError as why:
-        raise ValueError(f"lane record: {why}") from why
-    if record.format != FORMAT:
-        raise ValueError(f"lane record: format {record.format} is not known to this release")
-    return record
+    return _lane(payload)

@@ -28,10 +28,10 @@ from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
 from sensegate.publish import membership, return_files
-from sensegate.publish.carried import Carried
+from sensegate.tiers.carried import Carried
 from sensegate.publish.report import Report, Reporter
 from sensegate.publish.returned import Taker
-from sensegate.publish.uplink import Uplink
+from sensegate.tiers.uplink import Uplink
 from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
 
 LOOK_S = 1.0

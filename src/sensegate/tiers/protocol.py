@@ -110,6 +110,8 @@ class Outcome(StrEnum):
     """It built on records that are not the present ones: nothing was written; go on from those."""
     UNCLAIMED = "unclaimed"
     """Its writer is not the one that stands: nothing was written; claim the lanes."""
+    STILL_REFUSED = "still_refused"
+    """It brought refused rows once more, and none of them is taken: nothing was written."""
 
 
 class PartRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,8 +121,12 @@ class PartRefusal(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str
     grade: int = 0
     rows: int = 0
+    devices: int = 0
+    """Of so many devices; 0: the whole part."""
     id: str = ""
     """By which it can be sent once more; empty: the list of refused parts is full."""
+    is_new: bool = True
+    """False: its entry on the list went on."""
 
 
 class SpanAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -185,9 +191,11 @@ class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
     selection: Selection
     life: str
     grade: int = 0
+    devices: tuple[str, ...] = ()
+    """All rows of these devices; empty: all rows."""
     rows: int = 0
-    parts: int = 1
-    """How many parts of spans it stands for: like ones that follow each other are one entry."""
+    spans: int = 1
+    """How many spans it was of: like refusals that follow each other are one entry."""
     size: int = 0
     """Bytes of them."""
     digest: str = ""
@@ -195,8 +203,6 @@ class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     at: int = 0
     """When the first one came, µs UTC of the centre's clock."""
-    is_open: bool = False
-    """A like part that follows becomes part of this entry."""
     format: int = 1
 
 

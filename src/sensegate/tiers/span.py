@@ -14,7 +14,7 @@ from sensegate.bus.names import READINGS, ROWS
 from sensegate.bus.record import Kept
 from sensegate.model import BOOL, Entry, Shed
 from sensegate.quantities.quality import Flag
-from sensegate.tiers.protocol import PARTS_MAX, Part, PartKind
+from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, Part, PartKind
 
 SOURCE = "uplink"
 """The source under which what becomes of rows on the way to the centre stands in the ledger."""
@@ -135,9 +135,10 @@ class Packer(msgspec.Struct, frozen=True):
                 if not shared or skip:
                     count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
                 elif len(batch):
+                    batch = _of(batch, only)
                     forwarded += len(batch)
                     groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, flag))
-        parts = [*self._groups(groups)]
+        parts = [*self._groups(groups)] if only is None or only.kind in ROW_KINDS else []
         if only is None or only.kind == PartKind.LEDGER:
             parts += self._ledgers(counts)
         if only is None or only.kind == PartKind.SEQUENCES:
@@ -166,9 +167,10 @@ class Packer(msgspec.Struct, frozen=True):
             if not shared or skip:
                 count_rows(counts, batch, SKIPPED if shared else f"{ledger.WITHHELD}.grade")
             elif len(batch):
+                batch = _of(batch, only)
                 forwarded += len(batch)
                 groups.setdefault((kind, grade, batch.partition), []).append(_marked(batch, Flag.BACKLOG))
-        parts = [*self._groups(groups)]
+        parts = [*self._groups(groups)] if only is None or only.kind in ROW_KINDS else []
         if only is None or only.kind == PartKind.LEDGER:
             parts += self._ledgers(counts)
         return Span(parts, entries[-1].sequence, forwarded)
@@ -180,7 +182,8 @@ class Packer(msgspec.Struct, frozen=True):
         """Yield the parts of rows: alarms first."""
         rest: list[Part] = []
         for kind, grade, partition in sorted(groups, key=_readings_first):
-            for alarm, rows in _by_alarm(columns.concat(groups[kind, grade, partition])):
+            whole = columns.concat(groups[kind, grade, partition])
+            for alarm, rows in _by_alarm(whole) if len(whole) else ():
                 part = Part(PartKind(kind), columns.encode(rows), grade, len(rows))
                 if alarm:
                     yield part
@@ -196,16 +199,25 @@ class Packer(msgspec.Struct, frozen=True):
 
 
 class Only(msgspec.Struct, frozen=True):
-    """One kind of parts of a span."""
+    """One kind of parts of a span, or the rows of some devices in it."""
 
     kind: PartKind
     grade: int = 0
+    devices: frozenset[str] = frozenset()
+    """Empty: all."""
 
 
 def _wants(only: Only | None, kind: str, grade: int) -> bool:
-    if only is None or only.kind == PartKind.LEDGER:
-        return True
+    if only is None or only.kind not in ROW_KINDS:
+        return only is None or only.kind is PartKind.LEDGER  # what was withheld stands in the ledger
     return (only.kind, only.grade) == (kind, grade)
+
+
+def _of(batch: Batch, only: Only | None) -> Batch:
+    if only is None or not only.devices:
+        return batch
+    mine = np.array([device in only.devices for device in batch.origins.device], np.bool_)
+    return batch.take(mine[batch.origin])
 
 
 def _shed_of(batch: Batch, shed: Sequence[Shed]) -> BOOL:

@@ -1,35 +1,35 @@
 """The node's log -> the centre's log, exactly once, in two lanes.
 
 Each lane of a node has a record at the centre (``commit.<node>.live``, ``commit.<node>.backlog``), replaced in the
-same atomic write as the readings and fenced by its expected sequence. The live lane goes on from its position; what
-has grown old while the link was down is opened as a *range* of the backlog lane, in one atomic write that moves the
-live lane past it and puts the range into the backlog's record. So every entry of the node's log is given to exactly
-one lane, and each lane resumes from its own record, whatever was lost on the way: after any doubt the record is read
-again, and the same span is built again from the log.
+same atomic write as the readings and fenced. The live lane goes on from its position; what has grown old while the
+link was down is opened as a *range* of the backlog lane, in one span that moves the live lane past it and puts the
+range into the backlog's record. So every entry of the node's log is given to exactly one lane, and each lane resumes
+from its own record, whatever was lost on the way: after any doubt the record is asked for again (`exchange.py`), and
+the same span is built again from the log.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.filling import fill
-from sensegate.bus.ledger import ACCEPTED, FORWARDED, WITHHELD
-from sensegate.bus.record import Kept, LaneRecord, decode_commit, decode_lane, encode_lane
-from sensegate.clock import Clock
-from sensegate.config import StoreConfig, UplinkConfig
-from sensegate.errors import Fenced, Lost, Overloaded, SensegateError, StoreFull
-from sensegate.model import Entry, Member, Shed
+from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
+from sensegate.bus.record import Kept, LaneRecord, decode_commit
+from sensegate.clock import Clock, moved
+from sensegate.config import UplinkConfig
+from sensegate.errors import Conflict, Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.model import Entry, Shed
 from sensegate.ports import Log
-from sensegate.publish.span import Packer, Span, whole_commits
 from sensegate.quantities.quality import Flag
+from sensegate.tiers.exchange import Exchange, LaneState, UplinkLink
+from sensegate.tiers.protocol import Lane, LaneMove, Outcome, Part, PartRefusal, RefusedPart, Selection
+from sensegate.tiers.span import Only, Packer, Span, whole_commits
+from sensegate.tiers.writers import Claimant
 
 RANGES_MAX = 256
 """Most ranges of the backlog; with more the live lane sends everything itself, in order."""
@@ -44,31 +44,40 @@ POLL_S = 5.0
 BACKLOG_WRITE_S = 0.5
 """A backlog message should take no longer than this: a live one may have to wait for it."""
 BACKLOG_BYTES_MIN = 65_536
+REFUSED_TRIES = 4
+"""A span that is refused is sent so often, and then only now and then."""
+REFUSED_AGAIN_S = 60.0
+CLAIM_AGAIN_S = 5.0
+RESEND_MAX = 500
+"""Most refused parts that wait to be sent once more."""
 
 _log = structlog.get_logger("uplink")
 
 
-class Lane(StrEnum):
-    """The two ways up."""
+class Stuck(msgspec.Struct, frozen=True):
+    """A span that the centre refuses as a whole."""
 
-    LIVE = "live"
-    BACKLOG = "backlog"
+    lane: Lane
+    reason: str
+    since: int
+    """µs UTC."""
+    tries: int
+    after: int
+    until: int
+    """Entries in (after, until] of the log; equal: it brings none."""
 
 
-class _Held(msgspec.Struct):
-    """A lane's record as it stands at the centre."""
+class _Attempt(msgspec.Struct, frozen=True):
+    """What a lane last tried to send."""
 
-    record: LaneRecord
-    sequence: int
-    """Of the record on the centre's log; 0: there is none yet."""
+    after: int
+    until: int
+    skips: bool = False
+    """Its rows were left out, as an operator has ordered."""
 
 
 class Uplink:
-    """Forwards what the log holds until cancelled; a `ports.Sink`.
-
-    `centre` is the centre's log as this node may use it (``JetStreamLog(nc, prefix="up.<node>.")``). Link down: the
-    node goes on alone and this waits. Raises `Fenced` when another uplink of the node has taken over.
-    """
+    """Forwards what the log holds until cancelled; a `ports.Sink`. Link down: the node goes on alone, this waits."""
 
     name = "uplink"
 
@@ -76,65 +85,79 @@ class Uplink:
         self,
         node: str,
         log: Log,
-        centre: Log,
+        link: UplinkLink,
+        claimant: Claimant,
         config: UplinkConfig,
         clock: Clock,
         *,
-        store: StoreConfig | None = None,
-        payload_bytes_max: int = 1_000_000,
         shed: Callable[[], Sequence[Shed]] = tuple,
-        began: int = 0,
         partition: int = 0,
     ) -> None:
-        """`began`: with which sequence our log ended when this process began; 0: what the lanes say of it is sure."""
-        self._node = node
+        """`shed` says what mode orders keep here; `claimant` is that of the process, `link` of this connection."""
         self._source = log
-        self._centre = centre
         self._config = config
         self._clock = clock
         self._shed = shed
-        self._packer = Packer(node, config.grade_max, store or StoreConfig(), payload_bytes_max)
-        self._held: dict[Lane, _Held] = {}
-        # Batch ids since the last confirmed write: one of them may still come through.
-        self._tried: dict[Lane, deque[str]] = {lane: deque(maxlen=64) for lane in Lane}
+        self._claimant = claimant
+        self._exchange = Exchange(link, claimant, log, clock)
+        self._packer = Packer(node, config.grade_max, self._exchange.parts_bytes_max, self._place_of)
         self._opening = asyncio.Lock()  # the backlog's record is written by both lanes
         self._resumed = True
         self._gap_s = 0.0
         self._sent_at = float("-inf")
         self._backlog_bytes = BACKLOG_BYTES_MIN * 4
         self._opened = asyncio.Event()
-        self._began = began
-        self._unsure = set(Lane) if began else set()
         self._own_record = f"commit.{node}-{partition}"
         self._settled = False
-        self.connected = False
-        """True while the last exchange with the centre was answered."""
-        self.clock_offset_s: float | None = None
-        """By how much the centre's clock was ahead of ours when its newest span was stored, transit included."""
+        self._attempts: dict[Lane, _Attempt] = {}
+        self.stuck: dict[Lane, Stuck] = {}
+        """Spans that the centre refuses as a whole."""
+        self._skips: dict[Lane, int] = {}
+        """Lane -> up to where its rows are skipped, as an operator has ordered."""
+        self._ordered = asyncio.Event()
+        self._resend: deque[RefusedPart] = deque(maxlen=RESEND_MAX)
+        self.resent: dict[str, str] = {}
+        """Id of a refused part that was sent once more -> what became of it."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last exchange with the centre was answered."""
+        return self._exchange.connected
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """By how much the centre's clock was ahead of ours when it last answered, transit included."""
+        return self._exchange.clock_offset_s
 
     @property
     def totals(self) -> dict[str, int]:
-        """Ledger kind -> count forwarded, withheld and carried up by both lanes, as the centre last confirmed it.
+        """Ledger kind -> count forwarded, withheld, refused and carried up by both lanes, as the centre confirmed it.
 
         Of this life of the node's log: its own books know nothing of one that was lost.
         """
         sums: dict[str, int] = {}
-        for held in self._held.values():
-            before = held.record.before
-            for kind, count in held.record.totals.items():
+        for state in self._exchange.held.values():
+            before = state.record.before
+            for kind, count in state.record.totals.items():
                 sums[kind] = sums.get(kind, 0) + count - before.get(kind, 0)
         return sums
 
     @property
-    def sure(self) -> bool:
-        """Whether both lanes' records were held against how our log began: from here on they are of this process."""
-        return not self._unsure
-
-    @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Ranges of the node's log that are still to be forwarded by the backlog lane."""
-        held = self._held.get(Lane.BACKLOG)
-        return held.record.ranges if held else ()
+        state = self._exchange.held.get(Lane.BACKLOG)
+        return state.record.ranges if state else ()
+
+    @property
+    def troubles(self) -> list[str]:
+        """What stands in the way of readings, a sentence each."""
+        sentences = [self._claimant.denied] if self._claimant.denied else []
+        sentences += [
+            f"uplink: the centre refuses a span of the {stuck.lane} lane (entries {stuck.after + 1} to {stuck.until}, "
+            f"tried {stuck.tries} times): {stuck.reason}; `sensegate node skip {stuck.lane}` goes past it"
+            for stuck in self.stuck.values()
+        ]
+        return sentences
 
     async def run(self) -> None:
         try:
@@ -150,19 +173,73 @@ class Uplink:
             try:
                 if lane is Lane.LIVE:
                     if not await self.live():
-                        await self._source.changed(self._held[lane].record.position, POLL_S)
+                        position = (await self._exchange.lane(lane)).record.position
+                        await self._source.changed(position, POLL_S)
                 elif not await self.backlog():
                     await self._opened.wait()
                 attempt = 0
-            except (Lost, Overloaded, StoreFull) as why:
+            except (Lost, StoreFull) as why:
                 wait_s = min(self._config.backoff_max_s, 0.05 * 2**attempt)
                 attempt = min(attempt + 1, 16)
                 if attempt == 1:
-                    _log.warning("centre not reached; the node goes on alone", lane=lane, why=str(why))
-                if isinstance(why, StoreFull):
-                    metrics.LIMITED.labels("centre_full").inc()
+                    _log.warning("centre not reached; the node goes on alone", lane=lane, reason=str(why))
                 metrics.RESTARTS.labels(f"uplink {lane}").inc()
                 await self._clock.sleep(wait_s)
+            except Overloaded as why:
+                _log.info("the centre asks for a pause", lane=lane, reason=str(why), seconds=why.retry_after_s)
+                metrics.LIMITED.labels("centre_pause").inc()
+                await self._clock.sleep(why.retry_after_s)
+            except Refused as why:
+                await self._ordered_or(self._refused(lane, why))
+
+    # ── what the centre refuses as a whole ──────────────────────────────────────────────────────────────
+
+    def _refused(self, lane: Lane, why: Refused) -> float:
+        """Note that a span, or we ourselves, are refused; return after how long it is tried again."""
+        metrics.RESTARTS.labels(f"uplink {lane}").inc()
+        if self._claimant.denied:
+            return CLAIM_AGAIN_S
+        attempt = self._attempts.get(lane, _Attempt(0, 0))
+        if attempt.skips:
+            self._skips.pop(lane, None)  # without its rows it is refused all the same
+        before = self.stuck.get(lane)
+        tries = before.tries + 1 if before and before.after == attempt.after else 1
+        since = before.since if before and tries > 1 else self._clock.now()
+        self.stuck[lane] = Stuck(lane, str(why), since, tries, attempt.after, attempt.until)
+        if tries in {1, REFUSED_TRIES}:
+            _log.error("the centre refuses a span", lane=lane, tries=tries, reason=str(why))
+        if lane in self._skips:
+            return 0.0
+        return 0.5 * 2**tries if tries < REFUSED_TRIES else REFUSED_AGAIN_S
+
+    async def _ordered_or(self, seconds: float) -> None:
+        """Wait for some time, or until an operator decides."""
+        self._ordered.clear()
+        if not self._claimant.force:
+            await moved(self._ordered, self._clock, seconds)
+
+    def skip(self, lane: Lane) -> Stuck:
+        """Go past the span of a lane that is refused: its rows are counted as skipped. Raises `Conflict`."""
+        stuck = self.stuck.get(lane)
+        if stuck is None:
+            raise Conflict(f"no span of the {lane} lane is refused; there is nothing to skip")
+        self._skips[lane] = stuck.until
+        self._ordered.set()
+        return stuck
+
+    def take_over(self) -> None:
+        """Claim the lanes by force, whatever another copy of this store has sent."""
+        self._claimant.force = True
+        self._exchange.forget()
+        self._ordered.set()
+
+    def _skipping(self, lane: Lane, entries: Sequence[Entry]) -> tuple[Sequence[Entry], bool]:
+        """Return the entries, only those to be skipped if there are such, and whether they are."""
+        until = self._skips.get(lane, -1)
+        if until < 0 or not entries or entries[0].sequence > until:
+            self._skips.pop(lane, None)
+            return entries, False
+        return [entry for entry in entries if entry.sequence <= until], True
 
     # ── live ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,45 +248,52 @@ class Uplink:
 
         Raises:
             Lost, Overloaded, StoreFull: not forwarded, or not known; call again.
-            Fenced: another uplink of this node writes.
+            Refused: the centre does not take the span, or this process as the writer.
         """
-        held = await self._record(Lane.LIVE)
-        if await self._release(held):
+        state = await self._exchange.lane(Lane.LIVE)
+        if await self._release(state):
             return True
-        after = held.record.position
+        after = state.record.position
         entries = await self._fetch(after, self._config.backlog_bytes_max)
         if not entries:
             self._resumed = False
             self._show_lag(0)
-            return await self._tell_expired(held)
+            return await self._tell_expired()
         self._show_lag(entries[-1].sequence - after)
         limit_s = self._config.backlog_after_s * (1.0 if self._resumed else BEHIND)
-        if entries[0].time < self._clock.now() - round(limit_s * 1e6) and await self._open_range(held):
+        if entries[0].time < self._clock.now() - round(limit_s * 1e6) and await self._open_range(state):
             return True
         self._resumed = False
-        waited_s = (self._clock.now() - entries[0].time) / 1e6
-        wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
-        if wait_s > 0:
-            await self._clock.sleep(wait_s)
-            # What was read is not read again; a part that is full already waits for nothing.
-            if len(entries) < FETCH_ENTRIES // 2:
-                entries = [*entries, *await self._fetch(entries[-1].sequence, self._config.backlog_bytes_max)]
-        shed = self._shed_now(held.record, after)
-        span = self._packer.span(whole_commits(entries), shed=shed)
-        kept = self._kept(held.record, after, span, shed)
+        entries = await self._gathered(entries)
+        shed = self._shed_now(state.record, after)
+        some, skips = self._skipping(Lane.LIVE, whole_commits(entries))
+        span = self._packer.span(some, shed=shed, skip=skips)
+        kept = self._kept(state.record, after, span, shed)
         now = self._clock.monotonic()
         since_s, self._sent_at = now - self._sent_at, now
-        if not span.members:
+        if not span.parts:
             # Nothing to tell (raw messages, records): remembered here, moved at the centre with the next span.
-            moved = msgspec.structs.replace(held.record, position=span.position, kept=kept)
-            self._held[Lane.LIVE] = _Held(moved, held.sequence)
+            self._exchange.held[Lane.LIVE] = state.moved(span.position, kept)
             return True
-        record = self._next(held.record, span, position=span.position, kept=kept)
-        await self._write(span.members, {Lane.LIVE: record})
+        move = self._move(Lane.LIVE, state, position=span.position, kept=kept)
+        selection = Selection(state.confirmed, span.position, self._packer.grade_max, shed)
+        await self._send(Lane.LIVE, span.parts, [move], selection, skips=skips)
         self._pace(span.rows, since_s)
         return True
 
-    async def _tell_expired(self, held: _Held) -> bool:
+    async def _gathered(self, entries: list[Entry]) -> list[Entry]:
+        """Return entries with what comes while more of them are worth waiting for."""
+        waited_s = (self._clock.now() - entries[0].time) / 1e6
+        wait_s = min(self._sent_at + self._gap_s - self._clock.monotonic(), self._gap_s - waited_s)
+        if wait_s <= 0:
+            return entries
+        await self._clock.sleep(wait_s)
+        # What was read is not read again; a part that is full already waits for nothing.
+        if len(entries) >= FETCH_ENTRIES // 2:
+            return entries
+        return [*entries, *await self._fetch(entries[-1].sequence, self._config.backlog_bytes_max)]
+
+    async def _tell_expired(self) -> bool:
         """With nothing left to forward, count what never went up because it had expired; return whether any had.
 
         Our own commit record says what was accepted, the lanes' records what became of it. Both only rise.
@@ -217,22 +301,21 @@ class Uplink:
         if self._settled:
             return False
         async with self._opening:
-            backlog = await self._record(Lane.BACKLOG)
+            backlog = await self._exchange.lane(Lane.BACKLOG)
+            state = await self._exchange.lane(Lane.LIVE)
             if backlog.record.ranges:
                 return False
             own = await self._source.last(self._own_record)
-            if own is None or own.sequence > held.record.position:
+            if own is None or own.sequence > state.record.position:
                 return False
             accepted, totals = decode_commit(own.payload).totals.get(ACCEPTED, 0), self.totals
-            gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in {FORWARDED, WITHHELD})
+            gone = accepted - sum(n for kind, n in totals.items() if kind.partition(".")[0] in _SETTLED)
             if gone > 0:
-                span = self._packer.expired(gone, self._clock.now(), held.record.position)
+                span = self._packer.expired(gone, self._clock.now(), state.record.position)
                 # With both lanes' records: a range that was opened by a late write of ours is no loss, and fences this.
-                records = {
-                    Lane.BACKLOG: self._next(backlog.record, None),
-                    Lane.LIVE: self._next(held.record, span),
-                }
-                await self._write(span.members, records)
+                moves = [self._move(Lane.BACKLOG, backlog), self._move(Lane.LIVE, state)]
+                if not await self._send(Lane.LIVE, span.parts, moves, Selection()):
+                    return True
             self._settled = True
         if gone <= 0:
             return False
@@ -251,15 +334,15 @@ class Uplink:
         fills_s = FULL_ROWS * since_s / max(rows, 1)
         self._gap_s = max(0.1 * span_s, min(span_s, span_s * rows / FULL_ROWS, fills_s))
 
-    async def _open_range(self, held: _Held) -> bool:
+    async def _open_range(self, state: LaneState) -> bool:
         """Give what is old to the backlog lane and move the live lane past it; False if it is the live lane's own."""
         since = self._clock.now() - round(self._config.backlog_after_s * 1e6)
         until = await self._source.sequence_at(since) - 1
-        after = held.record.position
+        after = state.record.position
         if until <= after:
             return False
         async with self._opening:
-            backlog = await self._record(Lane.BACKLOG)
+            backlog = await self._exchange.lane(Lane.BACKLOG)
             ranges = backlog.record.ranges
             if ranges and ranges[-1][1] == after:
                 ranges = (*ranges[:-1], (ranges[-1][0], until))
@@ -268,11 +351,12 @@ class Uplink:
                 return False
             else:
                 ranges = (*ranges, (after, until))
-            records = {
-                Lane.BACKLOG: self._next(backlog.record, None, ranges=ranges),
-                Lane.LIVE: self._next(held.record, None, position=until),
-            }
-            await self._write([], records)
+            moves = [
+                self._move(Lane.BACKLOG, backlog, ranges=ranges),
+                self._move(Lane.LIVE, state, position=until),
+            ]
+            if not await self._send(Lane.LIVE, [], moves, Selection()):
+                return True
         self._settled = False
         _log.info("what waited goes up beside the live lane", after=after, until=until)
         self._opened.set()
@@ -283,20 +367,23 @@ class Uplink:
     async def backlog(self) -> bool:
         """Forward the next part of the oldest range; False if there is none. Raises as `live` does."""
         async with self._opening:
-            held = await self._record(Lane.BACKLOG)
-            step = await self._range(held.record) if held.record.ranges else await self._brought(held.record)
+            state = await self._exchange.lane(Lane.BACKLOG)
+            if self._resend:
+                await self._once_more(state, self._resend[0])
+                return True
+            step = await self._range(state) if state.record.ranges else await self._brought(state)
             if step is None:
                 self._opened.clear()
                 return False
-            span, record = step
-            same = record.ranges == held.record.ranges and len(record.kept) == len(held.record.kept)
-            if same and not span.members:
+            span, move, selection, skips = step
+            same = move.ranges == state.record.ranges and len(move.kept) == len(state.record.kept)
+            if same and not span.parts:
                 # Nothing of it was kept back: remembered here, moved at the centre with what comes next.
-                self._held[Lane.BACKLOG] = _Held(msgspec.structs.replace(held.record, kept=record.kept), held.sequence)
+                self._exchange.held[Lane.BACKLOG] = state.moved(state.record.position, move.kept)
             else:
                 began = self._clock.monotonic()
                 try:
-                    await self._write(span.members, {Lane.BACKLOG: record})
+                    await self._send(Lane.BACKLOG, span.parts, [move], selection, skips=skips)
                 except Lost:
                     # What was given up as too slow would be so again: less of it may go through.
                     self._adapt(max(self._clock.monotonic() - began, BACKLOG_WRITE_S))
@@ -305,30 +392,37 @@ class Uplink:
         await asyncio.sleep(0)  # whoever opens a range is not kept waiting
         return True
 
-    async def _range(self, record: LaneRecord) -> tuple[Span, LaneRecord]:
-        """Return the next part of the oldest range, and the record that says so."""
+    async def _range(self, state: LaneState) -> tuple[Span, LaneMove, Selection, bool]:
+        """Return the next part of the oldest range, and how the lane stands after it."""
+        record = state.record
         (after, until), *rest = record.ranges
-        entries = await self._within(after, until)
+        entries: Sequence[Entry] = await self._within(after, until)
+        skips = False
         if entries:
-            entries = list(whole_commits(entries))
+            entries, skips = self._skipping(Lane.BACKLOG, whole_commits(entries))
         shed = self._shed_now(record, after)
-        span = self._packer.span(entries, Flag.BACKLOG, shed) if entries else Span([], until, 0, {})
-        whole = not entries or entries[-1].sequence >= until
-        ranges = tuple(rest) if whole else ((span.position, until), *rest)
+        span = self._packer.span(entries, Flag.BACKLOG, shed, skip=skips) if entries else Span([], until, 0)
+        ranges = tuple(rest) if not entries or span.position >= until else ((span.position, until), *rest)
         kept = self._kept(record, after, span, shed)
-        return span, self._next(record, span, position=span.position, ranges=ranges, kept=kept)
+        move = self._move(Lane.BACKLOG, state, position=span.position, ranges=ranges, kept=kept)
+        return span, move, Selection(after, span.position, self._packer.grade_max, shed), skips
 
-    async def _brought(self, record: LaneRecord) -> tuple[Span, LaneRecord] | None:
+    async def _brought(self, state: LaneState) -> tuple[Span, LaneMove, Selection, bool] | None:
         """Return the next part of what was kept back by orders that are over; None: there is none."""
-        shed = self._shed()
-        at = next((at for at, one in enumerate(record.kept) if not one.meets(shed)), -1)
+        record, shed = state.record, self._shed()
+        at = next((at for at, part in enumerate(record.kept) if not part.meets(shed)), -1)
         if at < 0:
             return None
-        one = record.kept[at]
-        entries = await self._within(one.after, one.until)
-        span = self._packer.brought(entries, one) if entries else Span([], one.until, 0, {})
-        rest = () if span.position >= one.until else (msgspec.structs.replace(one, after=span.position),)
-        return span, self._next(record, span, kept=(*record.kept[:at], *rest, *record.kept[at + 1 :]))
+        part = record.kept[at]
+        entries: Sequence[Entry] = await self._within(part.after, part.until)
+        skips = False
+        if entries:
+            entries, skips = self._skipping(Lane.BACKLOG, entries)
+        span = self._packer.brought(entries, part, skip=skips) if entries else Span([], part.until, 0)
+        rest = () if span.position >= part.until else (msgspec.structs.replace(part, after=span.position),)
+        move = self._move(Lane.BACKLOG, state, kept=(*record.kept[:at], *rest, *record.kept[at + 1 :]))
+        selection = Selection(part.after, span.position, part.grade_max, part.shed, kept_back=True)
+        return span, move, selection, skips
 
     async def _within(self, after: int, until: int) -> list[Entry]:
         return [entry for entry in await self._fetch(after, self._backlog_bytes) if entry.sequence <= until]
@@ -339,6 +433,76 @@ class Uplink:
             self._backlog_bytes = max(BACKLOG_BYTES_MIN, self._backlog_bytes // 2)
         elif took_s < BACKLOG_WRITE_S / 4:
             self._backlog_bytes = min(self._config.backlog_bytes_max, self._backlog_bytes * 2)
+
+    # ── what the centre refused in part ──────────────────────────────────────────────────────────────────
+
+    async def refused(self) -> list[RefusedPart]:
+        """Return the parts that the centre refused and that may be sent once more. Raises `Lost`, `Refused`."""
+        return await self._exchange.refused()
+
+    async def resend(self, ids: Sequence[str] = ()) -> list[RefusedPart]:
+        """Send refused parts once more, all of them where none is named; return those that wait now.
+
+        Raises:
+            NotFound: one of them is not on the list.
+            Lost, Refused: the centre does not give the list.
+        """
+        listed = {part.id: part for part in await self.refused()}
+        if missing := [part_id for part_id in ids if part_id not in listed]:
+            raise NotFound(f"no refused part {missing[0]}")
+        waiting = {part.id for part in self._resend}
+        wanted = [listed[part_id] for part_id in ids or listed if part_id not in waiting]
+        self._resend.extend(wanted[: RESEND_MAX - len(waiting)])
+        for part in wanted:
+            self.resent.pop(part.id, None)
+        self._opened.set()
+        return list(self._resend)
+
+    async def _once_more(self, state: LaneState, part: RefusedPart) -> None:
+        """Send the next piece of a refused part, and note what became of it."""
+        made = part.selection
+        entries = await self._within(made.after, made.until)
+        span = Span([], made.until, 0)
+        if part.life != self._source.epoch:
+            self._done(part, "not sent: it is of a log that this one has replaced")
+            return
+        if part.grade > self._packer.grade_max:
+            self._done(part, f"not sent: grade {part.grade} is not shared any more (uplink.grade_max)")
+            return
+        if entries:
+            packer = msgspec.structs.replace(self._packer, grade_max=made.grade_max)
+            only = Only(part.kind, part.grade, frozenset(part.devices))
+            if made.kept_back:
+                kept = Kept(made.after, made.until, made.shed, made.grade_max)
+                span = packer.brought(entries, kept, only=only)
+            else:
+                span = packer.span(entries, Flag.BACKLOG, made.shed, only=only)
+        whole = span.position >= made.until
+        selection = msgspec.structs.replace(made, until=min(span.position, made.until))
+        move = self._move(Lane.BACKLOG, state)
+        try:
+            answer = await self._exchange.send(span.parts, [move], selection, readmits=part.id)
+        except Refused as why:
+            self._done(part, f"not taken: {why}")
+            return
+        refused = ", ".join(sorted({item.reason for item in answer.refused}))
+        if answer.outcome is Outcome.STILL_REFUSED:
+            self._done(part, f"still refused: {refused}")
+        elif answer.outcome is Outcome.STALE:
+            if all(item.id != part.id for item in await self.refused()):
+                self._done(part, "sent")
+        elif whole:
+            self._done(part, f"sent; of it refused: {refused}" if refused else "sent")
+        else:
+            rest = msgspec.structs.replace(part, selection=msgspec.structs.replace(made, after=span.position))
+            self._resend[0] = rest
+
+    def _done(self, part: RefusedPart, outcome: str) -> None:
+        self._resend.popleft()
+        _log.info("a refused part was sent once more", part=part.id, outcome=outcome)
+        if len(self.resent) >= RESEND_MAX:
+            self.resent.pop(next(iter(self.resent)))
+        self.resent[part.id] = outcome
 
     # ── what mode orders keep back ───────────────────────────────────────────────────────────────────────
 
@@ -361,26 +525,27 @@ class Uplink:
             return (*record.kept, Kept(after, span.position, shed, self._packer.grade_max))
         return record.kept
 
-    async def _release(self, held: _Held) -> bool:
+    async def _release(self, state: LaneState) -> bool:
         """Give what orders kept back that are over to the backlog lane; False: there is nothing of the live lane's."""
         shed = self._shed()
-        mine = self._held.get(Lane.BACKLOG)
-        if mine and any(not one.meets(shed) for one in mine.record.kept):
+        mine = self._exchange.held.get(Lane.BACKLOG)
+        if mine and any(not part.meets(shed) for part in mine.record.kept):
             self._opened.set()
-        free = [one for one in held.record.kept if not one.meets(shed)]
+        free = [part for part in state.record.kept if not part.meets(shed)]
         if not free:
             return False
         async with self._opening:
-            backlog = await self._record(Lane.BACKLOG)
+            backlog = await self._exchange.lane(Lane.BACKLOG)
             free = free[: max(0, KEPT_MAX - len(backlog.record.kept))]
             if not free:
                 return False
-            rest = tuple(one for one in held.record.kept if one not in free)
-            records = {
-                Lane.BACKLOG: self._next(backlog.record, None, kept=(*backlog.record.kept, *free)),
-                Lane.LIVE: self._next(held.record, None, kept=rest),
-            }
-            await self._write([], records)
+            rest = tuple(part for part in state.record.kept if part not in free)
+            moves = [
+                self._move(Lane.BACKLOG, backlog, kept=(*backlog.record.kept, *free)),
+                self._move(Lane.LIVE, state, kept=rest),
+            ]
+            if not await self._send(Lane.LIVE, [], moves, Selection()):
+                return True
         _log.info("what a mode order kept back goes up", parts=len(free))
         self._opened.set()
         return True
@@ -390,109 +555,69 @@ class Uplink:
     async def _fetch(self, after: int, bytes_max: int) -> list[Entry]:
         return await self._source.fetch(after, limit=FETCH_ENTRIES, max_bytes=bytes_max)
 
-    def _next(
+    def _place_of(self, sequence: int) -> int:
+        """Return the place that rows of an entry bear: another one where a copy of our log has used it."""
+        for shift in self._claimant.shifts:
+            if shift.after < sequence <= shift.until:
+                return sequence + shift.by
+        return sequence
+
+    def _move(
         self,
-        record: LaneRecord,
-        span: Span | None,
+        lane: Lane,
+        state: LaneState,
         *,
         position: int | None = None,
         ranges: tuple[tuple[int, int], ...] | None = None,
         kept: tuple[Kept, ...] | None = None,
-    ) -> LaneRecord:
-        totals = dict(record.totals)
-        for kind, count in (span.counts if span else {}).items():
-            totals[kind] = totals.get(kind, 0) + count
-        return LaneRecord(
-            secrets.token_hex(8),
-            record.number + 1,
-            self._clock.now(),
-            self._source.epoch,
+    ) -> LaneMove:
+        record = state.record
+        return LaneMove(
+            lane,
+            record.number,
             record.position if position is None else position,
             record.ranges if ranges is None else ranges,
-            totals,
-            record.before,
             record.kept if kept is None else kept,
         )
 
-    async def _record(self, lane: Lane) -> _Held:
-        """Return the lane's record; read it at the centre if there was any doubt."""
-        if held := self._held.get(lane):
-            return held
-        last = await self._centre.last(f"commit.{self._node}.{lane}")
-        self.connected = True
-        if last is None:
-            held = _Held(LaneRecord("", 0, 0, self._source.epoch, await self._beginning()), 0)
-        else:
-            held = _Held(decode_lane(last.payload), last.sequence)
-            if lane is Lane.LIVE:
-                self.clock_offset_s = (last.time - held.record.committed_at) / 1e6
-            if held.record.life != self._source.epoch:
-                _log.warning("the node's log is a new one: its lanes begin anew", lane=lane, life=held.record.life)
-                fresh = msgspec.structs.replace(
-                    held.record,
-                    life=self._source.epoch,
-                    position=await self._beginning(),
-                    ranges=(),
-                    kept=(),
-                    before=held.record.totals,
-                )
-                held = _Held(fresh, held.sequence)
-            elif lane in self._unsure:
-                held = _Held(await self._shortened(held.record), held.sequence)
-        self._unsure.discard(lane)
-        self._held[lane] = held
-        return held
-
-    async def _beginning(self) -> int:
-        """Return the place before all of our log; it need not begin with 1."""
-        return (await self._source.bounds())[0] - 1
-
-    async def _shortened(self, record: LaneRecord) -> LaneRecord:
-        """Return a lane's record as it is for a log that began with less than the lane had brought up.
-
-        What lies behind that beginning is new, whatever its sequence: it would never go up.
-        """
-        began, reached = self._began, max(record.position, *(until for _, until in record.ranges), 0)
-        if reached <= began:
-            return record
-        _, last = await self._source.bounds()
-        _log.error("our log has lost its end: the centre has more of it", began=began, ends=last, had_reached=reached)
-        metrics.LIMITED.labels("log_lost_end").inc()
-        await fill(self._source, last, reached)
-        ranges = tuple((after, min(until, began)) for after, until in record.ranges if after < began)
-        kept = tuple(
-            msgspec.structs.replace(one, until=min(one.until, began)) for one in record.kept if one.after < began
-        )
-        return msgspec.structs.replace(record, position=min(record.position, began), ranges=ranges, kept=kept)
-
-    async def _write(self, members: list[Member], records: dict[Lane, LaneRecord]) -> None:
-        """Write a span with its lanes' records; after any doubt forget them, so that they are read again."""
-        written = list(members)
-        for lane, record in records.items():
-            expect = self._held[lane].sequence
-            subject = f"commit.{self._node}.{lane}"
-            written.append(Member(subject, encode_lane(record), rollup=True, expect=expect))
+    async def _send(
+        self,
+        lane: Lane,
+        parts: Sequence[Part],
+        moves: Sequence[LaneMove],
+        selection: Selection,
+        *,
+        skips: bool = False,
+    ) -> bool:
+        """Send a span; False where the centre's records were others: it is made again from those. Raises as `live`."""
+        self._attempts[lane] = _Attempt(selection.after, selection.until, skips)
         try:
-            last = await self._centre.write(written)
-        except (SensegateError, asyncio.CancelledError) as why:
-            for lane, record in records.items():
-                self._held.pop(lane, None)
-                self._tried[lane].append(record.batch_id)
-            self.connected = False
+            answer = await self._exchange.send(parts, moves, selection)
+        except (Lost, asyncio.CancelledError):
             self._resumed = True
             self._opened.set()  # a range may have been opened after all
-            if isinstance(why, Fenced) and await self._by_ourselves(records):
-                raise Lost("an earlier write of ours came through after all; going on behind it") from why
             raise
-        self.connected = True
-        for place, (lane, record) in enumerate(reversed(records.items())):
-            self._held[lane] = _Held(record, last - place)
-            self._tried[lane].clear()
+        self.stuck.pop(lane, None)
+        if answer.outcome is not Outcome.TAKEN:
+            self._resumed = True
+            self._opened.set()
+            return False
+        _tell(answer.refused)
+        return True
 
-    async def _by_ourselves(self, records: dict[Lane, LaneRecord]) -> bool:
-        """Tell whether what fenced us is an earlier write of our own."""
-        for lane in records:
-            last = await self._centre.last(f"commit.{self._node}.{lane}")
-            if last is not None and decode_lane(last.payload).batch_id in self._tried[lane]:
-                return True
-        return False
+
+_SETTLED = frozenset({FORWARDED, WITHHELD, REFUSED_BY_CENTRE})
+
+
+def _tell(refused: Sequence[PartRefusal]) -> None:
+    for part in refused:
+        metrics.LIMITED.labels("refused_by_centre").inc()
+        if part.is_new:
+            _log.error(
+                "the centre refuses a part of a span; `sensegate node refused` lists it",
+                kind=part.kind,
+                grade=part.grade,
+                rows=part.rows,
+                reason=part.reason,
+                part=part.id or "not listed: the list is full",
+            )

@@ -176,11 +176,11 @@ class WriterState(msgspec.Struct, frozen=True):
 class Keeper(Protocol):
     """Where a store keeps the state of its claims."""
 
-    def read(self) -> WriterState | None:
+    async def read(self) -> WriterState | None:
         """Return it; None: there is none yet."""
         ...
 
-    def write(self, state: WriterState) -> None:
+    async def write(self, state: WriterState) -> None:
         """Keep it durably."""
         ...
 
@@ -191,10 +191,10 @@ class FileKeeper:
     def __init__(self, directory: Path) -> None:
         self._file = directory / FILE
 
-    def read(self) -> WriterState | None:
+    async def read(self) -> WriterState | None:
         """Return the state. Raises `ConfigError` where the file cannot be read."""
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=WriterState)
+            return msgspec.json.decode(await asyncio.to_thread(self._file.read_bytes), type=WriterState)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as why:
@@ -202,9 +202,9 @@ class FileKeeper:
                 "cannot be read", file=str(self._file), remedy=f"restore it, or let the node join anew: {why}"
             ) from why
 
-    def write(self, state: WriterState) -> None:
+    async def write(self, state: WriterState) -> None:
         """Keep the state."""
-        write_private(self._file, msgspec.json.encode(state).decode())
+        await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
 
 
 class ClaimLink(Protocol):
@@ -233,14 +233,19 @@ class Claimant:
         """The next claim is by force."""
 
     async def claim(self, link: ClaimLink) -> dict[Lane, LaneRecord] | None:
-        """Claim; return the lanes' records, None where it was denied. Raises as `CentreLink.ask`, `Lost`, `StoreFull`."""
-        state = await asyncio.to_thread(self._keeper.read) or WriterState(secrets.token_hex(8))
+        """Claim; return the lanes' records, None where it was denied.
+
+        Raises:
+            Lost, Overloaded, Refused: as `CentreLink.ask`.
+            StoreFull: our own log has no room for what it must be filled with.
+        """
+        state = await self._keeper.read() or WriterState(secrets.token_hex(8))
         first, last = await self._log.bounds()
         ended = last if self._began < 0 else self._began
         since = ended if state.since < 0 and self.writer is NOBODY else state.since
         tokens = state.tokens if self._token in state.tokens else (*state.tokens, self._token)[-TOKENS_MAX:]
         state = msgspec.structs.replace(state, tokens=tokens, since=since)
-        await asyncio.to_thread(self._keeper.write, state)
+        await self._keeper.write(state)
         claim = ClaimRequest(
             state.id,
             state.epoch,
@@ -268,12 +273,14 @@ class Claimant:
         shifts, until = state.shifts, reached
         if place < reached and not any(shift.after <= place < shift.until for shift in shifts):
             # What lies behind the place is new; entries that are lost here, or another copy's, had its sequences.
-            _log.error("our log has lost its end, or is a copy: the centre has more of it", place=place, reached=reached)
+            _log.error(
+                "our log has lost its end, or is a copy: the centre has more of it", place=place, reached=reached
+            )
             metrics.LIMITED.labels("log_lost_end").inc()
             whole = 2 * reached - place - last <= FILLED_MAX
             shifts = (*shifts, Shift(place, reached if whole else protocol.PLACE_MAX, reached - place))[-SHIFTS_MAX:]
         state = WriterState(state.id, answer.writer.epoch, since=-1, shifts=shifts)
-        await asyncio.to_thread(self._keeper.write, state)
+        await self._keeper.write(state)
         for shift in shifts:
             if shift.until < protocol.PLACE_MAX:
                 until = max(until, shift.until + shift.by)

@@ -48,7 +48,7 @@ async def linked(engine: Engine, member: str) -> AsyncIterator[CentreLink]:
         engine.info.urls[0], node_user(member), SECRETS[member], inbox_prefix=inbox_prefix(member)
     )
     try:
-        yield CentreLink(connection, SystemClock(), slot=member, member=member)
+        yield CentreLink(connection, slot=member, member=member)
     finally:
         await connection.close()
 

@@ -133,9 +133,9 @@ def join(
     if not (address := centre or mine.uplink.centre_url):
         raise ConfigError("no centre is named", key="uplink.centre_url", remedy="give --centre URL")
     made = asyncio.run(
-        membership.join(Path(mine.directory), code, address, division=mine.division, link=mine.uplink.url)
+        membership.join(Path(mine.directory), code, address, member=mine.member_id, link=mine.uplink.url)
     )
-    console.print(f"{made.division} has joined {made.centre}; its link goes to {made.url}", highlight=False)
+    console.print(f"{made.member} has joined {made.centre}; its link goes to {made.url}", highlight=False)
 
 
 @app.command()
@@ -145,4 +145,4 @@ def leave(*, config: ConfigFile = Path("config/node.yaml")) -> None:
     from sensegate.publish import membership  # noqa: PLC0415 - see above
 
     left = asyncio.run(membership.leave(Path(load(config).directory)))
-    console.print(f"{left.division} has left {left.centre}", highlight=False)
+    console.print(f"{left.member} has left {left.centre}", highlight=False)

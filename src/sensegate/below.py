@@ -228,9 +228,8 @@ class Below:
 
     def division_of(self, member: str) -> str:
         """Return the prefecture of a member."""
-        if self.members is None or member in self._configured or member == self.config.division:
-            return member
-        return self.members.get(member).division
+        known = self.members.find(member) if self.members else None
+        return known.division if known else member.partition("-")[0]
 
     def voters(self) -> list[str]:
         """Return the nodes that joined and may write here, as they vote."""
@@ -372,16 +371,20 @@ class Below:
     def rows(self) -> list[NodeRow]:
         """Return the nodes as people see them."""
         members = {member.id: member for member in self.members.all()} if self.members else {}
-        rows = [_row(one, members.get(one.division), self._tables) for one in self.links.nodes]
-        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.division, 0)) for row in rows]
+        rows = [
+            _row(node, self.division_of(node.member), members.get(node.member), self._tables)
+            for node in self.links.nodes
+        ]
+        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.member, 0)) for row in rows]
 
 
-def _row(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
+def _row(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:
     heard = node.heard
     report = heard.report if heard else None
     version = report.version if report else member.version if member else ""
     return NodeRow(
-        node.division,
+        node.member,
+        division,
         "node",
         node.state.value,
         node.last_commit,
@@ -411,6 +414,7 @@ def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
     """Return a gateway's own line among the nodes."""
     withheld = sum(count for kind, count in totals.items() if kind.partition(".")[0] == WITHHELD)
     return NodeRow(
+        config.member_id,
         config.division,
         config.role,
         "up",

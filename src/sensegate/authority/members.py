@@ -253,6 +253,11 @@ class Members:
         """Return a member. Raises `NotFound`."""
         return self._of(member).member
 
+    def find(self, member: str) -> Member | None:
+        """Return a member; None where it was never invited, such as those of the configuration."""
+        stored = self._stored.find(member)
+        return stored.member if stored else None
+
     def _of(self, member: str) -> StoredMember:
         stored = self._stored.find(member)
         if stored is None:

@@ -56,14 +56,14 @@ class TlsConfig(Record, frozen=True):
     ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
 
 
-MemberName = Annotated[str, msgspec.Meta(pattern="^([a-z0-9][a-z0-9-]*[a-z0-9])?$", max_length=32)]
-"""Form of a node's id in the configuration; empty: none is given."""
+_MEMBER = msgspec.Meta(pattern="^([a-z0-9][a-z0-9-]*[a-z0-9])?$", max_length=32)
+"""Form of a node's id; empty: none is given."""
 
 
 class NodeUserConfig(Record, frozen=True):
     """A node that may write to this centre."""
 
-    division: Annotated[MemberName, _h("the node's id, usually its city code, e.g. 4401")]
+    division: Annotated[str, _h("the node's id, usually its city code, e.g. 4401"), _MEMBER]
     secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
 
 
@@ -267,8 +267,9 @@ class Config(Record, frozen=True):
     division: Annotated[str, _h("division code: 4401 for a node, 44 for the centre")]
     directory: Annotated[str, _h("where the store, the duplicate index and generated files live")]
     member: Annotated[
-        MemberName,
+        str,
         _h("id of this node at its centre and in its records, where a city has several; empty: its division"),
+        _MEMBER,
     ] = ""
     profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
     standard_vendors: Annotated[

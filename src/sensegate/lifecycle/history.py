@@ -22,7 +22,7 @@ BEFORE_MAX = 50
 """So many earlier decisions are kept for `rollback`; the audit trail has them all."""
 
 
-class State(StrEnum):
+class VersionState(StrEnum):
     """Where a version stands in its life."""
 
     DRAFT = "draft"
@@ -32,13 +32,13 @@ class State(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-class Version(msgspec.Struct, frozen=True, omit_defaults=True):
+class ProfileVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version of a profile."""
 
     number: int
     digest: str
     """SHA-256 (hex) of its content."""
-    state: State
+    state: VersionState
     origin: Scope
     """Whose proposal it is."""
     made: int
@@ -55,7 +55,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
     """Taken over from the folder when another version was first released in its place."""
 
 
-class Force(msgspec.Struct, frozen=True):
+class VersionInForce(msgspec.Struct, frozen=True):
     """A version in force for a part of the devices."""
 
     target: Scope
@@ -64,7 +64,7 @@ class Force(msgspec.Struct, frozen=True):
     by: str
 
 
-class Limits(msgspec.Struct, frozen=True):
+class CanaryLimits(msgspec.Struct, frozen=True):
     """How much worse than the others a canary's devices may do, as shares (0 to 1) of what came of them."""
 
     rejected: float = 0.02
@@ -89,7 +89,7 @@ class Canary(msgspec.Struct, frozen=True):
     """Devices whose `draw` is at most this: exactly `share` of those that were there when it began."""
     count: int = 0
     """How many devices that were."""
-    limits: Limits = Limits()
+    limits: CanaryLimits = CanaryLimits()
 
 
 class Shadow(msgspec.Struct, frozen=True):
@@ -103,35 +103,35 @@ class Shadow(msgspec.Struct, frozen=True):
     """Only of these; empty: of all in `target`."""
 
 
-class Life(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that is known of one profile."""
 
     profile: str
     """``vendor/model``."""
-    versions: tuple[Version, ...] = ()
-    force: tuple[Force, ...] = ()
+    versions: tuple[ProfileVersion, ...] = ()
+    force: tuple[VersionInForce, ...] = ()
     """What is in force; no target lies in another of the same number."""
-    before: tuple[Force, ...] = ()
+    before: tuple[VersionInForce, ...] = ()
     """What was in force before, newest last."""
     canary: Canary | None = None
     shadow: Shadow | None = None
     standard: bool = False
     """Belongs to the province: only it releases other versions."""
-    above: tuple[Force, ...] = ()
+    from_centre: tuple[VersionInForce, ...] = ()
     """At a node: what the centre last handed down, and was taken."""
     revision: int = 0
     format: int = 1
 
-    def find(self, number: int) -> Version | None:
+    def find(self, number: int) -> ProfileVersion | None:
         """Return a version by its number."""
         return next((one for one in self.versions if one.number == number), None)
 
-    def forced(self, target: Scope) -> Force | None:
+    def in_force_for(self, target: Scope) -> VersionInForce | None:
         """Return what was decided for exactly this target."""
         return next((one for one in self.force if one.target == target), None)
 
 
-def choices(life: Life, home: str) -> list[Choice]:
+def choices_of(life: ReleaseHistory, home: str) -> list[Choice]:
     """Return what of a profile's life decides at the gateway of division `home`: the one that picks first wins."""
     known = max((one.number for one in life.versions if one.used), default=0)  # see `steps.highest_used`
 
@@ -154,7 +154,7 @@ def choices(life: Life, home: str) -> list[Choice]:
     return found
 
 
-def said(life: Life) -> str:
+def describe_in_force(life: ReleaseHistory) -> str:
     """Return what is in force, for people: ``4 in 4401, 5 for 10 % of 4401``."""
     parts = [f"{one.number} in {written(one.target)}" for one in life.force]
     if life.canary:

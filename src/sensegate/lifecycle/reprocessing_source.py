@@ -7,13 +7,14 @@ where the last commit left it. One delivery is under way at a time, and it is sm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
 
 import msgspec
 
-from sensegate.authority.redecodes import Order, What
 from sensegate.bus.recorded import QUARANTINE, RAW, Progress, Recorded, recorded
+from sensegate.lifecycle.reprocessing import Reprocessing
+from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Log
 
@@ -23,45 +24,22 @@ PLACE_BITS = 20
 _PLACE = (1 << PLACE_BITS) - 1
 
 
-class Desk(Protocol):
-    """Where the source gets its orders and reports them (`redecoding.Redecoding`)."""
-
-    async def next(self) -> tuple[Order, int]:
-        """Return the next order, and the sequence of the log after which its messages stand.
-
-        It comes once what the log holds of its readings is known.
-        """
-        ...
-
-    def concerned(self, order: Order, messages: Sequence[Message]) -> Sequence[Message]:
-        """Return those messages that may concern the order."""
-        ...
-
-    def is_open(self, order: Order) -> bool:
-        """Return whether the order is still wanted."""
-        ...
-
-    def at(self, order: Order, share: float) -> None:
-        """Take note of the progress, 0 to 1."""
-        ...
-
-    async def end(self, order: Order) -> None:
-        """Take note that all of it is committed."""
-        ...
+_KINDS = {
+    ReprocessingInput.RAW: (RAW,),
+    ReprocessingInput.QUARANTINE: (QUARANTINE,),
+    ReprocessingInput.BOTH: (RAW, QUARANTINE),
+}
 
 
-_KINDS = {What.RAW: (RAW,), What.QUARANTINE: (QUARANTINE,), What.BOTH: (RAW, QUARANTINE)}
-
-
-class RedecodeSource:
+class ReprocessingSource:
     """Gives the messages of one order after another; between orders nothing."""
 
     name = "redecode"
 
-    def __init__(self, log: Log, desk: Desk, position: Callable[[str], Position | None]) -> None:
+    def __init__(self, log: Log, orders: Reprocessing, position: Callable[[str], Position | None]) -> None:
         """`position`: the committed position of a source by name."""
         self._log = log
-        self._desk = desk
+        self._orders = orders
         self._position = position
         self._era = 0
         self._free = asyncio.Event()
@@ -78,16 +56,16 @@ class RedecodeSource:
     async def deliveries(self) -> AsyncIterator[Delivery]:
         era = self._era
         while era == self._era:
-            order, after = await self._desk.next()
+            order, after = await self._orders.next()
             async for delivery in self._give(order, after):
                 yield delivery
                 await self._free.wait()
                 if era != self._era:
                     return
-            if era == self._era and self._desk.is_open(order):
-                await self._desk.end(order)
+            if era == self._era and self._orders.is_open(order):
+                await self._orders.end(order)
 
-    async def _give(self, order: Order, after: int) -> AsyncIterator[Delivery]:
+    async def _give(self, order: ReprocessingOrder, after: int) -> AsyncIterator[Delivery]:
         entry, place = self._committed(order, after)
         progress = Progress(after, order.end, max(entry - 1, after) if place else entry)
         async for one in recorded(self._log, order.partition, progress, _KINDS[order.what]):
@@ -96,24 +74,24 @@ class RedecodeSource:
                 for at, message in enumerate(one.messages, 1)
                 if order.since <= message.received < order.until and not (one.sequence == entry and at <= place)
             ]
-            chosen = self._desk.concerned(order, numbered)
+            chosen = self._orders.concerned(order, numbered)
             for first in range(0, len(chosen), CHUNK):
-                if not self._desk.is_open(order):
+                if not self._orders.is_open(order):
                     return
                 self._free.clear()
                 yield self._delivery(order, one, list(chosen[first : first + CHUNK]))
-                self._desk.at(order, progress.share)
-            if not self._desk.is_open(order):
+                self._orders.at(order, progress.share)
+            if not self._orders.is_open(order):
                 return
 
-    def _committed(self, order: Order, after: int) -> tuple[int, int]:
+    def _committed(self, order: ReprocessingOrder, after: int) -> tuple[int, int]:
         """Return (entry, place of its last message) that is committed."""
         position = self._position(order.source)
         if position is None or position.life != order.id:
             return after, 0
         return position.sequence >> PLACE_BITS, position.sequence & _PLACE
 
-    def _delivery(self, order: Order, one: Recorded, messages: list[Message]) -> Delivery:
+    def _delivery(self, order: ReprocessingOrder, one: Recorded, messages: list[Message]) -> Delivery:
         free = self._free
 
         async def ack() -> None:

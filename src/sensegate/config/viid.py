@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from sensegate.setting import Record, told
+from sensegate.config.setting import Record, told
 
 _CODE = re.compile(r"\d{20}", re.ASCII)
 _DETAILS = frozenset({"3", "4", "7", "9", "11", "12", "13", "14", "15", "16"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from sensegate.setting import Record, told
+from sensegate.config.setting import Record, told
 
 _PIN = re.compile(r"[0-9A-Fa-f]{64}")
 

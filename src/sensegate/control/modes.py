@@ -20,9 +20,9 @@ import msgspec
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, written
 from sensegate.authority.shelf import Records, Shelf
-from sensegate.authority.tasks import Scalar
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
+from sensegate.control.tasks import Scalar
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 
 PLANS_MAX = 500

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import structlog
 
-from sensegate.authority.outcomes import Outcomes, measured, worse
-from sensegate.authority.releases import Releases, watchman
-from sensegate.authority.versions import Canary
 from sensegate.errors import Conflict
+from sensegate.lifecycle.history import Canary
+from sensegate.lifecycle.outcomes import Outcomes, measured, worse
+from sensegate.lifecycle.releases import Releases, watchman
 from sensegate.model import I64, Quarantined, Readings, RejectedValue, Spec
 from sensegate.quantities.quality import Flag, Quality
 
@@ -41,7 +41,7 @@ class _Trial(msgspec.Struct):
         return 0 if number == str(self.canary.number) else 1
 
 
-class Trials:
+class CanaryAnalysis:
     """All canaries of this gateway, as one process sees them."""
 
     def __init__(self, releases: Releases, home: str) -> None:

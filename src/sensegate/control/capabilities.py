@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Role
-from sensegate.authority.tasks import Confirm, Scalar, Told
+from sensegate.control.commands import Capability, Parameter
+from sensegate.control.tasks import Confirm, Scalar, Told
 from sensegate.decode import tasking
 from sensegate.decode.grammar import TaskPart
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.model import Device
-from sensegate.tasking import Capability, Parameter
 
 
 class Speaker:

@@ -6,9 +6,9 @@ import hashlib
 
 import msgspec
 
-from sensegate.authority.modes import Order, Widening
 from sensegate.authority.scope import written
 from sensegate.clock import Clock
+from sensegate.control.modes import Order, Widening
 from sensegate.errors import NotFound, Refused
 from sensegate.share.feeds import Feeds
 from sensegate.share.grants import CORE, Grant, Grants

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sensegate.config import Config, line_of
+from sensegate.config.gateway import Config, line_of
+from sensegate.config.setting import Record
 from sensegate.errors import ConfigError
-from sensegate.setting import Record
 
 MADE_BY_US = frozenset(
     {"viid.seal_file", "video.keys_file", "engine.store_key_file", "audit.key_file", "sharing.key_file"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from sensegate.setting import Record, told
+from sensegate.config.setting import Record, told
 
 
 class CentreConfig(Record, frozen=True):

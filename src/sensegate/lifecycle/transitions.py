@@ -5,28 +5,28 @@ from __future__ import annotations
 import msgspec
 
 from sensegate.authority.scope import Scope
-from sensegate.authority.versions import BEFORE_MAX, Force, Life, State, Version
+from sensegate.lifecycle.history import BEFORE_MAX, ProfileVersion, ReleaseHistory, VersionInForce, VersionState
 
 
-def highest_used(life: Life) -> int:
+def highest_used(life: ReleaseHistory) -> int:
     """Return the greatest number that readings may bear; only a newer file of the folder goes before a decision."""
     return max((one.number for one in life.versions if one.used), default=0)
 
 
-def put_in_force(life: Life, fresh: Force) -> Life:
+def put_in_force(life: ReleaseHistory, fresh: VersionInForce) -> ReleaseHistory:
     """Return the life with a version in force for a target; what was in force within it is in force no more."""
     out = tuple(one for one in life.force if fresh.target.covers(one.target.division, one.target.department))
     kept = tuple(one for one in life.force if one not in out)
     return msgspec.structs.replace(life, force=(*kept, fresh), before=(*life.before, *out)[-BEFORE_MAX:])
 
 
-def taken_back(life: Life, target: Scope, now: int, by: str) -> Life | None:
+def taken_back(life: ReleaseHistory, target: Scope, now: int, by: str) -> ReleaseHistory | None:
     """Return the life with what was in force for a target before; None where nothing was."""
     last = next((one for one in reversed(life.before) if one.target == target), None)
-    present = life.forced(target)
+    present = life.in_force_for(target)
     if last is None or present is None:
         return None
-    back = Force(target, last.number, now, by)
+    back = VersionInForce(target, last.number, now, by)
     return msgspec.structs.replace(
         life,
         force=tuple(back if one is present else one for one in life.force),
@@ -34,24 +34,24 @@ def taken_back(life: Life, target: Scope, now: int, by: str) -> Life | None:
     )
 
 
-def with_library(life: Life, number: int, digest: str, home: Scope, now: int) -> Life:
+def with_library(life: ReleaseHistory, number: int, digest: str, home: Scope, now: int) -> ReleaseHistory:
     """Return the life with the folder's version, in force for the whole gateway, so that it can be gone back to."""
-    kept = Version(number, digest, State.RELEASED, home, now, "folder", now, used=True, library=True)
+    kept = ProfileVersion(number, digest, VersionState.RELEASED, home, now, "folder", now, used=True, library=True)
     others = [one for one in life.versions if one.number != number]
     versions = tuple(sorted([*others, kept], key=lambda one: one.number))
-    return put_in_force(msgspec.structs.replace(life, versions=versions), Force(home, number, now, "folder"))
+    return put_in_force(msgspec.structs.replace(life, versions=versions), VersionInForce(home, number, now, "folder"))
 
 
-def settled(life: Life, now: int, used: int = 0, note: str = "") -> Life:
+def settled(life: ReleaseHistory, now: int, used: int = 0, note: str = "") -> ReleaseHistory:
     """Return the life with each version's state as the decisions make it; version `used` is settled for good."""
     forced = {one.number for one in life.force}
 
-    def one_settled(one: Version) -> Version:
+    def one_settled(one: ProfileVersion) -> ProfileVersion:
         state = one.state
         if one.number in forced:
-            state = State.RELEASED
-        elif state is State.RELEASED:
-            state = State.SUPERSEDED
+            state = VersionState.RELEASED
+        elif state is VersionState.RELEASED:
+            state = VersionState.SUPERSEDED
         return msgspec.structs.replace(
             one,
             state=state,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from sensegate.authority.releases import Releases
 from sensegate.decode.choice import Choice
 from sensegate.errors import Lost, NotFound
+from sensegate.lifecycle.releases import Releases
 
 IN_FORCE_S = 2.0
 """A decision is in force on every worker within this time."""

@@ -1,7 +1,7 @@
 """Wiring of the life of profiles, from the store of versions to the walk and back.
 
 Releases ─▶ Rollout ─▶ Profiles ─▶ a border of the walk          Trials, Studies ◀─ the walk
-Redecodes ─▶ Redecoding ─▶ RedecodeSource ─▶ the walk, with eyes and priors of its own (`eyes.Again`)
+Redecodes ─▶ Redecoding ─▶ RedecodeSource ─▶ the walk, with eyes and priors of its own (`eyes.ReprocessingInterpreter`)
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from sensegate.authoring.examine import examine, shelved
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authoring.unknown import Unknown
 from sensegate.authority.callout import Callout, TopicsOf, profile_topics
-from sensegate.authority.contents import Content, Contents
 from sensegate.authority.devices import Devices
-from sensegate.authority.redecodes import Redecodes
-from sensegate.authority.releases import Examined, Releases
 from sensegate.authority.scope import Scope, scope
 from sensegate.authority.trail import Trail
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
-from sensegate.collect.redecode import RedecodeSource
 from sensegate.config import Config
 from sensegate.decode.memory import Memory
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.decode.watch import Profiles
-from sensegate.eyes import Again, Eyes
-from sensegate.halves import Understood
-from sensegate.jobs import Jobs
-from sensegate.model import Device, Span
+from sensegate.ingest.batches import DecodedBatch
+from sensegate.lifecycle.canaries import CanaryAnalysis
+from sensegate.lifecycle.comparisons import VersionComparisons
+from sensegate.lifecycle.contents import Content, Contents
+from sensegate.lifecycle.jobs import Jobs
+from sensegate.lifecycle.releases import Examined, Releases
+from sensegate.lifecycle.reprocessing import Reprocessing
+from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
+from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
+from sensegate.lifecycle.reprocessing_source import ReprocessingSource
+from sensegate.lifecycle.rollout import LaidOut, Rollout
+from sensegate.model import Device, Span, Spec
 from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
-from sensegate.redecoding import Redecoding
-from sensegate.rollout import LaidOut, Rollout
-from sensegate.studies import Studies
-from sensegate.trials import Trials
 from sensegate.web.deps import ProfileRow
 
 
-class Life:
+class ProfileLifecycle:
     """All that decides which version of a profile reads which message."""
 
     def __init__(self, config: Config, clock: Clock, log: Log, trail: Trail) -> None:
@@ -79,10 +79,10 @@ class Life:
         self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
         self.granted = self.profiles.set
         """By these devices may publish."""
-        self.trials = Trials(self.releases, config.division)
+        self.trials = CanaryAnalysis(self.releases, config.division)
         self.jobs = Jobs(clock)
         stack.push_async_callback(self.jobs.stop)
-        self.studies = Studies(
+        self.studies = VersionComparisons(
             self.releases, self.jobs, self.log, clock, partition=self.partition, compare=self._compare
         )
         self.unknown = Unknown(
@@ -92,7 +92,7 @@ class Life:
                 [*samples_of(told, self.profiles.set)], profile, shape=shape, names=Registered(self.devices.find)
             ),
         )
-        self.redecodes = Redecodes(await bucket("redecodes"), self.trail, clock)
+        self.redecodes = ReprocessingOrders(await bucket("redecodes"), self.trail, clock)
         await self.redecodes.load()
         self.profiles.on_change.append(lambda _, names: self.studies.changed(names))
         self.tasks |= {
@@ -145,10 +145,14 @@ class Life:
 
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
-    def again(self, committer: Committer, series: Series, memory: Memory) -> Again:
-        """Return the way of messages that are decoded again; `memory`: what decoding live has been told."""
-        bench = Again(self.config, self.clock, self.profiles, self.devices, committer, series=series, memory=memory)
-        self.redecoding = Redecoding(
+    def open_reprocessing(
+        self, committer: Committer, series: Series, memory: Memory
+    ) -> tuple[ReprocessingInterpreter, ReprocessingSource]:
+        """Return the interpreter and the source of recorded messages; `memory`: what live decoding has established."""
+        interpreter = ReprocessingInterpreter(
+            self.config, self.clock, self.profiles, self.devices, committer, series=series, memory=memory
+        )
+        self.redecoding = Reprocessing(
             self.redecodes,
             self.releases,
             self.log,
@@ -156,16 +160,15 @@ class Life:
             partition=self.partition,
             store=self.config.store,
             horizon_h=self.config.duplicates.horizon_h,
-            bench=bench,
+            interpreter=interpreter,
         )
-        bench.source = RedecodeSource(self.log, self.redecoding, committer.position)
-        return bench
+        return interpreter, ReprocessingSource(self.log, self.redecoding, committer.position)
 
-    def study(self, eyes: Eyes, span: Span, batch: Understood) -> None:
-        """Look at what was understood of live messages: canaries, shadows."""
+    def observe(self, specs: Sequence[Spec], span: Span, batch: DecodedBatch) -> None:
+        """Count live messages for canaries, and offer them to versions that are compared."""
         fields = batch.fields
         rejected = [*fields.rejected, *batch.rejected]
-        self.trials.count(eyes.normaliser.table.specs, batch.readings, rejected, fields.quarantined)
+        self.trials.count(specs, batch.readings, rejected, fields.quarantined)
         self.studies.offer(span)
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────

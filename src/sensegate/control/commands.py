@@ -18,10 +18,11 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Scope
-from sensegate.authority.tasks import Confirm, Scalar, Task, Tasks, TaskState, Told
 from sensegate.clock import Clock, moved
+from sensegate.control.tasks import Confirm, Scalar, Task, Tasks, TaskState, Told
 from sensegate.errors import Conflict, Lost, StoreFull
-from sensegate.model import I32, Device, Readings, Spec
+from sensegate.ingest.batches import DecodedBatch
+from sensegate.model import I32, Device, Readings, Span, Spec
 
 LOOK_S = 0.5
 """So often it is looked at what has expired or is due again."""
@@ -145,8 +146,12 @@ class Tasking:
 
     # ── what is heard ───────────────────────────────────────────────────────────────────────────────
 
-    def walked(self, specs: Sequence[Spec], readings: Readings) -> None:
-        """Look at readings for signs of devices that have a task."""
+    def observe(self, specs: Sequence[Spec], _span: Span, batch: DecodedBatch) -> None:
+        """Look in the readings of live messages for confirmations of tasks under way."""
+        self.observe_readings(specs, batch.readings)
+
+    def observe_readings(self, specs: Sequence[Spec], readings: Readings) -> None:
+        """Look in readings for confirmations of tasks under way."""
         if not len(self._indices):
             return
         for row in np.flatnonzero(np.isin(readings.device, self._indices)).tolist():

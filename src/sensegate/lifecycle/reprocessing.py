@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 import structlog
 
-from sensegate.authority.redecodes import Order, Redecodes, What
-from sensegate.authority.releases import Releases, watchman
 from sensegate.authority.scope import Principal, Scope
 from sensegate.bus import columns
-from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import LOGGED
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Overloaded
+from sensegate.lifecycle.comparisons import Stretch
+from sensegate.lifecycle.releases import Releases, watchman
+from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
+from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import Entry, Message
+from sensegate.persist.priors import Priors
 from sensegate.ports import Log
-from sensegate.studies import Stretch
 
 HOUR_US = 3_600_000_000
 LOOK_S = 0.02
@@ -31,45 +31,12 @@ LOOK_S = 0.02
 log_ = structlog.get_logger("redecode")
 
 
-class Priors(Protocol):
-    """`persist.priors.Priors`."""
-
-    def take(self, batch: Batch, *, suppressed: bool = False) -> None:
-        """Take readings of one member of the log. Raises `Overloaded`."""
-        ...
-
-    def begun(self) -> None:
-        """Say that the log was read up to where commits began to be told."""
-        ...
-
-
-class Bench(Protocol):
-    """What an order is worked off with: the committer and a decoder of its own (`life.Again`)."""
-
-    def begin(self, order: Order) -> Priors:
-        """Have what is committed from now on told to new priors; decode with nothing remembered."""
-        ...
-
-    @property
-    def told_after(self) -> int | None:
-        """Log sequence up to which the priors must be read from the log; None: not yet written."""
-        ...
-
-    def concerned(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Return those messages that may concern the order."""
-        ...
-
-    def end(self) -> None:
-        """Tell nobody any more."""
-        ...
-
-
-class Redecoding:
-    """The desk of `collect.redecode.RedecodeSource`."""
+class Reprocessing:
+    """Takes orders, prepares them and follows them; `ReprocessingSource` delivers their messages."""
 
     def __init__(
         self,
-        redecodes: Redecodes,
+        redecodes: ReprocessingOrders,
         releases: Releases,
         log: Log,
         clock: Clock,
@@ -77,7 +44,7 @@ class Redecoding:
         partition: str,
         store: StoreConfig,
         horizon_h: int,
-        bench: Bench,
+        interpreter: ReprocessingInterpreter,
     ) -> None:
         """`horizon_h`: how far before a message its first delivery may lie, as duplicates are judged."""
         self._redecodes = redecodes
@@ -87,7 +54,7 @@ class Redecoding:
         self._partition = partition
         self._store = store
         self._horizon_h = horizon_h
-        self._bench = bench
+        self._interpreter = interpreter
         self._wake = asyncio.Event()
         self.shares: dict[str, float] = {}
         """Order -> what is done, 0 to 1, in this process."""
@@ -97,12 +64,12 @@ class Redecoding:
         self,
         profile: str,
         stretch: Stretch,
-        what: What,
+        what: ReprocessingInput,
         *,
         by: Principal,
         target: Scope | None = None,
         note: str = "",
-    ) -> Order:
+    ) -> ReprocessingOrder:
         """Give an order for this worker.
 
         Raises:
@@ -112,13 +79,13 @@ class Redecoding:
         where = self._releases.target(by, target)
         now = self._clock.now()
         kept_h = min(self._store.raw_ttl_h, self._store.readings_ttl_h)
-        if what is not What.QUARANTINE and stretch.since < now - kept_h * HOUR_US:
+        if what is not ReprocessingInput.QUARANTINE and stretch.since < now - kept_h * HOUR_US:
             raise ConfigError(
                 f"messages that were good are kept for {kept_h} h",
                 key="since",
                 remedy=f"since={kept_h - 1}h at most, or only those in quarantine ({self._store.quarantine_ttl_h} h)",
             )
-        wanted = Order(
+        wanted = ReprocessingOrder(
             "",
             profile,
             where,
@@ -136,12 +103,12 @@ class Redecoding:
 
     # ── the source's desk ───────────────────────────────────────────────────────────────────────────
 
-    async def next(self) -> tuple[Order, int]:
+    async def next(self) -> tuple[ReprocessingOrder, int]:
         while True:
             self._wake.clear()
             order = self._redecodes.next(self._partition)
             if order is None:
-                self._bench.end()
+                self._interpreter.end()
                 await self._wake.wait()
                 continue
             if order.epoch != self._log.epoch:
@@ -152,15 +119,15 @@ class Redecoding:
             try:
                 await self._learn(order)
             except Overloaded as why:
-                self._bench.end()
+                self._interpreter.end()
                 await self._redecodes.failed(order, str(why))
                 continue
             return order, await self._log.sequence_at(order.since) - 1
 
-    async def _learn(self, order: Order) -> None:
+    async def _learn(self, order: ReprocessingOrder) -> None:
         """Read all that the log holds of the order's devices, from a horizon before its messages to now."""
-        priors = self._bench.begin(order)
-        while (until := self._bench.told_after) is None:
+        priors = self._interpreter.begin(order)
+        while (until := self._interpreter.listening_after) is None:
             await self._clock.sleep(LOOK_S)
         at = await self._log.sequence_at(order.since - self._horizon_h * HOUR_US) - 1
         while at < until:
@@ -184,23 +151,23 @@ class Redecoding:
             if batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
                 priors.take(batch, suppressed=kind == "seen")
 
-    def concerned(self, _order: Order, messages: Sequence[Message]) -> Sequence[Message]:
-        return self._bench.concerned(messages)
+    def concerned(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
+        return self._interpreter.concerning(messages)
 
-    def is_open(self, order: Order) -> bool:
+    def is_open(self, order: ReprocessingOrder) -> bool:
         return self._redecodes.is_open(order.id)
 
-    def at(self, order: Order, share: float) -> None:
+    def at(self, order: ReprocessingOrder, share: float) -> None:
         self.shares[order.id] = share
 
-    async def end(self, order: Order) -> None:
-        self._bench.end()
+    async def end(self, order: ReprocessingOrder) -> None:
+        self._interpreter.end()
         counts = await self._counts(order)
         await self._redecodes.done(order, counts, by=watchman(order.target.division))
         self.shares.pop(order.id, None)
         log_.info("decoded again", order=order.id, profile=order.profile, **counts)
 
-    async def _counts(self, order: Order) -> dict[str, int]:
+    async def _counts(self, order: ReprocessingOrder) -> dict[str, int]:
         """Return what the ledger says of an order: all of it stands behind the sequence at which it was given."""
         counts: dict[str, int] = {}
         at = order.end

@@ -15,14 +15,14 @@ from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
-from sensegate.config_cameras import CameraConfig
-from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
-from sensegate.config_sites import CentreConfig, PeerConfig
-from sensegate.config_video import VideoConfig
-from sensegate.config_viid import ViidConfig
+from sensegate.config.cameras import CameraConfig
+from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
+from sensegate.config.setting import Record
+from sensegate.config.setting import told as _h
+from sensegate.config.sites import CentreConfig, PeerConfig
+from sensegate.config.video import VideoConfig
+from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError
-from sensegate.setting import Record
-from sensegate.setting import told as _h
 
 
 class StoreConfig(Record, frozen=True):

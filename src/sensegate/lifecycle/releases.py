@@ -15,26 +15,26 @@ import msgspec
 import structlog
 
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.contents import Content, Contents, digest_of
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, may, written
 from sensegate.authority.shelf import Records, Shelf
-from sensegate.authority.steps import highest_used, put_in_force, settled, taken_back, with_library
 from sensegate.authority.trail import Facts, Trail
-from sensegate.authority.versions import (
-    Canary,
-    Force,
-    Life,
-    Limits,
-    Shadow,
-    State,
-    Version,
-    choices,
-    said,
-)
 from sensegate.clock import Clock
 from sensegate.decode.choice import Choice, draw
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.lifecycle.contents import Content, Contents, digest_of
+from sensegate.lifecycle.history import (
+    Canary,
+    CanaryLimits,
+    ProfileVersion,
+    ReleaseHistory,
+    Shadow,
+    VersionInForce,
+    VersionState,
+    choices_of,
+    describe_in_force,
+)
+from sensegate.lifecycle.transitions import highest_used, put_in_force, settled, taken_back, with_library
 
 NOTE_BYTES_MAX = 500
 VERSIONS_MAX = 500
@@ -70,7 +70,7 @@ class Told(msgspec.Struct, frozen=True):
     facts: Facts = {}
 
 
-Lives = list[Life]
+Lives = list[ReleaseHistory]
 Names = list[str]
 Canaries = list[tuple[str, Canary]]
 Shadows = list[tuple[str, Shadow]]
@@ -106,7 +106,7 @@ class Releases:
             standard: vendors (folders) whose profiles are the province's.
         """
         self._shelf = Shelf(bucket, clock)
-        self._lives: Records[Life] = Records(self._shelf, "profile", Life, prefix="", packed=True)
+        self._lives: Records[ReleaseHistory] = Records(self._shelf, "profile", ReleaseHistory, prefix="", packed=True)
         self._lives.on_change.append(self._changed)
         self.contents = contents
         self._trail = trail
@@ -125,7 +125,7 @@ class Releases:
 
     def choices(self) -> list[Choice]:
         """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
-        return [choice for life in self._lives for choice in choices(life, self._home)]
+        return [choice for life in self._lives for choice in choices_of(life, self._home)]
 
     def digests(self) -> set[str]:
         """Return the digests of all versions."""
@@ -139,11 +139,13 @@ class Releases:
         """Return (profile, shadow) of all that are under way."""
         return [(life.profile, life.shadow) for life in self._lives if life.shadow]
 
-    def life(self, profile: str) -> Life:
+    def life(self, profile: str) -> ReleaseHistory:
         """Return a profile's life, an empty one where nothing was ever decided about it."""
-        return self._lives.find(profile) or Life(profile, standard=profile.partition("/")[0] in self._standard)
+        return self._lives.find(profile) or ReleaseHistory(
+            profile, standard=profile.partition("/")[0] in self._standard
+        )
 
-    def get(self, profile: str, by: Principal) -> Life:
+    def get(self, profile: str, by: Principal) -> ReleaseHistory:
         """Return a profile's life as the caller may see it: others' drafts and proposals are not theirs to see."""
         life = self.life(profile)
         seen = tuple(one for one in life.versions if self._visible(one, by))
@@ -155,7 +157,7 @@ class Releases:
         found = (self.get(profile, by) for profile in self._lives.names())
         return [life for life in found if life.versions]
 
-    def version(self, profile: str, number: int, by: Principal) -> Version:
+    def version(self, profile: str, number: int, by: Principal) -> ProfileVersion:
         """Return one version. Raises `NotFound` where there is none that the caller may see."""
         found = self.get(profile, by).find(number)
         if found is None or not may(by, Action.READ_REGISTRY):
@@ -167,8 +169,8 @@ class Releases:
         return await self.contents.read(self.version(profile, number, by).digest)
 
     @staticmethod
-    def _visible(version: Version, by: Principal) -> bool:
-        if version.state in (State.RELEASED, State.SUPERSEDED) or version.used:
+    def _visible(version: ProfileVersion, by: Principal) -> bool:
+        if version.state in (VersionState.RELEASED, VersionState.SUPERSEDED) or version.used:
             return True
         origin = version.origin
         return allows(by, Action.READ_REGISTRY, origin.division, origin.department) or origin.covers(
@@ -183,7 +185,7 @@ class Releases:
 
     async def draft(
         self, content: Content, *, by: Principal, note: str = "", profile: str = ""
-    ) -> tuple[Version, Examined]:
+    ) -> tuple[ProfileVersion, Examined]:
         """Keep a content as the draft of the version that it says it is; return it and what is wrong with it still.
 
         The same content again changes nothing. `profile`: what it is taken for.
@@ -203,17 +205,19 @@ class Releases:
         digest = digest_of(content)
         old = life.find(examined.number)
         self._demand_free(life, old, digest, examined, by)
-        if old and old.digest == digest and old.state is not State.WITHDRAWN:
+        if old and old.digest == digest and old.state is not VersionState.WITHDRAWN:
             return old, examined
         await self.contents.keep(content)
         now = self._clock.now()
-        fresh = Version(examined.number, digest, State.DRAFT, origin, now, by.id, now, note)
+        fresh = ProfileVersion(examined.number, digest, VersionState.DRAFT, origin, now, by.id, now, note)
         if old is None and len(life.versions) >= VERSIONS_MAX:
             raise Conflict(f"{life.profile} has {VERSIONS_MAX} versions; no more are kept")
         await self._put(fresh, old, by, Told("profile.draft", life.profile, examined.number, note))
         return fresh, examined
 
-    def _demand_free(self, life: Life, old: Version | None, digest: str, examined: Examined, by: Principal) -> None:
+    def _demand_free(
+        self, life: ReleaseHistory, old: ProfileVersion | None, digest: str, examined: Examined, by: Principal
+    ) -> None:
         shelved = self.shelved(life.profile)
         highest = max([one.number for one in life.versions] + ([shelved[0]] if shelved else []), default=0)
         remedy = f"versions never change: write `version: {highest + 1}`"
@@ -221,11 +225,11 @@ class Releases:
             raise Conflict(f"{life.profile}@{examined.number} is the folder's, with another content; {remedy}")
         if old is None or old.digest == digest:
             return
-        if old.used or old.state not in (State.DRAFT, State.WITHDRAWN):
+        if old.used or old.state not in (VersionState.DRAFT, VersionState.WITHDRAWN):
             raise Conflict(f"{life.profile}@{old.number} is {old.state} with another content; {remedy}")
         demand(by, Action.PROPOSE_PROFILES, old.origin.division, old.origin.department)
 
-    async def propose(self, profile: str, number: int, *, by: Principal, note: str = "") -> Version:
+    async def propose(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
         """Ask for the release of a draft, whose examples must all come out.
 
         Raises:
@@ -236,30 +240,30 @@ class Releases:
         version = self.version(profile, number, by)
         demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
         _demand_note(note)
-        if version.state is State.PROPOSED:
+        if version.state is VersionState.PROPOSED:
             return version
-        if version.state is not State.DRAFT:
+        if version.state is not VersionState.DRAFT:
             raise Conflict(f"{profile}@{number} is {version.state}, not a draft")
         await self._demand_sound(version)
-        return await self._set(version, State.PROPOSED, by, Told("profile.propose", profile, number, note))
+        return await self._set(version, VersionState.PROPOSED, by, Told("profile.propose", profile, number, note))
 
-    async def withdraw(self, profile: str, number: int, *, by: Principal, note: str = "") -> Version:
+    async def withdraw(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
         """Take back a draft or a proposal. Raises as `propose`."""
         version = self.version(profile, number, by)
         demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
-        if version.state not in (State.DRAFT, State.PROPOSED):
+        if version.state not in (VersionState.DRAFT, VersionState.PROPOSED):
             raise Conflict(f"{profile}@{number} is {version.state}; only drafts and proposals are withdrawn")
         self._demand_no_trial(self.life(profile), number)
-        return await self._set(version, State.WITHDRAWN, by, Told("profile.withdraw", profile, number, note))
+        return await self._set(version, VersionState.WITHDRAWN, by, Told("profile.withdraw", profile, number, note))
 
-    async def send_back(self, profile: str, number: int, *, by: Principal, note: str = "") -> Version:
+    async def send_back(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
         """Make a proposal a draft again, saying why. Raises as `propose`; who may release may do this."""
         version = self.version(profile, number, by)
         self._demand_release(self.life(profile), by, version.origin)
-        if version.state is not State.PROPOSED:
+        if version.state is not VersionState.PROPOSED:
             raise Conflict(f"{profile}@{number} is {version.state}, not proposed")
         self._demand_no_trial(self.life(profile), number)
-        return await self._set(version, State.DRAFT, by, Told("profile.return", profile, number, note))
+        return await self._set(version, VersionState.DRAFT, by, Told("profile.return", profile, number, note))
 
     # ── the steps of a city ─────────────────────────────────────────────────────────────────────────
 
@@ -272,7 +276,7 @@ class Releases:
         target: Scope | None = None,
         note: str = "",
         standard: bool = False,
-    ) -> Life:
+    ) -> ReleaseHistory:
         """Put a version in force for the devices of `target` (None: the caller's scope), in place of any other there.
 
         `standard`: from now on the profile is the province's.
@@ -285,21 +289,21 @@ class Releases:
         _demand_note(note)
         if life.canary and life.canary.number != number:
             raise Conflict(f"{profile}@{life.canary.number} is tried as a canary; end that first")
-        present = life.forced(where)
+        present = life.in_force_for(where)
         if present and present.number == number and life.canary is None:
             return life
         await self._demand_sound(version)
         now = self._clock.now()
-        after = put_in_force(self._with_library(life), Force(where, number, now, by.id))
+        after = put_in_force(self._with_library(life), VersionInForce(where, number, now, by.id))
         shadow = None if after.shadow and after.shadow.number == number else after.shadow
         after = msgspec.structs.replace(after, canary=None, shadow=shadow, standard=life.standard or standard)
         after = settled(after, now, number, note)
-        told: Facts = {"target": written(where), "digest": version.digest, "in_force": said(after)}
+        told: Facts = {"target": written(where), "digest": version.digest, "in_force": describe_in_force(after)}
         return await self._write(life, after, by, Told("profile.release", profile, number, note, told))
 
     async def rollback(
         self, profile: str, *, by: Principal, target: Scope | None = None, to: int = 0, note: str = ""
-    ) -> Life:
+    ) -> ReleaseHistory:
         """End a canary, or else put back in force what was before (or version `to`); return the life then.
 
         Raises:
@@ -314,9 +318,9 @@ class Releases:
             return await self.end_canary(profile, by=by, note=note)
         if to:
             version = self.version(profile, to, by)
-            if version.state not in (State.RELEASED, State.SUPERSEDED):
+            if version.state not in (VersionState.RELEASED, VersionState.SUPERSEDED):
                 raise Conflict(f"{profile}@{to} is {version.state}: it was never in force; release it")
-            after = put_in_force(life, Force(where, to, self._clock.now(), by.id))
+            after = put_in_force(life, VersionInForce(where, to, self._clock.now(), by.id))
         else:
             back = taken_back(life, where, self._clock.now(), by.id)
             if back is None:
@@ -326,7 +330,7 @@ class Releases:
                 )
             after = back
         after = settled(msgspec.structs.replace(after, canary=None), self._clock.now())
-        told: Facts = {"target": written(where), "from": said(life), "in_force": said(after)}
+        told: Facts = {"target": written(where), "from": describe_in_force(life), "in_force": describe_in_force(after)}
         number = next((one.number for one in after.force if one.target == where), 0)
         return await self._write(life, after, by, Told("profile.rollback", profile, number, note, told))
 
@@ -339,9 +343,9 @@ class Releases:
         target: Scope | None = None,
         share: float = 0.0,
         devices: tuple[str, ...] = (),
-        limits: Limits | None = None,
+        limits: CanaryLimits | None = None,
         note: str = "",
-    ) -> Life:
+    ) -> ReleaseHistory:
         """Put a version in force for some devices only: these, or a share (0 to 1) of those in `target`.
 
         Raises:
@@ -350,11 +354,11 @@ class Releases:
         """
         version, life, where = self._for_release(profile, number, by, target)
         _demand_note(note)
-        limits = limits or Limits()
+        limits = limits or CanaryLimits()
         _demand_limits(limits)
         if life.canary:
             raise Conflict(f"{profile}@{life.canary.number} is tried as a canary already; end that first")
-        if (present := life.forced(where)) and present.number == number:
+        if (present := life.in_force_for(where)) and present.number == number:
             raise Conflict(f"{profile}@{number} is in force in {written(where)}")
         if bool(devices) == bool(share) or not 0 <= share <= 1:
             raise ConfigError("give one of them", key="share, devices", remedy="a share of 0.1, or a list of devices")
@@ -393,7 +397,7 @@ class Releases:
 
     async def end_canary(
         self, profile: str, *, by: Principal, note: str = "", measured: Facts | None = None, since: int = 0
-    ) -> Life:
+    ) -> ReleaseHistory:
         """Give the canary's devices back the version of the others; return the life then.
 
         `measured`: why it ended by itself. `since`: only that canary is meant, none that began later.
@@ -408,7 +412,7 @@ class Releases:
             raise Conflict(f"no canary of {profile} is under way")
         self._demand_release(life, by, tried.target)
         after = settled(msgspec.structs.replace(life, canary=None), self._clock.now())
-        told: Facts = {"target": written(tried.target), "in_force": said(after)}
+        told: Facts = {"target": written(tried.target), "in_force": describe_in_force(after)}
         if measured is not None:
             told["measured"] = measured
         action = "profile.rollback" if measured is not None else "profile.canary.end"
@@ -425,13 +429,13 @@ class Releases:
         target: Scope | None = None,
         devices: tuple[str, ...] = (),
         note: str = "",
-    ) -> Life:
+    ) -> ReleaseHistory:
         """Let a version decode beside the one in force: a report, no reading. Raises as `propose`."""
         version = self.version(profile, number, by)
         where, life = self.target(by, target), self.life(profile)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
         _demand_note(note)
-        if version.state is State.WITHDRAWN:
+        if version.state is VersionState.WITHDRAWN:
             raise Conflict(f"{profile}@{number} was withdrawn")
         if life.shadow:
             raise Conflict(f"{profile}@{life.shadow.number} is shadowed already; end that first")
@@ -442,7 +446,9 @@ class Releases:
         after = msgspec.structs.replace(life, shadow=beside)
         return await self._write(life, after, by, Told("profile.shadow", profile, number, note, told))
 
-    async def end_shadow(self, profile: str, *, by: Principal, report: Facts | None = None, note: str = "") -> Life:
+    async def end_shadow(
+        self, profile: str, *, by: Principal, report: Facts | None = None, note: str = ""
+    ) -> ReleaseHistory:
         """End it; `report` goes to the audit trail. Raises `Refused`, `Conflict` (there is none)."""
         life = self.life(profile)
         if life.shadow is None:
@@ -458,12 +464,12 @@ class Releases:
     async def take_over(
         self,
         profile: str,
-        force: tuple[Force, ...],
-        contents: Mapping[Version, Content],
+        force: tuple[VersionInForce, ...],
+        contents: Mapping[ProfileVersion, Content],
         *,
         by: Principal,
         standard: bool = False,
-    ) -> Life:
+    ) -> ReleaseHistory:
         """Put in force what the centre decided, as if the province had decided it here; what was taken before stays.
 
         Args:
@@ -478,7 +484,7 @@ class Releases:
             Conflict: its number has another content here.
         """
         life = self.life(profile)
-        if life.above == force:
+        if life.from_centre == force:
             return life
         versions = {one.number: one for one in life.versions}
         for version, content in contents.items():
@@ -491,10 +497,10 @@ class Releases:
         after = self._with_library(life)
         mine = {one.number: one for one in after.versions}
         every = tuple(sorted({**mine, **versions}.values(), key=lambda one: one.number))
-        kept = tuple(one for one in after.force if one not in life.above or one in force)
+        kept = tuple(one for one in after.force if one not in life.from_centre or one in force)
         after = msgspec.structs.replace(after, versions=every, force=kept)
         for one in force:
-            if one not in life.above:
+            if one not in life.from_centre:
                 after = put_in_force(after, one)
         over = life.canary and any(
             one.target.covers(life.canary.target.division, life.canary.target.department) for one in force
@@ -504,11 +510,11 @@ class Releases:
         )
         for one in force:
             after = settled(after, now, one.number)
-        told: Facts = {"in_force": said(after), "digests": [one.digest for one in contents]}
+        told: Facts = {"in_force": describe_in_force(after), "digests": [one.digest for one in contents]}
         number = force[0].number if force else 0
         return await self._write(life, after, by, Told("profile.handed_down", profile, number, "", told))
 
-    async def _demand_takeable(self, life: Life, version: Version, content: Content) -> None:
+    async def _demand_takeable(self, life: ReleaseHistory, version: ProfileVersion, content: Content) -> None:
         name = f"{life.profile}@{version.number}"
         old, shelved = life.find(version.number), self.shelved(life.profile)
         here = old.digest if old and old.used else digest_of(shelved[1]) if shelved else ""
@@ -535,7 +541,7 @@ class Releases:
         """Return when a condition on the lives holds; looked at after every step."""
         await self._lives.until(condition)
 
-    def _changed(self, before: Life | None, after: Life | None) -> None:
+    def _changed(self, before: ReleaseHistory | None, after: ReleaseHistory | None) -> None:
         if (life := after or before) is not None:
             for listener in self.on_change:
                 listener(life.profile)
@@ -565,7 +571,7 @@ class Releases:
             wanted = Scope(self._home, wanted.department)
         return wanted
 
-    def _demand_release(self, life: Life, by: Principal, where: Scope) -> None:
+    def _demand_release(self, life: ReleaseHistory, by: Principal, where: Scope) -> None:
         demand(by, Action.RELEASE_PROFILES, where.division, where.department)
         if self.life(life.profile).standard or life.profile.partition("/")[0] in self._standard:
             province = where.division[:2]
@@ -574,7 +580,7 @@ class Releases:
 
     def _for_release(
         self, profile: str, number: int, by: Principal, target: Scope | None, *, standard: bool = False
-    ) -> tuple[Version, Life, Scope]:
+    ) -> tuple[ProfileVersion, ReleaseHistory, Scope]:
         if not may(by, Action.RELEASE_PROFILES):
             raise Refused(f"role {by.role} may not release profiles; propose it: the city releases")
         version = self.version(profile, number, by)
@@ -582,29 +588,29 @@ class Releases:
         self._demand_release(life, by, where)
         if standard:
             demand(by, Action.RELEASE_PROFILES, where.division[:2])
-        if version.state in (State.DRAFT, State.WITHDRAWN):
+        if version.state in (VersionState.DRAFT, VersionState.WITHDRAWN):
             raise Conflict(f"{profile}@{number} is {version.state}; it must be proposed first")
         return version, life, where
 
     @staticmethod
-    def _demand_no_trial(life: Life, number: int) -> None:
+    def _demand_no_trial(life: ReleaseHistory, number: int) -> None:
         for trial, word in ((life.canary, "canary"), (life.shadow, "shadow")):
             if trial and trial.number == number:
                 raise Conflict(f"{life.profile}@{number} is tried as {word}; end that first")
 
-    async def _demand_sound(self, version: Version) -> None:
+    async def _demand_sound(self, version: ProfileVersion) -> None:
         examined = await self.examine(await self.contents.read(version.digest))
         if examined.problems:
             more = f" (and {len(examined.problems) - 1} more)" if len(examined.problems) > 1 else ""
             raise ConfigError(f"{examined.problems[0]}{more}", key="examples", remedy="mend it, then propose it again")
 
-    async def _set(self, version: Version, state: State, by: Principal, told: Told) -> Version:
+    async def _set(self, version: ProfileVersion, state: VersionState, by: Principal, told: Told) -> ProfileVersion:
         """Change a version's state."""
         after = msgspec.structs.replace(version, state=state, changed=self._clock.now(), note=told.note or version.note)
         await self._put(after, version, by, told)
         return after
 
-    async def _put(self, after: Version, before: Version | None, by: Principal, told: Told) -> None:
+    async def _put(self, after: ProfileVersion, before: ProfileVersion | None, by: Principal, told: Told) -> None:
         """Put a version in its place in the life."""
         life = self.life(told.profile)
         others = [one for one in life.versions if one.number != after.number]
@@ -615,21 +621,21 @@ class Releases:
         told = msgspec.structs.replace(told, facts=facts)
         await self._write(life, msgspec.structs.replace(life, versions=versions), by, told)
 
-    async def _write(self, before: Life, after: Life, by: Principal, told: Told) -> Life:
+    async def _write(self, before: ReleaseHistory, after: ReleaseHistory, by: Principal, told: Told) -> ReleaseHistory:
         facts = {**told.facts, "note": told.note} if told.note else told.facts
         await self._keep_library(before, after)
         target = f"{told.profile}@{told.number}"
-        await self._trail.record(by, told.action, target, before={"in_force": said(before)}, after=facts)
+        await self._trail.record(by, told.action, target, before={"in_force": describe_in_force(before)}, after=facts)
         return await self._lives.put(told.profile, after, expected=before.revision)
 
-    def _with_library(self, life: Life) -> Life:
+    def _with_library(self, life: ReleaseHistory) -> ReleaseHistory:
         """Return the life with the folder's version in it and in force, where the next step replaces that."""
         shelved = self.shelved(life.profile)
         if shelved is None or shelved[0] <= highest_used(life):
             return life
         return with_library(life, shelved[0], digest_of(shelved[1]), Scope(self._home), self._clock.now())
 
-    async def _keep_library(self, before: Life, after: Life) -> None:
+    async def _keep_library(self, before: ReleaseHistory, after: ReleaseHistory) -> None:
         """Keep the folder's content where the life takes it over."""
         for one in after.versions:
             if one.library and one not in before.versions and (shelved := self.shelved(after.profile)):
@@ -641,7 +647,7 @@ def _demand_note(note: str) -> None:
         raise ConfigError(f"note {fault}", key="note", remedy="one line of plain text")
 
 
-def _demand_limits(limits: Limits) -> None:
+def _demand_limits(limits: CanaryLimits) -> None:
     if not (0 <= limits.rejected <= 1 and 0 <= limits.faults <= 1 and 1 <= limits.least <= 1_000_000):
         raise ConfigError("out of bounds", key="limits", remedy="shares from 0 to 1; `least` from 1")
 

@@ -26,7 +26,7 @@ DEVICES_MAX = 2_000
 LIVES_MAX = 200
 
 
-class What(StrEnum):
+class ReprocessingInput(StrEnum):
     """Which of the recorded messages."""
 
     RAW = "raw"
@@ -47,7 +47,7 @@ class OrderState(StrEnum):
 OPEN = (OrderState.WAITING, OrderState.RUNNING)
 
 
-class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """One order."""
 
     id: str
@@ -57,7 +57,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """Arrival of the first message that is meant, µs UTC."""
     until: int
     """Before this arrival."""
-    what: What
+    what: ReprocessingInput
     partition: str
     """``<division>-<partition>`` whose messages are meant."""
     epoch: str
@@ -85,22 +85,24 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{REDECODE}{self.id}"
 
 
-Orders = list[Order]
+Orders = list[ReprocessingOrder]
 
 
-class Redecodes:
+class ReprocessingOrders:
     """All orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
         self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._orders: Records[Order] = Records(self._shelf, "redecode", Order, prefix="", packed=True)
+        self._orders: Records[ReprocessingOrder] = Records(
+            self._shelf, "redecode", ReprocessingOrder, prefix="", packed=True
+        )
         self._orders.on_change.append(self._changed)
-        self.on_change: list[Callable[[Order], None]] = []
+        self.on_change: list[Callable[[ReprocessingOrder], None]] = []
         """Called after a change is in memory."""
 
-    async def order(self, wanted: Order, *, by: Principal, note: str = "") -> Order:
+    async def order(self, wanted: ReprocessingOrder, *, by: Principal, note: str = "") -> ReprocessingOrder:
         """Give an order.
 
         Raises:
@@ -130,7 +132,7 @@ class Redecodes:
         await self._forget()
         return given
 
-    async def cancel(self, order_id: str, *, by: Principal) -> Order:
+    async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
         """Give an order up; what was committed of it stays. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
         order = self.get(order_id, by)
         demand(by, Action.RELEASE_PROFILES, order.target.division, order.target.department)
@@ -139,7 +141,7 @@ class Redecodes:
         await self._trail.record(by, "profile.redecode.cancel", order.profile, after={"job": order.id})
         return await self._set(order, state=OrderState.CANCELLED, ended=self._clock.now())
 
-    def get(self, order_id: str, by: Principal) -> Order:
+    def get(self, order_id: str, by: Principal) -> ReprocessingOrder:
         """Return an order. Raises `NotFound` where there is none that the caller may see."""
         order = self._orders.find(order_id)
         if order is None or not allows(by, Action.READ_REGISTRY, order.target.division, order.target.department):
@@ -158,7 +160,7 @@ class Redecodes:
 
     # ── the worker's side ───────────────────────────────────────────────────────────────────────────
 
-    def next(self, partition: str) -> Order | None:
+    def next(self, partition: str) -> ReprocessingOrder | None:
         """Return the order to be worked off now, the oldest that is open."""
         found = [one for one in self._orders.all() if one.state in OPEN and one.partition == partition]
         return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
@@ -168,7 +170,7 @@ class Redecodes:
         order = self._orders.find(order_id)
         return order is not None and order.state in OPEN
 
-    async def begin(self, order: Order) -> bool:
+    async def begin(self, order: ReprocessingOrder) -> bool:
         """Say that work on it begins (again); False where it has begun so often that it will never end."""
         if order.lives >= LIVES_MAX:
             await self.failed(order, f"begun {order.lives} times and never ended: a bug; the log has the traceback")
@@ -176,14 +178,14 @@ class Redecodes:
         await self._set(order, state=OrderState.RUNNING, lives=order.lives + 1)
         return True
 
-    async def done(self, order: Order, counts: dict[str, int], *, by: Principal) -> None:
+    async def done(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
         """Say that all of it is committed; the trail gets the counts."""
         if self.is_open(order.id):
             told: Facts = {"job": order.id, **counts}
             await self._trail.record(by, "profile.redecode.done", order.profile, after=told)
             await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
 
-    async def failed(self, order: Order, why: str) -> None:
+    async def failed(self, order: ReprocessingOrder, why: str) -> None:
         """Say why it cannot be done."""
         if self.is_open(order.id):
             await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), said=why[:500])
@@ -198,12 +200,12 @@ class Redecodes:
         """Apply the changes of every process until cancelled; through losses of the engine."""
         await self._shelf.run()
 
-    def _changed(self, _before: Order | None, after: Order | None) -> None:
+    def _changed(self, _before: ReprocessingOrder | None, after: ReprocessingOrder | None) -> None:
         if after is not None:
             for listener in self.on_change:
                 listener(after)
 
-    async def _set(self, order: Order, **changes: object) -> Order:
+    async def _set(self, order: ReprocessingOrder, **changes: object) -> ReprocessingOrder:
         present = self._orders.find(order.id) or order
         return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from sensegate.authority.contents import Content
-from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Action, Principal, Scope, demand
-from sensegate.authority.versions import Shadow
 from sensegate.bus.recorded import Progress, recorded
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, NotFound
-from sensegate.jobs import Job, Jobs
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.history import Shadow
+from sensegate.lifecycle.jobs import Job, Jobs
+from sensegate.lifecycle.releases import Releases
 from sensegate.model import Device, Message
 from sensegate.ports import Log
 
@@ -77,7 +77,7 @@ def counted(target: Scope, devices: Sequence[str]) -> Callable[[Device], bool]:
     return lambda device: target.covers(device.division, device.department) and (not chosen or device.id in chosen)
 
 
-class Studies:
+class VersionComparisons:
     """Diffs and shadows of one process."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sensegate.authority.trail import Facts
-from sensegate.authority.versions import Limits
+from sensegate.lifecycle.history import CanaryLimits
 
 
 class Outcomes(msgspec.Struct):
@@ -42,7 +42,7 @@ class Outcomes(msgspec.Struct):
         self.quarantined += other.quarantined
 
 
-def worse(tried: Outcomes, others: Outcomes, limits: Limits) -> str:
+def worse(tried: Outcomes, others: Outcomes, limits: CanaryLimits) -> str:
     """Return why a canary must end; empty while it may go on.
 
     It is held against the other devices of the profile over the same time; where there are none, against perfection.

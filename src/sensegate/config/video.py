@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from sensegate.setting import Record, told
+from sensegate.config.setting import Record, told
 
 
 class BasisConfig(Record, frozen=True):

@@ -1,7 +1,7 @@
-"""Messages that meet a bug behind their decoding: found one by one, then kept from it.
+"""Poison messages: messages that meet a bug behind decoding are isolated, then quarantined before they reach it.
 
-The state is ahead of the log when such a bug is met, so the walk starts again from the last commit, with fewer messages
-at once, until one alone meets it. That one goes to quarantine when it comes again.
+When such a bug strikes, the state in memory is ahead of the log. So the pipeline starts again from the last commit with
+fewer messages at once, until one message alone meets the bug. That message goes to quarantine when it comes again.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from sensegate.model import Delivery, Message, Span
 from sensegate.persist.slices import part_of
 
 CAREFUL_S = 60.0
-"""After a bug in the walk the message that met it is looked for so long."""
+"""How long small batches are processed after a bug, to isolate the message that meets it."""
 CAREFUL_MESSAGES = 100
 POISON_MAX = 16
-"""With so many of them it is no matter of single messages: the bug ends the process."""
+"""With more poison messages than this the fault is not in single messages: the bug ends the process."""
 
-_log = structlog.get_logger("walk")
+_log = structlog.get_logger("ingest")
 
 
 class PoisonError(Exception):
-    """A message is not decoded: it met a bug behind that."""
+    """A message is not decoded: it is known to meet a bug behind decoding."""
 
 
-class Poison:
-    """Those of this process."""
+class PoisonMessages:
+    """The poison messages known to this process, and the search for the next one."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._most = 0
-        """So many messages are walked together while one that meets a bug is looked for; 0: all that come."""
+        """Largest batch while a poison message is searched for; 0: no limit."""
         self._careful_until = float("-inf")
         self._known: dict[bytes, str] = {}
-        """Digest of a message -> the bug that it met."""
+        """Digest of a poison message -> the bug that it meets."""
         self._here: dict[tuple[int, int], str] = {}
-        """(arrival, sequence) of those among the messages that are walked now -> the same."""
+        """(arrival, sequence) of the poison messages of the present batch -> the bug."""
 
-    def parts(self, live: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+    def split(self, live: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
         """Yield what is walked together: all, or little while a message that meets a bug is looked for."""
         if self._most and self._clock.monotonic() > self._careful_until:
             self._most = 0
@@ -51,8 +51,8 @@ class Poison:
         for start in range(0, count, max(most, 1)):
             yield live if most >= count else part_of(live, start, min(start + most, count))
 
-    def met(self, deliveries: Sequence[Delivery], bug: Exception, where: str) -> Lost:
-        """Return with what the walk starts again after a bug. Raises the bug where it cannot be that of a message."""
+    def isolate(self, deliveries: Sequence[Delivery], bug: Exception, where: str) -> Lost:
+        """Return the error that restarts the pipeline; raise the bug itself where no message can be its cause."""
         if isinstance(bug, (MemoryError, OSError)) or len(self._known) >= POISON_MAX:
             raise bug
         messages = _messages(deliveries)
@@ -62,22 +62,22 @@ class Poison:
         else:
             self._most = 0
             self._known[_digest(messages[0])] = where
-        _log.error("a bug in the walk; its message is looked for", among=len(messages), where=where)
+        _log.error("bug behind decoding; isolating its message", messages=len(messages), frames=where)
         return Lost(f"a bug met one of {len(messages)} messages: {type(bug).__name__}; it goes to quarantine")
 
-    def look(self, deliveries: Sequence[Delivery]) -> None:
-        """See which of them are among these messages, which are walked now."""
+    def inspect(self, deliveries: Sequence[Delivery]) -> None:
+        """Note which messages of the present batch are known poison messages."""
         if self._known:
             found = [(message, self._known.get(_digest(message), "")) for message in _messages(deliveries)]
             self._here = {(message.received, message.sequence): where for message, where in found if where}
 
-    def demand_none(self, span: Span) -> None:
-        """Return if none of these messages is one. Raises `PoisonError`."""
-        if self._here and any(self.of(message) for message in span):
+    def raise_if_poison(self, span: Span) -> None:
+        """Raise `PoisonError` if a known poison message is among these."""
+        if self._here and any(self.bug_of(message) for message in span):
             raise PoisonError
 
-    def of(self, message: Message) -> str:
-        """Return the bug that a message met; empty: none."""
+    def bug_of(self, message: Message) -> str:
+        """Return the bug that a message is known to meet; empty: none."""
         return self._here.get((message.received, message.sequence), "")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from sensegate.setting import Record, told
+from sensegate.config.setting import Record, told
 
 AUDIT_LEAST_H = 184 * 24
 """Six months: shorter may no audit record be kept (Cybersecurity Law, article 21)."""

@@ -12,13 +12,13 @@ from typing import Protocol
 import structlog
 
 from sensegate.authority.devices import Devices
-from sensegate.authority.modes import CLOCK, Modes, Order, Step, Telling, Widening
 from sensegate.authority.scope import Scope, written
-from sensegate.authority.tasks import Scalar
 from sensegate.clock import Clock, moved
+from sensegate.control.commands import Tasking
+from sensegate.control.modes import CLOCK, Modes, Order, Step, Telling, Widening
+from sensegate.control.tasks import Scalar
 from sensegate.errors import Conflict, Lost, SensegateError, StoreFull
 from sensegate.model import Shed
-from sensegate.tasking import Tasking
 
 LOOK_S = 1.0
 EXPIRES_S = 86_400.0

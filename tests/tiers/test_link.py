@@ -20,7 +20,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.slots import centre_password, centre_user
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig
-from sensegate.config_sites import NodeQuotaConfig
+from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Conflict, Fenced, Lost, Overloaded, Refused, StoreFull
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import LinkAnswer, LinkRequest, MemberHello, decode_answer

@@ -25,7 +25,7 @@ from sensegate.bus import api
 from sensegate.bus.connect import Link
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
 from sensegate.clock import Clock
-from sensegate.config_sites import NodeQuotaConfig
+from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Fenced, Lost, Overloaded, Refused, SensegateError, StoreFull, Superseded
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import FORMS, HELLO, LinkAnswer, LinkRequest, MemberHello, Welcome

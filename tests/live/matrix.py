@@ -40,8 +40,8 @@ from msgspec.structs import replace
 from nats.aio.client import Client
 
 from sensegate.config import Config
-from sensegate.config_people import EgressConfig
-from sensegate.config_viid import ViidConfig
+from sensegate.config.people import EgressConfig
+from sensegate.config.viid import ViidConfig
 from tests.conftest import eventually
 from tests.live.site import Made, Site, config_of, reading
 from tests.live.test_sharing import ENTRY
@@ -439,11 +439,11 @@ ASKS: dict[str, Ask] = {
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),
-    "GET /api/v1/nodes/{division}": Ask(sign='"4401"'),
+    "GET /api/v1/nodes/{member}": Ask(sign='"4401"'),
     "POST /api/v1/nodes": Ask({"division": "4401"}),
     "POST /api/v1/nodes/join": Ask({}),
-    "POST /api/v1/nodes/{division}/leave": Ask({}),
-    "POST /api/v1/nodes/{division}/expel": Ask({"note": ""}),
+    "POST /api/v1/nodes/{member}/leave": Ask({}),
+    "POST /api/v1/nodes/{member}/expel": Ask({"note": ""}),
     "POST /api/v1/moves": Ask({"device": "<device>", "target": "4401", "division": "440106"}, fresh=_device),
     "POST /api/v1/moves/{move}/cancellation": Ask({}, fresh=_move),
     "POST /api/v1/returns": Ask(data="x", headers={"Content-Type": "application/octet-stream"}),

@@ -13,11 +13,13 @@ from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
 from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.names import node_of
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
+from sensegate.normalise.book import QualityRow
 from sensegate.web import listing
 from sensegate.web.bodies import AuditRow, LedgerAnswer, LedgerRow, QuarantineRow
-from sensegate.web.deps import Deps, QualityRow
+from sensegate.web.deps import Deps
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route, iso, payload_text
 
@@ -216,7 +218,7 @@ async def _quarantine(call: Call) -> Any:
             seen, after = seen + 1, entry.sequence
             if not entry.subject.startswith("quarantine."):
                 continue
-            node = entry.subject.partition(".")[2].partition("-")[0]
+            node = node_of(entry.subject)
             for index, kept in enumerate(raw.decode_kept(entry.payload)):
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue

@@ -219,7 +219,7 @@ class Above:
     async def _work(self, link: CentreLink, way: Way) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
         nc = link.connection
-        centre = JetStreamLog(nc, prefix=f"up.{self.config.member_id}.")
+        centre = JetStreamLog(nc)
         self.up = Uplink(
             self.config.member_id,
             self.log,

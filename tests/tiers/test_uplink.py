@@ -17,9 +17,8 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import LaneRecord
 from sensegate.bus.slots import inbox_prefix, node_user
-from sensegate.clock import FakeClock, SystemClock
+from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
 from sensegate.demo.link import Link
 from sensegate.errors import Lost, Refused
@@ -36,45 +35,10 @@ from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.tiers.writers import Claimant
 from tests.conftest import eventually
-from tests.tiers.made import NODE, Centre, MemoryKeeper, Node, Owners, check, drive, rows_of
+from tests.tiers.made import NODE, MemoryKeeper, Node, Owners, check, drive, rows_of
+from tests.tiers.world import World
 
-CONFIG = UplinkConfig(url="nats://centre")
 MIB = 1024**2
-
-
-class World:
-    """A node, a centre and an uplink, all in memory."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.node = Node(MemoryLog(self.clock, epoch="node"), self.clock)
-        self.centre = Centre(MemoryLog(self.clock, epoch="centre"), self.clock)
-        self.keeper = MemoryKeeper()
-        self.shed: list[Shed] = []
-        self.uplink = self.fresh()
-
-    def fresh(self, *, began: int = -1, keeper: MemoryKeeper | None = None, log: MemoryLog | None = None) -> Uplink:
-        """Return the uplink of a new process."""
-        log = log or self.node.log
-        claimant = Claimant(keeper or self.keeper, log, began=began)
-        return Uplink(NODE, log, self.centre, claimant, CONFIG, self.clock, shed=lambda: self.shed)
-
-    def record(self, lane: Lane) -> LaneRecord:
-        """Return a lane's record as the uplink holds it."""
-        return self.uplink._exchange.held[lane].record
-
-    async def live(self) -> bool:
-        return bool(await drive(self.clock, self.uplink.live()))
-
-    async def drain(self) -> None:
-        while await self.live() or await drive(self.clock, self.uplink.backlog()):
-            pass
-
-
-@pytest.fixture
-def world() -> World:
-    """An empty world."""
-    return World()
 
 
 async def test_idle_readings_go_at_once(world: World) -> None:
@@ -559,7 +523,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
             f"nats://127.0.0.1:{link.port}", node_user(NODE), "secret", inbox_prefix=inbox_prefix(NODE)
         )
         stack.push_async_callback(client.close)
-        yield Tiers(logs[0], logs[1], CentreLink(client, SystemClock(), slot=NODE, member=NODE), link)
+        yield Tiers(logs[0], logs[1], CentreLink(client, slot=NODE, member=NODE), link)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 

@@ -159,6 +159,10 @@ class Uplink:
         ]
         return sentences
 
+    def disconnected(self) -> None:
+        """Note that the connection is gone; what was confirmed stays known."""
+        self._exchange.connected = False
+
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as lanes:

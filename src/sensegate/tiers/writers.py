@@ -223,7 +223,8 @@ class Claimant:
         self._keeper = keeper
         self._log = log
         self._began = began
-        self._token = secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
+        """Of this process."""
         self.writer: Writer = NOBODY
         """Ourselves, once a centre has granted it."""
         self.shifts: tuple[Shift, ...] = ()
@@ -231,6 +232,7 @@ class Claimant:
         """Why the last claim was not granted; empty: it was, or there was none."""
         self.force = False
         """The next claim is by force."""
+        self._was_granted = False
 
     async def claim(self, link: ClaimLink) -> dict[Lane, LaneRecord] | None:
         """Claim; return the lanes' records, None where it was denied.
@@ -242,19 +244,19 @@ class Claimant:
         state = await self._keeper.read() or WriterState(secrets.token_hex(8))
         first, last = await self._log.bounds()
         ended = last if self._began < 0 else self._began
-        since = ended if state.since < 0 and self.writer is NOBODY else state.since
-        tokens = state.tokens if self._token in state.tokens else (*state.tokens, self._token)[-TOKENS_MAX:]
+        since = ended if state.since < 0 and not self._was_granted else state.since
+        tokens = state.tokens if self.token in state.tokens else (*state.tokens, self.token)[-TOKENS_MAX:]
         state = msgspec.structs.replace(state, tokens=tokens, since=since)
         await self._keeper.write(state)
         claim = ClaimRequest(
             state.id,
             state.epoch,
-            self._token,
+            self.token,
             self._log.epoch,
             first,
             ended,
             since,
-            tuple(token for token in tokens if token != self._token),
+            tuple(token for token in tokens if token != self.token),
             self.force,
         )
         answer = protocol.decode_claim_answer(await link.ask("claim", protocol.encode(claim), CLAIM_S))
@@ -287,7 +289,7 @@ class Claimant:
         if last < until:
             await fill(self._log, last, until)
         self.writer, self.shifts, self.denied, self.force = answer.writer, shifts, "", False
-        self._began = -1
+        self._began, self._was_granted = -1, True
 
     def displaced(self) -> None:
         """Note that another process is the writer now: what follows needs a new claim."""

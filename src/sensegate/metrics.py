@@ -28,6 +28,21 @@ REFUSED = Counter(
     ["what"],
     registry=REGISTRY,
 )
+UNREADABLE = Counter(
+    "sensegate_log_unreadable", "Entries of the log that could not be read, by reader.", ["reader"], registry=REGISTRY
+)
+BORDER_REFUSED = Counter(
+    "sensegate_border_refused_rows",
+    "Rows that a member sent and that were refused, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+BORDER_MARKED = Counter(
+    "sensegate_border_marked_rows",
+    "Rows that a member sent and that were taken although they are odd, by what is odd.",
+    ["mark"],
+    registry=REGISTRY,
+)
 PRUNED = Counter("sensegate_pruned", "What ended long ago and was removed, by what.", ["what"], registry=REGISTRY)
 UPLINK_LAG = Gauge("sensegate_uplink_lag_entries", "Entries of the log not yet at the centre.", registry=REGISTRY)
 DELIVERED = Counter(

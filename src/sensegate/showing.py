@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sensegate import __version__
 from sensegate.authority.scope import Principal
 from sensegate.below import own_row
+from sensegate.bus.unreadable import UNREADABLE
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
 from sensegate.web.deps import Deps, NodeRow
@@ -61,6 +62,7 @@ def shown(of: Gateway) -> Deps:
         modes=of.modes,
         nodes=lambda: nodes(of),
         returns=below or of.above,
+        set_aside=base.set_aside,
         members=below.members if below else None,
         join=below.join if below else None,
         gaps=below.gaps if below else None,
@@ -93,6 +95,10 @@ def warnings(of: Gateway) -> list[str]:
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
     found += of.foundations.cameras.troubles()
+    if unreadable := UNREADABLE.all():
+        shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        found.append(f"log: entries that cannot be read are passed over: {shown}{more}; see `sensegate log unreadable`")
     if of.viid:
         found += of.viid.troubles()
     if of.above and of.above.taking:

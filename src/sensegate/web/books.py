@@ -13,6 +13,7 @@ from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
 from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.unreadable import read
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.web import listing
@@ -217,7 +218,7 @@ async def _quarantine(call: Call) -> Any:
             if not entry.subject.startswith("quarantine."):
                 continue
             node = entry.subject.partition(".")[2].partition("-")[0]
-            for index, kept in enumerate(raw.decode_kept(entry.payload)):
+            for index, kept in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue
                 wanted = (not reasons or kept.reason in reasons) and (not devices or kept.device in devices)

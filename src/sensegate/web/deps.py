@@ -21,6 +21,7 @@ from sensegate.authority.people import People
 from sensegate.authority.redecodes import Redecodes
 from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal
+from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
 from sensegate.bus.ledger import Ledger
@@ -190,6 +191,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
     """MQTT topics under which a device may publish."""
     nodes: Callable[[], Sequence[NodeRow]] = _nothing
+    set_aside: SetAside | None = None
+    """None: this gateway keeps no list of entries of the log that are set aside."""
     members: Members | None = None
     """None: this gateway takes in no nodes."""
     join: Callable[[str, str, str], Awaitable[Told]] | None = None

@@ -24,6 +24,8 @@ from sensegate.model import Entry
 KEPT_MAX = 200
 """Newest unreadable entries that are remembered."""
 REASON_MAX = 200
+TOLD_MAX = 20
+"""So many are told one by one."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger("log")
@@ -49,6 +51,7 @@ class UnreadableEntries:
     def __init__(self) -> None:
         self._entries: OrderedDict[tuple[int, str], UnreadableEntry] = OrderedDict()
         self._lock = threading.Lock()
+        self._found = 0
 
     def add(self, entry: Entry, reader: str, why: object) -> None:
         """Count an entry for a reader, and tell of it the first time."""
@@ -64,14 +67,18 @@ class UnreadableEntries:
             )
             while len(self._entries) > KEPT_MAX:
                 self._entries.popitem(last=False)
+            self._found += known is None
+            # Of very many only every doubling is told: the log of the process must not fill with them.
+            is_told = known is None and (self._found <= TOLD_MAX or self._found & (self._found - 1) == 0)
         metrics.UNREADABLE.labels(reader).inc()
-        if known is None:
+        if is_told:
             _log.error(
                 "entry of the log cannot be read and is passed over; `sensegate log quarantine SEQUENCE` sets it aside",
                 sequence=entry.sequence,
                 subject=entry.subject[:80],
                 reader=reader,
                 reason=reason,
+                found=self._found,
             )
 
     def forget(self, sequence: int) -> None:

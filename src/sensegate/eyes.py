@@ -12,10 +12,10 @@ from sensegate.authority.redecodes import Order
 from sensegate.clock import Clock
 from sensegate.collect.redecode import RedecodeSource
 from sensegate.config import Config
-from sensegate.decode.concern import Concern
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.relevance import Concern
 from sensegate.decode.watch import Profiles
 from sensegate.halves import Meant, Understood, only
 from sensegate.model import BOOL, I32, Delivery, Message, Span

@@ -9,8 +9,8 @@ import msgspec
 from sensegate.authority.scope import Action, demand
 from sensegate.authority.set_aside import SetAside, SetAsideEntry
 from sensegate.bus.unreadable import UNREADABLE, UnreadableEntry
-from sensegate.errors import NotFound
 from sensegate.web.bodies import Body, Text
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -48,11 +48,12 @@ class LogEntries(msgspec.Struct, frozen=True):
     rows: list[LogEntryRow]
 
 
+SET_ASIDE = Part[SetAside]("set_aside", absent="this gateway keeps no list of entries that are set aside")
+
+
 def _set_aside(call: Call) -> SetAside:
-    if call.deps.set_aside is None:
-        raise NotFound("this gateway keeps no list of entries that are set aside")
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
-    return call.deps.set_aside
+    return call.part(SET_ASIDE)
 
 
 def _sequence(call: Call) -> int:

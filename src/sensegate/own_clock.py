@@ -45,7 +45,7 @@ class OwnClock:
 
     async def _offsets(self) -> list[float]:
         config = self._config
-        ours = await self._store.last(f"commit.{config.division}-{config.ingest.partition}")
+        ours = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
         record = read(ours, "own clock", decode_commit) if ours else None
         seen = [(ours.time - record.committed_at) / 1e6] if ours and record else []
         if (centre_s := self._centre_s()) is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.bus.engine import User
 from sensegate.bus.packing import seal
-from sensegate.bus.server_conf import inbox_prefix
+from sensegate.bus.slots import inbox_prefix
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.cli.doctor import alive
 from tests.conftest import eventually

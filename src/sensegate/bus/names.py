@@ -41,6 +41,17 @@ def rows_subject(subject: str) -> RowsSubject | None:
     return RowsSubject(kind, node, place, int(grade))
 
 
+_PARTITION = re.compile(r"-[0-9]+$")
+
+
+def node_of(subject: str) -> str:
+    """Return the node in a subject such as ``ledger.<node>`` or ``ledger.<node>-<partition>``.
+
+    The id of a node never ends in a dash and digits (`authority.members`).
+    """
+    return _PARTITION.sub("", subject.partition(".")[2])
+
+
 ID_BYTES_MAX = 128
 _EMPTY = "~"
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")

@@ -17,6 +17,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, Lost, StoreFull
@@ -112,7 +113,7 @@ class Books:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
-        node = entry.subject.partition(".")[2].partition("-")[0]
+        node = node_of(entry.subject)
         counts = read_ledger(entry, "books")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
             self._of(node, hour).merge(part)

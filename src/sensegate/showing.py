@@ -17,6 +17,7 @@ from sensegate.web.log import SET_ASIDE
 from sensegate.web.modes import MODES
 from sensegate.web.moves import GATEWAYS, MOVES
 from sensegate.web.nodes import GAPS, JOIN, MEMBERS
+from sensegate.web.owners import OWNERS
 from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
 from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
 from sensegate.web.returns import RETURNS
@@ -97,6 +98,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
             GAPS: below.gaps,
             MOVES: below.moves,
             GATEWAYS: below.gateways,
+            OWNERS: below.owners,
         }
     return parts
 

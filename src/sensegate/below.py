@@ -19,12 +19,13 @@ import structlog
 from sensegate import __version__, metrics, shares
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
-from sensegate.authority.divisions import Divisions
+from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.handed import Offers, table_digests, tables_note
 from sensegate.authority.heads import key_in
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.moves import Left, Moves
+from sensegate.authority.ownership import DeviceOwners
 from sensegate.authority.trail import Trail
 from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies, external
@@ -36,13 +37,16 @@ from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, Lost, NotFound, Refused, StoreFull
+from sensegate.model import DeviceState
 from sensegate.moving import Mover
 from sensegate.publish import gaps, return_files
 from sensegate.publish.gaps import Named
 from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
 
 LOOK_S = 1.0
@@ -94,12 +98,20 @@ class Below:
             home=self.config.division,
             version=__version__,
             divisions=divisions,
-            configured=self._configured,
+            configured={
+                node.division: tuple(map(short, node.areas)) or (node.division.partition("-")[0],)
+                for node in self.config.nodes
+            },
             slots=self._slots,
             fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
         )
         await self.members.load()
+        self.owners = DeviceOwners(
+            await bucket("owners"), self._trail, self.clock, home=self.config.division, is_own=self._is_own
+        )
+        await self.owners.load()
         self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self)
+        self.moves.on_change.append(self.owners.see)
         await self.moves.load()
         self._generations = {member.id: member.generation for member in self.members.all()}
         self._closing |= {member.slot for member in self.members.ended()}
@@ -152,6 +164,22 @@ class Below:
     def _reply(self, division: str, _report: Report) -> dict[str, str]:
         base = self.offers.digest(division) if self.offers else ""
         return {"base": base, "orders": self.moves.open_for(division)}
+
+    # ── what is taken of members ────────────────────────────────────────────────────────────────────
+
+    def facts_of(self, member: str) -> MemberFacts:
+        """Return what is known of a member, against which its rows are held."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return MemberFacts(member, member, self.members.areas_of(member))
+
+    def rules(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Rules:
+        """Return what rows of members are held against; `floor`: (property, department) -> least grade."""
+        return Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
+
+    def _is_own(self, device: str) -> bool:
+        """Return whether a device is in the centre's own registry and in use."""
+        stored = self._devices.stored(device)
+        return stored is not None and stored.device.state is not DeviceState.RETIRED
 
     # ── moves of devices ────────────────────────────────────────────────────────────────────────────
 
@@ -217,6 +245,8 @@ class Below:
             "links": self.links.run,
             "members": self.members.watch,
             "moves": self.moves.watch,
+            "owners": self.owners.watch,
+            "owners of moved devices": self.owners.run,
             "links closing": self._close_all,
         }
 
@@ -381,7 +411,25 @@ class Below:
             _row(node, self.division_of(node.member), members.get(node.member), self._tables)
             for node in self.links.nodes
         ]
-        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.member, 0)) for row in rows]
+        return [self._with_areas(row) for row in rows]
+
+    def _with_areas(self, row: NodeRow) -> NodeRow:
+        """Return a node's line with what it may send, and which of its devices another one sends too."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        conflicts = self.owners.conflicts(row.member)
+        troubles = list(row.troubles)
+        if conflicts:
+            first = conflicts[0]
+            who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
+            more = f", and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
+            troubles.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
+        return msgspec.structs.replace(
+            row,
+            copied=self.copies.last.get(row.member, 0),
+            areas=list(self.members.areas_of(row.member)),
+            conflicts=len(conflicts),
+            troubles=troubles,
+        )
 
 
 def _row(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:

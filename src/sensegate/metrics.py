@@ -52,6 +52,15 @@ REFUSED = Counter(
     ["what"],
     registry=REGISTRY,
 )
+UNREADABLE = Counter(
+    "sensegate_log_unreadable", "Entries of the log that could not be read, by reader.", ["reader"], registry=REGISTRY
+)
+DEVICE_CONFLICTS = Counter(
+    "sensegate_device_conflicts",
+    "Devices that a member sent rows of although another one owns them, by member.",
+    ["node"],
+    registry=REGISTRY,
+)
 PRUNED = Counter("sensegate_pruned", "What ended long ago and was removed, by what.", ["what"], registry=REGISTRY)
 UPLINK_LAG = Gauge("sensegate_uplink_lag_entries", "Entries of the log not yet at the centre.", registry=REGISTRY)
 DELIVERED = Counter(

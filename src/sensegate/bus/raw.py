@@ -182,6 +182,17 @@ def decode(payload: bytes) -> Iterator[tuple[Message, str]]:
     yield from _messages(tree)
 
 
+def decode_any(payload: bytes) -> list[Kept]:
+    """Return the messages of any member, with the reasons where it is one of quarantine, pieces as pieces.
+
+    Raises `ValueError` as `decode`, and nothing after it has begun.
+    """
+    tree = _opened(payload)
+    if tree.pieces is not None:
+        return list(decode_kept(payload))
+    return [Kept(message, source, "") for message, source in _messages(tree)]
+
+
 def decode_kept(payload: bytes) -> Iterator[Kept]:
     """Yield the messages of a quarantine member with their reasons; errors as `decode`."""
     tree = _opened(payload)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 import numpy as np
 
+from sensegate.authority.device_rules import good_id
 from sensegate.bus import columns, ledger, sequences
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
@@ -29,7 +30,6 @@ from sensegate.tiers.verdict import (
     Checked,
     CheckedLedger,
     CheckedSequences,
-    Claim,
     DeviceOwnership,
     Mark,
     MemberFacts,
@@ -114,7 +114,7 @@ def check_rows(
 
 
 _DETAILS = {
-    Reason.NAME: "device ids that are empty, too long or hold control characters",
+    Reason.NAME: "names that are no device ids",
     Reason.AREA: "divisions outside the member's areas, of devices",
     Reason.FOREIGN_DEVICE: "devices that another member owns",
     Reason.DEVICE_LIMIT: "the member owns as many devices as one may; not taken",
@@ -176,7 +176,7 @@ def _judged_devices(
         device = origins.device[entry]
         if device in verdicts:
             continue
-        if not device or not _storable(device):
+        if not good_id(device):
             verdicts[device] = Reason.NAME
         elif not inside[division[entry]]:
             verdicts[device] = Reason.AREA
@@ -185,12 +185,12 @@ def _judged_devices(
     claims: list[str] = []
     room = ownership.room(sender.member)
     for device in sorted({origins.device[entry] for entry in np.unique(batch.origin).tolist()} - verdicts.keys()):
-        claim = ownership.claim_of(sender.member, device)
-        if claim is Claim.FOREIGN:
-            verdicts[device] = Reason.FOREIGN_DEVICE
-        elif claim is Claim.FREE and len(claims) >= room:
+        if ownership.owner(device):
+            if not ownership.may_send(sender.member, device):
+                verdicts[device] = Reason.FOREIGN_DEVICE
+        elif len(claims) >= room:
             verdicts[device] = Reason.DEVICE_LIMIT
-        elif claim is Claim.FREE:
+        else:
             claims.append(device)
     refused: dict[Reason, list[str]] = {}
     for device in sorted(verdicts):

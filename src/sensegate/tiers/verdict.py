@@ -62,22 +62,15 @@ class Mark(StrEnum):
     """A kind of count that this release does not know."""
 
 
-class Claim(StrEnum):
-    """What a device is to a member."""
-
-    OWN = "own"
-    """Its own, or moved from or to it by the book of moves."""
-    FREE = "free"
-    """Nobody's: it becomes the member's with its first rows."""
-    FOREIGN = "foreign"
-    """Another member's."""
-
-
 class DeviceOwnership(Protocol):
-    """Who owns which device."""
+    """Who owns which device (`authority.ownership.DeviceOwners`)."""
 
-    def claim_of(self, member: str, device: str) -> Claim:
-        """Return what a device is to a member."""
+    def owner(self, device: str) -> str:
+        """Return the owner of a device; empty: nobody, so that it becomes the member's with its first rows."""
+        ...
+
+    def may_send(self, member: str, device: str) -> bool:
+        """Return whether rows of an owned device are taken from a member: it is, was or becomes the owner."""
         ...
 
     def room(self, member: str) -> int:

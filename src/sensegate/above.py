@@ -25,9 +25,9 @@ from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
 from sensegate.publish import membership, return_files
-from sensegate.tiers.carried import Carried
 from sensegate.publish.report import Report, Reporter
 from sensegate.publish.returned import Taker
+from sensegate.tiers.carried import Carried
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant, FileKeeper

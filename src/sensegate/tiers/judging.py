@@ -47,6 +47,8 @@ class Judged(msgspec.Struct, eq=False):
     marks: Counter[str] = msgspec.field(default_factory=Counter)
     claims: list[str] = []
     """Devices that become the member's."""
+    foreign: list[str] = []
+    """Devices of which another member is the owner."""
     rows: int = 0
     """How many rows were judged."""
     is_refused: bool = False
@@ -61,16 +63,23 @@ class Judge:
         facts: Callable[[str], MemberFacts],
         rules: Rules,
         claim: Callable[[str, Sequence[str]], Awaitable[None]] | None = None,
+        conflict: Callable[[str, Iterable[str]], Awaitable[None]] | None = None,
     ) -> None:
-        """`facts` tells of a member; `claim` makes devices a member's own, durably."""
+        """`facts` tells of a member; `claim` makes devices its own, durably; `conflict` hears of those of others."""
         self._facts = facts
         self._rules = rules
         self._claim = claim
+        self._conflict = conflict
 
     async def claim_devices(self, member: str, devices: Sequence[str]) -> None:
         """Make devices a member's own. Raises `Lost`, `StoreFull`."""
         if devices and self._claim:
             await self._claim(member, devices)
+
+    async def note_conflicts(self, member: str, judged: Judged) -> None:
+        """Tell which devices of others a member has sent. Raises `Lost`, `StoreFull`."""
+        if self._conflict and (foreign := judged.foreign):
+            await self._conflict(member, foreign)
 
     def judged(self, member: str, parts: Sequence[Part], now: int, *, once_more: RefusedPart | None = None) -> Judged:
         """Return what becomes of the parts of a member's span; `once_more`: they were refused as this entry before."""
@@ -132,6 +141,8 @@ def _take(judged: Judged, group: Group, grade: int, batch: Batch, before: str) -
 
 def _refuse_devices(judged: Judged, group: Group, part: Part, verdict: Checked, before: str) -> None:
     for refusal in verdict.refusals:
+        if refusal.reason is Reason.FOREIGN_DEVICE:
+            judged.foreign += refusal.devices
         batch = columns.decode(refusal.payload)
         count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
         if before:

@@ -48,6 +48,7 @@ from sensegate.publish.returns import Returns, Wanted
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.protocol import RefusedPart
 from sensegate.tiers.receiver import Receiver
 from sensegate.tiers.vault import Vault
 from sensegate.tiers.verdict import MemberFacts, Rules
@@ -202,6 +203,14 @@ class Below:
         self.receiver.on_denied.append(self._writer_denied)
         self.receiver.on_claim.append(self._writer_claimed)
         self.receiver.serve(self.node_links)
+
+    async def refused(self, member: str) -> list[RefusedPart]:
+        """Return what was refused of a member and may be sent once more. Raises `Lost`."""
+        return await self.receiver.listed(member) if self.receiver else []
+
+    async def refused_body(self, member: str, part_id: str) -> bytes | None:
+        """Return what was refused first of an entry; None where it is not kept. Raises `Lost`."""
+        return await self.receiver.body(member, part_id) if self.receiver else None
 
     def _admits(self, member: str) -> bool:
         assert self.members is not None  # noqa: S101 - open() has run

@@ -65,6 +65,9 @@ class NodeUserConfig(Record, frozen=True):
 
     division: Annotated[str, _h("the node's id, usually its city code, e.g. 4401"), _MEMBER]
     secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
+    areas: Annotated[
+        tuple[str, ...], _h("divisions of which it may send readings, each with all below it; empty: its city")
+    ] = ()
 
 
 class EngineConfig(Record, frozen=True):

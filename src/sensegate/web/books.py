@@ -14,6 +14,7 @@ from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
 from sensegate.bus.ledger import HOUR_US, Ledger, Row
 from sensegate.bus.names import city_of, node_of
+from sensegate.bus.unreadable import read
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.normalise.book import QualityRow
@@ -219,7 +220,7 @@ async def _quarantine(call: Call) -> Any:
             if not entry.subject.startswith("quarantine."):
                 continue
             node = node_of(entry.subject)
-            for index, kept in enumerate(raw.decode_kept(entry.payload)):
+            for index, kept in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue
                 wanted = (not reasons or kept.reason in reasons) and (not devices or kept.device in devices)

@@ -11,7 +11,7 @@ from sensegate import shares
 from sensegate.authority import shared_secrets
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.config import Config
-from sensegate.config_people import SharingConfig
+from sensegate.config.people import SharingConfig
 from sensegate.errors import ConfigError
 from sensegate.shares import PSEUDONYMS, SIGNING
 from tests.live.site import config_of

@@ -18,7 +18,6 @@ from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
 from sensegate.authority.terms import NEWS_S, Choice, decode_state, encode
 from sensegate.bus.connect import Link
-from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull, Untrusted
@@ -26,11 +25,12 @@ from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
 from sensegate.publish import membership, return_files
-from sensegate.publish.carried import Carried
 from sensegate.publish.report import Report, Reporter
 from sensegate.publish.returned import Taker
-from sensegate.publish.uplink import Uplink
+from sensegate.tiers.carried import Carried
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.writers import Claimant, FileKeeper
 from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
 
 LOOK_S = 1.0
@@ -38,8 +38,6 @@ LOOK_S = 1.0
 STILL_S = 0.5
 """An active centre is asked again so soon after its answer, which it may keep until there is something new."""
 REFUSED_S = 5.0
-ASK_AGAIN_MAX = 8
-"""A question that meets the quota is asked so often."""
 
 _log = structlog.get_logger("above")
 
@@ -55,15 +53,15 @@ class Above:
         report: Callable[[], Awaitable[Report]],
         shed: Callable[[], Sequence[Shed]] = tuple,
         *,
-        began: int = 0,
+        began: int = -1,
     ) -> None:
-        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Uplink`."""
+        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Claimant`."""
         self.config = config
         self.clock = clock
         self.log = node_log
         self._report = report
         self._shed = shed
-        self._began = began
+        self.claimant = Claimant(FileKeeper(Path(config.directory)), node_log, began=began)
         self._link: CentreLink | None = None
         self.up: Uplink | None = None
         self.why = ""
@@ -101,14 +99,9 @@ class Above:
 
     async def ask(self, question: str, payload: bytes = b"") -> bytes:
         """Return the centre's answer; while this node is over its quota, wait. Raises `Lost`, `Refused`."""
-        for _ in range(ASK_AGAIN_MAX):
-            if self._link is None:
-                raise Lost("not connected to the centre")
-            try:
-                return await self._link.ask(question, payload)
-            except Overloaded as why:
-                await self.clock.sleep(why.retry_after_s)
-        raise Lost(f"the centre takes no '{question}' now: this node is over its quota")
+        if self._link is None:
+            raise Lost("not connected to the centre")
+        return await self._link.ask_patiently(question, payload, clock=self.clock)
 
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────
 
@@ -136,10 +129,23 @@ class Above:
     async def _told(self) -> Report:
         return msgspec.structs.replace(await self._report(), generation=self._generation)
 
+    @property
+    def troubles(self) -> list[str]:
+        """What keeps readings from going up although the centre is reached, a sentence each."""
+        return self.up.troubles if self.up else []
+
+    def uplink(self) -> Uplink:
+        """Return the uplink. Raises `Conflict` where there is none yet."""
+        if self.up is None or self._link is None:
+            raise Conflict("this node is not connected to its centre; try again when it is")
+        return self.up
+
     def said(self) -> str:
         """Return how the way up is, for people."""
         if self.why:
             return self.why
+        if self.troubles:
+            return "; ".join(self.troubles)
         if self.up and self.up.connected:
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
@@ -174,14 +180,14 @@ class Above:
         finally:
             self._link = None
             if self.up:
-                self.up.connected = False
-                self._began = 0 if self.up.sure else self._began
+                self.up.disconnected()
             await nc.close()
 
     async def _greet(self, link: CentreLink) -> bool:
-        """Agree with the centre on a form; return False where it refuses this node. Raises `Lost`."""
+        """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Lost`."""
         try:
-            await link.hello()
+            writer = self.claimant.writer
+            welcome = await link.hello(writer=writer.id, writer_epoch=writer.epoch)
         except Refused as why:
             self.why = f"the centre refuses this node; going on alone: {why}"
             _log.error("the centre refuses this node; it goes on alone", reason=str(why))
@@ -190,7 +196,11 @@ class Above:
         except (Lost, Overloaded) as why:
             self._turns += 1
             raise Lost(f"the centre takes no greeting now: {why}") from why
-        return True
+        if welcome.active or self.config.uplink.others:
+            return True
+        self.why = "the centre is not active; going on alone"
+        await self.clock.sleep(LOOK_S)
+        return False
 
     async def _found(self) -> Way:
         """Return the way once there is one: this node may be joined from beside, or by a code that comes later."""
@@ -221,24 +231,21 @@ class Above:
 
     async def _work(self, link: CentreLink, way: Way) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
-        nc = link.connection
-        centre = JetStreamLog(nc, prefix=f"up.{self.config.member_id}.")
+        await link.answer_probes(self.claimant.token)
         self.up = Uplink(
             self.config.member_id,
             self.log,
-            centre,
+            link,
+            self.claimant,
             self.config.uplink,
             self.clock,
-            store=self.config.store,
-            payload_bytes_max=centre.payload_bytes_max,
             shed=self._shed,
-            began=self._began,
             partition=self.config.ingest.partition,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self.up.run(), name="uplink lanes")
             group.create_task(self.reporter.run(), name="uplink report")
-            group.create_task(_until(nc.refused), name="uplink end")
+            group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
             if self.config.uplink.others:
                 group.create_task(self._still(link, way), name="uplink lease")

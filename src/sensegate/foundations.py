@@ -27,12 +27,12 @@ from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.malloc import one_arena
 from sensegate.bus.process import write_private
 from sensegate.cameras import Cameras
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.heap import one_arena
-from sensegate.life import Life
+from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.publish import membership
 from sensegate.quantities.coordinates import wgs84
 
@@ -120,7 +120,7 @@ class Foundations:
         )
         await self.set_aside.load()
         self.tasks["set aside"] = self.set_aside.watch
-        self.life = Life(self.config, self.clock, self.log, self.audit)
+        self.life = ProfileLifecycle(self.config, self.clock, self.log, self.audit)
         await self.life.open(self.bucket, stack)
         self.profiles, self.releases = self.life.profiles, self.life.releases
         self.tasks |= self.life.tasks

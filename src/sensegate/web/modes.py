@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.modes import Modes, Order, Plan, Telling, Widening
 from sensegate.authority.scope import Action, scope, written
+from sensegate.control.modes import Modes, Order, Plan, Telling, Widening
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
 from sensegate.web.deps import Part

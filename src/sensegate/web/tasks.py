@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.authority.tasks import Scalar, Task
-from sensegate.tasking import Capability, Tasking
+from sensegate.control.commands import Capability, Tasking
+from sensegate.control.tasks import Scalar, Task
 from sensegate.web import listing
 from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso, payload_text

@@ -45,6 +45,7 @@ from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
 from sensegate.quantities.properties import PROPERTIES
+from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
@@ -172,9 +173,15 @@ class Below:
         assert self.members is not None  # noqa: S101 - open() has run
         return MemberFacts(member, member, self.members.areas_of(member))
 
-    def rules(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Rules:
-        """Return what rows of members are held against; `floor`: (property, department) -> least grade."""
-        return Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
+    def judge(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Judge:
+        """Return what judges the spans of members.
+
+        Args:
+            floor: (property, department) -> least grade.
+            knows_profile: whether ``vendor/model@version`` is known here.
+        """
+        rules = Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
+        return Judge(self.facts_of, rules, self.owners)
 
     def _is_own(self, device: str) -> bool:
         """Return whether a device is in the centre's own registry and in use."""

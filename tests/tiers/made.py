@@ -26,7 +26,7 @@ from sensegate.tiers.judging import Judge
 from sensegate.tiers.receiver import Receiver
 from sensegate.tiers.span import SOURCE
 from sensegate.tiers.vault import Vault
-from sensegate.tiers.verdict import Claim, MemberFacts, Rules
+from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.tiers.writers import WriterState
 
 NODE = "4401"
@@ -103,9 +103,11 @@ class Owners:
     def __init__(self) -> None:
         self.foreign: set[str] = set()
 
-    def claim_of(self, _member: str, device: str) -> Claim:
-        """Return what a device is to a member."""
-        return Claim.FOREIGN if device in self.foreign else Claim.OWN
+    def owner(self, device: str) -> str:
+        return "4403" if device in self.foreign else "4401"
+
+    def may_send(self, member: str, device: str) -> bool:
+        return self.owner(device) == member
 
     def room(self, _member: str) -> int:
         """Return how many devices more a member may own."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -47,10 +48,24 @@ class Judged(msgspec.Struct, eq=False):
     marks: Counter[str] = msgspec.field(default_factory=Counter)
     claims: list[str] = []
     """Devices that become the member's."""
+    conflicts: set[str] = set()
+    """Devices that another member owns."""
     rows: int = 0
     """How many rows were judged."""
     is_refused: bool = False
     """Nothing of it is taken, and something is refused."""
+
+
+class DeviceClaims(Protocol):
+    """Keeps who owns which device (`authority.ownership.DeviceOwners`)."""
+
+    async def claim(self, member: str, devices: Sequence[str]) -> None:
+        """Make devices that nobody owns a member's, durably. Raises `Overloaded`, `Lost`, `StoreFull`."""
+        ...
+
+    async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
+        """Remember that a member sent devices of others. Raises `Lost`, `StoreFull`."""
+        ...
 
 
 class Judge:
@@ -60,17 +75,26 @@ class Judge:
         self,
         facts: Callable[[str], MemberFacts],
         rules: Rules,
-        claim: Callable[[str, Sequence[str]], Awaitable[None]] | None = None,
+        claims: DeviceClaims | None = None,
     ) -> None:
-        """`facts` tells of a member; `claim` makes devices a member's own, durably."""
+        """`facts` tells of a member; `claims` keeps who owns which device (None: nothing is kept)."""
         self._facts = facts
         self._rules = rules
-        self._claim = claim
+        self._claims = claims
 
-    async def claim_devices(self, member: str, devices: Sequence[str]) -> None:
-        """Make devices a member's own. Raises `Lost`, `StoreFull`."""
-        if devices and self._claim:
-            await self._claim(member, devices)
+    async def settle_devices(self, member: str, judged: Judged) -> None:
+        """Make devices a member's own before its rows are written, and tell of those that another one owns.
+
+        Raises:
+            Overloaded: another member was faster: the span is judged once more when it comes again.
+            Lost, StoreFull: it is not known to be kept.
+        """
+        if self._claims is None:
+            return
+        if judged.claims:
+            await self._claims.claim(member, judged.claims)
+        if judged.conflicts:
+            await self._claims.note_conflicts(member, sorted(judged.conflicts))
 
     def judged(self, member: str, parts: Sequence[Part], now: int, *, once_more: RefusedPart | None = None) -> Judged:
         """Return what becomes of the parts of a member's span; `once_more`: they were refused as this entry before."""
@@ -132,6 +156,8 @@ def _take(judged: Judged, group: Group, grade: int, batch: Batch, before: str) -
 
 def _refuse_devices(judged: Judged, group: Group, part: Part, verdict: Checked, before: str) -> None:
     for refusal in verdict.refusals:
+        if refusal.reason is Reason.FOREIGN_DEVICE:
+            judged.conflicts.update(refusal.devices)
         batch = columns.decode(refusal.payload)
         count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
         if before:

@@ -308,7 +308,7 @@ class Receiver:
         judged = self._judge.judged(member, request.parts, now, once_more=listed[0] if listed else None)
         if listed and judged.is_refused:
             return SpanAnswer(Outcome.STILL_REFUSED, records, tuple(map(_told, judged.refusals)), now)
-        await self._judge.claim_devices(member, judged.claims)
+        await self._judge.settle_devices(member, judged)
         written, told = await self._write_span(member, uplink, request, judged, records, listed)
         if written is None:
             held = await self._held(member)

@@ -20,14 +20,15 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import logs, metrics, shares, sites, trails, way_up
+from sensegate import logs, metrics, sites, way_up
 from sensegate.above import Above
-from sensegate.addresses import Addresses, follow
+from sensegate.authority import audit_opening
 from sensegate.authority.assets import Assets
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.below import Below
+from sensegate.bus.addresses import Addresses, follow
 from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
@@ -60,9 +61,10 @@ from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
-from sensegate.pushing import Pushing
 from sensegate.scripts import pool as scripts
+from sensegate.share import opening
 from sensegate.share.books import Books
+from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.web.app import Web
@@ -362,9 +364,9 @@ class Gateway:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
         self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
-        self.quality_rows = shares.quality_rows(self.quality, self.devices)
-        measured = shares.measures(self.devices, self.quality_rows, clock)
-        self.share = shares.made(
+        self.quality_rows = opening.quality_rows(self.quality, self.devices)
+        measured = opening.measures(self.devices, self.quality_rows, clock)
+        self.share = opening.made(
             config,
             clock,
             self.audit,
@@ -399,7 +401,7 @@ class Gateway:
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.hourly = trails.hours(self.audit, clock, config, self.share.usage)
+        self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
 
     # ── web ─────────────────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,7 @@ from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
+from sensegate.viid import rest
 from sensegate.web import (
     applications,
     audit,
@@ -46,7 +47,6 @@ from sensegate.web import (
     returns,
     session,
     tasks,
-    viid_rest,
     webhooks,
     websocket,
 )
@@ -152,7 +152,7 @@ ROUTES: tuple[Route, ...] = (
     *books.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
-    *viid_rest.ROUTES,
+    *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

@@ -26,6 +26,7 @@ from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.moves import Left, Moves
 from sensegate.authority.ownership import DeviceOwners
+from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies, external
@@ -48,6 +49,8 @@ from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import opening
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.vault import Vault
 from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
 
@@ -55,6 +58,8 @@ LOOK_S = 1.0
 CLOSE_AGAIN_S = 0.5
 """What was being let in while the rights ended is closed then."""
 TRIES = 3
+DENIED_S = 3_600.0
+"""The trail says so often that a copy of a node's store asks."""
 
 _log = structlog.get_logger("below")
 
@@ -76,6 +81,9 @@ class Below:
         self.node_links = NodeLinks(engine.connect_slot, clock, quota=config.node_quota)
         """Carries what members send."""
         self._generations: dict[str, int] = {}
+        self._denied_at: dict[str, float] = {}
+        self.receiver: Receiver | None = None
+        """Takes the spans of members; None: this centre stands by."""
         self.members: Members | None = None
         self.offers: Offers | None = None
         """What the nodes should have of the centre."""
@@ -174,15 +182,49 @@ class Below:
         assert self.members is not None  # noqa: S101 - open() has run
         return MemberFacts(member, member, self.members.areas_of(member))
 
-    def judge(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Judge:
-        """Return what judges the spans of members.
+    def rules(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Rules:
+        """Return what rows of members are held against; `floor`: (property, department) -> least grade."""
+        return Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
 
-        Args:
-            floor: (property, department) -> least grade.
-            knows_profile: whether ``vendor/model@version`` is known here.
-        """
-        rules = Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
-        return Judge(self.facts_of, rules, self.owners)
+    def receive(self, rules: Rules) -> None:
+        """Take the spans of members from now on."""
+        config = self.config
+        judge = Judge(self.facts_of, rules, self.owners.claim, self.owners.note_conflicts)
+        self.receiver = Receiver(
+            self._log,
+            judge,
+            self.clock,
+            config.store,
+            log_share=config.node_quota.log_share,
+            probe=self.node_links.probe,
+            vault=Vault.open(Path(config.directory)),
+            admits=self._admits,
+        )
+        self.receiver.on_denied.append(self._writer_denied)
+        self.receiver.on_claim.append(self._writer_claimed)
+        self.receiver.serve(self.node_links)
+
+    def _admits(self, member: str) -> bool:
+        assert self.members is not None  # noqa: S101 - open() has run
+        return member != self.config.division and bool(self.members.areas_of(member))
+
+    async def _writer_denied(self, member: str, why: str) -> None:
+        """Put on the trail that two copies of a node's store are there, once an hour."""
+        last = self._denied_at.get(member, float("-inf"))
+        if self.clock.monotonic() - last < DENIED_S:
+            return
+        self._denied_at[member] = self.clock.monotonic()
+        await self._record(member, "node.copy", {"reason": why})
+
+    async def _writer_claimed(self, member: str, how: str) -> None:
+        await self._record(member, f"node.{how}", {})
+
+    async def _record(self, member: str, action: str, after: dict[str, str]) -> None:
+        by = Principal(f"node-{member}", Role.DEVICE, scope(self.config.division), name="the node itself")
+        try:
+            await self._trail.record(by, action, member, after=dict(after))
+        except (Lost, StoreFull) as why:
+            _log.warning("the trail does not say what a node's store has done", member=member, reason=str(why))
 
     def _is_own(self, device: str) -> bool:
         """Return whether a device is in the centre's own registry and in use."""
@@ -425,7 +467,7 @@ class Below:
         """Return a node's line with what it may send, and which of its devices another one sends too."""
         assert self.members is not None  # noqa: S101 - open() has run
         conflicts = self.owners.conflicts(row.member)
-        troubles = list(row.troubles)
+        troubles = [*row.troubles, *(self.receiver.standing(row.member).told() if self.receiver else ())]
         if conflicts:
             first = conflicts[0]
             who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"

@@ -104,9 +104,11 @@ class Owners:
         self.foreign: set[str] = set()
 
     def owner(self, device: str) -> str:
-        return "4403" if device in self.foreign else "4401"
+        """Return the owner of a device."""
+        return "4403" if device in self.foreign else NODE
 
     def may_send(self, member: str, device: str) -> bool:
+        """Return whether a member may send rows of a device."""
         return self.owner(device) == member
 
     def room(self, _member: str) -> int:

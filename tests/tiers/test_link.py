@@ -232,7 +232,7 @@ async def test_a_backlog_span_delays_neither_live_spans_nor_questions_nor_leases
     [
         (Refused("not you"), Refused, "not you"),
         (Conflict("changed"), Refused, "changed"),
-        (Overloaded("slowly", retry_after_s=7.0), Overloaded, "pause"),
+        (Overloaded("slowly", retry_after_s=7.0), Overloaded, "slowly"),
         (StoreFull("no room"), Lost, "no room"),
         (msgspec.ValidationError("no number"), Refused, "no number"),
     ],

@@ -27,14 +27,20 @@ class Province:
         self.trail = MemoryTrail()
         self.owners = DeviceOwners(MemoryBucket(), self.trail, FakeClock(), home="44")
         rules = Rules(self.owners, lambda _property, _department: 1)
-        self.judge = Judge(lambda member: MemberFacts(member, member, ("440106",)), rules, self.owners)
+        self.judge = Judge(
+            lambda member: MemberFacts(member, member, ("440106",)),
+            rules,
+            self.owners.claim,
+            self.owners.note_conflicts,
+        )
 
     async def sent(self, member: str, *devices: str) -> Judged:
         """Return what becomes of a span with six rows, of which each third is of a device."""
         names = [*devices, *devices, *devices][:3]
         rows: Batch = batch(node=member, device=sorted(names), division=Words.of(["440106"] * 3))
         judged = self.judge.judged(member, [Part(PartKind.READINGS, columns.encode(rows), 2, 6)], NOW)
-        await self.judge.settle_devices(member, judged)
+        await self.judge.claim_devices(member, judged.claims)
+        await self.judge.note_conflicts(member, judged)
         return judged
 
     def taken(self, judged: Judged) -> set[str]:
@@ -77,7 +83,7 @@ async def test_two_spans_that_claim_one_device_at_once() -> None:
         )
         for member in ("4401", "4403")
     }
-    await province.judge.settle_devices("4401", judged["4401"])
+    await province.judge.claim_devices("4401", judged["4401"].claims)
     with pytest.raises(Overloaded):
-        await province.judge.settle_devices("4403", judged["4403"])
+        await province.judge.claim_devices("4403", judged["4403"].claims)
     assert province.taken(await province.sent("4403", "a")) == set()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -48,24 +47,12 @@ class Judged(msgspec.Struct, eq=False):
     marks: Counter[str] = msgspec.field(default_factory=Counter)
     claims: list[str] = []
     """Devices that become the member's."""
-    conflicts: set[str] = set()
-    """Devices that another member owns."""
+    foreign: list[str] = []
+    """Devices of which another member is the owner."""
     rows: int = 0
     """How many rows were judged."""
     is_refused: bool = False
     """Nothing of it is taken, and something is refused."""
-
-
-class DeviceClaims(Protocol):
-    """Keeps who owns which device (`authority.ownership.DeviceOwners`)."""
-
-    async def claim(self, member: str, devices: Sequence[str]) -> None:
-        """Make devices that nobody owns a member's, durably. Raises `Overloaded`, `Lost`, `StoreFull`."""
-        ...
-
-    async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
-        """Remember that a member sent devices of others. Raises `Lost`, `StoreFull`."""
-        ...
 
 
 class Judge:
@@ -75,26 +62,24 @@ class Judge:
         self,
         facts: Callable[[str], MemberFacts],
         rules: Rules,
-        claims: DeviceClaims | None = None,
+        claim: Callable[[str, Sequence[str]], Awaitable[None]] | None = None,
+        conflict: Callable[[str, Iterable[str]], Awaitable[None]] | None = None,
     ) -> None:
-        """`facts` tells of a member; `claims` keeps who owns which device (None: nothing is kept)."""
+        """`facts` tells of a member; `claim` makes devices its own, durably; `conflict` hears of those of others."""
         self._facts = facts
         self._rules = rules
-        self._claims = claims
+        self._claim = claim
+        self._conflict = conflict
 
-    async def settle_devices(self, member: str, judged: Judged) -> None:
-        """Make devices a member's own before its rows are written, and tell of those that another one owns.
+    async def claim_devices(self, member: str, devices: Sequence[str]) -> None:
+        """Make devices a member's own. Raises `Lost`, `StoreFull`."""
+        if devices and self._claim:
+            await self._claim(member, devices)
 
-        Raises:
-            Overloaded: another member was faster: the span is judged once more when it comes again.
-            Lost, StoreFull: it is not known to be kept.
-        """
-        if self._claims is None:
-            return
-        if judged.claims:
-            await self._claims.claim(member, judged.claims)
-        if judged.conflicts:
-            await self._claims.note_conflicts(member, sorted(judged.conflicts))
+    async def note_conflicts(self, member: str, judged: Judged) -> None:
+        """Tell which devices of others a member has sent. Raises `Lost`, `StoreFull`."""
+        if self._conflict and (foreign := judged.foreign):
+            await self._conflict(member, foreign)
 
     def judged(self, member: str, parts: Sequence[Part], now: int, *, once_more: RefusedPart | None = None) -> Judged:
         """Return what becomes of the parts of a member's span; `once_more`: they were refused as this entry before."""
@@ -157,7 +142,7 @@ def _take(judged: Judged, group: Group, grade: int, batch: Batch, before: str) -
 def _refuse_devices(judged: Judged, group: Group, part: Part, verdict: Checked, before: str) -> None:
     for refusal in verdict.refusals:
         if refusal.reason is Reason.FOREIGN_DEVICE:
-            judged.conflicts.update(refusal.devices)
+            judged.foreign += refusal.devices
         batch = columns.decode(refusal.payload)
         count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
         if before:

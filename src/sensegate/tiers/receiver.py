@@ -20,7 +20,7 @@ from sensegate import metrics
 from sensegate.bus.record import LaneRecord, decode_lane, encode_lane
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
-from sensegate.errors import Fenced, Lost, Overloaded, Refused
+from sensegate.errors import Fenced, Lost, Overloaded, Refused, StoreFull
 from sensegate.model import Member
 from sensegate.tiers import lanes, protocol, refusals, writers
 from sensegate.tiers.judging import Judge, Judged
@@ -121,6 +121,7 @@ class Receiver:
         log_share: float = 1.0,
         probe: Callable[[str, str], Awaitable[bool]] | None = None,
         vault: Vault | None = None,
+        admits: Callable[[str], bool] = lambda _member: True,
     ) -> None:
         """Take nothing yet.
 
@@ -132,7 +133,9 @@ class Receiver:
             log_share: part of the log that one member may fill.
             probe: (member, token) -> whether the process with that token answers now.
             vault: encrypts what was refused; None: bodies are not kept.
+            admits: whether spans are taken of who asks: the other centre asks in the same way, and sends none.
         """
+        self._admits = admits
         self._log = log
         self._judge = judge
         self._clock = clock
@@ -156,9 +159,12 @@ class Receiver:
 
     def standing(self, member: str) -> Standing:
         """Return what is wrong with a member's uplink."""
-        return self._uplink(member).standing
+        known = self._uplinks.get(member)
+        return known.standing if known else Standing()
 
     def _uplink(self, member: str) -> _Uplink:
+        if not self._admits(member):
+            raise Refused(f"span: {member} is no member that sends spans here; invite it")
         if member not in self._uplinks:
             self._uplinks[member] = _Uplink(Listing(member, self._log, self._store.quarantine_ttl_h))
         return self._uplinks[member]
@@ -308,12 +314,16 @@ class Receiver:
         judged = self._judge.judged(member, request.parts, now, once_more=listed[0] if listed else None)
         if listed and judged.is_refused:
             return SpanAnswer(Outcome.STILL_REFUSED, records, tuple(map(_told, judged.refusals)), now)
-        await self._judge.settle_devices(member, judged)
+        await self._judge.claim_devices(member, judged.claims)
         written, told = await self._write_span(member, uplink, request, judged, records, listed)
         if written is None:
             held = await self._held(member)
             return SpanAnswer(Outcome.STALE, _records(held) if held else {}, clock=now)
         self._count(member, uplink, judged)
+        try:
+            await self._judge.note_conflicts(member, judged)
+        except (Lost, StoreFull) as why:
+            _log.warning("devices of two members are not in the trail", member=member, reason=str(why))
         return SpanAnswer(Outcome.TAKEN, {**records, **written}, tuple(told), now)
 
     def _demand_room(self, uplink: _Uplink, records: Records, now: int, size: int) -> None:
@@ -335,8 +345,6 @@ class Receiver:
         """Write what a span brings; return the new records (None: fenced) and what was not taken."""
         now = self._clock.now()
         lane = next((move.lane for move in request.moves if move.lane is Lane.LIVE), Lane.BACKLOG)
-        if len(request.moves) > 1:
-            uplink.listing.forget()  # a range was opened: what follows is not what follows in the log
         noted, told = await uplink.listing.note(
             lane, request.selection, request.life, judged.refusals, judged.taken_devices, now
         )

@@ -12,6 +12,7 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import READINGS, ROWS
 from sensegate.bus.record import Kept
+from sensegate.bus.unreadable import read, read_ledger, read_subject
 from sensegate.model import BOOL, Entry, Shed
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, Part, PartKind
@@ -22,6 +23,8 @@ MODE = f"{ledger.WITHHELD}.mode"
 EXPIRED = f"{ledger.WITHHELD}.expired"
 SKIPPED = f"{ledger.WITHHELD}.skipped"
 LEDGER, COMMIT, SEQUENCES = "ledger.", "commit.", "sequences."
+READER = "uplink"
+"""As which it counts entries that cannot be read."""
 SHARE = 0.9
 """A span that is too large is made of so much less of the log as it was too large, and a little."""
 
@@ -118,15 +121,13 @@ class Packer(msgspec.Struct, frozen=True):
         forwarded = left_out = 0
         for entry in entries:
             if entry.subject.startswith(LEDGER):
-                counts.merge(Ledger.decode(entry.payload))
+                if (own := read_ledger(entry, READER)) is not None:
+                    counts.merge(own)
             elif entry.subject.startswith(SEQUENCES):
-                numbered.append(sequences.decode(entry.payload))
-            elif entry.subject.startswith(ROWS):
-                kind, _, place = entry.subject.partition(".")
-                grade = int(place.rpartition(".")[2])
-                if ".back." in place or not _wants(only, kind, grade):
-                    continue  # of the centre itself, or not asked for
-                batch = self._batch(entry)
+                if (numbers := read(entry, READER, sequences.decode)) is not None:
+                    numbered.append(numbers)
+            elif (found := self._rows(entry, only)) is not None:
+                kind, grade, batch = found
                 shared = grade <= self.grade_max
                 if shared and shed and kind == READINGS and (out := _shed_of(batch, shed)).any():
                     count_rows(counts, batch.take(out), MODE)
@@ -154,13 +155,10 @@ class Packer(msgspec.Struct, frozen=True):
         groups: dict[tuple[str, int, int], list[Batch]] = {}
         forwarded = 0
         for entry in entries:
-            kind, _, place = entry.subject.partition(".")
-            if kind != READINGS or ".back." in place:
+            found = self._rows(entry, only)
+            if found is None or found[0] != READINGS or found[1] > kept.grade_max:
                 continue
-            grade = int(place.rpartition(".")[2])
-            if grade > kept.grade_max or not _wants(only, kind, grade):
-                continue
-            batch = self._batch(entry)
+            kind, grade, batch = found
             batch = batch.take(_shed_of(batch, kept.shed))
             count_rows(counts, batch, MODE, sign=-1)
             shared = grade <= self.grade_max
@@ -175,8 +173,15 @@ class Packer(msgspec.Struct, frozen=True):
             parts += self._ledgers(counts)
         return Span(parts, entries[-1].sequence, forwarded)
 
-    def _batch(self, entry: Entry) -> Batch:
-        return columns.decode(entry.payload, sequence=self.shift(entry.sequence))
+    def _rows(self, entry: Entry, only: Only | None) -> tuple[str, int, Batch] | None:
+        """Return (kind, grade, rows) of an entry; None where it holds none that go up, or cannot be read."""
+        if not entry.subject.startswith(ROWS) or ".back." in entry.subject:
+            return None  # what came back of the centre itself does not go up
+        subject = read_subject(entry, READER)
+        if subject is None or not _wants(only, subject.kind, subject.grade):
+            return None
+        batch = read(entry, READER, lambda payload: columns.decode(payload, sequence=self.shift(entry.sequence)))
+        return None if batch is None else (subject.kind, subject.grade, batch)
 
     def _groups(self, groups: Mapping[tuple[str, int, int], Sequence[Batch]]) -> Iterator[Part]:
         """Yield the parts of rows: alarms first."""

@@ -34,6 +34,7 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
 from sensegate.bus.ledger import FORWARDED, WITHHELD
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.names import city_of
 from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
@@ -306,10 +307,10 @@ class Below:
         members = self.members.all() if self.members else ()
         return [member.id for member in members if member.state in ended and member.id not in self._configured]
 
-    def division_of(self, member: str) -> str:
+    @staticmethod
+    def division_of(member: str) -> str:
         """Return the prefecture of a member."""
-        known = self.members.find(member) if self.members else None
-        return known.division if known else member.partition("-")[0]
+        return city_of(member)
 
     def voters(self) -> list[str]:
         """Return the nodes that joined and may write here, as they vote."""

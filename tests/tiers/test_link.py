@@ -392,6 +392,15 @@ async def taken_by(link: CentreLink, expected: bytes) -> bool:
         return False
 
 
+async def test_where_nobody_is_connected_that_is_known_at_once(centre: Engine) -> None:
+    """The server is silent about accounts without connections; the question is answered all the same."""
+    async with asyncio.timeout(2):
+        assert await centre.connection_counts(["N_4401", "N_s01", "N_none"]) == {}
+        connection = await member_connection(centre, "4401")
+        assert await centre.connection_counts(["N_4401", "N_s01"]) == {"N_4401": 1}
+        await connection.close()
+
+
 def test_a_quota_lets_a_burst_through_and_is_paid_off_by_time() -> None:
     """Ten seconds of the rate at once after a rest, then the rate; a large take is a debt."""
     clock = FakeClock()

@@ -39,8 +39,8 @@ AREAS_MAX = 200
 """Most divisions of one member."""
 BLOCK = 10_000_000_000
 """A log in place of a lost one begins at the next multiple of this: its records have ids that were never given."""
-MEMBER = re.compile(r"(?!.*-[0-9]+$)[a-z0-9][a-z0-9-]{0,30}[a-z0-9]")
-"""Form of a member's id: 2 to 32 signs; one that ended in a dash and digits would be read as node and partition."""
+MEMBER = re.compile(r"(?=.{2,32}$)[0-9]+((-[a-z0-9]+)*-[0-9]*[a-z][a-z0-9]*)?")
+"""Form of a member's id: the code of its city, and words behind dashes; digits at its end would be a partition's."""
 _CODE = re.compile(r"sgj_([a-z0-9-]{2,32})_([A-Za-z0-9_-]{32})(?:_([0-9a-f]{64}))?")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
@@ -258,11 +258,6 @@ class Members:
         """Return a member. Raises `NotFound`."""
         return self._of(member).member
 
-    def find(self, member: str) -> Member | None:
-        """Return a member; None where it was never invited, such as those of the configuration."""
-        stored = self._stored.find(member)
-        return stored.member if stored else None
-
     def _of(self, member: str) -> StoredMember:
         stored = self._stored.find(member)
         if stored is None:
@@ -352,8 +347,6 @@ class Members:
         if member in self.configured:
             raise Conflict(f"{member} stands under `nodes` of the centre's configuration; take it out, start again")
         stored = self._stored.find(member)
-        if stored and stored.member.division != division:
-            raise Conflict(f"{member} is a node of {stored.member.division}, not of {division}; give another id")
         present = stored is not None and (stored.link is not None or stored.member.joined > 0)
         linked = stored is not None and stored.link is not None
         if linked and not replace:
@@ -561,12 +554,11 @@ class Members:
         """Return a member's id. Raises `ConfigError` where it is none, or could be taken for another's."""
         if not member:
             return division
-        other = member.isdigit() or member in self._slots
-        if member != division and (other or not MEMBER.fullmatch(member)):
+        if member != division and not (member.startswith(f"{division}-") and MEMBER.fullmatch(member)):
             raise ConfigError(
                 f"'{member[:40]}' cannot be the id of a node of {division}",
                 key="member",
-                remedy=f"2 to 32 small letters, digits and dashes, e.g. {division}-port",
+                remedy=f"its city and a name of small letters, digits and dashes, e.g. {division}-port",
             )
         return member
 

@@ -52,6 +52,11 @@ def node_of(subject: str) -> str:
     return _PARTITION.sub("", subject.partition(".")[2])
 
 
+def city_of(node: str) -> str:
+    """Return the division of a node; its id begins with it (``4401``, ``4401-port``)."""
+    return node.partition("-")[0]
+
+
 ID_BYTES_MAX = 128
 _EMPTY = "~"
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")

@@ -56,8 +56,8 @@ class TlsConfig(Record, frozen=True):
     ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
 
 
-_MEMBER = msgspec.Meta(pattern="^([a-z0-9][a-z0-9-]*[a-z0-9])?$", max_length=32)
-"""Form of a node's id; empty: none is given."""
+_MEMBER = msgspec.Meta(pattern="^([0-9]{2,12}(-[a-z0-9]+)*)?$", max_length=32)
+"""Form of a node's id: its city, and a name behind a dash; empty: none is given."""
 
 
 class NodeUserConfig(Record, frozen=True):

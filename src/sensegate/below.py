@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from sensegate import __version__, metrics, shares
+from sensegate import __version__, metrics
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, short
@@ -47,6 +47,7 @@ from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
 from sensegate.quantities.properties import PROPERTIES
+from sensegate.share import opening
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
 from sensegate.tiers.protocol import RefusedPart
@@ -151,7 +152,7 @@ class Below:
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
         key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / shares.SIGNING),
+            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
             setting="sharing.key_file",
         )
         body, held = await return_files.export(

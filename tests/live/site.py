@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from sensegate import flow
-from sensegate.addresses import Addresses
+from sensegate.bus.addresses import Addresses
 from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
 from sensegate.config.people import EgressConfig
 from tests.live.phone import Phone

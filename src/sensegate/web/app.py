@@ -22,6 +22,7 @@ from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
+from sensegate.viid import rest
 from sensegate.web import (
     applications,
     audit,
@@ -47,7 +48,6 @@ from sensegate.web import (
     session,
     tasks,
     uplink,
-    viid_rest,
     webhooks,
     websocket,
 )
@@ -154,7 +154,7 @@ ROUTES: tuple[Route, ...] = (
     *books.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
-    *viid_rest.ROUTES,
+    *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

@@ -32,7 +32,7 @@ from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies, external
 from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
-from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import city_of
 from sensegate.bus.slots import account_of, centre_user, member_rights
@@ -505,6 +505,7 @@ def _row(node: Node, division: str, member: Member | None, tables: dict[str, str
         node.backlog,
         node.forwarded,
         node.withheld,
+        node.refused,
         "; ".join(
             note
             for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
@@ -526,7 +527,10 @@ def _row(node: Node, division: str, member: Member | None, tables: dict[str, str
 
 def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
     """Return a gateway's own line among the nodes."""
-    withheld = sum(count for kind, count in totals.items() if kind.partition(".")[0] == WITHHELD)
+    withheld, refused = (
+        sum(count for kind, count in totals.items() if kind.partition(".")[0] == family)
+        for family in (WITHHELD, REFUSED_BY_CENTRE)
+    )
     return NodeRow(
         config.member_id,
         config.division,
@@ -534,6 +538,7 @@ def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
         "up",
         forwarded=totals.get(FORWARDED, 0),
         withheld=withheld,
+        refused=refused,
         detail=detail,
         version=__version__,
     )

@@ -80,6 +80,7 @@ def troubles(of: Gateway) -> list[str]:
     found = [f"intake: {of.ingest.trouble}"] if of.ingest.trouble else []
     if of.committer.held:
         found.append(f"log: full, devices are held back until there is room: {of.committer.held}")
+    found += of.engine.troubles()
     if not of.bus.is_connected:
         found.append("engine: not connected; connecting again")
     if of.clocks.own_clock_off:

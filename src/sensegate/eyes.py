@@ -12,17 +12,17 @@ from sensegate.authority.redecodes import Order
 from sensegate.clock import Clock
 from sensegate.collect.redecode import RedecodeSource
 from sensegate.config import Config
-from sensegate.decode.concern import Concern
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.relevance import Concern
 from sensegate.decode.watch import Profiles
 from sensegate.halves import Meant, Understood, only
 from sensegate.model import BOOL, I32, Delivery, Message, Span
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.persist.priors import Priors
-from sensegate.series import Series
 
 
 class Eyes(msgspec.Struct, frozen=True, eq=False):

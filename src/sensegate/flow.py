@@ -47,6 +47,7 @@ from sensegate.moving import Mover, Place
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.own_clock import OwnClock
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
@@ -56,7 +57,6 @@ from sensegate.publish.report import Report, report_of
 from sensegate.pushing import Pushing
 from sensegate.rotation import rotating
 from sensegate.scripts import pool as scripts
-from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.reader import Reader
 from sensegate.share.widening import Widenings

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import msgspec
 
+from sensegate.authoring.compare import Comparison, compared
+from sensegate.authoring.examine import examine, shelved
+from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
+from sensegate.authoring.unknown import Unknown
 from sensegate.authority.callout import Callout, TopicsOf, profile_topics
 from sensegate.authority.contents import Content, Contents
 from sensegate.authority.devices import Devices
@@ -26,25 +30,21 @@ from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.collect.redecode import RedecodeSource
 from sensegate.config import Config
-from sensegate.decode.compare import Comparison, compared
-from sensegate.decode.examine import examine, shelved
 from sensegate.decode.memory import Memory
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import Chosen, ProfileSet
-from sensegate.decode.survey import Registered, draft_of, samples_of, shapes
 from sensegate.decode.watch import Profiles
 from sensegate.eyes import Again, Eyes
 from sensegate.halves import Understood
 from sensegate.jobs import Jobs
 from sensegate.model import Device, Span
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
 from sensegate.redecoding import Redecoding
 from sensegate.rollout import LaidOut, Rollout
-from sensegate.series import Series
 from sensegate.studies import Studies
 from sensegate.trials import Trials
-from sensegate.unknown import Unknown
 from sensegate.web.deps import ProfileRow
 
 

@@ -29,7 +29,7 @@ from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Conflict
 from sensegate.normalise.book import QualityBook
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
 from sensegate.share.feeds import Feed, Feeds

@@ -24,8 +24,8 @@ from sensegate.clock import Clock
 from sensegate.collect.commands import Commands
 from sensegate.collect.intake import Intake
 from sensegate.config import Config
-from sensegate.decode.cutting import Cutting, removed_of
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.redaction import Cutting, removed_of
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.eyes import Again, Eyes, delivered
 from sensegate.halves import Understood

@@ -438,7 +438,7 @@ class Engine:
     async def _run(self, conf: Path) -> EngineInfo:
         """Start the server and wait until both listeners answer."""
         kept = self._keep()
-        self.inventory.check()
+        await asyncio.to_thread(self.inventory.check)
         (self._directory / "nats.out").unlink(missing_ok=True)
         self._process = started = process.spawn(conf, self._directory, self._sealing.environment)
         deadline = self._clock.monotonic() + _READY_S

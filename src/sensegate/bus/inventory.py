@@ -178,8 +178,29 @@ class Inventory:
 
     def check(self) -> None:
         """See that the server will find each known stream; an external one is asked later. Raises `StreamLost`."""
-        if not self._external and (lost := self.lost()):
+        if self._external:
+            return
+        if lost := self.lost():
             raise refusal(lost)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Set aside what the server would pass over and never write again, where nothing is lost with it.
+
+        That is a stream without messages whose creation was cut off, and consumers: who needs one makes it again.
+        """
+        for account, name in list(stream_meta.directories(self._store)):
+            directory = self._directory(account, name)
+            if (account, name) not in self._streams and stream_meta.fault(directory):
+                damaged = [directory]
+            else:
+                damaged = list(stream_meta.damaged_consumers(directory))
+            for part in damaged:
+                place = self._aside / "unread" / account / part.relative_to(directory.parent)
+                shutil.rmtree(place, ignore_errors=True)
+                place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                part.rename(place)
+                _log.warning("what the server could not read is set aside", directory=str(part), aside=str(place))
 
     def missing(self, account: str, name: str, created: str = "") -> StreamLost:
         """Return the error for a known stream that the server does not have, or has with another life."""

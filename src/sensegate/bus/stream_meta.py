@@ -21,7 +21,7 @@ import msgspec
 
 from sensegate.bus.highway import highway64
 
-META, SUM, KEY, BLOCKS = "meta.inf", "meta.sum", "meta.key", "msgs"
+META, SUM, KEY, BLOCKS, CONSUMERS = "meta.inf", "meta.sum", "meta.key", "msgs", "obs"
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Metadata(msgspec.Struct, frozen=True):
         return bool(self.meta)
 
     def is_whole(self, stream: str) -> bool:
-        """Return whether nats-server would take it for that of a stream."""
+        """Return whether nats-server would take it for that of a stream (or, ``stream/consumer``, a consumer)."""
         return bool(self.meta) and self.sum == checksum(stream, self.meta)
 
     @property
@@ -94,6 +94,17 @@ def write(directory: Path, metadata: Metadata, *, durable: bool = True) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def damaged_consumers(directory: Path) -> Iterator[Path]:
+    """Yield the directories of a stream's consumers that nats-server would pass over.
+
+    It would do so for ever: a consumer of that name, made again, is kept in memory and never written.
+    """
+    for consumer in sorted((directory / CONSUMERS).glob("*")):
+        found = read(consumer)
+        if consumer.is_dir() and not found.is_whole(f"{directory.name}/{consumer.name}"):
+            yield consumer
 
 
 def has_blocks(directory: Path) -> bool:

@@ -130,8 +130,8 @@ async def test_streams_with_damaged_metadata(tmp_path: Path) -> None:
         assert "sensegate doctor CONFIG --repair" in said
         assert {block.name: block.read_bytes() for block in (directory / "msgs").glob("*.blk")} == before
         assert title in (await asyncio.to_thread(doctor, config))[1]
-        code, told = await asyncio.to_thread(doctor, config, "--repair")
-        assert (code, "can be read again" in told) == (0, True), told
+        code, output = await asyncio.to_thread(doctor, config, "--repair")
+        assert (code, "can be read again" in output) == (0, True), output
     async with running(config) as site:
         assert sorted(await committed(site)) == [*range(20)]
         assert (await site.totals())["accepted"] == 20
@@ -172,9 +172,9 @@ async def test_a_log_that_cannot_be_rebuilt(tmp_path: Path) -> None:
     directory = place(config, "SG/LOG")
     directory.rename(tmp_path / "gone")
     assert "its directory is missing" in await refused(config)
-    code, told = await asyncio.to_thread(doctor, config, "--repair")
+    code, output = await asyncio.to_thread(doctor, config, "--repair")
     assert code == 1
-    assert "--accept-loss 'SG/LOG'" in told
+    assert "--accept-loss 'SG/LOG'" in output
     with pytest.raises(EngineError, match="not lost; lost are: SG/LOG"):
         await asyncio.to_thread(doctor, config, "--accept-loss", "AUDIT")
     assert (await asyncio.to_thread(doctor, config, "--accept-loss", "LOG"))[0] == 0

@@ -1,4 +1,4 @@
-"""The record of the streams that exist, kept beside the store: one that it names and that is missing is lost, not new.
+"""The record of the streams that exist, kept beside the store: one that is missing then is lost, not new.
 
     engine/known/streams.json               account, name and time of creation of each; losses that were accepted
     engine/known/<account>/<stream>/meta.*  a copy of the server's metadata files, renewed whenever we change a stream
@@ -97,6 +97,7 @@ class Inventory:
         self._durable = durable
         self._streams: dict[tuple[str, str], KnownStream] = {}
         self._accepted: tuple[AcceptedLoss, ...] = ()
+        self._recorded = False
 
     @classmethod
     def of(cls, config: EngineConfig, directory: Path) -> Self:
@@ -109,20 +110,20 @@ class Inventory:
         Raises:
             EngineError: it is there and cannot be read.
         """
-        file = self._file
         try:
-            record = msgspec.json.decode(file.read_bytes(), type=_Record)
+            record = msgspec.json.decode(self._file.read_bytes(), type=_Record)
         except FileNotFoundError:
-            record = _Record()
+            record = _Record(self._copies())
         except (OSError, msgspec.DecodeError) as why:
             raise EngineError(
-                f"{file} cannot be read ({why}); it names the streams that must exist: restore it, or "
-                "`sensegate doctor CONFIG --repair` writes it again from the store"
+                f"{self._file} cannot be read ({why}); it names the streams that must exist: restore it, or "
+                "`sensegate doctor CONFIG --repair` writes it again from the copies beside it"
             ) from why
         else:
             self._durable = True  # what is new from here on is a change of a store that is in use
         self._streams = {(known.account, known.name): known for known in record.streams}
         self._accepted = record.accepted
+        self._recorded = bool(record.streams or record.accepted)
         return self
 
     # ── what exists ─────────────────────────────────────────────────────────────────────────────────────
@@ -154,13 +155,13 @@ class Inventory:
         """Renew the copy of a stream's metadata, if the server's files are whole."""
         if self._external:
             return
-        found, kept = stream_meta.read(self._directory(account, name)), self._copied(account, name)
-        if found == kept:
+        present, kept = stream_meta.read(self._directory(account, name)), self._copied(account, name)
+        if present == kept:
             return
-        if not found.is_whole(name):
+        if not present.is_whole(name):
             _log.error("metadata of a stream is damaged on the disk; a copy is kept", stream=f"{account}/{name}")
             return
-        stream_meta.write(self._place / account / name, found, durable=self._durable or bool(kept.meta))
+        stream_meta.write(self._place / account / name, present, durable=self._durable or bool(kept.meta))
 
     # ── what is missing ─────────────────────────────────────────────────────────────────────────────────
 
@@ -172,9 +173,11 @@ class Inventory:
                 for known in self._streams.values()
                 if known.missing
             ]
-        names = dict.fromkeys([*self._streams, *stream_meta.directories(self._store)])
-        found = (self._judged(account, name) for account, name in names if name != PROBE)
-        return [lost for lost in found if lost is not None]
+        # Without a record every directory bears witness. With one, what it does not name is the server's own.
+        others = () if self._recorded else stream_meta.directories(self._store)
+        names = dict.fromkeys([*self._streams, *others])
+        judged = (self._judged(account, name) for account, name in names if name != PROBE)
+        return [lost for lost in judged if lost is not None]
 
     def check(self) -> None:
         """See that the server will find each known stream; an external one is asked later. Raises `StreamLost`."""
@@ -215,13 +218,13 @@ class Inventory:
         kept, why = self._copied(account, name), stream_meta.fault(directory)
         whole = kept.is_whole(name)
         if not why:
-            found = stream_meta.read(directory)
-            if known and known.created and found.created and found.created != known.created:
+            present = stream_meta.read(directory)
+            if known and known.created and present.created and present.created != known.created:
                 return LostStream(
-                    account, name, f"it was created anew at {found.created}", str(directory), known.created
+                    account, name, f"it was created anew at {present.created}", str(directory), known.created
                 )
             # The key belongs to these very files: with another one the server could not read them.
-            if whole and found.key != kept.key and (found.meta, found.sum) == (kept.meta, kept.sum):
+            if whole and present.key != kept.key and (present.meta, present.sum) == (kept.meta, kept.sum):
                 why = f"{stream_meta.KEY} is missing or damaged"
             elif known and known.missing:
                 return LostStream(account, name, known.missing, str(directory), known.created)
@@ -275,17 +278,10 @@ class Inventory:
             self._write()
 
     def rebuild(self) -> None:
-        """Write the record again, from the store and the copies, in place of one that cannot be read."""
+        """Write the record again, from the copies of metadata, in place of one that cannot be read."""
         if self._file.exists():
             self._file.replace(self._file.with_name(f"{self._file.name}.unreadable"))
-        copied = [(place.parents[1].name, place.parent.name) for place in self._place.glob(f"*/*/{stream_meta.META}")]
-        self._streams = {
-            (account, name): KnownStream(
-                account, name, (self._copied(account, name) or stream_meta.read(self._directory(account, name))).created
-            )
-            for account, name in dict.fromkeys([*copied, *stream_meta.directories(self._store)])
-            if name != PROBE
-        }
+        self._streams = {(known.account, known.name): known for known in self._copies()}
         self._durable = True
         self._write()
 
@@ -296,6 +292,13 @@ class Inventory:
 
     def _directory(self, account: str, name: str) -> Path:
         return stream_meta.directory_of(self._store, account, name)
+
+    def _copies(self) -> tuple[KnownStream, ...]:
+        """Return the streams of which there is a copy of the metadata."""
+        names = [
+            (file.parents[1].name, file.parent.name) for file in sorted(self._place.glob(f"*/*/{stream_meta.META}"))
+        ]
+        return tuple(KnownStream(account, name, self._copied(account, name).created) for account, name in names)
 
     def _copied(self, account: str, name: str) -> Metadata:
         return stream_meta.read(self._place / account / name)

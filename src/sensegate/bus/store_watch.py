@@ -86,7 +86,7 @@ class StoreWatch:
                 await self.look()
         finally:
             for client in self._clients.values():
-                with contextlib.suppress(Exception):  # the server may be gone
+                with contextlib.suppress(Lost, nats.errors.Error, OSError, TimeoutError):  # the server may be gone
                     await client.close()
 
     async def look(self) -> None:

@@ -31,10 +31,6 @@ class Metadata(msgspec.Struct, frozen=True):
     sum: bytes
     key: bytes = b""
 
-    def __bool__(self) -> bool:
-        """Return whether there is anything."""
-        return bool(self.meta)
-
     def is_whole(self, stream: str) -> bool:
         """Return whether nats-server would take it for that of a stream (or, ``stream/consumer``, a consumer)."""
         return bool(self.meta) and self.sum == checksum(stream, self.meta)
@@ -102,8 +98,8 @@ def damaged_consumers(directory: Path) -> Iterator[Path]:
     It would do so for ever: a consumer of that name, made again, is kept in memory and never written.
     """
     for consumer in sorted((directory / CONSUMERS).glob("*")):
-        found = read(consumer)
-        if consumer.is_dir() and not found.is_whole(f"{directory.name}/{consumer.name}"):
+        metadata = read(consumer)
+        if consumer.is_dir() and not metadata.is_whole(f"{directory.name}/{consumer.name}"):
             yield consumer
 
 
@@ -121,12 +117,12 @@ def fault(directory: Path) -> str:
     """Return why nats-server would not find a stream, or not its messages, in a directory; empty: it would."""
     if not directory.is_dir():
         return "its directory is missing"
-    found = read(directory)
-    if not found.meta:
+    metadata = read(directory)
+    if not metadata.meta:
         return f"{META} is missing or empty"
-    if not found.sum:
+    if not metadata.sum:
         return f"{SUM} is missing or empty"
-    if not found.is_whole(directory.name):
+    if not metadata.is_whole(directory.name):
         return f"{META} does not match its checksum {SUM}"
     if not has_blocks(directory):
         return "its message blocks are missing"

@@ -60,8 +60,8 @@ def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
         inventory.load()
     except EngineError as why:
         inventory.rebuild()
-        remedy = "compare it with a backup: a stream whose directory is missing is not in it"
-        yield Finding(CHECK, Verdict.WARNING, f"the record was written again from the store: {why}", remedy)
+        remedy = "compare it with that of a backup"
+        yield Finding(CHECK, Verdict.WARNING, f"the record was written again from the copies beside it: {why}", remedy)
     lost = inventory.lost()
     given_up = [_named(lost, name) for name in accepted]
     for stream in lost:
@@ -69,8 +69,10 @@ def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             loss = inventory.accept(stream, by=pwd.getpwuid(os.getuid()).pw_name, at=at)
             place = f"; what is left of it lies in {loss.aside}" if loss.aside else ""
-            what = f"{stream.title} is given up and will be created anew; the next start puts that on the trail{place}"
-            yield Finding(CHECK, Verdict.WARNING, what, "start the gateway; cursors of the old life are refused")
+            outcome = (
+                f"{stream.title} is given up and will be created anew; the next start puts that on the trail{place}"
+            )
+            yield Finding(CHECK, Verdict.WARNING, outcome, "start the gateway; cursors of the old life are refused")
         elif inventory.repair(stream):
             yield Finding(CHECK, Verdict.GOOD, f"{stream.title} can be read again ({stream.why})")
         else:
@@ -81,20 +83,20 @@ def _mended(inventory: Inventory, accepted: Sequence[str]) -> Iterator[Finding]:
 
 async def _end_left_behind(directory: Path) -> None:
     """End, in order, the server that a killed gateway left behind on this store."""
-    found = process.find(directory)
-    if found is not None:
-        await found.end()
-        found.release()
+    server = process.find(directory)
+    if server is not None:
+        await server.end()
+        server.release()
 
 
 def _named(lost: Sequence[LostStream], name: str) -> LostStream:
-    found = [stream for stream in lost if name in {stream.title, stream.name}]
-    if not found:
+    matches = [stream for stream in lost if name in {stream.title, stream.name}]
+    if not matches:
         titles = ", ".join(stream.title for stream in lost) or "none"
         raise EngineError(f"--accept-loss {name}: that stream is not lost; lost are: {titles}")
-    if found[1:]:
-        raise EngineError(f"--accept-loss {name}: say which: {', '.join(stream.title for stream in found)}")
-    return found[0]
+    if matches[1:]:
+        raise EngineError(f"--accept-loss {name}: say which: {', '.join(stream.title for stream in matches)}")
+    return matches[0]
 
 
 def _remedy(stream: LostStream) -> str:

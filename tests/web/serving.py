@@ -24,9 +24,10 @@ from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
-from sensegate.config_people import OidcConfig, PeopleConfig
+from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.model import Device
+from sensegate.normalise.book import QualityRow
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
@@ -34,7 +35,7 @@ from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+from sensegate.web.deps import Deps, NodeRow, ProfileRow
 from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])

@@ -17,6 +17,7 @@ from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
 from sensegate.model import Device
+from sensegate.normalise.book import QualityRow
 from sensegate.ports import Log
 from sensegate.share.books import Books
 from sensegate.share.roll import Roll
@@ -77,19 +78,6 @@ class NodeRow(msgspec.Struct, frozen=True):
     """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
     gaps: list[tuple[int, int]] = []
     """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
-
-
-class QualityRow(msgspec.Struct, frozen=True):
-    """The four indicators of one device and hour, 0 to 1; null where nothing defines one."""
-
-    device: str
-    hour: int
-    """µs UTC of its beginning."""
-    received: int
-    authenticity: float | None
-    accuracy: float | None
-    continuity: float | None
-    completeness: float | None
 
 
 Push = Callable[[Device, Principal, bytes, str], Awaitable[None]]

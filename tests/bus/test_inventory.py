@@ -143,7 +143,7 @@ async def test_a_stream_that_was_created_anew(tmp_path: Path) -> None:
         await api.call(client, "$JS.API.STREAM.DELETE.LEDGER")
         with pytest.raises(StreamLost, match=r"SG/LEDGER.*the server does not have it"):
             await streams.ensure_streams(client, SMALL)
-        client.streams = None
+        client.streams = None  # control: a connection that keeps no account of streams creates it anew
         await streams.ensure_streams(client, SMALL)
         client = await engine.connect(User.GATEWAY)
         with pytest.raises(StreamLost, match=r"SG/LEDGER.*created anew at"):

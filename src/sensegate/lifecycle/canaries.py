@@ -57,7 +57,7 @@ class CanaryAnalysis:
 
     def look(self) -> None:
         """Take up what is on trial now; counts of a canary that goes on are kept."""
-        before = {(one.profile, one.canary.since): one for one in self._trials}
+        before = {(trial.profile, trial.canary.since): trial for trial in self._trials}
         self._trials = [
             before.get((profile, canary.since)) or _Trial(profile, canary)
             for profile, canary in self._releases.canaries()
@@ -69,7 +69,7 @@ class CanaryAnalysis:
 
     def outcomes(self, profile: str) -> tuple[Outcomes, Outcomes]:
         """Return (of the canary's devices, of the others) of a profile since its canary began, in this process."""
-        found = next((one for one in self._trials if one.profile == profile), None)
+        found = next((trial for trial in self._trials if trial.profile == profile), None)
         return (found.tried, found.others) if found else (Outcomes(), Outcomes())
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +99,7 @@ class CanaryAnalysis:
             self._refused(value.profile, Outcomes(rejected=1))
         for message in quarantined:
             self._refused(message.profile, Outcomes(quarantined=1))
-        if any(self._why(one) for one in self._trials):
+        if any(self._why(trial) for trial in self._trials):
             self._wake.set()
 
     def _sides(self) -> Iterable[tuple[int, Outcomes]]:
@@ -117,10 +117,10 @@ class CanaryAnalysis:
         self._known = len(specs)
 
     def _refused(self, name: str, more: Outcomes) -> None:
-        for one in self._trials:
-            arm = one.arm(name)
+        for trial in self._trials:
+            arm = trial.arm(name)
             if arm >= 0:
-                (one.others if arm else one.tried).add(more)
+                (trial.others if arm else trial.tried).add(more)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,9 +134,9 @@ class CanaryAnalysis:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for one in list(self._trials):
-                if why := self._why(one):
-                    await self._end(one, why)
+            for trial in list(self._trials):
+                if why := self._why(trial):
+                    await self._end(trial, why)
 
     async def _end(self, one: _Trial, why: str) -> None:
         facts = {"why": why, **measured(one.tried, one.others)}

@@ -139,8 +139,8 @@ class VersionComparisons:
     async def _over(self, comparison: Comparison, stretch: Stretch, job: Job) -> Any:
         after = await self._log.sequence_at(stretch.since) - 1
         progress = Progress(after, (await self._log.bounds())[1])
-        async for one in recorded(self._log, self._partition, progress):
-            messages = [message for message in one.messages if stretch.since <= message.received < stretch.until]
+        async for entry in recorded(self._log, self._partition, progress):
+            messages = [message for message in entry.messages if stretch.since <= message.received < stretch.until]
             await self._add(comparison, messages)
             job.share = progress.share
         return comparison.report()
@@ -158,8 +158,8 @@ class VersionComparisons:
             return
         room = WAITING_MAX - len(self._waiting)
         if len(messages) > room:
-            for one in self._beside.values():
-                one.left_out += len(messages) - max(room, 0)
+            for run in self._beside.values():
+                run.left_out += len(messages) - max(room, 0)
         self._waiting.extend(messages[: max(room, 0)])
         self._wake.set()
 

@@ -154,7 +154,7 @@ def gather(file: Path) -> Content:
     try:
         text = file.read_bytes().decode()
         beside = sorted(other for other in file.parent.iterdir() if other.is_file() and other.suffix not in _YAML)
-        named = {one.name: one.read_bytes().decode() for one in beside if _names(text, one.name)}
+        named = {sibling.name: sibling.read_bytes().decode() for sibling in beside if _names(text, sibling.name)}
     except (OSError, UnicodeDecodeError) as why:
         raise ConfigError("cannot be read", file=str(file), remedy=str(why)) from why
     return Content(text, named)
@@ -167,13 +167,13 @@ def _names(text: str, file: str) -> bool:
 def _whole(file: Path, digest: str) -> bool:
     """Return whether what is laid out is what it was."""
     try:
-        beside = {one.name: one.read_bytes().decode() for one in file.parent.iterdir() if one != file}
+        beside = {sibling.name: sibling.read_bytes().decode() for sibling in file.parent.iterdir() if sibling != file}
         return digest_of(Content(file.read_bytes().decode(), beside)) == digest
     except (OSError, UnicodeDecodeError):
         return False
 
 
 def _tidy(folder: Path, digests: frozenset[str]) -> None:
-    for one in folder.iterdir() if folder.is_dir() else ():
-        if one.name not in digests:
-            shutil.rmtree(one, ignore_errors=True)
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.name not in digests:
+            shutil.rmtree(child, ignore_errors=True)

@@ -124,16 +124,16 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def find(self, number: int) -> ProfileVersion | None:
         """Return a version by its number."""
-        return next((one for one in self.versions if one.number == number), None)
+        return next((version for version in self.versions if version.number == number), None)
 
     def in_force_for(self, target: Scope) -> VersionInForce | None:
         """Return what was decided for exactly this target."""
-        return next((one for one in self.force if one.target == target), None)
+        return next((entry for entry in self.force if entry.target == target), None)
 
 
 def choices_of(life: ReleaseHistory, home: str) -> list[Choice]:
     """Return what of a profile's life decides at the gateway of division `home`: the one that picks first wins."""
-    known = max((one.number for one in life.versions if one.used), default=0)  # see `steps.highest_used`
+    known = max((version.number for version in life.versions if version.used), default=0)  # see `steps.highest_used`
 
     def choice(number: int, target: Scope, *, whole: bool) -> Choice:
         version = life.find(number)
@@ -156,7 +156,7 @@ def choices_of(life: ReleaseHistory, home: str) -> list[Choice]:
 
 def describe_in_force(life: ReleaseHistory) -> str:
     """Return what is in force, for people: ``4 in 4401, 5 for 10 % of 4401``."""
-    parts = [f"{one.number} in {written(one.target)}" for one in life.force]
+    parts = [f"{entry.number} in {written(entry.target)}" for entry in life.force]
     if life.canary:
         whom = (
             f"{len(life.canary.devices)} devices" if life.canary.devices else f"{life.canary.share:.3g} of the devices"

@@ -134,7 +134,8 @@ class ProfileLifecycle:
         def changed(profiles: ProfileSet, names: Sequence[str]) -> None:
             before, self.granted = self.granted, profiles
             then, now = (
-                profile_topics(one.publish_topics, self.devices, one.heard_topics) for one in (before, profiles)
+                profile_topics(profile.publish_topics, self.devices, profile.heard_topics)
+                for profile in (before, profiles)
             )
             for name in names:
                 rights = profiles.rights(name)

@@ -129,7 +129,7 @@ class Releases:
 
     def digests(self) -> set[str]:
         """Return the digests of all versions."""
-        return {one.digest for life in self._lives for one in life.versions}
+        return {version.digest for life in self._lives for version in life.versions}
 
     def canaries(self) -> Canaries:
         """Return (profile, canary) of all that are under way."""
@@ -148,8 +148,8 @@ class Releases:
     def get(self, profile: str, by: Principal) -> ReleaseHistory:
         """Return a profile's life as the caller may see it: others' drafts and proposals are not theirs to see."""
         life = self.life(profile)
-        seen = tuple(one for one in life.versions if self._visible(one, by))
-        shadow = life.shadow if life.shadow and any(one.number == life.shadow.number for one in seen) else None
+        seen = tuple(version for version in life.versions if self._visible(version, by))
+        shadow = life.shadow if life.shadow and any(version.number == life.shadow.number for version in seen) else None
         return msgspec.structs.replace(life, versions=seen, shadow=shadow)
 
     def list(self, by: Principal) -> Lives:
@@ -219,7 +219,7 @@ class Releases:
         self, life: ReleaseHistory, old: ProfileVersion | None, digest: str, examined: Examined, by: Principal
     ) -> None:
         shelved = self.shelved(life.profile)
-        highest = max([one.number for one in life.versions] + ([shelved[0]] if shelved else []), default=0)
+        highest = max([version.number for version in life.versions] + ([shelved[0]] if shelved else []), default=0)
         remedy = f"versions never change: write `version: {highest + 1}`"
         if shelved and shelved[0] == examined.number and digest_of(shelved[1]) != digest:
             raise Conflict(f"{life.profile}@{examined.number} is the folder's, with another content; {remedy}")
@@ -331,7 +331,7 @@ class Releases:
             after = back
         after = settled(msgspec.structs.replace(after, canary=None), self._clock.now())
         told: Facts = {"target": written(where), "from": describe_in_force(life), "in_force": describe_in_force(after)}
-        number = next((one.number for one in after.force if one.target == where), 0)
+        number = next((entry.number for entry in after.force if entry.target == where), 0)
         return await self._write(life, after, by, Told("profile.rollback", profile, number, note, told))
 
     async def canary(
@@ -372,7 +372,7 @@ class Releases:
         if not there or len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices) or 'no'} devices", key="devices", remedy=f"1 to {DEVICES_MAX}")
         await self._demand_sound(version)
-        lots = sorted(draw(f"{profile}@{number}", one) for one in there)
+        lots = sorted(draw(f"{profile}@{number}", device) for device in there)
         count = len(devices) or max(1, round(share * len(there)))
         tried = Canary(
             number,
@@ -486,7 +486,7 @@ class Releases:
         life = self.life(profile)
         if life.from_centre == force:
             return life
-        versions = {one.number: one for one in life.versions}
+        versions = {version.number: version for version in life.versions}
         for version, content in contents.items():
             await self._demand_takeable(life, version, content)
             old = versions.get(version.number)
@@ -495,22 +495,22 @@ class Releases:
             await self.contents.keep(content)
         now = self._clock.now()
         after = self._with_library(life)
-        mine = {one.number: one for one in after.versions}
+        mine = {version.number: version for version in after.versions}
         every = tuple(sorted({**mine, **versions}.values(), key=lambda one: one.number))
-        kept = tuple(one for one in after.force if one not in life.from_centre or one in force)
+        kept = tuple(entry for entry in after.force if entry not in life.from_centre or entry in force)
         after = msgspec.structs.replace(after, versions=every, force=kept)
-        for one in force:
-            if one not in life.from_centre:
-                after = put_in_force(after, one)
+        for entry in force:
+            if entry not in life.from_centre:
+                after = put_in_force(after, entry)
         over = life.canary and any(
-            one.target.covers(life.canary.target.division, life.canary.target.department) for one in force
+            entry.target.covers(life.canary.target.division, life.canary.target.department) for entry in force
         )
         after = msgspec.structs.replace(
             after, canary=None if over else after.canary, standard=life.standard or standard, above=force
         )
-        for one in force:
-            after = settled(after, now, one.number)
-        told: Facts = {"in_force": describe_in_force(after), "digests": [one.digest for one in contents]}
+        for entry in force:
+            after = settled(after, now, entry.number)
+        told: Facts = {"in_force": describe_in_force(after), "digests": [version.digest for version in contents]}
         number = force[0].number if force else 0
         return await self._write(life, after, by, Told("profile.handed_down", profile, number, "", told))
 
@@ -613,7 +613,7 @@ class Releases:
     async def _put(self, after: ProfileVersion, before: ProfileVersion | None, by: Principal, told: Told) -> None:
         """Put a version in its place in the life."""
         life = self.life(told.profile)
-        others = [one for one in life.versions if one.number != after.number]
+        others = [version for version in life.versions if version.number != after.number]
         versions = tuple(sorted([*others, after], key=lambda one: one.number))
         facts: Facts = {"state": after.state.value, "digest": after.digest, **told.facts}
         if before:
@@ -637,8 +637,8 @@ class Releases:
 
     async def _keep_library(self, before: ReleaseHistory, after: ReleaseHistory) -> None:
         """Keep the folder's content where the life takes it over."""
-        for one in after.versions:
-            if one.library and one not in before.versions and (shelved := self.shelved(after.profile)):
+        for version in after.versions:
+            if version.library and version not in before.versions and (shelved := self.shelved(after.profile)):
                 await self.contents.keep(shelved[1])
 
 

@@ -114,7 +114,7 @@ class ReprocessingOrders:
             raise ConfigError("is not before `until`", key="since", remedy="give a time span, e.g. since=3h")
         if len(wanted.devices) > DEVICES_MAX:
             raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
-        if sum(one.state in OPEN for one in self._orders.all()) >= WAITING_MAX:
+        if sum(order.state in OPEN for order in self._orders.all()) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
         order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
         told: Facts = {
@@ -152,17 +152,17 @@ class ReprocessingOrders:
         """Return the orders that the caller may see, newest first."""
         found = sorted(self._orders.all(), key=lambda one: -one.made)
         return [
-            one
-            for one in found
-            if (not profile or one.profile == profile)
-            and allows(by, Action.READ_REGISTRY, one.target.division, one.target.department)
+            candidate
+            for candidate in found
+            if (not profile or candidate.profile == profile)
+            and allows(by, Action.READ_REGISTRY, candidate.target.division, candidate.target.department)
         ]
 
     # ── the worker's side ───────────────────────────────────────────────────────────────────────────
 
     def next(self, partition: str) -> ReprocessingOrder | None:
         """Return the order to be worked off now, the oldest that is open."""
-        found = [one for one in self._orders.all() if one.state in OPEN and one.partition == partition]
+        found = [order for order in self._orders.all() if order.state in OPEN and order.partition == partition]
         return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
 
     def is_open(self, order_id: str) -> bool:
@@ -210,6 +210,6 @@ class ReprocessingOrders:
         return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
     async def _forget(self) -> None:
-        ended = sorted((one for one in self._orders.all() if one.state not in OPEN), key=lambda one: one.made)
-        for one in ended[: max(0, len(self._orders) - KEPT_MAX)]:
-            await self._orders.delete(one.id, expected=one.revision)
+        ended = sorted((order for order in self._orders.all() if order.state not in OPEN), key=lambda one: one.made)
+        for order in ended[: max(0, len(self._orders) - KEPT_MAX)]:
+            await self._orders.delete(order.id, expected=order.revision)

@@ -165,7 +165,7 @@ async def _redecode(call: Call) -> Any:
 
 
 async def _orders(call: Call) -> Any:
-    rows = [order_row(call, one) for one in redecodes_of(call).list(call.principal, name_of(call))]
+    rows = [order_row(call, order) for order in redecodes_of(call).list(call.principal, name_of(call))]
     return listing.answer(call, rows, RedecodeRow, "id")
 
 

@@ -76,7 +76,7 @@ def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[written(one.target) for one in life.force if one.number == version.number],
+        in_force=[written(entry.target) for entry in life.force if entry.number == version.number],
         trial=next((word for word, one in trials if one and one.number == version.number), ""),
         origin=written(version.origin),
         made=iso(version.made),
@@ -94,7 +94,7 @@ def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeR
     return LifeRow(
         profile=life.profile,
         folder=shelved,
-        force=[ForceRow(written(one.target), one.number, iso(one.since), one.by) for one in life.force],
+        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
         canary=_canary_row(call, life),
         shadow=_shadow_row(life),
         standard=life.standard,
@@ -149,7 +149,7 @@ async def _life(call: Call) -> Any:
 
 async def _versions(call: Call) -> Any:
     life = releases_of(call).get(name_of(call), call.principal)
-    return listing.answer(call, [row_of(life, one) for one in life.versions], VersionRow, "version")
+    return listing.answer(call, [row_of(life, version) for version in life.versions], VersionRow, "version")
 
 
 async def _version(call: Call) -> Any:

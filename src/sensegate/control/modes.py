@@ -312,8 +312,8 @@ class ModeRegistry:
         after = msgspec.structs.replace(order, state="ended")
         done = await self._orders.put(order.id, after, expected=order.revision)
         ended = [order for order in self._orders if order.state == "ended"]
-        for order in ended[: max(0, len(ended) - ENDED_MAX)]:
-            await self._orders.delete(order.id, expected=order.revision)
+        for oldest in ended[: max(0, len(ended) - ENDED_MAX)]:
+            await self._orders.delete(oldest.id, expected=oldest.revision)
         return done
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────

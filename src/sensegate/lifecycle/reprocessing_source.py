@@ -68,13 +68,13 @@ class ReprocessingSource:
     async def _give(self, order: ReprocessingOrder, after: int) -> AsyncIterator[Delivery]:
         committed, place = self._committed(order, after)
         progress = Progress(after, order.end, max(committed - 1, after) if place else committed)
-        async for entry in recorded(self._log, order.partition, progress, _KINDS[order.what]):
+        async for entry in recorded(self._log, order.partition, progress, _KINDS[order.input]):
             numbered = [
                 msgspec.structs.replace(message, sequence=(entry.sequence << PLACE_BITS) | at)
                 for at, message in enumerate(entry.messages, 1)
                 if order.since <= message.received < order.until and not (entry.sequence == committed and at <= place)
             ]
-            chosen = self._orders.concerned(order, numbered)
+            chosen = self._orders.concerning(order, numbered)
             for first in range(0, len(chosen), CHUNK):
                 if not self._orders.is_open(order):
                     return

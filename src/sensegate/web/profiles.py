@@ -160,7 +160,7 @@ async def _whole(call: Call, number: int, problems: tuple[str, ...] = ()) -> Ver
     releases, name = releases_of(call), name_of(call)
     version = releases.version(name, number, call.principal)
     content = await releases.content(name, number, call.principal)
-    row = row_of(releases.life(name), version)
+    row = row_of(releases.history(name), version)
     return VersionText(row, content.text, content.files, list(problems))
 
 
@@ -177,12 +177,12 @@ async def _draft(call: Call) -> Any:
 async def _propose(call: Call) -> Any:
     releases, name, said = releases_of(call), name_of(call), await call.body(Said)
     version = await releases.propose(name, number_of(call), by=call.principal, note=said.note)
-    return row_of(releases.life(name), version)
+    return row_of(releases.history(name), version)
 
 
 async def _withdraw(call: Call) -> Any:
     releases, name = releases_of(call), name_of(call)
-    return row_of(releases.life(name), await releases.withdraw(name, number_of(call), by=call.principal))
+    return row_of(releases.history(name), await releases.withdraw(name, number_of(call), by=call.principal))
 
 
 async def _shadow(call: Call) -> Any:
@@ -216,8 +216,8 @@ async def _end_shadow(call: Call) -> Any:
 
 async def _return(call: Call) -> Any:
     releases, name, said = releases_of(call), name_of(call), await call.body(Said)
-    version = await releases.send_back(name, number_of(call), by=call.principal, note=said.note)
-    return row_of(releases.life(name), version)
+    version = await releases.request_changes(name, number_of(call), by=call.principal, note=said.note)
+    return row_of(releases.history(name), version)
 
 
 async def _release(call: Call) -> Any:

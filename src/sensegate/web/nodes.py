@@ -150,13 +150,13 @@ async def _gaps(call: Call) -> Any:
     gaps_of = call.part(GAPS)
     rows = [
         GapRow(
-            iso(one.since),
-            iso(one.until),
-            one.pending,
-            one.missing,
-            [MissingRow(row.device, row.runs, row.count, row.restarted) for row in one.devices],
+            iso(gap.since),
+            iso(gap.until),
+            gap.pending,
+            gap.missing,
+            [MissingRow(row.device, row.runs, row.count, row.restarted) for row in gap.devices],
         )
-        for one in await gaps_of(division)
+        for gap in await gaps_of(division)
     ]
     return {"rows": rows}
 

@@ -144,7 +144,7 @@ async def test_another_past_is_no_original() -> None:
 
 
 async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) -> None:
-    """Where the first entries have expired or were replaced, an empty copy begins behind them and is fenced by no term."""
+    """Where the first entries have expired or were replaced, an empty copy begins behind them, fenced by no term."""
     store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
     source, clock = MemoryLog(epoch="6614d6149f7d2"), SystemClock()
     for number in range(3):

@@ -345,8 +345,6 @@ class Receiver:
         """Write what a span brings; return the new records (None: fenced) and what was not taken."""
         now = self._clock.now()
         lane = next((move.lane for move in request.moves if move.lane is Lane.LIVE), Lane.BACKLOG)
-        if len(request.moves) > 1:
-            uplink.listing.forget()  # a range was opened: what follows is not what follows in the log
         noted, told = await uplink.listing.note(
             lane, request.selection, request.life, judged.refusals, judged.taken_devices, now
         )

@@ -178,7 +178,8 @@ class Uplink:
                 if lane is Lane.LIVE:
                     if not await self.live():
                         position = (await self._exchange.lane(lane)).record.position
-                        await self._source.changed(position, POLL_S)
+                        if not await self._source.changed(position, POLL_S):
+                            await self._exchange.look()
                 elif not await self.backlog():
                     await self._opened.wait()
                 attempt = 0

@@ -23,6 +23,7 @@ from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
 from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
 from sensegate.web.returns import RETURNS
 from sensegate.web.tasks import TASKING
+from sensegate.web.uplink import BODY, REFUSED, UPLINK
 from sensegate.web.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
             MOVES: below.moves,
             GATEWAYS: below.gateways,
             OWNERS: below.owners,
+            REFUSED: below.refused,
+            BODY: below.refused_body,
         }
+    if of.above:
+        parts[UPLINK] = of.above.uplink
     return parts
 
 

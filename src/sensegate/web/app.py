@@ -47,6 +47,7 @@ from sensegate.web import (
     returns,
     session,
     tasks,
+    uplink,
     webhooks,
     websocket,
 )
@@ -146,6 +147,7 @@ ROUTES: tuple[Route, ...] = (
     *moves.ROUTES,
     *nodes.ROUTES,
     *owners.ROUTES,
+    *uplink.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,

@@ -2,8 +2,8 @@
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
 for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
-`ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>` are
-counted on the way to the centre: committed = their sum and what is still pending.
+`ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>`
+are counted on the way to the centre: committed = their sum and what is still pending.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
 counted under the source ``redecode:<job>`` as any other, with `revised` and `added` as parts of `accepted`.

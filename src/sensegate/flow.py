@@ -64,6 +64,7 @@ from sensegate.publish.report import Report, report_of
 from sensegate.scripts import pool as scripts
 from sensegate.share import opening
 from sensegate.share.books import Books
+from sensegate.share.floors import GradeFloors
 from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
@@ -271,7 +272,7 @@ class Gateway:
             self.devices.index,
             self.profiles.set.specs,
             clock,
-            division=config.division,
+            division=config.member_id,
             partition=config.ingest.partition,
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
@@ -325,9 +326,10 @@ class Gateway:
             self.seen = self.seat.hold(self.log)
             self.seat.joined = below.voters
             below.returns.see(self.seen)
-            below.answers |= self.seat.answers
+            below.answers.update(self.seat.answers)
+            below.node_links.term = self.seat.current_term
             self.tasks["seat"] = self.seat.run
-        await below.start(self.bus)
+        below.start()
         self.tasks |= below.tasks
         self.tasks["moves here"] = partial(below.move, self._mover(below.ask))
 
@@ -335,7 +337,7 @@ class Gateway:
         """Return our part in the moves of devices; `ask`: the centre that orders them."""
         config = self.config
         place = Place(
-            config.division,
+            config.member_id,
             config.ingest.partition,
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
@@ -387,16 +389,19 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.division, measured)
+            upward = self.share.join_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
             self.not_taken = upward.troubles
         if self.below:
             downward = self.share.join_down()
-            self.below.answers |= downward.answers
+            self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open(self.log.began)
+        if self.below:
+            floors = GradeFloors(self.share.catalogue, self.share.feeds)
+            self.below.receive(self.below.rules(floors, self._knows_profile))
         self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
@@ -406,6 +411,10 @@ class Gateway:
         self.tasks |= self.pushing.tasks
         self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
+
+    def _knows_profile(self, name: str) -> bool:
+        """Return whether a profile, named with its version, is in force here."""
+        return name.partition("@")[0] in self.profiles.set.ids
 
     # ── web ─────────────────────────────────────────────────────────────────────────────────────────
 

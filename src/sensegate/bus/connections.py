@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ _VIOLATIONS_MAX = 10_000
 _KNOWN_MAX = 20_000
 _PAGE = 1024
 _OPEN_AND_CLOSED = 2
+OWN_ACCOUNT = "SYS"
+"""In which we are connected to ask."""
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -44,6 +46,19 @@ class _Connz(msgspec.Struct, frozen=True):
     data: _Page = _Page()
 
 
+class _AccountStat(msgspec.Struct, frozen=True):
+    acc: str
+    conns: int = 0
+
+
+class _AccountStats(msgspec.Struct, frozen=True):
+    account_statz: list[_AccountStat] = []
+
+
+class _Statz(msgspec.Struct, frozen=True):
+    data: _AccountStats = _AccountStats()
+
+
 class Connections:
     """Asks the server over a connection of `User.SYSTEM`, made when first needed."""
 
@@ -64,6 +79,17 @@ class Connections:
             found += page.connections
             if not page.connections or len(found) >= page.total:
                 return found
+
+    async def counts(self, accounts: Sequence[str]) -> dict[str, int]:
+        """Return how many connections are open in each of some accounts; of a cluster, at the server that answers."""
+        client = await self._connected()
+        with api.lost("the server did not answer STATZ"):
+            subject = "$SYS.REQ.ACCOUNT.PING.STATZ"
+            # Where nothing is connected in any of them the server does not answer: it is asked for our own, too.
+            asked = {"accounts": [*accounts, OWN_ACCOUNT]}
+            answer = await client.request(subject, dumps(asked), timeout=api.TIMEOUT_S)
+        rows = msgspec.json.decode(answer.data, type=_Statz).data.account_statz
+        return {row.acc: row.conns for row in rows if row.acc in accounts}
 
     async def kick(self, account: str, client_id: str, user: str) -> int:
         """Close the connections with this MQTT client id, or of this user; return how many."""
@@ -106,14 +132,12 @@ class Connections:
 
     async def ask(self, what: str, body: dict[str, Any]) -> bytes:
         """Ask the server over its system account. Raises `Lost`."""
-        async with self._connecting:
-            if self._client is None or self._client.is_closed:
-                self._client = await self._connect()
+        client = await self._connected()
         with api.lost(f"the server did not answer {what}"):
-            # The one that we are connected to now: a server, ours or another's, has a new id with each start.
-            server_id = self._client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
+            # A server, ours or another's, has a new id with each start.
+            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
             subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
-            return (await self._client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+            return (await client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
 
     async def _named(self, seen: Violation) -> Violation:
         """Fill in the account and the user, which the line of an MQTT connection does not tell."""
@@ -133,3 +157,9 @@ class Connections:
             if len(self._known) > _KNOWN_MAX:
                 self._known.popitem(last=False)
         return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            if self._client is None or self._client.is_closed:
+                self._client = await self._connect()
+            return self._client

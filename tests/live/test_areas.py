@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -51,7 +52,7 @@ async def test_what_lies_outside_the_areas_of_a_node_is_refused(tmp_path: Path) 
             (row,) = [row for row in (await centre.ask("GET", "/api/v1/nodes")).body["rows"] if row["member"] == "4401"]
             assert row["areas"] == ["440106"]
             for site in (centre, node):
-                await eventually(lambda site=site: balanced(site))
+                await eventually(partial(balanced, site))
 
 
 async def balanced(site: Site) -> bool:

@@ -88,7 +88,7 @@ def test_only_the_rim_catches_everything() -> None:
 def test_every_stage_folder_exists_and_no_other() -> None:
     """The folders are those of the architecture; the demo and the command line stand beside the wiring."""
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and not path.name.startswith("__")}
-    assert folders - {"cli", "demo"} == {*STAGES, *FOUNDATIONS}
+    assert folders - {"authoring", "cli", "demo"} == {*STAGES, *FOUNDATIONS}
 
 
 def test_the_wiring_is_named_where_the_walk_is_told() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authoring.compare import Comparison, compared
-from sensegate.authoring.examine import examine, shelved
+from sensegate.authoring.compare import Comparison, sets_to_compare
+from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
-from sensegate.authoring.unknown import Unknown
+from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.callout import Callout, TopicsOf, profile_topics
 from sensegate.authority.contents import Content, Contents
 from sensegate.authority.devices import Devices
@@ -69,7 +69,7 @@ class Life:
             clock,
             home=scope(config.division).division,
             examine=_examined,
-            library=lambda name: shelved(self.profiles.set, name),
+            library=lambda name: folder_version(self.profiles.set, name),
             devices_of=self._devices_of,
             standard=config.standard_vendors,
         )
@@ -85,7 +85,7 @@ class Life:
         self.studies = Studies(
             self.releases, self.jobs, self.log, clock, partition=self.partition, compare=self._compare
         )
-        self.unknown = Unknown(
+        self.unknown = UnexplainedMessages(
             self.log,
             shapes=lambda told: shapes([*samples_of(told, self.profiles.set)], Registered(self.devices.find)),
             draft=lambda told, profile, shape: draft_of(
@@ -108,7 +108,7 @@ class Life:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
     def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> Comparison:
-        return Comparison(name, *compared(name, self.profiles.set, a, b), self.devices, cut)
+        return Comparison(name, *sets_to_compare(name, self.profiles.set, a, b), self.devices, cut)
 
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)

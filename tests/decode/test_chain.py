@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate.authoring.examples import Seen, check_profile, micros, readings_of
+from sensegate.authoring.examples import ExampleReading, check_profile, parse_micros, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import Rows
@@ -22,7 +22,7 @@ from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
 from sensegate.quality import TimeQuality
 
-NOW = micros("2026-01-01T00:00:09Z")
+NOW = parse_micros("2026-01-01T00:00:09Z")
 HEARD = "2026-01-01T00:00:00Z"
 HEAD = "version: 1\nlabel: {zh: x, en: x}\nsource: this test\nmessages:\n"
 
@@ -149,7 +149,7 @@ def run(decoder: Decoder, tree: Any, topic: str = "ns/probe/up", principal: str 
     return decoder.decode([Message(topic, payload, NOW, 1, principal=principal)])
 
 
-def seen(decoder: Decoder, fields: Fields) -> list[Seen]:
+def seen(decoder: Decoder, fields: Fields) -> list[ExampleReading]:
     return readings_of(fields, decoder.profiles.specs, Registry(*DEVICES).ids)
 
 
@@ -164,8 +164,8 @@ def test_frame_is_decoded_by_the_profile_of_its_device(decoder: Decoder) -> None
     """Values by the device's profile; time and identity by the envelope; link values beside them."""
     fields = run(decoder, envelope(b"\x00\xd7", rssi=-91))
     assert [(one.device, one.property, one.value, one.time) for one in seen(decoder, fields)] == [
-        ("probe", "air_temperature", 21.5, micros(HEARD)),
-        ("probe", "rssi", -91, micros(HEARD)),
+        ("probe", "air_temperature", 21.5, parse_micros(HEARD)),
+        ("probe", "rssi", -91, parse_micros(HEARD)),
     ]
     specs = [decoder.profiles.specs[one] for one in fields.spec]
     assert [one.profile for one in specs] == ["acme/probe@1", "net/work@1"]
@@ -228,7 +228,7 @@ def test_time_of_the_frame_wins(decoder: Decoder) -> None:
 def test_ages_count_from_the_reception(decoder: Decoder) -> None:
     """Samples kept by the device are dated back from when the frame was heard; each has an identity of its own."""
     fields = run(decoder, envelope(b"\x00\x00\xd7\x3c\x00\xd7", 4))
-    assert [one.time for one in seen(decoder, fields)] == [micros(HEARD), micros(HEARD) - 60_000_000]
+    assert [one.time for one in seen(decoder, fields)] == [parse_micros(HEARD), parse_micros(HEARD) - 60_000_000]
     assert [decoder.profiles.specs[one].identity for one in fields.spec] == [IdentityKind.FRAME] * 2
     assert len(set(fields.key.tolist())) == 2
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.authoring.examples import micros
+from sensegate.authoring.examples import parse_micros
 from sensegate.decode import Decoder
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, Message, RejectReason
@@ -106,8 +106,8 @@ def test_a_time_is_joined_of_several_members(make: Make) -> None:
     same(fields, decoder.decode_slowly(batch))
     assert decoder.plans.plans
     assert fields.time[[0, 40, 80, 120]].tolist() == [
-        micros("2016-02-29T07:00:00+08:00"),
-        micros("2016-03-01T23:00:00+08:00"),
+        parse_micros("2016-02-29T07:00:00+08:00"),
+        parse_micros("2016-03-01T23:00:00+08:00"),
         NOW,
         NOW,
     ]
@@ -119,7 +119,7 @@ def test_date_and_time_of_day(make: Make) -> None:
     """Two members joined are ISO 8601 with a blank."""
     decoder = make(HEAD + "    time: {join: [date, time]}\n" + TIMED)
     fields = run(decoder, {"date": "2026-01-01", "time": "08:00:00", "t": 1})
-    assert fields.time[0] == micros("2026-01-01T00:00:00Z")
+    assert fields.time[0] == parse_micros("2026-01-01T00:00:00Z")
     assert fields.time_quality[0] == TimeQuality.ASSUMED_ZONE
 
 

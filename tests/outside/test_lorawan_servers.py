@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.authoring.examples import Seen, micros, same_value
+from sensegate.authoring.examples import ExampleReading, parse_micros, same_value
 from sensegate.decode.chain import frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
@@ -85,7 +85,7 @@ def topic_of(sample: dict[str, Any]) -> str:
     return "http/server" if sample["topic"].startswith("$aws/") else str(sample["topic"])
 
 
-def decoded(sample: dict[str, Any], profile: str) -> list[Seen]:
+def decoded(sample: dict[str, Any], profile: str) -> list[ExampleReading]:
     """Return the readings of a message, by topic and by HTTP the same."""
     by_http = decode(site(sample, profile), "http/server", sample["payload"].encode(), principal="server")
     topic = topic_of(sample)
@@ -120,7 +120,7 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     if "telemetry" in expected:
         assert frame.reception.time // 1000 == expected["telemetry"][0]["ts"]
     if "time" in expected:
-        assert frame.reception.time == micros(expected["time"])
+        assert frame.reception.time == parse_micros(expected["time"])
     tree = json.loads(sample["payload"])
     counter = tree.get("fCnt", tree.get("fcnt", tree.get("uplink_message", {}).get("f_cnt")))
     assert frame.reception.counter == counter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from sensegate.assets import Assets
-from sensegate.authoring.unknown import Unknown
+from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.chain import Record, SignedHead
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -218,7 +218,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: this gateway knows no emergency plans."""
     tasking: Tasking | None = None
     """None: this gateway tells devices nothing."""
-    unknown: Unknown | None = None
+    unknown: UnexplainedMessages | None = None
     """None: this gateway receives no messages of devices."""
     hooks: Hooks | None = None
     """None: this gateway sends no webhooks."""

@@ -15,5 +15,5 @@ def text_of(payload: bytes, charset: str = "utf-8") -> str:
     """Return the text. Raises `Rejected` (`not_utf8`) where the bytes are none in this character set."""
     try:
         return payload.decode(charset)
-    except UnicodeDecodeError as why:
-        raise Rejected(QuarantineReason.NOT_UTF8, f"byte {why.start} is no {charset.upper()}") from why
+    except UnicodeDecodeError as error:
+        raise Rejected(QuarantineReason.NOT_UTF8, f"byte {error.start} is no {charset.upper()}") from error

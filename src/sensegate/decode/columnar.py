@@ -108,18 +108,18 @@ class Reader:
                 found.append(None)
         groups: dict[Plan, tuple[list[int], list[Values]]] = {}
         without: list[int] = []
-        for at, one in enumerate(found):
+        for index, one in enumerate(found):
             plan = None
             if one is not None:
                 plan = self._plans.get(one[0]) or self._decided(*one)
             if one is None or plan is None:
-                without.append(at)
+                without.append(index)
             elif plan in groups:
                 places, values = groups[plan]
-                places.append(at)
+                places.append(index)
                 values.append(one[1])
             else:
-                groups[plan] = [at], [one[1]]
+                groups[plan] = [index], [one[1]]
         self._tried += len(payloads)
         self._hit += len(payloads) - len(without)
         return Sorted(groups, without)
@@ -127,16 +127,16 @@ class Reader:
     def _flat(self, payload: bytes, port: int | None) -> tuple[tuple[int, Hashable], Values]:
         """Return what the first layout that takes a frame makes of it, with its place. Raises `Rejected`."""
         last = len(self._parses) - 1
-        for at, parse in enumerate(self._parses):
+        for index, parse in enumerate(self._parses):
             try:
                 branches, values = parse.flat(payload, port)
             except TooLarge:
                 raise
             except Rejected:
-                if at == last:
+                if index == last:
                     raise
             else:
-                return (at, branches), values
+                return (index, branches), values
         raise Rejected(QuarantineReason.SCHEMA, "no layout")
 
     def _in_vain(self) -> bool:
@@ -170,7 +170,7 @@ class Reader:
         parse = self._parses[taken]
         if len(self._parses) > 1:
             branches = (taken, branches)
-        places = {pointer: at for at, pointer in enumerate(parse.pointers(payload, port))}
+        places = {pointer: index for index, pointer in enumerate(parse.pointers(payload, port))}
         strange = any(leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding)
         if strange or len(values) > LEAVES_MAX or not self._may(rule, taken):
             return False
@@ -208,8 +208,8 @@ class Reader:
 
         It does if each rule before was tried with that parse too, or with one that refused the frame.
         """
-        for at, (other, _) in enumerate(self._holders):
-            place = self._places.get(at)
+        for index, (other, _) in enumerate(self._holders):
+            place = self._places.get(index)
             if place is None or place > taken:
                 return False
             if other is rule:
@@ -242,14 +242,14 @@ class Readers:
         parses: list[Columnar] = []
         known: dict[Parse, int] = {}
         places: dict[int, int] = {}
-        for at, (rule, _) in enumerate(holders):
+        for index, (rule, _) in enumerate(holders):
             if rule.parse not in known:
                 columnar = self._columnar(rule)
                 if columnar is None:
                     break  # what comes after it is not planned
                 known[rule.parse] = len(parses)
                 parses.append(columnar)
-            places[at] = known[rule.parse]
+            places[index] = known[rule.parse]
         return Reader(holders, parses, places) if parses else None
 
     def _columnar(self, rule: Rule) -> Columnar | None:

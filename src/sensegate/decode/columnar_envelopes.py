@@ -90,11 +90,11 @@ class EnvelopePlan:
             names = map(self._device, objects)
             devices = [device_of(str(name), self.rule, gw) for name, gw in zip(names, batch.gateways, strict=True)]
         found: dict[Reader, Frames] = {}
-        for at, raw in enumerate(map(self._frame, objects)):
-            port = None if self._port is None else port_of(ports[at])
-            if devices[at] < 0 or (port is None and self._port is not None):
+        for index, raw in enumerate(map(self._frame, objects)):
+            port = None if self._port is None else port_of(ports[index])
+            if devices[index] < 0 or (port is None and self._port is not None):
                 continue
-            reader = reader_of(devices[at], port)
+            reader = reader_of(devices[index], port)
             if reader is None:
                 continue
             try:
@@ -103,17 +103,17 @@ class EnvelopePlan:
                 continue
             if not data:
                 continue
-            time, quality = int(times[at]), int(qualities[at])
+            time, quality = int(times[index]), int(qualities[index])
             identity, key = NONE, None
             if self.rule.identity:
                 steady = time if self._time is not None and time != BAD and settled(self.rule, quality) else None
-                identity, key = identify(self.rule, steady, counters[at], message_ids[at], data)
+                identity, key = identify(self.rule, steady, counters[index], message_ids[index], data)
             frames = found.setdefault(reader, Frames([], [], [], [], []))
-            frames.places.append(at)
+            frames.places.append(index)
             frames.data.append(data)
             frames.ports.append(port)
-            frames.devices.append(devices[at])
-            frames.receptions.append(Reception(time, quality, identity, key, counters[at], data))
+            frames.devices.append(devices[index])
+            frames.receptions.append(Reception(time, quality, identity, key, counters[index], data))
         return found
 
     def _times(self, objects: Sequence[Any], received: I64) -> tuple[I64, U8]:
@@ -125,8 +125,8 @@ class EnvelopePlan:
     def paths(self, batch: Parsed) -> U16:
         """Return 16 bits of each message's way, with what it says of that itself."""
         path = batch.path
-        for at, get in enumerate(self._path):
-            path = path ^ np.array([digest16(f"{at} {get(one)}") for one in batch.objects], np.uint16)
+        for index, get in enumerate(self._path):
+            path = path ^ np.array([digest16(f"{index} {get(one)}") for one in batch.objects], np.uint16)
         return path
 
 

@@ -64,7 +64,9 @@ class Compiler:
             raise self._keys.error("must be vendor/model", "profile", remedy="letters, digits, '-', '_' and '.'")
         if not source.messages:
             raise self._keys.error("no message is described", "messages", remedy="add one with `topics` and `readings`")
-        rules = tuple(one for at, rule in enumerate(source.messages) for one in self._roles(self._rule(rule, at)))
+        rules = tuple(
+            role for index, rule in enumerate(source.messages) for role in self._roles(self._rule(rule, index))
+        )
         if any(rule.video for rule in rules):
             for rule in rules:
                 if not rule.video and not rule.ignore:
@@ -85,10 +87,12 @@ class Compiler:
         )
 
     def _hears(self, rules: tuple[Rule, ...]) -> tuple[topics.Pattern, ...]:
-        known = {"device", ANY}.union(*(one.captures for rule in rules for one in rule.names[:2] if one is not None))
+        known = {"device", ANY}.union(*(name.captures for rule in rules for name in rule.names[:2] if name is not None))
         source = self._source
-        said: list[tuple[tuple[str | int, ...], str]] = [(("hears", at), text) for at, text in enumerate(source.hears)]
-        told = [(("tasks", at, "topic"), task.topic) for at, task in enumerate(source.tasks)]
+        said: list[tuple[tuple[str | int, ...], str]] = [
+            (("hears", index), text) for index, text in enumerate(source.hears)
+        ]
+        told = [(("tasks", index, "topic"), task.topic) for index, task in enumerate(source.tasks)]
         said += [(here, topic) for here, topic in told if topic != tasking.PLAIN]
         found = tuple(self._keys.pattern(text, *here) for here, text in said)
         for (here, _), pattern in zip(said, found, strict=True):
@@ -214,9 +218,9 @@ class Compiler:
     def _frames(self, rule: MessageRule, here: tuple[str | int, ...]) -> frozenset[int] | None:
         if rule.frames is None:
             return None
-        for at, port in enumerate(rule.frames.ports):
+        for index, port in enumerate(rule.frames.ports):
             if not 0 <= port <= PORT_MAX:
-                raise self._keys.error(f"{port} is no port", *here, "frames", "ports", at)
+                raise self._keys.error(f"{port} is no port", *here, "frames", "ports", index)
         return frozenset(rule.frames.ports)
 
     def _format(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[str, Parse]:
@@ -301,18 +305,18 @@ class Compiler:
         )
         if part is not None and part.any_profile and not (part.field and part.gateway):
             raise self._keys.error("needs `field` and `gateway`", *here, "device", "any_profile")
-        for at, pattern in enumerate(patterns):
+        for index, pattern in enumerate(patterns):
             named = "gateway" in pattern.captures or bool(part and part.gateway)
             if part is not None and part.field and not named and not (self._carries and "device" in pattern.captures):
                 remedy = "capture {gateway}: only a gateway may speak for the devices that are registered behind it"
-                raise self._keys.error("anyone could speak for any device", *here, "topics", at, remedy=remedy)
-        for at, pattern in enumerate(patterns):
+                raise self._keys.error("anyone could speak for any device", *here, "topics", index, remedy=remedy)
+        for index, pattern in enumerate(patterns):
             if not elsewhere and "device" not in pattern.captures:
                 raise self._keys.error(
                     "the topic says nothing of the device",
                     *here,
                     "topics",
-                    at,
+                    index,
                     remedy="capture {device}, or give `device`",
                 )
         return names
@@ -346,9 +350,9 @@ class Compiler:
         zone = part.zone or self._source.zone
         try:
             ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError) as why:
+        except (ZoneInfoNotFoundError, ValueError) as error:
             key = (*here, "time", "zone") if part.zone else ("zone",)
-            raise self._keys.error(f"unknown zone '{zone}'", *key, remedy="an IANA name, e.g. Asia/Shanghai") from why
+            raise self._keys.error(f"unknown zone '{zone}'", *key, remedy="an IANA name, e.g. Asia/Shanghai") from error
         if part.stamp == "start" and part.period_s <= 0:
             raise self._keys.error("needs `period_s`", *here, "time", "stamp")
         shift = round(part.period_s * 1e6) if part.stamp == "start" else 0
@@ -388,7 +392,7 @@ class Compiler:
 
     def _flags(self, rule: MessageRule, here: tuple[str | int, ...]) -> Flags | None:
         part = rule.quality
-        own = [at for at, entry in enumerate(rule.readings) if entry.flag]
+        own = [index for index, entry in enumerate(rule.readings) if entry.flag]
         if part is None:
             if own:
                 raise self._keys.error(
@@ -409,12 +413,12 @@ class Compiler:
             absent = flags.verdict(part.absent)
             key = ("other",)
             other = flags.verdict(part.other)
-        except KeyError as why:
+        except KeyError as error:
             choices = tuple(flags.TABLES) if isinstance(part.words, str) and key == ("words",) else flags.WORDS
-            word = str(why.args[0])
+            word = str(error.args[0])
             raise self._keys.error(
                 f"unknown word '{word}'", *here, "quality", *key, remedy=nearest(word, choices)
-            ) from why
+            ) from error
         return Flags(
             self._keys.optional(part.field, *here, "quality", "field"),
             words,

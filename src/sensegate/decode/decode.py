@@ -359,7 +359,7 @@ class _Work:
         """Make columns of frames of one plan; return the places of the envelopes that are done with."""
         at = frames.places
         received = batch.received[at]
-        heard = np.array([one.time for one in frames.receptions], np.int64)
+        heard = np.array([reception.time for reception in frames.receptions], np.int64)
         inner = Parsed(
             values,
             batch.message[at],
@@ -403,8 +403,8 @@ class _Work:
         mark = self.rows.mark()
         try:
             self._one(at, learn=learn)
-        except Rejected as why:
-            self._quarantine(at, self._route(at), why)
+        except Rejected as error:
+            self._quarantine(at, self._route(at), error)
         except Postponed:
             self.rows.rewind(mark)
             self._later.append((at, learn))
@@ -423,7 +423,7 @@ class _Work:
         if self._routes.remembers[self._numbers[at]]:
             self._hear(route, frame)
         try:
-            held = self._by_rules(at, [one for one in route.rules if not one[0].beside], frame, route)
+            held = self._by_rules(at, [rule for rule in route.rules if not rule[0].beside], frame, route)
         except FrameRejected:
             raise
         except Rejected:
@@ -477,8 +477,8 @@ class _Work:
             if rule.parse not in trees:
                 try:
                     trees[rule.parse] = self._trees.parse(rule.parse, frame)
-                except Rejected as why:
-                    first = first or why
+                except Rejected as error:
+                    first = first or error
                     continue
             tree = trees[rule.parse]
             bound = bind(rule, wrap, tree, deciding)
@@ -492,8 +492,8 @@ class _Work:
                 try:
                     if self._chain(at, rule, bound, way):
                         return _Held((rule, wrap), tree, deciding, bound)
-                except FrameRejected as why:
-                    first = first or why
+                except FrameRejected as error:
+                    first = first or error
                 continue
             held = True
             since = len(self.rows.message)
@@ -528,7 +528,7 @@ class _Work:
 
     def _beside(self, at: int, frame: Frame, route: Route) -> _Held | None:
         """Add the values of an envelope that stand beside those of its frame; return how, None if there are none."""
-        rules = [one for one in route.rules if one[0].beside]
+        rules = [rule for rule in route.rules if rule[0].beside]
         if not rules:
             return None
         try:
@@ -551,8 +551,8 @@ class _Work:
                 if frame.name:
                     device = self._carried(frame.name, rule, way.gateway)
                 self._frame(at, frame, Carried(way.text, path, device, device), self._devices.record(device))
-            except Rejected as why:
-                refused.append(FrameRejected(why, device))
+            except Rejected as error:
+                refused.append(FrameRejected(error, device))
             except Postponed as wait:
                 later = wait
         if later is not None:
@@ -597,10 +597,10 @@ def _plannable(rule: Rule) -> bool:
 
 def _until(holder: Holder, rules: Sequence[Holder], *, beside: bool) -> Iterator[Rule]:
     """Yield the rules that are tried up to one that held."""
-    for one in rules:
-        if one[0].beside == beside:
-            yield one[0]
-            if one == holder:
+    for rule in rules:
+        if rule[0].beside == beside:
+            yield rule[0]
+            if rule == holder:
                 return
 
 

@@ -62,8 +62,8 @@ def heard(patterns: Sequence[Pattern], rules: Sequence[Names], names: Sequence[s
     found: dict[str, None] = {}
     for name in names:
         captured = {"device": name, ANY: "+"}
-        for one in dict.fromkeys(rules):
-            captured.update(one.captures(name) or {})
+        for fromkey in dict.fromkeys(rules):
+            captured.update(fromkey.captures(name) or {})
         found.update(
             (topics.fill(pattern, captured), None) for pattern in patterns if pattern.captures <= captured.keys()
         )

@@ -33,15 +33,15 @@ def _base64(raw: Any) -> bytes:
     text = text.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error as why:
-        raise Rejected(QuarantineReason.MALFORMED, "the frame is not base64") from why
+    except binascii.Error as error:
+        raise Rejected(QuarantineReason.MALFORMED, "the frame is not base64") from error
 
 
 def _hex(raw: Any) -> bytes:
     try:
         return bytes.fromhex(_text(raw, "hex"))
-    except ValueError as why:
-        raise Rejected(QuarantineReason.MALFORMED, "the frame is not hex") from why
+    except ValueError as error:
+        raise Rejected(QuarantineReason.MALFORMED, "the frame is not hex") from error
 
 
 def _json(raw: Any) -> bytes:
@@ -49,8 +49,8 @@ def _json(raw: Any) -> bytes:
         return raw.encode()
     try:
         return msgspec.json.encode(raw)
-    except (TypeError, ValueError, RecursionError) as why:  # CBOR and the like hold what JSON does not
-        raise Rejected(QuarantineReason.MALFORMED, "the member cannot be written as JSON") from why
+    except (TypeError, ValueError, RecursionError) as error:  # CBOR and the like hold what JSON does not
+        raise Rejected(QuarantineReason.MALFORMED, "the member cannot be written as JSON") from error
 
 
 READERS: Final[dict[str, Callable[[Any], bytes]]] = {

@@ -192,8 +192,8 @@ def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
         for key, member in tree.items():
             yield (*pointer, key), member
     elif isinstance(tree, list):
-        for at, member in enumerate(tree):
-            yield (*pointer, at), member
+        for index, member in enumerate(tree):
+            yield (*pointer, index), member
 
 
 def _element(  # noqa: PLR0917
@@ -341,8 +341,8 @@ def _when(rule: Rule, element: Element, received: int, reception: Reception | No
 def path_of(way: Way, bound: Bound) -> int:
     """Return 16 bits of the way that a message took, with what it says of that itself."""
     path = way.path
-    for at, leaf in enumerate(bound.path):
-        path ^= digest16(f"{at} {leaf.raw}")
+    for index, leaf in enumerate(bound.path):
+        path ^= digest16(f"{index} {leaf.raw}")
     return path
 
 

@@ -90,7 +90,7 @@ def _point(tree: Any, path: Path, found: list[Path]) -> None:
         for key, value in tree.items():
             _point(value, (*path, key), found)
     elif isinstance(tree, list):
-        for at, value in enumerate(tree):
-            _point(value, (*path, at), found)
+        for index, value in enumerate(tree):
+            _point(value, (*path, index), found)
     else:
         found.append(path)

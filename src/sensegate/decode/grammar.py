@@ -420,7 +420,7 @@ Lines = dict[tuple[str | int, ...], int]
 def _build(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: _Loader, file: str) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
-        return [_build(child, (*path, at), lines, loader, file) for at, child in enumerate(node.value)]
+        return [_build(child, (*path, index), lines, loader, file) for index, child in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node)
     tree: dict[Any, Any] = {}
@@ -473,8 +473,8 @@ def _is_keyed(kind: Any) -> bool:
 def _members(value: Any, path: tuple[str | int, ...], *, keyed: bool) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
     """Yield each part below a key, with its path."""
     if isinstance(value, list):
-        for at, child in enumerate(value):
-            yield child, (*path, at)
+        for index, child in enumerate(value):
+            yield child, (*path, index)
     elif keyed and isinstance(value, dict):
         for key, child in value.items():
             yield from _members(child, (*path, str(key)), keyed=False)
@@ -509,12 +509,12 @@ def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
             raise ProfileError("empty", file=file, line=1, remedy="copy _template.yaml")
         _guard(node, [0])
         tree = _build(node, (), lines, loader, file)
-    except yaml.YAMLError as why:
-        mark = getattr(why, "problem_mark", None)
-        remedy = str(getattr(why, "problem", None) or why)
-        raise ProfileError("not YAML", file=file, line=mark.line + 1 if mark else 1, remedy=remedy) from why
-    except RecursionError as why:
-        raise ProfileError("nested too deeply", file=file, line=1) from why
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        remedy = str(getattr(error, "problem", None) or error)
+        raise ProfileError("not YAML", file=file, line=mark.line + 1 if mark else 1, remedy=remedy) from error
+    except RecursionError as error:
+        raise ProfileError("nested too deeply", file=file, line=1) from error
     finally:
         loader.dispose()
     if found := _unknown(ProfileFile, tree, ()):
@@ -522,8 +522,8 @@ def parse(text: str, *, file: str = "") -> tuple[ProfileFile, Lines]:
         raise ProfileError("unknown key", file=file, line=line_of(lines, path), key=key_text(path), remedy=remedy)
     try:
         return msgspec.convert(tree, ProfileFile), lines
-    except msgspec.ValidationError as why:
-        raise _invalid(str(why), file, lines) from why
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), file, lines) from error
 
 
 def _invalid(message: str, file: str, lines: Lines) -> ProfileError:

@@ -33,15 +33,15 @@ class Keys:
         """Return a topic, parsed."""
         try:
             return topics.parse(text)
-        except ValueError as why:
-            raise self.error(str(why), *path) from why
+        except ValueError as error:
+            raise self.error(str(error), *path) from error
 
     def place(self, text: str, *path: str | int) -> Place:
         """Return a path, parsed."""
         try:
             place = paths.parse(text)
-        except ValueError as why:
-            raise self.error(str(why), *path, remedy='write keys with dots as ["a.b"]') from why
+        except ValueError as error:
+            raise self.error(str(error), *path, remedy='write keys with dots as ["a.b"]') from error
         if (place.each_value or EVERY in place.path) and path[-1] != "each":
             raise self.error("'*' has its place in `each` only", *path)
         return place

@@ -61,7 +61,7 @@ def _skeleton(tree: Any, pointer: Path, literals: dict[Path, str | int], left: l
     if isinstance(tree, dict):
         return ("{", tuple((key, _skeleton(tree[key], (*pointer, key), literals, left)) for key in sorted(tree)))
     if isinstance(tree, list):
-        return ("[", tuple(_skeleton(value, (*pointer, at), literals, left) for at, value in enumerate(tree)))
+        return ("[", tuple(_skeleton(value, (*pointer, index), literals, left) for index, value in enumerate(tree)))
     if pointer in literals:
         return ("=", literals[pointer])
     return _LEAF.get(type(tree), "n")
@@ -83,8 +83,8 @@ class Types:
             members: list[tuple[Any, Shape]] = list(enumerate(shape[1])) if many else list(shape[1])
             fields: list[tuple[str, Any]] = []
             rename: dict[str, str] = {}
-            for at, (key, inner) in enumerate(members):
-                name = f"f{at}"
+            for index, (key, inner) in enumerate(members):
+                name = f"f{index}"
                 where = f"{attribute}.{name}" if attribute else name
                 fields.append((name, self.build(inner, (*pointer, key), where)))
                 if not many:
@@ -219,7 +219,7 @@ class Plan:
 
         With `access`, messages come decoded (`flat.py`, `carried.py`), and the plan's own `decode` takes none.
         """
-        cells = [(at, cell) for at, element in enumerate(bound.elements) for cell in element.cells]
+        cells = [(index, cell) for index, element in enumerate(bound.elements) for cell in element.cells]
         if any(cell.reading is None or isinstance(cell.leaf.raw, (dict, list)) for _, cell in cells):
             raise ValueError("not every value can be planned")
         self.ignored = sum(cell.leaf.raw is None for _, cell in cells)
@@ -241,7 +241,7 @@ class Plan:
         self._names = [cell.name for _, cell in cells]
         self._element_of = np.array([at for at, _ in cells])
         self._specs = np.array([reading.specs for reading in self._readings], np.int32)
-        pure = [at for at, (_, cell) in enumerate(cells) if _is_plain(cell)]
+        pure = [index for index, (_, cell) in enumerate(cells) if _is_plain(cell)]
         self._pure = np.array(pure, np.int64)
         if any(cells[at][1].leaf.pointer not in access.where for at in pure):
             raise ValueError("a leaf is no value of its own")
@@ -258,9 +258,9 @@ class Plan:
             if (numbers := [float(token) for token in self._readings[at].missing if isinstance(token, (int, float))])
         ]
         self._others = [
-            _Column(at, access.get(cell.leaf), self._readings[at], self._unit(cell), cell.name)
-            for at, (_, cell) in enumerate(cells)
-            if at not in set(pure)
+            _Column(index, access.get(cell.leaf), self._readings[index], self._unit(cell), cell.name)
+            for index, (_, cell) in enumerate(cells)
+            if index not in set(pure)
         ]
         self._elements = [
             _Element(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
@@ -337,15 +337,17 @@ class Plan:
     def _numbered(self, batch: Parsed, devices: list[I32]) -> Numbered:
         """Return the sequence numbers that devices gave these messages."""
         found: list[Numbered] = []
-        for at, element in enumerate(self._elements):
+        for index, element in enumerate(self._elements):
             if element.sequence is not None:
                 counters = list(map(element.sequence, batch.objects))
-            elif batch.receptions is not None and at == 0:
-                counters = [one.counter for one in batch.receptions]
+            elif batch.receptions is not None and index == 0:
+                counters = [reception.counter for reception in batch.receptions]
             else:
                 continue
             numbers, given = numbers_of(counters)
-            found.append(Numbered(batch.message[given].astype(np.int64), devices[at][given].astype(np.int64), numbers))
+            found.append(
+                Numbered(batch.message[given].astype(np.int64), devices[index][given].astype(np.int64), numbers)
+            )
         return Numbered.joined(found)
 
     def _infinite(self, objects: Sequence[Any]) -> list[int]:
@@ -368,7 +370,7 @@ class Plan:
                 continue
             names = map(element.device, batch.objects)
             found = [look_up(str(name), self.rule, gw) for name, gw in zip(names, batch.gateways, strict=True)]
-            left.update(at for at, device in enumerate(found) if device < 0)
+            left.update(index for index, device in enumerate(found) if device < 0)
             devices.append(np.array(found, np.int32))
         return devices, sorted(left)
 
@@ -469,31 +471,31 @@ class Plan:
         count, many = len(batch.objects), len(self._elements)
         heard, how = batch.received, np.full(count, TimeQuality.RECEIVED, np.uint8)
         if batch.receptions is not None:
-            heard = np.array([one.time for one in batch.receptions], np.int64)
-            how = np.array([one.quality for one in batch.receptions], np.uint8)
+            heard = np.array([reception.time for reception in batch.receptions], np.int64)
+            how = np.array([reception.quality for reception in batch.receptions], np.uint8)
         times = np.repeat(heard[:, None], many, axis=1)
         qualities = np.repeat(how[:, None], many, axis=1)
         identities = np.full((count, many), NONE, np.intp)
         keys = times.copy()
-        for at, element in enumerate(self._elements):
+        for index, element in enumerate(self._elements):
             timed = None
             if element.time is not None:
                 raws = list(map(element.time, batch.objects))
                 timed = self.rule.reader.column(raws, batch.received)
-                times[:, at], qualities[:, at] = timed
+                times[:, index], qualities[:, index] = timed
                 if batch.receptions is not None:
                     unknown = (timed[0] != BAD) & (timed[1] == TimeQuality.RECEIVED)
-                    times[unknown, at], qualities[unknown, at] = heard[unknown], how[unknown]
-            key = times[:, at].copy()
+                    times[unknown, index], qualities[unknown, index] = heard[unknown], how[unknown]
+            key = times[:, index].copy()
             sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
             message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
-            framed = self._framed(at, sequences, batch.objects) if FRAME in self.rule.identity else None
-            identities[:, at] = identify_columns(self.rule, timed, sequences, message_ids, key, framed)
+            framed = self._framed(index, sequences, batch.objects) if FRAME in self.rule.identity else None
+            identities[:, index] = identify_columns(self.rule, timed, sequences, message_ids, key, framed)
             if batch.receptions is not None:
-                for row in np.flatnonzero(identities[:, at] == NONE).tolist():
-                    identities[row, at], known = batch.receptions[row].identify(at)
-                    key[row] = times[row, at] if known is None else known
-            keys[:, at] = key
+                for row in np.flatnonzero(identities[:, index] == NONE).tolist():
+                    identities[row, index], known = batch.receptions[row].identify(index)
+                    key[row] = times[row, index] if known is None else known
+            keys[:, index] = key
         return times, qualities, identities, keys
 
     def _framed(self, at: int, counters: Sequence[Any] | None, objects: Sequence[Any]) -> list[int]:
@@ -504,9 +506,9 @@ class Plan:
 
     def _paths(self, batch: Parsed) -> U16:
         path = batch.path
-        for at, get in enumerate(self._path):
+        for index, get in enumerate(self._path):
             raws = list(map(get, batch.objects))
-            digests = {raw: digest16(f"{at} {raw}") for raw in set(raws)}
+            digests = {raw: digest16(f"{index} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
 

@@ -110,9 +110,9 @@ class ProfileSet:
                 new = compile_file(file, specs)
                 if new.id in profiles:
                     raise ProfileError(f"'{new.id}' occurs twice", file=str(file), line=1, key="profile")  # noqa: TRY301
-            except ProfileError as why:
+            except ProfileError as error:
                 del specs[length:]
-                problems.append(why)
+                problems.append(error)
                 new = old  # type: ignore[assignment]
             if new is None:
                 continue
@@ -142,9 +142,9 @@ class ProfileSet:
             length = len(specs)
             try:
                 profile = compiled.get(choice.digest) or compile_file(file, specs)
-            except ProfileError as why:
+            except ProfileError as error:
                 del specs[length:]
-                unfit.append(why)
+                unfit.append(error)
                 last = before.find(choice.profile) if before else None
                 if choice.whole and last is not None:
                     in_force[choice.profile] = last
@@ -212,12 +212,12 @@ class ProfileSet:
         versions = [self.find(name), *(arm.profile for arm in self._arms.get(name, ()))]
         return frozenset(
             (
-                tuple((pattern.text, rule.names) for rule in one.rules for pattern in rule.patterns),
-                one.hears,
-                one.carried,
+                tuple((pattern.text, rule.names) for rule in version.rules for pattern in rule.patterns),
+                version.hears,
+                version.carried,
             )
-            for one in versions
-            if one
+            for version in versions
+            if version
         )
 
     def of(self, device: Device) -> Profile | None:
@@ -273,7 +273,7 @@ class ProfileSet:
         found = [self.of(device)] if device and not device.gateway else self._versions(profile)
         rules = [rule for one in found if one for rule in one.rules]
         if any(one.carried for one in found if one):
-            brought = (rule for one in self._versions(carrier) if one for rule in one.rules)
+            brought = (rule for version in self._versions(carrier) if version for rule in version.rules)
             rules += [rule for rule in brought if rule.whom is not Whom.OWN]
         filters: dict[str, None] = {}
         for rule in rules:
@@ -388,8 +388,8 @@ def compile_file(file: Path, specs: list[Spec]) -> Profile:
     """
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as why:
-        raise ProfileError("cannot be read", file=str(file), remedy=str(why)) from why
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError("cannot be read", file=str(file), remedy=str(error)) from error
     source, lines = parse(text, file=str(file))
     place = f"{file.parent.name}/{file.stem}"
     if not file.name.startswith("_") and source.profile != place:

@@ -109,8 +109,8 @@ class Wire:
         """Return the text between two places. Raises `Rejected` where it is not UTF-8."""
         try:
             return self.payload[start:end].decode("utf-8")
-        except UnicodeDecodeError as why:
-            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {start + why.start} is no UTF-8") from why
+        except UnicodeDecodeError as error:
+            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {start + error.start} is no UTF-8") from error
 
     def float32(self, start: int) -> float:
         """Return the number in the 4 bytes at a place."""

@@ -50,8 +50,8 @@ class ReadingCompiler:
             )
         found: list[Reading] = []
         taken: set[str] = set()
-        for at, entry in enumerate(rule.readings):
-            key = (*here, "readings", at)
+        for index, entry in enumerate(rule.readings):
+            key = (*here, "readings", index)
             if rule.named and (entry.where or entry.each):
                 wrong = "where" if entry.where else "each"
                 raise self._keys.error("elements that name themselves are told apart by their names", *key, wrong)
@@ -96,8 +96,8 @@ class ReadingCompiler:
     ) -> Reading:
         try:
             row = PROPERTIES.by_name(entry.property)
-        except ConfigError as why:
-            raise self._keys.error(why.what, *here, "property", remedy=why.remedy) from why
+        except ConfigError as error:
+            raise self._keys.error(error.what, *here, "property", remedy=error.remedy) from error
         own = (entry.scale, entry.offset)
         if not entry.scale or not all(math.isfinite(number) for number in own):
             raise self._keys.error("must be finite and not 0", *here, "scale")
@@ -137,17 +137,17 @@ class ReadingCompiler:
             return 1.0, 0.0
         try:
             return conversion(entry.unit, row.unit)
-        except UnitError as why:
-            raise self._keys.error(f"{row.name}: {why.what}", *here, "unit", remedy=why.remedy) from why
+        except UnitError as error:
+            raise self._keys.error(f"{row.name}: {error.what}", *here, "unit", remedy=error.remedy) from error
 
     def _unit_words(self, part: UnitFrom, row: Property, here: tuple[str | int, ...]) -> None:
         for unit in part.words.values():
             try:
                 conversion(unit, row.unit)
-            except UnitError as why:
+            except UnitError as error:
                 raise self._keys.error(
-                    f"{row.name}: {why.what}", *here, "unit_from", "words", remedy=why.remedy
-                ) from why
+                    f"{row.name}: {error.what}", *here, "unit_from", "words", remedy=error.remedy
+                ) from error
 
     def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:
         if entry.words is None:

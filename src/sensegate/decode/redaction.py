@@ -74,8 +74,8 @@ class Cutting:
                 continue
             try:
                 cut = form.cut(payload, message.topic, message.received, self._veil)
-            except Rejected as why:
-                first = first or why
+            except Rejected as error:
+                first = first or error
                 continue
             if topic != message.topic:
                 cut = msgspec.structs.replace(cut, removed={**cut.removed, TOPIC: 1})
@@ -123,7 +123,7 @@ def _is_told(level: str, names: AbstractSet[str], decoder: Decoder) -> bool:
 def removed_of(span: Span) -> list[Removed]:
     """Return the fields that were taken out of the messages of a span, told by those that were cut."""
     found: list[Removed] = []
-    for at, message in enumerate(span):
+    for index, message in enumerate(span):
         if message.cut and (kept := body.opened(message.payload)) is not None:
-            found += [Removed(at, kept.video, field, count) for field, count in kept.removed.items()]
+            found += [Removed(index, kept.video, field, count) for field, count in kept.removed.items()]
     return found

@@ -79,10 +79,10 @@ def _objects(rows: Any, names: list[str] | tuple[str, ...]) -> Any:
     if not isinstance(rows, list):
         raise Rejected(QuarantineReason.SCHEMA, "the rows are no list")
     found = []
-    for at, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
             what = f"{len(row)} values" if isinstance(row, list) else "no array"
-            raise Rejected(QuarantineReason.SCHEMA, f"row {at} is {what}, the columns are {len(names)}")
+            raise Rejected(QuarantineReason.SCHEMA, f"row {index} is {what}, the columns are {len(names)}")
         found.append({name: value for name, value in zip(names, row, strict=True) if name})
     return found
 

@@ -189,8 +189,8 @@ def check(tasks: tuple[TaskPart, ...], keys: Keys, promised: set[tuple[str, str]
         ProfileError: with file, line and key.
     """
     seen: set[str] = set()
-    for at, task in enumerate(tasks):
-        here = ("tasks", at)
+    for index, task in enumerate(tasks):
+        here = ("tasks", index)
         if not _NAME.fullmatch(task.name):
             raise keys.error("small letters, digits and -", *here, "name", remedy="e.g. report-interval")
         if task.name in seen:
@@ -247,8 +247,8 @@ def _check_parameter(part: ParameterPart, keys: Keys, here: tuple[str | int, ...
     if part.unit:
         try:
             dimension(part.unit)
-        except UnitError as why:
-            raise keys.error(str(why), *here, "unit", remedy="UCUM, e.g. s, min, %, Cel") from why
+        except UnitError as error:
+            raise keys.error(str(error), *here, "unit", remedy="UCUM, e.g. s, min, %, Cel") from error
     if part.default is not None and not _fits(part, part.default):
         raise keys.error(f"{part.default!r} may not be said", *here, "default", remedy=_may_be(part))
 
@@ -284,17 +284,17 @@ def _texts(tree: Any) -> list[str]:
 def run_examples(profile: Profile, keys: Keys) -> list[ProfileError]:
     """Return which examples of tasks do not come out, each with its line."""
     wrong: list[ProfileError] = []
-    for at, task in enumerate(profile.source.tasks):
+    for index, task in enumerate(profile.source.tasks):
         for number, example in enumerate(task.examples):
-            here = ("tasks", at, "examples", number)
+            here = ("tasks", index, "examples", number)
             if not _HEX.fullmatch(example.hex.replace(" ", "")):
                 wrong.append(keys.error("not hex", *here, "hex"))
                 continue
             try:
                 made = payload(task, checked(task, example.parameters))
-            except ConfigError as why:
+            except ConfigError as error:
                 if not example.refuse:
-                    wrong.append(keys.error(f"is refused: {why}", *here))
+                    wrong.append(keys.error(f"is refused: {error}", *here))
                 continue
             wanted = _wanted(example.payload, example.hex)
             if example.refuse:

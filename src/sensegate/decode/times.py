@@ -212,8 +212,8 @@ def _at_24(form: str) -> re.Pattern[str] | None:
         return None
     parts = re.split("%(.)", form)
     literal = [
-        _PARTS.get(part, r"\S+" if part == "z" else r"\d\d?") if at % 2 else re.escape(part)
-        for at, part in enumerate(parts)
+        _PARTS.get(part, r"\S+" if part == "z" else r"\d\d?") if index % 2 else re.escape(part)
+        for index, part in enumerate(parts)
     ]
     return re.compile("".join(literal), re.ASCII)
 

@@ -75,7 +75,7 @@ def match(pattern: Pattern, topic: str) -> dict[str, str] | None:
 
 
 def _match(levels: Sequence[Level], parts: Sequence[str]) -> dict[str, str] | None:
-    many = next((at for at, level in enumerate(levels) if level.many), None)
+    many = next((index for index, level in enumerate(levels) if level.many), None)
     if many is not None:
         taken = len(parts) - len(levels) + 1
         if taken < 1:
@@ -100,13 +100,13 @@ def _match(levels: Sequence[Level], parts: Sequence[str]) -> dict[str, str] | No
 def fill(pattern: Pattern, captured: Mapping[str, str]) -> str:
     """Return the topic with these captures; others become ``+`` or, at the end, ``#``."""
     parts: list[str] = []
-    for at, level in enumerate(pattern.levels):
+    for index, level in enumerate(pattern.levels):
         if not level.capture:
             parts.append(level.literal)
         elif level.capture in captured:
             parts.append(f"{level.before}{captured[level.capture]}{level.after}")
         else:
-            parts.append("#" if level.many and at == len(pattern.levels) - 1 else "+")
+            parts.append("#" if level.many and index == len(pattern.levels) - 1 else "+")
     return "/".join(parts)
 
 
@@ -119,7 +119,7 @@ def order(pattern: Pattern) -> tuple[int, ...]:
     """Return the sort key of a pattern: the more literal, the earlier."""
     last = len(pattern.levels) - 1
     weights = (0 if not level.capture else 1 if not level.many else 2 for level in pattern.levels)
-    return tuple(3 if weight == 2 and at == last else weight for at, weight in enumerate(weights))
+    return tuple(3 if weight == 2 and index == last else weight for index, weight in enumerate(weights))
 
 
 def covers(one: Pattern, other: Pattern) -> bool:
@@ -163,12 +163,12 @@ class Index:
         place = len(self._patterns)
         self._patterns.append((pattern, number))
         many = next((at for at, level in enumerate(pattern.levels) if level.many), None)
-        for at, level in enumerate(pattern.levels):
-            if many is not None and at > many:
+        for index, level in enumerate(pattern.levels):
+            if many is not None and index > many:
                 break
             if not level.capture:
                 count = len(pattern.levels) if many is None else 0
-                self._by_level.setdefault((count, at, level.literal), []).append(place)
+                self._by_level.setdefault((count, index, level.literal), []).append(place)
                 return
         self._others.append(place)
 
@@ -178,9 +178,9 @@ class Index:
         if len(parts) > LEVELS_MAX:
             return []
         places = list(self._others)
-        for at, part in enumerate(parts):
-            places += self._by_level.get((len(parts), at, part), ())
-            places += self._by_level.get((0, at, part), ())
+        for index, part in enumerate(parts):
+            places += self._by_level.get((len(parts), index, part), ())
+            places += self._by_level.get((0, index, part), ())
         found: list[tuple[tuple[int, ...], int, int, dict[str, str]]] = []
         for place in places:
             pattern, number = self._patterns[place]

@@ -57,7 +57,7 @@ Pairs = tuple[tuple[Scalar, Scalar], ...]
 
 def _numbers(values: Iterable[Scalar], first: int) -> Pairs:
     """Return number -> value, the number as a number and as text."""
-    return tuple((sent, value) for at, value in enumerate(values, first) for sent in (at, str(at)))
+    return tuple((sent, value) for index, value in enumerate(values, first) for sent in (index, str(index)))
 
 
 def _switch(on: str, off: str) -> Pairs:
@@ -77,7 +77,7 @@ def _pairs(**meant: str) -> Pairs:
 
 def _levels(*rows: str) -> Pairs:
     """Return the words of the levels, lowest first, and their numbers, to the codes "1", "2" and so on."""
-    named = tuple((word, str(at)) for row in rows for at, word in enumerate(row.split(), 1))
+    named = tuple((word, str(index)) for row in rows for index, word in enumerate(row.split(), 1))
     return _numbers("123456", 1) + named
 
 
@@ -86,7 +86,7 @@ _DEGREES: Final = tuple(at * 22.5 for at in range(16))
 TABLES: Final[dict[str, Words]] = {
     "wind_16": Words(
         "sixteen points of the compass, English and Chinese, to degrees",
-        tuple((name, 22.5 * at) for at, point in enumerate(_POINTS) for name in _names(*point)),
+        tuple((name, 22.5 * index) for index, point in enumerate(_POINTS) for name in _names(*point)),
     ),
     "wind_16_number": Words("0 north, 1 north-north-east, … 15, to degrees", _numbers(_DEGREES, 0)),
     "wind_8_number": Words("0 north, 1 north-east, … 7, to degrees", _numbers(_DEGREES[::2], 0)),

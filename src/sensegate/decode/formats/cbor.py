@@ -79,8 +79,8 @@ def load(payload: bytes, nesting_max: int, text: Text = bytes.hex) -> Any:
         raw = cbor2.CBORDecoder(
             source, semantic_decoders=_TAGS, max_depth=nesting_max, allow_duplicate_keys=False, read_size=1
         ).decode()
-    except cbor2.CBORDecodeError as why:
-        raise _reason(why, source) from why
+    except cbor2.CBORDecodeError as error:
+        raise _reason(error, source) from error
     if source.tell() < len(payload):
         raise Rejected(QuarantineReason.MALFORMED, f"{len(payload) - source.tell()} bytes after the item")
     return _Plain(text).tree(raw)

@@ -65,8 +65,8 @@ class _Table:
             _check_names(columns)
             rows = islice(rows, options.skip_after, None)
             return self._objects(columns, rows)
-        except csv.Error as why:
-            raise Rejected(QuarantineReason.MALFORMED, f"no such table: {why}") from why
+        except csv.Error as error:
+            raise Rejected(QuarantineReason.MALFORMED, f"no such table: {error}") from error
 
     def _objects(self, columns: tuple[str, ...], rows: Iterator[list[str]]) -> list[dict[str, str | None]]:
         found: list[dict[str, str | None]] = []

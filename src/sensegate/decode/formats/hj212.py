@@ -69,9 +69,9 @@ def _compile(options: Hj212Part | None, setting: Setting) -> Parse:
 def _keys(name: str, setting: Setting) -> dict[str, bytes]:
     try:
         lines = (setting.folder / Path(name)).read_bytes().splitlines()
-    except OSError as why:
-        remedy = f"{why.strerror or why}; a line `MN key` each"
-        raise setting.error(f"'{name}' cannot be read", "keys_file", remedy=remedy) from why
+    except OSError as error:
+        remedy = f"{error.strerror or error}; a line `MN key` each"
+        raise setting.error(f"'{name}' cannot be read", "keys_file", remedy=remedy) from error
     keys: dict[str, bytes] = {}
     for number, line in enumerate(lines, 1):
         station, _, key = line.strip().partition(b" ")

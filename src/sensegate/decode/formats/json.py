@@ -83,13 +83,13 @@ def _guarded(payload: bytes, nesting_max: int, decode: Callable[[str], Any]) -> 
         raise Rejected(QuarantineReason.MALFORMED, "begins with a byte order mark")
     try:
         tree = decode(text)
-    except json.JSONDecodeError as why:
-        what = "empty" if not text.strip() else f"{why.msg} at character {why.pos}"
-        raise Rejected(QuarantineReason.MALFORMED, what) from why
-    except ValueError as why:  # a number of more than 4,300 digits
-        raise Rejected(QuarantineReason.MALFORMED, "a number is too long") from why
-    except RecursionError as why:
-        raise Rejected(QuarantineReason.TOO_DEEP, "nested too deeply") from why
+    except json.JSONDecodeError as error:
+        what = "empty" if not text.strip() else f"{error.msg} at character {error.pos}"
+        raise Rejected(QuarantineReason.MALFORMED, what) from error
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise Rejected(QuarantineReason.MALFORMED, "a number is too long") from error
+    except RecursionError as error:
+        raise Rejected(QuarantineReason.TOO_DEEP, "nested too deeply") from error
     if "\\u" in text:
         _check_text(tree)
     return tree
@@ -99,8 +99,8 @@ def _check_text(tree: Any) -> None:
     if isinstance(tree, str):
         try:
             tree.encode("utf-8")
-        except UnicodeEncodeError as why:
-            raise Rejected(QuarantineReason.MALFORMED, "a string holds half a surrogate pair") from why
+        except UnicodeEncodeError as error:
+            raise Rejected(QuarantineReason.MALFORMED, "a string holds half a surrogate pair") from error
     elif isinstance(tree, dict):
         for key, value in tree.items():
             _check_text(key)

@@ -51,7 +51,7 @@ class _Pairs:
         found: dict[str, Any] = {}
         head = list(reversed(self._options.head))
         chunks = [chunk for part in self._split(text) if (chunk := part.strip())]
-        for at, chunk in enumerate(chunks):
+        for index, chunk in enumerate(chunks):
             key, mark, value = chunk.partition(self._options.equals)
             if mark:
                 head = []  # values without key stand at the beginning only
@@ -60,7 +60,7 @@ class _Pairs:
             key = key.strip()
             if not key or key in found:
                 what = "has no key" if not key else "has the key of another"
-                raise Rejected(QuarantineReason.MALFORMED, f"pair {at + 1} {what}")
+                raise Rejected(QuarantineReason.MALFORMED, f"pair {index + 1} {what}")
             found[key] = self._value(value.strip(), mark)
         return found
 

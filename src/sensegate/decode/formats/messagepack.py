@@ -104,8 +104,8 @@ class _Reader:
         at = self._at
         try:
             return self._take(length).decode()
-        except UnicodeDecodeError as why:
-            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {at + why.start} is no UTF-8") from why
+        except UnicodeDecodeError as error:
+            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {at + error.start} is no UTF-8") from error
 
     def _enter(self, members: int, depth: int) -> None:
         """Check that so many members may come: each takes a byte at least."""
@@ -161,8 +161,8 @@ def _timestamp(raw: bytes) -> str:
         raise Rejected(QuarantineReason.MALFORMED, "a timestamp with more than a second of nanoseconds")
     try:
         at = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None)
-    except OverflowError as why:
-        raise Rejected(QuarantineReason.SCHEMA, "a timestamp beyond the years 1 to 9999") from why
+    except OverflowError as error:
+        raise Rejected(QuarantineReason.SCHEMA, "a timestamp beyond the years 1 to 9999") from error
     fraction = f".{nanoseconds:09}" if nanoseconds else ""
     return f"{at.isoformat()}{fraction}Z"
 

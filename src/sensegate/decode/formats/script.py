@@ -110,8 +110,8 @@ def _tree(outcome: Outcome, nesting_max: int) -> Any:
         return Rejected(QuarantineReason.TOO_DEEP, f"its result is nested more than {nesting_max} deep")
     try:
         result = _decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as why:  # half a surrogate pair
-        return Rejected(QuarantineReason.SCRIPT_FAILED, f"its result cannot be read: {why}")
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:  # half a surrogate pair
+        return Rejected(QuarantineReason.SCRIPT_FAILED, f"its result cannot be read: {error}")
     tree = result.d
     if tree is msgspec.UNSET:
         return Rejected(QuarantineReason.SCRIPT_FAILED, "its result cannot be written as JSON")
@@ -144,10 +144,10 @@ def _compile(options: ScriptPart, setting: Setting) -> Parse:
         raise setting.error("the script lies beside the profile", "file", remedy="give its name alone")
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as why:
-        raise setting.error(f"cannot read '{options.file}': {why.strerror}", "file") from why
-    except UnicodeDecodeError as why:
-        raise ProfileError("is no UTF-8", file=str(path), line=1, remedy="save it as UTF-8") from why
+    except OSError as error:
+        raise setting.error(f"cannot read '{options.file}': {error.strerror}", "file") from error
+    except UnicodeDecodeError as error:
+        raise ProfileError("is no UTF-8", file=str(path), line=1, remedy="save it as UTF-8") from error
     if len(text) > TEXT_BYTES_MAX:
         raise setting.error(f"'{options.file}' has more than {TEXT_BYTES_MAX} characters", "file")
     _check(options, setting)

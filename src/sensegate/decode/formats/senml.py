@@ -30,16 +30,16 @@ def records(pack: Any) -> list[dict[str, Any]]:
         raise Rejected(QuarantineReason.SCHEMA, "a SenML pack is a list of records")
     try:
         return resolve(pack)
-    except OverflowError as why:
-        raise Rejected(QuarantineReason.SCHEMA, "a number is too large to be added to its base") from why
+    except OverflowError as error:
+        raise Rejected(QuarantineReason.SCHEMA, "a number is too large to be added to its base") from error
 
 
 def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the records of a pack with base name, time, unit and value applied."""
     base: dict[str, Any] = {"bn": "", "bt": 0, "bu": "", "bv": 0, "bs": 0}
     found: list[dict[str, Any]] = []
-    for at, record in enumerate(pack):
-        _check(record, at)
+    for index, record in enumerate(pack):
+        _check(record, index)
         base.update((key, record[key]) for key in base if key in record)
         name = record.get("n", "")
         entry: dict[str, Any] = {"name": base["bn"] + name, "bn": base["bn"], "n": name}

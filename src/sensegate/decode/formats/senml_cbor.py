@@ -21,7 +21,7 @@ def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
     """Return the resolved records. Raises `Rejected` where the payload is no pack."""
     pack = cbor.load(payload, nesting_max, _base64)
     if isinstance(pack, list):
-        pack = [_named(record, at) if isinstance(record, dict) else record for at, record in enumerate(pack)]
+        pack = [_named(record, index) if isinstance(record, dict) else record for index, record in enumerate(pack)]
     return senml.records(pack)
 
 

@@ -181,9 +181,9 @@ class _Body:
         self._spans(number, [int.from_bytes(raw[at : at + size]) for at in range(0, len(raw), size)], size, scale)
 
     def _spans(self, number: int, values: list[int], size: int, scale: int) -> None:
-        for at, value in enumerate(values):
+        for index, value in enumerate(values):
             missing = value == 256**size - 1
-            self._add(number, None if missing else value / scale, self._moment(at))
+            self._add(number, None if missing else value / scale, self._moment(index))
 
     def _moment(self, at: int) -> datetime | None:
         """Return the end of five-minute span `at` of the hour."""
@@ -221,8 +221,8 @@ class _Body:
     def _read_text(self) -> None:
         try:
             words = iter(self._rest.decode("ascii").split(" "))
-        except UnicodeDecodeError as why:
-            raise Rejected(QuarantineReason.MALFORMED, "the body is not ASCII") from why
+        except UnicodeDecodeError as error:
+            raise Rejected(QuarantineReason.MALFORMED, "the body is not ASCII") from error
         numbers = {symbol: number for number, symbol in SYMBOLS.items()}
         for word in words:
             if not word:
@@ -274,10 +274,10 @@ class _Body:
                 symbols.append(word)
             else:  # DRH00: DRP or DRZ follow, which have steps of their own
                 self._text_value(word, numbers.get(word), next(words, None))
-        for at, raw in enumerate(values):
+        for index, raw in enumerate(values):
             if symbols:
-                symbol = symbols[at % len(symbols)]
-                moment = None if self.time is None else _later(self.time, step * (at // len(symbols)))
+                symbol = symbols[index % len(symbols)]
+                moment = None if self.time is None else _later(self.time, step * (index // len(symbols)))
                 self._add(numbers.get(symbol, 0), _of_text(raw), moment, symbol)
 
 

@@ -17,7 +17,7 @@ _ONE_BY_ONE = {
     0xF4: "DRP DRZ1 DRZ2 DRZ3 DRZ4 DRZ5 DRZ6 DRZ7 DRZ8",
 }
 SYMBOLS: Final = {
-    first + at: symbol for first, symbols in _ONE_BY_ONE.items() for at, symbol in enumerate(symbols.split())
+    first + index: symbol for first, symbols in _ONE_BY_ONE.items() for index, symbol in enumerate(symbols.split())
 }
 """Identifier -> symbol."""
 

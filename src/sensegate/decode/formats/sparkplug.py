@@ -315,12 +315,12 @@ class _Message:
             self._tables[name] = [dict(zip(raw.columns, row, strict=True)) for row in raw.rows]
         if isinstance(raw, Table) and len(raw.rows) * len(raw.columns) <= PARTS_MAX:
             cells = [
-                (f"{name}/{at}/{column}", cell)
-                for at, row in enumerate(raw.rows)
+                (f"{name}/{index}/{column}", cell)
+                for index, row in enumerate(raw.rows)
                 for column, cell in zip(raw.columns, row, strict=True)
             ]
         elif isinstance(value, list) and len(value) <= PARTS_MAX:
-            cells = [(f"{name}/{at}", item) for at, item in enumerate(value)]
+            cells = [(f"{name}/{index}", item) for index, item in enumerate(value)]
         else:
             cells = [(name, value)]
         self._count(len(value) if isinstance(value, list) else len(cells))

@@ -26,8 +26,8 @@ TYPES: Final = (
 UNKNOWN = 0
 _BOOLEAN, _DATA_SET, _TEMPLATE = TYPES.index("Boolean"), TYPES.index("DataSet"), TYPES.index("Template")
 _BOOLEAN_ARRAY, _STRING_ARRAY = TYPES.index("BooleanArray"), TYPES.index("StringArray")
-_SIGNED: Final = {number: 8 << at for at, number in enumerate(range(1, 5))}
-_UNSIGNED: Final = {**{number: 8 << at for at, number in enumerate(range(5, 9))}, TYPES.index("DateTime"): 64}
+_SIGNED: Final = {number: 8 << index for index, number in enumerate(range(1, 5))}
+_UNSIGNED: Final = {**{number: 8 << index for index, number in enumerate(range(5, 9))}, TYPES.index("DateTime"): 64}
 """Integer types -> bits."""
 _FLOATS: Final = (TYPES.index("Float"), TYPES.index("Double"))
 _TEXTS: Final = (TYPES.index("String"), TYPES.index("Text"), TYPES.index("UUID"))
@@ -117,8 +117,8 @@ def _strings(raw: bytes, _datatype: int) -> list[str]:
     """Return the texts, each ended by a NUL (that of the last may be missing)."""
     try:
         parts = raw.decode("utf-8").split("\0")
-    except UnicodeDecodeError as why:
-        raise Rejected(QuarantineReason.NOT_UTF8, "a StringArray is no UTF-8") from why
+    except UnicodeDecodeError as error:
+        raise Rejected(QuarantineReason.NOT_UTF8, "a StringArray is no UTF-8") from error
     _bounded(len(parts))
     return parts if parts[-1] else parts[:-1]
 

@@ -220,7 +220,7 @@ class _Fields:
 
     def _object(self, fields: Sequence[FieldPart], source: _Source) -> dict[str, Any]:
         tree: dict[str, Any] = {}
-        for at, field in enumerate(fields):
+        for index, field in enumerate(fields):
             if field.optional and not source.left:
                 break
             if field.skip is not None:
@@ -228,7 +228,7 @@ class _Fields:
             elif field.repeat is not None:
                 tree[field.name] = list(self._items(field, source))
             else:
-                what = f"'{field.name}'" if field.name else f"field {at + 1}"
+                what = f"'{field.name}'" if field.name else f"field {index + 1}"
                 value = self._field(field, source.take(field.width or 0, what), what)
                 if field.name:
                     tree[field.name] = value
@@ -273,8 +273,8 @@ def _compile(part: TextFramePart, setting: Setting) -> Parse:
     if part.check is not None:
         try:
             found = check(part.check.name)
-        except ValueError as why:
-            raise setting.error(f"no check value '{part.check.name}'", "check", "name", remedy=str(why)) from why
+        except ValueError as error:
+            raise setting.error(f"no check value '{part.check.name}'", "check", "name", remedy=str(error)) from error
         if part.check.digits is not None and not 1 <= part.check.digits <= 18:
             raise setting.error("1 to 18", "check", "digits")
         if part.check.form == "decimal" and part.check.digits is None:
@@ -297,15 +297,15 @@ def _compile(part: TextFramePart, setting: Setting) -> Parse:
             part.check.before.encode(charset) if part.check else b"",
             charset,
         )
-    except UnicodeEncodeError as why:
-        raise setting.error(f"a mark cannot be written in {charset}") from why
+    except UnicodeEncodeError as error:
+        raise setting.error(f"a mark cannot be written in {charset}") from error
     return _Fields(part, marks)
 
 
 def _check_fields(fields: Sequence[FieldPart], error: ErrorAt, path: tuple[str | int, ...], *, fixed: bool) -> None:
     names: set[str] = set()
-    for at, field in enumerate(fields):
-        here = (*path, at)
+    for index, field in enumerate(fields):
+        here = (*path, index)
         if field.name and field.name in names:
             raise error(f"'{field.name}' occurs twice", *here, "name")
         names.add(field.name)

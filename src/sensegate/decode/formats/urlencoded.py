@@ -34,10 +34,10 @@ def parse(payload: bytes, charset: str = "utf-8") -> dict[str, str | None]:
             errors="strict",
             max_num_fields=_FIELDS_MAX,
         )
-    except UnicodeError as why:
-        raise Rejected(QuarantineReason.NOT_UTF8, f"an escaped text is no {charset.upper()}") from why
-    except ValueError as why:
-        raise Rejected(QuarantineReason.MALFORMED, f"no form of at most {_FIELDS_MAX} fields") from why
+    except UnicodeError as error:
+        raise Rejected(QuarantineReason.NOT_UTF8, f"an escaped text is no {charset.upper()}") from error
+    except ValueError as error:
+        raise Rejected(QuarantineReason.MALFORMED, f"no form of at most {_FIELDS_MAX} fields") from error
     fields = {key: value or None for key, value in pairs}
     if len(fields) < len(pairs):
         raise Rejected(QuarantineReason.MALFORMED, "a field occurs twice")

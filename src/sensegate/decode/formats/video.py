@@ -138,19 +138,19 @@ class VideoParse:
         memory = Memory() if frame.memory is None else frame.memory
         parts: list[dict[str, Any]] = []
         thinned: dict[str, int] = {}
-        for one in seen.observations:
-            if self._keeps(one, frame.topic, memory):
+        for observation in seen.observations:
+            if self._keeps(observation, frame.topic, memory):
                 parts.append(
                     {
                         "n": OBSERVATION,
-                        "v": msgspec.json.encode(one).decode(),
-                        "t": (one.observed_at, _QUALITIES[one.time_quality]),
-                        "c": one.camera or self._camera.id,
-                        "i": one.id,
+                        "v": msgspec.json.encode(observation).decode(),
+                        "t": (observation.observed_at, _QUALITIES[observation.time_quality]),
+                        "c": observation.camera or self._camera.id,
+                        "i": observation.id,
                     }
                 )
             else:
-                name = one.camera or self._camera.id
+                name = observation.camera or self._camera.id
                 thinned[name] = thinned.get(name, 0) + 1
         parts += [
             {
@@ -234,8 +234,8 @@ def _compile(options: VideoPart, setting: Setting) -> Parse:
         raise setting.error(f"no format of video is called '{options.format}'", "format", remedy=known)
     try:
         ZoneInfo(options.zone)
-    except (ZoneInfoNotFoundError, ValueError) as why:
-        raise setting.error(f"unknown zone '{options.zone}'", "zone", remedy="an IANA name") from why
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise setting.error(f"unknown zone '{options.zone}'", "zone", remedy="an IANA name") from error
     camera = Camera(
         options.camera,
         options.grid,

@@ -105,11 +105,11 @@ class _Document:
         try:
             parser.feed(text)  # text, not bytes: the declaration is not looked at again
             return parser.close()
-        except ParseError as why:
-            line, column = why.position
-            raise Rejected(QuarantineReason.MALFORMED, f"no XML at line {line}, column {column + 1}") from why
-        except DefusedXmlException as why:
-            raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from why
+        except ParseError as error:
+            line, column = error.position
+            raise Rejected(QuarantineReason.MALFORMED, f"no XML at line {line}, column {column + 1}") from error
+        except DefusedXmlException as error:
+            raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from error
 
     def _charset_of(self, payload: bytes) -> str:
         found = _DECLARED.match(payload) if self._charset == "utf-8" else None

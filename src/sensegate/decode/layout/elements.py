@@ -75,14 +75,14 @@ class Elements(Context):
         for name, text in step.bits.items():
             try:
                 bits = bits_of(text, type_.bits)
-            except ValueError as why:
-                raise self._error(str(why), *here, "bits", name) from why
+            except ValueError as error:
+                raise self._error(str(error), *here, "bits", name) from error
             field = self._variable(scope, name)
             self._run.field(field, variable, bits)
             try:
                 self._put(scope, name, Variable(field, "int", bits.width), (*here, "bits"))
-            except ValueError as why:
-                raise self._error(str(why), *here, "bits", name) from why
+            except ValueError as error:
+                raise self._error(str(error), *here, "bits", name) from error
 
     def _mapped(self, step: Step, found: Variable, here: Path) -> Variable:
         table: dict[Any, float] = {}
@@ -284,8 +284,8 @@ class Elements(Context):
     def _do_crc(self, step: Step, scope: Scope, here: Path) -> None:
         try:
             found = check(step.crc)
-        except ValueError as why:
-            raise self._error(f"no check value '{step.crc}'", *here, "crc", remedy=str(why)) from why
+        except ValueError as error:
+            raise self._error(f"no check value '{step.crc}'", *here, "crc", remedy=str(error)) from error
         self._stop(here)
         type_ = Type(f"u{found.size * 8}", "u", found.size * 8)
         start, stop = self._over(step, scope, here)

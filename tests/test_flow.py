@@ -35,9 +35,9 @@ from sensegate.eyes import Eyes
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
-from sensegate.series import Series
 from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.live.phone import Phone

@@ -35,10 +35,10 @@ from sensegate.life import Life
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist import priors
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
-from sensegate.series import Series
 from sensegate.studies import Stretch as Asked
 from sensegate.walk import Ingest
 from tests.conftest import eventually

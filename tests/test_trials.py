@@ -14,7 +14,7 @@ from sensegate.authority.outcomes import Outcomes, worse
 from sensegate.authority.versions import Limits
 from sensegate.errors import Conflict
 from sensegate.model import Quarantined, QuarantineReason, Readings, RejectedValue, RejectReason, Spec
-from sensegate.quality import Flag, Quality
+from sensegate.quantities.quality import Flag, Quality
 from sensegate.trials import Trials
 from tests.authority.test_releases import CITY, NAME, Office
 from tests.conftest import eventually

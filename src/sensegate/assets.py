@@ -17,8 +17,8 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.devices import Devices, Stored
 from sensegate.model import BOOL, Device, Readings
-from sensegate.properties import PROPERTIES
-from sensegate.quality import Flag
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.quality import Flag
 
 APART_US = 900_000_000
 """Values farther apart in time than this are not compared."""

@@ -20,9 +20,9 @@ from sensegate.decode.watch import Profiles
 from sensegate.halves import Meant, Understood, only
 from sensegate.model import BOOL, I32, Delivery, Message, Span
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.persist.priors import Priors
-from sensegate.series import Series
 
 
 class Eyes(msgspec.Struct, frozen=True, eq=False):

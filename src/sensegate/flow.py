@@ -39,6 +39,7 @@ from sensegate.config import Config, secret
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import take_video
+from sensegate.decode.purposes import purposes
 from sensegate.emergency import Emergency
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.eyes import Eyes
@@ -47,6 +48,7 @@ from sensegate.moving import Mover, Place
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.own_clock import OwnClock
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
@@ -56,7 +58,6 @@ from sensegate.publish.report import Report, report_of
 from sensegate.pushing import Pushing
 from sensegate.rotation import rotating
 from sensegate.scripts import pool as scripts
-from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.reader import Reader
 from sensegate.share.widening import Widenings
@@ -285,9 +286,9 @@ class Gateway:
 
     def _assets(self) -> Assets:
         """Open what looks for things built twice and for second sources."""
-        purposes = shares.purposes(lambda: self.profiles.set)
-        self.assets = Assets(self.devices, purposes)
-        self.neighbours = Neighbours(self.devices, purposes, near_m=self.config.sharing.near_m)
+        measured = purposes(lambda: self.profiles.set)
+        self.assets = Assets(self.devices, measured)
+        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.near_m)
         return self.assets
 
     # ── publish: the other tier ─────────────────────────────────────────────────────────────────────

@@ -32,8 +32,8 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.heap import one_arena
 from sensegate.life import Life
-from sensegate.place import wgs84
 from sensegate.publish import membership
+from sensegate.quantities.coordinates import wgs84
 
 log = structlog.get_logger("start")
 

@@ -38,11 +38,11 @@ from sensegate.eyes import Again, Eyes
 from sensegate.halves import Understood
 from sensegate.jobs import Jobs
 from sensegate.model import Device, Span
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
 from sensegate.redecoding import Redecoding
 from sensegate.rollout import LaidOut, Rollout
-from sensegate.series import Series
 from sensegate.studies import Studies
 from sensegate.trials import Trials
 from sensegate.web.deps import ProfileRow

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from sensegate.authority.releases import Releases
-from sensegate.authority.versions import Choice
+from sensegate.decode.choice import Choice
 from sensegate.errors import Lost, NotFound
 
 IN_FORCE_S = 2.0

@@ -17,7 +17,7 @@ from sensegate.authority.releases import Releases, watchman
 from sensegate.authority.versions import Canary
 from sensegate.errors import Conflict
 from sensegate.model import I64, Quarantined, Readings, RejectedValue, Spec
-from sensegate.quality import Flag, Quality
+from sensegate.quantities.quality import Flag, Quality
 
 OWN_CHECKS = np.uint32(Flag.RANGE | Flag.STEP | Flag.STUCK)
 """What our own checks doubt, by flag; other codes of quality but that of the clock are the device's own doubts."""

@@ -11,7 +11,7 @@ from sensegate.authority.contents import Content
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.releases import Examined
 from sensegate.authority.scope import Scope
-from sensegate.authority.versions import Choice
+from sensegate.decode.choice import Choice
 from sensegate.errors import NotFound, Refused
 from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
 

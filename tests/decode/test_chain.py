@@ -20,7 +20,7 @@ from sensegate.decode.extract import Rows
 from sensegate.decode.profile import Units
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 NOW = parse_micros("2026-01-01T00:00:09Z")
 HEARD = "2026-01-01T00:00:00Z"

@@ -21,11 +21,11 @@ from sensegate.decode.watch import Profiles
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.quality import Flag
+from sensegate.normalise.series import Series
+from sensegate.quantities.quality import Flag
 from sensegate.scripts import pool
 from sensegate.scripts.pool import Ask, Scripts
 from sensegate.scripts.wire import Outcome
-from sensegate.series import Series
 from tests.support.profiles import ROOT, Make
 
 NOW = 1_772_366_400_000_000

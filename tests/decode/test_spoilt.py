@@ -35,8 +35,8 @@ from sensegate.decode.profile import Profile
 from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.identity import bits_of
-from sensegate.series import Series
 from tests.decode.test_decode import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
 from tests.video.canary import MARKS

@@ -14,7 +14,7 @@ from pathlib import Path
 from sensegate import config, errors, metrics
 from sensegate.authoring import reference
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
-from sensegate.quality import Flag, Quality, TimeQuality
+from sensegate.quantities.quality import Flag, Quality, TimeQuality
 
 ROOT = Path(__file__).parents[2]
 

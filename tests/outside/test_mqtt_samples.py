@@ -17,8 +17,8 @@ import pytest
 from sensegate.authoring.examples import parse_micros, readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import BOOL, Device, Fields, Message
-from sensegate.properties import PROPERTIES
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import conversion
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sensegate.authoring.examples import same_value
-from sensegate.properties import PROPERTIES
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import conversion
 from tests.outside.test_mqtt_samples import SAMPLES, OneDevice, decode, lines
 
 pytestmark = pytest.mark.skipif(

@@ -29,7 +29,7 @@ from sensegate.decode.frame import Frame
 from sensegate.decode.profile import Reject, Rule
 from sensegate.decode.times import BAD
 from sensegate.model import Message
-from sensegate.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, Kind
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 FOLDER = Path(SAMPLES) / "telegraf" / "json_v2"

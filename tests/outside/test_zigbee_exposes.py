@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sensegate.authoring.examples import ExampleReading, same_value
-from sensegate.properties import PROPERTIES
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import conversion
 from tests.outside.test_mqtt_samples import SAMPLES, decode, lines, zigbee
 
 pytestmark = pytest.mark.skipif(

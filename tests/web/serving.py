@@ -27,6 +27,7 @@ from sensegate.config import WebConfig
 from sensegate.config_people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.model import Device
+from sensegate.normalise.book import QualityRow
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
@@ -34,7 +35,8 @@ from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+from sensegate.web.deps import Deps, NodeRow, ProfileRow
+from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -102,11 +104,15 @@ class Gateway:
                 people=self.people,
                 secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
-                unknown=UnexplainedMessages(
-                    self.log,
-                    shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
-                    draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
-                ),
+                parts={
+                    UNKNOWN: UnexplainedMessages(
+                        self.log,
+                        shapes=lambda messages: shapes([*samples_of(messages, NO_PROFILES)]),
+                        draft=lambda messages, name, shape: draft_of(
+                            [*samples_of(messages, NO_PROFILES)], name, shape=shape
+                        ),
+                    )
+                },
             )
         )
         self.url = ""

@@ -22,7 +22,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.relevance import Concern
 from sensegate.decode.routes import DeviceNames
 from sensegate.model import BOOL, F64, I64, Device, Fields, Message, Spec
-from sensegate.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, Kind
 
 DIFFERENCES_MAX = 20_000
 """Most differences reported one by one; further ones are only counted."""

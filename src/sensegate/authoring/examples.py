@@ -26,9 +26,9 @@ from sensegate.decode.routes import cased
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
-from sensegate.place import shift
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.quality import Quality, quality_word
+from sensegate.quantities.coordinates import shift
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.quality import Quality, quality_word
 
 Value = bool | float | str
 

@@ -26,8 +26,8 @@ from sensegate.decode.routes import Route
 from sensegate.decode.times import BAD
 from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.quality import TimeQuality, quality_word
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.quality import TimeQuality, quality_word
 from sensegate.wording import count, unknown_profile
 
 NESTING_MAX = 32

@@ -22,7 +22,7 @@ from sensegate.decode.topics import parse as topic_of
 from sensegate.decode.words import TABLES
 from sensegate.errors import ProfileError, ProfileWarning
 from sensegate.model import Datum, Spec
-from sensegate.properties import CODES, PROPERTIES, Property
+from sensegate.quantities.properties import CODES, PROPERTIES, Property
 
 _KeyPath = tuple[str | int, ...]
 

@@ -13,7 +13,7 @@ import msgspec
 
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.grammar import ProfileFile
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 
 
 def schema() -> dict[str, Any]:

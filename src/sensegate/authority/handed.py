@@ -26,7 +26,11 @@ from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
 
 _log = structlog.get_logger("authority")
 
-TABLES = {"properties": ("", "properties.csv"), "codes": ("", "codes.csv"), "divisions": ("authority", "divisions.csv")}
+TABLES = {
+    "properties": ("quantities", "properties.csv"),
+    "codes": ("quantities", "codes.csv"),
+    "divisions": ("authority", "divisions.csv"),
+}
 """Tables that centre and nodes must have alike: name -> where it is."""
 
 

@@ -23,7 +23,6 @@ from sensegate.authority.steps import highest_used, put_in_force, settled, taken
 from sensegate.authority.trail import Facts, Trail
 from sensegate.authority.versions import (
     Canary,
-    Choice,
     Force,
     Life,
     Limits,
@@ -31,10 +30,10 @@ from sensegate.authority.versions import (
     State,
     Version,
     choices,
-    draw,
     said,
 )
 from sensegate.clock import Clock
+from sensegate.decode.choice import Choice, draw
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 
 NOTE_BYTES_MAX = 500

@@ -14,14 +14,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 import msgspec
-import xxhash
 
 from sensegate.authority.scope import Scope, written
-from sensegate.model import Device
+from sensegate.decode.choice import EVERY_DEVICE, Choice
 
 BEFORE_MAX = 50
 """So many earlier decisions are kept for `rollback`; the audit trail has them all."""
-_ALL = (1 << 64) - 1
 
 
 class State(StrEnum):
@@ -133,43 +131,6 @@ class Life(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((one for one in self.force if one.target == target), None)
 
 
-class Choice(msgspec.Struct, frozen=True):
-    """A version that some devices have in place of the folder's: what decoding must know."""
-
-    profile: str
-    number: int
-    digest: str
-    target: Scope
-    whole: bool = True
-    """True: every device of this gateway that no other choice picks."""
-    devices: frozenset[str] = frozenset()
-    below: int = _ALL
-    trial: bool = False
-    """A canary."""
-    known: int = 0
-    """Greatest number of the profile in the store: only a newer file of the folder goes before a release."""
-
-    @property
-    def name(self) -> str:
-        """``vendor/model@number``."""
-        return f"{self.profile}@{self.number}"
-
-    def picks(self, device: Device | None) -> bool:
-        """Return whether a device (for messages of many devices: their gateway) has this version; None: no device."""
-        if self.whole:
-            return True
-        if device is None or not self.target.covers(device.division, device.department):
-            return False
-        if self.devices:
-            return device.id in self.devices
-        return draw(self.name, device.id) <= self.below
-
-
-def draw(name: str, device: str) -> int:
-    """Return the lot of a device for a version (``vendor/model@number``): 0 to 2^64 - 1, the same in every process."""
-    return xxhash.xxh3_64_intdigest(f"{name}\n{device}".encode())
-
-
 def choices(life: Life, home: str) -> list[Choice]:
     """Return what of a profile's life decides at the gateway of division `home`: the one that picks first wins."""
     known = max((one.number for one in life.versions if one.used), default=0)  # see `steps.highest_used`
@@ -184,7 +145,7 @@ def choices(life: Life, home: str) -> list[Choice]:
         one = life.canary
         whom = frozenset(one.devices)
         some = choice(one.number, one.target, whole=False)
-        below = _ALL if whom else one.below
+        below = EVERY_DEVICE if whom else one.below
         found.append(msgspec.structs.replace(some, trial=True, devices=whom, below=below))
     narrow_first = sorted(life.force, key=lambda one: (-len(one.target.division), not one.target.department))
     for force in narrow_first:

@@ -18,10 +18,10 @@ import typer
 from sensegate import config_files
 from sensegate.bus.ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
-from sensegate.cli.remote import Answered, Remote
 from sensegate.cli.shown import Json, table
 from sensegate.config import Config, TlsConfig, load
 from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
 CERTIFICATE_WARN_DAYS = 30

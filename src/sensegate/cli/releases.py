@@ -10,9 +10,9 @@ import yaml
 
 from sensegate import yamls
 from sensegate.authority.contents import gather
-from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
 from sensegate.errors import ConfigError
+from sensegate.web.client import Remote
 from sensegate.wording import count
 
 app = typer.Typer()

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sensegate.authority.contents import gather
 from sensegate.authority.redecodes import What
 from sensegate.cli.releases import STEPS, Name, Note, Target, Version, named, path_of, version_path
-from sensegate.cli.remote import Answered, Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, table
 from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
+from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
 app = typer.Typer()

@@ -14,7 +14,7 @@ from sensegate.decode.profile import NONE, Rule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 
 class FrameRejected(Rejected):

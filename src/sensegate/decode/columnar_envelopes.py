@@ -23,7 +23,7 @@ from sensegate.decode.profile import NONE, Rule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import I64, U8, U16
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 
 class Frames(NamedTuple):

@@ -48,7 +48,7 @@ from sensegate.model import (
     Span,
     Thinned,
 )
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 __all__ = ["Decoder", "DeviceNames"]
 

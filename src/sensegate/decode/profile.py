@@ -22,8 +22,8 @@ from sensegate.decode.grammar import Lines, ProfileFile
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Path, Place
 from sensegate.model import IdentityKind, RejectReason
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.units import UnitError, conversion, dimension
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.units import UnitError, conversion, dimension
 
 IDENTITIES: Final = (
     IdentityKind.TIME,

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sensegate.authority.versions import Choice
 from sensegate.decode import topics
+from sensegate.decode.choice import Choice
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.device_names import heard
 from sensegate.decode.frame import BatchParse

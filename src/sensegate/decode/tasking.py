@@ -22,8 +22,8 @@ from sensegate.decode.keys import Keys, nearest
 from sensegate.decode.part import Scalar
 from sensegate.decode.profile import Profile
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.units import UnitError, dimension
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.units import UnitError, dimension
 
 PAYLOAD_MAX: Final = 65_536
 PLAIN: Final = "sg/{device}/down"

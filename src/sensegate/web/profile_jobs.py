@@ -13,11 +13,13 @@ from sensegate.bus import ledger as kinds
 from sensegate.errors import NotFound
 from sensegate.jobs import Job, Jobs
 from sensegate.model import DuplicateKind
+from sensegate.redecoding import Redecoding
 from sensegate.studies import Stretch, Studies
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecode, RedecodeRow, ShadowReport, ShadowRow
-from sensegate.web.profiles import name_of, releases_of, target_of
+from sensegate.web.profiles import STUDIES, name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, Param, Route, iso
 
 HOUR_US = 3_600_000_000
@@ -25,18 +27,19 @@ SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 
 UNTIL = Param("until", "before this time of arrival; default now")
 
 
+JOBS = Part[Jobs]("jobs", absent="this gateway has no jobs")
+REDECODES = Part[Redecodes]("redecodes", absent="this gateway reprocesses no messages")
+REDECODING = Part[Redecoding]("redecoding", absent="this gateway reprocesses no messages")
+
+
 def studies_of(call: Call) -> Studies:
     """Return what compares. Raises `NotFound` at a gateway that does not."""
-    if call.deps.studies is None:
-        raise NotFound("this gateway compares no versions")
-    return call.deps.studies
+    return call.part(STUDIES)
 
 
 def jobs_of(call: Call) -> Jobs:
     """Return the jobs. Raises `NotFound` at a gateway that has none."""
-    if call.deps.jobs is None:
-        raise NotFound("this gateway has no jobs")
-    return call.deps.jobs
+    return call.part(JOBS)
 
 
 def stretch_of(call: Call, devices: list[str]) -> Stretch:
@@ -116,14 +119,13 @@ async def _give_up(call: Call) -> Any:
 
 def redecodes_of(call: Call) -> Redecodes:
     """Return the orders. Raises `NotFound` at a gateway that takes none."""
-    if call.deps.redecodes is None:
-        raise NotFound("this gateway decodes nothing again")
-    return call.deps.redecodes
+    return call.part(REDECODES)
 
 
 def order_row(call: Call, order: Order) -> RedecodeRow:
     """Return the row of an order."""
-    shares = call.deps.redecoding.shares if call.deps.redecoding else {}
+    redecoding = call.find_part(REDECODING)
+    shares = redecoding.shares if redecoding else {}
     counts = order.counts
     return RedecodeRow(
         id=order.id,
@@ -150,9 +152,7 @@ def order_row(call: Call, order: Order) -> RedecodeRow:
 
 
 async def _redecode(call: Call) -> Any:
-    wanted, redecoding = await call.body(NewRedecode), call.deps.redecoding
-    if redecoding is None:
-        raise NotFound("this gateway decodes nothing again")
+    wanted, redecoding = await call.body(NewRedecode), call.part(REDECODING)
     order = await redecoding.order(
         name_of(call),
         stretch_of(call, wanted.devices),

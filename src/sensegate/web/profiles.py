@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from sensegate.authority.contents import Content
+from sensegate.authority.outcomes import Outcomes
 from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Action, Scope, scope, written
 from sensegate.authority.trail import Facts
 from sensegate.authority.versions import Life, Limits, Version
 from sensegate.errors import ConfigError, NotFound
+from sensegate.studies import Studies
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,
@@ -35,11 +39,17 @@ _TOLD = 50
 """Differences of a shadow that the audit trail is told, the most frequent first."""
 
 
+RELEASES = Part[Releases]("releases", absent="this gateway keeps no versions of profiles")
+STUDIES = Part[Studies]("studies", absent="this gateway compares no versions")
+IN_FORCE = Part[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
+"""Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
+OUTCOMES = Part[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
+"""Profile -> outcomes of the canary's devices, and of the other devices of the profile."""
+
+
 def releases_of(call: Call) -> Releases:
     """Return the lives. Raises `NotFound` at a gateway without a store of versions."""
-    if call.deps.releases is None:
-        raise NotFound("this gateway keeps no versions of profiles")
-    return call.deps.releases
+    return call.part(RELEASES)
 
 
 def name_of(call: Call) -> str:
@@ -103,7 +113,7 @@ def _canary_row(call: Call, life: Life) -> CanaryRow | None:
     tried = life.canary
     if tried is None:
         return None
-    mine, others = call.deps.outcomes(life.profile)
+    mine, others = call.part(OUTCOMES)(life.profile)
     return CanaryRow(
         version=tried.number,
         target=written(tried.target),
@@ -126,7 +136,7 @@ def _canary_row(call: Call, life: Life) -> CanaryRow | None:
 
 async def _done(call: Call, life: Life) -> LifeRow:
     """Return the life once it is in force here."""
-    applied = await call.deps.in_force()
+    applied = await call.part(IN_FORCE)()
     return life_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
 
 
@@ -191,9 +201,9 @@ async def _shadow(call: Call) -> Any:
 async def _end_shadow(call: Call) -> Any:
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
-    if call.deps.studies is not None:
+    if (studies := call.find_part(STUDIES)) is not None:
         try:
-            report, left_out = call.deps.studies.shadow(name)
+            report, left_out = studies.shadow(name)
             facts = {**msgspec.to_builtins(report), "left_out": left_out}
             facts["differences"] = facts["differences"][:_TOLD]  # type: ignore[index]
         except NotFound:

@@ -18,7 +18,7 @@ from sensegate.authoring.learn.shapes import ParsedSample, Sample, SampleGroup
 from sensegate.authoring.learn.write import rule
 from sensegate.authoring.yaml_text import comment_text, flow_text, plain_text, quoted
 from sensegate.decode.paths import ABSENT, parse, walk
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 
 PORT_UNUSED: Final = 222
 EXAMPLES_MAX: Final = 40

@@ -16,8 +16,8 @@ from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import Spec
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.units import conversion
 
 MappingOutcome = Literal["mapped", "guessed", "skipped"]
 

@@ -27,8 +27,8 @@ from sensegate.authoring.imports.profile_text import (
 from sensegate.authoring.learn.guess import Guess
 from sensegate.authoring.yaml_text import as_json, comment_text, flow_text, plain_text
 from sensegate.errors import ConfigError
-from sensegate.properties import CODES, PROPERTIES
-from sensegate.units import UnitError, canonical, conversion
+from sensegate.quantities.properties import CODES, PROPERTIES
+from sensegate.quantities.units import UnitError, canonical, conversion
 
 SOURCE: Final = "https://www.zigbee2mqtt.io/guide/usage/exposes.html; exposes of the model as imported"
 

@@ -21,7 +21,7 @@ from sensegate.decode.topics import match
 from sensegate.decode.topics import parse as topic_of
 from sensegate.errors import ProfileError
 from sensegate.model import RejectReason, Spec
-from sensegate.quality import Quality, quality_word
+from sensegate.quantities.quality import Quality, quality_word
 
 
 def iso_seconds(time: int) -> str:

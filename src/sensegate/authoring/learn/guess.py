@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.authoring.learn.names import matches, unit_of
 from sensegate.decode.words import TABLES
-from sensegate.properties import CODES, PROPERTIES, Kind, Property
-from sensegate.units import TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities.properties import CODES, PROPERTIES, Kind, Property
+from sensegate.quantities.units import TABLE, UnitError, canonical, conversion, dimension
 
 
 class Guess(NamedTuple):

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Final, NamedTuple
 
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 
 _ABBREVIATIONS: Final = {
     "temperature": "temp tem tmp temperatur tempreature temperature wendu tc degc ntc ds18b20 pt100",

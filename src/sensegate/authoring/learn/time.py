@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.decode.paths import ABSENT, Path, walk
 from sensegate.decode.times import BAD, Reader
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 _S = 1_000_000
 _ARRIVAL_TOLERANCE_S: Final = 900

@@ -12,7 +12,7 @@ from sensegate.authoring.learn.guess import Guess
 from sensegate.authoring.learn.learn import LearnedShape, RecognisedField, interval_s, summary
 from sensegate.authoring.yaml_text import comment_text, flow_text, number_text, plain_text, quoted
 from sensegate.decode.paths import render
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 
 KINDS_MAX = 12
 """Most kinds of messages in one draft; rarer ones are listed in a comment."""

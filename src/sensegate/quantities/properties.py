@@ -143,7 +143,7 @@ class Properties:
         found = self._index.get(name)
         if found is None:
             near = self.nearest(name)
-            remedy = f"did you mean '{near}'?" if near else "see src/sensegate/properties.csv"
+            remedy = f"did you mean '{near}'?" if near else "see src/sensegate/quantities/properties.csv"
             raise ConfigError(f"no property is called '{name}'", remedy=remedy)
         return found
 
@@ -217,7 +217,7 @@ def parse_codes(text: str, *, file: str = CODE_TABLE) -> dict[str, dict[str, Cod
 
 
 def _packaged(name: str) -> str:
-    return resources.files("sensegate").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("sensegate.quantities").joinpath(name).read_text(encoding="utf-8")
 
 
 CODES: dict[str, dict[str, Code]] = parse_codes(_packaged(CODE_TABLE))

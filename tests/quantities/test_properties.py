@@ -7,8 +7,8 @@ import re
 import pytest
 
 from sensegate.errors import ConfigError
-from sensegate.properties import CODES, COLUMNS, PROPERTIES, Kind, Property, parse, parse_codes
-from sensegate.units import TABLE, canonical
+from sensegate.quantities.properties import CODES, COLUMNS, PROPERTIES, Kind, Property, parse, parse_codes
+from sensegate.quantities.units import TABLE, canonical
 
 HEAD = ",".join(COLUMNS)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate import series as module
 from sensegate.errors import ConfigError
 from sensegate.model import I32
-from sensegate.series import Series
+from sensegate.normalise import series as module
+from sensegate.normalise.series import Series
 
 ROWS = st.lists(st.tuples(st.integers(0, 50_000), st.integers(0, 300)), max_size=60)
 

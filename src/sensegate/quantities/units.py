@@ -15,8 +15,8 @@ from fractions import Fraction as F  # noqa: N817 - the table below is read by c
 
 import msgspec
 
-from sensegate import ucum
 from sensegate.errors import ConfigError
+from sensegate.quantities import ucum
 
 
 class UnitError(ConfigError):

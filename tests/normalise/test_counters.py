@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.counters import Fall, deltas, fall, totals
+from sensegate.normalise.counters import Fall, deltas, fall, totals
 
 U32 = 4_294_967_296.0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.quality import (
+from sensegate.quantities.quality import (
     HJ212,
     OPCUA,
     TABLE,

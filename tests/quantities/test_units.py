@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate import ucum
 from sensegate.errors import ConfigError
-from sensegate.properties import PROPERTIES
-from sensegate.units import ALIASES, TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities import ucum
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import ALIASES, TABLE, UnitError, canonical, conversion, dimension
 
 FAMILIES: dict[str, list[str]] = {}
 for code, unit in TABLE.items():
@@ -350,7 +350,7 @@ def test_a_logarithm_is_no_linear_map(source: str, target: str) -> None:
 
 def test_common_units_do_not_load_pint() -> None:
     """A process whose profiles use common units does not pay the second that pint takes to load."""
-    text = "from sensegate.units import conversion; conversion('℃', 'Cel'); "
+    text = "from sensegate.quantities.units import conversion; conversion('℃', 'Cel'); "
     text = f"import sys; {text}print({{'pint', 'lark'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

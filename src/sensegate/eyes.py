@@ -15,8 +15,8 @@ from sensegate.config import Config
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.relevance import Concern
-from sensegate.decode.watch import Profiles
+from sensegate.decode.relevance import ProfileFilter
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.halves import Meant, Understood, only
 from sensegate.model import BOOL, I32, Delivery, Message, Span
 from sensegate.normalise.normalise import Normaliser
@@ -33,7 +33,7 @@ class Eyes(msgspec.Struct, frozen=True, eq=False):
 
     def use(self, profiles: ProfileSet, changed: BOOL) -> None:
         """Put other profiles in force, between two walks; `changed`: devices that have another version now."""
-        self.decoder.use(profiles)
+        self.decoder.set_profiles(profiles)
         self.normaliser.adopt(profiles.specs)
         self.normaliser.forget(changed)
 
@@ -50,7 +50,7 @@ class Again:
         self,
         config: Config,
         clock: Clock,
-        profiles: Profiles,
+        profiles: ProfileWatcher,
         devices: Devices,
         committer: Committer,
         *,
@@ -86,7 +86,7 @@ class Again:
         self._order, self._meant = order, ids & frozenset(order.devices) if order.devices else ids
         self._known = {}
         self.eyes = self._open()
-        self._concern = Concern(self.eyes.decoder, here, order.profile)
+        self._concern = ProfileFilter(self.eyes.decoder, here, order.profile)
         priors = Priors(self._meant.__contains__, here.id)
         self._committer.tell(priors)
         return priors

@@ -38,7 +38,7 @@ from sensegate.collect.commands import Commands
 from sensegate.config import Config, secret
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.decode.profiles import take_video
+from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.emergency import Emergency
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
@@ -106,7 +106,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
         joined = await way_up.begin(config, clock)
-        engine = Engine.of(config, clock, personal=take_video(config.profiles))
+        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
@@ -278,7 +278,7 @@ class Gateway:
     def _commands(self, decoder: Decoder) -> Commands:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
         commands = Commands(self.sources.ways, self.clock)
-        for ask in decoder.greetings(self.clock.now()):
+        for ask in decoder.initial_requests(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
         self.tasking.ways = self.sources.ways

@@ -31,9 +31,9 @@ from sensegate.clock import Clock
 from sensegate.collect.redecode import RedecodeSource
 from sensegate.config import Config
 from sensegate.decode.memory import Memory
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import Chosen, ProfileSet
-from sensegate.decode.watch import Profiles
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.eyes import Again, Eyes
 from sensegate.halves import Understood
 from sensegate.jobs import Jobs
@@ -76,7 +76,7 @@ class Life:
         await self.releases.load()
         await self.releases.contents.tidy(self.releases.digests())
         self.rollout = Rollout(self.releases)
-        self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
+        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
         self.granted = self.profiles.set
         """By these devices may publish."""
         self.trials = Trials(self.releases, config.division)
@@ -126,7 +126,7 @@ class Life:
         return self.granted.publish_topics(device, names, gateways, carrier)
 
     def _heard_topics(self, device: Device, names: Sequence[str]) -> list[str]:
-        return self.granted.heard_topics(device, names)
+        return self.granted.subscribe_topics(device, names)
 
     def renew(self, callout: Callout) -> None:
         """From now on close the connections of devices whose rights a change of their profile has changed."""
@@ -134,11 +134,11 @@ class Life:
         def changed(profiles: ProfileSet, names: Sequence[str]) -> None:
             before, self.granted = self.granted, profiles
             then, now = (
-                profile_topics(one.publish_topics, self.devices, one.heard_topics) for one in (before, profiles)
+                profile_topics(one.publish_topics, self.devices, one.subscribe_topics) for one in (before, profiles)
             )
             for name in names:
-                rights = profiles.rights(name)
-                if rights != before.rights(name) or len(rights) > 1:
+                rights = profiles.topic_rights(name)
+                if rights != before.topic_rights(name) or len(rights) > 1:
                     callout.renew(name, lambda device: then(device) != now(device))
 
         self.profiles.on_change.append(changed)
@@ -181,7 +181,7 @@ class Life:
         problems = {why.file: str(why) for why in now.problems}
         rows = []
         for name in now.ids:
-            on_shelf, profile = now.shelved(name), now.find(name)
+            on_shelf, profile = now.folder_version(name), now.find(name)
             problem = problems.pop(on_shelf.file, "") if on_shelf else ""
             row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
             tried = tuple(arm.profile.version for arm in now.arms.get(name, ()))
@@ -197,7 +197,7 @@ async def _examined(content: Content) -> Examined:
     return await asyncio.to_thread(examine, content)
 
 
-def _row_of(profile: Profile, problem: str) -> ProfileRow:
+def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
     return ProfileRow(
         id=profile.id,
         version=profile.version,

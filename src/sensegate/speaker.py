@@ -9,7 +9,7 @@ from sensegate.authority.scope import Role
 from sensegate.authority.tasks import Confirm, Scalar, Told
 from sensegate.decode import tasking
 from sensegate.decode.grammar import TaskPart
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.model import Device
@@ -23,7 +23,7 @@ class Speaker:
         self._profiles = profiles
         self._devices = devices
 
-    def _profile(self, device: Device) -> Profile:
+    def _profile(self, device: Device) -> CompiledProfile:
         found = self._profiles().of(device)
         if found is None:
             raise ConfigError(f"profile {device.profile} is not loaded", key="device", remedy="mend or release it")

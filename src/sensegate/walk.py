@@ -25,7 +25,7 @@ from sensegate.collect.commands import Commands
 from sensegate.collect.intake import Intake
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.redaction import Cutting, removed_of
+from sensegate.decode.redaction import Redactor, removed_of
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.eyes import Again, Eyes, delivered
 from sensegate.halves import Understood
@@ -60,7 +60,7 @@ class Ingest:
         commands: Commands | None = None,
         again: Again | None = None,
         assets: Assets | None = None,
-        cutting: Cutting | None = None,
+        cutting: Redactor | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -134,7 +134,7 @@ class Ingest:
 
     async def _life(self) -> None:
         positions = await self._committer.open()
-        self._memory.rewind()  # what was not committed comes again, to the memory that it met before
+        self._memory.rollback()  # what was not committed comes again, to the memory that it met before
         async with Intake(self._sources, self._config.ingest, self._clock) as intake:
             await intake.start(positions)
             self.trouble = ""
@@ -143,7 +143,7 @@ class Ingest:
                 while True:
                     deliveries = await intake.batch(written)
                     pending = self._walk(deliveries)
-                    mark = self._memory.mark()
+                    mark = self._memory.savepoint()
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never on their way.
                         await written
@@ -200,7 +200,7 @@ class Ingest:
         if taken := removed_of(span):
             batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._commands:
-            for ask in self._memory.asks():
+            for ask in self._memory.take_requests():
                 self._commands.ask(ask.topic, ask.payload, ask.about)
         pending = self._committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
         self._devices.observe(batch.readings.device, batch.readings.received)
@@ -228,22 +228,22 @@ class Ingest:
                     strict.update(range(start, start + len(delivery.messages)))
         decoder = self._eyes.decoder
         kept_at: dict[int, Message] = {}
-        for at, route in self._cutting.places(span, decoder, strict).items():
-            kept = _or_bug(partial(self._cutting.one, span[at], route, decoder))
+        for at, route in self._cutting.pending(span, decoder, strict).items():
+            kept = _or_bug(partial(self._cutting.redact, span[at], route, decoder))
             if isinstance(kept, Exception):
                 # Neither the error's text nor the frames' values may be told: both can hold what the message did.
                 where = f"{type(kept).__name__}\n{_places(kept)}"
                 _log.error(
                     "a format of video crashed; nothing of its message is kept", formats=route.video, where=where
                 )
-                kept = self._cutting.crashed(span[at], route, decoder, where)
+                kept = self._cutting.replace_crashed(span[at], route, decoder, where)
             kept_at[at] = kept
         return Span(kept_at.get(at, message) for at, message in enumerate(span)) if kept_at else span
 
     def _understand(self, span: Span, eyes: Eyes) -> Understood:
         """Decode and normalise; a bug in either costs the one message that met it: quarantine, with the traceback."""
         decoder, normaliser = eyes.decoder, eyes.normaliser
-        mark = decoder.memory.mark()
+        mark = decoder.memory.savepoint()
 
         def understood() -> Understood:
             self._poison.demand_none(span)
@@ -253,7 +253,7 @@ class Ingest:
         found = _or_bug(understood)
         if not isinstance(found, Exception):
             return found
-        decoder.memory.rewind(mark)
+        decoder.memory.rollback(mark)
         if len(span) > 1:
             half = len(span) // 2
             return self._understand(Span(span[:half]), eyes).then(self._understand(Span(span[half:]), eyes), half)
@@ -268,7 +268,7 @@ class Ingest:
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._committer.write(pending)
-        self._memory.settle(mark)
+        self._memory.release(mark)
         newest = {delivery.source: delivery for delivery in deliveries if delivery.covers}
         for delivery in deliveries:
             if not delivery.covers or newest[delivery.source] is delivery:

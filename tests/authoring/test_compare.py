@@ -164,5 +164,5 @@ def test_messages_of_others_do_not_count(bench: Bench) -> None:
 
 def test_a_file_of_another_profile_is_refused(bench: Bench) -> None:
     """It would compare nothing with nothing."""
-    with pytest.raises(ProfileError, match="is 'acme/other'"):
+    with pytest.raises(ProfileError, match="is profile 'acme/other'"):
         sets_to_compare("acme/th", bench.base, None, bench.folder / "acme" / "other.yaml")

@@ -89,4 +89,4 @@ def test_frame_without_an_envelope_is_told(profiles: ProfileSet) -> None:
     text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=2, clock=FakeClock()))
     assert "readings: device soil_moisture = 19.57 % at 2026-01-01T00:00:00.000000Z (received)" in text
     text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=42))
-    assert "'dragino/lse01' says nothing of port 42" in text
+    assert "'dragino/lse01' has no rule for port 42" in text

@@ -54,13 +54,13 @@ def test_a_device_behind_a_node_has_its_own_topics_only() -> None:
 
 def test_a_device_hears_what_is_meant_for_it() -> None:
     """Commands to it, and what everybody hears; never another's commands."""
-    assert PROFILES.heard_topics(NODE, [NODE.id, NODE.alias]) == ["spBv1.0/STATE/+", "spBv1.0/Water/NCMD/pump-01"]
-    assert PROFILES.heard_topics(PROBE, [PROBE.id, PROBE.alias]) == ["spBv1.0/Water/DCMD/pump-01/probe-A"]
+    assert PROFILES.subscribe_topics(NODE, [NODE.id, NODE.alias]) == ["spBv1.0/STATE/+", "spBv1.0/Water/NCMD/pump-01"]
+    assert PROFILES.subscribe_topics(PROBE, [PROBE.id, PROBE.alias]) == ["spBv1.0/Water/DCMD/pump-01/probe-A"]
     assert heard([topics.parse("a/{node}")], [], ["n1"]) == []
 
 
 WRONG = [
-    ('hears: ["a/{node}"]', "no name holds {node}"),
+    ('hears: ["a/{node}"]', "no name fills {node}"),
     ('hears: ["a/+"]', "no MQTT wildcards"),
 ]
 
@@ -76,7 +76,7 @@ TEMPLATES = [
     ('{topics: ["x/{group}/{node}"], device: {name: "{group}/{other}"}, ignore: true}', "does not capture {other}"),
     ('{topics: ["x/{node}"], device: {name: "{node}", field: d}, ignore: true}', "give one of"),
     ('{topics: ["x/{node}"], device: {field: d, any_profile: true}, ignore: true}', "needs `field` and `gateway`"),
-    ('{topics: ["x/{node}"], device: {field: d}, ignore: true}', "anyone could speak for any device"),
+    ('{topics: ["x/{node}"], device: {field: d}, ignore: true}', "any device could publish for any other"),
 ]
 
 

@@ -32,11 +32,11 @@ BROKEN = [
     ("version: 1", "version: 0", "2: version: Expected `int` >= 1"),
     ("version: 1", "version: one", "2: version: Expected `int`, got `str`"),
     ("version: 1", "", "1: Object missing required field `version`"),
-    ("acme/x", "acme/x y", "1: profile: is 'acme/x y'; folder and file say 'acme/x'"),
-    ("acme/x", "acme/y", "1: profile: is 'acme/y'; folder and file say 'acme/x'"),
+    ("acme/x", "acme/x y", "1: profile: is 'acme/x y'; must be 'acme/x', as folder and file are named"),
+    ("acme/x", "acme/y", "1: profile: is 'acme/y'; must be 'acme/x', as folder and file are named"),
     ("  - topics", "  - topisc", "6: messages[0].topisc: unknown key; did you mean 'topics'?"),
     ("acme/{device}", "acme/+", "6: messages[0].topics[0]: level '+'"),
-    ("acme/{device}", "acme/{name}", "6: messages[0].topics[0]: the topic says nothing of the device"),
+    ("acme/{device}", "acme/{name}", "6: messages[0].topics[0]: the topic does not name the device"),
     ("field: temp", "field: a..b", f"9: {R}.field: no path from '..b' on"),
     ("        property: air_temperature", "        prop: air_temperature", f"10: {R}.prop: unknown key"),
     ("air_temperature", "air_temprature", f"10: {R}.property: no property is called 'air_temprature'; did you mean"),
@@ -57,10 +57,10 @@ BROKEN = [
     ("    time:", "    ignore: true\n    time:", "6: messages[0]: a message has one of"),
     ("    time:", "    wrap: '{part}'\n    time:", "7: messages[0].wrap: 'acme/{device}' does not capture {part}"),
     ("unit: Cel", "channels: [a]", f"9: {R}.field: 'temp': {{channel}} and `channels` belong together"),
-    ("unit: Cel", "unit: Cel\n        unit: K", "12: unit: occurs twice; keep one of them"),
-    ("    time:", "    device: {field: id}\n    time:", "6: messages[0].topics[0]: anyone could speak for any device"),
+    ("unit: Cel", "unit: Cel\n        unit: K", "12: unit: the key occurs twice; keep one of them"),
+    ("    time:", "    device: {field: id}\n    time:", "6: messages[0].topics[0]: any device could publish for any other"),
     ("messages:", "messages: [", "not YAML"),
-    ("messages:", "examples: &a [*a]\nmessages:", "1: nested too deeply"),
+    ("messages:", "examples: &a [*a]\nmessages:", "1: is nested too deeply"),
 ]  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def test_a_good_one(tmp_path: Path) -> None:
         ("unit: s", "unit: sec", "unit"),
         ("property: report_interval, equals", "property: report_intervall, equals", "did you mean 'report_interval'?"),
         ('equals: "{n}"', 'equals: "{m}"', "no parameter {m}; one of: n"),
-        ("acme/{device}/set", "acme/{dev}/set", "no name holds {dev}"),
+        ("acme/{device}/set", "acme/{dev}/set", "no name fills {dev}"),
         ("name: interval", "name: Interval!", "small letters"),
         ("{n: 258}", "{n: 259}", "gives hex 01 01 03 ff"),
         ("{n: 258}", "{n: 700}", "is refused"),

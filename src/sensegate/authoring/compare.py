@@ -19,7 +19,7 @@ from sensegate.config import IngestConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.relevance import Concern
+from sensegate.decode.relevance import ProfileFilter
 from sensegate.decode.routes import DeviceNames
 from sensegate.model import BOOL, F64, I64, Device, Fields, Message, Spec
 from sensegate.quantities.properties import PROPERTIES, Kind
@@ -138,7 +138,7 @@ class _VersionDecoder:
         version = profiles.find(profile)
         self.name = version.name if version else profile
         self.tally = _Tally()
-        self.may_concern = Concern(self.decoder, devices, profile)
+        self.may_concern = ProfileFilter(self.decoder, devices, profile)
         self._known = 0
 
     def _columns(self, specs: Sequence[Spec]) -> None:
@@ -378,6 +378,6 @@ def sets_to_compare(profile: str, base: ProfileSet, a: Path | None, b: Path | No
     Raises:
         ProfileError: one of the files is not a version of the profile.
     """
-    first = base if a is None else base.trying(profile, a)
-    second = base if b is None else base.trying(profile, b)
+    first = base if a is None else base.with_version(profile, a)
+    second = base if b is None else base.with_version(profile, b)
     return first, second

@@ -38,7 +38,7 @@ def _named_after_profile(error: ProfileError, profile: str) -> ProfileError:
 
 def folder_version(profiles: ProfileSet, name: str) -> tuple[int, Content] | None:
     """Return version and content of a profile in the profile folders; None if it is absent or changing right now."""
-    profile = profiles.shelved(name)
+    profile = profiles.folder_version(name)
     if profile is None:
         return None
     try:

@@ -15,12 +15,12 @@ import numpy as np
 from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, compile_stub
 from sensegate.config import IngestConfig
 from sensegate.decode import tasking
-from sensegate.decode.chain import frames
+from sensegate.decode.chain import open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
 from sensegate.decode.grammar import Earlier, Example, Expected, line_of
-from sensegate.decode.keys import Keys
-from sensegate.decode.profile import Profile, Whom
+from sensegate.decode.keys import ProfileKeys
+from sensegate.decode.profile import AppliesTo, CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
 from sensegate.decode.times import BAD
@@ -155,15 +155,15 @@ def check_profile(path: Path | str) -> list[ProfileError]:
             difference = str(error)
         if difference:
             problems.append(_problem(profile, f"example '{example.label}': {difference}", "examples", index))
-    problems += tasking.run_examples(profile, Keys(profile.lines, profile.file))
+    problems += tasking.run_examples(profile, ProfileKeys(profile.lines, profile.file))
     return problems
 
 
-def _problem(profile: Profile, text: str, *path: str | int, remedy: str = "") -> ProfileError:
+def _problem(profile: CompiledProfile, text: str, *path: str | int, remedy: str = "") -> ProfileError:
     return ProfileError(text, file=profile.file, line=line_of(profile.lines, path), key=str(path[0]), remedy=remedy)
 
 
-def _check_coverage(profile: Profile) -> list[ProfileError]:
+def _check_coverage(profile: CompiledProfile) -> list[ProfileError]:
     examples = profile.source.examples
     problems: list[ProfileError] = []
     if not any(example.expect or example.frame for example in examples):
@@ -187,11 +187,13 @@ class ExampleRun(NamedTuple):
     devices: NamedDevices
 
 
-def decode_example(profiles: ProfileSet, profile: Profile, example: Example) -> ExampleRun:
+def decode_example(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> ExampleRun:
     """Decode an example's message, whatever it expects. Raises `ValueError` (base64, hex, time)."""
     specs = list(profiles.specs)
     is_carrier = (
-        example.frame is not None or example.carried or all(rule.whom is not Whom.OWN for rule in profile.rules)
+        example.frame is not None
+        or example.carried
+        or all(rule.applies_to is not AppliesTo.OWN for rule in profile.rules)
     )
     stub = compile_stub(DEVICE if is_carrier else CARRIER, specs)
     device_profile = stub.id if is_carrier else profile.id
@@ -203,7 +205,7 @@ def decode_example(profiles: ProfileSet, profile: Profile, example: Example) -> 
     return ExampleRun(decoder, message, decoder.decode([message]), devices)
 
 
-def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
+def run_example(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> str:
     """Return the first difference between what an example states and what was decoded; empty if there is none."""
     decoder, message, fields, devices = decode_example(profiles, profile, example)
     if example.refuse:
@@ -241,7 +243,7 @@ def _frame_difference(decoder: Decoder, message: Message, example: Example) -> s
     route = decoder.routes.make(message.topic, message.principal)
     envelope = Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
     try:
-        opened = list(frames(route.rules, envelope))
+        opened = list(open_frames(route.rules, envelope))
     except Rejected as error:
         return f"no frame: {error.reason}: {error.detail}"
     if len(opened) != 1:

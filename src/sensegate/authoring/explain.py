@@ -14,13 +14,13 @@ import numpy as np
 
 from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, compile_stub
 from sensegate.clock import Clock, SystemClock
-from sensegate.decode.chain import Opened, frames
+from sensegate.decode.chain import OpenedFrame, open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.paths import render
-from sensegate.decode.plan_cache import Holder
-from sensegate.decode.profile import Rule, Whom
+from sensegate.decode.plan_cache import WrappedRule
+from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import Route
 from sensegate.decode.times import BAD
@@ -122,7 +122,7 @@ def _explain_pushed(profiles: ProfileSet, name: str, message: Message) -> list[S
 
 def _is_carrier_only(profiles: ProfileSet, name: str) -> bool:
     profile = profiles.find(name)
-    return profile is not None and all(rule.whom is not Whom.OWN for rule in profile.rules)
+    return profile is not None and all(rule.applies_to is not AppliesTo.OWN for rule in profile.rules)
 
 
 class BareFrame(NamedTuple):
@@ -153,7 +153,7 @@ def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: st
     decoder = Decoder(combined, devices)
     route = decoder.routes.make(message.topic, message.principal)
     try:
-        inside = list(frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
+        inside = list(open_frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
     except Rejected as error:
         yield _stage(f"envelope of {carrier}", [f"quarantined: {error}"])
         return
@@ -179,7 +179,7 @@ def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: st
 _CANDIDATES_MAX = 20
 
 
-def _frame_lines(rule: Rule, frame: Opened) -> Iterator[str]:
+def _frame_lines(rule: CompiledRule, frame: OpenedFrame) -> Iterator[str]:
     reception = frame.reception
     yield f"message {rule.number + 1} (line {rule.line}): device {frame.name or 'as the topic says'}, port {frame.port}"
     yield f"{len(frame.data)} bytes: {frame.data.hex()}"
@@ -236,7 +236,7 @@ def _rules(route: Route, message: Message) -> Iterator[str]:
     yield from _try_rules([holder for holder in route.rules if not holder[0].chains], frame)
 
 
-def _try_rules(rules: Iterable[Holder], frame: Frame) -> Iterator[str]:
+def _try_rules(rules: Iterable[WrappedRule], frame: Frame) -> Iterator[str]:
     for rule, wrap in rules:
         label = f"message {rule.number + 1} (line {rule.line}, format {rule.format})"
         if rule.ignore and not rule.where and not rule.root:

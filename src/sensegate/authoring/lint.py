@@ -15,7 +15,7 @@ import yaml
 from sensegate import yamls
 from sensegate.authoring.examples import ExampleRun, decode_example
 from sensegate.decode.grammar import MessageRule, ReadingRule, key_text, line_of
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.topics import Pattern, covers
 from sensegate.decode.topics import parse as topic_of
@@ -49,7 +49,7 @@ def lint_profile(path: Path | str) -> list[ProfileWarning]:
 class _Lint:
     """The checks over one profile."""
 
-    def __init__(self, profile: Profile, profiles: ProfileSet) -> None:
+    def __init__(self, profile: CompiledProfile, profiles: ProfileSet) -> None:
         self._profile = profile
         self._profiles = profiles
         self._rules = profile.source.messages

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sensegate.decode.grammar import key_text, line_of
-from sensegate.decode.profile import Profile, Rule
+from sensegate.decode.profile import CompiledProfile, CompiledRule
 from sensegate.decode.topics import Level, Pattern, covers, order
 from sensegate.errors import ProfileWarning
 
-Claim = tuple[Profile, Rule, Pattern]
+Claim = tuple[CompiledProfile, CompiledRule, Pattern]
 
 
-def overlaps(profiles: Sequence[Profile]) -> Iterator[ProfileWarning]:
+def overlaps(profiles: Sequence[CompiledProfile]) -> Iterator[ProfileWarning]:
     """Yield a finding for each pair of profiles that claim a topic: a warning where the topic decides, else a note."""
     claims = {
         profile.id: [(profile, rule, pattern) for rule in profile.rules for pattern in rule.patterns]
@@ -52,7 +52,7 @@ def _finding(shared: Sequence[tuple[Claim, Claim]]) -> ProfileWarning:
     return ProfileWarning(text, file=other.file, line=line, key=key_text(key), remedy=remedy, note=not decided)
 
 
-def _by_topic(rule: Rule) -> bool:
+def _by_topic(rule: CompiledRule) -> bool:
     """Return whether the topic alone decides that this rule applies."""
     return rule.device is not None and rule.names.gateway is None and not rule.chains
 

@@ -8,7 +8,7 @@ import msgspec
 
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import Lines, ProfileFile, parse
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Spec
 
 CARRIER = """
@@ -49,7 +49,7 @@ def _parsed(text: str) -> tuple[ProfileFile, Lines]:
     return parse(text)
 
 
-def compile_stub(text: str, specs: list[Spec]) -> Profile:
+def compile_stub(text: str, specs: list[Spec]) -> CompiledProfile:
     """Compile one of the stub profiles; its specs are appended to `specs`."""
     source, lines = _parsed(text)
     return Compiler(source, lines, source.profile, specs).compile()

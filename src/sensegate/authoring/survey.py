@@ -12,9 +12,9 @@ import msgspec
 from sensegate.authoring.learn.learn import LearnedShape, interval_s, learn
 from sensegate.authoring.learn.shapes import NESTING_MAX, Sample, SampleGroup
 from sensegate.authoring.learn.write import ProfileDraft, draft, name_for
-from sensegate.decode.chain import frames
+from sensegate.decode.chain import open_frames
 from sensegate.decode.frame import Frame
-from sensegate.decode.plan_cache import Holder
+from sensegate.decode.plan_cache import WrappedRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
 from sensegate.model import Message
@@ -81,10 +81,10 @@ def samples_of(messages: Iterable[RecordedMessage], profiles: ProfileSet) -> Ite
             yield Sample(message.topic, message.payload, message.received, recorded.device, recorded.reason)
 
 
-def _frames(rules: Sequence[Holder], message: Message, reason: str) -> Iterator[Sample]:
+def _frames(rules: Sequence[WrappedRule], message: Message, reason: str) -> Iterator[Sample]:
     frame = Frame(message.payload, NESTING_MAX, message.topic, message.received)
     try:
-        for _, opened in frames(rules, frame):
+        for _, opened in open_frames(rules, frame):
             eui = next(iter(_EUI.findall(opened.name) or _EUI.findall(message.topic)), "")
             yield Sample(
                 message.topic,

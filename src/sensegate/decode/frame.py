@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from sensegate.decode.memory import Ask, Memory
+from sensegate.decode.memory import DeviceRequest, Memory
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
@@ -106,7 +106,7 @@ class Format(NamedTuple):
     """Whether leaves have types; where not, all are text and each reading's property says what they are."""
     remembers: bool = False
     """Whether one device's messages are needed to read another's: then those of a disabled device are parsed too."""
-    greet: Callable[[str, int], Ask | None] | None = None
+    greet: Callable[[str, int], DeviceRequest | None] | None = None
     """(name of a device, now in µs) -> what it is asked when the memory is empty, None if nothing."""
 
 

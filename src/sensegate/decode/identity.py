@@ -10,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from sensegate.decode.envelope import frame_key
-from sensegate.decode.profile import FRAME, NONE, SEQUENCE, TIME, Rule
+from sensegate.decode.profile import FRAME, NONE, SEQUENCE, TIME, CompiledRule
 from sensegate.decode.times import BAD
 from sensegate.model import BOOL, I64, U8
 from sensegate.quantities.quality import TimeQuality
@@ -67,7 +67,7 @@ class Reception(NamedTuple):
 
 
 def identify(  # noqa: PLR0917
-    rule: Rule, time: int | None, sequence: Any, message_id: Any, data: bytes = b"", place: int = 0
+    rule: CompiledRule, time: int | None, sequence: Any, message_id: Any, data: bytes = b"", place: int = 0
 ) -> tuple[int, int | None]:
     """Return (identity, key) of an element; (NONE, None) where it has none. `time` is None where it is no identity."""
     for kind in rule.identity:
@@ -79,7 +79,7 @@ def identify(  # noqa: PLR0917
     return NONE, None
 
 
-def settled(rule: Rule, quality: int) -> bool:
+def settled(rule: CompiledRule, quality: int) -> bool:
     """Return whether a time of this quality stays the same when the message comes again (an age does not)."""
     if rule.reader.shift:
         return quality == TimeQuality.DERIVED
@@ -87,7 +87,7 @@ def settled(rule: Rule, quality: int) -> bool:
 
 
 def identify_columns(  # noqa: PLR0917
-    rule: Rule,
+    rule: CompiledRule,
     timed: tuple[I64, U8] | None,
     sequences: Sequence[Any] | None,
     message_ids: Sequence[Any] | None,

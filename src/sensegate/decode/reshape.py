@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from sensegate.decode.frame import Frame, Parse
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -23,11 +23,14 @@ Change = Callable[[Any], Any]
 class TablePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arrays without names, which become objects; give `rows` and `names`, or `columns`."""
 
-    rows: Annotated[str, says("path to a list of arrays; each becomes an object by `names`")] = ""
+    rows: Annotated[str, description("path to a list of arrays; each becomes an object by `names`")] = ""
     names: Annotated[
-        str | tuple[str, ...], says("names of the columns in their order (empty: left out), or the path to that list")
+        str | tuple[str, ...],
+        description("names of the columns in their order (empty: left out), or the path to that list"),
     ] = ()
-    columns: Annotated[str, says("path to an object of lists of one length, which becomes a list of objects")] = ""
+    columns: Annotated[
+        str, description("path to an object of lists of one length, which becomes a list of objects")
+    ] = ""
 
 
 class Reshape:

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from sensegate.decode.columnar import Reader
+from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.extract import digest16
-from sensegate.decode.profile import Rule, Whom
+from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, I32, U16, Device, QuarantineReason
@@ -74,7 +74,7 @@ class Route:
     def __init__(self, text: str) -> None:
         self.text = text
         self.path = digest16(text)
-        self.rules: list[tuple[Rule, str]] = []
+        self.rules: list[tuple[CompiledRule, str]] = []
         """(rule, key to wrap the payload in), in the order in which they are tried."""
         self.device = IN_PAYLOAD
         self.gateway = -1
@@ -84,7 +84,7 @@ class Route:
         self.refusal: Rejected | None = None
         self.misses = 0
         """Messages of this topic that went the general way."""
-        self.reader: Reader | EllipsisType | None = ...
+        self.reader: ColumnarReader | EllipsisType | None = ...
         """For formats that give bare values; not looked for yet."""
         self.carried = False
         """Whether the device has a profile of its own, other than the rules'."""
@@ -109,9 +109,9 @@ class Routes:
         self._profiles = profiles
         self._devices = devices
         self._version = devices.version
-        self._names: dict[tuple[str, str, int, Whom], int | Rejected] = {}
+        self._names: dict[tuple[str, str, int, AppliesTo], int | Rejected] = {}
         self._characters = 0
-        self.inner: dict[tuple[int, int | None], Reader | None] = {}
+        self.inner: dict[tuple[int, int | None], ColumnarReader | None] = {}
         """(device, port) -> how the frames of its rules are read, where a carrier brings them."""
         self.numbers: dict[str, int] = {}
         self.routes: list[Route] = []
@@ -131,7 +131,7 @@ class Routes:
         full = len(self.routes) > ROUTES_MAX or len(self._names) > NAMES_MAX
         return full or self._characters > CHARACTERS_MAX or self._version != self._devices.version
 
-    def remember(self, device: int, port: int | None, reader: Reader | None) -> None:
+    def remember(self, device: int, port: int | None, reader: ColumnarReader | None) -> None:
         """Keep how the frames of a device's port are read."""
         if len(self.inner) >= NAMES_MAX:
             self.inner.clear()
@@ -179,8 +179,8 @@ class Routes:
             return names
         # Of a camera nothing is kept as it came: neither what its profile ignores or takes for something else, nor what
         # comes under topics like its own that no profile takes.
-        cameras = any(self._profiles.of_cameras(rule.profile) for rule in rules)
-        return (VIDEO,) if cameras or (not rules and self._profiles.near_cameras(route.text)) else ()
+        cameras = any(self._profiles.is_video(rule.profile) for rule in rules)
+        return (VIDEO,) if cameras or (not rules and self._profiles.resembles_video_topic(route.text)) else ()
 
     def refusal(self, route: Route) -> Rejected | None:
         """Return why no message of this route is taken now, or None."""
@@ -200,7 +200,7 @@ class Routes:
         refusals: list[Rejected] = []
         # What a gateway says of the devices behind it comes after the device's own profile.
         for rule, captured in sorted(self._profiles.match(topic), key=_for_others):
-            if route.profile not in {"", rule.profile} and not (route.carried and rule.whom is not Whom.OWN):
+            if route.profile not in {"", rule.profile} and not (route.carried and rule.applies_to is not AppliesTo.OWN):
                 continue
             found = self._claim(rule, captured, principal)
             if isinstance(found, Rejected):
@@ -222,12 +222,12 @@ class Routes:
         route.rules.sort(key=_place)
         return route
 
-    def _in_force(self, rule: Rule, device: int, gateway: int) -> bool:
+    def _in_force(self, rule: CompiledRule, device: int, gateway: int) -> bool:
         """Return whether a rule is of the version in force for who speaks: the device, for many their gateway."""
         if rule.profile not in self._profiles.arms:
             return True
         speaker = device if device >= 0 else gateway
-        return self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None)
+        return self._profiles.is_rule_in_force(rule, self._devices.record(speaker) if speaker >= 0 else None)
 
     def _by_http(self, route: Route, name: str, principal: str) -> None:
         found = self._find(name, "", self._devices.find(principal) if principal else -1)
@@ -266,7 +266,7 @@ class Routes:
         route.profile, route.named = profile.id, profile.name
         route.rules = [(rule, "") for rule in rules]
 
-    def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
+    def _claim(self, rule: CompiledRule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
         """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""
         gateway = -1
         captured = rule.names.complete(captured)
@@ -283,13 +283,13 @@ class Routes:
         if rule.device is not None:
             return IN_PAYLOAD, gateway
         name = principal if rule.by_credential else captured.get("device", "")
-        found = self._find(cased(name, rule.device_case), rule.profile, gateway, rule.whom)
+        found = self._find(cased(name, rule.device_case), rule.profile, gateway, rule.applies_to)
         return found if isinstance(found, Rejected) else (found, gateway)
 
     def _profile_of(self, index: int) -> str:
         return self._devices.record(index).profile.partition("@")[0]
 
-    def _find(self, name: str, profile: str, gateway: int, whom: Whom = Whom.OWN) -> int | Rejected:
+    def _find(self, name: str, profile: str, gateway: int, whom: AppliesTo = AppliesTo.OWN) -> int | Rejected:
         """Return the index of a device that may speak by this profile (empty: any) through this gateway (-1: any)."""
         index = self._devices.find(name) if name else -1
         if index < 0:
@@ -301,17 +301,17 @@ class Routes:
             return Rejected(QuarantineReason.FOREIGN_TOPIC, "the device belongs to another gateway")
         return index
 
-    def _foreign(self, record: Device, profile: str, whom: Whom) -> Rejected | None:
+    def _foreign(self, record: Device, profile: str, whom: AppliesTo) -> Rejected | None:
         """Return why a device may not speak by a rule of this profile, None where it may."""
         if record.profile.partition("@")[0] == profile:
-            if whom is not Whom.CARRIED:
+            if whom is not AppliesTo.CARRIED:
                 return None
             why = "it carries the frames of other devices: register this one with the profile of its model"
             return Rejected(QuarantineReason.FOREIGN_TOPIC, why)
         found = self._profiles.of(record)
         if found is None:
             return Rejected(QuarantineReason.NO_PROFILE, f"its profile '{record.profile}' is not loaded")
-        if whom is not Whom.OWN and found.carried:
+        if whom is not AppliesTo.OWN and found.carried:
             return self._not_through(record, profile)
         return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its profile is '{record.profile}', not '{profile}'")
 
@@ -324,16 +324,16 @@ class Routes:
             return None
         return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its network server speaks as '{min(servers)}'")
 
-    def look_up(self, name: str, rule: Rule, gateway: int) -> int | Rejected:
+    def look_up(self, name: str, rule: CompiledRule, gateway: int) -> int | Rejected:
         """Return the index of a device named in a payload, or why it may not be taken."""
         if len(name) > NAME_MAX:
             return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no device has so long a name")
         name = cased(name, rule.device_case)
         profile = "" if rule.any_profile else rule.profile
-        key = (name, profile, gateway, rule.whom)
+        key = (name, profile, gateway, rule.applies_to)
         found = self._names.get(key)
         if found is None:
-            found = self._names[key] = self._find(name, profile, gateway, rule.whom)
+            found = self._names[key] = self._find(name, profile, gateway, rule.applies_to)
         if isinstance(found, int) and not self._devices.enabled[found]:
             return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
         return found
@@ -344,11 +344,11 @@ def cased(name: str, case: str) -> str:
     return name.lower() if case == "lower" else name.upper() if case == "upper" else name
 
 
-def _for_others(item: tuple[Rule, dict[str, str]]) -> bool:
+def _for_others(item: tuple[CompiledRule, dict[str, str]]) -> bool:
     return item[0].names.gateway is not None
 
 
-def _place(item: tuple[Rule, str]) -> int:
+def _place(item: tuple[CompiledRule, str]) -> int:
     return item[0].number
 
 
@@ -357,5 +357,5 @@ def _rank(why: Rejected) -> int:
     return _RANK.index(QuarantineReason(why.reason)) if why.reason in _RANK else len(_RANK)
 
 
-def _wrap(rule: Rule, captured: dict[str, str]) -> str:
+def _wrap(rule: CompiledRule, captured: dict[str, str]) -> str:
     return captured.get(rule.wrap.strip("{}"), "") if rule.wrap.startswith("{") else rule.wrap

@@ -18,9 +18,9 @@ import msgspec
 from sensegate.decode import topics
 from sensegate.decode.device_names import heard
 from sensegate.decode.grammar import ConfirmPart, ParameterPart, TaskPart
-from sensegate.decode.keys import Keys, nearest
+from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.part import Scalar
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.quantities.properties import PROPERTIES, Kind
 from sensegate.quantities.units import UnitError, dimension
@@ -43,7 +43,7 @@ _FORMS: Final = {
 } | {"f32be": ">f", "f32le": "<f"}
 
 
-def of(profile: Profile, name: str) -> TaskPart:
+def of(profile: CompiledProfile, name: str) -> TaskPart:
     """Return a task of a profile. Raises `ConfigError` that names the nearest right word."""
     found = {task.name: task for task in profile.source.tasks}
     if name in found:
@@ -162,7 +162,7 @@ def shows(wanted: Scalar, tolerance: float, value: float, text: str | None) -> b
     return not isinstance(wanted, str) and abs(value - float(wanted)) <= tolerance + 1e-9
 
 
-def topics_of(profile: Profile, task: TaskPart, names: Sequence[str]) -> list[str]:
+def topics_of(profile: CompiledProfile, task: TaskPart, names: Sequence[str]) -> list[str]:
     """Return the topics at which a device of these names hears a task: it has subscribed to that of the name it uses.
 
     Raises:
@@ -182,7 +182,7 @@ def _pattern(topic: str) -> topics.Pattern:
 # ── when a profile is loaded ─────────────────────────────────────────────────────────────────────────
 
 
-def check(tasks: tuple[TaskPart, ...], keys: Keys, promised: set[tuple[str, str]]) -> None:
+def check(tasks: tuple[TaskPart, ...], keys: ProfileKeys, promised: set[tuple[str, str]]) -> None:
     """Return if the tasks of a profile can be meant; `promised`: (property, channel) of its readings.
 
     Raises:
@@ -199,7 +199,7 @@ def check(tasks: tuple[TaskPart, ...], keys: Keys, promised: set[tuple[str, str]
         _check_task(task, keys, here, promised)
 
 
-def _check_task(task: TaskPart, keys: Keys, here: tuple[str | int, ...], promised: set[tuple[str, str]]) -> None:
+def _check_task(task: TaskPart, keys: ProfileKeys, here: tuple[str | int, ...], promised: set[tuple[str, str]]) -> None:
     forms = [name for name in ("json", "text", "hex") if getattr(task, name)]
     if len(forms) != 1:
         raise keys.error("say what is sent in one of json, text and hex", *here, forms[1] if forms else "json")
@@ -222,7 +222,7 @@ def _check_task(task: TaskPart, keys: Keys, here: tuple[str | int, ...], promise
         raise keys.error("no example", *here, "examples", remedy="add one with `parameters` and `payload` or `hex`")
 
 
-def _check_slot(task: TaskPart, slot: re.Match[str], keys: Keys, here: tuple[str | int, ...]) -> None:
+def _check_slot(task: TaskPart, slot: re.Match[str], keys: ProfileKeys, here: tuple[str | int, ...]) -> None:
     part = task.parameters.get(slot[1])
     if part is None:
         remedy = nearest(slot[1], tuple(task.parameters)) if task.parameters else "describe it under `parameters`"
@@ -237,7 +237,7 @@ def _check_slot(task: TaskPart, slot: re.Match[str], keys: Keys, here: tuple[str
         raise keys.error(f"{slot[0]}: a text has no place in hex", *here, remedy="give it `words` that are numbers")
 
 
-def _check_parameter(part: ParameterPart, keys: Keys, here: tuple[str | int, ...], name: str) -> None:
+def _check_parameter(part: ParameterPart, keys: ProfileKeys, here: tuple[str | int, ...], name: str) -> None:
     if not _PARAMETER.fullmatch(name):
         raise keys.error("letters, digits and _", *here)
     if part.kind in {"number", "integer"} and part.range is None and not part.words:
@@ -254,7 +254,7 @@ def _check_parameter(part: ParameterPart, keys: Keys, here: tuple[str | int, ...
 
 
 def _check_confirm(
-    task: TaskPart, confirm: ConfirmPart, keys: Keys, here: tuple[str | int, ...], promised: set[tuple[str, str]]
+    task: TaskPart, confirm: ConfirmPart, keys: ProfileKeys, here: tuple[str | int, ...], promised: set[tuple[str, str]]
 ) -> None:
     index = PROPERTIES.find(confirm.property)
     if (confirm.property, confirm.channel) not in promised:
@@ -281,7 +281,7 @@ def _texts(tree: Any) -> list[str]:
 # ── examples ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_examples(profile: Profile, keys: Keys) -> list[ProfileError]:
+def run_examples(profile: CompiledProfile, keys: ProfileKeys) -> list[ProfileError]:
     """Return which examples of tasks do not come out, each with its line."""
     wrong: list[ProfileError] = []
     for index, task in enumerate(profile.source.tasks):

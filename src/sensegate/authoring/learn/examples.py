@@ -15,7 +15,7 @@ from sensegate.authoring.learn.shapes import ParsedSample
 from sensegate.authoring.yaml_text import as_json, flow_text, plain_text, quoted
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import Example, parse
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import match
 from sensegate.decode.topics import parse as topic_of
@@ -95,7 +95,7 @@ def _example_lines(example: Example) -> list[str]:
     return lines
 
 
-def _expected_lines(profiles: ProfileSet, profile: Profile, example: Example) -> list[str]:
+def _expected_lines(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> list[str]:
     """Return an example with its current readings as lines; no lines if it is refused."""
     result = decode_example(profiles, profile, example)
     if result.fields.quarantined:
@@ -130,7 +130,7 @@ def _expected_values(result: ExampleRun, profiles: ProfileSet) -> list[dict[str,
     return rows
 
 
-def _refusal(profiles: ProfileSet, profile: Profile, example: Example) -> str:
+def _refusal(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> str:
     """Return an example of a refusal: the same message truncated, not text, or empty."""
     payload = payload_of(example)
     for broken, label in (

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from sensegate.decode.charsets import text_of
 from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -27,18 +27,18 @@ class CsvPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the table is written."""
 
     columns: Annotated[
-        tuple[str, ...], says("names of the columns (empty: left out); absent: the first line names them")
+        tuple[str, ...], description("names of the columns (empty: left out); absent: the first line names them")
     ] = ()
-    delimiter: Annotated[str, says("between fields; a blank is any run of blanks and tabs")] = ","
-    quote: Annotated[str, says("around fields that hold delimiters; empty: there is none")] = '"'
-    decimal: Annotated[Literal[".", ","], says("between the whole part and the decimals of numbers")] = "."
-    missing: Annotated[tuple[str, ...], says("marks that mean: not measured (an empty field always does)")] = ()
-    comment: Annotated[str, says("lines that begin so are passed over")] = ""
-    skip: Annotated[int, says("lines at the beginning that are passed over")] = 0
-    skip_after: Annotated[int, says("rows after the line of names that are passed over (units)")] = 0
-    widths: Annotated[tuple[int, ...], says("table of fixed width: characters of each of the `columns`")] = ()
-    gap: Annotated[int, says("with `widths`: characters between two columns")] = 0
-    short_rows: Annotated[bool, says("fields at the end of a row may be left out: not measured")] = False
+    delimiter: Annotated[str, description("between fields; a blank is any run of blanks and tabs")] = ","
+    quote: Annotated[str, description("around fields that hold delimiters; empty: there is none")] = '"'
+    decimal: Annotated[Literal[".", ","], description("between the whole part and the decimals of numbers")] = "."
+    missing: Annotated[tuple[str, ...], description("marks that mean: not measured (an empty field always does)")] = ()
+    comment: Annotated[str, description("lines that begin so are passed over")] = ""
+    skip: Annotated[int, description("lines at the beginning that are passed over")] = 0
+    skip_after: Annotated[int, description("rows after the line of names that are passed over (units)")] = 0
+    widths: Annotated[tuple[int, ...], description("table of fixed width: characters of each of the `columns`")] = ()
+    gap: Annotated[int, description("with `widths`: characters between two columns")] = 0
+    short_rows: Annotated[bool, description("fields at the end of a row may be left out: not measured")] = False
 
 
 class _Table:

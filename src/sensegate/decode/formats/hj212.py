@@ -23,7 +23,7 @@ from typing import Annotated, Any, Final, Literal
 from sensegate import metrics
 from sensegate.decode.formats.parts import Pieces
 from sensegate.decode.frame import Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention, Packet
@@ -43,13 +43,16 @@ class Hj212Part(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     crc: Annotated[
         tuple[Literal["ansi", "ansi_swapped", "modbus", "modbus_swapped", "off"], ...],
-        says("check values that are taken: the standard's (ansi), its bytes exchanged, MODBUS's; off: not looked at"),
+        description(
+            "check values that are taken: the standard's (ansi), its bytes exchanged, MODBUS's; off: not looked at"
+        ),
     ] = ("ansi",)
     st: Annotated[
-        tuple[str, ...], says("system codes that such a station sends; values of another one are uncertain")
+        tuple[str, ...], description("system codes that such a station sends; values of another one are uncertain")
     ] = ()
     keys_file: Annotated[
-        str, says("file with the SM4 keys of 2025: a line `MN key` each, * for all others, the key as 32 hex digits")
+        str,
+        description("file with the SM4 keys of 2025: a line `MN key` each, * for all others, the key as 32 hex digits"),
     ] = ""
 
 

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 from sensegate.decode.formats import json
 from sensegate.decode.frame import Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 
 
 class JsonLinesPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a list is made of the values."""
 
-    flatten: Annotated[bool, says("arrays among the values are taken apart: their members stand in the list")] = False
+    flatten: Annotated[
+        bool, description("arrays among the values are taken apart: their members stand in the list")
+    ] = False
 
 
 def parse(payload: bytes, nesting_max: int, *, flatten: bool = False) -> list[Any]:

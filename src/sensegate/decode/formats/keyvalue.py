@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from sensegate.decode.charsets import text_of
 from sensegate.decode.formats.number import split
 from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -16,11 +16,13 @@ from sensegate.model import QuarantineReason
 class KeyValuePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the pairs are written."""
 
-    pairs: Annotated[tuple[str, ...], says("marks between pairs, any of them; line ends are always")] = (";",)
-    equals: Annotated[str, says("mark between key and value: the first in a pair")] = "="
-    head: Annotated[tuple[str, ...], says("names for the values without key at the beginning: 0R2,Ta=23.2C")] = ()
-    units: Annotated[bool, says("a unit may follow the number: each value becomes {value, unit}")] = False
-    lines: Annotated[bool, says("each line is an object of its own; the tree is their list")] = False
+    pairs: Annotated[tuple[str, ...], description("marks between pairs, any of them; line ends are always")] = (";",)
+    equals: Annotated[str, description("mark between key and value: the first in a pair")] = "="
+    head: Annotated[
+        tuple[str, ...], description("names for the values without key at the beginning: 0R2,Ta=23.2C")
+    ] = ()
+    units: Annotated[bool, description("a unit may follow the number: each value becomes {value, unit}")] = False
+    lines: Annotated[bool, description("each line is an object of its own; the tree is their list")] = False
 
 
 class _Pairs:

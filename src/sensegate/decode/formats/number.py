@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from sensegate.decode.charsets import text_of
 from sensegate.decode.frame import Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -19,9 +19,9 @@ _TEXT_MAX = 64
 class NumberPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the number is written."""
 
-    units: Annotated[bool, says("a unit may follow the number: the tree is {value, unit}")] = False
-    decimal: Annotated[Literal[".", ","], says("between the whole part and the decimals")] = "."
-    missing: Annotated[tuple[str, ...], says("words that mean: not measured")] = ()
+    units: Annotated[bool, description("a unit may follow the number: the tree is {value, unit}")] = False
+    decimal: Annotated[Literal[".", ","], description("between the whole part and the decimals")] = "."
+    missing: Annotated[tuple[str, ...], description("words that mean: not measured")] = ()
 
 
 def split(text: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ import msgspec
 
 from sensegate.decode.formats import json
 from sensegate.decode.frame import BatchParse, Format, Frame, Parse, Setting, WarnedList, WarnedObject
-from sensegate.decode.part import Part, Scalar, says
+from sensegate.decode.part import Part, Scalar, description
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 from sensegate.scripts import pool
@@ -43,29 +43,35 @@ _NOT_FINITE: Final = {
 class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one call of a script may use up."""
 
-    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 5.0
+    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), description("CPU time of a call; then it is stopped")] = 5.0
     mean_cpu_ms: Annotated[
-        float, msgspec.Meta(gt=0, le=20), says("CPU time of a call on average; a slower script is suspended")
+        float, msgspec.Meta(gt=0, le=20), description("CPU time of a call on average; a slower script is suspended")
     ] = 1.0
-    memory_mb: Annotated[float, msgspec.Meta(ge=2, le=48), says("memory of the script")] = 16.0
-    output_kb: Annotated[float, msgspec.Meta(gt=0, le=256), says("its result as JSON")] = 64.0
+    memory_mb: Annotated[float, msgspec.Meta(ge=2, le=48), description("memory of the script")] = 16.0
+    output_kb: Annotated[float, msgspec.Meta(gt=0, le=256), description("its result as JSON")] = 64.0
 
 
 class ScriptPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The maker's codec script."""
 
-    file: Annotated[str, says("name of the script, which lies beside the profile: lht65.js")]
-    entry: Annotated[str, says("name of the function that decodes; auto: one of those that makers use")] = "auto"
+    file: Annotated[str, description("name of the script, which lies beside the profile: lht65.js")]
+    entry: Annotated[str, description("name of the function that decodes; auto: one of those that makers use")] = "auto"
     arguments: Annotated[
         tuple[Literal["input", "bytes", "port", "variables", "received"], ...],
-        says("arguments of the function: input alone (TS013), or the others in its order; absent: told by its names"),
+        description(
+            "arguments of the function: input alone (TS013), or the others in its order; absent: told by its names"
+        ),
     ] = ()
     take: Annotated[
         Literal["data", "normalized", "both"],
-        says("data: what it decodes; normalized: what its normalizeUplink makes of that; both: an object of the two"),
+        description(
+            "data: what it decodes; normalized: what its normalizeUplink makes of that; both: an object of the two"
+        ),
     ] = "data"
-    variables: Annotated[dict[str, Scalar], says("variables that the script is given, the same for all devices")] = {}
-    limits: Annotated[LimitsPart, says("what a call may use up")] = LimitsPart()
+    variables: Annotated[
+        dict[str, Scalar], description("variables that the script is given, the same for all devices")
+    ] = {}
+    limits: Annotated[LimitsPart, description("what a call may use up")] = LimitsPart()
 
 
 class ScriptParse(BatchParse):

@@ -27,7 +27,7 @@ from sensegate.decode.formats.sl651_elements import (
     TEXT_STEP,
 )
 from sensegate.decode.frame import Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
 from sensegate.frames.sl651 import Report
@@ -52,7 +52,9 @@ class Sl651Part(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hour: Annotated[
         Literal["ends", "begins"],
-        says("whether the hour of DRP and DRZ ends (the standard's hourly report) or begins at the observation time"),
+        description(
+            "whether the hour of DRP and DRZ ends (the standard's hourly report) or begins at the observation time"
+        ),
     ] = "ends"
 
 

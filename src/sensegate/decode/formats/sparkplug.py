@@ -29,7 +29,7 @@ from sensegate.decode.formats.sparkplug_payload import Metric, Payload, Table, T
 from sensegate.decode.formats.sparkplug_session import NUMBERS, Birth, Known, Node
 from sensegate.decode.formats.sparkplug_types import UNKNOWN, type_name
 from sensegate.decode.frame import MEMBERS_MAX, Format, Frame
-from sensegate.decode.memory import Ask, Memory
+from sensegate.decode.memory import DeviceRequest, Memory
 from sensegate.decode.protobuf import bytes_field, number_field
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -84,16 +84,16 @@ def address_of(topic: str) -> Address:
     raise Rejected(QuarantineReason.SCHEMA, f"not a topic of Sparkplug: {NAMESPACE}/group/type/node[/device]")
 
 
-def rebirth(address: Address, received: int) -> Ask:
+def rebirth(address: Address, received: int) -> DeviceRequest:
     """Return the command that asks a node for all its births; `received`: the time now, µs."""
     now = number_field(1, received // 1_000)
     metric = bytes_field(1, REBIRTH.encode()) + number_field(3, received // 1_000) + number_field(4, 11)
     topic = f"{address.before}{NAMESPACE}/{address.group}/NCMD/{address.node}"
     about = f"{address.before}{NAMESPACE}/{address.group}/NBIRTH/{address.node}"
-    return Ask(topic, now + bytes_field(2, metric + number_field(14, 1)), about)
+    return DeviceRequest(topic, now + bytes_field(2, metric + number_field(14, 1)), about)
 
 
-def greet(name: str, now: int) -> Ask | None:
+def greet(name: str, now: int) -> DeviceRequest | None:
     """Return what is asked of a device when nothing is known yet; None where its name is no node's."""
     group, _, node = name.partition("/")
     return rebirth(Address("NCMD", group, node), now) if node and "/" not in node else None
@@ -251,7 +251,7 @@ class _Message:
 
     def _ask(self) -> None:
         if not self._memory.hindsight:
-            self._memory.ask(rebirth(self._address, self._received))
+            self._memory.request(rebirth(self._address, self._received))
 
     # ── metrics ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from sensegate.decode.charsets import text_of
 from sensegate.decode.crc import Check, check
 from sensegate.decode.frame import ErrorAt, Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -30,50 +30,54 @@ _DIGITS = {"decimal": re.compile(rb"[0-9]{1,18}"), "hex": re.compile(rb"[0-9a-fA
 class CheckPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The check value of a frame of text."""
 
-    name: Annotated[str, says("name of the check: xor8, sum8, CRC-16/MODBUS (as in binary layouts)")]
-    form: Annotated[Literal["hex", "decimal", "raw"], says("how it is written; raw: its bytes")] = "hex"
-    digits: Annotated[int | None, says("characters of it; else as many as its width needs in hex")] = None
-    endian: Annotated[Literal["big", "little"], says("order of the bytes of `raw`")] = "big"
-    before: Annotated[str, says("mark between the text and it")] = ""
-    start: Annotated[bool, says("the start mark (and the length) are checked too")] = False
-    length: Annotated[bool, says("the length is checked too")] = False
-    mark: Annotated[bool, says("the mark before it is checked too")] = False
+    name: Annotated[str, description("name of the check: xor8, sum8, CRC-16/MODBUS (as in binary layouts)")]
+    form: Annotated[Literal["hex", "decimal", "raw"], description("how it is written; raw: its bytes")] = "hex"
+    digits: Annotated[int | None, description("characters of it; else as many as its width needs in hex")] = None
+    endian: Annotated[Literal["big", "little"], description("order of the bytes of `raw`")] = "big"
+    before: Annotated[str, description("mark between the text and it")] = ""
+    start: Annotated[bool, description("the start mark (and the length) are checked too")] = False
+    length: Annotated[bool, description("the length is checked too")] = False
+    mark: Annotated[bool, description("the mark before it is checked too")] = False
 
 
 class LengthPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The length that stands behind the start mark."""
 
-    digits: Annotated[int, says("characters of it")]
-    form: Annotated[Literal["decimal", "hex"], says("how it is written")] = "decimal"
-    less: Annotated[int, says("so much more than the bytes between it and the check (or its mark) is announced")] = 0
+    digits: Annotated[int, description("characters of it")]
+    form: Annotated[Literal["decimal", "hex"], description("how it is written")] = "decimal"
+    less: Annotated[
+        int, description("so much more than the bytes between it and the check (or its mark) is announced")
+    ] = 0
 
 
 class FieldPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One field, or fields that come again."""
 
-    name: Annotated[str, says("name in the tree; without it the field is looked at and dropped")] = ""
-    type: Annotated[Literal["text", "number", "int", "hex"], says("what it holds")] = "text"
-    width: Annotated[int | None, says("characters (frames without separator)")] = None
-    equals: Annotated[str | tuple[str, ...] | None, says("the text must be this, or one of these")] = None
-    prefix: Annotated[str, says("text that it begins with, dropped: T= in T=21.5")] = ""
-    suffix: Annotated[str, says("text that it ends with, dropped: C in 21.5C")] = ""
-    skip: Annotated[int | None, says("so many fields, or characters in a frame without separator, mean nothing")] = None
-    optional: Annotated[bool, says("may be missing, with all that come after it")] = False
-    repeat: Annotated[int | Literal["end"] | None, says("how often `fields` are there; end: to the end")] = None
-    fields: Annotated[tuple[FieldPart, ...], says("fields of one element of the list `name`")] = ()
+    name: Annotated[str, description("name in the tree; without it the field is looked at and dropped")] = ""
+    type: Annotated[Literal["text", "number", "int", "hex"], description("what it holds")] = "text"
+    width: Annotated[int | None, description("characters (frames without separator)")] = None
+    equals: Annotated[str | tuple[str, ...] | None, description("the text must be this, or one of these")] = None
+    prefix: Annotated[str, description("text that it begins with, dropped: T= in T=21.5")] = ""
+    suffix: Annotated[str, description("text that it ends with, dropped: C in 21.5C")] = ""
+    skip: Annotated[
+        int | None, description("so many fields, or characters in a frame without separator, mean nothing")
+    ] = None
+    optional: Annotated[bool, description("may be missing, with all that come after it")] = False
+    repeat: Annotated[int | Literal["end"] | None, description("how often `fields` are there; end: to the end")] = None
+    fields: Annotated[tuple[FieldPart, ...], description("fields of one element of the list `name`")] = ()
 
 
 class TextFramePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A frame of text."""
 
-    start: Annotated[str, says("mark it begins with")] = ""
-    end: Annotated[str | tuple[str, ...], says("mark it ends with, or several of which one is there")] = ""
-    length: Annotated[LengthPart | None, says("a length behind the start mark")] = None
-    check: Annotated[CheckPart | None, says("a check value at the end")] = None
-    separator: Annotated[str, says("mark between fields; empty: fields of fixed width")] = ""
-    signs: Annotated[bool, says("each field begins with its sign: 0+21.5-3.2 (SDI-12)")] = False
-    fields: Annotated[tuple[FieldPart, ...], says("the fields in their order")]
-    rest: Annotated[Literal["refuse", "allow"], says("fields or characters left over")] = "refuse"
+    start: Annotated[str, description("mark it begins with")] = ""
+    end: Annotated[str | tuple[str, ...], description("mark it ends with, or several of which one is there")] = ""
+    length: Annotated[LengthPart | None, description("a length behind the start mark")] = None
+    check: Annotated[CheckPart | None, description("a check value at the end")] = None
+    separator: Annotated[str, description("mark between fields; empty: fields of fixed width")] = ""
+    signs: Annotated[bool, description("each field begins with its sign: 0+21.5-3.2 (SDI-12)")] = False
+    fields: Annotated[tuple[FieldPart, ...], description("the fields in their order")]
+    rest: Annotated[Literal["refuse", "allow"], description("fields or characters left over")] = "refuse"
 
 
 def _malformed(what: str) -> Rejected:

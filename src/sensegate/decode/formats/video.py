@@ -21,7 +21,7 @@ import msgspec
 from sensegate.decode import times
 from sensegate.decode.frame import ELEMENTS_MAX, Format, Frame, Parse, Setting
 from sensegate.decode.memory import Memory
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
@@ -55,37 +55,41 @@ _QUALITIES: Final = {
 class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which format of video metadata a camera speaks, and what its messages do not say."""
 
-    format: Annotated[str, says("name of the format: viid, onvif_mj, frigate …")]
-    camera: Annotated[str, says("name of the camera where neither topic nor message has one")] = ""
-    grid: Annotated[int, says("boxes beyond 1 count from 0 to this; 0: not known"), msgspec.Meta(ge=0, le=65536)] = 0
-    width: Annotated[int, says("width of the image in which boxes are pixels"), msgspec.Meta(ge=0, le=65536)] = 0
-    height: Annotated[int, says("height of that image"), msgspec.Meta(ge=0, le=65536)] = 0
+    format: Annotated[str, description("name of the format: viid, onvif_mj, frigate …")]
+    camera: Annotated[str, description("name of the camera where neither topic nor message has one")] = ""
+    grid: Annotated[
+        int, description("boxes beyond 1 count from 0 to this; 0: not known"), msgspec.Meta(ge=0, le=65536)
+    ] = 0
+    width: Annotated[int, description("width of the image in which boxes are pixels"), msgspec.Meta(ge=0, le=65536)] = 0
+    height: Annotated[int, description("height of that image"), msgspec.Meta(ge=0, le=65536)] = 0
     sizes: Annotated[
         dict[str, tuple[Annotated[int, msgspec.Meta(ge=1, le=65536)], Annotated[int, msgspec.Meta(ge=1, le=65536)]]],
-        says("name of a camera -> [width, height] where it has another size: {front_door: [640, 360]}"),
+        description("name of a camera -> [width, height] where it has another size: {front_door: [640, 360]}"),
     ] = {}
-    zone: Annotated[str, says("zone of times that name none (IANA name)")] = "Asia/Shanghai"
-    speed_unit: Annotated[Literal["km/h", "m/s", "[mi_i]/h"], says("unit of speeds where the format does not say")] = (
-        "km/h"
-    )
+    zone: Annotated[str, description("zone of times that name none (IANA name)")] = "Asia/Shanghai"
+    speed_unit: Annotated[
+        Literal["km/h", "m/s", "[mi_i]/h"], description("unit of speeds where the format does not say")
+    ] = "km/h"
     channels: Annotated[
         tuple[str, ...],
-        says("lanes, lines and zones of which counts are taken; beside them lane1 to lane8, person, vehicle, nonmotor"),
+        description(
+            "lanes, lines and zones of which counts are taken; beside them lane1 to lane8, person, vehicle, nonmotor"
+        ),
     ] = ()
     rules: Annotated[
         dict[str, str],
-        says("name of a rule, or the pseudonym that observations tell instead -> channel: {Eingang: line1}"),
+        description("name of a rule, or the pseudonym that observations tell instead -> channel: {Eingang: line1}"),
     ] = {}
     keep: Annotated[
         tuple[Literal["first", "best", "changes", "last"], ...],
-        says("which sightings of a track are kept, see the vocabulary of tracks; empty: all"),
+        description("which sightings of a track are kept, see the vocabulary of tracks; empty: all"),
     ] = ()
     moved: Annotated[
-        float, says("with `changes`: so far, as part of the image, is a change"), msgspec.Meta(gt=0, le=1)
+        float, description("with `changes`: so far, as part of the image, is a change"), msgspec.Meta(gt=0, le=1)
     ] = 0.2
     repeats_s: Annotated[
         float,
-        says("an event that tells the same state again within so many seconds is thinned out; 0: none is"),
+        description("an event that tells the same state again within so many seconds is thinned out; 0: none is"),
         msgspec.Meta(ge=0, le=86_400),
     ] = 0.0
 

@@ -16,7 +16,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from sensegate.decode.charsets import text_of
 from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -36,8 +36,8 @@ _CHARSETS = {
 class XmlPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the document becomes a tree."""
 
-    lists: Annotated[tuple[str, ...], says("elements that are a list also where they occur once")] = ()
-    namespaces: Annotated[dict[str, str], says("prefix -> namespace: its names are written prefix:name")] = {}
+    lists: Annotated[tuple[str, ...], description("elements that are a list also where they occur once")] = ()
+    namespaces: Annotated[dict[str, str], description("prefix -> namespace: its names are written prefix:name")] = {}
 
 
 class _Tree:

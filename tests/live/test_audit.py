@@ -20,7 +20,7 @@ from sensegate.authority.chain import check_export, decode
 from sensegate.authority.heads import public_key, read
 from sensegate.cli import app
 from sensegate.clock import SystemClock
-from sensegate.config_people import AuditConfig
+from sensegate.config.people import AuditConfig
 from sensegate.demo.city import City
 from sensegate.errors import Lost
 from sensegate.web.client import Answered

@@ -28,14 +28,14 @@ import pytest
 import yarl
 from msgspec import structs
 
-from sensegate.addresses import Addresses
 from sensegate.authoring.examples import payload_of
 from sensegate.authoring.explain import explain
 from sensegate.bus import columns, raw
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
-from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
+from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.profiles import ProfileSet, any_video_profile
 from sensegate.share import records
 from sensegate.web.feeds import FORMS

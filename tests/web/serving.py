@@ -24,7 +24,7 @@ from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
-from sensegate.config_people import OidcConfig, PeopleConfig
+from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
 from sensegate.model import Device
 from sensegate.normalise.book import QualityRow

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from sensegate.authoring.examples import check_profile
-from sensegate.authority.contents import Content, demand_sound, gather, write
-from sensegate.authority.releases import Examined
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.errors import ConfigError, ProfileError
+from sensegate.lifecycle.contents import Content, demand_sound, gather, write
+from sensegate.lifecycle.releases import Examined
 
 
 def examine(content: Content) -> Examined:

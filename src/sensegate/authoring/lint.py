@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from sensegate import yamls
 from sensegate.authoring.examples import ExampleRun, decode_example
+from sensegate.config import yaml as yamls
 from sensegate.decode.grammar import MessageRule, ReadingRule, key_text, line_of
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 import yaml
 
-from sensegate import config_files, wording, yamls
+from sensegate import wording
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, followed, rows_of, table
+from sensegate.config import files as config_files
 from sensegate.config import load
+from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from sensegate.assets import Assets, Difference
 from sensegate.authority import importing
+from sensegate.authority.assets import Assets, Difference
 from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
 from sensegate.authority.neighbours import Near, Neighbours

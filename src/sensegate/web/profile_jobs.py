@@ -6,15 +6,15 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.contents import Content
-from sensegate.authority.redecodes import Order, OrderState, Redecodes, What
 from sensegate.authority.scope import Action, allows, written
 from sensegate.bus import ledger as kinds
 from sensegate.errors import NotFound
-from sensegate.jobs import Job, Jobs
+from sensegate.lifecycle.comparisons import Stretch, VersionComparisons
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.jobs import Job, Jobs
+from sensegate.lifecycle.reprocessing import Reprocessing
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import DuplicateKind
-from sensegate.redecoding import Redecoding
-from sensegate.studies import Stretch, Studies
 from sensegate.web import listing
 from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
@@ -28,11 +28,11 @@ UNTIL = Param("until", "before this time of arrival; default now")
 
 
 JOBS = Part[Jobs]("jobs", absent="this gateway has no jobs")
-REDECODES = Part[Redecodes]("redecodes", absent="this gateway reprocesses no messages")
-REDECODING = Part[Redecoding]("redecoding", absent="this gateway reprocesses no messages")
+REDECODES = Part[ReprocessingOrders]("redecodes", absent="this gateway reprocesses no messages")
+REDECODING = Part[Reprocessing]("redecoding", absent="this gateway reprocesses no messages")
 
 
-def studies_of(call: Call) -> Studies:
+def studies_of(call: Call) -> VersionComparisons:
     """Return what compares. Raises `NotFound` at a gateway that does not."""
     return call.part(STUDIES)
 
@@ -117,12 +117,12 @@ async def _give_up(call: Call) -> Any:
 # ── decoding again ────────────────────────────────────────────────────────────────────────────────────
 
 
-def redecodes_of(call: Call) -> Redecodes:
+def redecodes_of(call: Call) -> ReprocessingOrders:
     """Return the orders. Raises `NotFound` at a gateway that takes none."""
     return call.part(REDECODES)
 
 
-def order_row(call: Call, order: Order) -> RedecodeRow:
+def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
     """Return the row of an order."""
     redecoding = call.find_part(REDECODING)
     shares = redecoding.shares if redecoding else {}
@@ -156,7 +156,7 @@ async def _redecode(call: Call) -> Any:
     order = await redecoding.order(
         name_of(call),
         stretch_of(call, wanted.devices),
-        What(wanted.what),
+        ReprocessingInput(wanted.what),
         by=call.principal,
         target=target_of(wanted.target),
         note=wanted.note,
@@ -173,7 +173,7 @@ async def _order(call: Call) -> Any:
     return order_row(call, _found(call))
 
 
-def _found(call: Call) -> Order:
+def _found(call: Call) -> ReprocessingOrder:
     order = redecodes_of(call).get(call.path("order"), call.principal)
     if order.profile != name_of(call):
         raise NotFound(f"no redecode {order.id} of {name_of(call)}")

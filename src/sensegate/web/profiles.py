@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.contents import Content
-from sensegate.authority.outcomes import Outcomes
-from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Action, Scope, scope, written
 from sensegate.authority.trail import Facts
-from sensegate.authority.versions import Life, Limits, Version
 from sensegate.errors import ConfigError, NotFound
-from sensegate.studies import Studies
+from sensegate.lifecycle.comparisons import VersionComparisons
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory
+from sensegate.lifecycle.outcomes import Outcomes
+from sensegate.lifecycle.releases import Releases
 from sensegate.web import listing
 from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
@@ -40,7 +40,7 @@ _TOLD = 50
 
 
 RELEASES = Part[Releases]("releases", absent="this gateway keeps no versions of profiles")
-STUDIES = Part[Studies]("studies", absent="this gateway compares no versions")
+STUDIES = Part[VersionComparisons]("studies", absent="this gateway compares no versions")
 IN_FORCE = Part[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
 """Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
 OUTCOMES = Part[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
@@ -70,7 +70,7 @@ def target_of(text: str) -> Scope | None:
     return scope(text) if text else None
 
 
-def row_of(life: Life, version: Version) -> VersionRow:
+def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     """Return the row of a version."""
     trials = (("canary", life.canary), ("shadow", life.shadow))
     return VersionRow(
@@ -88,7 +88,7 @@ def row_of(life: Life, version: Version) -> VersionRow:
     )
 
 
-def life_row(call: Call, life: Life, *, applied: bool = True) -> LifeRow:
+def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeRow:
     """Return the row of a life."""
     shelved = next((row.folder for row in call.deps.profiles() if row.id == life.profile), 0)
     return LifeRow(
@@ -102,14 +102,14 @@ def life_row(call: Call, life: Life, *, applied: bool = True) -> LifeRow:
     )
 
 
-def _shadow_row(life: Life) -> ShadowRow | None:
+def _shadow_row(life: ReleaseHistory) -> ShadowRow | None:
     one = life.shadow
     if one is None:
         return None
     return ShadowRow(one.number, written(one.target), iso(one.since), one.by, list(one.devices))
 
 
-def _canary_row(call: Call, life: Life) -> CanaryRow | None:
+def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
     tried = life.canary
     if tried is None:
         return None
@@ -134,7 +134,7 @@ def _canary_row(call: Call, life: Life) -> CanaryRow | None:
     )
 
 
-async def _done(call: Call, life: Life) -> LifeRow:
+async def _done(call: Call, life: ReleaseHistory) -> LifeRow:
     """Return the life once it is in force here."""
     applied = await call.part(IN_FORCE)()
     return life_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
@@ -244,7 +244,7 @@ async def _canary(call: Call) -> Any:
         target=target_of(wanted.target),
         share=wanted.share,
         devices=tuple(wanted.devices),
-        limits=Limits(wanted.rejected_max, wanted.faults_max, wanted.least),
+        limits=CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
         note=wanted.note,
     )
     return await _done(call, life)

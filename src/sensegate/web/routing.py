@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from sensegate import durations
 from sensegate.authority.scope import Action, Principal, lacking, may
+from sensegate.config import durations
 from sensegate.errors import NotFound, Refused
 from sensegate.video import multipart
 from sensegate.web import auth

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from sensegate import yamls
 from sensegate.authoring.learn.guess import Guess
 from sensegate.authoring.yaml_text import comment_text, flow_text, plain_text
+from sensegate.config import yaml as yamls
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
 from sensegate.errors import ConfigError, ProfileError

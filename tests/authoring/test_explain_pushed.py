@@ -29,7 +29,7 @@ def test_a_frame_from_a_listener_is_explained(profiles: ProfileSet) -> None:
 def test_without_the_profile_it_says_what_is_missing(profiles: ProfileSet) -> None:
     """Negative control: no topic tells the profile, and one of another protocol takes no such frame."""
     assert "name it with `profile` to see how" in said(profiles, "tcp/hj212/d1", "")
-    assert "quarantined: no_profile: its profile reads no hj212" in said(profiles, "tcp/hj212/d1", "sl651/soil")
+    assert "quarantined: no_profile: its profile has no rule for hj212" in said(profiles, "tcp/hj212/d1", "sl651/soil")
 
 
 def test_an_example_may_come_from_a_listener() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.decode import ProfileSet, topics
-from sensegate.decode.device_names import Names, heard
+from sensegate.decode.device_names import DeviceNameTemplates, subscribe_filters
 from sensegate.errors import ProfileError
 from sensegate.model import Device
 from tests.support.profiles import Make
@@ -19,13 +19,13 @@ PROBE = Device("p1", "440106", "sparkplug/water-probe", alias="Water/pump-01/pro
 
 def test_a_name_is_made_of_captures_and_gives_them_back() -> None:
     """The two directions fit; a name of another form gives none."""
-    names = Names(topics.parse("{group}/{node}"), None)
+    names = DeviceNameTemplates(topics.parse("{group}/{node}"), None)
     captured = {"group": "Water", "node": "pump-01"}
     assert names.complete(captured) == {**captured, "device": "Water/pump-01"}
     assert names.captures("Water/pump-01") == captured
     assert names.captures("pump-01") is None
     assert names.captures("Water/pump-01/probe-A") is None
-    assert Names().complete(captured) is captured
+    assert DeviceNameTemplates().complete(captured) is captured
 
 
 def test_a_node_publishes_under_its_own_names_only() -> None:
@@ -56,7 +56,7 @@ def test_a_device_hears_what_is_meant_for_it() -> None:
     """Commands to it, and what everybody hears; never another's commands."""
     assert PROFILES.subscribe_topics(NODE, [NODE.id, NODE.alias]) == ["spBv1.0/STATE/+", "spBv1.0/Water/NCMD/pump-01"]
     assert PROFILES.subscribe_topics(PROBE, [PROBE.id, PROBE.alias]) == ["spBv1.0/Water/DCMD/pump-01/probe-A"]
-    assert heard([topics.parse("a/{node}")], [], ["n1"]) == []
+    assert subscribe_filters([topics.parse("a/{node}")], [], ["n1"]) == []
 
 
 WRONG = [

@@ -37,7 +37,7 @@ BROKEN = [
     ("  - topics", "  - topisc", "6: messages[0].topisc: unknown key; did you mean 'topics'?"),
     ("acme/{device}", "acme/+", "6: messages[0].topics[0]: level '+'"),
     ("acme/{device}", "acme/{name}", "6: messages[0].topics[0]: the topic does not name the device"),
-    ("field: temp", "field: a..b", f"9: {R}.field: no path from '..b' on"),
+    ("field: temp", "field: a..b", f"9: {R}.field: is not a path from '..b' on"),
     ("        property: air_temperature", "        prop: air_temperature", f"10: {R}.prop: unknown key"),
     ("air_temperature", "air_temprature", f"10: {R}.property: no property is called 'air_temprature'; did you mean"),
     ("unit: Cel", "unit: hPa", f"11: {R}.unit: air_temperature: unit 'hPa' (pressure) cannot become 'Cel'"),
@@ -58,7 +58,7 @@ BROKEN = [
     ("    time:", "    wrap: '{part}'\n    time:", "7: messages[0].wrap: 'acme/{device}' does not capture {part}"),
     ("unit: Cel", "channels: [a]", f"9: {R}.field: 'temp': {{channel}} and `channels` belong together"),
     ("unit: Cel", "unit: Cel\n        unit: K", "12: unit: the key occurs twice; keep one of them"),
-    ("    time:", "    device: {field: id}\n    time:", "6: messages[0].topics[0]: any device could publish for any other"),
+    ("    time:", "    device: {field: id}\n    time:", "6: messages[0].topics[0]: any device could publish"),
     ("messages:", "messages: [", "not YAML"),
     ("messages:", "examples: &a [*a]\nmessages:", "1: is nested too deeply"),
 ]  # fmt: skip

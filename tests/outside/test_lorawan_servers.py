@@ -107,7 +107,7 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     place = site(sample, "dragino/lht65")
     topic = topic_of(sample)
     decoder = Decoder(profiles(), place)
-    route = decoder.routes.make(topic, "server" if topic.startswith("http/") else "")
+    route = decoder.routes.build(topic, "server" if topic.startswith("http/") else "")
     found = list(open_frames(route.rules, Frame(sample["payload"].encode(), 32, topic, RECEIVED)))
     assert len(found) == 1
     rule, frame = found[0]

@@ -169,7 +169,7 @@ def said(
     """Return the items of an element, and (reading, value, time) of each of its cells."""
     time = RECEIVED
     if element.time is not None:
-        time, _ = rule.reader.one(element.time.raw, RECEIVED)
+        time, _ = rule.reader.parse(element.time.raw, RECEIVED)
         assert time != BAD
     values: dict[str, Any] = {}
     for cell in element.cells:
@@ -215,7 +215,7 @@ def ours(case: str, folder: Path) -> tuple[int, set[Item]]:
         bound: Counter[tuple[str, Any, int]] = Counter()
         rule, elements = next(
             (rule, found.elements)
-            for rule, _ in decoder.routes.make("x/d1").rules
+            for rule, _ in decoder.routes.build("x/d1").rules
             if (found := bind(rule, "", rule.parse(Frame(payload, 32)), [])) and found.elements
         )
         timed = bool(rule.time) and not given.untimed

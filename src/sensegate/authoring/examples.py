@@ -240,7 +240,7 @@ def _frame_difference(decoder: Decoder, message: Message, example: Example) -> s
     expected = example.frame
     if expected is None:
         return ""
-    route = decoder.routes.make(message.topic, message.principal)
+    route = decoder.routes.build(message.topic, message.principal)
     envelope = Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
     try:
         opened = list(open_frames(route.rules, envelope))

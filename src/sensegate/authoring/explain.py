@@ -151,7 +151,7 @@ def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: st
     devices = EveryDevice(own.id)
     combined = ProfileSet([carrier_profile, own], specs)
     decoder = Decoder(combined, devices)
-    route = decoder.routes.make(message.topic, message.principal)
+    route = decoder.routes.build(message.topic, message.principal)
     try:
         inside = list(open_frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
     except Rejected as error:
@@ -208,7 +208,7 @@ def _claims(profiles: ProfileSet, topic: str) -> Iterator[str]:
 def _profile_stages(profiles: ProfileSet, name: str, message: Message) -> Iterator[Stage]:
     devices = EveryDevice(name)
     decoder = Decoder(_single(profiles, name), devices)
-    route = decoder.routes.make(message.topic, message.principal)
+    route = decoder.routes.build(message.topic, message.principal)
     yield _stage(f"rules of {name}", list(_rules(route, message)))
     yield from _outcome_stages(decoder.decode([message]), profiles, devices)
 

@@ -17,7 +17,7 @@ from sensegate.config import yaml as yamls
 from sensegate.decode.grammar import MessageRule, ReadingRule, key_text, line_of
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file
-from sensegate.decode.topics import Pattern, covers
+from sensegate.decode.topics import TopicPattern, covers
 from sensegate.decode.topics import parse as topic_of
 from sensegate.decode.words import TABLES
 from sensegate.errors import ProfileError, ProfileWarning
@@ -299,7 +299,7 @@ def _set(wanted: object) -> set[str]:
     return {repr(value) for value in (wanted if isinstance(wanted, tuple) else (wanted,))}
 
 
-def _subsumes(pattern: Pattern, other: Pattern) -> bool:
+def _subsumes(pattern: TopicPattern, other: TopicPattern) -> bool:
     """Return whether a pattern matches all that another matches, and takes the same devices from it."""
     named = [
         (position, level) for position, level in enumerate(pattern.levels) if level.capture in {"device", "gateway"}

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from sensegate.decode.grammar import key_text, line_of
 from sensegate.decode.profile import CompiledProfile, CompiledRule
-from sensegate.decode.topics import Level, Pattern, covers, order
+from sensegate.decode.topics import TopicLevel, TopicPattern, covers, order
 from sensegate.errors import ProfileWarning
 
-Claim = tuple[CompiledProfile, CompiledRule, Pattern]
+Claim = tuple[CompiledProfile, CompiledRule, TopicPattern]
 
 
 def overlaps(profiles: Sequence[CompiledProfile]) -> Iterator[ProfileWarning]:
@@ -57,16 +57,16 @@ def _by_topic(rule: CompiledRule) -> bool:
     return rule.device is not None and rule.names.gateway is None and not rule.chains
 
 
-def intersects(left: Pattern, right: Pattern) -> bool:
+def intersects(left: TopicPattern, right: TopicPattern) -> bool:
     """Return whether a topic can match both patterns."""
     if covers(left, right) or covers(right, left):
         return True
-    if any(level.many for level in (*left.levels, *right.levels)) or len(left.levels) != len(right.levels):
+    if any(level.multi_level for level in (*left.levels, *right.levels)) or len(left.levels) != len(right.levels):
         return False
     return all(_levels_intersect(*levels) for levels in zip(left.levels, right.levels, strict=True))
 
 
-def _levels_intersect(left: Level, right: Level) -> bool:
+def _levels_intersect(left: TopicLevel, right: TopicLevel) -> bool:
     """Return whether one level of a topic can match both."""
     if not left.capture and not right.capture:
         return left.literal == right.literal

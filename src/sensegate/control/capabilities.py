@@ -69,19 +69,19 @@ class TaskingCapabilities:
 
     def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
         profile = self._profile(device)
-        part = tasking.of(profile, task)
-        values = tasking.checked(part, parameters)
+        part = tasking.find_task(profile, task)
+        values = tasking.validate_parameters(part, parameters)
         confirm = None
         if (shown := part.confirm) is not None:
-            wanted = tasking.expected(shown, values)
+            wanted = tasking.confirming_value(shown, values)
             confirm = Confirm(shown.property, wanted, shown.channel, shown.tolerance)
         names = [device.id, *([device.alias] if device.alias else [])]
         return Command(
             part.name,
             profile.name,
             values,
-            tuple(tasking.topics_of(profile, part, names)),
-            tasking.payload(part, values),
+            tuple(tasking.command_topics(profile, part, names)),
+            tasking.encode_payload(part, values),
             confirm,
             Role(part.role),
             part.when == "heard",
@@ -90,7 +90,7 @@ class TaskingCapabilities:
         )
 
     def confirms(self, confirm: Confirm, value: float, text: str | None) -> bool:
-        return tasking.shows(confirm.wanted, confirm.tolerance, value, text)
+        return tasking.confirms(confirm.wanted, confirm.tolerance, value, text)
 
 
 def _capability(task: TaskPart) -> Capability:

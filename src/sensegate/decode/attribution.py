@@ -22,7 +22,7 @@ def attributed(fields: Fields, profiles: ProfileSet, devices: DeviceNames, route
 
     def name(message: int, device: int) -> str:
         route = route_of(message)
-        key = (route.named, device)
+        key = (route.version, device)
         profile = names.get(key)
         if profile is None:
             profile = names[key] = _name(route, device, profiles, devices)
@@ -40,9 +40,9 @@ def attributed(fields: Fields, profiles: ProfileSet, devices: DeviceNames, route
 def _name(route: Route, device: int, profiles: ProfileSet, devices: DeviceNames) -> str:
     """Return the version that decoded a message: the rule's; for a frame in an envelope, its device's own profile."""
     if device < 0:
-        return route.named
+        return route.version
     record = devices.record(device)
-    if route.named and record.profile.partition("@")[0] == route.profile:
-        return route.named
+    if route.version and record.profile.partition("@")[0] == route.profile:
+        return route.version
     own = profiles.of(record)
-    return own.name if own else route.named
+    return own.name if own else route.version

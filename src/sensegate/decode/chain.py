@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import Element, bind
 from sensegate.decode.frame import Frame
-from sensegate.decode.identity import Reception, identify, settled
+from sensegate.decode.identity import Reception, identify, is_stable
 from sensegate.decode.plan_cache import WrappedRule
 from sensegate.decode.profile import NONE, CompiledRule
 from sensegate.decode.times import BAD
@@ -61,8 +61,8 @@ def open_frame(rule: CompiledRule, element: Element, received: int) -> OpenedFra
             raise Rejected(QuarantineReason.SCHEMA, "the frame's port is not a port number")
     time, quality, stable_time = received, int(TimeQuality.RECEIVED), None
     if element.time is not None:
-        time, quality = rule.reader.one(element.time.raw, received)
-        if time != BAD and settled(rule, quality):
+        time, quality = rule.reader.parse(element.time.raw, received)
+        if time != BAD and is_stable(rule, quality):
             stable_time = time
     counter = element.sequence.raw if element.sequence else None
     message_id = element.message_id.raw if element.message_id else None

@@ -17,7 +17,7 @@ import numpy as np
 from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import BoundMessage, digest16
-from sensegate.decode.identity import Reception, identify, settled
+from sensegate.decode.identity import Reception, identify, is_stable
 from sensegate.decode.plan import Getter, LeafAccess, Plan, PlanBatch, Shape, ShapeType
 from sensegate.decode.profile import NONE, CompiledRule
 from sensegate.decode.times import BAD
@@ -108,7 +108,7 @@ class EnvelopePlan:
             time, quality = int(times[index]), int(qualities[index])
             identity, key = NONE, None
             if self.rule.identity:
-                stable_time = time if self._time is not None and time != BAD and settled(self.rule, quality) else None
+                stable_time = time if self._time is not None and time != BAD and is_stable(self.rule, quality) else None
                 identity, key = identify(self.rule, stable_time, counters[index], message_ids[index], data)
             frames = by_reader.setdefault(reader, EnvelopeFrames([], [], [], [], []))
             frames.places.append(index)

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import flags, tasking, times, topics, video_rules
-from sensegate.decode.device_names import ANY, Names
-from sensegate.decode.envelope import READERS, Inner
-from sensegate.decode.flags import Flags
+from sensegate.decode.device_names import ANY, DeviceNameTemplates
+from sensegate.decode.envelope import READERS, EnvelopePayload
+from sensegate.decode.flags import QualityFlags
 from sensegate.decode.formats import FORMATS, video
-from sensegate.decode.frame import Parse, Setting
+from sensegate.decode.frame import FormatContext, Parse
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
 from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.paths import EVERY, Path, Place
@@ -76,7 +76,7 @@ class Compiler:
                     remedy = "give `format: video`, or `ignore: true`"
                     raise self._keys.error(problem, "messages", rule.number, "format", remedy=remedy)
         available = {(spec.property, spec.channel) for spec in self._readings.own}
-        tasking.check(source.tasks, self._keys, available)
+        tasking.check_tasks(source.tasks, self._keys, available)
         return CompiledProfile(
             source.profile,
             source.version,
@@ -88,14 +88,14 @@ class Compiler:
             self._readings.specs,
         )
 
-    def _subscriptions(self, rules: tuple[CompiledRule, ...]) -> tuple[topics.Pattern, ...]:
+    def _subscriptions(self, rules: tuple[CompiledRule, ...]) -> tuple[topics.TopicPattern, ...]:
         known = {"device", ANY}.union(*(name.captures for rule in rules for name in rule.names[:2] if name is not None))
         source = self._source
         texts: list[tuple[tuple[str | int, ...], str]] = [
             (("hears", index), text) for index, text in enumerate(source.hears)
         ]
         task_topics = [(("tasks", index, "topic"), task.topic) for index, task in enumerate(source.tasks)]
-        texts += [(here, topic) for here, topic in task_topics if topic != tasking.PLAIN]
+        texts += [(here, topic) for here, topic in task_topics if topic != tasking.DEFAULT_TOPIC]
         patterns = tuple(self._keys.pattern(text, *here) for here, text in texts)
         for (here, _), pattern in zip(texts, patterns, strict=True):
             for capture in sorted(pattern.captures - known):
@@ -205,7 +205,7 @@ class Compiler:
             raise self._keys.error("has no meaning with this format", *here, key, remedy=f"remove `{key}`")
         return video_rules.expand(rule)
 
-    def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> Inner | None:
+    def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> EnvelopePayload | None:
         if rule.beside and not self._carries:
             raise self._keys.error(
                 "there is no frame beside which it could stand", *here, "beside", remedy="give `payload`"
@@ -219,7 +219,7 @@ class Compiler:
             )
         place = self._keys.place(rule.payload.field, *here, "payload", "field")
         port = self._keys.optional(rule.payload.port, *here, "payload", "port")
-        return Inner(place, port, READERS[rule.payload.encoding])
+        return EnvelopePayload(place, port, READERS[rule.payload.encoding])
 
     def _frames(self, rule: MessageRule, here: tuple[str | int, ...]) -> frozenset[int] | None:
         if rule.frames is None:
@@ -251,7 +251,9 @@ class Compiler:
 
         if form.required and options is None:
             raise self._keys.error(f"'{name}' needs options", *here, remedy=f"give `{name}`")
-        setting = Setting(self._source.profile, self._source.version, File(self._keys.file).parent, error, rule.charset)
+        setting = FormatContext(
+            self._source.profile, self._source.version, File(self._keys.file).parent, error, rule.charset
+        )
         encoded = "" if options is None else msgspec.json.encode(options).decode()
         cache_key = f"{name} {rule.charset} {encoded}"
         if cache_key not in self._parses:  # rules of one format share its parse, and so the tree of a message
@@ -283,12 +285,12 @@ class Compiler:
         def error(what: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
             return self._keys.error(what, *here, remedy=remedy)
 
-        setting = Setting(self._source.profile, self._source.version, File(self._keys.file).parent, error)
+        setting = FormatContext(self._source.profile, self._source.version, File(self._keys.file).parent, error)
         place = self._keys.place(text, *here, "each")
         path = (*place.path, EVERY) if place.each_value else place.path
         return path, FORMATS[name].compile(None, setting)
 
-    def _wrap(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> str:
+    def _wrap(self, rule: MessageRule, patterns: tuple[topics.TopicPattern, ...], here: tuple[str | int, ...]) -> str:
         if rule.wrap.startswith("{"):
             capture = rule.wrap.strip("{}")
             for pattern in patterns:
@@ -296,15 +298,17 @@ class Compiler:
                     raise self._keys.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "wrap")
         return rule.wrap
 
-    def _device(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> Names:
+    def _device(
+        self, rule: MessageRule, patterns: tuple[topics.TopicPattern, ...], here: tuple[str | int, ...]
+    ) -> DeviceNameTemplates:
         part = rule.device
         if part is not None and sum((bool(part.field), part.credential, bool(part.name))) != 1 and not part.case:
             raise self._keys.error("give one of `field`, `name` and `credential`", *here, "device")
         elsewhere = part is not None and (part.field or part.credential or part.name)
         names = (
-            Names()
+            DeviceNameTemplates()
             if part is None
-            else Names(
+            else DeviceNameTemplates(
                 self._template(part.name, "name", patterns, here),
                 self._template(part.gateway, "gateway", patterns, here),
             )
@@ -328,8 +332,8 @@ class Compiler:
         return names
 
     def _template(
-        self, text: str, key: str, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]
-    ) -> topics.Pattern | None:
+        self, text: str, key: str, patterns: tuple[topics.TopicPattern, ...], here: tuple[str | int, ...]
+    ) -> topics.TopicPattern | None:
         if not text:
             return None
         template = self._keys.pattern(text, *here, "device", key)
@@ -338,10 +342,10 @@ class Compiler:
                 raise self._keys.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "device", key)
         return template
 
-    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.Reader]:
+    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.TimeReader]:
         part = rule.time
         if part is None:
-            return (), times.Reader(zone=self._source.zone)
+            return (), times.TimeReader(zone=self._source.zone)
         texts = ((part.field,) if part.field else ()) + part.fields
         if part.join and texts:
             raise self._keys.error("give `join` or `field`", *here, "time", "join")
@@ -363,7 +367,7 @@ class Compiler:
             raise self._keys.error("needs `period_s`", *here, "time", "stamp")
         shift = round(part.period_s * 1e6) if part.stamp == "start" else 0
         missing = frozenset(part.missing) | frozenset(map(str, part.missing))  # "0" and 0 are the same here
-        return tuple(self._keys.place(text, *here, "time") for text in texts), times.Reader(
+        return tuple(self._keys.place(text, *here, "time") for text in texts), times.TimeReader(
             formats, zone, shift, missing
         )
 
@@ -396,7 +400,7 @@ class Compiler:
         below = tuple(name[:-1] for name in rule.named.skip if name.endswith("/*"))
         return NamedPlaces(self._keys.place(rule.named.name, *here, "named", "name"), values, unit, skip, below)
 
-    def _quality_flags(self, rule: MessageRule, here: tuple[str | int, ...]) -> Flags | None:
+    def _quality_flags(self, rule: MessageRule, here: tuple[str | int, ...]) -> QualityFlags | None:
         part = rule.quality
         own = [index for index, entry in enumerate(rule.readings) if entry.flag]
         if part is None:
@@ -414,7 +418,7 @@ class Compiler:
                 words: Any = flags.TABLES[part.words]
             else:
                 key = ("words",)
-                words = flags.meant(part.words)
+                words = flags.compile_words(part.words)
             key = ("absent",)
             absent = flags.verdict(part.absent)
             key = ("other",)
@@ -425,7 +429,7 @@ class Compiler:
             raise self._keys.error(
                 f"unknown word '{word}'", *here, "quality", *key, remedy=nearest(word, choices)
             ) from error
-        return Flags(
+        return QualityFlags(
             self._keys.optional(part.field, *here, "quality", "field"),
             words,
             absent,

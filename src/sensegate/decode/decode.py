@@ -20,7 +20,7 @@ from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.columnar_envelopes import EnvelopeFrames, EnvelopePlan
 from sensegate.decode.extract import BoundMessage, Leaf, RouteInfo, Rows, bind, path_of
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.formats.video import SeenTree, reason_of, refused_at
+from sensegate.decode.formats.video import VideoTree, reason_of, refused_at
 from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
@@ -120,7 +120,9 @@ class Decoder:
         for index in np.flatnonzero(self._devices.enabled).tolist():
             record = self._devices.record(index)
             profile = None if record.gateway else self._profiles.of(record)
-            requests = [FORMATS[name].greet for name in {rule.format for rule in profile.rules}] if profile else []
+            requests = (
+                [FORMATS[name].initial_request for name in {rule.format for rule in profile.rules}] if profile else []
+            )
             for request in filter(None, requests):
                 for name in (record.id, record.alias):
                     if (ask := request(name, now)) is not None:
@@ -389,7 +391,7 @@ class _BatchDecoder:
             profile = self._profiles.of(self._devices.record(device))
             rules = [] if profile is None else profile.on_port(port)
             reader = self._plans.readers.of([(rule, "") for rule in rules])
-            self._routes.remember(device, port, reader)
+            self._routes.store_reader(device, port, reader)
         return reader
 
     def _index(self, name: str, rule: CompiledRule, gateway: int) -> int:
@@ -489,7 +491,7 @@ class _BatchDecoder:
             bound = bind(rule, wrap, tree, deciding)
             if bound is None:
                 continue
-            if isinstance(tree, SeenTree):
+            if isinstance(tree, VideoTree):
                 return self._add_video(index, rule, wrap, tree, bound, route)
             if rule.ignore and not isinstance(first_error, FrameRejected):
                 return None
@@ -512,7 +514,7 @@ class _BatchDecoder:
         raise Rejected(QuarantineReason.SCHEMA, "not a message that the profile describes")
 
     def _add_video(  # noqa: PLR0917
-        self, index: int, rule: CompiledRule, wrap: str, tree: SeenTree, bound: BoundMessage, route: RouteInfo
+        self, index: int, rule: CompiledRule, wrap: str, tree: VideoTree, bound: BoundMessage, route: RouteInfo
     ) -> _Match | None:
         """Add the rows of a message of video metadata, and count what became no row."""
         if bound.elements:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import xxhash
 
 from sensegate.decode import times
-from sensegate.decode.flags import Flags, Verdict
+from sensegate.decode.flags import QualityFlags, Verdict
 from sensegate.decode.frame import ELEMENTS_MAX
-from sensegate.decode.identity import Reception, identify, number_of, settled
+from sensegate.decode.identity import Reception, identify, is_stable, number_of
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.decode.profile import (
     NONE,
@@ -156,7 +156,7 @@ class _Scope(NamedTuple):
         leaves = [leaf for place in places if (leaf := self.leaf(place, pointer, tree)) and leaf.raw is not None]
         if len(leaves) < len(places):
             return None
-        return Leaf((), times.joined([leaf.raw for leaf in leaves]), tuple(leaves))
+        return Leaf((), times.join_parts([leaf.raw for leaf in leaves]), tuple(leaves))
 
 
 def _meets_conditions(reading: CompiledReading, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> bool:
@@ -343,12 +343,12 @@ def _time_of(
         time, quality = reception.time, reception.quality
     if element.time is None:
         return time, quality, None
-    own_time, own_quality = rule.reader.one(element.time.raw, received if time == BAD else time)
+    own_time, own_quality = rule.reader.parse(element.time.raw, received if time == BAD else time)
     if own_time == BAD:
         return BAD, own_quality, None
     if own_quality == TimeQuality.RECEIVED:  # the device states that it knows no time
         return time, quality, None
-    return own_time, own_quality, own_time if settled(rule, own_quality) else None
+    return own_time, own_quality, own_time if is_stable(rule, own_quality) else None
 
 
 def path_of(route: RouteInfo, bound: BoundMessage) -> int:
@@ -466,7 +466,7 @@ class Rows:
             stable_time,
             element.sequence.raw if element.sequence else None,
             element.message_id.raw if element.message_id else None,
-            rule.payload.known(element.frame.raw) if rule.payload and element.frame else b"",
+            rule.payload.distinguishing_bytes(element.frame.raw) if rule.payload and element.frame else b"",
             place,
         )
         if identity == NONE and reception is not None:
@@ -506,7 +506,7 @@ class Rows:
                     self.quality[row] = int(verdict)
 
     @staticmethod
-    def _flag_verdict(flags: Flags, element: Element, cell: Cell) -> Verdict:
+    def _flag_verdict(flags: QualityFlags, element: Element, cell: Cell) -> Verdict:
         flag = cell.flag or element.flag
         return flags.judge(flag.raw if flag else None, element.doubt.raw if element.doubt else None)
 

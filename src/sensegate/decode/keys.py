@@ -29,7 +29,7 @@ class ProfileKeys:
         """Return an error at a key of the file."""
         return ProfileError(problem, file=self.file, line=self.line(path), key=key_text(path), remedy=remedy)
 
-    def pattern(self, text: str, *path: str | int) -> topics.Pattern:
+    def pattern(self, text: str, *path: str | int) -> topics.TopicPattern:
         """Parse a topic pattern."""
         try:
             return topics.parse(text)

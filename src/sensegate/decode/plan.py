@@ -32,7 +32,7 @@ from sensegate.decode.profile import (
     UnitConversion,
     ValueRejection,
 )
-from sensegate.decode.times import BAD, joined
+from sensegate.decode.times import BAD, join_parts
 from sensegate.model import F64, I32, I64, U8, U16, UNNUMBERED, Numbered, RejectedValue, RejectReason
 from sensegate.quantities.properties import Kind
 from sensegate.quantities.quality import TimeQuality
@@ -189,7 +189,7 @@ class LeafAccess(NamedTuple):
         """Return the getter of a leaf. Raises `ValueError` if it is not a leaf."""
         if leaf.parts:
             getters = [self.get(part) for part in leaf.parts]
-            return lambda message: joined([get(message) for get in getters])
+            return lambda message: join_parts([get(message) for get in getters])
         if leaf.pointer not in self.where:
             raise ValueError("the leaf is not a scalar")
         return self.getter(self.where[leaf.pointer])
@@ -511,7 +511,7 @@ class Plan:
     def _frame_keys(self, place: int, counters: Sequence[Any] | None, objects: Sequence[Any]) -> list[int]:
         """Return the `frame_key` of each message's element."""
         get, payload = self._elements[place].frame, self.rule.payload
-        known = [payload.known(get(item)) if payload and get else b"" for item in objects]
+        known = [payload.distinguishing_bytes(get(item)) if payload and get else b"" for item in objects]
         return [frame_key(counter, data, place) for counter, data in zip(counters or repeat(None), known, strict=False)]
 
     def _paths(self, batch: PlanBatch) -> U16:

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate.decode import times, topics
-from sensegate.decode.device_names import Names
-from sensegate.decode.envelope import Inner
-from sensegate.decode.flags import Flags
+from sensegate.decode.device_names import DeviceNameTemplates
+from sensegate.decode.envelope import EnvelopePayload
+from sensegate.decode.flags import QualityFlags
 from sensegate.decode.frame import Parse
 from sensegate.decode.grammar import Lines, ProfileFile
 from sensegate.decode.part import Scalar
@@ -244,7 +244,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     number: int
     """Index among the profile's messages."""
     line: int
-    patterns: tuple[topics.Pattern, ...]
+    patterns: tuple[topics.TopicPattern, ...]
     format: str
     parse: Parse
     remembers: bool
@@ -258,7 +258,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     each: Place | None
     device: Place | None
     device_case: str
-    names: Names
+    names: DeviceNameTemplates
     """Templates of the device's and gateway's names, over the topic's captures."""
     any_profile: bool
     """Whether the gateway publishes for the devices behind it, whatever their profiles."""
@@ -266,7 +266,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     time: tuple[Place, ...]
     time_joined: bool
     """Whether the places form the time together; else the first that is present applies."""
-    reader: times.Reader
+    reader: times.TimeReader
     identity: tuple[int, ...]
     """Identity kinds in order of preference (indices into `IDENTITIES`, without NONE)."""
     sequence: Place | None
@@ -274,10 +274,10 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     path: tuple[Place, ...]
     standard: Path | None
     named: NamedPlaces | None
-    flags: Flags | None
+    flags: QualityFlags | None
     """How the device's own quality flags are read; None: there are none."""
     readings: tuple[CompiledReading, ...]
-    payload: Inner | None
+    payload: EnvelopePayload | None
     """Where the envelope holds the device's bytes; None: it is not an envelope."""
     chains: bool
     """Whether the bytes inside are decoded by the device's own profile, instead of `readings`."""
@@ -306,7 +306,7 @@ class CompiledProfile(msgspec.Struct, frozen=True, eq=False):
     source: ProfileFile
     lines: Lines
     rules: tuple[CompiledRule, ...]
-    hears: tuple[topics.Pattern, ...]
+    hears: tuple[topics.TopicPattern, ...]
     """Topics to which its devices subscribe."""
     specs: tuple[int, ...]
     """Indices of its specs in the profile set."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sensegate.decode import topics
 from sensegate.decode.choice import Choice
 from sensegate.decode.compiler import Compiler
-from sensegate.decode.device_names import heard
+from sensegate.decode.device_names import subscribe_filters
 from sensegate.decode.frame import BatchParse
 from sensegate.decode.grammar import parse
 from sensegate.decode.profile import AppliesTo, CompiledProfile, CompiledRule
@@ -75,7 +75,7 @@ class ProfileSet:
             [pattern for rule in self._rules if rule.video for pattern in rule.patterns],
             [pattern for rule in self._rules if not rule.video for pattern in rule.patterns],
         )
-        self._index = topics.Index()
+        self._index = topics.TopicIndex()
         for number, rule in enumerate(self._rules):
             for pattern in rule.patterns:
                 self._index.add(pattern, number)
@@ -273,8 +273,8 @@ class ProfileSet:
 
         Captures other than the device become wildcards. Topics that name only a {gateway} belong to the gateway's own
         connection: they contain its names (`gateways`; by default `names`, for the gateway itself), and are omitted
-        if it has none. `device`: use the version in force for it; behind a gateway use every version, as the gateway may have
-        another one. `carrier`: the gateway's profile, whose envelopes bring a device's frames.
+        if it has none. `device`: use the version in force for it; behind a gateway use every version, as the gateway
+        may have another one. `carrier`: the gateway's profile, whose envelopes bring a device's frames.
         """
         versions = [self.of(device)] if device and not device.gateway else self._versions(profile)
         rules = [rule for version in versions if version for rule in version.rules]
@@ -301,7 +301,7 @@ class ProfileSet:
     def subscribe_topics(self, device: Device, names: Sequence[str]) -> list[str]:
         """Return the topics to which a device with these names (id, alias) subscribes (`hears` of its profile)."""
         profile = self.of(device)
-        return heard(profile.hears, [rule.names for rule in profile.rules], names) if profile else []
+        return subscribe_filters(profile.hears, [rule.names for rule in profile.rules], names) if profile else []
 
     def topics_at_qos0(self) -> list[str]:
         """Return the MQTT topic filters of the profiles with `qos: 0`."""
@@ -329,7 +329,7 @@ _PREFIX_LEAST = 4
 """Letters before the capture in a topic's first level that suffice to recognise it."""
 
 
-def _words_of(cameras: Iterable[topics.Pattern], others: Iterable[topics.Pattern]) -> _CameraWords:
+def _words_of(cameras: Iterable[topics.TopicPattern], others: Iterable[topics.TopicPattern]) -> _CameraWords:
     first: set[str] = set()
     anywhere: set[str] = set()
     every: set[str] = set()
@@ -347,10 +347,10 @@ def _words_of(cameras: Iterable[topics.Pattern], others: Iterable[topics.Pattern
 
 
 def _filters(
-    rule: CompiledRule, pattern: topics.Pattern, names: Sequence[str], gateways: Sequence[str]
+    rule: CompiledRule, pattern: topics.TopicPattern, names: Sequence[str], gateways: Sequence[str]
 ) -> Iterable[str]:
     """Return the topic filters of a pattern for a device with these names, behind a gateway with those."""
-    if rule.names.own:
+    if rule.names.has_templates:
         return rule.names.filters(pattern, names if rule.names.device is not None else gateways)
     # A network server that is named in its topics publishes there for all devices behind it.
     own = "device" in pattern.captures and not (rule.applies_to is not AppliesTo.OWN and "gateway" in pattern.captures)

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.decode.formats.video import NAME, SeenTimes, VideoParse
+from sensegate.decode.formats.video import NAME, VideoParse, VideoTimes
 from sensegate.decode.grammar import DevicePart, MessageRule, NamedPart, ReadingRule, TimePart
 from sensegate.decode.profile import CompiledRule
 from sensegate.model import OBSERVATION, IdentityKind
@@ -68,5 +68,5 @@ def with_video_times(rule: CompiledRule) -> CompiledRule:
     """Return a compiled rule; if it is of this format, with its times already parsed and its video format named."""
     parse = rule.parse
     return (
-        msgspec.structs.replace(rule, reader=SeenTimes(), video=parse.name) if isinstance(parse, VideoParse) else rule
+        msgspec.structs.replace(rule, reader=VideoTimes(), video=parse.name) if isinstance(parse, VideoParse) else rule
     )

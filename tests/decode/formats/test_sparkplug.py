@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, address_of, greet, parse
+from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, initial_request, parse, parse_topic
 from sensegate.decode.formats.sparkplug_payload import read
 from sensegate.decode.frame import Frame
 from sensegate.decode.memory import Memory
@@ -341,9 +341,9 @@ def test_topic_that_is_none_of_sparkplugs_is_refused(topic: str, reason: str) ->
 
 def test_a_bridge_may_put_levels_before_the_namespace() -> None:
     """Commands go back the same way; nodes behind two bridges are two."""
-    one = address_of("site/7/spBv1.0/G/DDATA/N/D")
-    assert (one.group, one.node, one.device, one.before) == ("G", "N", "D", "site/7/")
-    assert one.key != address_of("spBv1.0/G/DDATA/N/D").key
+    one = parse_topic("site/7/spBv1.0/G/DDATA/N/D")
+    assert (one.group, one.node, one.device, one.prefix) == ("G", "N", "D", "site/7/")
+    assert one.key != parse_topic("spBv1.0/G/DDATA/N/D").key
 
 
 @pytest.mark.parametrize(("what", "metrics"), [
@@ -362,8 +362,8 @@ def test_every_node_is_greeted_at_the_start() -> None:
     line = Line()
     found = line.decoder.initial_requests(1_767_225_600_000_000)
     assert [ask.topic for ask in found] == ["spBv1.0/Water/NCMD/pump-01", "spBv1.0/Water/NCMD/pump-02"]
-    assert greet("a-name-without-group", 0) is None
-    assert FORMAT.greet is greet
+    assert initial_request("a-name-without-group", 0) is None
+    assert FORMAT.initial_request is initial_request
 
 
 def test_in_hindsight_what_came_before_its_birth_is_resolved() -> None:

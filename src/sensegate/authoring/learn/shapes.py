@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from sensegate.authoring.learn.fields import leaves
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.senml import resolve
-from sensegate.decode.frame import Frame, Parse, Setting
+from sensegate.decode.frame import FormatContext, Frame, Parse
 from sensegate.decode.paths import Path
 from sensegate.errors import ProfileError, Rejected
 
@@ -75,7 +75,7 @@ def _profile_error(text: str, /, *path: str | int, remedy: str = "") -> ProfileE
     return ProfileError(text, key=".".join(map(str, path)), remedy=remedy)
 
 
-_SETTING = Setting("learn/draft", 1, File(), _profile_error)
+_SETTING = FormatContext("learn/draft", 1, File(), _profile_error)
 _parses: dict[str, Parse] = {}
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.decode.paths import ABSENT, Path, walk
-from sensegate.decode.times import BAD, Reader
+from sensegate.decode.times import BAD, TimeReader
 from sensegate.quantities.quality import TimeQuality
 
 _S = 1_000_000
@@ -94,8 +94,8 @@ def _best_reading(raws: Sequence[tuple[Any, int]]) -> tuple[float, str, str, str
 
 
 def _try_format(raws: Sequence[tuple[Any, int]], form: str, zone: str) -> tuple[float, str, str, str] | None:
-    reader = Reader((form,), zone)
-    times = [(*reader.one(raw, received), received) for raw, received in raws]
+    reader = TimeReader((form,), zone)
+    times = [(*reader.parse(raw, received), received) for raw, received in raws]
     if any(time == BAD or not _FIRST < time < _LAST for time, _, _ in times):
         return None
     assumed = any(quality == TimeQuality.ASSUMED_ZONE for _, quality, _ in times)

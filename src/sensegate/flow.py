@@ -43,7 +43,7 @@ from sensegate.control.modes import ModeRegistry
 from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.decode.profiles import take_video
+from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.foundations import Foundations
@@ -109,7 +109,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
         joined = await way_up.begin(config, clock)
-        engine = Engine.of(config, clock, personal=take_video(config.profiles))
+        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
@@ -281,7 +281,7 @@ class Gateway:
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
         commands = DownlinkQueue(self.sources.ways, self.clock)
-        for ask in decoder.greetings(self.clock.now()):
+        for ask in decoder.initial_requests(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
         self.dispatcher.channels = self.sources.ways

@@ -20,7 +20,7 @@ from sensegate.decode.watch import Profiles
 from sensegate.halves import Meant, Understood, only
 from sensegate.model import BOOL, I32, Delivery, Message, Span
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.priors import Priors
 
@@ -34,7 +34,7 @@ class Eyes(msgspec.Struct, frozen=True, eq=False):
     def use(self, profiles: ProfileSet, changed: BOOL) -> None:
         """Put other profiles in force, between two walks; `changed`: devices that have another version now."""
         self.decoder.use(profiles)
-        self.normaliser.adopt(profiles.specs)
+        self.normaliser.apply_specs(profiles.specs)
         self.normaliser.forget(changed)
 
 
@@ -54,7 +54,7 @@ class Again:
         devices: Devices,
         committer: Committer,
         *,
-        series: Series,
+        series: SeriesIndex,
         memory: Memory,
     ) -> None:
         self._config = config

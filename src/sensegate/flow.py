@@ -44,10 +44,10 @@ from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.eyes import Eyes
 from sensegate.foundations import Foundations
 from sensegate.moving import Mover, Place
-from sensegate.normalise.book import QualityBook
+from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.own_clock import OwnClock
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
@@ -235,12 +235,12 @@ class Gateway:
         self.sources.all += cameras.opened()
         self.tasks |= cameras.tasks
 
-    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Eyes, Series]:
+    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Eyes, SeriesIndex]:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
         scripts.warm()
-        series = Series()
+        series = SeriesIndex()
         decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
@@ -248,7 +248,7 @@ class Gateway:
             config, clock, self.log, self.clocks, lambda: self.above.clock_offset_s if self.above else None
         ).run
         self.indicators = Indicators(series)
-        self.quality = QualityBook(self.indicators, clock)
+        self.quality = IndicatorStore(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
         return Eyes(decoder, normaliser), series
 

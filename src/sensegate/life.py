@@ -37,7 +37,7 @@ from sensegate.eyes import Again, Eyes
 from sensegate.halves import Understood
 from sensegate.jobs import Jobs
 from sensegate.model import Device, Span
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
 from sensegate.redecoding import Redecoding
@@ -145,7 +145,7 @@ class Life:
 
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
-    def again(self, committer: Committer, series: Series, memory: Memory) -> Again:
+    def again(self, committer: Committer, series: SeriesIndex, memory: Memory) -> Again:
         """Return the way of messages that are decoded again; `memory`: what decoding live has been told."""
         bench = Again(self.config, self.clock, self.profiles, self.devices, committer, series=series, memory=memory)
         self.redecoding = Redecoding(

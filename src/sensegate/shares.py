@@ -28,7 +28,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Conflict
-from sensegate.normalise.book import QualityBook
+from sensegate.normalise.book import IndicatorStore
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
@@ -148,7 +148,7 @@ def purposes(profiles: Callable[[], ProfileSet]) -> Callable[[str], frozenset[st
     return properties
 
 
-def quality_rows(book: QualityBook, devices: Devices) -> Callable[[int], list[QualityRow]]:
+def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list[QualityRow]]:
     """Return what gives the indicators since a time, by device and hour."""
 
     def since(time: int) -> list[QualityRow]:

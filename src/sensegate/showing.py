@@ -24,7 +24,7 @@ def shown(of: Gateway) -> Deps:
 
     def clock_lag(device: str) -> float | None:
         at = of.devices.find(device)
-        return of.clocks.lag_of(at) if at >= 0 else None
+        return of.clocks.device_lag(at) if at >= 0 else None
 
     return Deps(
         config=config.web,

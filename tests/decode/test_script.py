@@ -21,7 +21,7 @@ from sensegate.decode.watch import Profiles
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag
 from sensegate.scripts import pool
 from sensegate.scripts.pool import Ask, Scripts
@@ -122,7 +122,7 @@ def test_warnings_become_flags(decoder: Decoder) -> None:
     """All readings of the message carry `warned`, through to the reading; others do not."""
     fields = decoder.decode([message(b"\x08\xca"), message(b"\x17\x70")])
     assert fields.source_flags == {1: int(Flag.WARNED)}
-    normaliser = Normaliser(decoder.profiles.specs, series=Series(), clock=FakeClock(NOW))
+    normaliser = Normaliser(decoder.profiles.specs, series=SeriesIndex(), clock=FakeClock(NOW))
     readings, _ = normaliser.normalise(fields, fields.time)
     assert [bool(flags & Flag.WARNED) for flags in readings.flags] == [False, True]
 

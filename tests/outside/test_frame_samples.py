@@ -25,7 +25,7 @@ from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
 from sensegate.model import I64, Fields, Message, QuarantineReason
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import BAD_FROM, Flag, Quality
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
@@ -175,7 +175,7 @@ def test_particles_in_nanograms() -> None:
 def judged(fields: Fields) -> dict[str, tuple[int, int]]:
     """Return property -> (quality, flags) behind normalise, where the message came at once."""
     clock = FakeClock(int(fields.time[0]))
-    normaliser = Normaliser(profiles().specs, series=Series(), clock=clock)
+    normaliser = Normaliser(profiles().specs, series=SeriesIndex(), clock=clock)
     received: I64 = np.full(1, clock.now(), np.int64)
     readings, rejected = normaliser.normalise(fields, received)
     assert rejected == []

@@ -34,7 +34,7 @@ from tests.persist.rig import (
     Sent,
 )
 
-LATE, CONFLICT, UNJUDGED = int(Flag.LATE), int(Flag.CONFLICT), int(Flag.UNJUDGED)
+LATE, CONFLICT, UNJUDGED = int(Flag.LATE), int(Flag.CONFLICT), int(Flag.NOT_DEDUPLICATED)
 FUTURE_US = 300_000_000
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.quantities.properties import CODES, PROPERTIES, Kind
+from sensegate.quantities.properties import CODES, PROPERTIES, ValueKind
 from sensegate.video import codes
 from sensegate.video.observation import ObjectClass
 
@@ -48,7 +48,7 @@ def test_events_with_a_state_have_a_boolean_property() -> None:
     """Each event that may go on leads to a property that is true or false; one without a state to none."""
     states = codes.CODES_OF["state", ""]
     assert set(states) <= set(codes.EVENTS)
-    assert {PROPERTIES.by_name(name).kind for name in states.values()} == {Kind.BOOLEAN}
+    assert {PROPERTIES.by_name(name).kind for name in states.values()} == {ValueKind.BOOLEAN}
     assert codes.state_property("image_blurry") == "image_blurry"
     assert codes.state_property("line_crossed") == ""
 

@@ -1,7 +1,7 @@
 """The conservation ledger: counts of (hour, device, source, kind), which must balance.
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
-for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
+for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `not_deduplicated` are parts of `accepted`;
 `ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
@@ -34,7 +34,7 @@ ACCEPTED = "accepted"
 CONFLICT = "conflict"
 LATE = "late"
 FUTURE = "future"
-UNJUDGED = "unjudged"
+NOT_DEDUPLICATED = "not_deduplicated"
 IGNORED = "ignored"
 DUPLICATE = "duplicate"
 SUPPRESSED = "suppressed"

@@ -22,7 +22,7 @@ from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import DeviceNames
 from sensegate.model import BOOL, F64, I64, Device, Fields, Message, Spec
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 
 GROUPS_MAX = 20_000
 """Most differences told apart; the rest is counted."""
@@ -342,7 +342,7 @@ class Comparison:
         a, b = one.a, one.b
         if what == "time":
             a, b = (str(np.datetime64(moment, "us")) + "Z" for moment in (a, b))
-        elif known >= 0 and PROPERTIES[known].kind is Kind.BOOLEAN:
+        elif known >= 0 and PROPERTIES[known].kind is ValueKind.BOOLEAN:
             a, b = (bool(value) if isinstance(value, float) else value for value in (a, b))
         return Difference(
             what,

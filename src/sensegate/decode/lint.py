@@ -141,7 +141,7 @@ class _Lint:
             what = f"{value:g} {row.unit} is out of the range of {row.name} ({row.low:g} to {row.high:g})"
             yield self._warning(what, *here, remedy="it will be marked bad: check scale and unit")
             return
-        factors = {row.a_thousand_off(one) for _, one in values if one}
+        factors = {row.unit_error_factor(one) for _, one in values if one}
         if len(factors) == 1 and (factor := factors.pop()) != 1:
             times = "a thousandth" if factor > 1 else "a thousand times"
             what = f"{value:g} {row.unit} is {times} of what is usual for {row.name}"

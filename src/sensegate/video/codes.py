@@ -1,8 +1,8 @@
 """One vocabulary for what cameras of every make report: events, classes, colours, directions, plates.
 
 The words with their labels stand in the tables `video_event`, `vehicle_class`, `color` and `plate_class` of
-`../quantities/codes.csv`; `codes.csv` beside this file says which code of which make is which word. Codes are compared without
-regard to case. A code that is in no table is no error: vendors invent new ones with each firmware.
+`../quantities/codes.csv`; `codes.csv` beside this file says which code of which make is which word. Codes are compared
+without regard to case. A code that is in no table is no error: vendors invent new ones with each firmware.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
-from sensegate.quantities.properties import CODES, Code
+from sensegate.quantities.properties import CODES, CodeValue
 from sensegate.video.observation import ObjectClass
 
 TABLE = "codes.csv"
 COLUMNS = ("table", "make", "code", "word")
 OTHER = "other"
 
-EVENTS: Final[Mapping[str, Code]] = CODES["video_event"]
+EVENTS: Final[Mapping[str, CodeValue]] = CODES["video_event"]
 """Word of an event -> its labels: all that `Event.type` may be."""
-VEHICLES: Final[Mapping[str, Code]] = CODES["vehicle_class"]
-COLORS: Final[Mapping[str, Code]] = CODES["color"]
-PLATE_CLASSES: Final[Mapping[str, Code]] = CODES["plate_class"]
+VEHICLES: Final[Mapping[str, CodeValue]] = CODES["vehicle_class"]
+COLORS: Final[Mapping[str, CodeValue]] = CODES["color"]
+PLATE_CLASSES: Final[Mapping[str, CodeValue]] = CODES["plate_class"]
 
 
 def parse(text: str) -> dict[tuple[str, str], dict[str, str]]:

@@ -18,7 +18,7 @@ from sensegate.decode.learn_guess import Guess
 from sensegate.decode.yamltext import as_json, comment, flow, text
 from sensegate.errors import ConfigError
 from sensegate.quantities.properties import CODES, PROPERTIES
-from sensegate.quantities.units import UnitError, canonical, conversion
+from sensegate.quantities.units import UnitError, conversion, ucum_code
 
 SOURCE: Final = "https://www.zigbee2mqtt.io/guide/usage/exposes.html; exposes of the model as imported"
 
@@ -223,7 +223,7 @@ def _text(one: _Exposed, base: str) -> Guess | str:
 def _number(one: _Exposed, names: tuple[str, ...], channel: str) -> Guess | str:
     if not names:
         return "no property for a number of this name"
-    unit = canonical(one.unit) if one.unit else ""
+    unit = ucum_code(one.unit) if one.unit else ""
     for name in names:
         row = PROPERTIES.by_name(name)
         try:

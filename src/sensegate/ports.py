@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Cut
 from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
 

@@ -23,7 +23,7 @@ from sensegate.model import Device
 from sensegate.ports import Log
 from sensegate.publish.viid_orders import Orders
 from sensegate.publish.viid_up import Superior
-from sensegate.video.form import Veil
+from sensegate.video.format import Veil
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid_client import ViidClient
 from sensegate.web.routing import iso

@@ -12,7 +12,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config_video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.veil import DAY_US, day_of
+from sensegate.video.pseudonyms import DAY_US, day_of
 
 PLATE = "粤B12345"
 HOUR_US = 3_600_000_000

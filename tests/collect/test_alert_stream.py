@@ -24,7 +24,7 @@ from sensegate.model import Delivery
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.video.formats import FORMATS
 from sensegate.video.multipart import split
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 from tests.collect.camera import SECRET, Script, TheCamera, alert, part, sending
 from tests.conftest import eventually
 

@@ -18,10 +18,10 @@ from sensegate.clock import SystemClock
 from sensegate.collect.viid_below import Subordinate
 from sensegate.config_viid import ViidSubordinateConfig
 from sensegate.errors import NotFound
-from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_answers import Answer
-from sensegate.video.formats.viid_orders import asked
+from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_responses import Answer
+from sensegate.video.formats.viid_subscriptions import asked
 from sensegate.viid_client import ViidClient
 from tests.conftest import eventually
 

@@ -24,7 +24,7 @@ from sensegate.collect.viid import ViidSource
 from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 from tests.collect.mosquitto import Mosquitto
 
 DEADLINE_S = 20.0

@@ -15,9 +15,9 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet, take_video
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
-from sensegate.video import body
+from sensegate.video import stored
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 from tests.video import tiny
 
 PLAIN = Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml"
@@ -107,7 +107,7 @@ def test_others_are_left_alone(decoder: Decoder) -> None:
     message = walked(decoder, f"factory/{NAME}/3", strict=True)
     assert message.cut
     assert message.topic == f"factory/{VEIL.word(NAME)}/3"
-    opened = body.opened(message.payload)
+    opened = stored.opened(message.payload)
     assert opened is not None
     assert opened.reason == QuarantineReason.NO_PROFILE
 
@@ -125,7 +125,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
 def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None:
     """It stands there by its size alone."""
     message = walked(decoder, "cam/cam1/meta", json.dumps({"at": 5, "name": NAME * 5_000}).encode())
-    opened = body.opened(message.payload)
+    opened = stored.opened(message.payload)
     assert opened is not None
     assert (opened.reason, opened.bytes > 10_000) == (QuarantineReason.TOO_LARGE, True)
     assert [one.reason for one in decoder.decode(Span([message])).quarantined] == [QuarantineReason.TOO_LARGE]

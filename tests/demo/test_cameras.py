@@ -32,9 +32,9 @@ from sensegate.demo.intents import Intents
 from sensegate.demo.judge import MARK, VERDICTS, Judge, Tap
 from sensegate.demo.simulator import Broker
 from sensegate.demo.summary import Address, Summary, Tokens
-from sensegate.video.form import Camera
+from sensegate.video.format import Camera
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 AT = 1_767_225_600_000_000
 VEIL = KeyedVeil(b"test")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.frames import gbt26875, hj212, jtt808, sl651
-from sensegate.frames.cutting import Cutter
+from sensegate.frames.framing import Cutter
 from tests.frames import made
 
 AIR = made.upload("DataTime=20260101080000;a34004-Rtd=31,a34004-Flag=N")

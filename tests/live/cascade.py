@@ -26,7 +26,7 @@ from sensegate.bus.ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
 from sensegate.config_viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
-from sensegate.video.formats.viid_answers import beijing
+from sensegate.video.formats.viid_responses import beijing
 from sensegate.viid_client import ViidClient
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Site, config_of, running

@@ -18,7 +18,7 @@ from msgspec import structs
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.config_viid import ViidConfig, ViidDeviceConfig
-from sensegate.video.formats.viid_answers import beijing
+from sensegate.video.formats.viid_responses import beijing
 from tests.conftest import eventually
 from tests.live.curl import Camera, curl
 from tests.live.site import PLAIN, Made, Site, config_of, running

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from sensegate.clock import HOUR_US
 from sensegate.normalise.book import COLLECT_S, OPEN_HOURS, DeviceHour, IndicatorStore
 from sensegate.normalise.indicators import GRACE, HOURS_MAX
 from tests.normalise.rows import FAHRENHEIT, NOW, Row

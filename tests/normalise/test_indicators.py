@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.clock import HOUR_US
 from sensegate.model import RejectedValue, RejectReason
 from sensegate.normalise import indicators as module
 from sensegate.normalise.indicators import IndicatorCounts, Indicators

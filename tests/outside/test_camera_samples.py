@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import Camera, Seen
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 pytestmark = pytest.mark.skipif(not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with video/")

@@ -47,7 +47,7 @@ class Oracle:
         self.lead: dict[tuple[int, int], tuple[float | str, int]] = {}
 
     def judge(self, row: Row, sent: Sent, message: object) -> tuple[str, int, int]:
-        """Return (verdict, revision, late, conflict and unjudged flags)."""
+        """Return (verdict, revision, late, conflict and not_deduplicated flags)."""
         series = (row.device, row.spec)
         key = row.time if row.key is None else row.key
         if row.time < sent.received - 24 * HOUR:

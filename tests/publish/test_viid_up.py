@@ -24,8 +24,8 @@ from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
 from sensegate.model import OBSERVATION, Member
 from sensegate.publish.viid_orders import Orders
 from sensegate.publish.viid_up import Superior
-from sensegate.video.formats import viid_answers as answers
-from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_responses import Answer
 from sensegate.video.observation import Kind, ObjectClass, VideoObservation
 from sensegate.viid_client import ViidClient
 from tests.conftest import eventually

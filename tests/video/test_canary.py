@@ -15,10 +15,10 @@ import pytest
 from sensegate.decode.examples import payload_of
 from sensegate.decode.profiles import ProfileSet, files, take_video
 from sensegate.errors import Rejected
-from sensegate.video import body
-from sensegate.video.form import Camera
+from sensegate.video import stored
+from sensegate.video.format import Camera
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 from tests.video.canary import KINDS, MARKS, forms, marks_in, opened, planted
 from tests.video.viid_bodies import BODIES
 
@@ -52,10 +52,10 @@ def kept_of(name: str, topic: str, payload: bytes) -> tuple[bytes, bytes]:
     """Return (what the log would hold, what the feed would) of a message, as the walk makes them."""
     form = FORMATS[name]
     try:
-        kept = body.kept(name, form.cut(payload, topic, AT, VEIL))
+        kept = stored.kept(name, form.cut(payload, topic, AT, VEIL))
     except Rejected as why:
-        return body.instead(name, payload, why, VEIL), str(why).encode()
-    cut = body.opened(kept)
+        return stored.instead(name, payload, why, VEIL), str(why).encode()
+    cut = stored.opened(kept)
     assert cut is not None
     try:
         seen = form.see(bytes(cut.body), topic, AT, Camera(id="c1"))

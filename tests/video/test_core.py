@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video import body, sieve
-from sensegate.video.form import Cut
+from sensegate.video import allowlist, stored
+from sensegate.video.allowlist import GONE, Many, Sieve
+from sensegate.video.downsampling import GAP_US, RULES, Thinning, Track, judged
+from sensegate.video.format import Cut
 from sensegate.video.observation import Kind, TrackState, VideoObservation
-from sensegate.video.parts import OTHER, field_name
-from sensegate.video.sieve import GONE, Many, Sieve
-from sensegate.video.thin import GAP_US, RULES, Thinning, Track, judged
-from sensegate.video.veil import DAY_US, KeyedVeil, day_of, plate_form
+from sensegate.video.pseudonyms import DAY_US, KeyedVeil, day_of, plate_form
+from sensegate.video.values import OTHER, field_name
 
 VEIL = KeyedVeil(b"tests")
 AT = 1_795_832_104_000_000
@@ -58,7 +58,7 @@ def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(one: str, other: st
 def test_a_body_is_opened_as_it_was_made(tree: Any, removed: dict[str, int]) -> None:
     """What was let through comes back; every field is counted, under a name that may be told."""
     payload = msgspec.json.encode(tree)
-    opened = body.opened(body.kept("form", Cut(payload, removed)))
+    opened = stored.opened(stored.kept("form", Cut(payload, removed)))
     assert opened is not None
     assert (opened.video, bytes(opened.body), opened.reason) == ("form", payload, "")
     assert sum(opened.removed.values()) == sum(removed.values())
@@ -69,13 +69,13 @@ def test_a_body_is_opened_as_it_was_made(tree: Any, removed: dict[str, int]) -> 
 def test_what_stands_instead_holds_nothing(payload: bytes) -> None:
     """Size, reason and a keyed digest, alike for equal messages; and it opens as a refusal."""
     why = Rejected(QuarantineReason.MALFORMED, "no whole JSON document")
-    made = body.instead("form", payload, why, VEIL)
-    assert made == body.instead("form", payload, why, VEIL)
-    assert made != body.instead("form", payload, why, KeyedVeil(b"other"))
-    opened = body.opened(made)
+    made = stored.instead("form", payload, why, VEIL)
+    assert made == stored.instead("form", payload, why, VEIL)
+    assert made != stored.instead("form", payload, why, KeyedVeil(b"other"))
+    opened = stored.opened(made)
     assert opened is not None
     assert opened.bytes == len(payload)
-    assert body.refusal(opened).reason == "malformed"
+    assert stored.refusal(opened).reason == "malformed"
     assert (opened.video, opened.reason, opened.detail, opened.removed) == ("form", why.reason, why.detail, {})
     assert len(opened.digest) == 24
 
@@ -83,9 +83,9 @@ def test_what_stands_instead_holds_nothing(payload: bytes) -> None:
 @given(st.binary() | json_values.map(msgspec.json.encode))
 def test_nothing_else_is_a_body(payload: bytes) -> None:
     """Any other bytes are none; nor is one that says both, or neither."""
-    assert body.opened(payload) is None
-    assert body.opened(b'{"video":"form"}') is None
-    assert body.opened(b'{"video":"form","body":{},"reason":"schema"}') is None
+    assert stored.opened(payload) is None
+    assert stored.opened(b'{"video":"form"}') is None
+    assert stored.opened(b'{"video":"form","body":{},"reason":"schema"}') is None
 
 
 @given(st.text(max_size=100))
@@ -111,15 +111,15 @@ def test_names_of_formats_are_told(name: str) -> None:
 
 # ── sieve ────────────────────────────────────────────────────────────────────────────────────────────
 
-SHAPE: sieve.Shape = {
-    "n": sieve.number(0, 10),
-    "word": sieve.one_of("a", "b"),
-    "name": sieve.slug,
-    "id": sieve.identity,
-    "at": sieve.moment,
-    "plate": sieve.plate,
-    "inner": {"n": sieve.number(0, 10)},
-    "many": Many({"n": sieve.number(0, 10)}, 3),
+SHAPE: allowlist.Shape = {
+    "n": allowlist.number(0, 10),
+    "word": allowlist.one_of("a", "b"),
+    "name": allowlist.slug,
+    "id": allowlist.identity,
+    "at": allowlist.moment,
+    "plate": allowlist.plate,
+    "inner": {"n": allowlist.number(0, 10)},
+    "many": Many({"n": allowlist.number(0, 10)}, 3),
 }
 members = st.dictionaries(st.sampled_from([*SHAPE, "other", "more"]), json_values, max_size=8)
 
@@ -160,7 +160,7 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=1, max_size=50))
 def test_a_slug_is_no_number_of_anybody(text: str) -> None:
     """What passes as a name has no run of more than four digits, and none inside a word."""
-    found = sieve.slug(text, Sieve(VEIL, AT))
+    found = allowlist.slug(text, Sieve(VEIL, AT))
     if found == text:
         assert text[0].isalpha()
         for word in text.replace("-", "_").split("_"):
@@ -175,16 +175,16 @@ def test_a_slug_is_no_number_of_anybody(text: str) -> None:
 def test_what_is_hidden(text: str) -> None:
     """Plates, numbers of documents and phones, names and texts have a pseudonym in their place."""
     passing = Sieve(VEIL, AT)
-    assert sieve.slug(text, passing) == VEIL.word(text)
-    assert sieve.identity(text, passing) == VEIL.word(text)
-    assert sieve.moment(text, passing) is GONE
+    assert allowlist.slug(text, passing) == VEIL.word(text)
+    assert allowlist.identity(text, passing) == VEIL.word(text)
+    assert allowlist.moment(text, passing) is GONE
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
     """No bytes raise anything else, and what is told of them quotes nothing."""
     try:
-        sieve.read_object(payload)
+        allowlist.read_object(payload)
     except Rejected as why:
         assert len(payload) < 8 or payload.decode("latin-1") not in why.detail  # noqa: PT017
 
@@ -192,7 +192,7 @@ def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
 @pytest.mark.parametrize("sent", [10**400, -(10**400), 2**64, math.nan, math.inf, "9" * 400, "1" * 20, True])
 def test_a_number_beyond_all_bounds_is_none(sent: object) -> None:
     """JSON holds whole numbers that no float does."""
-    assert sieve.number(-1e6, 1e6)(sent, Sieve(VEIL, AT)) is GONE
+    assert allowlist.number(-1e6, 1e6)(sent, Sieve(VEIL, AT)) is GONE
 
 
 # ── thinning ─────────────────────────────────────────────────────────────────────────────────────────

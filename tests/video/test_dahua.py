@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import Camera, Seen
 from sensegate.video.formats.dahua import FORMAT
 from sensegate.video.observation import BoxQuality, Kind
-from sensegate.video.parts import words
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
+from sensegate.video.values import words
 
 VEIL = KeyedVeil(b"tests" * 8)
 NOW = 1_768_449_600_000_000

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Cut, Seen, Veil
+from sensegate.video.format import Camera, Cut, Seen, Veil
 from sensegate.video.formats import FORMATS
 from sensegate.video.observation import BoxQuality, Kind, ObjectClass, TrackState
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 NOW = 1_767_225_600_000_000
 VEIL = KeyedVeil(b"test")

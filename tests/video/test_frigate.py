@@ -9,10 +9,10 @@ import pytest
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.format import Camera, Cut, Seen
 from sensegate.video.formats.frigate import FORMAT
 from sensegate.video.observation import BoxQuality, Kind, ObjectClass, TrackState
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 NOW = 1_767_225_600_000_000
 VEIL = KeyedVeil(b"test")

@@ -7,10 +7,10 @@ import re
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.format import Camera, Cut, Seen
 from sensegate.video.formats.gb28181 import FORMAT
 from sensegate.video.observation import Kind
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 NOW = 1_767_225_600_000_000
 AT = 1_768_453_200_000_000

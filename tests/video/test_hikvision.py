@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import Camera, Seen
 from sensegate.video.formats.hikvision import FORMAT
 from sensegate.video.observation import BoxQuality, Kind
-from sensegate.video.parts import words
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
+from sensegate.video.values import words
 from tests.collect.camera import alert, part
 
 VEIL = KeyedVeil(b"tests" * 8)

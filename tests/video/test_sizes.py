@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera
+from sensegate.video.format import Camera
 from sensegate.video.formats import FORMATS
 from tests.video.test_canary import AT, BASES, VEIL
 

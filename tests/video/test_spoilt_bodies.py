@@ -12,8 +12,8 @@ from itertools import islice
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera
-from sensegate.video.formats import FORMATS, viid_answers, viid_orders
+from sensegate.video.format import Camera
+from sensegate.video.formats import FORMATS, viid_responses, viid_subscriptions
 from tests.spoil import UNWRITABLE, spoilt
 from tests.video.canary import MARKS
 from tests.video.test_canary import AT, BASES, VEIL
@@ -72,9 +72,9 @@ def test_any_wish_and_any_answer_is_read(body: bytes) -> None:
             payload = make()
         except UNWRITABLE:
             continue
-        viid_answers.read(payload)
+        viid_responses.read(payload)
         try:
-            asked = viid_orders.asked(payload, "44000000005030000003", 0)
+            asked = viid_subscriptions.asked(payload, "44000000005030000003", 0)
         except Rejected:
             continue
-        assert all(one.order is None or viid_orders.told(one.order) for one in asked)
+        assert all(one.order is None or viid_subscriptions.told(one.order) for one in asked)

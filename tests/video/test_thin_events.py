@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.video.downsampling import REASON_US, Reasons, State, repeated, together
 from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.thin import REASON_US, Reasons, State, repeated, together
 
 SECOND = 1_000_000
 WINDOW = 5 * SECOND

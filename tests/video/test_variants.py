@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.format import Camera, Cut, Seen
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 VEIL = KeyedVeil(b"variants" * 4)
 NOON = 1_768_453_200_000_000

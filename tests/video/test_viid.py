@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import Camera, Seen
 from sensegate.video.formats import FORMATS, viid_ids
 from sensegate.video.formats.viid import FORMAT
-from sensegate.video.formats.viid_cut import taken
 from sensegate.video.formats.viid_read import STANDARD
 from sensegate.video.formats.viid_records import Refused
+from sensegate.video.formats.viid_redaction import taken
 from sensegate.video.observation import BoxQuality, ObjectClass
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 VEIL = KeyedVeil(b"a key of tests")
 CAMERA = "33010101001210000001"

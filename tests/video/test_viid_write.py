@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.video import codes
-from sensegate.video.form import Camera
+from sensegate.video.format import Camera
 from sensegate.video.formats.viid import FORMAT
 from sensegate.video.formats.viid_write import KINDS, renamed, written
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedVeil
 
 CAMERA = "44010600001190000001"
 THERE = "33010101001210000009"

@@ -6,16 +6,16 @@ from typing import Any
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video import sieve
-from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
+from sensegate.video import allowlist
+from sensegate.video.allowlist import Sieve, flag, number, one_of, plate, slug
+from sensegate.video.format import Camera, Cut, Measured, Seen, Veil, VideoFormat
 from sensegate.video.observation import Kind, ObjectClass, Plate, TrackState, VideoObservation
-from sensegate.video.parts import identity
-from sensegate.video.sieve import Sieve, flag, number, one_of, plate, slug
+from sensegate.video.values import identity
 
 NAME = "tiny"
-SHAPE: sieve.Shape = {
+SHAPE: allowlist.Shape = {
     "camera": slug,
-    "id": sieve.identity,
+    "id": allowlist.identity,
     "at": number(0, 4e15),
     "class": one_of("person", "vehicle"),
     "plate": plate,
@@ -28,7 +28,7 @@ SHAPE: sieve.Shape = {
 
 
 def cut(payload: bytes, topic: str, received: int, veil: Veil) -> Cut:
-    tree = sieve.read_object(payload)
+    tree = allowlist.read_object(payload)
     at = tree.get("at")
     if at == "crash":
         return Cut(str(1 / len(tree["nothing"])).encode())
@@ -37,7 +37,7 @@ def cut(payload: bytes, topic: str, received: int, veil: Veil) -> Cut:
 
 
 def see(payload: bytes, topic: str, received: int, camera: Camera) -> Seen:
-    tree: dict[str, Any] = sieve.typed(payload, dict)
+    tree: dict[str, Any] = allowlist.typed(payload, dict)
     if "at" not in tree:
         raise Rejected(QuarantineReason.SCHEMA, "it has no time")
     name, at = tree.get("camera", camera.id), int(tree["at"])

@@ -21,7 +21,7 @@ from sensegate.clock import FakeClock
 from sensegate.config_viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device
-from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats.viid_responses import Answer
 from sensegate.viid_client import ViidClient
 from sensegate.web.viid import COLLECTIONS, ViidDeps, ViidWeb
 

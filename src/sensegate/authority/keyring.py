@@ -21,7 +21,7 @@ import structlog
 from sensegate.clock import Clock
 from sensegate.config_video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.veil import day_of, plate_form, token
+from sensegate.video.pseudonyms import day_of, plate_form, token
 
 LOOK_S = 600.0
 _EPOCH = date(1970, 1, 1)

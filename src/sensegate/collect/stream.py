@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from sensegate import metrics
 from sensegate.config import TcpConfig
-from sensegate.frames.cutting import Cutter
+from sensegate.frames.framing import Cutter
 
 READ_BYTES = 16_384
 LATE_MAX = 3

@@ -17,12 +17,12 @@ from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device
-from sensegate.video import body
-from sensegate.video.form import Cut, Veil
-from sensegate.video.formats.viid_answers import BAD_CONTENT, INVALID_OPERATION, Answer
-from sensegate.video.formats.viid_cut import One, taken
+from sensegate.video import stored
+from sensegate.video.format import Cut, Veil
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.video.formats.viid_records import Entry, Kept, Refused, Sighting, Told
+from sensegate.video.formats.viid_redaction import One, taken
+from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, Answer
 
 FORMAT: Final = "viid"
 TIMEOUT_S: Final = 25.0
@@ -96,7 +96,7 @@ class ViidSource(Pushed):
             if kinds and any(one.kind not in kinds and not one.inside for one in whole.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
-            await self._committed([self._put(sender, body.instead(FORMAT, payload, why, self._veil))])
+            await self._committed([self._put(sender, stored.instead(FORMAT, payload, why, self._veil))])
             raise
         entries = [one.kept for one in whole.objects if isinstance(one.kept, Entry)]
         if self._trusts(sender):
@@ -110,7 +110,7 @@ class ViidSource(Pushed):
                 metrics.VIID_ODD.labels(rule).inc()
         answers = [self._answer(sender, one) for one in whole.objects]
         parts = _parts(whole.objects, whole.removed)
-        await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])
+        await self._committed([self._put(sender, stored.kept(FORMAT, part)) for part in parts])
         kept = [one.kept for one in whole.objects]
         told = [answer for one, answer in zip(whole.objects, answers, strict=True) if not one.inside]
         return Outcome(
@@ -124,7 +124,7 @@ class ViidSource(Pushed):
         if self.full:
             return
         entry = Entry(kind="APE", id=device.id, camera=device.id, at=self._clock.now(), online=online)
-        self._put(device, body.kept(FORMAT, Cut(_encode(Told((entry,))))))
+        self._put(device, stored.kept(FORMAT, Cut(_encode(Told((entry,))))))
 
     def _put(self, sender: Device, payload: bytes) -> asyncio.Future[None]:
         return self.put(f"http/{sender.id}", payload, sender.id, cut=True)

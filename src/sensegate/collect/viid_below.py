@@ -20,8 +20,8 @@ from sensegate.clock import Clock
 from sensegate.config_viid import ViidSubordinateConfig
 from sensegate.errors import Lost, NotFound, Overloaded, Refused, Rejected, SensegateError, StoreFull
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_answers import OK, Answer, beijing, together
-from sensegate.video.formats.viid_orders import FOREVER
+from sensegate.video.formats.viid_responses import OK, Answer, beijing, together
+from sensegate.video.formats.viid_subscriptions import FOREVER
 from sensegate.viid_client import ViidClient
 
 PATH: Final = "/VIID/Subscribes"

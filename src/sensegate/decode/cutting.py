@@ -20,9 +20,9 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.routes import PUSHED, VIDEO, Route, Routes
 from sensegate.errors import Rejected
 from sensegate.model import Message, QuarantineReason, Removed, Span
-from sensegate.video import body
-from sensegate.video.form import Veil, VideoFormat
-from sensegate.video.sieve import is_slug
+from sensegate.video import stored
+from sensegate.video.allowlist import is_slug
+from sensegate.video.format import Veil, VideoFormat
 
 TOPIC: Final = "topic"
 """As a field in the count of what was taken out."""
@@ -79,16 +79,16 @@ class Cutting:
                 continue
             if topic != message.topic:
                 cut = msgspec.structs.replace(cut, removed={**cut.removed, TOPIC: 1})
-            return msgspec.structs.replace(message, topic=topic, payload=body.kept(name, cut), cut=True)
+            return msgspec.structs.replace(message, topic=topic, payload=stored.kept(name, cut), cut=True)
         reason = first or Rejected(QuarantineReason.NO_PROFILE, "no format of video takes it; nothing of it is kept")
         return msgspec.structs.replace(
-            message, topic=topic, payload=body.instead(names[0], payload, reason, self._veil), cut=True
+            message, topic=topic, payload=stored.instead(names[0], payload, reason, self._veil), cut=True
         )
 
     def crashed(self, message: Message, route: Route, decoder: Decoder, where: str) -> Message:
         """Return what stands in place of a message on which a format crashed; `where` holds places in our code only."""
         why = Rejected(QuarantineReason.CRASHED, where)
-        payload = body.instead((route.video or (VIDEO,))[0], message.payload, why, self._veil)
+        payload = stored.instead((route.video or (VIDEO,))[0], message.payload, why, self._veil)
         return msgspec.structs.replace(
             message, topic=self._topic(message.topic, route, decoder), payload=payload, cut=True
         )
@@ -124,6 +124,6 @@ def removed_of(span: Span) -> list[Removed]:
     """Return the fields that were taken out of the messages of a span, told by those that were cut."""
     found: list[Removed] = []
     for at, message in enumerate(span):
-        if message.cut and (kept := body.opened(message.payload)) is not None:
+        if message.cut and (kept := stored.opened(message.payload)) is not None:
             found += [Removed(at, kept.video, field, count) for field, count in kept.removed.items()]
     return found

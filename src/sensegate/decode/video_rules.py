@@ -13,7 +13,7 @@ from sensegate.model import OBSERVATION, IdentityKind
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.video.formats import FORMATS
 from sensegate.video.observation import ObjectClass
-from sensegate.video.parts import RULES
+from sensegate.video.values import RULES
 
 LANES: Final = 8
 CHANNELS: Final = (

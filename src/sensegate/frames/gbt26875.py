@@ -14,7 +14,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import sum8
-from sensegate.frames.cutting import Cut, last_start
+from sensegate.frames.framing import Cut, last_start
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"@@"

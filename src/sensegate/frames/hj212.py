@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_hj212, crc_modbus, swapped
-from sensegate.frames.cutting import Cut, last_start
+from sensegate.frames.framing import Cut, last_start
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"##"

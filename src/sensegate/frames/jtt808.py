@@ -15,7 +15,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import xor8
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Cut
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"\x7e"

@@ -16,7 +16,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_modbus
-from sensegate.frames.cutting import Cut, last_start
+from sensegate.frames.framing import Cut, last_start
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"\x7e\x7e"

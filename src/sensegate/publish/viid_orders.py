@@ -12,8 +12,8 @@ import structlog
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
 from sensegate.ports import Log
-from sensegate.video.formats.viid_answers import BAD_CONTENT, INVALID_OPERATION, Answer
-from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED, EXPIRED, Order, asked, told
+from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, Answer
+from sensegate.video.formats.viid_subscriptions import ACTIVE, CANCELLED, EXPIRED, Order, asked, told
 
 ORDERS_MAX: Final = 1_000
 """Of one platform."""

@@ -27,11 +27,11 @@ from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
 from sensegate.publish.viid_orders import Orders, Place
-from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids
+from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_codes import CATALOGUE
-from sensegate.video.formats.viid_orders import Order
 from sensegate.video.formats.viid_records import Entry as Listed
+from sensegate.video.formats.viid_subscriptions import Order
 from sensegate.video.formats.viid_write import Object, renamed, written
 from sensegate.video.observation import VideoObservation
 from sensegate.viid_client import TooLarge, ViidClient

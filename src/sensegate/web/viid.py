@@ -24,9 +24,9 @@ from sensegate.clock import Clock
 from sensegate.config_viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
 from sensegate.model import Device
-from sensegate.video.formats import viid_answers as answers
-from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_read import folded, tree_of
+from sensegate.video.formats.viid_responses import Answer
 from sensegate.web.listener import Listener
 from sensegate.web.viid_digest import Denied, Digest
 from sensegate.web.viid_sessions import Lockouts, Session, Sessions

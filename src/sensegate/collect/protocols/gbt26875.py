@@ -7,7 +7,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import gbt26875
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Cut
 from sensegate.frames.gbt26875 import Unit
 from sensegate.model import Heard, Outcome
 

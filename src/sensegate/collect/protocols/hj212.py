@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import hj212
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Cut
 from sensegate.frames.hj212 import Convention, Packet, Refusal
 from sensegate.model import Heard, Outcome
 

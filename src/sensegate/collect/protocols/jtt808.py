@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import jtt808
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Cut
 from sensegate.frames.jtt808 import Message
 from sensegate.model import Heard, Outcome
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import sl651
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Cut
 from sensegate.frames.sl651 import Report
 from sensegate.model import Heard, Outcome
 

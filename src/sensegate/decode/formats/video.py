@@ -25,11 +25,8 @@ from sensegate.decode.part import Part, says
 from sensegate.errors import Rejected
 from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
-from sensegate.video import body
-from sensegate.video.form import Camera, Measured, Seen, VideoFormat
-from sensegate.video.formats import FORMATS
-from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.thin import (
+from sensegate.video import stored
+from sensegate.video.downsampling import (
     REASONS_SIZE,
     SIZE,
     STATE_SIZE,
@@ -41,7 +38,10 @@ from sensegate.video.thin import (
     repeated,
     together,
 )
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.format import Camera, Measured, Seen, VideoFormat
+from sensegate.video.formats import FORMATS
+from sensegate.video.observation import Event, Kind, VideoObservation
+from sensegate.video.pseudonyms import KeyedVeil
 
 NAME: Final = "video"
 _QUALITIES: Final = {
@@ -119,13 +119,13 @@ class VideoParse:
         self._repeats_us = repeats_us
 
     def __call__(self, frame: Frame) -> Any:
-        kept = body.opened(frame.payload)
+        kept = stored.opened(frame.payload)
         if kept is None:
-            kept = body.opened(body.kept(self.name, self._cut(frame)))
+            kept = stored.opened(stored.kept(self.name, self._cut(frame)))
         if kept is None or kept.video != self.name:
             raise Rejected(QuarantineReason.SCHEMA, f"not a message of {self.name}")
         if kept.reason:
-            raise body.refusal(kept)
+            raise stored.refusal(kept)
         seen = self._form.see(bytes(kept.body), frame.topic, frame.received, self._camera)
         if len(seen.observations) + len(seen.measured) > ELEMENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} observations")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sensegate.video.form import VideoFormat
+from sensegate.video.format import VideoFormat
 from sensegate.video.formats import axis, dahua, deepstream, dlstreamer, frigate, gb28181, hikvision, onvif, viid
 
 FORMATS: Final[dict[str, VideoFormat]] = {

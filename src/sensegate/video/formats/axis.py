@@ -15,7 +15,9 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import GONE, Many, Shape, Sieve, moment, one_of, read_object, typed
+from sensegate.video.allowlist import number as within
+from sensegate.video.format import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
 from sensegate.video.formats.detector import (
     PRESENT,
     Telling,
@@ -28,10 +30,8 @@ from sensegate.video.formats.detector import (
     track_id,
 )
 from sensegate.video.observation import Event, Kind, ObjectClass, Place, TrackState, VideoObservation
-from sensegate.video.parts import identity, number, truth
-from sensegate.video.sieve import GONE, Many, Shape, Sieve, moment, one_of, read_object, typed
-from sensegate.video.sieve import number as within
 from sensegate.video.times import Found, epoch_ms, parse_iso, received
+from sensegate.video.values import identity, number, truth
 
 NAME: Final = "axis"
 OBJECTS_MAX: Final = 10_000

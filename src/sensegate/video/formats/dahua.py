@@ -16,11 +16,11 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
-from sensegate.video import boxes, codes, countries, multipart, sieve, times
+from sensegate.video import allowlist, boxes, codes, countries, multipart, times
 from sensegate.video.boxes import Box
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.format import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, VideoObservation
-from sensegate.video.parts import (
+from sensegate.video.values import (
     Node,
     camera_of,
     channel_of,
@@ -204,7 +204,7 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
         if head[0].endswith("data=") or head[0].rstrip().endswith("data="):
             following = _NEXT.search(text_, at)
             end = following.start() if following else len(text_)
-            tree = sieve.read(text_[at:end].strip().rstrip(";").encode())
+            tree = allowlist.read(text_[at:end].strip().rstrip(";").encode())
             # of a list nobody knows what its members mean
             data = tree if isinstance(tree, dict) else {} if tree is None else {"Item": tree}
             at = end

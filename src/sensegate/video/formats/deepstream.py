@@ -12,7 +12,9 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Cut, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import GONE, Shape, Sieve, moment, plate, read_object, slug, typed
+from sensegate.video.allowlist import number as within
+from sensegate.video.format import Camera, Cut, Refusal, Seen, Veil, VideoFormat
 from sensegate.video.formats.detector import (
     SPEEDS,
     Telling,
@@ -27,10 +29,8 @@ from sensegate.video.formats.detector import (
     word_of,
 )
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, TrackState, VideoObservation
-from sensegate.video.parts import identity, number, whole
-from sensegate.video.sieve import GONE, Shape, Sieve, moment, plate, read_object, slug, typed
-from sensegate.video.sieve import number as within
 from sensegate.video.times import parse_iso, received
+from sensegate.video.values import identity, number, whole
 
 NAME: Final = "deepstream"
 OBJECTS_MAX: Final = 10_000

@@ -6,10 +6,10 @@ import re
 from typing import Any, Final
 
 from sensegate.video import codes
-from sensegate.video.form import Veil
+from sensegate.video.allowlist import GONE, Check, Many, Shape, Sieve
+from sensegate.video.format import Veil
 from sensegate.video.observation import ObjectClass
-from sensegate.video.parts import OTHER
-from sensegate.video.sieve import GONE, Check, Many, Shape, Sieve
+from sensegate.video.values import OTHER
 
 PRESENT: Final[dict[ObjectClass, str]] = {
     ObjectClass.PERSON: "people_present",

@@ -13,7 +13,9 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Cut, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import GONE, Shape, Sieve, plate, read_object, slug, typed
+from sensegate.video.allowlist import number as within
+from sensegate.video.format import Camera, Cut, Refusal, Seen, Veil, VideoFormat
 from sensegate.video.formats.detector import (
     Telling,
     add,
@@ -25,10 +27,8 @@ from sensegate.video.formats.detector import (
     track_id,
 )
 from sensegate.video.observation import Kind, Plate, VideoObservation
-from sensegate.video.parts import identity, many
-from sensegate.video.sieve import GONE, Shape, Sieve, plate, read_object, slug, typed
-from sensegate.video.sieve import number as within
 from sensegate.video.times import parse_iso, received
+from sensegate.video.values import identity, many
 
 NAME: Final = "dlstreamer"
 OBJECTS_MAX: Final = 10_000

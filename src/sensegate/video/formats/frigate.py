@@ -15,7 +15,9 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import GONE, Check, Many, Shape, Sieve, flag, one_of, plate, read_object, slug, typed
+from sensegate.video.allowlist import number as within
+from sensegate.video.format import Camera, Cut, Measured, Seen, Veil, VideoFormat
 from sensegate.video.formats.detector import (
     SPEEDS,
     Telling,
@@ -28,22 +30,8 @@ from sensegate.video.formats.detector import (
     silent,
 )
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, TrackState, VideoObservation
-from sensegate.video.parts import identity, number
-from sensegate.video.sieve import (
-    GONE,
-    Check,
-    Many,
-    Shape,
-    Sieve,
-    flag,
-    one_of,
-    plate,
-    read_object,
-    slug,
-    typed,
-)
-from sensegate.video.sieve import number as within
 from sensegate.video.times import RECEIVED, Found, epoch, received
+from sensegate.video.values import identity, number
 
 NAME: Final = "frigate"
 LABELS_MAX: Final = 64

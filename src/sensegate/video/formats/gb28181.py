@@ -15,13 +15,13 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import codes, xmlsafe
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import GONE, Shape, Sieve, one_of, typed
+from sensegate.video.allowlist import number as within
+from sensegate.video.format import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
 from sensegate.video.formats.detector import Telling, names_in, silent
 from sensegate.video.observation import Event, Kind, Place, VideoObservation
-from sensegate.video.parts import identity, many, place, text
-from sensegate.video.sieve import GONE, Shape, Sieve, one_of, typed
-from sensegate.video.sieve import number as within
 from sensegate.video.times import Found, parse_beijing, received
+from sensegate.video.values import identity, many, place, text
 
 NAME: Final = "gb28181"
 ITEMS_MAX: Final = 10_000

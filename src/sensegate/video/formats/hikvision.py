@@ -14,11 +14,11 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video import boxes, codes, multipart, sieve, times, xmlsafe
+from sensegate.video import allowlist, boxes, codes, multipart, times, xmlsafe
 from sensegate.video.boxes import Box
-from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
+from sensegate.video.format import Camera, Cut, Measured, Seen, Veil, VideoFormat
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, VideoObservation
-from sensegate.video.parts import (
+from sensegate.video.values import (
     Node,
     camera_of,
     clear_plate,
@@ -196,7 +196,7 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
 
 def _alerts(document: bytes) -> list[Node]:
     start = document.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    tree: Node = sieve.read_object(document) if start == b"{" else xmlsafe.tree(document)
+    tree: Node = allowlist.read_object(document) if start == b"{" else xmlsafe.tree(document)
     found = many(tree[_ALERT]) if _ALERT in tree else [tree] if start == b"{" and "eventType" in tree else []
     alerts: list[Node] = [one for one in found if isinstance(one, dict)]
     if not alerts:

@@ -13,13 +13,13 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
-from sensegate.video import boxes, codes, sieve, times, xmlsafe
+from sensegate.video import allowlist, boxes, codes, times, xmlsafe
 from sensegate.video.boxes import Transform
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
-from sensegate.video.formats import onvif_cut, onvif_events
-from sensegate.video.formats.onvif_cut import OBJECTS_MAX, Removed
+from sensegate.video.format import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.formats import onvif_events, onvif_redaction
 from sensegate.video.formats.onvif_events import SENSORS, Told
 from sensegate.video.formats.onvif_records import Change, Frame, Happening, Scene, Sensed, Thing, Value
+from sensegate.video.formats.onvif_redaction import OBJECTS_MAX, Removed
 from sensegate.video.observation import (
     Event,
     Kind,
@@ -28,7 +28,7 @@ from sensegate.video.observation import (
     TrackState,
     VideoObservation,
 )
-from sensegate.video.parts import camera_of, channel, channel_of, identity, many, node, rest, text
+from sensegate.video.values import camera_of, channel, channel_of, identity, many, node, rest, text
 
 XML: Final = "onvif_xml"
 MJ: Final = "onvif_mj"
@@ -91,7 +91,7 @@ class _Scene:
         self._objects += len(many(node(value).get("Object")))
         if self._objects > OBJECTS_MAX or len(self._frames) >= _FRAMES_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {OBJECTS_MAX} objects or {_FRAMES_MAX} frames")
-        frame = onvif_cut.frame_of(value, self._veil, self.removed)
+        frame = onvif_redaction.frame_of(value, self._veil, self.removed)
         if frame is None:
             raise Rejected(QuarantineReason.SCHEMA, "a Frame that is no object")
         self._frames.append(frame)
@@ -184,7 +184,7 @@ def _read_topic(topic: str) -> _Topic:
 
 def _unwrapped(payload: bytes, topic: str) -> tuple[Any, str]:
     """Return the message and its topic; what stands in ``{"topic": …, "payload": …}``, as bridges send it, too."""
-    tree = sieve.read_object(payload)
+    tree = allowlist.read_object(payload)
     if tree.keys() == {"topic", "payload"} and isinstance(tree["topic"], str):
         inner = tree["payload"]
         return (inner if isinstance(inner, dict) else {}), tree["topic"]

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from sensegate.video import codes
-from sensegate.video.form import Veil
-from sensegate.video.formats import onvif_cut
-from sensegate.video.formats.onvif_cut import Removed
+from sensegate.video.format import Veil
+from sensegate.video.formats import onvif_redaction
 from sensegate.video.formats.onvif_records import Happening, Sensed, Value
+from sensegate.video.formats.onvif_redaction import Removed
 from sensegate.video.observation import Plate
-from sensegate.video.parts import (
+from sensegate.video.times import parse_iso
+from sensegate.video.values import (
     EMPTY,
     Node,
     many,
@@ -30,7 +31,6 @@ from sensegate.video.parts import (
     truth,
     words,
 )
-from sensegate.video.times import parse_iso
 
 TOPIC_MAX: Final = 200
 _RULES: Final = frozenset({"rule", "rulename"})
@@ -203,7 +203,7 @@ class _Data:
         elif low in _COUNTS and (count := number(text(value), 0, _COUNT_MAX)) is not None:
             self.values.append(Value(name="count", value=count))
         elif low in _OBJECTS:
-            self.object = onvif_cut.id_of(value, self._veil)
+            self.object = onvif_redaction.id_of(value, self._veil)
         elif low in _CLASSES and text(value):
             self._class(value)
         elif low == "likelihood":
@@ -213,7 +213,7 @@ class _Data:
 
     def _class(self, value: Any) -> None:
         labels = text(value).split()
-        cls, sub = onvif_cut.seen_as(labels[0]) if labels else ("", "")
+        cls, sub = onvif_redaction.seen_as(labels[0]) if labels else ("", "")
         if not self.cls and codes.word("class", "onvif", labels[0]) is not None:
             self.cls, self.sub = cls, sub
         else:
@@ -229,11 +229,11 @@ class _Data:
 
     def _element(self, low: str, value: Any) -> None:
         if low == "vehicleinfo":
-            kind, self.color, self.brand, images = onvif_cut.vehicle_of(value, self._removed)
+            kind, self.color, self.brand, images = onvif_redaction.vehicle_of(value, self._removed)
             self.sub, self.cls = kind or self.sub, self.cls or "vehicle"
             self.images += images
         elif low == "licenseplateinfo":
-            plate, images = onvif_cut.plate_of(value, self._at, self._veil, self._removed)
+            plate, images = onvif_redaction.plate_of(value, self._at, self._veil, self._removed)
             self.plate = plate or self.plate
             self.images += images
         elif low == "recordingjobstateinformation":

@@ -13,13 +13,13 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Measured, Refusal, Seen, VideoFormat
+from sensegate.video.format import Camera, Measured, Refusal, Seen, VideoFormat
 from sensegate.video.formats.viid_codes import CLASSES, COUNTING
-from sensegate.video.formats.viid_cut import cut
 from sensegate.video.formats.viid_records import Entry, Flow, Label, Refused, Sighting, Told
+from sensegate.video.formats.viid_redaction import cut
 from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
-from sensegate.video.parts import identity
 from sensegate.video.times import RECEIVED
+from sensegate.video.values import identity
 
 MAKE: Final = "gat1400"
 KMH: Final = 3.6

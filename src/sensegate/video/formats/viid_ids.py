@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from sensegate.video.form import Veil
+from sensegate.video.format import Veil
 from sensegate.video.formats.viid_codes import BASIC, SUBTYPES
 from sensegate.video.times import derived
 

@@ -10,8 +10,8 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.parts import OTHER
 from sensegate.video.times import Found, parse_beijing
+from sensegate.video.values import OTHER
 
 KINDS: Final = (
     "MotorVehicle",

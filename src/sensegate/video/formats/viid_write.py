@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from sensegate.video import codes
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_answers import beijing
+from sensegate.video.formats.viid_responses import beijing
 from sensegate.video.observation import Kind, ObjectClass, VideoObservation
 
 MAKE: Final = "gat1400"

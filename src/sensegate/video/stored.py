@@ -14,8 +14,8 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.form import Cut, Veil
-from sensegate.video.parts import OTHER, field_name
+from sensegate.video.format import Cut, Veil
+from sensegate.video.values import OTHER, field_name
 
 _FIELDS_MAX = 400
 """Different names of one message; more are counted as OTHER."""

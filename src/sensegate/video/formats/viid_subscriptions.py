@@ -9,9 +9,9 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.formats.viid_answers import beijing
 from sensegate.video.formats.viid_codes import DETAILS
 from sensegate.video.formats.viid_read import folded, listed, many, tree_of
+from sensegate.video.formats.viid_responses import beijing
 from sensegate.video.times import parse_beijing
 
 ACTIVE, CANCELLED, EXPIRED, NONE = 0, 1, 2, 9

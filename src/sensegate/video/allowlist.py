@@ -15,8 +15,8 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.form import Cut, Veil
-from sensegate.video.parts import clear_plate, field_name
+from sensegate.video.format import Cut, Veil
+from sensegate.video.values import clear_plate, field_name
 
 GONE: Final = object()
 """What a check returns for a value that may not pass; None for one that is left out and not counted."""

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from sensegate.video import codes, countries
 from sensegate.video.boxes import Transform
-from sensegate.video.form import Veil
+from sensegate.video.format import Veil
 from sensegate.video.formats.onvif_records import Change, Frame, Thing
 from sensegate.video.observation import ObjectClass, Plate
-from sensegate.video.parts import Node, clear_plate, many, named, node, number, place, region, rest, take, text, whole
 from sensegate.video.times import parse_iso
+from sensegate.video.values import Node, clear_plate, many, named, node, number, place, region, rest, take, text, whole
 
 OBJECTS_MAX: Final = 10_000
 """Of one message; more belong to no camera."""

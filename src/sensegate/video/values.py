@@ -9,8 +9,8 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
-from sensegate.video.form import Veil
-from sensegate.video.veil import plate_form
+from sensegate.video.format import Veil
+from sensegate.video.pseudonyms import plate_form
 
 
 def words(text: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from sensegate.video.form import Cut, Veil
+from sensegate.video.format import Cut, Veil
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_codes import CLASSES, FUNCTIONS, STATES
 from sensegate.video.formats.viid_read import (
@@ -26,9 +26,9 @@ from sensegate.video.formats.viid_read import (
     words,
 )
 from sensegate.video.formats.viid_records import Entry, Flow, Kept, Label, Media, Names, Refused, Sighting, Told
-from sensegate.video.parts import region
+from sensegate.video.pseudonyms import plate_form
 from sensegate.video.times import Found
-from sensegate.video.veil import plate_form
+from sensegate.video.values import region
 
 _encode = msgspec.json.Encoder().encode
 

@@ -23,7 +23,7 @@ from sensegate.model import Device
 from sensegate.ports import Log
 from sensegate.publish.viid_orders import Orders
 from sensegate.publish.viid_up import Superior
-from sensegate.video.format import Veil
+from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid_client import ViidClient
 from sensegate.web.routing import iso
@@ -55,7 +55,7 @@ class Viid:
         self.subordinates: dict[str, Subordinate] = {}
         self.url = ""
 
-    def opened(self, config: Config, veil: Veil) -> ViidSource:
+    def opened(self, config: Config, veil: Pseudonymiser) -> ViidSource:
         """Return the source."""
         self.source = ViidSource(
             config.ingest, self._clock, veil, self._owner, self.catalogue.note, trusts=self._is_subordinate

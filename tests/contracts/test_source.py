@@ -24,7 +24,7 @@ from sensegate.collect.viid import ViidSource
 from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
-from sensegate.video.pseudonyms import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.collect.mosquitto import Mosquitto
 
 DEADLINE_S = 20.0
@@ -109,7 +109,7 @@ async def _viid(_: Path) -> AsyncIterator[Outside]:
     async def adopt(_sender: object, _entries: object) -> None:
         raise AssertionError
 
-    source = ViidSource(LIMITS, SystemClock(), KeyedVeil(b"a key"), lambda _camera: None, adopt)
+    source = ViidSource(LIMITS, SystemClock(), KeyedPseudonymiser(b"a key"), lambda _camera: None, adopt)
 
     async def publish(payloads: list[bytes]) -> None:
         for payload in payloads:

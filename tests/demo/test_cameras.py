@@ -32,12 +32,12 @@ from sensegate.demo.intents import Intents
 from sensegate.demo.judge import MARK, VERDICTS, Judge, Tap
 from sensegate.demo.simulator import Broker
 from sensegate.demo.summary import Address, Summary, Tokens
-from sensegate.video.format import Camera
+from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from sensegate.video.pseudonyms import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 AT = 1_767_225_600_000_000
-VEIL = KeyedVeil(b"test")
+VEIL = KeyedPseudonymiser(b"test")
 NOBODY = Broker("127.0.0.1", 1)
 
 
@@ -47,14 +47,14 @@ def camera(number: int, way: str = VIID) -> Watcher:
 
 def told(name: str, payload: bytes, topic: str) -> tuple[list[dict[str, Any]], list[tuple[str, object]]]:
     """Return what the format reads of it: observations, and (property, value) of the rest."""
-    cut = FORMATS[name].cut(payload, topic, AT, VEIL)
+    cut = FORMATS[name].redact(payload, topic, AT, VEIL)
     assert MARK.encode() not in cut.payload
     assert MARK.encode() in payload or b"VideoLabel" in payload or b"ideoLabel" in payload or name.startswith("onvif")
-    seen = FORMATS[name].see(cut.payload, topic, AT, Camera())
-    assert seen.refused == ()
+    seen = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo())
+    assert seen.rejected == ()
     observations = json.loads(msgspec.json.encode(seen.observations))
     assert {one["observed_at"] for one in observations} <= {AT}
-    return observations, [(one.property, one.value) for one in seen.measured]
+    return observations, [(one.property, one.value) for one in seen.measurements]
 
 
 def holds(wanted: object, found: dict[str, Any]) -> bool:

@@ -10,29 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.format import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats.dahua import FORMAT
-from sensegate.video.observation import BoxQuality, Kind
-from sensegate.video.pseudonyms import KeyedVeil
-from sensegate.video.values import words
+from sensegate.video.observation import BoxQuality, ObservationKind
+from sensegate.video.pseudonyms import KeyedPseudonymiser
+from sensegate.video.values import split_words
 
-VEIL = KeyedVeil(b"tests" * 8)
+VEIL = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 UTC = NOW // 1_000_000
 ZONE = 8 * 3_600
 
 
-def seen(payload: bytes, arrival: int = NOW, **camera: Any) -> Seen:
-    cut = FORMAT.cut(payload, "http/cam7", arrival, VEIL)
-    return FORMAT.see(cut.payload, "http/cam7", arrival, Camera(**camera))
+def seen(payload: bytes, arrival: int = NOW, **camera: Any) -> VideoReport:
+    cut = FORMAT.redact(payload, "http/cam7", arrival, VEIL)
+    return FORMAT.decode(cut.payload, "http/cam7", arrival, CameraInfo(**camera))
 
 
 def event(code: str, action: str = "Pulse", index: int = 0, **data: Any) -> bytes:
     return f"Code={code};action={action};index={index};data={json.dumps({'UTC': UTC, **data}, indent=1)}".encode()
 
 
-def readings(found: Seen) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measured]
+def readings(found: VideoReport) -> list[tuple[str, str, Any]]:
+    return [(one.property, one.channel, one.value) for one in found.measurements]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_flows_and_people_become_readings() -> None:
         ("vehicle_count", "lane2", 12),
         ("vehicle_speed_mean", "lane2", 42.5),
     ]
-    assert found.observations[0].kind is Kind.COUNT
+    assert found.observations[0].kind is ObservationKind.COUNT
     found = seen(event("NumberStat", EnteredSubtotal=5, ExitedSubtotal=3, InsideSubtotal=2))
     assert readings(found) == [("people_in_total", "", 5), ("people_out_total", "", 3), ("people_present", "", 2)]
 
@@ -144,7 +144,9 @@ def test_what_is_no_event_is_refused(payload: bytes) -> None:
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
 NAMES = sorted(
-    words("UTC UTCMS RealUTC Object TrafficCar Vehicle BoundingBox ObjectType PlateNumber Lane Flow Vehicles EventID")
+    split_words(
+        "UTC UTCMS RealUTC Object TrafficCar Vehicle BoundingBox ObjectType PlateNumber Lane Flow Vehicles EventID"
+    )
 )
 TREES = st.recursive(
     LEAVES,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.video import multipart
-from sensegate.video.multipart import Cutter, Part, boundary_of, is_multipart, split, without_pictures
+from sensegate.video.multipart import BodyPart, MultipartParser, boundary_of, is_multipart, split, without_pictures
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40 + b"\xff\xd9"
 ALERT = b"<EventNotificationAlert><eventType>VMD</eventType></EventNotificationAlert>"
@@ -30,9 +30,9 @@ def test_a_body_is_split_whatever_it_says(length: int | None, declared: bytes) -
     body = part(ALERT, length=length) + part(JPEG, b"image/jpeg", length=length) + part(ALERT * 2) + b"--b--\r\n"
     assert is_multipart(body)
     assert split(body, declared) == [
-        Part("application/xml", ALERT),
-        Part("image/jpeg", b"", picture=True),
-        Part("application/xml", ALERT * 2),
+        BodyPart("application/xml", ALERT),
+        BodyPart("image/jpeg", b"", picture=True),
+        BodyPart("application/xml", ALERT * 2),
     ]
 
 
@@ -42,10 +42,10 @@ def test_odd_bodies() -> None:
     assert [one.content for one in split(part(ALERT).replace(b"\r\n", b"\n"))] == [ALERT]
     assert [one.content for one in split(b"--b\r\n" + ALERT + b"\r\n--b--")] == [ALERT]
     assert [one.content for one in split(part(ALERT, token=b"<boundary>"), b"<boundary>")] == [ALERT]
-    assert split(part(JPEG, b"text/plain"))[0] == Part("text/plain", b"", picture=True)
+    assert split(part(JPEG, b"text/plain"))[0] == BodyPart("text/plain", b"", picture=True)
     assert split(b"preamble\r\n\r\n" + part(ALERT))[0].content == ALERT
     assert split(b"") == split(b"--") == split(b"no parts at all\n") == []
-    assert split(part(b"x" * (multipart.PART_MAX + 1)))[0] == Part("application/xml", b"", too_long=True)
+    assert split(part(b"x" * (multipart.PART_MAX + 1)))[0] == BodyPart("application/xml", b"", too_long=True)
     assert not is_multipart(ALERT)
     assert not is_multipart(b"--")
 
@@ -70,7 +70,7 @@ def test_pictures_are_left_out_and_still_counted() -> None:
 
 def test_a_part_goes_as_soon_as_it_is_whole() -> None:
     """A camera sends the next boundary with the next part, which may be minutes away."""
-    cutter = Cutter(b"b", whole=whole)
+    cutter = MultipartParser(b"b", is_complete=whole)
     for length in (-1, None, 5, 100_000):
         sent = part(ALERT, length=length)[:-2]
         assert [one.content for one in cutter.feed(sent[:-1])] == []
@@ -80,7 +80,7 @@ def test_a_part_goes_as_soon_as_it_is_whole() -> None:
 
 
 def test_half_a_part_is_no_part_before_it_ends() -> None:
-    cutter = Cutter(b"b", whole=whole)
+    cutter = MultipartParser(b"b", is_complete=whole)
     assert list(cutter.feed(part(ALERT)[:40])) == []
     assert [whole(one.content) for one in cutter.close()] in ([], [False])
 
@@ -88,7 +88,7 @@ def test_half_a_part_is_no_part_before_it_ends() -> None:
 def test_a_stream_holds_little_in_memory() -> None:
     """A picture without end, a text without end, rubbish without a boundary."""
     for begin in (b"--b\r\nContent-Type: image/jpeg\r\n\r\n", b"--b\r\n\r\n<a>", b"rubbish", b"--b\r\nX: "):
-        cutter = Cutter(b"b", whole=whole)
+        cutter = MultipartParser(b"b", is_complete=whole)
         list(cutter.feed(begin))
         for _ in range(100):
             list(cutter.feed(b"0" * 65_536))
@@ -99,8 +99,8 @@ def test_a_stream_holds_little_in_memory() -> None:
 @given(st.lists(st.integers(1, 400), max_size=60), st.sampled_from([-1, None, 3, 10**6]))
 def test_however_the_stream_is_cut_the_parts_are_the_same(cuts: list[int], length: int | None) -> None:
     body = part(ALERT, length=length) + part(JPEG[:600], b"image/jpeg", length=length) + part(ALERT + b" ") + b"--b--"
-    found: list[Part] = []
-    cutter, at = Cutter(b"b"), 0
+    found: list[BodyPart] = []
+    cutter, at = MultipartParser(b"b"), 0
     for size in cuts:
         found += cutter.feed(body[at : at + size])
         at += size
@@ -117,4 +117,4 @@ def test_nothing_crashes(payload: bytes, declared: bytes) -> None:
     for one in split(payload, declared):
         assert not (one.picture and one.content)
     without_pictures(payload, declared)
-    list(Cutter(declared, whole=whole).feed(payload))
+    list(MultipartParser(declared, is_complete=whole).feed(payload))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.video.downsampling import REASON_US, Reasons, State, repeated, together
-from sensegate.video.observation import Event, Kind, VideoObservation
+from sensegate.video.downsampling import REASON_US, EventSample, StateReasons, combine_reasons, sample_event
+from sensegate.video.observation import ObservationKind, VideoEvent, VideoObservation
 
 SECOND = 1_000_000
 WINDOW = 5 * SECOND
@@ -15,21 +15,21 @@ WINDOW = 5 * SECOND
 def told(at: int, *, state: bool | None = True) -> VideoObservation:
     return VideoObservation(
         id=f"{at}{state}",
-        kind=Kind.EVENT,
+        kind=ObservationKind.EVENT,
         camera="cam7",
         observed_at=at,
         time_quality="explicit",
         format="hikvision",
-        event=Event("motion", state),
+        event=VideoEvent("motion", state),
     )
 
 
 def kept(*alarms: VideoObservation) -> list[str]:
     """Return the ids of those that are kept."""
-    before: State | None = None
+    before: EventSample | None = None
     found: list[str] = []
     for one in alarms:
-        again, before = repeated(one, before, WINDOW)
+        again, before = sample_event(one, before, WINDOW)
         if not again:
             found.append(one.id)
     return found
@@ -65,10 +65,10 @@ def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
 
 
 def states(*told: tuple[str, bool, int]) -> list[bool]:
-    before: Reasons | None = None
+    before: StateReasons | None = None
     found: list[bool] = []
     for part, holds, at in told:
-        now, before = together(part, holds=holds, at=at, before=before)
+        now, before = combine_reasons(part, holds=holds, at=at, before=before)
         found.append(now)
     return found
 

@@ -1,8 +1,9 @@
 """The conservation ledger: counts of (hour, device, source, kind), which must balance.
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
-for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `not_deduplicated` are parts of `accepted`;
-`ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
+for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `not_deduplicated` are parts of
+`accepted`; `ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the
+uplink.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
 counted under the source ``redecode:<job>`` as any other, with `revised` and `added` as parts of `accepted`.

@@ -22,7 +22,7 @@ from sensegate.errors import Rejected
 from sensegate.model import Message, QuarantineReason, Removed, Span
 from sensegate.video import stored
 from sensegate.video.allowlist import is_slug
-from sensegate.video.format import Veil, VideoFormat
+from sensegate.video.format import Pseudonymiser, VideoFormat
 
 TOPIC: Final = "topic"
 """As a field in the count of what was taken out."""
@@ -33,7 +33,7 @@ _TOPICS_MAX: Final = 100_000
 class Cutting:
     """Cuts spans by the routes of a decoder."""
 
-    def __init__(self, formats: Mapping[str, VideoFormat], veil: Veil, *, bytes_max: int) -> None:
+    def __init__(self, formats: Mapping[str, VideoFormat], veil: Pseudonymiser, *, bytes_max: int) -> None:
         """`bytes_max`: a longer message is not looked into."""
         self._formats = formats
         self._veil = veil
@@ -73,22 +73,22 @@ class Cutting:
             if form is None:
                 continue
             try:
-                cut = form.cut(payload, message.topic, message.received, self._veil)
+                cut = form.redact(payload, message.topic, message.received, self._veil)
             except Rejected as why:
                 first = first or why
                 continue
             if topic != message.topic:
                 cut = msgspec.structs.replace(cut, removed={**cut.removed, TOPIC: 1})
-            return msgspec.structs.replace(message, topic=topic, payload=stored.kept(name, cut), cut=True)
+            return msgspec.structs.replace(message, topic=topic, payload=stored.encode_redacted(name, cut), cut=True)
         reason = first or Rejected(QuarantineReason.NO_PROFILE, "no format of video takes it; nothing of it is kept")
         return msgspec.structs.replace(
-            message, topic=topic, payload=stored.instead(names[0], payload, reason, self._veil), cut=True
+            message, topic=topic, payload=stored.encode_withheld(names[0], payload, reason, self._veil), cut=True
         )
 
     def crashed(self, message: Message, route: Route, decoder: Decoder, where: str) -> Message:
         """Return what stands in place of a message on which a format crashed; `where` holds places in our code only."""
         why = Rejected(QuarantineReason.CRASHED, where)
-        payload = stored.instead((route.video or (VIDEO,))[0], message.payload, why, self._veil)
+        payload = stored.encode_withheld((route.video or (VIDEO,))[0], message.payload, why, self._veil)
         return msgspec.structs.replace(
             message, topic=self._topic(message.topic, route, decoder), payload=payload, cut=True
         )
@@ -110,7 +110,7 @@ class Cutting:
                 record = decoder.devices.record(at)
                 names.update(part for name in (record.id, record.alias) for part in name.lower().split("/"))
         return "/".join(
-            level if _is_told(level, names, decoder) else self._veil.word(level) for level in topic.split("/")
+            level if _is_told(level, names, decoder) else self._veil.identifier(level) for level in topic.split("/")
         )
 
 
@@ -124,6 +124,6 @@ def removed_of(span: Span) -> list[Removed]:
     """Return the fields that were taken out of the messages of a span, told by those that were cut."""
     found: list[Removed] = []
     for at, message in enumerate(span):
-        if message.cut and (kept := stored.opened(message.payload)) is not None:
+        if message.cut and (kept := stored.decode_stored(message.payload)) is not None:
             found += [Removed(at, kept.video, field, count) for field, count in kept.removed.items()]
     return found

@@ -520,7 +520,8 @@ class _Work:
         self.rows.ignored += tree.ignored
         self.rows.thinned += [Thinned(at, device_of(camera), count) for camera, count in tree.thinned.items()]
         self.rows.rejected += [
-            RejectedValue(at, reason_of(one.reason), refused_at(one.at), way.device, one.detail) for one in tree.refused
+            RejectedValue(at, reason_of(one.reason), refused_at(one.index), way.device, one.detail)
+            for one in tree.refused
         ]
         return _Held((rule, wrap), tree, [], bound)
 

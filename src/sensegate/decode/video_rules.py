@@ -37,7 +37,7 @@ def filled(rule: MessageRule) -> MessageRule:
     channels = CHANNELS
     if rule.video is not None:
         form = FORMATS.get(rule.video.format)
-        free = [f"rule{number}" for number in range(1, RULES + 1)] if form is not None and form.freely else []
+        free = [f"rule{number}" for number in range(1, RULES + 1)] if form is not None and form.free_rule_names else []
         channels = (*CHANNELS, *rule.video.channels, *rule.video.rules.values(), *free)
     counted = rule.readings or tuple(ReadingRule(property=row.name) for row in PROPERTIES.rows if row.domain == NAME)
     counted = tuple(msgspec.structs.replace(one, field=one.property) for one in counted if one.property != OBSERVATION)

@@ -1,4 +1,4 @@
-"""Where the next frame stands in a stream of bytes."""
+"""Position of the next frame in a stream of bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 
 class Cut(NamedTuple):
-    """The answer of a cutter for a buffer: `skip` bytes of no frame, then a frame of `length` bytes.
+    """Result of a framing function for a buffer: `skip` bytes outside any frame, then a frame of `length` bytes.
 
-    A length of 0 asks for more bytes; what was skipped is never looked at again. ``skip + length`` is never more than
-    the buffer holds. A frame is told by its outer marks and its length; its check value is another matter, unless it
-    alone can tell where the frame ends.
+    A length of 0 requests more bytes; skipped bytes are never examined again. ``skip + length`` never exceeds the
+    buffer. A frame is recognised by its delimiters and its length; its checksum is verified separately, unless it alone
+    can determine where the frame ends.
     """
 
     skip: int
@@ -22,7 +22,7 @@ Cutter = Callable[[bytes], Cut]
 
 
 def last_start(buffer: bytes, mark: bytes, at: int = 0) -> int:
-    """Return from where a buffer without `mark` must be kept, as a mark may have begun at its end."""
+    """Return the offset from which a buffer without `mark` must be kept, as a mark may start at its end."""
     for size in range(min(len(mark) - 1, len(buffer) - at), 0, -1):
         if buffer.endswith(mark[:size]):
             return len(buffer) - size

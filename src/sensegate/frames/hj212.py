@@ -1,7 +1,7 @@
-"""HJ 212 (2005, 2017, 2025), pollution monitoring: ``##`` length data CRC CR LF, all of it text.
+"""HJ 212 (2005, 2017, 2025), pollution monitoring: ``##``, length, data, CRC, CR LF, all of it text.
 
-The CRC is that of annex A. Devices in the field also send it with its bytes exchanged, or MODBUS's in either order
-(`Convention`). In 2025 the content may be encrypted; then the CRC is that of the plain text.
+The CRC is that of annex A. Devices in the field also send it with its bytes swapped, or MODBUS's CRC in either byte
+order (`Convention`). Since 2025 the content may be encrypted; the CRC is then that of the plain text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CRC = 4
 _END = b"\r\n"
 _SPACE = b"\r\n \t\0"
 _LOOKS = 8
-"""So many frames of a buffer are told by their check value alone: each costs up to 9,999 bytes to reckon."""
+"""Number of frames per buffer recognised by their checksum alone: each costs a CRC over up to 9,999 bytes."""
 _BEGIN = re.compile(rb"##\d{4}")
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _CONTENT: Final = b"CP=&&"
@@ -38,7 +38,7 @@ HEARTBEAT = "9015"
 
 
 class Convention(StrEnum):
-    """How a check value was made."""
+    """Algorithm and byte order of a checksum."""
 
     ANSI = "ansi"
     ANSI_SWAPPED = "ansi_swapped"
@@ -47,7 +47,7 @@ class Convention(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why a request is not taken (QnRtn)."""
+    """Reason for which a request is rejected (QnRtn)."""
 
     PASSWORD = "3"  # noqa: S105 - a code
     STATION = "4"
@@ -55,13 +55,13 @@ class Refusal(StrEnum):
 
 
 def check_value(data: bytes, convention: Convention) -> int:
-    """Return the check value of a data segment by a convention."""
+    """Return the checksum of a data segment by a convention."""
     value = crc_hj212(data) if convention in {Convention.ANSI, Convention.ANSI_SWAPPED} else crc_modbus(data)
     return swapped(value) if convention in {Convention.ANSI_SWAPPED, Convention.MODBUS_SWAPPED} else value
 
 
 def convention_of(data: bytes, crc: bytes) -> Convention | None:
-    """Return by which convention four hex digits are the check value of a data segment, None: by none."""
+    """Return the convention by which four hex digits are the checksum of a data segment, None if there is none."""
     try:
         sent = int(crc, 16)
     except ValueError:
@@ -73,7 +73,7 @@ def convention_of(data: bytes, crc: bytes) -> Convention | None:
 
 
 def cut(buffer: bytes) -> Cut:
-    """Find the next frame. White space between frames is skipped and is part of none."""
+    """Find the next frame. White space between frames is skipped."""
     at = 0
     looks = _LOOKS
     while True:
@@ -89,7 +89,7 @@ def cut(buffer: bytes) -> Cut:
         length = _HEAD + int(digits) + _CRC
         again = _BEGIN.search(buffer, at + _HEAD, at + length)
         if len(buffer) < at + length:
-            # A frame that was cut short is followed by one that begins on a new line.
+            # A truncated frame is followed by one that starts on a new line.
             if again and buffer[again.start() - 2 : again.start()] == _END:
                 at = again.start()
                 continue
@@ -102,7 +102,7 @@ def cut(buffer: bytes) -> Cut:
         if end == _END:
             return Cut(at, length + 2)
         looks -= 1
-        if looks >= 0 and convention_of(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some end without CR LF
+        if looks >= 0 and convention_of(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
             return Cut(at, length)
         if _END.startswith(end):
             return Cut(at)
@@ -113,58 +113,60 @@ def cut(buffer: bytes) -> Cut:
 
 
 class Packet(msgspec.Struct, frozen=True):
-    """One frame, taken apart as far as all kinds of it are alike."""
+    """One frame with its header fields; the content is left undecoded."""
 
     data: bytes
-    """The data segment: what the length and the CRC speak of."""
+    """The data segment, to which the length and the CRC refer."""
     crc: bytes
-    """Four hex digits, as sent."""
+    """Four hex digits as sent."""
     fields: dict[str, str]
-    """QN, ST, CN, PW, MN, Flag, PNUM, PNO: those that were sent."""
+    """QN, ST, CN, PW, MN, Flag, PNUM, PNO, as far as present."""
     content: bytes
-    """What stands between ``CP=&&`` and the last ``&&``."""
+    """Text between ``CP=&&`` and the last ``&&``."""
 
     @property
     def version(self) -> int:
-        """The standard's year by the Flag, 0 where there is none."""
+        """Year of the standard according to Flag, 0 if unknown."""
         return {0: 2005, 1: 2017, 2: 2025}.get(self.flag >> 2, 0) if self.flag >= 0 else 0
 
     @property
     def flag(self) -> int:
-        """The Flag byte, -1 where there is none."""
+        """The Flag byte, -1 if missing."""
         text = self.fields.get("Flag", "")
         return int(text) if text.isdecimal() and len(text) <= 3 else -1
 
     @property
     def wants_answer(self) -> bool:
-        """Whether the device waits for an answer."""
+        """Whether the device expects an answer."""
         return self.flag > 0 and bool(self.flag & 1)
 
     @property
     def may_be_encrypted(self) -> bool:
-        """Whether the standard lets the content be encrypted (2025, 6.4.2: CN 2000 to 2999, 1014, 3020)."""
+        """Whether the standard allows encrypted content (2025, 6.4.2: CN 2000 to 2999, 1014, 3020)."""
         number = self.fields.get("CN", "")
         return self.version == 2025 and (number[:1] == "2" or number in {"1014", "3020"})
 
 
 def read(frame: bytes) -> Packet:
-    """Return the packet in a frame, with or without its CR LF. Raises `Rejected` (malformed) where there is none.
+    """Parse a frame, with or without its CR LF. Raises `Rejected` (malformed) if it is not one.
 
-    The check value is not looked at: which one is right is the profile's choice.
+    The checksum is not verified: the profile decides which convention is right.
     """
     frame = frame.rstrip(_SPACE)
     digits = frame[2:_HEAD]
     if not frame.startswith(MARK) or len(digits) < 4 or not digits.isdigit():
-        raise Rejected(QuarantineReason.MALFORMED, "does not begin with ## and four digits")
+        raise Rejected(QuarantineReason.MALFORMED, "the frame does not start with ## and four digits")
     there = len(frame) - _HEAD - _CRC
     if there != int(digits):
-        raise Rejected(QuarantineReason.MALFORMED, f"a data segment of {int(digits)} bytes announced, {there} there")
+        raise Rejected(
+            QuarantineReason.MALFORMED, f"the header announces {int(digits)} bytes of data, the frame has {there}"
+        )
     data, crc = frame[_HEAD:-_CRC], frame[-_CRC:]
     if not _HEX.issuperset(crc):
         raise Rejected(QuarantineReason.MALFORMED, "the CRC is not four hex digits")
     head, begin, rest = data.partition(_CONTENT)
     if not begin or not rest.endswith(_CONTENT_END):
-        raise Rejected(QuarantineReason.MALFORMED, "no content between CP=&& and &&")
+        raise Rejected(QuarantineReason.MALFORMED, "the frame has no content between CP=&& and &&")
     fields: dict[str, str] = {}
     for entry in head.split(b";"):
         key, equals, value = entry.partition(b"=")
@@ -174,9 +176,9 @@ def read(frame: bytes) -> Packet:
 
 
 def decrypted(packet: Packet, key: bytes) -> Packet:
-    """Return the packet with its content in plain text: SM4-ECB, whole blocks only, the rest was never encrypted.
+    """Decrypt the content of a packet: SM4-ECB on whole blocks; a remainder was never encrypted.
 
-    The content is the bytes themselves, or written as the standard's annex prints them: ``{0xE4,0x3E,…}g=N``.
+    The content is binary, or written as in the annex of the standard: ``{0xE4,0x3E,…}g=N``.
     """
     content = packet.content
     written = _ENCRYPTED_WRITTEN.match(content)
@@ -198,12 +200,12 @@ def decrypted(packet: Packet, key: bytes) -> Packet:
 
 
 def build(data: bytes, convention: Convention = Convention.ANSI) -> bytes:
-    """Return the frame of a data segment of at most 9,999 bytes."""
+    """Build the frame of a data segment of at most 9,999 bytes."""
     return b"##%04d%b%04X\r\n" % (len(data), data, check_value(data, convention))
 
 
 def answer(packet: Packet, convention: Convention, refusal: Refusal | None = None) -> bytes:
-    """Return what a centre says to an upload: 9014 when its data are kept, 9011 with a QnRtn when they are not."""
+    """Build the answer to an upload: 9014 if its data are stored, 9011 with a QnRtn if they are rejected."""
     sent = packet.fields
     version = max(packet.flag, 0) & ~0b11 or 4
     said = {

@@ -1,10 +1,10 @@
-"""SL 651-2014, hydrology: ``7E7E`` with binary and BCD fields, or the same fields as text behind ``01``.
+"""SL 651-2014, hydrology: ``7E7E`` with binary and BCD fields, or the same fields as text after ``01``.
 
     uplink    start, centre 1, station 5 (BCD), password 2, function 1, direction and length 2,
               STX or SYN, serial 2, sent 6 (BCD), elements, ETX or ETB, CRC 2
     downlink  the same with the station before the centre
 
-The CRC is MODBUS's, most significant byte first, over all before it. In text form each byte is two hex digits.
+The CRC is MODBUS's, most significant byte first, over all preceding bytes. In text form each byte is two hex digits.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ETX, EOT, ENQ, ACK, NAK, ETB, ESC = 0x03, 0x04, 0x05, 0x06, 0x15, 0x17, 0x1B
 _ENDS: Final = frozenset({ETX, EOT, ENQ, ACK, NAK, ETB, ESC})
 _DIGITS: Final = frozenset(b"0123456789ABCDEFabcdef")
 _PACKETS = 3
-"""Bytes that number the packets of a report in several; twice as many in text form."""
+"""Bytes that number the packets of a split report; twice as many in text form."""
 KEEP_ALIVE: Final = 0x2F
 REPORTS: Final = frozenset(range(0x30, 0x37))
-"""Functions that a station sends by itself and a centre confirms; the keep-alive is not answered (6.6.4.2)."""
+"""Functions that a station sends unasked and a centre confirms; the keep-alive is not answered (6.6.4.2)."""
 
 
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────
@@ -43,7 +43,7 @@ def cut(buffer: bytes) -> Cut:
     at = 0
     binary, text = buffer.find(MARK), buffer.find(TEXT_MARK)
     while True:
-        # Each mark is looked for again only when it was passed: one that is nowhere costs its look once.
+        # Each mark is searched again only after it was passed: a mark that does not occur costs one search.
         if 0 <= binary < at:
             binary = buffer.find(MARK, at)
         if 0 <= text < at:
@@ -65,7 +65,7 @@ def cut(buffer: bytes) -> Cut:
 
 
 def _length(head: bytes, *, is_text: bool) -> int | None:
-    """Return the length of a frame by its head and STX, None: more is needed, 0: it is none."""
+    """Return the length of a frame from its header and STX; None: more bytes are needed, 0: not a frame."""
     size = _TEXT_HEAD if is_text else _HEAD
     if is_text:
         if not _DIGITS.issuperset(head[1:size]):
@@ -84,12 +84,12 @@ def _length(head: bytes, *, is_text: bool) -> int | None:
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One frame, taken apart as far as all kinds of it are alike."""
+    """One frame with its header fields; the elements are left undecoded."""
 
     text: bool
-    """Whether it came in text form."""
+    """Whether it is in text form."""
     up: bool
-    """True from a station, False to one."""
+    """True: from a station; False: to a station."""
     centre: int
     station: str
     """Ten digits."""
@@ -97,29 +97,31 @@ class Report(msgspec.Struct, frozen=True):
     """Four hex digits."""
     function: int
     packets: int
-    """How many packets the report has."""
+    """Number of packets of the report."""
     packet: int
-    """Which of them this is, from 1."""
+    """Number of this packet, from 1."""
     serial: int
     sent: str
     """``yyMMddHHmmss``; empty in the later packets of a report."""
     body: bytes
-    """The elements: as bytes, or as text."""
+    """The elements, as bytes or as text."""
     end: int
-    """The control character behind the body."""
+    """Control character after the body."""
     right: bool
-    """Whether the CRC fits."""
+    """Whether the CRC is right."""
 
 
 def read(frame: bytes) -> Report:
-    """Return what a frame holds. Raises `Rejected` (malformed) where it is none."""
+    """Parse a frame. Raises `Rejected` (malformed) if it is not one."""
     is_text = frame.startswith(TEXT_MARK)
     head_size, tail_size = (_TEXT_HEAD, _TEXT_TAIL) if is_text else (_HEAD, _TAIL)
     if not is_text and not frame.startswith(MARK):
-        raise Rejected(QuarantineReason.MALFORMED, "begins with neither 7E7E nor 01")
+        raise Rejected(QuarantineReason.MALFORMED, "the frame starts with neither 7E7E nor 01")
     length = _length(frame[: head_size + 1], is_text=is_text)
     if not length or length != len(frame):
-        raise Rejected(QuarantineReason.MALFORMED, f"{len(frame)} bytes are no frame of the length that its head says")
+        raise Rejected(
+            QuarantineReason.MALFORMED, f"the frame has {len(frame)} bytes, not the length that its header announces"
+        )
     head = bytes.fromhex(frame[1:head_size].decode()) if is_text else frame[2:head_size]
     crc = frame[-tail_size + 1 :]
     if is_text and not _DIGITS.issuperset(crc):
@@ -153,7 +155,7 @@ def _packets(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, by
     size = _PACKETS * 2 if is_text else _PACKETS
     numbers = body[:size]
     if len(numbers) < size or (is_text and not _DIGITS.issuperset(numbers)):
-        raise Rejected(QuarantineReason.MALFORMED, "the numbers of the packet are missing")
+        raise Rejected(QuarantineReason.MALFORMED, "the packet numbers are missing")
     both = int(numbers, 16) if is_text else int.from_bytes(numbers)
     return both >> 12, both & 0xFFF, body[size:]
 
@@ -161,7 +163,7 @@ def _packets(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, by
 def _serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
     size = 16 if is_text else 8
     if len(body) < size or (is_text and not _DIGITS.issuperset(body[:size])):
-        raise Rejected(QuarantineReason.MALFORMED, "serial number and time of sending are missing")
+        raise Rejected(QuarantineReason.MALFORMED, "serial number and sending time are missing")
     if is_text:
         return int(body[:4], 16), body[4:16].decode(), body[16:]
     return int.from_bytes(body[:2]), body[2:8].hex(), body[8:]
@@ -173,7 +175,7 @@ def _serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
 def build(  # noqa: PLR0917 - the order of the frame
     centre: int, station: str, password: str, function: int, body: bytes, end: int, *, up: bool, text: bool = False
 ) -> bytes:
-    """Return a frame of one packet; `body` begins with serial number and time (in text form: their hex digits)."""
+    """Build a frame of one packet; `body` starts with serial number and time (in text form: their hex digits)."""
     first = f"{centre:02X}{station}" if up else f"{station}{centre:02X}"
     head = f"{first}{password}{function:02X}{'0' if up else '8'}{len(body):03X}"
     start = TEXT_MARK + head.encode() if text else MARK + bytes.fromhex(head)
@@ -183,9 +185,9 @@ def build(  # noqa: PLR0917 - the order of the frame
 
 
 def confirmation(report: Report, now: datetime, end: int = ESC) -> bytes:
-    """Return what a centre says to a report that it has kept; `end`: ESC keeps the station on line, EOT lets it go.
+    """Build the confirmation of a stored report; `end`: ESC keeps the station connected, EOT releases it.
 
-    `now`: the centre's clock, in the station's zone.
+    `now`: the centre's clock, in the station's time zone.
     """
     body = f"{report.serial:04X}{now:%y%m%d%H%M%S}"
     return build(

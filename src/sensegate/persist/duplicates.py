@@ -271,7 +271,8 @@ class Duplicates:
     def _heed_clock(self) -> None:
         """Come back where our clock stood far in the future: what was forgotten then stays so, the rest is judged.
 
-        Without this everything would be older than what is remembered, and not deduplicated, until that future has come.
+        Without this everything would be older than what is remembered, and not deduplicated, until that future has
+        come.
         """
         now = self._clock.now()
         if self._floor > now // HOUR_US:

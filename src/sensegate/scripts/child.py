@@ -1,6 +1,6 @@
-"""The child process, ``python -m sensegate.scripts.child PROGRESS_FD``: requests in, replies out, until its input ends.
+"""Child process, ``python -m sensegate.scripts.child PROGRESS_FD``: requests in, replies out, until its input ends.
 
-It imports little, so that it starts in a fraction of a second, and it has no way to anything but its two pipes.
+It imports little, so that it starts in a fraction of a second, and its two pipes are its only connection.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from sensegate.scripts.wire import (
 )
 
 SCRIPTS_MAX: Final = 64
-"""Scripts held; the one that was not used for longest goes."""
+"""Number of scripts held; the least recently used one is dropped."""
 REPLY_CHARACTERS: Final = 8 * 1024**2
-"""A reply that is as long ends here; the rest is asked for again."""
+"""Length at which a reply ends early; the caller requests the rest again."""
 PATIENCE_S: Final = 0.1
-"""CPU time that a run may take beyond the mean of its calls; then it ends early."""
+"""CPU time beyond the mean of its calls after which a run ends early."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Request).decode
 
 
 class Child:
-    """The scripts of one child."""
+    """The scripts of one child process."""
 
     def __init__(self, progress: mmap.mmap) -> None:
         self._progress = progress
@@ -50,7 +50,7 @@ class Child:
         self._room = REPLY_CHARACTERS
 
     def answer(self, request: Request) -> Reply:
-        """Load and run what is asked for."""
+        """Load and run the requested scripts."""
         loaded = []
         for at, source in enumerate(request.load, LOADING + 1):
             PROGRESS.pack_into(self._progress, 0, at)
@@ -77,7 +77,7 @@ class Child:
         return Reply(loaded, outcomes, cpu_us)
 
     def rest(self) -> None:
-        """Get ready for the next request while nobody waits."""
+        """Prepare the used scripts for the next request while nobody waits."""
         for script in self._asked:
             script.rest()
         self._asked.clear()
@@ -106,7 +106,7 @@ class Child:
 
 
 def _deadline(seconds: float) -> None:
-    """End the process once it has used so much CPU time from now on: by signal, whatever native code it is in."""
+    """Have the kernel end the process after this much further CPU time, even within native code."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
@@ -115,7 +115,7 @@ def _read(count: int) -> bytes:
     while len(parts) < count:
         part = os.read(0, min(count - len(parts), 1 << 20))
         if not part:
-            sys.exit(0)  # the gateway is gone, or has no more to ask
+            sys.exit(0)  # the gateway has ended, or needs this child no more
         parts += part
     return bytes(parts)
 
@@ -127,9 +127,9 @@ def _write(message: bytes) -> None:
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Serve requests until the input ends."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the gateway, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the gateway, which ends its children
     engine.preload()
     with mmap.mmap(int(sys.argv[1]), PROGRESS.size) as progress:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -1,9 +1,9 @@
-"""Which scripts and which senders are not run for a while, because they used up what a call may use.
+"""Suspension of scripts and senders that exceed what a call may use.
 
-One sender whose frames make a script run away is kept from it first; the script goes on for the others. A script that
-runs away for several, or is too slow on average, is suspended as a whole: each time for twice as long; until then it
-has less time for a call. So an attack costs the other devices a few hundredths of a second in a minute, whoever carries
-it and however many scripts it finds.
+A sender whose frames make a script exceed its limits is suspended first; the script continues for the other senders. A
+script that exceeds them for several senders, or is too slow on average, is suspended as a whole, each time for twice as
+long; until then its calls get less CPU time. An attack therefore costs the other devices a few hundredths of a second
+per minute, whoever sends it and however many scripts it exploits.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from sensegate import metrics
 WINDOW_S: Final = 60.0
 SENDER_STRIKES: Final = 2
 SCRIPT_STRIKES: Final = 4
-"""So many strikes within the window suspend the sender, or the script."""
+"""Number of strikes within the window that suspend the sender, or the script."""
 KILL: Final = 2
-"""A call that took its process with it counts for so many strikes."""
+"""Number of strikes for a call that killed its process."""
 PROBATION: Final = 0.25
-"""After its first strike a script's calls have this share of the CPU time that they had."""
+"""Share of the CPU limit that a script gets after its first strike."""
 ALARM_S: Final = 10.0
 ALARM_STRIKES: Final = 6
-"""After so many strikes of all scripts in so short a time, half as many suspend a sender or a script."""
+"""Number of strikes of all scripts within `ALARM_S` after which half as many suspend a sender or a script."""
 PAUSE_S: Final = 60.0
 PAUSE_MAX_S: Final = 3_600.0
 CREDIT_MS: Final = 100.0
-"""CPU time that a script may use beyond its mean before it counts as too slow."""
+"""CPU time beyond the mean after which a script counts as too slow."""
 SENDERS_MAX: Final = 4_096
 
 _log = structlog.get_logger("scripts")
 
 
 class _Record:
-    """The conduct of a script, or of a sender with one."""
+    """Strikes and suspension of a script, or of one sender of a script."""
 
     __slots__ = ("level", "strikes", "until", "why")
 
@@ -48,13 +48,13 @@ class _Record:
         self.why = ""
 
     def strike(self, now: float, allowed: int, weight: int) -> bool:
-        """Note a strike that counts for so many; return whether it is one too many."""
+        """Record a strike of this weight; return whether it exceeds the allowed number."""
         self.strikes.extend([now] * weight)
         recent = sum(now - at < WINDOW_S for at in self.strikes)
         return recent >= allowed
 
     def suspend(self, now: float, why: str) -> float:
-        """Suspend for twice as long as the last time, if that was lately; return the length in seconds."""
+        """Suspend for twice as long as the last time, if that was recent; return the duration in seconds."""
         if now - self.until > PAUSE_MAX_S:
             self.level = 0
         pause_s = min(PAUSE_S * float(1 << self.level), PAUSE_MAX_S)
@@ -65,7 +65,7 @@ class _Record:
 
 
 class Conduct:
-    """Strikes and suspensions, by script and by sender. Bounded; forgotten with the process."""
+    """Strikes and suspensions by script and by sender. Bounded; lost at the end of the process."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -75,7 +75,7 @@ class Conduct:
         self._all: deque[float] = deque(maxlen=ALARM_STRIKES)
 
     def refusal(self, script: str, sender: str) -> str:
-        """Return why a frame of this sender is not given to the script now; empty: it is."""
+        """Return why a frame of this sender is not given to the script now; empty: it is given."""
         if not self._scripts and not self._senders:
             return ""
         now = self._monotonic()
@@ -88,7 +88,7 @@ class Conduct:
         return ""
 
     def strike(self, script: str, sender: str, why: str, weight: int = 1) -> None:
-        """Note that a frame of a sender made a script use up a limit; `KILL`: and its process."""
+        """Record that a frame of a sender made a script exceed a limit; `KILL`: and killed its process."""
         now = self._monotonic()
         alarm = len(self._all) == ALARM_STRIKES and now - self._all[0] < ALARM_S
         self._all.extend([now] * weight)
@@ -96,18 +96,20 @@ class Conduct:
         if self._sender(script, sender).strike(now, SENDER_STRIKES // enough, weight):
             pause_s = self._sender(script, sender).suspend(now, why)
             metrics.SCRIPT_SUSPENSIONS.labels("sender").inc()
-            _log.warning("a sender is kept from its codec script", script=script, sender=sender, why=why, s=pause_s)
+            _log.warning(
+                "codec script suspended for a sender", script=script, sender=sender, reason=why, seconds=pause_s
+            )
         if self._script(script).strike(now, SCRIPT_STRIKES // enough, weight):
             self._suspend(script, now, why)
 
     def share(self, script: str) -> float:
-        """Return the share of its CPU limit that a script is given now."""
+        """Return the share of the CPU limit that a script gets now."""
         record = self._scripts.get(script)
         lately = record is not None and bool(record.strikes) and self._monotonic() - record.strikes[-1] < WINDOW_S
         return PROBATION if lately else 1.0
 
     def spent(self, script: str, calls: int, cpu_ms: float, mean_ms: float) -> None:
-        """Note what calls of a script have cost."""
+        """Record what calls of a script have cost."""
         credit = min(CREDIT_MS, self._credit_ms.get(script, CREDIT_MS) + calls * mean_ms - cpu_ms)
         if credit < 0:
             why = f"its calls take more than {mean_ms:g} ms of CPU time on average (limits.mean_cpu_ms)"
@@ -116,14 +118,14 @@ class Conduct:
         self._credit_ms[script] = credit
 
     def suspended(self) -> list[tuple[str, str, float]]:
-        """Return (script, why, seconds left) of the scripts that are suspended now."""
+        """Return (script, reason, seconds left) of the scripts suspended now."""
         now = self._monotonic()
         return [(name, one.why, one.until - now) for name, one in sorted(self._scripts.items()) if now < one.until]
 
     def _suspend(self, script: str, now: float, why: str) -> None:
         pause_s = self._script(script).suspend(now, why)
         metrics.SCRIPT_SUSPENSIONS.labels("script").inc()
-        _log.error("a codec script is suspended", script=script, why=why, s=pause_s)
+        _log.error("codec script suspended", script=script, reason=why, seconds=pause_s)
 
     def _script(self, script: str) -> _Record:
         return self._scripts.setdefault(script, _Record())

@@ -1,11 +1,11 @@
 """A codec script in QuickJS: what a child holds for each script, and how it calls it.
 
-Its top level is compiled as the body of a function, and each call begins by running that function anew: top-level
-variables are then variables of one call, so that nothing can pass from one device to the next through them, and a
-script behaves as it does on network servers that load it afresh for every frame. The room around it (`harness.js`) is
-frozen and kept. What a script leaves on the global object is taken away after the call; a name that it forgot to
-declare becomes a variable of its top level from then on, anything else is refused. From time to time a call is made in
-a fresh room too: where that answers differently, something was carried over, and the frame is refused.
+Its top level is compiled as the body of a function, and each call starts by running that function again: top-level
+variables are therefore local to one call, so that nothing passes from one device to the next through them, and a script
+behaves as on network servers that load it anew for every frame. The realm around it (`harness.js`) is frozen and kept.
+Properties that a script leaves on the global object are removed after the call; a name that it forgot to declare
+becomes a variable of its top level from then on, anything else is rejected. Now and then a call is repeated in a fresh
+realm: if the result differs, state was carried over, and the frame is rejected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import _quickjs  # type: ignore[import-not-found] # the package around it starts a thread when it is imported
+import _quickjs  # type: ignore[import-not-found] # its parent package starts a thread on import
 
 from sensegate.scripts.wire import NO_PORT, Facts, Outcome, Source
 
@@ -25,28 +25,28 @@ REFUSED: Final = "script_refused"
 FAILED: Final = "script_failed"
 LIMIT: Final = "script_limit"
 STATE: Final = "script_state"
-"""Words of `QuarantineReason`."""
+"""Values of `QuarantineReason`."""
 
 CALLS_MAX: Final = 20_000
-"""A room is left after so many calls: whatever the engine gathered goes with it."""
+"""Number of calls after which a realm is replaced, with whatever the engine accumulated."""
 SAMPLE: Final = 4_096
-"""Every so-manieth call is compared with a fresh room, and the second of a script's life."""
+"""Interval in calls at which a call is verified in a fresh realm; so is the second call of a script."""
 SAMPLE_FIRST: Final = 2
 LOOK: Final = 512
-"""The room's memory is looked at every so many calls."""
+"""Interval in calls at which the memory of the realm is checked."""
 LOAD_S: Final = 1.0
-"""CPU time for loading."""
+"""CPU time for loading, seconds."""
 GRACE: Final = 1.5
 GRACE_S: Final = 0.003
-"""A call's CPU limit times `GRACE` and this more: then its process ends."""
+"""A process ends after a call's CPU limit times the factor plus this."""
 LOAD_MEMORY: Final = 64 * 1024**2
 IMPLICIT_MAX: Final = 256
-"""Names that a script may forget to declare."""
+"""Greatest number of undeclared names."""
 OURS: Final = 200_000
-"""Lines from here on are the harness's, not the script's."""
+"""Lines from here on belong to the harness, not to the script."""
 
 ENTRIES: Final = ("decodeUplink", "Decode", "Decoder", "rawDecode", "decode", "decoder", "module.exports")
-"""The functions that decode, by the names that makers give them; the first that is there counts."""
+"""Names of decoding functions used by vendors; the first that exists is taken."""
 _BESIDE: Final = ("normalizeUplink", "encodeDownlink")
 _SHAPES: Final = {"decodeUplink": ("input",), "Decode": ("port", "bytes", "variables")}
 _BYTES_FIRST: Final = ("bytes", "port", "variables")
@@ -56,7 +56,7 @@ _WORDS: Final = frozenset(
     break case catch class const continue debugger default delete do else enum export extends false finally for function
     if implements import in instanceof interface let new null package private protected public return static super
     switch this throw true try typeof var void while with yield await arguments eval undefined
-    """.split()  # noqa: SIM905 - a list of so many words reads worse
+    """.split()  # noqa: SIM905 - more readable than a list
 )
 _STACK: Final = "its stack is full"
 _CALL = re.compile(r"\(<input>:(\d+)")
@@ -67,7 +67,7 @@ _MODULE = re.compile(
 
 
 class LoadError(Exception):
-    """A script that cannot be used: why, and the line in its file (0: none)."""
+    """The script cannot be used; holds the message and the line in its file (0: unknown)."""
 
     def __init__(self, what: str, line: int = 0) -> None:
         super().__init__(what)
@@ -76,7 +76,7 @@ class LoadError(Exception):
 
 
 class _Learned(NamedTuple):
-    """What a script does to its room when it is loaded."""
+    """What a script does to its realm when it is loaded."""
 
     helpers: list[list[Any]]
     globals: list[str]
@@ -92,25 +92,25 @@ def _text(name: str) -> str:
 
 
 def preload() -> None:
-    """Read what is read from files, before there are none."""
+    """Read the JavaScript files, before files become inaccessible."""
     _text("shims.js")
     _text("harness.js")
 
 
 def identifier(name: str) -> bool:
-    """Return whether a function of a script may be called so in `entry`."""
+    """Return whether `entry` may name a function of a script like this."""
     return all(bool(_IDENTIFIER.fullmatch(part)) and part not in _WORDS for part in name.split("."))
 
 
 class Script:
-    """One script, loaded, in its room."""
+    """One loaded script in its realm."""
 
     def __init__(self, source: Source, deadline: Callable[[float], None] = lambda _: None) -> None:
-        """Load. Raises `LoadError`.
+        """Load the script. Raises `LoadError`.
 
         Args:
             source: the script.
-            deadline: ends the process once it has used so many seconds of CPU time from then on; 0: never.
+            deadline: ends the process after this many further seconds of CPU time; 0: never.
         """
         self.source = source
         self._deadline = deadline
@@ -133,7 +133,7 @@ class Script:
 
     @property
     def facts(self) -> Facts:
-        """What was found in it."""
+        """Result of loading the script."""
         return Facts(
             self.source.key,
             entry=self._names[self._learned.entry],
@@ -144,13 +144,13 @@ class Script:
         )
 
     def limit(self, cpu_ms: float) -> None:
-        """Give the calls from here on so much CPU time."""
+        """Set the CPU limit of the following calls."""
         if cpu_ms != self._cpu_ms:
             self._cpu_ms = cpu_ms
             self._ready().context.set_time_limit(cpu_ms / 1e3)
 
     def call(self, payload: bytes, port: int, received_ms: int) -> Outcome:
-        """Return what the script makes of a frame. What it does wrong is told in the outcome."""
+        """Decode a frame. Errors of the script are part of the result."""
         sent = payload.decode("latin-1")
         try:
             answer = self._answer(self._ready(), sent, port, received_ms)
@@ -170,10 +170,10 @@ class Script:
     # ── loading ──────────────────────────────────────────────────────────────────────────────────────
 
     def _contained(self) -> None:
-        """See that the text is the body of a function, and ends where that ends.
+        """Check that the text is a function body and ends where the function ends.
 
-        A text that closes the function's brace would be followed by a comma or a bracket in the first form, and cannot
-        be in the second: no text can close both.
+        A text that closes the function's brace would be followed by a comma or a bracket in the first form, which
+        cannot be in the second: no text can close both.
         """
         text = self.source.text
         context = _context(LOAD_MEMORY, 512)
@@ -185,28 +185,28 @@ class Script:
         try:
             self._make(context)
         except _quickjs.JSException:
-            self._module = False  # it has a `module`, `exports` or `require` of its own
+            self._module = False  # it declares `module`, `exports` or `require` itself
             try:
                 self._make(context)
             except _quickjs.JSException as why:
                 raise _load_error(why, text) from why
 
     def _make(self, context: Any) -> Any:
-        """Return the script as a function of `context`: it returns the entries."""
+        """Compile the script as a function of `context` that returns the entries."""
         given = ["module", "exports", "require"] if self._module else []
         entries = ", ".join(map(self._found, (*self._names, *_BESIDE)))
         parameters = ", ".join([*given, *self._declared])
         return context.eval(f"(function ({parameters}) {{{self.source.text}\n;return [{entries}];\n}})")
 
     def _found(self, name: str) -> str:
-        """Return an expression for a function of the script, wherever it puts it."""
+        """Return an expression for a function of the script, wherever it is defined."""
         if name == "module.exports":
             return "module.exports" if self._module else "undefined"
         plain = f'typeof {name.partition(".")[0]} !== "undefined" && typeof {name} === "function" ? {name} : '
         return plain + (f"Object(module.exports).{name}" if self._module else "undefined")
 
     def _learn(self) -> str:
-        """Run its top level once in a room that is not frozen; return what it does there, as JSON."""
+        """Run its top level once in a realm that is not frozen; return what it does there, as JSON."""
         context = _context(LOAD_MEMORY, self.source.limits.stack_kb)
         try:
             harness = _harness(context)
@@ -216,7 +216,7 @@ class Script:
         except _quickjs.JSException as why:
             raise _load_error(why, self.source.text) from why
         except UnicodeDecodeError as why:
-            raise LoadError("it names something in a way that is no text") from why
+            raise LoadError("a name in it is not valid text") from why
         return told if self._module else told.replace("{", '{"module":false,', 1)
 
     def _understood(self, found: dict[str, Any]) -> _Learned:
@@ -226,7 +226,7 @@ class Script:
         if entry is None:
             if self.source.entry != "auto":
                 raise LoadError(f"it has no function '{self.source.entry}'")
-            raise LoadError(f"it has none of the functions {', '.join(ENTRIES[:-1])}, and exports none")
+            raise LoadError(f"it has none of the functions {', '.join(ENTRIES[:-1])} and exports none")
         shape = self.source.arguments or _shape(self._names[entry], found["parameters"][entry])
         learned = _Learned(found["helpers"], found["globals"], entry, shape, *there[count : count + 2])
         if self.source.take != "data" and not learned.normalises:
@@ -234,7 +234,7 @@ class Script:
         return learned
 
     def _open(self) -> _Room:
-        """Return a fresh room."""
+        """Create a fresh realm."""
         self._deadline(LOAD_S * GRACE)
         limits, learned = self.source.limits, self._learned
         context = _context(LOAD_MEMORY, limits.stack_kb)
@@ -257,7 +257,7 @@ class Script:
         return _Room(context, run)
 
     def rest(self) -> None:
-        """Do now what the next call would have to wait for: make a fresh room where the last one was left."""
+        """Create a fresh realm now if the last one was dropped, so that the next call need not wait."""
         self._ready()
 
     def _ready(self) -> _Room:
@@ -269,20 +269,20 @@ class Script:
     # ── calling ──────────────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, room: _Room, sent: str, port: int, received_ms: int) -> str:
-        # The engine looks at its own limit between two steps; what takes long in one step ends with the process.
+        # The engine checks its limit between two steps; a single long step is ended with the process.
         self._deadline(self._cpu_ms / 1e3 * GRACE + GRACE_S)
         try:
-            answer: str = room.run(sent, port, float(received_ms))  # whole numbers go through 32 bits
+            answer: str = room.run(sent, port, float(received_ms))  # integers are passed as 32 bits
         except _quickjs.StackOverflow as why:
             raise _Stopped(_STACK, costly=False) from why
         except _quickjs.JSException as why:
             raise _Stopped(_stop(str(why))) from why
         except UnicodeDecodeError:
-            return "!it told something that is no text"
+            return "!its result is not valid text"
         return answer
 
     def _declare(self, answer: str) -> str:
-        """Make names that the script forgot to declare variables of its top level; return the answer without them."""
+        """Make undeclared names variables of the script's top level; return the answer without them."""
         names, _, answer = answer[1:].partition("\n")
         for name in names.split(","):
             if not identifier(name):
@@ -309,7 +309,7 @@ class Script:
         if mark in told:
             return told[mark]
         what, _, stack = rest.partition("\n")
-        if what == "null" or what.startswith("InternalError: out of memory"):  # no memory is left even for the error
+        if what == "null" or what.startswith("InternalError: out of memory"):  # no memory left for the error itself
             return Outcome(LIMIT, "more memory than it may have", costly=True)
         if what.startswith("RangeError: Maximum call stack size exceeded"):
             return Outcome(LIMIT, _STACK)
@@ -317,7 +317,7 @@ class Script:
         return Outcome(FAILED, f"{self.source.file}:{line}: {what}" if line else f"{self.source.file}: {what}")
 
     def _compared(self, outcome: Outcome, sent: str, port: int, received_ms: int) -> Outcome:
-        """Return the outcome, unless a fresh room has another one for the same frame."""
+        """Return the result, unless a fresh realm gives another one for the same frame."""
         try:
             answer = self._answer(self._open(), sent, port, received_ms)
         except _Stopped as stop:
@@ -327,7 +327,7 @@ class Script:
         if self._outcome(answer) == outcome:
             return outcome
         self._room = None
-        return Outcome(STATE, "it answers otherwise when it has answered before")
+        return Outcome(STATE, "its result depends on earlier calls")
 
     def _full(self) -> bool:
         if self._calls % LOOK:
@@ -364,7 +364,7 @@ def _harness(context: Any, what: str = "learn") -> Any:
 
 
 def _shape(name: str, parameters: str) -> tuple[str, ...]:
-    """Return the arguments of an entry by the names of its parameters, else by its own."""
+    """Return the arguments of an entry, by the names of its parameters or else by its own name."""
     first, _, more = parameters.partition(",")
     first = first.strip().lower()
     if first.startswith("{"):
@@ -381,8 +381,8 @@ def _shape(name: str, parameters: str) -> tuple[str, ...]:
 
 
 def _line(stack: str) -> int:
-    """Return the line of the script that is deepest in a stack, 0 where there is none."""
-    # A SyntaxError of JSON.parse has a place of its own, in the JSON: calls stand in brackets.
+    """Return the innermost line of the script in a stack, 0 if there is none."""
+    # A SyntaxError of JSON.parse also has a position, within the JSON: calls are in parentheses.
     lines = (int(found[1]) for pattern in (_CALL, _PLACE) for found in pattern.finditer(stack))
     return next((line for line in lines if line < OURS), 0)
 
@@ -390,7 +390,7 @@ def _line(stack: str) -> int:
 def _stop(text: str) -> str:
     if text.startswith("InternalError: interrupted"):
         return "more CPU time than it may have"
-    return "more memory than it may have"  # the engine has nothing left to say why
+    return "more memory than it may have"  # no memory is left for a message
 
 
 def _load_error(why: Any, text: str) -> LoadError:
@@ -403,8 +403,8 @@ def _load_error(why: Any, text: str) -> LoadError:
     line = _line(stack)
     if what.startswith("SyntaxError") and (found := _MODULE.search(text)):
         line = text.count("\n", 0, found.start() + len(found[0]) - len(found[0].lstrip())) + 1
-        what = "an ES module: leave `import` and `export` out, or use module.exports"
-    elif line > text.count("\n") + 1:  # in what stands around it
+        what = "it is an ES module; remove `import` and `export`, or use module.exports"
+    elif line > text.count("\n") + 1:  # in the harness around it
         line, what = text.count("\n") + 1, f"{what}: a bracket or quotation mark is not closed"
     return LoadError(what, line)
 

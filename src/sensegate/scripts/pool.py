@@ -1,9 +1,9 @@
-"""`Scripts`: frames in, results or reasons out, by children that are killed when they must be.
+"""Pool of script child processes: frames in, results or reasons out; children are killed when they must be.
 
-Decoding waits for the answer, so what it can cost is bounded four times: the engine stops a call at its CPU limit; the
-child's own timer kills it where native code runs past that; a child that stands still is killed by us; and a script
-or sender that has done so a few times is not asked again for a while (`conduct.py`). Spare children stand ready, so
-that a kill costs no start. A script that has killed a child runs apart from the others from then on.
+Decoding waits for the result, so its cost is bounded four times: the engine stops a call at its CPU limit; the child's
+own timer kills it where native code exceeds that; a child without progress is killed by the pool; and a script or
+sender that has repeatedly done so is suspended (`suspensions`). Spare children are kept ready, so that a kill costs no
+start-up time. A script that has killed a child runs isolated from the others from then on.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from sensegate.scripts.wire import LOADING, Call, Facts, Outcome, Reply, Request
 
 CALLS_MAX: Final = 512
 BYTES_MAX: Final = 1 << 20
-"""Of one request: a child that dies over it has answered none of them."""
+"""Limits of one request: if a child dies during it, none of its frames has a result."""
 SPARES: Final = 2
-"""Children that stand ready in a gateway: for whoever lost one, and for the script that took it."""
+"""Spare children kept ready in a gateway: for a lane that lost its child, and for isolated scripts."""
 LOST_MAX: Final = 3
-"""Children that die without a frame to blame for it."""
+"""Number of deaths without a frame to blame after which a run is given up."""
 LIMIT: Final = "script_limit"
 FAILED: Final = "script_failed"
 SUSPENDED: Final = "script_suspended"
-"""Words of `QuarantineReason`."""
+"""Values of `QuarantineReason`."""
 _NOT_TRIED: Final = Outcome("", "")
 
 _log = structlog.get_logger("scripts")
@@ -43,18 +43,18 @@ class Ask(NamedTuple):
     source: Source
     call: Call
     sender: str
-    """Who is kept from the script if the frame makes it run away: the topic."""
+    """Suspended if the frame makes the script exceed its limits: the topic."""
 
 
 class _Lane:
-    """The child that runs some of the scripts."""
+    """The child that runs a group of scripts."""
 
     def __init__(self) -> None:
         self.process: Process | None = None
 
 
 class Scripts:
-    """Runs codec scripts. Safe for several threads, one at a time."""
+    """Runs codec scripts in child processes. Thread-safe; one caller at a time."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Scripts:
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, asks: Sequence[Ask]) -> list[Outcome]:
-        """Return what becomes of each frame."""
+        """Return the result of each frame."""
         with self._lock:
             found: list[Outcome] = [_NOT_TRIED] * len(asks)
             left: dict[str, list[int]] = {}
@@ -95,15 +95,15 @@ class Scripts:
             return found
 
     def inspect(self, source: Source) -> Facts:
-        """Return what a script is, or why it cannot be used."""
+        """Load a script and describe it, or say why it cannot be used."""
         with self._lock:
             try:
                 return self._ask(self._common, Request([source])).loaded[0]
             except Died:
-                return Facts(source.key, error="loading it ended the process that tried")
+                return Facts(source.key, error="loading it ended its process")
 
     def warm(self, spares: int = SPARES) -> None:
-        """Start what will be needed, and keep so many children ready from here on, without waiting for them."""
+        """Start the processes needed, and keep this many spare ones from now on, without waiting for them."""
         with self._lock:
             self._spares_kept = spares
             if self._common.process is None:
@@ -118,25 +118,25 @@ class Scripts:
 
     @property
     def asked(self) -> list[Process]:
-        """The children that are given frames."""
+        """Children that are given frames."""
         return [one for one in (self._common.process, self._apart.process) if one is not None]
 
     @property
     def children(self) -> list[Process]:
-        """The children that live now."""
+        """All running children."""
         return [*self.asked, *self._spares]
 
     def troubles(self) -> list[str]:
-        """Return a sentence for each script that is suspended."""
+        """Return a sentence for each suspended script."""
         return [
-            f"script {key}: suspended for {left_s:.0f} s more: {why}; its messages go to quarantine"
+            f"script {key} is suspended for another {left_s:.0f} s: {why}; its messages are quarantined"
             for key, why, left_s in self.conduct.suspended()
         ]
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────
 
     def _round(self, asks: Sequence[Ask], found: list[Outcome], left: dict[str, list[int]]) -> dict[str, list[int]]:
-        """Ask once for what is left; return what is left then."""
+        """Send what is left once; return what is still left."""
         for key, places in left.items():
             kept = []
             for at in places:
@@ -145,7 +145,7 @@ class Scripts:
                 else:
                     kept.append(at)
             left[key] = kept
-        # Whoever has killed a child runs apart, once that is ready: nobody waits for it.
+        # A script that has killed a child runs isolated as soon as that child is ready; nobody waits for it.
         apart = self._apart.process is not None and self._apart.process.ready
         killers = [key for key in left if apart and key in self._killers]
         for lane, keys in ((self._common, [key for key in left if key not in killers]), (self._apart, killers)):
@@ -178,7 +178,7 @@ class Scripts:
                 found[:] = [why if asks[at].source.key == key else one for at, one in enumerate(found)]
                 continue
             if outcomes and outcomes[0] == _NOT_TRIED and lane.process is not None:
-                lane.process.loaded.discard(key)  # the child had to forget it
+                lane.process.loaded.discard(key)  # the child had dropped it
                 continue
             self.conduct.spent(key, len(outcomes), cpu_us / 1e3, source.limits.mean_cpu_ms)
             for at, outcome in zip(places, outcomes, strict=False):
@@ -193,25 +193,25 @@ class Scripts:
     def _over(
         self, death: Died, asks: Sequence[Ask], found: list[Outcome], places: list[int], sources: list[Source]
     ) -> None:
-        """Find out over which frame a child died, and keep that from the next one."""
+        """Determine during which frame a child died, and keep that frame from the next child."""
         if death.place < 0:
-            self._lost += 1  # it did not start, or somebody ended it between two frames
+            self._lost += 1  # it did not start, or was ended between two frames
             return
         if death.place >= LOADING:
             key = sources[death.place - LOADING].key
             self._kills(key)
             for at in places:
                 if asks[at].source.key == key:
-                    found[at] = Outcome(FAILED, "it cannot be loaded: that ended its process")
+                    found[at] = Outcome(FAILED, "it cannot be loaded: loading ended its process")
             return
         at = places[death.place]
         ask = asks[at]
         mark = (ask.source.key, ask.call)
         if not death.by_cpu and mark not in self._again:
-            self._again.add(mark)  # killed by somebody else, perhaps: tried once more
+            self._again.add(mark)  # possibly killed from outside: retried once
             return
         self._kills(ask.source.key)
-        why = "more CPU time than it may have, in one piece" if death.by_cpu else "it ended its process twice"
+        why = "more CPU time than it may have, in a single step" if death.by_cpu else "it ended its process twice"
         found[at] = Outcome(LIMIT, why, costly=True)
         self.conduct.strike(ask.source.key, ask.sender, why, KILL)
 
@@ -240,7 +240,7 @@ class Scripts:
 
 
 def _requests(asks: Sequence[Ask], left: dict[str, list[int]], keys: Sequence[str]) -> Iterator[dict[str, list[int]]]:
-    """Cut what is left into requests of bounded size: script -> places."""
+    """Split what is left into requests of bounded size: script -> indices."""
     runs: dict[str, list[int]] = {}
     calls = size = 0
     for key in keys:
@@ -261,7 +261,7 @@ _once = threading.Lock()
 
 
 def shared() -> Scripts:
-    """Return the scripts of this process, as decoding uses them."""
+    """Return the pool of this process that decoding uses."""
     with _once:
         if not _shared:
             _shared.append(Scripts())
@@ -269,7 +269,7 @@ def shared() -> Scripts:
 
 
 def inspector() -> Scripts:
-    """Return children for looking at scripts when profiles are loaded: they hold up no decoding."""
+    """Return the pool that inspects scripts when profiles are loaded, separate from decoding."""
     with _once:
         if not _inspector:
             _inspector.append(Scripts())
@@ -277,7 +277,7 @@ def inspector() -> Scripts:
 
 
 def warm() -> None:
-    """Start the children that decoding will need, if any script was looked at; end those that only looked."""
+    """Start the children that decoding will need if any script was inspected; end the inspecting ones."""
     if _inspector:
         inspector().close()
         shared().warm()

@@ -1,4 +1,4 @@
-"""One child process as the gateway sees it: started, asked, and ended. Nothing here waits without a bound."""
+"""One script child process as the gateway sees it: started, used and killed. Every wait has a bound."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import msgspec
 from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, Hello, Reply, Request
 
 START_S: Final = 15.0
-"""A child that has not said a word by then does not start."""
+"""Time by which a child must have sent its hello."""
 STILL_S: Final = 2.0
-"""A child that neither gets on nor uses CPU time for so long is killed; one that uses it is ended by its own timer."""
+"""Time without progress or CPU use after which a child is killed; one that uses CPU is ended by its own timer."""
 _LOOK_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -29,25 +29,25 @@ _hello = msgspec.msgpack.Decoder(Hello).decode
 
 
 class Died(Exception):
-    """The child has ended in the middle of a request."""
+    """The child ended during a request."""
 
     def __init__(self, place: int, *, by_cpu: bool) -> None:
         super().__init__(f"at {place}")
         self.place = place
-        """Which frame of the request was under way (from 0), with `LOADING` which script; -1 where none was."""
+        """Index of the frame under way (from 0), or of the script plus `LOADING`; -1 if there was none."""
         self.by_cpu = by_cpu
-        """Whether its own CPU timer ended it."""
+        """Whether its CPU timer ended it."""
 
 
 class Process:
-    """A child that runs scripts. Not for several threads at once."""
+    """A child process that runs scripts. Not thread-safe."""
 
     def __init__(self, command: tuple[str, ...] = ()) -> None:
-        """Start it; it gets ready while others work. `command` replaces the child's program, for tests."""
+        """Start the process without waiting for it. `command` replaces the child's program, for tests."""
         self.loaded: set[str] = set()
-        """Keys of the scripts that it has been given."""
+        """Keys of the scripts that it has loaded."""
         self.sealed: tuple[str, ...] = ()
-        """What it has given up, once it was waited for."""
+        """Sandbox restrictions in force, once it has been waited for."""
         self._ready = False
         shared = os.memfd_create("sensegate-scripts")
         try:
@@ -66,43 +66,43 @@ class Process:
         finally:
             os.close(shared)
         if self._popen.stdin is None or self._popen.stdout is None:
-            raise AssertionError("pipes were asked for")
+            raise AssertionError("Popen was called with pipes")
         self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the child."""
         return self._popen.pid
 
     @property
     def ready(self) -> bool:
-        """Whether it would answer at once."""
+        """Whether it would answer immediately."""
         if not self._ready and select.select([self._out], [], [], 0)[0]:
-            with contextlib.suppress(Died):  # whoever asks it next is told
+            with contextlib.suppress(Died):  # the next request raises it
                 self.wait()
         return self._ready
 
     def wait(self) -> None:
-        """Wait until it is sealed. Raises `Died` where it does not start."""
+        """Wait until it is in its sandbox. Raises `ChildDied` if it does not start."""
         if not self._ready:
             self.sealed = _hello(self._receive(START_S, lambda: -1)).sealed
             self._ready = True
 
     def ask(self, request: Request) -> Reply:
-        """Return the answer. Raises `Died` where the child ended, or was ended, over it."""
+        """Send a request and return the reply. Raises `ChildDied` if the child ended, or was killed, during it."""
         self.wait()
         body = _encode(request)
         if len(body) > MESSAGE_BYTES_MAX:
-            raise AssertionError("requests are cut to size before")
+            raise AssertionError("requests are split to this size before")
         self._send(LENGTH.pack(len(body)) + body)
         reply = _reply(self._receive(STILL_S, self._under_way))
         self.loaded.update(facts.key for facts in reply.loaded if not facts.error)
         return reply
 
     def end(self) -> None:
-        """Kill it and take its remains away."""
+        """Kill the process and release its resources."""
         self._popen.kill()
         self._popen.wait()
         for pipe in (self._popen.stdin, self._popen.stdout):
@@ -137,7 +137,7 @@ class Process:
                 self._died(-1)
 
     def _receive(self, still_s: float, progress: Callable[[], int]) -> bytes:
-        """Return the next message's body."""
+        """Return the body of the next message."""
         parts = bytearray()
         want = LENGTH.size
         head = True
@@ -165,7 +165,7 @@ class Process:
                 self._died(here[0])
 
     def _died(self, place: int) -> None:
-        """Take it away; raises `Died`."""
+        """Release the process; raises `ChildDied`."""
         self._popen.kill()
         status = self._popen.wait()
         self.end()

@@ -1,9 +1,9 @@
-"""What a format of video metadata must offer: to cut a message down to what may be kept, and to read what is left.
+"""Interface of a video metadata format: redaction to what may be stored, and decoding of the redacted message.
 
-`cut` runs before anything of ours writes the message: what it does not let through is nowhere (log, quarantine, raw,
-errors). It decodes into typed records that hold allowed fields only and checks each value against what that field may
-be (a code, a number, an id of the standard's form), so a value in the wrong place falls too. What it returns is JSON of
-those records; `see` reads nothing else.
+`redact` runs before any component writes the message: what it removes is stored nowhere (log, quarantine, raw, errors).
+It decodes into typed records that have allowed fields only and checks each value against what its field may hold (a
+code, a number, an id of the standard's form), so a value in the wrong place is removed too. It returns the JSON of
+those records; `decode` reads nothing else.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ import msgspec
 from sensegate.video.observation import VideoObservation
 
 
-class Veil(Protocol):
-    """Hides what may be told apart but not read."""
+class Pseudonymiser(Protocol):
+    """Replaces identifying values by pseudonyms."""
 
-    def plate(self, number: str, at: int) -> str:
-        """Return the pseudonym of a number plate under the key of the day of `at` (µs UTC)."""
+    def plate(self, number: str, seen_at: int) -> str:
+        """Return the pseudonym of a number plate under the key of the day of `seen_at` (µs UTC)."""
         ...
 
-    def word(self, text: str) -> str:
-        """Return a pseudonym of an id that is free text, under a key that this node keeps."""
+    def identifier(self, text: str) -> str:
+        """Return the pseudonym of a free-form id, under a key that this node keeps."""
         ...
 
-    def may(self, kind: str, field: str) -> bool:
-        """Say whether a written legal basis lets a field pass that does not otherwise.
+    def permits(self, kind: str, field: str) -> bool:
+        """Return whether a written legal basis permits a field that is otherwise removed.
 
-        `kind` is a word of `observation.ObjectClass`; `field` is ``plate.number`` (of `Plate`) or ``age_band``.
+        `kind` is a value of `observation.ObjectClass`; `field` is ``plate.number`` (of `Plate`) or ``age_band``.
         """
         ...
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """A message that holds only what may be kept."""
+class Redacted(msgspec.Struct, frozen=True):
+    """A message reduced to what may be stored."""
 
     payload: bytes
     removed: Mapping[str, int] = {}
-    """Field (its name in the format, ``SubImageInfoObject.Data``) -> how often it was taken out."""
+    """Field (its name in the format, ``SubImageInfoObject.Data``) -> how often it was removed."""
 
 
-class Camera(msgspec.Struct, frozen=True):
-    """What is known of a camera that its messages do not say; from its profile."""
+class CameraInfo(msgspec.Struct, frozen=True):
+    """Facts about a camera that its messages do not state; from its profile."""
 
     id: str = ""
-    """Name of the camera where the message has none (from topic or URL)."""
+    """Name of the camera if the message has none (from topic or URL)."""
     grid: int = 0
-    """Boxes beyond 1 count from 0 to this (8192, 10000); 0: not known."""
+    """Range of box coordinates beyond 1 (8192, 10000); 0: unknown."""
     width: int = 0
     height: int = 0
-    """Size of the image in which boxes are given in pixels; 0: not known."""
+    """Size of the image for boxes in pixels; 0: unknown."""
     zone: str = "Asia/Shanghai"
     speed_unit: str = "km/h"
-    """Of formats that do not say: ``km/h``, ``m/s`` or ``[mi_i]/h``."""
+    """For formats that do not state it: ``km/h``, ``m/s`` or ``[mi_i]/h``."""
     sizes: Mapping[str, tuple[int, int]] = {}
-    """Name of a camera, of those that one box analyses -> the size of its image where it is another one."""
+    """Name of a camera, where one device analyses several -> the size of its image if it differs."""
     rules: Mapping[str, str] = {}
-    """Name of a rule, or the pseudonym that stands for it -> channel of its counts and states."""
+    """Name of a rule, or its pseudonym -> channel of its counts and states."""
 
     def size(self, name: str) -> tuple[int, int] | None:
-        """Return the size of the image in which boxes of a camera are given; None: not known."""
+        """Return the size of the image in which a camera's boxes are given; None: unknown."""
         found = self.sizes.get(name, (self.width, self.height))
         return found if all(found) else None
 
 
-class Measured(msgspec.Struct, frozen=True):
+class Measurement(msgspec.Struct, frozen=True):
     """A count, flow, speed or state that becomes an ordinary reading."""
 
     camera: str
     property: str
-    """Standard name of the property table."""
+    """Name in the property table."""
     value: float | str
     unit: str
     """UCUM, as sent."""
@@ -80,47 +80,47 @@ class Measured(msgspec.Struct, frozen=True):
     """µs UTC."""
     time_quality: str
     key: str
-    """Identity within (camera, property, channel): a retransmission has the same."""
+    """Identity within (camera, property, channel): equal for a retransmission."""
     channel: str = ""
     """Lane, line, zone or class: ``lane1``."""
     cumulative: bool = False
-    """A counter that only rises until it is reset."""
-    part: str = ""
-    """Which of several reasons for a state this is (an object in a field): the state holds while any of them does."""
+    """Whether it is a counter that only rises until it is reset."""
+    reason: str = ""
+    """One of several reasons for a state (an object in a field): the state holds while any of them does."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """One object of a message that was otherwise good."""
+class RejectedObject(msgspec.Struct, frozen=True):
+    """A rejected object of an otherwise good message."""
 
-    at: int
-    """Place in the message, from 0."""
+    index: int
+    """Index in the message, from 0."""
     reason: str
     """Value of `model.RejectReason`."""
     detail: str
-    """For people; holds no payload."""
+    """Description without any payload."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class VideoReport(msgspec.Struct, frozen=True):
     """What one message reports."""
 
     observations: tuple[VideoObservation, ...] = ()
-    measured: tuple[Measured, ...] = ()
-    refused: tuple[Refusal, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    rejected: tuple[RejectedObject, ...] = ()
     ignored: int = 0
-    """Parts that mean nothing: heartbeats, empty frames."""
+    """Parts without information: heartbeats, empty frames."""
 
 
 class VideoFormat(NamedTuple):
-    """One format of video metadata; one file each in `formats/`, with its row in `formats/__init__.py`."""
+    """One format of video metadata; a module each in `formats/`, listed in `formats/__init__.py`."""
 
     name: str
-    cut: Callable[[bytes, str, int, Veil], Cut]
-    """(payload, topic, arrival µs, veil) -> what may be kept. Raises `Rejected` whose detail holds no payload."""
-    see: Callable[[bytes, str, int, Camera], Seen]
-    """(what `cut` returned, topic, arrival µs, camera) -> what it reports. Raises `Rejected`.
+    redact: Callable[[bytes, str, int, Pseudonymiser], Redacted]
+    """(payload, topic, arrival µs, pseudonymiser) -> redacted message. Raises `Rejected`, whose detail has no payload."""
+    decode: Callable[[bytes, str, int, CameraInfo], VideoReport]
+    """(redacted message, topic, arrival µs, camera) -> its report. Raises `Rejected`.
 
-    The topic is that of the message but for levels that are no word of the profile, no device and no name as programs
-    have it: in their place stands `Veil.word` of them (`decode.cutting`).
+    The topic is that of the message, except that a level that is neither a word of the profile nor a device nor an
+    identifier is replaced by its pseudonym (`decode`).
     """
-    freely: bool = False
-    """Whether rules of its analyses are named by people, so that channels stand for the names (`parts.channel_of`)."""
+    free_rule_names: bool = False
+    """Whether people name the rules of its analyses, so that channels stand for the names (`values.rule_channel`)."""

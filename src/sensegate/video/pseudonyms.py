@@ -1,7 +1,7 @@
-"""Keyed pseudonyms: what may be told apart but not read. No I/O; `authority.keyring` keeps the keys.
+"""Keyed pseudonyms: values that can be compared but not read. No I/O; `authority.keyring` keeps the keys.
 
-A plate is hidden under the key of its day (UTC+8, by the time at which it was seen), so that a vehicle can be followed
-through one day and not into the next; an id of free form under a key that does not change.
+A plate is pseudonymised under the key of its day (UTC+8, by the time of observation), so that a vehicle can be followed
+through one day and not into the next; a free-form id under a permanent key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 DAY_US: Final = 86_400_000_000
 CHINA_US: Final = 8 * 3_600_000_000
 _TOKEN: Final = 24
-"""Hex digits of a pseudonym (96 bits): two of a city's vehicles do not meet."""
+"""Hex digits of a pseudonym (96 bits): no collisions among the vehicles of a city."""
 
 
 def day_of(at: int) -> int:
@@ -21,28 +21,28 @@ def day_of(at: int) -> int:
     return (at + CHINA_US) // DAY_US
 
 
-def token(key: bytes, kind: str, text: str) -> str:
-    """Return the pseudonym of a text under a key; of one text different ones for different kinds."""
+def pseudonym(key: bytes, kind: str, text: str) -> str:
+    """Return the pseudonym of a text under a key; it differs by kind."""
     return hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hex()[:_TOKEN]
 
 
-def plate_form(number: str) -> str:
-    """Return a number plate without what cameras write differently: blanks, dots, case."""
+def normalised_plate(number: str) -> str:
+    """Return a number plate without blanks, dots and case, which cameras write differently."""
     return "".join(sign for sign in number.upper() if sign.isalnum())
 
 
-class KeyedVeil:
-    """A `form.Veil` whose keys all come from one secret: for what is shown and not kept, and for tests."""
+class KeyedPseudonymiser:
+    """A `format.Pseudonymiser` whose keys derive from one secret: for output that is not stored, and for tests."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def plate(self, number: str, at: int) -> str:
         key = hmac.digest(self._secret, f"day {day_of(at)}".encode(), hashlib.sha256)
-        return token(key, "plate", plate_form(number))
+        return pseudonym(key, "plate", normalised_plate(number))
 
-    def word(self, text: str) -> str:
-        return token(self._secret, "word", text)
+    def identifier(self, text: str) -> str:
+        return pseudonym(self._secret, "word", text)
 
-    def may(self, kind: str, field: str) -> bool:  # noqa: ARG002 - no basis holds outside of a running gateway
+    def permits(self, kind: str, field: str) -> bool:  # noqa: ARG002 - a legal basis exists only in a running gateway
         return False

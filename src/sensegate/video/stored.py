@@ -1,8 +1,8 @@
-"""The body of a message of video metadata as it may be kept: what `cut` left of it, or what stands in its place.
+"""Stored form of a video metadata message: the redacted message, or a digest of one that could not be redacted.
 
-``{"video": format, "removed": {field: count}, "body": …}`` holds what was let through; ``{"video": format, "digest": …,
-"bytes": …, "reason": …, "detail": …}`` stands for a message that could not be cut: nothing of it is kept. Whoever cuts
-(the walk, or a listener of its own) puts its result in this form; nothing else of video metadata is ever written.
+``{"video": format, "removed": {field: count}, "body": …}`` holds the redacted message; ``{"video": format, "digest": …,
+"bytes": …, "reason": …, "detail": …}`` replaces a message that could not be redacted, of which nothing is stored. Every
+component that redacts (the ingest pipeline, or a listener) uses this form; video metadata is stored in no other.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.format import Cut, Veil
+from sensegate.video.format import Pseudonymiser, Redacted
 from sensegate.video.values import OTHER, field_name
 
 _FIELDS_MAX = 400
-"""Different names of one message; more are counted as OTHER."""
+"""Different field names of one message; further ones are counted as `OTHER`."""
 
 
-class Body(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of a message."""
+class StoredBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Stored form of one message."""
 
     video: str
     """Name of its format."""
     removed: Mapping[str, int] = {}
     body: msgspec.Raw = msgspec.Raw(b"")
-    """What was let through, JSON; empty where the message could not be cut."""
+    """The redacted message as JSON; empty if it could not be redacted."""
     digest: str = ""
     bytes: int = 0
     reason: str = ""
@@ -37,32 +37,32 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Body).decode
+_decode = msgspec.json.Decoder(StoredBody).decode
 _BEGIN = b'{"video":"'
 
 
-def kept(name: str, cut: Cut) -> bytes:
-    """Return the body of a message of format `name` that holds only what may be kept."""
+def encode_redacted(name: str, cut: Redacted) -> bytes:
+    """Encode a redacted message of the format `name`."""
     removed: dict[str, int] = {}
     for field, count in cut.removed.items():
         told = field_name(field)
         if len(removed) >= _FIELDS_MAX and told not in removed:
             told = OTHER
         removed[told] = removed.get(told, 0) + count
-    return _encode(Body(name, removed, msgspec.Raw(cut.payload)))
+    return _encode(StoredBody(name, removed, msgspec.Raw(cut.payload)))
 
 
-def instead(name: str, payload: bytes, why: Rejected, veil: Veil) -> bytes:
-    """Return what stands in place of a message that could not be cut; nothing of it is in there.
+def encode_withheld(name: str, payload: bytes, why: Rejected, veil: Pseudonymiser) -> bytes:
+    """Encode a digest in place of a message that could not be redacted; nothing of its content is included.
 
-    By the digest equal messages are told as such; it is keyed, or whoever guesses a short message could prove it.
+    Equal messages have equal digests; the digest is keyed, as a short message could otherwise be guessed and proved.
     """
-    digest = veil.word(hashlib.sha256(payload).hexdigest())
-    return _encode(Body(name, digest=digest, bytes=len(payload), reason=why.reason, detail=why.detail))
+    digest = veil.identifier(hashlib.sha256(payload).hexdigest())
+    return _encode(StoredBody(name, digest=digest, bytes=len(payload), reason=why.reason, detail=why.detail))
 
 
-def opened(payload: bytes) -> Body | None:
-    """Return the body that `kept` or `instead` made, None where the payload is none."""
+def decode_stored(payload: bytes) -> StoredBody | None:
+    """Decode a stored body; None if the payload is not one."""
     if not payload.startswith(_BEGIN):
         return None
     try:
@@ -72,6 +72,6 @@ def opened(payload: bytes) -> Body | None:
     return body if bool(bytes(body.body)) != bool(body.reason) else None
 
 
-def refusal(body: Body) -> Rejected:
-    """Return why a message could not be cut."""
+def rejection(body: StoredBody) -> Rejected:
+    """Return the reason for which a message could not be redacted."""
     return Rejected(QuarantineReason(body.reason), f"{body.detail} ({body.bytes} bytes, digest {body.digest})")

@@ -30,18 +30,18 @@ from sensegate.video.downsampling import (
     REASONS_SIZE,
     SIZE,
     STATE_SIZE,
-    Reasons,
-    State,
-    Thinning,
-    Track,
-    judged,
-    repeated,
-    together,
+    EventSample,
+    SamplingRule,
+    StateReasons,
+    TrackSample,
+    combine_reasons,
+    sample_event,
+    sample_track,
 )
-from sensegate.video.format import Camera, Measured, Seen, VideoFormat
+from sensegate.video.format import CameraInfo, Measurement, VideoFormat, VideoReport
 from sensegate.video.formats import FORMATS
-from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.pseudonyms import KeyedVeil
+from sensegate.video.observation import ObservationKind, VideoEvent, VideoObservation
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NAME: Final = "video"
 _QUALITIES: Final = {
@@ -93,9 +93,9 @@ class VideoPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class SeenTree(dict[str, Any]):
     """The tree of a message, with what of it became no element."""
 
-    def __init__(self, parts: list[dict[str, Any]], seen: Seen, thinned: dict[str, int]) -> None:
+    def __init__(self, parts: list[dict[str, Any]], seen: VideoReport, thinned: dict[str, int]) -> None:
         super().__init__(parts=parts)
-        self.refused = seen.refused
+        self.refused = seen.rejected
         self.ignored = seen.ignored
         self.thinned = thinned
         """Camera -> observations of its tracks that were left out."""
@@ -111,7 +111,9 @@ class SeenTimes(times.Reader, frozen=True):
 class VideoParse:
     """The parse of one rule."""
 
-    def __init__(self, name: str, form: VideoFormat, camera: Camera, thinning: Thinning, repeats_us: int = 0) -> None:
+    def __init__(
+        self, name: str, form: VideoFormat, camera: CameraInfo, thinning: SamplingRule, repeats_us: int = 0
+    ) -> None:
         self.name = name
         self._form = form
         self._camera = camera
@@ -119,22 +121,22 @@ class VideoParse:
         self._repeats_us = repeats_us
 
     def __call__(self, frame: Frame) -> Any:
-        kept = stored.opened(frame.payload)
+        kept = stored.decode_stored(frame.payload)
         if kept is None:
-            kept = stored.opened(stored.kept(self.name, self._cut(frame)))
+            kept = stored.decode_stored(stored.encode_redacted(self.name, self._cut(frame)))
         if kept is None or kept.video != self.name:
             raise Rejected(QuarantineReason.SCHEMA, f"not a message of {self.name}")
         if kept.reason:
-            raise stored.refusal(kept)
-        seen = self._form.see(bytes(kept.body), frame.topic, frame.received, self._camera)
-        if len(seen.observations) + len(seen.measured) > ELEMENTS_MAX:
+            raise stored.rejection(kept)
+        seen = self._form.decode(bytes(kept.body), frame.topic, frame.received, self._camera)
+        if len(seen.observations) + len(seen.measurements) > ELEMENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} observations")
         return self._tree(seen, frame)
 
     def _cut(self, frame: Frame) -> Any:
-        return self._form.cut(frame.payload, frame.topic, frame.received, moment())
+        return self._form.redact(frame.payload, frame.topic, frame.received, moment())
 
-    def _tree(self, seen: Seen, frame: Frame) -> SeenTree:
+    def _tree(self, seen: VideoReport, frame: Frame) -> SeenTree:
         memory = Memory() if frame.memory is None else frame.memory
         parts: list[dict[str, Any]] = []
         thinned: dict[str, int] = {}
@@ -155,44 +157,44 @@ class VideoParse:
         parts += [
             {
                 "n": f"{count.property}#{count.channel}" if count.channel else count.property,
-                "v": self._value(count, frame.topic, memory) if count.part else count.value,
+                "v": self._value(count, frame.topic, memory) if count.reason else count.value,
                 "u": count.unit or None,
                 "t": (count.time, _QUALITIES[count.time_quality]),
                 "c": count.camera or self._camera.id,
                 "i": count.key,
             }
-            for count in seen.measured
+            for count in seen.measurements
         ]
-        if not parts and seen.refused and not thinned:
-            first = seen.refused[0]
+        if not parts and seen.rejected and not thinned:
+            first = seen.rejected[0]
             raise Rejected(QuarantineReason.NO_VALUES, f"no object is good; the first: {first.reason}: {first.detail}")
         if not parts and not thinned and not seen.ignored:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing in it is an observation, a count or a state")
         return SeenTree(parts, seen, thinned)
 
     def _keeps(self, one: VideoObservation, topic: str, memory: Memory) -> bool:
-        if self._repeats_us and one.kind is Kind.EVENT and one.event is not None:
+        if self._repeats_us and one.kind is ObservationKind.EVENT and one.event is not None:
             return not self._repeats(one, one.event, topic, memory)
         if not self._thinning.keep or not one.track:
             return True
         key = (NAME, f"{topic}\0{one.camera}\0{one.track}")
-        before: Track | None = memory.get(key)
-        keep, after = judged(one, before, self._thinning)
+        before: TrackSample | None = memory.get(key)
+        keep, after = sample_track(one, before, self._thinning)
         if after is not None and after != before:
             memory.put(key, after, SIZE)
         return keep
 
     @staticmethod
-    def _value(count: Measured, topic: str, memory: Memory) -> float | str:
+    def _value(count: Measurement, topic: str, memory: Memory) -> float | str:
         """Return a state with several reasons as it is by all of them."""
         key = (NAME, f"{topic}\0{count.camera}\0{count.property}\0{count.channel}")
-        before: Reasons | None = memory.get(key)
-        holds, after = together(count.part, holds=bool(count.value), at=count.time, before=before)
+        before: StateReasons | None = memory.get(key)
+        holds, after = combine_reasons(count.reason, holds=bool(count.value), at=count.time, before=before)
         if after != before:
             memory.put(key, after, REASONS_SIZE)
         return holds
 
-    def _repeats(self, one: VideoObservation, event: Event, topic: str, memory: Memory) -> bool:
+    def _repeats(self, one: VideoObservation, event: VideoEvent, topic: str, memory: Memory) -> bool:
         about = (
             topic,
             one.camera,
@@ -204,17 +206,17 @@ class VideoParse:
             one.track,
         )
         key = (NAME, "\0".join(about))
-        before: State | None = memory.get(key)
-        again, after = repeated(one, before, self._repeats_us)
+        before: EventSample | None = memory.get(key)
+        again, after = sample_event(one, before, self._repeats_us)
         if after is not None and after != before:
             memory.put(key, after, STATE_SIZE)
         return again
 
 
 @cache
-def moment() -> KeyedVeil:
+def moment() -> KeyedPseudonymiser:
     """Return the veil under which messages are shown that do not come through the walk: its keys end with us."""
-    return KeyedVeil(secrets.token_bytes(32))
+    return KeyedPseudonymiser(secrets.token_bytes(32))
 
 
 def refused_at(at: int) -> str:
@@ -236,7 +238,7 @@ def _compile(options: VideoPart, setting: Setting) -> Parse:
         ZoneInfo(options.zone)
     except (ZoneInfoNotFoundError, ValueError) as why:
         raise setting.error(f"unknown zone '{options.zone}'", "zone", remedy="an IANA name") from why
-    camera = Camera(
+    camera = CameraInfo(
         options.camera,
         options.grid,
         options.width,
@@ -246,7 +248,7 @@ def _compile(options: VideoPart, setting: Setting) -> Parse:
         options.sizes,
         options.rules,
     )
-    thinning = Thinning(frozenset(options.keep), options.moved)
+    thinning = SamplingRule(frozenset(options.keep), options.moved)
     return VideoParse(options.format, form, camera, thinning, round(options.repeats_s * 1e6))
 
 

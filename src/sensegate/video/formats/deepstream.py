@@ -12,181 +12,199 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.allowlist import GONE, Shape, Sieve, moment, plate, read_object, slug, typed
-from sensegate.video.allowlist import number as within
-from sensegate.video.format import Camera, Cut, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import (
+    REMOVED,
+    ObjectRule,
+    Redactor,
+    allow_slug,
+    allow_time,
+    decode_object,
+    decode_record,
+    pseudonymise_plate,
+)
+from sensegate.video.allowlist import allow_number as within
+from sensegate.video.format import CameraInfo, Pseudonymiser, Redacted, RejectedObject, VideoFormat, VideoReport
 from sensegate.video.formats.detector import (
     SPEEDS,
-    Telling,
-    add,
-    camera_name,
-    class_of,
-    classes,
-    color_of,
-    names_in,
-    silent,
-    track_id,
-    word_of,
+    NamingRedactor,
+    add_removed,
+    allow_camera,
+    allow_class,
+    allow_coded_word,
+    allow_color,
+    allow_track_id,
+    ignore_field,
+    member_names,
+    split_class,
 )
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, TrackState, VideoObservation
+from sensegate.video.observation import (
+    BoxQuality,
+    Location,
+    ObjectClass,
+    ObservationKind,
+    Plate,
+    TrackState,
+    VideoEvent,
+    VideoObservation,
+)
 from sensegate.video.times import parse_iso, received
-from sensegate.video.values import identity, number, whole
+from sensegate.video.values import identity, integer, number
 
 NAME: Final = "deepstream"
 OBJECTS_MAX: Final = 10_000
 UNTRACKED: Final = frozenset({"18446744073709551615", "-1"})
 _PIXEL: Final = within(-65_536, 131_072)
-_PLACE: Final[Shape] = {"lat": within(-90, 90), "lon": within(-180, 180), "alt": within(-12_000, 100_000)}
+_PLACE: Final[ObjectRule] = {"lat": within(-90, 90), "lon": within(-180, 180), "alt": within(-12_000, 100_000)}
 _BOX: Final = ("topleftx", "toplefty", "bottomrightx", "bottomrighty")
 _OTHER_BOX: Final = ("leftX", "topY", "rightX", "bottomY")
-_CLASS: Final = class_of(NAME)
+_CLASS: Final = allow_class(NAME)
 _MEMBERS: Final = 7
 """Of an object as text: id, four sides, label; then what comes after."""
 
 
-def _track(value: Any, sieve: Sieve) -> Any:
-    return None if str(value) in UNTRACKED else track_id(value, sieve)
+def _track(value: Any, sieve: Redactor) -> Any:
+    return None if str(value) in UNTRACKED else allow_track_id(value, sieve)
 
 
-def _lane(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
+def _lane(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
     """Let the number of a lane pass, also one with the word before it (``lane1``)."""
     if isinstance(value, str):
         value = value.strip().lower().removeprefix("lane").strip()
-    return GONE if (found := whole(value, 0, 99)) is None else found
+    return REMOVED if (found := integer(value, 0, 99)) is None else found
 
 
-_VEHICLE: Final[Shape] = {
+_VEHICLE: Final[ObjectRule] = {
     "type": _CLASS,
-    "color": color_of(NAME),
-    "license": plate,
-    "licenseState": silent,
+    "color": allow_color(NAME),
+    "license": pseudonymise_plate,
+    "licenseState": ignore_field,
     "confidence": within(0, 1),
 }
-_SURE: Final[Shape] = {"confidence": within(0, 1)}
-OBJECT: Final[Shape] = {
+_CONFIDENCE: Final[ObjectRule] = {"confidence": within(0, 1)}
+OBJECT: Final[ObjectRule] = {
     "id": _track,
     "speed": within(0, 1_000),
     "direction": within(-360, 360),
-    "dir": silent,
-    "orientation": silent,
+    "dir": ignore_field,
+    "orientation": ignore_field,
     "type": _CLASS,
     "confidence": within(0, 1),
     "bbox": dict.fromkeys((*_BOX, *_OTHER_BOX), _PIXEL),
     "location": _PLACE,
-    "coordinate": silent,
+    "coordinate": ignore_field,
     "vehicle": _VEHICLE,
-    **dict.fromkeys(("person", "face", "bag", "bicycle", "roadsign", "unknown"), _SURE),
+    **dict.fromkeys(("person", "face", "bag", "bicycle", "roadsign", "unknown"), _CONFIDENCE),
 }
-HEAD: Final[Shape] = {
-    "messageid": track_id,
-    "id": track_id,
-    "@timestamp": moment,
-    "sensorId": camera_name,
-    "sensor": {"id": camera_name, "type": silent, "location": _PLACE, "coordinate": silent},
-    "analyticsModule": {"id": slug, "source": silent, "version": silent, "confidence": silent},
+HEAD: Final[ObjectRule] = {
+    "messageid": allow_track_id,
+    "id": allow_track_id,
+    "@timestamp": allow_time,
+    "sensorId": allow_camera,
+    "sensor": {"id": allow_camera, "type": ignore_field, "location": _PLACE, "coordinate": ignore_field},
+    "analyticsModule": {"id": allow_slug, "source": ignore_field, "version": ignore_field, "confidence": ignore_field},
     "place": {
-        "id": silent,
-        "type": silent,
-        "location": silent,
-        "coordinate": silent,
-        "entrance": {"lane": _lane, "level": silent, "coordinate": silent},
+        "id": ignore_field,
+        "type": ignore_field,
+        "location": ignore_field,
+        "coordinate": ignore_field,
+        "entrance": {"lane": _lane, "level": ignore_field, "coordinate": ignore_field},
     },
-    "event": {"id": silent, "type": word_of("event", NAME)},
-    **dict.fromkeys(("mdsversion", "version"), silent),
+    "event": {"id": ignore_field, "type": allow_coded_word("event", NAME)},
+    **dict.fromkeys(("mdsversion", "version"), ignore_field),
 }
-_NAMES: Final = names_in(OBJECT, HEAD) | {
+_NAMES: Final = member_names(OBJECT, HEAD) | {
     "objects", "object", "videoPath", "description", "name", "make", "model", "attributes", "embedding", "pose", "gaze",
     "age", "gender", "hair", "cap", "apparel", "glasses", "facialhair", "eyecolor", "info", "mask", "lipActivity",
 }  # fmt: skip
 
 
-class Thing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class DeepStreamObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One object."""
 
     id: str = ""
     label: str = ""
     box: tuple[float, float, float, float] | None = None
-    sure: float | None = None
+    confidence: float | None = None
     speed: float | None = None
     yaw: float | None = None
     color: str = ""
     plate: Plate | None = None
-    place: tuple[float, float, float | None] | None = None
+    location: tuple[float, float, float | None] | None = None
     """lon, lat, altitude"""
     removed: tuple[str, ...] = ()
 
 
-class Scene(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class DeepStreamMessage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One message."""
 
     id: str = ""
-    at: str = ""
+    time: str = ""
     camera: str = ""
     analytics: str = ""
     lane: int | None = None
-    place: tuple[float, float, float | None] | None = None
+    location: tuple[float, float, float | None] | None = None
     event: str = ""
-    things: tuple[Thing, ...] = ()
-    broken: tuple[int, ...] = ()
+    objects: tuple[DeepStreamObject, ...] = ()
+    invalid: tuple[int, ...] = ()
     """Places of objects that were none."""
     removed: tuple[str, ...] = ()
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001
+def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001
     """Cut a message down. Raises `Rejected`: no message of either schema."""
-    tree = read_object(payload)
+    tree = decode_object(payload)
     if not ({"object", "objects"} & tree.keys() and {"sensorId", "sensor", "@timestamp"} & tree.keys()):
         raise Rejected(QuarantineReason.SCHEMA, "JSON, but no message of nvmsgconv: no object with its sensor and time")
-    sieve = Telling(veil, arrival, _NAMES)
+    sieve = NamingRedactor(veil, arrival, _NAMES)
     if isinstance(said := tree.get("@timestamp"), str) and (at := parse_iso(said)) is not None:
-        sieve.at = at[0]
-    head = sieve.object({name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD)
-    of_all = sieve.told().get("removed", [])
+        sieve.seen_at = at[0]
+    head = sieve.apply_object({name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD)
+    of_all = sieve.removed_member().get("removed", [])
     given = tree["object"] if "object" in tree else tree["objects"]
     given = given if isinstance(given, list) else [] if given is None else [given]
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
-    things: list[Thing] = []
+    things: list[DeepStreamObject] = []
     broken: list[int] = []
     for place, one in enumerate(given):
-        inner = Telling(veil, sieve.at, _NAMES)
-        thing = _of_text(one, inner) if isinstance(one, str) else _of_object(one, inner)
-        add(sieve, inner)
+        inner = NamingRedactor(veil, sieve.seen_at, _NAMES)
+        thing = _redact_text(one, inner) if isinstance(one, str) else _redact_object(one, inner)
+        add_removed(sieve, inner)
         if thing is None:
             broken.append(place)
         else:
             things.append(msgspec.structs.replace(thing, removed=tuple(sorted({*inner.removed, *of_all}))))
     sensor = head.get("sensor", {})
-    scene = Scene(
+    scene = DeepStreamMessage(
         id=head.get("messageid") or head.get("id", ""),
-        at=head.get("@timestamp", ""),
+        time=head.get("@timestamp", ""),
         camera=head.get("sensorId") or sensor.get("id", ""),
         analytics=head.get("analyticsModule", {}).get("id", ""),
-        lane=_whole(head.get("place", {}).get("entrance", {}).get("lane")),
-        place=_where(sensor.get("location", {})),
+        lane=_integer(head.get("place", {}).get("entrance", {}).get("lane")),
+        location=_location(sensor.get("location", {})),
         event=head.get("event", {}).get("type", ""),
-        things=tuple(things),
-        broken=tuple(broken),
+        objects=tuple(things),
+        invalid=tuple(broken),
         removed=tuple(of_all),
     )
-    return sieve.cut(scene)
+    return sieve.result(scene)
 
 
-def _whole(value: float | None) -> int | None:
+def _integer(value: float | None) -> int | None:
     return int(value) if value is not None and value == int(value) else None
 
 
-def _where(of: dict[str, Any]) -> tuple[float, float, float | None] | None:
+def _location(of: dict[str, Any]) -> tuple[float, float, float | None] | None:
     """Return lon, lat, altitude; 0, 0 means that nobody set them."""
     if "lat" not in of or "lon" not in of or (of["lat"] == 0 and of["lon"] == 0):
         return None
     return float(of["lon"]), float(of["lat"]), of.get("alt")
 
 
-def _of_object(one: Any, sieve: Telling) -> Thing | None:
+def _redact_object(one: Any, sieve: NamingRedactor) -> DeepStreamObject | None:
     if not isinstance(one, dict):
         return None
-    kept = sieve.object(one, OBJECT, "object")
+    kept = sieve.apply_object(one, OBJECT, "object")
     vehicle = kept.get("vehicle", {})
     if "license" in vehicle:
         sieve.out("object.vehicle.license", True)
@@ -200,24 +218,24 @@ def _of_object(one: Any, sieve: Telling) -> Thing | None:
     sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in found for name in names)), None)
     if sides is not None and not any(found[name] for name in sides):
         sides = None  # nobody set them
-    is_person = classes(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
-    place = _where(kept.get("location", {}))
+    is_person = split_class(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
+    place = _location(kept.get("location", {}))
     if is_person and place is not None:
         sieve.out("object.location", True)
-    return Thing(
+    return DeepStreamObject(
         id=kept.get("id", ""),
         label=label,
         box=None if sides is None else (found[sides[0]], found[sides[1]], found[sides[2]], found[sides[3]]),
-        sure=sure,
+        confidence=sure,
         speed=kept.get("speed"),
         yaw=kept.get("direction"),
         color=vehicle.get("color", ""),
         plate=msgspec.convert(vehicle["license"], Plate) if "license" in vehicle else None,
-        place=None if is_person else place,
+        location=None if is_person else place,
     )
 
 
-def _of_text(one: str, sieve: Telling) -> Thing | None:
+def _redact_text(one: str, sieve: NamingRedactor) -> DeepStreamObject | None:
     """Cut ``id|left|top|right|bottom|label`` with what may follow: of that only a colour, a kind and a confidence."""
     members = one.split("|")
     sides = [number(side, -65_536, 131_072) for side in members[1:5]]
@@ -229,36 +247,40 @@ def _of_text(one: str, sieve: Telling) -> Thing | None:
     if sure is not None:
         tail.pop()
     said = _CLASS(members[5].strip(), sieve)
-    label, color = "" if said is GONE else str(said), ""
+    label, color = "" if said is REMOVED else str(said), ""
     for member in tail:
         if not color and (found := codes.color(NAME, member)) and not member.isdigit():
             color = found
-        elif label == ObjectClass.VEHICLE and (kind := codes.seen_as(NAME, member)[1]):
+        elif label == ObjectClass.VEHICLE and (kind := codes.object_class(NAME, member)[1]):
             label = f"{label}:{kind}"
         else:
             sieve.out("objects.attributes", member)
     key = _track(members[0].strip(), sieve)
-    return Thing(
-        id="" if key in {None, GONE} else key, label=label, box=(left, top, right, bottom), sure=sure, color=color
+    return DeepStreamObject(
+        id="" if key in {None, REMOVED} else key,
+        label=label,
+        box=(left, top, right, bottom),
+        confidence=sure,
+        color=color,
     )
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a message reports."""
-    scene = typed(payload, Scene)
-    at, quality = parse_iso(scene.at) or received(arrival)
+    scene = decode_record(payload, DeepStreamMessage)
+    at, quality = parse_iso(scene.time) or received(arrival)
     state = {"field_entered": TrackState.NEW, "field_left": TrackState.END}.get(scene.event)
-    event = Event(scene.event, zone="") if scene.event else None
+    event = VideoEvent(scene.event, zone="") if scene.event else None
     size = camera.size(scene.camera)
     found = []
-    for index, one in enumerate(scene.things):
+    for index, one in enumerate(scene.objects):
         box, box_quality = (None, None) if one.box is None else _box(one.box, size)
-        cls, kind = classes(one.label)
-        place = one.place or scene.place
+        cls, kind = split_class(one.label)
+        place = one.location or scene.location
         found.append(
             VideoObservation(
-                id=identity(NAME, scene.camera, scene.id, scene.at, one.id or (index, one.box), scene.event),
-                kind=Kind.OBSERVATION,
+                id=identity(NAME, scene.camera, scene.id, scene.time, one.id or (index, one.box), scene.event),
+                kind=ObservationKind.OBSERVATION,
                 camera=scene.camera,
                 observed_at=at,
                 time_quality=quality,
@@ -271,8 +293,8 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
                 box=box,
                 box_quality=box_quality,
                 image_size=size,
-                confidence=one.sure,
-                place=None if place is None else Place(*place, source="object" if one.place else "camera"),
+                confidence=one.confidence,
+                place=None if place is None else Location(*place, source="object" if one.location else "camera"),
                 speed=None if one.speed is None else round(one.speed * SPEEDS[camera.speed_unit], 4),
                 device_yaw=one.yaw,
                 lane=scene.lane,
@@ -283,12 +305,12 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
                 removed=one.removed,
             )
         )
-    refused = tuple(Refusal(place, "wrong_type", "no object of either schema") for place in scene.broken)
-    return Seen(tuple(found), refused=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "no object of either schema") for place in scene.invalid)
+    return VideoReport(tuple(found), rejected=refused, ignored=0 if found or refused else 1)
 
 
-def _box(of: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.Found:
-    return boxes.pixels(*of, *(size or (0, 0)), said=BoxQuality.CAMERA)
+def _box(of: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.ResolvedBox:
+    return boxes.from_pixels(*of, *(size or (0, 0)), quality=BoxQuality.CAMERA)
 
 
-FORMAT = VideoFormat(NAME, cut, see)
+FORMAT = VideoFormat(NAME, redact, decode)

@@ -13,28 +13,36 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.allowlist import GONE, Shape, Sieve, plate, read_object, slug, typed
-from sensegate.video.allowlist import number as within
-from sensegate.video.format import Camera, Cut, Refusal, Seen, Veil, VideoFormat
-from sensegate.video.formats.detector import (
-    Telling,
-    add,
-    camera_name,
-    class_of,
-    classes,
-    names_in,
-    silent,
-    track_id,
+from sensegate.video.allowlist import (
+    REMOVED,
+    ObjectRule,
+    Redactor,
+    allow_slug,
+    decode_object,
+    decode_record,
+    pseudonymise_plate,
 )
-from sensegate.video.observation import Kind, Plate, VideoObservation
+from sensegate.video.allowlist import allow_number as within
+from sensegate.video.format import CameraInfo, Pseudonymiser, Redacted, RejectedObject, VideoFormat, VideoReport
+from sensegate.video.formats.detector import (
+    NamingRedactor,
+    add_removed,
+    allow_camera,
+    allow_class,
+    allow_track_id,
+    ignore_field,
+    member_names,
+    split_class,
+)
+from sensegate.video.observation import ObservationKind, Plate, VideoObservation
 from sensegate.video.times import parse_iso, received
-from sensegate.video.values import identity, many
+from sensegate.video.values import as_list, identity
 
 NAME: Final = "dlstreamer"
 OBJECTS_MAX: Final = 10_000
 _PART: Final = within(-1e6, 1e6)
-_SURE: Final = within(0, 1)
-_CLASS: Final = class_of(NAME)
+_CONFIDENCE: Final = within(0, 1)
+_CLASS: Final = allow_class(NAME)
 _SIDES: Final = ("x_min", "y_min", "x_max", "y_max")
 _PIXELS: Final = ("x", "y", "w", "h")
 _CAMERAS: Final = ("camera", "camera_id", "cameraId", "camera_name", "sensor", "sensor_id", "device", "device_id")
@@ -43,54 +51,58 @@ _CLOCK = re.compile(
 )
 
 
-def _moment(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
+def _allow_time(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
     """Let a time pass; outside UTC a literal ``:%z``, or a colon before the offset, stands behind it."""
     found = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
-    return GONE if found is None else found[1] + (found[2] or "")
+    return REMOVED if found is None else found[1] + (found[2] or "")
 
 
-def _tick(value: Any, sieve: Sieve) -> Any:
+def _hash_tick(value: Any, sieve: Redactor) -> Any:
     """Put a digest in place of the stream's clock: a number so long may be anything."""
-    return sieve.veil.word(str(value)) if isinstance(value, int) and not isinstance(value, bool) else GONE
+    return (
+        sieve.pseudonymiser.identifier(str(value))
+        if isinstance(value, int) and not isinstance(value, bool)
+        else REMOVED
+    )
 
 
-def _source(value: Any, sieve: Sieve) -> Any:
+def _allow_source(value: Any, sieve: Redactor) -> Any:
     """Let the name of a camera pass; an address is no name."""
-    return camera_name(value, sieve) if isinstance(value, str) and not set("/:@") & set(value) else GONE
+    return allow_camera(value, sieve) if isinstance(value, str) and not set("/:@") & set(value) else REMOVED
 
 
-_MODEL: Final[Shape] = {"name": slug}
-OBJECT: Final[Shape] = {
+_MODEL: Final[ObjectRule] = {"name": allow_slug}
+OBJECT: Final[ObjectRule] = {
     "detection": {
         "bounding_box": dict.fromkeys(_SIDES, _PART),
-        "confidence": _SURE,
+        "confidence": _CONFIDENCE,
         "label": _CLASS,
-        "label_id": silent,
+        "label_id": ignore_field,
         "model": _MODEL,
     },
     **dict.fromkeys(_PIXELS, _PART),
-    "id": track_id,
-    "region_id": silent,
-    "parent_id": silent,
+    "id": allow_track_id,
+    "region_id": ignore_field,
+    "parent_id": ignore_field,
     "roi_type": _CLASS,
 }
-HEAD: Final[Shape] = {
+HEAD: Final[ObjectRule] = {
     "resolution": {"width": within(1, 65_536), "height": within(1, 65_536)},
-    "source": _source,
-    "tags": dict.fromkeys(_CAMERAS, camera_name),
-    "timestamp": _tick,
-    "system_timestamp": _moment,
+    "source": _allow_source,
+    "tags": dict.fromkeys(_CAMERAS, allow_camera),
+    "timestamp": _hash_tick,
+    "system_timestamp": _allow_time,
 }
 _PLATES: Final = frozenset({"license-plate", "license_plate", "licenseplate", "plate", "ocr", "lpr"})
 _COLORS: Final = frozenset({"color", "colour", "vehicle_color", "vehicle-color"})
 _TYPES: Final = frozenset({"type", "vehicle_type", "vehicle-type"})
-_NAMES: Final = names_in(OBJECT, HEAD) | _PLATES | _COLORS | _TYPES | {
+_NAMES: Final = member_names(OBJECT, HEAD) | _PLATES | _COLORS | _TYPES | {
     "tensors", "gender", "age", "emotion", "face", "person", "attributes", "classification", "keypoints", "rotation",
     "objects", "label", "model_name", "reid", "landmarks", "person-attributes", "face_id", "name",
 }  # fmt: skip
 
 
-class Thing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class DlStreamerObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One object."""
 
     id: str = ""
@@ -99,67 +111,67 @@ class Thing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Sides, fractions."""
     pixels: tuple[float, float, float, float] | None = None
     """Corner, width, height."""
-    sure: float | None = None
+    confidence: float | None = None
     color: str = ""
     plate: Plate | None = None
     model: str = ""
     removed: tuple[str, ...] = ()
 
 
-class Scene(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class DlStreamerFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One frame."""
 
-    at: str = ""
+    time: str = ""
     tick: str = ""
     """Digest of the stream's own clock: parts the frames of one second."""
     camera: str = ""
     size: tuple[int, int] | None = None
-    things: tuple[Thing, ...] = ()
-    broken: tuple[int, ...] = ()
+    objects: tuple[DlStreamerObject, ...] = ()
+    invalid: tuple[int, ...] = ()
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001
+def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001
     """Cut a frame down. Raises `Rejected`: not of gvametaconvert."""
-    tree = read_object(payload)
+    tree = decode_object(payload)
     given = tree.get("objects")
     given = [given] if isinstance(given, dict) else [] if given is None else given
     framed = bool({"resolution", "timestamp", "system_timestamp", "source"} & tree.keys())
-    framed = framed or any(isinstance(one, dict) and {"detection", "roi_type"} & one.keys() for one in many(given))
+    framed = framed or any(isinstance(one, dict) and {"detection", "roi_type"} & one.keys() for one in as_list(given))
     if not isinstance(given, list) or not framed:
         raise Rejected(QuarantineReason.SCHEMA, "JSON, but no frame of gvametaconvert")
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
-    sieve = Telling(veil, arrival, _NAMES)
-    head = sieve.object({name: value for name, value in tree.items() if name != "objects"}, HEAD)
+    sieve = NamingRedactor(veil, arrival, _NAMES)
+    head = sieve.apply_object({name: value for name, value in tree.items() if name != "objects"}, HEAD)
     at = head.get("system_timestamp", "")
     if at and (found := parse_iso(at)) is not None:
-        sieve.at = found[0]
-    of_all = sieve.told().get("removed", [])
+        sieve.seen_at = found[0]
+    of_all = sieve.removed_member().get("removed", [])
     tags = head.get("tags", {})
     size = head.get("resolution", {})
-    things: list[Thing] = []
+    things: list[DlStreamerObject] = []
     broken: list[int] = []
     for place, one in enumerate(given):
         if not isinstance(one, dict):
             broken.append(place)
             continue
-        inner = Telling(veil, sieve.at, _NAMES)
-        thing = _thing(one, inner)
-        add(sieve, inner)
+        inner = NamingRedactor(veil, sieve.seen_at, _NAMES)
+        thing = _redact_object(one, inner)
+        add_removed(sieve, inner)
         things.append(msgspec.structs.replace(thing, removed=tuple(sorted({*inner.removed, *of_all}))))
-    scene = Scene(
-        at=at,
+    scene = DlStreamerFrame(
+        time=at,
         tick=head.get("timestamp", ""),
         camera=next((tags[name] for name in _CAMERAS if name in tags), head.get("source", "")),
         size=(int(size["width"]), int(size["height"])) if len(size) == 2 else None,
-        things=tuple(things),
-        broken=tuple(broken),
+        objects=tuple(things),
+        invalid=tuple(broken),
     )
-    return sieve.cut(scene)
+    return sieve.result(scene)
 
 
-def _thing(one: dict[str, Any], sieve: Telling) -> Thing:
-    kept = sieve.object(
+def _redact_object(one: dict[str, Any], sieve: NamingRedactor) -> DlStreamerObject:
+    kept = sieve.apply_object(
         {name: value for name, value in one.items() if not _is_attribute(name, value)}, OBJECT, "objects"
     )
     label, color, read = "", "", None
@@ -169,21 +181,21 @@ def _thing(one: dict[str, Any], sieve: Telling) -> Thing:
         said = value["label"]
         if name in _COLORS and (word := codes.color(NAME, said)):
             color = word
-        elif name in _TYPES and (kind := codes.seen_as(NAME, said))[1]:
+        elif name in _TYPES and (kind := codes.object_class(NAME, said))[1]:
             label = f"{kind[0]}:{kind[1]}"
         else:
             sieve.out(f"objects.{name}", said)
-            if name in _PLATES and (hidden := plate(said, sieve)) is not GONE:
+            if name in _PLATES and (hidden := pseudonymise_plate(said, sieve)) is not REMOVED:
                 read = Plate(**hidden, confidence=_number(value.get("confidence"), sieve))
     detection = kept.get("detection", {})
     box = detection.get("bounding_box", {})
     label = label or detection.get("label") or kept.get("roi_type", "")
-    return Thing(
+    return DlStreamerObject(
         id=kept.get("id", ""),
         label=label,
         box=(box["x_min"], box["y_min"], box["x_max"], box["y_max"]) if len(box) == 4 else None,
         pixels=(kept["x"], kept["y"], kept["w"], kept["h"]) if all(name in kept for name in _PIXELS) else None,
-        sure=detection.get("confidence"),
+        confidence=detection.get("confidence"),
         color=color,
         plate=read,
         model=detection.get("model", {}).get("name", ""),
@@ -195,23 +207,23 @@ def _is_attribute(name: str, value: Any) -> bool:
     return name not in OBJECT and isinstance(value, dict) and isinstance(value.get("label"), str)
 
 
-def _number(value: Any, sieve: Sieve) -> float | None:
-    found = _SURE(value, sieve)
-    return None if found is GONE else float(found)
+def _number(value: Any, sieve: Redactor) -> float | None:
+    found = _CONFIDENCE(value, sieve)
+    return None if found is REMOVED else float(found)
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a frame reports."""
-    scene = typed(payload, Scene)
-    at, quality = (parse_iso(scene.at, camera.zone) if scene.at else None) or received(arrival)
+    scene = decode_record(payload, DlStreamerFrame)
+    at, quality = (parse_iso(scene.time, camera.zone) if scene.time else None) or received(arrival)
     found = []
-    for index, one in enumerate(scene.things):
+    for index, one in enumerate(scene.objects):
         box, box_quality = _box(one, scene.size)
-        cls, kind = classes(one.label)
+        cls, kind = split_class(one.label)
         found.append(
             VideoObservation(
-                id=identity(NAME, scene.camera, scene.tick, scene.at, one.id or (index, one.box)),
-                kind=Kind.OBSERVATION,
+                id=identity(NAME, scene.camera, scene.tick, scene.time, one.id or (index, one.box)),
+                kind=ObservationKind.OBSERVATION,
                 camera=scene.camera,
                 observed_at=at,
                 time_quality=quality,
@@ -222,24 +234,24 @@ def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # no
                 box=box,
                 box_quality=box_quality,
                 image_size=scene.size,
-                confidence=one.sure,
+                confidence=one.confidence,
                 plate=one.plate,
                 color=one.color,
                 analytics=one.model,
                 removed=one.removed,
             )
         )
-    refused = tuple(Refusal(place, "wrong_type", "no object") for place in scene.broken)
-    return Seen(tuple(found), refused=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "no object") for place in scene.invalid)
+    return VideoReport(tuple(found), rejected=refused, ignored=0 if found or refused else 1)
 
 
-def _box(one: Thing, size: tuple[int, int] | None) -> boxes.Found | tuple[None, None]:
+def _box(one: DlStreamerObject, size: tuple[int, int] | None) -> boxes.ResolvedBox | tuple[None, None]:
     if one.box is not None:
-        return boxes.unit(*one.box)
+        return boxes.from_fractions(*one.box)
     if one.pixels is None:
         return None, None
     left, top, width, height = one.pixels
-    return boxes.pixels(left, top, left + width, top + height, *(size or (0, 0)))
+    return boxes.from_pixels(left, top, left + width, top + height, *(size or (0, 0)))
 
 
-FORMAT = VideoFormat(NAME, cut, see)
+FORMAT = VideoFormat(NAME, redact, decode)

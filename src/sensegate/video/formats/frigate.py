@@ -15,22 +15,42 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.allowlist import GONE, Check, Many, Shape, Sieve, flag, one_of, plate, read_object, slug, typed
-from sensegate.video.allowlist import number as within
-from sensegate.video.format import Camera, Cut, Measured, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import (
+    REMOVED,
+    Check,
+    ListOf,
+    ObjectRule,
+    Redactor,
+    allow_boolean,
+    allow_slug,
+    allow_words,
+    decode_object,
+    decode_record,
+    pseudonymise_plate,
+)
+from sensegate.video.allowlist import allow_number as within
+from sensegate.video.format import CameraInfo, Measurement, Pseudonymiser, Redacted, VideoFormat, VideoReport
 from sensegate.video.formats.detector import (
     SPEEDS,
-    Telling,
-    add,
-    camera_name,
-    class_of,
-    classes,
-    names_in,
-    present,
-    silent,
+    NamingRedactor,
+    add_removed,
+    allow_camera,
+    allow_class,
+    ignore_field,
+    member_names,
+    presence_property,
+    split_class,
 )
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, TrackState, VideoObservation
-from sensegate.video.times import RECEIVED, Found, epoch, received
+from sensegate.video.observation import (
+    BoxQuality,
+    ObjectClass,
+    ObservationKind,
+    Plate,
+    TrackState,
+    VideoEvent,
+    VideoObservation,
+)
+from sensegate.video.times import RECEIVED, TimeResult, epoch, received
 from sensegate.video.values import identity, number
 
 NAME: Final = "frigate"
@@ -42,37 +62,37 @@ _ID = re.compile(r"\d{9,10}(?:\.\d{1,7})?-[a-z0-9]{1,12}", re.ASCII)
 _WORD = re.compile(rb"[A-Za-z0-9_.+-]{1,32}")
 
 
-def _own_id(value: Any, sieve: Sieve) -> Any:
+def _allow_own_id(value: Any, sieve: Redactor) -> Any:
     """Let an id as Frigate makes them pass; hide any other."""
     if not isinstance(value, str) or not value:
-        return GONE
-    return value if _ID.fullmatch(value) else sieve.veil.word(value)
+        return REMOVED
+    return value if _ID.fullmatch(value) else sieve.pseudonymiser.identifier(value)
 
 
-def _reviewed(value: Any, sieve: Sieve) -> Any:
+def _allow_review_label(value: Any, sieve: Redactor) -> Any:
     """Let the label of a review's object pass (``person``, ``person-verified``)."""
-    return _CLASS(value.removesuffix("-verified"), sieve) if isinstance(value, str) else GONE
+    return _CLASS(value.removesuffix("-verified"), sieve) if isinstance(value, str) else REMOVED
 
 
-_CLASS: Final[Check] = class_of(NAME)
-_ID_SHAPE: Final[dict[str, Any]] = {"id": _own_id, "camera": camera_name}
+_CLASS: Final[Check] = allow_class(NAME)
+_ID_SHAPE: Final[dict[str, Any]] = {"id": _allow_own_id, "camera": allow_camera}
 
-TRACK: Final[Shape] = {
+TRACK: Final[ObjectRule] = {
     **_ID_SHAPE,
     "frame_time": _EPOCH,
     "start_time": _EPOCH,
     "end_time": _EPOCH,
     "label": _CLASS,
     "score": _PART,
-    "top_score": silent,
-    "box": Many(_PIXEL, 4),
-    "current_zones": Many(slug, LABELS_MAX),
-    "entered_zones": silent,
+    "top_score": ignore_field,
+    "box": ListOf(_PIXEL, 4),
+    "current_zones": ListOf(allow_slug, LABELS_MAX),
+    "entered_zones": ignore_field,
     "current_estimated_speed": within(0, 1_000),
     "velocity_angle": within(-360, 360),
-    "recognized_license_plate": plate,
+    "recognized_license_plate": pseudonymise_plate,
     "recognized_license_plate_score": _PART,
-    "has_snapshot": flag,
+    "has_snapshot": allow_boolean,
     **dict.fromkeys(
         (
             "has_clip",
@@ -89,51 +109,51 @@ TRACK: Final[Shape] = {
             "max_severity",
             "pending_loitering",
         ),
-        silent,
+        ignore_field,
     ),
 }
 """Members of an event's ``after``."""
-REVIEW: Final[Shape] = {
+REVIEW: Final[ObjectRule] = {
     **_ID_SHAPE,
     "start_time": _EPOCH,
     "end_time": _EPOCH,
-    "severity": one_of("alert", "detection"),
+    "severity": allow_words("alert", "detection"),
     "data": {
-        "detections": Many(_own_id, 1_000),
-        "objects": Many(_reviewed, LABELS_MAX),
-        "zones": Many(slug, LABELS_MAX),
+        "detections": ListOf(_allow_own_id, 1_000),
+        "objects": ListOf(_allow_review_label, LABELS_MAX),
+        "zones": ListOf(allow_slug, LABELS_MAX),
     },
 }
-UPDATE: Final[Shape] = {
+UPDATE: Final[ObjectRule] = {
     **_ID_SHAPE,
-    "type": one_of("face", "lpr", "classification", "description"),
+    "type": allow_words("face", "lpr", "classification", "description"),
     "timestamp": _EPOCH,
     "score": _PART,
-    "plate": plate,
-    "plate_box": Many(_PIXEL, 4),
-    "model": slug,
+    "plate": pseudonymise_plate,
+    "plate_box": ListOf(_PIXEL, 4),
+    "model": allow_slug,
 }
-TRIGGER: Final[Shape] = {
-    "name": slug,
-    "camera": camera_name,
-    "event_id": _own_id,
-    "type": one_of("thumbnail", "description"),
+TRIGGER: Final[ObjectRule] = {
+    "name": allow_slug,
+    "camera": allow_camera,
+    "event_id": _allow_own_id,
+    "type": allow_words("thumbnail", "description"),
     "score": _PART,
 }
-_NAMES: Final = names_in(TRACK, REVIEW, UPDATE, TRIGGER) | {
+_NAMES: Final = member_names(TRACK, REVIEW, UPDATE, TRIGGER) | {
     "type", "before", "after", "sub_label", "sub_labels", "audio", "attributes", "current_attributes", "thumbnail",
     "thumb_path", "path_data", "description", "attribute", "metadata", "snapshot", "transcription", "payload",
 }  # fmt: skip
 """What it calls its fields."""
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="is"):
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="is"):
     """What all have."""
 
     removed: tuple[str, ...] = ()
 
 
-class Track(Record, frozen=True, tag="track"):
+class FrigateTrack(_Record, frozen=True, tag="track"):
     """A tracked object."""
 
     type: Literal["new", "update", "end"]
@@ -153,7 +173,7 @@ class Track(Record, frozen=True, tag="track"):
     has_snapshot: bool = False
 
 
-class ReviewData(msgspec.Struct, frozen=True, omit_defaults=True):
+class FrigateReviewData(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a review is about."""
 
     detections: tuple[str, ...] = ()
@@ -161,7 +181,7 @@ class ReviewData(msgspec.Struct, frozen=True, omit_defaults=True):
     zones: tuple[str, ...] = ()
 
 
-class Review(Record, frozen=True, tag="review"):
+class FrigateReview(_Record, frozen=True, tag="review"):
     """A time span that somebody should look at."""
 
     type: Literal["new", "update", "end"]
@@ -170,10 +190,10 @@ class Review(Record, frozen=True, tag="review"):
     start_time: float
     severity: Literal["alert", "detection"]
     end_time: float | None = None
-    data: ReviewData = ReviewData()
+    data: FrigateReviewData = FrigateReviewData()
 
 
-class Update(Record, frozen=True, tag="update"):
+class FrigateUpdate(_Record, frozen=True, tag="update"):
     """What another model found out of a tracked object."""
 
     type: Literal["face", "lpr", "classification", "description"]
@@ -186,7 +206,7 @@ class Update(Record, frozen=True, tag="update"):
     model: str = ""
 
 
-class Trigger(Record, frozen=True, tag="trigger"):
+class FrigateTrigger(_Record, frozen=True, tag="trigger"):
     """A tracked object looks like what somebody searches for."""
 
     camera: str
@@ -196,7 +216,7 @@ class Trigger(Record, frozen=True, tag="trigger"):
     score: float | None = None
 
 
-class Value(Record, frozen=True, tag="value"):
+class FrigateValue(_Record, frozen=True, tag="value"):
     """A count or state of what the topic names."""
 
     property: str
@@ -205,28 +225,30 @@ class Value(Record, frozen=True, tag="value"):
     channel: str = ""
 
 
-class CameraRate(msgspec.Struct, frozen=True):
+class FrigateCameraRate(msgspec.Struct, frozen=True):
     """How many pictures a second come of a camera."""
 
     camera: str
     fps: float
 
 
-class Rates(Record, frozen=True, tag="rates"):
+class FrigateRates(_Record, frozen=True, tag="rates"):
     """Statistics of all cameras."""
 
-    cameras: tuple[CameraRate, ...] = ()
-    at: float | None = None
+    cameras: tuple[FrigateCameraRate, ...] = ()
+    time: float | None = None
 
 
-class Nothing(Record, frozen=True, tag="nothing"):
+class FrigateIgnored(_Record, frozen=True, tag="nothing"):
     """A message that is known and means nothing here: pictures, settings, texts."""
 
 
-Kept: TypeAlias = Track | Review | Update | Trigger | Value | Rates | Nothing
+_Message: TypeAlias = (
+    FrigateTrack | FrigateReview | FrigateUpdate | FrigateTrigger | FrigateValue | FrigateRates | FrigateIgnored
+)
 
 _TYPES: Final = frozenset({"new", "update", "end"})
-_TOLD_OF: Final = "genai"
+_GENERATED: Final = "genai"
 """Type of a review of which a language model tells: its texts do not pass, and the rest has been told."""
 _UPDATES: Final = frozenset({"face", "lpr", "classification", "description"})
 _ON_OFF: Final = {"on": True, "off": False}
@@ -258,136 +280,136 @@ _KNOWN: Final = frozenset(
 """Ends of topics whose messages mean nothing here: settings, pictures, texts."""
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
+def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:
     """Cut a message down. Raises `Rejected`: neither JSON of a known shape nor a known word."""
-    sieve = Telling(veil, arrival, _NAMES)
+    sieve = NamingRedactor(veil, arrival, _NAMES)
     if not payload:  # how a retained message is taken back
-        return sieve.cut({"is": "nothing"})
+        return sieve.result({"is": "nothing"})
     if payload.lstrip()[:1] not in {b"{", b"["}:
-        return sieve.cut(_word(payload, topic.split("/"), sieve))
-    return _json(read_object(payload), topic, sieve)
+        return sieve.result(_redact_word(payload, topic.split("/"), sieve))
+    return _redact_json(decode_object(payload), topic, sieve)
 
 
-def _json(tree: dict[str, Any], topic: str, sieve: Telling) -> Cut:
+def _redact_json(tree: dict[str, Any], topic: str, sieve: NamingRedactor) -> Redacted:
     after, kind = tree.get("after"), tree.get("type")
     kind = kind if isinstance(kind, str) else ""
     if isinstance(after, dict) and kind in _TYPES:
-        return _changed(tree, after, sieve)
-    if kind == _TOLD_OF and isinstance(after, dict):
+        return _redact_change(tree, after, sieve)
+    if kind == _GENERATED and isinstance(after, dict):
         sieve.out("after.data", after.get("data"))
-        return sieve.cut({"is": "nothing"})
+        return sieve.result({"is": "nothing"})
     if kind in _UPDATES and "id" in tree:
-        return _updated(tree, sieve)
+        return _redact_update(tree, sieve)
     if "event_id" in tree:
-        return _of("trigger", sieve.object(tree, TRIGGER), sieve)
+        return _result("trigger", sieve.apply_object(tree, TRIGGER), sieve)
     if isinstance(tree.get("cameras"), dict) and "detectors" in tree:
-        return sieve.cut(_rates(tree, sieve))
+        return sieve.result(_redact_rates(tree, sieve))
     if topic.rpartition("/")[2] in _KNOWN:
-        return sieve.cut(_nothing(topic, tree, sieve))
+        return sieve.result(_ignore(topic, tree, sieve))
     raise Rejected(QuarantineReason.SCHEMA, "JSON, but no event, review, update, trigger or statistics of Frigate")
 
 
-def _of(name: str, kept: dict[str, Any], sieve: Telling) -> Cut:
-    return sieve.cut({"is": name, **kept, **sieve.told()})
+def _result(name: str, kept: dict[str, Any], sieve: NamingRedactor) -> Redacted:
+    return sieve.result({"is": name, **kept, **sieve.removed_member()})
 
 
-def _changed(tree: dict[str, Any], after: dict[str, Any], sieve: Telling) -> Cut:
+def _redact_change(tree: dict[str, Any], after: dict[str, Any], sieve: NamingRedactor) -> Redacted:
     """Cut an event or a review: only what is now counts; what was before has been told."""
     is_review = "severity" in after or "thumb_path" in after
     if not is_review and (moment := number(after.get("frame_time"))) is not None and (at := epoch(moment)):
-        sieve.at = at[0]
+        sieve.seen_at = at[0]
     for name in tree.keys() - {"type", "before", "after"}:
         sieve.out(name, tree[name])
     if tree.get("before"):
-        _names("before", tree["before"], after, sieve)
-    kept = sieve.object(after, REVIEW if is_review else TRACK, "after")
+        _count_former_state("before", tree["before"], after, sieve)
+    kept = sieve.apply_object(after, REVIEW if is_review else TRACK, "after")
     if "recognized_license_plate" in kept:
         sieve.out("after.recognized_license_plate", after["recognized_license_plate"])
-    return _of("review" if is_review else "track", {"type": tree["type"], **kept}, sieve)
+    return _result("review" if is_review else "track", {"type": tree["type"], **kept}, sieve)
 
 
-def _names(path: str, before: Any, after: dict[str, Any], sieve: Telling) -> None:
+def _count_former_state(path: str, before: Any, after: dict[str, Any], sieve: NamingRedactor) -> None:
     """Count what is taken out with the former state as a whole: what it says of persons, by field."""
-    inner = Telling(sieve.veil, sieve.at, _NAMES)
+    inner = NamingRedactor(sieve.pseudonymiser, sieve.seen_at, _NAMES)
     if isinstance(before, dict):
-        inner.object(before, REVIEW if "severity" in after else TRACK, path)
+        inner.apply_object(before, REVIEW if "severity" in after else TRACK, path)
         if before.get("recognized_license_plate"):
             inner.out(f"{path}.recognized_license_plate", before["recognized_license_plate"])
     else:
         inner.out(path, before)
-    add(sieve, inner)
+    add_removed(sieve, inner)
 
 
-def _updated(tree: dict[str, Any], sieve: Telling) -> Cut:
+def _redact_update(tree: dict[str, Any], sieve: NamingRedactor) -> Redacted:
     if (moment := number(tree.get("timestamp"))) is not None and (at := epoch(moment)):
-        sieve.at = at[0]
-    kept = sieve.object(tree, UPDATE)
+        sieve.seen_at = at[0]
+    kept = sieve.apply_object(tree, UPDATE)
     if "plate" in kept:
         sieve.out("plate", tree["plate"])
-    return _of("update", kept, sieve)
+    return _result("update", kept, sieve)
 
 
-def _rates(tree: dict[str, Any], sieve: Telling) -> dict[str, Any]:
+def _redact_rates(tree: dict[str, Any], sieve: NamingRedactor) -> dict[str, Any]:
     cameras = []
     for name, members in tree["cameras"].items():
         fps = number(members.get("camera_fps"), 0, 1_000) if isinstance(members, dict) else None
-        if fps is not None and (camera := camera_name(name, sieve)) is not GONE:
+        if fps is not None and (camera := allow_camera(name, sieve)) is not REMOVED:
             cameras.append({"camera": camera, "fps": fps})
     service = tree.get("service")
     at = number(service.get("last_updated"), 0, 4e9) if isinstance(service, dict) else None
     return {"is": "rates", "cameras": cameras, **({} if at is None else {"at": at})}
 
 
-def _nothing(topic: str, value: Any, sieve: Telling) -> dict[str, Any]:
+def _ignore(topic: str, value: Any, sieve: NamingRedactor) -> dict[str, Any]:
     end = topic.rpartition("/")[2]
     if end not in {"state", "onConnect", "restart"}:
         sieve.out(end, value)
     return {"is": "nothing"}
 
 
-def _word(payload: bytes, levels: list[str], sieve: Telling) -> dict[str, Any]:
+def _redact_word(payload: bytes, levels: list[str], sieve: NamingRedactor) -> dict[str, Any]:
     """Cut a message that is a word, a number or a picture, by the end of its topic."""
     end = levels[-1]
     if not _WORD.fullmatch(payload):
         known = {"snapshot", "thumbnail", "transcription", "classification"}
         if found := [level for level in levels[-2:] if level in known]:
-            return _nothing("/" + found[0], payload, sieve)
+            return _ignore("/" + found[0], payload, sieve)
         raise Rejected(QuarantineReason.SCHEMA, "neither JSON nor one word")
     word = payload.decode().lower()
     two = "/".join(levels[-2:])
     if len(levels) > 1 and levels[-2] == "status":  # <camera>/status/<role>
-        return _state("online", word, _ONLINE, "" if end == "detect" else end)
+        return _read_state("online", word, _ONLINE, "" if end == "detect" else end)
     for name, (what, words) in _STATES.items():
         if name in {end, two}:
-            return _state(what, word, words, "")
+            return _read_state(what, word, words, "")
     if end in _KNOWN or (len(levels) > 1 and levels[-2] in {"ptz_autotracker", "classification"}):
         return {"is": "nothing"}
     if len(levels) > 1 and levels[-2] == "audio":
-        return _sound(end, word)
-    return _count(levels, word)
+        return _read_sound(end, word)
+    return _read_count(levels, word)
 
 
-def _state(name: str, word: str, words: dict[str, Any], channel: str) -> dict[str, Any]:
+def _read_state(name: str, word: str, words: dict[str, Any], channel: str) -> dict[str, Any]:
     if word not in words:
         raise Rejected(QuarantineReason.SCHEMA, f"no word that '{name}' may have")
     return {"is": "value", "property": name, "value": words[word], **({"channel": channel} if channel else {})}
 
 
-def _sound(kind: str, word: str) -> dict[str, Any]:
+def _read_sound(kind: str, word: str) -> dict[str, Any]:
     """Cut a state of sound: which kind of sound it is says more of people than a city needs."""
     if word in _ON_OFF and codes.event(NAME, kind) == "sound_abnormal":
         return {"is": "value", "property": "sound_abnormal", "value": _ON_OFF[word], "channel": kind}
     return {"is": "nothing"}
 
 
-def _count(levels: list[str], word: str) -> dict[str, Any]:
+def _read_count(levels: list[str], word: str) -> dict[str, Any]:
     """Cut ``<camera or zone>/<object>`` and ``<camera or zone>/<object>/active``."""
     active = levels[-1] == "active"
     label = levels[-2] if active and len(levels) > 1 else levels[-1]
     found = number(word, 0, 1e6)
     if found is None or found != int(found):
         raise Rejected(QuarantineReason.SCHEMA, "neither JSON nor a count nor a word that is known")
-    name, channel = present(label)
+    name, channel = presence_property(label)
     channel = f"{channel}_active".lstrip("_") if active else channel
     return {
         "is": "value",
@@ -401,29 +423,29 @@ def _count(levels: list[str], word: str) -> dict[str, Any]:
 # ── what it reports ──────────────────────────────────────────────────────────────────────────────────
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a message reports."""
-    kept: Kept = typed(payload, Kept)  # type: ignore[arg-type] # a union is no class, and msgspec takes it
-    return _SEE[type(kept)](kept, arrival, camera)
+    kept: _Message = decode_record(payload, _Message)  # type: ignore[arg-type] # a union is no class, and msgspec takes it
+    return _DECODERS[type(kept)](kept, arrival, camera)
 
 
-def _time(seconds: float | None, arrival: int) -> Found:
+def _time(seconds: float | None, arrival: int) -> TimeResult:
     return (None if seconds is None else epoch(seconds)) or received(arrival)
 
 
-def _box(of: tuple[float, ...], size: tuple[int, int] | None) -> boxes.Found | tuple[None, None]:
+def _box(of: tuple[float, ...], size: tuple[int, int] | None) -> boxes.ResolvedBox | tuple[None, None]:
     if len(of) != 4:
         return None, None
-    return boxes.pixels(of[0], of[1], of[2], of[3], *(size or (0, 0)), said=BoxQuality.CAMERA)
+    return boxes.from_pixels(of[0], of[1], of[2], of[3], *(size or (0, 0)), quality=BoxQuality.CAMERA)
 
 
-def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
+def _decode_track(kept: FrigateTrack, arrival: int, camera: CameraInfo) -> VideoReport:
     ends = kept.type == "end"
     moment = kept.frame_time
     if moment is None:
         moment = kept.end_time if ends and kept.end_time else kept.start_time
     at, quality = _time(moment, arrival)
-    found, kind = classes(kept.label)
+    found, kind = split_class(kept.label)
     box, box_quality = _box(kept.box, camera.size(kept.camera))
     speed = kept.current_estimated_speed
     number_plate = kept.recognized_license_plate
@@ -431,7 +453,7 @@ def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
         number_plate = msgspec.structs.replace(number_plate, confidence=kept.recognized_license_plate_score)
     one = VideoObservation(
         id=identity(NAME, kept.id, moment, kept.type),
-        kind=Kind.EVENT if ends else Kind.OBSERVATION,
+        kind=ObservationKind.EVENT if ends else ObservationKind.OBSERVATION,
         camera=kept.camera,
         observed_at=at,
         time_quality=quality,
@@ -448,22 +470,22 @@ def _track(kept: Track, arrival: int, camera: Camera) -> Seen:
         speed=round(speed * SPEEDS[camera.speed_unit], 4) if speed else None,
         device_yaw=kept.velocity_angle if speed else None,
         plate=number_plate,
-        event=Event(codes.event(NAME, kept.type), zone=",".join(sorted(kept.current_zones))),
+        event=VideoEvent(codes.event(NAME, kept.type), zone=",".join(sorted(kept.current_zones))),
         images=int(kept.has_snapshot),
         removed=kept.removed,
     )
-    return Seen((one,))
+    return VideoReport((one,))
 
 
-def _review(kept: Review, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def _decode_review(kept: FrigateReview, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     ends = kept.type == "end"
     at, quality = _time(kept.end_time if ends and kept.end_time else kept.start_time, arrival)
-    found = {classes(one) for one in kept.data.objects}
+    found = {split_class(one) for one in kept.data.objects}
     only = next(iter(found)) if len(found) == 1 else (None, "")
     zones = ",".join(sorted(kept.data.zones))
     one = VideoObservation(
         id=identity(NAME, kept.id, kept.type, kept.severity, zones, *kept.data.objects, *kept.data.detections),
-        kind=Kind.EVENT,
+        kind=ObservationKind.EVENT,
         camera=kept.camera,
         observed_at=at,
         time_quality=quality,
@@ -471,21 +493,21 @@ def _review(kept: Review, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
         native_id=kept.id,
         object_class=only[0],
         subclass=only[1],
-        event=Event(codes.event(NAME, kept.severity), state=not ends, zone=zones),
+        event=VideoEvent(codes.event(NAME, kept.severity), state=not ends, zone=zones),
         removed=kept.removed,
     )
-    return Seen((one,))
+    return VideoReport((one,))
 
 
-def _update(kept: Update, arrival: int, camera: Camera) -> Seen:
+def _decode_update(kept: FrigateUpdate, arrival: int, camera: CameraInfo) -> VideoReport:
     if not kept.camera or kept.timestamp is None or kept.type == "description":
-        return Seen(ignored=1)
+        return VideoReport(ignored=1)
     at, quality = _time(kept.timestamp, arrival)
     box, box_quality = _box(kept.plate_box, camera.size(kept.camera))
     read = kept.plate
     one = VideoObservation(
         id=identity(NAME, kept.id, kept.timestamp, kept.type, kept.model),
-        kind=Kind.EVENT,
+        kind=ObservationKind.EVENT,
         camera=kept.camera,
         observed_at=at,
         time_quality=quality,
@@ -497,17 +519,17 @@ def _update(kept: Update, arrival: int, camera: Camera) -> Seen:
         box_quality=box_quality,
         confidence=kept.score,
         plate=None if read is None else msgspec.structs.replace(read, confidence=kept.score),
-        event=Event(codes.event(NAME, kept.type)),
+        event=VideoEvent(codes.event(NAME, kept.type)),
         analytics=kept.model,
         removed=kept.removed,
     )
-    return Seen((one,))
+    return VideoReport((one,))
 
 
-def _trigger(kept: Trigger, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def _decode_trigger(kept: FrigateTrigger, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     one = VideoObservation(
         id=identity(NAME, kept.event_id, "trigger", kept.name, kept.type),
-        kind=Kind.EVENT,
+        kind=ObservationKind.EVENT,
         camera=kept.camera,
         observed_at=arrival,
         time_quality=RECEIVED,
@@ -515,37 +537,37 @@ def _trigger(kept: Trigger, arrival: int, camera: Camera) -> Seen:  # noqa: ARG0
         native_id=kept.event_id,
         track=kept.event_id,
         confidence=kept.score,
-        event=Event("trigger", rule=kept.name),
+        event=VideoEvent("trigger", rule=kept.name),
         removed=kept.removed,
     )
-    return Seen((one,))
+    return VideoReport((one,))
 
 
-def _value(kept: Value, arrival: int, camera: Camera) -> Seen:
-    one = Measured(
+def _decode_value(kept: FrigateValue, arrival: int, camera: CameraInfo) -> VideoReport:
+    one = Measurement(
         camera.id, kept.property, kept.value, kept.unit, arrival, RECEIVED, str(arrival), channel=kept.channel
     )
-    return Seen(measured=(one,))
+    return VideoReport(measurements=(one,))
 
 
-def _rate(kept: Rates, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
-    at, quality = _time(kept.at, arrival)
-    found = tuple(Measured(one.camera, "frame_rate", one.fps, "Hz", at, quality, str(at)) for one in kept.cameras)
-    return Seen(measured=found, ignored=0 if found else 1)
+def _decode_rates(kept: FrigateRates, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
+    at, quality = _time(kept.time, arrival)
+    found = tuple(Measurement(one.camera, "frame_rate", one.fps, "Hz", at, quality, str(at)) for one in kept.cameras)
+    return VideoReport(measurements=found, ignored=0 if found else 1)
 
 
-def _ignored(kept: Nothing, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
-    return Seen(ignored=1)
+def _decode_ignored(kept: FrigateIgnored, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
+    return VideoReport(ignored=1)
 
 
-_SEE: Final[dict[type, Callable[[Any, int, Camera], Seen]]] = {
-    Track: _track,
-    Review: _review,
-    Update: _update,
-    Trigger: _trigger,
-    Value: _value,
-    Rates: _rate,
-    Nothing: _ignored,
+_DECODERS: Final[dict[type, Callable[[Any, int, CameraInfo], VideoReport]]] = {
+    FrigateTrack: _decode_track,
+    FrigateReview: _decode_review,
+    FrigateUpdate: _decode_update,
+    FrigateTrigger: _decode_trigger,
+    FrigateValue: _decode_value,
+    FrigateRates: _decode_rates,
+    FrigateIgnored: _decode_ignored,
 }
 
-FORMAT = VideoFormat(NAME, cut, see)
+FORMAT = VideoFormat(NAME, redact, decode)

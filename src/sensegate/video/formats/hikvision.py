@@ -16,23 +16,31 @@ from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import allowlist, boxes, codes, multipart, times, xmlsafe
 from sensegate.video.boxes import Box
-from sensegate.video.format import Camera, Cut, Measured, Seen, Veil, VideoFormat
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, VideoObservation
+from sensegate.video.format import CameraInfo, Measurement, Pseudonymiser, Redacted, VideoFormat, VideoReport
+from sensegate.video.observation import (
+    BoxQuality,
+    Location,
+    ObjectClass,
+    ObservationKind,
+    Plate,
+    VideoEvent,
+    VideoObservation,
+)
 from sensegate.video.values import (
     Node,
-    camera_of,
+    as_list,
     clear_plate,
+    count_removed,
+    count_removed_members,
     identity,
-    many,
+    integer,
     node,
     number,
-    region,
-    rest,
-    take,
+    plate_region,
+    reportable_name,
+    split_words,
     text,
-    told_name,
-    whole,
-    words,
+    topic_camera,
 )
 
 NAME: Final = "hikvision"
@@ -45,22 +53,24 @@ _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{1,2}:\d{1,2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:?\d{2})?", re.ASCII)
 _COMPACT = re.compile(r"\d{14}(?:\d{3})?", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-_NOTHING: Final = frozenset({"", "unknown", "0", "-1"})
+_EMPTY_WORDS: Final = frozenset({"", "unknown", "0", "-1"})
 
-_KEPT: Final = words(
+_ALERT_MEMBERS: Final = split_words(
     "@version macAddress dynChannelID channelID dateTime activePostCount eventType eventState DetectionRegionList "
     "inputIOPortID DurationList ANPR UUID picNum DeviceGPSInfo VehicleGATInfo detectionPicturesNumber "
     "detectionBackgroundImageResolution targetType TargetRect peopleCounting isDataRetransmission TFS TPS"
 )
-_REGION: Final = words("regionID sensitivityLevel RegionCoordinatesList detectionTarget TargetRect direction ruleID")
+_REGION: Final = split_words(
+    "regionID sensitivityLevel RegionCoordinatesList detectionTarget TargetRect direction ruleID"
+)
 """Sensitivity and outline say nothing of what was seen; they are left out, and are nobody's secret."""
-_ANPR: Final = words(
+_ANPR: Final = split_words(
     "line confidenceLevel plateType plateColor vehicleType vehicleInfo pictureInfoList licensePlate laneNo"
 )
-_VEHICLE: Final = words("index vehicleType color speed colorDepth length")
-_PICTURE: Final = words("type dataType absTime plateRect vehicelRect vehicleRect")
-_GAT: Final = words("palteTypeByGAT plateTypeByGAT vehicleTypeByGAT")
-_COUNTS: Final = words(
+_VEHICLE: Final = split_words("index vehicleType color speed colorDepth length")
+_PICTURE: Final = split_words("type dataType absTime plateRect vehicelRect vehicleRect")
+_GAT: Final = split_words("palteTypeByGAT plateTypeByGAT vehicleTypeByGAT")
+_COUNTS: Final = split_words(
     "statisticalMethods RealTime TimeRange enter exit pass regionsID childLockEnabled duplicatePeople"
 )
 
@@ -88,21 +98,21 @@ _NEST_MAX: Final = 4
 Removed = dict[str, int]
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """What all have."""
 
 
-class Region(Record, frozen=True):
+class HikvisionRegion(_Record, frozen=True):
     """One region in which something was seen."""
 
     id: str = ""
-    cls: str = ""
-    sub: str = ""
+    object_class: str = ""
+    subclass: str = ""
     rect: Box | None = None
     """left, top, right, bottom, 0 to 1"""
 
 
-class Count(Record, frozen=True):
+class PeopleCount(_Record, frozen=True):
     """People who passed."""
 
     entered: float | None = None
@@ -113,25 +123,25 @@ class Count(Record, frozen=True):
     """Of the period."""
 
 
-class Car(Record, frozen=True):
+class HikvisionVehicle(_Record, frozen=True):
     """A vehicle."""
 
-    sub: str = ""
+    subclass: str = ""
     lane: int | None = None
     speed: float | None = None
     """km/h"""
-    sure: float | None = None
+    confidence: float | None = None
     """0 to 1"""
     color: str = ""
     plate: Plate | None = None
     box: Box | None = None
     """left, top, right, bottom as sent"""
     size: tuple[int, int] | None = None
-    moment: str = ""
+    time: str = ""
     """YYYYMMDDhhmmssSSS on the device's clock."""
 
 
-class Flow(Record, frozen=True):
+class LaneFlow(_Record, frozen=True):
     """Traffic of one lane, or of all."""
 
     lane: int | None = None
@@ -139,38 +149,38 @@ class Flow(Record, frozen=True):
     """Property -> number."""
 
 
-class Alarm(Record, frozen=True):
+class HikvisionAlarm(_Record, frozen=True):
     """One message."""
 
     mac: str = ""
     channel: str = ""
-    moment: str = ""
+    time: str = ""
     type: str = ""
     """Of the table; empty where it is not in there."""
     state: bool | None = None
-    beat: bool = False
+    heartbeat: bool = False
     uuid: str = ""
     port: int | None = None
     """Of the input that was closed."""
-    regions: tuple[Region, ...] = ()
-    count: Count | None = None
-    flows: tuple[Flow, ...] = ()
-    car: Car | None = None
-    place: tuple[float, float] | None = None
+    regions: tuple[HikvisionRegion, ...] = ()
+    count: PeopleCount | None = None
+    flows: tuple[LaneFlow, ...] = ()
+    vehicle: HikvisionVehicle | None = None
+    location: tuple[float, float] | None = None
     images: int = 0
     removed: tuple[str, ...] = ()
 
 
-class Alarms(Record, frozen=True):
+class HikvisionAlarms(_Record, frozen=True):
     """What one body holds."""
 
-    alarms: tuple[Alarm, ...] = ()
+    alarms: tuple[HikvisionAlarm, ...] = ()
 
 
 # ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001 - the form of all formats
+def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the form of all formats
     """Cut an alert in XML or JSON, or a multipart body that holds some."""
     total: Removed = {}
     documents, pictures = [payload], 0
@@ -178,7 +188,7 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
         documents = []
         for part in multipart.split(payload):
             if part.picture or part.too_long:
-                take("part.picture" if part.picture else "part.too_long", total)
+                count_removed("part.picture" if part.picture else "part.too_long", total)
                 pictures += part.picture and bool(documents)  # one before it came with an earlier alert
             elif part.content.strip():
                 documents.append(part.content)
@@ -186,27 +196,27 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
             raise Rejected(QuarantineReason.TOO_LARGE, f"a part of more than {multipart.PART_MAX} bytes")
         if not documents and not total:
             raise Rejected(QuarantineReason.MALFORMED, "multipart without a whole part")
-    alarms: list[Alarm] = []
+    alarms: list[HikvisionAlarm] = []
     for document in documents:
-        for alert in _alerts(document):
-            alarms.append(_alarm(alert, arrival, veil, total, pictures))
+        for alert in _read_alerts(document):
+            alarms.append(_redact_alert(alert, arrival, veil, total, pictures))
             pictures = 0
-    return Cut(msgspec.json.encode(Alarms(alarms=tuple(alarms))), dict(sorted(total.items())))
+    return Redacted(msgspec.json.encode(HikvisionAlarms(alarms=tuple(alarms))), dict(sorted(total.items())))
 
 
-def _alerts(document: bytes) -> list[Node]:
+def _read_alerts(document: bytes) -> list[Node]:
     start = document.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    tree: Node = allowlist.read_object(document) if start == b"{" else xmlsafe.tree(document)
-    found = many(tree[_ALERT]) if _ALERT in tree else [tree] if start == b"{" and "eventType" in tree else []
+    tree: Node = allowlist.decode_object(document) if start == b"{" else xmlsafe.tree(document)
+    found = as_list(tree[_ALERT]) if _ALERT in tree else [tree] if start == b"{" and "eventType" in tree else []
     alerts: list[Node] = [one for one in found if isinstance(one, dict)]
     if not alerts:
         raise Rejected(QuarantineReason.SCHEMA, f"no {_ALERT}")
     return alerts
 
 
-def _alarm(alert: Node, arrival: int, veil: Veil, total: Removed, pictures: int) -> Alarm:
+def _redact_alert(alert: Node, arrival: int, veil: Pseudonymiser, total: Removed, pictures: int) -> HikvisionAlarm:
     removed: Removed = {}
-    rest("", alert, _KEPT, removed)
+    count_removed_members("", alert, _ALERT_MEMBERS, removed)
     told = text(alert.get("eventType"))
     if told == "duration":
         told = text(node(node(alert.get("DurationList")).get("Duration")).get("relationEvent")) or told
@@ -216,62 +226,62 @@ def _alarm(alert: Node, arrival: int, veil: Veil, total: Removed, pictures: int)
         told.lower() == "videoloss" and state is False and number(text(alert.get("activePostCount"))) in {0, None}
     )
     if told and not known and not beat:
-        take("eventType", removed)
+        count_removed("eventType", removed)
     moment = text(alert.get("dateTime"))
     if moment and not _TIME.fullmatch(moment):
-        take("dateTime", removed)
+        count_removed("dateTime", removed)
         moment = ""
     mac = text(alert.get("macAddress"))
     if mac and not _MAC.fullmatch(mac):
-        take("macAddress", removed)
+        count_removed("macAddress", removed)
         mac = ""
     car = None
     if "ANPR" in alert:
-        car = _car(alert, moment, arrival, veil, removed)
+        car = _redact_vehicle(alert, moment, arrival, veil, removed)
     images = max(
         pictures,
-        whole(text(alert.get("picNum")), 0, 1_000) or 0,
-        whole(text(alert.get("detectionPicturesNumber")), 0, 1_000) or 0,
+        integer(text(alert.get("picNum")), 0, 1_000) or 0,
+        integer(text(alert.get("detectionPicturesNumber")), 0, 1_000) or 0,
         len(_pictures(alert)),
     )
-    alarm = Alarm(
+    alarm = HikvisionAlarm(
         mac=mac.lower().replace("-", ":"),
         channel=_channel(alert),
-        moment=moment,
+        time=moment,
         type=told if known else "",
         state=state,
-        beat=beat,
+        heartbeat=beat,
         uuid=_uuid(text(alert.get("UUID")), veil),
-        port=whole(text(alert.get("inputIOPortID")), 0, 9_999),
-        regions=tuple(_regions(alert, removed)),
-        count=_count(node(alert["peopleCounting"]), removed) if "peopleCounting" in alert else None,
-        flows=tuple(one for name in ("TFS", "TPS") for one in _flows(alert.get(name), removed))[:_REGIONS_MAX],
-        car=car,
-        place=_place(node(alert.get("DeviceGPSInfo"))),
+        port=integer(text(alert.get("inputIOPortID")), 0, 9_999),
+        regions=tuple(_redact_regions(alert, removed)),
+        count=_redact_count(node(alert["peopleCounting"]), removed) if "peopleCounting" in alert else None,
+        flows=tuple(one for name in ("TFS", "TPS") for one in _redact_flows(alert.get(name), removed))[:_REGIONS_MAX],
+        vehicle=car,
+        location=_location(node(alert.get("DeviceGPSInfo"))),
         images=images,
         removed=tuple(sorted(removed)),
     )
     for name, count in removed.items():
-        take(name, total, count)
+        count_removed(name, total, count)
     return alarm
 
 
-def _uuid(word: str, veil: Veil) -> str:
-    return word.lower() if not word or _UUID.fullmatch(word) else veil.word(word)
+def _uuid(word: str, veil: Pseudonymiser) -> str:
+    return word.lower() if not word or _UUID.fullmatch(word) else veil.identifier(word)
 
 
 def _channel(alert: Node) -> str:
     for name in ("dynChannelID", "channelID"):
-        if (found := whole(text(alert.get(name)), 0, 99_999)) is not None:
+        if (found := integer(text(alert.get(name)), 0, 99_999)) is not None:
             return str(found)
     return ""
 
 
-def _regions(alert: Node, removed: Removed) -> Iterator[Region]:
+def _redact_regions(alert: Node, removed: Removed) -> Iterator[HikvisionRegion]:
     entries = [
         inner
-        for one in map(node, many(alert.get("DetectionRegionList")))
-        for inner in (many(one["DetectionRegionEntry"]) if "DetectionRegionEntry" in one else [one])
+        for one in map(node, as_list(alert.get("DetectionRegionList")))
+        for inner in (as_list(one["DetectionRegionEntry"]) if "DetectionRegionEntry" in one else [one])
         if isinstance(inner, dict)
     ]
     if "TargetRect" in alert or "targetType" in alert:
@@ -284,14 +294,14 @@ def _regions(alert: Node, removed: Removed) -> Iterator[Region]:
     if len(entries) > _REGIONS_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"more than {_REGIONS_MAX} regions")
     for entry in map(node, entries):
-        rest("DetectionRegionEntry", entry, _REGION, removed)
+        count_removed_members("DetectionRegionEntry", entry, _REGION, removed)
         label = text(entry.get("detectionTarget"))
-        cls, sub = codes.seen_as(_MAKE, label) if label and label.lower() not in {"all", "others"} else (None, "")
-        found = whole(text(entry.get("regionID")), 0, 9_999)
-        yield Region(
+        cls, sub = codes.object_class(_MAKE, label) if label and label.lower() not in {"all", "others"} else (None, "")
+        found = integer(text(entry.get("regionID")), 0, 9_999)
+        yield HikvisionRegion(
             id="" if found is None else str(found),
-            cls=cls.value if cls else "",
-            sub=sub,
+            object_class=cls.value if cls else "",
+            subclass=sub,
             rect=_rect(node(entry.get("TargetRect"))),
         )
 
@@ -306,12 +316,12 @@ def _rect(of: Node) -> Box | None:
     return left, top, round(left + width, 9), round(top + height, 9)
 
 
-def _count(of: Node, removed: Removed) -> Count:
-    rest("peopleCounting", of, _COUNTS, removed)
+def _redact_count(of: Node, removed: Removed) -> PeopleCount:
+    count_removed_members("peopleCounting", of, _COUNTS, removed)
     period = node(of.get("TimeRange"))
     real = node(of.get("RealTime"))
     end = text(period.get("endTime")) or text(real.get("time"))
-    return Count(
+    return PeopleCount(
         entered=number(text(of.get("enter")), 0, 1e9),
         left=number(text(of.get("exit")), 0, 1e9),
         total=text(of.get("statisticalMethods")).lower() == "realtime",
@@ -319,37 +329,37 @@ def _count(of: Node, removed: Removed) -> Count:
     )
 
 
-def _flows(value: object, removed: Removed, depth: int = 0) -> Iterator[Flow]:
+def _redact_flows(value: object, removed: Removed, depth: int = 0) -> Iterator[LaneFlow]:
     """Yield the traffic of lanes, wherever in the element they stand; what is no number of theirs is taken out."""
-    for one in map(node, many(value)):
+    for one in map(node, as_list(value)):
         small = {name.lower(): name for name in one}
-        lane = next((found for name in _LANES if (found := whole(text(one.get(small.get(name, ""))), 0, 99))), None)
+        lane = next((found for name in _LANES if (found := integer(text(one.get(small.get(name, ""))), 0, 99))), None)
         counts: dict[str, float] = {}
         for low, name in small.items():
-            inside = [inner for inner in many(one[name]) if isinstance(inner, dict)]
+            inside = [inner for inner in as_list(one[name]) if isinstance(inner, dict)]
             if inside and depth < _NEST_MAX:
-                yield from _flows(inside, removed, depth + 1)
+                yield from _redact_flows(inside, removed, depth + 1)
             elif low in _FLOWS and (number_ := number(text(one[name]), 0, 1e6)) is not None:
                 counts.setdefault(_FLOWS[low], number_)
             elif low not in _LANES and one[name] is not None:
-                take(f"TFS.{told_name(name)}", removed)
+                count_removed(f"TFS.{reportable_name(name)}", removed)
         if counts:
-            yield Flow(lane=lane, counts=counts)
+            yield LaneFlow(lane=lane, counts=counts)
 
 
 def _pictures(alert: Node) -> list[Node]:
-    return [node(one) for one in many(node(node(alert.get("ANPR")).get("pictureInfoList")).get("pictureInfo"))][:100]
+    return [node(one) for one in as_list(node(node(alert.get("ANPR")).get("pictureInfoList")).get("pictureInfo"))][:100]
 
 
-def _car(alert: Node, moment: str, arrival: int, veil: Veil, removed: Removed) -> Car:
+def _redact_vehicle(alert: Node, moment: str, arrival: int, veil: Pseudonymiser, removed: Removed) -> HikvisionVehicle:
     anpr, gat = node(alert.get("ANPR")), node(alert.get("VehicleGATInfo"))
     vehicle = node(anpr.get("vehicleInfo"))
-    rest("ANPR", anpr, _ANPR, removed)
-    rest("vehicleInfo", vehicle, _VEHICLE, removed)
-    rest("VehicleGATInfo", gat, _GAT, removed)
+    count_removed_members("ANPR", anpr, _ANPR, removed)
+    count_removed_members("vehicleInfo", vehicle, _VEHICLE, removed)
+    count_removed_members("VehicleGATInfo", gat, _GAT, removed)
     box, size, at = None, _size(alert.get("detectionBackgroundImageResolution")), ""
     for picture in _pictures(alert):
-        rest("pictureInfo", picture, _PICTURE, removed)
+        count_removed_members("pictureInfo", picture, _PICTURE, removed)
         box = box or _rect(node(picture.get("vehicelRect", picture.get("vehicleRect"))))
         if _COMPACT.fullmatch(found := text(picture.get("absTime"))):
             at = at or found
@@ -360,60 +370,60 @@ def _car(alert: Node, moment: str, arrival: int, veil: Veil, removed: Removed) -
         kind = codes.vehicle("gat1400", text(gat.get("vehicleTypeByGAT"))) or kind
     level = number(text(anpr.get("confidenceLevel")), 0, 100)
     sure = None if level is None else level / 100
-    return Car(
-        sub=kind,
-        lane=whole(text(anpr.get("line", anpr.get("laneNo"))), 0, 99),
+    return HikvisionVehicle(
+        subclass=kind,
+        lane=integer(text(anpr.get("line", anpr.get("laneNo"))), 0, 99),
         speed=number(text(vehicle.get("speed")), 0, 1_000),
-        sure=sure,
+        confidence=sure,
         color=_color(text(vehicle.get("color"))),
-        plate=_plate(anpr, gat, _day(at, moment, arrival), sure, veil, removed),
+        plate=_plate(anpr, gat, _plate_time(at, moment, arrival), sure, veil, removed),
         box=box,
         size=size,
-        moment=at,
+        time=at,
     )
 
 
 def _color(word: str) -> str:
-    return "" if word.lower() in _NOTHING else codes.color(_MAKE, word)
+    return "" if word.lower() in _EMPTY_WORDS else codes.color(_MAKE, word)
 
 
 def _size(value: object) -> tuple[int, int] | None:
     """Return width and height, of one text or of two members."""
     if sides := node(value):
-        width, height = (whole(text(sides.get(name)), 1, 65_536) for name in ("width", "height"))
+        width, height = (integer(text(sides.get(name)), 1, 65_536) for name in ("width", "height"))
         return (width, height) if width and height else None
     found = re.fullmatch(r"(\d{2,5})\s*[*xX]\s*(\d{2,5})", text(value), re.ASCII)
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _day(compact: str, moment: str, arrival: int) -> int:
+def _plate_time(compact: str, moment: str, arrival: int) -> int:
     """Return the time under whose day a plate is hidden."""
-    found = _when(compact, moment, times.BEIJING)
+    found = _vehicle_time(compact, moment, times.BEIJING)
     return arrival if found is None else found[0]
 
 
-def _plate(anpr: Node, gat: Node, at: int, sure: float | None, veil: Veil, removed: Removed) -> Plate | None:  # noqa: PLR0917
+def _plate(anpr: Node, gat: Node, at: int, sure: float | None, veil: Pseudonymiser, removed: Removed) -> Plate | None:  # noqa: PLR0917
     written = text(anpr.get("licensePlate"))
     if written:
-        take("ANPR.licensePlate", removed)
-    if written.lower() in _NOTHING or written in {"无车牌", "车牌"}:
+        count_removed("ANPR.licensePlate", removed)
+    if written.lower() in _EMPTY_WORDS or written in {"无车牌", "车牌"}:
         return None
     kind, color = text(anpr.get("plateType")), text(anpr.get("plateColor"))
-    of_gat = whole(text(gat.get("palteTypeByGAT", gat.get("plateTypeByGAT"))), 0, 99)
-    word = codes.plate_class(_MAKE, kind) if kind.lower() not in _NOTHING else ""
+    of_gat = integer(text(gat.get("palteTypeByGAT", gat.get("plateTypeByGAT"))), 0, 99)
+    word = codes.plate_class(_MAKE, kind) if kind.lower() not in _EMPTY_WORDS else ""
     if not word and of_gat is not None:
         word = codes.plate_class("gat1400", f"{of_gat:02}")
     return Plate(
         token=veil.plate(written, at),
         number=clear_plate(written, veil),
-        region=region(written),
+        region=plate_region(written),
         color=_color(color),
         plate_class=word,
         confidence=sure,
     )
 
 
-def _place(of: Node) -> tuple[float, float] | None:
+def _location(of: Node) -> tuple[float, float] | None:
     """Return (lon, lat) of degrees, minutes and seconds; nothing of zeros, which mean: not set."""
 
     def degrees(name: str) -> float | None:
@@ -433,7 +443,7 @@ def _place(of: Node) -> tuple[float, float] | None:
 # ── what it reports ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _when(compact: str, moment: str, zone: str) -> times.Found | None:
+def _vehicle_time(compact: str, moment: str, zone: str) -> times.TimeResult | None:
     """Return the time of the picture, else of the message; the offset that the message names holds for both."""
     said = times.parse_iso(moment, zone) if moment else None
     if compact:
@@ -443,123 +453,125 @@ def _when(compact: str, moment: str, zone: str) -> times.Found | None:
     return said
 
 
-_decode = msgspec.json.Decoder(Alarms).decode
+_decode = msgspec.json.Decoder(HikvisionAlarms).decode
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:
     """Return what alerts report."""
     try:
         told = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an alert") from None
     observations: list[VideoObservation] = []
-    measured: list[Measured] = []
+    measured: list[Measurement] = []
     ignored = 0 if told.alarms else 1
     for alarm in told.alarms:
-        name = f"{alarm.mac}/{alarm.channel}" if alarm.mac else camera_of(topic) or camera.id
-        at, quality = _when(alarm.car.moment if alarm.car else "", alarm.moment, camera.zone) or times.received(arrival)
-        if alarm.beat:
+        name = f"{alarm.mac}/{alarm.channel}" if alarm.mac else topic_camera(topic) or camera.id
+        at, quality = _vehicle_time(
+            alarm.vehicle.time if alarm.vehicle else "", alarm.time, camera.zone
+        ) or times.received(arrival)
+        if alarm.heartbeat:
             ignored += 1
-            measured.append(Measured(name, "online", True, "", at, quality, identity(name, at, "beat")))
+            measured.append(Measurement(name, "online", True, "", at, quality, identity(name, at, "beat")))
             continue
-        observations += _observed(alarm, name, at, quality)
-        measured += _measured(alarm, name, at, quality, camera)
-    return Seen(tuple(observations), tuple(measured), ignored=ignored)
+        observations += _observations(alarm, name, at, quality)
+        measured += _measurements(alarm, name, at, quality, camera)
+    return VideoReport(tuple(observations), tuple(measured), ignored=ignored)
 
 
-def _observed(alarm: Alarm, name: str, at: int, quality: str) -> Iterator[VideoObservation]:
+def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> Iterator[VideoObservation]:
     word = codes.event(_MAKE, alarm.type)
-    place = Place(*alarm.place) if alarm.place else None
-    car = alarm.car
+    place = Location(*alarm.location) if alarm.location else None
+    car = alarm.vehicle
     if car is not None:
-        box, said = _car_box(car)
+        box, said = _vehicle_box(car)
         yield VideoObservation(
             id=(alarm.uuid and identity(alarm.uuid)) or identity(name, at, alarm.type, ""),
-            kind=Kind.OBSERVATION,
+            kind=ObservationKind.OBSERVATION,
             camera=name,
             observed_at=at,
             time_quality=quality,
             format=NAME,
             native_id=alarm.uuid,
             object_class=ObjectClass.VEHICLE,
-            subclass=car.sub,
+            subclass=car.subclass,
             box=box,
             box_quality=said,
             image_size=car.size,
-            confidence=car.sure,
+            confidence=car.confidence,
             place=place,
             speed=None if car.speed is None else round(car.speed / 3.6, 4),
             lane=car.lane,
             plate=car.plate,
             color=car.color,
-            event=Event(word, alarm.state),
+            event=VideoEvent(word, alarm.state),
             analytics=alarm.type,
             images=alarm.images,
             removed=alarm.removed,
         )
         return
     several = len(alarm.regions) > 1
-    for at_region, zone in enumerate(alarm.regions or (Region(),)):
-        box, said = (None, None) if zone.rect is None else boxes.unit(*zone.rect)
+    for at_region, zone in enumerate(alarm.regions or (HikvisionRegion(),)):
+        box, said = (None, None) if zone.rect is None else boxes.from_fractions(*zone.rect)
         yield VideoObservation(
             id=identity(alarm.uuid, zone.id, at_region if several else 0)
             if alarm.uuid
             else identity(name, at, alarm.type, zone.id, alarm.port, alarm.state, *([at_region] if several else [])),
-            kind=Kind.COUNT if alarm.count or alarm.flows else Kind.EVENT,
+            kind=ObservationKind.COUNT if alarm.count or alarm.flows else ObservationKind.EVENT,
             camera=name,
             observed_at=at,
             time_quality=quality,
             format=NAME,
             native_id=alarm.uuid,
-            object_class=ObjectClass(zone.cls) if zone.cls else None,
-            subclass=zone.sub,
+            object_class=ObjectClass(zone.object_class) if zone.object_class else None,
+            subclass=zone.subclass,
             box=box,
             box_quality=said,
             place=place,
-            event=Event(word, alarm.state, zone=_input(alarm) or zone.id),
+            event=VideoEvent(word, alarm.state, zone=_input_name(alarm) or zone.id),
             analytics=alarm.type,
             images=alarm.images,
             removed=alarm.removed,
         )
 
 
-def _input(alarm: Alarm) -> str:
+def _input_name(alarm: HikvisionAlarm) -> str:
     return "" if alarm.port is None else f"input{alarm.port}"
 
 
-def _car_box(car: Car) -> tuple[Box | None, BoxQuality | None]:
+def _vehicle_box(car: HikvisionVehicle) -> tuple[Box | None, BoxQuality | None]:
     if car.box is None:
         return None, None
     if car.size is not None:
-        return boxes.pixels(*car.box, *car.size)
-    return boxes.grid(*car.box, _GRID)
+        return boxes.from_pixels(*car.box, *car.size)
+    return boxes.from_grid(*car.box, _GRID)
 
 
-def _measured(alarm: Alarm, name: str, at: int, quality: str, camera: Camera) -> Iterator[Measured]:
+def _measurements(alarm: HikvisionAlarm, name: str, at: int, quality: str, camera: CameraInfo) -> Iterator[Measurement]:
     word = codes.event(_MAKE, alarm.type)
     state = codes.state_property(word)
     if state and alarm.state is not None:
-        for zone in dict.fromkeys(_input(alarm) or (f"zone{one.id}" if one.id else "") for one in alarm.regions) or [
-            _input(alarm)
-        ]:
+        for zone in dict.fromkeys(
+            _input_name(alarm) or (f"zone{one.id}" if one.id else "") for one in alarm.regions
+        ) or [_input_name(alarm)]:
             key = identity(name, at, alarm.type, zone, alarm.state)
-            yield Measured(name, state, alarm.state, "", at, quality, key, channel=zone)
-    if alarm.car is not None and alarm.car.speed:
-        lane = f"lane{alarm.car.lane}" if alarm.car.lane else ""
+            yield Measurement(name, state, alarm.state, "", at, quality, key, channel=zone)
+    if alarm.vehicle is not None and alarm.vehicle.speed:
+        lane = f"lane{alarm.vehicle.lane}" if alarm.vehicle.lane else ""
         key = identity(alarm.uuid or name, at, "speed")
-        yield Measured(name, "vehicle_speed", alarm.car.speed, "km/h", at, quality, key, channel=lane)
+        yield Measurement(name, "vehicle_speed", alarm.vehicle.speed, "km/h", at, quality, key, channel=lane)
     for flow in alarm.flows:
         lane = f"lane{flow.lane}" if flow.lane else ""
         for prop, amount in flow.counts.items():
             key = identity(alarm.uuid or name, at, alarm.type, prop, lane)
-            yield Measured(name, prop, amount, _FLOW_UNITS.get(prop, "1"), at, quality, key, channel=lane)
+            yield Measurement(name, prop, amount, _FLOW_UNITS.get(prop, "1"), at, quality, key, channel=lane)
     if alarm.count is not None:
         until, sure = times.parse_iso(alarm.count.end, camera.zone) or (at, quality)
         end = "_total" if alarm.count.total else ""
         for prop, value in (("people_in", alarm.count.entered), ("people_out", alarm.count.left)):
             if value is not None:
                 key = identity(name, until, prop, alarm.count.total)
-                yield Measured(name, prop + end, value, "1", until, sure, key, cumulative=alarm.count.total)
+                yield Measurement(name, prop + end, value, "1", until, sure, key, cumulative=alarm.count.total)
 
 
-FORMAT: Final = VideoFormat(NAME, cut, see)
+FORMAT: Final = VideoFormat(NAME, redact, decode)

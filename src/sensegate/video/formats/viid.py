@@ -13,11 +13,18 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
 from sensegate.video import boxes, codes
-from sensegate.video.format import Camera, Measured, Refusal, Seen, VideoFormat
+from sensegate.video.format import CameraInfo, Measurement, RejectedObject, VideoFormat, VideoReport
 from sensegate.video.formats.viid_codes import CLASSES, COUNTING
-from sensegate.video.formats.viid_records import Entry, Flow, Label, Refused, Sighting, Told
-from sensegate.video.formats.viid_redaction import cut
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
+from sensegate.video.formats.viid_records import (
+    CatalogueRecord,
+    FlowRecord,
+    InvalidRecord,
+    Sighting,
+    VideoLabelRecord,
+    ViidBody,
+)
+from sensegate.video.formats.viid_redaction import redact
+from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind, Plate, VideoEvent, VideoObservation
 from sensegate.video.times import RECEIVED
 from sensegate.video.values import identity
 
@@ -44,58 +51,58 @@ COUNTS: Final[dict[str, tuple[str, str]]] = {
     "Congestion": ("congestion_index", "1"),
 }
 """Field -> property and unit."""
-_decode = msgspec.json.Decoder(Told).decode
+_decode = msgspec.json.Decoder(ViidBody).decode
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a cut body reports; see `form.VideoFormat`."""
     try:
         told = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Rejected(QuarantineReason.SCHEMA, "not a body that was cut here") from None
     observations: list[VideoObservation] = []
-    measured: list[Measured] = []
-    refused: list[Refusal] = []
+    measured: list[Measurement] = []
+    refused: list[RejectedObject] = []
     ignored = told.ignored
     for one in told.objects:
         match one:
             case Sighting():
                 observations.append(_observation(one, camera))
-                measured += _speeds(one, camera)
-            case Label():
-                ignored += not (happened := _happened(one, camera)) and not one.counts
+                measured += _speed(one, camera)
+            case VideoLabelRecord():
+                ignored += not (happened := _label_event(one, camera)) and not one.counts
                 observations += happened
-                measured += _counted(one, camera, "")
-            case Flow():
-                measured += _flowing(one, camera)
-            case Entry():
-                ignored += not (found := _online(one))
+                measured += _count_measurements(one, camera, "")
+            case FlowRecord():
+                measured += _flow_measurements(one, camera)
+            case CatalogueRecord():
+                ignored += not (found := _online_state(one))
                 measured += found
-            case Refused():
-                refused.append(Refusal(one.place, RejectReason.WRONG_TYPE, one.detail))
+            case InvalidRecord():
+                refused.append(RejectedObject(one.index, RejectReason.WRONG_TYPE, one.detail))
             case _:
                 ignored += 1
     if not (observations or measured or refused or ignored):
         ignored = 1  # an empty batch is none the worse
-    return Seen(tuple(observations), tuple(measured), tuple(refused), ignored)
+    return VideoReport(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
-def _identity(one: Sighting | Label | Flow, kind: str) -> str:
+def _identity(one: Sighting | VideoLabelRecord | FlowRecord, kind: str) -> str:
     """Return what makes an object the same one: its id where that is one of the standard's, else all that tells it."""
-    if one.firm:
+    if one.unique_id:
         return identity("viid", kind, one.id)
     token = one.token if isinstance(one, Sighting) else ""
-    lane = "" if isinstance(one, Label) else one.lane
-    return identity("viid", kind, one.id, one.camera, one.at, token, lane)
+    lane = "" if isinstance(one, VideoLabelRecord) else one.lane
+    return identity("viid", kind, one.id, one.camera, one.time, token, lane)
 
 
-def _speeds(one: Sighting, camera: Camera) -> list[Measured]:
+def _speed(one: Sighting, camera: CameraInfo) -> list[Measurement]:
     if not one.speed or one.kind != "MotorVehicle":
         return []
     lane = f"lane{one.lane}" if one.lane else ""
     key = f"{_identity(one, one.kind)}Speed"
     name = one.camera or camera.id
-    return [Measured(name, "vehicle_speed", one.speed, "km/h", one.at, one.quality or RECEIVED, key, lane)]
+    return [Measurement(name, "vehicle_speed", one.speed, "km/h", one.time, one.time_quality or RECEIVED, key, lane)]
 
 
 def _event(sort: int | None) -> str:
@@ -103,7 +110,7 @@ def _event(sort: int | None) -> str:
     return "" if word == codes.OTHER else word
 
 
-def _observation(one: Sighting, camera: Camera) -> VideoObservation:
+def _observation(one: Sighting, camera: CameraInfo) -> VideoObservation:
     box, quality = _box(one)
     plate = None
     if one.token or one.plate_color or one.plate_class:
@@ -118,10 +125,10 @@ def _observation(one: Sighting, camera: Camera) -> VideoObservation:
     word = _event(one.event)
     return VideoObservation(
         id=_identity(one, one.kind),
-        kind=Kind.OBSERVATION,
+        kind=ObservationKind.OBSERVATION,
         camera=one.camera or camera.id,
-        observed_at=one.at,
-        time_quality=one.quality or RECEIVED,
+        observed_at=one.time,
+        time_quality=one.time_quality or RECEIVED,
         format="viid",
         native_id=one.id,
         object_class=CLASSES[one.kind],
@@ -138,8 +145,8 @@ def _observation(one: Sighting, camera: Camera) -> VideoObservation:
         color=codes.color(MAKE, one.color) if one.color else "",
         brand=one.brand,
         model=one.model,
-        age_band=one.band,
-        event=Event(word) if word else None,
+        age_band=one.age_band,
+        event=VideoEvent(word) if word else None,
         images=one.pictures,
         removed=one.removed,
     )
@@ -157,57 +164,62 @@ def _box(one: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
         return None, None
     if one.size is None:
         return None, BoxQuality.UNRESOLVED
-    return boxes.pixels(*one.box, *one.size)
+    return boxes.from_pixels(*one.box, *one.size)
 
 
-def _happened(one: Label, camera: Camera) -> list[VideoObservation]:
+def _label_event(one: VideoLabelRecord, camera: CameraInfo) -> list[VideoObservation]:
     if one.event in COUNTING or not _event(one.event):
         return []
     label = VideoObservation(
         id=_identity(one, "VideoLabel"),
-        kind=Kind.EVENT,
+        kind=ObservationKind.EVENT,
         camera=one.camera or camera.id,
-        observed_at=one.at,
-        time_quality=one.quality or RECEIVED,
+        observed_at=one.time,
+        time_quality=one.time_quality or RECEIVED,
         format="viid",
         native_id=one.id,
-        event=Event(_event(one.event)),
+        event=VideoEvent(_event(one.event)),
         analytics=one.analytics,
         removed=one.removed,
     )
     return [label]
 
 
-def _counted(one: Label | Flow, camera: Camera, channel: str) -> list[Measured]:
-    key = _identity(one, "VideoLabel" if isinstance(one, Label) else "VehiclesFlow")
+def _count_measurements(one: VideoLabelRecord | FlowRecord, camera: CameraInfo, channel: str) -> list[Measurement]:
+    key = _identity(one, "VideoLabel" if isinstance(one, VideoLabelRecord) else "VehiclesFlow")
     return [
-        Measured(
-            one.camera or camera.id, *_of(name, value), one.at, one.quality or RECEIVED, f"{key}{name}", channel=channel
+        Measurement(
+            one.camera or camera.id,
+            *_count_property(name, value),
+            one.time,
+            one.time_quality or RECEIVED,
+            f"{key}{name}",
+            channel=channel,
         )
         for name, value in one.counts.items()
         if name in COUNTS
     ]
 
 
-def _of(name: str, value: float) -> tuple[str, float, str]:
+def _count_property(name: str, value: float) -> tuple[str, float, str]:
     prop, unit = COUNTS[name]
     return prop, value, unit
 
 
-def _flowing(one: Flow, camera: Camera) -> list[Measured]:
+def _flow_measurements(one: FlowRecord, camera: CameraInfo) -> list[Measurement]:
     channel = f"lane{one.lane}" if one.lane else ""
-    found = _counted(one, camera, channel)
+    found = _count_measurements(one, camera, channel)
     if one.cycle_s and (count := one.counts.get("VehicleCount")) is not None:
         key = f"{_identity(one, 'VehiclesFlow')}rate"
         rate = round(count * 3_600 / one.cycle_s, 3)
         found.append(
-            Measured(
+            Measurement(
                 one.camera or camera.id,
                 "traffic_flow",
                 rate,
                 "/h",
-                one.at,
-                one.quality or RECEIVED,
+                one.time,
+                one.time_quality or RECEIVED,
                 key,
                 channel=channel,
             )
@@ -215,11 +227,11 @@ def _flowing(one: Flow, camera: Camera) -> list[Measured]:
     return found
 
 
-def _online(one: Entry) -> list[Measured]:
+def _online_state(one: CatalogueRecord) -> list[Measurement]:
     if one.online is None or one.kind != "APE":
         return []
-    key = identity("viid", "APE", one.id, one.at, one.online)
-    return [Measured(one.camera, "online", float(one.online), "", one.at, one.quality or RECEIVED, key)]
+    key = identity("viid", "APE", one.id, one.time, one.online)
+    return [Measurement(one.camera, "online", float(one.online), "", one.time, one.time_quality or RECEIVED, key)]
 
 
-FORMAT: Final = VideoFormat("viid", cut, see)
+FORMAT: Final = VideoFormat("viid", redact, decode)

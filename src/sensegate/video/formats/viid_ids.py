@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from sensegate.video.format import Veil
+from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_codes import BASIC, SUBTYPES
 from sensegate.video.times import derived
 
@@ -26,17 +26,17 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", re
 _TOLLGATE = re.compile(r"\d{1,9}|[1-9]\d{19}(?:\d{2})?", re.ASCII)
 
 
-class Id(NamedTuple):
+class ObjectId(NamedTuple):
     """What an id is."""
 
     text: str
     """As it may be kept."""
-    firm: bool = False
+    unique: bool = False
     """Whether it is of a form that no two objects share: it alone tells duplicates."""
     camera: str = ""
-    at: int | None = None
+    time: int | None = None
     """The time that it holds, µs UTC."""
-    odd: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
     """What of it breaks the rules, a word each."""
 
 
@@ -55,45 +55,45 @@ def _time(digits: str) -> int | None:
     return None if found is None else found[0]
 
 
-def basic(text: str) -> int | None:
+def basic_id_time(text: str) -> int | None:
     """Return the time in the id of an image, video slice, file or source (41 digits); None where it is no such id."""
     if len(text) != BASIC_ID or not (text.isascii() and text.isdigit()) or not is_device(text[:DEVICE]):
         return None
     return _time(text[22:36])
 
 
-def read(kind: str, text: str, veil: Veil) -> Id:
+def parse_id(kind: str, text: str, veil: Pseudonymiser) -> ObjectId:
     """Return what the id of an object of a kind is."""
     if not text:
-        return Id("", odd=("no_id",))
-    if len(text) in {BASIC_ID, CONTENT_ID} and (at := basic(text[:BASIC_ID])) is not None and _digits(text):
+        return ObjectId("", deviations=("no_id",))
+    if len(text) in {BASIC_ID, CONTENT_ID} and (at := basic_id_time(text[:BASIC_ID])) is not None and _digits(text):
         wanted = BASIC.get(kind) if kind in BASIC else SUBTYPES.get(kind)
         said = text[20:22] if kind in BASIC else text[41:43]
         right = len(text) == (BASIC_ID if kind in BASIC else CONTENT_ID)
         odd = () if right and (wanted is None or said in {wanted, "99"}) else ("id_kind" if right else "id_length",)
-        return Id(text, firm=True, camera=text[:DEVICE], at=at, odd=odd)
+        return ObjectId(text, unique=True, camera=text[:DEVICE], time=at, deviations=odd)
     if _UUID.fullmatch(text):
-        return Id(text, firm=True, odd=("id_form",))
+        return ObjectId(text, unique=True, deviations=("id_form",))
     if is_device(text):
-        return Id(text, camera=text[:DEVICE], odd=("id_form",))
-    return Id(veil.word(text), odd=("id_form",))
+        return ObjectId(text, camera=text[:DEVICE], deviations=("id_form",))
+    return ObjectId(veil.identifier(text), deviations=("id_form",))
 
 
 def _digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def order(text: str, subtype: str) -> bool:
+def is_order_id(text: str, subtype: str) -> bool:
     """Return whether a text is the id of a subscription, notification, alarm or disposition (33 digits)."""
     return len(text) == ORDER_ID and _digits(text) and text[12:14] in {subtype, "99"}
 
 
-def made_order(organisation: str, subtype: str, local: str, sequence: int) -> str:
+def make_order_id(organisation: str, subtype: str, local: str, sequence: int) -> str:
     """Return an id of 33 digits; `local`: Beijing time as ``YYYYMMDDhhmmss``."""
     return f"{organisation[:12]:0<12}{subtype}{local}{sequence % 100_000:05d}"
 
 
-def made_content(camera: str, kind: str, local: str, number: int) -> str:
+def make_content_id(camera: str, kind: str, local: str, number: int) -> str:
     """Return an id of 48 digits for an object that has none; `number` is spread over both sequences."""
     return (
         f"{camera[:DEVICE]}02{local}{number // 100_000 % 100_000:05d}{SUBTYPES.get(kind, '99')}{number % 100_000:05d}"

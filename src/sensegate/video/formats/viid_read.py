@@ -10,7 +10,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.times import Found, parse_beijing
+from sensegate.video.times import TimeResult, parse_beijing
 from sensegate.video.values import OTHER
 
 KINDS: Final = (
@@ -58,7 +58,7 @@ EMPTY: Final = ("", None)
 _INTEGRAL_MAX: Final = 2**53
 
 
-class FoundObject(NamedTuple):
+class SubmittedObject(NamedTuple):
     """One object of a body."""
 
     kind: str
@@ -70,7 +70,7 @@ class FoundObject(NamedTuple):
     subscription: str = ""
 
 
-def text_of(payload: bytes) -> bytes:
+def utf8_of(payload: bytes) -> bytes:
     """Return the body in UTF-8 without a byte order mark. Raises `Rejected`: neither UTF-8 nor GB 18030."""
     payload = payload.removeprefix(b"\xef\xbb\xbf")
     try:
@@ -83,25 +83,25 @@ def text_of(payload: bytes) -> bytes:
     return payload
 
 
-def tree_of(payload: bytes) -> dict[str, Any]:
+def decode_body(payload: bytes) -> dict[str, Any]:
     """Return the body's JSON object with folded keys. Raises `Rejected`, whose detail holds nothing of it."""
     try:
-        tree = msgspec.json.decode(text_of(payload))
+        tree = msgspec.json.decode(utf8_of(payload))
     except msgspec.DecodeError:
         raise Rejected(QuarantineReason.MALFORMED, "the body is not JSON, or was cut off") from None
     except RecursionError:
         raise Rejected(QuarantineReason.TOO_DEEP, "the body's JSON is nested too deeply") from None
     if not isinstance(tree, dict):
         raise Rejected(QuarantineReason.SCHEMA, "the body is no JSON object")
-    return folded(tree)
+    return lower_keys(tree)
 
 
-def folded(tree: dict[str, Any]) -> dict[str, Any]:
+def lower_keys(tree: dict[str, Any]) -> dict[str, Any]:
     """Return an object with its keys in lower case."""
     return {name.lower(): value for name, value in tree.items()}
 
 
-def objects(tree: dict[str, Any]) -> list[FoundObject]:
+def list_objects(tree: dict[str, Any]) -> list[SubmittedObject]:
     """Return all objects of a body (keys folded), in its order, those inside notifications and images too.
 
     Raises:
@@ -112,15 +112,15 @@ def objects(tree: dict[str, Any]) -> list[FoundObject]:
         detail = "the body must be one envelope like {MotorVehicleListObject: {MotorVehicleObject: […]}}"
         raise Rejected(QuarantineReason.SCHEMA, detail)
     name, kind = known[0]
-    found: list[FoundObject] = []
-    for one in listed(tree[name], kind) if name in _LISTS else many(tree[name]):
-        _gather(kind, one, found, FoundObject(kind, {}))
+    found: list[SubmittedObject] = []
+    for one in unwrap_list(tree[name], kind) if name in _LISTS else as_list(tree[name]):
+        _collect(kind, one, found, SubmittedObject(kind, {}))
         if len(found) > OBJECTS_MAX:
             raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects in one body")
     return found
 
 
-def listed(value: Any, kind: str) -> list[Any]:
+def unwrap_list(value: Any, kind: str) -> list[Any]:
     """Return the objects in ``{KindObject: […]}``, one that stands alone too.
 
     Raises `Rejected` where it is something else.
@@ -129,19 +129,19 @@ def listed(value: Any, kind: str) -> list[Any]:
         return value
     if value in EMPTY:
         return []
-    inner = folded(value) if isinstance(value, dict) else {}
+    inner = lower_keys(value) if isinstance(value, dict) else {}
     for name in (f"{kind}Object".lower(), f"{kind}InfoObject".lower(), kind.lower()):
         if name in inner:
-            return many(inner[name])
+            return as_list(inner[name])
     if isinstance(value, dict) and not value:
         return []
     raise Rejected(QuarantineReason.SCHEMA, f"{kind}ListObject holds no {kind}Object")
 
 
-def beside(tree: dict[str, Any]) -> list[str]:
+def other_names(tree: dict[str, Any]) -> list[str]:
     """Return the names of what stands beside the envelope of a body (keys folded), as they may be told."""
     return [
-        STANDARD.get(name, OTHER)
+        STANDARD_NAMES.get(name, OTHER)
         for name, value in tree.items()
         if name not in _LISTS and name not in _SINGLE and value not in EMPTY
     ]
@@ -152,39 +152,39 @@ def is_list(tree: dict[str, Any]) -> bool:
     return any(name in _LISTS for name in tree)
 
 
-def many(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return a list as it is, anything else as a list of one; nothing as an empty one."""
     if isinstance(value, list):
         return value
     return [] if value in EMPTY else [value]
 
 
-def _gather(kind: str, one: Any, found: list[FoundObject], around: FoundObject) -> None:
+def _collect(kind: str, one: Any, found: list[SubmittedObject], around: SubmittedObject) -> None:
     if not isinstance(one, dict):
         found.append(around._replace(kind=kind, value={}))
         return
-    value = folded(one) if kind in {"SubscribeNotification", "Image", "VideoSlice", "File"} else one
+    value = lower_keys(one) if kind in {"SubscribeNotification", "Image", "VideoSlice", "File"} else one
     if kind == "SubscribeNotification":
         notice, subscription = (str(value.get(name) or "") for name in ("notificationid", "subscribeid"))
-        around = FoundObject(kind, value, "notice", notice, subscription)
+        around = SubmittedObject(kind, value, "notice", notice, subscription)
         found.append(around)
         for name, of in _NOTICES.items():
             if value.get(name) not in EMPTY:
-                for each in listed(value[name], of):
-                    _gather(of, each, found, around)
+                for each in unwrap_list(value[name], of):
+                    _collect(of, each, found, around)
         return
     if kind in {"Image", "VideoSlice", "File"}:
         inside = value.get(f"{kind}info".lower())
         found.append(around._replace(kind=kind, value={**one, **inside} if isinstance(inside, dict) else one))
         for name, of in _INSIDE.items():
             if value.get(name) not in EMPTY:
-                for each in listed(value[name], of):
-                    _gather(of, each, found, around._replace(path=around.path or "inside"))
+                for each in unwrap_list(value[name], of):
+                    _collect(of, each, found, around._replace(path=around.path or "inside"))
         return
     found.append(around._replace(kind=kind, value=one))
 
 
-class Fields:
+class ObjectFields:
     """One object's fields: what is allowed is read by name, all else is named in `removed`."""
 
     __slots__ = ("_prefix", "_values", "removed")
@@ -199,11 +199,11 @@ class Fields:
             if low in allowed:
                 self._values[low] = value
             elif value not in EMPTY:
-                self.remove(STANDARD.get(low) or OTHER)
+                self.remove(STANDARD_NAMES.get(low) or OTHER)
 
     def remove(self, name: str) -> None:
         """Count a field as taken out; by its name in the standard, or folded."""
-        name = self._prefix + STANDARD.get(name, name)
+        name = self._prefix + STANDARD_NAMES.get(name, name)
         self.removed[name] = self.removed.get(name, 0) + 1
 
     def raw(self, name: str) -> Any:
@@ -240,7 +240,7 @@ class Fields:
             return None
         return value
 
-    def whole(self, name: str, low: int, high: int) -> int | None:
+    def integer(self, name: str, low: int, high: int) -> int | None:
         """Return a whole number within bounds."""
         value = self.number(name, low, high)
         if value is None or value == int(value):
@@ -264,7 +264,7 @@ class Fields:
             return ""
         return text
 
-    def time(self, *names: str) -> Found | None:
+    def time(self, *names: str) -> TimeResult | None:
         """Return the first of these that is a time (µs UTC, quality)."""
         found = None
         for name in names:
@@ -278,14 +278,14 @@ class Fields:
         return found
 
 
-def words(text: str) -> Iterator[tuple[str, str]]:
+def name_pairs(text: str) -> Iterator[tuple[str, str]]:
     """Yield (folded, name) of names in a text."""
     for name in text.split():
         yield name.lower(), name
 
 
-STANDARD: Final = dict(
-    words("""
+STANDARD_NAMES: Final = dict(
+    name_pairs("""
 MotorVehicleID NonMotorVehicleID PersonID FaceID ThingID SceneID VideoLabelID VehiclesFlowID ImageID VideoID FileID
 InfoKind SourceID DeviceID LeftTopX LeftTopY RightBtmX RightBtmY SubImageList SubImageInfoObject EventSort StoragePath
 Type FileFormat ShotTime Width Height Data FeatureInfoObject Vendor AlgorithmVersion FeatureData LocationMarkTime

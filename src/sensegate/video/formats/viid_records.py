@@ -17,23 +17,23 @@ Quality = Literal["", "explicit", "assumed_tz", "derived"]
 Names = tuple[Annotated[str, msgspec.Meta(max_length=80)], ...]
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False, tag_field="is"):
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False, tag_field="is"):
     """What all have."""
 
     id: Word = ""
     """The sender's; the pseudonym of one that has no form of the standard."""
     camera: Word = ""
-    at: int = 0
-    quality: Quality = ""
-    firm: bool = False
+    time: int = 0
+    time_quality: Quality = ""
+    unique_id: bool = False
     """Whether the id alone tells which object it is."""
-    odd: Names = ()
+    deviations: Names = ()
     """What breaks the rules of the standard and is taken all the same, a word each."""
     removed: Names = ()
     """Fields that were taken out, sorted."""
 
 
-class Sighting(Record, frozen=True, tag="seen"):
+class Sighting(_Record, frozen=True, tag="seen"):
     """A vehicle, person, face, thing or scene."""
 
     kind: Literal["MotorVehicle", "NonMotorVehicle", "Person", "Face", "Thing", "Scene"]
@@ -64,11 +64,11 @@ class Sighting(Record, frozen=True, tag="seen"):
     brand: Code = ""
     model: Code = ""
     color: Code = ""
-    band: Literal["", "child", "adult", "senior"] = ""
+    age_band: Literal["", "child", "adult", "senior"] = ""
     """Of age; only on a written legal basis."""
 
 
-class Label(Record, frozen=True, tag="label"):
+class VideoLabelRecord(_Record, frozen=True, tag="label"):
     """What an analysis counted in view (VideoLabel)."""
 
     analytics: Word = ""
@@ -78,7 +78,7 @@ class Label(Record, frozen=True, tag="label"):
     """Field of the standard -> number; fields of `viid.COUNTS` only."""
 
 
-class Flow(Record, frozen=True, tag="flow"):
+class FlowRecord(_Record, frozen=True, tag="flow"):
     """Traffic of one lane over a cycle (VehiclesFlow, an extension by a vendor)."""
 
     lane: int | None = None
@@ -87,14 +87,14 @@ class Flow(Record, frozen=True, tag="flow"):
     """Fields of `viid.COUNTS` only."""
 
 
-class Media(Record, frozen=True, tag="media"):
+class MediaRecord(_Record, frozen=True, tag="media"):
     """An image, video slice or file that the sender has: that there is one, no more."""
 
     kind: Literal["Image", "VideoSlice", "File"]
     event: int | None = None
 
 
-class Entry(Record, frozen=True, tag="entry"):
+class CatalogueRecord(_Record, frozen=True, tag="entry"):
     """An entry of a catalogue: camera (APE), capturing system (APS), tollgate or lane."""
 
     kind: Literal["APE", "APS", "Tollgate", "Lane"]
@@ -111,20 +111,20 @@ class Entry(Record, frozen=True, tag="entry"):
     direction: Code = ""
 
 
-class Refused(Record, frozen=True, tag="refused"):
+class InvalidRecord(_Record, frozen=True, tag="refused"):
     """An object that cannot be used; the others of its body can."""
 
-    place: int
+    index: int
     detail: str
 
 
-Kept = Sighting | Label | Flow | Media | Entry | Refused
+ViidRecord = Sighting | VideoLabelRecord | FlowRecord | MediaRecord | CatalogueRecord | InvalidRecord
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+class ViidBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """One body."""
 
-    objects: tuple[Kept, ...] = ()
+    objects: tuple[ViidRecord, ...] = ()
     ignored: int = 0
     """Objects of kinds of which nothing is kept (cases)."""
     format: int = 1

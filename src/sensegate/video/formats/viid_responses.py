@@ -15,11 +15,11 @@ BAD_JSON, BAD_CONTENT = 7, 8
 MEDIA: Final = "application/VIID+JSON"
 _LAST_US: Final = 253_402_271_999_000_000
 """9999-12-31T23:59:59 in Beijing: some write an end without end in UTC."""
-AGAIN: Final = frozenset({BUSY})
+RETRYABLE: Final = frozenset({BUSY})
 """Codes after which the same object may be sent once more; all others of an object are final."""
 
 
-class Answer(NamedTuple):
+class ObjectResult(NamedTuple):
     """What became of one object."""
 
     id: str
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     """For people; empty: the word of the code."""
 
 
-class Status(msgspec.Struct, frozen=True, rename="pascal"):
+class ResponseStatus(msgspec.Struct, frozen=True, rename="pascal"):
     """One `ResponseStatusObject`."""
 
     request_url: str = msgspec.field(name="RequestURL")
@@ -39,65 +39,65 @@ class Status(msgspec.Struct, frozen=True, rename="pascal"):
     local_time: str
 
 
-def beijing(at: int) -> str:
+def format_beijing(at: int) -> str:
     """Return a time (µs UTC) as the standard writes it: ``YYYYMMDDhhmmss``, Beijing time; at most the year 9999."""
     at = min(at, _LAST_US)
     return (datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(hours=8)).strftime("%Y%m%d%H%M%S")
 
 
-def status(url: str, answer: Answer, now: int) -> Status:
+def response_status(url: str, answer: ObjectResult, now: int) -> ResponseStatus:
     """Return the answer for one object to a request to `url`, given at `now` (µs)."""
     text = answer.text or STATUS_WORDS.get(answer.code, "OtherError")
-    return Status(_told(url), answer.code, _told(text), _told(answer.id), beijing(now))
+    return ResponseStatus(_encodable(url), answer.code, _encodable(text), _encodable(answer.id), format_beijing(now))
 
 
-def _told(text: str) -> str:
+def _encodable(text: str) -> str:
     """Return a text as JSON can hold it: headers and paths may bring bytes that are no text."""
     return text.encode("utf-8", "replace").decode()
 
 
-def single(url: str, answer: Answer, now: int) -> bytes:
+def encode_status(url: str, answer: ObjectResult, now: int) -> bytes:
     """Return ``{"ResponseStatusObject": {…}}``."""
-    return msgspec.json.encode({"ResponseStatusObject": status(url, answer, now)})
+    return msgspec.json.encode({"ResponseStatusObject": response_status(url, answer, now)})
 
 
-def many(url: str, answers: Sequence[Answer], now: int) -> bytes:
+def encode_status_list(url: str, answers: Sequence[ObjectResult], now: int) -> bytes:
     """Return ``{"ResponseStatusListObject": {"ResponseStatusObject": […]}}``."""
     return msgspec.json.encode(
-        {"ResponseStatusListObject": {"ResponseStatusObject": [status(url, one, now) for one in answers]}}
+        {"ResponseStatusListObject": {"ResponseStatusObject": [response_status(url, one, now) for one in answers]}}
     )
 
 
-def together(answers: Sequence[Answer]) -> Answer:
+def combine_results(answers: Sequence[ObjectResult]) -> ObjectResult:
     """Return one answer for many objects, for clients that know no list: the first that is not good, else the first."""
     bad = [one for one in answers if one.code != OK]
     if not bad:
-        return answers[0] if answers else Answer("")
+        return answers[0] if answers else ObjectResult("")
     text = f"{len(bad)} of {len(answers)} objects are refused; the first: {bad[0].text or STATUS_WORDS[bad[0].code]}"
-    return Answer(bad[0].id, bad[0].code, text)
+    return ObjectResult(bad[0].id, bad[0].code, text)
 
 
-def read(payload: bytes) -> list[Answer] | None:
+def parse_response(payload: bytes) -> list[ObjectResult] | None:
     """Return the statuses of an answer, whatever its spelling; None where it is none."""
     try:
         tree = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    tree = _folded(tree)
+    tree = _lower_keys(tree)
     for name in ("responsestatuslistobject", "responsestatuslist"):
         if name in tree:
             inner = tree[name]
-            tree = {"responsestatusobject": inner} if isinstance(inner, list) else _folded(inner)
+            tree = {"responsestatusobject": inner} if isinstance(inner, list) else _lower_keys(inner)
     found = tree.get("responsestatusobject", tree.get("responsestatus"))
     if isinstance(found, dict):
         found = [found]
     if not isinstance(found, list):
         return None
-    answers: list[Answer] = []
-    for one in map(_folded, found):
+    answers: list[ObjectResult] = []
+    for one in map(_lower_keys, found):
         code = str(one.get("statuscode", ""))
         answers.append(
-            Answer(
+            ObjectResult(
                 str(one.get("id") or ""),
                 int(code) if code.isascii() and code.isdigit() and len(code) < 10 else OTHER_ERROR,
             )
@@ -105,5 +105,5 @@ def read(payload: bytes) -> list[Answer] | None:
     return answers
 
 
-def _folded(value: Any) -> dict[str, Any]:
+def _lower_keys(value: Any) -> dict[str, Any]:
     return {name.lower(): one for name, one in value.items()} if isinstance(value, dict) else {}

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from sensegate.video import codes
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_responses import beijing
-from sensegate.video.observation import Kind, ObjectClass, VideoObservation
+from sensegate.video.formats.viid_responses import format_beijing
+from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
 
 MAKE: Final = "gat1400"
 GRID: Final = 8192
@@ -34,7 +34,7 @@ _TIMES: Final = {
 _SEQUENCES: Final = 10**10
 
 
-class Object(NamedTuple):
+class ViidObject(NamedTuple):
     """One object to be sent."""
 
     kind: str
@@ -44,31 +44,31 @@ class Object(NamedTuple):
     fields: dict[str, Any]
 
 
-def _reversed(table: str) -> dict[str, str]:
+def _codes_by_word(table: str) -> dict[str, str]:
     """Return word -> code, of several codes the shortest, then the first."""
     found: dict[str, str] = {}
-    for code, word in codes.CODES_OF.get((table, MAKE), {}).items():
+    for code, word in codes.WORDS.get((table, MAKE), {}).items():
         if word not in found or len(code) < len(found[word]):
             found[word] = code.upper()
     return found
 
 
-_COLORS: Final = _reversed("color")
-_VEHICLES: Final = _reversed("vehicle")
-_HEADINGS: Final = {float(word): code for word, code in _reversed("heading").items()}
-_EVENTS: Final = _reversed("event")
+_COLORS: Final = _codes_by_word("color")
+_VEHICLES: Final = _codes_by_word("vehicle")
+_HEADINGS: Final = {float(word): code for word, code in _codes_by_word("heading").items()}
+_EVENTS: Final = _codes_by_word("event")
 
 
-def written(seen: VideoObservation, camera: str) -> Object | None:
+def to_viid_object(seen: VideoObservation, camera: str) -> ViidObject | None:
     """Return an observation as an object; `camera`: its code. None for what the standard has no object for."""
     kind = KINDS.get(seen.object_class) if seen.object_class is not None else None
-    if kind is None or seen.kind is not Kind.OBSERVATION or not ids.is_device(camera):
+    if kind is None or seen.kind is not ObservationKind.OBSERVATION or not ids.is_device(camera):
         return None
     at = seen.observed_at // 1_000
-    local = beijing(seen.observed_at)
+    local = format_beijing(seen.observed_at)
     native = seen.native_id
-    if len(native) != ids.CONTENT_ID or ids.basic(native[: ids.BASIC_ID]) is None:
-        native = ids.made_content(camera, kind, local, int(seen.id[:12], 16) % _SEQUENCES)
+    if len(native) != ids.CONTENT_ID or ids.basic_id_time(native[: ids.BASIC_ID]) is None:
+        native = ids.make_content_id(camera, kind, local, int(seen.id[:12], 16) % _SEQUENCES)
     fields: dict[str, Any] = {
         f"{kind}ID": native,
         "InfoKind": 1,
@@ -94,8 +94,8 @@ def written(seen: VideoObservation, camera: str) -> Object | None:
     if seen.similarity is not None:
         fields["Similaritydegree"] = seen.similarity
     if kind in {"MotorVehicle", "NonMotorVehicle"}:
-        fields |= _of_vehicle(seen, kind)
-    return Object(kind, native, camera, fields)
+        fields |= _vehicle_fields(seen, kind)
+    return ViidObject(kind, native, camera, fields)
 
 
 def _side(part: float, size: int) -> float:
@@ -104,7 +104,7 @@ def _side(part: float, size: int) -> float:
     return round(side) if abs(side - round(side)) < size * 1e-6 else round(side, 3)
 
 
-def _of_vehicle(seen: VideoObservation, kind: str) -> dict[str, Any]:
+def _vehicle_fields(seen: VideoObservation, kind: str) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if seen.lane is not None:
         told["LaneNo"] = seen.lane
@@ -134,7 +134,7 @@ def _of_vehicle(seen: VideoObservation, kind: str) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value != ""}
 
 
-def renamed(one: Object, ids_there: dict[str, str]) -> Object:
+def with_peer_camera(one: ViidObject, ids_there: dict[str, str]) -> ViidObject:
     """Return an object with the code that its camera has at another platform."""
     there = ids_there.get(one.camera[: ids.DEVICE])
     if there is None:
@@ -144,4 +144,4 @@ def renamed(one: Object, ids_there: dict[str, str]) -> Object:
     own = one.camera[: ids.DEVICE]
     names = [name for name in (f"{one.kind}ID", "SourceID") if fields[name].startswith(own)]
     fields |= {name: there + fields[name][ids.DEVICE :] for name in names}
-    return Object(one.kind, fields[f"{one.kind}ID"], camera, fields)
+    return ViidObject(one.kind, fields[f"{one.kind}ID"], camera, fields)

@@ -239,7 +239,7 @@ class Gateway:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
-        scripts.warm()
+        scripts.start_children()
         series = SeriesIndex()
         decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)

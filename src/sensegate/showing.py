@@ -89,7 +89,7 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.profiles.troubles(), *scripts.shared().troubles()]
+    found = [*of.profiles.troubles(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
     found += of.foundations.cameras.troubles()

@@ -99,12 +99,12 @@ def test_none_of_the_frames_is_left_out() -> None:
 @pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda one: one["id"])
 def test_check_values_are_those_of_the_file(sample: dict[str, Any]) -> None:
     """Length, both routines over the data segment, and which of them the frame follows."""
-    packet = hj212.read(sample["frame"].encode())
+    packet = hj212.parse(sample["frame"].encode())
     assert len(packet.data) == sample["declared_length"]
-    assert hj212.check_value(packet.data, Convention.ANSI) == int(sample["crc_ansi"], 16)
-    assert hj212.check_value(packet.data, Convention.MODBUS) == int(sample["crc_modbus"], 16)
+    assert hj212.checksum(packet.data, Convention.ANSI) == int(sample["crc_ansi"], 16)
+    assert hj212.checksum(packet.data, Convention.MODBUS) == int(sample["crc_modbus"], 16)
     expected = None if sample["crc_mode"] == "none" else Convention(sample["crc_mode"])
-    assert hj212.convention_of(packet.data, packet.crc) == expected
+    assert hj212.detect_convention(packet.data, packet.crc) == expected
 
 
 @pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda one: one["id"])

@@ -20,7 +20,7 @@ VEIL = KeyedPseudonymiser(b"test")
 
 def run(
     payload: object, topic: str = "frigate/events", camera: CameraInfo = CameraInfo()
-) -> tuple[VideoReport, Redacted]:  # noqa: B008
+) -> tuple[VideoReport, Redacted]:
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     cut = FORMAT.redact(data, topic, NOW, VEIL)
     return FORMAT.decode(cut.payload, topic, NOW, camera), cut

@@ -315,4 +315,4 @@ def test_what_has_no_form_of_an_id_is_hidden(text: str) -> None:
 
 def test_a_refused_object_names_its_place() -> None:
     kept = redact_body(b'{"FaceListObject": {"FaceObject": [7]}}', "", VEIL, NOW).objects[0].record
-    assert kept == InvalidRecord(index=0, detail="no object")
+    assert kept == InvalidRecord(index=0, detail="the object is malformed")

@@ -82,11 +82,11 @@ class Keyring:
             return pseudonym(self._key(day), "plate", form)
         return pseudonym(self._key(today), f"plate of day {day}", form)
 
-    def word(self, text: str) -> str:
+    def identifier(self, text: str) -> str:
         """Return the pseudonym of a text, always the same; the name of a registered device as it is."""
         return text if self._known(text) else pseudonym(self._word, "word", text)
 
-    def may(self, kind: str, field: str) -> bool:
+    def permits(self, kind: str, field: str) -> bool:
         """Say whether a written legal basis that has not expired lets a field of this kind of object pass."""
         if not self._basis:
             return False

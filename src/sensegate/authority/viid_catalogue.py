@@ -62,7 +62,7 @@ class Catalogue:
             StoreFull, Lost: not kept; the device is to send it again.
         """
         for entry in entries:
-            kept = msgspec.structs.replace(entry, at=0, quality="", odd=(), removed=())
+            kept = msgspec.structs.replace(entry, time=0, time_quality="", deviations=(), removed=())
             key = _key(kept)
             before = self._held.get(key)
             if before is not None and before.sender != sender.id:

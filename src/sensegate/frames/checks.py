@@ -39,7 +39,7 @@ def crc_modbus(data: bytes) -> int:
     return value
 
 
-def swapped(value: int) -> int:
+def swap_bytes(value: int) -> int:
     """Swap the two bytes of a 16-bit value."""
     return value >> 8 | (value & 0xFF) << 8
 

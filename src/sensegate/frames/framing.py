@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Cut(NamedTuple):
+class Framing(NamedTuple):
     """Result of a framing function for a buffer: `skip` bytes outside any frame, then a frame of `length` bytes.
 
     A length of 0 requests more bytes; skipped bytes are never examined again. ``skip + length`` never exceeds the
@@ -18,10 +18,10 @@ class Cut(NamedTuple):
     length: int = 0
 
 
-Cutter = Callable[[bytes], Cut]
+FrameFinder = Callable[[bytes], Framing]
 
 
-def last_start(buffer: bytes, mark: bytes, at: int = 0) -> int:
+def keep_from(buffer: bytes, mark: bytes, at: int = 0) -> int:
     """Return the offset from which a buffer without `mark` must be kept, as a mark may start at its end."""
     for size in range(min(len(mark) - 1, len(buffer) - at), 0, -1):
         if buffer.endswith(mark[:size]):

@@ -14,14 +14,14 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import sum8
-from sensegate.frames.framing import Cut, last_start
+from sensegate.frames.framing import Framing, keep_from
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"@@"
 END: Final = b"##"
 _HEAD = 27
 _TAIL = 3
-_LOOKS = 8
+_MARKS_TRIED = 8
 """Number of start marks tried behind an incomplete frame."""
 DATA_MAX: Final = 1024
 """Greatest length of the application data unit in bytes."""
@@ -30,20 +30,20 @@ CONTROL, SEND, CONFIRM, REQUEST, RESPONSE, REJECT = range(1, 7)
 TIME = 6
 
 
-def cut(buffer: bytes) -> Cut:
+def next_frame(buffer: bytes) -> Framing:
     """Find the next frame: nothing is escaped, so delimiters, length and end mark must agree."""
     at = 0
     while True:
         at = buffer.find(MARK, at)
         if at < 0:
-            return Cut(last_start(buffer, MARK))
+            return Framing(keep_from(buffer, MARK))
         length = _length(buffer, at)
         if length < 0:
-            return Cut(at)
+            return Framing(at)
         if length and len(buffer) < at + length:
-            return _behind(buffer, at) or Cut(at)
+            return _next_complete(buffer, at) or Framing(at)
         if length and buffer.startswith(END, at + length - 2):
-            return Cut(at, length)
+            return Framing(at, length)
         at += 1
 
 
@@ -55,20 +55,20 @@ def _length(buffer: bytes, at: int) -> int:
     return _HEAD + size + _TAIL if size <= DATA_MAX else 0
 
 
-def _behind(buffer: bytes, at: int) -> Cut | None:
+def _next_complete(buffer: bytes, at: int) -> Framing | None:
     """Find a complete frame behind an incomplete one, which may be the remainder of a truncated frame."""
-    for _ in range(_LOOKS):
+    for _ in range(_MARKS_TRIED):
         at = buffer.find(MARK, at + 1)
         length = _length(buffer, at) if at >= 0 else -1
         if length < 0:
             return None
         frame = buffer[at : at + length]
         if frame.endswith(END) and len(frame) == length and sum8(frame[2:-_TAIL]) == frame[-_TAIL]:
-            return Cut(at, length)
+            return Framing(at, length)
     return None
 
 
-class Unit(msgspec.Struct, frozen=True):
+class Gbt26875Frame(msgspec.Struct, frozen=True):
     """One frame with its header fields; the application data is left undecoded."""
 
     serial: int
@@ -80,16 +80,16 @@ class Unit(msgspec.Struct, frozen=True):
     """Six bytes each, low byte first."""
     command: int
     data: bytes
-    right: bool
+    checksum_ok: bool
     """Whether the checksum is right."""
 
 
-def address(raw: bytes) -> str:
+def format_address(raw: bytes) -> str:
     """Format an address as twelve hex digits, high byte first."""
     return raw[::-1].hex().upper()
 
 
-def read(frame: bytes) -> Unit:
+def parse(frame: bytes) -> Gbt26875Frame:
     """Parse a frame. Raises `Rejected` (malformed) if it is not one."""
     if not frame.startswith(MARK) or not frame.endswith(END) or len(frame) < _HEAD + _TAIL:
         raise Rejected(QuarantineReason.MALFORMED, "the frame is not delimited by @@ and ##")
@@ -97,7 +97,7 @@ def read(frame: bytes) -> Unit:
     if size != len(frame) - _HEAD - _TAIL:
         there = len(frame) - _HEAD - _TAIL
         raise Rejected(QuarantineReason.MALFORMED, f"the header announces {size} bytes of data, the frame has {there}")
-    return Unit(
+    return Gbt26875Frame(
         serial=int.from_bytes(frame[2:4], "little"),
         version=frame[4:6],
         sent=frame[6:12],
@@ -105,30 +105,30 @@ def read(frame: bytes) -> Unit:
         target=frame[18:24],
         command=frame[26],
         data=frame[_HEAD:-_TAIL],
-        right=sum8(frame[2:-_TAIL]) == frame[-_TAIL],
+        checksum_ok=sum8(frame[2:-_TAIL]) == frame[-_TAIL],
     )
 
 
-def build(unit: Unit) -> bytes:
+def build(frame: Gbt26875Frame) -> bytes:
     """Build a frame with the right checksum."""
     inner = b"".join(
         (
-            unit.serial.to_bytes(2, "little"),
-            unit.version,
-            unit.sent,
-            unit.source,
-            unit.target,
-            len(unit.data).to_bytes(2, "little"),
-            bytes([unit.command]),
-            unit.data,
+            frame.serial.to_bytes(2, "little"),
+            frame.version,
+            frame.sent,
+            frame.source,
+            frame.target,
+            len(frame.data).to_bytes(2, "little"),
+            bytes([frame.command]),
+            frame.data,
         )
     )
     return MARK + inner + bytes([sum8(inner)]) + END
 
 
-def answer(unit: Unit, now: datetime, command: int = CONFIRM) -> bytes:
+def build_answer(frame: Gbt26875Frame, now: datetime, command: int = CONFIRM) -> bytes:
     """Build the confirmation (or rejection) of a frame; `now`: the centre's clock, in the device's time zone."""
     sent = bytes([now.second, now.minute, now.hour, now.day, now.month, now.year % 100])
     return build(
-        msgspec.structs.replace(unit, sent=sent, source=unit.target, target=unit.source, command=command, data=b"")
+        msgspec.structs.replace(frame, sent=sent, source=frame.target, target=frame.source, command=command, data=b"")
     )

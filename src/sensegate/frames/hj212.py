@@ -14,8 +14,8 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sensegate.errors import Rejected
-from sensegate.frames.checks import crc_hj212, crc_modbus, swapped
-from sensegate.frames.framing import Cut, last_start
+from sensegate.frames.checks import crc_hj212, crc_modbus, swap_bytes
+from sensegate.frames.framing import Framing, keep_from
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"##"
@@ -23,13 +23,13 @@ _HEAD = 6
 _CRC = 4
 _END = b"\r\n"
 _SPACE = b"\r\n \t\0"
-_LOOKS = 8
+_CRCS_TRIED = 8
 """Number of frames per buffer recognised by their checksum alone: each costs a CRC over up to 9,999 bytes."""
 _BEGIN = re.compile(rb"##\d{4}")
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _CONTENT: Final = b"CP=&&"
 _CONTENT_END: Final = b"&&"
-_ENCRYPTED_WRITTEN = re.compile(rb"\{((?:0[xX][0-9A-Fa-f]{2},?\s*)*)\}")
+_ENCRYPTED_TEXT = re.compile(rb"\{((?:0[xX][0-9A-Fa-f]{2},?\s*)*)\}")
 BLOCK: Final = 16
 
 REALTIME, MINUTE, HOUR, DAY = "2011", "2051", "2061", "2031"
@@ -46,7 +46,7 @@ class Convention(StrEnum):
     MODBUS_SWAPPED = "modbus_swapped"
 
 
-class Refusal(StrEnum):
+class RejectionCode(StrEnum):
     """Reason for which a request is rejected (QnRtn)."""
 
     PASSWORD = "3"  # noqa: S105 - a code
@@ -54,38 +54,38 @@ class Refusal(StrEnum):
     CRC = "9"
 
 
-def check_value(data: bytes, convention: Convention) -> int:
+def checksum(data: bytes, convention: Convention) -> int:
     """Return the checksum of a data segment by a convention."""
     value = crc_hj212(data) if convention in {Convention.ANSI, Convention.ANSI_SWAPPED} else crc_modbus(data)
-    return swapped(value) if convention in {Convention.ANSI_SWAPPED, Convention.MODBUS_SWAPPED} else value
+    return swap_bytes(value) if convention in {Convention.ANSI_SWAPPED, Convention.MODBUS_SWAPPED} else value
 
 
-def convention_of(data: bytes, crc: bytes) -> Convention | None:
+def detect_convention(data: bytes, crc: bytes) -> Convention | None:
     """Return the convention by which four hex digits are the checksum of a data segment, None if there is none."""
     try:
         sent = int(crc, 16)
     except ValueError:
         return None
-    return next((one for one in Convention if check_value(data, one) == sent), None)
+    return next((one for one in Convention if checksum(data, one) == sent), None)
 
 
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(buffer: bytes) -> Cut:
+def next_frame(buffer: bytes) -> Framing:
     """Find the next frame. White space between frames is skipped."""
     at = 0
-    looks = _LOOKS
+    looks = _CRCS_TRIED
     while True:
         at = buffer.find(MARK, at)
         if at < 0:
-            return Cut(last_start(buffer, MARK))
+            return Framing(keep_from(buffer, MARK))
         digits = buffer[at + 2 : at + _HEAD]
         if not digits.isdigit() and digits:
             at += 1
             continue
         if len(digits) < _HEAD - 2:
-            return Cut(at)
+            return Framing(at)
         length = _HEAD + int(digits) + _CRC
         again = _BEGIN.search(buffer, at + _HEAD, at + length)
         if len(buffer) < at + length:
@@ -93,26 +93,26 @@ def cut(buffer: bytes) -> Cut:
             if again and buffer[again.start() - 2 : again.start()] == _END:
                 at = again.start()
                 continue
-            return Cut(at)
+            return Framing(at)
         frame = buffer[at : at + length]
         if not _HEX.issuperset(frame[-_CRC:]):
             at += 2
             continue
         end = buffer[at + length : at + length + 2]
         if end == _END:
-            return Cut(at, length + 2)
+            return Framing(at, length + 2)
         looks -= 1
-        if looks >= 0 and convention_of(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
-            return Cut(at, length)
+        if looks >= 0 and detect_convention(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
+            return Framing(at, length)
         if _END.startswith(end):
-            return Cut(at)
+            return Framing(at)
         at += 2
 
 
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Packet(msgspec.Struct, frozen=True):
+class Hj212Packet(msgspec.Struct, frozen=True):
     """One frame with its header fields; the content is left undecoded."""
 
     data: bytes
@@ -136,7 +136,7 @@ class Packet(msgspec.Struct, frozen=True):
         return int(text) if text.isdecimal() and len(text) <= 3 else -1
 
     @property
-    def wants_answer(self) -> bool:
+    def expects_answer(self) -> bool:
         """Whether the device expects an answer."""
         return self.flag > 0 and bool(self.flag & 1)
 
@@ -147,7 +147,7 @@ class Packet(msgspec.Struct, frozen=True):
         return self.version == 2025 and (number[:1] == "2" or number in {"1014", "3020"})
 
 
-def read(frame: bytes) -> Packet:
+def parse(frame: bytes) -> Hj212Packet:
     """Parse a frame, with or without its CR LF. Raises `Rejected` (malformed) if it is not one.
 
     The checksum is not verified: the profile decides which convention is right.
@@ -172,16 +172,16 @@ def read(frame: bytes) -> Packet:
         key, equals, value = entry.partition(b"=")
         if equals:
             fields.setdefault(key.decode("ascii", "replace").strip(), value.decode("utf-8", "replace").strip())
-    return Packet(data, crc, fields, rest[:-2])
+    return Hj212Packet(data, crc, fields, rest[:-2])
 
 
-def decrypted(packet: Packet, key: bytes) -> Packet:
+def decrypt(packet: Hj212Packet, key: bytes) -> Hj212Packet:
     """Decrypt the content of a packet: SM4-ECB on whole blocks; a remainder was never encrypted.
 
     The content is binary, or written as in the annex of the standard: ``{0xE4,0x3E,…}g=N``.
     """
     content = packet.content
-    written = _ENCRYPTED_WRITTEN.match(content)
+    written = _ENCRYPTED_TEXT.match(content)
     if written:
         blocks = bytes(int(digits, 16) for digits in re.findall(rb"0[xX](..)", written[1]))
         rest = content[written.end() :]
@@ -201,21 +201,21 @@ def decrypted(packet: Packet, key: bytes) -> Packet:
 
 def build(data: bytes, convention: Convention = Convention.ANSI) -> bytes:
     """Build the frame of a data segment of at most 9,999 bytes."""
-    return b"##%04d%b%04X\r\n" % (len(data), data, check_value(data, convention))
+    return b"##%04d%b%04X\r\n" % (len(data), data, checksum(data, convention))
 
 
-def answer(packet: Packet, convention: Convention, refusal: Refusal | None = None) -> bytes:
+def build_answer(packet: Hj212Packet, convention: Convention, rejection: RejectionCode | None = None) -> bytes:
     """Build the answer to an upload: 9014 if its data are stored, 9011 with a QnRtn if they are rejected."""
     sent = packet.fields
     version = max(packet.flag, 0) & ~0b11 or 4
     said = {
         "QN": sent.get("QN", ""),
         "ST": "91",
-        "CN": ANSWER_REQUEST if refusal else ANSWER_DATA,
+        "CN": ANSWER_REQUEST if rejection else ANSWER_DATA,
         "PW": sent.get("PW", ""),
         "MN": sent.get("MN", ""),
         "Flag": str(version),
     }
     head = "".join(f"{key}={value};" for key, value in said.items() if value)
-    content = f"QnRtn={refusal}" if refusal else ""
+    content = f"QnRtn={rejection}" if rejection else ""
     return build(f"{head}CP=&&{content}&&".encode()[:9_999], convention)

@@ -15,7 +15,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import xor8
-from sensegate.frames.framing import Cut
+from sensegate.frames.framing import Framing
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"\x7e"
@@ -29,30 +29,30 @@ DONE, FAILED, WRONG = 0, 1, 2
 """Result codes of an answer."""
 
 
-def cut(buffer: bytes) -> Cut:
+def next_frame(buffer: bytes) -> Framing:
     """Find the next frame. A mark that ends garbage is taken as the start of a frame."""
     at = 0
     while True:
         at = buffer.find(MARK, at)
         if at < 0:
-            return Cut(len(buffer))
+            return Framing(len(buffer))
         end = buffer.find(MARK, at + 1)
         if end < 0:
-            return Cut(at) if len(buffer) - at < FRAME_MAX else Cut(len(buffer))
+            return Framing(at) if len(buffer) - at < FRAME_MAX else Framing(len(buffer))
         if end - at < FRAME_MAX and _is_frame(buffer[at : end + 1]):
-            return Cut(at, end + 1 - at)
+            return Framing(at, end + 1 - at)
         at = end
 
 
 def _is_frame(frame: bytes) -> bool:
     try:
-        read(frame)
+        parse(frame)
     except Rejected:
         return False
     return True
 
 
-class Message(msgspec.Struct, frozen=True):
+class Jtt808Message(msgspec.Struct, frozen=True):
     """One frame, unescaped, with its header fields; the body is left undecoded."""
 
     message: int
@@ -65,7 +65,7 @@ class Message(msgspec.Struct, frozen=True):
     packet: int
     encrypted: bool
     body: bytes
-    right: bool
+    checksum_ok: bool
     """Whether the checksum is right."""
     address: bytes = b""
     """Phone number as sent, for answers."""
@@ -83,7 +83,7 @@ def escape(inner: bytes) -> bytes:
     return inner.replace(b"\x7d", b"\x7d\x01").replace(b"\x7e", b"\x7d\x02")
 
 
-def read(frame: bytes) -> Message:
+def parse(frame: bytes) -> Jtt808Message:
     """Parse a frame. Raises `Rejected` (malformed) if it is not one."""
     if len(frame) < 2 or not frame.startswith(MARK) or not frame.endswith(MARK):
         raise Rejected(QuarantineReason.MALFORMED, "the frame is not delimited by 7E and 7E")
@@ -105,7 +105,7 @@ def read(frame: bytes) -> Message:
         raise Rejected(
             QuarantineReason.MALFORMED, f"the header announces a body of {length} bytes, the frame has {len(body)}"
         )
-    return Message(
+    return Jtt808Message(
         message=int.from_bytes(inner[:2]),
         phone=address.hex().upper().lstrip("0") or "0",
         serial=serial,
@@ -114,7 +114,7 @@ def read(frame: bytes) -> Message:
         packet=packet,
         encrypted=bool(attributes & 0x1C00),
         body=body,
-        right=xor8(inner[:-1]) == inner[-1],
+        checksum_ok=xor8(inner[:-1]) == inner[-1],
         address=address,
         mark=inner[4] if is_2019 else 0,
     )
@@ -128,17 +128,17 @@ def build(message: int, address: bytes, serial: int, body: bytes, *, mark: int |
     return MARK + escape(inner + bytes([xor8(inner)])) + MARK
 
 
-def _to(message: Message, number: int, serial: int, body: bytes) -> bytes:
+def _reply(message: Jtt808Message, number: int, serial: int, body: bytes) -> bytes:
     mark = message.mark if message.version == 2019 else None
     return build(number, message.address, serial, body, mark=mark)
 
 
-def answer(message: Message, serial: int, result: int = DONE) -> bytes:
+def build_answer(message: Jtt808Message, serial: int, result: int = DONE) -> bytes:
     """Build the platform's general answer (8001); `serial`: the platform's own serial number."""
-    return _to(message, ANSWER, serial, message.serial.to_bytes(2) + message.message.to_bytes(2) + bytes([result]))
+    return _reply(message, ANSWER, serial, message.serial.to_bytes(2) + message.message.to_bytes(2) + bytes([result]))
 
 
-def registered(message: Message, serial: int, code: str, result: int = DONE) -> bytes:
+def build_registration_answer(message: Jtt808Message, serial: int, code: str, result: int = DONE) -> bytes:
     """Build the answer to a registration (8100), on success with the code for the terminal's authentication."""
     proof = b"" if result else code.encode("gbk", "replace")
-    return _to(message, REGISTERED, serial, message.serial.to_bytes(2) + bytes([result]) + proof)
+    return _reply(message, REGISTERED, serial, message.serial.to_bytes(2) + bytes([result]) + proof)

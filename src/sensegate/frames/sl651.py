@@ -16,7 +16,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_modbus
-from sensegate.frames.framing import Cut, last_start
+from sensegate.frames.framing import Framing, keep_from
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"\x7e\x7e"
@@ -38,7 +38,7 @@ REPORTS: Final = frozenset(range(0x30, 0x37))
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(buffer: bytes) -> Cut:
+def next_frame(buffer: bytes) -> Framing:
     """Find the next frame of either form."""
     at = 0
     binary, text = buffer.find(MARK), buffer.find(TEXT_MARK)
@@ -49,18 +49,18 @@ def cut(buffer: bytes) -> Cut:
         if 0 <= text < at:
             text = buffer.find(TEXT_MARK, at)
         if binary < 0 and text < 0:
-            return Cut(last_start(buffer, MARK, at))
+            return Framing(keep_from(buffer, MARK, at))
         at = min(place for place in (binary, text) if place >= 0)
         is_text = at == text
         head = buffer[at : at + (_TEXT_HEAD if is_text else _HEAD) + 1]
         length = _length(head, is_text=is_text)
         if length is None:
-            return Cut(at)
+            return Framing(at)
         if length:
             if len(buffer) < at + length:
-                return Cut(at)
+                return Framing(at)
             if buffer[at + length - (_TEXT_TAIL if is_text else _TAIL)] in _ENDS:
-                return Cut(at, length)
+                return Framing(at, length)
         at += 1
 
 
@@ -83,7 +83,7 @@ def _length(head: bytes, *, is_text: bool) -> int | None:
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Report(msgspec.Struct, frozen=True):
+class Sl651Report(msgspec.Struct, frozen=True):
     """One frame with its header fields; the elements are left undecoded."""
 
     text: bool
@@ -107,11 +107,11 @@ class Report(msgspec.Struct, frozen=True):
     """The elements, as bytes or as text."""
     end: int
     """Control character after the body."""
-    right: bool
+    checksum_ok: bool
     """Whether the CRC is right."""
 
 
-def read(frame: bytes) -> Report:
+def parse(frame: bytes) -> Sl651Report:
     """Parse a frame. Raises `Rejected` (malformed) if it is not one."""
     is_text = frame.startswith(TEXT_MARK)
     head_size, tail_size = (_TEXT_HEAD, _TEXT_TAIL) if is_text else (_HEAD, _TAIL)
@@ -130,9 +130,9 @@ def read(frame: bytes) -> Report:
     up = head[9] >> 4 == 0
     centre, station = (head[0], head[1:6]) if up else (head[5], head[:5])
     several = frame[head_size] == SYN
-    packets, packet, body = _packets(frame[head_size + 1 : -tail_size], several=several, is_text=is_text)
-    serial, sent, body = _serial(body, is_text=is_text) if packet == 1 else (0, "", body)
-    return Report(
+    packets, packet, body = _split_packet_numbers(frame[head_size + 1 : -tail_size], several=several, is_text=is_text)
+    serial, sent, body = _split_serial(body, is_text=is_text) if packet == 1 else (0, "", body)
+    return Sl651Report(
         text=is_text,
         up=up,
         centre=centre,
@@ -145,11 +145,11 @@ def read(frame: bytes) -> Report:
         sent=sent,
         body=body,
         end=frame[-tail_size],
-        right=crc_modbus(frame[: -tail_size + 1]) == sent_crc,
+        checksum_ok=crc_modbus(frame[: -tail_size + 1]) == sent_crc,
     )
 
 
-def _packets(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, bytes]:
+def _split_packet_numbers(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, bytes]:
     if not several:
         return 1, 1, body
     size = _PACKETS * 2 if is_text else _PACKETS
@@ -160,7 +160,7 @@ def _packets(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, by
     return both >> 12, both & 0xFFF, body[size:]
 
 
-def _serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
+def _split_serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
     size = 16 if is_text else 8
     if len(body) < size or (is_text and not _DIGITS.issuperset(body[:size])):
         raise Rejected(QuarantineReason.MALFORMED, "serial number and sending time are missing")
@@ -184,7 +184,7 @@ def build(  # noqa: PLR0917 - the order of the frame
     return frame + (f"{crc:04X}".encode() if text else crc.to_bytes(2))
 
 
-def confirmation(report: Report, now: datetime, end: int = ESC) -> bytes:
+def build_confirmation(report: Sl651Report, now: datetime, end: int = ESC) -> bytes:
     """Build the confirmation of a stored report; `end`: ESC keeps the station connected, EOT releases it.
 
     `now`: the centre's clock, in the station's time zone.

@@ -15,38 +15,38 @@ from typing import Final
 
 import msgspec
 
-from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, Hello, Reply, Request
+from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, ChildHello, ScriptReply, ScriptRequest
 
 START_S: Final = 15.0
 """Time by which a child must have sent its hello."""
-STILL_S: Final = 2.0
+STALL_S: Final = 2.0
 """Time without progress or CPU use after which a child is killed; one that uses CPU is ended by its own timer."""
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
-_reply = msgspec.msgpack.Decoder(Reply).decode
-_hello = msgspec.msgpack.Decoder(Hello).decode
+_reply = msgspec.msgpack.Decoder(ScriptReply).decode
+_hello = msgspec.msgpack.Decoder(ChildHello).decode
 
 
-class Died(Exception):
+class ChildDied(Exception):
     """The child ended during a request."""
 
     def __init__(self, place: int, *, by_cpu: bool) -> None:
         super().__init__(f"at {place}")
-        self.place = place
+        self.index = place
         """Index of the frame under way (from 0), or of the script plus `LOADING`; -1 if there was none."""
         self.by_cpu = by_cpu
         """Whether its CPU timer ended it."""
 
 
-class Process:
+class ChildProcess:
     """A child process that runs scripts. Not thread-safe."""
 
     def __init__(self, command: tuple[str, ...] = ()) -> None:
         """Start the process without waiting for it. `command` replaces the child's program, for tests."""
         self.loaded: set[str] = set()
         """Keys of the scripts that it has loaded."""
-        self.sealed: tuple[str, ...] = ()
+        self.sandbox: tuple[str, ...] = ()
         """Sandbox restrictions in force, once it has been waited for."""
         self._ready = False
         shared = os.memfd_create("sensegate-scripts")
@@ -80,28 +80,28 @@ class Process:
     def ready(self) -> bool:
         """Whether it would answer immediately."""
         if not self._ready and select.select([self._out], [], [], 0)[0]:
-            with contextlib.suppress(Died):  # the next request raises it
-                self.wait()
+            with contextlib.suppress(ChildDied):  # the next request raises it
+                self.wait_ready()
         return self._ready
 
-    def wait(self) -> None:
+    def wait_ready(self) -> None:
         """Wait until it is in its sandbox. Raises `ChildDied` if it does not start."""
         if not self._ready:
-            self.sealed = _hello(self._receive(START_S, lambda: -1)).sealed
+            self.sandbox = _hello(self._receive(START_S, lambda: -1)).sandbox
             self._ready = True
 
-    def ask(self, request: Request) -> Reply:
+    def request(self, request: ScriptRequest) -> ScriptReply:
         """Send a request and return the reply. Raises `ChildDied` if the child ended, or was killed, during it."""
-        self.wait()
+        self.wait_ready()
         body = _encode(request)
         if len(body) > MESSAGE_BYTES_MAX:
             raise AssertionError("requests are split to this size before")
         self._send(LENGTH.pack(len(body)) + body)
-        reply = _reply(self._receive(STILL_S, self._under_way))
+        reply = _reply(self._receive(STALL_S, self._current_index))
         self.loaded.update(facts.key for facts in reply.loaded if not facts.error)
         return reply
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill the process and release its resources."""
         self._popen.kill()
         self._popen.wait()
@@ -111,7 +111,7 @@ class Process:
         with contextlib.suppress(ValueError):
             self._progress.close()
 
-    def _under_way(self) -> int:
+    def _current_index(self) -> int:
         place: int = PROGRESS.unpack_from(self._progress, 0)[0]
         return place - 1
 
@@ -126,15 +126,15 @@ class Process:
         left = memoryview(message)
         last = time.monotonic()
         while left:
-            _, writable, _ = select.select([], [self._in], [], _LOOK_S)
+            _, writable, _ = select.select([], [self._in], [], _POLL_S)
             if writable:
                 try:
                     left = left[os.write(self._in, left) :]
                 except BrokenPipeError:
-                    self._died(-1)
+                    self._raise_died(-1)
                 last = time.monotonic()
-            elif time.monotonic() - last > STILL_S:
-                self._died(-1)
+            elif time.monotonic() - last > STALL_S:
+                self._raise_died(-1)
 
     def _receive(self, still_s: float, progress: Callable[[], int]) -> bytes:
         """Return the body of the next message."""
@@ -143,17 +143,17 @@ class Process:
         head = True
         last, place = time.monotonic(), (progress(), self._cpu_s())
         while True:
-            readable, _, _ = select.select([self._out], [], [], _LOOK_S)
+            readable, _, _ = select.select([self._out], [], [], _POLL_S)
             if readable:
                 part = os.read(self._out, 1 << 20)
                 if not part:
-                    self._died(progress())
+                    self._raise_died(progress())
                 parts += part
                 if head and len(parts) >= want:
                     want += LENGTH.unpack_from(parts)[0]
                     head = False
                     if want > MESSAGE_BYTES_MAX:
-                        self._died(progress())
+                        self._raise_died(progress())
                 if not head and len(parts) >= want:
                     return bytes(parts[LENGTH.size :])
                 last = time.monotonic()
@@ -162,11 +162,11 @@ class Process:
             if here != place:
                 last, place = now, here
             elif now - last > still_s:
-                self._died(here[0])
+                self._raise_died(here[0])
 
-    def _died(self, place: int) -> None:
+    def _raise_died(self, place: int) -> None:
         """Release the process; raises `ChildDied`."""
         self._popen.kill()
         status = self._popen.wait()
-        self.end()
-        raise Died(place, by_cpu=status == -signal.SIGPROF)
+        self.kill()
+        raise ChildDied(place, by_cpu=status == -signal.SIGPROF)

@@ -16,7 +16,7 @@ LOADING: Final = 1 << 32
 NO_PORT: Final = -1
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ScriptLimits(msgspec.Struct, frozen=True):
     """Limits of one call of a script."""
 
     cpu_ms: float = 5.0
@@ -30,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True):
     """Greatest size of the result as JSON."""
 
 
-class Source(msgspec.Struct, frozen=True):
+class ScriptSource(msgspec.Struct, frozen=True):
     """A script with everything that determines its result."""
 
     key: str
@@ -46,12 +46,12 @@ class Source(msgspec.Struct, frozen=True):
     """``data``: what it decodes; ``normalized``: what `normalizeUplink` makes of that; ``both``."""
     variables: str = "{}"
     """Variables of the device, as JSON."""
-    limits: Limits = Limits()
-    learned: str = ""
+    limits: ScriptLimits = ScriptLimits()
+    inspection: str = ""
     """`ScriptInfo.inspection` of an earlier load; with it the script is neither inspected nor verified closely."""
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class ScriptCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A frame for a script."""
 
     payload: bytes
@@ -59,23 +59,23 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     received_ms: int
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True):
+class ScriptRun(msgspec.Struct, frozen=True, array_like=True):
     """Frames for one script, in order."""
 
     key: str
-    calls: list[Call]
+    calls: list[ScriptCall]
     cpu_ms: float
     """CPU limit of these calls, instead of the one of the source."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class ScriptRequest(msgspec.Struct, frozen=True):
     """Scripts that the child does not have yet, and frames."""
 
-    load: list[Source] = []
-    runs: list[Run] = []
+    load: list[ScriptSource] = []
+    runs: list[ScriptRun] = []
 
 
-class Facts(msgspec.Struct, frozen=True):
+class ScriptInfo(msgspec.Struct, frozen=True):
     """Result of loading a script."""
 
     key: str
@@ -88,11 +88,11 @@ class Facts(msgspec.Struct, frozen=True):
     normalises: bool = False
     encodes: bool = False
     """Whether it has `encodeDownlink`."""
-    learned: str = ""
+    inspection: str = ""
     """What it does to its realm when it is loaded, as JSON."""
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class CallResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Result of one call."""
 
     kind: str
@@ -102,17 +102,17 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whether it used up CPU time or memory, as an attack would."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ScriptReply(msgspec.Struct, frozen=True):
     """Reply to a request."""
 
-    loaded: list[Facts]
-    outcomes: list[list[Outcome]]
+    loaded: list[ScriptInfo]
+    results: list[list[CallResult]]
     """By run, by call. A run ends early after a call that used up a limit, or if the whole is too slow."""
     cpu_us: list[float]
     """CPU time of each run."""
 
 
-class Hello(msgspec.Struct, frozen=True):
+class ChildHello(msgspec.Struct, frozen=True):
     """First message of a child: the sandbox restrictions in force."""
 
-    sealed: tuple[str, ...]
+    sandbox: tuple[str, ...]

@@ -43,8 +43,8 @@ class ListOf(NamedTuple):
 class Redactor:
     """Redaction of one message."""
 
-    def __init__(self, veil: Pseudonymiser, at: int) -> None:
-        self.pseudonymiser = veil
+    def __init__(self, pseudonymiser: Pseudonymiser, at: int) -> None:
+        self.pseudonymiser = pseudonymiser
         self.seen_at = at
         """Phenomenon time (µs UTC) whose day selects the key for plates."""
         self.removed: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Redactor:
 
     def apply_object(self, value: dict[str, Any], shape: ObjectRule, path: str = "") -> dict[str, Any]:
         """Return the members of an object that are kept."""
-        kept: dict[str, Any] = {}
+        members: dict[str, Any] = {}
         for name, member in value.items():
             where = f"{path}.{name}" if path else name
             rule = shape.get(name)
@@ -74,21 +74,21 @@ class Redactor:
             elif (
                 member is not None and (passed := self.apply(member, rule, where)) is not REMOVED and passed is not None
             ):
-                kept[name] = passed
-        return kept
+                members[name] = passed
+        return members
 
     def _apply_list(self, value: Any, rule: ListOf, path: str) -> Any:
         members = value if isinstance(value, list) else [value]
         if len(members) > rule.limit:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {rule.limit} members in one list")
         passed = [self.apply(member, rule.rule, path) for member in members if member is not None]
-        return [one for one in passed if one is not REMOVED and one is not None]
+        return [value for value in passed if value is not REMOVED and value is not None]
 
     def count_removed(self, path: str, value: Any) -> None:
         """Count a removed field, if it had a value."""
         if value is not None and value not in ("", [], {}):
-            told = field_name(path)
-            self.removed[told] = self.removed.get(told, 0) + 1
+            name = field_name(path)
+            self.removed[name] = self.removed.get(name, 0) + 1
 
     def result(self, tree: Any) -> Redacted:
         """Return the redacted message."""
@@ -154,7 +154,7 @@ _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 def allow_number(low: float, high: float) -> Check:
     """Return a check that accepts numbers within limits, also as strings."""
 
-    def check(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = float(value) if "." in value else int(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -164,7 +164,7 @@ def allow_number(low: float, high: float) -> Check:
     return check
 
 
-def allow_boolean(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+def allow_boolean(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
     """Accept booleans."""
     return value if isinstance(value, bool) else REMOVED
 
@@ -173,7 +173,7 @@ def allow_words(*words: str) -> Check:
     """Return a check that accepts these words."""
     known = frozenset(words)
 
-    def check(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
         return value if isinstance(value, str) and value in known else REMOVED
 
     return check
@@ -182,17 +182,17 @@ def allow_words(*words: str) -> Check:
 def allow_code(look_up: Callable[[str], str]) -> Check:
     """Return a check that replaces a code by its word; an unknown code is removed."""
 
-    def check(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
         return (look_up(value) or REMOVED) if isinstance(value, str) else REMOVED
 
     return check
 
 
-def allow_slug(value: Any, sieve: Redactor) -> Any:
+def allow_slug(value: Any, redactor: Redactor) -> Any:
     """Accept an identifier as used by programs (``front_door``); pseudonymise any other text."""
     if not isinstance(value, str) or not value:
         return REMOVED
-    return value if is_slug(value) else sieve.pseudonymiser.identifier(value)
+    return value if is_slug(value) else redactor.pseudonymiser.identifier(value)
 
 
 def is_slug(text: str) -> bool:
@@ -200,27 +200,27 @@ def is_slug(text: str) -> bool:
     return _SLUG.fullmatch(text) is not None
 
 
-def allow_id(value: Any, sieve: Redactor) -> Any:
+def allow_id(value: Any, redactor: Redactor) -> Any:
     """Accept a number of up to 10 digits or a UUID; pseudonymise any other id."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value:
         return REMOVED
     plain = _NUMBERS.fullmatch(value) or _UUID.fullmatch(value) or value == UNTRACKED
-    return value if plain else sieve.pseudonymiser.identifier(value)
+    return value if plain else redactor.pseudonymiser.identifier(value)
 
 
-def allow_time(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+def allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
     """Accept the text of a time."""
     return value if isinstance(value, str) and _TIME.fullmatch(value) else REMOVED
 
 
-def pseudonymise_plate(value: Any, sieve: Redactor) -> Any:
+def pseudonymise_plate(value: Any, redactor: Redactor) -> Any:
     """Replace a number plate by its pseudonym and region: ``{"token": …, "region": …}``."""
     if not isinstance(value, str) or not value.strip() or len(value) > 64:
         return REMOVED
-    hidden = {"token": sieve.pseudonymiser.plate(value, sieve.seen_at), "region": region_of(value)}
-    clear = clear_plate(value, sieve.pseudonymiser)
+    hidden = {"token": redactor.pseudonymiser.plate(value, redactor.seen_at), "region": region_of(value)}
+    clear = clear_plate(value, redactor.pseudonymiser)
     return {**hidden, "number": clear} if clear else hidden
 
 

@@ -50,8 +50,8 @@ def from_fractions(
     left: float, top: float, right: float, bottom: float, *, quality: BoxQuality = BoxQuality.EXPLICIT
 ) -> ResolvedBox:
     """Return a box given in fractions, y down; `quality` tells where the convention is stated."""
-    for one in (left, top, right, bottom):
-        if not -ROUNDING <= one <= 1 + ROUNDING:  # also rejects NaN
+    for side in (left, top, right, bottom):
+        if not -ROUNDING <= side <= 1 + ROUNDING:  # also rejects NaN
             return _UNRESOLVED
     box = (_within(left), _within(top), _within(right), _within(bottom))
     if box[0] > box[2] or box[1] > box[3]:
@@ -59,8 +59,8 @@ def from_fractions(
     return box, quality
 
 
-def _within(one: float) -> float:
-    return 0.0 if one <= 0 else 1.0 if one >= 1 else round(one, _DIGITS)
+def _within(side: float) -> float:
+    return 0.0 if side <= 0 else 1.0 if side >= 1 else round(side, _DIGITS)
 
 
 def from_pixels(  # noqa: PLR0917 - a box is four numbers in a known order

@@ -64,8 +64,8 @@ def word(table: str, make: str, code: str | int) -> str | None:
     if len(text) > _LONGEST:
         return None
     folded = _folded(text)
-    found = WORDS.get((table, make), {}).get(folded)
-    return WORDS.get((table, ""), {}).get(folded) if found is None else found
+    result = WORDS.get((table, make), {}).get(folded)
+    return WORDS.get((table, ""), {}).get(folded) if result is None else result
 
 
 def event(make: str, code: str | int) -> str:
@@ -74,10 +74,10 @@ def event(make: str, code: str | int) -> str:
     GB/T 28181: ``method`` or ``method/type``; an unknown type falls back to its method. ONVIF: the topic without
     prefixes and sources (``RuleEngine/LineDetector/Crossed``).
     """
-    found = word("event", make, code)
-    if found is None and make == "gb28181" and isinstance(code, str):
-        found = word("event", make, code.partition("/")[0])
-    return OTHER if found is None else found
+    result = word("event", make, code)
+    if result is None and make == "gb28181" and isinstance(code, str):
+        result = word("event", make, code.partition("/")[0])
+    return OTHER if result is None else result
 
 
 def state_property(event_word: str) -> str:
@@ -87,21 +87,21 @@ def state_property(event_word: str) -> str:
 
 def object_class(make: str, label: str) -> tuple[ObjectClass, str]:
     """Return (class, kind of vehicle or empty) of a detector's label."""
-    found = word("class", make, label)
-    if found is None:
+    result = word("class", make, label)
+    if result is None:
         return ObjectClass.OTHER, ""
-    name, _, kind = found.partition(":")
+    name, _, kind = result.partition(":")
     return ObjectClass(name), kind
 
 
 def vehicle(make: str, code: str) -> str:
     """Return the kind of vehicle (`VEHICLES`), empty if unknown; GA 24.4 codes by their first one or two characters."""
-    found = word("vehicle", make, code)
-    if found is None and make == "gat1400":
-        found = word("vehicle", make, code.strip()[:2]) or word("vehicle", make, code.strip()[:1])
-    if found is None:
-        found = object_class(make, code)[1]
-    return found
+    kind = word("vehicle", make, code)
+    if kind is None and make == "gat1400":
+        kind = word("vehicle", make, code.strip()[:2]) or word("vehicle", make, code.strip()[:1])
+    if kind is None:
+        kind = object_class(make, code)[1]
+    return kind
 
 
 def color(make: str, code: str | int) -> str:
@@ -117,8 +117,8 @@ def plate_class(make: str, code: str | int) -> str:
 
 def heading(make: str, code: str | int) -> float | None:
     """Return the degrees clockwise from north of a direction code, None if unknown or ``other``."""
-    found = word("heading", make, _plain_number(code))
-    return None if found is None else float(found)
+    degrees = word("heading", make, _plain_number(code))
+    return None if degrees is None else float(degrees)
 
 
 def _plain_number(code: str | int) -> str | int:

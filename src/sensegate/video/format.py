@@ -63,8 +63,8 @@ class CameraInfo(msgspec.Struct, frozen=True):
 
     def size(self, name: str) -> tuple[int, int] | None:
         """Return the size of the image in which a camera's boxes are given; None: unknown."""
-        found = self.sizes.get(name, (self.width, self.height))
-        return found if all(found) else None
+        size = self.sizes.get(name, (self.width, self.height))
+        return size if all(size) else None
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class VideoFormat(NamedTuple):
 
     name: str
     redact: Callable[[bytes, str, int, Pseudonymiser], Redacted]
-    """(payload, topic, arrival µs, pseudonymiser) -> redacted message. Raises `Rejected`, whose detail has no payload."""
+    """(payload, topic, arrival µs, pseudonymiser) -> redacted message. Raises `Rejected`; its detail has no payload."""
     decode: Callable[[bytes, str, int, CameraInfo], VideoReport]
     """(redacted message, topic, arrival µs, camera) -> its report. Raises `Rejected`.
 

@@ -59,17 +59,17 @@ class PartHead(NamedTuple):
 
 def boundary_of(content_type: str) -> bytes:
     """Return the boundary declared in a content type, without leading dashes; empty if there is none."""
-    found = _DECLARED.search(content_type)
-    if found is None or not content_type.isascii():
+    declared = _DECLARED.search(content_type)
+    if declared is None or not content_type.isascii():
         return b""
-    return found[1].strip().strip('"').encode()[:BOUNDARY_MAX]
+    return declared[1].strip().strip('"').encode()[:BOUNDARY_MAX]
 
 
 def is_multipart(payload: bytes) -> bool:
     """Return whether a body looks like multipart: it starts with a boundary line and a header."""
     head = payload[:HEAD_MAX].lstrip(b"\r\n")
-    line, end, rest = head.partition(b"\n")
-    return bool(end) and line.startswith(b"--") and rest[:8].lower().startswith((b"content-", b"\r\n", b"\n"))
+    line, end, following = head.partition(b"\n")
+    return bool(end) and line.startswith(b"--") and following[:8].lower().startswith((b"content-", b"\r\n", b"\n"))
 
 
 def split(payload: bytes, declared: bytes = b"") -> list[BodyPart]:
@@ -163,14 +163,14 @@ class MultipartParser:
                     return
                 self._state = _State.SKIPPING if self._head.picture else _State.READING
                 self._searched = 0
-            found = self._end.search(self._buffer, self._searched) if self._end else None
-            if found is None:
+            end = self._end.search(self._buffer, self._searched) if self._end else None
+            if end is None:
                 if (early := self._emit_early(self._head)) is not None:
                     yield early
                 return
             if self._state is not _State.EMITTED:
-                yield self._finish_part(bytes(self._buffer[: found.start()]), self._head)
-            del self._buffer[: found.end()]
+                yield self._finish_part(bytes(self._buffer[: end.start()]), self._head)
+            del self._buffer[: end.end()]
             self._head = None
 
     def close(self) -> Iterator[BodyPart]:

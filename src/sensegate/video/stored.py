@@ -45,19 +45,19 @@ def encode_redacted(name: str, cut: Redacted) -> bytes:
     """Encode a redacted message of the format `name`."""
     removed: dict[str, int] = {}
     for field, count in cut.removed.items():
-        told = field_name(field)
-        if len(removed) >= _FIELDS_MAX and told not in removed:
-            told = OTHER
-        removed[told] = removed.get(told, 0) + count
+        reported = field_name(field)
+        if len(removed) >= _FIELDS_MAX and reported not in removed:
+            reported = OTHER
+        removed[reported] = removed.get(reported, 0) + count
     return _encode(StoredBody(name, removed, msgspec.Raw(cut.payload)))
 
 
-def encode_withheld(name: str, payload: bytes, why: Rejected, veil: Pseudonymiser) -> bytes:
+def encode_withheld(name: str, payload: bytes, why: Rejected, pseudonymiser: Pseudonymiser) -> bytes:
     """Encode a digest in place of a message that could not be redacted; nothing of its content is included.
 
     Equal messages have equal digests; the digest is keyed, as a short message could otherwise be guessed and proved.
     """
-    digest = veil.identifier(hashlib.sha256(payload).hexdigest())
+    digest = pseudonymiser.identifier(hashlib.sha256(payload).hexdigest())
     return _encode(StoredBody(name, digest=digest, bytes=len(payload), reason=why.reason, detail=why.detail))
 
 

@@ -73,10 +73,10 @@ def parse_iso(text: str, naive: str = "utc") -> TimeResult | None:
     Without an offset, ``naive="utc"`` treats it as UTC (fixed by the format: ``explicit``), otherwise it is local time
     of that IANA zone (``assumed_tz``).
     """
-    found = _ISO.fullmatch(text.strip()) if len(text) < 64 else None
-    if found is None:
+    match = _ISO.fullmatch(text.strip()) if len(text) < 64 else None
+    if match is None:
         return None
-    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
     micro = int((fraction or "0").ljust(6, "0")[:6])
     us = _us(int(year), int(month), int(day), int(hour), int(minute), int(second), micro)
     if us is None:
@@ -120,8 +120,8 @@ def parse_beijing(text: str) -> TimeResult | None:
     epoch milliseconds.
     """
     text = text.strip()
-    if found := parse_compact(text):
-        return found
+    if parsed := parse_compact(text):
+        return parsed
     if _EPOCH_MS.fullmatch(text):
         return epoch(int(text) / 1_000)
     return parse_iso(text, BEIJING)
@@ -129,8 +129,8 @@ def parse_beijing(text: str) -> TimeResult | None:
 
 def derived(digits: str) -> TimeResult | None:
     """Parse the time within an id (``YYYYMMDDhhmmss``, Beijing)."""
-    found = parse_compact(digits) if len(digits) == 14 else None
-    return None if found is None else (found[0], DERIVED)
+    parsed = parse_compact(digits) if len(digits) == 14 else None
+    return None if parsed is None else (parsed[0], DERIVED)
 
 
 def epoch(seconds: float) -> TimeResult | None:

@@ -88,16 +88,16 @@ def number(value: object, low: float = -1e12, high: float = 1e12) -> float | Non
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        found = float(value)
+        result = float(value)
     except OverflowError:
         return None
-    return found if isfinite(found) and low <= found <= high else None
+    return result if isfinite(result) and low <= result <= high else None
 
 
 def integer(value: object, low: int = 0, high: int = 2**53) -> int | None:
     """Return an integer within bounds, also from a string; otherwise None."""
-    found = number(value, low, high)
-    return int(found) if found is not None and found == int(found) else None
+    result = number(value, low, high)
+    return int(result) if result is not None and result == int(result) else None
 
 
 def boolean(value: object) -> bool | None:
@@ -136,10 +136,10 @@ def is_generic_name(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and all(word.lower() in _WORDS for word in _WORD.findall(name))
 
 
-def public_name(value: object, veil: Pseudonymiser) -> str:
+def public_name(value: object, pseudonymiser: Pseudonymiser) -> str:
     """Return a name unchanged if it is generic, otherwise its pseudonym."""
     word = text(value)
-    return word if not word or is_generic_name(word) else veil.identifier(word)
+    return word if not word or is_generic_name(word) else pseudonymiser.identifier(word)
 
 
 def numbered_channel(name: str) -> str:
@@ -147,12 +147,12 @@ def numbered_channel(name: str) -> str:
 
     Rules, regions and fields are zones; empty if the name has no number (a free name, or its pseudonym).
     """
-    found = _NUMBERED.fullmatch(name) if is_generic_name(name) else None
-    if found is None:
+    match = _NUMBERED.fullmatch(name) if is_generic_name(name) else None
+    if match is None:
         return ""
-    words = [word.lower() for word in _WORD.findall(found[1])]
+    words = [word.lower() for word in _WORD.findall(match[1])]
     kind = next((kind for kind, of in _CHANNELS.items() if of.intersection(words)), "zone")
-    return f"{kind}{int(found[2])}"
+    return f"{kind}{int(match[2])}"
 
 
 RULES: Final = 32
@@ -166,8 +166,8 @@ def rule_channel(rule: str, given: Mapping[str, str]) -> str:
     """
     if not rule:
         return ""
-    if found := given.get(rule) or numbered_channel(rule):
-        return found
+    if channel := given.get(rule) or numbered_channel(rule):
+        return channel
     digest = hashlib.sha256(rule.encode("utf-8", "surrogatepass")).digest()
     return f"rule{int.from_bytes(digest[:4], 'big') % RULES + 1}"
 
@@ -175,10 +175,10 @@ def rule_channel(rule: str, given: Mapping[str, str]) -> str:
 def topic_camera(topic: str) -> str:
     """Return the camera named by one of the gateway's own topics (HTTP push, or a bridge of its vendor)."""
     door, _, rest_ = topic.partition("/")
-    name, _, what = rest_.partition("/")
-    if door in HTTP_SOURCES and not what:
+    name, _, kind = rest_.partition("/")
+    if door in HTTP_SOURCES and not kind:
         return name
-    return name if (door, what) in _BRIDGES else ""
+    return name if (door, kind) in _BRIDGES else ""
 
 
 def coordinates(lon: float | None, lat: float | None) -> tuple[float, float] | None:
@@ -192,13 +192,13 @@ def coordinates(lon: float | None, lat: float | None) -> tuple[float, float] | N
 
 def plate_region(plate: str) -> str:
     """Return province and authority letter of a plate of mainland China, otherwise empty."""
-    found = _PLATE.match(plate.strip().upper())
-    return found[0] if found else ""
+    match = _PLATE.match(plate.strip().upper())
+    return match[0] if match else ""
 
 
-def clear_plate(written: str, veil: Pseudonymiser) -> str:
+def clear_plate(written: str, pseudonymiser: Pseudonymiser) -> str:
     """Return the number of a plate if a written legal basis permits it, otherwise empty."""
-    return normalised_plate(written)[:_PLATE_MAX] if veil.permits("vehicle", "plate.number") else ""
+    return normalised_plate(written)[:_PLATE_MAX] if pseudonymiser.permits("vehicle", "plate.number") else ""
 
 
 _REPORTABLE: Final = split_words("""
@@ -240,12 +240,12 @@ def reportable_name(name: str) -> str:
 def count_removed_members(where: str, members: Node, kept: frozenset[str], removed: dict[str, int]) -> None:
     """Count the members of a node that are not in `kept` as removed, under ``where.name``."""
     for name in members.keys() - kept:
-        told = reportable_name(name)
-        field = field_name(f"{where}.{told}" if where else told)
+        reported = reportable_name(name)
+        field = field_name(f"{where}.{reported}" if where else reported)
         removed[field] = removed.get(field, 0) + 1
 
 
 def count_removed(field: str, removed: dict[str, int], count: int = 1) -> None:
     """Count a removed field."""
-    told = field_name(field)
-    removed[told] = removed.get(told, 0) + count
+    reported = field_name(field)
+    removed[reported] = removed.get(reported, 0) + count

@@ -59,8 +59,8 @@ def text_of(payload: bytes) -> str:
     charset = "utf-8"
     if payload[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         charset = "utf-16"
-    elif found := _ENCODING.match(payload):
-        name = found[1].decode("ascii").lower()
+    elif encoding := _ENCODING.match(payload):
+        name = encoding[1].decode("ascii").lower()
         if name not in _CHARSETS:
             raise Rejected(QuarantineReason.MALFORMED, "the character set is not supported; send UTF-8 or GB 18030")
         charset = _CHARSETS[name]

@@ -26,7 +26,7 @@ from sensegate.decode.frame import Format, Frame, Parse, Setting
 from sensegate.decode.part import Part, says
 from sensegate.errors import Rejected
 from sensegate.frames import hj212
-from sensegate.frames.hj212 import Convention, Packet
+from sensegate.frames.hj212 import Convention, Hj212Packet
 from sensegate.model import QuarantineReason
 
 VALUES_MAX: Final = 2_048
@@ -60,7 +60,7 @@ def _compile(options: Hj212Part | None, setting: Setting) -> Parse:
     systems = frozenset(part.st)
 
     def parse(frame: Frame) -> dict[str, Any]:
-        packet, convention = _checked(hj212.read(frame.payload), taken, keys)
+        packet, convention = _checked(hj212.parse(frame.payload), taken, keys)
         return _tree(packet, convention, frame, systems)
 
     return parse
@@ -83,16 +83,16 @@ def _keys(name: str, setting: Setting) -> dict[str, bytes]:
     return keys
 
 
-def _checked(packet: Packet, taken: frozenset[str], keys: dict[str, bytes]) -> tuple[Packet, str]:
+def _checked(packet: Hj212Packet, taken: frozenset[str], keys: dict[str, bytes]) -> tuple[Hj212Packet, str]:
     """Return the packet in plain text and the convention of its check value; refuse one that the profile does not take.
 
     The check value is that of the plain text: it also tells whether the content was encrypted.
     """
-    convention = hj212.convention_of(packet.data, packet.crc)
+    convention = hj212.detect_convention(packet.data, packet.crc)
     key = keys.get(packet.fields.get("MN", ""), keys.get("*"))
     if convention is None and key is not None and packet.may_be_encrypted:
-        plain = hj212.decrypted(packet, key)
-        convention = hj212.convention_of(plain.data, plain.crc)
+        plain = hj212.decrypt(packet, key)
+        convention = hj212.detect_convention(plain.data, plain.crc)
         packet = plain if convention else packet
     metrics.FRAME_CHECKS.labels("hj212", convention or "none").inc()
     if "off" in taken or (convention and convention in taken):
@@ -101,13 +101,13 @@ def _checked(packet: Packet, taken: frozenset[str], keys: dict[str, bytes]) -> t
         raise Rejected(
             QuarantineReason.CRC_FAIL, f"right by '{convention}', which the profile does not take: hj212.crc"
         )
-    said = f"{packet.crc.decode()} sent, {hj212.check_value(packet.data, Convention.ANSI):04X} would be right"
+    said = f"{packet.crc.decode()} sent, {hj212.checksum(packet.data, Convention.ANSI):04X} would be right"
     if packet.may_be_encrypted and key is None:
         said += "; if the content is encrypted, its key is missing: hj212.keys_file"
     raise Rejected(QuarantineReason.CRC_FAIL, said)
 
 
-def _tree(packet: Packet, convention: str, frame: Frame, systems: frozenset[str]) -> dict[str, Any]:
+def _tree(packet: Hj212Packet, convention: str, frame: Frame, systems: frozenset[str]) -> dict[str, Any]:
     sent = packet.fields
     odd: list[str] = []
     if len(sent.get("QN", "")) != 17 or not sent["QN"].isdigit():
@@ -134,7 +134,7 @@ def _tree(packet: Packet, convention: str, frame: Frame, systems: frozenset[str]
         "cn": sent.get("CN", ""),
         "mn": sent.get("MN", ""),
         "version": packet.version,
-        "answer": packet.wants_answer,
+        "answer": packet.expects_answer,
         "packets": packets,
         "packet": packet_number,
         "crc": str(convention),

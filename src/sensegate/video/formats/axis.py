@@ -1,7 +1,7 @@
-"""Axis: frames of the scene, finished tracks, and the events of its analytics (counts, occupancy, alarms) by MQTT.
+"""Axis: scene frames, finished tracks and analytics events (counts, occupancy, alarms) by MQTT.
 
-The three are told apart by their members; the topics are the operator's choice. Boxes are fractions of the image, y
-down. Counts are texts and only rise until they are reset: the properties ``…_total``.
+The three are distinguished by their members, as the topics are the operator's choice. Boxes are fractions of the image,
+y down. Counts are strings that only rise until they are reset: the properties ``…_total``.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ from sensegate.video.values import boolean, identity, number
 NAME: Final = "axis"
 OBJECTS_MAX: Final = 10_000
 COUNT_MAX: Final = 9_999_999_999
-"""A number of eleven digits is a telephone."""
+"""A number of eleven digits may be a telephone number."""
 _SIDES: Final = ("left", "top", "right", "bottom")
 _BOX: Final[ObjectRule] = dict.fromkeys(_SIDES, within(-1e6, 1e6))
 
 
-def _color(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+def _color(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
     return (codes.color(NAME, value) or REMOVED) if isinstance(value, str) else REMOVED
 
 
@@ -104,14 +104,14 @@ _NAMES: Final = member_names(OBJECT, OPERATION, TRACK) | {
 
 
 class AxisColor(msgspec.Struct, frozen=True):
-    """A colour and how sure it is."""
+    """A colour with its score."""
 
     name: str = ""
     score: float = 1.0
 
 
 class AxisClass(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What something is."""
+    """Classification of an object."""
 
     type: str = ""
     score: float | None = None
@@ -119,7 +119,7 @@ class AxisClass(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AxisBox(msgspec.Struct, frozen=True):
-    """Sides."""
+    """Sides of a bounding box."""
 
     left: float
     top: float
@@ -128,7 +128,7 @@ class AxisBox(msgspec.Struct, frozen=True):
 
 
 class AxisPosition(msgspec.Struct, frozen=True):
-    """Where something is on the map."""
+    """Geographic position."""
 
     latitude: float
     longitude: float
@@ -147,7 +147,7 @@ class AxisObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class AxisOperation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What becomes of a track."""
+    """A change of tracks: deletion or renaming."""
 
     type: Literal["DeleteOperation", "RenameOperation"]
     id: str = ""
@@ -166,7 +166,7 @@ class AxisFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
 
 
 class AxisTrack(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="track", tag_field="is"):
-    """One finished track: of its way only where it ended is kept."""
+    """One finished track; of its path only the end is stored."""
 
     id: str
     classes: tuple[AxisClass, ...] = ()
@@ -178,7 +178,7 @@ class AxisTrack(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
 
 
 class AxisCount(msgspec.Struct, frozen=True):
-    """A number of an event."""
+    """A number reported by an event."""
 
     property: str
     value: int
@@ -203,7 +203,7 @@ class AxisEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
 _Record: TypeAlias = AxisFrame | AxisTrack | AxisEvent
 
 _WRAPPERS: Final = ({"_mqtt_topic", "payload"}, {"topic", "payload"})
-"""Members of what recorders and bridges put around a message."""
+"""Members of the envelopes that recorders and bridges add around a message."""
 _WRAPPERS_MAX: Final = 4
 
 _RULE = re.compile(r"(?:Device|Camera)(\d{1,2})(?:Scenario|Profile)(\d{1,3}|ANY|Any|any)(?:Threshold)?", re.ASCII)
@@ -213,104 +213,111 @@ _COUNT_PROPERTIES: Final = {
     ObjectClass.VEHICLE: "vehicle_count_total",
     ObjectClass.NONMOTOR: "bicycles_total",
 }
-"""Class -> the property of its cumulative count."""
+"""Class -> property of its cumulative count."""
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:
-    """Cut a message down. Raises `Rejected`: none of the three kinds."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact a message. Raises `Rejected` if it is of none of the three kinds."""
     tree = decode_object(payload)
     for _ in range(_WRAPPERS_MAX):
         if tree.keys() not in _WRAPPERS or not isinstance(tree["payload"], dict):
             break
         tree = tree["payload"]
-    sieve = NamingRedactor(veil, arrival, _NAMES)
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
     if isinstance(tree.get("frame"), dict):
-        return sieve.result(_redact_frame(tree, sieve))
+        return redactor.result(_redact_frame(tree, redactor))
     if ("classes" in tree or "id" in tree) and {"start_time", "end_time", "observations"} & tree.keys():
-        return sieve.result(_redact_track(tree, sieve))
+        return redactor.result(_redact_track(tree, redactor))
     if isinstance(tree.get("message"), dict) and isinstance(tree.get("topic", topic), str):
-        return sieve.result(_redact_event(tree, str(tree.get("topic", topic)), sieve))
-    raise Rejected(QuarantineReason.SCHEMA, "JSON, but no frame, finished track or event of Axis")
+        return redactor.result(_redact_event(tree, str(tree.get("topic", topic)), redactor))
+    raise Rejected(QuarantineReason.SCHEMA, "the message is JSON, but not a frame, finished track or event of Axis")
 
 
 def _as_bounded_list(value: Any) -> list[Any]:
-    found = value if isinstance(value, list) else [] if value is None else [value]
-    if len(found) > OBJECTS_MAX:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if len(values) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
-    return found
+    return values
 
 
-def _redact_frame(tree: dict[str, Any], sieve: NamingRedactor) -> AxisFrame:
+def _redact_frame(tree: dict[str, Any], redactor: NamingRedactor) -> AxisFrame:
     frame = tree["frame"]
     for name, value in tree.items():
         if name not in {"frame", "serial"}:
-            sieve.out(name, value)
+            redactor.count_removed(name, value)
     for name, value in frame.items():
         if name not in {"timestamp", "observations", "operations"}:
-            sieve.out(f"frame.{name}", value)
-    at = allow_time(frame.get("timestamp"), sieve)
+            redactor.count_removed(f"frame.{name}", value)
+    at = allow_time(frame.get("timestamp"), redactor)
     things, operations, broken = [], [], []
-    for place, one in enumerate(_as_bounded_list(frame.get("observations"))):
-        if not isinstance(one, dict):
+    for place, observation in enumerate(_as_bounded_list(frame.get("observations"))):
+        if not isinstance(observation, dict):
             broken.append(place)
             continue
-        kept = redact_separately(sieve, one, OBJECT, "observations")
-        kept["images"] = len(_as_bounded_list(one.get("image")))
-        if "geoposition" in kept and (
-            len(kept["geoposition"]) != 2 or split_class(kept.get("class", {}).get("type", ""))[0] in {*_PEOPLE, None}
+        members = redact_separately(redactor, observation, OBJECT, "observations")
+        members["images"] = len(_as_bounded_list(observation.get("image")))
+        if "geoposition" in members and (
+            len(members["geoposition"]) != 2
+            or split_class(members.get("class", {}).get("type", ""))[0] in {*_PEOPLE, None}
         ):
-            del kept["geoposition"]
-            sieve.out("observations.geoposition", True)
-            kept["removed"] = sorted({*kept.get("removed", ()), "observations.geoposition"})
-        if len(kept.get("bounding_box", {})) != len(_SIDES):
-            kept.pop("bounding_box", None)
-        things.append(msgspec.convert(kept, AxisObject))
-    for one in _as_bounded_list(frame.get("operations")):
-        if isinstance(one, dict) and len(one) == 1 and isinstance(inner := next(iter(one.values())), dict):
-            one = {**inner, "type": next(iter(one))}  # noqa: PLW2901 - the kind as the name of a member
-        kept = redact_separately(sieve, one, OPERATION, "operations")
-        if "type" in kept and ("id" in kept or {"from", "to"} <= kept.keys()):
-            operations.append(msgspec.convert(kept, AxisOperation))
+            del members["geoposition"]
+            redactor.count_removed("observations.geoposition", True)
+            members["removed"] = sorted({*members.get("removed", ()), "observations.geoposition"})
+        if len(members.get("bounding_box", {})) != len(_SIDES):
+            members.pop("bounding_box", None)
+        things.append(msgspec.convert(members, AxisObject))
+    for operation in _as_bounded_list(frame.get("operations")):
+        if (
+            isinstance(operation, dict)
+            and len(operation) == 1
+            and isinstance(inner := next(iter(operation.values())), dict)
+        ):
+            operation = {**inner, "type": next(iter(operation))}  # noqa: PLW2901 - the type is the name of the member
+        members = redact_separately(redactor, operation, OPERATION, "operations")
+        if "type" in members and ("id" in members or {"from", "to"} <= members.keys()):
+            operations.append(msgspec.convert(members, AxisOperation))
     return AxisFrame(
         time="" if at is REMOVED else at,
-        camera=_camera(tree, sieve),
+        camera=_camera(tree, redactor),
         objects=tuple(things),
         operations=tuple(operations),
         invalid=tuple(broken),
     )
 
 
-def _camera(tree: dict[str, Any], sieve: NamingRedactor) -> str:
-    found = allow_camera(tree.get("serial"), sieve)
-    return "" if found is REMOVED else str(found)
+def _camera(tree: dict[str, Any], redactor: NamingRedactor) -> str:
+    camera = allow_camera(tree.get("serial"), redactor)
+    return "" if camera is REMOVED else str(camera)
 
 
-def _redact_track(tree: dict[str, Any], sieve: NamingRedactor) -> AxisTrack:
+def _redact_track(tree: dict[str, Any], redactor: NamingRedactor) -> AxisTrack:
     members = {name: value for name, value in tree.items() if name not in {"observations", "image"}}
-    kept = sieve.apply_object(members, TRACK)
-    seen = [one for one in _as_bounded_list(tree.get("observations")) if isinstance(one, dict)]
+    track = redactor.apply_object(members, TRACK)
+    seen = [item for item in _as_bounded_list(tree.get("observations")) if isinstance(item, dict)]
     last = (
-        sieve.apply_object(seen[-1], {"bounding_box": _BOX, "timestamp": ignore_field}, "observations") if seen else {}
+        redactor.apply_object(seen[-1], {"bounding_box": _BOX, "timestamp": ignore_field}, "observations")
+        if seen
+        else {}
     )
     last = last.get("bounding_box", {})
-    for one in seen[:-1]:
-        sieve.out("observations", one)
+    for item in seen[:-1]:
+        redactor.count_removed("observations", item)
     images = _as_bounded_list(tree.get("image"))
-    for one in images:
-        sieve.out("image", one)
+    for image in images:
+        redactor.count_removed("image", image)
     return AxisTrack(
-        id=kept.get("id", ""),
-        classes=msgspec.convert(kept.get("classes", []), tuple[AxisClass, ...]),
-        start_time=kept.get("start_time", ""),
-        end_time=kept.get("end_time", ""),
+        id=track.get("id", ""),
+        classes=msgspec.convert(track.get("classes", []), tuple[AxisClass, ...]),
+        start_time=track.get("start_time", ""),
+        end_time=track.get("end_time", ""),
         box=msgspec.convert(last, AxisBox) if len(last) == len(_SIDES) else None,
         images=len(images),
-        removed=tuple(sorted(sieve.removed)),
+        removed=tuple(sorted(redactor.removed)),
     )
 
 
-def _redact_event(tree: dict[str, Any], topic: str, sieve: NamingRedactor) -> AxisEvent:
-    """Cut an event. What its topic says counts only where it is of the table; others are known and mean nothing."""
+def _redact_event(tree: dict[str, Any], topic: str, redactor: NamingRedactor) -> AxisEvent:
+    """Redact an event. Its topic is used only if the code table has it; other events are accepted without a report."""
     message = tree["message"]
     data = message.get("data")
     data = (
@@ -318,33 +325,33 @@ def _redact_event(tree: dict[str, Any], topic: str, sieve: NamingRedactor) -> Ax
     )
     for name, value in tree.items():
         if name not in {"topic", "timestamp", "serial", "message"}:
-            sieve.out(name, value)
+            redactor.count_removed(name, value)
     levels = [level.rpartition(":")[2] for level in topic.split("/")]
-    rule = next((found for level in reversed(levels) if (found := _RULE.fullmatch(level))), None)
+    rule = next((match for level in reversed(levels) if (match := _RULE.fullmatch(level))), None)
     named = "" if rule is None else _scenario_channel(rule[1], rule[2])
     counted = any(name.startswith("total") for name in data)
     word = next(filter(None, (codes.word("event", NAME, level) for level in reversed(levels))), "")
-    said = data.get("classTypes") or data.get("reason")
-    label = allow_class(NAME)(said.replace(",", " ").split(" ")[0] if isinstance(said, str) else said, sieve)
+    text = data.get("classTypes") or data.get("reason")
+    label = allow_class(NAME)(text.replace(",", " ").split(" ")[0] if isinstance(text, str) else text, redactor)
     state = boolean(data.get("active"))
-    since = allow_time(data.get("startTime"), sieve) is not REMOVED
+    since = allow_time(data.get("startTime"), redactor) is not REMOVED
     for name, value in data.items():
         if not name.startswith("total") and name not in _DATA_MEMBERS.values():
-            sieve.out("data", value)
+            redactor.count_removed("data", value)
     for part in ("source", "key"):
         if part in message:
-            sieve.out(part, message[part])
-    at = number(tree.get("timestamp"), 1e12, 4e12)  # smaller ones are no times of this century
-    counts = tuple(_read_counts(data, named, since=since, sieve=sieve)) if counted else ()
+            redactor.count_removed(part, message[part])
+    at = number(tree.get("timestamp"), 1e12, 4e12)  # smaller numbers are not times of this century
+    counts = tuple(_read_counts(data, named, since=since, redactor=redactor)) if counted else ()
     return AxisEvent(
-        camera=_camera(tree, sieve),
+        camera=_camera(tree, redactor),
         time_ms=at,
         event="" if counted or state is None else word,
         rule=named,
         state=state,
         label="" if label is REMOVED or counted else label,
         counts=counts,
-        removed=tuple(sorted(sieve.removed)),
+        removed=tuple(sorted(redactor.removed)),
     )
 
 
@@ -360,103 +367,103 @@ _DATA_MEMBERS: Final = {
     "triggertime": "triggerTime",
     "objectid": "objectId",
 }
-"""Members of an event, folded -> as they are read here."""
+"""Members of event data, lower case -> canonical name."""
 
 
 def _scenario_channel(device: str, scenario: str) -> str:
-    """Return how a scenario is called as a channel: those of the first sensor by their number alone."""
+    """Return the channel name of a scenario; those of the first sensor have its number only."""
     device = device.lstrip("0") or "0"
     scenario = scenario.lower()
     return f"scenario{scenario}" if device == "1" else f"device{device}scenario{scenario}"
 
 
-def _read_counts(data: dict[str, Any], rule: str, *, since: bool, sieve: NamingRedactor) -> list[AxisCount]:
-    """Return the counts of an event: since when they rise tells those of a line from those in an area."""
-    found = []
+def _read_counts(data: dict[str, Any], rule: str, *, since: bool, redactor: NamingRedactor) -> list[AxisCount]:
+    """Return the counts of an event; a start time distinguishes line crossings from objects in an area."""
+    counts = []
     for name, value in data.items():
         if not name.startswith("total"):
             continue
         count = number(value, 0, COUNT_MAX)
         if count is None or count != int(count):
-            sieve.out("data", value)
+            redactor.count_removed("data", value)
             continue
         cls, kind = codes.object_class(NAME, name.removeprefix("total") or _ANY)
         if name == "total":
-            what, channel = ("object_count_total" if since else "objects_present"), ""
+            property_name, channel = ("object_count_total" if since else "objects_present"), ""
         elif since:
-            what = _COUNT_PROPERTIES.get(cls, "object_count_total")
-            channel = kind or ("" if what != "object_count_total" else "unknown")
+            property_name = _COUNT_PROPERTIES.get(cls, "object_count_total")
+            channel = kind or ("" if property_name != "object_count_total" else "unknown")
         else:
-            what = PRESENCE_PROPERTIES.get(cls, "objects_present")
-            channel = kind or ("" if what != "objects_present" else "unknown")
-        found.append(AxisCount(what, int(count), "_".join(part for part in (rule, channel) if part), since))
-    return found
+            property_name = PRESENCE_PROPERTIES.get(cls, "objects_present")
+            channel = kind or ("" if property_name != "objects_present" else "unknown")
+        counts.append(AxisCount(property_name, int(count), "_".join(part for part in (rule, channel) if part), since))
+    return counts
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
 
 def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a message reports."""
-    kept: _Record = decode_record(payload, _Record)  # type: ignore[arg-type] # a union is no class, and msgspec takes it
-    return _DECODERS[type(kept)](kept, arrival)
+    record: _Record = decode_record(payload, _Record)  # type: ignore[arg-type] # msgspec accepts a union
+    return _DECODERS[type(record)](record, arrival)
 
 
-def _likeliest(found: tuple[AxisClass, ...]) -> AxisClass:
-    return max(found, key=lambda one: one.score or 0.0, default=AxisClass())
+def _likeliest(classes: tuple[AxisClass, ...]) -> AxisClass:
+    return max(classes, key=lambda candidate: candidate.score or 0.0, default=AxisClass())
 
 
 def _resolve_box(box: AxisBox | None) -> boxes.ResolvedBox | tuple[None, None]:
     return (None, None) if box is None else boxes.from_fractions(box.left, box.top, box.right, box.bottom)
 
 
-def _color_of(of: AxisClass, what: ObjectClass | None) -> str:
-    if what is None or what in _PEOPLE:
+def _color_of(of: AxisClass, object_class: ObjectClass | None) -> str:
+    if object_class is None or object_class in _PEOPLE:
         return ""
-    named = [one for one in of.colors if one.name]
-    return max(named, key=lambda one: one.score).name if named else ""
+    named = [color for color in of.colors if color.name]
+    return max(named, key=lambda color: color.score).name if named else ""
 
 
-def _decode_frame(kept: AxisFrame, arrival: int) -> VideoReport:
-    of_frame = (parse_iso(kept.time) if kept.time else None) or received(arrival)
-    parents = {one.to: one.source for one in kept.operations if one.type == "RenameOperation"}
-    found = []
-    for index, one in enumerate(kept.objects):
-        at, quality = (parse_iso(one.timestamp) if one.timestamp else None) or of_frame
-        box, box_quality = _resolve_box(one.bounding_box)
-        what, kind = split_class(one.object_class.type)
-        place = one.geoposition
-        found.append(
+def _decode_frame(frame: AxisFrame, arrival: int) -> VideoReport:
+    of_frame = (parse_iso(frame.time) if frame.time else None) or received(arrival)
+    parents = {operation.to: operation.source for operation in frame.operations if operation.type == "RenameOperation"}
+    observations = []
+    for index, object_ in enumerate(frame.objects):
+        at, quality = (parse_iso(object_.timestamp) if object_.timestamp else None) or of_frame
+        box, box_quality = _resolve_box(object_.bounding_box)
+        object_class, kind = split_class(object_.object_class.type)
+        place = object_.geoposition
+        observations.append(
             VideoObservation(
-                id=identity(NAME, kept.camera, kept.time or one.timestamp, one.track_id or index),
+                id=identity(NAME, frame.camera, frame.time or object_.timestamp, object_.track_id or index),
                 kind=ObservationKind.OBSERVATION,
-                camera=kept.camera,
+                camera=frame.camera,
                 observed_at=at,
                 time_quality=quality,
                 format=NAME,
-                native_id=one.track_id,
-                object_class=what,
+                native_id=object_.track_id,
+                object_class=object_class,
                 subclass=kind,
-                track=one.track_id,
-                parent_track=parents.pop(one.track_id, ""),
+                track=object_.track_id,
+                parent_track=parents.pop(object_.track_id, ""),
                 box=box,
                 box_quality=box_quality,
-                confidence=one.object_class.score,
-                color=_color_of(one.object_class, what),
+                confidence=object_.object_class.score,
+                color=_color_of(object_.object_class, object_class),
                 place=None if place is None else Location(place.longitude, place.latitude, source="object"),
-                images=one.images,
-                removed=one.removed,
+                images=object_.images,
+                removed=object_.removed,
             )
         )
-    gone = [one.id or one.source for one in kept.operations]
+    gone = [operation.id or operation.source for operation in frame.operations]
     ends = [(name, "", TrackState.END) for name in gone if name]
     ends += [(name, source, TrackState.UPDATE) for name, source in parents.items()]
     for name, source, state in ends:
-        found.append(
+        observations.append(
             VideoObservation(
-                id=identity(NAME, kept.camera, kept.time, name, state),
+                id=identity(NAME, frame.camera, frame.time, name, state),
                 kind=ObservationKind.OBSERVATION,
-                camera=kept.camera,
+                camera=frame.camera,
                 observed_at=of_frame[0],
                 time_quality=of_frame[1],
                 format=NAME,
@@ -466,65 +473,73 @@ def _decode_frame(kept: AxisFrame, arrival: int) -> VideoReport:
                 track_state=state,
             )
         )
-    refused = tuple(RejectedObject(place, "wrong_type", "no object") for place in kept.invalid)
-    return VideoReport(tuple(found), rejected=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "not an object") for place in frame.invalid)
+    return VideoReport(tuple(observations), rejected=refused, ignored=0 if observations or refused else 1)
 
 
-def _decode_track(kept: AxisTrack, arrival: int) -> VideoReport:
-    said = kept.end_time or kept.start_time
-    at, quality = (parse_iso(said) if said else None) or received(arrival)
-    best = _likeliest(kept.classes)
-    box, box_quality = _resolve_box(kept.box)
-    what, kind = split_class(best.type)
-    one = VideoObservation(
-        id=identity(NAME, kept.id, kept.start_time, kept.end_time),
+def _decode_track(track: AxisTrack, arrival: int) -> VideoReport:
+    text = track.end_time or track.start_time
+    at, quality = (parse_iso(text) if text else None) or received(arrival)
+    best = _likeliest(track.classes)
+    box, box_quality = _resolve_box(track.box)
+    object_class, kind = split_class(best.type)
+    observation = VideoObservation(
+        id=identity(NAME, track.id, track.start_time, track.end_time),
         kind=ObservationKind.OBSERVATION,
         camera="",
         observed_at=at,
         time_quality=quality,
         format=NAME,
-        native_id=kept.id,
-        object_class=what,
+        native_id=track.id,
+        object_class=object_class,
         subclass=kind,
-        track=kept.id,
+        track=track.id,
         track_state=TrackState.END,
         box=box,
         box_quality=box_quality,
         confidence=best.score,
-        color=_color_of(best, what),
-        images=kept.images,
-        removed=kept.removed,
+        color=_color_of(best, object_class),
+        images=track.images,
+        removed=track.removed,
     )
-    return VideoReport((one,))
+    return VideoReport((observation,))
 
 
-def _decode_event(kept: AxisEvent, arrival: int) -> VideoReport:
-    at, quality = _time(kept.time_ms, arrival)
-    key = identity(NAME, kept.camera, kept.rule, kept.time_ms)
+def _decode_event(event: AxisEvent, arrival: int) -> VideoReport:
+    at, quality = _time(event.time_ms, arrival)
+    key = identity(NAME, event.camera, event.rule, event.time_ms)
     measured = [
         Measurement(
-            kept.camera, one.property, one.value, "1", at, quality, key, channel=one.channel, cumulative=one.cumulative
+            event.camera,
+            count.property,
+            count.value,
+            "1",
+            at,
+            quality,
+            key,
+            channel=count.channel,
+            cumulative=count.cumulative,
         )
-        for one in kept.counts
+        for count in event.counts
     ]
-    if not kept.event or kept.state is None:
+    if not event.event or event.state is None:
         return VideoReport(measurements=tuple(measured), ignored=0 if measured else 1)
-    if name := codes.state_property(kept.event):
-        measured.append(Measurement(kept.camera, name, kept.state, "", at, quality, key, channel=kept.rule))
-    what, kind = split_class(kept.label)
-    one = VideoObservation(
-        id=identity(NAME, kept.camera, kept.event, kept.rule, kept.time_ms, kept.state),
+    if name := codes.state_property(event.event):
+        measured.append(Measurement(event.camera, name, event.state, "", at, quality, key, channel=event.rule))
+    object_class, kind = split_class(event.label)
+    observation = VideoObservation(
+        id=identity(NAME, event.camera, event.event, event.rule, event.time_ms, event.state),
         kind=ObservationKind.EVENT,
-        camera=kept.camera,
+        camera=event.camera,
         observed_at=at,
         time_quality=quality,
         format=NAME,
-        object_class=what,
+        object_class=object_class,
         subclass=kind,
-        event=VideoEvent(kept.event, state=kept.state, rule=kept.rule),
-        removed=kept.removed,
+        event=VideoEvent(event.event, state=event.state, rule=event.rule),
+        removed=event.removed,
     )
-    return VideoReport((one,), tuple(measured))
+    return VideoReport((observation,), tuple(measured))
 
 
 def _time(milliseconds: float | None, arrival: int) -> TimeResult:

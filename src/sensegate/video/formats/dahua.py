@@ -1,7 +1,7 @@
-"""Dahua: the events of ``eventManager.cgi?action=attach``, one part or a whole multipart stream of them.
+"""Dahua: events of ``eventManager.cgi?action=attach``, a single part or a whole multipart stream.
 
-``Code=X;action=Start|Stop|Pulse;index=N;data={…}``. Boxes count from 0 to 8191. The time of many models is their local
-time counted as if it were UTC: it is held against the arrival (`_event_time`).
+``Code=X;action=Start|Stop|Pulse;index=N;data={…}``. Boxes count from 0 to 8191. Many models send their local time as if
+it were UTC, so the time is compared with the arrival (`_event_time`).
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ _MAKE: Final = "dahua"
 _GRID: Final = 8_192
 _EVENTS_MAX: Final = 1_000
 _OBJECTS_MAX: Final = 64
-"""Of one event."""
+"""Greatest number of objects of one event."""
 _NEXT = re.compile(r"^[ \t\r]*(?=Code=[A-Za-z0-9_]{1,64};)", re.MULTILINE | re.ASCII)
-"""Where a line begins another event; line by line, so that many empty ones cost no more than they are."""
+"""Start of the next event at the start of a line; matched per line, so that many empty lines stay cheap."""
 _HEAD = re.compile(
     r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{|\[|null\b))?", re.ASCII
 )
@@ -71,7 +71,7 @@ _STATES: Final = {"start": True, "stop": False}
 _PASSAGES: Final = frozenset({"vehicle_passed", "plate_recognised"})
 _LAST_S: Final = 4_102_444_800
 _CLOCK_TOLERANCE_US: Final = 20 * 60 * times.SECOND
-"""A clock that is off by no more is not taken for one of another zone."""
+"""Greatest error of a clock that is not attributed to a time zone."""
 
 _DATA: Final = split_words(
     "Action Class Code CountInGroup DetectRegion DetectLine EventID EventSeq EventBaseID FrameSequence GroupID "
@@ -79,7 +79,7 @@ _DATA: Final = split_words(
     "UTCMS Vehicle CommInfo YuvPacket Mark IsGlobalScene RegionName Id SmartMotionEnable Direction UTCms "
     "LocaleTime Flow"
 )
-"""Geometry, counters of frames and the like say nothing of what was seen: left out, and nobody's secret."""
+"""Members without personal content, such as geometry and frame counters; they are dropped without being counted."""
 _OBJECT: Final = split_words(
     "Action BoundingBox Center Confidence ObjectID RelativeID ObjectType OriginalBoundingBox Country "
     "FrameSequence TrackType MainColor Speed Category Source "
@@ -102,7 +102,7 @@ _FLOWS: Final = {
     "SmallVehicles": ("vehicles_small", "1"),
     "MotoVehicles": ("vehicles_motorcycle", "1"),
 }
-"""Members of a flow of traffic; units as the maker's interface names them."""
+"""Members of traffic flow data; units as in the vendor's API."""
 _NUMBERS: Final = {
     "EnteredSubtotal": ("people_in_total", True),
     "ExitedSubtotal": ("people_out_total", True),
@@ -116,7 +116,7 @@ Removed = dict[str, int]
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What all have."""
+    """Base of the records."""
 
 
 class DahuaObject(_Record, frozen=True):
@@ -134,12 +134,12 @@ class DahuaEvent(_Record, frozen=True):
     """One event."""
 
     code: str = ""
-    """Of the table; empty where it is not in there."""
+    """Code of the table; empty if unknown."""
     state: bool | None = None
     index: int = 0
     heartbeat: bool = False
     utc: float | None = None
-    """Seconds, as the device counts them."""
+    """Seconds, by the device's clock."""
     real_utc: float | None = None
     id: str = ""
     machine: str = ""
@@ -159,17 +159,17 @@ class DahuaEvent(_Record, frozen=True):
 
 
 class DahuaEvents(_Record, frozen=True):
-    """What one message holds."""
+    """Events of one message."""
 
     events: tuple[DahuaEvent, ...] = ()
     invalid: int = 0
 
 
-# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
+# ── redaction ─────────────────────────────────────────────────────────────────────────────────
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the form of all formats
-    """Cut one event or heartbeat, several under one another, or a multipart stream of them."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the signature of all formats
+    """Redact one event or heartbeat, several consecutive ones, or a multipart stream of them."""
     total: Removed = {}
     documents = [payload]
     if multipart.is_multipart(payload):
@@ -186,7 +186,7 @@ def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Red
     why: Rejected | None = None
     for document in documents:
         try:
-            events += [_redact_event(*one, arrival, veil, total) for one in _split(document)]
+            events += [_redact_event(*event, arrival, pseudonymiser, total) for event in _split(document)]
         except Rejected as bad:
             broken, why = broken + 1, why or bad
     if why is not None and not events:
@@ -195,25 +195,25 @@ def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Red
 
 
 def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
-    """Yield (code, action, index, data) of each event; a heartbeat has nothing but its name."""
+    """Yield (code, action, index, data) of each event; a heartbeat has only its name."""
     try:
         text_ = document.decode()
     except UnicodeDecodeError:
         try:
             text_ = document.decode("gb18030")
         except UnicodeDecodeError:
-            raise Rejected(QuarantineReason.NOT_UTF8, "neither UTF-8 nor GB 18030") from None
+            raise Rejected(QuarantineReason.NOT_UTF8, "the message is neither UTF-8 nor GB 18030") from None
     text_ = text_.strip()
     if text_.lower() == _HEARTBEAT:
         yield _HEARTBEAT, "", 0, {}
         return
-    found = 0
+    count = 0
     at = 0
     while at < len(text_):
         head = _HEAD.match(text_, at)
         if head is None:
-            raise Rejected(QuarantineReason.SCHEMA, "no Code=…;action=…;index=…, nor a heartbeat")
-        if (found := found + 1) > _EVENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, "the message is neither Code=…;action=…;index=… nor a heartbeat")
+        if (count := count + 1) > _EVENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {_EVENTS_MAX} events")
         data: Node = {}
         at = head.end()
@@ -221,7 +221,7 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
             following = _NEXT.search(text_, at)
             end = following.start() if following else len(text_)
             tree = allowlist.decode_json(text_[at:end].strip().rstrip(";").encode())
-            # of a list nobody knows what its members mean
+            # the members of a list have no known meaning
             data = tree if isinstance(tree, dict) else {} if tree is None else {"Item": tree}
             at = end
         yield head[1], head[2].lower(), int(head[3]), data
@@ -229,77 +229,79 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
         at = len(text_) - len(rest_)
 
 
-def _redact_event(
-    code: str, action: str, index: int, data: Node, arrival: int, veil: Pseudonymiser, total: Removed
-) -> DahuaEvent:  # noqa: PLR0917
+def _redact_event(  # noqa: PLR0917 - one value of the event each
+    code: str, action: str, index: int, data: Node, arrival: int, pseudonymiser: Pseudonymiser, total: Removed
+) -> DahuaEvent:
     if code == _HEARTBEAT:
         return DahuaEvent(heartbeat=True)
     removed: Removed = {}
     known = codes.word("event", _MAKE, code) is not None
     if not known:
         count_removed("Code", removed)
-    car, vehicle, thing = node(data.get("TrafficCar")), node(data.get("Vehicle")), node(data.get("Object"))
+    car, vehicle, item = node(data.get("TrafficCar")), node(data.get("Vehicle")), node(data.get("Object"))
     others: list[Any] = []
-    if not thing and "Objects" in data:
-        thing, *others = [*map(node, as_list(data["Objects"])[:_OBJECTS_MAX])] or [thing]
+    if not item and "Objects" in data:
+        item, *others = [*map(node, as_list(data["Objects"])[:_OBJECTS_MAX])] or [item]
         for other in others:
             count_removed_members("Object", other, _OBJECT, removed)
     count_removed_members("data", data, _DATA.union(_NUMBERS), removed)
     count_removed_members("TrafficCar", car, _CAR, removed)
     count_removed_members("Vehicle", vehicle, _OBJECT, removed)
-    count_removed_members("Object", thing, _OBJECT, removed)
+    count_removed_members("Object", item, _OBJECT, removed)
     count_removed_members("CommInfo", node(data.get("CommInfo")), _PLACE, removed)
     utc = number(data.get("UTC"), 0, _LAST_S)
-    shown = _read_object(vehicle, car, veil) if vehicle else None
+    shown = _read_object(vehicle, car, pseudonymiser) if vehicle else None
     if shown is None or shown.box is None:
-        shown = _read_object(thing, car, veil) if thing else shown
+        shown = _read_object(item, car, pseudonymiser) if item else shown
     lane = integer(car.get("Lane"), 0, 99)
-    told = DahuaEvent(
+    event = DahuaEvent(
         code=code if known else "",
         state=_STATES.get(action),
         index=index,
         utc=None if utc is None else utc + (number(data.get("UTCMS"), 0, 999) or 0) / 1_000,
         real_utc=number(data.get("RealUTC"), 0, _LAST_S),
-        id=_id(data.get("EventID"), veil),
-        machine=veil.identifier(text(car["MachineName"])) if text(car.get("MachineName")) else "",
-        rule=_rule(data, veil),
+        id=_id(data.get("EventID"), pseudonymiser),
+        machine=pseudonymiser.identifier(text(car["MachineName"])) if text(car.get("MachineName")) else "",
+        rule=_rule(data, pseudonymiser),
         object=shown,
-        other_objects=tuple(_read_object(other, car, veil) for other in others),
+        other_objects=tuple(_read_object(other, car, pseudonymiser) for other in others),
         lane=lane if lane is not None else integer(data.get("Lane"), 0, 99),
         speed=number(car.get("Speed"), 0, 1_000),
         color=codes.color(_MAKE, text(car.get("VehicleColor"))),
         brand=codes.word("brand", _MAKE, text(car.get("VehicleSign"))) or "",
-        plate=_plate(thing, car, _plate_time(utc, arrival), veil),
+        plate=_plate(item, car, _plate_time(utc, arrival), pseudonymiser),
         location=_coordinates(node(data.get("CommInfo"))),
         counts=_counts(data),
         removed=tuple(sorted(removed)),
     )
     for name, count in removed.items():
         count_removed(name, total, count)
-    return told
+    return event
 
 
-def _id(value: Any, veil: Pseudonymiser) -> str:
+def _id(value: Any, pseudonymiser: Pseudonymiser) -> str:
     word = text(value)
-    return word if not word or (word.isascii() and word.isdigit() and len(word) < 11) else veil.identifier(word)
+    return (
+        word if not word or (word.isascii() and word.isdigit() and len(word) < 11) else pseudonymiser.identifier(word)
+    )
 
 
-def _rule(data: Node, veil: Pseudonymiser) -> str:
-    name = public_name(data.get("Name"), veil)
+def _rule(data: Node, pseudonymiser: Pseudonymiser) -> str:
+    name = public_name(data.get("Name"), pseudonymiser)
     if name:
         return name
-    found = data.get("RegionName", data.get("RuleId", data.get("RuleID")))
-    return public_name(found, veil)
+    region_or_rule = data.get("RegionName", data.get("RuleId", data.get("RuleID")))
+    return public_name(region_or_rule, pseudonymiser)
 
 
-def _read_object(of: Node, car: Node, veil: Pseudonymiser) -> DahuaObject:
+def _read_object(of: Node, car: Node, pseudonymiser: Pseudonymiser) -> DahuaObject:
     label = text(of.get("ObjectType"))
     cls, sub = codes.object_class(_MAKE, label) if label else (None, "")
     kind = codes.vehicle(_MAKE, text(of.get("Category"))) or codes.vehicle(_MAKE, text(car.get("VehicleSize"))) or sub
     sure = number(of.get("Confidence"), 0, 100)
     return DahuaObject(
-        id=_id(of.get("ObjectID"), veil),
-        parent=_id(of["RelativeID"], veil) if integer(of.get("RelativeID"), 1) else "",
+        id=_id(of.get("ObjectID"), pseudonymiser),
+        parent=_id(of["RelativeID"], pseudonymiser) if integer(of.get("RelativeID"), 1) else "",
         object_class=cls.value if cls else "",
         subclass=kind if cls in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR} else sub,
         confidence=None if sure is None else sure / 100,
@@ -308,7 +310,7 @@ def _read_object(of: Node, car: Node, veil: Pseudonymiser) -> DahuaObject:
 
 
 def _box(value: Any) -> Box | None:
-    sides = [number(one, -1e6, 1e6) for one in as_list(value)]
+    sides = [number(side, -1e6, 1e6) for side in as_list(value)]
     if len(sides) != 4:
         return None
     left, top, right, bottom = sides
@@ -317,19 +319,19 @@ def _box(value: Any) -> Box | None:
     return left, top, right, bottom
 
 
-def _plate(thing: Node, car: Node, at: int, veil: Pseudonymiser) -> Plate | None:
+def _plate(item: Node, car: Node, at: int, pseudonymiser: Pseudonymiser) -> Plate | None:
     written = text(car.get("PlateNumber"))
-    of_plate = text(thing.get("ObjectType")).lower() == "plate"
+    of_plate = text(item.get("ObjectType")).lower() == "plate"
     if not written and of_plate:
-        written = text(thing.get("Text"))
+        written = text(item.get("Text"))
     if written.lower() in _TEXTS:
         return None
-    country = countries.alpha_2(text(car.get("Country")) or text(thing.get("Country")))
+    country = countries.alpha_2(text(car.get("Country")) or text(item.get("Country")))
     kind = text(car.get("PlateType"))
-    sure = number(thing.get("Confidence"), 0, 100) if of_plate else None
+    sure = number(item.get("Confidence"), 0, 100) if of_plate else None
     return Plate(
-        token=veil.plate(written, at),
-        number=clear_plate(written, veil),
+        token=pseudonymiser.plate(written, at),
+        number=clear_plate(written, pseudonymiser),
         region=plate_region(written) or ("" if country == "CN" else country),
         color=codes.color(_MAKE, text(car.get("PlateColor"))),
         plate_class=codes.plate_class(_MAKE, kind) if kind.lower() not in _TEXTS else "",
@@ -338,7 +340,7 @@ def _plate(thing: Node, car: Node, at: int, veil: Pseudonymiser) -> Plate | None
 
 
 def _plate_time(utc: float | None, arrival: int) -> int:
-    """Return the time under whose day a plate is hidden: that of the device, near midnight perhaps the next day's."""
+    """Return the time whose day selects the key for plates: the device's, which near midnight may be the next day."""
     return arrival if utc is None else round(utc) * times.SECOND
 
 
@@ -347,38 +349,36 @@ def _coordinates(of: Node) -> tuple[float, float] | None:
 
 
 def _counts(data: Node) -> dict[str, float]:
-    found: dict[str, float] = {}
+    counts: dict[str, float] = {}
     flow = node(data.get("Flow")) or data
     for name in _FLOWS:
         if (value := number(flow.get(name), 0, 1e9)) is not None:
-            found[name] = value
+            counts[name] = value
     for name in _NUMBERS:
         if (value := number(data.get(name), 0, 1e9)) is not None:
-            found[name] = value
-    return found
+            counts[name] = value
+    return counts
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _event_time(told: DahuaEvent, arrival: int, zone: str) -> times.TimeResult:
+def _event_time(event: DahuaEvent, arrival: int, zone: str) -> times.TimeResult:
     """Return the time of an event.
 
-    ``UTC`` is believed, unless it is far from the arrival and what the device means by it is near: its ``RealUTC``, or
-    its own clock's time of the camera's zone, counted as if it were UTC.
+    ``UTC`` is used unless it is far from the arrival and an alternative is near: the ``RealUTC``, or the local time of
+    the camera's zone sent as if it were UTC.
     """
-    if told.utc is None:
+    if event.utc is None:
         return times.received(arrival)
-    said = round(told.utc * times.SECOND)
-    offset = (
-        datetime.fromtimestamp(min(said // times.SECOND, 4_102_444_800), UTC).astimezone(ZoneInfo(zone)).utcoffset()
-    )
-    others = [said - round((offset.total_seconds() if offset else 0) * times.SECOND)]
-    if told.real_utc is not None:
-        others.insert(0, round((told.real_utc + told.utc % 1) * times.SECOND))
-    if abs(said - arrival) > _CLOCK_TOLERANCE_US:
-        said = next((one for one in others if abs(one - arrival) <= _CLOCK_TOLERANCE_US), said)
-    return said, times.ASSUMED
+    at = round(event.utc * times.SECOND)
+    offset = datetime.fromtimestamp(min(at // times.SECOND, 4_102_444_800), UTC).astimezone(ZoneInfo(zone)).utcoffset()
+    others = [at - round((offset.total_seconds() if offset else 0) * times.SECOND)]
+    if event.real_utc is not None:
+        others.insert(0, round((event.real_utc + event.utc % 1) * times.SECOND))
+    if abs(at - arrival) > _CLOCK_TOLERANCE_US:
+        at = next((candidate for candidate in others if abs(candidate - arrival) <= _CLOCK_TOLERANCE_US), at)
+    return at, times.ASSUMED
 
 
 _decode = msgspec.json.Decoder(DahuaEvents).decode
@@ -387,14 +387,14 @@ _decode = msgspec.json.Decoder(DahuaEvents).decode
 def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:
     """Return what events report."""
     try:
-        told = _decode(payload)
+        stream = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an event stream") from None
+        raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted event stream") from None
     observations: list[VideoObservation] = []
     measured: list[Measurement] = []
     ignored = 0
     host = topic_camera(topic) or camera.id
-    for event in told.events:
+    for event in stream.events:
         at, quality = _event_time(event, arrival, camera.zone)
         if event.heartbeat:
             ignored += 1
@@ -402,25 +402,25 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
             continue
         name = f"{host}/{event.index}"
         observations.append(_observation(event, name, at, quality))
-        for at_thing, thing in enumerate(event.other_objects):
-            other = msgspec.structs.replace(event, thing=thing, plate=None)
+        for at_thing, item in enumerate(event.other_objects):
+            other = msgspec.structs.replace(event, object=item, plate=None)
             observations.append(_observation(other, name, at, quality, at_thing + 1))
         measured += _measurements(event, name, at, quality, camera)
     refused = tuple(
-        RejectedObject(len(told.events) + at, RejectReason.WRONG_TYPE, "a part that is no event")
-        for at in range(told.invalid)
+        RejectedObject(len(stream.events) + at, RejectReason.WRONG_TYPE, "the part is not an event")
+        for at in range(stream.invalid)
     )
     return VideoReport(tuple(observations), tuple(measured), refused, ignored)
 
 
 def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int = 0) -> VideoObservation:
     word = codes.event(_MAKE, event.code)
-    thing = event.object or DahuaObject()
+    item = event.object or DahuaObject()
     passage = word in _PASSAGES
-    cls = thing.object_class or ("vehicle" if passage else "")
-    box, said = _resolve_box(thing.box)
+    cls = item.object_class or ("vehicle" if passage else "")
+    box, box_quality = _resolve_box(item.box)
     return VideoObservation(
-        id=identity(event.machine or name, event.code, event.id, at, thing.id or place, event.state, name),
+        id=identity(event.machine or name, event.code, event.id, at, item.id or place, event.state, name),
         kind=ObservationKind.OBSERVATION
         if passage
         else ObservationKind.COUNT
@@ -432,12 +432,12 @@ def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int
         format=NAME,
         native_id=event.id,
         object_class=ObjectClass(cls) if cls else None,
-        subclass=thing.subclass,
-        track=thing.id,
-        parent_track=thing.parent,
+        subclass=item.subclass,
+        track=item.id,
+        parent_track=item.parent,
         box=box,
-        box_quality=said,
-        confidence=thing.confidence,
+        box_quality=box_quality,
+        confidence=item.confidence,
         place=Location(*event.location) if event.location else None,
         speed=None if event.speed is None else round(event.speed / 3.6, 4),
         lane=event.lane,

@@ -1,6 +1,6 @@
-"""NVIDIA DeepStream (nvmsgconv): the full schema with one object a message, and the minimal one in both its shapes.
+"""NVIDIA DeepStream (nvmsgconv): the full schema with one object per message, and both forms of the minimal schema.
 
-Boxes are pixels of the muxer's picture, whose size no message tells: it comes from the camera's profile.
+Boxes are pixels of the muxer's image, whose size is not in the message: it comes from the camera's profile.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ _BOX: Final = ("topleftx", "toplefty", "bottomrightx", "bottomrighty")
 _OTHER_BOX: Final = ("leftX", "topY", "rightX", "bottomY")
 _CLASS: Final = allow_class(NAME)
 _MEMBERS: Final = 7
-"""Of an object as text: id, four sides, label; then what comes after."""
+"""Members of an object written as text: id, four sides, label, and one more."""
 
 
-def _track(value: Any, sieve: Redactor) -> Any:
-    return None if str(value) in UNTRACKED else allow_track_id(value, sieve)
+def _track(value: Any, redactor: Redactor) -> Any:
+    return None if str(value) in UNTRACKED else allow_track_id(value, redactor)
 
 
-def _lane(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
-    """Let the number of a lane pass, also one with the word before it (``lane1``)."""
+def _lane(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    """Accept the number of a lane, also after the word (``lane1``)."""
     if isinstance(value, str):
         value = value.strip().lower().removeprefix("lane").strip()
-    return REMOVED if (found := integer(value, 0, 99)) is None else found
+    return REMOVED if (number := integer(value, 0, 99)) is None else number
 
 
 _VEHICLE: Final[ObjectRule] = {
@@ -146,34 +146,39 @@ class DeepStreamMessage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     event: str = ""
     objects: tuple[DeepStreamObject, ...] = ()
     invalid: tuple[int, ...] = ()
-    """Places of objects that were none."""
+    """Indices of malformed objects."""
     removed: tuple[str, ...] = ()
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001
-    """Cut a message down. Raises `Rejected`: no message of either schema."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001
+    """Redact a message. Raises `Rejected` if it is of neither schema."""
     tree = decode_object(payload)
     if not ({"object", "objects"} & tree.keys() and {"sensorId", "sensor", "@timestamp"} & tree.keys()):
-        raise Rejected(QuarantineReason.SCHEMA, "JSON, but no message of nvmsgconv: no object with its sensor and time")
-    sieve = NamingRedactor(veil, arrival, _NAMES)
-    if isinstance(said := tree.get("@timestamp"), str) and (at := parse_iso(said)) is not None:
-        sieve.seen_at = at[0]
-    head = sieve.apply_object({name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD)
-    of_all = sieve.removed_member().get("removed", [])
+        raise Rejected(
+            QuarantineReason.SCHEMA,
+            "the message is JSON, but not of nvmsgconv: an object with its sensor and time is missing",
+        )
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
+    if isinstance(moment := tree.get("@timestamp"), str) and (at := parse_iso(moment)) is not None:
+        redactor.seen_at = at[0]
+    head = redactor.apply_object(
+        {name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD
+    )
+    of_all = redactor.removed_member().get("removed", [])
     given = tree["object"] if "object" in tree else tree["objects"]
     given = given if isinstance(given, list) else [] if given is None else [given]
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
     things: list[DeepStreamObject] = []
     broken: list[int] = []
-    for place, one in enumerate(given):
-        inner = NamingRedactor(veil, sieve.seen_at, _NAMES)
-        thing = _redact_text(one, inner) if isinstance(one, str) else _redact_object(one, inner)
-        add_removed(sieve, inner)
-        if thing is None:
+    for place, raw in enumerate(given):
+        inner = NamingRedactor(pseudonymiser, redactor.seen_at, _NAMES)
+        item = _redact_text(raw, inner) if isinstance(raw, str) else _redact_object(raw, inner)
+        add_removed(redactor, inner)
+        if item is None:
             broken.append(place)
         else:
-            things.append(msgspec.structs.replace(thing, removed=tuple(sorted({*inner.removed, *of_all}))))
+            things.append(msgspec.structs.replace(item, removed=tuple(sorted({*inner.removed, *of_all}))))
     sensor = head.get("sensor", {})
     scene = DeepStreamMessage(
         id=head.get("messageid") or head.get("id", ""),
@@ -187,7 +192,7 @@ def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Red
         invalid=tuple(broken),
         removed=tuple(of_all),
     )
-    return sieve.result(scene)
+    return redactor.result(scene)
 
 
 def _integer(value: float | None) -> int | None:
@@ -195,49 +200,49 @@ def _integer(value: float | None) -> int | None:
 
 
 def _location(of: dict[str, Any]) -> tuple[float, float, float | None] | None:
-    """Return lon, lat, altitude; 0, 0 means that nobody set them."""
+    """Return (lon, lat, altitude); 0, 0 means not set."""
     if "lat" not in of or "lon" not in of or (of["lat"] == 0 and of["lon"] == 0):
         return None
     return float(of["lon"]), float(of["lat"]), of.get("alt")
 
 
-def _redact_object(one: Any, sieve: NamingRedactor) -> DeepStreamObject | None:
-    if not isinstance(one, dict):
+def _redact_object(raw: Any, redactor: NamingRedactor) -> DeepStreamObject | None:
+    if not isinstance(raw, dict):
         return None
-    kept = sieve.apply_object(one, OBJECT, "object")
-    vehicle = kept.get("vehicle", {})
+    members = redactor.apply_object(raw, OBJECT, "object")
+    vehicle = members.get("vehicle", {})
     if "license" in vehicle:
-        sieve.out("object.vehicle.license", True)
-    label = kept.get("type") or vehicle.get("type") or ""
-    sure = kept.get("confidence")
+        redactor.count_removed("object.vehicle.license", True)
+    label = members.get("type") or vehicle.get("type") or ""
+    sure = members.get("confidence")
     for name in ("vehicle", "person", "face", "bicycle", "bag", "roadsign"):
-        if isinstance(one.get(name), dict):
-            label = label if label and label != ObjectClass.OTHER else str(_CLASS(name, sieve))
-            sure = kept.get(name, {}).get("confidence") if sure is None else sure
-    found = kept.get("bbox", {})
-    sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in found for name in names)), None)
-    if sides is not None and not any(found[name] for name in sides):
-        sides = None  # nobody set them
+        if isinstance(raw.get(name), dict):
+            label = label if label and label != ObjectClass.OTHER else str(_CLASS(name, redactor))
+            sure = members.get(name, {}).get("confidence") if sure is None else sure
+    box = members.get("bbox", {})
+    sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in box for name in names)), None)
+    if sides is not None and not any(box[name] for name in sides):
+        sides = None  # not set
     is_person = split_class(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
-    place = _location(kept.get("location", {}))
+    place = _location(members.get("location", {}))
     if is_person and place is not None:
-        sieve.out("object.location", True)
+        redactor.count_removed("object.location", True)
     return DeepStreamObject(
-        id=kept.get("id", ""),
+        id=members.get("id", ""),
         label=label,
-        box=None if sides is None else (found[sides[0]], found[sides[1]], found[sides[2]], found[sides[3]]),
+        box=None if sides is None else (box[sides[0]], box[sides[1]], box[sides[2]], box[sides[3]]),
         confidence=sure,
-        speed=kept.get("speed"),
-        yaw=kept.get("direction"),
+        speed=members.get("speed"),
+        yaw=members.get("direction"),
         color=vehicle.get("color", ""),
         plate=msgspec.convert(vehicle["license"], Plate) if "license" in vehicle else None,
         location=None if is_person else place,
     )
 
 
-def _redact_text(one: str, sieve: NamingRedactor) -> DeepStreamObject | None:
-    """Cut ``id|left|top|right|bottom|label`` with what may follow: of that only a colour, a kind and a confidence."""
-    members = one.split("|")
+def _redact_text(raw: str, redactor: NamingRedactor) -> DeepStreamObject | None:
+    """Redact ``id|left|top|right|bottom|label…``; of the rest only a colour, a kind and a confidence are kept."""
+    members = raw.split("|")
     sides = [number(side, -65_536, 131_072) for side in members[1:5]]
     if len(members) < _MEMBERS - 1 or any(side is None for side in sides):
         return None
@@ -246,16 +251,16 @@ def _redact_text(one: str, sieve: NamingRedactor) -> DeepStreamObject | None:
     sure = number(tail[-1], 0, 1) if tail else None
     if sure is not None:
         tail.pop()
-    said = _CLASS(members[5].strip(), sieve)
-    label, color = "" if said is REMOVED else str(said), ""
+    label_word = _CLASS(members[5].strip(), redactor)
+    label, color = "" if label_word is REMOVED else str(label_word), ""
     for member in tail:
-        if not color and (found := codes.color(NAME, member)) and not member.isdigit():
-            color = found
+        if not color and (color_word := codes.color(NAME, member)) and not member.isdigit():
+            color = color_word
         elif label == ObjectClass.VEHICLE and (kind := codes.object_class(NAME, member)[1]):
             label = f"{label}:{kind}"
         else:
-            sieve.out("objects.attributes", member)
-    key = _track(members[0].strip(), sieve)
+            redactor.count_removed("objects.attributes", member)
+    key = _track(members[0].strip(), redactor)
     return DeepStreamObject(
         id="" if key in {None, REMOVED} else key,
         label=label,
@@ -272,14 +277,14 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
     state = {"field_entered": TrackState.NEW, "field_left": TrackState.END}.get(scene.event)
     event = VideoEvent(scene.event, zone="") if scene.event else None
     size = camera.size(scene.camera)
-    found = []
-    for index, one in enumerate(scene.objects):
-        box, box_quality = (None, None) if one.box is None else _box(one.box, size)
-        cls, kind = split_class(one.label)
-        place = one.location or scene.location
-        found.append(
+    observations = []
+    for index, item in enumerate(scene.objects):
+        box, box_quality = (None, None) if item.box is None else _box(item.box, size)
+        cls, kind = split_class(item.label)
+        place = item.location or scene.location
+        observations.append(
             VideoObservation(
-                id=identity(NAME, scene.camera, scene.id, scene.time, one.id or (index, one.box), scene.event),
+                id=identity(NAME, scene.camera, scene.id, scene.time, item.id or (index, item.box), scene.event),
                 kind=ObservationKind.OBSERVATION,
                 camera=scene.camera,
                 observed_at=at,
@@ -288,25 +293,25 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
                 native_id=scene.id,
                 object_class=cls,
                 subclass=kind,
-                track=one.id,
-                track_state=state if one.id else None,
+                track=item.id,
+                track_state=state if item.id else None,
                 box=box,
                 box_quality=box_quality,
                 image_size=size,
-                confidence=one.confidence,
-                place=None if place is None else Location(*place, source="object" if one.location else "camera"),
-                speed=None if one.speed is None else round(one.speed * SPEEDS[camera.speed_unit], 4),
-                device_yaw=one.yaw,
+                confidence=item.confidence,
+                place=None if place is None else Location(*place, source="object" if item.location else "camera"),
+                speed=None if item.speed is None else round(item.speed * SPEEDS[camera.speed_unit], 4),
+                device_yaw=item.yaw,
                 lane=scene.lane,
-                plate=one.plate,
-                color=one.color,
+                plate=item.plate,
+                color=item.color,
                 event=event,
                 analytics=scene.analytics,
-                removed=one.removed,
+                removed=item.removed,
             )
         )
-    refused = tuple(RejectedObject(place, "wrong_type", "no object of either schema") for place in scene.invalid)
-    return VideoReport(tuple(found), rejected=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "not an object of either schema") for place in scene.invalid)
+    return VideoReport(tuple(observations), rejected=refused, ignored=0 if observations or refused else 1)
 
 
 def _box(of: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.ResolvedBox:

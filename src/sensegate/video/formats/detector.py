@@ -37,11 +37,11 @@ _TRACK = re.compile(r"\d{1,6}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{1
 class NamingRedactor(Redactor):
     """A redactor that reports removed fields by names of the format only: any other name may identify somebody."""
 
-    def __init__(self, veil: Pseudonymiser, at: int, known: frozenset[str]) -> None:
-        super().__init__(veil, at)
+    def __init__(self, pseudonymiser: Pseudonymiser, at: int, known: frozenset[str]) -> None:
+        super().__init__(pseudonymiser, at)
         self.known_names = known | {"label"}
 
-    def out(self, path: str, value: Any) -> None:
+    def count_removed(self, path: str, value: Any) -> None:
         around, dot, name = path.rpartition(".")
         super().count_removed(path if name in self.known_names else f"{around}{dot}{OTHER}", value)
 
@@ -52,35 +52,35 @@ class NamingRedactor(Redactor):
 
 def member_names(*shapes: ObjectRule) -> frozenset[str]:
     """Return the names of all members of these rules."""
-    found: set[str] = set()
+    names: set[str] = set()
     for shape in shapes:
         for name, rule in shape.items():
-            found.add(name)
+            names.add(name)
             inner = rule.rule if isinstance(rule, ListOf) else rule
             if not callable(inner) and not isinstance(inner, ListOf):
-                found |= member_names(inner)
-    return frozenset(found)
+                names |= member_names(inner)
+    return frozenset(names)
 
 
-def allow_camera(value: Any, sieve: Redactor) -> Any:
+def allow_camera(value: Any, redactor: Redactor) -> Any:
     """Accept the usual name of a camera; pseudonymise any other text."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value:
         return REMOVED
-    return value if _CAMERA.fullmatch(value) else sieve.pseudonymiser.identifier(value)
+    return value if _CAMERA.fullmatch(value) else redactor.pseudonymiser.identifier(value)
 
 
-def allow_track_id(value: Any, sieve: Redactor) -> Any:
+def allow_track_id(value: Any, redactor: Redactor) -> Any:
     """Accept a short number or a UUID; pseudonymise any other id."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value:
         return REMOVED
-    return value if _TRACK.fullmatch(value) else sieve.pseudonymiser.identifier(value)
+    return value if _TRACK.fullmatch(value) else redactor.pseudonymiser.identifier(value)
 
 
-def ignore_field(value: Any, sieve: Redactor) -> None:  # noqa: ARG001
+def ignore_field(value: Any, redactor: Redactor) -> None:  # noqa: ARG001
     """Omit a field without counting it: it is not personal and carries no further information."""
     return
 
@@ -88,13 +88,13 @@ def ignore_field(value: Any, sieve: Redactor) -> None:  # noqa: ARG001
 def allow_class(make: str) -> Check:
     """Return a check that replaces a label by ``class`` or ``class:kind``; an unknown label becomes `other`."""
 
-    def check(value: Any, sieve: Redactor) -> Any:
+    def check(value: Any, redactor: Redactor) -> Any:
         if not isinstance(value, str) or not value:
             return REMOVED
-        found, kind = codes.object_class(make, value)
-        if found is ObjectClass.OTHER and codes.word("class", make, value) is None:
-            sieve.count_removed("label", value)
-        return f"{found.value}:{kind}" if kind else found.value
+        object_class, kind = codes.object_class(make, value)
+        if object_class is ObjectClass.OTHER and codes.word("class", make, value) is None:
+            redactor.count_removed("label", value)
+        return f"{object_class.value}:{kind}" if kind else object_class.value
 
     return check
 
@@ -108,7 +108,7 @@ def split_class(word: str) -> tuple[ObjectClass | None, str]:
 def allow_coded_word(table: str, make: str) -> Check:
     """Return a check that replaces a code by the word of a code table; an unknown code is removed."""
 
-    def check(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
         if not isinstance(value, str):
             return REMOVED
         return codes.word(table, make, value.strip()) or REMOVED
@@ -119,32 +119,32 @@ def allow_coded_word(table: str, make: str) -> Check:
 def allow_color(make: str) -> Check:
     """Return a check that replaces a colour by its word."""
 
-    def check(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+    def check(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
         return (codes.color(make, value) or REMOVED) if isinstance(value, str) else REMOVED
 
     return check
 
 
-def redact_separately(sieve: NamingRedactor, value: Any, shape: ObjectRule, path: str) -> dict[str, Any]:
+def redact_separately(redactor: NamingRedactor, value: Any, shape: ObjectRule, path: str) -> dict[str, Any]:
     """Redact one of several objects; the names of its removed fields are its member ``removed``."""
-    inner = NamingRedactor(sieve.pseudonymiser, sieve.seen_at, sieve.known_names)
-    kept = inner.apply_object(value, shape, path) if isinstance(value, dict) else {}
-    add_removed(sieve, inner)
-    return {**kept, **inner.removed_member()}
+    inner = NamingRedactor(redactor.pseudonymiser, redactor.seen_at, redactor.known_names)
+    members = inner.apply_object(value, shape, path) if isinstance(value, dict) else {}
+    add_removed(redactor, inner)
+    return {**members, **inner.removed_member()}
 
 
-def add_removed(sieve: NamingRedactor, inner: NamingRedactor) -> None:
+def add_removed(redactor: NamingRedactor, inner: NamingRedactor) -> None:
     """Add the counts of another redactor."""
     for field, count in inner.removed.items():
-        sieve.removed[field] = sieve.removed.get(field, 0) + count
+        redactor.removed[field] = redactor.removed.get(field, 0) + count
 
 
 def presence_property(label: str) -> tuple[str, str]:
     """Return (property, channel) of the number of objects in view with a label; ``all`` means every object."""
     if label == "all":
         return "objects_present", ""
-    found, kind = codes.object_class("", label)
-    name = PRESENCE_PROPERTIES.get(found)
+    object_class, kind = codes.object_class("", label)
+    name = PRESENCE_PROPERTIES.get(object_class)
     if name is None:
         return "objects_present", OTHER  # a free label may identify somebody
-    return name, kind or (label if found in {ObjectClass.ANIMAL, ObjectClass.THING} else "")
+    return name, kind or (label if object_class in {ObjectClass.ANIMAL, ObjectClass.THING} else "")

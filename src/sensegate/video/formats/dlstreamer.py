@@ -1,6 +1,6 @@
-"""Intel DL Streamer (gvametaconvert): objects of a frame with their boxes in fractions of the image.
+"""Intel DL Streamer (gvametaconvert): objects of a frame with boxes as fractions of the image.
 
-``timestamp`` counts the stream's nanoseconds and is no time of day; ``source`` may be an address with a password in it.
+``timestamp`` counts the nanoseconds of the stream and is not a time of day; ``source`` may be a URL with a password.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ _CLOCK = re.compile(
 )
 
 
-def _allow_time(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
-    """Let a time pass; outside UTC a literal ``:%z``, or a colon before the offset, stands behind it."""
-    found = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
-    return REMOVED if found is None else found[1] + (found[2] or "")
+def _allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    """Accept a time; outside of UTC a literal ``:%z``, or a colon before the offset, follows it."""
+    match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    return REMOVED if match is None else match[1] + (match[2] or "")
 
 
-def _hash_tick(value: Any, sieve: Redactor) -> Any:
-    """Put a digest in place of the stream's clock: a number so long may be anything."""
+def _hash_tick(value: Any, redactor: Redactor) -> Any:
+    """Replace the stream's clock by a digest: a number of that length may be anything."""
     return (
-        sieve.pseudonymiser.identifier(str(value))
+        redactor.pseudonymiser.identifier(str(value))
         if isinstance(value, int) and not isinstance(value, bool)
         else REMOVED
     )
 
 
-def _allow_source(value: Any, sieve: Redactor) -> Any:
-    """Let the name of a camera pass; an address is no name."""
-    return allow_camera(value, sieve) if isinstance(value, str) and not set("/:@") & set(value) else REMOVED
+def _allow_source(value: Any, redactor: Redactor) -> Any:
+    """Accept the name of a camera, but not a URL."""
+    return allow_camera(value, redactor) if isinstance(value, str) and not set("/:@") & set(value) else REMOVED
 
 
 _MODEL: Final[ObjectRule] = {"name": allow_slug}
@@ -108,7 +108,7 @@ class DlStreamerObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     id: str = ""
     label: str = ""
     box: tuple[float, float, float, float] | None = None
-    """Sides, fractions."""
+    """Sides as fractions."""
     pixels: tuple[float, float, float, float] | None = None
     """Corner, width, height."""
     confidence: float | None = None
@@ -123,42 +123,42 @@ class DlStreamerFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
 
     time: str = ""
     tick: str = ""
-    """Digest of the stream's own clock: parts the frames of one second."""
+    """Digest of the stream's clock: distinguishes the frames of one second."""
     camera: str = ""
     size: tuple[int, int] | None = None
     objects: tuple[DlStreamerObject, ...] = ()
     invalid: tuple[int, ...] = ()
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001
-    """Cut a frame down. Raises `Rejected`: not of gvametaconvert."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001
+    """Redact a frame. Raises `Rejected` if it is not of gvametaconvert."""
     tree = decode_object(payload)
     given = tree.get("objects")
     given = [given] if isinstance(given, dict) else [] if given is None else given
     framed = bool({"resolution", "timestamp", "system_timestamp", "source"} & tree.keys())
-    framed = framed or any(isinstance(one, dict) and {"detection", "roi_type"} & one.keys() for one in as_list(given))
+    framed = framed or any(isinstance(raw, dict) and {"detection", "roi_type"} & raw.keys() for raw in as_list(given))
     if not isinstance(given, list) or not framed:
-        raise Rejected(QuarantineReason.SCHEMA, "JSON, but no frame of gvametaconvert")
+        raise Rejected(QuarantineReason.SCHEMA, "the message is JSON, but not a frame of gvametaconvert")
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
-    sieve = NamingRedactor(veil, arrival, _NAMES)
-    head = sieve.apply_object({name: value for name, value in tree.items() if name != "objects"}, HEAD)
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
+    head = redactor.apply_object({name: value for name, value in tree.items() if name != "objects"}, HEAD)
     at = head.get("system_timestamp", "")
-    if at and (found := parse_iso(at)) is not None:
-        sieve.seen_at = found[0]
-    of_all = sieve.removed_member().get("removed", [])
+    if at and (parsed := parse_iso(at)) is not None:
+        redactor.seen_at = parsed[0]
+    of_all = redactor.removed_member().get("removed", [])
     tags = head.get("tags", {})
     size = head.get("resolution", {})
     things: list[DlStreamerObject] = []
     broken: list[int] = []
-    for place, one in enumerate(given):
-        if not isinstance(one, dict):
+    for place, raw in enumerate(given):
+        if not isinstance(raw, dict):
             broken.append(place)
             continue
-        inner = NamingRedactor(veil, sieve.seen_at, _NAMES)
-        thing = _redact_object(one, inner)
-        add_removed(sieve, inner)
-        things.append(msgspec.structs.replace(thing, removed=tuple(sorted({*inner.removed, *of_all}))))
+        inner = NamingRedactor(pseudonymiser, redactor.seen_at, _NAMES)
+        item = _redact_object(raw, inner)
+        add_removed(redactor, inner)
+        things.append(msgspec.structs.replace(item, removed=tuple(sorted({*inner.removed, *of_all}))))
     scene = DlStreamerFrame(
         time=at,
         tick=head.get("timestamp", ""),
@@ -167,34 +167,36 @@ def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Red
         objects=tuple(things),
         invalid=tuple(broken),
     )
-    return sieve.result(scene)
+    return redactor.result(scene)
 
 
-def _redact_object(one: dict[str, Any], sieve: NamingRedactor) -> DlStreamerObject:
-    kept = sieve.apply_object(
-        {name: value for name, value in one.items() if not _is_attribute(name, value)}, OBJECT, "objects"
+def _redact_object(raw: dict[str, Any], redactor: NamingRedactor) -> DlStreamerObject:
+    members = redactor.apply_object(
+        {name: value for name, value in raw.items() if not _is_attribute(name, value)}, OBJECT, "objects"
     )
     label, color, read = "", "", None
-    for name, value in one.items():
+    for name, value in raw.items():
         if not _is_attribute(name, value):
             continue
-        said = value["label"]
-        if name in _COLORS and (word := codes.color(NAME, said)):
+        word_label = value["label"]
+        if name in _COLORS and (word := codes.color(NAME, word_label)):
             color = word
-        elif name in _TYPES and (kind := codes.object_class(NAME, said))[1]:
+        elif name in _TYPES and (kind := codes.object_class(NAME, word_label))[1]:
             label = f"{kind[0]}:{kind[1]}"
         else:
-            sieve.out(f"objects.{name}", said)
-            if name in _PLATES and (hidden := pseudonymise_plate(said, sieve)) is not REMOVED:
-                read = Plate(**hidden, confidence=_number(value.get("confidence"), sieve))
-    detection = kept.get("detection", {})
+            redactor.count_removed(f"objects.{name}", word_label)
+            if name in _PLATES and (hidden := pseudonymise_plate(word_label, redactor)) is not REMOVED:
+                read = Plate(**hidden, confidence=_number(value.get("confidence"), redactor))
+    detection = members.get("detection", {})
     box = detection.get("bounding_box", {})
-    label = label or detection.get("label") or kept.get("roi_type", "")
+    label = label or detection.get("label") or members.get("roi_type", "")
     return DlStreamerObject(
-        id=kept.get("id", ""),
+        id=members.get("id", ""),
         label=label,
         box=(box["x_min"], box["y_min"], box["x_max"], box["y_max"]) if len(box) == 4 else None,
-        pixels=(kept["x"], kept["y"], kept["w"], kept["h"]) if all(name in kept for name in _PIXELS) else None,
+        pixels=(members["x"], members["y"], members["w"], members["h"])
+        if all(name in members for name in _PIXELS)
+        else None,
         confidence=detection.get("confidence"),
         color=color,
         plate=read,
@@ -203,26 +205,26 @@ def _redact_object(one: dict[str, Any], sieve: NamingRedactor) -> DlStreamerObje
 
 
 def _is_attribute(name: str, value: Any) -> bool:
-    """Return whether a member of an object is what a classifier says of it."""
+    """Return whether a member of an object is the result of a classifier."""
     return name not in OBJECT and isinstance(value, dict) and isinstance(value.get("label"), str)
 
 
-def _number(value: Any, sieve: Redactor) -> float | None:
-    found = _CONFIDENCE(value, sieve)
-    return None if found is REMOVED else float(found)
+def _number(value: Any, redactor: Redactor) -> float | None:
+    number = _CONFIDENCE(value, redactor)
+    return None if number is REMOVED else float(number)
 
 
 def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a frame reports."""
     scene = decode_record(payload, DlStreamerFrame)
     at, quality = (parse_iso(scene.time, camera.zone) if scene.time else None) or received(arrival)
-    found = []
-    for index, one in enumerate(scene.objects):
-        box, box_quality = _box(one, scene.size)
-        cls, kind = split_class(one.label)
-        found.append(
+    observations = []
+    for index, item in enumerate(scene.objects):
+        box, box_quality = _box(item, scene.size)
+        cls, kind = split_class(item.label)
+        observations.append(
             VideoObservation(
-                id=identity(NAME, scene.camera, scene.tick, scene.time, one.id or (index, one.box)),
+                id=identity(NAME, scene.camera, scene.tick, scene.time, item.id or (index, item.box)),
                 kind=ObservationKind.OBSERVATION,
                 camera=scene.camera,
                 observed_at=at,
@@ -230,27 +232,27 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
                 format=NAME,
                 object_class=cls,
                 subclass=kind,
-                track=one.id,
+                track=item.id,
                 box=box,
                 box_quality=box_quality,
                 image_size=scene.size,
-                confidence=one.confidence,
-                plate=one.plate,
-                color=one.color,
-                analytics=one.model,
-                removed=one.removed,
+                confidence=item.confidence,
+                plate=item.plate,
+                color=item.color,
+                analytics=item.model,
+                removed=item.removed,
             )
         )
-    refused = tuple(RejectedObject(place, "wrong_type", "no object") for place in scene.invalid)
-    return VideoReport(tuple(found), rejected=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "not an object") for place in scene.invalid)
+    return VideoReport(tuple(observations), rejected=refused, ignored=0 if observations or refused else 1)
 
 
-def _box(one: DlStreamerObject, size: tuple[int, int] | None) -> boxes.ResolvedBox | tuple[None, None]:
-    if one.box is not None:
-        return boxes.from_fractions(*one.box)
-    if one.pixels is None:
+def _box(item: DlStreamerObject, size: tuple[int, int] | None) -> boxes.ResolvedBox | tuple[None, None]:
+    if item.box is not None:
+        return boxes.from_fractions(*item.box)
+    if item.pixels is None:
         return None, None
-    left, top, width, height = one.pixels
+    left, top, width, height = item.pixels
     return boxes.from_pixels(left, top, left + width, top + height, *(size or (0, 0)))
 
 

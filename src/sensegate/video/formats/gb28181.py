@@ -1,7 +1,7 @@
-"""GB/T 28181: bodies in MANSCDP+XML that a video platform hands on: alarms, positions, states of devices.
+"""GB/T 28181: MANSCDP+XML bodies forwarded by a video platform: alarms, positions, device states.
 
-The gateway speaks no SIP; a bridge posts the bodies, or publishes them by MQTT. They are declared GB2312 and hold local
-time of Beijing. Names, addresses and descriptions are free text and do not pass.
+The gateway does not speak SIP; a bridge posts the bodies, or publishes them by MQTT. They are declared GB2312 and use
+Beijing time. Names, addresses and descriptions are free text and are removed.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _ROOTS: Final = ("Notify", "Response")
 _ONLINE: Final = {"ON": True, "OFF": False, "OK": True, "ONLINE": True, "OFFLINE": False, "ERROR": False}
 
 
-def _allow_device(value: Any, sieve: Redactor) -> Any:
-    """Let a code of the standard pass; hide any other name."""
+def _allow_device(value: Any, redactor: Redactor) -> Any:
+    """Accept a code of the standard; pseudonymise any other name."""
     word = text(value)
-    return REMOVED if not word else word if _DEVICE.fullmatch(word) else sieve.pseudonymiser.identifier(word)
+    return REMOVED if not word else word if _DEVICE.fullmatch(word) else redactor.pseudonymiser.identifier(word)
 
 
-def _allow_time(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+def _allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
     word = text(value)
     return word if _TIME.fullmatch(word) and parse_beijing(word) else REMOVED
 
 
-def _allow_state(value: Any, sieve: Redactor) -> Any:  # noqa: ARG001
+def _allow_state(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
     return _ONLINE.get(text(value).upper(), REMOVED)
 
 
@@ -113,113 +113,113 @@ class Gb28181Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     removed: tuple[str, ...] = ()
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001
-    """Cut a body down. Raises `Rejected`: no XML, or none of the commands that carry metadata."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001
+    """Redact a body. Raises `Rejected` if it is not XML, or not a command with metadata."""
     tree = xmlsafe.tree(payload)
     root = next((tree[name] for name in _ROOTS if isinstance(tree.get(name), dict)), None)
     if root is None:
-        raise Rejected(QuarantineReason.SCHEMA, "no Notify or Response of MANSCDP")
-    sieve = NamingRedactor(veil, arrival, _NAMES)
-    kept = sieve.apply_object({name: value for name, value in root.items() if name != "DeviceList"}, BODY)
-    if "CmdType" not in kept or "DeviceID" not in kept:
-        raise Rejected(QuarantineReason.SCHEMA, "without a CmdType that is known, or without DeviceID")
-    items, broken = _redact_items(root.get("DeviceList"), sieve)
-    info = kept.get("Info", {})
-    number = kept.get("SN")
+        raise Rejected(QuarantineReason.SCHEMA, "the body is not a Notify or Response of MANSCDP")
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
+    members = redactor.apply_object({name: value for name, value in root.items() if name != "DeviceList"}, BODY)
+    if "CmdType" not in members or "DeviceID" not in members:
+        raise Rejected(QuarantineReason.SCHEMA, "a known CmdType or the DeviceID is missing")
+    items, broken = _redact_items(root.get("DeviceList"), redactor)
+    info = members.get("Info", {})
+    number = members.get("SN")
     message = Gb28181Body(
-        command=kept["CmdType"],
-        device=kept["DeviceID"],
+        command=members["CmdType"],
+        device=members["DeviceID"],
         number=None if number is None else int(number),
-        time=kept.get("AlarmTime") or kept.get("Time", ""),
-        method=_integer(kept, "AlarmMethod"),
+        time=members.get("AlarmTime") or members.get("Time", ""),
+        method=_integer(members, "AlarmMethod"),
         type=_integer(info, "AlarmType"),
-        location=_location(kept),
-        speed=kept.get("Speed"),
-        direction=kept.get("Direction"),
-        online=kept.get("Online", kept.get("Status")),
+        location=_location(members),
+        speed=members.get("Speed"),
+        direction=members.get("Direction"),
+        online=members.get("Online", members.get("Status")),
         items=tuple(items),
         invalid=tuple(broken),
-        removed=tuple(sorted(sieve.removed)),
+        removed=tuple(sorted(redactor.removed)),
     )
-    return sieve.result(message)
+    return redactor.result(message)
 
 
 def _integer(of: Mapping[str, Any], name: str) -> int | None:
-    found = of.get(name)
-    return int(found) if found is not None and found == int(found) else None
+    value = of.get(name)
+    return int(value) if value is not None and value == int(value) else None
 
 
 def _location(of: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
-    """Return lon, lat, altitude; 0, 0 means that nobody set them."""
-    found = coordinates(of.get("Longitude"), of.get("Latitude"))
-    return None if found is None else (float(found[0]), float(found[1]), of.get("Altitude"))
+    """Return (lon, lat, altitude); 0, 0 means not set."""
+    location = coordinates(of.get("Longitude"), of.get("Latitude"))
+    return None if location is None else (float(location[0]), float(location[1]), of.get("Altitude"))
 
 
-def _redact_items(listed: Any, sieve: NamingRedactor) -> tuple[list[CatalogueItem], list[int]]:
-    found: list[CatalogueItem] = []
+def _redact_items(listed: Any, redactor: NamingRedactor) -> tuple[list[CatalogueItem], list[int]]:
+    items: list[CatalogueItem] = []
     broken: list[int] = []
     if not isinstance(listed, dict):
-        return found, broken
+        return items, broken
     given = as_list(listed.get("Item"))
     if len(given) > ITEMS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {ITEMS_MAX} devices")
-    for index, one in enumerate(given):
-        kept = sieve.apply_object(one, ITEM, "Item") if isinstance(one, dict) else {}
-        if "DeviceID" in kept:
-            found.append(CatalogueItem(device=kept["DeviceID"], online=kept.get("Status")))
+    for index, raw in enumerate(given):
+        members = redactor.apply_object(raw, ITEM, "Item") if isinstance(raw, dict) else {}
+        if "DeviceID" in members:
+            items.append(CatalogueItem(device=members["DeviceID"], online=members.get("Status")))
         else:
             broken.append(index)
-    return found, broken
+    return items, broken
 
 
 def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a body reports."""
-    told = decode_record(payload, Gb28181Body)
-    at, quality = (parse_beijing(told.time) if told.time else None) or received(arrival)
-    refused = tuple(RejectedObject(place, "wrong_type", "a device without its code") for place in told.invalid)
-    if told.command == "Alarm":
-        return VideoReport((_alarm(told, at, quality),))
-    measured = tuple(_measurements(told, (at, quality)))
+    body = decode_record(payload, Gb28181Body)
+    at, quality = (parse_beijing(body.time) if body.time else None) or received(arrival)
+    refused = tuple(RejectedObject(place, "wrong_type", "the device has no code") for place in body.invalid)
+    if body.command == "Alarm":
+        return VideoReport((_alarm(body, at, quality),))
+    measured = tuple(_measurements(body, (at, quality)))
     return VideoReport(measurements=measured, rejected=refused, ignored=0 if measured or refused else 1)
 
 
-def _alarm(told: Gb28181Body, at: int, quality: str) -> VideoObservation:
-    code = "" if told.method is None else str(told.method)
-    word = codes.event(NAME, code if told.type is None else f"{code}/{told.type}")
+def _alarm(body: Gb28181Body, at: int, quality: str) -> VideoObservation:
+    code = "" if body.method is None else str(body.method)
+    word = codes.event(NAME, code if body.type is None else f"{code}/{body.type}")
     return VideoObservation(
-        id=identity(NAME, told.device, told.number, at, told.method, told.type),
+        id=identity(NAME, body.device, body.number, at, body.method, body.type),
         kind=ObservationKind.EVENT,
-        camera=told.device,
+        camera=body.device,
         observed_at=at,
         time_quality=quality,
         format=NAME,
-        native_id="" if told.number is None else str(told.number),
-        place=Location(*told.location) if told.location else None,
+        native_id="" if body.number is None else str(body.number),
+        place=Location(*body.location) if body.location else None,
         event=VideoEvent(word),
-        removed=told.removed,
+        removed=body.removed,
     )
 
 
-def _measurements(told: Gb28181Body, when: TimeResult) -> Iterator[Measurement]:
+def _measurements(body: Gb28181Body, when: TimeResult) -> Iterator[Measurement]:
     at, quality = when
-    key = identity(NAME, told.device, told.number, at, told.command)
-    if told.command == "MobilePosition" and told.location is not None:
-        lon, lat, altitude = told.location
+    key = identity(NAME, body.device, body.number, at, body.command)
+    if body.command == "MobilePosition" and body.location is not None:
+        lon, lat, altitude = body.location
         values = (
             ("longitude", lon, "deg"),
             ("latitude", lat, "deg"),
             ("altitude", altitude, "m"),
-            ("speed", told.speed, "km/h"),
-            ("heading", told.direction, "deg"),
+            ("speed", body.speed, "km/h"),
+            ("heading", body.direction, "deg"),
         )
         for name, value, unit in values:
             if value is not None:
-                yield Measurement(told.device, name, value, unit, at, quality, key)
-    elif told.online is not None:
-        yield Measurement(told.device, "online", told.online, "", at, quality, key)
-    for item in told.items:
+                yield Measurement(body.device, name, value, unit, at, quality, key)
+    elif body.online is not None:
+        yield Measurement(body.device, "online", body.online, "", at, quality, key)
+    for item in body.items:
         if item.online is not None:
-            own = identity(NAME, item.device, told.number, at)
+            own = identity(NAME, item.device, body.number, at)
             yield Measurement(item.device, "online", item.online, "", at, quality, own)
 
 

@@ -1,7 +1,7 @@
 """Hikvision ISAPI: ``EventNotificationAlert``, in XML of any namespace, JSON, or multipart with pictures.
 
-Of an alarm stay its kind, state and time, the device's address and channel, regions and boxes by the field list; of a
-vehicle its class, colour, lane and speed, and the pseudonym of its plate. Names of channels and free texts do not.
+Of an alarm its type, state and time, the device's address and channel, and listed regions and boxes are kept; of a
+vehicle its class, colour, lane and speed, and the pseudonym of its plate. Channel names and free texts are removed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MAKE: Final = "hikvision"
 _ALERT: Final = "EventNotificationAlert"
 _REGIONS_MAX: Final = 256
 _GRID: Final = 1_000
-"""Of regions, and of the boxes of vehicles where no resolution is named."""
+"""Range of region coordinates, and of vehicle boxes without a resolution."""
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}[T ]\d{1,2}:\d{1,2}:\d{1,2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:?\d{2})?", re.ASCII)
 _COMPACT = re.compile(r"\d{14}(?:\d{3})?", re.ASCII)
@@ -63,7 +63,7 @@ _ALERT_MEMBERS: Final = split_words(
 _REGION: Final = split_words(
     "regionID sensitivityLevel RegionCoordinatesList detectionTarget TargetRect direction ruleID"
 )
-"""Sensitivity and outline say nothing of what was seen; they are left out, and are nobody's secret."""
+"""Sensitivity and outline carry no observation; they are dropped without being counted."""
 _ANPR: Final = split_words(
     "line confidenceLevel plateType plateColor vehicleType vehicleInfo pictureInfoList licensePlate laneNo"
 )
@@ -85,7 +85,7 @@ _FLOWS: Final[dict[str, str]] = {
     **dict.fromkeys(("lightvehicle", "smallvehiclenum"), "vehicles_small"),
     **dict.fromkeys(("heavyvehicle", "largevehiclenum"), "vehicles_large"),
 }
-"""Member of a lane's traffic (TFS, TPS), lower case -> property; firmwares differ in how they write them."""
+"""Member of lane traffic data (TFS, TPS), lower case -> property; firmwares differ in spelling."""
 _FLOW_UNITS: Final = {
     "vehicle_speed_mean": "km/h",
     "queue_length": "m",
@@ -99,11 +99,11 @@ Removed = dict[str, int]
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What all have."""
+    """Base of the records."""
 
 
 class HikvisionRegion(_Record, frozen=True):
-    """One region in which something was seen."""
+    """A region with a detection."""
 
     id: str = ""
     object_class: str = ""
@@ -113,14 +113,14 @@ class HikvisionRegion(_Record, frozen=True):
 
 
 class PeopleCount(_Record, frozen=True):
-    """People who passed."""
+    """Counts of people passing."""
 
     entered: float | None = None
     left: float | None = None
     total: bool = False
-    """Since the counter was reset, not in a period."""
+    """Whether it counts since the last reset rather than over a period."""
     end: str = ""
-    """Of the period."""
+    """End of the period."""
 
 
 class HikvisionVehicle(_Record, frozen=True):
@@ -138,11 +138,11 @@ class HikvisionVehicle(_Record, frozen=True):
     """left, top, right, bottom as sent"""
     size: tuple[int, int] | None = None
     time: str = ""
-    """YYYYMMDDhhmmssSSS on the device's clock."""
+    """YYYYMMDDhhmmssSSS by the device's clock."""
 
 
 class LaneFlow(_Record, frozen=True):
-    """Traffic of one lane, or of all."""
+    """Traffic of one lane, or of all lanes."""
 
     lane: int | None = None
     counts: dict[str, float] = {}
@@ -156,12 +156,12 @@ class HikvisionAlarm(_Record, frozen=True):
     channel: str = ""
     time: str = ""
     type: str = ""
-    """Of the table; empty where it is not in there."""
+    """Event type of the table; empty if unknown."""
     state: bool | None = None
     heartbeat: bool = False
     uuid: str = ""
     port: int | None = None
-    """Of the input that was closed."""
+    """Number of the alarm input."""
     regions: tuple[HikvisionRegion, ...] = ()
     count: PeopleCount | None = None
     flows: tuple[LaneFlow, ...] = ()
@@ -172,16 +172,16 @@ class HikvisionAlarm(_Record, frozen=True):
 
 
 class HikvisionAlarms(_Record, frozen=True):
-    """What one body holds."""
+    """Alarms of one body."""
 
     alarms: tuple[HikvisionAlarm, ...] = ()
 
 
-# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
+# ── redaction ─────────────────────────────────────────────────────────────────────────────────
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the form of all formats
-    """Cut an alert in XML or JSON, or a multipart body that holds some."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the signature of all formats
+    """Redact an alert in XML or JSON, or a multipart body with alerts."""
     total: Removed = {}
     documents, pictures = [payload], 0
     if multipart.is_multipart(payload):
@@ -189,17 +189,19 @@ def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Red
         for part in multipart.split(payload):
             if part.picture or part.too_long:
                 count_removed("part.picture" if part.picture else "part.too_long", total)
-                pictures += part.picture and bool(documents)  # one before it came with an earlier alert
+                pictures += part.picture and bool(
+                    documents
+                )  # a picture before the document belongs to an earlier alert
             elif part.content.strip():
                 documents.append(part.content)
         if not documents and "part.too_long" in total:
-            raise Rejected(QuarantineReason.TOO_LARGE, f"a part of more than {multipart.PART_MAX} bytes")
+            raise Rejected(QuarantineReason.TOO_LARGE, f"a part has more than {multipart.PART_MAX} bytes")
         if not documents and not total:
-            raise Rejected(QuarantineReason.MALFORMED, "multipart without a whole part")
+            raise Rejected(QuarantineReason.MALFORMED, "the multipart body has no complete part")
     alarms: list[HikvisionAlarm] = []
     for document in documents:
         for alert in _read_alerts(document):
-            alarms.append(_redact_alert(alert, arrival, veil, total, pictures))
+            alarms.append(_redact_alert(alert, arrival, pseudonymiser, total, pictures))
             pictures = 0
     return Redacted(msgspec.json.encode(HikvisionAlarms(alarms=tuple(alarms))), dict(sorted(total.items())))
 
@@ -207,25 +209,27 @@ def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Red
 def _read_alerts(document: bytes) -> list[Node]:
     start = document.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     tree: Node = allowlist.decode_object(document) if start == b"{" else xmlsafe.tree(document)
-    found = as_list(tree[_ALERT]) if _ALERT in tree else [tree] if start == b"{" and "eventType" in tree else []
-    alerts: list[Node] = [one for one in found if isinstance(one, dict)]
+    documents = as_list(tree[_ALERT]) if _ALERT in tree else [tree] if start == b"{" and "eventType" in tree else []
+    alerts: list[Node] = [alert for alert in documents if isinstance(alert, dict)]
     if not alerts:
-        raise Rejected(QuarantineReason.SCHEMA, f"no {_ALERT}")
+        raise Rejected(QuarantineReason.SCHEMA, f"the message is not an {_ALERT}")
     return alerts
 
 
-def _redact_alert(alert: Node, arrival: int, veil: Pseudonymiser, total: Removed, pictures: int) -> HikvisionAlarm:
+def _redact_alert(
+    alert: Node, arrival: int, pseudonymiser: Pseudonymiser, total: Removed, pictures: int
+) -> HikvisionAlarm:
     removed: Removed = {}
     count_removed_members("", alert, _ALERT_MEMBERS, removed)
-    told = text(alert.get("eventType"))
-    if told == "duration":
-        told = text(node(node(alert.get("DurationList")).get("Duration")).get("relationEvent")) or told
+    event_type = text(alert.get("eventType"))
+    if event_type == "duration":
+        event_type = text(node(node(alert.get("DurationList")).get("Duration")).get("relationEvent")) or event_type
     state = {"active": True, "inactive": False}.get(text(alert.get("eventState")).lower())
-    known = codes.word("event", _MAKE, told) is not None
-    beat = told.lower() == "heartbeat" or (
-        told.lower() == "videoloss" and state is False and number(text(alert.get("activePostCount"))) in {0, None}
+    known = codes.word("event", _MAKE, event_type) is not None
+    beat = event_type.lower() == "heartbeat" or (
+        event_type.lower() == "videoloss" and state is False and number(text(alert.get("activePostCount"))) in {0, None}
     )
-    if told and not known and not beat:
+    if event_type and not known and not beat:
         count_removed("eventType", removed)
     moment = text(alert.get("dateTime"))
     if moment and not _TIME.fullmatch(moment):
@@ -237,7 +241,7 @@ def _redact_alert(alert: Node, arrival: int, veil: Pseudonymiser, total: Removed
         mac = ""
     car = None
     if "ANPR" in alert:
-        car = _redact_vehicle(alert, moment, arrival, veil, removed)
+        car = _redact_vehicle(alert, moment, arrival, pseudonymiser, removed)
     images = max(
         pictures,
         integer(text(alert.get("picNum")), 0, 1_000) or 0,
@@ -248,14 +252,14 @@ def _redact_alert(alert: Node, arrival: int, veil: Pseudonymiser, total: Removed
         mac=mac.lower().replace("-", ":"),
         channel=_channel(alert),
         time=moment,
-        type=told if known else "",
+        type=event_type if known else "",
         state=state,
         heartbeat=beat,
-        uuid=_uuid(text(alert.get("UUID")), veil),
+        uuid=_uuid(text(alert.get("UUID")), pseudonymiser),
         port=integer(text(alert.get("inputIOPortID")), 0, 9_999),
         regions=tuple(_redact_regions(alert, removed)),
         count=_redact_count(node(alert["peopleCounting"]), removed) if "peopleCounting" in alert else None,
-        flows=tuple(one for name in ("TFS", "TPS") for one in _redact_flows(alert.get(name), removed))[:_REGIONS_MAX],
+        flows=tuple(flow for name in ("TFS", "TPS") for flow in _redact_flows(alert.get(name), removed))[:_REGIONS_MAX],
         vehicle=car,
         location=_location(node(alert.get("DeviceGPSInfo"))),
         images=images,
@@ -266,22 +270,22 @@ def _redact_alert(alert: Node, arrival: int, veil: Pseudonymiser, total: Removed
     return alarm
 
 
-def _uuid(word: str, veil: Pseudonymiser) -> str:
-    return word.lower() if not word or _UUID.fullmatch(word) else veil.identifier(word)
+def _uuid(word: str, pseudonymiser: Pseudonymiser) -> str:
+    return word.lower() if not word or _UUID.fullmatch(word) else pseudonymiser.identifier(word)
 
 
 def _channel(alert: Node) -> str:
     for name in ("dynChannelID", "channelID"):
-        if (found := integer(text(alert.get(name)), 0, 99_999)) is not None:
-            return str(found)
+        if (number := integer(text(alert.get(name)), 0, 99_999)) is not None:
+            return str(number)
     return ""
 
 
 def _redact_regions(alert: Node, removed: Removed) -> Iterator[HikvisionRegion]:
     entries = [
         inner
-        for one in map(node, as_list(alert.get("DetectionRegionList")))
-        for inner in (as_list(one["DetectionRegionEntry"]) if "DetectionRegionEntry" in one else [one])
+        for region in map(node, as_list(alert.get("DetectionRegionList")))
+        for inner in (as_list(region["DetectionRegionEntry"]) if "DetectionRegionEntry" in region else [region])
         if isinstance(inner, dict)
     ]
     if "TargetRect" in alert or "targetType" in alert:
@@ -297,9 +301,9 @@ def _redact_regions(alert: Node, removed: Removed) -> Iterator[HikvisionRegion]:
         count_removed_members("DetectionRegionEntry", entry, _REGION, removed)
         label = text(entry.get("detectionTarget"))
         cls, sub = codes.object_class(_MAKE, label) if label and label.lower() not in {"all", "others"} else (None, "")
-        found = integer(text(entry.get("regionID")), 0, 9_999)
+        region_id = integer(text(entry.get("regionID")), 0, 9_999)
         yield HikvisionRegion(
-            id="" if found is None else str(found),
+            id="" if region_id is None else str(region_id),
             object_class=cls.value if cls else "",
             subclass=sub,
             rect=_rect(node(entry.get("TargetRect"))),
@@ -307,7 +311,7 @@ def _redact_regions(alert: Node, removed: Removed) -> Iterator[HikvisionRegion]:
 
 
 def _rect(of: Node) -> Box | None:
-    """Return left, top, right, bottom of X, Y, width and height in either case."""
+    """Return (left, top, right, bottom) from X, Y, width and height in any case."""
     small = {name.lower(): value for name, value in of.items()}
     sides = [number(text(small.get(name)), -1e6, 1e6) for name in ("x", "y", "width", "height")]
     left, top, width, height = sides
@@ -330,28 +334,34 @@ def _redact_count(of: Node, removed: Removed) -> PeopleCount:
 
 
 def _redact_flows(value: object, removed: Removed, depth: int = 0) -> Iterator[LaneFlow]:
-    """Yield the traffic of lanes, wherever in the element they stand; what is no number of theirs is taken out."""
-    for one in map(node, as_list(value)):
-        small = {name.lower(): name for name in one}
-        lane = next((found for name in _LANES if (found := integer(text(one.get(small.get(name, ""))), 0, 99))), None)
+    """Yield the traffic of lanes at any depth of the element; other members are removed."""
+    for lane_node in map(node, as_list(value)):
+        small = {name.lower(): name for name in lane_node}
+        lane = next(
+            (index for name in _LANES if (index := integer(text(lane_node.get(small.get(name, ""))), 0, 99))), None
+        )
         counts: dict[str, float] = {}
         for low, name in small.items():
-            inside = [inner for inner in as_list(one[name]) if isinstance(inner, dict)]
+            inside = [inner for inner in as_list(lane_node[name]) if isinstance(inner, dict)]
             if inside and depth < _NEST_MAX:
                 yield from _redact_flows(inside, removed, depth + 1)
-            elif low in _FLOWS and (number_ := number(text(one[name]), 0, 1e6)) is not None:
+            elif low in _FLOWS and (number_ := number(text(lane_node[name]), 0, 1e6)) is not None:
                 counts.setdefault(_FLOWS[low], number_)
-            elif low not in _LANES and one[name] is not None:
+            elif low not in _LANES and lane_node[name] is not None:
                 count_removed(f"TFS.{reportable_name(name)}", removed)
         if counts:
             yield LaneFlow(lane=lane, counts=counts)
 
 
 def _pictures(alert: Node) -> list[Node]:
-    return [node(one) for one in as_list(node(node(alert.get("ANPR")).get("pictureInfoList")).get("pictureInfo"))][:100]
+    return [
+        node(picture) for picture in as_list(node(node(alert.get("ANPR")).get("pictureInfoList")).get("pictureInfo"))
+    ][:100]
 
 
-def _redact_vehicle(alert: Node, moment: str, arrival: int, veil: Pseudonymiser, removed: Removed) -> HikvisionVehicle:
+def _redact_vehicle(
+    alert: Node, moment: str, arrival: int, pseudonymiser: Pseudonymiser, removed: Removed
+) -> HikvisionVehicle:
     anpr, gat = node(alert.get("ANPR")), node(alert.get("VehicleGATInfo"))
     vehicle = node(anpr.get("vehicleInfo"))
     count_removed_members("ANPR", anpr, _ANPR, removed)
@@ -361,8 +371,8 @@ def _redact_vehicle(alert: Node, moment: str, arrival: int, veil: Pseudonymiser,
     for picture in _pictures(alert):
         count_removed_members("pictureInfo", picture, _PICTURE, removed)
         box = box or _rect(node(picture.get("vehicelRect", picture.get("vehicleRect"))))
-        if _COMPACT.fullmatch(found := text(picture.get("absTime"))):
-            at = at or found
+        if _COMPACT.fullmatch(moment_text := text(picture.get("absTime"))):
+            at = at or moment_text
     for picture in _pictures(alert):
         box = box or _rect(node(picture.get("plateRect")))
     kind = codes.vehicle(_MAKE, text(anpr.get("vehicleType")))
@@ -376,7 +386,7 @@ def _redact_vehicle(alert: Node, moment: str, arrival: int, veil: Pseudonymiser,
         speed=number(text(vehicle.get("speed")), 0, 1_000),
         confidence=sure,
         color=_color(text(vehicle.get("color"))),
-        plate=_plate(anpr, gat, _plate_time(at, moment, arrival), sure, veil, removed),
+        plate=_plate(anpr, gat, _plate_time(at, moment, arrival), sure, pseudonymiser, removed),
         box=box,
         size=size,
         time=at,
@@ -388,21 +398,23 @@ def _color(word: str) -> str:
 
 
 def _size(value: object) -> tuple[int, int] | None:
-    """Return width and height, of one text or of two members."""
+    """Return (width, height), from one text or from two members."""
     if sides := node(value):
         width, height = (integer(text(sides.get(name)), 1, 65_536) for name in ("width", "height"))
         return (width, height) if width and height else None
-    found = re.fullmatch(r"(\d{2,5})\s*[*xX]\s*(\d{2,5})", text(value), re.ASCII)
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.fullmatch(r"(\d{2,5})\s*[*xX]\s*(\d{2,5})", text(value), re.ASCII)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _plate_time(compact: str, moment: str, arrival: int) -> int:
-    """Return the time under whose day a plate is hidden."""
-    found = _vehicle_time(compact, moment, times.BEIJING)
-    return arrival if found is None else found[0]
+    """Return the time whose day selects the key for plates."""
+    time = _vehicle_time(compact, moment, times.BEIJING)
+    return arrival if time is None else time[0]
 
 
-def _plate(anpr: Node, gat: Node, at: int, sure: float | None, veil: Pseudonymiser, removed: Removed) -> Plate | None:  # noqa: PLR0917
+def _plate(  # noqa: PLR0917 - two parts of the alert and what they have in common
+    anpr: Node, gat: Node, at: int, sure: float | None, pseudonymiser: Pseudonymiser, removed: Removed
+) -> Plate | None:
     written = text(anpr.get("licensePlate"))
     if written:
         count_removed("ANPR.licensePlate", removed)
@@ -414,8 +426,8 @@ def _plate(anpr: Node, gat: Node, at: int, sure: float | None, veil: Pseudonymis
     if not word and of_gat is not None:
         word = codes.plate_class("gat1400", f"{of_gat:02}")
     return Plate(
-        token=veil.plate(written, at),
-        number=clear_plate(written, veil),
+        token=pseudonymiser.plate(written, at),
+        number=clear_plate(written, pseudonymiser),
         region=plate_region(written),
         color=_color(color),
         plate_class=word,
@@ -424,15 +436,15 @@ def _plate(anpr: Node, gat: Node, at: int, sure: float | None, veil: Pseudonymis
 
 
 def _location(of: Node) -> tuple[float, float] | None:
-    """Return (lon, lat) of degrees, minutes and seconds; nothing of zeros, which mean: not set."""
+    """Return (lon, lat) from degrees, minutes and seconds; zeros mean not set."""
 
     def degrees(name: str) -> float | None:
         part = node(of.get(name))
-        parts = [number(text(part.get(one)) or 0, 0, 180) for one in ("degree", "minute", "sec")]
+        parts = [number(text(part.get(unit)) or 0, 0, 180) for unit in ("degree", "minute", "sec")]
         if parts[0] is None or parts[1] is None or parts[2] is None or not part:
             return None
-        found = parts[0] + parts[1] / 60 + parts[2] / 3_600
-        return -found if text(of.get(f"{name.lower()}Type")).upper() in {"W", "S"} else found
+        degrees_ = parts[0] + parts[1] / 60 + parts[2] / 3_600
+        return -degrees_ if text(of.get(f"{name.lower()}Type")).upper() in {"W", "S"} else degrees_
 
     lon, lat = degrees("Longitude"), degrees("Latitude")
     if lon is None or lat is None or (lon == 0 and lat == 0) or abs(lat) > 90 or abs(lon) > 180:
@@ -440,17 +452,17 @@ def _location(of: Node) -> tuple[float, float] | None:
     return round(lon, 7), round(lat, 7)
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _vehicle_time(compact: str, moment: str, zone: str) -> times.TimeResult | None:
-    """Return the time of the picture, else of the message; the offset that the message names holds for both."""
-    said = times.parse_iso(moment, zone) if moment else None
+    """Return the time of the picture, otherwise of the message; the message's UTC offset applies to both."""
+    message_time = times.parse_iso(moment, zone) if moment else None
     if compact:
         offset = re.search(r"(?:Z|[+-]\d{2}:?\d{2})\Z", moment)
         stamp = f"{compact[:4]}-{compact[4:6]}-{compact[6:8]}T{compact[8:10]}:{compact[10:12]}:{compact[12:14]}"
-        return times.parse_iso(f"{stamp}.{compact[14:] or '0'}{offset[0] if offset else ''}", zone) or said
-    return said
+        return times.parse_iso(f"{stamp}.{compact[14:] or '0'}{offset[0] if offset else ''}", zone) or message_time
+    return message_time
 
 
 _decode = msgspec.json.Decoder(HikvisionAlarms).decode
@@ -459,13 +471,13 @@ _decode = msgspec.json.Decoder(HikvisionAlarms).decode
 def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:
     """Return what alerts report."""
     try:
-        told = _decode(payload)
+        alarms = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an alert") from None
+        raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted alert") from None
     observations: list[VideoObservation] = []
     measured: list[Measurement] = []
-    ignored = 0 if told.alarms else 1
-    for alarm in told.alarms:
+    ignored = 0 if alarms.alarms else 1
+    for alarm in alarms.alarms:
         name = f"{alarm.mac}/{alarm.channel}" if alarm.mac else topic_camera(topic) or camera.id
         at, quality = _vehicle_time(
             alarm.vehicle.time if alarm.vehicle else "", alarm.time, camera.zone
@@ -484,7 +496,7 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
     place = Location(*alarm.location) if alarm.location else None
     car = alarm.vehicle
     if car is not None:
-        box, said = _vehicle_box(car)
+        box, box_quality = _vehicle_box(car)
         yield VideoObservation(
             id=(alarm.uuid and identity(alarm.uuid)) or identity(name, at, alarm.type, ""),
             kind=ObservationKind.OBSERVATION,
@@ -496,7 +508,7 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
             object_class=ObjectClass.VEHICLE,
             subclass=car.subclass,
             box=box,
-            box_quality=said,
+            box_quality=box_quality,
             image_size=car.size,
             confidence=car.confidence,
             place=place,
@@ -512,7 +524,7 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
         return
     several = len(alarm.regions) > 1
     for at_region, zone in enumerate(alarm.regions or (HikvisionRegion(),)):
-        box, said = (None, None) if zone.rect is None else boxes.from_fractions(*zone.rect)
+        box, box_quality = (None, None) if zone.rect is None else boxes.from_fractions(*zone.rect)
         yield VideoObservation(
             id=identity(alarm.uuid, zone.id, at_region if several else 0)
             if alarm.uuid
@@ -526,7 +538,7 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
             object_class=ObjectClass(zone.object_class) if zone.object_class else None,
             subclass=zone.subclass,
             box=box,
-            box_quality=said,
+            box_quality=box_quality,
             place=place,
             event=VideoEvent(word, alarm.state, zone=_input_name(alarm) or zone.id),
             analytics=alarm.type,
@@ -552,7 +564,7 @@ def _measurements(alarm: HikvisionAlarm, name: str, at: int, quality: str, camer
     state = codes.state_property(word)
     if state and alarm.state is not None:
         for zone in dict.fromkeys(
-            _input_name(alarm) or (f"zone{one.id}" if one.id else "") for one in alarm.regions
+            _input_name(alarm) or (f"zone{region.id}" if region.id else "") for region in alarm.regions
         ) or [_input_name(alarm)]:
             key = identity(name, at, alarm.type, zone, alarm.state)
             yield Measurement(name, state, alarm.state, "", at, quality, key, channel=zone)

@@ -1,7 +1,7 @@
 """ONVIF metadata and events: ``onvif_xml`` (tt:MetadataStream), ``onvif_mj`` and ``onvif_ej`` (JSON over MQTT).
 
-One model in three spellings: what is cut of each is a `OnvifMessage`, and `see` reads nothing else. A camera is named
-by the begin of its topic and the token of its profile, or by the address to which it pushes.
+One model in three notations: each is redacted to an `OnvifMessage`, and decoding reads nothing else. A camera is named
+by the start of its topic and the token of its profile, or by the URL to which it pushes.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ PREFIXES: Final = {
     "fc": "http://www.onvif.org/ver20/analytics/humanface",
     "bd": "http://www.onvif.org/ver20/analytics/humanbody",
 }
-"""Bound where a fragment binds none."""
+"""Namespaces for fragments that declare none."""
 _IGNORED: Final = ("PTZ", "AudioAnalytics", "Extension")
-"""Parts of a stream that concern nobody here."""
+"""Parts of a stream that are irrelevant here."""
 _KNOWN: Final = frozenset(
     {"MetadataStream", "VideoAnalytics", "Frame", "Event", "NotificationMessage", "Notify", "SensorData", *_IGNORED}
 )
 _METADATA: Final = frozenset({"onvif-mj", "onvif-xml"})
-"""Levels of a topic behind which the kind of metadata and its producer stand."""
+"""Topic levels followed by the kind of metadata and its producer."""
 _ENVELOPE: Final = ("Envelope", "Body")
 _FRAMES: Final = frozenset({"Frame"})
 _NOTICE: Final = frozenset({"Topic", "Message"})
@@ -91,7 +91,7 @@ _IO_CHANNELS: Final = {"alarm_input": "input", "alarm_output": "output"}
 _TEMPERATURE: Final = "surface_temperature"
 
 
-# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
+# ── redaction ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _result(scene: OnvifMessage, removed: Removed) -> Redacted:
@@ -99,11 +99,11 @@ def _result(scene: OnvifMessage, removed: Removed) -> Redacted:
 
 
 class _MessageBuilder:
-    """Gathers the parts of one message."""
+    """Collects the parts of one message."""
 
-    def __init__(self, veil: Pseudonymiser, arrival: int) -> None:
+    def __init__(self, pseudonymiser: Pseudonymiser, arrival: int) -> None:
         self.removed: Removed = {}
-        self._veil = veil
+        self._pseudonymiser = pseudonymiser
         self._arrival = arrival
         self._frames: list[OnvifFrame] = []
         self._events: list[OnvifEvent] = []
@@ -112,44 +112,44 @@ class _MessageBuilder:
         self.ignored = 0
 
     def add_frame(self, value: Any) -> None:
-        """Take one Frame."""
+        """Add one Frame."""
         self._objects += len(as_list(node(value).get("Object")))
         if self._objects > OBJECTS_MAX or len(self._frames) >= _FRAMES_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {OBJECTS_MAX} objects or {_FRAMES_MAX} frames")
-        frame = onvif_redaction.redact_frame(value, self._veil, self.removed)
+        frame = onvif_redaction.redact_frame(value, self._pseudonymiser, self.removed)
         if frame is None:
-            raise Rejected(QuarantineReason.SCHEMA, "a Frame that is no object")
+            raise Rejected(QuarantineReason.SCHEMA, "a Frame is not an object")
         self._frames.append(frame)
 
     def add_event(self, event: RawEvent) -> None:
-        """Take one event."""
+        """Add one event."""
         if len(self._events) >= OBJECTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {OBJECTS_MAX} events")
-        self._events.append(onvif_events.redact_event(event, self._veil, self.removed, self._arrival))
+        self._events.append(onvif_events.redact_event(event, self._pseudonymiser, self.removed, self._arrival))
 
     def add_ended(self, topic: str) -> None:
-        """Take an empty message: the property of its topic is no more."""
-        self._events.append(onvif_events.redact_empty(topic, self._veil))
+        """Add an empty message: the property of its topic has ended."""
+        self._events.append(onvif_events.redact_empty(topic, self._pseudonymiser))
 
     def add_sensor(self, value: Any, kind: str) -> None:
-        """Take one value of a sensor."""
-        if (sensed := onvif_events.redact_sensor(value, kind, self._veil, self.removed)) is not None:
+        """Add one sensor value."""
+        if (sensed := onvif_events.redact_sensor(value, kind, self._pseudonymiser, self.removed)) is not None:
             self._sensors.append(sensed)
 
     def result(self) -> Redacted:
-        """Return what was gathered."""
+        """Return the redacted message."""
         scene = OnvifMessage(tuple(self._frames), tuple(self._events), tuple(self._sensors), self.ignored)
         return _result(scene, self.removed)
 
 
-def redact_xml(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the form of all formats
-    """Cut a tt:MetadataStream, a fragment of one, or a wsnt:Notify."""
+def redact_xml(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the signature of all formats
+    """Redact a tt:MetadataStream, a fragment of one, or a wsnt:Notify."""
     top = xmlsafe.tree(payload, PREFIXES)
     for name in _ENVELOPE:
         top = dict(node(top[name])) if name in top else top
     if not any(name in _KNOWN for name in top):
-        raise Rejected(QuarantineReason.SCHEMA, "no tt:MetadataStream, nor a part of one")
-    scene = _MessageBuilder(veil, arrival)
+        raise Rejected(QuarantineReason.SCHEMA, "the message is neither a tt:MetadataStream nor a part of one")
+    scene = _MessageBuilder(pseudonymiser, arrival)
     _add_stream(top, scene)
     return scene.result()
 
@@ -160,18 +160,18 @@ def _add_stream(members: Any, scene: _MessageBuilder) -> None:
         _add_stream(node(stream), scene)
     for analytics in as_list(members.get("VideoAnalytics")):
         count_removed_members("VideoAnalytics", node(analytics), _FRAMES, scene.removed)
-        for one in as_list(node(analytics).get("Frame")):
-            scene.add_frame(one)
-    for one in as_list(members.get("Frame")):
-        scene.add_frame(one)
+        for frame in as_list(node(analytics).get("Frame")):
+            scene.add_frame(frame)
+    for frame in as_list(members.get("Frame")):
+        scene.add_frame(frame)
     for outer in ("Event", "Notify"):
         for events in as_list(members.get(outer)):
-            for one in as_list(node(events).get("NotificationMessage")):
-                _add_notification(one, scene)
-    for one in as_list(members.get("NotificationMessage")):
-        _add_notification(one, scene)
-    for one in as_list(members.get("SensorData")):
-        scene.add_sensor(one, "")
+            for notification in as_list(node(events).get("NotificationMessage")):
+                _add_notification(notification, scene)
+    for notification in as_list(members.get("NotificationMessage")):
+        _add_notification(notification, scene)
+    for sensor in as_list(members.get("SensorData")):
+        scene.add_sensor(sensor, "")
     scene.ignored += sum(len(as_list(members.get(name))) for name in _IGNORED)
 
 
@@ -185,13 +185,13 @@ def _add_notification(value: Any, scene: _MessageBuilder) -> None:
 
 
 class _Topic(NamedTuple):
-    """What an MQTT topic says."""
+    """Content of an MQTT topic."""
 
     kind: str = ""
     """MetadataType of ``onvif-mj``."""
     producer: tuple[str, ...] = ()
     event: str = ""
-    """What follows ``onvif-ej/``."""
+    """Levels after ``onvif-ej/``."""
     camera: str = ""
 
 
@@ -208,7 +208,7 @@ def _read_topic(topic: str) -> _Topic:
 
 
 def _unwrapped(payload: bytes, topic: str) -> tuple[Any, str]:
-    """Return the message and its topic; what stands in ``{"topic": …, "payload": …}``, as bridges send it, too."""
+    """Return the message and its topic, unwrapping ``{"topic": …, "payload": …}`` as sent by bridges."""
     tree = allowlist.decode_object(payload)
     if tree.keys() == {"topic", "payload"} and isinstance(tree["topic"], str):
         inner = tree["payload"]
@@ -216,12 +216,12 @@ def _unwrapped(payload: bytes, topic: str) -> tuple[Any, str]:
     return tree, topic
 
 
-def redact_mj(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:
-    """Cut metadata in JSON."""
+def redact_mj(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact metadata in JSON."""
     tree, topic = _unwrapped(payload, topic)
     where = _read_topic(topic)
-    scene = _MessageBuilder(veil, arrival)
-    for name in ("MetadataStream", "VideoAnalytics"):  # as converters of the XML leave them
+    scene = _MessageBuilder(pseudonymiser, arrival)
+    for name in ("MetadataStream", "VideoAnalytics"):  # left by converters from XML
         inner = node(tree.get(name)) if name in tree else {}
         if inner:
             count_removed_members("", tree, frozenset({name, "@context"}), scene.removed)
@@ -230,27 +230,27 @@ def redact_mj(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> 
     if where.kind in {"AudioAnalytics", "PTZ"}:
         scene.ignored += 1
     elif not known:
-        raise Rejected(QuarantineReason.SCHEMA, "neither Frame nor SensorData")
+        raise Rejected(QuarantineReason.SCHEMA, "the message has neither Frame nor SensorData")
     else:
-        for one in as_list(tree.get("Frame")):
-            scene.add_frame(one)
-        for one in as_list(tree.get("SensorData")):
-            scene.add_sensor(one, where.producer[0] if where.producer else "")
+        for frame in as_list(tree.get("Frame")):
+            scene.add_frame(frame)
+        for sensor in as_list(tree.get("SensorData")):
+            scene.add_sensor(sensor, where.producer[0] if where.producer else "")
     count_removed_members("", tree, known | {"@context"}, scene.removed)
     return scene.result()
 
 
-def redact_ej(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:
-    """Cut an event in JSON; an empty message ends the property of its topic."""
-    scene = _MessageBuilder(veil, arrival)
+def redact_ej(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact an event in JSON; an empty message ends the property of its topic."""
+    scene = _MessageBuilder(pseudonymiser, arrival)
     if not payload.strip():
         if not _read_topic(topic).event:
-            raise Rejected(QuarantineReason.SCHEMA, "an empty message whose topic names no event")
+            raise Rejected(QuarantineReason.SCHEMA, "the message is empty and its topic names no event")
         scene.add_ended(_read_topic(topic).event)
         return scene.result()
     tree, topic = _unwrapped(payload, topic)
     if not tree.keys() & {"Data", "Source", "UtcTime"}:
-        raise Rejected(QuarantineReason.SCHEMA, "none of UtcTime, Source and Data")
+        raise Rejected(QuarantineReason.SCHEMA, "the message has none of UtcTime, Source and Data")
     name, tokens = onvif_events.plain_topic(_read_topic(topic).event or text(tree.get("Topic")))
     data = {**node(tree.get("Key")), **node(tree.get("Data"))}
     count_removed_members("", tree, _EVENT, scene.removed)
@@ -262,13 +262,13 @@ def redact_ej(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> 
     return scene.result()
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
 _decode = msgspec.json.Decoder(OnvifMessage).decode
 
 
 class _Context(NamedTuple):
-    """Of one message."""
+    """Facts common to the observations of one message."""
 
     format: str
     camera: str
@@ -277,7 +277,7 @@ class _Context(NamedTuple):
     profile: CameraInfo
 
     def time(self, at: int | None) -> tuple[int, str]:
-        """Return the phenomenon time and how sure it is."""
+        """Return the phenomenon time and its quality."""
         return times.received(self.arrival) if at is None else (at, times.EXPLICIT)
 
 
@@ -286,7 +286,7 @@ def _decoder(name: str) -> Callable[[bytes, str, int, CameraInfo], VideoReport]:
         try:
             scene = _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an ONVIF message") from None
+            raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted ONVIF message") from None
         where = _read_topic(topic)
         module = where.producer[1] if len(where.producer) > 1 else ""
         return _decode_message(scene, _Context(name, where.camera or camera.id, module, arrival, camera))
@@ -304,7 +304,8 @@ def _decode_message(scene: OnvifMessage, ways: _Context) -> VideoReport:
         ways_of = ways._replace(module=ways.module or frame.source)
         observations += _frame_observations(frame, ways_of)
         refused += [
-            RejectedObject(place + at, RejectReason.WRONG_TYPE, "an Object that is none") for at in range(frame.invalid)
+            RejectedObject(place + at, RejectReason.WRONG_TYPE, "the Object is not an object")
+            for at in range(frame.invalid)
         ]
         place += len(frame.objects) + frame.invalid
         ignored += not frame.objects and not frame.changes and not frame.invalid
@@ -314,21 +315,21 @@ def _decode_message(scene: OnvifMessage, ways: _Context) -> VideoReport:
     for value in scene.sensors:
         if value.value is None or value.kind not in SENSORS:
             refused.append(
-                RejectedObject(place, RejectReason.WRONG_TYPE, "a sensor of no known kind, or without a number")
+                RejectedObject(place, RejectReason.WRONG_TYPE, "the sensor has an unknown kind, or no number")
             )
         else:
             measured.append(_sensor_measurement(value, value.value, ways))
         place += 1
     if not (observations or measured or refused or ignored):
-        ignored = 1  # an empty stream: the camera lives, and sees nothing
+        ignored = 1  # an empty stream: the camera is alive and sees nothing
     return VideoReport(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
 def _frame_observations(frame: OnvifFrame, ways: _Context) -> Iterator[VideoObservation]:
     changes = {change.id: change for change in frame.changes}
     at, quality = ways.time(frame.time)
-    for thing in frame.objects:
-        yield _object_observation(thing, changes.pop(thing.id, None), at, quality, ways)
+    for item in frame.objects:
+        yield _object_observation(item, changes.pop(item.id, None), at, quality, ways)
     for change in changes.values():
         yield VideoObservation(
             id=identity(ways.camera, at, change.id, ways.module),
@@ -346,38 +347,38 @@ def _frame_observations(frame: OnvifFrame, ways: _Context) -> Iterator[VideoObse
 
 
 def _object_observation(
-    thing: OnvifObject, change: TrackChange | None, at: int, quality: str, ways: _Context
+    item: OnvifObject, change: TrackChange | None, at: int, quality: str, ways: _Context
 ) -> VideoObservation:
-    box, said = None, None
-    if thing.box is not None:
-        box, said = boxes.from_onvif(*thing.box, _transform(thing.transform), ways.profile.grid)
+    box, quality_ = None, None
+    if item.box is not None:
+        box, quality_ = boxes.from_onvif(*item.box, _transform(item.transform), ways.profile.grid)
     state = None if change is None else TrackState.NEW if change.began else TrackState.END
     return VideoObservation(
-        id=identity(ways.camera, at, thing.id, ways.module),
+        id=identity(ways.camera, at, item.id, ways.module),
         kind=ObservationKind.OBSERVATION,
         camera=ways.camera,
         observed_at=at,
         time_quality=quality,
         format=ways.format,
-        native_id=thing.uuid or thing.id,
-        object_class=ObjectClass(thing.object_class) if thing.object_class else None,
-        subclass=thing.subclass,
-        track="" if thing.id.startswith("#") else thing.id,
-        parent_track=thing.parent or (change.parent if change else ""),
-        track_state=TrackState.END if thing.ended else state,
+        native_id=item.uuid or item.id,
+        object_class=ObjectClass(item.object_class) if item.object_class else None,
+        subclass=item.subclass,
+        track="" if item.id.startswith("#") else item.id,
+        parent_track=item.parent or (change.parent if change else ""),
+        track_state=TrackState.END if item.ended else state,
         box=box,
-        box_quality=said,
-        confidence=thing.confidence,
-        place=Location(thing.location[0], thing.location[1], thing.location[2], "object") if thing.location else None,
-        speed=thing.speed,
-        device_yaw=thing.yaw,
-        lane=thing.lane,
-        plate=thing.plate,
-        color=thing.color,
-        brand=thing.brand,
+        box_quality=quality_,
+        confidence=item.confidence,
+        place=Location(item.location[0], item.location[1], item.location[2], "object") if item.location else None,
+        speed=item.speed,
+        device_yaw=item.yaw,
+        lane=item.lane,
+        plate=item.plate,
+        color=item.color,
+        brand=item.brand,
         analytics=ways.module,
-        images=thing.images,
-        removed=thing.removed,
+        images=item.images,
+        removed=item.removed,
     )
 
 
@@ -420,7 +421,7 @@ def _event_measurements(event: OnvifEvent, ways: _Context) -> Iterator[Measureme
     state = False if event.ended else event.state
     name = codes.state_property(word)
     if name and state is not None:
-        # Of a rule several objects may be the reason: each has its own identity, all say the same of the rule.
+        # Several objects may trigger a rule: each has its own identity, and all report the same state of the rule.
         same = identity(key, event.object, state)
         yield Measurement(ways.camera, name, state, "", at, quality, same, channel=own, reason=event.object)
     for value in event.values:
@@ -452,15 +453,15 @@ def _event_measurements(event: OnvifEvent, ways: _Context) -> Iterator[Measureme
 
 
 def _event_channel(event: OnvifEvent, word: str, camera: CameraInfo) -> str:
-    """Return the channel of a state or count: that of its rule, or of an input or output of the device."""
+    """Return the channel of a state or count: of its rule, or of a digital input or output."""
     if event.rule or word not in _IO_CHANNELS or not event.sources:
         return rule_channel(event.rule, camera.rules)
-    found = numbered_channel(event.sources[-1])
-    return _IO_CHANNELS[word] + found.lstrip("abcdefghijklmnopqrstuvwxyz") if found else ""
+    channel_name = numbered_channel(event.sources[-1])
+    return _IO_CHANNELS[word] + channel_name.lstrip("abcdefghijklmnopqrstuvwxyz") if channel_name else ""
 
 
 def _temperature_channel(value: OnvifValue) -> str:
-    """Return ``max``, ``spot2``: which temperature, and of which of several spots or boxes."""
+    """Return the channel of a temperature, with the number of its spot or box: ``max``, ``spot2``."""
     number = "".join(sign for sign in value.item if sign.isdecimal()) if len(value.item) < 20 else ""
     return value.name + (str(int(number)) if number and int(number) > 1 else "")
 

@@ -1,4 +1,4 @@
-"""What is kept of an ONVIF message, whether it came as XML or JSON: frames, events, sensor values. Times are µs UTC."""
+"""Records of redacted ONVIF messages, from XML or JSON: frames, events, sensor values. Times are µs UTC."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from sensegate.video.observation import Plate
 
 
 class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What all have."""
+    """Base of the records."""
 
 
 class OnvifObject(_Record, frozen=True):
     """One object of a frame."""
 
     id: str
-    """Its ObjectId, else its UUID, else ``#`` and its place in the frame."""
+    """Its ObjectId, otherwise its UUID, otherwise ``#`` and its index in the frame."""
     uuid: str = ""
     parent: str = ""
     object_class: str = ""
-    """`ObjectClass`"""
+    """Value of `ObjectClass`."""
     subclass: str = ""
     confidence: float | None = None
     box: tuple[float, float, float, float] | None = None
     """left, top, right, bottom as sent"""
     transform: tuple[float, float, float, float] | None = None
-    """Scale and translation of all levels together; None: it had none."""
+    """Combined scale and translation of all levels; None: there was none."""
     ended: bool = False
     speed: float | None = None
     yaw: float | None = None
@@ -40,25 +40,25 @@ class OnvifObject(_Record, frozen=True):
 
 
 class TrackChange(_Record, frozen=True):
-    """What an ObjectTree says of one track."""
+    """Start or end of a track, from an ObjectTree."""
 
     id: str
     began: bool
-    """True: it begins; False: it ends."""
+    """True: it starts; False: it ends."""
     parent: str = ""
-    """Of a track that begins: which one it comes from."""
+    """Track from which a starting track originates."""
 
 
 class OnvifFrame(_Record, frozen=True):
     """One moment."""
 
     time: int | None = None
-    """None: it says none that can be read."""
+    """None: it has no readable time."""
     source: str = ""
     objects: tuple[OnvifObject, ...] = ()
     changes: tuple[TrackChange, ...] = ()
     invalid: int = 0
-    """Objects that were none."""
+    """Number of malformed objects."""
 
 
 class OnvifValue(_Record, frozen=True):
@@ -74,14 +74,14 @@ class OnvifEvent(_Record, frozen=True):
     """One event, or one state of a property event."""
 
     topic: str = ""
-    """Without prefixes and sources; empty where it is none of the table."""
+    """Without prefixes and sources; empty if unknown."""
     time: int | None = None
     sources: tuple[str, ...] = ()
-    """Tokens of what it comes from, in their order, the rule's apart."""
+    """Source tokens in order, except the rule's."""
     rule: str = ""
     state: bool | None = None
     ended: bool = False
-    """The property is no more (PropertyOperation ``Deleted``, or an empty message)."""
+    """Whether the property has ended (PropertyOperation ``Deleted``, or an empty message)."""
     object: str = ""
     object_class: str = ""
     subclass: str = ""
@@ -98,7 +98,7 @@ class SensorValue(_Record, frozen=True):
     """One value of SensorData."""
 
     kind: str
-    """``Temperature`` and such; empty where it is none of the table."""
+    """``Temperature`` for example; empty if unknown."""
     time: int | None = None
     id: str = ""
     value: float | None = None
@@ -111,4 +111,4 @@ class OnvifMessage(_Record, frozen=True):
     events: tuple[OnvifEvent, ...] = ()
     sensors: tuple[SensorValue, ...] = ()
     ignored: int = 0
-    """Parts of it that concern nobody here: sound frames, positions of the camera's head."""
+    """Number of irrelevant parts: audio frames, PTZ positions."""

@@ -1,6 +1,6 @@
-"""ONVIF: objects of a frame, cut down to what may be kept. The tree is that of `xmlsafe.tree` or of ``onvif-mj``.
+"""ONVIF: redaction of the objects of a frame. The tree is that of `xmlsafe.tree` or of ``onvif-mj``.
 
-Of people only class, box, time and track stay; faces, bodies, colours of clothes and places on the map do not.
+Of people only class, box, time and track are kept; faces, bodies, clothing colours and locations are removed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from sensegate.video.values import (
 )
 
 OBJECTS_MAX: Final = 10_000
-"""Of one message; more belong to no camera."""
+"""Greatest number of objects of one message."""
 PEOPLE: Final = frozenset({ObjectClass.PERSON.value, ObjectClass.FACE.value})
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _ID = re.compile(r"\d{1,10}", re.ASCII)
-"""A number of 32 bits; one of a telephone is longer."""
+"""A 32-bit number; a telephone number is longer."""
 _BOUND: Final = 1e9
 
 _FRAME: Final = frozenset({"@UtcTime", "@Source", "@Colorspace", "@context", "Transformation", "Object", "ObjectTree"})
 _OBJECT: Final = frozenset({"@ObjectId", "@UUID", "@Parent", "@ParentUUID", "Appearance", "Behaviour", "Extension"})
 _APPEARANCE: Final = frozenset({"Transformation", "Shape", "Class", "GeoLocation", "VehicleInfo", "LicensePlateInfo"})
 _SHAPE: Final = frozenset({"BoundingBox", "CenterOfGravity", "Polygon"})
-"""The last two say nothing that the box does not; they are left out, and are nobody's secret."""
+"""The last two add nothing to the box; they are dropped without being counted."""
 _BEHAVIOUR: Final = frozenset({"Removed", "Idle", "Speed", "Direction"})
 _VEHICLE: Final = frozenset({"Type", "Brand", "Color"})
 _PLATE: Final = frozenset({"PlateNumber", "PlateType", "CountryCode", "Color"})
@@ -53,28 +53,28 @@ Removed = dict[str, int]
 
 @lru_cache(maxsize=512)
 def object_class(label: str) -> tuple[str, str]:
-    """Return what a type means: class, and kind of vehicle."""
-    found, kind = codes.object_class("onvif", label)
-    return found.value, kind
+    """Return (class, kind of vehicle) of a type."""
+    result, kind = codes.object_class("onvif", label)
+    return result.value, kind
 
 
-def redact_id(value: Any, veil: Pseudonymiser) -> str:
-    """Return an object's id: a number as it is, else its pseudonym."""
+def redact_id(value: Any, pseudonymiser: Pseudonymiser) -> str:
+    """Return an object's id: a number unchanged, anything else as a pseudonym."""
     word = text(value)
-    return word if not word or _ID.fullmatch(word) else veil.identifier(word)
+    return word if not word or _ID.fullmatch(word) else pseudonymiser.identifier(word)
 
 
-def _uuid(value: Any, veil: Pseudonymiser) -> str:
+def _uuid(value: Any, pseudonymiser: Pseudonymiser) -> str:
     word = text(value)
-    return word.lower() if not word or _UUID.fullmatch(word) else veil.identifier(word)
+    return word.lower() if not word or _UUID.fullmatch(word) else pseudonymiser.identifier(word)
 
 
 _UNREADABLE: Final = Transform(1.0, 1.0, 1e12, 1e12)
-"""In place of a transformation that cannot be read: whatever it is applied to lies outside of the image."""
+"""Replaces an unreadable transformation: it maps everything outside of the image."""
 
 
 def read_transform(value: Any) -> Transform | None:
-    """Return a Transformation, `_UNREADABLE` for one that cannot be read; None where there is none."""
+    """Return a Transformation, `_UNREADABLE` for an unreadable one, None if there is none."""
     outer = node(value)
     if not outer:
         return None
@@ -91,23 +91,23 @@ def _axis(of: Node, name: str, default: float) -> float | None:
 
 
 def count_pictures(where: str, members: Node, removed: Removed) -> int:
-    """Count the pictures of a node, which are all taken out."""
-    found = 0
+    """Count the pictures of a node, all of which are removed."""
+    total_ = 0
     for name in _PICTURES:
         if name in members:
             count = len(as_list(members[name]))
             count_removed(f"{where}.{name}", removed, count)
-            found += count
-    return found
+            total_ += count
+    return total_
 
 
 def read_class(value: Any) -> tuple[str, str, float | None]:
     """Return (class, kind of vehicle, likelihood) of the likeliest type; a type without likelihood is certain."""
     members = node(value)
     best: tuple[str, float] | None = None
-    for one in as_list(members.get("Type")):
-        sure = number(one.get("@Likelihood", 1.0), 0, 1) if isinstance(one, dict) else 1.0
-        best = _likelier(best, text(one), sure)
+    for entry in as_list(members.get("Type")):
+        sure = number(entry.get("@Likelihood", 1.0), 0, 1) if isinstance(entry, dict) else 1.0
+        best = _likelier(best, text(entry), sure)
     for name in ("ClassCandidate", "Extension"):
         for outer in as_list(members.get(name)):
             inner = as_list(node(outer).get("OtherTypes")) if name == "Extension" else [outer]
@@ -125,8 +125,8 @@ def _likelier(best: tuple[str, float] | None, label: str, sure: float | None) ->
     return label, sure or 0.0
 
 
-def redact_plate(value: Any, at: int, veil: Pseudonymiser, removed: Removed) -> tuple[Plate | None, int]:
-    """Return a LicensePlateInfo without its number, and how many pictures it had."""
+def redact_plate(value: Any, at: int, pseudonymiser: Pseudonymiser, removed: Removed) -> tuple[Plate | None, int]:
+    """Return a LicensePlateInfo without its number, and its number of pictures."""
     members = node(value)
     images = count_pictures("LicensePlateInfo", members, removed)
     count_removed_members("LicensePlateInfo", members, _PLATE.union(_PICTURES), removed)
@@ -137,8 +137,8 @@ def redact_plate(value: Any, at: int, veil: Pseudonymiser, removed: Removed) -> 
     country = countries.alpha_2(text(members.get("CountryCode")))
     kind = text(members.get("PlateType"))
     plate = Plate(
-        token=veil.plate(written, at),
-        number=clear_plate(written, veil),
+        token=pseudonymiser.plate(written, at),
+        number=clear_plate(written, pseudonymiser),
         region=plate_region(written) or ("" if country == "CN" else country),
         color=codes.color("onvif", text(members.get("Color"))),
         plate_class=codes.plate_class("onvif", kind)
@@ -162,41 +162,41 @@ def redact_vehicle(value: Any, removed: Removed) -> tuple[str, str, str, int]:
     kind = codes.vehicle("onvif", text(members.get("Type")))
     color = codes.color("onvif", text(members.get("Color")))
     brand = codes.word("brand", "onvif", text(members.get("Brand"))) or ""
-    for name, found in (("Type", kind), ("Color", color), ("Brand", brand)):
-        if not found and text(members.get(name)):
+    for name, value_ in (("Type", kind), ("Color", color), ("Brand", brand)):
+        if not value_ and text(members.get(name)):
             count_removed(f"VehicleInfo.{name}", removed)
     return kind, color, brand, images
 
 
 def _location(value: Any) -> tuple[float, float, float | None] | None:
     members = node(value)
-    found = coordinates(number(members.get("@lon"), -180, 180), number(members.get("@lat"), -180, 180))
-    if found is None:
+    location = coordinates(number(members.get("@lon"), -180, 180), number(members.get("@lat"), -180, 180))
+    if location is None:
         return None
-    return *found, number(members.get("@elevation"), -12_000, 100_000)
+    return *location, number(members.get("@elevation"), -12_000, 100_000)
 
 
 def _lane(extension: Any) -> int | None:
-    for one in as_list(node(node(extension).get("Properties")).get("Property")):
-        if isinstance(one, dict) and one.get("@name") == "Lane":
-            return integer(text(one), 0, 99)
+    for prop in as_list(node(node(extension).get("Properties")).get("Property")):
+        if isinstance(prop, dict) and prop.get("@name") == "Lane":
+            return integer(text(prop), 0, 99)
     return None
 
 
 def _count_vendor_extensions(extension: Any, removed: Removed) -> None:
-    """Count what vendors put beside the standard: all but the lane."""
+    """Count vendor extensions as removed, except the lane."""
     members = node(extension)
     count_removed_members("Extension", members, frozenset({"Properties"}), removed)
     properties = node(members.get("Properties"))
     count_removed_members("Properties", properties, frozenset({"Property"}), removed)
-    if others := [one for one in as_list(properties.get("Property")) if node(one).get("@name") != "Lane"]:
+    if others := [prop for prop in as_list(properties.get("Property")) if node(prop).get("@name") != "Lane"]:
         count_removed("Properties.Property", removed, len(others))
 
 
-def redact_object(
-    value: Any, index: int, at: int, outer: Transform | None, veil: Pseudonymiser, total: Removed
-) -> OnvifObject | None:  # noqa: PLR0917
-    """Return an Object as it may be kept, None where it is none; what was taken out is added to `total`."""
+def redact_object(  # noqa: PLR0917 - the object and its context
+    value: Any, index: int, at: int, outer: Transform | None, pseudonymiser: Pseudonymiser, total: Removed
+) -> OnvifObject | None:
+    """Redact an Object, None if it is malformed; removed fields are added to `total`."""
     if not isinstance(value, dict):
         return None
     removed: Removed = {}
@@ -213,7 +213,7 @@ def redact_object(
         kind, color, brand, more = redact_vehicle(looks["VehicleInfo"], removed)
         sub, images = kind or sub, images + more
     if "LicensePlateInfo" in looks:
-        plate, more = redact_plate(looks["LicensePlateInfo"], at, veil, removed)
+        plate, more = redact_plate(looks["LicensePlateInfo"], at, pseudonymiser, removed)
         images += more
     if not cls:
         cls = _implied_class(looks)
@@ -237,11 +237,11 @@ def redact_object(
         _count_vendor_extensions(extension, removed)
     for name, count in removed.items():
         total[name] = total.get(name, 0) + count
-    uuid = _uuid(value.get("@UUID"), veil)
+    uuid = _uuid(value.get("@UUID"), pseudonymiser)
     return OnvifObject(
-        id=redact_id(value.get("@ObjectId"), veil) or uuid or f"#{index}",
+        id=redact_id(value.get("@ObjectId"), pseudonymiser) or uuid or f"#{index}",
         uuid=uuid,
-        parent=redact_id(value.get("@Parent"), veil) or _uuid(value.get("@ParentUUID"), veil),
+        parent=redact_id(value.get("@Parent"), pseudonymiser) or _uuid(value.get("@ParentUUID"), pseudonymiser),
         object_class=cls,
         subclass=sub,
         confidence=sure,
@@ -261,15 +261,15 @@ def redact_object(
 
 
 def _implied_class(looks: Node) -> str:
-    """Return the class that an object without one has by what is said of it."""
-    for name, found in (
+    """Infer the class of an object without one from its members."""
+    for name, class_ in (
         ("LicensePlateInfo", ObjectClass.PLATE),
         ("VehicleInfo", ObjectClass.VEHICLE),
         ("HumanFace", ObjectClass.FACE),
         ("HumanBody", ObjectClass.PERSON),
     ):
         if name in looks:
-            return found.value
+            return class_.value
     return ""
 
 
@@ -281,33 +281,37 @@ def _box(of: Node) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
-def _track_changes(value: Any, veil: Pseudonymiser) -> tuple[TrackChange, ...]:
-    """Return what ObjectTrees say: a track that is renamed, split or merged ends, and others begin that come of it."""
-    found: dict[str, TrackChange] = {}
+def _track_changes(value: Any, pseudonymiser: Pseudonymiser) -> tuple[TrackChange, ...]:
+    """Return track changes from ObjectTrees: a renamed, split or merged track ends, and the resulting ones start."""
+    changes: dict[str, TrackChange] = {}
 
     def ids(outer: Node, name: str) -> list[str]:
-        return [word for one in as_list(outer.get(name)) if (word := redact_id(node(one).get("@ObjectId"), veil))]
+        return [
+            word
+            for track in as_list(outer.get(name))
+            if (word := redact_id(node(track).get("@ObjectId"), pseudonymiser))
+        ]
 
     def passes(sources: list[str], targets: list[str]) -> None:
-        for one in targets:
-            if one not in sources:
-                found[one] = TrackChange(id=one, began=True, parent=sources[0] if sources else "")
-        for one in sources:
-            if one not in targets:
-                found[one] = TrackChange(id=one, began=False)
+        for target in targets:
+            if target not in sources:
+                changes[target] = TrackChange(id=target, began=True, parent=sources[0] if sources else "")
+        for source in sources:
+            if source not in targets:
+                changes[source] = TrackChange(id=source, began=False)
 
     for tree in as_list(value):
         members = node(tree)
         for name in ("Rename", "Split", "Merge"):
-            for one in as_list(members.get(name)):
-                passes(ids(node(one), "from"), ids(node(one), "to"))
-        for one in ids(members, "Delete"):
-            found[one] = TrackChange(id=one, began=False)
-    return tuple(found.values())
+            for change in as_list(members.get(name)):
+                passes(ids(node(change), "from"), ids(node(change), "to"))
+        for deleted in ids(members, "Delete"):
+            changes[deleted] = TrackChange(id=deleted, began=False)
+    return tuple(changes.values())
 
 
-def redact_frame(value: Any, veil: Pseudonymiser, total: Removed) -> OnvifFrame | None:
-    """Return a Frame as it may be kept, None where it is none."""
+def redact_frame(value: Any, pseudonymiser: Pseudonymiser, total: Removed) -> OnvifFrame | None:
+    """Redact a Frame, None if it is malformed."""
     if not isinstance(value, dict):
         return None
     count_pictures("Frame", value, total)
@@ -318,16 +322,16 @@ def redact_frame(value: Any, veil: Pseudonymiser, total: Removed) -> OnvifFrame 
     outer = read_transform(value.get("Transformation"))
     things: list[OnvifObject] = []
     broken = 0
-    for index, one in enumerate(as_list(value.get("Object"))):
-        thing = redact_object(one, index, at or 0, outer, veil, total)
-        if thing is None:
+    for index, raw in enumerate(as_list(value.get("Object"))):
+        item = redact_object(raw, index, at or 0, outer, pseudonymiser, total)
+        if item is None:
             broken += 1
         else:
-            things.append(thing)
+            things.append(item)
     return OnvifFrame(
         time=at,
-        source=public_name(value.get("@Source"), veil),
+        source=public_name(value.get("@Source"), pseudonymiser),
         objects=tuple(things),
-        changes=_track_changes(value["ObjectTree"], veil) if "ObjectTree" in value else (),
+        changes=_track_changes(value["ObjectTree"], pseudonymiser) if "ObjectTree" in value else (),
         invalid=broken,
     )

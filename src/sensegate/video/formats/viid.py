@@ -1,7 +1,7 @@
-"""GA/T 1400 (VIID): objects of cameras and platforms, by their own requests or in notifications of a subscription.
+"""GA/T 1400 (VIID): objects sent by cameras and platforms, directly or in notifications of a subscription.
 
-What was seen becomes an observation; what a VideoLabel or a vendor's VehiclesFlow counted becomes readings, and so does
-whether a camera of a catalogue is on line. That there is an image, a file or a case is told to nobody.
+Sightings become observations; counts of a VideoLabel or a vendor's VehiclesFlow become readings, as does the online
+state of a catalogued camera. The existence of images, files and cases is not reported.
 """
 
 from __future__ import annotations
@@ -55,54 +55,58 @@ _decode = msgspec.json.Decoder(ViidBody).decode
 
 
 def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
-    """Return what a cut body reports; see `form.VideoFormat`."""
+    """Return what a redacted body reports; see `format.VideoFormat`."""
     try:
-        told = _decode(payload)
+        body = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Rejected(QuarantineReason.SCHEMA, "not a body that was cut here") from None
+        raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted body") from None
     observations: list[VideoObservation] = []
     measured: list[Measurement] = []
     refused: list[RejectedObject] = []
-    ignored = told.ignored
-    for one in told.objects:
-        match one:
+    ignored = body.ignored
+    for record in body.objects:
+        match record:
             case Sighting():
-                observations.append(_observation(one, camera))
-                measured += _speed(one, camera)
+                observations.append(_observation(record, camera))
+                measured += _speed(record, camera)
             case VideoLabelRecord():
-                ignored += not (happened := _label_event(one, camera)) and not one.counts
+                ignored += not (happened := _label_event(record, camera)) and not record.counts
                 observations += happened
-                measured += _count_measurements(one, camera, "")
+                measured += _count_measurements(record, camera, "")
             case FlowRecord():
-                measured += _flow_measurements(one, camera)
+                measured += _flow_measurements(record, camera)
             case CatalogueRecord():
-                ignored += not (found := _online_state(one))
-                measured += found
+                ignored += not (online := _online_state(record))
+                measured += online
             case InvalidRecord():
-                refused.append(RejectedObject(one.index, RejectReason.WRONG_TYPE, one.detail))
+                refused.append(RejectedObject(record.index, RejectReason.WRONG_TYPE, record.detail))
             case _:
                 ignored += 1
     if not (observations or measured or refused or ignored):
-        ignored = 1  # an empty batch is none the worse
+        ignored = 1  # an empty batch is valid
     return VideoReport(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
-def _identity(one: Sighting | VideoLabelRecord | FlowRecord, kind: str) -> str:
-    """Return what makes an object the same one: its id where that is one of the standard's, else all that tells it."""
-    if one.unique_id:
-        return identity("viid", kind, one.id)
-    token = one.token if isinstance(one, Sighting) else ""
-    lane = "" if isinstance(one, VideoLabelRecord) else one.lane
-    return identity("viid", kind, one.id, one.camera, one.time, token, lane)
+def _identity(record: Sighting | VideoLabelRecord | FlowRecord, kind: str) -> str:
+    """Return the identity of an object: its id if that is unique, otherwise all its distinguishing fields."""
+    if record.unique_id:
+        return identity("viid", kind, record.id)
+    token = record.token if isinstance(record, Sighting) else ""
+    lane = "" if isinstance(record, VideoLabelRecord) else record.lane
+    return identity("viid", kind, record.id, record.camera, record.time, token, lane)
 
 
-def _speed(one: Sighting, camera: CameraInfo) -> list[Measurement]:
-    if not one.speed or one.kind != "MotorVehicle":
+def _speed(record: Sighting, camera: CameraInfo) -> list[Measurement]:
+    if not record.speed or record.kind != "MotorVehicle":
         return []
-    lane = f"lane{one.lane}" if one.lane else ""
-    key = f"{_identity(one, one.kind)}Speed"
-    name = one.camera or camera.id
-    return [Measurement(name, "vehicle_speed", one.speed, "km/h", one.time, one.time_quality or RECEIVED, key, lane)]
+    lane = f"lane{record.lane}" if record.lane else ""
+    key = f"{_identity(record, record.kind)}Speed"
+    name = record.camera or camera.id
+    return [
+        Measurement(
+            name, "vehicle_speed", record.speed, "km/h", record.time, record.time_quality or RECEIVED, key, lane
+        )
+    ]
 
 
 def _event(sort: int | None) -> str:
@@ -110,93 +114,93 @@ def _event(sort: int | None) -> str:
     return "" if word == codes.OTHER else word
 
 
-def _observation(one: Sighting, camera: CameraInfo) -> VideoObservation:
-    box, quality = _box(one)
+def _observation(record: Sighting, camera: CameraInfo) -> VideoObservation:
+    box, quality = _box(record)
     plate = None
-    if one.token or one.plate_color or one.plate_class:
+    if record.token or record.plate_color or record.plate_class:
         plate = Plate(
-            one.token,
-            one.region,
-            codes.color(MAKE, one.plate_color) if one.plate_color else "",
-            codes.plate_class(MAKE, one.plate_class) if one.plate_class else "",
-            None if one.plate_reliability is None else one.plate_reliability / 100,
-            one.number,
+            record.token,
+            record.region,
+            codes.color(MAKE, record.plate_color) if record.plate_color else "",
+            codes.plate_class(MAKE, record.plate_class) if record.plate_class else "",
+            None if record.plate_reliability is None else record.plate_reliability / 100,
+            record.number,
         )
-    word = _event(one.event)
+    word = _event(record.event)
     return VideoObservation(
-        id=_identity(one, one.kind),
+        id=_identity(record, record.kind),
         kind=ObservationKind.OBSERVATION,
-        camera=one.camera or camera.id,
-        observed_at=one.time,
-        time_quality=one.time_quality or RECEIVED,
+        camera=record.camera or camera.id,
+        observed_at=record.time,
+        time_quality=record.time_quality or RECEIVED,
         format="viid",
-        native_id=one.id,
-        object_class=CLASSES[one.kind],
-        subclass=codes.vehicle(MAKE, one.vehicle_class) if one.vehicle_class else "",
+        native_id=record.id,
+        object_class=CLASSES[record.kind],
+        subclass=codes.vehicle(MAKE, record.vehicle_class) if record.vehicle_class else "",
         box=box,
         box_quality=quality,
-        image_size=one.size,
-        confidence=_confidence(one),
-        similarity=one.similarity,
-        speed=None if one.speed is None else round(one.speed / KMH, 3),
-        heading=codes.heading(MAKE, one.direction) if one.direction else None,
-        lane=one.lane,
+        image_size=record.size,
+        confidence=_confidence(record),
+        similarity=record.similarity,
+        speed=None if record.speed is None else round(record.speed / KMH, 3),
+        heading=codes.heading(MAKE, record.direction) if record.direction else None,
+        lane=record.lane,
         plate=plate,
-        color=codes.color(MAKE, one.color) if one.color else "",
-        brand=one.brand,
-        model=one.model,
-        age_band=one.age_band,
+        color=codes.color(MAKE, record.color) if record.color else "",
+        brand=record.brand,
+        model=record.model,
+        age_band=record.age_band,
         event=VideoEvent(word) if word else None,
-        images=one.pictures,
-        removed=one.removed,
+        images=record.pictures,
+        removed=record.removed,
     )
 
 
-def _confidence(one: Sighting) -> float | None:
-    """Return how sure it is: of a vehicle by its plate, of another by its similarity."""
-    if CLASSES[one.kind] in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}:
-        return None if one.plate_reliability is None else one.plate_reliability / 100
-    return one.similarity
+def _confidence(record: Sighting) -> float | None:
+    """Return the confidence: of a vehicle that of its plate, otherwise the similarity."""
+    if CLASSES[record.kind] in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}:
+        return None if record.plate_reliability is None else record.plate_reliability / 100
+    return record.similarity
 
 
-def _box(one: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
-    if one.box is None:
+def _box(record: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
+    if record.box is None:
         return None, None
-    if one.size is None:
+    if record.size is None:
         return None, BoxQuality.UNRESOLVED
-    return boxes.from_pixels(*one.box, *one.size)
+    return boxes.from_pixels(*record.box, *record.size)
 
 
-def _label_event(one: VideoLabelRecord, camera: CameraInfo) -> list[VideoObservation]:
-    if one.event in COUNTING or not _event(one.event):
+def _label_event(record: VideoLabelRecord, camera: CameraInfo) -> list[VideoObservation]:
+    if record.event in COUNTING or not _event(record.event):
         return []
     label = VideoObservation(
-        id=_identity(one, "VideoLabel"),
+        id=_identity(record, "VideoLabel"),
         kind=ObservationKind.EVENT,
-        camera=one.camera or camera.id,
-        observed_at=one.time,
-        time_quality=one.time_quality or RECEIVED,
+        camera=record.camera or camera.id,
+        observed_at=record.time,
+        time_quality=record.time_quality or RECEIVED,
         format="viid",
-        native_id=one.id,
-        event=VideoEvent(_event(one.event)),
-        analytics=one.analytics,
-        removed=one.removed,
+        native_id=record.id,
+        event=VideoEvent(_event(record.event)),
+        analytics=record.analytics,
+        removed=record.removed,
     )
     return [label]
 
 
-def _count_measurements(one: VideoLabelRecord | FlowRecord, camera: CameraInfo, channel: str) -> list[Measurement]:
-    key = _identity(one, "VideoLabel" if isinstance(one, VideoLabelRecord) else "VehiclesFlow")
+def _count_measurements(record: VideoLabelRecord | FlowRecord, camera: CameraInfo, channel: str) -> list[Measurement]:
+    key = _identity(record, "VideoLabel" if isinstance(record, VideoLabelRecord) else "VehiclesFlow")
     return [
         Measurement(
-            one.camera or camera.id,
+            record.camera or camera.id,
             *_count_property(name, value),
-            one.time,
-            one.time_quality or RECEIVED,
+            record.time,
+            record.time_quality or RECEIVED,
             f"{key}{name}",
             channel=channel,
         )
-        for name, value in one.counts.items()
+        for name, value in record.counts.items()
         if name in COUNTS
     ]
 
@@ -206,32 +210,36 @@ def _count_property(name: str, value: float) -> tuple[str, float, str]:
     return prop, value, unit
 
 
-def _flow_measurements(one: FlowRecord, camera: CameraInfo) -> list[Measurement]:
-    channel = f"lane{one.lane}" if one.lane else ""
-    found = _count_measurements(one, camera, channel)
-    if one.cycle_s and (count := one.counts.get("VehicleCount")) is not None:
-        key = f"{_identity(one, 'VehiclesFlow')}rate"
-        rate = round(count * 3_600 / one.cycle_s, 3)
-        found.append(
+def _flow_measurements(record: FlowRecord, camera: CameraInfo) -> list[Measurement]:
+    channel = f"lane{record.lane}" if record.lane else ""
+    measurements = _count_measurements(record, camera, channel)
+    if record.cycle_s and (count := record.counts.get("VehicleCount")) is not None:
+        key = f"{_identity(record, 'VehiclesFlow')}rate"
+        rate = round(count * 3_600 / record.cycle_s, 3)
+        measurements.append(
             Measurement(
-                one.camera or camera.id,
+                record.camera or camera.id,
                 "traffic_flow",
                 rate,
                 "/h",
-                one.time,
-                one.time_quality or RECEIVED,
+                record.time,
+                record.time_quality or RECEIVED,
                 key,
                 channel=channel,
             )
         )
-    return found
+    return measurements
 
 
-def _online_state(one: CatalogueRecord) -> list[Measurement]:
-    if one.online is None or one.kind != "APE":
+def _online_state(record: CatalogueRecord) -> list[Measurement]:
+    if record.online is None or record.kind != "APE":
         return []
-    key = identity("viid", "APE", one.id, one.time, one.online)
-    return [Measurement(one.camera, "online", float(one.online), "", one.time, one.time_quality or RECEIVED, key)]
+    key = identity("viid", "APE", record.id, record.time, record.online)
+    return [
+        Measurement(
+            record.camera, "online", float(record.online), "", record.time, record.time_quality or RECEIVED, key
+        )
+    ]
 
 
 FORMAT: Final = VideoFormat("viid", redact, decode)

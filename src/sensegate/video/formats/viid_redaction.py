@@ -1,6 +1,6 @@
-"""A GA/T 1400 body -> what of it may be kept. Nothing else of a body goes on; what falls is counted by field.
+"""Redaction of a GA/T 1400 body to what may be stored; removed fields are counted.
 
-Each object is judged alone: one that cannot be used is refused and the others are kept.
+Each object is judged separately: an unusable one is rejected and the others are kept.
 """
 
 from __future__ import annotations
@@ -100,66 +100,66 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 
 
 class RedactedObject(NamedTuple):
-    """One object as it was submitted."""
+    """One object as submitted."""
 
     kind: str
     id: str
-    """As sent: for the answer to its sender and for nothing else."""
+    """As sent: only for the response to its sender."""
     record: ViidRecord | None
-    """None: of its kind nothing is kept (cases)."""
+    """None: objects of its kind are not stored (cases)."""
     notice: str = ""
-    """Id, as sent, of the notification that it stands in."""
+    """Id, as sent, of the notification that contains it."""
     inside: bool = False
-    """Whether it stands in another object, which alone is answered."""
+    """Whether another object contains it, which alone is answered."""
 
 
 class RedactedBody(NamedTuple):
-    """A body, cut."""
+    """A redacted body."""
 
     objects: list[RedactedObject]
     removed: dict[str, int]
-    """Field -> how often it was taken out."""
+    """Field -> how often it was removed."""
     listed: bool
-    """Whether the body is an envelope of many."""
+    """Whether the body is a list envelope."""
     notices: list[str]
-    """Ids, as sent, of its notifications."""
+    """Ids of its notifications, as sent."""
 
     def body(self) -> ViidBody:
-        """Return what goes on."""
-        kept = tuple(one.record for one in self.objects if one.record is not None)
-        return ViidBody(kept, len(self.objects) - len(kept))
+        """Return the part that is stored."""
+        records = tuple(item.record for item in self.objects if item.record is not None)
+        return ViidBody(records, len(self.objects) - len(records))
 
 
-def redact_body(payload: bytes, default: str, veil: Pseudonymiser, arrival: int) -> RedactedBody:
-    """Return the objects of a body; `default`: code of the device that sent it, where an object names none.
+def redact_body(payload: bytes, default: str, pseudonymiser: Pseudonymiser, arrival: int) -> RedactedBody:
+    """Redact a body; `default`: code of the sending device, for objects that name none.
 
     Raises:
-        Rejected: the body is no JSON of the standard, or too large; the detail quotes nothing of it.
+        Rejected: if the body is not JSON of the standard, or is too large; the detail quotes nothing of it.
     """
-    found: list[RedactedObject] = []
+    objects_: list[RedactedObject] = []
     removed: dict[str, int] = {}
-    told: list[str] = []
+    notices: list[str] = []
     tree = decode_body(payload)
     given = list_objects(tree)
     for name in other_names(tree):
         removed[name] = removed.get(name, 0) + 1
     for place, raw in enumerate(given):
         if raw.kind == "SubscribeNotification":
-            # the objects of the notification follow it; of itself nothing is kept
-            told.append(raw.notice)
+            # its objects follow; the notification itself is not stored
+            notices.append(raw.notice)
             _count_notification(raw, removed)
             continue
-        one = _redact_object(place, raw, default, veil, arrival)
-        found.append(one[0])
-        for name, count in one[1].items():
+        item = _redact_object(place, raw, default, pseudonymiser, arrival)
+        objects_.append(item[0])
+        for name, count in item[1].items():
             removed[name] = removed.get(name, 0) + count
-    return RedactedBody(found, dict(sorted(removed.items())), is_list(tree), told)
+    return RedactedBody(objects_, dict(sorted(removed.items())), is_list(tree), notices)
 
 
-def redact(payload: bytes, topic: str, arrival: int, veil: Pseudonymiser) -> Redacted:
-    """Return what of a body may be kept; see `form.VideoFormat`."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact a body; see `format.VideoFormat`."""
     sender = topic.rpartition("/")[2]
-    whole = redact_body(payload, sender if _NAME.fullmatch(sender) else "", veil, arrival)
+    whole = redact_body(payload, sender if _NAME.fullmatch(sender) else "", pseudonymiser, arrival)
     return Redacted(_encode(whole.body()), whole.removed)
 
 
@@ -170,17 +170,19 @@ def _count_notification(raw: SubmittedObject, removed: dict[str, int]) -> None:
 
 
 def _redact_object(
-    place: int, raw: SubmittedObject, default: str, veil: Pseudonymiser, arrival: int
+    place: int, raw: SubmittedObject, default: str, pseudonymiser: Pseudonymiser, arrival: int
 ) -> tuple[RedactedObject, dict[str, int]]:
     inside = bool(raw.path) and raw.path != "notice"
     if not raw.value:
-        return RedactedObject(raw.kind, "", InvalidRecord(index=place, detail="no object"), raw.notice, inside), {}
+        return RedactedObject(
+            raw.kind, "", InvalidRecord(index=place, detail="the object is malformed"), raw.notice, inside
+        ), {}
     maker = _REDACTORS.get(raw.kind)
     sent = _id_as_sent(raw)
     if maker is None:
         return RedactedObject(raw.kind, sent, None, raw.notice, inside), {}
-    kept, removed = maker(_ObjectWork(place, raw, sent, default, veil, arrival))
-    return RedactedObject(raw.kind, sent, kept, raw.notice, inside), removed
+    record, removed = maker(_ObjectWork(place, raw, sent, default, pseudonymiser, arrival))
+    return RedactedObject(raw.kind, sent, record, raw.notice, inside), removed
 
 
 def _id_as_sent(raw: SubmittedObject) -> str:
@@ -205,26 +207,26 @@ _ID_NAMES: Final[dict[str, tuple[str, ...]]] = {
 
 
 class _ObjectWork(NamedTuple):
-    """One object that is being read."""
+    """One object during redaction."""
 
-    index: int
+    position: int
     raw: SubmittedObject
     sent_id: str
     default: str
-    veil: Pseudonymiser
+    pseudonymiser: Pseudonymiser
     arrival: int
 
     def fields(self, allowed: dict[str, str]) -> ObjectFields:
-        """Return its fields; those of its id are known."""
+        """Return its fields; those of its id are allowed."""
         own = {name.lower(): name for name in _ID_NAMES.get(self.raw.kind, (f"{self.raw.kind}ID",))}
         return ObjectFields(self.raw.value, {**allowed, **own})
 
     def id(self) -> ids.ObjectId:
-        """Return what its id is."""
-        return ids.parse_id(self.raw.kind, self.sent_id, self.veil)
+        """Parse its id."""
+        return ids.parse_id(self.raw.kind, self.sent_id, self.pseudonymiser)
 
     def camera(self, fields: ObjectFields, own: ids.ObjectId, *names: str) -> tuple[str, tuple[str, ...]]:
-        """Return the camera, and what is odd about it."""
+        """Return the camera, and deviations of its field."""
         for name in names:
             text = fields.text(name)
             if ids.is_device(text):
@@ -236,10 +238,10 @@ class _ObjectWork(NamedTuple):
         fallback = self.default or own.camera
         return fallback, ("no_device",)
 
-    def time(self, found: TimeResult | None, own: ids.ObjectId) -> tuple[int, str]:
-        """Return the time of it and how sure it is: as said, of the id, else of the arrival."""
-        if found is not None:
-            return found
+    def time(self, given: TimeResult | None, own: ids.ObjectId) -> tuple[int, str]:
+        """Return the time and its quality: as given, from the id, otherwise the arrival."""
+        if given is not None:
+            return given
         return (self.arrival, "") if own.time is None else (own.time, "derived")
 
 
@@ -250,12 +252,12 @@ def _removed_names(removed: dict[str, int]) -> Names:
     return tuple(sorted(removed))
 
 
-# ── what was seen ────────────────────────────────────────────────────────────────────────────────────
+# ── sightings ────────────────────────────────────────────────────────────────────────────────────
 
 
 def _sighting(work: _ObjectWork) -> _Result:
     kind = CLASSES[work.raw.kind]
-    aged = work.veil.permits(kind, "age_band")
+    aged = work.pseudonymiser.permits(kind, "age_band")
     fields = work.fields({**_SEEN, **_AGES} if aged else _SEEN)
     own = work.id()
     camera, odd = work.camera(fields, own, "deviceid")
@@ -273,11 +275,11 @@ def _sighting(work: _ObjectWork) -> _Result:
     if tollgate and not ids.is_tollgate(tollgate):
         fields.remove("tollgateid")
         tollgate = ""
-    token, area, number = _plate(fields, work.veil, at, kind)
+    token, area, number = _plate(fields, work.pseudonymiser, at, kind)
     lane = fields.integer("laneno", 0, 99)
     event = fields.integer("eventsort", 0, 999)
-    kept = Sighting(
-        kind=work.raw.kind,  # type: ignore[arg-type] # the table of makers holds no other
+    record = Sighting(
+        kind=work.raw.kind,  # type: ignore[arg-type] # `_REDACTORS` has no other kind
         id=own.text,
         unique_id=own.unique,
         camera=camera,
@@ -306,7 +308,7 @@ def _sighting(work: _ObjectWork) -> _Result:
         color=fields.code("vehiclecolor"),
     )
     removed = _sum_counts(fields.removed, images.removed)
-    return msgspec.structs.replace(kept, removed=_removed_names(removed)), removed
+    return msgspec.structs.replace(record, removed=_removed_names(removed)), removed
 
 
 class _Images(NamedTuple):
@@ -330,8 +332,8 @@ def _images(fields: ObjectFields) -> _Images:
         fields.remove("subimagelist")
         return _NO_IMAGES
     if isinstance(value, dict):
-        rest = ObjectFields({name: one for name, one in value.items() if name.lower() != "subimageinfoobject"}, {})
-        removed = rest.removed
+        others = {name: member for name, member in value.items() if name.lower() != "subimageinfoobject"}
+        removed = ObjectFields(others, {}).removed
     shot: TimeResult | None = None
     event: int | None = None
     sizes: dict[str, tuple[int, int]] = {}
@@ -341,28 +343,28 @@ def _images(fields: ObjectFields) -> _Images:
             fields.remove("subimagelist")
             continue
         count += 1
-        one = ObjectFields(image, _IMAGE, "SubImageInfoObject.")
-        kind = one.code("type").zfill(2)
-        width, height = one.integer("width", 1, 1_000_000), one.integer("height", 1, 1_000_000)
+        image_fields = ObjectFields(image, _IMAGE, "SubImageInfoObject.")
+        kind = image_fields.code("type").zfill(2)
+        width, height = image_fields.integer("width", 1, 1_000_000), image_fields.integer("height", 1, 1_000_000)
         if width and height:
             sizes.setdefault(kind, (width, height))
-        shot = one.time("shottime") or shot if shot is None else shot
-        sort = one.integer("eventsort", 0, 999)
+        shot = image_fields.time("shottime") or shot if shot is None else shot
+        sort = image_fields.integer("eventsort", 0, 999)
         event = sort if event is None else event
         for name in ("imageid", "originimageid"):
-            text = one.text(name)
+            text = image_fields.text(name)
             if text and ids.basic_id_time(text) is None and not ids.is_device(text):
-                one.remove(name)
-        if (device := one.text("deviceid")) and not ids.is_device(device):
-            one.remove("deviceid")
-        one.code("fileformat")
-        one.code("imagesource")
-        removed = _sum_counts(removed, one.removed)
+                image_fields.remove(name)
+        if (device := image_fields.text("deviceid")) and not ids.is_device(device):
+            image_fields.remove("deviceid")
+        image_fields.code("fileformat")
+        image_fields.code("imagesource")
+        removed = _sum_counts(removed, image_fields.removed)
     return _Images(count, sizes.get("14") or sizes.get("01"), shot, event, removed)
 
 
-def _sum_counts(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    both = dict(one)
+def _sum_counts(first: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    both = dict(first)
     for name, count in other.items():
         both[name] = both.get(name, 0) + count
     return both
@@ -376,10 +378,10 @@ def _box(fields: ObjectFields) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
-def _plate(fields: ObjectFields, veil: Pseudonymiser, at: int, kind: str) -> tuple[str, str, str]:
-    """Return pseudonym and region of the number plate; empty where there is none. With a legal basis its number too.
+def _plate(fields: ObjectFields, pseudonymiser: Pseudonymiser, at: int, kind: str) -> tuple[str, str, str]:
+    """Return (pseudonym, region, number) of the plate; empty if there is none; the number only with a legal basis.
 
-    A gateway below has hidden the number already: its pseudonym goes on as it is.
+    A gateway below has already pseudonymised the number: its pseudonym is kept unchanged.
     """
     number = fields.text("plateno")
     fields.code("hasplate")
@@ -395,21 +397,21 @@ def _plate(fields: ObjectFields, veil: Pseudonymiser, at: int, kind: str) -> tup
     if len(number) > 64:
         fields.remove("plateno")
         return "", "", ""
-    clear = normalised_plate(number)[:_PLATE_MAX] if veil.permits(kind, "plate.number") else ""
-    return veil.plate(number, at), plate_region(number), clear
+    clear = normalised_plate(number)[:_PLATE_MAX] if pseudonymiser.permits(kind, "plate.number") else ""
+    return pseudonymiser.plate(number, at), plate_region(number), clear
 
 
 def _age_band(fields: ObjectFields) -> str:
-    """Return the band of age that both limits lie in; they may be swapped, and two zeros say nothing."""
+    """Return the age band that contains both limits, which may be swapped; two zeros mean unknown."""
     limits = [fields.integer(name, 0, 150) for name in ("agelowerlimit", "ageuplimit")]
-    known = sorted(one for one in limits if one is not None)
+    known = sorted(limit for limit in limits if limit is not None)
     if not known or not any(known):
         return ""
-    bands = {"child" if one < _ADULT else "senior" if one >= _SENIOR else "adult" for one in known}
+    bands = {"child" if limit < _ADULT else "senior" if limit >= _SENIOR else "adult" for limit in known}
     return bands.pop() if len(bands) == 1 else ""
 
 
-# ── what was counted ─────────────────────────────────────────────────────────────────────────────────
+# ── counts ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _label(work: _ObjectWork) -> _Result:
@@ -424,7 +426,7 @@ def _label(work: _ObjectWork) -> _Result:
     fields.integer("infokind", 0, 9)
     fields.code("flowdirection")
     counts = {name: value for low, name in _LABEL_COUNTS.items() if (value := fields.number(low, 0, 1e9)) is not None}
-    kept = VideoLabelRecord(
+    record = VideoLabelRecord(
         id=own.text,
         unique_id=own.unique,
         camera=camera,
@@ -436,7 +438,7 @@ def _label(work: _ObjectWork) -> _Result:
         counts=counts,
         removed=_removed_names(fields.removed),
     )
-    return kept, fields.removed
+    return record, fields.removed
 
 
 def _flow(work: _ObjectWork) -> _Result:
@@ -446,7 +448,7 @@ def _flow(work: _ObjectWork) -> _Result:
     at, quality = work.time(fields.time("snaptime"), own)
     counts = {name: value for low, name in _FLOW_COUNTS.items() if (value := fields.number(low, 0, 1e9)) is not None}
     lane = fields.integer("laneindex", 0, 99)
-    kept = FlowRecord(
+    record = FlowRecord(
         id=own.text,
         unique_id=own.unique,
         camera=camera,
@@ -458,7 +460,7 @@ def _flow(work: _ObjectWork) -> _Result:
         counts=counts,
         removed=_removed_names(fields.removed),
     )
-    return kept, fields.removed
+    return record, fields.removed
 
 
 # ── images, files, catalogues ────────────────────────────────────────────────────────────────────────
@@ -472,8 +474,8 @@ def _media(work: _ObjectWork) -> _Result:
     own = work.id()
     camera, odd = work.camera(fields, own, "deviceid")
     at, quality = work.time(fields.time("shottime", "begintime"), own)
-    kept = MediaRecord(
-        kind=work.raw.kind,  # type: ignore[arg-type] # the table of makers holds no other
+    record = MediaRecord(
+        kind=work.raw.kind,  # type: ignore[arg-type] # `_REDACTORS` has no other kind
         id=own.text,
         unique_id=own.unique,
         camera=camera,
@@ -483,7 +485,7 @@ def _media(work: _ObjectWork) -> _Result:
         event=fields.integer("eventsort", 0, 999),
         removed=_removed_names(fields.removed),
     )
-    return kept, fields.removed
+    return record, fields.removed
 
 
 def _entry(work: _ObjectWork) -> _Result:
@@ -492,7 +494,7 @@ def _entry(work: _ObjectWork) -> _Result:
     named = ids.is_tollgate(work.sent_id) if kind in {"Tollgate", "Lane"} else ids.is_device(work.sent_id)
     if not named:
         detail = f"{work.raw.kind}: its id is not of the standard's form"
-        return InvalidRecord(index=work.index, detail=detail), fields.removed
+        return InvalidRecord(index=work.position, detail=detail), fields.removed
     at, quality = work.time(fields.time("currenttime"), ids.ObjectId(""))
     division = fields.text("placecode")
     if division and not (division.isascii() and division.isdigit() and len(division) in {6, 9, 12}):
@@ -504,11 +506,11 @@ def _entry(work: _ObjectWork) -> _Result:
         if owner and not ids.is_tollgate(owner):
             fields.remove(name)
             owner = ""
-    functions = [one.strip() for one in fields.text("functiontype").split("/") if one.strip()]
-    if any(one not in FUNCTIONS for one in functions):
+    functions = [part.strip() for part in fields.text("functiontype").split("/") if part.strip()]
+    if any(function not in FUNCTIONS for function in functions):
         fields.remove("functiontype")
-    kept = CatalogueRecord(
-        kind=kind,  # type: ignore[arg-type] # the table of makers holds no other
+    record = CatalogueRecord(
+        kind=kind,  # type: ignore[arg-type] # `_REDACTORS` has no other kind
         id=work.sent_id,
         unique_id=True,
         camera=work.sent_id if kind in {"APE", "APS"} else "",
@@ -519,12 +521,12 @@ def _entry(work: _ObjectWork) -> _Result:
         division=division,
         online=STATES.get(fields.code("isonline") or (fields.code("status") if kind == "APE" else "")),
         owner=owner,
-        functions=tuple(FUNCTIONS[one] for one in functions if one in FUNCTIONS),
+        functions=tuple(FUNCTIONS[function] for function in functions if function in FUNCTIONS),
         lanes=fields.integer("lanenum", 0, 99),
         direction=fields.code("capdirection", 2) or fields.code("direction", 2),
         removed=_removed_names(fields.removed),
     )
-    return kept, fields.removed
+    return record, fields.removed
 
 
 _REDACTORS: Final[dict[str, Callable[[_ObjectWork], _Result]]] = {

@@ -1,4 +1,4 @@
-"""Subscriptions of GA/T 1400 as records: what a `SubscribeObject` asks for, and which objects that is. Pure."""
+"""Subscriptions of GA/T 1400: parsing of a `SubscribeObject`, and matching of objects. Pure."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ _RESOURCE = re.compile(r"\d{0,24}", re.ASCII)
 
 
 class ViidSubscription(msgspec.Struct, frozen=True):
-    """One subscription. Names, titles and reasons of people are not kept."""
+    """One subscription. Names, titles and reasons given by people are not stored."""
 
     peer: str
-    """Code of the platform that subscribes."""
+    """Code of the subscribing platform."""
     id: str
     kinds: tuple[str, ...]
     """Kinds of objects, of `DETAILS`."""
     resources: tuple[str, ...] = ()
-    """Codes of devices or platforms, or of divisions (up to 6 digits); empty: all."""
+    """Codes of devices, platforms or divisions (up to 6 digits); empty: all."""
     begin: int = 0
     end: int = 0
     """µs UTC."""
     interval_s: int = 0
     status: int = ACTIVE
     sequence: int = 0
-    """Entry of our log after which it begins."""
+    """Sequence number of the log after which it starts."""
     format: int = 1
 
     def is_active(self, now: int) -> bool:
-        """Return whether it is served at this time."""
+        """Return whether the subscription is active at this time."""
         return self.status == ACTIVE and self.begin <= now < self.end
 
     def matches(self, kind: str, camera: str) -> bool:
-        """Return whether an object of a kind of a camera is asked for."""
+        """Return whether an object of a kind of a camera is subscribed."""
         if kind not in self.kinds:
             return False
         return not self.resources or any(
-            camera.startswith(one) if len(one) <= 6 else camera[:20] == one[:20] for one in self.resources
+            camera.startswith(resource) if len(resource) <= 6 else camera[:20] == resource[:20]
+            for resource in self.resources
         )
 
 
 class SubscriptionRequest(msgspec.Struct, frozen=True):
-    """What one `SubscribeObject` asks."""
+    """Parsed `SubscribeObject`."""
 
     id: str
     """As sent."""
     subscription: ViidSubscription | None
-    """None: it cannot be used."""
+    """None: it is unusable."""
     cancels: bool = False
     problem: str = ""
 
 
 def parse_subscriptions(payload: bytes, peer: str, now: int) -> list[SubscriptionRequest]:
-    """Return what a body of subscriptions asks.
+    """Parse a body of subscriptions.
 
     Raises:
-        Rejected: it is none.
+        Rejected: if it is not one.
     """
     tree = decode_body(payload)
     if "subscribelistobject" in tree:
@@ -77,29 +78,29 @@ def parse_subscriptions(payload: bytes, peer: str, now: int) -> list[Subscriptio
     else:
         raise Rejected(QuarantineReason.SCHEMA, "the body must be {SubscribeListObject: {SubscribeObject: […]}}")
     if len(objects) > 1_000:
-        raise Rejected(QuarantineReason.TOO_LARGE, "more than 1,000 subscriptions in one body")
-    return [_parse_subscription(one, peer, now) for one in objects]
+        raise Rejected(QuarantineReason.TOO_LARGE, "the body has more than 1,000 subscriptions")
+    return [_parse_subscription(raw, peer, now) for raw in objects]
 
 
 def _parse_subscription(value: Any, peer: str, now: int) -> SubscriptionRequest:
     fields = lower_keys(value) if isinstance(value, dict) else {}
 
     def text(name: str) -> str:
-        found = fields.get(name)
-        return str(found).strip() if isinstance(found, str | int) and not isinstance(found, bool) else ""
+        value = fields.get(name)
+        return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
     name = text("subscribeid")
     if not _ID.fullmatch(name):
-        return SubscriptionRequest(name[:64], None, problem="SubscribeID is missing, or no id")
+        return SubscriptionRequest(name[:64], None, problem="SubscribeID is missing or malformed")
     if text("operatetype") == "1" or text("subscribestatus") == "1":
         return SubscriptionRequest(name, None, cancels=True)
-    details = [one.strip() for one in text("subscribedetail").replace("/", ",").split(",") if one.strip()]
-    kinds = tuple(dict.fromkeys(DETAILS[one] for one in details if one in DETAILS))
+    details = [detail.strip() for detail in text("subscribedetail").replace("/", ",").split(",") if detail.strip()]
+    kinds = tuple(dict.fromkeys(DETAILS[detail] for detail in details if detail in DETAILS))
     if not kinds:
-        return SubscriptionRequest(name, None, problem="SubscribeDetail names nothing that is known")
-    resources = tuple(one.strip() for one in text("resourceuri").split(",") if one.strip())
-    if not all(_RESOURCE.fullmatch(one) for one in resources):
-        return SubscriptionRequest(name, None, problem="ResourceURI is no code")
+        return SubscriptionRequest(name, None, problem="SubscribeDetail has no known value")
+    resources = tuple(resource.strip() for resource in text("resourceuri").split(",") if resource.strip())
+    if not all(_RESOURCE.fullmatch(resource) for resource in resources):
+        return SubscriptionRequest(name, None, problem="ResourceURI is not a code")
     begin, end = parse_beijing(text("begintime")), parse_beijing(text("endtime"))
     interval = text("reportinterval")
     order = ViidSubscription(
@@ -112,7 +113,7 @@ def _parse_subscription(value: Any, peer: str, now: int) -> SubscriptionRequest:
         min(int(interval), 3_600) if interval.isascii() and interval.isdigit() and len(interval) < 9 else 0,
     )
     if order.end <= now:
-        return SubscriptionRequest(name, None, problem="EndTime is over")
+        return SubscriptionRequest(name, None, problem="EndTime is in the past")
     return SubscriptionRequest(name, order)
 
 

@@ -1,6 +1,6 @@
-"""Observations as objects of GA/T 1400, for the platforms above: only what an observation holds, so nothing personal.
+"""Conversion of observations to GA/T 1400 objects for platforms above; observations hold nothing personal.
 
-What is written here reads back (`viid_cut`, `viid`) as the same observation. A number plate goes as its pseudonym.
+The objects read back (`viid_redaction`, `viid`) as the same observation. A number plate is sent as its pseudonym.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sensegate.video.observation import ObjectClass, ObservationKind, VideoObser
 
 MAKE: Final = "gat1400"
 GRID: Final = 8192
-"""Boxes of images whose size is not known."""
+"""Range of box coordinates for images of unknown size."""
 KINDS: Final = {
     ObjectClass.VEHICLE: "MotorVehicle",
     ObjectClass.NONMOTOR: "NonMotorVehicle",
@@ -40,17 +40,17 @@ class ViidObject(NamedTuple):
     kind: str
     id: str
     camera: str
-    """Its code there."""
+    """Code of the camera at the receiver."""
     fields: dict[str, Any]
 
 
 def _codes_by_word(table: str) -> dict[str, str]:
-    """Return word -> code, of several codes the shortest, then the first."""
-    found: dict[str, str] = {}
+    """Return word -> code; of several codes the shortest, then the first."""
+    codes_by_word: dict[str, str] = {}
     for code, word in codes.WORDS.get((table, MAKE), {}).items():
-        if word not in found or len(code) < len(found[word]):
-            found[word] = code.upper()
-    return found
+        if word not in codes_by_word or len(code) < len(codes_by_word[word]):
+            codes_by_word[word] = code.upper()
+    return codes_by_word
 
 
 _COLORS: Final = _codes_by_word("color")
@@ -60,7 +60,7 @@ _EVENTS: Final = _codes_by_word("event")
 
 
 def to_viid_object(seen: VideoObservation, camera: str) -> ViidObject | None:
-    """Return an observation as an object; `camera`: its code. None for what the standard has no object for."""
+    """Convert an observation; `camera`: its code. None if the standard has no object for it."""
     kind = KINDS.get(seen.object_class) if seen.object_class is not None else None
     if kind is None or seen.kind is not ObservationKind.OBSERVATION or not ids.is_device(camera):
         return None
@@ -99,49 +99,49 @@ def to_viid_object(seen: VideoObservation, camera: str) -> ViidObject | None:
 
 
 def _side(part: float, size: int) -> float:
-    """Return a side in pixels; whole where it was."""
+    """Return a side in pixels, as an integer where it is one."""
     side = part * size
     return round(side) if abs(side - round(side)) < size * 1e-6 else round(side, 3)
 
 
 def _vehicle_fields(seen: VideoObservation, kind: str) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if seen.lane is not None:
-        told["LaneNo"] = seen.lane
+        fields["LaneNo"] = seen.lane
     if seen.speed is not None:
-        told["Speed"] = round(seen.speed * 3.6, 2)
+        fields["Speed"] = round(seen.speed * 3.6, 2)
     if seen.heading is not None and (code := _HEADINGS.get(seen.heading)):
-        told["Direction"] = code
+        fields["Direction"] = code
     if code := _VEHICLES.get(seen.subclass):
-        told["VehicleClass" if kind == "MotorVehicle" else "VehicleType"] = code
+        fields["VehicleClass" if kind == "MotorVehicle" else "VehicleType"] = code
     if code := _COLORS.get(seen.color):
-        told["VehicleColor"] = code
-    told |= {
+        fields["VehicleColor"] = code
+    fields |= {
         name: word
         for name, word in (("VehicleBrand", seen.brand), ("VehicleModel", seen.model))
         if word.isascii() and word.isalnum() and len(word) <= 5
     }
     plate = seen.plate
-    told["HasPlate"] = "1" if plate is not None and plate.token else "0"
+    fields["HasPlate"] = "1" if plate is not None and plate.token else "0"
     if plate is not None:
-        told["PlateToken"], told["PlateRegion"] = plate.token, plate.region
+        fields["PlateToken"], fields["PlateRegion"] = plate.token, plate.region
         if code := _COLORS.get(plate.color):
-            told["PlateColor"] = code
+            fields["PlateColor"] = code
         if plate.plate_class:
-            told["PlateClass"] = plate.plate_class
+            fields["PlateClass"] = plate.plate_class
         if plate.confidence is not None:
-            told["PlateReliability"] = str(round(plate.confidence * 100))
-    return {name: value for name, value in told.items() if value != ""}
+            fields["PlateReliability"] = str(round(plate.confidence * 100))
+    return {name: value for name, value in fields.items() if value != ""}
 
 
-def with_peer_camera(one: ViidObject, ids_there: dict[str, str]) -> ViidObject:
-    """Return an object with the code that its camera has at another platform."""
-    there = ids_there.get(one.camera[: ids.DEVICE])
+def with_peer_camera(viid_object: ViidObject, ids_there: dict[str, str]) -> ViidObject:
+    """Return an object with the code of its camera at another platform."""
+    there = ids_there.get(viid_object.camera[: ids.DEVICE])
     if there is None:
-        return one
-    camera = there + one.camera[ids.DEVICE :]
-    fields = {**one.fields, "DeviceID": camera}
-    own = one.camera[: ids.DEVICE]
-    names = [name for name in (f"{one.kind}ID", "SourceID") if fields[name].startswith(own)]
+        return viid_object
+    camera = there + viid_object.camera[ids.DEVICE :]
+    fields = {**viid_object.fields, "DeviceID": camera}
+    own = viid_object.camera[: ids.DEVICE]
+    names = [name for name in (f"{viid_object.kind}ID", "SourceID") if fields[name].startswith(own)]
     fields |= {name: there + fields[name][ids.DEVICE :] for name in names}
-    return ViidObject(one.kind, fields[f"{one.kind}ID"], camera, fields)
+    return ViidObject(viid_object.kind, fields[f"{viid_object.kind}ID"], camera, fields)

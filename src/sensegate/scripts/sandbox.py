@@ -23,19 +23,19 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 _SECCOMP_MODE_FILTER: Final = 2
 _NOBODY: Final = 65_534
-_OWN_USERS: Final = 2_000_000_000
+_USER_BASE: Final = 2_000_000_000
 """Base of a child's user id, to which its process id is added: a user that owns nothing and no other child."""
 ADDRESS_SPACE_BYTES: Final = 1_024**3
 """Limit for all realms of a child and its interpreter together; each realm has its own, lower limit."""
 
 
-def seal() -> tuple[str, ...]:
+def enter_sandbox() -> tuple[str, ...]:
     """Give up what decoding does not need; return the names of the restrictions in force."""
-    done = [_environment()]
+    done = [_clear_environment()]
     libc = ctypes.CDLL(None, use_errno=True)  # loaded before files become inaccessible
-    done.append(_directory())
-    done.append(_user())
-    done += _limits()
+    done.append(_leave_file_system())
+    done.append(_drop_privileges())
+    done += _set_limits()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         done.append("no_new_privs")
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0:
@@ -43,18 +43,18 @@ def seal() -> tuple[str, ...]:
     # After the change of user, which clears it. If the gateway has already ended, the pipe is at its end.
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0:
         done.append("dies_with_parent")
-    done.append(_system_calls(libc))  # last: the calls above would be refused afterwards
+    done.append(_filter_system_calls(libc))  # last: the calls above would be refused afterwards
     return tuple(word for word in done if word)
 
 
-def _environment() -> str:
+def _clear_environment() -> str:
     os.environ.clear()
     os.environ["TZ"] = "UTC"  # no local time zone for scripts
     time.tzset()
     return "environment"
 
 
-def _directory() -> str:
+def _leave_file_system() -> str:
     """Change to an empty, deleted directory; make it the root directory if permitted."""
     nowhere = Path(f"/tmp/sensegate-script-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108 - made new, and gone
     try:
@@ -70,18 +70,18 @@ def _directory() -> str:
     return "directory"
 
 
-def _user() -> str:
+def _drop_privileges() -> str:
     with contextlib.suppress(PermissionError):
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        for user in (_OWN_USERS + os.getpid(), _NOBODY):
+        for user in (_USER_BASE + os.getpid(), _NOBODY):
             with contextlib.suppress(OSError):  # a user namespace may lack the first id
                 os.setresuid(user, user, user)
                 return "user"
     return ""
 
 
-def _limits() -> list[str]:
+def _set_limits() -> list[str]:
     done = []
     for word, which, most in (
         ("no_core", resource.RLIMIT_CORE, 0),
@@ -117,7 +117,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_void_p))
 
 
-def _system_calls(libc: ctypes.CDLL) -> str:
+def _filter_system_calls(libc: ctypes.CDLL) -> str:
     """Refuse (EPERM) every system call that decoding does not need, by a filter that cannot be removed."""
     arch, calls = _CALLS.get(os.uname().machine, (0, ()))
     if not calls:

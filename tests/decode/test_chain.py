@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import Seen, check_profile, micros, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
-from sensegate.decode.examples import Seen, check_profile, micros, readings_of
 from sensegate.decode.extract import Rows
 from sensegate.decode.profile import Units
 from sensegate.errors import ProfileError

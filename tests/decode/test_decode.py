@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, readings_of
 from sensegate.model import Fields, IdentityKind, Message, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
 

@@ -10,7 +10,7 @@ from sensegate.decode.flags import REJECT, WORDS, Flags, meant, verdict
 from sensegate.errors import ProfileError
 from sensegate.model import Message, RejectReason
 from sensegate.quantities.quality import Quality
-from tests.decode.conftest import Make
+from tests.support.profiles import Make
 
 FLAT = """
   - topics: ["acme/{device}/up"]

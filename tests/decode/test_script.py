@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import NamedDevices, check_profile, readings_of
+from sensegate.authoring.explain import explain
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, check_profile, readings_of
-from sensegate.decode.explain import explain
 from sensegate.decode.formats import script
 from sensegate.decode.frame import Frame
 from sensegate.decode.watch import Profiles
@@ -26,7 +26,7 @@ from sensegate.quantities.quality import Flag
 from sensegate.scripts import pool
 from sensegate.scripts.pool import PendingCall, ScriptPool
 from sensegate.scripts.wire import CallResult
-from tests.decode.conftest import ROOT, Make
+from tests.support.profiles import ROOT, Make
 
 NOW = 1_772_366_400_000_000
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from sensegate.authoring.examples import micros
 from sensegate.decode import Decoder
-from sensegate.decode.examples import micros
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, Message, RejectReason
 from sensegate.quantities.quality import TimeQuality

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import NamedDevices, Seen, micros, readings_of
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, Seen, micros, readings_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Frame, Setting
 from sensegate.errors import ProfileError, Rejected

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import micros, readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import micros, readings_of, same_value
 from sensegate.model import BOOL, Device, Fields, Message
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.units import conversion

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import readings_of, same_value
 from sensegate.decode.formats.sparkplug import parse
 from sensegate.decode.formats.sparkplug_payload import read
 from sensegate.decode.frame import Frame

@@ -22,8 +22,8 @@ import msgspec
 import pytest
 import yaml
 
+from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, readings_of
 from sensegate.decode.extract import Element, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.profile import Reject, Rule

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate.decode import times, topics
+from sensegate.decode.device_names import Names
 from sensegate.decode.envelope import Inner
 from sensegate.decode.flags import Flags
 from sensegate.decode.frame import Parse
 from sensegate.decode.grammar import Lines, ProfileFile
-from sensegate.decode.names import Names
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Path, Place
 from sensegate.model import IdentityKind, RejectReason

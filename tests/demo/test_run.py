@@ -17,10 +17,10 @@ from aiohttp import web
 from rich.console import Console
 
 from sensegate.bus.ports import free_port
-from sensegate.demo.faults import FAULTS, Outcome
+from sensegate.demo.faults import FAULTS, ExpectedOutcome
 from sensegate.demo.mqtt import Publisher
-from sensegate.demo.processes import belonging
-from sensegate.demo.run import Options, demonstrate
+from sensegate.demo.processes import processes_of
+from sensegate.demo.run import Options, run_demo
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -75,7 +75,10 @@ async def test_a_timed_demo_accounts_for_everything(tmp_path: Path) -> None:
     assert set(injected) == set(FAULTS)
     for kind in ("redelivery", "repeat", "cross_path", "conflict", "unchanged"):
         assert summary["duplicates"][kind] == injected[kind] > 0
-    for outcome, counts in ((Outcome.QUARANTINE, summary["quarantined"]), (Outcome.REJECTION, summary["rejected"])):
+    for outcome, counts in (
+        (ExpectedOutcome.QUARANTINE, summary["quarantined"]),
+        (ExpectedOutcome.REJECTION, summary["rejected"]),
+    ):
         expected = {kind: injected[kind] for kind, fault in FAULTS.items() if fault.outcome is outcome}
         assert counts == expected
     for node in summary["nodes"]:
@@ -160,12 +163,12 @@ async def test_one_record_tampered_with_fails_the_demo(
         judge_url=url,
         deadline_s=10.0,
     )
-    code = await demonstrate(options, Console(quiet=True))
+    code = await run_demo(options, Console(quiet=True))
     summary = read(path)
     assert tamperer.done
     assert code == 1
     assert {name: summary[name] for name in ("lost", "doubled")} == {"lost": 0, "doubled": 0, verdict: 1}
-    assert not belonging(tmp_path)
+    assert not processes_of(tmp_path)
 
 
 async def test_a_demo_survives_its_processes_and_leaves_nothing(tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ async def test_a_demo_survives_its_processes_and_leaves_nothing(tmp_path: Path) 
     finally:
         demo.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(demo.wait(), DEADLINE_S) == 0
-    assert not belonging(tmp_path)
+    assert not processes_of(tmp_path)
 
 
 def _whole(summary: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
 VEIL = KeyedPseudonymiser(b"test")
+DEFAULT_CAMERA = CameraInfo()
 
 
 def run(
-    payload: object, topic: str = "frigate/events", camera: CameraInfo = CameraInfo()
+    payload: object, topic: str = "frigate/events", camera: CameraInfo = DEFAULT_CAMERA
 ) -> tuple[VideoReport, Redacted]:
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     cut = FORMAT.redact(data, topic, NOW, VEIL)

@@ -66,7 +66,7 @@ def detect_convention(data: bytes, crc: bytes) -> Convention | None:
         sent = int(crc, 16)
     except ValueError:
         return None
-    return next((one for one in Convention if checksum(data, one) == sent), None)
+    return next((convention for convention in Convention if checksum(data, convention) == sent), None)
 
 
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────
@@ -87,11 +87,11 @@ def next_frame(buffer: bytes) -> Framing:
         if len(digits) < _HEAD - 2:
             return Framing(at)
         length = _HEAD + int(digits) + _CRC
-        again = _BEGIN.search(buffer, at + _HEAD, at + length)
+        next_head = _BEGIN.search(buffer, at + _HEAD, at + length)
         if len(buffer) < at + length:
             # A truncated frame is followed by one that starts on a new line.
-            if again and buffer[again.start() - 2 : again.start()] == _END:
-                at = again.start()
+            if next_head and buffer[next_head.start() - 2 : next_head.start()] == _END:
+                at = next_head.start()
                 continue
             return Framing(at)
         frame = buffer[at : at + length]
@@ -164,15 +164,15 @@ def parse(frame: bytes) -> Hj212Packet:
     data, crc = frame[_HEAD:-_CRC], frame[-_CRC:]
     if not _HEX.issuperset(crc):
         raise Rejected(QuarantineReason.MALFORMED, "the CRC is not four hex digits")
-    head, begin, rest = data.partition(_CONTENT)
-    if not begin or not rest.endswith(_CONTENT_END):
+    head, begin, content_part = data.partition(_CONTENT)
+    if not begin or not content_part.endswith(_CONTENT_END):
         raise Rejected(QuarantineReason.MALFORMED, "the frame has no content between CP=&& and &&")
     fields: dict[str, str] = {}
     for entry in head.split(b";"):
         key, equals, value = entry.partition(b"=")
         if equals:
             fields.setdefault(key.decode("ascii", "replace").strip(), value.decode("utf-8", "replace").strip())
-    return Hj212Packet(data, crc, fields, rest[:-2])
+    return Hj212Packet(data, crc, fields, content_part[:-2])
 
 
 def decrypt(packet: Hj212Packet, key: bytes) -> Hj212Packet:
@@ -184,14 +184,14 @@ def decrypt(packet: Hj212Packet, key: bytes) -> Hj212Packet:
     written = _ENCRYPTED_TEXT.match(content)
     if written:
         blocks = bytes(int(digits, 16) for digits in re.findall(rb"0[xX](..)", written[1]))
-        rest = content[written.end() :]
+        remainder = content[written.end() :]
     else:
         whole = len(content) - len(content) % BLOCK
-        blocks, rest = content[:whole], content[whole:]
+        blocks, remainder = content[:whole], content[whole:]
     if len(blocks) % BLOCK:
         return packet
     machine = Cipher(algorithms.SM4(key), modes.ECB()).decryptor()  # noqa: S305 - the standard's mode
-    plain = machine.update(blocks) + machine.finalize() + rest
+    plain = machine.update(blocks) + machine.finalize() + remainder
     data = packet.data[: packet.data.index(_CONTENT) + len(_CONTENT)] + plain + _CONTENT_END
     return msgspec.structs.replace(packet, data=data, content=plain)
 
@@ -208,7 +208,7 @@ def build_answer(packet: Hj212Packet, convention: Convention, rejection: Rejecti
     """Build the answer to an upload: 9014 if its data are stored, 9011 with a QnRtn if they are rejected."""
     sent = packet.fields
     version = max(packet.flag, 0) & ~0b11 or 4
-    said = {
+    header = {
         "QN": sent.get("QN", ""),
         "ST": "91",
         "CN": ANSWER_REQUEST if rejection else ANSWER_DATA,
@@ -216,6 +216,6 @@ def build_answer(packet: Hj212Packet, convention: Convention, rejection: Rejecti
         "MN": sent.get("MN", ""),
         "Flag": str(version),
     }
-    head = "".join(f"{key}={value};" for key, value in said.items() if value)
+    head = "".join(f"{key}={value};" for key, value in header.items() if value)
     content = f"QnRtn={rejection}" if rejection else ""
     return build(f"{head}CP=&&{content}&&".encode()[:9_999], convention)

@@ -75,7 +75,7 @@ class Jtt808Message(msgspec.Struct, frozen=True):
 
 def unescape(inner: bytes) -> bytes:
     """Reverse the escaping of the bytes between two marks."""
-    return _ESCAPED.sub(lambda found: b"\x7e" if found[1] == b"\x02" else b"\x7d", inner)
+    return _ESCAPED.sub(lambda match: b"\x7e" if match[1] == b"\x02" else b"\x7d", inner)
 
 
 def escape(inner: bytes) -> bytes:

@@ -94,19 +94,19 @@ class ScriptChild:
             return []
         script.set_cpu_limit(run.cpu_ms)
         began = time.process_time()
-        found: list[CallResult] = []
+        results: list[CallResult] = []
         for at, call in enumerate(run.calls, place + 1):
             PROGRESS.pack_into(self._progress, 0, at)
-            found.append(script.call(call.payload, call.port, call.received_ms))
-            self._characters_left -= len(found[-1].text)
+            results.append(script.call(call.payload, call.port, call.received_ms))
+            self._characters_left -= len(results[-1].text)
             spent_s = time.process_time() - began
             if (
                 self._characters_left < 0
-                or found[-1].costly
-                or spent_s > OVERRUN_S + len(found) * limits.mean_cpu_ms / 1e3
+                or results[-1].costly
+                or spent_s > OVERRUN_S + len(results) * limits.mean_cpu_ms / 1e3
             ):
                 break
-        return found
+        return results
 
 
 def _set_cpu_deadline(seconds: float) -> None:

@@ -69,9 +69,9 @@ _MODULE = re.compile(
 class LoadError(Exception):
     """The script cannot be used; holds the message and the line in its file (0: unknown)."""
 
-    def __init__(self, what: str, line: int = 0) -> None:
-        super().__init__(what)
-        self.message = what
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
         self.line = line
 
 
@@ -212,23 +212,23 @@ class Script:
             harness = _harness(context)
             make = self._compile(context)
             context.set_time_limit(LOAD_S)
-            told: str = harness(make)
+            inspection: str = harness(make)
         except _quickjs.JSException as why:
             raise _load_error(why, self.source.text) from why
         except UnicodeDecodeError as why:
             raise LoadError("a name in it is not valid text") from why
-        return told if self._module else told.replace("{", '{"module":false,', 1)
+        return inspection if self._module else inspection.replace("{", '{"module":false,', 1)
 
-    def _parse_inspection(self, found: dict[str, Any]) -> _Inspection:
+    def _parse_inspection(self, inspection: dict[str, Any]) -> _Inspection:
         count = len(self._names)
-        there = found["entries"]
+        there = inspection["entries"]
         entry = next((at for at in range(count) if there[at]), None)
         if entry is None:
             if self.source.entry != "auto":
                 raise LoadError(f"it has no function '{self.source.entry}'")
             raise LoadError(f"it has none of the functions {', '.join(ENTRIES[:-1])} and exports none")
-        shape = self.source.arguments or _arguments(self._names[entry], found["parameters"][entry])
-        learned = _Inspection(found["helpers"], found["globals"], entry, shape, *there[count : count + 2])
+        shape = self.source.arguments or _arguments(self._names[entry], inspection["parameters"][entry])
+        learned = _Inspection(inspection["helpers"], inspection["globals"], entry, shape, *there[count : count + 2])
         if self.source.take != "data" and not learned.normalises:
             raise LoadError("it has no function 'normalizeUplink'")
         return learned
@@ -298,23 +298,25 @@ class Script:
         return answer
 
     def _parse_answer(self, answer: str) -> CallResult:
-        mark, rest = answer[:1], answer[1:]
+        mark, body = answer[:1], answer[1:]
         if mark == "{":
             return CallResult("", answer)
-        told = {
-            "?": CallResult(REJECTED, rest),
-            "~": CallResult(STATE, rest),
-            "#": CallResult(LIMIT, f"its result has {rest} characters"),
+        results = {
+            "?": CallResult(REJECTED, body),
+            "~": CallResult(STATE, body),
+            "#": CallResult(LIMIT, f"its result has {body} characters"),
         }
-        if mark in told:
-            return told[mark]
-        what, _, stack = rest.partition("\n")
-        if what == "null" or what.startswith("InternalError: out of memory"):  # no memory left for the error itself
+        if mark in results:
+            return results[mark]
+        message, _, stack = body.partition("\n")
+        if message == "null" or message.startswith(
+            "InternalError: out of memory"
+        ):  # no memory left for the error itself
             return CallResult(LIMIT, "more memory than it may have", costly=True)
-        if what.startswith("RangeError: Maximum call stack size exceeded"):
+        if message.startswith("RangeError: Maximum call stack size exceeded"):
             return CallResult(LIMIT, _STACK)
         line = _line(stack)
-        return CallResult(FAILED, f"{self.source.file}:{line}: {what}" if line else f"{self.source.file}: {what}")
+        return CallResult(FAILED, f"{self.source.file}:{line}: {message}" if line else f"{self.source.file}: {message}")
 
     def _verify(self, outcome: CallResult, sent: str, port: int, received_ms: int) -> CallResult:
         """Return the result, unless a fresh realm gives another one for the same frame."""
@@ -358,9 +360,9 @@ def _context(memory: int, stack_kb: int) -> Any:
     return context
 
 
-def _harness(context: Any, what: str = "learn") -> Any:
+def _harness(context: Any, entry: str = "learn") -> Any:
     context.eval(_text("shims.js"))
-    return context.eval("\n" * HARNESS_LINE + f"({_text('harness.js').strip().removesuffix(';')}).{what}")
+    return context.eval("\n" * HARNESS_LINE + f"({_text('harness.js').strip().removesuffix(';')}).{entry}")
 
 
 def _arguments(name: str, parameters: str) -> tuple[str, ...]:
@@ -383,7 +385,7 @@ def _arguments(name: str, parameters: str) -> tuple[str, ...]:
 def _line(stack: str) -> int:
     """Return the innermost line of the script in a stack, 0 if there is none."""
     # A SyntaxError of JSON.parse also has a position, within the JSON: calls are in parentheses.
-    lines = (int(found[1]) for pattern in (_CALL, _PLACE) for found in pattern.finditer(stack))
+    lines = (int(match[1]) for pattern in (_CALL, _PLACE) for match in pattern.finditer(stack))
     return next((line for line in lines if line < HARNESS_LINE), 0)
 
 
@@ -394,19 +396,19 @@ def _stop(text: str) -> str:
 
 
 def _load_error(why: Any, text: str) -> LoadError:
-    told = str(why)
-    what, _, stack = told.partition("\n")
+    message_text = str(why)
+    message, _, stack = message_text.partition("\n")
     if isinstance(why, _quickjs.StackOverflow):
-        what = "nested too deeply"
-    elif what.startswith("InternalError: interrupted"):
-        what = f"more than {LOAD_S:g} s of CPU time to load"
+        message = "nested too deeply"
+    elif message.startswith("InternalError: interrupted"):
+        message = f"more than {LOAD_S:g} s of CPU time to load"
     line = _line(stack)
-    if what.startswith("SyntaxError") and (found := _MODULE.search(text)):
-        line = text.count("\n", 0, found.start() + len(found[0]) - len(found[0].lstrip())) + 1
-        what = "it is an ES module; remove `import` and `export`, or use module.exports"
+    if message.startswith("SyntaxError") and (match := _MODULE.search(text)):
+        line = text.count("\n", 0, match.start() + len(match[0]) - len(match[0].lstrip())) + 1
+        message = "it is an ES module; remove `import` and `export`, or use module.exports"
     elif line > text.count("\n") + 1:  # in the harness around it
-        line, what = text.count("\n") + 1, f"{what}: a bracket or quotation mark is not closed"
-    return LoadError(what, line)
+        line, message = text.count("\n") + 1, f"{message}: a bracket or quotation mark is not closed"
+    return LoadError(message, line)
 
 
 __all__ = ["ENTRIES", "NO_PORT", "LoadError", "Script", "is_identifier", "preload"]

@@ -88,20 +88,20 @@ class ScriptPool:
     def run(self, asks: Sequence[PendingCall]) -> list[CallResult]:
         """Return the result of each frame."""
         with self._lock:
-            found: list[CallResult] = [_NOT_TRIED] * len(asks)
+            results: list[CallResult] = [_NOT_TRIED] * len(asks)
             left: dict[str, list[int]] = {}
             for at, ask in enumerate(asks):
                 left.setdefault(ask.source.key, []).append(at)
-            while left := self._send_pending(asks, found, left):
+            while left := self._send_pending(asks, results, left):
                 if self._deaths > DEATHS_MAX:
                     for at in (at for places in left.values() for at in places):
-                        found[at] = CallResult(FAILED, "no process for scripts can be started")
+                        results[at] = CallResult(FAILED, "no process for scripts can be started")
                     break
             self._deaths = 0
             self._retried.clear()
-            for outcome in found:
+            for outcome in results:
                 metrics.SCRIPT_CALLS.labels(outcome.kind or "decoded").inc()
-            return found
+            return results
 
     def inspect(self, source: ScriptSource) -> ScriptInfo:
         """Load a script and describe it, or say why it cannot be used."""
@@ -128,7 +128,7 @@ class ScriptPool:
     @property
     def active(self) -> list[ChildProcess]:
         """Children that are given frames."""
-        return [one for one in (self._shared.process, self._isolated.process) if one is not None]
+        return [process for process in (self._shared.process, self._isolated.process) if process is not None]
 
     @property
     def children(self) -> list[ChildProcess]:
@@ -145,28 +145,28 @@ class ScriptPool:
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────
 
     def _send_pending(
-        self, asks: Sequence[PendingCall], found: list[CallResult], left: dict[str, list[int]]
+        self, asks: Sequence[PendingCall], results: list[CallResult], left: dict[str, list[int]]
     ) -> dict[str, list[int]]:
         """Send what is left once; return what is still left."""
         for key, places in left.items():
-            kept = []
+            allowed = []
             for at in places:
                 if why := self.suspensions.reason(key, asks[at].sender):
-                    found[at] = CallResult(SUSPENDED, why)
+                    results[at] = CallResult(SUSPENDED, why)
                 else:
-                    kept.append(at)
-            left[key] = kept
+                    allowed.append(at)
+            left[key] = allowed
         # A script that has killed a child runs isolated as soon as that child is ready; nobody waits for it.
         apart = self._isolated.process is not None and self._isolated.process.ready
         killers = [key for key in left if apart and key in self._crashing]
         for lane, keys in ((self._shared, [key for key in left if key not in killers]), (self._isolated, killers)):
             for runs in _batches(asks, left, keys):
-                self._send_batch(lane, asks, found, runs)
-        unanswered = {key: [at for at in places if found[at] is _NOT_TRIED] for key, places in left.items()}
+                self._send_batch(lane, asks, results, runs)
+        unanswered = {key: [at for at in places if results[at] is _NOT_TRIED] for key, places in left.items()}
         return {key: places for key, places in unanswered.items() if places}
 
     def _send_batch(
-        self, lane: _Lane, asks: Sequence[PendingCall], found: list[CallResult], runs: dict[str, list[int]]
+        self, lane: _Lane, asks: Sequence[PendingCall], results: list[CallResult], runs: dict[str, list[int]]
     ) -> None:
         loaded = lane.process.loaded if lane.process is not None else set()
         sources = [
@@ -180,7 +180,7 @@ class ScriptPool:
         try:
             reply = self._send(lane, request)
         except ChildDied as death:
-            self._handle_death(death, asks, found, [at for places in runs.values() for at in places], sources)
+            self._handle_death(death, asks, results, [at for places in runs.values() for at in places], sources)
             return
         self._learned.update((facts.key, facts.inspection) for facts in reply.loaded if not facts.error)
         failed = {facts.key: facts for facts in reply.loaded if facts.error}
@@ -188,14 +188,14 @@ class ScriptPool:
             source = asks[places[0]].source
             if key in failed:
                 why = CallResult(FAILED, f"it cannot be loaded: {failed[key].error}")
-                found[:] = [why if asks[at].source.key == key else one for at, one in enumerate(found)]
+                results[:] = [why if asks[at].source.key == key else result for at, result in enumerate(results)]
                 continue
             if outcomes and outcomes[0] == _NOT_TRIED and lane.process is not None:
                 lane.process.loaded.discard(key)  # the child had dropped it
                 continue
             self.suspensions.record_cost(key, len(outcomes), cpu_us / 1e3, source.limits.mean_cpu_ms)
             for at, outcome in zip(places, outcomes, strict=False):
-                found[at] = outcome
+                results[at] = outcome
                 if outcome.costly:
                     self.suspensions.strike(key, asks[at].sender, outcome.text)
 
@@ -207,7 +207,7 @@ class ScriptPool:
         self,
         death: ChildDied,
         asks: Sequence[PendingCall],
-        found: list[CallResult],
+        results: list[CallResult],
         places: list[int],
         sources: list[ScriptSource],
     ) -> None:
@@ -220,7 +220,7 @@ class ScriptPool:
             self._isolate(key)
             for at in places:
                 if asks[at].source.key == key:
-                    found[at] = CallResult(FAILED, "it cannot be loaded: loading ended its process")
+                    results[at] = CallResult(FAILED, "it cannot be loaded: loading ended its process")
             return
         at = places[death.index]
         ask = asks[at]
@@ -230,7 +230,7 @@ class ScriptPool:
             return
         self._isolate(ask.source.key)
         why = "more CPU time than it may have, in a single step" if death.by_cpu else "it ended its process twice"
-        found[at] = CallResult(LIMIT, why, costly=True)
+        results[at] = CallResult(LIMIT, why, costly=True)
         self.suspensions.strike(ask.source.key, ask.sender, why, KILL_WEIGHT)
 
     def _isolate(self, key: str) -> None:

@@ -120,7 +120,11 @@ class Suspensions:
     def suspended_scripts(self) -> list[tuple[str, str, float]]:
         """Return (script, reason, seconds left) of the scripts suspended now."""
         now = self._monotonic()
-        return [(name, one.reason, one.until - now) for name, one in sorted(self._scripts.items()) if now < one.until]
+        return [
+            (name, suspended.reason, suspended.until - now)
+            for name, suspended in sorted(self._scripts.items())
+            if now < suspended.until
+        ]
 
     def _suspend(self, script: str, now: float, why: str) -> None:
         pause_s = self._script_record(script).suspend(now, why)
@@ -131,8 +135,8 @@ class Suspensions:
         return self._scripts.setdefault(script, _Record())
 
     def _sender_record(self, script: str, sender: str) -> _Record:
-        found = self._senders.setdefault((script, sender), _Record())
+        sender_record = self._senders.setdefault((script, sender), _Record())
         self._senders.move_to_end((script, sender))
         if len(self._senders) > SENDERS_MAX:
             self._senders.popitem(last=False)
-        return found
+        return sender_record

@@ -58,8 +58,8 @@ def told(name: str, payload: bytes, topic: str) -> tuple[list[dict[str, Any]], l
     seen = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo())
     assert seen.rejected == ()
     observations = json.loads(msgspec.json.encode(seen.observations))
-    assert {one["observed_at"] for one in observations} <= {AT}
-    return observations, [(one.property, one.value) for one in seen.measurements]
+    assert {observation["observed_at"] for observation in observations} <= {AT}
+    return observations, [(measurement.property, measurement.value) for measurement in seen.measurements]
 
 
 def holds(wanted: object, found: dict[str, Any]) -> bool:
@@ -113,9 +113,9 @@ def test_alarms_of_onvif() -> None:
 def test_a_fleet_has_all_ways() -> None:
     """Codes of 20 digits, a third by each way."""
     found = fleet("4401", 51, counties=("440106",), rng=random.Random(1))
-    assert {len(one.id) for one in found} == {20}
-    assert {one.transport: 17 for one in found} == {VIID: 17, ONVIF: 17, PUSH: 17}
-    assert [sum(one.transport == way for one in found) for way in (VIID, ONVIF, PUSH)] == [17, 17, 17]
+    assert {len(item.id) for item in found} == {20}
+    assert {item.transport: 17 for item in found} == {VIID: 17, ONVIF: 17, PUSH: 17}
+    assert [sum(item.transport == way for item in found) for way in (VIID, ONVIF, PUSH)] == [17, 17, 17]
 
 
 # ── the accounting ───────────────────────────────────────────────────────────────────────────────────
@@ -194,14 +194,14 @@ def test_what_is_sent_is_written_before(tmp_path: Path) -> None:
     plan = CameraPlan("r", str(tmp_path / "x.ledger"), 1, 1.0, {"4401": place}, watchers)
     cameras = CameraSimulator(plan, Intents(Path(plan.ledger), plan.run))
     sent: list[tuple[str, ...]] = []
-    for one in cameras._http_cameras.values():
+    for http_camera in cameras._http_cameras.values():
 
         def send(job: CameraMessage) -> None:
             written = Path(plan.ledger).read_text()
             assert all(f"I {rid} " in written for rid in job.rids)
             sent.append(job.rids)
 
-        one.send = send  # type: ignore[method-assign]
+        http_camera.send = send  # type: ignore[method-assign]
     for _ in range(40):
         cameras._next()
     assert sent

@@ -46,8 +46,8 @@ def seated(lines: list[str], records: list[dict[str, Any]], *, node: str = "") -
     judge.read_line("D dev")
     for line in lines:
         judge.read_line(line)
-    for one in records:
-        judge.read_record(tap, one, T0 + 20_000_000)
+    for record in records:
+        judge.read_record(tap, record, T0 + 20_000_000)
     return judge, judge.verdict()
 
 
@@ -107,7 +107,7 @@ def test_an_altered_record_is_named(altered: list[dict[str, Any]], expected: dic
 
 def test_a_mark_excuses_disorder() -> None:
     """A reading that comes late and says so is in order."""
-    late = [{**one, "flags": ["backlog"]} for one in both(1)]
+    late = [{**item, "flags": ["backlog"]} for item in both(1)]
     _, verdict = seated(GOOD_LINES, [*both(2), *late, *both(3)])
     assert counts(verdict) == {}
 

@@ -88,7 +88,7 @@ async def test_a_timed_demo_accounts_for_everything(tmp_path: Path) -> None:
     objects = summary["objects"]
     assert objects["acknowledged"] == objects["delivered"] + objects["duplicates"] + objects["refused"]
     assert min(objects["delivered"] // 50, objects["duplicates"], objects["refused"]) > 0
-    assert {frozenset(one) for one in summary["cameras"]} == {CAMERA}
+    assert {frozenset(item) for item in summary["cameras"]} == {CAMERA}
     assert not [pid for member in (summary["centre"], *summary["nodes"]) for pid in _pids(member) if alive(pid)]
     assert not Path(summary["directory"]).exists()
 

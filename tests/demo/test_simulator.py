@@ -174,7 +174,7 @@ def test_a_fleet_has_a_device_for_every_fault() -> None:
     devices = simulated()
     injector = Injector(random.Random(3), peers={"4401": devices[2]})
     for kind, fault in FAULTS.items():
-        able = (one for one in originals(devices) if kind in KINDS[one.frame.device.kind].faults)
+        able = (original for original in originals(devices) if kind in KINDS[original.frame.device.kind].faults)
         assert any(fault.make(original, injector) for original in able), kind
 
 
@@ -233,7 +233,8 @@ class Registered:
             for device in devices
         ]
         self.records += [
-            Device(id=one.id, division=one.division, profile=one.profile) for one in list_gateways(devices)
+            Device(id=gateway.id, division=gateway.division, profile=gateway.profile)
+            for gateway in list_gateways(devices)
         ]
         self.places = {record.id: at for at, record in enumerate(self.records)}
         self.places |= {record.alias: at for at, record in enumerate(self.records) if record.alias}

@@ -50,8 +50,8 @@ def test_tables_give_what_the_bits_give(data: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_a_convention_is_recognised(data: bytes) -> None:
     """Each convention's own value is told as right, in either case of its digits."""
-    for one in Convention:
-        value = checksum(data, one)
+    for item in Convention:
+        value = checksum(data, item)
         found = detect_convention(data, b"%04x" % value)
         assert found is not None
         assert checksum(data, found) == value

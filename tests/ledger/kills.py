@@ -324,7 +324,7 @@ class Campaign:
             link = self.city.links[node]
             await link.cut()
             await asyncio.sleep(kill.cut_s)
-            link.mend()
+            link.restore()
             return
         member = self.city.nodes[node] if kill.target.at_node else self.city.centre
         if kill.target is Target.REPLACED:

@@ -336,7 +336,7 @@ class Campaign:
             link = self.city.links[NODE]
             await link.cut()
             await asyncio.sleep(kill.cut_s)
-            link.mend()
+            link.restore()
             return
         member = self.node if kill.target.at_node else self.city.centre
         for pause in (0.0, kill.again_s):

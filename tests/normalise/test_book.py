@@ -25,7 +25,7 @@ class Book:
 
     def row(self, device: int = 0, hour: int = 0) -> DeviceHour:
         """Return what the book says of a device and an hour, counted from NOW's."""
-        found = [one for one in self.book.since(0) if (one.device, one.hour) == (device, NOW + hour * HOUR_US)]
+        found = [item for item in self.book.since(0) if (item.device, item.hour) == (device, NOW + hour * HOUR_US)]
         assert len(found) == 1, found
         return found[0]
 
@@ -37,9 +37,9 @@ async def test_pieces_add_up(pieces: int) -> None:
     size = 60 // pieces
     for first in range(0, 60, size):
         rows = [
-            Row(99.0 if one.time == 120 else float("nan") if one.time == 180 else one.value, time=one.time)
-            for one in minutes(first=first, last=first + size)
-            if not 600 < one.time < 1200
+            Row(99.0 if minute.time == 120 else float("nan") if minute.time == 180 else minute.value, time=minute.time)
+            for minute in minutes(first=first, last=first + size)
+            if not 600 < minute.time < 1200
         ]
         whole.add(*rows)
         book.counted.add(*rows)
@@ -80,7 +80,7 @@ async def test_devices_keep_apart() -> None:
     for device, last in ((5, 3), (1, 4), (5, 6), (3, 2)):
         book.counted.add(*minutes(device=device, last=last))
         book.book.collect()
-    assert [(one.device, one.received) for one in book.book.since(0)] == [(1, 4), (3, 2), (5, 9)]
+    assert [(item.device, item.received) for item in book.book.since(0)] == [(1, 4), (3, 2), (5, 9)]
 
 
 async def test_since_gives_whole_hours_newest_first() -> None:
@@ -89,9 +89,9 @@ async def test_since_gives_whole_hours_newest_first() -> None:
     for hour in range(3):
         book.counted.add(*[Row(20.0 + minute, time=hour * 3600 + minute * 60) for minute in range(hour + 1)])
         await book.clock.advance(3600)
-    assert [one.received for one in book.book.since(NOW)][:3] == [3, 2, 1]
-    assert {one.hour for one in book.book.since(NOW + HOUR_US + 1)} == {NOW + HOUR_US, NOW + 2 * HOUR_US}
-    assert NOW not in {one.hour for one in book.book.since(NOW + HOUR_US)}
+    assert [item.received for item in book.book.since(NOW)][:3] == [3, 2, 1]
+    assert {item.hour for item in book.book.since(NOW + HOUR_US + 1)} == {NOW + HOUR_US, NOW + 2 * HOUR_US}
+    assert NOW not in {item.hour for item in book.book.since(NOW + HOUR_US)}
 
 
 async def test_what_comes_late_to_a_packed_hour_counts() -> None:
@@ -115,7 +115,7 @@ async def test_two_days_are_kept() -> None:
     book.counted.add(*minutes(last=3))
     assert book.row().received == 3
     await book.clock.advance((HOURS_MAX + 2) * 3600)
-    assert NOW not in {one.hour for one in book.book.since(0)}
+    assert NOW not in {item.hour for item in book.book.since(0)}
     assert len(book.book._open) + len(book.book._packed) <= HOURS_MAX + 2
 
 

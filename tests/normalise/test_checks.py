@@ -108,7 +108,7 @@ def test_coordinates_are_shifted_in_pairs() -> None:
     ]  # fmt: skip
     readings, rejected = Bench(GCJ).run(*rows)
     assert readings.value.tolist() == pytest.approx([113.32, 23.11, 23.11, 113.32], abs=1e-9)
-    assert [(one.message, one.reason, one.detail) for one in rejected] == [
+    assert [(item.message, item.reason, item.detail) for item in rejected] == [
         (2, RejectReason.NOT_FINITE, "without its partner it cannot be converted from gcj02 to WGS-84")
     ]
 

@@ -49,7 +49,7 @@ def test_an_advance_that_is_not_credible_is_a_reset() -> None:
     """Knowing how much can flow between two readings, a fall that would mean more is no roll-over."""
     said = np.array([40_010.0, 3.0])
     assert deltas(said, 65_536.0)[1:].tolist() == [25_529.0]
-    assert deltas(said, 65_536.0, most=250.0)[1:].tolist() == [3.0]
+    assert deltas(said, 65_536.0, advance_max=250.0)[1:].tolist() == [3.0]
 
 
 def test_no_readings_no_totals() -> None:

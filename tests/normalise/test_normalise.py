@@ -72,7 +72,7 @@ def test_arrival_follows_the_message() -> None:
 def test_what_can_be_no_reading_is_rejected_with_its_reason(row: Row, reason: RejectReason) -> None:
     """A rejected value names message, device, field and reason; its neighbours in the batch are untouched."""
     readings, rejected = Bench().run(Row(20.0, device=5), row, Row("on", STATE, device=5), Row(21.0, device=6))
-    assert [(one.message, one.device, one.reason) for one in rejected] == [(1, 0, reason)]
+    assert [(item.message, item.device, item.reason) for item in rejected] == [(1, 0, reason)]
     assert rejected[0].field in {"temp", "smoke", "state"}
     assert rejected[0].detail
     assert readings.device.tolist() == [5, 5, 6]
@@ -186,7 +186,7 @@ def test_a_time_that_cannot_be_written_is_rejected_even_then() -> None:
     """Years beyond 9999 have no ISO form: such a value is rejected whatever our clock."""
     bench = Bench()
     bench.normaliser.set_own_clock_off(True)
-    assert [one.reason for one in bench.run(Row(20.0, time=3e11, received=0))[1]] == [RejectReason.BAD_TIME]
+    assert [item.reason for item in bench.run(Row(20.0, time=3e11, received=0))[1]] == [RejectReason.BAD_TIME]
 
 
 ROWS = st.lists(

@@ -151,7 +151,7 @@ async def test_a_script_that_keeps_failing_is_suspended_for_a_while(watched: Scr
     """Four strikes by whomever suspend it, with an alarm; after a minute it is tried again, then for two minutes."""
     bad, good = source_of(hostile("while (true) {}"), file="bad.js"), source_of(GOOD)
     outcomes = watched.run([ask(bad, b"\1", sender=f"s{at}") for at in range(6)] + [ask(bad, b"\7"), ask(good, b"\10")])
-    assert [one.kind for one in outcomes[:7]] == ["script_limit"] * 4 + ["script_suspended"] * 3
+    assert [outcome.kind for outcome in outcomes[:7]] == ["script_limit"] * 4 + ["script_suspended"] * 3
     assert value(outcomes[7]) == 8
     [trouble] = watched.problems()
     assert "bad.js" in trouble

@@ -229,5 +229,5 @@ def test_a_room_is_left_after_many_calls(monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(7):
         room.call(READ, 1, 0)
         rooms.append(room._realm)
-    assert [one is None for one in rooms] == [False, False, True, False, False, True, False]
+    assert [room is None for room in rooms] == [False, False, True, False, False, True, False]
     assert room._calls == 1

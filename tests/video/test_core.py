@@ -131,7 +131,7 @@ def allowed(kept: dict[str, Any]) -> None:
     assert 0 <= kept.get("n", 0) <= 10
     assert kept.get("word", "a") in {"a", "b"}
     assert set(kept.get("inner", {})) <= {"n"}
-    assert all(set(one) <= {"n"} for one in kept.get("many", []))
+    assert all(set(item) <= {"n"} for item in kept.get("many", []))
     assert set(kept.get("plate", {})) <= {"token", "region"}
     for name in ("name", "id"):
         assert kept.get(name, "a").isascii()
@@ -212,8 +212,8 @@ def walked(rule: SamplingRule, *seen: VideoObservation) -> list[bool]:
     """Return which of some sightings are kept."""
     track: TrackSample | None = None
     kept = []
-    for one in seen:
-        keep, track = sample_track(one, track, rule)
+    for item in seen:
+        keep, track = sample_track(item, track, rule)
         kept.append(keep)
     return kept
 
@@ -258,9 +258,9 @@ def test_thinning_loses_no_track(seen: list[VideoObservation], rules: set[str]) 
     if seen and "first" in rules:
         assert kept[0]
     if "last" in rules:
-        assert all(keep for keep, one in zip(kept, seen, strict=True) if one.track_state is TrackState.END)
+        assert all(keep for keep, item in zip(kept, seen, strict=True) if item.track_state is TrackState.END)
     for at, keep in enumerate(kept):
         if keep:
             assert walked(rule, *seen[: at + 1], seen[at])[-1]
-    events = [msgspec.structs.replace(one, kind=ObservationKind.EVENT) for one in seen]
+    events = [msgspec.structs.replace(item, kind=ObservationKind.EVENT) for item in seen]
     assert all(walked(rule, *events))

@@ -32,7 +32,7 @@ def event(code: str, action: str = "Pulse", index: int = 0, **data: Any) -> byte
 
 
 def readings(found: VideoReport) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measurements]
+    return [(measurement.property, measurement.channel, measurement.value) for measurement in found.measurements]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,11 @@ def test_several_events_under_one_another() -> None:
     body = (
         event("VideoMotion", "Start") + b"\r\n" + b"Code=VideoBlind;action=Stop;index=0\n" + event("VideoLoss", "Start")
     )
-    assert [one.event.type for one in seen(body).observations if one.event] == ["motion", "tamper", "video_loss"]
+    assert [observation.event.type for observation in seen(body).observations if observation.event] == [
+        "motion",
+        "tamper",
+        "video_loss",
+    ]
     found = seen(b"Heartbeat\r\n")
     assert (found.observations, found.ignored, readings(found)) == ((), 1, [("online", "", True)])
 
@@ -123,12 +127,12 @@ def test_boxes_and_plates() -> None:
 def test_each_object_of_an_event_is_an_observation() -> None:
     things = [{"ObjectType": "Human", "ObjectID": 4, "BoundingBox": [0, 0, 4096, 4096]}, {"ObjectType": "Vehicle"}, {}]
     found = seen(event("CrossRegionDetection", "Start", Name="Zone1", Objects=things))
-    assert [(one.object_class, one.track) for one in found.observations] == [
+    assert [(observation.object_class, observation.track) for observation in found.observations] == [
         ("person", "4"),
         ("vehicle", ""),
         (None, ""),
     ]
-    assert len({one.id for one in found.observations}) == 3
+    assert len({observation.id for observation in found.observations}) == 3
     assert readings(found) == [("intrusion", "zone1", True)]
     assert len(seen(event("VideoMotion", Objects=[])).observations) == 1
 
@@ -163,8 +167,8 @@ def test_no_event_crashes_it(data: dict[str, Any], code: str) -> None:
         found = seen(event(code, "Start", **data))
     except Rejected:
         return
-    for one in found.observations:
-        assert one.box is None or all(0 <= side <= 1 for side in one.box)
+    for observation in found.observations:
+        assert observation.box is None or all(0 <= side <= 1 for side in observation.box)
 
 
 @given(st.binary(max_size=200))

@@ -298,7 +298,7 @@ def test_deepstream_minimal() -> None:
 def test_an_object_that_is_none_is_refused_alone() -> None:
     """The others of its message are taken."""
     seen = run("deepstream", {**TEXT, "objects": ["1|2", 5, "7|1|2|3|4|Person"]})[0]
-    assert [one.index for one in seen.rejected] == [0, 1]
+    assert [item.index for item in seen.rejected] == [0, 1]
     assert len(seen.observations) == 1
 
 
@@ -341,7 +341,10 @@ def test_pixels_where_there_are_no_fractions() -> None:
 def test_axis_scene() -> None:
     """Objects, and what becomes of tracks: one that is renamed ends, and the other says where it comes from."""
     seen, cut = run("axis", SCENE)
-    found = [(one.track, one.parent_track, one.track_state, one.object_class) for one in seen.observations]
+    found = [
+        (observation.track, observation.parent_track, observation.track_state, observation.object_class)
+        for observation in seen.observations
+    ]
     assert found == [
         ("1", "", None, ObjectClass.PERSON),
         ("2", "8", None, ObjectClass.VEHICLE),
@@ -366,7 +369,10 @@ def test_axis_track() -> None:
 def test_axis_counts() -> None:
     """Texts become counters by class; without a beginning they are what is in view."""
     seen = run("axis", COUNTS)[0]
-    assert [(one.property, one.channel, one.value, one.cumulative) for one in seen.measurements] == [
+    assert [
+        (measurement.property, measurement.channel, measurement.value, measurement.cumulative)
+        for measurement in seen.measurements
+    ] == [
         ("object_count_total", "scenario1", 3, True),
         ("vehicle_count_total", "scenario1_car", 2, True),
         ("people_count_total", "scenario1", 1, True),
@@ -374,7 +380,10 @@ def test_axis_counts() -> None:
     area = copy.deepcopy(COUNTS)
     del area["message"]["data"]["startTime"]  # type: ignore[index]
     area["topic"] = "axis:CameraApplicationPlatform/ObjectAnalytics/Device2Scenario3"
-    assert [(one.property, one.channel, one.cumulative) for one in run("axis", area)[0].measurements] == [
+    assert [
+        (measurement.property, measurement.channel, measurement.cumulative)
+        for measurement in run("axis", area)[0].measurements
+    ] == [
         ("objects_present", "device2scenario3", False),
         ("vehicles_present", "device2scenario3_car", False),
         ("people_present", "device2scenario3", False),
@@ -389,7 +398,9 @@ def test_axis_alarm() -> None:
         "message": {"data": {"active": "0"}},
     }
     seen = run("axis", alarm)[0]
-    assert [(one.property, one.value, one.channel) for one in seen.measurements] == [("motion", False, "scenario1")]
+    assert [(measurement.property, measurement.value, measurement.channel) for measurement in seen.measurements] == [
+        ("motion", False, "scenario1")
+    ]
     assert seen.observations[0].kind is ObservationKind.EVENT
 
 
@@ -408,7 +419,7 @@ def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str,
     """States by the last level of the topic that a table names; other events are known and mean nothing."""
     event = {"topic": topic, "timestamp": 1670518346712, "message": {"source": {"channel": "1"}, "data": data}}
     seen = run("axis", event)[0]
-    assert [(one.property, one.value) for one in seen.measurements] == expected
+    assert [(measurement.property, measurement.value) for measurement in seen.measurements] == expected
     assert (len(seen.observations), seen.ignored) == ((1, 0) if expected else (0, 1))
 
 
@@ -479,6 +490,6 @@ def test_property_whatever_comes_is_cut_or_refused(given_one: tuple[str, Any]) -
     except Rejected:
         return
     assert seen == FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
-    for one in seen.observations:
-        assert len(one.id) == 32
-        assert one.box is None or all(0 <= side <= 1 for side in one.box)
+    for observation in seen.observations:
+        assert len(observation.id) == 32
+        assert observation.box is None or all(0 <= side <= 1 for side in observation.box)

@@ -177,9 +177,10 @@ def test_rates() -> None:
         "service": {"last_updated": 1_767_225_000},
     }
     seen = run(stats, "frigate/stats")[0]
-    assert [(one.camera, one.property, one.value, one.time) for one in seen.measurements] == [
-        ("gate", "frame_rate", 5.1, 1_767_225_000_000_000)
-    ]
+    assert [
+        (measurement.camera, measurement.property, measurement.value, measurement.time)
+        for measurement in seen.measurements
+    ] == [("gate", "frame_rate", 5.1, 1_767_225_000_000_000)]
 
 
 @pytest.mark.parametrize(

@@ -55,17 +55,19 @@ def test_an_alarm(charset: str, declared: str) -> None:
 
 def test_positions_and_states_are_readings() -> None:
     """Speeds in km/h; a place of 0, 0 is none."""
-    assert [(one.property, one.value, one.unit) for one in run(POSITION)[0].measurements] == [
+    measurements = run(POSITION)[0].measurements
+    assert [(measurement.property, measurement.value, measurement.unit) for measurement in measurements] == [
         ("longitude", 113.26, "deg"), ("latitude", 23.12, "deg"), ("speed", 36.0, "km/h"),
     ]  # fmt: skip
     nowhere = POSITION.replace("113.26", "0").replace("23.12", "0.0")
     assert run(nowhere)[0] == VideoReport(ignored=1)
-    assert [(one.camera, one.value) for one in run(CATALOGUE)[0].measurements] == [
+    assert [(measurement.camera, measurement.value) for measurement in run(CATALOGUE)[0].measurements] == [
         ("44010300001320000001", True), ("44010300001320000002", False),
     ]  # fmt: skip
-    assert [(one.property, one.value, one.time_quality) for one in run(ALIVE)[0].measurements] == [
-        ("online", True, "received")
-    ]
+    assert [
+        (measurement.property, measurement.value, measurement.time_quality)
+        for measurement in run(ALIVE)[0].measurements
+    ] == [("online", True, "received")]
 
 
 def test_sent_again_it_is_the_same() -> None:

@@ -34,7 +34,7 @@ def told(**more: Any) -> dict[str, Any]:
 
 
 def readings(found: VideoReport) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measurements]
+    return [(measurement.property, measurement.channel, measurement.value) for measurement in found.measurements]
 
 
 def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
@@ -42,7 +42,9 @@ def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
     in_xml = seen(alert())
     for payload in (told(), {"EventNotificationAlert": told()}, {"EventNotificationAlert": [told()]}):
         found = seen(payload)
-        assert [one.id for one in found.observations] == [one.id for one in in_xml.observations]
+        assert [observation.id for observation in found.observations] == [
+            observation.id for observation in in_xml.observations
+        ]
         assert readings(found) == readings(in_xml) == [("motion", "", True)]
 
 
@@ -51,8 +53,11 @@ def test_several_parts_and_pictures() -> None:
     cut = FORMAT.redact(body + b"--boundary--", "http/cam7", NOW, VEIL)
     assert cut.removed["part.picture"] == 2
     found = FORMAT.decode(cut.payload, "http/cam7", NOW, CameraInfo())
-    assert [one.event.type for one in found.observations if one.event] == ["motion", "alarm_input"]
-    assert sum(one.images for one in found.observations) == 2
+    assert [observation.event.type for observation in found.observations if observation.event] == [
+        "motion",
+        "alarm_input",
+    ]
+    assert sum(observation.images for observation in found.observations) == 2
     only = FORMAT.redact(part(JPEG, "image/jpeg"), "http/cam7", NOW, VEIL)
     assert FORMAT.decode(only.payload, "http/cam7", NOW, CameraInfo()).ignored == 1
 
@@ -100,12 +105,12 @@ def test_regions_and_targets() -> None:
     entry = {"regionID": 1, "detectionTarget": "human", "TargetRect": {"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}}
     regions = {"DetectionRegionEntry": [entry, {**entry, "regionID": "2", "detectionTarget": "vehicle"}]}
     found = seen(told(eventType="fielddetection", DetectionRegionList=regions))
-    assert [(one.object_class, one.box) for one in found.observations] == [
+    assert [(observation.object_class, observation.box) for observation in found.observations] == [
         ("person", (0.1, 0.2, 0.4, 0.6)),
         ("vehicle", (0.1, 0.2, 0.4, 0.6)),
     ]
     assert readings(found) == [("intrusion", "zone1", True), ("intrusion", "zone2", True)]
-    assert len({one.id for one in found.observations}) == 2
+    assert len({observation.id for observation in found.observations}) == 2
     (one,) = seen(told(targetType="human", TargetRect=entry["TargetRect"])).observations
     assert (one.object_class, one.box) == ("person", (0.1, 0.2, 0.4, 0.6))
     (one,) = seen(told(targetType="human", TargetRect={"X": 300, "Y": 1, "width": 5, "height": 5})).observations
@@ -155,7 +160,7 @@ def test_people_are_counted() -> None:
     found = seen(told(eventType="PeopleCounting", peopleCounting=count))
     assert readings(found) == [("people_in", "", 3), ("people_out", "", 1)]
     assert found.observations[0].kind is ObservationKind.COUNT
-    assert {one.time for one in found.measurements} == {NOW}
+    assert {measurement.time for measurement in found.measurements} == {NOW}
 
 
 def test_cameras_name_themselves_or_are_named_by_their_address() -> None:
@@ -204,5 +209,5 @@ def test_no_alert_crashes_it(tree: dict[str, Any]) -> None:
             found = seen(payload)
         except Rejected:
             continue
-        for one in found.observations:
-            assert one.box is None or all(0 <= side <= 1 for side in one.box)
+        for observation in found.observations:
+            assert observation.box is None or all(0 <= side <= 1 for side in observation.box)

@@ -123,7 +123,7 @@ def test_splits_merges_and_ends() -> None:
     }
     left = {**thing(number=8), "Behaviour": {"Removed": None}}
     found = seen("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
-    states = {one.track: (one.track_state, one.parent_track) for one in found}
+    states = {item.track: (item.track_state, item.parent_track) for item in found}
     assert states == {
         "1": (None, ""),
         "2": (TrackState.NEW, "1"),
@@ -133,9 +133,9 @@ def test_splits_merges_and_ends() -> None:
         "7": (TrackState.END, ""),
         "8": (TrackState.END, ""),
     }
-    assert len({one.id for one in found}) == 7
+    assert len({item.id for item in found}) == 7
     again = seen("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
-    assert [one.id for one in again] == [one.id for one in found]
+    assert [item.id for item in again] == [item.id for item in found]
 
 
 def test_what_is_said_of_people_does_not_pass() -> None:
@@ -181,7 +181,7 @@ def event(topic: str, data: dict[str, Any], operation: str = "Changed", **source
 
 
 def told(found: VideoReport) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measurements]
+    return [(measurement.property, measurement.channel, measurement.value) for measurement in found.measurements]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,9 @@ def test_events(
     assert one.kind is (ObservationKind.COUNT if "Count" in data else ObservationKind.EVENT)
     assert "Li Lei" not in str(found)
     again = seen("onvif_xml", event(topic, data, "Initialized", **source))
-    assert [one.key for one in again.measurements] == [one.key for one in found.measurements]
+    assert [measurement.key for measurement in again.measurements] == [
+        measurement.key for measurement in found.measurements
+    ]
     assert again.observations[0].id == one.id
 
 
@@ -246,7 +248,7 @@ def test_temperatures_are_in_kelvin() -> None:
         ("surface_temperature", "min2", 290),
         ("surface_temperature", "mean2", 295),
     ]
-    assert {one.unit for one in found.measurements} == {"K"}
+    assert {measurement.unit for measurement in found.measurements} == {"K"}
 
 
 def test_plates_of_events_are_hidden() -> None:
@@ -349,9 +351,9 @@ def test_no_tree_crashes_it(tree: Any) -> None:
             found = seen(name, json.dumps(body).encode(), topic)
         except Rejected:
             continue
-        for one in found.observations:
-            assert one.box is None or all(0 <= side <= 1 for side in one.box)
-            assert one.speed is None or math.isfinite(one.speed)
+        for observation in found.observations:
+            assert observation.box is None or all(0 <= side <= 1 for side in observation.box)
+            assert observation.speed is None or math.isfinite(observation.speed)
 
 
 @given(st.binary(max_size=200), st.text(max_size=60))

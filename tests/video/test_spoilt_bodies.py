@@ -29,7 +29,9 @@ def told(name: str, topic: str, payload: bytes) -> str:
         seen = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1", width=640, height=480))
     except Rejected as why:
         return why.detail
-    assert all(one.box is None or all(0 <= side <= 1 for side in one.box) for one in seen.observations)
+    assert all(
+        observation.box is None or all(0 <= side <= 1 for side in observation.box) for observation in seen.observations
+    )
     return f"{cut.payload.decode()} {dict(cut.removed)} {seen}"
 
 
@@ -78,5 +80,5 @@ def test_any_wish_and_any_answer_is_read(body: bytes) -> None:
         except Rejected:
             continue
         assert all(
-            one.subscription is None or viid_subscriptions.subscription_fields(one.subscription) for one in asked
+            item.subscription is None or viid_subscriptions.subscription_fields(item.subscription) for item in asked
         )

@@ -28,10 +28,10 @@ def kept(*alarms: VideoObservation) -> list[str]:
     """Return the ids of those that are kept."""
     before: EventSample | None = None
     found: list[str] = []
-    for one in alarms:
-        again, before = sample_event(one, before, WINDOW)
+    for alarm in alarms:
+        again, before = sample_event(alarm, before, WINDOW)
         if not again:
-            found.append(one.id)
+            found.append(alarm.id)
     return found
 
 
@@ -58,7 +58,7 @@ def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
     """Whatever comes in what order: the last one kept has the state of the last one told."""
     said = [told(at * SECOND, state=state) for at, state in alarms]
     found = kept(*said)
-    states = {one.id: one.event.state for one in said if one.event}
+    states = {item.id: item.event.state for item in said if item.event}
     if said:
         assert said[-1].event is not None
         assert states[found[-1]] == said[-1].event.state
@@ -86,6 +86,6 @@ def test_who_was_lost_does_not_stay_for_ever_and_old_news_change_nothing() -> No
 @given(st.lists(st.tuples(st.sampled_from("1234"), st.booleans()), max_size=60))
 def test_together_is_any(told: list[tuple[str, bool]]) -> None:
     now: dict[str, bool] = {}
-    for (part, holds), found in zip(told, states(*[(*one, at) for at, one in enumerate(told)]), strict=True):
+    for (part, holds), found in zip(told, states(*[(*item, at) for at, item in enumerate(told)]), strict=True):
         now[part] = holds
         assert found == any(now.values())

@@ -157,7 +157,7 @@ def test_a_recording_job_tells_its_state_as_an_element() -> None:
         "</wsnt:NotificationMessage></tt:Event></tt:MetadataStream>"
     )
     _, seen = told("onvif_xml", body.encode())
-    assert [(one.property, one.value) for one in seen.measurements] == [("recording", True)]
+    assert [(measurement.property, measurement.value) for measurement in seen.measurements] == [("recording", True)]
 
 
 def counted(rule: str, **camera: Any) -> str:
@@ -196,7 +196,10 @@ def test_hikvision_traffic_of_a_lane_becomes_readings() -> None:
         "<TPSInfo><laneNo>2</laneNo><trafficVolume>12</trafficVolume><ZHANG>1</ZHANG></TPSInfo>"
     )
     cut, seen = told("hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>"))
-    assert {(one.property, one.channel, one.value, one.unit) for one in seen.measurements} == {
+    assert {
+        (measurement.property, measurement.channel, measurement.value, measurement.unit)
+        for measurement in seen.measurements
+    } == {
         ("vehicle_speed_mean", "lane1", 54.0, "km/h"),
         ("queue_length", "lane1", 20.0, "m"),
         ("vehicle_count", "lane2", 12.0, "1"),
@@ -244,7 +247,9 @@ def test_dahua_data_of_any_kind(data: str) -> None:
 )
 def test_axis_operations_in_both_forms(operations: Any) -> None:
     _, seen = told("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
-    assert [(one.track, one.track_state, one.parent_track) for one in seen.observations] == [
+    assert [
+        (observation.track, observation.track_state, observation.parent_track) for observation in seen.observations
+    ] == [
         ("5", "end", ""),
         ("1", "end", ""),
         ("2", "update", "1"),
@@ -258,7 +263,7 @@ def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
         "message": {"data": {"active": "1", "classTypes": "human,vehicle"}},
     }
     _, seen = told("axis", body)
-    assert [(one.property, one.channel, one.value) for one in seen.measurements] == [
+    assert [(measurement.property, measurement.channel, measurement.value) for measurement in seen.measurements] == [
         ("field_occupied", "scenario1", True)
     ]
     assert seen.observations[0].object_class == "person"

@@ -148,8 +148,10 @@ def test_spellings_that_mean_the_same(payload: bytes) -> None:
 def test_an_object_that_is_none_is_refused_alone() -> None:
     payload = json.dumps({"APEListObject": {"APEObject": [{"ApeID": "x"}, 7, {"ApeID": CAMERA, "IsOnline": 1}]}})
     found = seen(payload.encode())
-    assert [(one.index, one.reason) for one in found.rejected] == [(0, "wrong_type"), (1, "wrong_type")]
-    assert [(one.camera, one.property, one.value) for one in found.measurements] == [(CAMERA, "online", 1.0)]
+    assert [(item.index, item.reason) for item in found.rejected] == [(0, "wrong_type"), (1, "wrong_type")]
+    assert [(measurement.camera, measurement.property, measurement.value) for measurement in found.measurements] == [
+        (CAMERA, "online", 1.0)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,10 @@ def test_counts_of_a_label() -> None:
     }
     found = seen(body(label, kind="VideoLabel"))
     assert not found.observations
-    assert {(one.property, one.value, one.unit, one.time) for one in found.measurements} == {
+    assert {
+        (measurement.property, measurement.value, measurement.unit, measurement.time)
+        for measurement in found.measurements
+    } == {
         ("people_present", 12.0, "1", TEN),
         ("traffic_flow", 600.0, "/h", TEN),
     }

@@ -80,7 +80,7 @@ def test_property_a_vehicle_comes_back(one: VideoObservation) -> None:
     assert read(one) == found  # the same each time: a retransmission is told
 
 
-@given(st.sampled_from([one for one in KINDS if one not in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}]))
+@given(st.sampled_from([item for item in KINDS if item not in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}]))
 def test_property_of_people_only_what_an_observation_holds(seen_as: ObjectClass) -> None:
     one = VideoObservation(
         id="0123456789abcdef0123456789abcdef",

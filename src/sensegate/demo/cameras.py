@@ -200,10 +200,10 @@ def encode_envelope(camera: SimulatedCamera, kind: str, objects: Sequence[dict[s
     body: object = list(objects)
     if len(objects) == 1 and form % 4 == 2:
         body = objects[0]
-    whole: dict[str, Any] = {f"{kind}ListObject": {f"{kind}Object": body}}
+    envelope: dict[str, Any] = {f"{kind}ListObject": {f"{kind}Object": body}}
     if form % 4 == 3:
-        whole = _lower(whole)
-    text = json.dumps(whole, ensure_ascii=False, separators=(",", ":") if form % 2 else None)
+        envelope = _lower(envelope)
+    text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":") if form % 2 else None)
     return text.encode("gbk" if camera.number % 7 == 3 else "utf-8")
 
 
@@ -265,14 +265,14 @@ def encode_json_frame(camera: SimulatedCamera, at: int, things: Sequence[dict[st
     objects = []
     for item in things:
         left, top, right, bottom = map(text, item["sides"])
-        looks: dict[str, Any] = {
+        appearance: dict[str, Any] = {
             "Shape": {"BoundingBox": {"@left": left, "@top": top, "@right": right, "@bottom": bottom}},
             "Class": {"Type": {"@Likelihood": text(0.75), "#text": item["class"]}},
         }
         if item["person"]:
-            looks["HumanFace"] = {"Gender": "Male", "acme:Name": CANARY_WORD}
-            looks["Image"] = PICTURE
-        objects.append({"@ObjectId": item["id"], "Appearance": looks})
+            appearance["HumanFace"] = {"Gender": "Male", "acme:Name": CANARY_WORD}
+            appearance["Image"] = PICTURE
+        objects.append({"@ObjectId": item["id"], "Appearance": appearance})
     frame_body: dict[str, Any] = {"@UtcTime": format_utc(at, naive=camera.number % 4 < 2), "@Source": "Module1"}
     if camera.number % 2 == 0:
         frame_body["Transformation"] = {"Translate": {"@x": -1, "@y": -1}, "Scale": {"@x": 2 / 640, "@y": 2 / 480}}
@@ -491,7 +491,7 @@ class CameraSimulator:
             # comes without those that accompanied it is a repeat.
             first = 1 if fault == REPEAT else 0
             repeated_rids = tuple(
-                self._intend(camera, at, passage_.values, kind=fault, of=rid)
+                self._intend(camera, at, passage_.values, kind=fault, original_rid=rid)
                 for passage_, rid in zip(passages[first:], rids[first:], strict=True)
             )
             body = encode_envelope(camera, kind, fields_of[first:], odd=self.rng.random() < 0.5)
@@ -502,7 +502,7 @@ class CameraSimulator:
         elif fault == UNKNOWN:
             stranger = msgspec.structs.replace(camera, id=f"{camera.id[:14]}9{camera.id[15:]}")
             stranger_passage = reported_object(stranger, at, sequence, 9, kind)
-            rid = self._intend(camera, at, stranger_passage.values, kind=fault, need=FORBIDDEN)
+            rid = self._intend(camera, at, stranger_passage.values, kind=fault, requirement=FORBIDDEN)
             self._enqueue(
                 camera,
                 CameraMessage((rid,), path, encode_envelope(camera, kind, [stranger_passage.fields], odd=False), fault),
@@ -526,17 +526,26 @@ class CameraSimulator:
         if fault == REDELIVERY:
             body = write(camera, at, things, odd=self.rng.random() < 0.5)
             self._enqueue(
-                camera, CameraMessage((self._intend(camera, at, values, kind=fault, of=rid),), topic, body, fault)
+                camera,
+                CameraMessage((self._intend(camera, at, values, kind=fault, original_rid=rid),), topic, body, fault),
             )
         elif fault == MALFORMED:
             broken = job.body[: len(job.body) // 2]
             self._enqueue(camera, CameraMessage((self._intend(camera, at, [], kind=fault),), topic, broken, fault))
 
     def _intend(  # noqa: PLR0917
-        self, camera: SimulatedCamera, at: int, values: Values, kind: str = PLAIN, of: str = "-", need: str = REQUIRED
+        self,
+        camera: SimulatedCamera,
+        at: int,
+        values: Values,
+        kind: str = PLAIN,
+        original_rid: str = "-",
+        requirement: str = REQUIRED,
     ) -> str:
         self.objects += len(values)
-        return self.intents.intend(kind, camera.node, camera.id, at, values, need=need, of=of)
+        return self.intents.intend(
+            kind, camera.node, camera.id, at, values, requirement=requirement, original_rid=original_rid
+        )
 
     def _enqueue(self, camera: SimulatedCamera, job: CameraMessage) -> None:
         self.intents.flush()

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sensegate.bus.ports import free_port, is_free
-from sensegate.demo.link import Link
+from sensegate.demo.link import FaultyLink
 from sensegate.demo.processes import Reaper, SupervisedProcess, sweep
 from sensegate.errors import EngineError, Lost
 from sensegate.web.client import Answered, Remote
@@ -115,7 +115,7 @@ class City:
         self.changed = changed
         self.centre = self._member(CENTRE)
         self.nodes = {division: self._member(division) for division in nodes}
-        self.links = {division: Link("127.0.0.1", self.centre.nats_port) for division in nodes}
+        self.links = {division: FaultyLink("127.0.0.1", self.centre.nats_port) for division in nodes}
         self._reaper = Reaper(self.directory, remove=temporary)
 
     @property

@@ -52,7 +52,7 @@ class Injection:
     values: Mapping[str, FrameValue]
     """Values that must (or must not) be decoded from it."""
     requirement: str = REQUIRED
-    of: str = "-"
+    original_rid: str = "-"
     victim: str = ""
     """Device impersonated by the sender, if any."""
 
@@ -127,7 +127,7 @@ class Injector:
 
 def _duplicate_of(kind: str, original: GoodMessage, topic: str, payload: bytes) -> Injection:
     frame = original.frame
-    return Injection(kind, frame.device, topic, payload, frame.time, frame.values, of=original.rid)
+    return Injection(kind, frame.device, topic, payload, frame.time, frame.values, original_rid=original.rid)
 
 
 def _from_frame(kind: str, frame: DeviceFrame, **changes: object) -> Injection:

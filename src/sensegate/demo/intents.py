@@ -42,15 +42,17 @@ class Intents:
         when: int,
         values: Mapping[str, object] | Sequence[tuple[str, object]],
         *,
-        need: str = REQUIRED,
-        of: str = "-",
+        requirement: str = REQUIRED,
+        original_rid: str = "-",
     ) -> str:
         """Record a message about to be sent and return its rid. Call `flush` before sending."""
         self._count += 1
         rid = f"{self.run}-{self._count:010d}"
         pairs = values.items() if isinstance(values, Mapping) else values
-        text = ";".join(f"{name}{need}{json.dumps(value, separators=(',', ':'))}" for name, value in pairs) or "-"
-        self._lines.append(f"I {rid} {now()} {kind} {node} {device} {when} {of} {text}")
+        text = (
+            ";".join(f"{name}{requirement}{json.dumps(value, separators=(',', ':'))}" for name, value in pairs) or "-"
+        )
+        self._lines.append(f"I {rid} {now()} {kind} {node} {device} {when} {original_rid} {text}")
         return rid
 
     def acknowledged(self, rid: str) -> None:

@@ -64,10 +64,10 @@ class ExpectedReading:
 
     __slots__ = ("acknowledged", "ids", "intended_at", "message", "property", "requirement", "value")
 
-    def __init__(self, message: SentMessage, name: str, need: str, value: object, taps: int) -> None:
+    def __init__(self, message: SentMessage, name: str, requirement: str, value: object, taps: int) -> None:
         self.message = message
         self.property = name
-        self.requirement = need
+        self.requirement = requirement
         self.value = value
         self.acknowledged = False
         self.ids: list[str | None] = [None] * taps
@@ -454,10 +454,10 @@ class LedgerFiles:
                 self._open[path] = path.open(encoding="utf-8")
                 self._rest[path] = ""
             text = self._rest[path] + self._open[path].read(limit * 150)
-            whole, newline, partial = text.rpartition("\n")
+            complete, newline, partial = text.rpartition("\n")
             self._rest[path] = partial
             if newline:
-                yield from whole.split("\n")
+                yield from complete.split("\n")
 
     def close(self) -> None:
         """Close the files."""

@@ -266,7 +266,7 @@ class Demo:
             if now != pids:
                 pids = now
                 self.refresh()
-            links = {division: link.whole for division, link in self.city.links.items()}
+            links = {division: link.is_up for division, link in self.city.links.items()}
             seen = self.cameras.status if self.cameras else {}
             width = self.console.width
             live.update(
@@ -285,7 +285,7 @@ class Demo:
             self.console.print(f"link of node {division} is cut for {cut_s:.0f} s")
             await link.cut()
             await asyncio.sleep(cut_s)
-            link.mend()
+            link.restore()
             self.console.print(f"link of node {division} is restored")
             if timed is not None:
                 return
@@ -466,7 +466,7 @@ async def _run(demo: Demo, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for link in demo.city.links.values():
-        link.mend()
+        link.restore()
 
 
 async def _keep_drawing(demo: Demo, live: Live) -> None:

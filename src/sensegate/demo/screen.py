@@ -102,8 +102,8 @@ def _wide(nodes: Sequence[tuple[str, bool, Mapping[str, int]]], columns: Sequenc
     grid = Table(title=_TITLE, title_justify="left")
     for column in ("node", "link", *columns):
         grid.add_column(column, justify="left" if column in ("node", "link") else "right", no_wrap=True)
-    for node, whole, counts in nodes:
-        grid.add_row(node, _link(whole), *(f"{counts[column]:,}" for column in columns))
+    for node, is_up, counts in nodes:
+        grid.add_row(node, _link(is_up), *(f"{counts[column]:,}" for column in columns))
     return grid
 
 
@@ -112,14 +112,14 @@ def _tall(nodes: Sequence[tuple[str, bool, Mapping[str, int]]]) -> Table:
     grid.add_column("")
     for node, _, _ in nodes:
         grid.add_column(f"node {node}", justify="right")
-    grid.add_row("link", *(_link(whole) for _, whole, _ in nodes))
+    grid.add_row("link", *(_link(is_up) for _, is_up, _ in nodes))
     for name in COUNTS:
         grid.add_row(name, *(f"{counts[name]:,}" for _, _, counts in nodes))
     return grid
 
 
-def _link(whole: bool) -> Text:  # noqa: FBT001 - its only argument
-    return Text("up", "green") if whole else Text("CUT", "bold red")
+def _link(is_up: bool) -> Text:  # noqa: FBT001 - its only argument
+    return Text("up", "green") if is_up else Text("CUT", "bold red")
 
 
 def _counts(totals: Mapping[str, int]) -> dict[str, int]:

@@ -205,7 +205,7 @@ class Simulator:
         frame = self._frame(device)
         topic, payload = KINDS[device.kind].encode(frame)
         need = FORBIDDEN if device.grade == CLASSIFIED_GRADE else REQUIRED
-        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values, need=need)
+        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values, requirement=need)
         self._ready.append((line, rid, topic.encode(), payload))
         if need is FORBIDDEN:
             return
@@ -220,8 +220,8 @@ class Simulator:
             injection.victim or injection.device.id,
             injection.time,
             injection.values,
-            need=injection.requirement,
-            of=injection.of,
+            requirement=injection.requirement,
+            original_rid=injection.original_rid,
         )
         self._ready.append((line, rid, injection.topic.encode(), injection.payload))
 

@@ -95,8 +95,8 @@ def parse(frame: bytes) -> Gbt26875Frame:
         raise Rejected(QuarantineReason.MALFORMED, "the frame is not delimited by @@ and ##")
     size = int.from_bytes(frame[24:26], "little")
     if size != len(frame) - _HEAD - _TAIL:
-        there = len(frame) - _HEAD - _TAIL
-        raise Rejected(QuarantineReason.MALFORMED, f"the header announces {size} bytes of data, the frame has {there}")
+        actual = len(frame) - _HEAD - _TAIL
+        raise Rejected(QuarantineReason.MALFORMED, f"the header announces {size} bytes of data, the frame has {actual}")
     return Gbt26875Frame(
         serial=int.from_bytes(frame[2:4], "little"),
         version=frame[4:6],

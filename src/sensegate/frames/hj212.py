@@ -75,7 +75,7 @@ def detect_convention(data: bytes, crc: bytes) -> Convention | None:
 def next_frame(buffer: bytes) -> Framing:
     """Find the next frame. White space between frames is skipped."""
     at = 0
-    looks = _CRCS_TRIED
+    attempts_left = _CRCS_TRIED
     while True:
         at = buffer.find(MARK, at)
         if at < 0:
@@ -101,8 +101,8 @@ def next_frame(buffer: bytes) -> Framing:
         end = buffer[at + length : at + length + 2]
         if end == _END:
             return Framing(at, length + 2)
-        looks -= 1
-        if looks >= 0 and detect_convention(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
+        attempts_left -= 1
+        if attempts_left >= 0 and detect_convention(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
             return Framing(at, length)
         if _END.startswith(end):
             return Framing(at)
@@ -156,10 +156,10 @@ def parse(frame: bytes) -> Hj212Packet:
     digits = frame[2:_HEAD]
     if not frame.startswith(MARK) or len(digits) < 4 or not digits.isdigit():
         raise Rejected(QuarantineReason.MALFORMED, "the frame does not start with ## and four digits")
-    there = len(frame) - _HEAD - _CRC
-    if there != int(digits):
+    actual = len(frame) - _HEAD - _CRC
+    if actual != int(digits):
         raise Rejected(
-            QuarantineReason.MALFORMED, f"the header announces {int(digits)} bytes of data, the frame has {there}"
+            QuarantineReason.MALFORMED, f"the header announces {int(digits)} bytes of data, the frame has {actual}"
         )
     data, crc = frame[_HEAD:-_CRC], frame[-_CRC:]
     if not _HEX.issuperset(crc):
@@ -186,8 +186,8 @@ def decrypt(packet: Hj212Packet, key: bytes) -> Hj212Packet:
         blocks = bytes(int(digits, 16) for digits in re.findall(rb"0[xX](..)", written[1]))
         remainder = content[written.end() :]
     else:
-        whole = len(content) - len(content) % BLOCK
-        blocks, remainder = content[:whole], content[whole:]
+        block_bytes = len(content) - len(content) % BLOCK
+        blocks, remainder = content[:block_bytes], content[block_bytes:]
     if len(blocks) % BLOCK:
         return packet
     machine = Cipher(algorithms.SM4(key), modes.ECB()).decryptor()  # noqa: S305 - the standard's mode

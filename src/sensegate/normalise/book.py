@@ -123,17 +123,17 @@ def _rows(part: IndicatorCounts, hour: int) -> list[DeviceHour]:
 
 def _summed(parts: list[IndicatorCounts]) -> IndicatorCounts:
     """Merge counts into one row per device: sums, but the maximum of `expected`, `longest` and `span`."""
-    whole = {
+    columns = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in IndicatorCounts.__struct_fields__
     }
-    devices, place = np.unique(whole["device"], return_inverse=True)
-    summed = {"device": devices, "hour": np.full(len(devices), whole["hour"][0], np.int64)}
+    devices, place = np.unique(columns["device"], return_inverse=True)
+    summed = {"device": devices, "hour": np.full(len(devices), columns["hour"][0], np.int64)}
     for name in ("received", "doubted", "wrong", "rejected", "gaps", "silent"):
-        total = np.zeros(len(devices), whole[name].dtype)
-        np.add.at(total, place, whole[name])
+        total = np.zeros(len(devices), columns[name].dtype)
+        np.add.at(total, place, columns[name])
         summed[name] = total
     for name in ("longest", "expected", "span"):
-        greatest = np.zeros(len(devices), whole[name].dtype)
-        np.maximum.at(greatest, place, whole[name])
+        greatest = np.zeros(len(devices), columns[name].dtype)
+        np.maximum.at(greatest, place, columns[name])
         summed[name] = greatest
     return IndicatorCounts(**summed)

@@ -105,8 +105,10 @@ class SeriesHistory:
         counts = np.flatnonzero(table.counter.take(specs) & (change < 0) & (elapsed > 0))
         if counts.size:
             close = elapsed[counts] <= table.gap.take(specs[counts])
-            most = np.where(close, table.step.take(specs[counts]), np.inf)
-            change[counts] = _mark_drops(table, specs[counts], before[counts], values[counts], most, row[counts], flags)
+            greatest_step = np.where(close, table.step.take(specs[counts]), np.inf)
+            change[counts] = _mark_drops(
+                table, specs[counts], before[counts], values[counts], greatest_step, row[counts], flags
+            )
         leap = np.abs(change) > table.step.take(specs)
         leap &= (elapsed > 0) & (elapsed <= table.gap.take(specs))
         leap[counts] |= change[counts] < 0
@@ -152,14 +154,14 @@ class SeriesHistory:
             setattr(self, name, grown)
 
 
-def _mark_drops(table: SpecTable, specs: I32, before: F64, values: F64, most: F64, row: I64, flags: U32) -> F64:  # noqa: PLR0917
+def _mark_drops(table: SpecTable, specs: I32, before: F64, values: F64, advance_max: F64, row: I64, flags: U32) -> F64:  # noqa: PLR0917
     """Flag roll-overs and resets of counters that fell; return the credited change of each."""
     modulus = table.modulus.take(specs)
-    kind = classify_drops(before, values, modulus, most)
-    over, anew = kind == CounterDrop.ROLLOVER, kind == CounterDrop.RESET
+    kind = classify_drops(before, values, modulus, advance_max)
+    over, was_reset = kind == CounterDrop.ROLLOVER, kind == CounterDrop.RESET
     flags[row[over]] |= np.uint32(Flag.ROLLOVER)
-    flags[row[anew]] |= np.uint32(Flag.RESET)
-    moved: F64 = np.where(over, values + modulus - before, np.where(anew, 0.0, values - before))
+    flags[row[was_reset]] |= np.uint32(Flag.RESET)
+    moved: F64 = np.where(over, values + modulus - before, np.where(was_reset, 0.0, values - before))
     return moved
 
 

@@ -67,16 +67,16 @@ class TimeChecks:
             return ours
         lag = received - time
         self._remember(device, lag, time_quality, received)
-        least, most = int(lag.min()), int(lag.max())
+        least, greatest = int(lag.min()), int(lag.max())
         doubtful = None
-        if most > self.late:
+        if greatest > self.late:
             flags[lag > self.late] |= np.uint32(Flag.LATE)
-        if most > self.stale:
+        if greatest > self.stale:
             flags[lag > self.stale] |= np.uint32(Flag.STALE)
         if least < -self.future:
             doubtful = lag < -self.future
             flags[doubtful] |= np.uint32(Flag.FUTURE)
-        if self._shifted or most >= SHIFT - SHIFT_TOLERANCE or least <= SHIFT_TOLERANCE - SHIFT:
+        if self._shifted or greatest >= SHIFT - SHIFT_TOLERANCE or least <= SHIFT_TOLERANCE - SHIFT:
             shifted = self._steadily_shifted(device, lag, time_quality, received)
             flags[shifted] |= np.uint32(Flag.CLOCK)
             doubtful = shifted if doubtful is None else doubtful | shifted

@@ -26,14 +26,14 @@ class CounterDrop(IntEnum):
     """The value decreased slightly: a correction, or not a counter."""
 
 
-def classify_drops(before: F64, after: F64, modulus: F64, most: F64 | float = np.inf) -> U8:
+def classify_drops(before: F64, after: F64, modulus: F64, advance_max: F64 | float = np.inf) -> U8:
     """Classify each pair of neighbouring readings.
 
     Args:
         before: the earlier reading.
         after: the later reading.
         modulus: value at which the counter restarts; 0: unlimited.
-        most: greatest credible advance between the two, if known.
+        advance_max: greatest credible advance between the two, if known.
 
     A decrease is a roll-over if it means a credible advance of less than half the range, and a reset if less than half
     of the value is left.
@@ -41,22 +41,22 @@ def classify_drops(before: F64, after: F64, modulus: F64, most: F64 | float = np
     with np.errstate(over="ignore", invalid="ignore"):
         falls = after < before
         advance = after + modulus - before
-        over = falls & (modulus > 0) & (before < modulus) & (advance < modulus / 2) & (advance <= most)
-        anew = falls & ~over & (after < before / 2)
+        over = falls & (modulus > 0) & (before < modulus) & (advance < modulus / 2) & (advance <= advance_max)
+        was_reset = falls & ~over & (after < before / 2)
     return np.select(
-        [over, anew, falls],
+        [over, was_reset, falls],
         [np.uint8(CounterDrop.ROLLOVER), np.uint8(CounterDrop.RESET), np.uint8(CounterDrop.BACK)],
         np.uint8(0),
     )
 
 
-def deltas(value: F64, modulus: float = 0.0, most: float = np.inf) -> F64:
+def deltas(value: F64, modulus: float = 0.0, advance_max: float = np.inf) -> F64:
     """Return the amount counted between each reading and the one before it, in order of time; the first is NaN.
 
     After a reset it is the counter's new value; a counter that decreased slightly gives a negative difference.
     """
     before, after = value[:-1], value[1:]
-    kind = classify_drops(before, after, np.full(len(before), modulus), most)
+    kind = classify_drops(before, after, np.full(len(before), modulus), advance_max)
     counted = np.full(len(value), np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         counted[1:] = np.where(
@@ -65,12 +65,12 @@ def deltas(value: F64, modulus: float = 0.0, most: float = np.inf) -> F64:
     return counted
 
 
-def totals(value: F64, modulus: float = 0.0, most: float = np.inf) -> F64:
+def totals(value: F64, modulus: float = 0.0, advance_max: float = np.inf) -> F64:
     """Return the readings as if the counter had never restarted; the first reading is the starting point."""
     if not len(value):
         return value
-    steps = deltas(value, modulus, most)
+    steps = deltas(value, modulus, advance_max)
     steps[0] = value[0]
     with np.errstate(over="ignore", invalid="ignore"):
-        whole: F64 = np.cumsum(steps)
-    return whole
+        sums: F64 = np.cumsum(steps)
+    return sums

@@ -302,8 +302,8 @@ class Indicators:
             here = slice(None) if len(hours) == 1 else hour == number
             (np.maximum if name == "longest" else np.add).at(column, device[here], amount[here])  # type: ignore[arg-type] # `name` is in one of the two tables
 
-    def _add_sparse(self, name: str, device: I32, hour: I64, which: BOOL) -> None:
-        rows = np.flatnonzero(which)
+    def _add_sparse(self, name: str, device: I32, hour: I64, mask: BOOL) -> None:
+        rows = np.flatnonzero(mask)
         if rows.size:
             self._add(name, device[rows], hour[rows], np.ones(len(rows), np.uint32))
 

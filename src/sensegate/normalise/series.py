@@ -113,9 +113,9 @@ class SeriesIndex:
         mask = len(self._slots) - 1
         while rows.size:
             slot[rows] = (slot[rows] + 1) & mask
-            there = self._slots[slot[rows]]
-            number[rows] = there
-            rows = rows[(there >= 0) & (self._keys[there] != key[rows])]
+            candidate = self._slots[slot[rows]]
+            number[rows] = candidate
+            rows = rows[(candidate >= 0) & (self._keys[candidate] != key[rows])]
         return number
 
     def _append(self, keys: I64) -> None:

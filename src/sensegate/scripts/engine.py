@@ -221,14 +221,14 @@ class Script:
 
     def _parse_inspection(self, inspection: dict[str, Any]) -> _Inspection:
         count = len(self._names)
-        there = inspection["entries"]
-        entry = next((at for at in range(count) if there[at]), None)
+        present = inspection["entries"]
+        entry = next((at for at in range(count) if present[at]), None)
         if entry is None:
             if self.source.entry != "auto":
                 raise LoadError(f"it has no function '{self.source.entry}'")
             raise LoadError(f"it has none of the functions {', '.join(ENTRIES[:-1])} and exports none")
         shape = self.source.arguments or _arguments(self._names[entry], inspection["parameters"][entry])
-        learned = _Inspection(inspection["helpers"], inspection["globals"], entry, shape, *there[count : count + 2])
+        learned = _Inspection(inspection["helpers"], inspection["globals"], entry, shape, *present[count : count + 2])
         if self.source.take != "data" and not learned.normalises:
             raise LoadError("it has no function 'normalizeUplink'")
         return learned

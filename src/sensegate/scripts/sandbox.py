@@ -83,7 +83,7 @@ def _drop_privileges() -> str:
 
 def _set_limits() -> list[str]:
     done = []
-    for word, which, most in (
+    for word, resource_id, limit in (
         ("no_core", resource.RLIMIT_CORE, 0),
         ("no_file_growth", resource.RLIMIT_FSIZE, 0),
         ("no_new_descriptors", resource.RLIMIT_NOFILE, 0),  # open descriptors remain; no new file, socket or pipe
@@ -91,7 +91,7 @@ def _set_limits() -> list[str]:
         ("address_space", resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
     ):
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(which, (most, most))
+            resource.setrlimit(resource_id, (limit, limit))
             done.append(word)
     return done
 

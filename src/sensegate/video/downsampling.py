@@ -112,15 +112,17 @@ def sample_track(
         before = None
     ends = seen.track_state is TrackState.END
     x, y = _centre(seen)
-    sure = seen.confidence or 0.0
+    confidence = seen.confidence or 0.0
     digest = _digest(seen)
-    keep = _is_informative(seen, before, rule, _Sighting(x, y, sure, digest, ends))
+    keep = _is_informative(seen, before, rule, _Sighting(x, y, confidence, digest, ends))
     if before is None:
-        return keep, TrackSample(seen.observed_at, sure, digest, x, y, (seen.id,) if keep else ())
+        return keep, TrackSample(seen.observed_at, confidence, digest, x, y, (seen.id,) if keep else ())
     if not keep:
         return False, msgspec.structs.replace(before, last_seen=max(before.last_seen, seen.observed_at))
     ids = (*before.ids[1 - _IDS_MAX :], seen.id)
-    return True, TrackSample(max(before.last_seen, seen.observed_at), max(before.confidence, sure), digest, x, y, ids)
+    return True, TrackSample(
+        max(before.last_seen, seen.observed_at), max(before.confidence, confidence), digest, x, y, ids
+    )
 
 
 class _Sighting(NamedTuple):

@@ -151,7 +151,7 @@ def numbered_channel(name: str) -> str:
     if match is None:
         return ""
     words = [word.lower() for word in _WORD.findall(match[1])]
-    kind = next((kind for kind, of in _CHANNELS.items() if of.intersection(words)), "zone")
+    kind = next((kind for kind, channel_words in _CHANNELS.items() if channel_words.intersection(words)), "zone")
     return f"{kind}{int(match[2])}"
 
 

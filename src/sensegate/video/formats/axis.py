@@ -387,14 +387,14 @@ def _read_counts(data: dict[str, Any], rule: str, *, since: bool, redactor: Nami
         if count is None or count != int(count):
             redactor.count_removed("data", value)
             continue
-        cls, kind = codes.object_class(NAME, name.removeprefix("total") or _ANY)
+        object_class, kind = codes.object_class(NAME, name.removeprefix("total") or _ANY)
         if name == "total":
             property_name, channel = ("object_count_total" if since else "objects_present"), ""
         elif since:
-            property_name = _COUNT_PROPERTIES.get(cls, "object_count_total")
+            property_name = _COUNT_PROPERTIES.get(object_class, "object_count_total")
             channel = kind or ("" if property_name != "object_count_total" else "unknown")
         else:
-            property_name = PRESENCE_PROPERTIES.get(cls, "objects_present")
+            property_name = PRESENCE_PROPERTIES.get(object_class, "objects_present")
             channel = kind or ("" if property_name != "objects_present" else "unknown")
         counts.append(AxisCount(property_name, int(count), "_".join(part for part in (rule, channel) if part), since))
     return counts
@@ -417,10 +417,10 @@ def _resolve_box(box: AxisBox | None) -> boxes.ResolvedBox | tuple[None, None]:
     return (None, None) if box is None else boxes.from_fractions(box.left, box.top, box.right, box.bottom)
 
 
-def _color_of(of: AxisClass, object_class: ObjectClass | None) -> str:
+def _color_of(classification: AxisClass, object_class: ObjectClass | None) -> str:
     if object_class is None or object_class in _PEOPLE:
         return ""
-    named = [color for color in of.colors if color.name]
+    named = [color for color in classification.colors if color.name]
     return max(named, key=lambda color: color.score).name if named else ""
 
 

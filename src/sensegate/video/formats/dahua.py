@@ -294,18 +294,20 @@ def _rule(data: Node, pseudonymiser: Pseudonymiser) -> str:
     return public_name(region_or_rule, pseudonymiser)
 
 
-def _read_object(of: Node, car: Node, pseudonymiser: Pseudonymiser) -> DahuaObject:
-    label = text(of.get("ObjectType"))
-    cls, sub = codes.object_class(_MAKE, label) if label else (None, "")
-    kind = codes.vehicle(_MAKE, text(of.get("Category"))) or codes.vehicle(_MAKE, text(car.get("VehicleSize"))) or sub
-    sure = number(of.get("Confidence"), 0, 100)
+def _read_object(members: Node, car: Node, pseudonymiser: Pseudonymiser) -> DahuaObject:
+    label = text(members.get("ObjectType"))
+    object_class, sub = codes.object_class(_MAKE, label) if label else (None, "")
+    kind = (
+        codes.vehicle(_MAKE, text(members.get("Category"))) or codes.vehicle(_MAKE, text(car.get("VehicleSize"))) or sub
+    )
+    confidence = number(members.get("Confidence"), 0, 100)
     return DahuaObject(
-        id=_id(of.get("ObjectID"), pseudonymiser),
-        parent=_id(of["RelativeID"], pseudonymiser) if integer(of.get("RelativeID"), 1) else "",
-        object_class=cls.value if cls else "",
-        subclass=kind if cls in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR} else sub,
-        confidence=None if sure is None else sure / 100,
-        box=_box(of.get("BoundingBox")),
+        id=_id(members.get("ObjectID"), pseudonymiser),
+        parent=_id(members["RelativeID"], pseudonymiser) if integer(members.get("RelativeID"), 1) else "",
+        object_class=object_class.value if object_class else "",
+        subclass=kind if object_class in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR} else sub,
+        confidence=None if confidence is None else confidence / 100,
+        box=_box(members.get("BoundingBox")),
     )
 
 
@@ -328,14 +330,14 @@ def _plate(item: Node, car: Node, at: int, pseudonymiser: Pseudonymiser) -> Plat
         return None
     country = countries.alpha_2(text(car.get("Country")) or text(item.get("Country")))
     kind = text(car.get("PlateType"))
-    sure = number(item.get("Confidence"), 0, 100) if of_plate else None
+    confidence = number(item.get("Confidence"), 0, 100) if of_plate else None
     return Plate(
         token=pseudonymiser.plate(written, at),
         number=clear_plate(written, pseudonymiser),
         region=plate_region(written) or ("" if country == "CN" else country),
         color=codes.color(_MAKE, text(car.get("PlateColor"))),
         plate_class=codes.plate_class(_MAKE, kind) if kind.lower() not in _TEXTS else "",
-        confidence=None if sure is None else sure / 100,
+        confidence=None if confidence is None else confidence / 100,
     )
 
 
@@ -344,8 +346,8 @@ def _plate_time(utc: float | None, arrival: int) -> int:
     return arrival if utc is None else round(utc) * times.SECOND
 
 
-def _coordinates(of: Node) -> tuple[float, float] | None:
-    return coordinates(number(of.get("CoordinateX"), -180, 180), number(of.get("CoordinateY"), -180, 180))
+def _coordinates(members: Node) -> tuple[float, float] | None:
+    return coordinates(number(members.get("CoordinateX"), -180, 180), number(members.get("CoordinateY"), -180, 180))
 
 
 def _counts(data: Node) -> dict[str, float]:
@@ -417,7 +419,7 @@ def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int
     word = codes.event(_MAKE, event.code)
     item = event.object or DahuaObject()
     passage = word in _PASSAGES
-    cls = item.object_class or ("vehicle" if passage else "")
+    object_class = item.object_class or ("vehicle" if passage else "")
     box, box_quality = _resolve_box(item.box)
     return VideoObservation(
         id=identity(event.machine or name, event.code, event.id, at, item.id or place, event.state, name),
@@ -431,7 +433,7 @@ def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int
         time_quality=quality,
         format=NAME,
         native_id=event.id,
-        object_class=ObjectClass(cls) if cls else None,
+        object_class=ObjectClass(object_class) if object_class else None,
         subclass=item.subclass,
         track=item.id,
         parent_track=item.parent,

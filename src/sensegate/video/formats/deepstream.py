@@ -199,11 +199,11 @@ def _integer(value: float | None) -> int | None:
     return int(value) if value is not None and value == int(value) else None
 
 
-def _location(of: dict[str, Any]) -> tuple[float, float, float | None] | None:
+def _location(members: dict[str, Any]) -> tuple[float, float, float | None] | None:
     """Return (lon, lat, altitude); 0, 0 means not set."""
-    if "lat" not in of or "lon" not in of or (of["lat"] == 0 and of["lon"] == 0):
+    if "lat" not in members or "lon" not in members or (members["lat"] == 0 and members["lon"] == 0):
         return None
-    return float(of["lon"]), float(of["lat"]), of.get("alt")
+    return float(members["lon"]), float(members["lat"]), members.get("alt")
 
 
 def _redact_object(raw: Any, redactor: NamingRedactor) -> DeepStreamObject | None:
@@ -214,11 +214,11 @@ def _redact_object(raw: Any, redactor: NamingRedactor) -> DeepStreamObject | Non
     if "license" in vehicle:
         redactor.count_removed("object.vehicle.license", True)
     label = members.get("type") or vehicle.get("type") or ""
-    sure = members.get("confidence")
+    confidence = members.get("confidence")
     for name in ("vehicle", "person", "face", "bicycle", "bag", "roadsign"):
         if isinstance(raw.get(name), dict):
             label = label if label and label != ObjectClass.OTHER else str(_CLASS(name, redactor))
-            sure = members.get(name, {}).get("confidence") if sure is None else sure
+            confidence = members.get(name, {}).get("confidence") if confidence is None else confidence
     box = members.get("bbox", {})
     sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in box for name in names)), None)
     if sides is not None and not any(box[name] for name in sides):
@@ -231,7 +231,7 @@ def _redact_object(raw: Any, redactor: NamingRedactor) -> DeepStreamObject | Non
         id=members.get("id", ""),
         label=label,
         box=None if sides is None else (box[sides[0]], box[sides[1]], box[sides[2]], box[sides[3]]),
-        confidence=sure,
+        confidence=confidence,
         speed=members.get("speed"),
         yaw=members.get("direction"),
         color=vehicle.get("color", ""),
@@ -248,8 +248,8 @@ def _redact_text(raw: str, redactor: NamingRedactor) -> DeepStreamObject | None:
         return None
     left, top, right, bottom = (side or 0.0 for side in sides)
     tail = [member.strip() for member in members[6:] if member.strip() not in {"", "#"}]
-    sure = number(tail[-1], 0, 1) if tail else None
-    if sure is not None:
+    confidence = number(tail[-1], 0, 1) if tail else None
+    if confidence is not None:
         tail.pop()
     label_word = _CLASS(members[5].strip(), redactor)
     label, color = "" if label_word is REMOVED else str(label_word), ""
@@ -265,7 +265,7 @@ def _redact_text(raw: str, redactor: NamingRedactor) -> DeepStreamObject | None:
         id="" if key in {None, REMOVED} else key,
         label=label,
         box=(left, top, right, bottom),
-        confidence=sure,
+        confidence=confidence,
         color=color,
     )
 
@@ -280,7 +280,7 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
     observations = []
     for index, item in enumerate(scene.objects):
         box, box_quality = (None, None) if item.box is None else _box(item.box, size)
-        cls, kind = split_class(item.label)
+        object_class, kind = split_class(item.label)
         place = item.location or scene.location
         observations.append(
             VideoObservation(
@@ -291,7 +291,7 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
                 time_quality=quality,
                 format=NAME,
                 native_id=scene.id,
-                object_class=cls,
+                object_class=object_class,
                 subclass=kind,
                 track=item.id,
                 track_state=state if item.id else None,
@@ -314,8 +314,8 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
     return VideoReport(tuple(observations), rejected=refused, ignored=0 if observations or refused else 1)
 
 
-def _box(of: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.ResolvedBox:
-    return boxes.from_pixels(*of, *(size or (0, 0)), quality=BoxQuality.CAMERA)
+def _box(sides: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.ResolvedBox:
+    return boxes.from_pixels(*sides, *(size or (0, 0)), quality=BoxQuality.CAMERA)
 
 
 FORMAT = VideoFormat(NAME, redact, decode)

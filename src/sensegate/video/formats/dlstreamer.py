@@ -221,7 +221,7 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
     observations = []
     for index, item in enumerate(scene.objects):
         box, box_quality = _box(item, scene.size)
-        cls, kind = split_class(item.label)
+        object_class, kind = split_class(item.label)
         observations.append(
             VideoObservation(
                 id=identity(NAME, scene.camera, scene.tick, scene.time, item.id or (index, item.box)),
@@ -230,7 +230,7 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
                 observed_at=at,
                 time_quality=quality,
                 format=NAME,
-                object_class=cls,
+                object_class=object_class,
                 subclass=kind,
                 track=item.id,
                 box=box,

@@ -436,10 +436,10 @@ def _time(seconds: float | None, arrival: int) -> TimeResult:
     return (None if seconds is None else epoch(seconds)) or received(arrival)
 
 
-def _box(of: tuple[float, ...], size: tuple[int, int] | None) -> boxes.ResolvedBox | tuple[None, None]:
-    if len(of) != 4:
+def _box(sides: tuple[float, ...], size: tuple[int, int] | None) -> boxes.ResolvedBox | tuple[None, None]:
+    if len(sides) != 4:
         return None, None
-    return boxes.from_pixels(of[0], of[1], of[2], of[3], *(size or (0, 0)), quality=BoxQuality.CAMERA)
+    return boxes.from_pixels(sides[0], sides[1], sides[2], sides[3], *(size or (0, 0)), quality=BoxQuality.CAMERA)
 
 
 def _decode_track(track: FrigateTrack, arrival: int, camera: CameraInfo) -> VideoReport:

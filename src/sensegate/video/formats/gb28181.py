@@ -144,15 +144,15 @@ def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymise
     return redactor.result(message)
 
 
-def _integer(of: Mapping[str, Any], name: str) -> int | None:
-    value = of.get(name)
+def _integer(members: Mapping[str, Any], name: str) -> int | None:
+    value = members.get(name)
     return int(value) if value is not None and value == int(value) else None
 
 
-def _location(of: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
+def _location(members: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
     """Return (lon, lat, altitude); 0, 0 means not set."""
-    location = coordinates(of.get("Longitude"), of.get("Latitude"))
-    return None if location is None else (float(location[0]), float(location[1]), of.get("Altitude"))
+    location = coordinates(members.get("Longitude"), members.get("Latitude"))
+    return None if location is None else (float(location[0]), float(location[1]), members.get("Altitude"))
 
 
 def _redact_items(listed: Any, redactor: NamingRedactor) -> tuple[list[CatalogueItem], list[int]]:

@@ -300,35 +300,37 @@ def _redact_regions(alert: Node, removed: Removed) -> Iterator[HikvisionRegion]:
     for entry in map(node, entries):
         count_removed_members("DetectionRegionEntry", entry, _REGION, removed)
         label = text(entry.get("detectionTarget"))
-        cls, sub = codes.object_class(_MAKE, label) if label and label.lower() not in {"all", "others"} else (None, "")
+        object_class, sub = (
+            codes.object_class(_MAKE, label) if label and label.lower() not in {"all", "others"} else (None, "")
+        )
         region_id = integer(text(entry.get("regionID")), 0, 9_999)
         yield HikvisionRegion(
             id="" if region_id is None else str(region_id),
-            object_class=cls.value if cls else "",
+            object_class=object_class.value if object_class else "",
             subclass=sub,
             rect=_rect(node(entry.get("TargetRect"))),
         )
 
 
-def _rect(of: Node) -> Box | None:
+def _rect(members: Node) -> Box | None:
     """Return (left, top, right, bottom) from X, Y, width and height in any case."""
-    small = {name.lower(): value for name, value in of.items()}
-    sides = [number(text(small.get(name)), -1e6, 1e6) for name in ("x", "y", "width", "height")]
+    by_name = {name.lower(): value for name, value in members.items()}
+    sides = [number(text(by_name.get(name)), -1e6, 1e6) for name in ("x", "y", "width", "height")]
     left, top, width, height = sides
     if left is None or top is None or not width or not height:
         return None
     return left, top, round(left + width, 9), round(top + height, 9)
 
 
-def _redact_count(of: Node, removed: Removed) -> PeopleCount:
-    count_removed_members("peopleCounting", of, _COUNTS, removed)
-    period = node(of.get("TimeRange"))
-    real = node(of.get("RealTime"))
+def _redact_count(members: Node, removed: Removed) -> PeopleCount:
+    count_removed_members("peopleCounting", members, _COUNTS, removed)
+    period = node(members.get("TimeRange"))
+    real = node(members.get("RealTime"))
     end = text(period.get("endTime")) or text(real.get("time"))
     return PeopleCount(
-        entered=number(text(of.get("enter")), 0, 1e9),
-        left=number(text(of.get("exit")), 0, 1e9),
-        total=text(of.get("statisticalMethods")).lower() == "realtime",
+        entered=number(text(members.get("enter")), 0, 1e9),
+        left=number(text(members.get("exit")), 0, 1e9),
+        total=text(members.get("statisticalMethods")).lower() == "realtime",
         end=end if _TIME.fullmatch(end) else "",
     )
 
@@ -336,12 +338,12 @@ def _redact_count(of: Node, removed: Removed) -> PeopleCount:
 def _redact_flows(value: object, removed: Removed, depth: int = 0) -> Iterator[LaneFlow]:
     """Yield the traffic of lanes at any depth of the element; other members are removed."""
     for lane_node in map(node, as_list(value)):
-        small = {name.lower(): name for name in lane_node}
+        by_name = {name.lower(): name for name in lane_node}
         lane = next(
-            (index for name in _LANES if (index := integer(text(lane_node.get(small.get(name, ""))), 0, 99))), None
+            (index for name in _LANES if (index := integer(text(lane_node.get(by_name.get(name, ""))), 0, 99))), None
         )
         counts: dict[str, float] = {}
-        for low, name in small.items():
+        for low, name in by_name.items():
             inside = [inner for inner in as_list(lane_node[name]) if isinstance(inner, dict)]
             if inside and depth < _NEST_MAX:
                 yield from _redact_flows(inside, removed, depth + 1)
@@ -379,14 +381,14 @@ def _redact_vehicle(
     if kind in {"", "unknown"}:
         kind = codes.vehicle("gat1400", text(gat.get("vehicleTypeByGAT"))) or kind
     level = number(text(anpr.get("confidenceLevel")), 0, 100)
-    sure = None if level is None else level / 100
+    confidence = None if level is None else level / 100
     return HikvisionVehicle(
         subclass=kind,
         lane=integer(text(anpr.get("line", anpr.get("laneNo"))), 0, 99),
         speed=number(text(vehicle.get("speed")), 0, 1_000),
-        confidence=sure,
+        confidence=confidence,
         color=_color(text(vehicle.get("color"))),
-        plate=_plate(anpr, gat, _plate_time(at, moment, arrival), sure, pseudonymiser, removed),
+        plate=_plate(anpr, gat, _plate_time(at, moment, arrival), confidence, pseudonymiser, removed),
         box=box,
         size=size,
         time=at,
@@ -413,7 +415,7 @@ def _plate_time(compact: str, moment: str, arrival: int) -> int:
 
 
 def _plate(  # noqa: PLR0917 - two parts of the alert and what they have in common
-    anpr: Node, gat: Node, at: int, sure: float | None, pseudonymiser: Pseudonymiser, removed: Removed
+    anpr: Node, gat: Node, at: int, confidence: float | None, pseudonymiser: Pseudonymiser, removed: Removed
 ) -> Plate | None:
     written = text(anpr.get("licensePlate"))
     if written:
@@ -431,20 +433,20 @@ def _plate(  # noqa: PLR0917 - two parts of the alert and what they have in comm
         region=plate_region(written),
         color=_color(color),
         plate_class=word,
-        confidence=sure,
+        confidence=confidence,
     )
 
 
-def _location(of: Node) -> tuple[float, float] | None:
+def _location(members: Node) -> tuple[float, float] | None:
     """Return (lon, lat) from degrees, minutes and seconds; zeros mean not set."""
 
     def degrees(name: str) -> float | None:
-        part = node(of.get(name))
+        part = node(members.get(name))
         parts = [number(text(part.get(unit)) or 0, 0, 180) for unit in ("degree", "minute", "sec")]
         if parts[0] is None or parts[1] is None or parts[2] is None or not part:
             return None
         degrees_ = parts[0] + parts[1] / 60 + parts[2] / 3_600
-        return -degrees_ if text(of.get(f"{name.lower()}Type")).upper() in {"W", "S"} else degrees_
+        return -degrees_ if text(members.get(f"{name.lower()}Type")).upper() in {"W", "S"} else degrees_
 
     lon, lat = degrees("Longitude"), degrees("Latitude")
     if lon is None or lat is None or (lon == 0 and lat == 0) or abs(lat) > 90 or abs(lon) > 180:
@@ -578,12 +580,12 @@ def _measurements(alarm: HikvisionAlarm, name: str, at: int, quality: str, camer
             key = identity(alarm.uuid or name, at, alarm.type, prop, lane)
             yield Measurement(name, prop, amount, _FLOW_UNITS.get(prop, "1"), at, quality, key, channel=lane)
     if alarm.count is not None:
-        until, sure = times.parse_iso(alarm.count.end, camera.zone) or (at, quality)
+        until, quality_ = times.parse_iso(alarm.count.end, camera.zone) or (at, quality)
         end = "_total" if alarm.count.total else ""
         for prop, value in (("people_in", alarm.count.entered), ("people_out", alarm.count.left)):
             if value is not None:
                 key = identity(name, until, prop, alarm.count.total)
-                yield Measurement(name, prop + end, value, "1", until, sure, key, cumulative=alarm.count.total)
+                yield Measurement(name, prop + end, value, "1", until, quality_, key, cumulative=alarm.count.total)
 
 
 FORMAT: Final = VideoFormat(NAME, redact, decode)

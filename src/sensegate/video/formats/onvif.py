@@ -382,8 +382,8 @@ def _object_observation(
     )
 
 
-def _transform(of: tuple[float, float, float, float] | None) -> Transform:
-    return boxes.IDENTITY if of is None else Transform(*of)
+def _transform(transform: tuple[float, float, float, float] | None) -> Transform:
+    return boxes.IDENTITY if transform is None else Transform(*transform)
 
 
 def _event_observation(event: OnvifEvent, ways: _Context) -> VideoObservation:

@@ -118,13 +118,13 @@ def _items(value: Any) -> dict[str, Any]:
     members = node(value)
     items: dict[str, Any] = {}
     for item in as_list(members.get("SimpleItem")):
-        of = node(item)
-        if name := text(of.get("@Name")):
-            items[name] = of.get("@Value")
+        attributes = node(item)
+        if name := text(attributes.get("@Name")):
+            items[name] = attributes.get("@Value")
     for item in as_list(members.get("ElementItem")):
-        of = node(item)
-        inside = {name: child for name, child in of.items() if not name.startswith("@")}
-        items |= inside if len(inside) == 1 else {text(of.get("@Name")) or "ElementItem": inside}
+        attributes = node(item)
+        inside = {name: child for name, child in attributes.items() if not name.startswith("@")}
+        items |= inside if len(inside) == 1 else {text(attributes.get("@Name")) or "ElementItem": inside}
     return items
 
 
@@ -217,9 +217,9 @@ class _DataRedactor:
 
     def _class(self, value: Any) -> None:
         labels = text(value).split()
-        cls, sub = onvif_redaction.object_class(labels[0]) if labels else ("", "")
+        object_class, sub = onvif_redaction.object_class(labels[0]) if labels else ("", "")
         if not self.object_class and codes.word("class", "onvif", labels[0]) is not None:
-            self.object_class, self.subclass = cls, sub
+            self.object_class, self.subclass = object_class, sub
         else:
             count_removed("Data.Type", self._removed)
 

@@ -86,8 +86,8 @@ def read_transform(value: Any) -> Transform | None:
     return Transform(scale_x, scale_y, translate_x, translate_y)
 
 
-def _axis(of: Node, name: str, default: float) -> float | None:
-    return number(of[name], -_BOUND, _BOUND) if name in of else default
+def _axis(members: Node, name: str, default: float) -> float | None:
+    return number(members[name], -_BOUND, _BOUND) if name in members else default
 
 
 def count_pictures(where: str, members: Node, removed: Removed) -> int:
@@ -106,23 +106,27 @@ def read_class(value: Any) -> tuple[str, str, float | None]:
     members = node(value)
     best: tuple[str, float] | None = None
     for entry in as_list(members.get("Type")):
-        sure = number(entry.get("@Likelihood", 1.0), 0, 1) if isinstance(entry, dict) else 1.0
-        best = _likelier(best, text(entry), sure)
+        likelihood = number(entry.get("@Likelihood", 1.0), 0, 1) if isinstance(entry, dict) else 1.0
+        best = _likelier(best, text(entry), likelihood)
     for name in ("ClassCandidate", "Extension"):
         for outer in as_list(members.get(name)):
             inner = as_list(node(outer).get("OtherTypes")) if name == "Extension" else [outer]
             for candidate in inner:
-                of = node(candidate)
-                best = _likelier(best, text(of.get("Type")), number(text(of.get("Likelihood")) or 1.0, 0, 1))
+                candidate_members = node(candidate)
+                best = _likelier(
+                    best,
+                    text(candidate_members.get("Type")),
+                    number(text(candidate_members.get("Likelihood")) or 1.0, 0, 1),
+                )
     if best is None:
         return "", "", None
     return *object_class(best[0]), best[1]
 
 
-def _likelier(best: tuple[str, float] | None, label: str, sure: float | None) -> tuple[str, float] | None:
-    if not label or (best is not None and best[1] >= (sure or 0.0)):
+def _likelier(best: tuple[str, float] | None, label: str, likelihood: float | None) -> tuple[str, float] | None:
+    if not label or (best is not None and best[1] >= (likelihood or 0.0)):
         return best
-    return label, sure or 0.0
+    return label, likelihood or 0.0
 
 
 def redact_plate(value: Any, at: int, pseudonymiser: Pseudonymiser, removed: Removed) -> tuple[Plate | None, int]:
@@ -201,37 +205,37 @@ def redact_object(  # noqa: PLR0917 - the object and its context
         return None
     removed: Removed = {}
     count_removed_members("Object", value, _OBJECT, removed)
-    looks, does = node(value.get("Appearance")), node(value.get("Behaviour"))
+    appearance, behaviour = node(value.get("Appearance")), node(value.get("Behaviour"))
     images = 0
-    if looks.keys() - _APPEARANCE:
-        images = count_pictures("Appearance", looks, removed)
-        count_removed_members("Appearance", looks, _APPEARANCE.union(_PICTURES), removed)
-    cls, sub, sure = read_class(looks["Class"]) if "Class" in looks else ("", "", None)
+    if appearance.keys() - _APPEARANCE:
+        images = count_pictures("Appearance", appearance, removed)
+        count_removed_members("Appearance", appearance, _APPEARANCE.union(_PICTURES), removed)
+    class_name, sub, confidence = read_class(appearance["Class"]) if "Class" in appearance else ("", "", None)
     color = brand = ""
     plate = None
-    if "VehicleInfo" in looks:
-        kind, color, brand, more = redact_vehicle(looks["VehicleInfo"], removed)
+    if "VehicleInfo" in appearance:
+        kind, color, brand, more = redact_vehicle(appearance["VehicleInfo"], removed)
         sub, images = kind or sub, images + more
-    if "LicensePlateInfo" in looks:
-        plate, more = redact_plate(looks["LicensePlateInfo"], at, pseudonymiser, removed)
+    if "LicensePlateInfo" in appearance:
+        plate, more = redact_plate(appearance["LicensePlateInfo"], at, pseudonymiser, removed)
         images += more
-    if not cls:
-        cls = _implied_class(looks)
+    if not class_name:
+        class_name = _implied_class(appearance)
     place = None
-    if "GeoLocation" in looks:
-        if cls in PEOPLE or not cls:
+    if "GeoLocation" in appearance:
+        if class_name in PEOPLE or not class_name:
             count_removed("Appearance.GeoLocation", removed)
         else:
-            place = _location(looks["GeoLocation"])
+            place = _location(appearance["GeoLocation"])
     box = None
-    mapped = outer
-    if "Shape" in looks:
-        shape = node(looks["Shape"])
+    transform = outer
+    if "Shape" in appearance:
+        shape = node(appearance["Shape"])
         count_removed_members("Shape", shape, _SHAPE, removed)
         box = _box(node(shape.get("BoundingBox")))
-        if (inner := read_transform(looks.get("Transformation"))) is not None:
-            mapped = inner if outer is None else inner.within(outer)
-    count_removed_members("Behaviour", does, _BEHAVIOUR, removed)
+        if (inner := read_transform(appearance.get("Transformation"))) is not None:
+            transform = inner if outer is None else inner.within(outer)
+    count_removed_members("Behaviour", behaviour, _BEHAVIOUR, removed)
     extension = value.get("Extension")
     if extension is not None:
         _count_vendor_extensions(extension, removed)
@@ -242,14 +246,16 @@ def redact_object(  # noqa: PLR0917 - the object and its context
         id=redact_id(value.get("@ObjectId"), pseudonymiser) or uuid or f"#{index}",
         uuid=uuid,
         parent=redact_id(value.get("@Parent"), pseudonymiser) or _uuid(value.get("@ParentUUID"), pseudonymiser),
-        object_class=cls,
+        object_class=class_name,
         subclass=sub,
-        confidence=sure,
+        confidence=confidence,
         box=box,
-        transform=None if box is None or mapped is None else (mapped[0], mapped[1], mapped[2], mapped[3]),
-        ended="Removed" in does,
-        speed=number(text(does.get("Speed")), 0, 1_000) if "Speed" in does else None,
-        yaw=number(node(does.get("Direction")).get("@yaw"), -360, 360) if "Direction" in does else None,
+        transform=None
+        if box is None or transform is None
+        else (transform[0], transform[1], transform[2], transform[3]),
+        ended="Removed" in behaviour,
+        speed=number(text(behaviour.get("Speed")), 0, 1_000) if "Speed" in behaviour else None,
+        yaw=number(node(behaviour.get("Direction")).get("@yaw"), -360, 360) if "Direction" in behaviour else None,
         location=place,
         lane=_lane(extension) if extension is not None else None,
         color=color,
@@ -260,7 +266,7 @@ def redact_object(  # noqa: PLR0917 - the object and its context
     )
 
 
-def _implied_class(looks: Node) -> str:
+def _implied_class(appearance: Node) -> str:
     """Infer the class of an object without one from its members."""
     for name, class_ in (
         ("LicensePlateInfo", ObjectClass.PLATE),
@@ -268,14 +274,14 @@ def _implied_class(looks: Node) -> str:
         ("HumanFace", ObjectClass.FACE),
         ("HumanBody", ObjectClass.PERSON),
     ):
-        if name in looks:
+        if name in appearance:
             return class_.value
     return ""
 
 
-def _box(of: Node) -> tuple[float, float, float, float] | None:
-    left, top = number(of.get("@left"), -_BOUND, _BOUND), number(of.get("@top"), -_BOUND, _BOUND)
-    right, bottom = number(of.get("@right"), -_BOUND, _BOUND), number(of.get("@bottom"), -_BOUND, _BOUND)
+def _box(sides: Node) -> tuple[float, float, float, float] | None:
+    left, top = number(sides.get("@left"), -_BOUND, _BOUND), number(sides.get("@top"), -_BOUND, _BOUND)
+    right, bottom = number(sides.get("@right"), -_BOUND, _BOUND), number(sides.get("@bottom"), -_BOUND, _BOUND)
     if left is None or top is None or right is None or bottom is None:
         return None
     return left, top, right, bottom

@@ -70,8 +70,10 @@ def parse_id(kind: str, text: str, pseudonymiser: Pseudonymiser) -> ObjectId:
         wanted = BASIC.get(kind) if kind in BASIC else SUBTYPES.get(kind)
         actual = text[20:22] if kind in BASIC else text[41:43]
         right = len(text) == (BASIC_ID if kind in BASIC else CONTENT_ID)
-        odd = () if right and (wanted is None or actual in {wanted, "99"}) else ("id_kind" if right else "id_length",)
-        return ObjectId(text, unique=True, camera=text[:DEVICE], time=at, deviations=odd)
+        deviations = (
+            () if right and (wanted is None or actual in {wanted, "99"}) else ("id_kind" if right else "id_length",)
+        )
+        return ObjectId(text, unique=True, camera=text[:DEVICE], time=at, deviations=deviations)
     if _UUID.fullmatch(text):
         return ObjectId(text, unique=True, deviations=("id_form",))
     if is_device(text):

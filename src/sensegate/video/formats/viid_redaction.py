@@ -159,8 +159,8 @@ def redact_body(payload: bytes, default: str, pseudonymiser: Pseudonymiser, arri
 def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
     """Redact a body; see `format.VideoFormat`."""
     sender = topic.rpartition("/")[2]
-    whole = redact_body(payload, sender if _NAME.fullmatch(sender) else "", pseudonymiser, arrival)
-    return Redacted(_encode(whole.body()), whole.removed)
+    body = redact_body(payload, sender if _NAME.fullmatch(sender) else "", pseudonymiser, arrival)
+    return Redacted(_encode(body.body()), body.removed)
 
 
 def _count_notification(raw: SubmittedObject, removed: dict[str, int]) -> None:
@@ -260,7 +260,7 @@ def _sighting(work: _ObjectWork) -> _Result:
     aged = work.pseudonymiser.permits(kind, "age_band")
     fields = work.fields({**_SEEN, **_AGES} if aged else _SEEN)
     own = work.id()
-    camera, odd = work.camera(fields, own, "deviceid")
+    camera, deviations = work.camera(fields, own, "deviceid")
     images = _images(fields)
     at, quality = work.time(
         fields.time("passtime", "shottime", "faceappeartime", "personappeartime", "appeartime") or images.shot, own
@@ -285,7 +285,7 @@ def _sighting(work: _ObjectWork) -> _Result:
         camera=camera,
         time=at,
         time_quality=quality,  # type: ignore[arg-type] # one of `times`
-        deviations=own.deviations + odd,
+        deviations=own.deviations + deviations,
         box=_box(fields),
         size=images.size,
         pictures=images.many,
@@ -417,7 +417,7 @@ def _age_band(fields: ObjectFields) -> str:
 def _label(work: _ObjectWork) -> _Result:
     fields = work.fields(_LABEL)
     own = work.id()
-    camera, odd = work.camera(fields, own, "cameraid", "deviceid")
+    camera, deviations = work.camera(fields, own, "cameraid", "deviceid")
     at, quality = work.time(fields.time("createtimeabs", "shottime"), own)
     analytics = fields.text("ivadeviceid")
     if analytics and not ids.is_device(analytics):
@@ -432,7 +432,7 @@ def _label(work: _ObjectWork) -> _Result:
         camera=camera,
         time=at,
         time_quality=quality,  # type: ignore[arg-type] # one of `times`
-        deviations=own.deviations + odd,
+        deviations=own.deviations + deviations,
         analytics=analytics,
         event=fields.integer("eventsort", 0, 999),
         counts=counts,
@@ -444,7 +444,7 @@ def _label(work: _ObjectWork) -> _Result:
 def _flow(work: _ObjectWork) -> _Result:
     fields = work.fields(_FLOW)
     own = work.id()
-    camera, odd = work.camera(fields, own, "deviceid")
+    camera, deviations = work.camera(fields, own, "deviceid")
     at, quality = work.time(fields.time("snaptime"), own)
     counts = {name: value for low, name in _FLOW_COUNTS.items() if (value := fields.number(low, 0, 1e9)) is not None}
     lane = fields.integer("laneindex", 0, 99)
@@ -454,7 +454,7 @@ def _flow(work: _ObjectWork) -> _Result:
         camera=camera,
         time=at,
         time_quality=quality,  # type: ignore[arg-type] # one of `times`
-        deviations=own.deviations + odd,
+        deviations=own.deviations + deviations,
         lane=fields.integer("laneno", 0, 99) if lane is None else lane,
         cycle_s=fields.number("statcycle", 1, 86_400),
         counts=counts,
@@ -472,7 +472,7 @@ def _media(work: _ObjectWork) -> _Result:
         if fields.raw(name) not in ("", None):
             fields.remove(name)
     own = work.id()
-    camera, odd = work.camera(fields, own, "deviceid")
+    camera, deviations = work.camera(fields, own, "deviceid")
     at, quality = work.time(fields.time("shottime", "begintime"), own)
     record = MediaRecord(
         kind=work.raw.kind,  # type: ignore[arg-type] # `_REDACTORS` has no other kind
@@ -481,7 +481,7 @@ def _media(work: _ObjectWork) -> _Result:
         camera=camera,
         time=at,
         time_quality=quality,  # type: ignore[arg-type] # one of `times`
-        deviations=own.deviations + odd,
+        deviations=own.deviations + deviations,
         event=fields.integer("eventsort", 0, 999),
         removed=_removed_names(fields.removed),
     )

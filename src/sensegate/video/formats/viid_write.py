@@ -136,12 +136,12 @@ def _vehicle_fields(seen: VideoObservation, kind: str) -> dict[str, Any]:
 
 def with_peer_camera(viid_object: ViidObject, ids_there: dict[str, str]) -> ViidObject:
     """Return an object with the code of its camera at another platform."""
-    there = ids_there.get(viid_object.camera[: ids.DEVICE])
-    if there is None:
+    peer_camera = ids_there.get(viid_object.camera[: ids.DEVICE])
+    if peer_camera is None:
         return viid_object
-    camera = there + viid_object.camera[ids.DEVICE :]
+    camera = peer_camera + viid_object.camera[ids.DEVICE :]
     fields = {**viid_object.fields, "DeviceID": camera}
     own = viid_object.camera[: ids.DEVICE]
     names = [name for name in (f"{viid_object.kind}ID", "SourceID") if fields[name].startswith(own)]
-    fields |= {name: there + fields[name][ids.DEVICE :] for name in names}
+    fields |= {name: peer_camera + fields[name][ids.DEVICE :] for name in names}
     return ViidObject(viid_object.kind, fields[f"{viid_object.kind}ID"], camera, fields)

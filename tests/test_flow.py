@@ -25,7 +25,7 @@ from sensegate.bus.addresses import Addresses
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import FakeClock, SystemClock
-from sensegate.collect.commands import Commands
+from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
@@ -155,7 +155,7 @@ class Walk:
                     division="4401",
                 ),
                 devices,
-                commands=Commands([], clock),
+                commands=DownlinkQueue([], clock),
             ),
         )
 

@@ -33,14 +33,14 @@ from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
-from sensegate.collect.commands import Commands
+from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import Config, secret
-from sensegate.control.capabilities import Speaker
-from sensegate.control.commands import Tasking
-from sensegate.control.mode_steps import Emergency
-from sensegate.control.modes import Modes
-from sensegate.control.tasks import Tasks
-from sensegate.control.widening import Widenings
+from sensegate.control.capabilities import TaskingCapabilities
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.emergency_grants import EmergencyGrants
+from sensegate.control.mode_executor import ModeOrderExecutor
+from sensegate.control.modes import ModeRegistry
+from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import take_video
@@ -171,8 +171,8 @@ class Gateway:
         `seat`: of a centre with another one beside it, its right to be active.
         """
         self = cls(foundations, seat)
-        await self.downwards()
-        await self.walk(stack)
+        await self.open_control()
+        await self.open_pipeline(stack)
         await self.publish()
         await self.sharing(stack)
         await self.serve(stack)
@@ -180,26 +180,28 @@ class Gateway:
             await seat.opened(foundations.buckets, foundations.audit, foundations.hours)
         return self
 
-    async def downwards(self) -> None:
+    async def open_control(self) -> None:
         """Open what is told to devices: tasks, and the mode orders that give many at once."""
         base, clock = self.foundations, self.clock
-        tasks = Tasks(await base.bucket("tasks"), self.audit, clock)
+        tasks = TaskQueue(await base.bucket("tasks"), self.audit, clock)
         await tasks.load()
-        self.modes = Modes(await base.bucket("modes"), self.audit, clock)
+        self.modes = ModeRegistry(await base.bucket("modes"), self.audit, clock)
         await self.modes.load()
-        speaker = Speaker(lambda: self.profiles.set, self.devices)
-        self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: base.topics_of(device)[0])
-        self.emergency = Emergency(self.modes, self.tasking, self.devices, clock)
+        speaker = TaskingCapabilities(lambda: self.profiles.set, self.devices)
+        self.dispatcher = CommandDispatcher(
+            tasks, self.devices, speaker, clock, topics=lambda device: base.topics_of(device)[0]
+        )
+        self.mode_executor = ModeOrderExecutor(self.modes, self.dispatcher, self.devices, clock)
         self.tasks |= {
             "tasks": tasks.watch,
             "modes": self.modes.watch,
-            "tasking": self.tasking.run,
-            "emergency": self.emergency.run,
+            "tasking": self.dispatcher.run,
+            "emergency": self.mode_executor.run,
         }
 
     # ── collect, decode, normalise, persist ─────────────────────────────────────────────────────────
 
-    async def walk(self, stack: contextlib.AsyncExitStack) -> None:
+    async def open_pipeline(self, stack: contextlib.AsyncExitStack) -> None:
         """Build the four stages in which a reading walks to the log, and the walk over them."""
         life = self.foundations.life
         await self._collect(stack)
@@ -217,7 +219,7 @@ class Gateway:
             commands=self._commands(interpreter.decoder),
             reprocessor=reprocessor,
         )
-        observers = (life.observe, self.tasking.observe)
+        observers = (life.observe, self.dispatcher.observe)
         self.ingest = IngestPipeline(self.config, self.clock, self.sources.all, stages, observers=observers)
         self.profiles.on_change.append(self.ingest.apply_profiles)
         self.tasks["ingest"] = self.ingest.run
@@ -274,13 +276,13 @@ class Gateway:
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
 
-    def _commands(self, decoder: Decoder) -> Commands:
+    def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
-        commands = Commands(self.sources.ways, self.clock)
+        commands = DownlinkQueue(self.sources.ways, self.clock)
         for ask in decoder.greetings(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
-        self.tasking.ways = self.sources.ways
+        self.dispatcher.channels = self.sources.ways
         return commands
 
     def _assets(self) -> Assets:
@@ -301,7 +303,7 @@ class Gateway:
 
     def _to_centre(self) -> None:
         config, clock, base = self.config, self.clock, self.foundations
-        above = self.above = Above(config, clock, self.log, self._report, self.emergency.shed, began=self.log.began)
+        above = self.above = Above(config, clock, self.log, self._report, self.mode_executor.shed, began=self.log.began)
         releases = base.life.releases
         above.taking = Taking(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
         copying = Copying(self.bus, base.copied, above.ask, clock, life=self.log.epoch)
@@ -394,7 +396,7 @@ class Gateway:
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open(self.log.began)
-        self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
+        self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
         self.pushing = Pushing(config, clock, self.share, base.tokens, self.audit)

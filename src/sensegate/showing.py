@@ -79,7 +79,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
         REDECODES: life.redecodes,
         REDECODING: life.redecoding,
         UNKNOWN: life.unknown,
-        TASKING: of.tasking,
+        TASKING: of.dispatcher,
         MODES: of.modes,
         WEBHOOKS: of.pushing.hooks,
         NEIGHBOURS: of.neighbours,

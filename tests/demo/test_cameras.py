@@ -10,24 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.demo.cameras import (
-    ONVIF,
-    PUSH,
-    VIID,
-    CameraEndpoints,
-    CameraMessage,
-    CameraPlan,
-    CameraSimulator,
+from sensegate.demo.camera_messages import (
     SimulatedCamera,
     encode_envelope,
     encode_json_frame,
     encode_xml_frame,
-    fleet,
     motion_alarm,
     onvif_frame,
     reported_object,
     video_label,
 )
+from sensegate.demo.cameras import ONVIF, PUSH, VIID, CameraEndpoints, CameraMessage, CameraPlan, CameraSimulator, fleet
 from sensegate.demo.intents import Intents
 from sensegate.demo.judge import CANARY_WORD, VERDICTS, FeedTap, Judge
 from sensegate.demo.simulator import Broker

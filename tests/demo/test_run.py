@@ -20,7 +20,8 @@ from sensegate.bus.ports import free_port
 from sensegate.demo.faults import FAULTS, ExpectedOutcome
 from sensegate.demo.mqtt import Publisher
 from sensegate.demo.processes import processes_of
-from sensegate.demo.run import Options, run_demo
+from sensegate.demo.run import run_demo
+from sensegate.demo.setup import Options
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from msgspec import structs
 
 from sensegate.authority.divisions import Divisions, Level
-from sensegate.demo.cameras import PROFILES, SimulatedCamera
+from sensegate.demo.camera_messages import SimulatedCamera
+from sensegate.demo.cameras import PROFILES
 from sensegate.demo.city import CityMember
 from sensegate.demo.fleet import KINDS, SimulatedDevice, list_gateways
 from sensegate.demo.summary import ManualDevice

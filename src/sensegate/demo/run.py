@@ -6,91 +6,35 @@ import asyncio
 import contextlib
 import json
 import os
-import random
-import secrets
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from sensegate.demo import cameras, memory, screen
-from sensegate.demo import workers as crew
-from sensegate.demo.cameras import CameraEndpoints, CameraPlan, SimulatedCamera
+from sensegate.demo import memory, screen
 from sensegate.demo.city import City, CityMember
-from sensegate.demo.fleet import KINDS, SimulatedDevice, fleet
 from sensegate.demo.memory import MemoryUsage
-from sensegate.demo.registration import (
-    BOTH,
-    CITIES,
-    counties,
-    create_subscriber_token,
-    register_cameras,
-    register_devices,
-    register_manual_cameras,
-    register_manual_devices,
-)
-from sensegate.demo.simulator import Broker, SimulationPlan
-from sensegate.demo.summary import DemoTokens, Summary, by_reason, duplicates, member_address, sum_ledgers, with_verdict
-from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.demo.setup import DEADLINE_S, MANY_NODES, DemoWorkers, Options, lay_out_city, proof_directory, set_up
+from sensegate.demo.summary import Summary, by_reason, duplicates, member_address, sum_ledgers, with_verdict
+from sensegate.demo.workers import Worker
+from sensegate.errors import EngineError, Lost
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
-FEED = "all"
 REFRESH_S = 1.0
 LINES_S = 10.0
 """Interval of status lines where no terminal shows the table."""
-SETTLE_S = 2.0
-CAMERA_RATE = 0.4
-"""Good messages per second of one camera."""
-DEADLINE_S = 90.0
 UPLINK_S = 30.0
 CUT_FROM, CUT_SHARE = 0.35, 0.2
 """Share of the run after which the link is cut, and share for which it stays cut."""
 CUT_EVERY_S, CUT_FOR_S = 120.0, 15.0
 """The same for a run without an end."""
 MEASURE_S = 10.0
-MANY_NODES = 4
-"""Number of nodes above which the gateways are configured to idle cheaply, as they share one machine."""
-MANY_NODES_SETTINGS: dict[str, object] = {"ingest": {"commit_interval_ms": 1_000}}
-"""Otherwise 48 messages a second would make 20 commits a second at each of 21 nodes; for each commit the server creates
-a directory and five files, and deletes them. A commit is one uplink span: waiting for fuller ones only delays it."""
-MANY_NODES_COUNTIES = 3
-"""A commit has a member for each county with a reading."""
-ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}
-DEVICES_LEAST = 12
-"""Per node: one device of each kind, and some for the faults."""
-PROFILES = Path(__file__).parents[3] / "device_profiles"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of the command."""
-
-    for_s: float | None = None
-    nodes: int = 2
-    devices: int = 120
-    """Number of simulated devices of all nodes together."""
-    cameras: int = 50
-    """Number of cameras of all nodes together."""
-    rate: float = 200.0
-    """Messages per second of all nodes together."""
-    summary: Path | None = None
-    data: Path | None = None
-    seed: int = 1
-    cut: bool = True
-    centre_http_port: int = 0
-    """Fixed by a test that places a proxy in front of it."""
-    judge_url: str = ""
-    """URL that the judge reads instead of the centre itself (a test's proxy)."""
-    deadline_s: float = DEADLINE_S
-    """Longest wait for the last readings."""
 
 
 @dataclass
@@ -100,114 +44,23 @@ class Demo:
     options: Options
     console: Console
     city: City
+    summary: Summary
+    workers: DemoWorkers
     ledgers: dict[str, dict[str, int]] = field(default_factory=dict)
     balanced: dict[str, bool] = field(default_factory=dict)
-    summary: Summary | None = None
-    simulator: crew.Worker | None = None
-    cameras: crew.Worker | None = None
-    judge: crew.Worker | None = None
     memory: MemoryUsage = field(default_factory=MemoryUsage)
 
-    # ── set-up ───────────────────────────────────────────────────────────────────────────────────
-
-    async def set_up(self) -> None:
-        """Register devices and tokens; start the judge and the simulators."""
-        rng = random.Random(self.options.seed)  # noqa: S311 - repeatable on purpose
-        devices: list[SimulatedDevice] = []
-        hand = []
-        for node, share in zip(self.city.nodes.values(), _shares(self.options), strict=True):
-            places = counties(node.division)
-            if self.options.nodes > MANY_NODES:
-                places = places[:MANY_NODES_COUNTIES]
-            wanted = fleet(node.division, share, counties=places, rng=rng)
-            devices += await register_devices(node, wanted, rng)
-            hand += await register_manual_devices(node)
-        watchers, by_hand = await self._enrol_cameras(rng)
-        token = await create_subscriber_token(self.city.centre)
-        centre = self.city.centre
-        self.summary = Summary(
-            centre=member_address(centre, {}, balanced=True),
-            nodes=[member_address(node, {}, balanced=True) for node in self.city.nodes.values()],
-            tokens=DemoTokens(admin=centre.token, subscriber=token),
-            devices=hand,
-            cameras=by_hand,
-            feeds=[FEED],
-            console=f"{centre.url}/",
-            directory=str(self.city.directory),
-            seed=self.options.seed,
-            simulated=len(devices),
-        )
-        self.judge = crew.judge(
-            self.directory,
-            {"centre": (centre, token, "")},
-            feed=FEED,
-            urls={"centre": self.options.judge_url} if self.options.judge_url else None,
-            settle_s=SETTLE_S,
-            deadline_s=self.options.deadline_s,
-            simulators=1 + bool(watchers),
-        )
-        plan = SimulationPlan(
-            run=secrets.token_hex(4),
-            ledger=str(self.directory / "simulator.ledger"),
-            seed=self.options.seed,
-            rate=self.options.rate,
-            brokers={node.division: Broker("127.0.0.1", node.mqtt_port) for node in self.city.nodes.values()},
-            devices=devices,
-        )
-        self.simulator = crew.simulator(self.directory, plan)
-        await self.judge.start()
-        await self.simulator.start()
-        if watchers:
-            self.cameras = crew.cameras(self.directory, self._camera_plan(watchers))
-            await self.cameras.start()
-
-    async def _enrol_cameras(self, rng: random.Random) -> tuple[list[SimulatedCamera], list[dict[str, str]]]:
-        """Register the cameras; return those of the simulator, and those for manual use."""
-        watchers: list[SimulatedCamera] = []
-        by_hand: list[dict[str, str]] = []
-        nodes = list(self.city.nodes.values())
-        for at, node in enumerate(nodes):
-            share = (self.options.cameras + at) // len(nodes)
-            if share:
-                wanted = cameras.fleet(node.division, share, counties=counties(node.division), rng=rng, first=at)
-                watchers += await register_cameras(node, wanted, rng)
-                by_hand += await register_manual_cameras(node)
-        return watchers, by_hand
-
-    def _camera_plan(self, watchers: list[SimulatedCamera]) -> CameraPlan:
-        here = "127.0.0.1"
-        return CameraPlan(
-            run=secrets.token_hex(4),
-            ledger=str(self.directory / "cameras.ledger"),
-            seed=self.options.seed,
-            rate=len(watchers) * CAMERA_RATE,
-            places={
-                node.division: CameraEndpoints(
-                    Broker(here, node.mqtt_port), Broker(here, node.viid_port), Broker(here, node.http_port)
-                )
-                for node in self.city.nodes.values()
-            },
-            cameras=watchers,
-        )
-
-    @property
-    def simulators(self) -> list[crew.Worker]:
-        """Running simulators."""
-        return [worker for worker in (self.simulator, self.cameras) if worker is not None]
-
-    @property
-    def directory(self) -> Path:
-        """Directory with the files of simulators and judge."""
-        path = self.city.directory / "proof"
-        path.mkdir(exist_ok=True, mode=0o700)
-        return path
-
     # ── run ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def camera_status(self) -> Mapping[str, Any]:
+        """Status of the camera simulator, empty without cameras."""
+        return {} if self.workers.cameras is None else self.workers.cameras.status
 
     async def measure(self) -> None:
         """Measure the memory of all processes."""
         members = self.city.members
-        workers = [worker.pid for worker in (self.simulator, self.cameras, self.judge) if worker is not None]
+        workers = [worker.pid for worker in (*self.workers.simulators, self.workers.judge)]
         self.memory = await asyncio.to_thread(
             memory.measure,
             [member.process.pid for member in members],
@@ -230,8 +83,6 @@ class Demo:
 
     def refresh(self) -> None:
         """Update the summary and write it."""
-        if self.summary is None:
-            return
         totals = sum_ledgers(list(self.ledgers.values()))
         self.summary = msgspec.structs.replace(
             self.summary,
@@ -257,8 +108,6 @@ class Demo:
 
     async def update_table(self, live: Live) -> None:
         """Update the live table until cancelled."""
-        assert self.simulator is not None  # noqa: S101 - set_up() has run
-        assert self.judge is not None  # noqa: S101 - the same
         pids: list[tuple[int, int]] = []
         while True:
             await self.read_ledgers()
@@ -267,11 +116,9 @@ class Demo:
                 pids = now
                 self.refresh()
             links = {division: link.is_up for division, link in self.city.links.items()}
-            seen = self.cameras.status if self.cameras else {}
+            status = self.workers.simulator.status, self.workers.judge.status
             width = self.console.width
-            live.update(
-                screen.live_table(self.ledgers, self.simulator.status, self.judge.status, links, seen, width=width)
-            )
+            live.update(screen.live_table(self.ledgers, *status, links, self.camera_status, width=width))
             await asyncio.sleep(REFRESH_S * max(1.0, self.options.nodes / MANY_NODES))
 
     async def cut_link(self) -> None:
@@ -294,17 +141,14 @@ class Demo:
 
     async def finish(self) -> Summary:
         """Let everything arrive, wait for the verdict, read the ledgers; return the complete summary."""
-        assert self.simulator is not None  # noqa: S101 - set_up() has run
-        assert self.judge is not None  # noqa: S101 - the same
-        assert self.summary is not None  # noqa: S101 - the same
-        for worker in self.simulators:
+        for worker in self.workers.simulators:
             worker.send_command(stop=True)
-        for worker in self.simulators:
+        for worker in self.workers.simulators:
             await worker.wait(DEADLINE_S)
-        code = await self.judge.wait(2 * DEADLINE_S)
+        code = await self.workers.judge.wait(2 * DEADLINE_S)
         if code not in (0, 1):
-            raise EngineError(f"the judge failed: {self.judge.stderr_tail()}")
-        verdict = json.loads((self.directory / "verdict.json").read_text(encoding="utf-8"))
+            raise EngineError(f"the judge failed: {self.workers.judge.stderr_tail()}")
+        verdict = json.loads((proof_directory(self.city) / "verdict.json").read_text(encoding="utf-8"))
         await self.settle()
         await self.measure()
         totals = sum_ledgers(list(self.ledgers.values()))
@@ -355,49 +199,16 @@ async def _stop_on_signals(wanted: asyncio.Event) -> AsyncIterator[None]:
             loop.remove_signal_handler(sign)
 
 
-def _city(options: Options, changed: Callable[[], None]) -> City:
-    if not PROFILES.exists():
-        raise ConfigError("no device profiles", file=str(PROFILES), remedy="run the demo from a checkout")
-    if options.nodes > len(CITIES):
-        raise ConfigError(f"{options.nodes} nodes", remedy=f"the province has {len(CITIES)} cities")
-    if options.devices < DEVICES_LEAST * options.nodes:
-        least = DEVICES_LEAST * options.nodes
-        raise ConfigError(f"{options.devices} devices", key="--devices", remedy=f"{least} or more for these nodes")
-    many = options.nodes > MANY_NODES
-    temporary = options.data is None
-    directory = Path(tempfile.mkdtemp(prefix="sensegate-demo-")) if options.data is None else options.data
-    city = City(
-        directory,
-        CITIES[: options.nodes],
-        profiles=PROFILES,
-        only=sorted({*(kind.profile for kind in KINDS.values()), *cameras.PROFILES.values(), BOTH}) if many else (),
-        temporary=temporary,
-        settings=MANY_NODES_SETTINGS if many else None,
-        environment=ONE_CORE if many else None,
-        cameras=options.cameras > 0,
-        changed=changed,
-    )
-    if options.centre_http_port:
-        city.centre.http_port = options.centre_http_port
-    return city
-
-
-def _shares(options: Options) -> list[int]:
-    """Return the number of devices of each node."""
-    each, more = divmod(options.devices, options.nodes)
-    return [each + (place < more) for place in range(options.nodes)]
-
-
 async def run_demo(options: Options, console: Console) -> int:
     """Run the demo; return the exit code: 1 if anything was lost, doubled or unaccounted for."""
-    demo: Demo
+    running: list[Demo] = []
+    started: list[Worker] = []
 
     def changed() -> None:
-        with contextlib.suppress(NameError):
+        for demo in running:
             demo.refresh()
 
-    city = _city(options, changed)
-    demo = Demo(options, console, city)
+    city = lay_out_city(options, changed)
     stop = asyncio.Event()
     failed = True
     try:
@@ -406,11 +217,11 @@ async def run_demo(options: Options, console: Console) -> int:
                 f"starting a centre and {count(options.nodes, 'node')} (about {10 + 5 * options.nodes} s) …",
                 highlight=False,
             )
-            starting = asyncio.create_task(_start(demo), name="start")
+            starting = asyncio.create_task(_start(options, console, city, started), name="start")
             if not await _wait_either(starting, stop, None):
                 return 130
-            starting.result()
-            assert demo.summary is not None  # noqa: S101 - _start() made it
+            demo = starting.result()
+            running.append(demo)
             demo.refresh()
             screen.print_addresses(demo.summary, console)
             await _run(demo, stop)
@@ -428,15 +239,20 @@ async def run_demo(options: Options, console: Console) -> int:
             failed = summary.failed
             return 1 if failed else 0
     finally:
-        await _clean_up(demo, keep=failed and options.for_s is not None and demo.summary is not None)
+        for worker in started:
+            await worker.stop()
+        if failed and options.for_s is not None and running and city.temporary:
+            city.temporary = False
+            console.print(f"directory kept for inspection: {city.directory}", highlight=False)
+        await city.stop()
 
 
-async def _start(demo: Demo) -> None:
-    await demo.city.start()
-    options = demo.options
+async def _start(options: Options, console: Console, city: City, started: list[Worker]) -> Demo:
+    await city.start()
     subjects = f"{count(options.devices, 'device')} and {count(options.cameras, 'camera')}"
-    demo.console.print(f"all gateways are ready; registering {subjects} …", highlight=False)
-    await demo.set_up()
+    console.print(f"all gateways are ready; registering {subjects} …", highlight=False)
+    summary, demo_workers = await set_up(options, city, started)
+    return Demo(options, console, city, summary, demo_workers)
 
 
 async def _wait_either(task: asyncio.Task[Any], stop: asyncio.Event, timeout_s: float | None) -> bool:
@@ -478,21 +294,10 @@ async def _keep_drawing(demo: Demo, live: Live) -> None:
             await asyncio.sleep(REFRESH_S / 2 if terminal else LINES_S)
             if terminal:
                 live.refresh()
-            elif demo.simulator and demo.judge:
-                seen = demo.cameras.status if demo.cameras else {}
-                for line in screen.status_lines(demo.simulator.status, demo.judge.status, seen):
+            else:
+                status = demo.workers.simulator.status, demo.workers.judge.status
+                for line in screen.status_lines(*status, demo.camera_status):
                     demo.console.print(line, highlight=False)
         drawing.result()
     finally:
         drawing.cancel()
-
-
-async def _clean_up(demo: Demo, *, keep: bool) -> None:
-    """End all processes; keep the directory of a failed run for inspection."""
-    for worker in (*demo.simulators, demo.judge):
-        if worker is not None:
-            await worker.stop()
-    if keep and demo.city.temporary:
-        demo.city.temporary = False
-        demo.console.print(f"directory kept for inspection: {demo.city.directory}", highlight=False)
-    await demo.city.stop()

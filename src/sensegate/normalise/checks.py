@@ -13,6 +13,8 @@ indexed by its number: 26 bytes a series.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sensegate.model import BOOL, F64, I32, I64, U8, U16, U32
@@ -25,6 +27,17 @@ STUCK_READINGS = 6
 UNIT_READINGS = 12
 """Number of consecutive implausible readings that make the unit suspect."""
 _LONG_AGO = -(1 << 61)
+
+
+class CheckedBatch(NamedTuple):
+    """Columns of a batch of readings under check; the checks change `flags` and `quality` in place."""
+
+    spec: I32
+    series: I32
+    time: I64
+    value: F64
+    flags: U32
+    quality: U8
 
 
 def downgrade(quality: U8, rows: I64, code: Quality) -> None:
@@ -65,27 +78,21 @@ class SeriesHistory:
     def check(
         self,
         table: SpecTable,
+        batch: CheckedBatch,
         rows: I64,
         *,
-        spec: I32,
-        series: I32,
-        time: I64,
-        value: F64,
         latest: int,
-        flags: U32,
-        quality: U8,
     ) -> None:
         """Flag steps and stuck values among `rows` and remember the last value of each series.
 
         Rows of one series are compared in the order of their time, the first with the remembered value. Values
         remembered from after `latest` (the gateway's clock was ahead then) are discarded.
         """
+        spec, series, time, value, flags, quality = batch
         self._grow(int(series.max()) + 1)
         row = _by_series_and_time(rows, series, time)
         number, when, values, specs = series[row], time[row], value[row], spec[row]
-        first = np.empty(len(row), np.bool_)
-        first[0] = True
-        np.not_equal(number[1:], number[:-1], out=first[1:])
+        first = _is_first(number)
         heads = np.flatnonzero(first)
         known_time = self._time[number[heads]]
         known_time[known_time > latest] = _LONG_AGO
@@ -176,10 +183,9 @@ class UnitPlausibility:
         """Size of the array in bytes."""
         return self._implausible.nbytes
 
-    def check(
-        self, table: SpecTable, *, spec: I32, series: I32, time: I64, value: F64, flags: U32, quality: U8
-    ) -> None:
+    def check(self, table: SpecTable, batch: CheckedBatch) -> None:
         """Flag the readings of series whose unit was implausible `UNIT_READINGS` times in a row; 0 is ignored."""
+        spec, series, time, value, flags, quality = batch
         rows = np.flatnonzero(table.usual.take(spec) & (value != 0))
         if not rows.size:
             return
@@ -200,8 +206,7 @@ class UnitPlausibility:
         place[rows] = np.arange(len(rows))
         implausible = implausible[place[row]]
         number = series[row]
-        first = np.ones(len(row), np.bool_)
-        first[1:] = number[1:] != number[:-1]
+        first = _is_first(number)
         begins = first.copy()
         begins[1:] |= implausible[1:] != implausible[:-1]
         start = np.flatnonzero(begins)
@@ -222,3 +227,11 @@ def _by_series_and_time(rows: I64, series: I32, time: I64) -> I64:
     if ((number[1:] == number[:-1]) & (when[1:] < when[:-1])).any():
         row = row[np.lexsort((when, number))]
     return row
+
+
+def _is_first(number: I32) -> BOOL:
+    """Return True for each row that is the first of its series, for rows ordered by series."""
+    first = np.empty(len(number), np.bool_)
+    first[0] = True
+    np.not_equal(number[1:], number[:-1], out=first[1:])
+    return first

@@ -10,7 +10,7 @@ import numpy as np
 from sensegate.clock import Clock
 from sensegate.config import TimeConfig
 from sensegate.model import BOOL, F64, I32, I64, U8, U32, Fields, Readings, RejectedValue, RejectReason, Spec
-from sensegate.normalise.checks import SeriesHistory, UnitPlausibility, check_range, downgrade
+from sensegate.normalise.checks import CheckedBatch, SeriesHistory, UnitPlausibility, check_range, downgrade
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
@@ -106,6 +106,7 @@ class Normaliser:
             flags[best_effort[fields.message]] |= np.uint32(Flag.BEST_EFFORT)
 
         series = self.series.resolve(device, table.variable.take(spec))
+        batch = CheckedBatch(spec, series, time, value, flags, quality)
         out = check_range(table, spec, value, flags, quality)
         if self._compares:
             watched = table.compared.take(spec)
@@ -117,21 +118,9 @@ class Normaliser:
                 watched &= time - received <= future
             rows = np.flatnonzero(watched)
             if rows.size:
-                self._history.check(
-                    table,
-                    rows,
-                    spec=spec,
-                    series=series,
-                    time=time,
-                    value=value,
-                    latest=latest,
-                    flags=flags,
-                    quality=quality,
-                )
+                self._history.check(table, batch, rows, latest=latest)
         if table.any_usual:
-            self._plausibility.check(
-                table, spec=spec, series=series, time=time, value=value, flags=flags, quality=quality
-            )
+            self._plausibility.check(table, batch)
         doubtful = self.clocks.mark(device, time, fields.time_quality, received, flags)
         if doubtful is not None:
             downgrade(quality, np.flatnonzero(doubtful), Quality.UNCERTAIN_CLOCK)

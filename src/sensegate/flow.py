@@ -363,7 +363,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
+        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.quality_rows = shares.quality_rows(self.quality, self.devices)
         measured = shares.measures(self.devices, self.quality_rows, clock)
         self.share = shares.made(

@@ -15,6 +15,7 @@ from sensegate.bus.batch import Batch, Origins, Words
 from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import encode_commit
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock, FakeClock
 from sensegate.errors import Fenced, Lost
 from sensegate.model import CommitRecord, Entry, Member
@@ -101,6 +102,10 @@ class Centre:
     @property
     def epoch(self) -> str:
         return self.log.epoch
+
+    @property
+    def timelines(self) -> Timelines:
+        return self.log.timelines
 
     async def write(self, members: Sequence[Member]) -> int:
         fault, self.fault = self.fault, ""

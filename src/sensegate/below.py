@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 
-from sensegate import __version__, shares
+from sensegate import __version__
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions
@@ -43,6 +43,7 @@ from sensegate.publish.gaps import Named
 from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
+from sensegate.share import opening
 from sensegate.web.deps import NodeRow
 
 LOOK_S = 1.0
@@ -121,7 +122,7 @@ class Below:
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
         key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / shares.SIGNING),
+            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
             setting="sharing.key_file",
         )
         body, held = await return_files.export(

@@ -20,52 +20,55 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import logs, metrics, shares, sites, trails, way_up
+from sensegate import logs, metrics, sites, way_up
 from sensegate.above import Above
-from sensegate.addresses import Addresses, follow
-from sensegate.assets import Assets
+from sensegate.authority import audit_opening
+from sensegate.authority.assets import Assets
 from sensegate.authority.handed import Offers, Taking
-from sensegate.authority.modes import Modes
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.authority.tasks import Tasks
 from sensegate.below import Below
+from sensegate.bus.addresses import Addresses, follow
 from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
-from sensegate.collect.commands import Commands
+from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import Config, secret
+from sensegate.control.capabilities import TaskingCapabilities
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.emergency_grants import EmergencyGrants
+from sensegate.control.mode_executor import ModeOrderExecutor
+from sensegate.control.modes import ModeRegistry
+from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import take_video
-from sensegate.emergency import Emergency
+from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
-from sensegate.eyes import Eyes
 from sensegate.foundations import Foundations
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.ingest.own_clock import OwnClock
+from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
+from sensegate.ingest.sources import Sources
 from sensegate.moving import Mover, Place
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.own_clock import OwnClock
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
-from sensegate.pushing import Pushing
-from sensegate.rotation import rotating
 from sensegate.scripts import pool as scripts
-from sensegate.series import Series
+from sensegate.share import opening
 from sensegate.share.books import Books
+from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
-from sensegate.share.widening import Widenings
 from sensegate.showing import shown, troubles, warnings
-from sensegate.sources import Sources
-from sensegate.speaker import Speaker
-from sensegate.tasking import Tasking
-from sensegate.walk import Ingest
 from sensegate.web.app import Web
+from sensegate.web.rotation import rotating
 
 _log = structlog.get_logger("flow")
 
@@ -168,8 +171,8 @@ class Gateway:
         `seat`: of a centre with another one beside it, its right to be active.
         """
         self = cls(foundations, seat)
-        await self.downwards()
-        await self.walk(stack)
+        await self.open_control()
+        await self.open_pipeline(stack)
         await self.publish()
         await self.sharing(stack)
         await self.serve(stack)
@@ -177,49 +180,48 @@ class Gateway:
             await seat.opened(foundations.buckets, foundations.audit, foundations.hours)
         return self
 
-    async def downwards(self) -> None:
+    async def open_control(self) -> None:
         """Open what is told to devices: tasks, and the mode orders that give many at once."""
         base, clock = self.foundations, self.clock
-        tasks = Tasks(await base.bucket("tasks"), self.audit, clock)
+        tasks = TaskQueue(await base.bucket("tasks"), self.audit, clock)
         await tasks.load()
-        self.modes = Modes(await base.bucket("modes"), self.audit, clock)
+        self.modes = ModeRegistry(await base.bucket("modes"), self.audit, clock)
         await self.modes.load()
-        speaker = Speaker(lambda: self.profiles.set, self.devices)
-        self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: base.topics_of(device)[0])
-        self.emergency = Emergency(self.modes, self.tasking, self.devices, clock)
+        speaker = TaskingCapabilities(lambda: self.profiles.set, self.devices)
+        self.dispatcher = CommandDispatcher(
+            tasks, self.devices, speaker, clock, topics=lambda device: base.topics_of(device)[0]
+        )
+        self.mode_executor = ModeOrderExecutor(self.modes, self.dispatcher, self.devices, clock)
         self.tasks |= {
             "tasks": tasks.watch,
             "modes": self.modes.watch,
-            "tasking": self.tasking.run,
-            "emergency": self.emergency.run,
+            "tasking": self.dispatcher.run,
+            "emergency": self.mode_executor.run,
         }
 
     # ── collect, decode, normalise, persist ─────────────────────────────────────────────────────────
 
-    async def walk(self, stack: contextlib.AsyncExitStack) -> None:
+    async def open_pipeline(self, stack: contextlib.AsyncExitStack) -> None:
         """Build the four stages in which a reading walks to the log, and the walk over them."""
         life = self.foundations.life
         await self._collect(stack)
-        eyes, series = self._understand(stack)
+        interpreter, series = self._understand(stack)
         self._persist()
-        again = life.again(self.committer, series, eyes.decoder.memory)
-        self.sources.all.append(again.source)
-        self.ingest = Ingest(
-            self.config,
-            self.clock,
-            self.sources.all,
-            eyes=eyes,
-            indicators=self.indicators,
-            committer=self.committer,
-            devices=self.devices,
-            commands=self._commands(eyes.decoder),
-            again=again,
+        reprocessor, recorded = life.open_reprocessing(self.committer, series, interpreter.decoder.memory)
+        self.sources.all.append(recorded)
+        stages = PipelineStages(
+            interpreter,
+            self.indicators,
+            self.committer,
+            self.devices,
+            redaction=self.foundations.cameras.cutting,
             assets=self._assets(),
-            cutting=self.foundations.cameras.cutting,
+            commands=self._commands(interpreter.decoder),
+            reprocessor=reprocessor,
         )
-        self.profiles.on_change.append(self.ingest.adopt)
-        self.ingest.on_walk.append(partial(life.study, eyes))
-        self.ingest.on_walk.append(lambda _, batch: self.tasking.walked(eyes.normaliser.table.specs, batch.readings))
+        observers = (life.observe, self.dispatcher.observe)
+        self.ingest = IngestPipeline(self.config, self.clock, self.sources.all, stages, observers=observers)
+        self.profiles.on_change.append(self.ingest.apply_profiles)
         self.tasks["ingest"] = self.ingest.run
 
     async def _collect(self, stack: contextlib.AsyncExitStack) -> None:
@@ -235,7 +237,7 @@ class Gateway:
         self.sources.all += cameras.opened()
         self.tasks |= cameras.tasks
 
-    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Eyes, Series]:
+    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, Series]:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
@@ -250,7 +252,7 @@ class Gateway:
         self.indicators = Indicators(series)
         self.quality = QualityBook(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
-        return Eyes(decoder, normaliser), series
+        return Interpreter(decoder, normaliser), series
 
     def _persist(self) -> None:
         """Build what judges duplicates and writes commits."""
@@ -274,20 +276,20 @@ class Gateway:
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
 
-    def _commands(self, decoder: Decoder) -> Commands:
+    def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
-        commands = Commands(self.sources.ways, self.clock)
+        commands = DownlinkQueue(self.sources.ways, self.clock)
         for ask in decoder.greetings(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
-        self.tasking.ways = self.sources.ways
+        self.dispatcher.channels = self.sources.ways
         return commands
 
     def _assets(self) -> Assets:
         """Open what looks for things built twice and for second sources."""
-        purposes = shares.purposes(lambda: self.profiles.set)
-        self.assets = Assets(self.devices, purposes)
-        self.neighbours = Neighbours(self.devices, purposes, near_m=self.config.sharing.near_m)
+        measured = purposes(lambda: self.profiles.set)
+        self.assets = Assets(self.devices, measured)
+        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.near_m)
         return self.assets
 
     # ── publish: the other tier ─────────────────────────────────────────────────────────────────────
@@ -301,7 +303,7 @@ class Gateway:
 
     def _to_centre(self) -> None:
         config, clock, base = self.config, self.clock, self.foundations
-        above = self.above = Above(config, clock, self.log, self._report, self.emergency.shed, began=self.log.began)
+        above = self.above = Above(config, clock, self.log, self._report, self.mode_executor.shed, began=self.log.began)
         releases = base.life.releases
         above.taking = Taking(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
         copying = Copying(self.bus, base.copied, above.ask, clock, life=self.log.epoch)
@@ -352,7 +354,7 @@ class Gateway:
     async def _drained(self) -> None:
         """Return when all that has come by MQTT until now is committed. Raises `Lost` where that takes long."""
         broker = self.sources.broker
-        await self.ingest.drained(broker.name, await broker.newest())
+        await self.ingest.wait_drained(broker.name, await broker.newest())
 
     async def _report(self) -> Report:
         counts, devices = dict(self.committer.totals), len(self.devices.index)
@@ -364,9 +366,9 @@ class Gateway:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
         self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
-        self.quality_rows = shares.quality_rows(self.quality, self.devices)
-        measured = shares.measures(self.devices, self.quality_rows, clock)
-        self.share = shares.made(
+        self.quality_rows = opening.quality_rows(self.quality, self.devices)
+        measured = opening.measures(self.devices, self.quality_rows, clock)
+        self.share = opening.made(
             config,
             clock,
             self.audit,
@@ -394,14 +396,14 @@ class Gateway:
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open(self.log.began)
-        self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
+        self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
         self.pushing = Pushing(config, clock, self.share, base.tokens, self.audit)
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.hourly = trails.hours(self.audit, clock, config, self.share.usage)
+        self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
 
     # ── web ─────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import shares, trails, viid, way_up
+from sensegate import way_up
+from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -26,14 +27,16 @@ from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.malloc import one_arena
 from sensegate.bus.process import write_private
-from sensegate.cameras import Cameras
+from sensegate.cameras.feature import Cameras
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.heap import one_arena
-from sensegate.life import Life
-from sensegate.place import wgs84
+from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.publish import membership
+from sensegate.quantities.coordinates import wgs84
+from sensegate.share import opening
+from sensegate.viid import feature
 
 log = structlog.get_logger("start")
 
@@ -75,7 +78,7 @@ class Foundations:
         await self._devices()
         await self._callers()
         await self._door()
-        await trails.bases(self.audit, config)
+        await audit_opening.bases(self.audit, config)
         return self
 
     async def bucket(self, name: str) -> Bucket:
@@ -101,7 +104,7 @@ class Foundations:
         self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
         if joined:
             await way_up.restore(config, self.clock, joined, self.copied)
-        await shares.settle(config, await self.bucket("sharing"))
+        await opening.settle(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
@@ -109,9 +112,9 @@ class Foundations:
 
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
-        self.audit = await trails.opened(self.bus, self.clock, self.config, self.bucket)
+        self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
         self.divisions = Divisions.load()
-        self.life = Life(self.config, self.clock, self.log, self.audit)
+        self.life = ProfileLifecycle(self.config, self.clock, self.log, self.audit)
         await self.life.open(self.bucket, stack)
         self.profiles, self.releases = self.life.profiles, self.life.releases
         self.tasks |= self.life.tasks
@@ -119,7 +122,7 @@ class Foundations:
     async def _devices(self) -> None:
         """Open the registry of devices, and what cameras have beside it."""
         config, clock = self.config, self.clock
-        seals = viid.digests(config)
+        seals = feature.digests(config)
         self.devices = Devices(
             await self.bucket("devices"),
             self.audit,
@@ -135,7 +138,7 @@ class Foundations:
         self.tasks["devices"] = self.devices.watch
         self.viid = None
         if seals is not None:
-            self.viid = viid.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
+            self.viid = feature.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
         self.cameras = Cameras(config, clock, self.engine, self.devices, lambda: self.profiles.set)
         self.certificates = expiring(config, clock)
 

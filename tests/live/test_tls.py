@@ -29,8 +29,8 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.ports import free_port
 from sensegate.cli import app
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
-from sensegate.config_people import OidcConfig, OidcRule
-from sensegate.config_sites import CentreConfig, PeerConfig
+from sensegate.config.people import OidcConfig, OidcRule
+from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.errors import ConfigError, EngineError, Refused, Untrusted
 from sensegate.publish import membership
 from tests.conftest import eventually

@@ -22,6 +22,7 @@ from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
+from sensegate.viid import rest
 from sensegate.web import (
     applications,
     audit,
@@ -44,7 +45,6 @@ from sensegate.web import (
     returns,
     session,
     tasks,
-    viid_rest,
     webhooks,
     websocket,
 )
@@ -148,7 +148,7 @@ ROUTES: tuple[Route, ...] = (
     *drafts.ROUTES,
     *books.ROUTES,
     *audit.ROUTES,
-    *viid_rest.ROUTES,
+    *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.authority.tasks import Scalar, Task
-from sensegate.errors import NotFound
-from sensegate.tasking import Capability, Tasking
+from sensegate.control.capabilities import Capability
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.tasks import Scalar, Task
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
@@ -48,22 +49,23 @@ class TaskRow(msgspec.Struct, frozen=True):
     """Mode order of which it is a part."""
 
 
-def tasking_of(call: Call) -> Tasking:
+TASKING = Part[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
+
+
+def tasking_of(call: Call) -> CommandDispatcher:
     """Return the sender of tasks. Raises `NotFound` at a gateway that has none."""
-    if call.deps.tasking is None:
-        raise NotFound("this gateway tells devices nothing")
-    return call.deps.tasking
+    return call.part(TASKING)
 
 
 def _row(task: Task) -> TaskRow:
     return TaskRow(
         task.id,
         task.device,
-        task.told.task,
-        task.told.parameters,
+        task.command.task,
+        task.command.parameters,
         task.state,
-        list(task.told.topics),
-        payload_text(task.told.payload),
+        list(task.command.topics),
+        payload_text(task.command.payload),
         task.by,
         iso(task.made),
         iso(task.until),

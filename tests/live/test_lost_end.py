@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sensegate.config_people import EgressConfig
 from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from sensegate.cli import app
+from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
 from tests.live.site import Made, Site, config_of, reading, running
 

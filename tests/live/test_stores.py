@@ -14,6 +14,7 @@ import pytest
 
 from sensegate.config import DuplicateConfig, StoreConfig
 from sensegate.persist.commit import Committer, Pending
+from sensegate.persist.store import decode_manifest
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import SMALL, Made, Site, config_of, running
@@ -94,7 +95,7 @@ async def test_an_older_copy_of_the_store(tmp_path: Path, part: str) -> None:
         for first in (5, 8, 11):
             await send(site, device, range(first, first + 4))
         after = (await site.ask("GET", "/api/v1/feeds/all/records", params={"limit": "5000"})).body["next"]
-    reached = msgspec.json.decode((directory / "duplicates" / "manifest").read_bytes())["sequence"]
+    reached = decode_manifest((directory / "duplicates" / "manifest").read_bytes()).sequence
     await asyncio.to_thread(shutil.rmtree, store)
     await asyncio.to_thread(copy.rename, store)
     async with running(config) as site:

@@ -39,6 +39,7 @@ MARKS = "commit.timeline."
 """Subjects of marks, each a commit of one entry; numbers from 0 to KEPT_MAX - 1 follow, used in turn."""
 _LOG_BYTES = 2
 _BASE = bytes(ID_BYTES - _LOG_BYTES)
+_ENDLESS = 2**63
 
 _log = structlog.get_logger("bus")
 
@@ -88,7 +89,7 @@ class History(msgspec.Struct, frozen=True):
             kept = (Timeline(_log_id(self.log) + _BASE, 0, 0, marked=False),)
         line = (*kept, *sorted(rest, key=lambda timeline: timeline.start))
         known |= {timeline.id for timeline in rest}
-        diverged = 2**63
+        diverged = _ENDLESS
         if lost := [timeline for timeline in self.line if timeline not in kept]:
             diverged = min(lost[0].start, line[len(kept)].start)
         abandoned = [
@@ -224,8 +225,10 @@ class Timelines:
         self._history = history
         self._starts = [timeline.start for timeline in history.line]
         self._agreed = {timeline.id: timeline.agreed for timeline in history.abandoned}
+        self._last: dict[bytes, int] = {}
         for timeline, following in zip_longest(history.line, history.line[1:]):
-            self._agreed[timeline.id] = following.start if following else 2**63
+            self._agreed[timeline.id] = following.start if following else _ENDLESS
+            self._last[timeline.id] = following.start - following.marked if following else _ENDLESS
         self.fingerprint = xxhash.xxh3_64_digest(msgspec.msgpack.encode(history))
 
     @property
@@ -240,6 +243,12 @@ class Timelines:
     def agreed(self, timeline: bytes) -> int | None:
         """Return up to which sequence the log is as it was on a timeline; None: it is not known."""
         return self._agreed.get(timeline)
+
+    def holds(self, timeline: bytes, sequence: int) -> bool | None:
+        """Return whether the log holds the entry of a sequence as a timeline wrote it; None: it is not known."""
+        if timeline in self._last:
+            return sequence <= self._last[timeline]
+        return False if timeline in self._agreed else None
 
     def restart(self, timeline: bytes, stored: int) -> int:
         """Return the sequence after which to read on, for who stands after a lost entry of an unknown timeline.

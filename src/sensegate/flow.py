@@ -58,6 +58,8 @@ from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.scrub import Scrub, scrubbed
+from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
@@ -275,6 +277,14 @@ class Gateway:
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
+        self.scrubber = Scrubber(
+            Scrub(self.log, scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+            Path(config.directory),
+            clock,
+            epoch=self.log.epoch,
+            bytes_s=config.store.scrub_bytes_s,
+        )
+        self.tasks["scrub"] = self.scrubber.run
 
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""

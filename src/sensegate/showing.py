@@ -115,7 +115,7 @@ def warnings(of: Gateway) -> list[str]:
     found = [*of.profiles.troubles(), *scripts.shared().troubles()]
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
-    found += of.foundations.cameras.troubles()
+    found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
     if of.viid:
         found += of.viid.troubles()
     if of.above and of.above.taking:

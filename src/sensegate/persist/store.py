@@ -77,6 +77,14 @@ class Opened(msgspec.Struct, frozen=True, eq=False):
     words: list[str]
 
 
+class Snapshot(msgspec.Struct, frozen=True, eq=False):
+    """A checkpoint as it is read beside its writer."""
+
+    manifest: Manifest
+    words: list[str]
+    runs: tuple[Run, ...]
+
+
 class Store:
     """Files of one partition. Used by one thread at a time; `runs` may be read by any."""
 
@@ -152,39 +160,11 @@ class Store:
             if manifest.epoch == epoch and (manifest.sequence > last or held is False):
                 _durable(self._directory / _LOST, f"{epoch} {manifest.sequence}".encode())
             return None
-        marks = self._read_marks(manifest)
-        words = self._read_words(manifest)
-        runs = tuple(Run(self._directory / name) for name in manifest.runs)
-        for run in runs:
-            run.verify()
-        self.runs = runs
+        marks = _read_marks(self._directory, manifest)
+        words = _read_words(self._directory, manifest)
+        self.runs = _verified(self._directory, manifest)
         self._manifest = manifest
         return Opened(manifest, marks, words)
-
-    def _read_marks(self, manifest: Manifest) -> list[I64]:
-        raw = (self._directory / manifest.state).read_bytes()
-        if len(raw) != 8 + len(COLUMNS) * 8 * manifest.series:
-            raise Damaged(manifest.state, "cut short")
-        if xxhash.xxh3_64_digest(raw[8:]) != raw[:8]:
-            raise Damaged(manifest.state, "its checksum is wrong")
-        whole = np.frombuffer(raw, np.int64, offset=8).reshape(len(COLUMNS), manifest.series)
-        return [column.copy() for column in whole]
-
-    def _read_words(self, manifest: Manifest) -> list[str]:
-        path = self._directory / _NAMES
-        raw = path.read_bytes()[: manifest.names_bytes] if manifest.names_bytes else b""
-        words: list[str] = []
-        start = 0
-        while start < len(raw):
-            size = int.from_bytes(raw[start : start + 4], "little")
-            packed = raw[start + 12 : start + 12 + size]
-            if len(packed) != size or xxhash.xxh3_64_digest(packed) != raw[start + 4 : start + 12]:
-                raise Damaged(_NAMES, "its checksum is wrong")
-            words += msgspec.msgpack.decode(packed, type=list[str])
-            start += 12 + size
-        if len(words) != manifest.series:
-            raise Damaged(_NAMES, f"{len(words)} names, not {manifest.series}")
-        return words
 
     def _clean(self) -> None:
         named = {"manifest", _NAMES}
@@ -280,6 +260,62 @@ class Store:
         finally:
             os.close(number)
         self._manifest = manifest
+
+
+def _read_marks(directory: Path, manifest: Manifest) -> list[I64]:
+    raw = (directory / manifest.state).read_bytes()
+    if len(raw) != 8 + len(COLUMNS) * 8 * manifest.series:
+        raise Damaged(manifest.state, "cut short")
+    if xxhash.xxh3_64_digest(raw[8:]) != raw[:8]:
+        raise Damaged(manifest.state, "its checksum is wrong")
+    whole = np.frombuffer(raw, np.int64, offset=8).reshape(len(COLUMNS), manifest.series)
+    return [column.copy() for column in whole]
+
+
+def _read_words(directory: Path, manifest: Manifest) -> list[str]:
+    path = directory / _NAMES
+    raw = path.read_bytes()[: manifest.names_bytes] if manifest.names_bytes else b""
+    words: list[str] = []
+    start = 0
+    while start < len(raw):
+        size = int.from_bytes(raw[start : start + 4], "little")
+        packed = raw[start + 12 : start + 12 + size]
+        if len(packed) != size or xxhash.xxh3_64_digest(packed) != raw[start + 4 : start + 12]:
+            raise Damaged(_NAMES, "its checksum is wrong")
+        words += msgspec.msgpack.decode(packed, type=list[str])
+        start += 12 + size
+    if len(words) != manifest.series:
+        raise Damaged(_NAMES, f"{len(words)} names, not {manifest.series}")
+    return words
+
+
+def _verified(directory: Path, manifest: Manifest) -> tuple[Run, ...]:
+    runs = tuple(Run(directory / name) for name in manifest.runs)
+    for run in runs:
+        run.verify()
+    return runs
+
+
+def snapshot(directory: Path) -> Snapshot | None:
+    """Return the last checkpoint of a store that another may be writing, every file checked; None: there is none.
+
+    Raises:
+        Damaged: a file is not as it was written, or not there.
+        OSError: it cannot be read.
+    """
+    for last in (False, False, False, True):
+        try:
+            manifest = decode_manifest((directory / "manifest").read_bytes())
+        except FileNotFoundError:
+            return None
+        try:
+            _read_marks(directory, manifest)
+            return Snapshot(manifest, _read_words(directory, manifest), _verified(directory, manifest))
+        except FileNotFoundError as why:
+            # A checkpoint may have taken its place meanwhile.
+            if last:
+                raise Damaged(Path(why.filename).name, "it is not there") from why
+    return None
 
 
 def decode_manifest(content: bytes) -> Manifest:

@@ -105,15 +105,14 @@ class MemoryLog:
         return found
 
     async def fetch_of(self, subject: str, after: int) -> list[Entry]:
-        """Return the entries of a subject, whose last token may be ``*``, after a sequence, oldest first."""
+        """Return the entries of a subject (its last word may be `*`) after a sequence, oldest first."""
         self._expire()
-        head, _, last = subject.rpartition(".")
-        return [
-            entry
-            for entry in self._entries
-            if entry.sequence > after
-            and (entry.subject.rpartition(".")[0] == head if last == "*" else entry.subject == subject)
-        ]
+        stem = subject.removesuffix("*")
+
+        def named(found: str) -> bool:
+            return found == subject or (stem != subject and found.startswith(stem) and "." not in found[len(stem) :])
+
+        return [entry for entry in self._entries if entry.sequence > after and named(entry.subject)]
 
     async def bounds(self) -> tuple[int, int]:
         self._expire()

@@ -69,14 +69,14 @@ async def _here(config: Config) -> Extents:
     from sensegate.bus.engine import Engine, User  # noqa: PLC0415 - only this way needs the engine
     from sensegate.bus.log import JetStreamLog  # noqa: PLC0415 - as above
     from sensegate.clock import SystemClock  # noqa: PLC0415 - as above
-    from sensegate.decode.profiles import take_video  # noqa: PLC0415 - as above
+    from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - as above
     from sensegate.persist.duplicates import SLACK_H  # noqa: PLC0415 - as above
     from sensegate.persist.identity import HOUR_US  # noqa: PLC0415 - as above
     from sensegate.persist.scrub import Scrub, scrubbed  # noqa: PLC0415 - as above
 
     logs.configure("error", config.log_format)  # what is found is the answer
     clock = SystemClock()
-    async with Engine.of(config, clock, personal=take_video(config.profiles)) as engine:
+    async with Engine.of(config, clock, personal=any_video_profile(config.profiles)) as engine:
         client = await engine.connect(User.GATEWAY, name="scrub")
         try:
             log = JetStreamLog(client)

@@ -148,7 +148,7 @@ class _Index:
         if local is None or not len(batch):
             return
         kinds = local.identity & np.uint8(KIND_MASK)
-        rows = np.flatnonzero(((batch.flags & np.uint32(Flag.UNJUDGED)) == 0) & (kinds != NONE))
+        rows = np.flatnonzero(((batch.flags & np.uint32(Flag.NOT_DEDUPLICATED)) == 0) & (kinds != NONE))
         if not rows.size:
             return
         number = self._numbers(batch, rows, kinds[rows])

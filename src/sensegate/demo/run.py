@@ -37,7 +37,7 @@ from sensegate.demo.fleet import KINDS, Simulated, fleet
 from sensegate.demo.memory import Memory
 from sensegate.demo.simulator import Broker, Plan
 from sensegate.demo.summary import Summary, Tokens, added, address, duplicates, family, judged
-from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
@@ -224,7 +224,7 @@ class Demo:
     async def read_ledgers(self) -> None:
         """Ask each node for its ledger; one that does not answer keeps its last."""
         for node in self.city.nodes.values():
-            with contextlib.suppress(Lost, Answered):
+            with contextlib.suppress(Unavailable, Answered):
                 self.ledgers[node.division], self.balanced[node.division] = await _ledger(node)
 
     def refresh(self) -> None:

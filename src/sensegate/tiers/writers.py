@@ -243,7 +243,7 @@ class Claimant:
         """Claim; return the lanes' records, None where it was denied.
 
         Raises:
-            Lost, Overloaded, Refused: as `CentreLink.ask`.
+            Unavailable, Overloaded, PermissionDenied: as `CentreLink.ask`.
             StoreFull: our own log has no room for what it must be filled with.
         """
         state = await self._keeper.read() or WriterState(secrets.token_hex(8))

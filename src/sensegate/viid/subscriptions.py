@@ -94,7 +94,7 @@ class Orders:
         """Make, change or cancel subscriptions.
 
         Raises:
-            Rejected: the body is none. StoreFull, Lost: not kept; to be sent again.
+            Rejected: the body is none. StoreFull, Unavailable: not kept; to be sent again.
         """
         answers: list[Answer] = []
         for request in asked(payload, peer, self._clock.now()):

@@ -52,10 +52,10 @@ from sensegate.ingest.own_clock import OwnClock
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import Sources
 from sensegate.moving import Mover, Place
-from sensegate.normalise.book import QualityBook
+from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Log
@@ -239,12 +239,12 @@ class Gateway:
         self.sources.all += cameras.opened()
         self.tasks |= cameras.tasks
 
-    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, Series]:
+    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, SeriesIndex]:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
-        scripts.warm()
-        series = Series()
+        scripts.start_children()
+        series = SeriesIndex()
         decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
@@ -252,7 +252,7 @@ class Gateway:
             config, clock, self.log, self.clocks, lambda: self.above.clock_offset_s if self.above else None
         ).run
         self.indicators = Indicators(series)
-        self.quality = QualityBook(self.indicators, clock)
+        self.quality = IndicatorStore(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
         return Interpreter(decoder, normaliser), series
 

@@ -42,7 +42,7 @@ from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.model import Device, Span, Spec
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
 from sensegate.web.deps import ProfileRow
@@ -147,7 +147,7 @@ class ProfileLifecycle:
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
     def open_reprocessing(
-        self, committer: Committer, series: Series, memory: Memory
+        self, committer: Committer, series: SeriesIndex, memory: Memory
     ) -> tuple[ReprocessingInterpreter, ReprocessingSource]:
         """Return the interpreter and the source of recorded messages; `memory`: what live decoding has established."""
         interpreter = ReprocessingInterpreter(

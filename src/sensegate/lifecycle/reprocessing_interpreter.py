@@ -24,7 +24,7 @@ from sensegate.ingest.interpreter import Interpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
 from sensegate.model import BOOL, I32, Message, Span
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.priors import Priors
 
@@ -43,7 +43,7 @@ class ReprocessingInterpreter:
         devices: Devices,
         committer: Committer,
         *,
-        series: Series,
+        series: SeriesIndex,
         memory: Memory,
     ) -> None:
         self._config = config

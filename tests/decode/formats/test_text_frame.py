@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# ruff: noqa: E501 # tables with one case a line
+# tables with one case a line
 from typing import Any
 
 import msgspec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# tables with one case a line
+# ruff: noqa: E501 # tables with one case a line
 from typing import Any
 
 import msgspec

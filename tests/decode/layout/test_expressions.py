@@ -1,6 +1,6 @@
 """Expressions: they mean what Python means by them, and nothing that a profile says is run."""
 
-# tables with many cases a line
+# ruff: noqa: E501 # tables with many cases a line
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Layouts one by one: what each step means, what it refuses, and what is told of a wrong one."""
 
-# tables with one case a line
+# ruff: noqa: E501 # tables with one case a line
 
 from __future__ import annotations
 

@@ -83,7 +83,10 @@ class Copying:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Bring the centre's copy up to date and keep it so, until cancelled. Raises `Lost`, `Refused`."""
+        """Bring the centre's copy up to date and keep it so, until cancelled.
+
+        Raises `Unavailable`, `PermissionDenied`.
+        """
         names = {f"$KV.{name}." for name in self._buckets if name not in QUIET}
 
         async def heard(message: Msg) -> None:
@@ -196,7 +199,10 @@ async def _write(bucket: Bucket, key: str, value: bytes | None) -> None:
 
 
 async def restore(buckets: Mapping[str, Bucket], ask: Ask) -> int:
-    """Write what the centre has of this node into its new buckets; return how many rows. Raises `Lost`, `Refused`."""
+    """Write what the centre has of this node into its new buckets; return how many rows.
+
+    Raises `Unavailable`, `PermissionDenied`.
+    """
     count, after = 0, 0
     while True:
         page = _page(await ask("restore", str(after).encode()))

@@ -26,7 +26,7 @@ from sensegate.bus.connect import trust
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import Post
 from sensegate.publish.brokered import Sessions, Subjects, Topics
 from sensegate.publish.egress import Egress
@@ -79,7 +79,7 @@ class Pushing:
         self.tasks |= {"lines shelf": shelf.run, "webhooks shelf": kept.run, "webhooks": webhooks.run}
 
     async def open_broker(self, engine: Engine, callout: Callout, stack: contextlib.AsyncExitStack) -> None:
-        """Open the way to those who listen at our broker; from now on they may come in. Raises `Lost`."""
+        """Open the way to those who listen at our broker; from now on they may come in. Raises `Unavailable`."""
         feeds = await engine.connect(User.FEEDS, name="feeds")
         stack.push_async_callback(feeds.close)
         await streams.ensure_outlet(feeds)
@@ -164,13 +164,13 @@ class Pushing:
             try:
                 await self.hooks.sweep(self._good)
                 await self.places.look()
-            except (Lost, Overloaded, StoreFull) as why:
+            except (Unavailable, Overloaded, StoreFull) as why:
                 _log.warning("what belongs to nobody is removed later", cause=str(why))
 
     def _good(self, token_id: str) -> bool:
         try:
             self.tokens.of(token_id)
-        except Refused:
+        except PermissionDenied:
             return False
         return True
 
@@ -191,5 +191,5 @@ async def _said(feeds: Client, subject: str, answer: Answer) -> None:
     try:
         with api.lost("tell a subscriber"):
             await feeds.publish(subject, msgspec.json.encode(answer))
-    except Lost as why:
+    except Unavailable as why:
         _log.debug("a subscriber is not told", cause=str(why))

@@ -16,7 +16,7 @@ from sensegate.authoring.explain import explain
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import script
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
@@ -291,6 +291,6 @@ def test_any_bytes_are_decoded_or_refused_by_scripts(library: ProfileSet, frames
         assert profile is not None
         parse = profile.rules[0].parse
         assert isinstance(parse, script.ScriptParse)
-        trees = parse.many([(parse, Frame(payload, 32, "t", NOW, port)) for payload, port in frames])
+        trees = parse.many([(parse, PayloadFrame(payload, 32, "t", NOW, port)) for payload, port in frames])
         for tree in trees:
             assert isinstance(tree, dict) or tree.reason == "script_refused", tree

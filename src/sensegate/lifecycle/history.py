@@ -16,7 +16,7 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.authority.scope import Scope, written
-from sensegate.decode.choice import EVERY_DEVICE, Choice
+from sensegate.decode.choice import EVERY_DEVICE, VersionChoice
 
 BEFORE_MAX = 50
 """So many earlier decisions are kept for `rollback`; the audit trail has them all."""
@@ -131,16 +131,16 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((one for one in self.force if one.target == target), None)
 
 
-def choices_of(life: ReleaseHistory, home: str) -> list[Choice]:
+def choices_of(life: ReleaseHistory, home: str) -> list[VersionChoice]:
     """Return what of a profile's life decides at the gateway of division `home`: the one that picks first wins."""
     known = max((one.number for one in life.versions if one.used), default=0)  # see `steps.highest_used`
 
-    def choice(number: int, target: Scope, *, whole: bool) -> Choice:
+    def choice(number: int, target: Scope, *, whole: bool) -> VersionChoice:
         version = life.find(number)
         digest = version.digest if version else ""
-        return Choice(life.profile, number, digest, target, whole=whole, known=known)
+        return VersionChoice(life.profile, number, digest, target, whole=whole, known=known)
 
-    found: list[Choice] = []
+    found: list[VersionChoice] = []
     if life.canary:
         one = life.canary
         whom = frozenset(one.devices)

@@ -20,7 +20,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.decode.choice import Choice, draw
+from sensegate.decode.choice import VersionChoice, draw
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.lifecycle.contents import Content, Contents, digest_of
 from sensegate.lifecycle.history import (
@@ -123,7 +123,7 @@ class Releases:
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[VersionChoice]:
         """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
         return [choice for life in self._lives for choice in choices_of(life, self._home)]
 

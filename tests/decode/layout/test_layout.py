@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.decode.frame import Frame
+from sensegate.decode.frame import PayloadFrame
 from sensegate.errors import ProfileError, Rejected
 from tests.decode.layout.made import layout
 
@@ -92,7 +92,7 @@ def plain(tree: Any) -> Any:
 @pytest.mark.parametrize(("options", "data", "tree"), GOOD)
 def test_steps_mean_what_they_say(options: dict[str, Any], data: str, tree: dict[str, Any]) -> None:
     """Each kind of step, with bytes written by hand."""
-    found = layout(**options)(Frame(bytes.fromhex(data), 16, port=7))
+    found = layout(**options)(PayloadFrame(bytes.fromhex(data), 16, port=7))
     assert plain(found) == tree
 
 
@@ -140,7 +140,7 @@ def test_frames_that_do_not_fit_are_refused_with_the_reason(options: dict[str, A
     """The refusal says what was missing or wrong, and where; the quick way refuses the same frames."""
     made = layout(**options)
     with pytest.raises(Rejected) as told:
-        made(Frame(bytes.fromhex(data), 16, port=7))
+        made(PayloadFrame(bytes.fromhex(data), 16, port=7))
     assert str(told.value).startswith(why)
     if made.columnar and "twice" not in why:
         with pytest.raises(Rejected):
@@ -150,7 +150,7 @@ def test_frames_that_do_not_fit_are_refused_with_the_reason(options: dict[str, A
 def test_a_frame_without_port_has_no_layout_by_port() -> None:
     """What carries no port cannot be told apart by it."""
     with pytest.raises(Rejected, match="without port"):
-        layout(ports={2: [BYTE]})(Frame(b"1", 16))
+        layout(ports={2: [BYTE]})(PayloadFrame(b"1", 16))
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -249,4 +249,4 @@ def test_words_of_the_profile_are_data_in_the_source() -> None:
         ]
     )
     with pytest.raises(Rejected, match=r"schema: 'x' is not \{evil\}"):
-        made(Frame(b"\x05A", 16))
+        made(PayloadFrame(b"\x05A", 16))

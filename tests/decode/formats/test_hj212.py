@@ -156,7 +156,7 @@ def test_a_wrong_check_value_is_refused_by_its_own_reason() -> None:
     wrong = frame[:-6] + b"%04X\r\n" % (int(right, 16) ^ 1)
     why = refusal(wrong)
     assert why.reason == QuarantineReason.CRC_FAIL
-    assert f"{right.decode()} would be right" in why.detail
+    assert f"{right.decode()} expected" in why.detail
 
 
 @pytest.mark.parametrize("convention", list(Convention))

@@ -174,10 +174,10 @@ def test_text_series() -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"\x39\x23\x00\x01", "cut short"),
-        (b"\x39", "cut short"),
+        (b"\x39\x23\x00\x01", "truncated"),
+        (b"\x39", "truncated"),
         (b"\x39\x00", "has no bytes"),
-        (b"\xf4\x60\x00", "cut short"),
+        (b"\xf4\x60\x00", "truncated"),
     ],
 )
 def test_what_is_cut_short_is_malformed(body: bytes, said: str) -> None:

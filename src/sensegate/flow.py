@@ -42,7 +42,7 @@ from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import ModeRegistry
 from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
-from sensegate.decode.memory import Memory
+from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, PermissionDenied, StoreFull, Superseded, Unavailable
@@ -247,7 +247,7 @@ class Gateway:
         stack.callback(scripts.close)
         scripts.start_children()
         series = SeriesIndex()
-        decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
+        decoder = Decoder(profiles, self.devices, config.ingest, DecoderMemory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
         self.tasks["clock"] = OwnClock(

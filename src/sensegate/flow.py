@@ -43,7 +43,7 @@ from sensegate.control.modes import ModeRegistry
 from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.decode.profiles import take_video
+from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.foundations import Foundations
@@ -64,6 +64,7 @@ from sensegate.publish.report import Report, report_of
 from sensegate.scripts import pool as scripts
 from sensegate.share import opening
 from sensegate.share.books import Books
+from sensegate.share.floors import GradeFloors
 from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
@@ -108,7 +109,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
         joined = await way_up.begin(config, clock)
-        engine = Engine.of(config, clock, personal=take_video(config.profiles))
+        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
@@ -127,6 +128,7 @@ async def _run(
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
             group.create_task(follow(where, engine, directory), name="engine restarts")
+            group.create_task(engine.watched(), name="engine")
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -270,7 +272,7 @@ class Gateway:
             self.devices.index,
             self.profiles.set.specs,
             clock,
-            division=config.division,
+            division=config.member_id,
             partition=config.ingest.partition,
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
@@ -279,7 +281,7 @@ class Gateway:
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
         commands = DownlinkQueue(self.sources.ways, self.clock)
-        for ask in decoder.greetings(self.clock.now()):
+        for ask in decoder.initial_requests(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
         self.dispatcher.channels = self.sources.ways
@@ -324,9 +326,10 @@ class Gateway:
             self.seen = self.seat.hold(self.log)
             self.seat.joined = below.voters
             below.returns.see(self.seen)
-            below.answers |= self.seat.answers
+            below.answers.update(self.seat.answers)
+            below.node_links.term = self.seat.current_term
             self.tasks["seat"] = self.seat.run
-        await below.start(self.bus)
+        below.start()
         self.tasks |= below.tasks
         self.tasks["moves here"] = partial(below.move, self._mover(below.ask))
 
@@ -334,7 +337,7 @@ class Gateway:
         """Return our part in the moves of devices; `ask`: the centre that orders them."""
         config = self.config
         place = Place(
-            config.division,
+            config.member_id,
             config.ingest.partition,
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
@@ -386,16 +389,19 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.division, measured)
+            upward = self.share.join_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
             self.not_taken = upward.troubles
         if self.below:
             downward = self.share.join_down()
-            self.below.answers |= downward.answers
+            self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open(self.log.began)
+        if self.below:
+            floors = GradeFloors(self.share.catalogue, self.share.feeds)
+            self.below.receive(self.below.rules(floors, self._knows_profile))
         self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
@@ -405,6 +411,10 @@ class Gateway:
         self.tasks |= self.pushing.tasks
         self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
+
+    def _knows_profile(self, name: str) -> bool:
+        """Return whether a profile, named with its version, is in force here."""
+        return name.partition("@")[0] in self.profiles.set.ids
 
     # ── web ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sensegate.decode.decode import Decoder
-from sensegate.decode.profiles import ProfileSet, take_video
-from sensegate.decode.redaction import Cutting, removed_of
+from sensegate.decode.profiles import ProfileSet, any_video_profile
+from sensegate.decode.redaction import Redactor, removed_of
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
 from sensegate.video import stored
@@ -60,11 +60,11 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
 
 def walked(decoder: Decoder, topic: str, payload: bytes = b"", *, strict: bool = False, **more: Any) -> Message:
     """Return a message as the walk goes on with it."""
-    cutting = Cutting(FORMATS, VEIL, bytes_max=10_000)
+    cutting = Redactor(FORMATS, VEIL, bytes_max=10_000)
     message = Message(topic, payload or json.dumps({"at": 5, "name": NAME}).encode(), 1_000, 1, **more)
-    for at, route in cutting.places(Span([message]), decoder, {0} if strict else set()).items():
+    for at, route in cutting.pending(Span([message]), decoder, {0} if strict else set()).items():
         assert at == 0
-        message = cutting.one(message, route, decoder)
+        message = cutting.redact(message, route, decoder)
     return message
 
 
@@ -134,17 +134,17 @@ def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None
 def test_profiles_tell_by_their_text_whether_they_take_video(tmp_path: Path) -> None:
     """Before any is read: the store must be encrypted from its first byte on."""
     (tmp_path / "a.yaml").write_text(tiny.PROFILE, encoding="utf-8")
-    assert take_video([tmp_path])
+    assert any_video_profile([tmp_path])
     (tmp_path / "a.yaml").write_text("profile: a/b\nformat: video # of all messages\n", encoding="utf-8")
-    assert take_video([tmp_path])
+    assert any_video_profile([tmp_path])
     for text in ("messages: [{format: video}]", 'format: "video"'):
         (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
-        assert take_video([tmp_path]), text
+        assert any_video_profile([tmp_path]), text
     for text in ("# format: video", "domain: video", "format: videotext", "label: a video format"):
         (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
-        assert not take_video([tmp_path]), text
-    assert not take_video([PLAIN])
-    assert not take_video([tmp_path / "none.yaml"])
+        assert not any_video_profile([tmp_path]), text
+    assert not any_video_profile([PLAIN])
+    assert not any_video_profile([tmp_path / "none.yaml"])
 
 
 def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytes
     file.parent.mkdir()
     rule = '  - topics: ["cam/{device}/state"]\n    readings: [{field: on, property: online}]\n'
     file.write_text(tiny.PROFILE + rule, encoding="utf-8")
-    with pytest.raises(ProfileError, match="nothing but video reads them"):
+    with pytest.raises(ProfileError, match="all its rules must decode video"):
         ProfileSet.load([file])
 
 
@@ -170,5 +170,5 @@ def test_topics_like_those_of_cameras_in_the_library() -> None:
         "x/audio/level",
         "sg/d1/up",
     )
-    assert [topic for topic in near if not profiles.near_cameras(topic)] == []
-    assert [topic for topic in far if profiles.near_cameras(topic)] == []
+    assert [topic for topic in near if not profiles.resembles_video_topic(topic)] == []
+    assert [topic for topic in far if profiles.resembles_video_topic(topic)] == []

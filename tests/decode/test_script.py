@@ -17,7 +17,7 @@ from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import script
 from sensegate.decode.frame import Frame
-from sensegate.decode.watch import Profiles
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
 from sensegate.normalise.normalise import Normaliser
@@ -100,7 +100,7 @@ def test_a_batch_is_decoded_in_one_exchange(decoder: Decoder, spy: Spy) -> None:
 def test_both_ways_of_decoding_agree(decoder: Decoder) -> None:
     """The path that the tests trust gives the same rows."""
     messages = [message(bytes([at, at])) for at in range(40)]
-    quick, slow = decoder.decode(messages), decoder.decode_slowly(messages)
+    quick, slow = decoder.decode(messages), decoder.decode_row_by_row(messages)
     assert quick.value.tolist() == slow.value.tolist()
     assert refusals(quick) == refusals(slow)
 
@@ -238,10 +238,10 @@ def test_a_script_is_looked_at_once(decoder: Decoder, tmp_path: Path, monkeypatc
 async def test_a_changed_script_is_taken_up(decoder: Decoder, tmp_path: Path) -> None:
     """The file beside the profile counts as the profile does."""
     clock = FakeClock()
-    watched = Profiles([tmp_path], clock)
+    watched = ProfileWatcher([tmp_path], clock)
     old = watched.set
     (tmp_path / "acme" / "codec.js").write_text(SCRIPT.replace("/ 100", "/ 1000"), encoding="utf-8")
-    assert watched._stamps() != watched._seen
+    assert watched._stamps() != watched._last_stamps
     assert watched.set.reload([tmp_path]).find("acme/x") is not old.find("acme/x")
     assert old.reload([tmp_path], {str(tmp_path / "acme" / "x.yaml")}).find("acme/x") is old.find("acme/x")
 

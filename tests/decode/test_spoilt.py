@@ -31,7 +31,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.grammar import Example
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
@@ -55,7 +55,7 @@ LIMITS = IngestConfig(rate_per_device_s=1e6)
 class Case(NamedTuple):
     """One example of one profile."""
 
-    profile: Profile
+    profile: CompiledProfile
     example: Example
     at: int
 
@@ -112,7 +112,7 @@ def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
         assert REPRESENTABLE[0] <= readings.time.min() <= readings.time.max() <= REPRESENTABLE[1]
     assert time.process_time() - start < SLOW_S * (1 + len(messages) / 50), "slow"
     if case.planned:
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
 
 
 def accounted(case: Case, fields: Fields) -> None:

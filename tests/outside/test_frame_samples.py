@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensegate.authoring.examples import NamedDevices, Seen, micros, readings_of
+from sensegate.authoring.examples import ExampleReading, NamedDevices, parse_micros, readings_of
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import Frame, Setting
+from sensegate.decode.frame import FormatContext, Frame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
@@ -61,7 +61,7 @@ def named(name: str, identifier: str) -> dict[str, Any]:
 
 
 def parse(protocol: str, payload: bytes) -> Any:
-    setting = Setting("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
+    setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
     return FORMATS[protocol].compile(None, setting)(Frame(payload, 32))
 
 
@@ -70,7 +70,7 @@ def profiles() -> ProfileSet:
     return ProfileSet.load([ROOT / name for name in ("hj212", "sl651", "gbt26875", "jtt808")])
 
 
-def decoded(profile: str, payload: bytes) -> tuple[Fields, list[Seen]]:
+def decoded(profile: str, payload: bytes) -> tuple[Fields, list[ExampleReading]]:
     """Return what a station of a profile said over MQTT."""
     devices = NamedDevices(["d1"], profile)
     decoder = Decoder(profiles(), devices)
@@ -78,12 +78,12 @@ def decoded(profile: str, payload: bytes) -> tuple[Fields, list[Seen]]:
     return fields, readings_of(fields, profiles().specs, devices)
 
 
-def station(identifier: str) -> tuple[Fields, list[Seen]]:
+def station(identifier: str) -> tuple[Fields, list[ExampleReading]]:
     return decoded(PROFILES[identifier], named("hj212.json", identifier)["frame"].encode())
 
 
 def local(text: str) -> int:
-    return micros(text + "+08:00")
+    return parse_micros(text + "+08:00")
 
 
 def test_none_of_the_frames_is_left_out() -> None:

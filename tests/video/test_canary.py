@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from sensegate.authoring.examples import payload_of
-from sensegate.decode.profiles import ProfileSet, files, take_video
+from sensegate.decode.profiles import ProfileSet, any_video_profile, files
 from sensegate.errors import Rejected
 from sensegate.video import stored
 from sensegate.video.format import CameraInfo
@@ -22,7 +22,7 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.video.canary import KINDS, MARKS, forms, marks_in, opened, planted
 from tests.video.viid_bodies import BODIES
 
-PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if take_video([file])]
+PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if any_video_profile([file])]
 AT = 1_795_832_104_000_000
 VEIL = KeyedPseudonymiser(b"canary")
 STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "5"))

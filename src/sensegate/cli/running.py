@@ -85,10 +85,10 @@ def engine(
     """Write the configuration of a nats-server that you run yourself, and the file of users by which we enter it."""
     from sensegate.bus import external  # noqa: PLC0415 - only this command needs it
     from sensegate.config import load  # noqa: PLC0415 - the same
-    from sensegate.decode.profiles import take_video  # noqa: PLC0415 - the same
+    from sensegate.decode.profiles import any_video_profile  # noqa: PLC0415 - the same
 
     loaded = load(config)
-    personal = take_video(loaded.profiles)
+    personal = any_video_profile(loaded.profiles)
     written, users = external.write(loaded, directory, personal=personal)
     console.print(f"{written}: start it with `nats-server -c {written}`", highlight=False, soft_wrap=True)
     if external.sealed(loaded, personal=personal):

@@ -101,6 +101,7 @@ class Demo:
             rejected=by_reason(totals, "rejected"),
             forwarded=totals.get("forwarded", 0),
             withheld=by_reason(totals, "withheld"),
+            refused_by_centre=by_reason(totals, "refused_by_centre"),
             memory=self.memory,
         )
         if self.options.summary:
@@ -174,8 +175,9 @@ class Demo:
 
 
 def _is_forwarded(totals: Mapping[str, int]) -> bool:
-    """Return whether everything accepted has been forwarded or withheld."""
-    carried = totals.get("forwarded", 0) + sum(by_reason(totals, "withheld").values())
+    """Return whether everything accepted has been forwarded, withheld or refused by the centre."""
+    carried = totals.get("forwarded", 0)
+    carried += sum(count for name in ("withheld", "refused_by_centre") for count in by_reason(totals, name).values())
     return totals.get("accepted", 0) == carried
 
 

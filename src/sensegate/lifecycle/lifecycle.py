@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authoring.compare import Comparison, compared
-from sensegate.authoring.examine import examine, shelved
+from sensegate.authoring.compare import Comparison, sets_to_compare
+from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
-from sensegate.authoring.unknown import Unknown
+from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.callout import Callout, TopicsOf, profile_topics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Scope, scope
@@ -27,20 +27,20 @@ from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.memory import Memory
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import Chosen, ProfileSet
-from sensegate.decode.watch import Profiles
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
-from sensegate.lifecycle.contents import Content, Contents
+from sensegate.lifecycle.contents import Content, ContentStore
 from sensegate.lifecycle.jobs import Jobs
-from sensegate.lifecycle.releases import Examined, Releases
+from sensegate.lifecycle.releases import Examination, Releases
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
-from sensegate.lifecycle.rollout import LaidOut, Rollout
+from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.model import Device, Span, Spec
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
@@ -56,7 +56,7 @@ class ProfileLifecycle:
         self.clock = clock
         self.log = log
         self.trail = trail
-        self.partition = f"{config.division}-{config.ingest.partition}"
+        self.partition = f"{config.member_id}-{config.ingest.partition}"
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Callable[[str], Awaitable[Bucket]], stack: contextlib.AsyncExitStack) -> None:
@@ -64,51 +64,51 @@ class ProfileLifecycle:
         config, clock = self.config, self.clock
         self.releases = Releases(
             await bucket("profiles"),
-            Contents(await bucket("profile_contents"), Path(config.directory) / "profiles"),
+            ContentStore(await bucket("profile_contents"), Path(config.directory) / "profiles"),
             self.trail,
             clock,
             home=scope(config.division).division,
             examine=_examined,
-            library=lambda name: shelved(self.profiles.set, name),
+            library=lambda name: folder_version(self.profiles.set, name),
             devices_of=self._devices_of,
             standard=config.standard_vendors,
         )
         await self.releases.load()
-        await self.releases.contents.tidy(self.releases.digests())
+        await self.releases.contents.remove_unused(self.releases.digests())
         self.rollout = Rollout(self.releases)
-        self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
+        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.initial())))
         self.granted = self.profiles.set
         """By these devices may publish."""
-        self.trials = CanaryAnalysis(self.releases, config.division)
+        self.canaries = CanaryAnalysis(self.releases, config.division)
         self.jobs = Jobs(clock)
         stack.push_async_callback(self.jobs.stop)
-        self.studies = VersionComparisons(
+        self.comparisons = VersionComparisons(
             self.releases, self.jobs, self.log, clock, partition=self.partition, compare=self._compare
         )
-        self.unknown = Unknown(
+        self.unknown = UnexplainedMessages(
             self.log,
             shapes=lambda told: shapes([*samples_of(told, self.profiles.set)], Registered(self.devices.find)),
             draft=lambda told, profile, shape: draft_of(
                 [*samples_of(told, self.profiles.set)], profile, shape=shape, names=Registered(self.devices.find)
             ),
         )
-        self.redecodes = ReprocessingOrders(await bucket("redecodes"), self.trail, clock)
-        await self.redecodes.load()
-        self.profiles.on_change.append(lambda _, names: self.studies.changed(names))
+        self.reprocessing_orders = ReprocessingOrders(await bucket("redecodes"), self.trail, clock)
+        await self.reprocessing_orders.load()
+        self.profiles.on_change.append(lambda _, names: self.comparisons.changed(names))
         self.tasks |= {
             "profiles": self.profiles.run,
             "releases": self.releases.watch,
             "rollout": partial(self.rollout.run, self._choose),
-            "trials": self.trials.run,
-            "studies": self.studies.run,
-            "redecodes": self.redecodes.watch,
+            "trials": self.canaries.run,
+            "studies": self.comparisons.run,
+            "redecodes": self.reprocessing_orders.watch,
         }
 
-    async def _choose(self, laid_out: LaidOut) -> None:
+    async def _choose(self, laid_out: MaterialisedVersions) -> None:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
     def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> Comparison:
-        return Comparison(name, *compared(name, self.profiles.set, a, b), self.devices, cut)
+        return Comparison(name, *sets_to_compare(name, self.profiles.set, a, b), self.devices, cut)
 
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)
@@ -126,7 +126,7 @@ class ProfileLifecycle:
         return self.granted.publish_topics(device, names, gateways, carrier)
 
     def _heard_topics(self, device: Device, names: Sequence[str]) -> list[str]:
-        return self.granted.heard_topics(device, names)
+        return self.granted.subscribe_topics(device, names)
 
     def renew(self, callout: Callout) -> None:
         """From now on close the connections of devices whose rights a change of their profile has changed."""
@@ -134,11 +134,12 @@ class ProfileLifecycle:
         def changed(profiles: ProfileSet, names: Sequence[str]) -> None:
             before, self.granted = self.granted, profiles
             then, now = (
-                profile_topics(one.publish_topics, self.devices, one.heard_topics) for one in (before, profiles)
+                profile_topics(profile.publish_topics, self.devices, profile.subscribe_topics)
+                for profile in (before, profiles)
             )
             for name in names:
-                rights = profiles.rights(name)
-                if rights != before.rights(name) or len(rights) > 1:
+                rights = profiles.topic_rights(name)
+                if rights != before.topic_rights(name) or len(rights) > 1:
                     callout.renew(name, lambda device: then(device) != now(device))
 
         self.profiles.on_change.append(changed)
@@ -152,8 +153,8 @@ class ProfileLifecycle:
         interpreter = ReprocessingInterpreter(
             self.config, self.clock, self.profiles, self.devices, committer, series=series, memory=memory
         )
-        self.redecoding = Reprocessing(
-            self.redecodes,
+        self.reprocessing = Reprocessing(
+            self.reprocessing_orders,
             self.releases,
             self.log,
             self.clock,
@@ -162,14 +163,14 @@ class ProfileLifecycle:
             horizon_h=self.config.duplicates.horizon_h,
             interpreter=interpreter,
         )
-        return interpreter, ReprocessingSource(self.log, self.redecoding, committer.position)
+        return interpreter, ReprocessingSource(self.log, self.reprocessing, committer.position)
 
     def observe(self, specs: Sequence[Spec], span: Span, batch: DecodedBatch) -> None:
         """Count live messages for canaries, and offer them to versions that are compared."""
         fields = batch.fields
         rejected = [*fields.rejected, *batch.rejected]
-        self.trials.count(specs, batch.readings, rejected, fields.quarantined)
-        self.studies.offer(span)
+        self.canaries.count(specs, batch.readings, rejected, fields.quarantined)
+        self.comparisons.offer(span)
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────
 
@@ -184,7 +185,7 @@ class ProfileLifecycle:
         problems = {why.file: str(why) for why in now.problems}
         rows = []
         for name in now.ids:
-            on_shelf, profile = now.shelved(name), now.find(name)
+            on_shelf, profile = now.folder_version(name), now.find(name)
             problem = problems.pop(on_shelf.file, "") if on_shelf else ""
             row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
             tried = tuple(arm.profile.version for arm in now.arms.get(name, ()))
@@ -196,11 +197,11 @@ class ProfileLifecycle:
         return rows
 
 
-async def _examined(content: Content) -> Examined:
+async def _examined(content: Content) -> Examination:
     return await asyncio.to_thread(examine, content)
 
 
-def _row_of(profile: Profile, problem: str) -> ProfileRow:
+def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
     return ProfileRow(
         id=profile.id,
         version=profile.version,

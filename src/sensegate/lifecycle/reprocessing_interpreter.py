@@ -17,8 +17,8 @@ from sensegate.config import Config
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.relevance import Concern
-from sensegate.decode.watch import Profiles
+from sensegate.decode.relevance import ProfileFilter
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import BatchSelection, DecodedBatch, select
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
@@ -39,7 +39,7 @@ class ReprocessingInterpreter:
         self,
         config: Config,
         clock: Clock,
-        profiles: Profiles,
+        profiles: ProfileWatcher,
         devices: Devices,
         committer: Committer,
         *,
@@ -75,7 +75,7 @@ class ReprocessingInterpreter:
         self._order, self._meant = order, ids & frozenset(order.devices) if order.devices else ids
         self._known = {}
         self.interpreter = self._open()
-        self._concern = Concern(self.interpreter.decoder, here, order.profile)
+        self._concern = ProfileFilter(self.interpreter.decoder, here, order.profile)
         priors = Priors(self._meant.__contains__, here.id)
         self._committer.tell(priors)
         return priors
@@ -111,13 +111,13 @@ class ReprocessingInterpreter:
         def ours(name: str, device: int) -> bool:
             return order is not None and name.partition("@")[0] == order.profile and self._count(device)
 
-        quarantined = [one for one in fields.quarantined if ours(one.profile, one.device)]
-        lost = [one for one in fields.rejected if ours(one.profile, one.device)]
-        rejected = [one for one in batch.rejected if ours(one.profile, one.device)]
+        quarantined = [message for message in fields.quarantined if ours(message.profile, message.device)]
+        lost = [value for value in fields.rejected if ours(value.profile, value.device)]
+        rejected = [value for value in batch.rejected if ours(value.profile, value.device)]
         messages = np.zeros(len(span), np.bool_)
         messages[fields.message[of_fields]] = True
-        messages[[one.message for one in quarantined]] = True
-        messages[[one.message for one in (*lost, *rejected)]] = True
+        messages[[message.message for message in quarantined]] = True
+        messages[[value.message for value in (*lost, *rejected)]] = True
         whole = msgspec.structs.replace(fields, quarantined=quarantined, rejected=lost, ignored=0)
         batch = DecodedBatch(batch.received, whole, readings, rejected)
         kept = Span(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
@@ -131,4 +131,4 @@ class ReprocessingInterpreter:
 
     def _counts(self, device: I32) -> BOOL:
         different, place = np.unique(device, return_inverse=True)
-        return np.array([self._count(one) for one in different.tolist()], np.bool_)[place]
+        return np.array([self._count(device) for device in different.tolist()], np.bool_)[place]

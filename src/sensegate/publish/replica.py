@@ -15,6 +15,7 @@ import structlog
 
 from sensegate.authority.terms import Term
 from sensegate.bus.ask import PIECE_BYTES, fitting
+from sensegate.bus.decoding import decoder
 from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.clock import Clock
@@ -60,8 +61,16 @@ class From(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_piece = msgspec.msgpack.Decoder(Piece).decode
-decode_from = msgspec.msgpack.Decoder(From).decode
+_decode_piece = decoder(Piece, "the other centre's answer")
+decode_from = decoder(From, "question for the log")
+
+
+def _piece(answer: bytes) -> Piece:
+    """Return what the other centre answered. Raises `Lost` where it cannot be read."""
+    try:
+        return _decode_piece(answer)
+    except ValueError as why:
+        raise Lost(str(why)) from why
 
 
 class Original:
@@ -173,6 +182,7 @@ class Replica:
         self._store = store
         self._clock = clock
         self._held = -1
+        self._fresh = False
         self._open: list[Copied] = []
         """Entries of a commit whose end has not come yet."""
         self.behind = -1
@@ -192,7 +202,9 @@ class Replica:
         """
         if self._held < 0:
             self._open.clear()
-            self._held = (await self._own.bounds())[1]
+            first, self._held = await self._own.bounds()
+            # A log that was made just now begins where that of the active centre does, and holds nothing of any term.
+            self._fresh = first > self._held and not self.term.history
         after = self._open[-1].sequence if self._open else self._held
         piece = _piece(await ask("log", _encode(From(self._held, after, term))))
         if piece.life != self._own.epoch or piece.last < self._held:
@@ -200,7 +212,7 @@ class Replica:
                 f"the own log (life {self._own.epoch}, up to {self._held}) is no copy of that one "
                 f"(life {piece.life}, up to {piece.last})"
             )
-        if self.term.diverged(piece.history, self._held):
+        if not self._fresh and self.term.diverged(piece.history, self._held):
             raise Fenced(
                 f"the own log ends with {self._held}; a later term began before that, without what is last here"
             )
@@ -263,7 +275,4 @@ class Replica:
 
 async def asked(ask: Callable[[str, bytes], Awaitable[bytes]]) -> Piece:
     """Return how the active centre's log is, without entries. Raises `Lost`."""
-    try:
-        return _piece(await ask("log", _encode(From(0, 2**62, 0))))
-    except msgspec.DecodeError as why:
-        raise Lost(f"the other centre's answer cannot be read: {why}") from why
+    return _piece(await ask("log", _encode(From(0, 2**62, 0))))

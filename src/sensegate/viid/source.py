@@ -93,32 +93,34 @@ class ViidSource(Pushed):
             raise Overloaded("too many messages wait for their commit; try again")
         try:
             whole = redact_body(payload, sender.alias or sender.id, self._veil, self._clock.now())
-            if kinds and any(one.kind not in kinds and not one.inside for one in whole.objects):
+            if kinds and any(element.kind not in kinds and not element.inside for element in whole.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
             await self._committed([self._put(sender, stored.encode_withheld(FORMAT, payload, why, self._veil))])
             raise
-        entries = [one.record for one in whole.objects if isinstance(one.record, CatalogueRecord)]
+        entries = [element.record for element in whole.objects if isinstance(element.record, CatalogueRecord)]
         if self._trusts(sender):
-            cameras = {one.record.camera for one in whole.objects if one.record is not None} - {
-                one.id for one in entries
+            cameras = {element.record.camera for element in whole.objects if element.record is not None} - {
+                entry.id for entry in entries
             }
             new = sorted(name for name in cameras if is_device(name) and self._owner(name) is None)
             entries += [CatalogueRecord(kind="APE", id=name, unique_id=True, camera=name) for name in new]
         if entries:
             await self._adopt(sender, entries)
-        for one in whole.objects:
-            for rule in one.record.deviations if one.record is not None else ():
+        for element in whole.objects:
+            for rule in element.record.deviations if element.record is not None else ():
                 metrics.VIID_ODD.labels(rule).inc()
-        answers = [self._answer(sender, one) for one in whole.objects]
+        answers = [self._answer(sender, element) for element in whole.objects]
         parts = _parts(whole.objects, whole.removed)
         await self._committed([self._put(sender, stored.encode_redacted(FORMAT, part)) for part in parts])
-        kept = [one.record for one in whole.objects]
-        told = [answer for one, answer in zip(whole.objects, answers, strict=True) if not one.inside]
+        kept = [element.record for element in whole.objects]
+        told = [answer for element, answer in zip(whole.objects, answers, strict=True) if not element.inside]
         return Outcome(
             _of_notices(whole.notices, whole.objects, answers) if whole.notices else told,
             whole.listed,
-            max((one.time for one in kept if isinstance(one, Sighting) and one.time_quality), default=0),
+            max(
+                (element.time for element in kept if isinstance(element, Sighting) and element.time_quality), default=0
+            ),
         )
 
     def state(self, device: Device, *, online: bool) -> None:
@@ -165,7 +167,7 @@ def _of_notices(
     told: list[ObjectResult] = []
     for notice in names:
         inner = of.get(notice, [])
-        bad = [one for one in inner if one.code]
+        bad = [element for element in inner if element.code]
         if bad and len(bad) == len(inner):
             told.append(
                 ObjectResult(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}")
@@ -184,15 +186,15 @@ def _parts(objects: Sequence[RedactedObject], removed: Mapping[str, int]) -> lis
     parts: list[Redacted] = []
     part: list[ViidRecord] = []
     size = 0
-    ignored = sum(one.record is None for one in objects)
-    for one in objects:
-        if one.record is None:
+    ignored = sum(element.record is None for element in objects)
+    for element in objects:
+        if element.record is None:
             continue
-        length = len(_encode(one.record))
+        length = len(_encode(element.record))
         if part and (size + length > PART_BYTES or len(part) >= PART_OBJECTS):
             parts.append(Redacted(_encode(ViidBody(tuple(part))), {} if parts else removed))
             part, size = [], 0
-        part.append(one.record)
+        part.append(element.record)
         size += length
     if part or ignored or not parts:
         parts.append(Redacted(_encode(ViidBody(tuple(part), ignored)), {} if parts else removed))

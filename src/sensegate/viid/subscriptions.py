@@ -104,13 +104,13 @@ class Orders:
             Rejected: the body is none. StoreFull, Lost: not kept; to be sent again.
         """
         answers: list[ObjectResult] = []
-        for one in parse_subscriptions(payload, peer, self._clock.now()):
-            if one.cancels:
-                answers += await self.remove(peer, [one.id])
-            elif one.subscription is None:
-                answers.append(ObjectResult(one.id, BAD_CONTENT, one.problem))
+        for request in parse_subscriptions(payload, peer, self._clock.now()):
+            if request.cancels:
+                answers += await self.remove(peer, [request.id])
+            elif request.subscription is None:
+                answers.append(ObjectResult(request.id, BAD_CONTENT, request.problem))
             else:
-                answers.append(await self._take(one.subscription))
+                answers.append(await self._take(request.subscription))
         return answers
 
     async def _take(self, order: ViidSubscription) -> ObjectResult:

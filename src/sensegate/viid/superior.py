@@ -16,9 +16,9 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus import columns
-from sensegate.bus.batch import Batch
+from sensegate.bus.decoding import decoder
 from sensegate.bus.names import OBSERVATIONS
+from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import Lost, Refused, SensegateError
@@ -47,7 +47,7 @@ TRIES_MAX: Final = 4
 """So often a notification is sent whose content the other side does not want; then it is left out and counted."""
 _LISTS: Final = {"APE": "DeviceList", "APEStatus": "DeviceStatusList"}
 _log = structlog.get_logger("viid")
-_decode = msgspec.json.Decoder(VideoObservation).decode
+_decode = decoder(VideoObservation, "observation", json=True)
 
 CodeOf = Callable[[str, str], str]
 """(device id, camera as the observation names it) -> the camera's code; empty where it has none."""
@@ -158,14 +158,14 @@ class Superior:
 
     async def _tell(self, kind: str, path: str, entries: Sequence[Listed]) -> None:
         """Tell entries of a catalogue; a platform need not take them, and is not asked again in this registration."""
-        objects = [self._entry(one) for one in entries]
-        self._told.update(self._code_there(one.id) for one in entries)
+        objects = [self._entry(entry) for entry in entries]
+        self._told.update(self._code_there(record.id) for record in entries)
         try:
             told = await self._client.send("POST", path, {f"{kind}ListObject": {f"{kind}Object": objects}})
         except (Lost, Refused) as why:  # what is lost is noticed by the next sign of life
             _log.info("VIID: a catalogue is not taken", name=self.config.name, kind=kind, why=str(why))
             return
-        if bad := [one for one in told if one.code != answers.OK]:
+        if bad := [item for item in told if item.code != answers.OK]:
             _log.info(
                 "VIID: a catalogue is not taken", name=self.config.name, kind=kind, code=bad[0].code, of=len(told)
             )
@@ -271,17 +271,18 @@ class Superior:
 
     def _objects(self, entry: Entry, order: ViidSubscription) -> Iterator[tuple[int, ViidObject]]:
         """Yield (row, object) of an entry of the log, as far as they are asked for and may be told."""
-        kind, _, rest = entry.subject.partition(".")
-        if kind != OBSERVATIONS or int(rest.rpartition(".")[2]) > self.config.grade_max:
+        if not entry.subject.startswith(f"{OBSERVATIONS}."):
             return
-        batch: Batch = columns.decode(entry.payload, sequence=entry.sequence)
+        found = read_subject(entry, "viid")
+        if found is None or found.grade > self.config.grade_max or (batch := read_rows(entry, "viid")) is None:
+            return
         devices = batch.origins.device
         for row in sorted(batch.text):
             if batch.properties[int(batch.property[row])] != OBSERVATION:
                 continue
             try:
                 seen = _decode(batch.text[row].encode())
-            except msgspec.DecodeError:  # of another release
+            except ValueError:  # of another release
                 metrics.VIID_SENT.labels("no_object").inc()
                 continue
             one = to_viid_object(seen, self._code_of(devices[int(batch.origin[row])], seen.camera))
@@ -298,19 +299,19 @@ class Superior:
 
     async def _deliver(self, order: ViidSubscription, part: _Part) -> Place | None:
         """Send objects; return where the log stands behind them, kept; None: they are to be sent in smaller parts."""
-        new = [one.camera for one in part.objects if one.camera not in self._told]
+        new = [element.camera for element in part.objects if element.camera not in self._told]
         if new and self.config.catalogue:
-            entries = {self._code_there(one.id): one for one in self._catalogue.cameras()}
+            entries = {self._code_there(camera.id): camera for camera in self._catalogue.cameras()}
             if known := [entries[code] for code in dict.fromkeys(new) if code in entries]:
                 await self._tell("APE", "/VIID/APEs", known)
             self._told.update(new)
         lists: dict[str, list[dict[str, Any]]] = {}
-        for one in part.objects:
-            lists.setdefault(one.kind, []).append(one.fields)
+        for element in part.objects:
+            lists.setdefault(element.kind, []).append(element.fields)
         told = {f"{kind}ObjectList": {f"{kind}Object": objects} for kind, objects in lists.items()}
         place = part.place
         number = place.sequence * 7 + place.row
-        if not await self._notify(order, (part.at, number), [one.id for one in part.objects], told):
+        if not await self._notify(order, (part.at, number), [element.id for element in part.objects], told):
             return None
         if not self._holds(order):
             return None  # made anew meanwhile: its place is another

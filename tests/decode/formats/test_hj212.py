@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sensegate.decode.formats.hj212 import FORMAT, Hj212Part
 from sensegate.decode.formats.parts import WAIT_US
-from sensegate.decode.frame import Frame, Setting
+from sensegate.decode.frame import FormatContext, Frame
 from sensegate.decode.memory import Memory
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import hj212
@@ -32,7 +32,7 @@ def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
 
 
 def parse(frame: bytes, part: Hj212Part | None = None, *, memory: Memory | None = None, at: int = NOW) -> Any:
-    setting = Setting("vendor/model", 1, Path(), _error)
+    setting = FormatContext("vendor/model", 1, Path(), _error)
     return FORMAT.compile(part, setting)(Frame(frame, 16, "hj212/d1/up", at, memory=memory))
 
 

@@ -1,4 +1,4 @@
-"""What an import makes: the text of a profile with the files it needs, and the report of how each member was taken."""
+"""Text of an imported profile, the files that it needs, and a report of how each member was mapped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from sensegate.authoring.learn.guess import Guess
-from sensegate.authoring.yaml_text import comment, flow, text
+from sensegate.authoring.yaml_text import comment_text, flow_text, plain_text
 from sensegate.config import yaml as yamls
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
@@ -19,60 +19,60 @@ from sensegate.model import Spec
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.units import conversion
 
-How = Literal["mapped", "guessed", "left"]
+MappingOutcome = Literal["mapped", "guessed", "skipped"]
 
 
-class Row(NamedTuple):
-    """How one member of the source was taken."""
+class FieldMapping(NamedTuple):
+    """How one member of the source was mapped."""
 
     field: str
-    how: How
+    outcome: MappingOutcome
     property: str = ""
     unit: str = ""
-    why: str = ""
+    reason: str = ""
 
 
-class Imported(NamedTuple):
-    """One profile."""
+class ImportedProfile(NamedTuple):
+    """A profile made by an import."""
 
     profile: str
     """``vendor/model``"""
     text: str
     files: Mapping[str, str]
-    """Name -> text of what must lie beside it."""
-    rows: Sequence[Row]
+    """Name -> text of the files that must lie beside it."""
+    rows: Sequence[FieldMapping]
     problem: str = ""
-    """Why there is none, or why it does not load."""
+    """Why there is no profile, or why it does not load; empty if it loads."""
 
 
 _PART = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 
-def part(name: str) -> str:
-    """Return a text as a part of a profile's name."""
+def name_part(name: str) -> str:
+    """Return a text in the form of a profile name's part."""
     return _PART.sub("-", name.strip()).strip("-.").lower() or "unnamed"
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text. Raises `ConfigError`."""
+    """Return the text of a file. Raises `ConfigError`."""
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as why:
-        raise ConfigError("cannot be read", file=str(path), remedy=str(why)) from why
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("cannot be read", file=str(path), remedy=str(error)) from error
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the tree of somebody's YAML. Raises `ConfigError`."""
+    """Return the tree of a YAML file of foreign origin. Raises `ConfigError`."""
     try:
         return yamls.tree(read_text(path))
-    except yaml.YAMLError as why:
-        raise ConfigError("is no YAML", file=str(path), remedy=str(why).splitlines()[0]) from why
+    except yaml.YAMLError as error:
+        raise ConfigError("is not YAML", file=str(path), remedy=str(error).splitlines()[0]) from error
 
 
-def expected(guess: Guess, value: Any) -> Any:
-    """Return what a reading must be where the source says `value`; None: not measured, or nothing that it can be.
+def expected_value(guess: Guess, value: Any) -> Any:
+    """Return the value of a reading for the source's `value`; None if it is not measured or cannot be converted.
 
-    The value is the maker's own, brought to the property's unit; nothing of ours has decoded it.
+    The value is the maker's own, converted to the property's unit; no code of this project decoded it.
     """
     row = PROPERTIES.by_name(guess.property)
     if value is None or value in guess.missing:
@@ -91,31 +91,31 @@ def expected(guess: Guess, value: Any) -> Any:
     return float(f"{number * guess.scale * scale + offset:.12g}")
 
 
-def loads(body: str, folder: Path) -> str:
-    """Return why a text is no profile; empty where it is. `folder`: where files that it names lie."""
+def load_problem(body: str, folder: Path) -> str:
+    """Return why a text does not load as a profile; empty if it does. `folder`: where the files that it names lie."""
     try:
         source, lines = parse(body, file="profile")
         specs: list[Spec] = []
         Compiler(source, lines, str(folder / "profile.yaml"), specs).compile()
-    except ProfileError as why:
-        return str(why)
+    except ProfileError as error:
+        return str(error)
     return ""
 
 
-def head(profile: str, zh: str, en: str, source: str, *notes: str, domain: str = "") -> list[str]:
+def head_lines(profile: str, zh: str, en: str, source: str, *notes: str, domain: str = "") -> list[str]:
     """Return the first lines of a profile."""
-    lines = ["# yaml-language-server: $schema=../_schema.json", *(comment(note) for note in notes)]
+    lines = ["# yaml-language-server: $schema=../_schema.json", *(comment_text(note) for note in notes)]
     lines += [
-        f"profile: {text(profile)}",
+        f"profile: {plain_text(profile)}",
         "version: 1",
-        f"label: {{zh: {text(zh)}, en: {text(en)}}}",
-        f"source: {text(source)}",
+        f"label: {{zh: {plain_text(zh)}, en: {plain_text(en)}}}",
+        f"source: {plain_text(source)}",
     ]
     return [*lines, f"domain: {domain}"] if domain else lines
 
 
-def reading(field: str, guess: Guess, *, channel: str = "", text_numbers: bool = False) -> str:
-    """Return the line of a reading, with the reason where it was guessed."""
+def reading_line(field: str, guess: Guess, *, channel: str = "", text_numbers: bool = False) -> str:
+    """Return the line of a reading, with the reason if it is a guess."""
     row: dict[str, Any] = {"field": field, "property": guess.property}
     if channel:
         row["channel"] = channel
@@ -129,5 +129,5 @@ def reading(field: str, guess: Guess, *, channel: str = "", text_numbers: bool =
         row["missing"] = list(guess.missing)
     if text_numbers:
         row["text_numbers"] = True
-    line = f"      - {flow(row)}"
-    return line if guess.sure else f"{line} {comment(f'guess: {guess.reason}')}"
+    line = f"      - {flow_text(row)}"
+    return line if guess.sure else f"{line} {comment_text(f'guess: {guess.reason}')}"

@@ -17,7 +17,7 @@ import yaml
 
 from sensegate.config_cameras import CameraConfig
 from sensegate.config_people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
-from sensegate.config_sites import CentreConfig, PeerConfig
+from sensegate.config_sites import CentreConfig, NodeQuotaConfig, PeerConfig
 from sensegate.config_video import VideoConfig
 from sensegate.config_viid import ViidConfig
 from sensegate.errors import ConfigError
@@ -276,6 +276,7 @@ class Config(Record, frozen=True):
     duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
     nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
+    node_quota: Annotated[NodeQuotaConfig, _h("what one node may ask of this centre (centre)")] = NodeQuotaConfig()
     peer: Annotated[PeerConfig, _h("the other centre (centre)")] = PeerConfig()
     returns: Annotated[ReturnsConfig, _h("what goes back from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()

@@ -20,6 +20,18 @@ COMMIT_SECONDS = Histogram(
 DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
 RESTARTS = Counter("sensegate_restarts", "Restarts of a part after it was lost, by part.", ["part"], registry=REGISTRY)
 LIMITED = Counter("sensegate_limited", "Times a limit was reached, by limit.", ["limit"], registry=REGISTRY)
+NODE_LIMITED = Counter(
+    "sensegate_node_limited",
+    "Requests of a node that was over its quota, by node and quota.",
+    ["node", "quota"],
+    registry=REGISTRY,
+)
+NODE_DROPPED = Counter(
+    "sensegate_node_dropped",
+    "Requests of a node that got no answer, by node and reason (reply: it asked for one outside its inbox).",
+    ["node", "reason"],
+    registry=REGISTRY,
+)
 COMMANDS = Counter("sensegate_commands", "Messages sent down to devices (a birth asked for).", registry=REGISTRY)
 TASKS = Counter("sensegate_tasks", "Tasks of devices, by what became of them.", ["outcome"], registry=REGISTRY)
 REFUSED = Counter(

@@ -10,6 +10,8 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "sensegate"
 STAGES = ("collect", "decode", "normalise", "persist", "publish", "share", "web")
 FOUNDATIONS = ("authority", "bus", "frames", "scripts", "video")
+TIERS = "tiers"
+"""The border between tiers: over the foundations and `publish`, under the wiring."""
 WIRING = (
     *("flow", "foundations", "sources", "walk", "poison", "eyes", "life", "speaker", "cameras", "viid", "own_clock"),
     *("way_up", "above", "below", "seat", "sites", "shares", "pushing", "trails", "showing", "cli", "demo"),
@@ -33,13 +35,15 @@ def wrong_imports(folder: str, file: Path) -> set[str]:
     """Return what a file in a folder imports against the rules."""
     known = imports(file)
     if folder in STAGES:
-        return known & {*STAGES, *WIRING} - {folder}
+        return known & {*STAGES, TIERS, *WIRING} - {folder}
     if folder in FOUNDATIONS:
-        return known & {*STAGES, *WIRING}
+        return known & {*STAGES, TIERS, *WIRING}
+    if folder == TIERS:
+        return known & {*STAGES, *WIRING} - {"publish"}
     return set()
 
 
-@pytest.mark.parametrize("folder", [*STAGES, *FOUNDATIONS])
+@pytest.mark.parametrize("folder", [*STAGES, *FOUNDATIONS, TIERS])
 def test_a_stage_imports_no_other_stage(folder: str) -> None:
     """A stage imports the files beside it, the files beside the folders, and the foundations."""
     wrong = {
@@ -61,7 +65,7 @@ def test_the_files_beside_the_folders_import_no_stage() -> None:
     """Records and tables know nothing of the stages; only the wiring does."""
     for file in SOURCE.glob("*.py"):
         if file.stem not in WIRING:
-            assert not imports(file) & {*STAGES, *WIRING}, file.name
+            assert not imports(file) & {*STAGES, TIERS, *WIRING}, file.name
 
 
 def broad_handlers(file: Path) -> list[int]:
@@ -86,7 +90,7 @@ def test_only_the_rim_catches_everything() -> None:
 def test_every_stage_folder_exists_and_no_other() -> None:
     """The folders are those of the architecture; the demo and the command line stand beside the wiring."""
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and not path.name.startswith("__")}
-    assert folders - {"cli", "demo"} == {*STAGES, *FOUNDATIONS}
+    assert folders - {"cli", "demo"} == {*STAGES, *FOUNDATIONS, TIERS}
 
 
 def test_the_wiring_is_named_where_the_walk_is_told() -> None:

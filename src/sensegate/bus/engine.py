@@ -30,10 +30,11 @@ from sensegate.bus import connect, external, process, trust
 from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import bracketed, free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
-from sensegate.bus.server_conf import Kept, User, inbox_prefix, issuer_of, render
+from sensegate.bus.server_conf import Kept, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
+from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
 from sensegate.clock import Clock, SystemClock
-from sensegate.config import Config, EngineConfig, StoreConfig, secret
+from sensegate.config import Config, EngineConfig, StoreConfig
 from sensegate.errors import ConfigError, EngineError, Lost, Refused
 
 __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violation"]
@@ -90,15 +91,31 @@ class Engine:
         *,
         name: str,
         nodes: Mapping[str, str] | None = None,
+        slots: Sequence[str] = (),
+        slot_connections: int = CONNECTIONS_MAX,
         clock: Clock | None = None,
         personal: bool = False,
     ) -> None:
-        """`personal`: devices may send data of persons, so the store is encrypted unless the configuration says no."""
+        """Prepare the engine; `start` starts it.
+
+        Args:
+            config: of the server.
+            store: sizes of its streams.
+            directory: of the gateway.
+            name: of the gateway, part of the server's name.
+            nodes: secret of each configured node and of the other centre, by slot.
+            slots: accounts in which nodes are placed when they join.
+            slot_connections: most connections in a slot.
+            clock: the time.
+            personal: devices may send data of persons, so the store is encrypted unless the configuration says no.
+        """
         self._config = config
         self._store = store
         self._directory = directory.resolve() / "engine"
         self._name = f"sensegate-{name}"
         self._nodes = dict(nodes or {})
+        self._slots = tuple(slots)
+        self._slot_connections = slot_connections
         self._clock = clock or SystemClock()
         self._personal = personal
         self._sealing = Sealing()
@@ -118,17 +135,16 @@ class Engine:
 
     @classmethod
     def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
-        """Return the engine of a node or centre, with the secrets of the nodes that may write to it."""
-        nodes = {node.division: secret(node.secret_file) for node in config.nodes}
-        if config.role == "centre" and config.peer.secret_file:
-            nodes[config.division] = secret(config.peer.secret_file)
+        """Return the engine of a node or centre; a centre's has the slots of the nodes of its province."""
         directory = Path(config.directory)
         return cls(
             config.engine,
             config.store,
             directory,
             name=config.division,
-            nodes=nodes,
+            nodes=external.secrets_of(config),
+            slots=external.slots_at(config),
+            slot_connections=config.node_quota.connections,
             clock=clock,
             personal=personal,
         )
@@ -265,6 +281,26 @@ class Engine:
             tls=tls,
         )
 
+    async def connect_slot(
+        self,
+        slot: str,
+        *,
+        on_reconnect: Callable[[], None] | None = None,
+        on_disconnect: Callable[[], None] | None = None,
+    ) -> connect.Answering:
+        """Return a connection of the centre's own user in a slot. Raises as `connect.connect`."""
+        return await connect.connect(
+            list(self.info.urls),
+            centre_user(slot),
+            centre_password(self._keep().slot_seed, slot),
+            inbox_prefix=inbox_prefix(slot),
+            name=f"sensegate slot {slot}",
+            on_reconnect=on_reconnect,
+            on_disconnect=on_disconnect,
+            tls=self._trusted(),
+            kind=connect.Answering,
+        )
+
     def _trusted(self) -> ssl.SSLContext | None:
         """Return what our own connections check and show; None: no TLS."""
         config = self._config
@@ -347,6 +383,8 @@ class Engine:
             self._directory,
             name=self._name,
             nodes=self._nodes,
+            slots=self._slots,
+            slot_connections=self._slot_connections,
             sealed=bool(self._sealing.cipher),
         )
         return self._directory / f"nats-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf", text

@@ -9,7 +9,9 @@ import msgspec
 
 from sensegate.authority.jwt import Rights
 from sensegate.bus.server_conf import Kept, User
+from tests import conftest
 
+SMALL = msgspec.structs.replace(conftest.SMALL, audit_bytes=16 * 1024**2)
 ALL = Rights((">",), (">",), respond=True)
 """Rights of a user that nobody restricted."""
 
@@ -19,6 +21,7 @@ class Question(msgspec.Struct, frozen=True):
 
     subject: str
     reply: str
+    payload: bytes = b""
 
 
 class Layout(msgspec.Struct, frozen=True):

@@ -1,53 +1,45 @@
-"""The layout that holds: an account for each node and for the peer, without JetStream, exports, imports, mappings."""
+"""The product's layout: an account for each node and for the peer, rendered as a centre does it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from sensegate.authority.jwt import Rights
-from sensegate.bus.server_conf import Kept, User, issuer_of
+from sensegate.bus.server_conf import Kept, render
+from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject
+from sensegate.config import EngineConfig
 from sensegate.share.controls import reply_of
-from tests.border.layout import Layout, Question, frame, own_accounts, user_line
+from sensegate.tiers import envelope
+from sensegate.tiers.envelope import FORMS, LinkRequest
+from sensegate.tiers.link import Channel
+from tests.border.layout import SMALL, Layout, Question
 
-SLOTS = ("4401", "4402", "4403", "4404")
-PROVINCE_DIGITS = 2
-
-
-def account_of(code: str) -> str:
-    """Return the account of a node, or of the peer (the code of a province)."""
-    return f"{'P' if len(code) == PROVINCE_DIGITS else 'N'}_{code}"
+SLOTS = ("4401", "4402", "4403", "4404", "s01")
+_PERMISSIONS_OF_NODES = re.compile(r'(user: "node-[^\n]*?), permissions: \{[^}]*\}')
 
 
-def rights_of(code: str) -> Rights:
-    """Return what a node may publish and hear."""
-    return Rights((f"up.{code}.>",), (f"_INBOX_{code}.>", f"down.{code}.>"))
-
-
-def centre_rights(code: str) -> Rights:
-    """Return what the centre may publish and hear in a node's account."""
-    return Rights((f"_INBOX_{code}.>", f"down.{code}.>"), (f"up.{code}.>",))
-
-
-def centre_password(kept: Kept, code: str) -> str:
-    """Return the password of the centre's user in a node's account."""
-    return f"{kept.passwords[User.GATEWAY]}-{code}"
+def rights_of(slot: str) -> Rights:
+    """Return the rights of a node or of the peer in its slot."""
+    rights = member_rights(slot)
+    return Rights(rights.publish, rights.subscribe)
 
 
 def text(kept: Kept, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
     """Return the server's configuration; not `tight`: users of nodes have no permissions set."""
-    accounts = own_accounts(kept)
-    codes = sorted({*SLOTS, *secrets})
-    for code in codes:
-        users = [user_line(f"centre-{code}", centre_password(kept, code), rights=centre_rights(code))]
-        if code in secrets:
-            users.append(user_line(f"node-{code}", secrets[code], rights=rights_of(code) if tight else None))
-        accounts += (
-            f"  {account_of(code)} {{ limits {{ max_connections: 6, max_subscriptions: 64 }}\n"
-            f"    users: [\n      {'      '.join(f'{user}{chr(10)}' for user in users)}    ] }}\n"
-        )
-    names = [*User, *(f"centre-{code}" for code in codes), *(f"node-{code}" for code in secrets)]
-    return frame(kept, directory, names, issuer_of(kept), accounts)
+    rendered = render(EngineConfig(), SMALL, kept, directory, name="border", nodes=secrets, slots=SLOTS)
+    if tight:
+        return rendered
+    loosened, count = _PERMISSIONS_OF_NODES.subn(r"\1", rendered)
+    assert count == len(secrets), "the users of nodes are written in another form"
+    return loosened
+
+
+def question(slot: str) -> Question:
+    """Return a question of a node in the product's own form."""
+    asked = envelope.encode(LinkRequest(FORMS[-1], 0, "report", b""))
+    return Question(request_subject(slot, Channel.QUESTIONS), f"{inbox_prefix(slot)}.1", asked)
 
 
 NEW = Layout(
@@ -55,8 +47,8 @@ NEW = Layout(
     text=text,
     account_of=account_of,
     rights_of=rights_of,
-    question=lambda code: Question(f"up.{code}.questions", f"_INBOX_{code}.1"),
-    responders=lambda code: f"centre-{code}",
-    questions=lambda code: f"up.{code}.>",
+    question=question,
+    responders=centre_user,
+    questions=lambda slot: f"up.{slot}.>",
     control_reply=reply_of,
 )

@@ -20,9 +20,9 @@ from sensegate.authority.scope import Role, Scope
 from sensegate.authority.tokens import StoredToken, Token
 from sensegate.bus import streams
 from sensegate.bus.server_conf import User
+from tests.border.layout import SMALL
 from tests.border.wire import Frame
 from tests.border.world import BUCKETS, DEVICE, DURABLE, HONEST, OTHER_GRANT
-from tests.live.site import SMALL
 
 BATCHES = 520
 """More batches than a stream keeps open."""
@@ -313,6 +313,16 @@ def garbage(code: str) -> Iterator[Frame]:
         yield Frame(foothold, body, reply=f"_INBOX_{code}.garbage")
 
 
+def topics() -> Iterator[tuple[str, bytes]]:
+    """Yield what a device publishes by MQTT, where there is no reply: every target as a topic."""
+    for target in targets(DEVICE):
+        yield target.subject.replace(".", "/"), target.body
+    for topic in ("up/sz-1", "down/sz-1", "up/#", "+/sz-1", "$SYS/x", "a//b", "/", "", "x" * 4_000, "up/gz-1\r\nPUB x 0"):
+        yield topic, b"forged"
+
+
+FILTERS = ("#", "+/#", "up/#", "down/#", "$KV/#", "$SYS/#", "$JS/#", "$MQTT/#", "_INBOX/#", "+", "$share/callout/#")
+"""What a device tries to hear."""
 LISTENED = (
     ">",
     "*",

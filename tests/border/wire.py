@@ -158,3 +158,91 @@ class WireClient:
                 self._pongs.put_nowait(None)
         elif word == "-ERR":
             self.errors.append(rest.strip("'"))
+
+
+def mqtt_text(text: str) -> bytes:
+    """Return a text as MQTT writes it."""
+    raw = text.encode()
+    return len(raw).to_bytes(2, "big") + raw
+
+
+def mqtt_packet(first: int, body: bytes) -> bytes:
+    """Return a control packet of MQTT 3.1.1."""
+    length = len(body)
+    digits = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        digits.append(digit | 0x80 if length else digit)
+        if not length:
+            return bytes([first]) + bytes(digits) + body
+
+
+class MqttWire:
+    """One MQTT connection that publishes and subscribes to any topic. `async with` opens and closes it."""
+
+    def __init__(self, port: int, user: str, password: str, *, client_id: str = "", will: tuple[str, bytes] = ("", b"")) -> None:
+        flags = 0xC2 | (0x2C if will[0] else 0)  # user, password, clean session; a retained will of QoS 1
+        body = mqtt_text("MQTT") + bytes([4, flags, 0, 30]) + mqtt_text(client_id or user)
+        if will[0]:
+            body += mqtt_text(will[0]) + len(will[1]).to_bytes(2, "big") + will[1]
+        self._connect = mqtt_packet(0x10, body + mqtt_text(user) + mqtt_text(password))
+        self._port = port
+        self._next = 0
+        self.received = bytearray()
+        """All bytes that came, up to a limit."""
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+        self._reading: asyncio.Task[None] | None = None
+        self.closed = asyncio.Event()
+        self._came = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reading = asyncio.create_task(self._read(), name="mqtt wire")
+        await self.write(self._connect)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        # Without DISCONNECT, so that a will is published.
+        self._writer.transport.abort()
+
+    async def write(self, raw: bytes) -> None:
+        """Send any bytes."""
+        self._writer.write(raw)
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Publish to any topic."""
+        self._next = self._next % 65_535 + 1
+        packet_id = self._next.to_bytes(2, "big") if qos else b""
+        await self.write(mqtt_packet(0x30 | qos << 1 | retain, mqtt_text(topic) + packet_id + payload))
+
+    async def subscribe(self, topic: str) -> None:
+        """Subscribe to any filter at QoS 1."""
+        self._next = self._next % 65_535 + 1
+        await self.write(mqtt_packet(0x82, self._next.to_bytes(2, "big") + mqtt_text(topic) + b"\x01"))
+
+    async def flush(self, timeout_s: float = ANSWER_S) -> bool:
+        """Return True once a PINGRESP came, False when the server closed the connection."""
+        before = self.received.count(b"\xd0\x00")
+        await self.write(b"\xc0\x00")
+        async with asyncio.timeout(timeout_s):
+            while self.received.count(b"\xd0\x00") <= before and not self.closed.is_set():
+                self._came.clear()
+                await self._came.wait()
+        return not self.closed.is_set()
+
+    async def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await self._reader.read(65_536):
+                if len(self.received) < READ_BYTES:
+                    self.received += chunk
+                self._came.set()
+        self.closed.set()
+        self._came.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets as random_secrets
 import time
@@ -23,13 +24,15 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.ports import free_port
 from sensegate.bus.server_conf import User
+from sensegate.bus.slots import centre_password, centre_user, inbox_prefix
+from sensegate.clock import SystemClock
 from sensegate.errors import EngineError, Lost, StoreFull
 from sensegate.model import Member
-from tests.border.layout import ALL, Layout
-from tests.border.wire import Received, WireClient
+from sensegate.tiers.link import Channel, NodeLinks
+from tests.border.layout import ALL, SMALL, Layout
+from tests.border.wire import Frame, Received, WireClient
 from tests.conftest import eventually
 from tests.live.phone import Phone
-from tests.live.site import SMALL
 
 NODE, JOINED, HONEST, PEER = "4401", "4402", "4403", "44"
 SUBSCRIBER, OTHER_SUBSCRIBER, DEVICE, OTHER_DEVICE = "0123456789abcdef", "fedcba9876543210", "gz-1", "sz-1"
@@ -53,8 +56,18 @@ class Admission(msgspec.Struct, frozen=True):
 class World:
     """One server with all who use it."""
 
-    def __init__(self, layout: Layout, directory: Path, *, tight: bool) -> None:
+    def __init__(self, layout: Layout, directory: Path, *, tight: bool, links: bool) -> None:
+        """Make it.
+
+        Args:
+            layout: how the server is divided.
+            directory: of the server.
+            tight: whether users have the permissions that the layout gives them; else they have none set.
+            links: whether the product's own `NodeLinks` answers the nodes; else one who answers wherever the asker
+                wants it, so that the layout alone has to hold.
+        """
         self.layout = layout
+        self._links = links
         self.tight = tight
         self.kept = msgspec.structs.replace(external.fresh(), port=free_port(), mqtt_port=free_port())
         self._directory = directory
@@ -77,6 +90,11 @@ class World:
         self._admissions: dict[str, Admission] = {}
         self._signer = Signer(self.kept.issuer_seed.encode())
 
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return f"nats://127.0.0.1:{self.kept.port}"
+
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -85,7 +103,7 @@ class World:
         process.write_private(conf, self.layout.text(self.kept, self._directory, self.secrets, self.tight))
         self.server = process.spawn(conf, self._directory)
         stack.callback(self.server.release)
-        stack.push_async_callback(self.server.end)
+        stack.push_async_callback(self.server.end, 1.0)
         await eventually(self._answers, READY_S)
         for user in User:
             self.own[user] = await self._connected(stack, user, self.kept.passwords[user])
@@ -107,7 +125,7 @@ class World:
 
     async def _connected(self, stack: AsyncExitStack, user: str, password: str) -> connect.Link:
         link = await connect.connect(
-            f"nats://127.0.0.1:{self.kept.port}",
+            self.url,
             user,
             password,
             inbox_prefix=f"_INBOX_{user}",
@@ -198,33 +216,65 @@ class World:
     # ── the centre ───────────────────────────────────────────────────────────────────────────────────
 
     async def _serve(self, stack: AsyncExitStack) -> None:
-        """Answer the questions of the nodes wherever they want the answer: the layout alone has to hold."""
-        for code in (NODE, JOINED, HONEST, PEER):
-            user = self.layout.responders(code)
-            nc: Client = (
-                self.own[User.GATEWAY]
-                if user == User.GATEWAY
-                else await self._connected(stack, user, f"{self.kept.passwords[User.GATEWAY]}-{code}")
-            )
-
-            async def answer(message: Msg, code: str = code) -> None:
-                self.questions[code] = self.questions.get(code, 0) + 1
-                if message.reply:
-                    with contextlib.suppress(Lost):
-                        await message.respond(b"answered")
-
-            await nc.subscribe(self.layout.questions(code), cb=answer)
-            await nc.flush()
+        """Answer the questions of the nodes, and the control messages of subscribers."""
+        if self._links:
+            await self._serve_links(stack)
+        else:
+            await self._serve_anywhere(stack)
         feeds = self.own[User.FEEDS]
 
         async def control(message: Msg) -> None:
             grant = message.subject.split(".")[2]
             subscriber = {GRANT: SUBSCRIBER, OTHER_GRANT: OTHER_SUBSCRIBER}[grant]
             if reply := self.layout.control_reply(message.reply, subscriber):
-                await feeds.publish(reply, b"answered")
+                await feeds.publish(reply, b"{}")  # as the product answers where nothing is to be said
 
         await feeds.subscribe("sg.control.*.*", cb=control)
         await feeds.flush()
+
+    async def _serve_links(self, stack: AsyncExitStack) -> None:
+        links = NodeLinks(self._connect_slot, SystemClock())
+
+        async def answer(member: str, _payload: bytes) -> bytes:
+            self.questions[member] = self.questions.get(member, 0) + 1
+            return b"answered"
+
+        links.serve(Channel.LIVE, answer)
+        links.serve(Channel.BACKLOG, answer)
+        links.answers["report"] = answer
+        slots = {slot: slot for slot in (NODE, JOINED, HONEST, PEER)}
+        links.assign(slots)
+        running = asyncio.create_task(links.run(), name="node links")
+        stack.push_async_callback(_cancelled, running)
+        await eventually(lambda: links.connected == slots)
+
+    async def _connect_slot(self, slot: str, *, on_reconnect: Callable[[], None] | None = None) -> connect.Answering:
+        return await connect.connect(
+            self.url,
+            centre_user(slot),
+            centre_password(self.kept.slot_seed, slot),
+            inbox_prefix=inbox_prefix(slot),
+            on_reconnect=on_reconnect,
+            on_disconnect=self._note_disconnect,
+            kind=connect.Answering,
+        )
+
+    async def _serve_anywhere(self, stack: AsyncExitStack) -> None:
+        for code in (NODE, JOINED, HONEST, PEER):
+            user = self.layout.responders(code)
+            nc: Client = (
+                self.own[User.GATEWAY]
+                if user == User.GATEWAY
+                else await self._connected(stack, user, centre_password(self.kept.slot_seed, code))
+            )
+
+            async def answer(message: Msg, code: str = code, nc: Client = nc) -> None:
+                self.questions[code] = self.questions.get(code, 0) + 1
+                if message.reply:
+                    await nc.publish(message.reply, b"answered")
+
+            await nc.subscribe(self.layout.questions(code), cb=answer)
+            await nc.flush()
 
     # ── others ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -262,8 +312,8 @@ class World:
         """Return a raw connection, not yet open."""
         return WireClient(self.kept.port, user, password)
 
-    async def served(self) -> list[str]:
-        """Return who is not served: the gateway's writes, the honest node, a device, a subscriber."""
+    async def served(self, *, but: str = "") -> list[str]:
+        """Return who outside of an account is not served: the gateway's writes, the honest node, a device, a subscriber."""
         faults: list[str] = []
         try:
             await self.write_others()
@@ -271,13 +321,16 @@ class World:
             faults.append(f"the gateway's write: {why}")
         asked, mark = self.layout.question(HONEST), random_secrets.token_hex(4)
         before = len(self.node.received)
-        await self.node.write(f"PUB {asked.subject} {asked.reply}{mark} 0\r\n\r\n".encode())
+        await self.node.send([Frame(asked.subject, asked.payload, f"{asked.reply}{mark}")])
         if not await _soon(lambda: _received(self.node.received[before:], f"{asked.reply}{mark}")):
             faults.append("the honest node's question")
-        try:
-            await self.device.publish("up/sz-1", mark, 5.0)
-        except TimeoutError:
-            faults.append("the device's message")
+        if but != User.INTAKE.account:
+            try:
+                await self.device.publish("up/sz-1", mark, 5.0)
+            except TimeoutError:
+                faults.append("the device's message")
+        if but == User.FEEDS.account:
+            return faults
         before = len(self.subscriber.received)
         await self.own[User.FEEDS].publish(f"sg.feeds.{OTHER_GRANT}.page", CANARY + mark.encode())
         if not await _soon(lambda: _received(self.subscriber.received[before:], f"sg.feeds.{OTHER_GRANT}.page")):
@@ -294,6 +347,11 @@ class World:
         return faults
 
 
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def _soon(true: Callable[[], bool]) -> bool:
     try:
         await eventually(true, 5.0)
@@ -307,10 +365,11 @@ def _received(received: list[Received], subject: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def world(layout: Layout, directory: Path, *, tight: bool = True) -> AsyncIterator[World]:
-    """Yield a server under a layout in use; all is ended afterwards."""
-    directory.mkdir(parents=True, exist_ok=True)
-    made = World(layout, directory, tight=tight)
+async def world(
+    layout: Layout, directory: Path, *, tight: bool = True, links: bool = False
+) -> AsyncIterator[World]:
+    """Yield a server under a layout in use, as `World` is made; all is ended afterwards."""
+    made = World(layout, directory, tight=tight, links=links)
     async with AsyncExitStack() as stack:
         await made.start(stack)
         yield made

@@ -56,10 +56,14 @@ class TlsConfig(Record, frozen=True):
     ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
 
 
+_MEMBER = msgspec.Meta(pattern="^([a-z0-9][a-z0-9-]*[a-z0-9])?$", max_length=32)
+"""Form of a node's id; empty: none is given."""
+
+
 class NodeUserConfig(Record, frozen=True):
     """A node that may write to this centre."""
 
-    division: Annotated[str, _h("the node's city code, e.g. 4401")]
+    division: Annotated[str, _h("the node's id, usually its city code, e.g. 4401"), _MEMBER]
     secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
 
 
@@ -262,6 +266,11 @@ class Config(Record, frozen=True):
     role: Annotated[Literal["node", "centre"], _h("node: the gateway of a city; centre: that of the province")]
     division: Annotated[str, _h("division code: 4401 for a node, 44 for the centre")]
     directory: Annotated[str, _h("where the store, the duplicate index and generated files live")]
+    member: Annotated[
+        str,
+        _h("id of this node at its centre and in its records, where a city has several; empty: its division"),
+        _MEMBER,
+    ] = ""
     profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
     standard_vendors: Annotated[
         tuple[str, ...], _h("vendors (folders) whose profiles are standard: only the province releases other versions")
@@ -289,6 +298,11 @@ class Config(Record, frozen=True):
     video: Annotated[VideoConfig, _h("metadata of cameras")] = VideoConfig()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
+
+    @property
+    def member_id(self) -> str:
+        """Id of this node at its centre, and in the records that it makes."""
+        return self.member or self.division
 
 
 _NUMBER_MAX = 1e12

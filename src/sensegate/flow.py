@@ -268,7 +268,7 @@ class Gateway:
             self.devices.index,
             self.profiles.set.specs,
             clock,
-            division=config.division,
+            division=config.member_id,
             partition=config.ingest.partition,
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
@@ -322,9 +322,10 @@ class Gateway:
             self.seen = self.seat.hold(self.log)
             self.seat.joined = below.voters
             below.returns.see(self.seen)
-            below.answers |= self.seat.answers
+            below.answers.update(self.seat.answers)
+            below.node_links.term = self.seat.current_term
             self.tasks["seat"] = self.seat.run
-        await below.start(self.bus)
+        below.start()
         self.tasks |= below.tasks
         self.tasks["moves here"] = partial(below.move, self._mover(below.ask))
 
@@ -332,7 +333,7 @@ class Gateway:
         """Return our part in the moves of devices; `ask`: the centre that orders them."""
         config = self.config
         place = Place(
-            config.division,
+            config.member_id,
             config.ingest.partition,
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
@@ -384,12 +385,12 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.division, measured)
+            upward = self.share.join_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
             self.not_taken = upward.troubles
         if self.below:
             downward = self.share.join_down()
-            self.below.answers |= downward.answers
+            self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)

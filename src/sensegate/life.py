@@ -56,7 +56,7 @@ class Life:
         self.clock = clock
         self.log = log
         self.trail = trail
-        self.partition = f"{config.division}-{config.ingest.partition}"
+        self.partition = f"{config.member_id}-{config.ingest.partition}"
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Callable[[str], Awaitable[Bucket]], stack: contextlib.AsyncExitStack) -> None:

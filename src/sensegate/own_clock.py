@@ -44,7 +44,7 @@ class OwnClock:
 
     async def _offsets(self) -> list[float]:
         config = self._config
-        ours = await self._store.last(f"commit.{config.division}-{config.ingest.partition}")
+        ours = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
         seen = [] if ours is None else [(ours.time - decode_commit(ours.payload).committed_at) / 1e6]
         if (centre_s := self._centre_s()) is not None:
             seen.append(centre_s)

@@ -31,7 +31,8 @@ from sensegate.addresses import Addresses
 from sensegate.bus.connect import connect
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.ports import free_port
-from sensegate.bus.server_conf import Kept, User, inbox_prefix
+from sensegate.bus.server_conf import Kept, User
+from sensegate.bus.slots import inbox_prefix
 from sensegate.demo.processes import Child, Warden
 from sensegate.model import Member
 from tests.bench import rig

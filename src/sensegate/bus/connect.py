@@ -8,7 +8,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import nats
 import nats.errors
@@ -165,7 +165,7 @@ class Link(Client):
 
 
 class Answering(Link):
-    """A connection that answers strangers: none of their headers reach it, and nothing of it outlives a lost connection.
+    """A connection that answers strangers: none of their headers reach it, and nothing waits through a loss.
 
     nats-py parses headers while it reads, and an error there ends its reading; without them the server cuts them off.
     """
@@ -186,9 +186,6 @@ class Answering(Link):
         await super().disconnected()
 
 
-_L = TypeVar("_L", bound=Link)
-
-
 async def connect(
     url: str | list[str],
     user: str = "",
@@ -206,20 +203,22 @@ async def connect(
     reconnect_timeout_s: float = 5.0,
     ping_s: float = 10.0,
     raw_subjects: bool = False,
-    kind: type[_L] = Link,  # type: ignore[assignment] # the default of a type variable, which PEP 696 would say
-) -> _L:
+    answering: bool = False,
+) -> Link:
     """Return a client that reconnects for ever and buffers nothing while disconnected (a publish raises instead).
 
     `on_slow` is called when the client dropped a message because its reader was too slow: treat it as a gap.
     `on_closed` is called when the client gave up for good (its credentials were refused) or was closed.
-    `kind` is the class of the client.
+    `answering` makes it an `Answering`, for what strangers send.
 
     Raises:
         Lost: no server answered within `timeout_s`.
         Refused: the server refused the credentials.
         Untrusted: its certificate is not trusted, or it wants another one of ours.
     """
-    link = kind(name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed)
+    link = (Answering if answering else Link)(
+        name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed
+    )
     options: dict[str, Any] = {"tls": tls} if tls else {}
     if user:
         options |= {"user": user, "password": password}

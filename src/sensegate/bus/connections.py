@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -44,6 +44,19 @@ class _Connz(msgspec.Struct, frozen=True):
     data: _Page = _Page()
 
 
+class _AccountStat(msgspec.Struct, frozen=True):
+    acc: str
+    conns: int = 0
+
+
+class _AccountStats(msgspec.Struct, frozen=True):
+    account_statz: list[_AccountStat] = []
+
+
+class _Statz(msgspec.Struct, frozen=True):
+    data: _AccountStats = _AccountStats()
+
+
 class Connections:
     """Asks the server over a connection of `User.SYSTEM`, made when first needed."""
 
@@ -64,6 +77,15 @@ class Connections:
             found += page.connections
             if not page.connections or len(found) >= page.total:
                 return found
+
+    async def counts(self, accounts: Sequence[str]) -> dict[str, int]:
+        """Return how many connections are open in each of some accounts; of a cluster, at the server that answers."""
+        client = await self._connected()
+        with api.lost("the server did not answer STATZ"):
+            subject = "$SYS.REQ.ACCOUNT.PING.STATZ"
+            answer = await client.request(subject, dumps({"accounts": list(accounts)}), timeout=api.TIMEOUT_S)
+        rows = msgspec.json.decode(answer.data, type=_Statz).data.account_statz
+        return {row.acc: row.conns for row in rows}
 
     async def kick(self, account: str, client_id: str, user: str) -> int:
         """Close the connections with this MQTT client id, or of this user; return how many."""
@@ -124,11 +146,15 @@ class Connections:
         return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
 
     async def _ask(self, what: str, body: dict[str, Any]) -> bytes:
+        client = await self._connected()
+        with api.lost(f"the server did not answer {what}"):
+            # The one that we are connected to now: a server, ours or another's, has a new id with each start.
+            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
+            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
+            return (await client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+
+    async def _connected(self) -> Client:
         async with self._connecting:
             if self._client is None or self._client.is_closed:
                 self._client = await self._connect()
-        with api.lost(f"the server did not answer {what}"):
-            # The one that we are connected to now: a server, ours or another's, has a new id with each start.
-            server_id = self._client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
-            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
-            return (await self._client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+            return self._client

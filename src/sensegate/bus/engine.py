@@ -27,6 +27,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus import connect, external, process, trust
+from sensegate.bus.connect import Link
 from sensegate.bus.connections import Connection, Connections
 from sensegate.bus.ports import bracketed, free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
@@ -287,7 +288,7 @@ class Engine:
         *,
         on_reconnect: Callable[[], None] | None = None,
         on_disconnect: Callable[[], None] | None = None,
-    ) -> connect.Answering:
+    ) -> Link:
         """Return a connection of the centre's own user in a slot. Raises as `connect.connect`."""
         return await connect.connect(
             list(self.info.urls),
@@ -298,7 +299,7 @@ class Engine:
             on_reconnect=on_reconnect,
             on_disconnect=on_disconnect,
             tls=self._trusted(),
-            kind=connect.Answering,
+            answering=True,
         )
 
     def _trusted(self) -> ssl.SSLContext | None:
@@ -342,6 +343,10 @@ class Engine:
     async def connections(self, account: str, **selection: Any) -> list[Connection]:
         """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `cid`)."""
         return await self._peers.present(account, **selection)
+
+    async def connection_counts(self, accounts: Sequence[str]) -> dict[str, int]:
+        """Return how many connections are open in each of some accounts: one question, however many they are."""
+        return await self._peers.counts(accounts)
 
     async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
         """Close the connections of an account with this MQTT client id, or of this user; return how many."""

@@ -21,6 +21,17 @@ ROWS = tuple(f"{kind}." for kind in LOGGED)
 FILLER = "seen.filler"
 """Of empty members that take sequences which must not be given again."""
 
+_PARTITION = re.compile(r"-[0-9]+$")
+
+
+def node_of(subject: str) -> str:
+    """Return the node in a subject such as ``ledger.<node>`` or ``ledger.<node>-<partition>``.
+
+    The id of a node never ends in a dash and digits (`authority.members`).
+    """
+    return _PARTITION.sub("", subject.partition(".")[2])
+
+
 ID_BYTES_MAX = 128
 _EMPTY = "~"
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")

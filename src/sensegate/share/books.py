@@ -16,6 +16,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.names import node_of
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import Entry, Member
@@ -103,7 +104,7 @@ class Books:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
-        node = entry.subject.partition(".")[2].partition("-")[0]
+        node = node_of(entry.subject)
         try:
             parts = _by_hour(Ledger.decode(entry.payload))
         except ValueError as why:

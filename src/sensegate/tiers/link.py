@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 from sensegate import __version__, metrics
 from sensegate.authority.members import version_fault
 from sensegate.bus import api
-from sensegate.bus.connect import Answering, Link
+from sensegate.bus.connect import Link
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
 from sensegate.clock import Clock
 from sensegate.config_sites import NodeQuotaConfig
@@ -37,7 +37,7 @@ Handler = Callable[[MemberId, bytes], Awaitable["bytes | None"]]
 
 Raises `SensegateError` to refuse; `Overloaded` asks for a pause.
 """
-Connect = Callable[..., Awaitable[Answering]]
+Connect = Callable[..., Awaitable[Link]]
 """Connects the centre's own user in a slot: `Engine.connect_slot`."""
 
 ASK_S = 10.0
@@ -181,7 +181,7 @@ class _SlotLink:
         self._slot = slot
         self._member = member
         self._clock = links.clock
-        self._link: Answering | None = None
+        self._link: Link | None = None
         self._open = dict.fromkeys(Channel, 0)
         """Subscriptions of each channel, and requests that are worked on: together at most the credit."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -263,7 +263,7 @@ class _SlotLink:
                 _log.debug("not subscribed", slot=self._slot, channel=channel, reason=str(why))
                 return
 
-    def _came(self, channel: Channel, link: Answering, message: asyncio.Future[Msg]) -> None:
+    def _came(self, channel: Channel, link: Link, message: asyncio.Future[Msg]) -> None:
         if not message.cancelled() and link is self._link:
             self._start(channel, self._work(channel, message.result()))
 
@@ -302,10 +302,16 @@ class _SlotLink:
     async def _handle(self, channel: Channel, message: Msg) -> LinkAnswer | None:
         """Return the answer to a request; None: there is none."""
         term = self._links.term()
-        if term is None and channel is not Channel.CONTROL:
-            return None
+        answer = None
+        if term is not None or channel is Channel.CONTROL:
+            answer = await self._ask(channel, message.data, term)
+        # Who is active may have changed meanwhile.
+        silent = channel is not Channel.CONTROL and self._links.term() != term
+        return None if silent else answer
+
+    async def _ask(self, channel: Channel, payload: bytes, term: int | None) -> LinkAnswer | None:
         try:
-            request = envelope.decode_request(message.data)
+            request = envelope.decode_request(payload)
             value = await self._handler(channel, request)(self._member, request.body)
         except Overloaded as why:
             return _answer(term, retry_after_s=max(why.retry_after_s, 0.01))
@@ -315,9 +321,7 @@ class _SlotLink:
             return _answer(term, lost=str(why) or type(why).__name__)
         except (SensegateError, msgspec.DecodeError) as why:
             return _answer(term, refused=str(why) or type(why).__name__)
-        if value is None or (channel is not Channel.CONTROL and self._links.term() != term):
-            return None
-        return _answer(term, value=value)
+        return None if value is None else _answer(term, value=value)
 
     def _handler(self, channel: Channel, request: LinkRequest) -> Handler:
         """Return what answers a request. Raises `Refused`."""
@@ -359,12 +363,9 @@ def _answer(
 class CentreLink:
     """A member's requests to its centre over one connection."""
 
-    def __init__(
-        self, connection: Link, clock: Clock, *, slot: str, member: MemberId, term: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, connection: Link, *, slot: str, member: MemberId, term: Callable[[], int] = lambda: 0) -> None:
         """`term`: returns the highest term of a centre that this member knows."""
         self.connection = connection
-        self._clock = clock
         self._slot = slot
         self._member = member
         self._known = term
@@ -381,6 +382,10 @@ class CentreLink:
     def payload_bytes_max(self) -> int:
         """Largest body of a request."""
         return self.connection.max_payload - envelope.ENVELOPE_BYTES
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.connection.close()
 
     async def hello(self, *, writer: str = "", writer_epoch: int = 0, timeout_s: float = ASK_S) -> Welcome:
         """Greet the centre and agree on a form.

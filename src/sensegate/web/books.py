@@ -13,6 +13,7 @@ from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
 from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.names import node_of
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.web import listing
@@ -216,7 +217,7 @@ async def _quarantine(call: Call) -> Any:
             seen, after = seen + 1, entry.sequence
             if not entry.subject.startswith("quarantine."):
                 continue
-            node = entry.subject.partition(".")[2].partition("-")[0]
+            node = node_of(entry.subject)
             for index, kept in enumerate(raw.decode_kept(entry.payload)):
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue

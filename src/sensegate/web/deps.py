@@ -89,6 +89,8 @@ class ProfileRow(msgspec.Struct, frozen=True):
 class NodeRow(msgspec.Struct, frozen=True):
     """A node as this gateway sees it; a node lists itself."""
 
+    member: str
+    """Its id; usually the code of its city."""
     division: str
     role: str
     state: str

@@ -14,11 +14,15 @@ from sensegate.web.bodies import Body, Division, Text
 from sensegate.web.deps import NodeRow
 from sensegate.web.routing import API, Call, Route, iso
 
+MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
+
 
 class Invitation(Body, frozen=True):
     """A node to be invited."""
 
     division: Division
+    member: MemberName = ""
+    """Id of the node, where its city has several; empty: the code of the city."""
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000)] = CODE_LIFE_S
     replace: bool = False
     """For a node in place of the present one (new hardware), which goes on until the other joins."""
@@ -28,6 +32,7 @@ class Invitation(Body, frozen=True):
 class JoinCode(msgspec.Struct, frozen=True):
     """A code by which a node joins: shown this once."""
 
+    member: str
     division: str
     code: str
     until: str
@@ -52,7 +57,7 @@ def _members(call: Call) -> Members:
 
 
 async def _nodes(call: Call) -> Any:
-    return listing.answer(call, _rows(call), NodeRow, "division")
+    return listing.answer(call, _rows(call), NodeRow, "member")
 
 
 def _rows(call: Call) -> list[NodeRow]:
@@ -61,22 +66,27 @@ def _rows(call: Call) -> list[NodeRow]:
 
 
 async def _node(call: Call) -> Any:
-    return _row(call, call.path("division"))
+    return _row(call, call.path("member"))
 
 
-def _row(call: Call, division: str) -> NodeRow:
+def _row(call: Call, member: str) -> NodeRow:
     for row in _rows(call):
-        if row.division == division:
+        if row.member == member:
             return row
-    raise NotFound(f"no node {division[:16]} in your scope")
+    raise NotFound(f"no node {member[:32]} in your scope")
 
 
 async def _invite(call: Call) -> Any:
     wanted = await call.body(Invitation)
     code, member = await _members(call).invite(
-        wanted.division, by=call.principal, life_s=wanted.expires_s, replace=wanted.replace, note=wanted.note
+        wanted.division,
+        by=call.principal,
+        member=wanted.member,
+        life_s=wanted.expires_s,
+        replace=wanted.replace,
+        note=wanted.note,
     )
-    return JoinCode(member.division, code, iso(member.code_until))
+    return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
 async def _join(call: Call) -> Any:
@@ -99,7 +109,7 @@ async def _leave(call: Call) -> Any:
     address = call.request.remote or ""
     call.guesses.demand_patience(address)
     try:
-        return _stand(await members.leave(call.path("division"), said.secret))
+        return _stand(await members.leave(call.path("member"), said.secret))
     except Refused:
         call.guesses.failed(address)
         raise
@@ -107,7 +117,7 @@ async def _leave(call: Call) -> Any:
 
 async def _expel(call: Call) -> Any:
     said = await call.body(Expulsion)
-    return _stand(await _members(call).expel(call.path("division"), by=call.principal, note=said.note))
+    return _stand(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
 
 
 class MissingRow(msgspec.Struct, frozen=True):
@@ -136,10 +146,9 @@ class GapRow(msgspec.Struct, frozen=True):
 
 
 async def _gaps(call: Call) -> Any:
-    division = call.path("division")
-    _row(call, division)
+    row = _row(call, call.path("member"))
     # It names devices of all places and departments of the node.
-    demand(call.principal, Action.READ_LEDGER, division)
+    demand(call.principal, Action.READ_LEDGER, row.division)
     if call.deps.gaps is None:
         raise NotFound("this gateway is no centre")
     rows = [
@@ -148,9 +157,9 @@ async def _gaps(call: Call) -> Any:
             iso(one.until),
             one.pending,
             one.missing,
-            [MissingRow(row.device, row.runs, row.count, row.restarted) for row in one.devices],
+            [MissingRow(lost.device, lost.runs, lost.count, lost.restarted) for lost in one.devices],
         )
-        for one in await call.deps.gaps(division)
+        for one in await call.deps.gaps(row.member)
     ]
     return {"rows": rows}
 
@@ -164,6 +173,7 @@ class Gaps(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """Where a node stands with its centre."""
 
+    member: str
     division: str
     state: str
     generation: int
@@ -172,7 +182,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def _stand(member: Member) -> Standing:
-    return Standing(member.division, member.state.value, member.generation, iso(member.changed), member.note)
+    return Standing(member.id, member.division, member.state.value, member.generation, iso(member.changed), member.note)
 
 
 ROUTES = (
@@ -188,7 +198,7 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{API}/nodes/{{division}}",
+        path=f"{API}/nodes/{{member}}",
         call=_node,
         what="One node.",
         tag="nodes",
@@ -198,7 +208,7 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{API}/nodes/{{division}}/gaps",
+        path=f"{API}/nodes/{{member}}/gaps",
         call=_gaps,
         what="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
         tag="nodes",
@@ -232,7 +242,7 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path=f"{API}/nodes/{{division}}/leave",
+        path=f"{API}/nodes/{{member}}/leave",
         call=_leave,
         what="A node leaves, by the secret of its link.",
         tag="nodes",
@@ -243,7 +253,7 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path=f"{API}/nodes/{{division}}/expel",
+        path=f"{API}/nodes/{{member}}/expel",
         call=_expel,
         what="Expel a node, or take its invitation back: its rights end and its connection is closed within 2 s.",
         tag="nodes",

@@ -26,6 +26,7 @@ from sensegate.bus.ports import free_port
 from sensegate.bus.server_conf import User
 from sensegate.bus.slots import centre_password, centre_user, inbox_prefix
 from sensegate.clock import SystemClock
+from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import EngineError, Lost, StoreFull
 from sensegate.model import Member
 from sensegate.tiers.link import Channel, NodeLinks
@@ -56,7 +57,9 @@ class Admission(msgspec.Struct, frozen=True):
 class World:
     """One server with all who use it."""
 
-    def __init__(self, layout: Layout, directory: Path, *, tight: bool, links: bool) -> None:
+    def __init__(
+        self, layout: Layout, directory: Path, *, tight: bool, links: bool, quota: NodeQuotaConfig | None = None
+    ) -> None:
         """Make it.
 
         Args:
@@ -65,7 +68,9 @@ class World:
             tight: whether users have the permissions that the layout gives them; else they have none set.
             links: whether the product's own `NodeLinks` answers the nodes; else one who answers wherever the asker
                 wants it, so that the layout alone has to hold.
+            quota: what one node may ask of `NodeLinks`.
         """
+        self._quota = quota
         self.layout = layout
         self._links = links
         self.tight = tight
@@ -233,7 +238,7 @@ class World:
         await feeds.flush()
 
     async def _serve_links(self, stack: AsyncExitStack) -> None:
-        links = NodeLinks(self._connect_slot, SystemClock())
+        links = NodeLinks(self._connect_slot, SystemClock(), quota=self._quota)
 
         async def answer(member: str, _payload: bytes) -> bytes:
             self.questions[member] = self.questions.get(member, 0) + 1
@@ -248,7 +253,7 @@ class World:
         stack.push_async_callback(_cancelled, running)
         await eventually(lambda: links.connected == slots)
 
-    async def _connect_slot(self, slot: str, *, on_reconnect: Callable[[], None] | None = None) -> connect.Answering:
+    async def _connect_slot(self, slot: str, *, on_reconnect: Callable[[], None] | None = None) -> connect.Link:
         return await connect.connect(
             self.url,
             centre_user(slot),
@@ -256,7 +261,7 @@ class World:
             inbox_prefix=inbox_prefix(slot),
             on_reconnect=on_reconnect,
             on_disconnect=self._note_disconnect,
-            kind=connect.Answering,
+            answering=True,
         )
 
     async def _serve_anywhere(self, stack: AsyncExitStack) -> None:
@@ -366,10 +371,15 @@ def _received(received: list[Received], subject: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def world(
-    layout: Layout, directory: Path, *, tight: bool = True, links: bool = False
+    layout: Layout,
+    directory: Path,
+    *,
+    tight: bool = True,
+    links: bool = False,
+    quota: NodeQuotaConfig | None = None,
 ) -> AsyncIterator[World]:
     """Yield a server under a layout in use, as `World` is made; all is ended afterwards."""
-    made = World(layout, directory, tight=tight, links=links)
+    made = World(layout, directory, tight=tight, links=links, quota=quota)
     async with AsyncExitStack() as stack:
         await made.start(stack)
         yield made

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from sensegate.assets import APART_US, Assets
+from sensegate.authority.assets import APART_US, Assets
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.model import Device, Readings
-from sensegate.properties import PROPERTIES
-from sensegate.quality import Flag
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.quality import Flag
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 NOW = 1_767_225_600_000_000

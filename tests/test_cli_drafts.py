@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from sensegate.authoring.examples import check_profile
 from sensegate.cli import app
-from sensegate.decode.examples import check_profile
 from sensegate.decode.grammar import parse
 from sensegate.errors import ConfigError
 

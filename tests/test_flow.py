@@ -31,14 +31,14 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError, Fenced, Lost, StoreFull
-from sensegate.eyes import Eyes
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
-from sensegate.series import Series
-from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import PLAIN, Made, Site, config_of, reading, running
@@ -136,25 +136,27 @@ class Walk:
         clock, series, known = SystemClock(), Series(), ProfileSet.load([profiles])
         # Small commits: a script has several of them.
         limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
-        self.ingest = Ingest(
+        self.ingest = IngestPipeline(
             msgspec.structs.replace(config_of(directory), ingest=limits),
             clock,
             [source],
-            eyes=Eyes(
-                Decoder(known, devices, memory=memory),
-                Normaliser(known.specs, series=series, clock=clock, time=TimeConfig()),
+            PipelineStages(
+                Interpreter(
+                    Decoder(known, devices, memory=memory),
+                    Normaliser(known.specs, series=series, clock=clock, time=TimeConfig()),
+                ),
+                Indicators(series),
+                Committer(
+                    log,
+                    Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
+                    devices.index,
+                    known.specs,
+                    clock,
+                    division="4401",
+                ),
+                devices,
+                commands=Commands([], clock),
             ),
-            indicators=Indicators(series),
-            committer=Committer(
-                log,
-                Duplicates(directory / "duplicates", clock=clock, device_id=devices.id),
-                devices.index,
-                known.specs,
-                clock,
-                division="4401",
-            ),
-            devices=devices,
-            commands=Commands([], clock),
         )
 
     async def committed(self) -> list[int]:
@@ -221,7 +223,7 @@ async def test_each_message_is_committed_once(
     assert source.started == sorted(source.started)
 
 
-@pytest.mark.parametrize("where", ["sensegate.persist.commit.tally", "sensegate.walk.removed_of"])
+@pytest.mark.parametrize("where", ["sensegate.persist.commit.tally", "sensegate.ingest.pipeline.removed_of"])
 async def test_a_bug_behind_the_decoding_costs_one_message(
     devices: Devices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

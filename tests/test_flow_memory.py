@@ -124,7 +124,7 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
 ) -> None:
     """A bug behind the decoder costs nothing that was remembered: the halves are read as the whole was."""
     walk = walk_of(devices, tmp_path, {}, [], Memory(undoable=True))
-    normaliser = walk.ingest._eyes.normaliser
+    normaliser = walk.ingest._stages.interpreter.normaliser
     sound, crashes = normaliser.normalise, 0
 
     def crashing(

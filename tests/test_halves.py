@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from sensegate.halves import joined
+from sensegate.ingest.batches import concatenated
 from sensegate.model import Fields, Quarantined, QuarantineReason
 
 
@@ -29,7 +29,7 @@ def half(messages: list[int], text: dict[int, str]) -> Fields:
 
 def test_rows_and_messages_of_the_second_half_move_up() -> None:
     """Row numbers of sparse columns and message indices of both kinds of lists are those of the whole."""
-    whole = joined(half([0, 1], {1: "a"}), half([0, 1, 1], {0: "b"}), 3)
+    whole = concatenated(half([0, 1], {1: "a"}), half([0, 1, 1], {0: "b"}), 3)
     assert whole.message.tolist() == [0, 1, 3, 4, 4]
     assert whole.text == {1: "a", 2: "b"}
     assert [one.message for one in whole.quarantined] == [2, 6]

@@ -10,7 +10,7 @@ import pytest
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, Lost, NotFound, Overloaded
-from sensegate.jobs import RUNNING_MAX, Job, Jobs, JobState
+from sensegate.lifecycle.jobs import RUNNING_MAX, Job, Jobs, JobState
 from tests.conftest import eventually
 
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))

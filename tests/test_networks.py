@@ -23,10 +23,10 @@ from sensegate.config import TimeConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import Delivery, Device, Message
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.identity import VERDICTS
-from sensegate.series import Series
 
 ROOT = Path(__file__).parents[1] / "device_profiles"
 ADMIN = Principal("test", Role.ADMIN, scope("44"))

@@ -13,11 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.authority import redecodes
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.contents import Content
 from sensegate.authority.devices import Devices
-from sensegate.authority.redecodes import Order, OrderState, What
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
@@ -25,22 +22,24 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import SystemClock
-from sensegate.collect import redecode
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.errors import Fenced, Lost
-from sensegate.eyes import Eyes
-from sensegate.life import Life
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
+from sensegate.lifecycle import reprocessing_orders, reprocessing_source
+from sensegate.lifecycle.comparisons import Stretch as Asked
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.lifecycle import ProfileLifecycle
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist import priors
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
-from sensegate.series import Series
-from sensegate.studies import Stretch as Asked
-from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.live.site import config_of
 from tests.live.test_profiles import THERMOMETER, write
@@ -129,18 +128,18 @@ class Node:
             config_of(directory / "node", profiles=(str(directory / "acme"),)),
             ingest=IngestConfig(commit_interval_ms=0),
         )
-        self.life: Life
+        self.life: ProfileLifecycle
 
     async def bucket(self, name: str) -> Any:
         """Return a store by name."""
         return self.buckets.setdefault(name, MemoryBucket())
 
     @contextlib.asynccontextmanager
-    async def alive(self) -> AsyncIterator[Life]:
+    async def alive(self) -> AsyncIterator[ProfileLifecycle]:
         """Run one life of the process; at its end nothing is put in order."""
         clock, series = SystemClock(), Series()
         async with contextlib.AsyncExitStack() as stack:
-            life = Life(self.config, clock, self.log, self.trail)
+            life = ProfileLifecycle(self.config, clock, self.log, self.trail)
             await life.open(self.bucket, stack)
             devices = Devices(await self.bucket("devices"), self.trail, clock, home="44")
             await devices.load()
@@ -154,29 +153,25 @@ class Node:
                 division="4401",
             )
             decoder = Decoder(life.profiles.set, devices, memory=Memory(undoable=True))
-            again = life.again(committer, series, decoder.memory)
-            eyes = Eyes(
+            reprocessor, recorded = life.open_reprocessing(committer, series, decoder.memory)
+            interpreter = Interpreter(
                 decoder,
                 Normaliser(life.profiles.set.specs, series=series, clock=clock, time=TimeConfig()),
             )
-            ingest = Ingest(
+            ingest = IngestPipeline(
                 self.config,
                 clock,
-                [self.source, again.source],
-                eyes=eyes,
-                indicators=Indicators(series),
-                committer=committer,
-                devices=devices,
-                again=again,
+                [self.source, recorded],
+                PipelineStages(interpreter, Indicators(series), committer, devices, reprocessor=reprocessor),
             )
 
             def changed(profiles: Any, names: list[str]) -> None:
                 def turn() -> None:
-                    eyes.use(profiles, devices.of_profiles(names))
-                    again.use(profiles, devices.of_profiles(names))
+                    interpreter.apply_profiles(profiles, devices.of_profiles(names))
+                    reprocessor.apply_profiles(profiles, devices.of_profiles(names))
                     committer.adopt(profiles.specs)
 
-                ingest.at_border(turn)
+                ingest.at_batch_boundary(turn)
 
             life.profiles.on_change.append(changed)
             self.life, self.devices = life, devices
@@ -217,19 +212,21 @@ class Node:
         await releases.release("acme/th", number, by=ADMIN)
         assert await self.life.rollout.in_force()
 
-    async def order(self, what: What = What.RAW, devices: tuple[str, ...] = ()) -> Order:
+    async def order(
+        self, what: ReprocessingInput = ReprocessingInput.RAW, devices: tuple[str, ...] = ()
+    ) -> ReprocessingOrder:
         """Order everything decoded again."""
         asked = Asked(NOW - 10**9, NOW + 10**9, devices)
         return await self.life.redecoding.order("acme/th", asked, what, by=ADMIN, target=Scope("4401"))
 
-    async def done(self, order: Order) -> Order:
+    async def done(self, order: ReprocessingOrder) -> ReprocessingOrder:
         """Wait for an order's end."""
 
-        def ended() -> Order | None:
+        def ended() -> ReprocessingOrder | None:
             found = self.life.redecodes.get(order.id, ADMIN)
             return found if found.state not in {OrderState.WAITING, OrderState.RUNNING} else None
 
-        found: Order = await eventually(ended, 20)
+        found: ReprocessingOrder = await eventually(ended, 20)
         return found
 
     async def history(self) -> dict[tuple[str, int], list[tuple[int, float]]]:
@@ -263,7 +260,7 @@ def asiso(seconds: int) -> str:
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """A node whose deliveries are so small that an order takes many commits."""
-    monkeypatch.setattr(redecode, "CHUNK", 7)
+    monkeypatch.setattr(reprocessing_source, "CHUNK", 7)
     return Node(tmp_path)
 
 
@@ -322,7 +319,7 @@ async def test_killed_at_any_commit_it_goes_on(node: Node, kills: int) -> None:
         async with node.alive() as life:
             node.log.arm({})
 
-            def died_or_done(life: Life = life, source: str = order.id) -> bool:
+            def died_or_done(life: ProfileLifecycle = life, source: str = order.id) -> bool:
                 return node.log.writes >= kills or life.redecodes.get(source, ADMIN).state is OrderState.DONE
 
             await eventually(died_or_done, every_s=0.001)
@@ -420,7 +417,7 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
 
 async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """An order that takes the ingest down each time is failed in the end, and messages are read as ever."""
-    monkeypatch.setattr(redecodes, "LIVES_MAX", 3)
+    monkeypatch.setattr(reprocessing_orders, "LIVES_MAX", 3)
 
     def broken(*_args: object, **_more: object) -> None:
         raise Lost("as a bug would")

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.authority.contents import Content
 from sensegate.clock import SystemClock
 from sensegate.decode.decode import Decoder
-from sensegate.eyes import Eyes
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.ingest.pipeline import IngestPipeline
+from sensegate.lifecycle.contents import Content
 from sensegate.model import Device, Fields, Message, Span
-from sensegate.walk import Ingest
 from tests.conftest import eventually
 from tests.reloading import PROFILE, Verdict, payload, rows_of, text, verdict
 from tests.test_redecode import ADMIN, Node
@@ -73,17 +73,17 @@ async def test_releases_under_load(node: Node) -> None:
 def swap_in_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change the version where the walk stands, not at its border: between two messages of a batch."""
     turns: list[Any] = []
-    whole = Ingest._understand
-    monkeypatch.setattr(Ingest, "at_border", lambda _self, turn: turns.append(turn))
+    whole = IngestPipeline._interpret
+    monkeypatch.setattr(IngestPipeline, "at_batch_boundary", lambda _self, turn: turns.append(turn))
 
-    def understand(self: Ingest, span: Span, eyes: Eyes) -> Any:
+    def understand(self: IngestPipeline, span: Span, eyes: Interpreter) -> Any:
         half = len(span) // 2
         first = whole(self, Span(span[:half]), eyes)
         while turns:
             turns.pop(0)()
-        return first.then(whole(self, Span(span[half:]), eyes), half)
+        return first.merged_with(whole(self, Span(span[half:]), eyes), half)
 
-    monkeypatch.setattr(Ingest, "_understand", understand)
+    monkeypatch.setattr(IngestPipeline, "_interpret", understand)
 
 
 def swap_in_a_message(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +110,10 @@ def swap_in_a_message(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
 def forget_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop what is understood when a version changes."""
     turns: list[Any] = []
-    whole = Ingest._understand
-    monkeypatch.setattr(Ingest, "at_border", lambda _self, turn: turns.append(turn))
+    whole = IngestPipeline._interpret
+    monkeypatch.setattr(IngestPipeline, "at_batch_boundary", lambda _self, turn: turns.append(turn))
 
-    def understand(self: Ingest, span: Span, eyes: Eyes) -> Any:
+    def understand(self: IngestPipeline, span: Span, eyes: Interpreter) -> Any:
         found = whole(self, span, eyes)
         if turns:
             turns.pop(0)()
@@ -123,7 +123,7 @@ def forget_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
             )
         return found
 
-    monkeypatch.setattr(Ingest, "_understand", understand)
+    monkeypatch.setattr(IngestPipeline, "_interpret", understand)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.row import Row
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
-from sensegate.config_sites import PeerConfig
+from sensegate.config.sites import PeerConfig
 from sensegate.errors import Refused, Superseded
 from sensegate.model import Member
 from sensegate.seat import Seat

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from sensegate import shares
+from sensegate.authority import shared_secrets
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.config import Config
-from sensegate.config_people import SharingConfig
+from sensegate.config.people import SharingConfig
 from sensegate.errors import ConfigError
 from sensegate.shares import PSEUDONYMS, SIGNING
 from tests.live.site import config_of
@@ -60,7 +61,7 @@ async def test_a_key_that_signs_stays_with_its_node_and_its_owner(tmp_path: Path
     await shares.settle(msgspec.structs.replace(centre(node), role="node"), bucket)
     named = msgspec.structs.replace(centre(tmp_path / "named"), sharing=SharingConfig(key_file="/nowhere/key"))
     await shares.settle(named, bucket)
-    assert [row.key for row in (await bucket.load_all())[0]] == [f"{shares.SECRET}/{PSEUDONYMS}"]
+    assert [row.key for row in (await bucket.load_all())[0]] == [f"{shared_secrets.SECRET}/{PSEUDONYMS}"]
     await shares.settle(centre(tmp_path / "centre"), bucket)
     assert len((await bucket.load_all())[0]) == 2, "negative control"
 

@@ -15,7 +15,7 @@ from sensegate.authority.voters import Plea, Voters
 from sensegate.bus.engine import Engine
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig
-from sensegate.config_sites import PeerConfig
+from sensegate.config.sites import PeerConfig
 from sensegate.publish.replica import Replica
 from sensegate.sites import _Standby
 from tests.live.site import config_of

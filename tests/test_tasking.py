@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import pytest
 
-from sensegate.authority import tasks as module
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
-from sensegate.authority.modes import Modes, Plan, Telling
 from sensegate.authority.scope import Principal, Role, Scope, scope
-from sensegate.authority.tasks import Confirm, Scalar, Tasks, TaskState, Told
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.emergency import Emergency
+from sensegate.control import tasks as module
+from sensegate.control.commands import Capability, Tasking
+from sensegate.control.mode_steps import Emergency
+from sensegate.control.modes import Modes, Plan, Telling
+from sensegate.control.tasks import Confirm, Scalar, Tasks, TaskState, Told
 from sensegate.errors import Conflict, Lost, NotFound, Refused
 from sensegate.model import Device
-from sensegate.tasking import Capability, Tasking
 from tests.share.made import NOW
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority.outcomes import Outcomes, worse
-from sensegate.authority.versions import Limits
 from sensegate.errors import Conflict
+from sensegate.lifecycle.canaries import CanaryAnalysis
+from sensegate.lifecycle.history import CanaryLimits
+from sensegate.lifecycle.outcomes import Outcomes, worse
 from sensegate.model import Quarantined, QuarantineReason, Readings, RejectedValue, RejectReason, Spec
-from sensegate.quality import Flag, Quality
-from sensegate.trials import Trials
+from sensegate.quantities.quality import Flag, Quality
 from tests.authority.test_releases import CITY, NAME, Office
 from tests.conftest import eventually
 
@@ -53,7 +53,7 @@ async def office(tmp_path: Path) -> Office:
     made = Office(tmp_path)
     await made.released(1)
     await made.proposed(2)
-    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=Limits(least=10))
+    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=CanaryLimits(least=10))
     return made
 
 
@@ -71,8 +71,8 @@ async def office(tmp_path: Path) -> Office:
 )
 def test_when_it_is_enough(tried: Outcomes, others: Outcomes, said: str) -> None:
     """Shares are held against those of the others; where there are none, against perfection."""
-    assert worse(tried, others, Limits(least=10)).startswith(said)
-    assert bool(worse(tried, others, Limits(least=10))) == bool(said)
+    assert worse(tried, others, CanaryLimits(least=10)).startswith(said)
+    assert bool(worse(tried, others, CanaryLimits(least=10))) == bool(said)
 
 
 COUNT = st.integers(0, 1_000)
@@ -83,12 +83,12 @@ def test_property_who_does_as_the_others_do_goes_on(faults: int, rejected: int, 
     """Whatever the counts: the same shares on both sides never end a canary."""
     side = Outcomes(readings=readings_ + faults, faults=faults, rejected=rejected)
     double = Outcomes(readings=2 * side.readings, faults=2 * faults, rejected=2 * rejected)
-    assert worse(side, double, Limits(least=1, rejected=0, faults=0)) == ""
+    assert worse(side, double, CanaryLimits(least=1, rejected=0, faults=0)) == ""
 
 
 async def test_what_counts(office: Office) -> None:
     """Readings by their version, what was refused by the version that it bears; other profiles nowhere."""
-    trials = Trials(office.releases, "4401")
+    trials = CanaryAnalysis(office.releases, "4401")
     trials.count(
         SPECS,
         readings(1, 4, flags=int(Flag.RANGE)),
@@ -117,14 +117,14 @@ async def test_what_counts(office: Office) -> None:
 )
 async def test_what_is_a_fault(office: Office, flags: int, quality: int, faults: int) -> None:
     """Own checks and the device's own doubts; not the clock, nor what duplicates found."""
-    trials = Trials(office.releases, "4401")
+    trials = CanaryAnalysis(office.releases, "4401")
     trials.count(SPECS, readings(1, 5, flags=int(flags), quality=quality), [], [])
     assert trials.outcomes(NAME)[0].faults == faults
 
 
 async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
     """With what was measured on the trail; of two processes that see it one is the first."""
-    trials, other = Trials(office.releases, "4401"), Trials(office.releases, "4401")
+    trials, other = CanaryAnalysis(office.releases, "4401"), CanaryAnalysis(office.releases, "4401")
     tasks = [asyncio.create_task(one.run()) for one in (trials, other)]
     for one in (trials, other):
         one.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
@@ -147,7 +147,7 @@ async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
 
 async def test_the_next_canary_begins_at_nothing(office: Office) -> None:
     """What was counted of one says nothing of the next; a verdict on the first does not end the second."""
-    trials = Trials(office.releases, "4401")
+    trials = CanaryAnalysis(office.releases, "4401")
     trials.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
     since = office.releases.life(NAME).canary
     assert since is not None

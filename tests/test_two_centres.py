@@ -11,7 +11,7 @@ import pytest
 from sensegate import way_up
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
-from sensegate.config_sites import CentreConfig
+from sensegate.config.sites import CentreConfig
 from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.publish.membership import Kept
 from tests.live.site import config_of

@@ -38,8 +38,6 @@ LOOK_S = 1.0
 STILL_S = 0.5
 """An active centre is asked again so soon after its answer, which it may keep until there is something new."""
 REFUSED_S = 5.0
-ASK_AGAIN_MAX = 8
-"""A question that meets the quota is asked so often."""
 
 _log = structlog.get_logger("above")
 
@@ -101,14 +99,9 @@ class Above:
 
     async def ask(self, question: str, payload: bytes = b"") -> bytes:
         """Return the centre's answer; while this node is over its quota, wait. Raises `Lost`, `Refused`."""
-        for _ in range(ASK_AGAIN_MAX):
-            if self._link is None:
-                raise Lost("not connected to the centre")
-            try:
-                return await self._link.ask(question, payload)
-            except Overloaded as why:
-                await self.clock.sleep(why.retry_after_s)
-        raise Lost(f"the centre takes no '{question}' now: this node is over its quota")
+        if self._link is None:
+            raise Lost("not connected to the centre")
+        return await self._link.ask_patiently(question, payload, clock=self.clock)
 
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────
 
@@ -179,9 +172,9 @@ class Above:
             await nc.close()
 
     async def _greet(self, link: CentreLink) -> bool:
-        """Agree with the centre on a form; return False where it refuses this node. Raises `Lost`."""
+        """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Lost`."""
         try:
-            await link.hello()
+            welcome = await link.hello()
         except Refused as why:
             self.why = f"the centre refuses this node; going on alone: {why}"
             _log.error("the centre refuses this node; it goes on alone", reason=str(why))
@@ -190,7 +183,11 @@ class Above:
         except (Lost, Overloaded) as why:
             self._turns += 1
             raise Lost(f"the centre takes no greeting now: {why}") from why
-        return True
+        if welcome.active or self.config.uplink.others:
+            return True
+        self.why = "the centre is not active; going on alone"
+        await self.clock.sleep(LOOK_S)
+        return False
 
     async def _found(self) -> Way:
         """Return the way once there is one: this node may be joined from beside, or by a code that comes later."""
@@ -222,7 +219,7 @@ class Above:
     async def _work(self, link: CentreLink, way: Way) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
         nc = link.connection
-        centre = JetStreamLog(nc, prefix=f"up.{self.config.member_id}.")
+        centre = JetStreamLog(nc)
         self.up = Uplink(
             self.config.member_id,
             self.log,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from sensegate import __version__, shares
+from sensegate import __version__, metrics, shares
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions
@@ -316,8 +316,14 @@ class Below:
         counts = await self.engine.connection_counts([account_of(slot) for slot in slots])
         found: set[str] = set()
         for slot in slots:
-            if counts.get(account_of(slot), 0) <= (slot in ours):
+            count = counts.get(account_of(slot), 0)
+            if count <= (slot in ours):
                 continue
+            if count >= self.config.node_quota.connections:
+                # Half-open ones of a link that flaps would keep out the node, and us; the living one comes again.
+                _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
+                metrics.LIMITED.labels("node_connections").inc()
+                await self._close_slot(slot)
             if member := placed.get(slot):
                 found.add(member)
             else:

@@ -16,8 +16,8 @@ from sensegate.bus.engine import Engine
 from sensegate.clock import Clock
 from sensegate.collect.alert_stream import CameraSource
 from sensegate.config import Config
-from sensegate.decode.cutting import Cutting
 from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.redaction import Cutting
 from sensegate.model import Device
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.video.formats import FORMATS

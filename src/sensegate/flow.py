@@ -23,12 +23,10 @@ import structlog
 from sensegate import logs, metrics, shares, sites, trails, way_up
 from sensegate.above import Above
 from sensegate.addresses import Addresses, follow
-from sensegate.assets import Assets
+from sensegate.authority.assets import Assets
 from sensegate.authority.handed import Offers, Taking
-from sensegate.authority.modes import Modes
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
-from sensegate.authority.tasks import Tasks
 from sensegate.below import Below
 from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine
@@ -36,36 +34,39 @@ from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.commands import Commands
 from sensegate.config import Config, secret
+from sensegate.control.capabilities import Speaker
+from sensegate.control.commands import Tasking
+from sensegate.control.mode_steps import Emergency
+from sensegate.control.modes import Modes
+from sensegate.control.tasks import Tasks
+from sensegate.control.widening import Widenings
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import take_video
-from sensegate.emergency import Emergency
+from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
-from sensegate.eyes import Eyes
 from sensegate.foundations import Foundations
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.ingest.own_clock import OwnClock
+from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
+from sensegate.ingest.sources import Sources
 from sensegate.moving import Mover, Place
 from sensegate.normalise.book import QualityBook
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.own_clock import OwnClock
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
 from sensegate.pushing import Pushing
-from sensegate.rotation import rotating
 from sensegate.scripts import pool as scripts
-from sensegate.series import Series
 from sensegate.share.books import Books
 from sensegate.share.reader import Reader
-from sensegate.share.widening import Widenings
 from sensegate.showing import shown, troubles, warnings
-from sensegate.sources import Sources
-from sensegate.speaker import Speaker
-from sensegate.tasking import Tasking
-from sensegate.walk import Ingest
 from sensegate.web.app import Web
+from sensegate.web.rotation import rotating
 
 _log = structlog.get_logger("flow")
 
@@ -200,26 +201,23 @@ class Gateway:
         """Build the four stages in which a reading walks to the log, and the walk over them."""
         life = self.foundations.life
         await self._collect(stack)
-        eyes, series = self._understand(stack)
+        interpreter, series = self._understand(stack)
         self._persist()
-        again = life.again(self.committer, series, eyes.decoder.memory)
-        self.sources.all.append(again.source)
-        self.ingest = Ingest(
-            self.config,
-            self.clock,
-            self.sources.all,
-            eyes=eyes,
-            indicators=self.indicators,
-            committer=self.committer,
-            devices=self.devices,
-            commands=self._commands(eyes.decoder),
-            again=again,
+        reprocessor, recorded = life.open_reprocessing(self.committer, series, interpreter.decoder.memory)
+        self.sources.all.append(recorded)
+        stages = PipelineStages(
+            interpreter,
+            self.indicators,
+            self.committer,
+            self.devices,
+            redaction=self.foundations.cameras.cutting,
             assets=self._assets(),
-            cutting=self.foundations.cameras.cutting,
+            commands=self._commands(interpreter.decoder),
+            reprocessor=reprocessor,
         )
-        self.profiles.on_change.append(self.ingest.adopt)
-        self.ingest.on_walk.append(partial(life.study, eyes))
-        self.ingest.on_walk.append(lambda _, batch: self.tasking.walked(eyes.normaliser.table.specs, batch.readings))
+        observers = (life.observe, self.tasking.observe)
+        self.ingest = IngestPipeline(self.config, self.clock, self.sources.all, stages, observers=observers)
+        self.profiles.on_change.append(self.ingest.apply_profiles)
         self.tasks["ingest"] = self.ingest.run
 
     async def _collect(self, stack: contextlib.AsyncExitStack) -> None:
@@ -235,7 +233,7 @@ class Gateway:
         self.sources.all += cameras.opened()
         self.tasks |= cameras.tasks
 
-    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Eyes, Series]:
+    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, Series]:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
@@ -250,7 +248,7 @@ class Gateway:
         self.indicators = Indicators(series)
         self.quality = QualityBook(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
-        return Eyes(decoder, normaliser), series
+        return Interpreter(decoder, normaliser), series
 
     def _persist(self) -> None:
         """Build what judges duplicates and writes commits."""
@@ -285,9 +283,9 @@ class Gateway:
 
     def _assets(self) -> Assets:
         """Open what looks for things built twice and for second sources."""
-        purposes = shares.purposes(lambda: self.profiles.set)
-        self.assets = Assets(self.devices, purposes)
-        self.neighbours = Neighbours(self.devices, purposes, near_m=self.config.sharing.near_m)
+        measured = purposes(lambda: self.profiles.set)
+        self.assets = Assets(self.devices, measured)
+        self.neighbours = Neighbours(self.devices, measured, near_m=self.config.sharing.near_m)
         return self.assets
 
     # ── publish: the other tier ─────────────────────────────────────────────────────────────────────
@@ -353,7 +351,7 @@ class Gateway:
     async def _drained(self) -> None:
         """Return when all that has come by MQTT until now is committed. Raises `Lost` where that takes long."""
         broker = self.sources.broker
-        await self.ingest.drained(broker.name, await broker.newest())
+        await self.ingest.wait_drained(broker.name, await broker.newest())
 
     async def _report(self) -> Report:
         counts, devices = dict(self.committer.totals), len(self.devices.index)

@@ -26,14 +26,14 @@ from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.malloc import one_arena
 from sensegate.bus.process import write_private
 from sensegate.cameras import Cameras
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.heap import one_arena
-from sensegate.life import Life
-from sensegate.place import wgs84
+from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.publish import membership
+from sensegate.quantities.coordinates import wgs84
 
 log = structlog.get_logger("start")
 
@@ -109,7 +109,7 @@ class Foundations:
         """Open the trail, on which all that follows writes, and the profiles."""
         self.audit = await trails.opened(self.bus, self.clock, self.config, self.bucket)
         self.divisions = Divisions.load()
-        self.life = Life(self.config, self.clock, self.log, self.audit)
+        self.life = ProfileLifecycle(self.config, self.clock, self.log, self.audit)
         await self.life.open(self.bucket, stack)
         self.profiles, self.releases = self.life.profiles, self.life.releases
         self.tasks |= self.life.tasks

@@ -39,8 +39,7 @@ from sensegate.share.lines import PROBLEM, Limits, Line, Lines, Mark, Page, Swee
 from sensegate.share.metering import Cover
 from sensegate.share.pages import Pages
 from sensegate.share.roll import Roll
-from sensegate.share.sharing import Sharing
-from sensegate.web.sharing import Asked
+from sensegate.share.sharing import FeedRequest, Sharing
 
 CONTROL = "sg.control.*.*"
 SWEEP_S = 3_600.0
@@ -146,7 +145,7 @@ class Pushing:
         def still() -> Principal:
             return self.tokens.of(terms.subscriber)
 
-        return await self.share.open_pages(still, Asked(terms.feed, after), form=form, delivery=terms.delivery)
+        return await self.share.open_pages(still, FeedRequest(terms.feed, after), form=form, delivery=terms.delivery)
 
     def _covered(self, terms: Terms, page: Page) -> Cover:
         metering = self.share.metering

@@ -6,7 +6,6 @@ begins with what the centre has of it. Pseudonyms and signatures then stay what 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,8 +16,8 @@ import structlog
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import key_in
-from sensegate.authority.neighbours import housekeeping
 from sensegate.authority.scope import Principal, Scope
+from sensegate.authority.shared_secrets import agree
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
@@ -26,10 +25,8 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import ConfigError, Conflict
-from sensegate.normalise.book import QualityBook
-from sensegate.properties import PROPERTIES
+from sensegate.errors import ConfigError
+from sensegate.normalise.book import QualityBook, QualityRow
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
 from sensegate.share.feeds import Feed, Feeds
@@ -37,12 +34,9 @@ from sensegate.share.masks import Masks
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.sharing import Sharing, Terms
-from sensegate.web.deps import QualityRow
 
 SIGNING = "receipts.key"
 PSEUDONYMS = "masks.key"
-SECRET = "secret"  # noqa: S105 - a word of keys
-"""Kind under which secrets stand in the bucket."""
 _LOOK_US = 2 * 3_600_000_000
 _FRESH_S = 60.0
 _ROWS_MAX = 20_000
@@ -65,32 +59,7 @@ async def settle(config: Config, bucket: registry.Bucket) -> None:
     if config.role == "centre" and not config.sharing.key_file:
         files[directory / SIGNING] = partial(key_in, setting="sharing.key_file")
     for file, checked in files.items():
-        await agreed(file, checked, bucket)
-
-
-async def agreed(file: Path, checked: Callable[[Path], object], bucket: registry.Bucket) -> None:
-    """Make a secret in a file, or take that which the bucket has; `checked` makes it, and raises where it is none."""
-    key = f"{SECRET}/{file.name}"
-    row = await bucket.get(key)
-    if row is None or row.value is None:
-        checked(file)
-        try:
-            await bucket.put(key, await asyncio.to_thread(file.read_bytes), expected=0)
-        except Conflict:
-            row = await bucket.get(key)  # another process of this gateway was faster
-    if row is not None and row.value is not None:
-        _take(file, row.value.decode("ascii"))
-        checked(file)
-
-
-def _take(file: Path, text: str) -> None:
-    if file.exists():
-        if file.read_text(encoding="ascii") == text:
-            return
-        aside = file.with_name(f"{file.name}.{file.stat().st_mtime_ns}")
-        file.rename(aside)
-        _log.warning("another key is in force, as the store says; the file that was here is set aside", file=str(aside))
-    write_private(file, text)
+        await agree(file, checked, bucket)
 
 
 def made(
@@ -127,25 +96,6 @@ def made(
         page_max=config.web.page_max,
         measured=measured,
     )
-
-
-def purposes(profiles: Callable[[], ProfileSet]) -> Callable[[str], frozenset[str]]:
-    """Return what gives the properties for which a profile's devices are there; empty: not known."""
-    known: dict[str, frozenset[str]] = {}
-    of: ProfileSet | None = None
-
-    def properties(profile: str) -> frozenset[str]:
-        nonlocal known, of
-        if (now := profiles()) is not of:
-            found: dict[str, set[str]] = {}
-            for spec in now.specs:
-                at = PROPERTIES.find(spec.property)
-                if at >= 0 and not housekeeping(PROPERTIES[at].domain):
-                    found.setdefault(spec.profile.partition("@")[0], set()).add(spec.property)
-            known, of = {name: frozenset(names) for name, names in found.items()}, now
-        return known.get(profile, frozenset())
-
-    return properties
 
 
 def quality_rows(book: QualityBook, devices: Devices) -> Callable[[int], list[QualityRow]]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sensegate import __version__
 from sensegate.authority.scope import Principal
 from sensegate.below import own_row
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
-from sensegate.web.deps import Deps, NodeRow
+from sensegate.web.deps import Deps, NodeRow, Part
+from sensegate.web.devices import ASSETS, NEIGHBOURS
+from sensegate.web.drafts import UNKNOWN
+from sensegate.web.modes import MODES
+from sensegate.web.moves import GATEWAYS, MOVES
+from sensegate.web.nodes import GAPS, JOIN, MEMBERS
+from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
+from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
+from sensegate.web.returns import RETURNS
+from sensegate.web.tasks import TASKING
+from sensegate.web.viid_rest import VIID
+from sensegate.web.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:
     from sensegate.flow import Gateway
@@ -17,7 +28,7 @@ if TYPE_CHECKING:
 
 def shown(of: Gateway) -> Deps:
     """Return all that routes are given."""
-    base, config, life, below = of.foundations, of.config, of.foundations.life, of.below
+    base, config, life = of.foundations, of.config, of.foundations.life
 
     async def push(device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
         await of.sources.http.push(device.id, body, content_type)
@@ -43,36 +54,48 @@ def shown(of: Gateway) -> Deps:
         share=of.share,
         books=of.share.books,
         roll=of.pushing.roll,
-        hooks=of.pushing.hooks,
         ready=lambda: troubles(of),
         warnings=lambda: warnings(of),
         ingest=push,
         topics=lambda device: base.topics_of(device)[0],
         profiles=life.rows,
-        releases=life.releases,
-        in_force=life.rollout.in_force,
-        outcomes=life.trials.outcomes,
-        studies=life.studies,
-        jobs=life.jobs,
-        redecodes=life.redecodes,
-        redecoding=life.redecoding,
-        unknown=life.unknown,
-        tasking=of.tasking,
-        modes=of.modes,
         nodes=lambda: nodes(of),
-        returns=below or of.above,
-        members=below.members if below else None,
-        join=below.join if below else None,
-        gaps=below.gaps if below else None,
-        moves=below.moves if below else None,
-        gateways=below.gateways if below else list,
         quality=of.quality_rows,
         clock_lag=clock_lag,
         refused=of.callout.refusals.by_device,
-        neighbours=of.neighbours,
-        assets=of.assets,
-        viid=of.viid,
+        parts=_parts(of),
     )
+
+
+def _parts(of: Gateway) -> dict[Part[Any], Any]:
+    """Return what the features of this gateway give to their routes."""
+    life, below = of.foundations.life, of.below
+    parts: dict[Part[Any], Any] = {
+        RELEASES: life.releases,
+        IN_FORCE: life.rollout.in_force,
+        OUTCOMES: life.trials.outcomes,
+        STUDIES: life.studies,
+        JOBS: life.jobs,
+        REDECODES: life.redecodes,
+        REDECODING: life.redecoding,
+        UNKNOWN: life.unknown,
+        TASKING: of.tasking,
+        MODES: of.modes,
+        WEBHOOKS: of.pushing.hooks,
+        NEIGHBOURS: of.neighbours,
+        ASSETS: of.assets,
+        RETURNS: below or of.above,
+        VIID: of.viid,
+    }
+    if below:
+        parts |= {
+            MEMBERS: below.members,
+            JOIN: below.join,
+            GAPS: below.gaps,
+            MOVES: below.moves,
+            GATEWAYS: below.gateways,
+        }
+    return parts
 
 
 def troubles(of: Gateway) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from sensegate import shares
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import Algorithm
 from sensegate.authority.heads import Hours, key_in, signer
 from sensegate.authority.scope import Principal, Role, scope
+from sensegate.authority.shared_secrets import agree
 from sensegate.authority.trail import Facts
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
@@ -34,7 +34,7 @@ async def opened(bus: Client, clock: Clock, config: Config, bucket: Callable[[st
     """
     file = Path(config.audit.key_file or Path(config.directory) / KEY)
     if config.peer.url and not config.audit.key_file:
-        await shares.agreed(file, partial(key_in, setting="audit.key_file"), await bucket("seals"))
+        await agree(file, partial(key_in, setting="audit.key_file"), await bucket("seals"))
     return Audit(
         bus,
         clock,

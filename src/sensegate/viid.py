@@ -17,7 +17,7 @@ from sensegate.clock import Clock
 from sensegate.collect.viid import ViidSource
 from sensegate.collect.viid_below import Subordinate
 from sensegate.config import Config, secret
-from sensegate.config_viid import ViidSubordinateConfig, ViidSuperiorConfig
+from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.model import Device
 from sensegate.ports import Log

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -126,10 +127,11 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
         try:
             nc = await connected(way)
             try:
-                count = await copies.restore(buckets, CentreLink(nc, slot=way.slot, member=way.member).ask)
+                link = CentreLink(nc, slot=way.slot, member=way.member)
+                count = await copies.restore(buckets, partial(link.ask_patiently, clock=clock))
             finally:
                 await nc.close()
-        except (Lost, Refused, Overloaded) as why:
+        except (Lost, Refused) as why:
             if isinstance(why, Refused) and not others:
                 raise
             _log.warning("no centre gives this node's registries; tried again", url=way.url, why=str(why))

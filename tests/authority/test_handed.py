@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority import handed
-from sensegate.authority.contents import Content
 from sensegate.authority.handed import Offers, Taking
-from sensegate.authority.releases import Examined
 from sensegate.authority.scope import Scope
-from sensegate.authority.versions import Choice
+from sensegate.decode.choice import Choice
 from sensegate.errors import NotFound, Refused
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.releases import Examined
 from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
 
 

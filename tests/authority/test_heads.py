@@ -12,7 +12,7 @@ from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
 from sensegate.clock import FakeClock
-from sensegate.config_people import AUDIT_LEAST_H, AuditConfig
+from sensegate.config.people import AUDIT_LEAST_H, AuditConfig
 from sensegate.errors import Lost
 
 BY = Principal("gateway", Role.ADMIN, scope("4401"))

@@ -10,7 +10,7 @@ import pytest
 from sensegate.authority.keyring import Keyring
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
-from sensegate.config_video import BasisConfig
+from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
 from sensegate.video.veil import DAY_US, day_of
 

@@ -11,7 +11,7 @@ from sensegate.authority.people import People
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_appoint, may_grant, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.config_people import PeopleConfig
+from sensegate.config.people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
 
 ROOT = Principal("root", Role.ADMIN, scope("44"))

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.contents import Content, Contents, digest_of
-from sensegate.authority.releases import Examined, Releases
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
-from sensegate.authority.versions import Limits, State
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
+from sensegate.lifecycle.contents import Content, Contents, digest_of
+from sensegate.lifecycle.history import CanaryLimits, VersionState
+from sensegate.lifecycle.releases import Examined, Releases
 from sensegate.model import Device
 
 NAME = "acme/th"
@@ -201,7 +201,7 @@ async def test_a_county_has_no_hand_in_anothers(office: Office) -> None:
     assert [life.profile for life in office.releases.list(CITY)] == [NAME]
     await office.releases.propose(NAME, 1, by=COUNTY)
     await office.releases.release(NAME, 1, by=CITY)
-    assert office.releases.version(NAME, 1, OTHER_COUNTY).state is State.RELEASED
+    assert office.releases.version(NAME, 1, OTHER_COUNTY).state is VersionState.RELEASED
 
 
 async def test_standard_profiles_are_the_provinces(office: Office, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ async def test_a_canary_of_a_list(office: Office) -> None:
         with pytest.raises(ConfigError):
             await office.releases.canary(NAME, 2, by=CITY, **wrong)
     with pytest.raises(ConfigError, match="limits"):
-        await office.releases.canary(NAME, 2, by=CITY, share=0.5, limits=Limits(rejected=2))
+        await office.releases.canary(NAME, 2, by=CITY, share=0.5, limits=CanaryLimits(rejected=2))
     await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"))
     assert [device for device in DEVICES if office.of(device) == 2] == ["d1", "d30"]
     await office.proposed(3)

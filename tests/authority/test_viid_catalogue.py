@@ -13,7 +13,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.clock import FakeClock
-from sensegate.config_viid import ViidConfig
+from sensegate.config.viid import ViidConfig
 from sensegate.errors import NotFound
 from sensegate.model import Datum, Device
 from sensegate.video.formats.viid_records import Entry

@@ -89,7 +89,7 @@ class Day:
         for piece in pieces:
             self.clock.at += MINUTE_US // PIECES
             delivery = self._delivery(piece)
-            pending = self.parts.ingest._walk([delivery])
+            pending = self.parts.ingest._process([delivery])
             if written:
                 await written
             written = asyncio.create_task(self.parts.committer.write(pending))

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from sensegate.authoring.examples import NamedDevices, message_of
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, message_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.protobuf import FIXED64, bytes_field, key, number_field
 from sensegate.frames import hj212

@@ -60,10 +60,10 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
                     "registry": parts.devices,
                     "series": parts.indicators._series,
                     "duplicates": parts.committer._duplicates,
-                    "normalise": parts.ingest._eyes.normaliser,
+                    "normalise": parts.ingest._stages.interpreter.normaliser,
                     "indicators": parts.indicators,
                     "quality": parts.quality,
-                    "decode": parts.ingest._eyes.decoder,
+                    "decode": parts.ingest._stages.interpreter.decoder,
                     "books": parts.share.books,
                     "reader": parts.share.reader,
                 }

@@ -19,10 +19,10 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.index import Index, unchanged
 from sensegate.clock import FakeClock
 from sensegate.model import Delivery, Device, Fields, Member, Message, Position, Readings, Spec
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.identity import SpecColumns, digests
-from sensegate.series import Series
 
 NOW = 1_767_225_600_000_000
 MESSAGES, VALUES, DEVICES, PROFILES = 4_000, 6, 1_000, 8

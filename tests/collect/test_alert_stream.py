@@ -18,7 +18,7 @@ from sensegate.bus.ports import free_port
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.alert_stream import CameraSource, address
 from sensegate.config import IngestConfig, parse
-from sensegate.config_cameras import CameraConfig
+from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
 from sensegate.model import Delivery
 from sensegate.publish.egress import Egress, Guarded

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import SystemClock
 from sensegate.collect.viid_below import Subordinate
-from sensegate.config_viid import ViidSubordinateConfig
+from sensegate.config.viid import ViidSubordinateConfig
 from sensegate.errors import NotFound
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids

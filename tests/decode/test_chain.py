@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import Seen, check_profile, micros, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
-from sensegate.decode.examples import Seen, check_profile, micros, readings_of
 from sensegate.decode.extract import Rows
 from sensegate.decode.profile import Units
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 NOW = micros("2026-01-01T00:00:09Z")
 HEARD = "2026-01-01T00:00:00Z"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sensegate.authority.scope import Scope
-from sensegate.authority.versions import Choice
+from sensegate.decode.choice import Choice
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import Chosen, ProfileSet
 from sensegate.model import BOOL, Device, Message

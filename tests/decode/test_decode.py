@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, readings_of
 from sensegate.model import Fields, IdentityKind, Message, QuarantineReason, RejectReason
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 NOW = 1_767_225_600_000_000
 DEEP = 40

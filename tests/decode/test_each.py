@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder
-from sensegate.decode.examples import readings_of
 from sensegate.errors import ProfileError
 from sensegate.model import Fields, Message
-from tests.decode.conftest import Make
 from tests.decode.test_decode import same
+from tests.support.profiles import Make
 
 NESTED = """
   - topics: ["x/{device}"]

@@ -9,8 +9,8 @@ import pytest
 from sensegate.decode.flags import REJECT, WORDS, Flags, meant, verdict
 from sensegate.errors import ProfileError
 from sensegate.model import Message, RejectReason
-from sensegate.quality import Quality
-from tests.decode.conftest import Make
+from sensegate.quantities.quality import Quality
+from tests.support.profiles import Make
 
 FLAT = """
   - topics: ["acme/{device}/up"]

@@ -9,8 +9,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import NamedDevices, message_of, payload_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, message_of, payload_of
 from sensegate.decode.grammar import Example
 from sensegate.decode.profile import Profile
 from sensegate.model import Message

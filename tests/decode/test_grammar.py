@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.decode.examples import check_profile
+from sensegate.authoring.examples import check_profile
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import compile_file
 from sensegate.errors import ProfileError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sensegate.authoring.examples import check_profile
 from sensegate.decode import ProfileSet
-from sensegate.decode.examples import check_profile
 from sensegate.errors import ProfileError
 
 TEXT = """\

@@ -11,22 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import NamedDevices, check_profile, readings_of
+from sensegate.authoring.explain import explain
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, check_profile, readings_of
-from sensegate.decode.explain import explain
 from sensegate.decode.formats import script
 from sensegate.decode.frame import Frame
 from sensegate.decode.watch import Profiles
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.quality import Flag
+from sensegate.normalise.series import Series
+from sensegate.quantities.quality import Flag
 from sensegate.scripts import pool
 from sensegate.scripts.pool import Ask, Scripts
 from sensegate.scripts.wire import Outcome
-from sensegate.series import Series
-from tests.decode.conftest import ROOT, Make
+from tests.support.profiles import ROOT, Make
 
 NOW = 1_772_366_400_000_000
 

@@ -21,22 +21,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import NamedDevices, message_of, payload_of
+from sensegate.authoring.explain import explain
+from sensegate.authoring.learn.learn import learn
+from sensegate.authoring.learn.shapes import Sample
+from sensegate.authoring.learn.write import draft
+from sensegate.authoring.stubs import carrier_payload
 from sensegate.clock import FakeClock
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, message_of, payload_of
-from sensegate.decode.explain import explain
 from sensegate.decode.grammar import Example
-from sensegate.decode.learn import learn
-from sensegate.decode.learn_shapes import Sample
-from sensegate.decode.learn_write import draft
 from sensegate.decode.profile import Profile
-from sensegate.decode.standin import carrier_payload
 from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
 from sensegate.persist.identity import bits_of
-from sensegate.series import Series
 from tests.decode.test_decode import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
 from tests.video.canary import MARKS

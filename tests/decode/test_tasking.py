@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import check_profile
 from sensegate.decode import tasking
-from sensegate.decode.examples import check_profile
 from sensegate.decode.grammar import Label, ParameterPart, TaskPart
 from sensegate.errors import ConfigError
 

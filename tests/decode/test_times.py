@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.decode.times import BAD, Reader
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 T0 = 1_767_225_600_000_000
 DEVICE, ASSUMED, DERIVED = TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE, TimeQuality.DERIVED

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from sensegate.authoring.examples import micros
 from sensegate.decode import Decoder
-from sensegate.decode.examples import micros
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, Message, RejectReason
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 from tests.decode.test_decode import same
 from tests.decode.test_reshape import all_values
 from tests.decode.test_rules import NOW, run, values

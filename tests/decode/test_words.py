@@ -10,7 +10,7 @@ from sensegate.decode import Decoder
 from sensegate.decode.words import TABLES
 from sensegate.errors import ProfileError
 from sensegate.model import Datum, RejectReason
-from sensegate.properties import CODES
+from sensegate.quantities.properties import CODES
 from tests.decode.test_rules import run, values
 
 Make = Callable[..., Decoder]

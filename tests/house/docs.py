@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sensegate import config, errors, metrics
-from sensegate.decode import reference
+from sensegate.authoring import reference
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
-from sensegate.quality import Flag, Quality, TimeQuality
+from sensegate.quantities.quality import Flag, Quality, TimeQuality
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,7 +25,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sensegate.cli.remote import Answered, Remote
 from sensegate.demo import crew
 from sensegate.demo.city import City, Member
 from sensegate.demo.enrol import counties, enrol, subscriber
@@ -34,6 +33,7 @@ from sensegate.demo.judge import VERDICTS
 from sensegate.demo.simulator import Broker, Plan
 from sensegate.demo.summary import family
 from sensegate.errors import Lost
+from sensegate.web.client import Answered, Remote
 from tests.ledger.commits import Committed, Sent
 
 LEAST = 1_000

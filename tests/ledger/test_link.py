@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.cli.remote import Remote
+from sensegate.web.client import Remote
 from tests.ledger.kills import NODES, RECOVERY_S, Campaign, Report
 from tests.ledger.soak import say
 

@@ -27,9 +27,9 @@ from typing import Any
 
 import aiohttp
 
-from sensegate.cli.remote import Answered, Remote
 from sensegate.demo.city import City, Member
 from sensegate.errors import Lost
+from sensegate.web.client import Answered, Remote
 from tests.ledger.kills import KILLED, PROFILES, Kill, Target, plan
 from tests.ledger.soak import say
 

@@ -25,7 +25,7 @@ from sensegate.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
-from sensegate.config_viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
+from sensegate.config.viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.video.formats.viid_answers import beijing
 from sensegate.viid_client import ViidClient
 from tests.conftest import eventually

@@ -40,8 +40,8 @@ from msgspec.structs import replace
 from nats.aio.client import Client
 
 from sensegate.config import Config
-from sensegate.config_people import EgressConfig
-from sensegate.config_viid import ViidConfig
+from sensegate.config.people import EgressConfig
+from sensegate.config.viid import ViidConfig
 from tests.conftest import eventually
 from tests.live.site import Made, Site, config_of, reading
 from tests.live.test_sharing import ENTRY

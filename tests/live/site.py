@@ -17,7 +17,7 @@ import structlog
 from sensegate import flow
 from sensegate.addresses import Addresses
 from sensegate.config import Config, IngestConfig, NodeUserConfig, StoreConfig, TimeConfig, UplinkConfig, WebConfig
-from sensegate.config_people import EgressConfig
+from sensegate.config.people import EgressConfig
 from tests.live.phone import Phone
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"

@@ -19,11 +19,11 @@ from sensegate import flow
 from sensegate.authority.chain import check_export, decode
 from sensegate.authority.heads import public_key, read
 from sensegate.cli import app
-from sensegate.cli.remote import Answered
 from sensegate.clock import SystemClock
-from sensegate.config_people import AuditConfig
+from sensegate.config.people import AuditConfig
 from sensegate.demo.city import City
 from sensegate.errors import Lost
+from sensegate.web.client import Answered
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
 

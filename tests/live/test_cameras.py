@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from sensegate.cli import app
 from sensegate.config import WebConfig
-from sensegate.config_cameras import CameraConfig
-from sensegate.config_people import EgressConfig
+from sensegate.config.cameras import CameraConfig
+from sensegate.config.people import EgressConfig
 from tests.collect.camera import SECRET, TheCamera, alert, part, sending
 from tests.conftest import eventually
 from tests.live.site import PROFILES, Answer, Made, Site, config_of, running

@@ -29,13 +29,13 @@ import yarl
 from msgspec import structs
 
 from sensegate.addresses import Addresses
+from sensegate.authoring.examples import payload_of
+from sensegate.authoring.explain import explain
 from sensegate.bus import columns, raw
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
-from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
-from sensegate.decode.examples import payload_of
-from sensegate.decode.explain import explain
+from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.decode.profiles import ProfileSet, take_video
 from sensegate.share import records
 from sensegate.web.feeds import FORMS
@@ -57,7 +57,7 @@ LEAKY = Control(
     kills=0,
     edits=[
         Edit(
-            "decode/cutting.py",
+            "decode/redaction.py",
             "if not decoder.profiles.video and not strict:\n    return {}",
             "return {}",
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.decode.examples import check_profile
+from sensegate.authoring.examples import check_profile
 from tests.conftest import eventually
 from tests.live.site import Site
 

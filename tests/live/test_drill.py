@@ -17,8 +17,8 @@ import pytest
 from msgspec import structs
 
 from sensegate.config import NodeUserConfig, UplinkConfig
+from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.persist.priors import Priors
-from sensegate.trials import Trials
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.live.test_profiles import THERMOMETER, write
@@ -216,7 +216,7 @@ async def test_control_a_redecode_that_knows_nothing_of_the_log_is_caught(
 
 async def test_control_without_the_watch_a_canary_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the watch asleep the same faults end nothing: it is the watch that the drill sees at work."""
-    monkeypatch.setattr(Trials, "run", lambda _self: asyncio.Event().wait())
+    monkeypatch.setattr(CanaryAnalysis, "run", lambda _self: asyncio.Event().wait())
     async with city_with_thermometers(tmp_path) as city:
         operator, _ = await city.site.token("city_operator", "4401")
         await step(city.site, "/versions", operator, 201, text=WRONG)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from sensegate.bus.ports import free_port
 from sensegate.cli import app
-from sensegate.config_people import OidcConfig, OidcRule
+from sensegate.config.people import OidcConfig, OidcRule
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
 

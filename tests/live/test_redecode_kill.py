@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sensegate.cli.remote import Answered
 from sensegate.demo.city import City, Member
 from sensegate.errors import Lost
 from sensegate.model import Device
+from sensegate.web.client import Answered
 from tests.bench.flood import Flood, Plan, shares
 from tests.bench.latency import enrol
 from tests.bench.workload import Sent

@@ -19,7 +19,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, StoreConfig
-from sensegate.config_people import ReturnsConfig
+from sensegate.config.people import ReturnsConfig
 from sensegate.publish.returned import Taker
 from sensegate.tiers.link import CentreLink
 from tests.conftest import eventually

@@ -32,7 +32,7 @@ from sensegate.authority.standby import PROMOTE, STATUS, Standby
 from sensegate.bus.ledger import ACCEPTED
 from sensegate.bus.ports import free_port
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig, WebConfig
-from sensegate.config_sites import CentreConfig, PeerConfig
+from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.shares import PSEUDONYMS, SIGNING
 from sensegate.sites import TAIL
 from sensegate.trails import KEY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +66,16 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
             told = kept[member] = await membership.join(tmp_path / member, code, centre.addresses.http, member=member)
             link = links[member] = CentreLink(await connected(told), slot=told.slot, member=member)
             stack.push_async_callback(link.close)
-            assert await eventually(lambda link=link: greets(link))
+            assert await eventually(partial(greets, link))
         assert {member: told.slot for member, told in kept.items()} == {
             "4401": "4401",
             "4401-port": "s01",
             "4403": "4403",
         }
 
-        async def state(member: str) -> str:
-            answer = await centre.ask("GET", f"/api/v1/nodes/{member}")
-            return str(answer.body["state"]) if answer.status == 200 else ""
-
         for member in kept:
             # Something has come up of none of them; the connection is seen all the same.
-            await eventually(lambda member=member: is_up(state(member)))
+            await eventually(partial(is_up, centre, member))
 
         # Another machine in its place: the old one is cut, and its credential is dead.
         code = await invited(centre, "4403", replace=True)
@@ -103,9 +100,10 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
             await phone.publish(device.topics[0], b'{"time": "2026-01-01T00:00:00Z", "values": {"air_temperature": 1}}')
 
 
-async def is_up(state: Any) -> bool:
-    """Return whether a node is seen."""
-    return await state == "up"
+async def is_up(centre: Site, member: str) -> bool:
+    """Return whether a node is seen to be connected."""
+    answer = await centre.ask("GET", f"/api/v1/nodes/{member}")
+    return answer.status == 200 and bool(answer.body["state"] == "up")
 
 
 async def taken(centre: Site, folder: Path) -> bool:

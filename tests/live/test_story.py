@@ -23,7 +23,7 @@ import pytest
 
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
-from sensegate.config_people import EgressConfig
+from sensegate.config.people import EgressConfig
 from sensegate.publish import membership
 from sensegate.share.receipts import verified
 from tests.conftest import eventually

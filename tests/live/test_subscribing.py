@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sensegate.config_people import EgressConfig
+from sensegate.config.people import EgressConfig
 from sensegate.ports import Letter
 from sensegate.publish.webhook import sign
 from tests.conftest import eventually

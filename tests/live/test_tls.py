@@ -30,8 +30,8 @@ from sensegate.bus.ports import free_port
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
-from sensegate.config_people import OidcConfig, OidcRule
-from sensegate.config_sites import CentreConfig, PeerConfig
+from sensegate.config.people import OidcConfig, OidcRule
+from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.errors import ConfigError, EngineError, Refused, Untrusted
 from sensegate.publish import membership
 from sensegate.tiers.link import CentreLink, NodeLinks

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, NodeUserConfig, UplinkConfig
-from sensegate.config_video import BasisConfig, VideoConfig
+from sensegate.config.video import BasisConfig, VideoConfig
 from sensegate.video.formats import FORMATS
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, UplinkConfig
-from sensegate.config_viid import ViidConfig, ViidDeviceConfig
+from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.video.formats.viid_answers import beijing
 from tests.conftest import eventually
 from tests.live.curl import Camera, curl

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import structs
 
-from sensegate.config_viid import ViidConfig
+from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError, Lost
 from sensegate.viid_client import ViidClient
 from tests.live.curl import Camera

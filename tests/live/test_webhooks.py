@@ -13,7 +13,7 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 from sensegate.cli import app
-from sensegate.config_people import EgressConfig
+from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
 from tests.live.site import Made, Site, config_of, reading, running

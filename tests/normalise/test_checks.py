@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sensegate.model import Datum, Fields, RejectReason, Spec
 from sensegate.normalise.checks import STUCK_READINGS
-from sensegate.place import wgs84_to_gcj02
-from sensegate.quality import Flag, Quality
+from sensegate.quantities.coordinates import wgs84_to_gcj02
+from sensegate.quantities.quality import Flag, Quality
 from tests.normalise.rows import KWH, NOW, Bench, Row
 
 HOUR = 3600.0

@@ -7,7 +7,7 @@ import pytest
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
 from sensegate.normalise.clocks import Clocks
-from sensegate.quality import Flag, Quality, TimeQuality
+from sensegate.quantities.quality import Flag, Quality, TimeQuality
 from tests.normalise.rows import NOW, Bench, Row
 
 HOUR = 3600.0

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.config import TimeConfig
-from sensegate.counters import deltas, fall, totals
 from sensegate.model import Datum, Fields, Spec
 from sensegate.normalise.clocks import REPRESENTABLE
-from sensegate.place import wgs84
-from sensegate.properties import PROPERTIES
-from sensegate.quality import TimeQuality
+from sensegate.normalise.counters import deltas, fall, totals
+from sensegate.quantities.coordinates import wgs84
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.quality import TimeQuality
 from tests.normalise.rows import NOW, Bench
 
 MAX = 1.7976931348623157e308

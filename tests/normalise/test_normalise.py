@@ -13,8 +13,8 @@ from sensegate.config import TimeConfig
 from sensegate.errors import ProfileError
 from sensegate.model import RejectReason, Spec
 from sensegate.normalise.normalise import TEXT_MAX
-from sensegate.properties import PROPERTIES
-from sensegate.quality import Flag, Quality, TimeQuality
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.quality import Flag, Quality, TimeQuality
 from tests.normalise.rows import FAHRENHEIT, KWH, NOW, SMOKE, STATE, TEMP, TEMP2, Bench, Row, S, fields_of
 
 

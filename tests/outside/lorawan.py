@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import Seen, readings_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import Seen, readings_of
 from sensegate.model import BOOL, Device, Fields, Message
 
 ROOT = Path(__file__).parents[2] / "device_profiles"

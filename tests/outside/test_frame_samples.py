@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import NamedDevices, Seen, micros, readings_of
 from sensegate.clock import FakeClock
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, Seen, micros, readings_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Frame, Setting
 from sensegate.errors import ProfileError, Rejected
@@ -25,8 +25,8 @@ from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
 from sensegate.model import I64, Fields, Message, QuarantineReason
 from sensegate.normalise.normalise import Normaliser
-from sensegate.quality import BAD_FROM, Flag, Quality
-from sensegate.series import Series
+from sensegate.normalise.series import Series
+from sensegate.quantities.quality import BAD_FROM, Flag, Quality
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sensegate.authoring.examples import check_profile
+from sensegate.authoring.imports import Imported, import_from
 from sensegate.decode import Decoder
-from sensegate.decode.examples import check_profile
 from sensegate.decode.grammar import parse
-from sensegate.decode.imports import Imported, import_from
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.model import Message, Spec
 from tests.outside.test_mqtt_samples import OneDevice
@@ -71,7 +71,7 @@ def test_recorded_states_are_decoded_by_the_imported_profiles(tmp_path: Path) ->
 
 
 def _slug(model: str) -> str:
-    from sensegate.decode.imports.made import part
+    from sensegate.authoring.imports.made import part
 
     return part(model)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.decode.examples import check_profile
+from sensegate.authoring.examples import check_profile
+from sensegate.authoring.learn.shapes import Sample
+from sensegate.authoring.survey import draft_of
 from sensegate.decode.grammar import parse
-from sensegate.decode.learn_shapes import Sample
-from sensegate.decode.survey import draft_of
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 FILES = sorted((Path(SAMPLES) / "mqtt").glob("*.jsonl")) if SAMPLES else []

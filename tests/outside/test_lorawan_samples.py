@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from sensegate.authoring.examples import Seen, micros, readings_of, same_value
+from sensegate.authoring.stubs import CARRIER, carrier_payload, standin
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import Seen, micros, readings_of, same_value
-from sensegate.decode.standin import CARRIER, carrier_payload, standin
 from sensegate.model import Device, Fields, Message, QuarantineReason
 from tests.outside.lorawan import RECEIVED, SAMPLES, Site, lines, profiles
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from sensegate.authoring.examples import Seen, micros, same_value
 from sensegate.decode.chain import frames
 from sensegate.decode.decode import Decoder
-from sensegate.decode.examples import Seen, micros, same_value
 from sensegate.decode.frame import Frame
 from sensegate.model import Device
 from tests.outside.lorawan import RECEIVED, SAMPLES, Site, decode, lines, profiles

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import micros, readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import micros, readings_of, same_value
 from sensegate.model import BOOL, Device, Fields, Message
-from sensegate.properties import PROPERTIES
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import conversion
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")

@@ -17,7 +17,7 @@ from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import Frame, Setting
 from sensegate.decode.times import Reader
 from sensegate.errors import ProfileError
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 RECEIVED = 1_767_225_600_000_000

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensegate.authoring.examples import readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import readings_of, same_value
 from sensegate.decode.formats.sparkplug import parse
 from sensegate.decode.formats.sparkplug_payload import read
 from sensegate.decode.frame import Frame
 from sensegate.model import BOOL, Device, Message
-from sensegate.properties import PROPERTIES
-from sensegate.units import conversion
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import conversion
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")

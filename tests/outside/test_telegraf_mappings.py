@@ -22,14 +22,14 @@ import msgspec
 import pytest
 import yaml
 
+from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices, readings_of
 from sensegate.decode.extract import Element, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.profile import Reject, Rule
 from sensegate.decode.times import BAD
 from sensegate.model import Message
-from sensegate.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, Kind
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 FOLDER = Path(SAMPLES) / "telegraf" / "json_v2"

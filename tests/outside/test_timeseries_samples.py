@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import pytest
 
-from sensegate.decode import Decoder, ProfileSet, check_profile
-from sensegate.decode.examples import NamedDevices, Seen, readings_of
+from sensegate.authoring import check_profile
+from sensegate.authoring.examples import NamedDevices, Seen, readings_of
+from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.profiles import files
 from sensegate.model import Message
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sensegate.decode.examples import Seen, same_value
-from sensegate.properties import PROPERTIES
-from sensegate.units import conversion
+from sensegate.authoring.examples import Seen, same_value
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.units import conversion
 from tests.outside.test_mqtt_samples import SAMPLES, decode, lines, zigbee
 
 pytestmark = pytest.mark.skipif(

@@ -28,10 +28,10 @@ from sensegate.model import (
     RejectedValue,
     Spec,
 )
+from sensegate.normalise.series import Series
 from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
-from sensegate.quality import Flag
-from sensegate.series import Series
+from sensegate.quantities.quality import Flag
 
 NOW = 1_767_225_600_000_000
 HOUR = 3_600_000_000

@@ -28,7 +28,7 @@ from sensegate.model import (
 )
 from sensegate.persist.commit import RETRY_S, Committer, Limits
 from sensegate.persist.store import Store
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
 
 

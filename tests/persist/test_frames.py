@@ -12,7 +12,7 @@ from sensegate.decode.envelope import frame_key
 from sensegate.persist import ties
 from sensegate.persist.identity import FRAME as KIND
 from sensegate.persist.identity import VERDICTS
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from tests.persist.rig import FRAME, NOW, Rig, Row, Sent
 
 SECOND, MINUTE = 1_000_000, 60_000_000

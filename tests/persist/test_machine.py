@@ -17,7 +17,7 @@ from sensegate.persist.identity import VERDICTS
 from sensegate.persist.marks import NEVER
 from sensegate.persist.recent import Found
 from sensegate.persist.runs import Run
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
     CHANNEL,
     FRAME,

@@ -19,7 +19,7 @@ from sensegate.persist import priors
 from sensegate.persist.commit import Limits, Pending
 from sensegate.persist.identity import VERDICTS
 from sensegate.persist.priors import Priors
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from tests.persist.rig import (
     HOUR,
     MESSAGE_ID,

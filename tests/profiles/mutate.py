@@ -18,8 +18,8 @@ from sensegate.decode.layout.steps import Step
 from sensegate.decode.layout.types import BITS_MAX, Bits, bits_of, type_of
 from sensegate.decode.part import Scalar
 from sensegate.decode.words import TABLES
-from sensegate.properties import PROPERTIES, Kind, Property
-from sensegate.units import TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities.properties import PROPERTIES, Kind, Property
+from sensegate.quantities.units import TABLE, UnitError, canonical, conversion, dimension
 
 Path = tuple[Scalar, ...]
 """Names, indices, and keys of dicts."""

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path as File
 from typing import NamedTuple
 
+from sensegate.authoring.examples import check_profile, run_example
 from sensegate.decode.compiler import Compiler
-from sensegate.decode.examples import check_profile, run_example
 from sensegate.decode.grammar import Example, Lines, ProfileFile, key_text, line_of, parse
 from sensegate.decode.profiles import ProfileSet, files
 from sensegate.errors import ProfileError

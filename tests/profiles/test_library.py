@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.decode import Decoder, ProfileSet, check_profile
-from sensegate.decode.examples import NamedDevices, message_of
+from sensegate.authoring import check_profile
+from sensegate.authoring.examples import NamedDevices, message_of
+from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.profile import Profile
 from sensegate.decode.profiles import files
 

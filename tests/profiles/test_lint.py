@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.decode.lint import lint_profile
-from sensegate.decode.overlaps import overlaps
+from sensegate.authoring.lint import lint_profile
+from sensegate.authoring.overlaps import overlaps
 from sensegate.decode.profiles import ProfileSet, files
 from tests.profiles.mutations import ROOT
 from tests.profiles.test_mutations import WEAK

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.decode.examples import check_profile
+from sensegate.authoring.examples import check_profile
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
 SHARE = 0.95

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sensegate.decode.examples import check_profile
+from sensegate.authoring.examples import check_profile
 from tests.profiles.mutations import ROOT
 from tests.profiles.test_mutations import FILES
 from tests.spoil import UNWRITABLE, in_tree

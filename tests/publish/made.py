@@ -20,7 +20,7 @@ from sensegate.errors import Fenced, Lost
 from sensegate.model import CommitRecord, Entry, Member
 from sensegate.ports import Log
 from sensegate.publish.span import SOURCE
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 NODE = "4401"
 GRADES = (1, 2, 4)

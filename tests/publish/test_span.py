@@ -10,7 +10,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.model import Entry
 from sensegate.publish.span import Packer, whole_commits
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from tests.publish.made import Node, batch_of
 
 PACKER = Packer("4401", 3)

@@ -28,7 +28,7 @@ from sensegate.publish import uplink
 from sensegate.publish.carried import Carried
 from sensegate.publish.span import Span
 from sensegate.publish.uplink import Lane, Uplink
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from tests.publish.made import NODE, Centre, Node, check, drive, rows_of
 
 CONFIG = UplinkConfig(url="nats://centre")

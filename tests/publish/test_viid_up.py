@@ -20,7 +20,7 @@ from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
-from sensegate.config_viid import ViidConfig, ViidSuperiorConfig
+from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.model import OBSERVATION, Member
 from sensegate.publish.viid_orders import Orders
 from sensegate.publish.viid_up import Superior

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.modes import Order, Plan, Widening
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
+from sensegate.control.modes import Order, Plan, Widening
+from sensegate.control.widening import Widenings
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
 from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
 from sensegate.share.desk import Desk
 from sensegate.share.feeds import Feed, Feeds, Wanted, common
 from sensegate.share.grants import Admission, Grant, Grants, granted
-from sensegate.share.widening import Widenings
 from tests.share.made import NOW
 
 OWNER = Principal("owner", Role.CITY_OPERATOR, scope("4401"))

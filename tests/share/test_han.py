@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sensegate.authority.divisions import Divisions
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.share.catalogue import Entry, found
 from sensegate.share.han import folded
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sensegate.bus import columns
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from sensegate.share import cursor, records
 from tests.share.made import NOW, make_batch
 

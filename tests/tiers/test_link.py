@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.slots import centre_password, centre_user
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig
-from sensegate.config_sites import NodeQuotaConfig
+from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Conflict, Fenced, Lost, Overloaded, Refused, StoreFull
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import LinkAnswer, LinkRequest, MemberHello, decode_answer
@@ -119,7 +120,7 @@ async def test_bytes_of_a_stranger_end_no_connection(centre: Engine) -> None:
         for head in (b"NATS/1.0 \xff\xfe\r\n\r\n", b"NATS/1.0\r\n\xff: \xff\r\n\r\n", b"NATS/1.0\r\n", b"NATS/1.0"):
             transport.write(b"HPUB up.4401.live %d %d\r\n%s\r\n" % (len(head), len(head), head))
         transport.write(b"PUB up.4401.live _INBOX_4401.\xff\xfe 1\r\nx\r\n")
-        await transport.drain()
+        await transport.drain()  # type: ignore[no-untyped-call] # of nats-py
         assert await eventually(lambda: heard(link, b"y"))
         for payload in (
             b"",
@@ -128,7 +129,7 @@ async def test_bytes_of_a_stranger_end_no_connection(centre: Engine) -> None:
             b"\x91" * 2_000,
             b"\x94\x01\xcf" + b"\xff" * 8 + b"\xa1x\xc4\x00",
         ):
-            answer = await eventually(lambda payload=payload: raw(link, payload))
+            answer = await eventually(partial(raw, link, payload))
             assert answer.refused.startswith("request: ")
         assert await heard(link, b"z")
         assert links.connected == BOTH

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sensegate.decode.examples import payload_of
+from sensegate.authoring.examples import payload_of
 from sensegate.decode.profiles import ProfileSet, files, take_video
 from sensegate.errors import Rejected
 from sensegate.video import body

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.properties import CODES, PROPERTIES, Kind
+from sensegate.quantities.properties import CODES, PROPERTIES, Kind
 from sensegate.video import codes
 from sensegate.video.observation import ObjectClass
 

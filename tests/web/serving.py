@@ -10,6 +10,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sensegate.authoring.survey import draft_of, samples_of, shapes
+from sensegate.authoring.unknown import Unknown
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -22,19 +24,19 @@ from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import WebConfig
-from sensegate.config_people import OidcConfig, PeopleConfig
+from sensegate.config.people import OidcConfig, PeopleConfig
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.survey import draft_of, samples_of, shapes
 from sensegate.model import Device
+from sensegate.normalise.book import QualityRow
 from sensegate.share.books import Books
 from sensegate.share.feeds import Feeds
 from sensegate.share.metering import Metering
 from sensegate.share.reader import Reader
 from sensegate.share.roll import Roll
 from sensegate.share.sharing import Sharing, Terms
-from sensegate.unknown import Unknown
 from sensegate.web.app import Web
-from sensegate.web.deps import Deps, NodeRow, ProfileRow, QualityRow
+from sensegate.web.deps import Deps, NodeRow, ProfileRow
+from sensegate.web.drafts import UNKNOWN
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -102,11 +104,13 @@ class Gateway:
                 people=self.people,
                 secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
-                unknown=Unknown(
-                    self.log,
-                    shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
-                    draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
-                ),
+                parts={
+                    UNKNOWN: Unknown(
+                        self.log,
+                        shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
+                        draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
+                    )
+                },
             )
         )
         self.url = ""

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from sensegate.authoring.unknown import under
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.decode.grammar import parse
 from sensegate.model import Member, Message
-from sensegate.unknown import under
 from tests.web.serving import Gateway
 
 UNKNOWN, LEARN = "/api/v1/profiles/unknown", "/api/v1/profiles/learn"

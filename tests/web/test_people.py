@@ -17,7 +17,7 @@ from sensegate.authority.scope import Role
 from sensegate.bus.ports import free_port
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import WebConfig
-from sensegate.config_people import OidcConfig, OidcRule, PeopleConfig
+from sensegate.config.people import OidcConfig, OidcRule, PeopleConfig
 from sensegate.errors import ConfigError
 from sensegate.web.auth import CSRF
 from tests.web.provider import CLIENT, SECRET, Provider, providing

@@ -12,7 +12,7 @@ from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Member, Message
-from sensegate.web.deps import QualityRow
+from sensegate.normalise.book import QualityRow
 from tests.share.made import Place, make_batch, members
 from tests.web.serving import Gateway
 

@@ -18,7 +18,7 @@ from sensegate.authority.digests import Digests
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.config_viid import ViidConfig, ViidDeviceConfig
+from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device
 from sensegate.video.formats.viid_answers import Answer

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.digests import MD5, SHA256, Digests, digest
-from sensegate.config_viid import ViidConfig
+from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.model import Device
 from sensegate.web.viid_digest import Denied, Digest, parts, same_path

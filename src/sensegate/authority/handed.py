@@ -17,16 +17,20 @@ from importlib.resources import files
 import msgspec
 import structlog
 
-from sensegate.authority.contents import Content, Contents, digest_of
-from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.trail import Trail
-from sensegate.authority.versions import Force, State, Version
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
+from sensegate.lifecycle.contents import Content, Contents, digest_of
+from sensegate.lifecycle.history import ProfileVersion, VersionInForce, VersionState
+from sensegate.lifecycle.releases import Releases
 
 _log = structlog.get_logger("authority")
 
-TABLES = {"properties": ("", "properties.csv"), "codes": ("", "codes.csv"), "divisions": ("authority", "divisions.csv")}
+TABLES = {
+    "properties": ("quantities", "properties.csv"),
+    "codes": ("quantities", "codes.csv"),
+    "divisions": ("authority", "divisions.csv"),
+}
 """Tables that centre and nodes must have alike: name -> where it is."""
 
 
@@ -34,8 +38,8 @@ class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the centre decided about one profile for one node."""
 
     profile: str
-    force: tuple[Force, ...]
-    versions: tuple[Version, ...]
+    force: tuple[VersionInForce, ...]
+    versions: tuple[ProfileVersion, ...]
     """Those of `force`."""
     standard: bool = False
     folder: bool = False
@@ -133,8 +137,10 @@ class Offers:
             return None
         number, content = shelved
         home = Scope(self._home)
-        version = Version(number, digest_of(content), State.RELEASED, home, 0, "folder", 0, used=True, library=True)
-        return Handed(profile, (Force(home, number, 0, "folder"),), (version,), standard=True, folder=True)
+        version = ProfileVersion(
+            number, digest_of(content), VersionState.RELEASED, home, 0, "folder", 0, used=True, library=True
+        )
+        return Handed(profile, (VersionInForce(home, number, 0, "folder"),), (version,), standard=True, folder=True)
 
 
 class Taking:

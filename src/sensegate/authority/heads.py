@@ -7,7 +7,7 @@ one-way drop, a printed page. A head that left the gateway proves every record u
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from sensegate.authority.chain import SignedHead, Signer, fingerprint, head_of, line_of
+from sensegate.authority.chain import Record, SignedHead, Signer, fingerprint, head_of, line_of
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
@@ -94,20 +94,28 @@ def read(file: Path, *, key: bytes | None = None) -> list[SignedHead]:
     return found
 
 
-class Signed(Trail, Protocol):
-    """A trail whose end can be signed."""
+class AuditTrail(Trail, Protocol):
+    """A trail that is read back, and whose end can be signed."""
 
     @property
     def key(self) -> bytes:
-        """The public key of whoever signs; empty: nobody does."""
+        """The public key of the signer; empty: the trail is not signed."""
         ...
 
     async def signed(self) -> SignedHead:
-        """Return the end of the chain with the gateway's signature."""
+        """Return the end of the chain with the gateway's signature. Raises `NotFound` without a key."""
         ...
 
     async def used(self) -> float:
-        """Return which part of the room for records is used."""
+        """Return the share of the room for records that is used."""
+        ...
+
+    def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
+        """Yield the records as they are stored, oldest first."""
+        ...
+
+    async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, Record]]:
+        """Return (sequence, record) after a sequence, oldest first."""
         ...
 
 
@@ -115,7 +123,7 @@ class Hours:
     """What the trail is told every hour: what was delivered, as counts; then its head is signed and written."""
 
     def __init__(
-        self, audit: Signed, file: Path, clock: Clock, by: Principal, delivered: Callable[[int], Sequence[Facts]]
+        self, audit: AuditTrail, file: Path, clock: Clock, by: Principal, delivered: Callable[[int], Sequence[Facts]]
     ) -> None:
         """`delivered` returns the counts (totals since they began) that have grown since a time (µs), a row each."""
         self._audit = audit

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from sensegate.clock import Clock
-from sensegate.config_video import BasisConfig
+from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
 from sensegate.video.veil import day_of, plate_form, token
 

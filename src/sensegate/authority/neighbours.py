@@ -19,7 +19,6 @@ METRES_A_DEGREE = 111_320.0
 PAIRS_MAX = 10_000
 CELL_MAX = 200
 """Most devices of one cell that are held against each other: a building full of them is no street corner."""
-_HOUSEKEEPING = frozenset({"device", "place", "power"})
 
 
 class Near(msgspec.Struct, frozen=True):
@@ -139,8 +138,3 @@ def _wide(row: int, tall: float) -> float:
     """Return the width of the cells of a row, degrees: never narrower than they are tall, on the ground."""
     edge = min(89.0, (abs(row) + 1) * tall)
     return tall / max(0.01, float(np.cos(np.radians(edge))))
-
-
-def housekeeping(domain: str) -> bool:
-    """Return whether properties of a domain say how a device is, not what it is there for."""
-    return domain in _HOUSEKEEPING

@@ -27,7 +27,7 @@ from joserfc.jwk import KeySet
 from sensegate.authority.scope import Role, Scope, duty, fitting, scope
 from sensegate.clock import Clock
 from sensegate.config import secret
-from sensegate.config_people import OidcConfig, OidcRule
+from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.errors import ConfigError, Lost, Refused
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")

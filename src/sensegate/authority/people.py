@@ -30,7 +30,7 @@ from sensegate.authority.sessions import Session, Sessions
 from sensegate.authority.shelf import Records, Shelf
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
-from sensegate.config_people import PeopleConfig
+from sensegate.config.people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, Refused
 
 KEPT_PASSWORDS = 5

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from sensegate.authority import credentials
 from sensegate.authority.credentials import Credentials, Seal
 from sensegate.clock import Clock
-from sensegate.config_people import PeopleConfig
+from sensegate.config.people import PeopleConfig
 
 SESSIONS_MAX = 10_000
 OF_ONE_MAX = 20

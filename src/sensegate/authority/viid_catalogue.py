@@ -14,7 +14,7 @@ import structlog
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.config_viid import ViidConfig
+from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError, Conflict, Refused
 from sensegate.model import Datum, Device, DeviceState
 from sensegate.video.formats.viid_records import Entry

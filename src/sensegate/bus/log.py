@@ -23,19 +23,13 @@ _HEADERS_BYTES = 512
 class JetStreamLog:
     """`ports.Log` on a stream. Call `open` first; it reads the epoch.
 
-    With `prefix` (``up.<node>.``) it is the log of the centre as node `<node>` may use it: `write` and `last` of the
-    node's own subjects (``readings.<node>.…``, ``ledger.<node>``, ``commit.<node>.<lane>``), nothing else.
     `room` (``engine.has_room``) is asked before each write.
     """
 
-    def __init__(
-        self, nc: Client, stream: str = "LOG", prefix: str = "", *, room: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, nc: Client, stream: str = "LOG", *, room: Callable[[], bool] = lambda: True) -> None:
         self._nc = nc
         self._stream = stream
-        self._prefix = prefix
         self._room = room
-        self._node = prefix.removeprefix("up.").removesuffix(".")
         self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
         self._epoch = ""
         self.began = 0
@@ -44,13 +38,12 @@ class JetStreamLog:
         """Its entries were stored, and so stamped, when they were copied here."""
 
     async def open(self) -> None:
-        """Read the epoch; a node has no right to it at the centre and needs none."""
-        if not self._prefix:
-            status = await self._reader.status()
-            life = status.config.metadata.get(LIFE, "")
-            self._epoch, self.is_copy = life or f"{micros(status.created):x}", bool(life)
-            self.began = status.state.last_seq
-            self._reader.advance(status.state.last_seq)
+        """Read the epoch."""
+        status = await self._reader.status()
+        life = status.config.metadata.get(LIFE, "")
+        self._epoch, self.is_copy = life or f"{micros(status.created):x}", bool(life)
+        self.began = status.state.last_seq
+        self._reader.advance(status.state.last_seq)
 
     @property
     def epoch(self) -> str:
@@ -73,15 +66,11 @@ class JetStreamLog:
         with api.lost(what):
             # Members before the last ask for no reply: they leave in one stroke, the last one's answer is for all.
             for number, member in enumerate(members[:-1], 1):
-                await self._nc.publish(
-                    self._address(member.subject), member.payload, headers=_headers(member, batch, number)
-                )
+                await self._nc.publish(member.subject, member.payload, headers=_headers(member, batch, number))
             member = members[-1]
             headers = _headers(member, batch, final)
             headers["Nats-Batch-Commit"] = "1"
-            answered = await self._nc.request(
-                self._address(member.subject), member.payload, timeout=_WRITE_S, headers=headers
-            )
+            answered = await self._nc.request(member.subject, member.payload, timeout=_WRITE_S, headers=headers)
         answer = msgspec.json.decode(answered.data, type=api.Answer)
         if answer.error:
             api.refuse(answer.error, what)
@@ -91,7 +80,6 @@ class JetStreamLog:
         return answer.seq
 
     async def last(self, subject: str) -> Entry | None:
-        self._address(subject)
         message = await self._reader.last(subject)
         return None if message is None else entry(message)
 
@@ -115,16 +103,6 @@ class JetStreamLog:
     async def close(self) -> None:
         """Stop following; the connection is its owner's."""
         await self._reader.close()
-
-    def _address(self, subject: str) -> str:
-        """Return where to publish so that it lands on `subject`."""
-        if not self._prefix:
-            return subject
-        kind, _, rest = subject.partition(".")
-        node, _, rest = rest.partition(".")
-        if node != self._node:
-            raise EngineError(f"node {self._node} writes no {subject} at its centre")
-        return f"{self._prefix}{kind}.{rest}" if rest else f"{self._prefix}{kind}"
 
     def _check(self, members: Sequence[Member]) -> None:
         if not members or len(members) > BATCH_MESSAGES_MAX:

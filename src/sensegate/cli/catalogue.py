@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from sensegate.cli.remote import Remote
 from sensegate.cli.shown import (
     DEFAULT_URL,
     Json,
@@ -26,6 +25,7 @@ from sensegate.cli.shown import (
     table,
 )
 from sensegate.errors import ConfigError
+from sensegate.web.client import Remote
 
 app = typer.Typer(
     help="The catalogue: what is shared, by whom, on which terms.\n\n"

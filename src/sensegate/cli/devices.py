@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sensegate.authority import camera_codes
-from sensegate.cli.remote import Answered, Remote
 from sensegate.cli.shown import (
     DEFAULT_URL,
     Json,
@@ -29,6 +28,7 @@ from sensegate.cli.times import DAY_S, span
 from sensegate.config import secret
 from sensegate.errors import ConfigError
 from sensegate.video import multipart
+from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
 app = typer.Typer(

@@ -15,13 +15,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sensegate import config_files
 from sensegate.bus.ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
-from sensegate.cli.remote import Answered, Remote
 from sensegate.cli.shown import Json, table
-from sensegate.config import Config, TlsConfig, load
+from sensegate.config import Config, TlsConfig, files, load
 from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
 CERTIFICATE_WARN_DAYS = 30
@@ -180,9 +179,9 @@ def _certificate(key: str, tls: TlsConfig) -> Iterator[Finding]:
 
 def secrets(config: Config) -> Iterator[Finding]:
     """Are the secret files there, and for our eyes alone?"""
-    for path, name in config_files.named(config):
-        if path[-1] in config_files.PRIVATE:
-            what, remedy = config_files.fault(config, path, name)
+    for path, name in files.named(config):
+        if path[-1] in files.PRIVATE:
+            what, remedy = files.fault(config, path, name)
             yield _bad("secrets", what, remedy) if what else _good("secrets", f"{name} is private")
 
 

@@ -73,9 +73,9 @@ def _write(target: Path, text: str) -> None:
 
 def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
     """Return the draft for the messages of a file, as the gateway would answer."""
-    from sensegate.decode.learn_shapes import Sample  # noqa: PLC0415 - the whole decoder
-    from sensegate.decode.survey import draft_of  # noqa: PLC0415 - the same
-    from sensegate.unknown import under  # noqa: PLC0415 - the same
+    from sensegate.authoring.learn.shapes import Sample  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.survey import draft_of  # noqa: PLC0415 - the same
+    from sensegate.authoring.unknown import under  # noqa: PLC0415 - the same
 
     samples = [
         Sample(told, payload, round(at * 1e6) if at is not None else 0)
@@ -100,7 +100,7 @@ def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
 
 def _report(draft: dict[str, Any], target: Path) -> None:
     """Print what was found, guessed and left, and what `check` says of it."""
-    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     rows = [{**one, "sure": "" if one["sure"] else "guess"} for one in draft["found"]]
     rows += [{"field": one["field"], "property": "-", "sure": "left", "reason": one["reason"]} for one in draft["left"]]
@@ -137,7 +137,7 @@ def import_(
     json_form: Json = False,
 ) -> None:
     """Make profiles of what others wrote down, and report each member: mapped, guessed, or left and why."""
-    from sensegate.decode.imports import import_from  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.imports import import_from  # noqa: PLC0415 - the whole decoder
 
     reports: list[dict[str, Any]] = []
     for made in import_from(path):
@@ -164,7 +164,7 @@ def import_(
 
 def _written(file: Path, text: str, files: Mapping[str, str]) -> list[str]:
     """Write a profile with its files; return what `check` says of it."""
-    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     _write(file, text)
     for name, content in files.items():

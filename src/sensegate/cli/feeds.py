@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, piped
 from sensegate.cli.times import Since
+from sensegate.web.client import Remote
 
 app = typer.Typer(help="Feeds: list, create, delete, tail, subscribers.", no_args_is_help=True)
 

@@ -11,9 +11,9 @@ import msgspec
 import typer
 
 from sensegate.cli.applications import MASK_HELP
-from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, document, listed, rows_of, table
 from sensegate.errors import ConfigError
+from sensegate.web.client import Remote
 
 app = typer.Typer(
     help="Grants: who may read which feed, until when, through which mask and quota.\n\n"

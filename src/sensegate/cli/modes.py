@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from sensegate import yamls
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, listed, table
 from sensegate.cli.times import HOUR_S, span
+from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
 
 app = typer.Typer(

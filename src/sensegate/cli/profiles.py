@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 import yaml
 
-from sensegate import config_files, wording, yamls
+from sensegate import wording
 from sensegate.cli import drafts
 from sensegate.cli.findings import Finding, excerpt, finding
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, followed, rows_of, table
+from sensegate.config import files as config_files
 from sensegate.config import load
+from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
 
@@ -52,9 +54,9 @@ def is_profile(file: Path) -> bool:
 
 def findings(paths: Sequence[Path]) -> list[Finding]:
     """Return what is wrong with configurations and profiles, what is probably a mistake, and what is to be known."""
-    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
-    from sensegate.decode.lint import lint_profile  # noqa: PLC0415 - the same
-    from sensegate.decode.overlaps import overlaps  # noqa: PLC0415 - the same
+    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - the same
+    from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - the same
     from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - the same
 
     found: list[Finding] = []
@@ -127,7 +129,7 @@ def explain(
     json_form: Json = False,
 ) -> None:
     """Walk one message through the stages: which profile claims it and why, fields, readings, quality, identity."""
-    from sensegate.decode.explain import explain as walk  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.explain import explain as walk  # noqa: PLC0415 - the whole decoder
 
     try:
         payload = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -220,7 +222,7 @@ def run_examples(
     profiles: Folder = FOLDER,
 ) -> None:
     """Run the examples of one profile or of all; exit 1 if one does not give what it says."""
-    from sensegate.decode.examples import check_profile  # noqa: PLC0415 - the whole decoder
+    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
     chosen = [_file(name, profiles)] if name else list(files([profiles]))
     found = [str(problem) for file in followed(chosen, "running examples") for problem in check_profile(file)]

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from sensegate import yamls
-from sensegate.authority.contents import gather
-from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
+from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
+from sensegate.lifecycle.contents import gather
+from sensegate.web.client import Remote
 from sensegate.wording import count
 
 app = typer.Typer()

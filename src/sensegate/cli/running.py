@@ -53,11 +53,11 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration, see config/R
     The first start writes an administrator's token to admin.token in the `directory` of the configuration.
     `sensegate check CONFIG` and `sensegate doctor CONFIG` say before what is wrong. config/README.md: a first start.
     """
-    from sensegate import config_files, flow  # noqa: PLC0415 - the whole gateway; only this command needs it
-    from sensegate.config import load  # noqa: PLC0415 - the same
+    from sensegate import flow  # noqa: PLC0415 - the whole gateway; only this command needs it
+    from sensegate.config import files, load  # noqa: PLC0415 - the same
 
     loaded = load(config)
-    wrong = config_files.faults(loaded, config, start=True) + _place(config, loaded)
+    wrong = files.faults(loaded, config, start=True) + _place(config, loaded)
     if wrong:
         raise ExceptionGroup("it cannot start", wrong)
     uvloop.run(until_told(flow.run(loaded)))

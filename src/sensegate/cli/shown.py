@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sensegate.cli.remote import Remote
 from sensegate.errors import ConfigError
+from sensegate.web.client import Remote
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sensegate.authority.contents import gather
-from sensegate.authority.redecodes import What
 from sensegate.cli.releases import STEPS, Name, Note, Target, Version, named, path_of, version_path
-from sensegate.cli.remote import Answered, Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, table
 from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
+from sensegate.lifecycle.contents import gather
+from sensegate.lifecycle.reprocessing_orders import ReprocessingInput
+from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
 app = typer.Typer()
@@ -198,7 +198,9 @@ def redecode(
     *,
     since: Since = "1h",
     until: Until = "",
-    what: Annotated[What, typer.Option(help="raw: messages that gave readings; quarantine: refused ones.")] = What.BOTH,
+    what: Annotated[
+        ReprocessingInput, typer.Option(help="raw: messages that gave readings; quarantine: refused ones.")
+    ] = ReprocessingInput.BOTH,
     device: Device = None,
     target: Target = "",
     note: Note = "",

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.remote import Remote
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, rows_of, table
 from sensegate.cli.times import span
 from sensegate.errors import ConfigError
+from sensegate.web.client import Remote
 
 app = typer.Typer(help="Tasks of devices: what they can do, give, list, show, cancel.", no_args_is_help=True)
 

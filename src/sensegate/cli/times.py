@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate import durations
+from sensegate.config import durations
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 

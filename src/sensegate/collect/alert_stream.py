@@ -25,7 +25,7 @@ from sensegate import metrics
 from sensegate.clock import Clock
 from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig, secret
-from sensegate.config_cameras import CameraConfig
+from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
 from sensegate.video.multipart import PARTS_MAX, Cutter, Part, after, boundary_of
 

@@ -17,7 +17,7 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
-from sensegate.config_viid import ViidSubordinateConfig
+from sensegate.config.viid import ViidSubordinateConfig
 from sensegate.errors import Lost, NotFound, Overloaded, Refused, Rejected, SensegateError, StoreFull
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_answers import OK, Answer, beijing, together

@@ -9,12 +9,12 @@ from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import Element, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.identity import Reception, identify, settled
-from sensegate.decode.plans import Holder
+from sensegate.decode.plan_cache import Holder
 from sensegate.decode.profile import NONE, Rule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 
 class FrameRejected(Rejected):

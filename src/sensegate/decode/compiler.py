@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import flags, tasking, times, topics, video_rules
+from sensegate.decode.device_names import ANY, Names
 from sensegate.decode.envelope import READERS, Inner
 from sensegate.decode.flags import Flags
 from sensegate.decode.formats import FORMATS, video
 from sensegate.decode.frame import Parse, Setting
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
 from sensegate.decode.keys import Keys, nearest
-from sensegate.decode.names import ANY, Names
 from sensegate.decode.paths import EVERY, Path, Place
 from sensegate.decode.profile import (
     FRAME,

@@ -13,11 +13,12 @@ import numpy as np
 
 from sensegate import metrics
 from sensegate.config import IngestConfig
+from sensegate.decode.attribution import signed
 from sensegate.decode.batch import Postponed, Trees
-from sensegate.decode.carried import EnvelopePlan, Frames
 from sensegate.decode.chain import Carried, FrameRejected, Opened, opened
+from sensegate.decode.columnar import Reader
+from sensegate.decode.columnar_envelopes import EnvelopePlan, Frames
 from sensegate.decode.extract import Bound, Leaf, Rows, Way, bind, path_of
-from sensegate.decode.flat import Reader
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.video import SeenTree, reason_of, refused_at
 from sensegate.decode.frame import Frame, Parse, WarnedList, WarnedObject
@@ -25,12 +26,11 @@ from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import Ask, Memory
 from sensegate.decode.plan import Chunk, Parsed, Plan
-from sensegate.decode.plans import FAULTS, Holder, Plans
+from sensegate.decode.plan_cache import FAULTS, Holder, Plans
 from sensegate.decode.profile import Rule, Units
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.rates import Rates
 from sensegate.decode.routes import NO_PLAN, REFUSED, DeviceNames, Route, Routes
-from sensegate.decode.signing import signed
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import (
@@ -48,7 +48,7 @@ from sensegate.model import (
     Span,
     Thinned,
 )
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 __all__ = ["Decoder", "DeviceNames"]
 

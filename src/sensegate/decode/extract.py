@@ -21,7 +21,7 @@ from sensegate.decode.profile import NONE, NOTHING, Groups, Reading, Reject, Rul
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
-from sensegate.quality import Quality, TimeQuality
+from sensegate.quantities.quality import Quality, TimeQuality
 
 VALUES_MAX = 8_192
 """More elements or values in one message are a fault of its sender: the message is quarantined (`schema`)."""

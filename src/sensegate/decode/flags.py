@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.decode.paths import Place
 from sensegate.model import RejectReason
-from sensegate.quality import Quality, from_hj212, from_opcua, from_wmo
+from sensegate.quantities.quality import Quality, from_hj212, from_opcua, from_wmo
 
 REJECT: Final = "reject"
 """In place of a quality: the value becomes no reading (`flagged`)."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import yaml
 
-from sensegate import yamls
+from sensegate.config import yaml as yamls
 from sensegate.decode.charsets import Charset
 from sensegate.decode.formats.csv import CsvPart
 from sensegate.decode.formats.hj212 import Hj212Part

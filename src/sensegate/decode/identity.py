@@ -13,7 +13,7 @@ from sensegate.decode.envelope import frame_key
 from sensegate.decode.profile import FRAME, NONE, SEQUENCE, TIME, Rule
 from sensegate.decode.times import BAD
 from sensegate.model import BOOL, I64, U8
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 
 def key_of(kind: int, raw: Any) -> int | None:

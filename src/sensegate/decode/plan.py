@@ -26,8 +26,8 @@ from sensegate.decode.paths import Path
 from sensegate.decode.profile import FRAME, NONE, TEXT_MAX, Reading, Reject, Rule, UnitConversion
 from sensegate.decode.times import BAD, joined
 from sensegate.model import F64, I32, I64, U8, U16, UNNUMBERED, Numbered, RejectedValue, RejectReason
-from sensegate.properties import Kind
-from sensegate.quality import TimeQuality
+from sensegate.quantities.properties import Kind
+from sensegate.quantities.quality import TimeQuality
 
 LEAVES_MAX = 256
 """Shapes with more leaves are not planned."""

@@ -14,16 +14,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate.decode import times, topics
+from sensegate.decode.device_names import Names
 from sensegate.decode.envelope import Inner
 from sensegate.decode.flags import Flags
 from sensegate.decode.frame import Parse
 from sensegate.decode.grammar import Lines, ProfileFile
-from sensegate.decode.names import Names
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Path, Place
 from sensegate.model import IdentityKind, RejectReason
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.units import UnitError, conversion, dimension
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.units import UnitError, conversion, dimension
 
 IDENTITIES: Final = (
     IdentityKind.TIME,

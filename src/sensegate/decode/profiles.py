@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sensegate.authority.versions import Choice
 from sensegate.decode import topics
+from sensegate.decode.choice import Choice
 from sensegate.decode.compiler import Compiler
+from sensegate.decode.device_names import heard
 from sensegate.decode.frame import BatchParse
 from sensegate.decode.grammar import parse
-from sensegate.decode.names import heard
 from sensegate.decode.profile import Profile, Rule, Whom
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Spec

@@ -15,8 +15,8 @@ from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, Rea
 from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError
 from sensegate.model import OBSERVATION, Datum, Spec
-from sensegate.properties import PROPERTIES, Kind, Property
-from sensegate.units import UnitError, conversion
+from sensegate.quantities.properties import PROPERTIES, Kind, Property
+from sensegate.quantities.units import UnitError, conversion
 
 
 class ReadingCompiler:

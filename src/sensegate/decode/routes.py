@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from sensegate.decode.columnar import Reader
 from sensegate.decode.extract import digest16
-from sensegate.decode.flat import Reader
 from sensegate.decode.profile import Rule, Whom
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected

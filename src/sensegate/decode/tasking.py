@@ -16,14 +16,14 @@ from typing import Any, Final
 import msgspec
 
 from sensegate.decode import topics
+from sensegate.decode.device_names import heard
 from sensegate.decode.grammar import ConfirmPart, ParameterPart, TaskPart
 from sensegate.decode.keys import Keys, nearest
-from sensegate.decode.names import heard
 from sensegate.decode.part import Scalar
 from sensegate.decode.profile import Profile
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.units import UnitError, dimension
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.units import UnitError, dimension
 
 PAYLOAD_MAX: Final = 65_536
 PLAIN: Final = "sg/{device}/down"

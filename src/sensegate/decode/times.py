@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from sensegate.model import BOOL, I32, I64, U8
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 
 BAD: Final = -(2**63)
 """In place of a time that cannot be read."""

@@ -10,7 +10,7 @@ from sensegate.decode.formats.video import NAME, SeenTimes, VideoParse
 from sensegate.decode.grammar import DevicePart, MessageRule, NamedPart, ReadingRule, TimePart
 from sensegate.decode.profile import Rule
 from sensegate.model import OBSERVATION, IdentityKind
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.video.formats import FORMATS
 from sensegate.video.observation import ObjectClass
 from sensegate.video.parts import RULES

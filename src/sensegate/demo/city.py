@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from sensegate.bus.ports import free_port, is_free
-from sensegate.cli.remote import Answered, Remote
 from sensegate.demo.link import Link
 from sensegate.demo.processes import Child, Warden, sweep
 from sensegate.errors import EngineError, Lost
+from sensegate.web.client import Answered, Remote
 
 CENTRE = "44"
 READY_S = 90.0

@@ -11,12 +11,12 @@ from dataclasses import replace
 from msgspec import structs
 
 from sensegate.authority.divisions import Divisions, Level
-from sensegate.cli.remote import Remote
 from sensegate.demo.cameras import PROFILES, Watcher
 from sensegate.demo.city import Member
 from sensegate.demo.fleet import KINDS, Simulated, gateways_of
 from sensegate.demo.summary import HandDevice
 from sensegate.errors import EngineError
+from sensegate.web.client import Remote
 
 COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "datum", "grade", "domain", "name")
 CITIES = (

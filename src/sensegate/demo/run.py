@@ -20,7 +20,6 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from sensegate.cli.remote import Answered, Remote
 from sensegate.demo import cameras, crew, memory, screen
 from sensegate.demo.cameras import CameraPlan, Place, Watcher
 from sensegate.demo.city import City, Member
@@ -39,6 +38,7 @@ from sensegate.demo.memory import Memory
 from sensegate.demo.simulator import Broker, Plan
 from sensegate.demo.summary import Summary, Tokens, added, address, duplicates, family, judged
 from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
 FEED = "all"

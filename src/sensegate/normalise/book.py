@@ -30,6 +30,19 @@ class DeviceHour(msgspec.Struct, frozen=True, gc=False):
     completeness: float | None
 
 
+class QualityRow(msgspec.Struct, frozen=True):
+    """The four indicators of one device and hour, 0 to 1; null where nothing defines one."""
+
+    device: str
+    hour: int
+    """µs UTC of its beginning."""
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None
+
+
 class QualityBook:
     """Sums by (hour, device)."""
 

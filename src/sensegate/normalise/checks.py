@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensegate.counters import Fall, fall
 from sensegate.model import BOOL, F64, I32, I64, U8, U16, U32
+from sensegate.normalise.counters import Fall, fall
 from sensegate.normalise.table import SpecTable
-from sensegate.quality import BAD_FROM, Flag, Quality
+from sensegate.quantities.quality import BAD_FROM, Flag, Quality
 from sensegate.radix import order_of
 
 STUCK_READINGS = 6

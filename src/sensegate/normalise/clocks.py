@@ -14,7 +14,7 @@ import numpy as np
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, I32, I64, U8, U32
-from sensegate.quality import Flag, TimeQuality
+from sensegate.quantities.quality import Flag, TimeQuality
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND

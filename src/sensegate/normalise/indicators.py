@@ -25,10 +25,10 @@ import msgspec
 import numpy as np
 
 from sensegate.model import BOOL, F64, I32, I64, U32, Readings, RejectedValue
+from sensegate.normalise.series import Series
 from sensegate.normalise.table import SpecTable
-from sensegate.quality import BAD_FROM, Flag
+from sensegate.quantities.quality import BAD_FROM, Flag
 from sensegate.radix import order_of
-from sensegate.series import Series
 
 HOUR = 3_600_000_000
 GRACE = 300_000_000

@@ -12,11 +12,11 @@ from sensegate.config import TimeConfig
 from sensegate.model import BOOL, F64, I32, I64, U8, U32, Fields, Readings, RejectedValue, RejectReason, Spec
 from sensegate.normalise.checks import Past, Usual, check_range, grade
 from sensegate.normalise.clocks import Clocks
+from sensegate.normalise.series import Series
 from sensegate.normalise.table import SpecTable
-from sensegate.place import shift
-from sensegate.properties import PROPERTIES, Properties
-from sensegate.quality import Flag, Quality
-from sensegate.series import Series
+from sensegate.quantities.coordinates import shift
+from sensegate.quantities.properties import PROPERTIES, Properties
+from sensegate.quantities.quality import Flag, Quality
 
 TEXT_MAX = 1024
 """Most characters of a string value."""

@@ -8,9 +8,9 @@ import numpy as np
 
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import BOOL, F64, I16, I32, I64, U32, Datum, Spec
-from sensegate.properties import KINDS, PROPERTIES, Kind, Properties
-from sensegate.quality import Flag
-from sensegate.series import Series
+from sensegate.normalise.series import Series
+from sensegate.quantities.properties import KINDS, PROPERTIES, Kind, Properties
+from sensegate.quantities.quality import Flag
 
 NEVER = np.iinfo(np.int64).max
 """A span of time that no reading reaches."""

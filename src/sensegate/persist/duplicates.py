@@ -34,7 +34,7 @@ from sensegate.persist.identity import (
 )
 from sensegate.persist.marks import NEVER, Marks, Names
 from sensegate.persist.seen import Seen
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 SLACK_H = 2
 """Kept beyond the horizon: arrivals of different sources are not quite in order."""

@@ -38,7 +38,7 @@ from sensegate.persist.identity import (
 )
 from sensegate.persist.marks import Names
 from sensegate.persist.recent import Recent
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 VALUES_MAX = 3_000_000
 """Most readings of one job that are held in memory (50 bytes each)."""

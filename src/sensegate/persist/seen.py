@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from sensegate.bus.malloc import trim
 from sensegate.clock import Clock
 from sensegate.errors import StoreFull
-from sensegate.heap import trim
 from sensegate.model import I64, U8, U32, U64
 from sensegate.persist.identity import FRAME, HOUR_US, MESSAGE_ID, SEQUENCE, TIME, hashes
 from sensegate.persist.recent import Found, Recent

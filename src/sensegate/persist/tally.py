@@ -13,7 +13,7 @@ from sensegate.model import BOOL, I64, Delivery, Fields, Readings, RejectedValue
 from sensegate.persist.duplicates import Judgement
 from sensegate.persist.identity import ACCEPTED, UNCHANGED, VERDICTS
 from sensegate.persist.slices import Slice
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 
 class _Cells:

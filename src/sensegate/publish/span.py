@@ -14,7 +14,7 @@ from sensegate.bus.names import READINGS, ROWS
 from sensegate.bus.record import Kept
 from sensegate.config import StoreConfig
 from sensegate.model import BOOL, Entry, Member, Shed
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 SOURCE = "uplink"
 """The source under which `forwarded` and `withheld.<reason>` stand in the ledger."""

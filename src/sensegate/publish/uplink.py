@@ -29,7 +29,7 @@ from sensegate.errors import Fenced, Lost, Overloaded, SensegateError, StoreFull
 from sensegate.model import Entry, Member, Shed
 from sensegate.ports import Log
 from sensegate.publish.span import Packer, Span, whole_commits
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 
 RANGES_MAX = 256
 """Most ranges of the backlog; with more the live lane sends everything itself, in order."""

@@ -22,7 +22,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import Batch
 from sensegate.bus.names import OBSERVATIONS
 from sensegate.clock import Clock
-from sensegate.config_viid import ViidSuperiorConfig
+from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log

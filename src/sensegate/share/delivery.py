@@ -19,7 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch, Words
 from sensegate.model import BOOL, I64
-from sensegate.quality import Flag
+from sensegate.quantities.quality import Flag
 from sensegate.share import cursor, parquet, records, senml
 from sensegate.share.cursor import END, Cursor, row_text
 from sensegate.share.feeds import Selection, Wanted

@@ -18,7 +18,7 @@ import numpy as np
 from sensegate.bus.columns import Batch, Origins, Words
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
-from sensegate.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, Kind
 from sensegate.share.records import plain
 
 PLACE, PROFILE, DEVICE = "place", "profile", "device"

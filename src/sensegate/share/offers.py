@@ -17,7 +17,7 @@ from sensegate.authority.scope import Action, Principal, Role, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound
-from sensegate.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import masks
 from sensegate.share.applications import level_of
 from sensegate.share.catalogue import (

@@ -16,8 +16,8 @@ import numpy as np
 
 from sensegate.bus.columns import Batch, Origins
 from sensegate.model import I64
-from sensegate.properties import PROPERTIES, Kind
-from sensegate.quality import Flag, Quality, TimeQuality, flag_words
+from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.quality import Flag, Quality, TimeQuality, flag_words
 from sensegate.share.cursor import row_text
 
 FORMAT = 1

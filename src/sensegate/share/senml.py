@@ -11,8 +11,8 @@ import re
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.properties import Kind
-from sensegate.quality import Quality
+from sensegate.quantities.properties import Kind
+from sensegate.quantities.quality import Quality
 from sensegate.share import records
 from sensegate.share.cursor import row_text
 

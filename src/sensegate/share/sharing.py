@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Protocol
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,38 +36,18 @@ from sensegate.share.reader import Reader
 from sensegate.share.receipts import Receipts, line_of
 
 
-class Asked(Protocol):
-    """What a subscriber wants of a feed. Begins after a cursor, or at a time of arrival, or (neither) at the oldest."""
+class FeedRequest(msgspec.Struct, frozen=True):
+    """What a subscriber asks of a feed: begin after a cursor, at a time of arrival, or at the oldest record."""
 
-    @property
-    def feed(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def after(self) -> str:
-        """Cursor; empty: none."""
-        ...
-
-    @property
-    def since(self) -> int | None:
-        """Time of arrival, µs UTC."""
-        ...
-
-    @property
-    def divisions(self) -> tuple[str, ...]:
-        """Only these."""
-        ...
-
-    @property
-    def properties(self) -> tuple[str, ...]:
-        """Only these."""
-        ...
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Only these."""
-        ...
+    feed: str
+    after: str = ""
+    """Cursor; empty: none."""
+    since: int | None = None
+    """Time of arrival, µs UTC."""
+    divisions: tuple[str, ...] = ()
+    """Only these; empty: all. The same holds for `properties` and `devices`."""
+    properties: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -181,15 +160,15 @@ class Sharing:
 
     # ── deliveries ────────────────────────────────────────────────────────────────────────────────────
 
-    async def page(self, principal: Principal, asked: Asked, *, form: str, limit: int, wait_s: float) -> Page:
+    async def page(self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float) -> Page:
         """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admitted`.
 
         Raises:
             NotFound, Refused, Gone, BadCursor, Lost.
             Overloaded: the quota lets nothing through now.
         """
-        admission = self._admitted(principal, asked, "http", form)
-        start = await self._start(asked)
+        admission = self._admitted(principal, request, "http", form)
+        start = await self._start(request)
 
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
@@ -204,25 +183,25 @@ class Sharing:
                 )
                 if page.count or left_s <= 0:
                     return page
-                if self._admitted(principal, asked, "http", form).selection != admission.selection:
+                if self._admitted(principal, request, "http", form).selection != admission.selection:
                     return page
                 place = parse(page.next)
 
         page = await within(admission.allowance, limit, read)
         # While it waited the grant may have ended, or shown less.
-        if self._admitted(principal, asked, "http", form).selection != admission.selection:
+        if self._admitted(principal, request, "http", form).selection != admission.selection:
             if admission.allowance is not None:
                 admission.allowance.give(page.count)
-            return await self.page(principal, asked, form=form, limit=limit, wait_s=max(until - loop.time(), 0.0))
+            return await self.page(principal, request, form=form, limit=limit, wait_s=max(until - loop.time(), 0.0))
         return msgspec.structs.replace(page, grant=admission.grant_id)
 
-    def _admitted(self, principal: Principal, asked: Asked, delivery: str, form: str) -> Admission:
-        return self.grants.admitted(principal, asked.feed, _wanted(asked), delivery=delivery, form=form)
+    def _admitted(self, principal: Principal, request: FeedRequest, delivery: str, form: str) -> Admission:
+        return self.grants.admitted(principal, request.feed, _wanted(request), delivery=delivery, form=form)
 
     async def open_stream(
         self,
         still: Callable[[], Principal],
-        asked: Asked,
+        request: FeedRequest,
         *,
         heartbeat_s: float,
         at: Callable[[Cursor], None] = lambda _place: None,
@@ -236,13 +215,13 @@ class Sharing:
         """
 
         def admit() -> Admission:
-            return self._admitted(still(), asked, "sse", Form.JSON)
+            return self._admitted(still(), request, "sse", Form.JSON)
 
         _demand_volume(admit())
-        return self.serving.stream(admit, await self._start(asked), heartbeat_s=heartbeat_s, at=at)
+        return self.serving.stream(admit, await self._start(request), heartbeat_s=heartbeat_s, at=at)
 
     async def open_pages(
-        self, still: Callable[[], Principal], asked: Asked, *, form: str, delivery: str = "ws"
+        self, still: Callable[[], Principal], request: FeedRequest, *, form: str, delivery: str = "ws"
     ) -> Pages:
         """Return the feed page by page, for a subscriber that is pushed to; `still` as of `open_stream`.
 
@@ -253,18 +232,18 @@ class Sharing:
         """
 
         def admit() -> Admission:
-            return self._admitted(still(), asked, delivery, form)
+            return self._admitted(still(), request, delivery, form)
 
         _demand_volume(admit())
-        return Pages(self.serving, admit, await self._start(asked), Form(form))
+        return Pages(self.serving, admit, await self._start(request), Form(form))
 
-    async def _start(self, asked: Asked) -> Cursor:
-        if asked.after:
-            return await self.reader.resume(asked.after)
+    async def _start(self, request: FeedRequest) -> Cursor:
+        if request.after:
+            return await self.reader.resume(request.after)
         first = await self.reader.first()
-        if asked.since is None:
+        if request.since is None:
             return first
-        wanted = await self.reader.since(asked.since)
+        wanted = await self.reader.since(request.since)
         return wanted if wanted.sequence > first.sequence else first
 
     def count(
@@ -387,8 +366,8 @@ def _demand_volume(admission: Admission) -> None:
         admission.allowance.room(1)
 
 
-def _wanted(asked: Asked) -> Wanted:
-    return Wanted(asked.divisions, asked.properties, asked.devices)
+def _wanted(request: FeedRequest) -> Wanted:
+    return Wanted(request.divisions, request.properties, request.devices)
 
 
 def _facts(feed: Feed) -> dict[str, object]:

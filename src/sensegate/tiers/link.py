@@ -25,7 +25,7 @@ from sensegate.bus import api
 from sensegate.bus.connect import Link
 from sensegate.bus.slots import inbox_prefix, is_peer, request_subject
 from sensegate.clock import Clock
-from sensegate.config_sites import NodeQuotaConfig
+from sensegate.config.sites import NodeQuotaConfig
 from sensegate.errors import Fenced, Lost, Overloaded, Refused, SensegateError, StoreFull, Superseded
 from sensegate.tiers import envelope
 from sensegate.tiers.envelope import FORMS, HELLO, LinkAnswer, LinkRequest, MemberHello, Welcome
@@ -47,6 +47,10 @@ CONNECTING_MAX = 16
 """Most connections that are opened at once."""
 HOLD_MAX_S = 5.0
 """Longest time for which a member over its quota meets no subscription."""
+HELD = 0.8
+"""Part of the pause that a member is asked for: who comes back in time is heard."""
+ASK_AGAIN_MAX = 8
+"""A question that meets the quota is asked so often."""
 REPLY_BYTES_MAX = 256
 
 _log = structlog.get_logger("tiers")
@@ -276,7 +280,7 @@ class _SlotLink:
             )
             if hold_s:
                 await self._respond(message, answer)
-                await self._clock.sleep(min(hold_s, HOLD_MAX_S))
+                await self._clock.sleep(min(HELD * hold_s, HOLD_MAX_S))
         finally:
             if link is self._link:
                 self._open[channel] -= 1
@@ -415,6 +419,19 @@ class CentreLink:
         """
         channel = Channel.CONTROL if question in CONTROL_QUESTIONS else Channel.QUESTIONS
         return await self._request(channel, question, payload, timeout_s)
+
+    async def ask_patiently(self, question: str, payload: bytes = b"", *, clock: Clock) -> bytes:
+        """Return the centre's answer to a question; wait while this member is over its quota.
+
+        Raises:
+            Lost, Refused: as `ask`.
+        """
+        for _ in range(ASK_AGAIN_MAX):
+            try:
+                return await self.ask(question, payload)
+            except Overloaded as why:
+                await clock.sleep(why.retry_after_s)
+        raise Lost(f"the centre takes no '{question}' now: this node is over its quota")
 
     async def send_span(self, lane: Channel | str, payload: bytes, timeout_s: float = ASK_S) -> bytes:
         """Return the centre's answer to a span of a lane (`live` or `backlog`).

@@ -1,8 +1,8 @@
 """One vocabulary for what cameras of every make report: events, classes, colours, directions, plates.
 
 The words with their labels stand in the tables `video_event`, `vehicle_class`, `color` and `plate_class` of
-`../codes.csv`; `codes.csv` beside this file says which code of which make is which word. Codes are compared without
-regard to case. A code that is in no table is no error: vendors invent new ones with each firmware.
+`../quantities/codes.csv`; `codes.csv` beside this file says which code of which make is which word. Codes are
+compared without regard to case. A code that is in no table is no error: vendors invent new ones with each firmware.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
-from sensegate.properties import CODES, Code
+from sensegate.quantities.properties import CODES, Code
 from sensegate.video.observation import ObjectClass
 
 TABLE = "codes.csv"

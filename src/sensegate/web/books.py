@@ -16,9 +16,10 @@ from sensegate.bus.ledger import HOUR_US, Ledger, Row
 from sensegate.bus.names import node_of
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
+from sensegate.normalise.book import QualityRow
 from sensegate.web import listing
 from sensegate.web.bodies import AuditRow, LedgerAnswer, LedgerRow, QuarantineRow
-from sensegate.web.deps import Deps, QualityRow
+from sensegate.web.deps import Deps
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route, iso, payload_text
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from sensegate.assets import Difference
 from sensegate.authority import importing
+from sensegate.authority.assets import Assets, Difference
 from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import What
-from sensegate.authority.neighbours import Near
+from sensegate.authority.neighbours import Near, Neighbours
 from sensegate.authority.scope import Action, Scope, allows, may
 from sensegate.errors import Conflict, NotFound, Refused
 from sensegate.model import Device, DeviceState
@@ -26,8 +26,12 @@ from sensegate.web.bodies import (
     Rotation,
     device_row,
 )
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
+
+ASSETS = Part[Assets]("assets", absent="this gateway looks for no second sources")
+NEIGHBOURS = Part[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
 
 
 async def _list(call: Call) -> Any:
@@ -84,7 +88,8 @@ async def _create(call: Call) -> Any:
         body = msgspec.structs.replace(body, division=place)
     shadow, source = body.shadow, ""
     device = Device(**{**msgspec.structs.asdict(body), "shadow": False})
-    if call.deps.assets and (source := call.deps.assets.before(device)):
+    assets = call.find_part(ASSETS)
+    if assets and (source := assets.before(device)):
         _demand_one_source(device.asset, source, shadow=shadow)
     device = msgspec.structs.replace(device, shadow=bool(source) if shadow is None else shadow)
     password = await call.deps.devices.add(device, by=call.principal)
@@ -104,7 +109,8 @@ def _demand_one_source(asset: str, source: str, *, shadow: bool | None) -> None:
 def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
     device = call.deps.devices.get(device_id, call.principal)
     username = device.gateways[0] if device.gateways else device.id
-    near = call.deps.neighbours.of(device.id, call.principal) if call.deps.neighbours else []
+    neighbours = call.find_part(NEIGHBOURS)
+    near = neighbours.of(device.id, call.principal) if neighbours else []
     return DeviceCredential(
         device.id,
         username,
@@ -121,7 +127,7 @@ def _warning(near: Near) -> str:
 
 
 async def _shadows(call: Call) -> Any:
-    assets, devices, caller = call.deps.assets, call.deps.devices, call.principal
+    assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
     for row in assets.differences() if assets else ():
         places = [devices.record(devices.find(one)) for one in (row.authority, row.shadow)]
@@ -131,7 +137,7 @@ async def _shadows(call: Call) -> Any:
 
 
 async def _duplicates(call: Call) -> Any:
-    neighbours, caller = call.deps.neighbours, call.principal
+    neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
     return listing.answer(call, rows, Near, "device")
 
@@ -156,9 +162,9 @@ async def _change(call: Call) -> Any:
     if present.revision != revision:
         raise Conflict(f"device {name} is at revision {present.revision}, not {revision}; read it again")
     state = wanted.pop("state", None)
-    if wanted.get("shadow") is False and call.deps.assets:
+    if wanted.get("shadow") is False and (assets := call.find_part(ASSETS)):
         asset = wanted.get("asset", present.asset)
-        if source := call.deps.assets.before(msgspec.structs.replace(present, asset=asset)):
+        if source := assets.before(msgspec.structs.replace(present, asset=asset)):
             _demand_one_source(asset, source, shadow=False)
     if wanted:
         present = await devices.change(msgspec.structs.replace(present, **wanted), revision=revision, by=by)

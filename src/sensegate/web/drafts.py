@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import msgspec
 
+from sensegate.authoring.unknown import Unknown
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
-from sensegate.unknown import Unknown
 from sensegate.web.bodies import Body
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route, iso
 
@@ -83,12 +84,14 @@ class DraftText(msgspec.Struct, frozen=True):
     """Why it does not load; empty: it does."""
 
 
+UNKNOWN = Part[Unknown]("unknown", absent="this gateway receives no messages of devices")
+
+
 def _unknown(call: Call) -> Unknown:
     """Return what reads the log for it. Raises `NotFound`, and `Refused`: such messages belong to the node alone."""
-    if call.deps.unknown is None:
-        raise NotFound("this gateway receives no messages of devices")
+    unknown = call.part(UNKNOWN)
     demand(call.principal, Action.READ_QUARANTINE, call.deps.division)
-    return call.deps.unknown
+    return unknown
 
 
 def _since(call: Call) -> int:

@@ -12,11 +12,12 @@ from aiohttp import web
 from sensegate import metrics
 from sensegate.authority.scope import Action, Principal
 from sensegate.errors import ConfigError, Refused, SensegateError
+from sensegate.share.roll import Standing
+from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing, problems
 from sensegate.web.bodies import Feed, NewFeed, Records
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
-from sensegate.web.sharing import Asked, Standing
 
 FORMS = {
     "application/json": "json",
@@ -66,11 +67,11 @@ async def _delete(call: Call) -> Any:
     return web.Response(status=204)
 
 
-def asked_of(call: Call, after: str) -> Asked:
+def asked_of(call: Call, after: str) -> FeedRequest:
     """Return what the request wants, going on after a cursor."""
     if after and call.text("since"):
         raise BadRequest("query: give after or since, not both")
-    return Asked(
+    return FeedRequest(
         call.path("feed"),
         after,
         call.time("since"),
@@ -101,15 +102,15 @@ def _form(call: Call) -> str:
 async def _records(call: Call) -> Any:
     config, share = call.deps.config, call.deps.share
     form = _form(call)
-    asked = asked_of(call, call.text("after"))
+    request = asked_of(call, call.text("after"))
     limit = call.whole("limit", 1_000, config.page_max)
     wait_s = call.seconds("wait", 0.0, config.wait_max_s)
-    page = await share.page(call.principal, asked, form=form, limit=limit, wait_s=wait_s)
+    page = await share.page(call.principal, request, form=form, limit=limit, wait_s=wait_s)
     if call.token_ended():
         raise Refused("the token has ended meanwhile", authenticated=False)
     who, size = call.principal, len(page.body)
-    async with share.covered(who, asked.feed, form, page.count, page.grant):
-        share.count(who, asked.feed, form, requests=1, records=page.count, size=size, grant=page.grant)
+    async with share.covered(who, request.feed, form, page.count, page.grant):
+        share.count(who, request.feed, form, requests=1, records=page.count, size=size, grant=page.grant)
     query = {**call.request.query, "after": page.next}
     query.pop("since", None)
     following = call.request.rel_url.with_query(query)
@@ -117,7 +118,7 @@ async def _records(call: Call) -> Any:
     if page.grant and (left := share.left(page.grant)) is not None:
         headers["X-Quota-Left"] = str(left)
     if form in {"csv", "parquet"}:
-        headers["Content-Disposition"] = f'attachment; filename="{asked.feed}.{form}"'
+        headers["Content-Disposition"] = f'attachment; filename="{request.feed}.{form}"'
     return web.Response(body=page.body, content_type=_MEDIA[form], headers=headers, charset=_charset(form))
 
 
@@ -138,20 +139,20 @@ def still_of(call: Call) -> Callable[[], Principal]:
 
 
 async def _stream(call: Call) -> Any:
-    asked = asked_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
+    request = asked_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
     principal = call.principal
-    with call.deps.roll.entered(principal.id, asked.feed, "sse") as standing:
-        return await _streamed(call, asked, standing)
+    with call.deps.roll.entered(principal.id, request.feed, "sse") as standing:
+        return await _streamed(call, request, standing)
 
 
-async def _streamed(call: Call, asked: Asked, standing: Standing) -> Any:
+async def _streamed(call: Call, request: FeedRequest, standing: Standing) -> Any:
     share, principal, clock = call.deps.share, call.principal, call.deps.clock
 
     def at(place: Any) -> None:
         standing.place = place
 
     # What is refused is refused here, before the answer begins.
-    stream = await share.open_stream(still_of(call), asked, heartbeat_s=HEARTBEAT_S, at=at)
+    stream = await share.open_stream(still_of(call), request, heartbeat_s=HEARTBEAT_S, at=at)
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
@@ -160,17 +161,17 @@ async def _streamed(call: Call, asked: Asked, standing: Standing) -> Any:
         async with aclosing(stream):
             await response.prepare(call.request)
             await response.write(b"retry: 1000\n\n")
-            share.count(principal, asked.feed, "sse", requests=1, records=0, size=0)
+            share.count(principal, request.feed, "sse", requests=1, records=0, size=0)
             async for events in stream:
                 if not events.count:
                     await _send(response, events.body)
                     continue
-                async with share.covered(principal, asked.feed, "sse", events.count, events.grant):
+                async with share.covered(principal, request.feed, "sse", events.count, events.grant):
                     await _send(response, events.body)
                     standing.took(events.count, clock.now())
                     share.count(
                         principal,
-                        asked.feed,
+                        request.feed,
                         "sse",
                         requests=0,
                         records=events.count,

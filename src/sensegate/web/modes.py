@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.modes import Modes, Order, Plan, Telling, Widening
 from sensegate.authority.scope import Action, scope, written
-from sensegate.errors import NotFound
-from sensegate.properties import PROPERTIES
+from sensegate.control.modes import Modes, Order, Plan, Telling, Widening
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -90,11 +90,12 @@ class OrderRow(msgspec.Struct, frozen=True):
     steps: list[StepRow]
 
 
+MODES = Part[Modes]("modes", absent="this gateway knows no emergency plans")
+
+
 def modes_of(call: Call) -> Modes:
     """Return the plans and orders. Raises `NotFound` at a gateway that has none."""
-    if call.deps.modes is None:
-        raise NotFound("this gateway knows no emergency plans")
-    return call.deps.modes
+    return call.part(MODES)
 
 
 def _plan_row(plan: Plan) -> PlanRow:

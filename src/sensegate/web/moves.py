@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from sensegate.authority.moves import Move, Moves
 from sensegate.authority.scope import Action
-from sensegate.errors import NotFound
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
-from sensegate.web.deps import Deps
+from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -80,31 +80,32 @@ def _row(move: Move) -> MoveRow:
     )
 
 
-def _book(deps: Deps) -> Moves:
-    if deps.moves is None:
-        raise NotFound("this gateway is no centre: moves are ordered at the centre")
-    return deps.moves
+MOVES = Part[Moves]("moves", absent="this gateway is no centre: moves are ordered at the centre")
+GATEWAYS = Part[Callable[[], list[str]]](
+    "gateways", absent="this gateway is no centre: moves are ordered at the centre"
+)
+"""Returns the divisions of all gateways between which devices move."""
 
 
 async def _list(call: Call) -> Any:
-    return listing.answer(call, [_row(one) for one in _book(call.deps).all(call.principal)], MoveRow, "id")
+    return listing.answer(call, [_row(one) for one in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
 async def _one(call: Call) -> Any:
-    return _row(_book(call.deps).get(call.path("move"), call.principal))
+    return _row(call.part(MOVES).get(call.path("move"), call.principal))
 
 
 async def _ask(call: Call) -> Any:
     wanted = await call.body(NewMove)
     source = "" if wanted.source is msgspec.UNSET else wanted.source
     return _row(
-        await _book(call.deps).ask(
+        await call.part(MOVES).ask(
             wanted.device,
             wanted.target,
             wanted.division,
             by=call.principal,
             source=source,
-            gateways=call.deps.gateways(),
+            gateways=call.part(GATEWAYS)(),
             force=wanted.force,
             keep_credential=wanted.keep_credential,
         )
@@ -114,7 +115,7 @@ async def _ask(call: Call) -> Any:
 async def _cancel(call: Call) -> Any:
     wanted = await call.body(CancelMove)
     return _row(
-        await _book(call.deps).cancel(
+        await call.part(MOVES).cancel(
             call.path("move"), by=call.principal, force=wanted.force, keep_credential=wanted.keep_credential
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -9,9 +10,10 @@ import msgspec
 from sensegate.authority.members import CODE_LIFE_S, Asked, Member, Members, Told
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, Refused
+from sensegate.publish.gaps import Named
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
-from sensegate.web.deps import NodeRow
+from sensegate.web.deps import NodeRow, Part
 from sensegate.web.routing import API, Call, Route, iso
 
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
@@ -50,10 +52,16 @@ class Expulsion(Body, frozen=True):
     note: Text = ""
 
 
+_NO_CENTRE = "this gateway is no centre: nodes join a centre"
+MEMBERS = Part[Members]("members", absent=_NO_CENTRE)
+JOIN = Part[Callable[[str, str, str], Awaitable[Told]]]("join", absent=_NO_CENTRE)
+"""(code, release, epoch of the node's log): admits a node."""
+GAPS = Part[Callable[[str], Awaitable[Sequence[Named]]]]("gaps", absent=_NO_CENTRE)
+"""Division -> what did not come of a node's lost stores."""
+
+
 def _members(call: Call) -> Members:
-    if call.deps.members is None:
-        raise NotFound("this gateway is no centre: nodes join a centre")
-    return call.deps.members
+    return call.part(MEMBERS)
 
 
 async def _nodes(call: Call) -> Any:
@@ -90,13 +98,12 @@ async def _invite(call: Call) -> Any:
 
 
 async def _join(call: Call) -> Any:
-    if call.deps.join is None:
-        raise NotFound("this gateway is no centre: nodes join a centre")
+    join = call.part(JOIN)
     asked = await call.body(Asked)
     address = call.request.remote or ""
     call.guesses.demand_patience(address)
     try:
-        return await call.deps.join(asked.code, asked.version, asked.life)
+        return await join(asked.code, asked.version, asked.life)
     except Refused as why:
         if not why.authenticated:
             call.guesses.failed(address)
@@ -149,8 +156,7 @@ async def _gaps(call: Call) -> Any:
     row = _row(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
-    if call.deps.gaps is None:
-        raise NotFound("this gateway is no centre")
+    gaps_of = call.part(GAPS)
     rows = [
         GapRow(
             iso(one.since),
@@ -159,7 +165,7 @@ async def _gaps(call: Call) -> Any:
             one.missing,
             [MissingRow(lost.device, lost.runs, lost.count, lost.restarted) for lost in one.devices],
         )
-        for one in await call.deps.gaps(row.member)
+        for one in await gaps_of(row.member)
     ]
     return {"rows": rows}
 

@@ -6,18 +6,20 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authority.contents import Content
-from sensegate.authority.redecodes import Order, OrderState, Redecodes, What
 from sensegate.authority.scope import Action, allows, written
 from sensegate.bus import ledger as kinds
 from sensegate.errors import NotFound
-from sensegate.jobs import Job, Jobs
+from sensegate.lifecycle.comparisons import Stretch, VersionComparisons
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.jobs import Job, Jobs
+from sensegate.lifecycle.reprocessing import Reprocessing
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import DuplicateKind
-from sensegate.studies import Stretch, Studies
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import DiffReport, JobRow, NewDiff, NewRedecode, RedecodeRow, ShadowReport, ShadowRow
-from sensegate.web.profiles import name_of, releases_of, target_of
+from sensegate.web.profiles import STUDIES, name_of, releases_of, target_of
 from sensegate.web.routing import API, Call, Param, Route, iso
 
 HOUR_US = 3_600_000_000
@@ -25,18 +27,19 @@ SINCE = Param("since", "from this time of arrival on, or how far back (30m, 1h, 
 UNTIL = Param("until", "before this time of arrival; default now")
 
 
-def studies_of(call: Call) -> Studies:
+JOBS = Part[Jobs]("jobs", absent="this gateway has no jobs")
+REDECODES = Part[ReprocessingOrders]("redecodes", absent="this gateway reprocesses no messages")
+REDECODING = Part[Reprocessing]("redecoding", absent="this gateway reprocesses no messages")
+
+
+def studies_of(call: Call) -> VersionComparisons:
     """Return what compares. Raises `NotFound` at a gateway that does not."""
-    if call.deps.studies is None:
-        raise NotFound("this gateway compares no versions")
-    return call.deps.studies
+    return call.part(STUDIES)
 
 
 def jobs_of(call: Call) -> Jobs:
     """Return the jobs. Raises `NotFound` at a gateway that has none."""
-    if call.deps.jobs is None:
-        raise NotFound("this gateway has no jobs")
-    return call.deps.jobs
+    return call.part(JOBS)
 
 
 def stretch_of(call: Call, devices: list[str]) -> Stretch:
@@ -114,16 +117,15 @@ async def _give_up(call: Call) -> Any:
 # ── decoding again ────────────────────────────────────────────────────────────────────────────────────
 
 
-def redecodes_of(call: Call) -> Redecodes:
+def redecodes_of(call: Call) -> ReprocessingOrders:
     """Return the orders. Raises `NotFound` at a gateway that takes none."""
-    if call.deps.redecodes is None:
-        raise NotFound("this gateway decodes nothing again")
-    return call.deps.redecodes
+    return call.part(REDECODES)
 
 
-def order_row(call: Call, order: Order) -> RedecodeRow:
+def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
     """Return the row of an order."""
-    shares = call.deps.redecoding.shares if call.deps.redecoding else {}
+    redecoding = call.find_part(REDECODING)
+    shares = redecoding.shares if redecoding else {}
     counts = order.counts
     return RedecodeRow(
         id=order.id,
@@ -150,13 +152,11 @@ def order_row(call: Call, order: Order) -> RedecodeRow:
 
 
 async def _redecode(call: Call) -> Any:
-    wanted, redecoding = await call.body(NewRedecode), call.deps.redecoding
-    if redecoding is None:
-        raise NotFound("this gateway decodes nothing again")
+    wanted, redecoding = await call.body(NewRedecode), call.part(REDECODING)
     order = await redecoding.order(
         name_of(call),
         stretch_of(call, wanted.devices),
-        What(wanted.what),
+        ReprocessingInput(wanted.what),
         by=call.principal,
         target=target_of(wanted.target),
         note=wanted.note,
@@ -173,7 +173,7 @@ async def _order(call: Call) -> Any:
     return order_row(call, _found(call))
 
 
-def _found(call: Call) -> Order:
+def _found(call: Call) -> ReprocessingOrder:
     order = redecodes_of(call).get(call.path("order"), call.principal)
     if order.profile != name_of(call):
         raise NotFound(f"no redecode {order.id} of {name_of(call)}")

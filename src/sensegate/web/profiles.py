@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from sensegate.authority.contents import Content
-from sensegate.authority.releases import Releases
 from sensegate.authority.scope import Action, Scope, scope, written
 from sensegate.authority.trail import Facts
-from sensegate.authority.versions import Life, Limits, Version
 from sensegate.errors import ConfigError, NotFound
+from sensegate.lifecycle.comparisons import VersionComparisons
+from sensegate.lifecycle.contents import Content
+from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory
+from sensegate.lifecycle.outcomes import Outcomes
+from sensegate.lifecycle.releases import Releases
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,
@@ -35,11 +39,17 @@ _TOLD = 50
 """Differences of a shadow that the audit trail is told, the most frequent first."""
 
 
+RELEASES = Part[Releases]("releases", absent="this gateway keeps no versions of profiles")
+STUDIES = Part[VersionComparisons]("studies", absent="this gateway compares no versions")
+IN_FORCE = Part[Callable[[], Awaitable[bool]]]("in force", absent="this gateway keeps no versions of profiles")
+"""Returns True once all that was decided about profiles is in force in this process, False if that takes long."""
+OUTCOMES = Part[Callable[[str], tuple[Outcomes, Outcomes]]]("outcomes", absent="this gateway runs no canaries")
+"""Profile -> outcomes of the canary's devices, and of the other devices of the profile."""
+
+
 def releases_of(call: Call) -> Releases:
     """Return the lives. Raises `NotFound` at a gateway without a store of versions."""
-    if call.deps.releases is None:
-        raise NotFound("this gateway keeps no versions of profiles")
-    return call.deps.releases
+    return call.part(RELEASES)
 
 
 def name_of(call: Call) -> str:
@@ -60,7 +70,7 @@ def target_of(text: str) -> Scope | None:
     return scope(text) if text else None
 
 
-def row_of(life: Life, version: Version) -> VersionRow:
+def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     """Return the row of a version."""
     trials = (("canary", life.canary), ("shadow", life.shadow))
     return VersionRow(
@@ -78,7 +88,7 @@ def row_of(life: Life, version: Version) -> VersionRow:
     )
 
 
-def life_row(call: Call, life: Life, *, applied: bool = True) -> LifeRow:
+def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeRow:
     """Return the row of a life."""
     shelved = next((row.folder for row in call.deps.profiles() if row.id == life.profile), 0)
     return LifeRow(
@@ -92,18 +102,18 @@ def life_row(call: Call, life: Life, *, applied: bool = True) -> LifeRow:
     )
 
 
-def _shadow_row(life: Life) -> ShadowRow | None:
+def _shadow_row(life: ReleaseHistory) -> ShadowRow | None:
     one = life.shadow
     if one is None:
         return None
     return ShadowRow(one.number, written(one.target), iso(one.since), one.by, list(one.devices))
 
 
-def _canary_row(call: Call, life: Life) -> CanaryRow | None:
+def _canary_row(call: Call, life: ReleaseHistory) -> CanaryRow | None:
     tried = life.canary
     if tried is None:
         return None
-    mine, others = call.deps.outcomes(life.profile)
+    mine, others = call.part(OUTCOMES)(life.profile)
     return CanaryRow(
         version=tried.number,
         target=written(tried.target),
@@ -124,9 +134,9 @@ def _canary_row(call: Call, life: Life) -> CanaryRow | None:
     )
 
 
-async def _done(call: Call, life: Life) -> LifeRow:
+async def _done(call: Call, life: ReleaseHistory) -> LifeRow:
     """Return the life once it is in force here."""
-    applied = await call.deps.in_force()
+    applied = await call.part(IN_FORCE)()
     return life_row(call, releases_of(call).get(life.profile, call.principal), applied=applied)
 
 
@@ -191,9 +201,9 @@ async def _shadow(call: Call) -> Any:
 async def _end_shadow(call: Call) -> Any:
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
-    if call.deps.studies is not None:
+    if (studies := call.find_part(STUDIES)) is not None:
         try:
-            report, left_out = call.deps.studies.shadow(name)
+            report, left_out = studies.shadow(name)
             facts = {**msgspec.to_builtins(report), "left_out": left_out}
             facts["differences"] = facts["differences"][:_TOLD]  # type: ignore[index]
         except NotFound:
@@ -234,7 +244,7 @@ async def _canary(call: Call) -> Any:
         target=target_of(wanted.target),
         share=wanted.share,
         devices=tuple(wanted.devices),
-        limits=Limits(wanted.rejected_max, wanted.faults_max, wanted.least),
+        limits=CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
         note=wanted.note,
     )
     return await _done(call, life)

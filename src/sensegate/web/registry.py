@@ -8,7 +8,7 @@ from typing import Any
 from sensegate.authority.scope import Action, Scope, may
 from sensegate.authority.tokens import Token
 from sensegate.errors import NotFound
-from sensegate.properties import CODES, PROPERTIES
+from sensegate.quantities.properties import CODES, PROPERTIES
 from sensegate.web import listing
 from sensegate.web.bodies import CodeRow, DivisionRow, MadeToken, Me, NewToken, PropertyRow, TokenRow, Usage
 from sensegate.web.deps import ProfileRow

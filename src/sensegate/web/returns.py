@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
-from sensegate.errors import NotFound
-from sensegate.web.deps import ReturnDesk
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
 
@@ -23,10 +22,27 @@ class Taken(msgspec.Struct, frozen=True):
     """Place to which this node has come: the next file must begin there or before."""
 
 
+class ReturnDesk(Protocol):
+    """Return flow by files, at a node or at a centre."""
+
+    async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
+        """Return a signed file of what goes back to a node after a place, and where it ends."""
+        ...
+
+    async def place(self) -> str:
+        """Return how far this node has come."""
+        ...
+
+    async def take(self, file: bytes) -> tuple[int, str]:
+        """Take a file; return (rows, place)."""
+        ...
+
+
+RETURNS = Part[ReturnDesk]("returns", absent="no return flow here")
+
+
 def _desk(call: Call) -> ReturnDesk:
-    if call.deps.returns is None:
-        raise NotFound("no return flow here")
-    return call.deps.returns
+    return call.part(RETURNS)
 
 
 async def _export(call: Call) -> Any:

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from sensegate import durations
 from sensegate.authority.scope import Action, Principal, lacking, may
-from sensegate.errors import Refused
+from sensegate.config import durations
+from sensegate.errors import NotFound, Refused
 from sensegate.video import multipart
 from sensegate.web import auth
-from sensegate.web.deps import Deps
+from sensegate.web.deps import Deps, Part
 from sensegate.web.problems import REQUEST_ID, BadRequest
 
 T = TypeVar("T")
@@ -86,6 +86,18 @@ class Call:
         if self._principal is None:
             raise Refused("send `Authorization: Bearer TOKEN`", authenticated=False)
         return self._principal
+
+    def part(self, key: Part[T]) -> T:
+        """Return a part of a feature. Raises `NotFound` where this gateway lacks the feature."""
+        found: T | None = self.deps.parts.get(key)
+        if found is None:
+            raise NotFound(key.absent)
+        return found
+
+    def find_part(self, key: Part[T]) -> T | None:
+        """Return a part of a feature; None where this gateway lacks the feature."""
+        found: T | None = self.deps.parts.get(key)
+        return found
 
     def token_ended(self) -> bool:
         """Return whether the token was revoked or has expired since, or the session has ended."""

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.authority.tasks import Scalar, Task
-from sensegate.errors import NotFound
-from sensegate.tasking import Capability, Tasking
+from sensegate.control.commands import Capability, Tasking
+from sensegate.control.tasks import Scalar, Task
 from sensegate.web import listing
+from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
@@ -48,11 +48,12 @@ class TaskRow(msgspec.Struct, frozen=True):
     """Mode order of which it is a part."""
 
 
+TASKING = Part[Tasking]("tasking", absent="this gateway sends no commands to devices")
+
+
 def tasking_of(call: Call) -> Tasking:
     """Return the sender of tasks. Raises `NotFound` at a gateway that has none."""
-    if call.deps.tasking is None:
-        raise NotFound("this gateway tells devices nothing")
-    return call.deps.tasking
+    return call.part(TASKING)
 
 
 def _row(task: Task) -> TaskRow:

@@ -21,7 +21,7 @@ from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.authority.digests import Digests
 from sensegate.clock import Clock
-from sensegate.config_viid import ViidConfig, ViidDeviceConfig
+from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
 from sensegate.model import Device
 from sensegate.video.formats import viid_answers as answers

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.errors import NotFound, Refused
+from sensegate.errors import Refused
+from sensegate.web.deps import Part
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -85,6 +86,9 @@ class ViidDesk(Protocol):
         ...
 
 
+VIID = Part[ViidDesk]("viid", absent="GA/T 1400 is not spoken here; set viid.server_id")
+
+
 def registration(session: Any, code: str) -> Registration:
     """Return a session (`viid_sessions.Session`) as a row."""
     behind = session.offset_us
@@ -100,11 +104,10 @@ def registration(session: Any, code: str) -> Registration:
 
 
 def _desk(call: Call) -> ViidDesk:
-    if call.deps.viid is None:
-        raise NotFound("GA/T 1400 is not spoken here; set viid.server_id")
+    desk = call.part(VIID)
     if not call.principal.scope.covers(call.deps.division):
         raise Refused("platforms are a matter of the whole gateway; your scope is a part of it")
-    return call.deps.viid
+    return desk
 
 
 async def _told(call: Call) -> Any:

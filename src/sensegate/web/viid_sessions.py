@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.config_viid import ViidConfig
+from sensegate.config.viid import ViidConfig
 from sensegate.errors import Overloaded
 
 SESSIONS_MAX: Final = 50_000

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, Principal, may
-from sensegate.errors import NotFound, Refused
+from sensegate.authority.scope import Action, may
+from sensegate.errors import Refused
+from sensegate.share.hooks import Hooks, Webhook
+from sensegate.share.sharing import FeedRequest
 from sensegate.web import listing
 from sensegate.web.bodies import Body, FeedName
+from sensegate.web.deps import Part
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
-from sensegate.web.sharing import Asked
 
 FORMS = ("json", "ndjson", "csv", "msgpack", "senml")
 
@@ -85,45 +86,14 @@ class SubscriberRow(msgspec.Struct, frozen=True):
     why: str
 
 
-class Hooks(Protocol):
-    """Webhooks (`share.hooks.Hooks`)."""
-
-    def seen(self, principal: Principal) -> Sequence[Any]:
-        """Return those that the caller may see."""
-        ...
-
-    def get(self, principal: Principal, name: str) -> Any:
-        """Return one. Raises `NotFound`."""
-        ...
-
-    def mark(self, name: str) -> Any:
-        """Return where it stands."""
-        ...
-
-    async def create(self, principal: Principal, form: NewWebhook, *, after: str) -> tuple[Any, str]:
-        """Make one that begins after a cursor; return it and its secret."""
-        ...
-
-    async def delete(self, principal: Principal, name: str) -> None:
-        """Remove one."""
-        ...
-
-    async def pause(self, principal: Principal, name: str) -> Any:
-        """Send nothing until it is resumed."""
-        ...
-
-    async def resume(self, principal: Principal, name: str, *, after: str = "") -> Any:
-        """Go on."""
-        ...
+WEBHOOKS = Part[Hooks]("webhooks", absent="this gateway sends no webhooks")
 
 
 def _hooks(call: Call) -> Hooks:
-    if call.deps.hooks is None:
-        raise NotFound("this gateway sends no webhooks")
-    return call.deps.hooks
+    return call.part(WEBHOOKS)
 
 
-def _row(hooks: Hooks, hook: Any) -> WebhookRow:
+def _row(hooks: Hooks, hook: Webhook) -> WebhookRow:
     mark = hooks.mark(hook.id)
     return WebhookRow(
         hook.id,
@@ -160,8 +130,8 @@ async def _create(call: Call) -> Any:
     if not call.deps.tokens.good(principal):
         raise Refused("a webhook belongs to a token and ends with it; make it with one")
     # Who may not read it by webhook in this form hears so now, and where it begins is fixed.
-    asked = Asked(wanted.feed, wanted.after, since)
-    pages = await call.deps.share.open_pages(lambda: principal, asked, form=wanted.form, delivery="webhook")
+    request = FeedRequest(wanted.feed, wanted.after, since)
+    pages = await call.deps.share.open_pages(lambda: principal, request, form=wanted.form, delivery="webhook")
     made, secret = await hooks.create(principal, wanted, after=str(pages.place))
     return MadeWebhook(made.id, secret, _row(hooks, made))
 
@@ -183,9 +153,9 @@ async def _resume(call: Call) -> Any:
     after = ""
     if wanted.after:
         still = call.principal
-        asked = Asked(found.feed, wanted.after)
+        request = FeedRequest(found.feed, wanted.after)
         owner = call.deps.tokens.of(found.subscriber) if found.subscriber != still.id else still
-        pages = await call.deps.share.open_pages(lambda: owner, asked, form=found.form, delivery="webhook")
+        pages = await call.deps.share.open_pages(lambda: owner, request, form=found.form, delivery="webhook")
         after = str(pages.place)
     return _row(hooks, await hooks.resume(call.principal, found.id, after=after))
 

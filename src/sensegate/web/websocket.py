@@ -20,11 +20,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from sensegate import metrics
 from sensegate.authority.scope import Action
 from sensegate.errors import Overloaded, Refused, SensegateError
+from sensegate.share.delivery import Page
+from sensegate.share.pages import Pages
+from sensegate.share.roll import Standing
 from sensegate.web import problems
 from sensegate.web.feeds import HEARTBEAT_S, SELECT, asked_of, still_of
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Param, Route
-from sensegate.web.sharing import Page, Pages, Standing
 
 CREDIT = 1_000
 """Records a subscriber gets before it has to give credit, unless `credit` says otherwise."""
@@ -78,23 +80,23 @@ async def _ws(call: Call) -> Any:
         raise BadRequest(f"query: form: '{form[:20]}'; json or msgpack")
     if not same_origin(call):
         raise Refused("a page of another site may not open this", authenticated=True)
-    asked = asked_of(call, call.text("after"))
+    request = asked_of(call, call.text("after"))
     credit = Credit(call.whole("credit", CREDIT, CREDIT_MAX))
     # What is refused is refused here, before the upgrade.
-    pages = await share.open_pages(still_of(call), asked, form=form)
+    pages = await share.open_pages(still_of(call), request, form=form)
     socket = web.WebSocketResponse(
         protocols=(PROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=COMMAND_BYTES_MAX, compress=False
     )
     if not socket.can_prepare(call.request).ok:
         raise BadRequest("this is a WebSocket: send `Connection: Upgrade` and `Upgrade: websocket`", status=426)
     await socket.prepare(call.request)
-    metered = partial(share.count, call.principal, asked.feed, "ws")
+    metered = partial(share.count, call.principal, request.feed, "ws")
     metered(requests=1, records=0, size=0)
     metrics.STREAMS.inc()
-    with call.deps.roll.entered(call.principal.id, asked.feed, "ws") as standing:
+    with call.deps.roll.entered(call.principal.id, request.feed, "ws") as standing:
 
         def covered(page: Page) -> AbstractAsyncContextManager[None]:
-            return share.covered(call.principal, asked.feed, "ws", page.count, page.grant)
+            return share.covered(call.principal, request.feed, "ws", page.count, page.grant)
 
         def took(page: Page) -> None:
             standing.took(page.count, call.deps.clock.now())

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import readings_of
 from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, address_of, greet, parse
 from sensegate.decode.formats.sparkplug_payload import read
 from sensegate.decode.frame import Frame

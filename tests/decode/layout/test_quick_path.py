@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.authoring.examples import NamedDevices
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.examples import NamedDevices
 from sensegate.decode.paths import render
 from sensegate.model import Fields, Message
-from tests.decode.conftest import Make
 from tests.decode.layout.made import Made, frames, layout
 from tests.decode.test_decode import same
+from tests.support.profiles import Make
 
 NOW = 1_767_225_600_000_000
 MANY = settings().max_examples * 6 // 10

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.properties import CODES
+from sensegate.quantities.properties import CODES
 from sensegate.video import codes
 from sensegate.video.formats.viid_codes import BASIC, DETAILS, STATUS_WORDS, SUBTYPES, TOLLGATE_USES
 from sensegate.video.observation import ObjectClass

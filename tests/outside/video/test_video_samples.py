@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sensegate.authoring.examples import NamedDevices
 from sensegate.config import IngestConfig
 from sensegate.decode.decode import Decoder
-from sensegate.decode.examples import NamedDevices
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.model import Message, Spec
 from tests.outside.video.table import ARRIVAL, NOT_MESSAGES, ROWS, Row, run, table

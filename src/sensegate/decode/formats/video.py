@@ -24,7 +24,7 @@ from sensegate.decode.memory import Memory
 from sensegate.decode.part import Part, says
 from sensegate.errors import Rejected
 from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
-from sensegate.quality import TimeQuality
+from sensegate.quantities.quality import TimeQuality
 from sensegate.video import body
 from sensegate.video.form import Camera, Measured, Seen, VideoFormat
 from sensegate.video.formats import FORMATS

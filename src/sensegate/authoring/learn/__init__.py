@@ -1,0 +1,1 @@
+"""Profile inference: recorded messages become the draft of a profile, with every guess marked as one."""

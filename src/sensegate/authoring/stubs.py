@@ -1,0 +1,55 @@
+"""Profiles that stand in where one half of a chain is looked at alone: for examples, `check` and `explain`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from sensegate.decode.compiler import Compiler
+from sensegate.decode.grammar import Lines, ProfileFile, parse
+from sensegate.decode.profile import Profile
+from sensegate.model import Spec
+
+CARRIER = """
+profile: standin/carrier
+version: 1
+label: {zh: 示例中的承载, en: the carrier of an example}
+source: authoring/stubs.py
+messages:
+  - topics: ["carrier/{device}"]
+    payload: {field: data, encoding: hex, port: port}
+    sequence: n
+  - topics: ["carrier/{device}"]
+    payload: {field: data, encoding: hex}
+    sequence: n
+"""
+"""Brings frames to the profile of a device. Its payload: ``{"data": hex, "port": number, if there is one}``."""
+
+DEVICE = """
+profile: standin/device
+version: 1
+label: {zh: 示例中的设备, en: the device of an example}
+source: authoring/stubs.py
+messages:
+  - frames: {}
+    ignore: true
+"""
+"""Takes any frame, and makes no readings of it: what a network server's profile brings is looked at alone."""
+
+
+def carrier_payload(data: bytes, port: int | None) -> bytes:
+    """Return the message in which `CARRIER` brings a frame."""
+    return msgspec.json.encode({"data": data.hex()} if port is None else {"data": data.hex(), "port": port})
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> tuple[ProfileFile, Lines]:
+    """Return a stand-in's records: every example of every profile asks for one."""
+    return parse(text)
+
+
+def standin(text: str, specs: list[Spec]) -> Profile:
+    """Return one of these profiles; its specs are appended."""
+    source, lines = _parsed(text)
+    return Compiler(source, lines, source.profile, specs).compile()

@@ -1,0 +1,68 @@
+"""Grants that a mode order makes: named by the order, ended with it, at the latest by their own expiry."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from sensegate.authority.scope import written
+from sensegate.clock import Clock
+from sensegate.control.modes import Order, Widening
+from sensegate.errors import NotFound, Refused
+from sensegate.share.feeds import Feeds
+from sensegate.share.grants import CORE, Grant, Grants
+
+
+class Widenings:
+    """Makes and ends them."""
+
+    def __init__(self, grants: Grants, feeds: Feeds, clock: Clock) -> None:
+        self._grants = grants
+        self._feeds = feeds
+        self._clock = clock
+
+    async def open(self, order: Order, wanted: Widening) -> None:
+        """Make a grant, once; only for the part of the feed that lies in the order's place.
+
+        Raises:
+            NotFound: there is no such feed.
+            Refused: it is core data; the order's step says so, on the trail.
+        """
+        name = _name(order, wanted)
+        if self._grants.find(name) is not None:
+            return
+        if self._feeds.find(wanted.feed) is None:
+            raise NotFound(f"no feed '{wanted.feed[:64]}'")
+        if self._grants.core(wanted.feed):
+            raise Refused(f"feed '{wanted.feed}' is of grade {CORE} (core): no order opens it")
+        place = order.place
+        grant = Grant(
+            id=name,
+            feed=wanted.feed,
+            subscriber=wanted.subscriber,
+            expires=order.until,
+            deliveries=wanted.deliveries,
+            divisions=(place.division,),
+            departments=(place.department,) if place.department else (),
+            application=order.id,
+            purpose=f"{'drill: ' if order.drill else ''}mode order {order.id} ({order.plan.name}): {order.reason}",
+            level=place.division,
+            applicant=written(place),
+            created=self._clock.now(),
+            created_by=order.by,
+        )
+        await self._grants.records.put(name, grant, expected=0)
+
+    async def close(self, order: Order, wanted: Widening) -> None:
+        """End a grant; its open streams end within two seconds."""
+        grant = self._grants.find(_name(order, wanted))
+        if grant is None or grant.revoked:
+            return
+        ended = msgspec.structs.replace(grant, revoked=self._clock.now(), reason=f"mode order {order.id} has ended")
+        await self._grants.records.put(grant.id, ended, expected=grant.revision)
+
+
+def _name(order: Order, wanted: Widening) -> str:
+    digest = hashlib.sha256(f"{order.id}\0{wanted.feed}\0{wanted.subscriber}".encode())
+    return f"g{digest.hexdigest()[:16]}"

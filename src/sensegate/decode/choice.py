@@ -1,0 +1,49 @@
+"""Which devices have which version of a profile: the part of a release history that decoding must know."""
+
+from __future__ import annotations
+
+import msgspec
+import xxhash
+
+from sensegate.authority.scope import Scope
+from sensegate.model import Device
+
+EVERY_DEVICE = (1 << 64) - 1
+"""The greatest number that `draw` returns."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A version that some devices have in place of the folder's: what decoding must know."""
+
+    profile: str
+    number: int
+    digest: str
+    target: Scope
+    whole: bool = True
+    """True: every device of this gateway that no other choice picks."""
+    devices: frozenset[str] = frozenset()
+    below: int = EVERY_DEVICE
+    trial: bool = False
+    """A canary."""
+    known: int = 0
+    """Greatest number of the profile in the store: only a newer file of the folder goes before a release."""
+
+    @property
+    def name(self) -> str:
+        """``vendor/model@number``."""
+        return f"{self.profile}@{self.number}"
+
+    def picks(self, device: Device | None) -> bool:
+        """Return whether a device (for messages of many devices: their gateway) has this version; None: no device."""
+        if self.whole:
+            return True
+        if device is None or not self.target.covers(device.division, device.department):
+            return False
+        if self.devices:
+            return device.id in self.devices
+        return draw(self.name, device.id) <= self.below
+
+
+def draw(name: str, device: str) -> int:
+    """Return the lot of a device for a version (``vendor/model@number``): 0 to 2^64 - 1, the same in every process."""
+    return xxhash.xxh3_64_intdigest(f"{name}\n{device}".encode())

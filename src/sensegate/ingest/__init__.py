@@ -1,0 +1,1 @@
+"""The ingest pipeline: from deliveries to acknowledged commits, over collect, decode, normalise and persist."""

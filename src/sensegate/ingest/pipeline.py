@@ -1,0 +1,307 @@
+"""The ingest pipeline, from a delivery to its acknowledged commit: redact, decode, normalise, judge, commit.
+
+This is the one place that may catch `Exception`: a bug in decoding or normalising costs the message that met it, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, chain
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from sensegate import metrics
+from sensegate.authority.assets import Assets
+from sensegate.authority.devices import Devices
+from sensegate.bus.columns import Batch
+from sensegate.clock import Clock
+from sensegate.collect.commands import Commands
+from sensegate.collect.intake import Intake
+from sensegate.config import Config
+from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.redaction import Cutting, removed_of
+from sensegate.errors import Fenced, Lost, StoreFull
+from sensegate.ingest.batches import DecodedBatch
+from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
+from sensegate.ingest.poison import PoisonMessages
+from sensegate.model import Delivery, Message, Quarantined, QuarantineReason, Span, Spec
+from sensegate.normalise.indicators import Indicators
+from sensegate.persist.commit import Committer, Pending
+from sensegate.ports import Source
+
+DRAIN_S, DRAIN_POLL_S = 20.0, 0.1
+LEAVE_S = 0.002
+"""Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""
+
+_log = structlog.get_logger("ingest")
+
+_T = TypeVar("_T")
+
+
+class PipelineStages(msgspec.Struct, frozen=True, eq=False):
+    """The stages that a batch passes, in their order, and the registry that they share."""
+
+    interpreter: Interpreter
+    """Decodes and normalises live messages."""
+    indicators: Indicators
+    committer: Committer
+    devices: Devices
+    redaction: Cutting | None = None
+    """Cuts video metadata down to what may be kept, before anything else sees it."""
+    assets: Assets | None = None
+    """Marks readings of secondary sources."""
+    commands: Commands | None = None
+    """Sends the requests that decoding has for devices."""
+    reprocessor: Reprocessor | None = None
+    """Interprets recorded messages once more."""
+
+
+Observer = Callable[[Sequence[Spec], Span, DecodedBatch], None]
+"""Called once the commit of a batch of live messages is prepared: (specs by index, messages, decoded batch)."""
+
+
+class IngestPipeline:
+    """Takes batches of messages from all sources and commits what they say, until cancelled.
+
+    A batch is decoded, normalised, judged for duplicates and committed in one atomic write; then its deliveries are
+    acknowledged. After a lost connection or a refused commit the pipeline starts again from the last commit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        sources: Sequence[Source],
+        stages: PipelineStages,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._sources = sources
+        self._stages = stages
+        self._observers = observers
+        self._memory = stages.interpreter.decoder.memory
+        self._camera_sources = frozenset(f"foreign:{broker.name}" for broker in config.foreign if broker.video)
+        """Sources that deliver nothing but video metadata."""
+        self._boundary_hooks: list[Callable[[], None]] = []
+        self._poison = PoisonMessages(clock)
+        self.trouble = "starting"
+        """Why nothing is committed at the moment; empty while all is well."""
+
+    def at_batch_boundary(self, hook: Callable[[], None]) -> None:
+        """Run a hook before the next batch, never within one: no batch is interpreted by two states."""
+        self._boundary_hooks.append(hook)
+
+    def apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
+        """Use other profiles from the next batch on; `changed`: names of the profiles that differ."""
+        self.at_batch_boundary(partial(self._apply_profiles, profiles, changed))
+
+    def _apply_profiles(self, profiles: ProfileSet, changed: Sequence[str]) -> None:
+        stages = self._stages
+        with metrics.PROFILE_CHANGE_SECONDS.time():
+            devices = stages.devices.of_profiles(changed)
+            stages.interpreter.apply_profiles(profiles, devices)
+            if stages.reprocessor:
+                stages.reprocessor.apply_profiles(profiles, devices)
+            stages.committer.adopt(profiles.specs)
+            stages.indicators.forget_rates()
+
+    def remember(self, batches: Sequence[Batch]) -> None:
+        """Add the identities of readings to the duplicate index, before the next batch."""
+
+        def add() -> None:
+            for batch in batches:
+                self._stages.committer.remember(batch)
+
+        self.at_batch_boundary(add)
+
+    async def wait_drained(self, source: str, newest: int) -> None:
+        """Wait until all that a source has up to a sequence is committed. Raises `Lost` after `DRAIN_S`."""
+        for _ in range(round(DRAIN_S / DRAIN_POLL_S)):
+            position = self._stages.committer.position(source)
+            if newest <= (position.sequence if position else 0):
+                return
+            await self._clock.sleep(DRAIN_POLL_S)
+        raise Lost(f"messages of {source} up to {newest} are not committed yet; tried again")
+
+    async def run(self) -> None:
+        """Process batches until cancelled; after a loss the messages that were not committed come again."""
+        pause_s = 0.05
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._run_once()
+            except (Lost, Fenced, StoreFull) as why:
+                self.trouble = str(why)
+                metrics.RESTARTS.labels("ingest").inc()
+                _log.warning("ingest restarted from the last commit", reason=str(why))
+            pause_s = 0.05 if self._clock.monotonic() - began > 30 else min(pause_s * 2, 2.0)
+            await self._clock.sleep(pause_s)
+
+    async def _run_once(self) -> None:
+        positions = await self._stages.committer.open()
+        self._memory.rewind()  # what was not committed comes again, to the memory that it met before
+        async with Intake(self._sources, self._config.ingest, self._clock) as intake:
+            await intake.start(positions)
+            self.trouble = ""
+            written: asyncio.Task[None] | None = None
+            try:
+                while True:
+                    deliveries = await intake.batch(written)
+                    pending = self._process(deliveries)
+                    mark = self._memory.mark()
+                    if written:
+                        # The next commit is made ready while the last one is on its way; two are never written at once.
+                        await written
+                    written = asyncio.create_task(self._write(pending, deliveries, intake, mark), name="commit")
+                    # The commit must leave the process before the next walk holds the loop, else the log idles.
+                    await asyncio.sleep(LEAVE_S)
+            finally:
+                if written:
+                    written.cancel()
+                    await asyncio.gather(written, return_exceptions=True)
+
+    def _process(self, deliveries: Sequence[Delivery]) -> Pending:
+        hooks, self._boundary_hooks = self._boundary_hooks, []
+        for run_hook in hooks:
+            run_hook()
+        live = [delivery for delivery in deliveries if not delivery.again]
+        pending = Pending([], [])
+        for part in self._poison.split(live):
+            pending = pending.then(self._process_guarded(part))
+        for delivery in deliveries:
+            if delivery.again and self._stages.reprocessor:
+                pending = pending.then(self._reprocess(delivery, self._stages.reprocessor))
+        return pending
+
+    def _reprocess(self, delivery: Delivery, reprocessor: Reprocessor) -> Pending:
+        """Process recorded messages: they give revisions of readings, and none of the side effects of live messages."""
+        span = Span(delivery.messages)
+        span, batch = reprocessor.select(span, self._interpret(span, reprocessor.interpreter))
+        if not span:
+            return Pending([], [])
+        if self._stages.assets:
+            self._stages.assets.mark(batch.readings, compare=False)
+        part = [delivery_of(delivery, span)]
+        return self._stages.committer.prepare(part, batch.fields, batch.readings, batch.rejected, span=span)
+
+    def _process_guarded(self, deliveries: Sequence[Delivery]) -> Pending:
+        """Process live messages; a bug behind decoding costs the one poison message too, once it is isolated.
+
+        Raises:
+            Lost: the pipeline must start again from the last commit.
+        """
+        found = _result_or_bug(partial(self._process_live, deliveries))
+        if not isinstance(found, Exception):
+            return found
+        # As in `_redact`: neither the error's text nor the frames' values may be told.
+        raise self._poison.isolate(deliveries, found, f"{type(found).__name__}\n{_last_frames(found)}")
+
+    def _process_live(self, deliveries: Sequence[Delivery]) -> Pending:
+        self._poison.inspect(deliveries)
+        span = self._redact(deliveries)
+        batch = self._interpret(span, self._stages.interpreter)
+        if self._stages.assets:
+            self._stages.assets.mark(batch.readings)
+        if taken := removed_of(span):
+            batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
+        if self._stages.commands:
+            for request in self._memory.asks():
+                self._stages.commands.ask(request.topic, request.payload, request.about)
+        pending = self._stages.committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
+        self._stages.devices.observe(batch.readings.device, batch.readings.received)
+        self._stages.indicators.count(
+            self._stages.interpreter.normaliser.table,
+            batch.readings,
+            [*batch.fields.rejected, *batch.rejected],
+            keep=pending.keep,
+            received=batch.received,
+        )
+        specs = self._stages.interpreter.normaliser.table.specs
+        for observe in self._observers:
+            observe(specs, span, batch)
+        return pending
+
+    def _redact(self, deliveries: Sequence[Delivery]) -> Span:
+        """Return the messages; video metadata is redacted to what may be kept, before anything else sees it."""
+        span = Span(chain.from_iterable(delivery.messages for delivery in deliveries))
+        if self._stages.redaction is None:
+            return span
+        strict: set[int] = set()
+        if self._camera_sources:
+            ends = list(accumulate((len(delivery.messages) for delivery in deliveries), initial=0))
+            for delivery, start in zip(deliveries, ends, strict=False):
+                if delivery.source in self._camera_sources:
+                    strict.update(range(start, start + len(delivery.messages)))
+        decoder = self._stages.interpreter.decoder
+        kept_at: dict[int, Message] = {}
+        for at, route in self._stages.redaction.places(span, decoder, strict).items():
+            kept = _result_or_bug(partial(self._stages.redaction.one, span[at], route, decoder))
+            if isinstance(kept, Exception):
+                # The error's text and the frames' values may hold personal data of the message.
+                frames = f"{type(kept).__name__}\n{_last_frames(kept)}"
+                _log.error("video format crashed; nothing of its message is kept", formats=route.video, frames=frames)
+                kept = self._stages.redaction.crashed(span[at], route, decoder, frames)
+            kept_at[at] = kept
+        return Span(kept_at.get(at, message) for at, message in enumerate(span)) if kept_at else span
+
+    def _interpret(self, span: Span, interpreter: Interpreter) -> DecodedBatch:
+        """Decode and normalise; a bug in either puts the one poison message in quarantine, with its traceback."""
+        decoder, normaliser = interpreter.decoder, interpreter.normaliser
+        mark = decoder.memory.mark()
+
+        def interpreted() -> DecodedBatch:
+            self._poison.raise_if_poison(span)
+            fields, received = decoder.decode(span), span.received
+            return DecodedBatch(received, fields, *normaliser.normalise(fields, received, span.best_effort))
+
+        result = _result_or_bug(interpreted)
+        if not isinstance(result, Exception):
+            return result
+        decoder.memory.rewind(mark)
+        if len(span) > 1:
+            half = len(span) // 2
+            first = self._interpret(Span(span[:half]), interpreter)
+            return first.merged_with(self._interpret(Span(span[half:]), interpreter), half)
+        if not (frames := self._poison.bug_of(span[0])):
+            frames = f"{type(result).__name__}\n{_last_frames(result)}"
+            _log.error(
+                "decoder crashed; its message is in quarantine",
+                topic=span[0].topic,
+                reason=repr(result),
+                exc_info=result,
+            )
+        crash = Quarantined(0, QuarantineReason.CRASHED, frames)
+        nothing = msgspec.structs.replace(decoder.decode([]), quarantined=[crash])
+        return DecodedBatch(span.received, nothing, *normaliser.normalise(nothing, span.received))
+
+    async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
+        await self._stages.committer.write(pending)
+        self._memory.settle(mark)
+        newest = {delivery.source: delivery for delivery in deliveries if delivery.covers}
+        for delivery in deliveries:
+            if not delivery.covers or newest[delivery.source] is delivery:
+                await delivery.ack()
+        intake.settled(deliveries)
+
+
+def _result_or_bug(work: Callable[[], _T]) -> _T | Exception:
+    """Return the result of `work`, or the exception that a bug in it raised."""
+    try:
+        return work()
+    except (Lost, StoreFull, Fenced):
+        raise  # no bug: the pipeline starts again from the last commit
+    except Exception as bug:  # noqa: BLE001 - the one rim: the caller quarantines the message and logs the bug
+        return bug
+
+
+def _last_frames(bug: Exception) -> str:
+    """Return the last three frames of a traceback, without values."""
+    return "".join(traceback.format_tb(bug.__traceback__)[-3:])

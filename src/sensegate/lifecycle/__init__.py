@@ -1,0 +1,1 @@
+"""The life of device profiles: versions, releases, canaries, comparison, reprocessing of recorded messages."""

@@ -1,0 +1,149 @@
+"""Canaries under watch: what comes of their devices' messages and of the others', and the end of one that does worse.
+
+Counted in columns, batch by batch, after the batch was prepared; while no canary is under way this costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+import structlog
+
+from sensegate.errors import Conflict
+from sensegate.lifecycle.history import Canary
+from sensegate.lifecycle.outcomes import Outcomes, measured, worse
+from sensegate.lifecycle.releases import Releases, watchman
+from sensegate.model import I64, Quarantined, Readings, RejectedValue, Spec
+from sensegate.quantities.quality import Flag, Quality
+
+OWN_CHECKS = np.uint32(Flag.RANGE | Flag.STEP | Flag.STUCK)
+"""What our own checks doubt, by flag; other codes of quality but that of the clock are the device's own doubts."""
+
+_log = structlog.get_logger("trials")
+
+
+class _Trial(msgspec.Struct):
+    """One canary and its counts; the arms are numbered 2k (tried) and 2k + 1 (the others)."""
+
+    profile: str
+    canary: Canary
+    tried: Outcomes = msgspec.field(default_factory=Outcomes)
+    others: Outcomes = msgspec.field(default_factory=Outcomes)
+
+    def arm(self, name: str) -> int:
+        """Return 0 for the version on trial, 1 for another of the profile, -1 for another profile."""
+        profile, _, number = name.partition("@")
+        if profile != self.profile:
+            return -1
+        return 0 if number == str(self.canary.number) else 1
+
+
+class CanaryAnalysis:
+    """All canaries of this gateway, as one process sees them."""
+
+    def __init__(self, releases: Releases, home: str) -> None:
+        self._releases = releases
+        self._home = home
+        self._trials: list[_Trial] = []
+        self._arms: I64 = np.zeros(0, np.int64)
+        """By spec: arm, or the number of arms for what is on no trial."""
+        self._known = -1
+        self._wake = asyncio.Event()
+        releases.on_change.append(self._changed)
+        self.look()
+
+    def look(self) -> None:
+        """Take up what is on trial now; counts of a canary that goes on are kept."""
+        before = {(one.profile, one.canary.since): one for one in self._trials}
+        self._trials = [
+            before.get((profile, canary.since)) or _Trial(profile, canary)
+            for profile, canary in self._releases.canaries()
+        ]
+        self._known = -1
+
+    def _changed(self, _profile: str) -> None:
+        self.look()
+
+    def outcomes(self, profile: str) -> tuple[Outcomes, Outcomes]:
+        """Return (of the canary's devices, of the others) of a profile since its canary began, in this process."""
+        found = next((one for one in self._trials if one.profile == profile), None)
+        return (found.tried, found.others) if found else (Outcomes(), Outcomes())
+
+    # ── counting ────────────────────────────────────────────────────────────────────────────────────
+
+    def count(
+        self,
+        specs: Sequence[Spec],
+        readings: Readings,
+        rejected: Iterable[RejectedValue],
+        quarantined: Iterable[Quarantined],
+    ) -> None:
+        """Count a batch: its readings (indices in `specs`), and what was refused by the version that it bears."""
+        if not self._trials:
+            return
+        if self._known != len(specs):
+            self._number(specs)
+        none = 2 * len(self._trials)
+        if len(readings):
+            arm = self._arms[readings.spec]
+            doubted = (readings.flags & OWN_CHECKS) != 0
+            doubted |= (readings.quality != Quality.GOOD) & (readings.quality != Quality.UNCERTAIN_CLOCK)
+            given = np.bincount(arm, minlength=none + 1).tolist()
+            faults = np.bincount(arm[doubted], minlength=none + 1).tolist()
+            for place, side in self._sides():
+                side.add(Outcomes(readings=given[place], faults=faults[place]))
+        for value in rejected:
+            self._refused(value.profile, Outcomes(rejected=1))
+        for message in quarantined:
+            self._refused(message.profile, Outcomes(quarantined=1))
+        if any(self._why(one) for one in self._trials):
+            self._wake.set()
+
+    def _sides(self) -> Iterable[tuple[int, Outcomes]]:
+        for number, one in enumerate(self._trials):
+            yield 2 * number, one.tried
+            yield 2 * number + 1, one.others
+
+    def _number(self, specs: Sequence[Spec]) -> None:
+        none = 2 * len(self._trials)
+        known: dict[str, int] = {}
+        for name in {spec.profile for spec in specs}:
+            arms = [(number, one.arm(name)) for number, one in enumerate(self._trials)]
+            known[name] = next((2 * number + arm for number, arm in arms if arm >= 0), none)
+        self._arms = np.array([known[spec.profile] for spec in specs], np.int64)
+        self._known = len(specs)
+
+    def _refused(self, name: str, more: Outcomes) -> None:
+        for one in self._trials:
+            arm = one.arm(name)
+            if arm >= 0:
+                (one.others if arm else one.tried).add(more)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def _why(one: _Trial) -> str:
+        return worse(one.tried, one.others, one.canary.limits)
+
+    async def run(self) -> None:
+        """End each canary that does worse than its limits allow, until cancelled. Raises `Lost`: call again."""
+        self._wake.set()  # what was not done when the engine was lost is done now
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for one in list(self._trials):
+                if why := self._why(one):
+                    await self._end(one, why)
+
+    async def _end(self, one: _Trial, why: str) -> None:
+        facts = {"why": why, **measured(one.tried, one.others)}
+        try:
+            await self._releases.end_canary(
+                one.profile, by=watchman(self._home), measured=facts, since=one.canary.since, note=why
+            )
+        except Conflict:
+            return  # another process, or a person, was faster
+        _log.warning("a canary was rolled back", version=f"{one.profile}@{one.canary.number}", why=why)

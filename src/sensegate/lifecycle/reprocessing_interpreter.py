@@ -1,0 +1,134 @@
+"""The interpreter of recorded messages: a decoder and a normaliser of its own, a selection of devices, prior readings.
+
+Its decoder's memory begins with what live traffic has established by then (a birth message that a quarantined message
+lacked).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from sensegate.authority.devices import Devices
+from sensegate.clock import Clock
+from sensegate.config import Config
+from sensegate.decode.decode import Decoder
+from sensegate.decode.memory import Memory
+from sensegate.decode.profiles import ProfileSet
+from sensegate.decode.relevance import Concern
+from sensegate.decode.watch import Profiles
+from sensegate.ingest.batches import BatchSelection, DecodedBatch, select
+from sensegate.ingest.interpreter import Interpreter
+from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
+from sensegate.model import BOOL, I32, Message, Span
+from sensegate.normalise.normalise import Normaliser
+from sensegate.normalise.series import Series
+from sensegate.persist.commit import Committer
+from sensegate.persist.priors import Priors
+
+
+class ReprocessingInterpreter:
+    """The way of messages that are on the log: eyes of their own, priors, and a filter.
+
+    Their memory begins with what live traffic has told by then (the birth that a quarantined message lacked).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        profiles: Profiles,
+        devices: Devices,
+        committer: Committer,
+        *,
+        series: Series,
+        memory: Memory,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._profiles = profiles
+        self._devices = devices
+        self._memory = memory
+        self._committer = committer
+        self._series = series
+        self._order: ReprocessingOrder | None = None
+        self._meant: frozenset[str] = frozenset()
+        self._known: dict[int, bool] = {}
+        self.interpreter = self._open()
+
+    def _open(self) -> Interpreter:
+        profiles = self._profiles.set
+        # What was too much for a minute then is not refused once more.
+        limits = msgspec.structs.replace(self._config.ingest, rate_per_device_s=1e9)
+        return Interpreter(
+            Decoder(profiles, self._devices, limits, self._memory.copy(hindsight=True)),
+            Normaliser(profiles.specs, series=self._series, clock=self._clock, time=self._config.time),
+        )
+
+    # ── for the desk ────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, order: ReprocessingOrder) -> Priors:
+        here = self._devices
+        ids = frozenset(here.ids_of(order.profile, order.target))
+        self._order, self._meant = order, ids & frozenset(order.devices) if order.devices else ids
+        self._known = {}
+        self.interpreter = self._open()
+        self._concern = Concern(self.interpreter.decoder, here, order.profile)
+        priors = Priors(self._meant.__contains__, here.id)
+        self._committer.tell(priors)
+        return priors
+
+    @property
+    def listening_after(self) -> int | None:
+        return self._committer.told_after
+
+    def concerning(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if self._order is None:
+            return []
+        return [message for message in messages if self._concern(message)]
+
+    def end(self) -> None:
+        self._order = None
+        self._committer.tell(None)
+
+    # ── for the walk ────────────────────────────────────────────────────────────────────────────────
+
+    def apply_profiles(self, profiles: ProfileSet, changed: BOOL) -> None:
+        """Put other profiles in force where an order is at work; the next one begins with those of its time."""
+        if self._order is not None:
+            self.interpreter.apply_profiles(profiles, changed)
+
+    def select(self, span: Span, batch: DecodedBatch) -> tuple[Span, DecodedBatch]:
+        """Return what the order means of messages and of what was understood of them."""
+        order, table = self._order, self.interpreter.normaliser.table
+        mine = np.array([spec.profile.partition("@")[0] == (order.profile if order else "") for spec in table.specs])
+        fields, readings = batch.fields, batch.readings
+        of_fields = mine[fields.spec] & self._counts(fields.device)
+        of_readings = mine[readings.spec] & self._counts(readings.device)
+
+        def ours(name: str, device: int) -> bool:
+            return order is not None and name.partition("@")[0] == order.profile and self._count(device)
+
+        quarantined = [one for one in fields.quarantined if ours(one.profile, one.device)]
+        lost = [one for one in fields.rejected if ours(one.profile, one.device)]
+        rejected = [one for one in batch.rejected if ours(one.profile, one.device)]
+        messages = np.zeros(len(span), np.bool_)
+        messages[fields.message[of_fields]] = True
+        messages[[one.message for one in quarantined]] = True
+        messages[[one.message for one in (*lost, *rejected)]] = True
+        whole = msgspec.structs.replace(fields, quarantined=quarantined, rejected=lost, ignored=0)
+        batch = DecodedBatch(batch.received, whole, readings, rejected)
+        kept = Span(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
+        return kept, select(batch, BatchSelection(messages, of_fields, of_readings))
+
+    def _count(self, device: int) -> bool:
+        found = self._known.get(device)
+        if found is None:
+            found = self._known[device] = device >= 0 and self._devices.id(device) in self._meant
+        return found
+
+    def _counts(self, device: I32) -> BOOL:
+        different, place = np.unique(device, return_inverse=True)
+        return np.array([self._count(one) for one in different.tolist()], np.bool_)[place]

@@ -1,0 +1,215 @@
+"""Orders to decode again what the log holds: who gave them, of what, how far they are; they outlive a restart.
+
+An order says what is meant; where its work stands is in the commits themselves (the position of ``redecode:<id>``), so
+that a kill at any moment neither repeats nor leaves out a message. One is worked off at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+from sensegate.authority.bucket import Bucket
+from sensegate.authority.scope import Action, Principal, Scope, allows, demand, written
+from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.trail import Facts, Trail
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
+from sensegate.model import REDECODE
+
+KEPT_MAX = 200
+WAITING_MAX = 20
+DEVICES_MAX = 2_000
+LIVES_MAX = 200
+
+
+class ReprocessingInput(StrEnum):
+    """Which of the recorded messages."""
+
+    RAW = "raw"
+    QUARANTINE = "quarantine"
+    BOTH = "both"
+
+
+class OrderState(StrEnum):
+    """Where an order stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OPEN = (OrderState.WAITING, OrderState.RUNNING)
+
+
+class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One order."""
+
+    id: str
+    profile: str
+    target: Scope
+    since: int
+    """Arrival of the first message that is meant, µs UTC."""
+    until: int
+    """Before this arrival."""
+    what: ReprocessingInput
+    partition: str
+    """``<division>-<partition>`` whose messages are meant."""
+    epoch: str
+    """Life of the log."""
+    end: int
+    """Last sequence of the log that is looked at: what the redecode itself writes comes after it."""
+    made: int
+    by: str
+    devices: tuple[str, ...] = ()
+    """Only of these; empty: of all of the profile in the target."""
+    state: OrderState = OrderState.WAITING
+    lives: int = 0
+    """How often work on it began: it begins anew whenever the ingest does."""
+    ended: int = 0
+    said: str = ""
+    """Why it failed."""
+    counts: dict[str, int] = {}
+    """When it is done: kinds of the ledger of source ``redecode:<id>``."""
+    revision: int = 0
+    format: int = 1
+
+    @property
+    def source(self) -> str:
+        """Name of its source in the ledger and the commits."""
+        return f"{REDECODE}{self.id}"
+
+
+Orders = list[ReprocessingOrder]
+
+
+class ReprocessingOrders:
+    """All orders of a gateway."""
+
+    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
+        self._shelf = Shelf(bucket, clock)
+        self._trail = trail
+        self._clock = clock
+        self._orders: Records[ReprocessingOrder] = Records(
+            self._shelf, "redecode", ReprocessingOrder, prefix="", packed=True
+        )
+        self._orders.on_change.append(self._changed)
+        self.on_change: list[Callable[[ReprocessingOrder], None]] = []
+        """Called after a change is in memory."""
+
+    async def order(self, wanted: ReprocessingOrder, *, by: Principal, note: str = "") -> ReprocessingOrder:
+        """Give an order.
+
+        Raises:
+            Refused: `by` may not release profiles in its target.
+            ConfigError: it means nothing. Overloaded: too many wait.
+        """
+        demand(by, Action.RELEASE_PROFILES, wanted.target.division, wanted.target.department)
+        if wanted.since >= wanted.until:
+            raise ConfigError("is not before `until`", key="since", remedy="give a time span, e.g. since=3h")
+        if len(wanted.devices) > DEVICES_MAX:
+            raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
+        if sum(one.state in OPEN for one in self._orders.all()) >= WAITING_MAX:
+            raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
+        order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
+        told: Facts = {
+            "job": order.id,
+            "target": written(order.target),
+            "since": order.since,
+            "until": order.until,
+            "what": order.what.value,
+            "devices": list(order.devices),
+        }
+        if note:
+            told["note"] = note
+        await self._trail.record(by, "profile.redecode", order.profile, after=told)
+        given = await self._orders.put(order.id, order, expected=0)
+        await self._forget()
+        return given
+
+    async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
+        """Give an order up; what was committed of it stays. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
+        order = self.get(order_id, by)
+        demand(by, Action.RELEASE_PROFILES, order.target.division, order.target.department)
+        if order.state not in OPEN:
+            raise Conflict(f"redecode {order.id} is {order.state}")
+        await self._trail.record(by, "profile.redecode.cancel", order.profile, after={"job": order.id})
+        return await self._set(order, state=OrderState.CANCELLED, ended=self._clock.now())
+
+    def get(self, order_id: str, by: Principal) -> ReprocessingOrder:
+        """Return an order. Raises `NotFound` where there is none that the caller may see."""
+        order = self._orders.find(order_id)
+        if order is None or not allows(by, Action.READ_REGISTRY, order.target.division, order.target.department):
+            raise NotFound(f"no redecode {order_id[:20]} in your scope")
+        return order
+
+    def list(self, by: Principal, profile: str = "") -> Orders:
+        """Return the orders that the caller may see, newest first."""
+        found = sorted(self._orders.all(), key=lambda one: -one.made)
+        return [
+            one
+            for one in found
+            if (not profile or one.profile == profile)
+            and allows(by, Action.READ_REGISTRY, one.target.division, one.target.department)
+        ]
+
+    # ── the worker's side ───────────────────────────────────────────────────────────────────────────
+
+    def next(self, partition: str) -> ReprocessingOrder | None:
+        """Return the order to be worked off now, the oldest that is open."""
+        found = [one for one in self._orders.all() if one.state in OPEN and one.partition == partition]
+        return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
+
+    def is_open(self, order_id: str) -> bool:
+        """Return whether an order is still wanted."""
+        order = self._orders.find(order_id)
+        return order is not None and order.state in OPEN
+
+    async def begin(self, order: ReprocessingOrder) -> bool:
+        """Say that work on it begins (again); False where it has begun so often that it will never end."""
+        if order.lives >= LIVES_MAX:
+            await self.failed(order, f"begun {order.lives} times and never ended: a bug; the log has the traceback")
+            return False
+        await self._set(order, state=OrderState.RUNNING, lives=order.lives + 1)
+        return True
+
+    async def done(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
+        """Say that all of it is committed; the trail gets the counts."""
+        if self.is_open(order.id):
+            told: Facts = {"job": order.id, **counts}
+            await self._trail.record(by, "profile.redecode.done", order.profile, after=told)
+            await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
+
+    async def failed(self, order: ReprocessingOrder, why: str) -> None:
+        """Say why it cannot be done."""
+        if self.is_open(order.id):
+            await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), said=why[:500])
+
+    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+
+    async def load(self) -> None:
+        """Read the whole bucket; then `watch` keeps up with it."""
+        await self._shelf.open()
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled; through losses of the engine."""
+        await self._shelf.run()
+
+    def _changed(self, _before: ReprocessingOrder | None, after: ReprocessingOrder | None) -> None:
+        if after is not None:
+            for listener in self.on_change:
+                listener(after)
+
+    async def _set(self, order: ReprocessingOrder, **changes: object) -> ReprocessingOrder:
+        present = self._orders.find(order.id) or order
+        return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
+
+    async def _forget(self) -> None:
+        ended = sorted((one for one in self._orders.all() if one.state not in OPEN), key=lambda one: one.made)
+        for one in ended[: max(0, len(self._orders) - KEPT_MAX)]:
+            await self._orders.delete(one.id, expected=one.revision)

@@ -1,0 +1,89 @@
+"""What is decided about profiles, put in force in this process: laid out, compiled beside the loop, taken over at once.
+
+Releases (every process hears of a step) ─▶ Rollout.run ─▶ Contents.lay_out ─▶ adopt ─▶ the next commit's messages
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from sensegate.decode.choice import Choice
+from sensegate.errors import Lost, NotFound
+from sensegate.lifecycle.releases import Releases
+
+IN_FORCE_S = 2.0
+"""A decision is in force on every worker within this time."""
+
+_log = structlog.get_logger("rollout")
+
+LaidOut = list[tuple[Choice, Path]]
+Adopt = Callable[[LaidOut], Awaitable[None]]
+"""Puts versions in force; returns when they are, or when it is known that one cannot be."""
+
+
+class Rollout:
+    """Follows `Releases`; `adopt` is `decode.watch.Profiles.choose`."""
+
+    def __init__(self, releases: Releases) -> None:
+        self._releases = releases
+        self._wanted = asyncio.Event()
+        self._asked = 0
+        self._done = 0
+        self._moved = asyncio.Condition()
+        self._adopted: list[Choice] = []
+        releases.on_change.append(self._heard)
+
+    def _heard(self, _profile: str) -> None:
+        self._asked += 1
+        self._wanted.set()
+
+    async def begin(self) -> LaidOut:
+        """Return what is decided now, laid out, for those who start with it in force."""
+        self._adopted = self._releases.choices()
+        return await self.laid_out(self._adopted)
+
+    async def laid_out(self, choices: Sequence[Choice]) -> LaidOut:
+        """Return decisions with the place where each version is laid out.
+
+        A content that is not there is named by a file that is not there: whoever compiles it says so.
+        """
+        found: LaidOut = []
+        for choice in choices:
+            try:
+                file = await self._releases.contents.lay_out(choice.profile, choice.digest)
+            except NotFound as why:
+                _log.warning("a version cannot be put in force", version=choice.name, error=str(why))
+                file = Path(f"{choice.name}: its content is not in the store")
+            found.append((choice, file))
+        return found
+
+    async def run(self, adopt: Adopt) -> None:
+        """Put every decision in force until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            asked, choices = self._asked, self._releases.choices()
+            try:
+                if choices != self._adopted:
+                    await adopt(await self.laid_out(choices))
+            except Lost:
+                self._wanted.set()
+                raise
+            self._adopted = choices
+            async with self._moved:
+                self._done = asked
+                self._moved.notify_all()
+
+    async def in_force(self) -> bool:
+        """Return True once all that was decided until now is in force in this process; False after `IN_FORCE_S`."""
+        asked = self._asked
+        try:
+            async with asyncio.timeout(IN_FORCE_S), self._moved:
+                await self._moved.wait_for(lambda: self._done >= asked)
+        except TimeoutError:
+            return False
+        return True

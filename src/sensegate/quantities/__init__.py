@@ -1,0 +1,1 @@
+"""Properties, units, coordinates, quality codes and flags: the vocabulary of a reading, with its tables."""

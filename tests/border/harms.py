@@ -204,7 +204,9 @@ def _with(head: tuple[str, str], subject: str) -> Callable[[str], Iterator[Frame
 
 ANY = Who.NODE | Who.PEER
 HARMS = (
-    Harm("administers", Who.NODE, _by(raid.stored_bytes, f"$KV.tokens.{raid.TOKEN_ID}", raid.admin_token()), _administers),
+    Harm(
+        "administers", Who.NODE, _by(raid.stored_bytes, f"$KV.tokens.{raid.TOKEN_ID}", raid.admin_token()), _administers
+    ),
     Harm("audit record, acknowledgement", Who.NODE, _by(raid.acknowledgement, "audit.acknowledged"), _audit_forged),
     Harm("audit record, no message", Who.NODE, _by(raid.no_message, "audit.missed"), _audit_emptily_forged),
     Harm("audit record, responder", ANY, _by(raid.answer_of_responder, "audit.answered.CODE"), _audit_answered),
@@ -214,7 +216,9 @@ HARMS = (
     Harm("life of its own choice", Who.NODE, _with(("Nats-TTL", "1000h"), "up.CODE.readings.all.1"), _own_life),
     Harm("garbage on the log", Who.NODE, _with(("x", "y"), "up.CODE.readings.h6"), _foreign_batch),
     Harm("mirror", Who.NODE, _asking(lambda _: raid.stream_request("MIRROR", mirror={"name": "AUDIT"})), _mirrored),
-    Harm("source", Who.NODE, _asking(lambda _: raid.stream_request("SOURCE", sources=[{"name": "KV_tokens"}])), _sourced),
+    Harm(
+        "source", Who.NODE, _asking(lambda _: raid.stream_request("SOURCE", sources=[{"name": "KV_tokens"}])), _sourced
+    ),
     Harm("republish", Who.NODE, _asking(raid.republish_request), _republished),
     Harm(
         "deliver subject of its own",
@@ -238,7 +242,12 @@ HARMS = (
         _gone("$MQTT_rmsgs", User.FEEDS),
     ),
     Harm("row by responder", ANY, _by(raid.answer_of_responder, "$KV.nodes.CODE"), _row_answered),
-    Harm("deletes KV_nodes itself", Who.UNRESTRICTED, _by(raid.straight, "$JS.API.STREAM.DELETE.KV_nodes", b""), _gone("KV_nodes")),
+    Harm(
+        "deletes KV_nodes itself",
+        Who.UNRESTRICTED,
+        _by(raid.straight, "$JS.API.STREAM.DELETE.KV_nodes", b""),
+        _gone("KV_nodes"),
+    ),
     Harm("deletes LEDGER", Who.NODE, _by(raid.no_message, "$JS.API.STREAM.DELETE.LEDGER"), _gone("LEDGER")),
     Harm("deletes AUDIT", Who.NODE, _by(raid.no_message, "$JS.API.STREAM.DELETE.AUDIT"), _gone("AUDIT")),
     Harm("rollup empties the log", Who.NODE, raid.rollup_all, _log_emptied),

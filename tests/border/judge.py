@@ -16,7 +16,7 @@ MESSAGES_MAX = 50_000
 _READERS = {User.GATEWAY.account: User.GATEWAY, User.INTAKE.account: User.INTAKE, User.FEEDS.account: User.FEEDS}
 
 
-class StreamShown(msgspec.Struct, frozen=True):
+class StreamSnapshot(msgspec.Struct, frozen=True):
     """A stream as it stands."""
 
     config: bytes
@@ -26,12 +26,12 @@ class StreamShown(msgspec.Struct, frozen=True):
     """Sequence -> digest of subject, headers, time and body."""
 
 
-class Shown(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True):
     """All that the server stores."""
 
     server: str
     """Identity of the process."""
-    streams: dict[str, StreamShown]
+    streams: dict[str, StreamSnapshot]
     """``ACCOUNT/STREAM`` -> it."""
 
 
@@ -39,11 +39,11 @@ def _stable(tree: Any) -> bytes:
     return msgspec.json.encode(tree, order="deterministic")
 
 
-async def shown(world: World) -> Shown:
+async def snapshot(world: World) -> Snapshot:
     """Return what the server stores now, in every account that has a store."""
     body = b'{"accounts":true,"streams":true,"consumer":true,"config":true,"limit":1024}'
     answer = msgspec.json.decode(await world.request(User.SYSTEM, "$SYS.REQ.SERVER.PING.JSZ", body))
-    streams: dict[str, StreamShown] = {}
+    streams: dict[str, StreamSnapshot] = {}
     for account in answer["data"].get("account_details") or ():
         for stream in account.get("stream_detail") or ():
             reader = _READERS.get(account["name"])
@@ -53,10 +53,10 @@ async def shown(world: World) -> Shown:
                 {key: value for key, value in consumer.items() if key not in {"ts", "cluster"}}
                 for consumer in sorted(stream.get("consumer_detail") or (), key=lambda consumer: str(consumer["name"]))
             ]
-            streams[f"{account['name']}/{stream['name']}"] = StreamShown(
+            streams[f"{account['name']}/{stream['name']}"] = StreamSnapshot(
                 _stable(stream["config"]), _stable(state), _stable(consumers), messages
             )
-    return Shown(answer["server"]["id"], streams)
+    return Snapshot(answer["server"]["id"], streams)
 
 
 async def _messages(world: World, reader: User, stream: str) -> dict[int, bytes]:
@@ -82,20 +82,22 @@ async def message_of(world: World, reader: User, stream: str, wanted: dict[str, 
     return {**message, "data": base64.b64decode(message.get("data", ""))}
 
 
-def differences(before: Shown, after: Shown) -> list[str]:
+def differences(before: Snapshot, after: Snapshot) -> list[str]:
     """Return what is not as it was, a sentence each."""
-    found = [] if before.server == after.server else ["the server is another process"]
+    lines = [] if before.server == after.server else ["the server is another process"]
     for name in sorted({*before.streams, *after.streams}):
         old, new = before.streams.get(name), after.streams.get(name)
         if old is None or new is None:
-            found.append(f"{name} {'appeared' if old is None else 'is gone'}")
+            lines.append(f"{name} {'appeared' if old is None else 'is gone'}")
             continue
-        for part in ("config", "state", "consumers"):
-            if getattr(old, part) != getattr(new, part):
-                found.append(f"{name}: {part} was {getattr(old, part)!r}, is {getattr(new, part)!r}")
+        lines += [
+            f"{name}: {part} was {getattr(old, part)!r}, is {getattr(new, part)!r}"
+            for part in ("config", "state", "consumers")
+            if getattr(old, part) != getattr(new, part)
+        ]
         if old.messages != new.messages:
             lost = sorted(old.messages.keys() - new.messages.keys())
             added = sorted(new.messages.keys() - old.messages.keys())
             changed = [at for at in old.messages.keys() & new.messages.keys() if old.messages[at] != new.messages[at]]
-            found.append(f"{name}: messages lost {lost[:10]}, added {added[:10]}, changed {changed[:10]}")
-    return found
+            lines.append(f"{name}: messages lost {lost[:10]}, added {added[:10]}, changed {changed[:10]}")
+    return lines

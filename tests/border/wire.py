@@ -43,6 +43,11 @@ class Received(msgspec.Struct, frozen=True):
     payload: bytes
     """With its headers, if it has any."""
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether somebody sent it; else the server says that nobody is there."""
+        return not self.payload.startswith(b"NATS/1.0 503")
+
 
 class WireClient:
     """One connection. `async with` opens and closes it."""
@@ -92,6 +97,11 @@ class WireClient:
     async def admitted(self) -> bool:
         """Return whether the server let this connection in."""
         return await self.flush()
+
+    @property
+    def answers(self) -> list[Received]:
+        """What came from others than the server."""
+        return [message for message in self.received if message.is_answer]
 
     async def send(self, frames: Iterable[Frame]) -> int:
         """Send frames, as many as the server takes before it closes; return how many were handed over."""
@@ -180,7 +190,9 @@ def mqtt_packet(first: int, body: bytes) -> bytes:
 class MqttWire:
     """One MQTT connection that publishes and subscribes to any topic. `async with` opens and closes it."""
 
-    def __init__(self, port: int, user: str, password: str, *, client_id: str = "", will: tuple[str, bytes] = ("", b"")) -> None:
+    def __init__(
+        self, port: int, user: str, password: str, *, client_id: str = "", will: tuple[str, bytes] = ("", b"")
+    ) -> None:
         flags = 0xC2 | (0x2C if will[0] else 0)  # user, password, clean session; a retained will of QoS 1
         body = mqtt_text("MQTT") + bytes([4, flags, 0, 30]) + mqtt_text(client_id or user)
         if will[0]:

@@ -112,13 +112,15 @@ class World:
         await eventually(self._answers, READY_S)
         for user in User:
             self.own[user] = await self._connected(stack, user, self.kept.passwords[user])
-        await self.own[User.CALLOUT].subscribe("$SYS.REQ.USER.AUTH", cb=self._ask_door)
+        await self.own[User.CALLOUT].subscribe("$SYS.REQ.USER.AUTH", cb=self._answer_callout)
         await self._fill()
         await self._serve(stack)
         await self._others(stack)
 
     async def _answers(self) -> bool:
-        assert self.server.alive, process.tail(self._directory / "nats.out") + process.tail(self._directory / "nats.log")
+        assert self.server.alive, process.tail(self._directory / "nats.out") + process.tail(
+            self._directory / "nats.log"
+        )
         try:
             greeting = await process.greeting("127.0.0.1", self.kept.port)
         except (OSError, EOFError, TimeoutError):
@@ -201,7 +203,7 @@ class World:
         """Have the auth callout let a user in from now on."""
         self._admissions[user] = admission
 
-    async def _ask_door(self, message: Msg) -> None:
+    async def _answer_callout(self, message: Msg) -> None:
         asked: Asked = question(message.data)
         admission = self._admissions.get(asked.connect_opts.user)
         now_s = int(time.time())
@@ -244,8 +246,13 @@ class World:
             self.questions[member] = self.questions.get(member, 0) + 1
             return b"answered"
 
-        links.serve(Channel.LIVE, answer)
-        links.serve(Channel.BACKLOG, answer)
+        async def take(member: str, payload: bytes) -> bytes:
+            rows = Member(f"readings.{member}.span", payload, 24, rollup=True)
+            await self.log.write([rows, Member(f"commit.{member}.x", b"{}", rollup=True)])
+            return b"taken"
+
+        links.serve(Channel.LIVE, take)
+        links.serve(Channel.BACKLOG, take)
         links.answers["report"] = answer
         slots = {slot: slot for slot in (NODE, JOINED, HONEST, PEER)}
         links.assign(slots)
@@ -318,7 +325,7 @@ class World:
         return WireClient(self.kept.port, user, password)
 
     async def served(self, *, but: str = "") -> list[str]:
-        """Return who outside of an account is not served: the gateway's writes, the honest node, a device, a subscriber."""
+        """Return who is not served, outside of an account: the gateway, the honest node, a device, a subscriber."""
         faults: list[str] = []
         try:
             await self.write_others()
@@ -366,7 +373,7 @@ async def _soon(true: Callable[[], bool]) -> bool:
 
 
 def _received(received: list[Received], subject: str) -> bool:
-    return any(message.subject == subject for message in received)
+    return any(message.subject == subject and message.is_answer for message in received)
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,6 @@ from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
 from sensegate.authority.terms import NEWS_S, Choice, decode_state, encode
 from sensegate.bus.connect import Link
-from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull, Untrusted
@@ -26,11 +25,12 @@ from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
 from sensegate.publish import membership, return_files
-from sensegate.publish.carried import Carried
 from sensegate.publish.report import Report, Reporter
 from sensegate.publish.returned import Taker
-from sensegate.publish.uplink import Uplink
+from sensegate.tiers.carried import Carried
 from sensegate.tiers.link import CentreLink
+from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.writers import Claimant, FileKeeper
 from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
 
 LOOK_S = 1.0
@@ -53,15 +53,15 @@ class Above:
         report: Callable[[], Awaitable[Report]],
         shed: Callable[[], Sequence[Shed]] = tuple,
         *,
-        began: int = 0,
+        began: int = -1,
     ) -> None:
-        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Uplink`."""
+        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Claimant`."""
         self.config = config
         self.clock = clock
         self.log = node_log
         self._report = report
         self._shed = shed
-        self._began = began
+        self.claimant = Claimant(FileKeeper(Path(config.directory)), node_log, began=began)
         self._link: CentreLink | None = None
         self.up: Uplink | None = None
         self.why = ""
@@ -129,10 +129,23 @@ class Above:
     async def _told(self) -> Report:
         return msgspec.structs.replace(await self._report(), generation=self._generation)
 
+    @property
+    def troubles(self) -> list[str]:
+        """What keeps readings from going up although the centre is reached, a sentence each."""
+        return self.up.troubles if self.up else []
+
+    def uplink(self) -> Uplink:
+        """Return the uplink. Raises `Conflict` where there is none yet."""
+        if self.up is None or self._link is None:
+            raise Conflict("this node is not connected to its centre; try again when it is")
+        return self.up
+
     def said(self) -> str:
         """Return how the way up is, for people."""
         if self.why:
             return self.why
+        if self.troubles:
+            return "; ".join(self.troubles)
         if self.up and self.up.connected:
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
@@ -167,14 +180,14 @@ class Above:
         finally:
             self._link = None
             if self.up:
-                self.up.connected = False
-                self._began = 0 if self.up.sure else self._began
+                self.up.disconnected()
             await nc.close()
 
     async def _greet(self, link: CentreLink) -> bool:
         """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Lost`."""
         try:
-            welcome = await link.hello()
+            writer = self.claimant.writer
+            welcome = await link.hello(writer=writer.id, writer_epoch=writer.epoch)
         except Refused as why:
             self.why = f"the centre refuses this node; going on alone: {why}"
             _log.error("the centre refuses this node; it goes on alone", reason=str(why))
@@ -218,24 +231,21 @@ class Above:
 
     async def _work(self, link: CentreLink, way: Way) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
-        nc = link.connection
-        centre = JetStreamLog(nc)
+        await link.answer_probes(self.claimant.token)
         self.up = Uplink(
             self.config.member_id,
             self.log,
-            centre,
+            link,
+            self.claimant,
             self.config.uplink,
             self.clock,
-            store=self.config.store,
-            payload_bytes_max=centre.payload_bytes_max,
             shed=self._shed,
-            began=self._began,
             partition=self.config.ingest.partition,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self.up.run(), name="uplink lanes")
             group.create_task(self.reporter.run(), name="uplink report")
-            group.create_task(_until(nc.refused), name="uplink end")
+            group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
             if self.config.uplink.others:
                 group.create_task(self._still(link, way), name="uplink lease")

@@ -19,12 +19,14 @@ import structlog
 from sensegate import __version__, metrics, shares
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
-from sensegate.authority.divisions import Divisions
+from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.handed import Offers, table_digests, tables_note
 from sensegate.authority.heads import key_in
 from sensegate.authority.jwt import Question, Rights
 from sensegate.authority.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.moves import Left, Moves
+from sensegate.authority.ownership import DeviceOwners
+from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies, external
@@ -32,23 +34,32 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
 from sensegate.bus.ledger import FORWARDED, WITHHELD
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.names import city_of
 from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, Lost, NotFound, Refused, StoreFull
+from sensegate.model import DeviceState
 from sensegate.moving import Mover
 from sensegate.publish import gaps, return_files
 from sensegate.publish.gaps import Named
 from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
+from sensegate.quantities.properties import PROPERTIES
+from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.vault import Vault
+from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
 
 LOOK_S = 1.0
 CLOSE_AGAIN_S = 0.5
 """What was being let in while the rights ended is closed then."""
 TRIES = 3
+DENIED_S = 3_600.0
+"""The trail says so often that a copy of a node's store asks."""
 
 _log = structlog.get_logger("below")
 
@@ -70,6 +81,9 @@ class Below:
         self.node_links = NodeLinks(engine.connect_slot, clock, quota=config.node_quota)
         """Carries what members send."""
         self._generations: dict[str, int] = {}
+        self._denied_at: dict[str, float] = {}
+        self.receiver: Receiver | None = None
+        """Takes the spans of members; None: this centre stands by."""
         self.members: Members | None = None
         self.offers: Offers | None = None
         """What the nodes should have of the centre."""
@@ -94,12 +108,20 @@ class Below:
             home=self.config.division,
             version=__version__,
             divisions=divisions,
-            configured=self._configured,
+            configured={
+                node.division: tuple(map(short, node.areas)) or (node.division.partition("-")[0],)
+                for node in self.config.nodes
+            },
             slots=self._slots,
             fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
         )
         await self.members.load()
+        self.owners = DeviceOwners(
+            await bucket("owners"), self._trail, self.clock, home=self.config.division, is_own=self._is_own
+        )
+        await self.owners.load()
         self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self)
+        self.moves.on_change.append(self.owners.see)
         await self.moves.load()
         self._generations = {member.id: member.generation for member in self.members.all()}
         self._closing |= {member.slot for member in self.members.ended()}
@@ -152,6 +174,62 @@ class Below:
     def _reply(self, division: str, _report: Report) -> dict[str, str]:
         base = self.offers.digest(division) if self.offers else ""
         return {"base": base, "orders": self.moves.open_for(division)}
+
+    # ── what is taken of members ────────────────────────────────────────────────────────────────────
+
+    def facts_of(self, member: str) -> MemberFacts:
+        """Return what is known of a member, against which its rows are held."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return MemberFacts(member, member, self.members.areas_of(member))
+
+    def rules(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Rules:
+        """Return what rows of members are held against; `floor`: (property, department) -> least grade."""
+        return Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
+
+    def receive(self, rules: Rules) -> None:
+        """Take the spans of members from now on."""
+        config = self.config
+        judge = Judge(self.facts_of, rules, self.owners.claim, self.owners.note_conflicts)
+        self.receiver = Receiver(
+            self._log,
+            judge,
+            self.clock,
+            config.store,
+            log_share=config.node_quota.log_share,
+            probe=self.node_links.probe,
+            vault=Vault.open(Path(config.directory)),
+            admits=self._admits,
+        )
+        self.receiver.on_denied.append(self._writer_denied)
+        self.receiver.on_claim.append(self._writer_claimed)
+        self.receiver.serve(self.node_links)
+
+    def _admits(self, member: str) -> bool:
+        assert self.members is not None  # noqa: S101 - open() has run
+        return member != self.config.division and bool(self.members.areas_of(member))
+
+    async def _writer_denied(self, member: str, why: str) -> None:
+        """Put on the trail that two copies of a node's store are there, once an hour."""
+        last = self._denied_at.get(member, float("-inf"))
+        if self.clock.monotonic() - last < DENIED_S:
+            return
+        self._denied_at[member] = self.clock.monotonic()
+        await self._record(member, "node.copy", {"reason": why})
+
+    async def _writer_claimed(self, member: str, how: str) -> None:
+        await self._record(member, f"node.{how}", {})
+
+    async def _record(self, member: str, action: str, after: dict[str, str]) -> None:
+        by = Principal(f"node-{member}", Role.DEVICE, scope(self.config.division), name="the node itself")
+        try:
+            await self._trail.record(by, action, member, after=dict(after))
+        except (Lost, StoreFull) as why:
+            _log.warning("the trail does not say what a node's store has done", member=member, reason=str(why))
+
+    def _is_own(self, device: str) -> bool:
+        """Return whether a device is in the centre's own registry and in use."""
+        stored = self._devices.stored(device)
+        return stored is not None and stored.device.state is not DeviceState.RETIRED
 
     # ── moves of devices ────────────────────────────────────────────────────────────────────────────
 
@@ -217,6 +295,8 @@ class Below:
             "links": self.links.run,
             "members": self.members.watch,
             "moves": self.moves.watch,
+            "owners": self.owners.watch,
+            "owners of moved devices": self.owners.run,
             "links closing": self._close_all,
         }
 
@@ -226,10 +306,10 @@ class Below:
         members = self.members.all() if self.members else ()
         return [member.id for member in members if member.state in ended and member.id not in self._configured]
 
-    def division_of(self, member: str) -> str:
+    @staticmethod
+    def division_of(member: str) -> str:
         """Return the prefecture of a member."""
-        known = self.members.find(member) if self.members else None
-        return known.division if known else member.partition("-")[0]
+        return city_of(member)
 
     def voters(self) -> list[str]:
         """Return the nodes that joined and may write here, as they vote."""
@@ -381,7 +461,25 @@ class Below:
             _row(node, self.division_of(node.member), members.get(node.member), self._tables)
             for node in self.links.nodes
         ]
-        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.member, 0)) for row in rows]
+        return [self._with_areas(row) for row in rows]
+
+    def _with_areas(self, row: NodeRow) -> NodeRow:
+        """Return a node's line with what it may send, and which of its devices another one sends too."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        conflicts = self.owners.conflicts(row.member)
+        troubles = [*row.troubles, *(self.receiver.standing(row.member).told() if self.receiver else ())]
+        if conflicts:
+            first = conflicts[0]
+            who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
+            more = f", and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
+            troubles.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
+        return msgspec.structs.replace(
+            row,
+            copied=self.copies.last.get(row.member, 0),
+            areas=list(self.members.areas_of(row.member)),
+            conflicts=len(conflicts),
+            troubles=troubles,
+        )
 
 
 def _row(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:

@@ -63,6 +63,7 @@ from sensegate.publish.report import Report, report_of
 from sensegate.pushing import Pushing
 from sensegate.scripts import pool as scripts
 from sensegate.share.books import Books
+from sensegate.share.floors import GradeFloors
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.web.app import Web
@@ -393,6 +394,9 @@ class Gateway:
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open(self.log.began)
+        if self.below:
+            floors = GradeFloors(self.share.catalogue, self.share.feeds)
+            self.below.receive(self.below.rules(floors, self._knows_profile))
         self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
@@ -402,6 +406,10 @@ class Gateway:
         self.tasks |= self.pushing.tasks
         self.hourly = trails.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
+
+    def _knows_profile(self, name: str) -> bool:
+        """Return whether a profile, named with its version, is in force here."""
+        return name.partition("@")[0] in self.profiles.set.ids
 
     # ── web ─────────────────────────────────────────────────────────────────────────────────────────
 

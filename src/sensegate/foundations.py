@@ -20,6 +20,7 @@ from sensegate.authority.expiry import expiring
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import scope
+from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
 from sensegate.below import Below
 from sensegate.bus import streams
@@ -109,6 +110,16 @@ class Foundations:
         """Open the trail, on which all that follows writes, and the profiles."""
         self.audit = await trails.opened(self.bus, self.clock, self.config, self.bucket)
         self.divisions = Divisions.load()
+        self.set_aside = SetAside(
+            await self.bucket("set_aside"),
+            self.audit,
+            self.clock,
+            self.log,
+            home=self.config.division,
+            directory=Path(self.config.directory),
+        )
+        await self.set_aside.load()
+        self.tasks["set aside"] = self.set_aside.watch
         self.life = ProfileLifecycle(self.config, self.clock, self.log, self.audit)
         await self.life.open(self.bucket, stack)
         self.profiles, self.releases = self.life.profiles, self.life.releases

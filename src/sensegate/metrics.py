@@ -32,12 +32,33 @@ NODE_DROPPED = Counter(
     ["node", "reason"],
     registry=REGISTRY,
 )
+NODE_REFUSED = Counter(
+    "sensegate_node_refused",
+    "What the centre did not take of a node, by node and reason: parts of spans; frame: a whole span; writer: a claim.",
+    ["node", "reason"],
+    registry=REGISTRY,
+)
+NODE_MARKED = Counter(
+    "sensegate_node_marked",
+    "Rows of a node that were taken and marked as odd, by node and mark.",
+    ["node", "mark"],
+    registry=REGISTRY,
+)
 COMMANDS = Counter("sensegate_commands", "Messages sent down to devices (a birth asked for).", registry=REGISTRY)
 TASKS = Counter("sensegate_tasks", "Tasks of devices, by what became of them.", ["outcome"], registry=REGISTRY)
 REFUSED = Counter(
     "sensegate_refused",
     "Refused by authority, by what (connect, publish, subscribe, http).",
     ["what"],
+    registry=REGISTRY,
+)
+UNREADABLE = Counter(
+    "sensegate_log_unreadable", "Entries of the log that could not be read, by reader.", ["reader"], registry=REGISTRY
+)
+DEVICE_CONFLICTS = Counter(
+    "sensegate_device_conflicts",
+    "Devices that a member sent rows of although another one owns them, by member.",
+    ["node"],
     registry=REGISTRY,
 )
 PRUNED = Counter("sensegate_pruned", "What ended long ago and was removed, by what.", ["what"], registry=REGISTRY)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 from sensegate import __version__
 from sensegate.authority.scope import Principal
 from sensegate.below import own_row
+from sensegate.bus.unreadable import UNREADABLE
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
 from sensegate.web.deps import Deps, NodeRow, Part
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
+from sensegate.web.log import SET_ASIDE
 from sensegate.web.modes import MODES
 from sensegate.web.moves import GATEWAYS, MOVES
 from sensegate.web.nodes import GAPS, JOIN, MEMBERS
+from sensegate.web.owners import OWNERS
 from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
 from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
 from sensegate.web.returns import RETURNS
@@ -86,6 +89,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
         ASSETS: of.assets,
         RETURNS: below or of.above,
         VIID: of.viid,
+        SET_ASIDE: of.foundations.set_aside,
     }
     if below:
         parts |= {
@@ -94,6 +98,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
             GAPS: below.gaps,
             MOVES: below.moves,
             GATEWAYS: below.gateways,
+            OWNERS: below.owners,
         }
     return parts
 
@@ -112,10 +117,15 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.profiles.troubles(), *scripts.shared().troubles()]
+    found = [*of.above.troubles] if of.above else []
+    found += [*of.profiles.troubles(), *scripts.shared().troubles()]
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
     found += of.foundations.cameras.troubles()
+    if unreadable := UNREADABLE.all():
+        shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        found.append(f"log: entries that cannot be read are passed over: {shown}{more}; see `sensegate log unreadable`")
     if of.viid:
         found += of.viid.troubles()
     if of.above and of.above.taking:

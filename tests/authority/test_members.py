@@ -34,7 +34,7 @@ class Register:
             self.clock,
             home="44",
             version="1.4.0",
-            configured=("4420",),
+            configured={"4420": ("4420",)},
             slots=SLOTS,
             fingerprint="ab" * 32,
         )
@@ -188,13 +188,24 @@ async def test_a_city_has_several_members_each_in_a_slot_of_its_own(register: Re
 
 
 async def test_what_cannot_be_an_id(register: Register) -> None:
-    """An id is no other city's code, no name of a slot, and never reads like a node and its partition."""
-    for member in ("4403", "s01", "4401-0", "4401_port", "Port", "x", "4401-", "a" * 33, "4401.port"):
+    """An id begins with its city and never reads like a node and its partition."""
+    for member in (
+        "4403",
+        "s01",
+        "4401-0",
+        "4401-a-0",
+        "4401_port",
+        "port",
+        "4401-",
+        "4401--a",
+        "4401-Port",
+        "4401-" + "a" * 28,
+        "4403-port",
+    ):
         with pytest.raises(ConfigError, match="cannot be the id"):
             await register.members.invite("4401", by=PROVINCE, member=member)
-    await register.members.invite("4401", by=PROVINCE, member="harbour")
-    with pytest.raises(Conflict, match="is a node of 4401"):
-        await register.members.invite("4403", by=PROVINCE, member="harbour")
+    for member in ("4401-0a", "4401-7-port", "4401-" + "a" * 27):
+        await register.members.invite("4401", by=PROVINCE, member=member)
 
 
 async def test_without_a_free_slot_nobody_joins(register: Register) -> None:
@@ -209,3 +220,45 @@ async def test_without_a_free_slot_nobody_joins(register: Register) -> None:
     await members.expel("4401-n7", by=PROVINCE)
     await members.free("4401-n7")
     assert (await members.join(code, version="1.4.0", life="", came=NOTHING)).member.slot == "s08"
+
+
+async def test_a_member_has_the_areas_that_the_province_gives(register: Register) -> None:
+    """At first its city; given at the invitation or later; short codes, none within another; on the trail."""
+    members = register.members
+    assert (await members.invite("4401", by=PROVINCE))[1].areas == ("4401",)
+    code, member = await members.invite("4403", by=PROVINCE, areas=["440300", "441521", "440305"])
+    assert member.areas == ("4403", "441521")
+    joined = await members.join(code, version="1.4.0", life="", came=NOTHING)
+    assert joined.member.areas == ("4403", "441521")
+    assert (await members.invite("4403", by=PROVINCE, replace=True))[1].areas == ("4403", "441521")
+    assert (await members.set_areas("4403", ["4403"], by=PROVINCE, note="given back")).areas == ("4403",)
+    assert members.areas_of("4403") == ("4403",)
+    assert members.areas_of("4420") == ("4420",)
+    assert members.areas_of("4404") == ()
+    _, action, target, before, after = register.trail.records[-1]
+    assert (action, target, before and before["areas"], after and after["areas"]) == (
+        "node.areas",
+        "4403",
+        ("4403", "441521"),
+        ("4403",),
+    )
+    again = Register(register)
+    await again.members.load()
+    assert again.members.areas_of("4403") == ("4403",)
+
+
+async def test_areas_that_nobody_may_give(register: Register) -> None:
+    """None of another province, none that is unknown, none beyond the caller's scope, none of a configured node."""
+    members = register.members
+    await members.invite("4401", by=PROVINCE)
+    for areas in ([], ["11"], ["449999"], ["x"]):
+        with pytest.raises((ConfigError, NotFound)):
+            await members.set_areas("4401", areas, by=PROVINCE)
+    with pytest.raises(Refused):
+        await members.set_areas("4401", ["4401"], by=CITY)
+    near = Principal("near", Role.PROVINCE_OPERATOR, scope("4401"))
+    with pytest.raises(Refused):
+        await members.set_areas("4401", ["4401", "4403"], by=near)
+    with pytest.raises(Conflict):
+        await members.set_areas("4420", ["4420"], by=PROVINCE)
+    assert members.areas_of("4401") == ("4401",)

@@ -44,6 +44,15 @@ async def connected(kept: Kept) -> Link:
     )
 
 
+async def half_open(kept: Kept) -> Link:
+    """Return a connection whose client has gone, and the server has not noticed."""
+    connection = await connected(kept)
+    for task in (connection._reading_task, connection._ping_interval_task):
+        assert task is not None
+        task.cancel()
+    return connection
+
+
 async def greets(link: CentreLink) -> bool:
     """Return whether the centre answers."""
     with contextlib.suppress(Lost):
@@ -94,10 +103,26 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
         # Its slot is the next one's, once nothing is connected there.
         await eventually(lambda: taken(centre, tmp_path), 15.0)
 
-        assert await greets(links["4401"])
+        # What a flapping link has left half-open keeps nobody out for long.
+        extra = [await half_open(kept["4401"]) for _ in range(4)]
+        assert await eventually(lambda: centre.metric('sensegate_limited_total{limit="node_connections"}'))
+        assert await eventually(partial(is_let_in, kept["4401"]))
+        for connection in extra:
+            connection.drop()
+            await connection.close()
+
+        assert await eventually(partial(greets, links["4401"]))
         assert [phone.connected for phone in phones] == [True] * PHONES
         for phone, device in zip(phones, devices, strict=True):
             await phone.publish(device.topics[0], b'{"time": "2026-01-01T00:00:00Z", "values": {"air_temperature": 1}}')
+
+
+async def is_let_in(kept: Kept) -> bool:
+    """Return whether another connection of a node is taken."""
+    with contextlib.suppress(Lost, Refused):
+        await (await connected(kept)).close()
+        return True
+    return False
 
 
 async def is_up(centre: Site, member: str) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from sensegate import metrics
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.errors import Gone, Lost
 from sensegate.model import Entry, Member
@@ -292,12 +294,16 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         assert [slot.sequence for slot in (await made.read(0)).slots] == [sequence]
 
 
-async def test_an_entry_that_cannot_be_read_is_not_skipped(memory_log: MemoryLog, clock: FakeClock) -> None:
-    """Damage is an error, never an empty answer."""
+async def test_an_entry_that_cannot_be_read_is_passed_over_and_told(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """It gives no row and ends no feed; it is counted and remembered with its sequence."""
     await memory_log.write([Member("readings.4401.440106.1", b"damaged", 168)])
+    before = metrics.UNREADABLE.labels("feed")._value.get()
     span = await Reader(memory_log, clock).read(0)
-    with pytest.raises(ValueError, match="batch"):
-        _ = span.slots[0].batch
+    assert len(span.slots[0].batch) == 0
+    assert metrics.UNREADABLE.labels("feed")._value.get() == before + 1
+    (entry,) = [entry for entry in UNREADABLE.all() if entry.subject == "readings.4401.440106.1"]
+    assert (entry.sequence, entry.readers) == (1, ("feed",))
+    UNREADABLE.forget(1)
 
 
 async def test_ledgers_are_handed_on_from_the_place_asked_for(clock: FakeClock) -> None:

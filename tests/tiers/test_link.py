@@ -232,7 +232,7 @@ async def test_a_backlog_span_delays_neither_live_spans_nor_questions_nor_leases
     [
         (Refused("not you"), Refused, "not you"),
         (Conflict("changed"), Refused, "changed"),
-        (Overloaded("slowly", retry_after_s=7.0), Overloaded, "pause"),
+        (Overloaded("slowly", retry_after_s=7.0), Overloaded, "slowly"),
         (StoreFull("no room"), Lost, "no room"),
         (msgspec.ValidationError("no number"), Refused, "no number"),
     ],
@@ -390,6 +390,15 @@ async def taken_by(link: CentreLink, expected: bytes) -> bool:
         return await link.send_span("live", b"x", 2.0) == expected
     except Lost:
         return False
+
+
+async def test_where_nobody_is_connected_that_is_known_at_once(centre: Engine) -> None:
+    """The server is silent about accounts without connections; the question is answered all the same."""
+    async with asyncio.timeout(2):
+        assert await centre.connection_counts(["N_4401", "N_s01", "N_none"]) == {}
+        connection = await member_connection(centre, "4401")
+        assert await centre.connection_counts(["N_4401", "N_s01"]) == {"N_4401": 1}
+        await connection.close()
 
 
 def test_a_quota_lets_a_burst_through_and_is_paid_off_by_time() -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from sensegate.bus import raw
 from sensegate.bus.raw import Kept
+from sensegate.bus.unreadable import read
 from sensegate.errors import Overloaded
 from sensegate.model import Entry, Message, QuarantineReason
 from sensegate.ports import Log
@@ -103,13 +104,11 @@ def _read(entries: Sequence[Entry], topic: str) -> list[Told]:
     for entry in entries:
         kind = entry.subject.partition(".")[0]
         if kind == "quarantine":
-            found += _kept(raw.join(raw.decode_kept(entry.payload)), topic)
+            found += _kept(raw.join(read(entry, "unknown messages", raw.decode_any) or ()), topic)
         elif kind == "raw" and topic:
-            try:
-                messages = [message for message, _ in raw.decode(entry.payload)]
-            except ValueError:  # a piece of a very large message: no device's layout is learned from that
-                continue
-            found += [Told(message) for message in messages if under(message.topic, topic)]
+            # A piece of a very large message is passed over too: no device's layout is learned from that.
+            kept = read(entry, "unknown messages", raw.decode_any) or ()
+            found += [Told(one.message) for one in kept if one.pieces == 1 and under(one.message.topic, topic)]
     return found
 
 

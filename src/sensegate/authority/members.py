@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -35,10 +35,12 @@ from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 CODE_LIFE_S = 86_400.0
 CODE_LIFE_MAX_S = 30 * 86_400.0
 NOTE_BYTES_MAX = 500
+AREAS_MAX = 200
+"""Most divisions of one member."""
 BLOCK = 10_000_000_000
 """A log in place of a lost one begins at the next multiple of this: its records have ids that were never given."""
-MEMBER = re.compile(r"(?!.*-[0-9]+$)[a-z0-9][a-z0-9-]{0,30}[a-z0-9]")
-"""Form of a member's id: 2 to 32 signs; one that ended in a dash and digits would be read as node and partition."""
+MEMBER = re.compile(r"(?=.{2,32}$)[0-9]+((-[a-z0-9]+)*-[0-9]*[a-z][a-z0-9]*)?")
+"""Form of a member's id: the code of its city, and words behind dashes; digits at its end would be a partition's."""
 _CODE = re.compile(r"sgj_([a-z0-9-]{2,32})_([A-Za-z0-9_-]{32})(?:_([0-9a-f]{64}))?")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
@@ -74,6 +76,8 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
     state: State
     slot: str = ""
     """Its account at the centre's server; empty: it has none (yet)."""
+    areas: tuple[str, ...] = ()
+    """Divisions (short codes) of which it may send rows, each with all below it, given by the province."""
     code_until: int = 0
     """A code is good before this time (µs UTC); 0: there is none."""
     replacing: bool = False
@@ -207,7 +211,7 @@ class Members:
         home: str,
         version: str,
         divisions: Divisions | None = None,
-        configured: Collection[str] = (),
+        configured: Mapping[str, tuple[str, ...]] | None = None,
         slots: Collection[str] = (),
         fingerprint: str = "",
     ) -> None:
@@ -220,7 +224,7 @@ class Members:
             home: division of the centre.
             version: its release.
             divisions: the table of divisions.
-            configured: nodes that stand in the configuration.
+            configured: nodes that stand in the configuration, each with its areas.
             slots: those of the centre's server.
             fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side: part of each code, so that a
                 node tells its secret to nobody else.
@@ -231,7 +235,8 @@ class Members:
         self._home = home
         self.version = version
         self._divisions = divisions or Divisions.load()
-        self.configured = frozenset(configured)
+        self._configured_areas = dict(configured or {})
+        self.configured = frozenset(self._configured_areas)
         self._slots = sorted(slots)
         self._taking = asyncio.Lock()
         """A slot is chosen and taken by one join at a time."""
@@ -252,11 +257,6 @@ class Members:
     def get(self, member: str) -> Member:
         """Return a member. Raises `NotFound`."""
         return self._of(member).member
-
-    def find(self, member: str) -> Member | None:
-        """Return a member; None where it was never invited, such as those of the configuration."""
-        stored = self._stored.find(member)
-        return stored.member if stored else None
 
     def _of(self, member: str) -> StoredMember:
         stored = self._stored.find(member)
@@ -316,6 +316,7 @@ class Members:
         *,
         by: Principal,
         member: str = "",
+        areas: Collection[str] = (),
         life_s: float = CODE_LIFE_S,
         replace: bool = False,
         note: str = "",
@@ -326,6 +327,7 @@ class Members:
             division: of the city.
             by: who invites.
             member: id of the node; empty: the code of its city.
+            areas: divisions of which it may send rows; empty: those that it has, at first its city.
             life_s: how long the code is good.
             replace: for a node in place of the present one, which goes on until the other joins.
             note: for the trail.
@@ -341,11 +343,10 @@ class Members:
         if not 0 < life_s <= CODE_LIFE_MAX_S:
             raise ConfigError("life of a code out of bounds", key="expires", remedy="more than 0, up to 30 days")
         _demand_note(note)
+        given = self._areas(areas, by) if areas else ()
         if member in self.configured:
             raise Conflict(f"{member} stands under `nodes` of the centre's configuration; take it out, start again")
         stored = self._stored.find(member)
-        if stored and stored.member.division != division:
-            raise Conflict(f"{member} is a node of {stored.member.division}, not of {division}; give another id")
         present = stored is not None and (stored.link is not None or stored.member.joined > 0)
         linked = stored is not None and stored.link is not None
         if linked and not replace:
@@ -357,6 +358,7 @@ class Members:
         secret = credentials.make_secret()
         after = msgspec.structs.replace(
             before,
+            areas=given or before.areas or (division,),
             state=before.state if linked else State.INVITED,
             code_until=now + round(life_s * 1e6),
             replacing=replace,
@@ -369,6 +371,49 @@ class Members:
         await self._write(StoredMember(after, credentials.seal(secret), stored.link if stored else None), stored)
         tail = f"_{self._fingerprint}" if self._fingerprint else ""
         return f"sgj_{member}_{secret}{tail}", self.get(member)
+
+    async def set_areas(self, member: str, areas: Collection[str], *, by: Principal, note: str = "") -> Member:
+        """Give a member other areas; rows of divisions outside them are refused from now on.
+
+        Raises:
+            ConfigError: none, too many, or not of this province. Refused: `by` may not.
+            NotFound: no such member. Conflict: it stands in the configuration; or changed meanwhile.
+        """
+        if member in self.configured:
+            raise Conflict(f"{member} stands in the centre's configuration: change its `areas` there, start again")
+        stored = self._of(member)
+        demand(by, Action.CHANGE_NODES, stored.member.division)
+        _demand_note(note)
+        after = msgspec.structs.replace(
+            stored.member, areas=self._areas(areas, by), changed=self._clock.now(), note=note or stored.member.note
+        )
+        await self._trail.record(by, "node.areas", member, before=_facts(stored), after=facts(after))
+        await self._write(msgspec.structs.replace(stored, member=after), stored)
+        return self.get(member)
+
+    def areas_of(self, member: str) -> tuple[str, ...]:
+        """Return the divisions of which rows are taken from a member; empty: it is none."""
+        if member in self._configured_areas:
+            return self._configured_areas[member]
+        stored = self._stored.find(member)
+        return stored.member.areas if stored else ()
+
+    def demand_known(self, member: str) -> None:
+        """Return if there is such a member. Raises `NotFound`."""
+        if member not in self.configured:
+            self._of(member)
+
+    def _areas(self, areas: Collection[str], by: Principal) -> tuple[str, ...]:
+        """Return areas as they are kept: short codes, none within another, all of this province."""
+        codes = sorted({self._divisions.get(area).code for area in areas})
+        kept = [code for code in codes if not any(code.startswith(other) and code != other for other in codes)]
+        if not 0 < len(kept) <= AREAS_MAX:
+            raise ConfigError(f"{len(kept)} areas", key="areas", remedy=f"give 1 to {AREAS_MAX} divisions")
+        for code in kept:
+            if not code.startswith(self._home):
+                raise ConfigError(f"{code} is no part of {self._home}", key="areas", remedy="e.g. 4401,4403")
+            demand(by, Action.CHANGE_NODES, code)
+        return tuple(kept)
 
     async def join(self, code: str, *, version: str, life: str, came: Lane) -> Joined:
         """Take a node in by its code, which is void from now on; return its credential, shown only here.
@@ -509,12 +554,11 @@ class Members:
         """Return a member's id. Raises `ConfigError` where it is none, or could be taken for another's."""
         if not member:
             return division
-        other = member.isdigit() or member in self._slots
-        if member != division and (other or not MEMBER.fullmatch(member)):
+        if member != division and not (member.startswith(f"{division}-") and MEMBER.fullmatch(member)):
             raise ConfigError(
                 f"'{member[:40]}' cannot be the id of a node of {division}",
                 key="member",
-                remedy=f"2 to 32 small letters, digits and dashes, e.g. {division}-port",
+                remedy=f"its city and a name of small letters, digits and dashes, e.g. {division}-port",
             )
         return member
 

@@ -221,6 +221,8 @@ class Moves:
         self._divisions = divisions
         self._registries = registries
         self._moves: dict[str, Move] = {}
+        self.on_change: list[Callable[[Move], None]] = []
+        """Called with each move as it stands now: all of them at `load`, then each that changes."""
         self._watched = 0
         self._applied = asyncio.Condition()
 
@@ -606,7 +608,9 @@ class Moves:
         known = self._moves.get(row.key)
         if known is not None and known.revision >= row.revision:
             return
-        self._moves[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+        move = self._moves[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+        for listener in self.on_change:
+            listener(move)
         async with self._applied:
             self._applied.notify_all()
 

@@ -9,6 +9,7 @@ import msgspec
 from nats.aio.client import Client
 
 from sensegate.bus import api
+from sensegate.bus.names import FILLER
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.streams import LIFE
@@ -32,6 +33,7 @@ class JetStreamLog:
         self._room = room
         self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
         self._epoch = ""
+        self._hidden: frozenset[int] = frozenset()
         self.began = 0
         """With which sequence it ended when it was opened: what comes after is of this process, or of others now."""
         self.is_copy = False
@@ -83,12 +85,23 @@ class JetStreamLog:
         message = await self._reader.last(subject)
         return None if message is None else entry(message)
 
+    def hide(self, sequences: frozenset[int]) -> None:
+        """Keep these entries, and no others, from readers: an empty filler stands in the place of each."""
+        self._hidden = sequences
+
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
-        return [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+        entries = [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+        return [self._shown(found) for found in entries] if self._hidden else entries
+
+    def _shown(self, found: Entry) -> Entry:
+        if found.sequence not in self._hidden:
+            return found
+        return msgspec.structs.replace(found, subject=FILLER, payload=b"")
 
     async def fetch_of(self, subject: str, after: int) -> list[Entry]:
         """Return the entries of one subject after a sequence, oldest first."""
-        return [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
+        entries = [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
+        return [self._shown(found) for found in entries] if self._hidden else entries
 
     async def bounds(self) -> tuple[int, int]:
         return await self._reader.bounds()

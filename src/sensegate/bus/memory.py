@@ -102,6 +102,16 @@ class MemoryLog:
                 break
         return found
 
+    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+        """Return the entries of a subject (its last word may be `*`) after a sequence, oldest first."""
+        self._expire()
+        stem = subject.removesuffix("*")
+
+        def named(found: str) -> bool:
+            return found == subject or (stem != subject and found.startswith(stem) and "." not in found[len(stem) :])
+
+        return [entry for entry in self._entries if entry.sequence > after and named(entry.subject)]
+
     async def bounds(self) -> tuple[int, int]:
         self._expire()
         return (self._entries[0].sequence if self._entries else self._last + 1), self._last

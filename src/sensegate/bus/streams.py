@@ -27,6 +27,8 @@ LOG_SUBJECTS = (
     "ledger.>",
     "carried.>",
     "sequences.>",
+    "refused.>",
+    "displaced.>",
     "commit.>",
 )
 LEDGER_SUBJECTS = ("hours.>",)

@@ -21,6 +21,7 @@ from sensegate.cli import (
     feeds,
     grants,
     ledger,
+    log,
     modes,
     nodes,
     people,
@@ -70,6 +71,7 @@ app.add_typer(bundles.app, name="bundle", rich_help_panel=SHARING)
 app.add_typer(grants.app, name="grant", rich_help_panel=SHARING)
 app.add_typer(grants.receipts, name="receipt", rich_help_panel=SHARING)
 app.command(rich_help_panel=CARE)(doctor.doctor)
+app.add_typer(log.app, name="log", rich_help_panel=CARE)
 app.add_typer(audit.app, name="audit", rich_help_panel=CARE)
 app.add_typer(modes.app, name="mode", rich_help_panel=CARE)
 app.add_typer(centre.app, name="centre", rich_help_panel=CARE)

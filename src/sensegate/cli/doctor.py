@@ -206,8 +206,9 @@ async def alive(config: Config) -> list[Finding]:
     url = url if "://" in url else f"http://{url}"
     async with Remote(url) as remote:
         try:
-            await remote.get("/readyz")
+            state = await remote.get("/readyz")
             found.append(_good("gateway", f"ready at {url}, pid {running['pid']}"))
+            found += [_warning("gateway", str(what), "see its log") for what in state.get("warnings", ())]
         except Answered as why:
             found.append(_bad("gateway", f"not ready: {why}", "see its log; it names what it waits for"))
         except Lost as why:

@@ -14,7 +14,7 @@ from sensegate.cli.times import DAY_S, span
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
-    help="Nodes: invite, replace, expel, list, show, gaps (at the centre); join, leave (at the node).",
+    help="Nodes: invite, replace, areas, own, expel, list, show, gaps (at the centre); join, leave (at the node).",
     no_args_is_help=True,
 )
 
@@ -24,6 +24,9 @@ COLUMNS = (
 Division = Annotated[str, typer.Argument(help="City code, e.g. 4401.", metavar="DIVISION")]
 Member = Annotated[str, typer.Argument(help="Id of the node, usually its city code, e.g. 4401.", metavar="MEMBER")]
 Id = Annotated[str, typer.Option("--member", help="Id of the node where its city has several, e.g. 4401-port.")]
+Areas = Annotated[
+    str, typer.Option(help="Divisions of which it may send readings, by commas; default: its city.", metavar="CODES")
+]
 Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 Expires = Annotated[
     float, typer.Option(parser=span, metavar="SPAN", show_default="24h", help="Life of the code: 12h, 7d.")
@@ -50,14 +53,18 @@ def invite(
     division: Division,
     *,
     member: Id = "",
+    areas: Areas = "",
     expires: Expires = DAY_S,
     note: Note = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a code with which the node of a city joins this centre; it is printed this once."""
-    body = {"division": division, "member": member, "expires_s": expires, "note": note}
+    """Make a code with which the node of a city joins this centre; it is printed this once.
+
+    sensegate node invite 4403 --areas 4403,441521
+    """
+    body = {"division": division, "member": member, "areas": _codes(areas), "expires_s": expires, "note": note}
     _code(body, url, token, json_form=json_form)
 
 
@@ -75,6 +82,44 @@ def replace(
     """Make a code for a node in place of the present one (new hardware); that one goes on until the other joins."""
     body = {"division": division, "member": member, "expires_s": expires, "note": note, "replace": True}
     _code(body, url, token, json_form=json_form)
+
+
+def _codes(text: str) -> list[str]:
+    return [code.strip() for code in text.split(",") if code.strip()]
+
+
+@app.command("areas")
+def set_areas(
+    member: Member,
+    areas: Annotated[str, typer.Argument(help="Division codes by commas, each with all below it.", metavar="CODES")],
+    *,
+    note: Note = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Give a node other areas; readings of divisions outside them are refused from now on.
+
+    sensegate node areas 4403 4403,441521
+    """
+    body = {"areas": _codes(areas), "note": note}
+    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/nodes/{member}/areas", body))
+    console.print(f"{member} may send readings of {', '.join(answer['areas'])}", highlight=False)
+
+
+@app.command()
+def own(
+    device: Annotated[str, typer.Argument(help="Id of the device.", metavar="DEVICE")],
+    member: Member,
+    *,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Decide which node owns a device, where the wrong one was the first to send it.
+
+    sensegate node own met-1 4403
+    """
+    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/device-owners/{device}", {"member": member}))
+    console.print(f"{answer['device']} belongs to {answer['owner']}", highlight=False)
 
 
 @app.command()

@@ -56,8 +56,8 @@ class TlsConfig(Record, frozen=True):
     ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
 
 
-_MEMBER = msgspec.Meta(pattern="^([a-z0-9][a-z0-9-]*[a-z0-9])?$", max_length=32)
-"""Form of a node's id; empty: none is given."""
+_MEMBER = msgspec.Meta(pattern="^([0-9]{2,12}(-[a-z0-9]+)*)?$", max_length=32)
+"""Form of a node's id: its city, and a name behind a dash; empty: none is given."""
 
 
 class NodeUserConfig(Record, frozen=True):
@@ -65,6 +65,9 @@ class NodeUserConfig(Record, frozen=True):
 
     division: Annotated[str, _h("the node's id, usually its city code, e.g. 4401"), _MEMBER]
     secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
+    areas: Annotated[
+        tuple[str, ...], _h("divisions of which it may send readings, each with all below it; empty: its city")
+    ] = ()
 
 
 class EngineConfig(Record, frozen=True):

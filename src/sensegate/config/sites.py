@@ -49,3 +49,6 @@ class NodeQuotaConfig(Record, frozen=True):
     spans_per_s: Annotated[float, told("most spans a second of a node, over ten seconds")] = 100.0
     questions_per_s: Annotated[float, told("most questions a second of a node, over ten seconds")] = 100.0
     connections: Annotated[int, told("most connections in a node's account, the centre's own included")] = 6
+    log_share: Annotated[
+        float, told("part of the log that rows of one node may fill; beyond it the node's own log waits")
+    ] = 0.5

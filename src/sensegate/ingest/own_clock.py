@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from sensegate.bus.record import decode_commit
+from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.normalise.clocks import Clocks
@@ -45,7 +46,8 @@ class OwnClock:
     async def _offsets(self) -> list[float]:
         config = self._config
         ours = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
-        seen = [] if ours is None else [(ours.time - decode_commit(ours.payload).committed_at) / 1e6]
+        record = read(ours, "own clock", decode_commit) if ours else None
+        seen = [(ours.time - record.committed_at) / 1e6] if ours and record else []
         if (centre_s := self._centre_s()) is not None:
             seen.append(centre_s)
         elif not config.engine.url and (devices_s := self._clocks.offset(self._clock.now())) is not None:

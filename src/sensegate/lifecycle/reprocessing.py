@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import structlog
 
 from sensegate.authority.scope import Principal, Scope
-from sensegate.bus import columns
-from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import LOGGED
+from sensegate.bus.unreadable import read_ledger, read_rows
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Overloaded
@@ -143,12 +142,8 @@ class Reprocessing:
     async def _one(self, entry: Entry, priors: Priors) -> None:
         kind, _, rest = entry.subject.partition(".")
         if kind in LOGGED or (kind == "seen" and rest == self._partition):
-            try:
-                batch = await asyncio.to_thread(columns.decode, entry.payload, sequence=entry.sequence)
-            except ValueError as why:
-                log_.warning("unreadable readings on the log; they are not known", at=entry.sequence, why=str(why))
-                return
-            if batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
+            batch = await asyncio.to_thread(read_rows, entry, "reprocessing")
+            if batch is not None and batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
                 priors.take(batch, suppressed=kind == "seen")
 
     def concerned(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
@@ -181,11 +176,7 @@ class Reprocessing:
 
 def _add(counts: dict[str, int], entry: Entry, source: str) -> None:
     """Add what a commit's ledger says of a source."""
-    try:
-        rows = list(Ledger.decode(entry.payload).rows())
-    except ValueError as why:
-        log_.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
-        return
-    for row in rows:
+    ledger = read_ledger(entry, "reprocessing")
+    for row in ledger.rows() if ledger is not None else ():
         if row.source == source:
             counts[row.kind] = counts.get(row.kind, 0) + row.count

@@ -20,6 +20,7 @@ from sensegate.bus.ledger import REMOVED, Ledger
 from sensegate.bus.names import LOGGED, OBSERVATIONS, READINGS
 from sensegate.bus.raw import Kept
 from sensegate.bus.record import decode_commit, encode_commit
+from sensegate.bus.unreadable import read, read_rows
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Lost, StoreFull
@@ -190,7 +191,11 @@ class Committer:
         self._priors = None
         self._life += 1
         last = await self._log.last(f"commit.{self._name}")
-        record = decode_commit(last.payload) if last else None
+        record = read(last, "ingest", decode_commit) if last else None
+        if last and record is None:
+            # Sources that can be read again begin anew: the duplicate state tells what was committed before.
+            metrics.LIMITED.labels("unreadable_commit").inc()
+            _log.error("our own commit record cannot be read; sources are read from their beginning", at=last.sequence)
         self._sequence = last.sequence if last else 0
         self._number = self._prepared = record.number if record else 0
         self._positions = dict(record.positions) if record else {}
@@ -222,8 +227,9 @@ class Committer:
                 break
             for entry in entries:
                 kind, _, rest = entry.subject.partition(".")
-                if kind in LOGGED or (kind == "seen" and rest == self._name):
-                    self._apply(columns.decode(entry.payload, sequence=entry.sequence), suppressed=kind == "seen")
+                wanted = kind in LOGGED or (kind == "seen" and rest == self._name)
+                if wanted and (batch := read_rows(entry, "ingest")) is not None:
+                    self._apply(batch, suppressed=kind == "seen")
                 at = entry.sequence
                 if self._duplicates.due:
                     self._duplicates.freeze(-1)
@@ -551,7 +557,8 @@ class Committer:
 
     async def _found(self, batch_id: str) -> int:
         last = await self._log.last(f"commit.{self._name}")
-        return last.sequence if last and decode_commit(last.payload).batch_id == batch_id else 0
+        record = read(last, "ingest", decode_commit) if last else None
+        return last.sequence if last and record and record.batch_id == batch_id else 0
 
     def _count(self, part: Part) -> None:
         metrics.COMMITS.inc()

@@ -9,6 +9,7 @@ import msgspec
 
 from sensegate.bus.ledger import FORWARDED, WITHHELD
 from sensegate.bus.record import LaneRecord, decode_lane
+from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Lost
 from sensegate.ports import Log
@@ -86,11 +87,12 @@ class Links:
 
     async def lanes(self, member: str) -> list[LaneRecord]:
         """Return the records of a node's lanes as they are now. Raises `Lost`."""
-        return [
-            decode_lane(last.payload)
-            for lane in ("live", "backlog")
-            if (last := await self._log.last(f"commit.{member}.{lane}"))
-        ]
+        records = []
+        for lane in ("live", "backlog"):
+            last = await self._log.last(f"commit.{member}.{lane}")
+            if last and (record := read(last, "links", decode_lane)) is not None:
+                records.append(record)
+        return records
 
     async def _look(self, member: str, up: bool) -> Node:  # noqa: FBT001 - private
         records = await self.lanes(member)

@@ -15,6 +15,7 @@ import structlog
 
 from sensegate.authority.terms import Term
 from sensegate.bus.ask import PIECE_BYTES, fitting
+from sensegate.bus.decoding import decoder
 from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.clock import Clock
@@ -60,8 +61,16 @@ class From(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_piece = msgspec.msgpack.Decoder(Piece).decode
-decode_from = msgspec.msgpack.Decoder(From).decode
+_decode_piece = decoder(Piece, "the other centre's answer")
+decode_from = decoder(From, "question for the log")
+
+
+def _piece(answer: bytes) -> Piece:
+    """Return what the other centre answered. Raises `Lost` where it cannot be read."""
+    try:
+        return _decode_piece(answer)
+    except ValueError as why:
+        raise Lost(str(why)) from why
 
 
 class Original:
@@ -263,7 +272,4 @@ class Replica:
 
 async def asked(ask: Callable[[str, bytes], Awaitable[bytes]]) -> Piece:
     """Return how the active centre's log is, without entries. Raises `Lost`."""
-    try:
-        return _piece(await ask("log", _encode(From(0, 2**62, 0))))
-    except msgspec.DecodeError as why:
-        raise Lost(f"the other centre's answer cannot be read: {why}") from why
+    return _piece(await ask("log", _encode(From(0, 2**62, 0))))

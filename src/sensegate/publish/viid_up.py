@@ -18,9 +18,9 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.authority.viid_catalogue import written as entry_written
-from sensegate.bus import columns
-from sensegate.bus.batch import Batch
+from sensegate.bus.decoding import decoder
 from sensegate.bus.names import OBSERVATIONS
+from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import Lost, Refused, SensegateError
@@ -47,7 +47,7 @@ TRIES_MAX: Final = 4
 """So often a notification is sent whose content the other side does not want; then it is left out and counted."""
 _LISTS: Final = {"APE": "DeviceList", "APEStatus": "DeviceStatusList"}
 _log = structlog.get_logger("viid")
-_decode = msgspec.json.Decoder(VideoObservation).decode
+_decode = decoder(VideoObservation, "observation", json=True)
 
 CodeOf = Callable[[str, str], str]
 """(device id, camera as the observation names it) -> the camera's code; empty where it has none."""
@@ -271,17 +271,18 @@ class Superior:
 
     def _objects(self, entry: Entry, order: Order) -> Iterator[tuple[int, Object]]:
         """Yield (row, object) of an entry of the log, as far as they are asked for and may be told."""
-        kind, _, rest = entry.subject.partition(".")
-        if kind != OBSERVATIONS or int(rest.rpartition(".")[2]) > self.config.grade_max:
+        if not entry.subject.startswith(f"{OBSERVATIONS}."):
             return
-        batch: Batch = columns.decode(entry.payload, sequence=entry.sequence)
+        found = read_subject(entry, "viid")
+        if found is None or found.grade > self.config.grade_max or (batch := read_rows(entry, "viid")) is None:
+            return
         devices = batch.origins.device
         for row in sorted(batch.text):
             if batch.properties[int(batch.property[row])] != OBSERVATION:
                 continue
             try:
                 seen = _decode(batch.text[row].encode())
-            except msgspec.DecodeError:  # of another release
+            except ValueError:  # of another release
                 metrics.VIID_SENT.labels("no_object").inc()
                 continue
             one = written(seen, self._code_of(devices[int(batch.origin[row])], seen.camera))

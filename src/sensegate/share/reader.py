@@ -16,7 +16,9 @@ import msgspec
 import structlog
 
 from sensegate.bus import columns
+from sensegate.bus.batch import EMPTY
 from sensegate.bus.names import FILLER, ROWS
+from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock
 from sensegate.errors import Gone, Lost
 from sensegate.model import Entry
@@ -42,23 +44,24 @@ _log = structlog.get_logger(__name__)
 class Slot:
     """One entry of readings: as stored, decoded when first asked for."""
 
-    __slots__ = ("_batch", "_payload", "sequence", "size", "stored", "subject")
+    __slots__ = ("_batch", "_entry", "sequence", "size", "stored", "subject")
 
     def __init__(self, entry: Entry) -> None:
         self.sequence = entry.sequence
         self.subject = entry.subject
         self.stored = entry.time
         self.size = len(entry.payload) * _DECODED_FACTOR
-        self._payload: bytes | None = entry.payload
+        self._entry: Entry | None = entry
         self._batch: columns.Batch | None = None
 
     @property
     def batch(self) -> columns.Batch:
-        """The entry's columns."""
+        """The entry's columns; no row where it cannot be read: whoever reads on must come past it."""
         if self._batch is None:
-            assert self._payload is not None  # noqa: S101 - one of the two is always there
-            self._batch = _named(columns.decode(self._payload, sequence=self.sequence).without_local())
-            self._payload = None
+            assert self._entry is not None  # noqa: S101 - one of the two is always there
+            found = read_rows(self._entry, "feed")
+            self._batch = EMPTY if found is None else _named(found.without_local())
+            self._entry = None
         return self._batch
 
 

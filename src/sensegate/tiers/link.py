@@ -10,6 +10,7 @@ nobody is there (503): a flood costs neither the centre nor the other members mo
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from functools import partial
@@ -52,6 +53,9 @@ HELD = 0.8
 ASK_AGAIN_MAX = 8
 """A question that meets the quota is asked so often."""
 REPLY_BYTES_MAX = 256
+PROBE = "probe"
+PROBE_S = 2.0
+"""A process that does not answer for so long is taken for dead."""
 
 _log = structlog.get_logger("tiers")
 
@@ -161,6 +165,15 @@ class NodeLinks:
             return [Channel.CONTROL]
         return [Channel.CONTROL, Channel.QUESTIONS, *self.handlers]
 
+    async def probe(self, member: MemberId, token: str) -> bool:
+        """Return whether the process of a member that claimed with a token answers now."""
+        if not token.isalnum():
+            return False
+        for known, link, _ in self._slots.values():
+            if known == member and await link.probe(token):
+                return True
+        return False
+
     async def _hello(self, member: MemberId, payload: bytes) -> bytes:
         try:
             hello = envelope.decode_hello(payload)
@@ -221,6 +234,21 @@ class _SlotLink:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._close()
+
+    async def probe(self, token: str) -> bool:
+        """Return whether a process answers; where nobody listens the server itself says so at once."""
+        link = self._link
+        if link is None or not link.is_connected:
+            return False
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        reply = f"{request_subject(self._slot, PROBE)}.{secrets.token_hex(8)}"
+        try:
+            await link.subscribe(reply, future=answer, max_msgs=1)
+            await link.publish(probe_subject(self._slot, token), b"", reply=reply)
+            async with asyncio.timeout(PROBE_S):
+                return (await answer).headers is None
+        except (nats.errors.Error, OSError, TimeoutError):
+            return False
 
     async def _close(self) -> None:
         link, self._link = self._link, None
@@ -318,7 +346,7 @@ class _SlotLink:
             request = envelope.decode_request(payload)
             value = await self._handler(channel, request)(self._member, request.body)
         except Overloaded as why:
-            return _answer(term, retry_after_s=max(why.retry_after_s, 0.01))
+            return _answer(term, lost=str(why), retry_after_s=max(why.retry_after_s, 0.01))
         except (Lost, Fenced, Superseded, StoreFull) as why:
             if channel in SPANS and not isinstance(why, StoreFull):
                 return None  # whether the span stands on the log is not known
@@ -359,6 +387,18 @@ def _answer(
     term: int | None, *, value: bytes = b"", refused: str = "", lost: str = "", retry_after_s: float = 0.0
 ) -> LinkAnswer:
     return LinkAnswer(FORMS[-1], term or 0, value, refused, lost, retry_after_s)
+
+
+def probe_subject(slot: str, token: str) -> str:
+    """Return the subject on which a process hears whether it is alive."""
+    return f"down.{slot}.writer.{token}"
+
+
+async def _alive(message: Msg) -> None:
+    try:
+        await message.respond(b"")
+    except nats.errors.Error as why:
+        _log.debug("a probe is not answered", reason=str(why))
 
 
 # ── the node's side ─────────────────────────────────────────────────────────────────────────────────────
@@ -409,6 +449,11 @@ class CentreLink:
         self._form = welcome.form
         return welcome
 
+    async def answer_probes(self, token: str) -> None:
+        """Answer the centre that this process, which claims with a token, is alive. Raises `Lost`."""
+        with api.lost("hear the centre"):
+            await self.connection.subscribe(probe_subject(self._slot, token), cb=_alive)
+
     async def ask(self, question: str, payload: bytes = b"", timeout_s: float = ASK_S) -> bytes:
         """Return the centre's answer to a question.
 
@@ -456,7 +501,7 @@ class CentreLink:
                 raise Lost(f"an answer of term {answer.term} came, a centre of term {self.term} is known; not believed")
             self._seen = max(self._seen, answer.term)
         if answer.retry_after_s:
-            raise Overloaded("the centre asks for a pause", retry_after_s=answer.retry_after_s)
+            raise Overloaded(answer.lost or "the centre asks for a pause", retry_after_s=answer.retry_after_s)
         if answer.lost:
             raise Lost(f"the centre cannot answer '{question}' now: {answer.lost}")
         if answer.refused:

@@ -78,6 +78,10 @@ class NodeRow(msgspec.Struct, frozen=True):
     """What it says is wrong."""
     copied: int = 0
     """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
+    areas: list[str] = []
+    """Divisions of which it may send readings, each with all below it."""
+    conflicts: int = 0
+    """Devices that it sent although another node owns them, or that it owns and another one sent, of late."""
     gaps: list[tuple[int, int]] = []
     """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sensegate.authority.members import CODE_LIFE_S, Asked, Member, Members, Told
+from sensegate.authority.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, Refused
 from sensegate.publish.gaps import Named
@@ -19,15 +19,28 @@ from sensegate.web.routing import API, Call, Route, iso
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
 
 
+Areas = Annotated[list[Division], msgspec.Meta(max_length=AREAS_MAX)]
+
+
 class Invitation(Body, frozen=True):
     """A node to be invited."""
 
     division: Division
     member: MemberName = ""
     """Id of the node, where its city has several; empty: the code of the city."""
+    areas: Areas = msgspec.field(default_factory=list)
+    """Divisions of which it may send readings, each with all below it; none: its city, or those that it has."""
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000)] = CODE_LIFE_S
     replace: bool = False
     """For a node in place of the present one (new hardware), which goes on until the other joins."""
+    note: Text = ""
+
+
+class NewAreas(Body, frozen=True):
+    """Other areas of a node."""
+
+    areas: Areas
+    """Divisions of which it may send readings, each with all below it."""
     note: Text = ""
 
 
@@ -90,6 +103,7 @@ async def _invite(call: Call) -> Any:
         wanted.division,
         by=call.principal,
         member=wanted.member,
+        areas=wanted.areas,
         life_s=wanted.expires_s,
         replace=wanted.replace,
         note=wanted.note,
@@ -125,6 +139,12 @@ async def _leave(call: Call) -> Any:
 async def _expel(call: Call) -> Any:
     said = await call.body(Expulsion)
     return _stand(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
+
+
+async def _set_areas(call: Call) -> Any:
+    said = await call.body(NewAreas)
+    members = _members(call)
+    return _stand(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
 
 
 class MissingRow(msgspec.Struct, frozen=True):
@@ -185,10 +205,19 @@ class Standing(msgspec.Struct, frozen=True):
     generation: int
     changed: str
     note: str = ""
+    areas: list[str] = []
 
 
 def _stand(member: Member) -> Standing:
-    return Standing(member.id, member.division, member.state.value, member.generation, iso(member.changed), member.note)
+    return Standing(
+        member.id,
+        member.division,
+        member.state.value,
+        member.generation,
+        iso(member.changed),
+        member.note,
+        list(member.areas),
+    )
 
 
 ROUTES = (
@@ -265,6 +294,17 @@ ROUTES = (
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Expulsion,
+        answer=Standing,
+        errors=(404, 409),
+    ),
+    Route(
+        method="PUT",
+        path=f"{API}/nodes/{{member}}/areas",
+        call=_set_areas,
+        what="Give a node other areas: divisions of which it may send readings; others are refused from now on.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        body=NewAreas,
         answer=Standing,
         errors=(404, 409),
     ),

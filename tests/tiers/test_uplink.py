@@ -17,49 +17,28 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.record import LaneRecord
-from sensegate.bus.server_conf import inbox_prefix, node_user
-from sensegate.clock import FakeClock, SystemClock
+from sensegate.bus.slots import inbox_prefix, node_user
+from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
 from sensegate.demo.link import Link
-from sensegate.errors import Fenced, Lost
+from sensegate.errors import Lost, Refused
 from sensegate.model import Member, Shed
-from sensegate.publish import uplink
-from sensegate.publish.carried import Carried
-from sensegate.publish.span import Span
-from sensegate.publish.uplink import Lane, Uplink
 from sensegate.quantities.quality import Flag
-from tests.publish.made import NODE, Centre, Node, check, drive, rows_of
+from sensegate.tiers import lanes, uplink
+from sensegate.tiers.carried import Carried
+from sensegate.tiers.exchange import LaneState
+from sensegate.tiers.judging import Judge
+from sensegate.tiers.link import CentreLink, NodeLinks
+from sensegate.tiers.protocol import Lane, LaneMove, Outcome, decode_span_answer
+from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.verdict import MemberFacts, Rules
+from sensegate.tiers.writers import Claimant
+from tests.conftest import eventually
+from tests.tiers.made import NODE, MemoryKeeper, Node, Owners, check, drive, rows_of
+from tests.tiers.world import World
 
-CONFIG = UplinkConfig(url="nats://centre")
 MIB = 1024**2
-
-
-class World:
-    """A node, a centre and an uplink, all in memory."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.node = Node(MemoryLog(self.clock, epoch="node"), self.clock)
-        self.centre = Centre(MemoryLog(self.clock, epoch="centre"))
-        self.shed: list[Shed] = []
-        self.uplink = self.fresh()
-
-    def fresh(self) -> Uplink:
-        return Uplink(NODE, self.node.log, self.centre, CONFIG, self.clock, shed=lambda: self.shed)
-
-    async def live(self) -> bool:
-        return bool(await drive(self.clock, self.uplink.live()))
-
-    async def drain(self) -> None:
-        while await self.live() or await drive(self.clock, self.uplink.backlog()):
-            pass
-
-
-@pytest.fixture
-def world() -> World:
-    """An empty world."""
-    return World()
 
 
 async def test_idle_readings_go_at_once(world: World) -> None:
@@ -149,7 +128,7 @@ async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> No
     await world.node.commit([(1, 1)], alarm=True)
     await world.drain()
     assert await withheld(world) == (3, 12, 3)
-    assert len(world.uplink._held[Lane.LIVE].record.kept) == 1, "one part, however many spans"
+    assert len(world.record(Lane.LIVE).kept) == 1, "one part, however many spans"
     world.shed = []
     await world.node.commit([(0, 1)])
     await world.drain()
@@ -157,13 +136,19 @@ async def test_what_a_mode_order_kept_back_comes_up_after_it(world: World) -> No
     rows = await rows_of(world.centre.log)
     assert sum(1 for name in rows.ids if rows.flags[name] & Flag.BACKLOG) == 12
     await check(world.node, world.centre.log)
-    records = [world.uplink._held[lane].record for lane in Lane]
-    assert [one.kept for one in records] == [(), ()]
+    records = [world.record(lane) for lane in Lane]
+    assert [record.kept for record in records] == [(), ()]
     assert world.uplink.totals["withheld.grade"] == 4
-    before = len(await world.centre.log.fetch(0, limit=10_000))
+    before = await subjects_of(world.centre.log)
     world.uplink = world.fresh()
     await world.drain()
-    assert len(await world.centre.log.fetch(0, limit=10_000)) == before, "nothing comes a second time"
+    assert await subjects_of(world.centre.log) == before, "nothing comes a second time"
+
+
+async def subjects_of(log: MemoryLog) -> list[str]:
+    """Return the subjects of what spans wrote, without their records."""
+    subjects = [entry.subject for entry in await log.fetch(0, limit=10_000)]
+    return [subject for subject in subjects if not subject.startswith(("commit.", "displaced."))]
 
 
 async def test_it_waits_while_another_order_keeps_the_same(world: World) -> None:
@@ -244,12 +229,8 @@ async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
             case "wait":
                 await world.clock.advance(dice.choice((1, 30)))
             case step:
-                try:
+                with contextlib.suppress(Lost):
                     await drive(world.clock, getattr(world.uplink, step)())
-                except Lost:
-                    pass
-                except Fenced:
-                    world.uplink = world.fresh()  # a late write of the process before: the part is started again
                 if dice.random() < 0.5:
                     await world.centre.land()
     world.shed, world.centre.fault = [], ""
@@ -267,14 +248,14 @@ async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyP
     if hole == "forgotten":
         monkeypatch.setattr(Uplink, "_kept", lambda *_: ())
     else:
-        given = Uplink._next
+        given = Uplink._move
 
-        def keeps(self: Uplink, record: LaneRecord, span: Span | None, **more: Any) -> LaneRecord:
-            if "kept" in more and span is None and not more["kept"]:
-                more["kept"] = record.kept
-            return given(self, record, span, **more)
+        def keeps(self: Uplink, lane: Lane, state: LaneState, **more: Any) -> LaneMove:
+            if lane is Lane.LIVE and "position" not in more:
+                more["kept"] = state.record.kept
+            return given(self, lane, state, **more)
 
-        monkeypatch.setattr(Uplink, "_next", keeps)
+        monkeypatch.setattr(Uplink, "_move", keeps)
     world.shed = [ORDER]
     await world.node.commit([(0, 3)])
     await world.drain()
@@ -309,12 +290,13 @@ async def test_the_node_tells_what_came_up_afterwards(world: World) -> None:
     assert await told(world) == {"withheld.mode": 3}
     world.shed = []
     await world.drain()
-    live = world.uplink._held.pop(Lane.LIVE)
+    held = world.uplink._exchange.held
+    live = held.pop(Lane.LIVE)
     await carried.tell()
     assert await told(world) == {"forwarded": 3}
-    world.uplink._held[Lane.LIVE] = live
+    held[Lane.LIVE] = live
     await carried.tell()
-    world.uplink._held.clear()
+    held.clear()
     await carried.tell()
     assert await told(world) == {"forwarded": 3}
 
@@ -328,43 +310,69 @@ async def told(world: World) -> dict[str, int]:
     return found.totals()
 
 
-async def test_an_uplink_that_was_replaced_is_fenced(world: World) -> None:
-    """Two uplinks of one node: the one whose record is old writes nothing and says so."""
+async def test_an_uplink_that_was_replaced_writes_nothing(world: World) -> None:
+    """Two processes of one store: the first writes nothing more, and is refused while the other lives."""
     await world.node.commit([(0, 1)])
     await world.live()
     other = world.fresh()
     await world.node.commit([(0, 1)])
     assert await drive(world.clock, other.live())
+    world.centre.alive.add(other._claimant.writer.token)
     await world.node.commit([(0, 1)])
-    with pytest.raises(Fenced):
+    with pytest.raises(Lost, match="another writer"):
         await world.live()
+    with pytest.raises(Refused, match="another process of this node answers"):
+        await world.live()
+    assert "another process" in world.uplink.troubles[0]
     assert await drive(world.clock, other.live())
     await check(world.node, world.centre.log)
 
 
 async def test_a_late_write_of_our_own_is_no_fence(world: World) -> None:
-    """A write that was given up and lands afterwards is recognised as ours."""
+    """A span that was given up and lands afterwards is found in the records, and gone on from."""
     await world.node.commit([(0, 1)])
     world.centre.fault = "late"
     with pytest.raises(Lost):
         await world.live()
-    await world.uplink._record(Lane.LIVE)  # read again before it lands
+    await world.uplink._exchange.lane(Lane.LIVE)  # asked again before it lands
     await world.centre.land()
-    with pytest.raises(Lost, match="of ours"):
+    assert await world.live()
+    await world.drain()
+    await check(world.node, world.centre.log)
+
+
+async def test_a_span_that_is_sent_twice_is_taken_once(world: World) -> None:
+    """The same request once more is answered as taken, and writes nothing."""
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    end = (await world.centre.log.bounds())[1]
+    answer = decode_span_answer(await world.centre.send_span("live", world.centre.sent[-1]))
+    assert answer.outcome is Outcome.TAKEN
+    assert (await world.centre.log.bounds())[1] == end
+
+
+async def test_no_answer_while_the_outcome_is_not_known(world: World) -> None:
+    """A centre whose own write ended in doubt answers nothing; what it wrote is found, and taken once."""
+    await world.node.commit([(0, 3)])
+    world.centre.fault = "unsure"
+    with pytest.raises(Lost):
         await world.live()
     await world.drain()
     await check(world.node, world.centre.log)
 
 
 async def test_a_new_log_of_the_node_begins_anew(world: World) -> None:
-    """Sequences of another life mean nothing: the lanes start at its beginning."""
+    """Sequences of another life mean nothing: the lanes start at its beginning; the lost store does not come back."""
     await world.node.commit([(0, 4)])
     await world.drain()
     other = Node(MemoryLog(world.clock, epoch="another"), world.clock)
     await other.commit([(0, 2)])
-    uplink = Uplink(NODE, other.log, world.centre, CONFIG, world.clock)
+    uplink = world.fresh(keeper=MemoryKeeper(), log=other.log)
     assert await drive(world.clock, uplink.live())
     assert len((await rows_of(world.centre.log)).ids) == 6
+    world.uplink = world.fresh()
+    with pytest.raises(Refused, match="another store has taken this one's place"):
+        await world.live()
 
 
 async def test_totals_are_those_of_the_centre(world: World) -> None:
@@ -403,10 +411,8 @@ async def test_a_log_that_has_lost_its_end_goes_up_all_the_same(world: World) ->
     await world.drain()
     reached = (await world.node.log.bounds())[1]
     world.node.log, began = older, (await older.bounds())[1]
-    uplink = Uplink(NODE, older, world.centre, CONFIG, world.clock, began=began)
-    world.uplink = uplink
+    world.uplink = world.fresh(began=began, log=older)
     await world.drain()
-    assert uplink.sure
     assert (await older.bounds())[1] >= reached
     await world.node.commit([(0, 4)])
     await world.drain()
@@ -422,20 +428,22 @@ async def test_control_a_lost_end_that_is_not_looked_for(world: World) -> None:
     await world.node.commit([(0, 3)])
     await world.drain()
     world.node.log = older
-    world.uplink = Uplink(NODE, older, world.centre, CONFIG, world.clock)
+    world.uplink = world.fresh(log=older)
     await world.node.commit([(0, 4)])
     await world.drain()
     assert len((await rows_of(world.centre.log)).ids) == 8
 
 
-async def test_control_without_the_fence_readings_are_doubled(world: World) -> None:
-    """Negative control: the same faults with the expectation removed double readings at the centre."""
+async def test_control_without_the_fence_readings_are_doubled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: the same faults with fence and numbers removed double readings at the centre."""
     written = world.centre.log.write
 
     async def unfenced(members: list[Member]) -> int:
         return await written([Member(m.subject, m.payload, m.ttl_h, m.rollup) for m in members])
 
-    world.centre.log.write = unfenced  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(world.centre.log, "write", unfenced)
+    monkeypatch.setattr(lanes, "stale", lambda *_: False)
+    monkeypatch.setattr(lanes, "_check", lambda *_: None)
     await world.node.commit([(0, 2)])
     world.centre.fault = "late"
     with pytest.raises(Lost):
@@ -451,7 +459,7 @@ async def test_control_with_the_position_apart_readings_are_lost(world: World) -
     written = world.centre.log.write
 
     async def apart(members: list[Member]) -> int:
-        if len(members) > 1:
+        if members[0].subject.startswith("readings."):
             await written(members[-1:])
             raise Lost("between the two")
         return await written(members)
@@ -472,16 +480,22 @@ async def test_control_with_the_position_apart_readings_are_lost(world: World) -
 class Tiers:
     """A node's log and the centre's, on two engines, with a link that can be cut."""
 
-    def __init__(self, node_log: JetStreamLog, centre_log: JetStreamLog, up: JetStreamLog, link: Link) -> None:
+    def __init__(self, node_log: JetStreamLog, centre_log: JetStreamLog, up: CentreLink, link: Link) -> None:
         self.node = Node(node_log, SystemClock())
         self.centre = centre_log
         self.up = up
         self.link = link
+        self.keeper = MemoryKeeper()
+
+    def uplink(self, config: UplinkConfig) -> Uplink:
+        """Return the uplink of a new process."""
+        log = self.node.log
+        return Uplink(NODE, log, self.up, Claimant(self.keeper, log), config, SystemClock())
 
 
 @pytest.fixture
 async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
-    """Both engines, started."""
+    """Both engines, started, with the centre's receiver."""
     store = StoreConfig(log_bytes=64 * MIB, intake_bytes=MIB, ledger_bytes=MIB, registry_bytes=MIB)
     async with contextlib.AsyncExitStack() as stack:
         low = await stack.enter_async_context(Engine(EngineConfig(), store, tmp_path / "n", name=NODE))
@@ -497,14 +511,21 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
             await log.open()
             stack.push_async_callback(log.close)
             logs.append(log)
+        links = NodeLinks(high.connect_slot, SystemClock())
+        judge = Judge(lambda member: MemberFacts(member, member, ("4401",)), Rules(Owners(), lambda _name, _dep: 1))
+        Receiver(logs[1], judge, SystemClock(), store).serve(links)
+        links.assign({NODE: NODE})
+        serving = asyncio.create_task(links.run())
         link = Link("127.0.0.1", high.info.port)
         await link.start()
         stack.push_async_callback(link.stop)
-        user = node_user(NODE)
-        client = await connect(f"nats://127.0.0.1:{link.port}", user, "secret", inbox_prefix=inbox_prefix(user))
+        client = await connect(
+            f"nats://127.0.0.1:{link.port}", node_user(NODE), "secret", inbox_prefix=inbox_prefix(NODE)
+        )
         stack.push_async_callback(client.close)
-        up = JetStreamLog(client, prefix=f"up.{NODE}.")
-        yield Tiers(logs[0], logs[1], up, link)
+        yield Tiers(logs[0], logs[1], CentreLink(client, slot=NODE, member=NODE), link)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
 
 
 async def until(tiers: Tiers, rows: int) -> None:
@@ -514,10 +535,16 @@ async def until(tiers: Tiers, rows: int) -> None:
             await asyncio.sleep(0.02)
 
 
+def balanced(totals: dict[str, int]) -> bool:
+    """Return whether all that was accepted was forwarded or withheld."""
+    sent = totals.get("forwarded", 0) + totals.get("withheld.grade", 0)
+    return totals.get("accepted", -1) == sent
+
+
 async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     """Live passes, the link is cut while the node commits on, afterwards all is there once and in order or marked."""
     config = UplinkConfig(url="nats://centre", span_ms=50, backlog_after_s=0.2)
-    uplink = Uplink(NODE, tiers.node.log, tiers.up, config, SystemClock())
+    uplink = tiers.uplink(config)
     running = asyncio.create_task(uplink.run())
     for _ in range(5):
         await tiers.node.commit([(0, 10), (2, 5)])
@@ -529,11 +556,10 @@ async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     tiers.link.mend()
     await tiers.node.commit([(1, 1)])
     await until(tiers, 50 + 220 + 1)
+    await eventually(lambda: balanced(uplink.totals))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await check(tiers.node, tiers.centre)
-    totals = uplink.totals
-    assert totals["forwarded"] + totals["withheld.grade"] == totals["accepted"]
     rows = await rows_of(tiers.centre)
     assert any(rows.flags[name] & Flag.BACKLOG for name in rows.ids)
 
@@ -541,21 +567,14 @@ async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
 async def test_uplinks_killed_at_any_moment(tiers: Tiers) -> None:
     """An uplink cancelled in the middle of whatever it does is followed by another: nothing lost, nothing doubled."""
     config = UplinkConfig(url="nats://centre", span_ms=10, backlog_after_s=0.05)
-
-    async def supervised() -> None:
-        while True:
-            # What the killed one had on its way may fence its successor once: the flow starts it again.
-            with contextlib.suppress(Fenced):
-                await Uplink(NODE, tiers.node.log, tiers.up, config, SystemClock()).run()
-
     for round_ in range(12):
-        running = asyncio.create_task(supervised())
+        running = asyncio.create_task(tiers.uplink(config).run())
         for _ in range(3):
             await tiers.node.commit([(0, 20)])
         await asyncio.sleep(0.004 * round_)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    running = asyncio.create_task(supervised())
+    running = asyncio.create_task(tiers.uplink(config).run())
     await until(tiers, 12 * 3 * 20)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -16,11 +17,17 @@ from sensegate.bus.ledger import HOUR_US, Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import encode_commit
 from sensegate.clock import Clock, FakeClock
-from sensegate.errors import Fenced, Lost
-from sensegate.model import CommitRecord, Entry, Member
+from sensegate.config import StoreConfig
+from sensegate.errors import Lost, Refused
+from sensegate.model import CommitRecord, Member
 from sensegate.ports import Log
-from sensegate.publish.span import SOURCE
 from sensegate.quantities.quality import Flag
+from sensegate.tiers.judging import Judge
+from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.span import SOURCE
+from sensegate.tiers.vault import Vault
+from sensegate.tiers.verdict import MemberFacts, Rules
+from sensegate.tiers.writers import WriterState
 
 NODE = "4401"
 GRADES = (1, 2, 4)
@@ -29,13 +36,13 @@ GRADES = (1, 2, 4)
 
 def batch_of(device: int, rows: int, now: int, *, alarm: bool = False) -> Batch:
     """Readings of one device, a millisecond apart."""
-    words = Words.of(["x"])
+    words, place = Words.of(["x"]), Words.of(["440106"])
     return Batch(
         NODE,
         0,
         Origins(
             [f"d{device}"],
-            words,
+            place,
             words,
             words,
             words,
@@ -90,53 +97,119 @@ class Node:
         return await self.log.write(members)
 
 
+class Owners:
+    """Every device is the member's own, but for some."""
+
+    def __init__(self) -> None:
+        self.foreign: set[str] = set()
+
+    def owner(self, device: str) -> str:
+        """Return the owner of a device."""
+        return "4403" if device in self.foreign else NODE
+
+    def may_send(self, member: str, device: str) -> bool:
+        """Return whether a member may send rows of a device."""
+        return self.owner(device) == member
+
+    def room(self, _member: str) -> int:
+        """Return how many devices more a member may own."""
+        return 1_000
+
+
 class Centre:
-    """A log whose answers get lost: before the write, after it, or with the write landing later."""
+    """A centre's receiver over a log in memory, and the link to it: requests and answers get lost.
 
-    def __init__(self, log: MemoryLog) -> None:
+    `fault` of the next request: ``before`` (it does not arrive), ``after`` (its answer is lost), ``late`` (it arrives
+    when `land` is called), ``down`` (nobody answers), ``unsure`` (the centre itself does not know what it wrote).
+    """
+
+    def __init__(self, log: MemoryLog, clock: Clock, *, request_bytes_max: int = 2**20) -> None:
         self.log = log
+        self.clock = clock
+        self.payload_bytes_max = request_bytes_max
+        """Largest body of a request."""
+        self.owners = Owners()
+        self.areas: tuple[str, ...] = ("4401",)
+        self.alive: set[str] = set()
         self.fault = ""
-        self.late: list[Sequence[Member]] = []
+        self.late: list[bytes] = []
+        self.sent: list[bytes] = []
+        self.vault = Vault(bytes(32))
+        self.receiver = self.fresh()
 
-    @property
-    def epoch(self) -> str:
-        return self.log.epoch
+    def fresh(self, log_share: float = 1.0) -> Receiver:
+        """Return a receiver as of a new process."""
+        self.receiver = Receiver(
+            self.log,
+            Judge(lambda member: MemberFacts(member, member, self.areas), Rules(self.owners, lambda _name, _dep: 1)),
+            self.clock,
+            StoreConfig(),
+            log_share=log_share,
+            probe=self.probe,
+            vault=self.vault,
+        )
+        return self.receiver
 
-    async def write(self, members: Sequence[Member]) -> int:
-        fault, self.fault = self.fault, ""
-        if fault == "late":
-            self.late.append(members)
-            raise Lost("on its way")
-        if fault in {"before", "after"}:
-            self.log.lose_next(written=fault == "after")
-        return await self.log.write(members)
+    async def probe(self, _member: str, token: str) -> bool:
+        """Return whether a process answers."""
+        return token in self.alive
 
-    async def land(self) -> None:
-        """Let what is on its way arrive."""
-        for members in self.late:
-            try:
-                await self.log.write(members)
-            except Fenced:
-                continue  # it came too late, as it must
-        self.late.clear()
-
-    async def last(self, subject: str) -> Entry | None:
+    async def ask(self, question: str, payload: bytes = b"", timeout_s: float = 10.0) -> bytes:
+        """Return the answer to a question."""
+        del timeout_s
+        await asyncio.sleep(0)
         if self.fault == "down":
             self.fault = ""
             raise Lost("down")
-        return await self.log.last(subject)
+        handlers = {
+            "position": self.receiver.position,
+            "claim": self.receiver.claim,
+            "refused": self.receiver.refused,
+        }
+        return await handlers[question](NODE, payload)
 
-    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
-        return await self.log.fetch(after, limit=limit, max_bytes=max_bytes)
+    async def send_span(self, lane: str, payload: bytes, timeout_s: float = 10.0) -> bytes:
+        """Return the answer to a span."""
+        del lane, timeout_s
+        fault, self.fault = self.fault, ""
+        self.sent.append(payload)
+        if fault == "late":
+            self.late.append(payload)
+            raise Lost("on its way")
+        if fault in {"before", "down"}:
+            raise Lost("lost on its way")
+        if fault == "unsure":
+            self.log.lose_next(written=True)
+        answer = await self.receiver.span(NODE, payload)
+        if fault == "after":
+            raise Lost("its answer was lost")
+        return answer
 
-    async def bounds(self) -> tuple[int, int]:
-        return await self.log.bounds()
+    async def land(self) -> None:
+        """Let what is on its way arrive."""
+        for payload in self.late:
+            with contextlib.suppress(Lost, Refused):
+                await self.receiver.span(NODE, payload)
+        self.late.clear()
 
-    async def sequence_at(self, time: int) -> int:
-        return await self.log.sequence_at(time)
 
-    async def changed(self, after: int, timeout_s: float) -> bool:
-        return await self.log.changed(after, timeout_s)
+class MemoryKeeper:
+    """A store's state of its claims, in memory."""
+
+    def __init__(self, state: WriterState | None = None) -> None:
+        self.state = state
+
+    async def read(self) -> WriterState | None:
+        """Return the state."""
+        return self.state
+
+    async def write(self, state: WriterState) -> None:
+        """Keep the state."""
+        self.state = state
+
+    def copy(self) -> MemoryKeeper:
+        """Return what a copied machine has."""
+        return MemoryKeeper(self.state)
 
 
 async def drive(clock: FakeClock, step: Coroutine[Any, Any, Any]) -> Any:

@@ -1,9 +1,10 @@
-"""What the centre has confirmed, told in the node's own log: committed = forwarded + withheld + pending.
+"""What the centre has confirmed, told in the node's own log: committed = forwarded + withheld + refused + pending.
 
 The counts are those of the lanes' records at the centre; what was not yet told here is added as the difference
 (``carried.<node>``), under the hour in which it is told, in one atomic write with the counts told so far
 (``commit.<node>-carried``), so that a crash repeats nothing. They are compared in a form that only rises, because they
-may be short for a while: what was ever withheld, and what of that was released (``released.<reason>``), apart.
+may be short for a while: what was ever withheld or refused by the centre, and what of that came up after all
+(``released.<reason>``, ``readmitted.<reason>``), apart.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.ledger import FORWARDED, HOUR_US, WITHHELD, Ledger
+from sensegate.bus.ledger import FORWARDED, HOUR_US, REFUSED_BY_CENTRE, WITHHELD, Ledger
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import Member
 from sensegate.ports import Log
+from sensegate.tiers.lanes import READMITTED, RELEASED
 
-RELEASED = "released"
+TAKEN_BACK = {RELEASED: WITHHELD, READMITTED: REFUSED_BY_CENTRE}
+"""Word of the lanes' records -> that of which it is taken back in the ledger."""
 EVERY_S = 0.5
 LEAST_S = 3.0
 """While more and more is carried it is told so often: each atomic write costs the server files and a sync."""
@@ -62,7 +65,7 @@ class Carried:
                     await self.tell()
                     told_at = self._clock.monotonic()
                 except (Lost, Fenced, StoreFull) as why:
-                    _log.debug("what was carried is told later", why=str(why))
+                    _log.debug("what was carried is told later", reason=str(why))
                     metrics.RESTARTS.labels("carried").inc()
             seen = totals
             await self._clock.sleep(EVERY_S)
@@ -80,9 +83,9 @@ class Carried:
         ledger = Ledger()
         for kind, count in news.items():
             word, _, reason = kind.partition(".")
-            taken = word == RELEASED
-            kind = f"{WITHHELD}.{reason}" if taken else kind  # noqa: PLW2901 - the word that stands in the ledger
-            ledger.add(self._clock.now() // HOUR_US, "", "uplink", kind, -count if taken else count)
+            back = TAKEN_BACK.get(word)
+            told_as = f"{back}.{reason}" if back else kind
+            ledger.add(self._clock.now() // HOUR_US, "", "uplink", told_as, -count if back else count)
         told = {**self._told, **{kind: now[kind] for kind in news}}
         self._told = None  # until it is known to be written
         self._sequence = await self._log.write(
@@ -100,12 +103,13 @@ class Carried:
 
 
 def _rising(totals: Mapping[str, int]) -> dict[str, int]:
-    """Return what of the counts only rises: forwarded, ever withheld, released."""
-    found: dict[str, int] = {}
+    """Return what of the counts only rises: forwarded, ever withheld or refused, and what of these was taken back."""
+    rising: dict[str, int] = {}
     for kind, count in totals.items():
         word, _, reason = kind.partition(".")
-        if word in {FORWARDED, WITHHELD, RELEASED}:
-            found[kind] = found.get(kind, 0) + count
-        if word == RELEASED:
-            found[f"{WITHHELD}.{reason}"] = found.get(f"{WITHHELD}.{reason}", 0) + count
-    return found
+        if word in {FORWARDED, WITHHELD, REFUSED_BY_CENTRE, *TAKEN_BACK}:
+            rising[kind] = rising.get(kind, 0) + count
+        if word in TAKEN_BACK:
+            ever = f"{TAKEN_BACK[word]}.{reason}"
+            rising[ever] = rising.get(ever, 0) + count
+    return rising

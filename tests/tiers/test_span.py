@@ -9,9 +9,10 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.model import Entry
-from sensegate.publish.span import Packer, whole_commits
 from sensegate.quantities.quality import Flag
-from tests.publish.made import Node, batch_of
+from sensegate.tiers.protocol import PartKind
+from sensegate.tiers.span import Only, Packer, whole_commits
+from tests.tiers.made import Node
 
 PACKER = Packer("4401", 3)
 
@@ -28,16 +29,20 @@ async def entries_of(*commits: list[tuple[int, int]], alarm: bool = False) -> li
 async def test_a_span_is_one_message_of_each_grade_and_one_ledger() -> None:
     """However many commits: their readings share a message, their ledgers are summed."""
     span = PACKER.span(await entries_of([(0, 2)], [(0, 3)], [(1, 1)]))
-    assert [member.subject for member in span.members] == ["readings.4401.all.1", "readings.4401.all.2", "ledger.4401"]
+    assert [(part.kind, part.grade, part.rows) for part in span.parts] == [
+        ("readings", 1, 5),
+        ("readings", 2, 1),
+        ("ledger", 0, 0),
+    ]
     assert span.rows == 6
-    assert Ledger.decode(span.members[-1].payload).totals()["accepted"] == 6
+    assert Ledger.decode(span.parts[-1].payload).totals()["accepted"] == 6
 
 
 async def test_identity_and_values_survive() -> None:
     """A record keeps the id of where it was first committed, its value and its times."""
     entries = await entries_of([(0, 3)])
     sent = columns.decode(entries[1].payload, sequence=entries[1].sequence)
-    got = columns.decode(PACKER.span(entries).members[0].payload, sequence=999)
+    got = columns.decode(PACKER.span(entries).parts[0].payload, sequence=999)
     assert [got.record_id(row) for row in range(3)] == [sent.record_id(row) for row in range(3)]
     assert np.array_equal(got.value, sent.value)
     assert np.array_equal(got.time, sent.time)
@@ -48,10 +53,9 @@ async def test_what_is_above_the_grade_is_withheld_and_counted() -> None:
     """A higher grade than the node shares stays; the ledger says how many by reason, and the device."""
     span = PACKER.span(await entries_of([(0, 2), (2, 5)]))
     assert span.rows == 2
-    assert (span.counts["forwarded"], span.counts["withheld.grade"]) == (2, 5)
-    rows = {(row.device, row.kind): row.count for row in Ledger.decode(span.members[-1].payload).rows()}
+    rows = {(row.device, row.kind): row.count for row in Ledger.decode(span.parts[-1].payload).rows()}
     assert rows["d2", "withheld.grade"] == 5
-    assert rows["d0", "forwarded"] == 2
+    assert ("d0", "forwarded") not in rows, "what is forwarded is counted by the centre"
 
 
 async def test_alarms_go_first_and_their_series_stays_in_order() -> None:
@@ -63,8 +67,8 @@ async def test_alarms_go_first_and_their_series_stays_in_order() -> None:
         for number, entry in enumerate([*first, *second, *third], 1)
     ]
     span = PACKER.span(entries)
-    leading = columns.decode(span.members[0].payload)
-    assert span.members[0].subject == "readings.4401.all.1"
+    leading = columns.decode(span.parts[0].payload)
+    assert (span.parts[0].kind, span.parts[0].grade) == ("readings", 1)
     assert leading.origins.device == ["d0"]
     assert len(leading) == 3
     assert list(leading.seq) == sorted(leading.seq)
@@ -73,32 +77,40 @@ async def test_alarms_go_first_and_their_series_stays_in_order() -> None:
 async def test_backlog_rows_are_marked() -> None:
     """Every row of the backlog lane carries the flag; rows of the live lane do not."""
     entries = await entries_of([(0, 2)])
-    live, late = (columns.decode(PACKER.span(entries, flag).members[0].payload) for flag in (None, Flag.BACKLOG))
+    live, late = (columns.decode(PACKER.span(entries, flag).parts[0].payload) for flag in (None, Flag.BACKLOG))
     assert not (live.flags & Flag.BACKLOG).any()
     assert (late.flags & Flag.BACKLOG).all()
 
 
-async def test_a_span_too_large_for_a_message_is_split() -> None:
-    """Messages and ledger stay below the limit; nothing is left out."""
-    packer = Packer("4401", 3, payload_bytes_max=700)
-    rng = np.random.default_rng(1)
-    batch = columns.Batch(*[getattr(batch_of(0, 400, 0), name) for name in columns.Batch.__struct_fields__])
-    batch.value[:] = rng.random(400)
-    counts = Ledger()
-    for device in range(300):
-        counts.add(1, f"{rng.integers(1 << 60):x}", "mqtt", "accepted", device)
-    entries = [
-        Entry(1, "readings.4401.440106.1", columns.encode(batch), 0),
-        Entry(2, "ledger.4401-0", counts.encode(), 0),
-    ]
-    span = packer.span(entries)
-    assert max(len(member.payload) for member in span.members) <= 700
-    readings = [columns.decode(m.payload) for m in span.members if m.subject.startswith("readings.")]
-    assert len(readings) > 1
-    assert sorted(i for part in readings for i in part.index.tolist()) == list(range(400))
-    ledgers = [Ledger.decode(m.payload) for m in span.members if m.subject.startswith("ledger.")]
-    assert len(ledgers) > 1
-    assert sum(ledger.totals().get("accepted", 0) for ledger in ledgers) == sum(range(300))
+async def test_a_span_that_is_too_large_for_a_message_is_made_of_less() -> None:
+    """All parts of a span go up in one message; the rest of the log follows with the next, nothing is left out."""
+    packer = Packer("4401", 3, span_bytes_max=1_200)
+    entries = await entries_of(*[[(0, 50), (1, 20)]] * 40)
+    rows, spans = 0, 0
+    while entries:
+        span = packer.span(entries)
+        assert span.size <= 1_200
+        rows, spans = rows + span.rows, spans + 1
+        entries = [entry for entry in entries if entry.sequence > span.position]
+    assert rows == 40 * 70
+    assert spans > 1
+
+
+async def test_only_some_rows_are_made_once_more() -> None:
+    """Of one kind and grade, or of some devices, and nothing is counted a second time."""
+    entries = await entries_of([(0, 2), (1, 3)], [(0, 1)])
+    span = PACKER.span(entries, only=Only(PartKind.READINGS, 1))
+    assert [(part.kind, part.rows) for part in span.parts] == [("readings", 3)]
+    assert PACKER.span(entries, only=Only(PartKind.READINGS, 1, frozenset({"d1"}))).parts == []
+    assert [part.kind for part in PACKER.span(entries, only=Only(PartKind.LEDGER)).parts] == ["ledger"]
+
+
+async def test_rows_that_are_skipped_are_counted() -> None:
+    """Nothing of them goes up; the ledger says how many."""
+    span = PACKER.span(await entries_of([(0, 2), (2, 5)]), skip=True)
+    assert [part.kind for part in span.parts] == ["ledger"]
+    totals = Ledger.decode(span.parts[0].payload).totals()
+    assert (totals["withheld.skipped"], totals["withheld.grade"], totals["accepted"]) == (2, 5, 7)
 
 
 def test_spans_end_with_commits() -> None:
@@ -109,7 +121,7 @@ def test_spans_end_with_commits() -> None:
     assert len(whole_commits(entries[3:])) == 2
 
 
-def test_a_run_with_nothing_to_tell_has_no_members() -> None:
+def test_a_run_with_nothing_to_tell_has_no_parts() -> None:
     """Raw messages and records alone move the position, nothing more."""
     span = PACKER.span([Entry(5, "raw.4401-0", b"", 0), Entry(6, "commit.4401-0", b"", 0)])
-    assert (span.members, span.position, span.rows) == ([], 6, 0)
+    assert (span.parts, span.position, span.rows) == ([], 6, 0)

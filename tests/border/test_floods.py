@@ -14,7 +14,7 @@ from tests.border.world import NODE, World, world
 
 pytestmark = pytest.mark.live
 SECONDS = 1.5
-QUOTA = NodeQuotaConfig(bytes_per_s=400_000.0, spans_per_s=2.0, questions_per_s=2.0)
+QUOTA = NodeQuotaConfig(bytes_per_s=400_000.0, spans_per_s=2.0, questions_per_s=5.0)
 """Small enough for a flood of a second to be over it."""
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from sensegate.bus.server_conf import User
-from tests.border.world import World
 
 MESSAGES_MAX = 50_000
 """Most messages of a stream that are read."""
 _READERS = {User.GATEWAY.account: User.GATEWAY, User.INTAKE.account: User.INTAKE, User.FEEDS.account: User.FEEDS}
+
+
+class Storage(Protocol):
+    """A server that can be asked over connections of the product's own users."""
+
+    async def request(self, user: User, subject: str, body: bytes = b"") -> bytes: ...
 
 
 class StreamSnapshot(msgspec.Struct, frozen=True):
@@ -39,15 +44,15 @@ def _stable(tree: Any) -> bytes:
     return msgspec.json.encode(tree, order="deterministic")
 
 
-async def snapshot(world: World) -> Snapshot:
+async def snapshot(storage: Storage) -> Snapshot:
     """Return what the server stores now, in every account that has a store."""
     body = b'{"accounts":true,"streams":true,"consumer":true,"config":true,"limit":1024}'
-    answer = msgspec.json.decode(await world.request(User.SYSTEM, "$SYS.REQ.SERVER.PING.JSZ", body))
+    answer = msgspec.json.decode(await storage.request(User.SYSTEM, "$SYS.REQ.SERVER.PING.JSZ", body))
     streams: dict[str, StreamSnapshot] = {}
     for account in answer["data"].get("account_details") or ():
         for stream in account.get("stream_detail") or ():
             reader = _READERS.get(account["name"])
-            messages = await _messages(world, reader, stream["name"]) if reader else {}
+            messages = await _messages(storage, reader, stream["name"]) if reader else {}
             state = {key: value for key, value in stream["state"].items() if key != "consumer_count"}
             consumers = [
                 {key: value for key, value in consumer.items() if key not in {"ts", "cluster"}}
@@ -59,11 +64,11 @@ async def snapshot(world: World) -> Snapshot:
     return Snapshot(answer["server"]["id"], streams)
 
 
-async def _messages(world: World, reader: User, stream: str) -> dict[int, bytes]:
+async def _messages(storage: Storage, reader: User, stream: str) -> dict[int, bytes]:
     digests: dict[int, bytes] = {}
     sequence = 1
     while len(digests) < MESSAGES_MAX:
-        message = await message_of(world, reader, stream, {"seq": sequence, "next_by_subj": ">"})
+        message = await message_of(storage, reader, stream, {"seq": sequence, "next_by_subj": ">"})
         if message is None:
             return digests
         digests[message["seq"]] = hashlib.sha256(_stable(message)).digest()
@@ -71,10 +76,10 @@ async def _messages(world: World, reader: User, stream: str) -> dict[int, bytes]
     raise AssertionError(f"{stream} holds more than {MESSAGES_MAX} messages; the judge reads no more")
 
 
-async def message_of(world: World, reader: User, stream: str, wanted: dict[str, Any]) -> dict[str, Any] | None:
+async def message_of(storage: Storage, reader: User, stream: str, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """Return a message of a stream with its body decoded, None where there is none or no such stream."""
     answer = msgspec.json.decode(
-        await world.request(reader, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(wanted))
+        await storage.request(reader, f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(wanted))
     )
     if "error" in answer:
         return None

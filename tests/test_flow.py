@@ -15,17 +15,17 @@ import msgspec
 import pytest
 
 from sensegate import flow
-from sensegate.addresses import Addresses
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import make_text
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns, raw
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.record import decode_commit
 from sensegate.clock import FakeClock, SystemClock
-from sensegate.collect.commands import Commands
+from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import ForeignBrokerConfig, IngestConfig, TimeConfig, UplinkConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
@@ -155,7 +155,7 @@ class Walk:
                     division="4401",
                 ),
                 devices,
-                commands=Commands([], clock),
+                commands=DownlinkQueue([], clock),
             ),
         )
 

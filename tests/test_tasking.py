@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -13,10 +13,11 @@ from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.control import tasks as module
-from sensegate.control.commands import Capability, Tasking
-from sensegate.control.mode_steps import Emergency
-from sensegate.control.modes import Modes, Plan, Telling
-from sensegate.control.tasks import Confirm, Scalar, Tasks, TaskState, Told
+from sensegate.control.capabilities import Capability, TaskingCapabilities
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.mode_executor import ModeOrderExecutor
+from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
+from sensegate.control.tasks import Command, Confirm, Scalar, TaskQueue, TaskState
 from sensegate.errors import Conflict, Lost, NotFound, Refused
 from sensegate.model import Device
 from tests.share.made import NOW
@@ -26,18 +27,21 @@ WRITER = Principal("writer", Role.CITY_OPERATOR, scope("4401"))
 OTHER = Principal("other", Role.CITY_OPERATOR, scope("4403"))
 
 
-class Speaker:
-    """Every device can be told everything."""
+class AnyTask(TaskingCapabilities):
+    """Every device has every task."""
 
     confirm: Confirm | None = None
 
-    def capabilities(self, device: Device) -> Sequence[Capability]:
-        return ()
+    def __init__(self) -> None:
+        """Know no profiles."""
 
-    def told(self, device: Device, task: str, said: Mapping[str, Scalar]) -> Told:
-        return Told(task, device.profile, dict(said), (f"{device.id}/down",), b"x", confirm=self.confirm)
+    def capabilities(self, device: Device) -> list[Capability]:
+        return []
 
-    def shows(self, confirm: Confirm, value: float, text: str | None) -> bool:
+    def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
+        return Command(task, device.profile, dict(parameters), (f"{device.id}/down",), b"x", confirm=self.confirm)
+
+    def confirms(self, confirm: Confirm, value: float, text: str | None) -> bool:
         return True
 
 
@@ -64,12 +68,12 @@ class World:
         self.clock = FakeClock(NOW)
         self.trail = MemoryTrail()
         self.bucket = MemoryBucket()
-        self.tasks = Tasks(self.bucket, self.trail, self.clock)
+        self.tasks = TaskQueue(self.bucket, self.trail, self.clock)
         self.devices = Devices(MemoryBucket(), self.trail, self.clock)
         self.broker = Broker()
         self.topics = ["d/up"]
-        self.tasking = Tasking(self.tasks, self.devices, Speaker(), self.clock, topics=lambda _: self.topics)
-        self.tasking.ways = (self.broker,)
+        self.tasking = CommandDispatcher(self.tasks, self.devices, AnyTask(), self.clock, topics=lambda _: self.topics)
+        self.tasking.channels = (self.broker,)
 
     async def open(self) -> None:
         await self.devices.load()
@@ -95,23 +99,23 @@ async def test_what_was_sent_nowhere_is_not_done() -> None:
     world = await made()
     world.topics = ["elsewhere"]
     await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
-    await world.tasking._look()
+    await world.tasking._check()
     assert world.states() == [TaskState.QUEUED]
     await world.clock.advance(601)
-    await world.tasking._look()
+    await world.tasking._check()
     assert world.states() == [TaskState.EXPIRED]
     world.topics, world.broker.away = ["d/up"], True
     await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN)
-    await world.tasking._look()
+    await world.tasking._check()
     assert world.states()[0] is TaskState.SENT, "once, or not at all: it is not sent again"
     world.broker.away = False
-    await world.tasking._look()
+    await world.tasking._check()
     assert world.broker.sent == []
     await world.clock.advance(601)
-    await world.tasking._look()
+    await world.tasking._check()
     assert world.states()[0] is TaskState.EXPIRED
     await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN)
-    await world.tasking._look()
+    await world.tasking._check()
     assert world.states()[0] is TaskState.DONE, "negative control"
     assert world.broker.sent == ["d2/down"]
 
@@ -119,20 +123,20 @@ async def test_what_was_sent_nowhere_is_not_done() -> None:
 async def test_an_order_tells_a_device_each_of_its_tasks() -> None:
     """Two tasks of one profile: both, each once, also where it is carried out twice."""
     world = await made()
-    modes = Modes(MemoryBucket(), world.trail, world.clock)
-    emergency = Emergency(modes, world.tasking, world.devices, world.clock)
-    tellings = (Telling("acme/meter", "faster", {"s": 1}), Telling("acme/meter", "blink"))
-    plan = Plan(name="flood", title="flood", place=Scope("4401"), tasks=tellings)
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
+    emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock)
+    tellings = (EmergencyCommand("acme/meter", "faster", {"s": 1}), EmergencyCommand("acme/meter", "blink"))
+    plan = ModePlan(name="flood", title="flood", place=Scope("4401"), tasks=tellings)
     written = await modes.write(plan, by=WRITER, revision=0)
     await modes.approve("flood", by=ADMIN, revision=written.revision)
     order = await modes.order("flood", by=WRITER, hours=1, reason="flood")
     await emergency._advance(order)
-    told = sorted((task.device, task.told.task) for task in world.tasks.list(ADMIN))
+    told = sorted((task.device, task.command.task) for task in world.tasks.list(ADMIN))
     assert told == [("d1", "blink"), ("d1", "faster"), ("d2", "blink"), ("d2", "faster")]
     await emergency._advance(order) if modes.get(order.id, ADMIN) == order else None
     again = msgspec.structs.replace(modes.get(order.id, ADMIN), steps=())
     for number, one in enumerate(tellings):
-        await emergency._tell(again, one, one.parameters, "task", str(number))
+        await emergency._command(again, one, one.parameters, "task", str(number))
     assert len(list(world.tasks.list(ADMIN))) == 4
 
 
@@ -143,14 +147,14 @@ async def test_ended_tasks_are_forgotten_some_at_once(monkeypatch: pytest.Monkey
     world = await made()
     for _ in range(5):
         await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
-        await world.tasking._look()
+        await world.tasking._check()
         await world.clock.advance(1)
     assert len(world.states()) == 5, "negative control"
     await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
-    await world.tasking._look()
+    await world.tasking._check()
     await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
     assert sorted(world.states()) == [TaskState.DONE] * 3 + [TaskState.QUEUED]
-    again = Tasks(world.bucket, world.trail, world.clock)
+    again = TaskQueue(world.bucket, world.trail, world.clock)
     await again.load()
     assert (again._open, len(list(again.list(ADMIN)))) == (1, 4)
     assert world.tasks._open == 1
@@ -159,8 +163,8 @@ async def test_ended_tasks_are_forgotten_some_at_once(monkeypatch: pytest.Monkey
 async def test_a_plan_is_forgotten_by_who_may_write_it() -> None:
     """Its orders go on; others do not learn of it."""
     world = await made()
-    modes = Modes(bucket := MemoryBucket(), world.trail, world.clock)
-    plan = Plan(name="flood", title="flood", place=Scope("4401"), shed=("illuminance",))
+    modes = ModeRegistry(bucket := MemoryBucket(), world.trail, world.clock)
+    plan = ModePlan(name="flood", title="flood", place=Scope("4401"), shed=("illuminance",))
     written = await modes.write(plan, by=WRITER, revision=0)
     await modes.approve("flood", by=ADMIN, revision=written.revision)
     order = await modes.order("flood", by=WRITER, hours=1, reason="flood")

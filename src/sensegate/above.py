@@ -233,12 +233,12 @@ class Above:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
         await link.answer_probes(self.claimant.token)
         self.up = Uplink(
-            self.config.member_id,
             self.log,
             link,
             self.claimant,
             self.config.uplink,
             self.clock,
+            node=self.config.member_id,
             shed=self._shed,
             partition=self.config.ingest.partition,
         )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from sensegate import __version__, metrics, shares
+from sensegate import __version__, metrics
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, short
@@ -32,7 +32,7 @@ from sensegate.authority.voters import voter
 from sensegate.bus import ask, copies, external
 from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
-from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import city_of
 from sensegate.bus.slots import account_of, centre_user, member_rights
@@ -47,8 +47,10 @@ from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
 from sensegate.quantities.properties import PROPERTIES
+from sensegate.share import opening
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.protocol import RefusedPart
 from sensegate.tiers.receiver import Receiver
 from sensegate.tiers.vault import Vault
 from sensegate.tiers.verdict import MemberFacts, Rules
@@ -150,7 +152,7 @@ class Below:
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
         """Return a signed file of what goes back to a node after a place, and the place where it ends."""
         key = key_in(
-            Path(self.config.sharing.key_file or Path(self.config.directory) / shares.SIGNING),
+            Path(self.config.sharing.key_file or Path(self.config.directory) / opening.SIGNING),
             setting="sharing.key_file",
         )
         body, held = await return_files.export(
@@ -203,6 +205,14 @@ class Below:
         self.receiver.on_denied.append(self._writer_denied)
         self.receiver.on_claim.append(self._writer_claimed)
         self.receiver.serve(self.node_links)
+
+    async def refused(self, member: str) -> list[RefusedPart]:
+        """Return what was refused of a member and may be sent once more. Raises `Lost`."""
+        return await self.receiver.listed(member) if self.receiver else []
+
+    async def refused_body(self, member: str, part_id: str) -> bytes | None:
+        """Return what was refused first of an entry; None where it is not kept. Raises `Lost`."""
+        return await self.receiver.body(member, part_id) if self.receiver else None
 
     def _admits(self, member: str) -> bool:
         assert self.members is not None  # noqa: S101 - open() has run
@@ -495,6 +505,7 @@ def _row(node: Node, division: str, member: Member | None, tables: dict[str, str
         node.backlog,
         node.forwarded,
         node.withheld,
+        node.refused,
         "; ".join(
             note
             for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
@@ -516,7 +527,10 @@ def _row(node: Node, division: str, member: Member | None, tables: dict[str, str
 
 def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
     """Return a gateway's own line among the nodes."""
-    withheld = sum(count for kind, count in totals.items() if kind.partition(".")[0] == WITHHELD)
+    withheld, refused = (
+        sum(count for kind, count in totals.items() if kind.partition(".")[0] == family)
+        for family in (WITHHELD, REFUSED_BY_CENTRE)
+    )
     return NodeRow(
         config.member_id,
         config.division,
@@ -524,6 +538,7 @@ def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
         "up",
         forwarded=totals.get(FORWARDED, 0),
         withheld=withheld,
+        refused=refused,
         detail=detail,
         version=__version__,
     )

@@ -20,26 +20,27 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import logs, metrics, shares, sites, trails, way_up
+from sensegate import logs, metrics, sites, way_up
 from sensegate.above import Above
-from sensegate.addresses import Addresses, follow
+from sensegate.authority import audit_opening
 from sensegate.authority.assets import Assets
 from sensegate.authority.handed import Offers, Taking
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.below import Below
+from sensegate.bus.addresses import Addresses, follow
 from sensegate.bus.copies import Copying
 from sensegate.bus.engine import Engine
 from sensegate.bus.ledger import HOUR_US
 from sensegate.clock import Clock, SystemClock
-from sensegate.collect.commands import Commands
+from sensegate.collect.commands import DownlinkQueue
 from sensegate.config import Config, secret
-from sensegate.control.capabilities import Speaker
-from sensegate.control.commands import Tasking
-from sensegate.control.mode_steps import Emergency
-from sensegate.control.modes import Modes
-from sensegate.control.tasks import Tasks
-from sensegate.control.widening import Widenings
+from sensegate.control.capabilities import TaskingCapabilities
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.emergency_grants import EmergencyGrants
+from sensegate.control.mode_executor import ModeOrderExecutor
+from sensegate.control.modes import ModeRegistry
+from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import take_video
@@ -60,10 +61,11 @@ from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
-from sensegate.pushing import Pushing
 from sensegate.scripts import pool as scripts
+from sensegate.share import opening
 from sensegate.share.books import Books
 from sensegate.share.floors import GradeFloors
+from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
 from sensegate.web.app import Web
@@ -170,8 +172,8 @@ class Gateway:
         `seat`: of a centre with another one beside it, its right to be active.
         """
         self = cls(foundations, seat)
-        await self.downwards()
-        await self.walk(stack)
+        await self.open_control()
+        await self.open_pipeline(stack)
         await self.publish()
         await self.sharing(stack)
         await self.serve(stack)
@@ -179,26 +181,28 @@ class Gateway:
             await seat.opened(foundations.buckets, foundations.audit, foundations.hours)
         return self
 
-    async def downwards(self) -> None:
+    async def open_control(self) -> None:
         """Open what is told to devices: tasks, and the mode orders that give many at once."""
         base, clock = self.foundations, self.clock
-        tasks = Tasks(await base.bucket("tasks"), self.audit, clock)
+        tasks = TaskQueue(await base.bucket("tasks"), self.audit, clock)
         await tasks.load()
-        self.modes = Modes(await base.bucket("modes"), self.audit, clock)
+        self.modes = ModeRegistry(await base.bucket("modes"), self.audit, clock)
         await self.modes.load()
-        speaker = Speaker(lambda: self.profiles.set, self.devices)
-        self.tasking = Tasking(tasks, self.devices, speaker, clock, topics=lambda device: base.topics_of(device)[0])
-        self.emergency = Emergency(self.modes, self.tasking, self.devices, clock)
+        speaker = TaskingCapabilities(lambda: self.profiles.set, self.devices)
+        self.dispatcher = CommandDispatcher(
+            tasks, self.devices, speaker, clock, topics=lambda device: base.topics_of(device)[0]
+        )
+        self.mode_executor = ModeOrderExecutor(self.modes, self.dispatcher, self.devices, clock)
         self.tasks |= {
             "tasks": tasks.watch,
             "modes": self.modes.watch,
-            "tasking": self.tasking.run,
-            "emergency": self.emergency.run,
+            "tasking": self.dispatcher.run,
+            "emergency": self.mode_executor.run,
         }
 
     # ── collect, decode, normalise, persist ─────────────────────────────────────────────────────────
 
-    async def walk(self, stack: contextlib.AsyncExitStack) -> None:
+    async def open_pipeline(self, stack: contextlib.AsyncExitStack) -> None:
         """Build the four stages in which a reading walks to the log, and the walk over them."""
         life = self.foundations.life
         await self._collect(stack)
@@ -216,7 +220,7 @@ class Gateway:
             commands=self._commands(interpreter.decoder),
             reprocessor=reprocessor,
         )
-        observers = (life.observe, self.tasking.observe)
+        observers = (life.observe, self.dispatcher.observe)
         self.ingest = IngestPipeline(self.config, self.clock, self.sources.all, stages, observers=observers)
         self.profiles.on_change.append(self.ingest.apply_profiles)
         self.tasks["ingest"] = self.ingest.run
@@ -273,13 +277,13 @@ class Gateway:
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
 
-    def _commands(self, decoder: Decoder) -> Commands:
+    def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
-        commands = Commands(self.sources.ways, self.clock)
+        commands = DownlinkQueue(self.sources.ways, self.clock)
         for ask in decoder.greetings(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
-        self.tasking.ways = self.sources.ways
+        self.dispatcher.channels = self.sources.ways
         return commands
 
     def _assets(self) -> Assets:
@@ -300,7 +304,7 @@ class Gateway:
 
     def _to_centre(self) -> None:
         config, clock, base = self.config, self.clock, self.foundations
-        above = self.above = Above(config, clock, self.log, self._report, self.emergency.shed, began=self.log.began)
+        above = self.above = Above(config, clock, self.log, self._report, self.mode_executor.shed, began=self.log.began)
         releases = base.life.releases
         above.taking = Taking(releases, releases.contents, self.audit, above.ask, centre=config.division[:2])
         copying = Copying(self.bus, base.copied, above.ask, clock, life=self.log.epoch)
@@ -364,9 +368,9 @@ class Gateway:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
         self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
-        self.quality_rows = shares.quality_rows(self.quality, self.devices)
-        measured = shares.measures(self.devices, self.quality_rows, clock)
-        self.share = shares.made(
+        self.quality_rows = opening.quality_rows(self.quality, self.devices)
+        measured = opening.measures(self.devices, self.quality_rows, clock)
+        self.share = opening.made(
             config,
             clock,
             self.audit,
@@ -397,14 +401,14 @@ class Gateway:
         if self.below:
             floors = GradeFloors(self.share.catalogue, self.share.feeds)
             self.below.receive(self.below.rules(floors, self._knows_profile))
-        self.emergency.widen = Widenings(self.share.grants, self.share.feeds, clock)
+        self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
         self.pushing = Pushing(config, clock, self.share, base.tokens, self.audit)
         await self.pushing.open(await base.bucket("lines"), await base.bucket("sharing"), stack)
         await self.pushing.open_broker(self.engine, self.callout, stack)
         self.tasks |= self.pushing.tasks
-        self.hourly = trails.hours(self.audit, clock, config, self.share.usage)
+        self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
 
     def _knows_profile(self, name: str) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from sensegate import shares, trails, viid, way_up
+from sensegate import way_up
+from sensegate.authority import audit_opening
 from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -29,12 +30,14 @@ from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.malloc import one_arena
 from sensegate.bus.process import write_private
-from sensegate.cameras import Cameras
+from sensegate.cameras.feature import Cameras
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.publish import membership
 from sensegate.quantities.coordinates import wgs84
+from sensegate.share import opening
+from sensegate.viid import feature
 
 log = structlog.get_logger("start")
 
@@ -76,7 +79,7 @@ class Foundations:
         await self._devices()
         await self._callers()
         await self._door()
-        await trails.bases(self.audit, config)
+        await audit_opening.bases(self.audit, config)
         return self
 
     async def bucket(self, name: str) -> Bucket:
@@ -100,7 +103,7 @@ class Foundations:
         self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
         if joined:
             await way_up.restore(config, self.clock, joined, self.copied)
-        await shares.settle(config, await self.bucket("sharing"))
+        await opening.settle(config, await self.bucket("sharing"))
         # Written last: a start that did not come so far begins anew.
         write_private(Path(config.directory) / membership.LIFE, self.log.epoch)
         self.hours = JetStreamLog(self.bus, stream=streams.LEDGER, room=engine.has_room)
@@ -108,7 +111,7 @@ class Foundations:
 
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
-        self.audit = await trails.opened(self.bus, self.clock, self.config, self.bucket)
+        self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
         self.divisions = Divisions.load()
         self.set_aside = SetAside(
             await self.bucket("set_aside"),
@@ -128,7 +131,7 @@ class Foundations:
     async def _devices(self) -> None:
         """Open the registry of devices, and what cameras have beside it."""
         config, clock = self.config, self.clock
-        seals = viid.digests(config)
+        seals = feature.digests(config)
         self.devices = Devices(
             await self.bucket("devices"),
             self.audit,
@@ -144,7 +147,7 @@ class Foundations:
         self.tasks["devices"] = self.devices.watch
         self.viid = None
         if seals is not None:
-            self.viid = viid.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
+            self.viid = feature.Viid(config, clock, self.devices, seals, await self.bucket("viid"))
         self.cameras = Cameras(config, clock, self.engine, self.devices, lambda: self.profiles.set)
         self.certificates = expiring(config, clock)
 

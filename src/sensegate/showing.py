@@ -10,6 +10,7 @@ from sensegate.below import own_row
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
+from sensegate.viid.rest import VIID
 from sensegate.web.deps import Deps, NodeRow, Part
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
@@ -22,7 +23,7 @@ from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
 from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
 from sensegate.web.returns import RETURNS
 from sensegate.web.tasks import TASKING
-from sensegate.web.viid_rest import VIID
+from sensegate.web.uplink import BODY, REFUSED, UPLINK
 from sensegate.web.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
         REDECODES: life.redecodes,
         REDECODING: life.redecoding,
         UNKNOWN: life.unknown,
-        TASKING: of.tasking,
+        TASKING: of.dispatcher,
         MODES: of.modes,
         WEBHOOKS: of.pushing.hooks,
         NEIGHBOURS: of.neighbours,
@@ -99,7 +100,11 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
             MOVES: below.moves,
             GATEWAYS: below.gateways,
             OWNERS: below.owners,
+            REFUSED: below.refused,
+            BODY: below.refused_body,
         }
+    if of.above:
+        parts[UPLINK] = of.above.uplink
     return parts
 
 

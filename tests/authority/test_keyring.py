@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authority.keyring import Keyring
+from sensegate.cameras.keyring import Keyring
 from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.video import BasisConfig

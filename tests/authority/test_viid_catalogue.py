@@ -11,12 +11,12 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
-from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.clock import FakeClock
 from sensegate.config.viid import ViidConfig
 from sensegate.errors import NotFound
 from sensegate.model import Datum, Device
 from sensegate.video.formats.viid_records import Entry
+from sensegate.viid.catalogue import Catalogue
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 PLATFORM, RIVAL = "44010600005030000001", "44010600005030000002"

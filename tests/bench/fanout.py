@@ -27,7 +27,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from sensegate.addresses import Addresses
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.connect import connect
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.ports import free_port

@@ -53,8 +53,8 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
             await engine.start()
             stack.push_async_callback(engine.stop)
             parts = flow.Gateway(await Foundations.open(settled, clock, engine, stack))
-            await parts.downwards()
-            await parts.walk(stack)
+            await parts.open_control()
+            await parts.open_pipeline(stack)
             yield parts
     finally:
         await warden.dismiss()

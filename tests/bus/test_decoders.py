@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,6 +57,8 @@ DEEP = (
     b"\xdd\x7f\xff\xff\xff",
     b"\xdf\x7f\xff\xff\xff",
     b'{"format":1,"batch_id":"\xff"}',
+    zstandard.compress(b"\x81\xa1q" + b"\x91" * 100_000 + b"\xc0"),
+    zstandard.compress(b"\x81\xa1v\xa1\xff"),
 )
 
 

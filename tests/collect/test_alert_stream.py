@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from sensegate.bus.ports import free_port
+from sensegate.cameras.alert_stream import CameraSource, address
 from sensegate.clock import FakeClock, SystemClock
-from sensegate.collect.alert_stream import CameraSource, address
 from sensegate.config import IngestConfig, parse
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError

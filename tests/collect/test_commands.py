@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sensegate.clock import FakeClock
-from sensegate.collect.commands import AGAIN_S, Commands
+from sensegate.collect.commands import AGAIN_S, DownlinkQueue
 from sensegate.errors import Lost
 
 
@@ -29,7 +29,7 @@ class Broker:
         self.sent.append(topic)
 
 
-async def running(commands: Commands) -> asyncio.Task[None]:
+async def running(commands: DownlinkQueue) -> asyncio.Task[None]:
     task = asyncio.create_task(commands.run())
     await asyncio.sleep(0)
     return task
@@ -38,7 +38,7 @@ async def running(commands: Commands) -> asyncio.Task[None]:
 async def test_a_command_is_sent_once_and_again_after_a_while() -> None:
     """Ten messages of a node without a birth are one question."""
     clock, broker = FakeClock(), Broker()
-    commands = Commands([broker], clock)
+    commands = DownlinkQueue([broker], clock)
     assert [commands.ask("n/NCMD", b"", "n/NDATA") for _ in range(10)] == [True] + [False] * 9
     task = await running(commands)
     await clock.advance(AGAIN_S - 1)
@@ -53,7 +53,7 @@ async def test_a_command_is_sent_once_and_again_after_a_while() -> None:
 async def test_commands_are_paced() -> None:
     """A thousand nodes after a start are asked a hundred a second."""
     clock, broker = FakeClock(), Broker()
-    commands = Commands([broker], clock, per_s=100)
+    commands = DownlinkQueue([broker], clock, per_s=100)
     for at in range(1_000):
         assert commands.ask(f"n{at}/NCMD", b"", "")
     task = await running(commands)
@@ -67,7 +67,7 @@ async def test_commands_are_paced() -> None:
 async def test_so_many_wait_and_no_more() -> None:
     """What is dropped is asked for again by the next message."""
     clock, broker = FakeClock(), Broker()
-    commands = Commands([broker], clock, waiting_max=2)
+    commands = DownlinkQueue([broker], clock, waiting_max=2)
     assert [commands.ask(f"n{at}/NCMD", b"", "") for at in range(3)] == [True, True, False]
     task = await running(commands)
     await clock.advance(1.0)
@@ -80,7 +80,7 @@ async def test_a_command_goes_where_the_device_may_be(lost: bool) -> None:  # no
     """By each broker whose topics it came under; one that is away holds up no other."""
     clock = FakeClock()
     own, foreign, other = Broker(lost=lost), Broker("site7/"), Broker("elsewhere/")
-    commands = Commands([own, foreign, other], clock)
+    commands = DownlinkQueue([own, foreign, other], clock)
     commands.ask("site7/NCMD", b"", "site7/NDATA")
     task = await running(commands)
     await clock.advance(1.0)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from sensegate.clock import SystemClock
-from sensegate.collect.viid import Outcome, ViidSource
 from sensegate.config import IngestConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device, Message
@@ -19,6 +18,7 @@ from sensegate.video import body
 from sensegate.video.formats.viid import FORMAT
 from sensegate.video.formats.viid_records import Entry
 from sensegate.video.veil import KeyedVeil
+from sensegate.viid.source import Outcome, ViidSource
 
 CAMERA, BEHIND, FOREIGN = "44010600001190000001", "44010600001190000002", "44010600001190000003"
 DEVICES = {

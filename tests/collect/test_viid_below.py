@@ -15,14 +15,14 @@ from aiohttp.test_utils import TestServer
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import SystemClock
-from sensegate.collect.viid_below import Subordinate
 from sensegate.config.viid import ViidSubordinateConfig
 from sensegate.errors import NotFound
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_answers import Answer
 from sensegate.video.formats.viid_orders import asked
-from sensegate.viid_client import ViidClient
+from sensegate.viid.client import ViidClient
+from sensegate.viid.subordinate import Subordinate
 from tests.conftest import eventually
 
 BELOW, OURS = "44010600005030000001", "44000000005030000003"

@@ -20,11 +20,11 @@ from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.replay import ReplaySource
 from sensegate.collect.tcp import TcpSource
-from sensegate.collect.viid import ViidSource
 from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
 from sensegate.video.veil import KeyedVeil
+from sensegate.viid.source import ViidSource
 from tests.collect.mosquitto import Mosquitto
 
 DEADLINE_S = 20.0

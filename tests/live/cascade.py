@@ -21,13 +21,13 @@ import aiohttp
 import msgspec
 from msgspec import structs
 
-from sensegate.addresses import Addresses
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
 from sensegate.config.viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.video.formats.viid_answers import beijing
-from sensegate.viid_client import ViidClient
+from sensegate.viid.client import ViidClient
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Site, config_of, running
 

@@ -240,7 +240,7 @@ class World:
             "task": told["id"],
             "person": CANARY,
             "token": reader_id,
-            "division": "4401",
+            "member": "4401",
             "code": "440106",
             "vendor": "acme",
             "model": CANARY,
@@ -259,7 +259,7 @@ class World:
         for name in ("application", "grant", "webhook", "task", "token", "order", "move"):
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
-        self.absent |= {"division": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
+        self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
         self.absent |= {"vendor": "acme", "version": "1"}
 
     async def _node_is_there(self) -> bool:

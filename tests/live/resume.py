@@ -27,7 +27,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from sensegate.addresses import Addresses
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.demo.city import City, Member
 from sensegate.demo.processes import Child

@@ -28,10 +28,10 @@ import pytest
 import yarl
 from msgspec import structs
 
-from sensegate.addresses import Addresses
 from sensegate.authoring.examples import payload_of
 from sensegate.authoring.explain import explain
 from sensegate.bus import columns, raw
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig

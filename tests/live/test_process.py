@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from sensegate.addresses import Addresses
+from sensegate.bus.addresses import Addresses
 from sensegate.bus.ports import free_port
 from sensegate.config import EngineConfig, WebConfig
 from tests.bus.devices import alive

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError, Lost
-from sensegate.viid_client import ViidClient
+from sensegate.viid.client import ViidClient
 from tests.live.curl import Camera
 from tests.live.site import PLAIN, config_of, running
 

@@ -143,6 +143,27 @@ async def test_another_past_is_no_original() -> None:
         await Replica(MemoryLog(epoch="another"), StoreConfig(), clock).turn(ask)
 
 
+async def test_a_new_copy_of_a_log_that_begins_late_has_no_past(tmp_path: Path) -> None:
+    """Where the first entries have expired or were replaced, an empty copy begins behind them, fenced by no term."""
+    store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)
+    source, clock = MemoryLog(epoch="6614d6149f7d2"), SystemClock()
+    for number in range(3):
+        await source.write([Member("commit.44.a", str(number).encode(), rollup=True)])
+    first, last = await source.bounds()
+    assert (first, last) == (3, 3)
+    async with Engine(EngineConfig(), store, tmp_path, name="44") as engine:
+        nc = await engine.connect(User.GATEWAY)
+        await streams.ensure(nc, streams.log_stream(store, first, source.epoch))
+        own = JetStreamLog(nc)
+        await own.open()
+        copy, ask = Replica(own, store, clock, Term(1)), asks(Original(source, clock, 5.0, ((1, 0),)))
+        await caught_up(copy, ask)
+        assert await contents(own) == await contents(source)
+        assert copy.term.history == ((1, 0),)
+        await own.close()
+        await nc.close()
+
+
 async def test_on_the_engine(tmp_path: Path) -> None:
     """A log that begins late, with a record replaced many times: the copy has its sequences and its life."""
     store = StoreConfig(log_bytes=8 * 2**20, intake_bytes=2**20, ledger_bytes=2**20, registry_bytes=2**20)

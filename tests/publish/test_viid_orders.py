@@ -13,8 +13,8 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Rejected
-from sensegate.publish.viid_orders import Orders, Place
 from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED, asked, told
+from sensegate.viid.subscriptions import Orders, Place
 from tests.spoil import ODD
 
 PEER = "44000000005030000003"

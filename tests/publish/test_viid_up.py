@@ -16,18 +16,18 @@ from aiohttp.test_utils import TestServer
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.trail import MemoryTrail
-from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.model import OBSERVATION, Member
-from sensegate.publish.viid_orders import Orders
-from sensegate.publish.viid_up import Superior
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats.viid_answers import Answer
 from sensegate.video.observation import Kind, ObjectClass, VideoObservation
-from sensegate.viid_client import ViidClient
+from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.client import ViidClient
+from sensegate.viid.subscriptions import Orders
+from sensegate.viid.superior import Superior
 from tests.conftest import eventually
 from tests.share.made import Place as Where
 from tests.share.made import make_batch

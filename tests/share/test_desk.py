@@ -17,8 +17,8 @@ from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.control.modes import Order, Plan, Widening
-from sensegate.control.widening import Widenings
+from sensegate.control.emergency_grants import EmergencyGrants
+from sensegate.control.modes import EmergencyGrant, ModeOrder, ModePlan
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused
 from sensegate.share.applications import DAY_US, Application, Asked, State, above, level_of, narrower
 from sensegate.share.catalogue import Catalogue, Entry, Kind, Sharing, as_csv, credit_code, dcat, found, missing
@@ -548,10 +548,10 @@ async def test_what_becomes_core_is_given_no_more(made: Made) -> None:
     entry = made.catalogue.find("air")
     assert entry is not None
     place = scope("4401")
-    wanted = Widening("air", "second")
-    plan = Plan(name="p", title="p", place=place, grants=(wanted,))
-    order = Order(id="o", plan=plan, place=place, since=NOW, until=NOW + DAY_US, reason="x", by="owner")
-    widen = Widenings(made.grants, made.feeds, made.clock)
+    wanted = EmergencyGrant("air", "second")
+    plan = ModePlan(name="p", title="p", place=place, grants=(wanted,))
+    order = ModeOrder(id="o", plan=plan, place=place, since=NOW, until=NOW + DAY_US, reason="x", by="owner")
+    widen = EmergencyGrants(made.grants, made.feeds, made.clock)
     core = await made.catalogue.records.put("air", msgspec.structs.replace(entry, grade=4), expected=entry.revision)
     with pytest.raises(Refused, match="core"):
         made.admitted()

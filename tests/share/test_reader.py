@@ -297,10 +297,10 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
 async def test_an_entry_that_cannot_be_read_is_passed_over_and_told(memory_log: MemoryLog, clock: FakeClock) -> None:
     """It gives no row and ends no feed; it is counted and remembered with its sequence."""
     await memory_log.write([Member("readings.4401.440106.1", b"damaged", 168)])
-    before = metrics.UNREADABLE.labels("feed")._value.get()
+    before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) or 0
     span = await Reader(memory_log, clock).read(0)
     assert len(span.slots[0].batch) == 0
-    assert metrics.UNREADABLE.labels("feed")._value.get() == before + 1
+    assert metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "feed"}) == before + 1
     (entry,) = [entry for entry in UNREADABLE.all() if entry.subject == "readings.4401.440106.1"]
     assert (entry.sequence, entry.readers) == (1, ("feed",))
     UNREADABLE.forget(1)

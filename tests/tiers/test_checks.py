@@ -269,6 +269,17 @@ def test_a_ledger_that_balances_is_taken() -> None:
     assert check_ledger(counts((1, "a", "of_tomorrow", 1)), sender=SENDER).marks == {Mark.LEDGER_KIND: 1}
 
 
+def test_counts_of_devices_elsewhere_stay_with_the_node() -> None:
+    """Without them nothing would balance; but nobody there is shown them."""
+    checked = check_ledger(counts(*BALANCED, place="440306/eco"), sender=SENDER)
+    assert checked.marks == {Mark.LEDGER_PLACE: 1}
+    assert checked.counts is not None
+    assert checked.counts.place_of("a") == ("", "")
+    inside = check_ledger(counts(*BALANCED), sender=SENDER).counts
+    assert inside is not None
+    assert inside.place_of("a") == ("440106", "eco")
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -276,7 +287,6 @@ def test_a_ledger_that_balances_is_taken() -> None:
         (counts((490_000, "a", "forwarded", -1)), Reason.COUNT),
         (counts((490_000, "a", "forwarded", 1 << 51)), Reason.COUNT),
         (counts((-1, "a", "forwarded", 1)), Reason.COUNT),
-        (counts(*BALANCED, place="440306/eco"), Reason.AREA),
         (counts((490_000, "a\n", "forwarded", 1)), Reason.NAME),
         (counts((490_000, "a", "x" * 300, 1)), Reason.NAME),
         (seal({"rows": (1 << 24) - 1, "devices": ["a"], "sources": ["s"], "kinds": ["k"], "hour": [2, 0, 1, 1, 0, b""],

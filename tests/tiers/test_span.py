@@ -14,7 +14,7 @@ from sensegate.tiers.protocol import PartKind
 from sensegate.tiers.span import Only, Packer, whole_commits
 from tests.tiers.made import Node
 
-PACKER = Packer("4401", 3)
+PACKER = Packer(3)
 
 
 async def entries_of(*commits: list[tuple[int, int]], alarm: bool = False) -> list[Entry]:
@@ -84,7 +84,7 @@ async def test_backlog_rows_are_marked() -> None:
 
 async def test_a_span_that_is_too_large_for_a_message_is_made_of_less() -> None:
     """All parts of a span go up in one message; the rest of the log follows with the next, nothing is left out."""
-    packer = Packer("4401", 3, span_bytes_max=1_200)
+    packer = Packer(3, span_bytes_max=1_200)
     entries = await entries_of(*[[(0, 50), (1, 20)]] * 40)
     rows, spans = 0, 0
     while entries:

@@ -490,7 +490,7 @@ class Tiers:
     def uplink(self, config: UplinkConfig) -> Uplink:
         """Return the uplink of a new process."""
         log = self.node.log
-        return Uplink(NODE, log, self.up, Claimant(self.keeper, log), config, SystemClock())
+        return Uplink(log, self.up, Claimant(self.keeper, log), config, SystemClock(), node=NODE)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class UplinkStates(RuleBasedStateMachine):
         self.zombie = self.fresh()
 
     def fresh(self) -> Uplink:
-        return Uplink(NODE, self.node.log, self.centre, Claimant(self.keeper, self.node.log), CONFIG, self.clock)
+        return Uplink(self.node.log, self.centre, Claimant(self.keeper, self.node.log), CONFIG, self.clock, node=NODE)
 
     def run(self, step: Any) -> Any:
         with asyncio.Runner() as runner:

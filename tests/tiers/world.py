@@ -31,7 +31,7 @@ class World:
         """Return the uplink of a new process."""
         log = log or self.node.log
         claimant = Claimant(keeper or self.keeper, log, began=began)
-        return Uplink(NODE, log, self.centre, claimant, CONFIG, self.clock, shed=lambda: self.shed)
+        return Uplink(log, self.centre, claimant, CONFIG, self.clock, node=NODE, shed=lambda: self.shed)
 
     def record(self, lane: Lane) -> LaneRecord:
         """Return a lane's record as the uplink holds it."""

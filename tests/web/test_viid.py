@@ -14,7 +14,6 @@ from aiohttp.test_utils import TestServer
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
-from sensegate.authority.digests import Digests
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
@@ -22,8 +21,9 @@ from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device
 from sensegate.video.formats.viid_answers import Answer
-from sensegate.viid_client import ViidClient
-from sensegate.web.viid import COLLECTIONS, ViidDeps, ViidWeb
+from sensegate.viid.client import ViidClient
+from sensegate.viid.listener import COLLECTIONS, ViidDeps, ViidWeb
+from sensegate.viid.password_digests import Digests
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range(1, 5))

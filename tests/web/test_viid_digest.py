@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.authority.digests import MD5, SHA256, Digests, digest
 from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.model import Device
-from sensegate.web.viid_digest import Denied, Digest, parts, same_path
-from sensegate.web.viid_sessions import Lockouts, Session, Sessions
+from sensegate.viid.digest_auth import Denied, Digest, parts, same_path
+from sensegate.viid.password_digests import MD5, SHA256, Digests, digest
+from sensegate.viid.sessions import Lockouts, Session, Sessions
 
 USER, PASSWORD, PATH = "33010101001210000001", "a password", "/VIID/System/Register"
 

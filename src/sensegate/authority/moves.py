@@ -32,6 +32,7 @@ from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import DeviceState
@@ -608,7 +609,10 @@ class Moves:
         known = self._moves.get(row.key)
         if known is not None and known.revision >= row.revision:
             return
-        move = self._moves[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+        stored = read_row(row, "move", _decode)
+        if stored is None:
+            return
+        move = self._moves[row.key] = msgspec.structs.replace(stored, revision=row.revision)
         for listener in self.on_change:
             listener(move)
         async with self._applied:

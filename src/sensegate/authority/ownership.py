@@ -22,6 +22,7 @@ from sensegate.authority.moves import Move, Stage
 from sensegate.authority.scope import Action, Principal, Role, demand, scope
 from sensegate.authority.trail import Trail
 from sensegate.bus.row import Row
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded
 
@@ -75,6 +76,7 @@ _transfer = msgspec.msgpack.Decoder(DeviceTransfer).decode
 _CLAIMS, _TRANSFERS = "claims/", "transfers/"
 _MOVING = frozenset({Stage.CARRIED, Stage.TAKEN, Stage.RECALLED, Stage.SENT_BACK})
 FORMER_MAX = 8
+_NUMBER_DIGITS = 6
 
 
 class DeviceOwners:
@@ -294,13 +296,19 @@ class DeviceOwners:
         if row.value is None:
             return
         if row.key.startswith(_TRANSFERS):
-            transfer = _transfer(row.value)
+            transfer = read_row(row, "owners", _transfer)
+            if transfer is None:
+                return
             known = self._transfers.get(transfer.device)
             if known is None or known[1] < row.revision:
                 self._transfers[transfer.device] = transfer, row.revision
             return
-        claimed = _claims(row.value)
-        number = int(row.key.rpartition("/")[2])
+        claimed, number = read_row(row, "owners", _claims), row.key.rpartition("/")[2]
+        if claimed is None or not (number.isascii() and number.isdigit() and len(number) <= _NUMBER_DIGITS):
+            return
+        self._apply_claims(row, claimed, int(number))
+
+    def _apply_claims(self, row: Row, claimed: ClaimedDevices, number: int) -> None:
         rows = self._rows.setdefault(claimed.member, [])
         while len(rows) <= number:
             rows.append(([], 0))

@@ -18,8 +18,8 @@ _T = TypeVar("_T")
 def decoder(kind: type[_T], what: str, *, json: bool = False) -> Callable[[bytes], _T]:
     """Return the decoder of a record; `json`: its form is JSON, else MessagePack.
 
-    It raises `ValueError` and nothing else, with `what` as the subject: also where the record has a `format` and it is
-    not `model.FORMAT`.
+    It raises `ValueError` and nothing else, with `what` as the subject: also where the record has a version of its form
+    as `format` and it is not `model.FORMAT`.
     """
     decode: Callable[[bytes], _T] = (msgspec.json.Decoder(kind) if json else msgspec.msgpack.Decoder(kind)).decode
 
@@ -28,7 +28,8 @@ def decoder(kind: type[_T], what: str, *, json: bool = False) -> Callable[[bytes
             value = decode(payload)
         except (ValueError, RecursionError) as why:
             raise ValueError(f"{what}: {why}") from why
-        if (format_ := getattr(value, "format", FORMAT)) != FORMAT:
+        format_ = getattr(value, "format", FORMAT)
+        if isinstance(format_, int) and format_ != FORMAT:
             raise ValueError(f"{what}: format {format_} is not known to this release")
         return value
 

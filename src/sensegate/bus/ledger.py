@@ -2,8 +2,8 @@
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
 for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
-`ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>` are
-counted on the way to the centre: committed = their sum and what is still pending.
+`ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>`
+are counted on the way to the centre: committed = their sum and what is still pending.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
 counted under the source ``redecode:<job>`` as any other, with `revised` and `added` as parts of `accepted`.
@@ -14,7 +14,7 @@ Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -255,9 +255,12 @@ class Ledger:
         """Return the names of devices, sources and kinds."""
         return self._devices.words, self._sources.words, self._kinds.words
 
-    def located(self) -> list[str]:
-        """Return the places where devices stand: ``division`` or ``division/department``; empty: not known."""
-        return sorted(set(self._where.values()))
+    def keep_places(self, is_kept: Callable[[str], bool]) -> int:
+        """Forget where devices stand whose division is not kept; return how many: their counts are the node's alone."""
+        outside = [device for device, place in self._where.items() if place and not is_kept(place.partition("/")[0])]
+        for device in outside:
+            del self._where[device]
+        return len(outside)
 
     def extremes(self) -> tuple[list[str], int]:
         """Return the kinds of which a count is negative, and the greatest count of one cell."""

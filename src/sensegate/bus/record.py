@@ -83,8 +83,8 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     ranges: tuple[tuple[int, int], ...] = ()
     """Backlog only: (after, until] still to be forwarded, in the order in which they were opened."""
     totals: dict[str, int] = {}
-    """``forwarded``, ``withheld.<reason>``, ``refused_by_centre.<reason>`` and the node's own ledger kinds: counts since
-    the lane began.
+    """``forwarded``, ``withheld.<reason>``, ``refused_by_centre.<reason>`` and the node's own ledger kinds: counts
+    since the lane began.
 
     What came up of ``withheld.mode`` is taken from it, and counted as ``released.mode``; what was refused and is taken
     after all is counted as ``readmitted.<reason>`` in the same way. Both stand only here.

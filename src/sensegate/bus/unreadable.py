@@ -19,6 +19,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import Batch
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import RowsSubject, rows_subject
+from sensegate.bus.row import Row
 from sensegate.model import Entry
 
 KEPT_MAX = 200
@@ -122,6 +123,24 @@ def read_rows(entry: Entry, reader: str) -> Batch | None:
 def read_ledger(entry: Entry, reader: str) -> Ledger | None:
     """Return the counts of an entry of a ledger; None as `read`."""
     return read(entry, reader, Ledger.decode)
+
+
+def read_row(row: Row, registry: str, decode: Callable[[bytes], _T]) -> _T | None:
+    """Return what a row of a registry holds; None: nothing, or nothing that can be read, which is told and counted."""
+    if row.value is None:
+        return None
+    try:
+        return decode(row.value)
+    except (ValueError, RecursionError) as why:
+        metrics.UNREADABLE.labels(registry).inc()
+        _log.error(
+            "row of a registry cannot be read and counts as absent",
+            registry=registry,
+            key=row.key[:80],
+            revision=row.revision,
+            reason=str(why)[:REASON_MAX],
+        )
+        return None
 
 
 def read_subject(entry: Entry, reader: str) -> RowsSubject | None:

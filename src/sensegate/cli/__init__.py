@@ -34,6 +34,7 @@ from sensegate.cli import (
     tasks,
     tls,
     tokens,
+    uplink,
     webhooks,
 )
 from sensegate.errors import SensegateError
@@ -59,6 +60,7 @@ profiles.app.add_typer(studies.app)
 app.add_typer(profiles.app, name="profile", rich_help_panel=WORLD)
 app.add_typer(devices.app, name="device", rich_help_panel=WORLD)
 app.add_typer(tasks.app, name="task", rich_help_panel=WORLD)
+nodes.app.add_typer(uplink.app)
 app.add_typer(nodes.app, name="node", rich_help_panel=WORLD)
 app.add_typer(tokens.app, name="token", rich_help_panel=WORLD)
 app.add_typer(people.app, name="people", rich_help_panel=WORLD)

@@ -14,7 +14,8 @@ from sensegate.cli.times import DAY_S, span
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
-    help="Nodes: invite, replace, areas, own, expel, list, show, gaps (at the centre); join, leave (at the node).",
+    help="Nodes: invite, replace, areas, own, expel, list, show, gaps, refused (at the centre); join, leave, refused, "
+    "resend, skip, takeover (at the node).",
     no_args_is_help=True,
 )
 

@@ -29,7 +29,7 @@ _STEP = 10
 _log = structlog.get_logger("collect")
 
 
-class Way(Protocol):
+class CommandChannel(Protocol):
     """A broker on which devices listen."""
 
     def reaches(self, about: str) -> bool:
@@ -55,7 +55,7 @@ class OwnBroker:
             await self._connection.publish(subject_of(topic), payload)
 
 
-class Command(msgspec.Struct, frozen=True):
+class DownlinkMessage(msgspec.Struct, frozen=True):
     """One message down."""
 
     topic: str
@@ -63,24 +63,24 @@ class Command(msgspec.Struct, frozen=True):
     about: str
 
 
-class Commands:
+class DownlinkQueue:
     """Commands that wait, at most `waiting_max`; `run` sends them, at most `per_s` a second."""
 
     def __init__(
         self,
-        ways: Sequence[Way],
+        ways: Sequence[CommandChannel],
         clock: Clock,
         *,
         per_s: int = PER_S,
         again_s: float = AGAIN_S,
         waiting_max: int = WAITING_MAX,
     ) -> None:
-        self._ways = ways
+        self._channels = ways
         self._clock = clock
         self._per_s = per_s
         self._again_s = again_s
         self._waiting_max = waiting_max
-        self._waiting: deque[Command] = deque()
+        self._waiting: deque[DownlinkMessage] = deque()
         self._last: dict[str, float] = {}
         self._arrived = asyncio.Event()
 
@@ -95,7 +95,7 @@ class Commands:
         self._last.pop(topic, None)
         self._last[topic] = now
         self._forget(now)
-        self._waiting.append(Command(topic, payload, about))
+        self._waiting.append(DownlinkMessage(topic, payload, about))
         self._arrived.set()
         return True
 
@@ -114,8 +114,8 @@ class Commands:
                 self._arrived.clear()
             await self._clock.sleep(_STEP / self._per_s)
 
-    async def _send(self, command: Command) -> None:
-        for way in self._ways:
+    async def _send(self, command: DownlinkMessage) -> None:
+        for way in self._channels:
             if not way.reaches(command.about):
                 continue
             try:

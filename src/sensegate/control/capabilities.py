@@ -1,13 +1,14 @@
-"""What can be told to devices, by the profiles in force: tasks as capabilities, and as they read on the wire."""
+"""Tasking capabilities of devices, by the profiles in force: their tasks, and the commands that these become."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Role
-from sensegate.control.commands import Capability, Parameter
-from sensegate.control.tasks import Confirm, Scalar, Told
+from sensegate.control.tasks import Command, Confirm, Scalar
 from sensegate.decode import tasking
 from sensegate.decode.grammar import TaskPart
 from sensegate.decode.profile import Profile
@@ -16,32 +17,66 @@ from sensegate.errors import ConfigError
 from sensegate.model import Device
 
 
-class Speaker:
-    """What the profiles in force know of tasks."""
+class Parameter(msgspec.Struct, frozen=True):
+    """A parameter of a task."""
+
+    name: str
+    kind: str
+    label_zh: str
+    label_en: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    words: tuple[Scalar, ...] = ()
+    """The values allowed; empty: any of the kind and range."""
+    default: Scalar | None = None
+
+
+class Capability(msgspec.Struct, frozen=True):
+    """A task that a device can perform (OGC SensorThings: TaskingCapability)."""
+
+    task: str
+    label_zh: str
+    label_en: str
+    role: str
+    """Lowest role that may order it."""
+    parameters: tuple[Parameter, ...]
+    confirmed: bool
+    """True: a reading confirms it."""
+    when: str
+    """``now``; ``heard``: sent as soon as the device is heard from."""
+    expires_s: float
+    again_s: float
+
+
+class TaskingCapabilities:
+    """The tasks of the profiles in force."""
 
     def __init__(self, profiles: Callable[[], ProfileSet], devices: Devices) -> None:
         self._profiles = profiles
         self._devices = devices
 
     def _profile(self, device: Device) -> Profile:
-        found = self._profiles().of(device)
-        if found is None:
-            raise ConfigError(f"profile {device.profile} is not loaded", key="device", remedy="mend or release it")
-        return found
+        profile = self._profiles().of(device)
+        if profile is None:
+            raise ConfigError(
+                f"profile {device.profile} is not loaded", key="device", remedy="correct its file, or release a version"
+            )
+        return profile
 
     def capabilities(self, device: Device) -> list[Capability]:
         return [_capability(task) for task in self._profile(device).source.tasks]
 
-    def told(self, device: Device, task: str, said: Mapping[str, Scalar]) -> Told:
+    def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
         profile = self._profile(device)
         part = tasking.of(profile, task)
-        values = tasking.checked(part, said)
+        values = tasking.checked(part, parameters)
         confirm = None
         if (shown := part.confirm) is not None:
             wanted = tasking.expected(shown, values)
             confirm = Confirm(shown.property, wanted, shown.channel, shown.tolerance)
         names = [device.id, *([device.alias] if device.alias else [])]
-        return Told(
+        return Command(
             part.name,
             profile.name,
             values,
@@ -54,7 +89,7 @@ class Speaker:
             part.again_s,
         )
 
-    def shows(self, confirm: Confirm, value: float, text: str | None) -> bool:
+    def confirms(self, confirm: Confirm, value: float, text: str | None) -> bool:
         return tasking.shows(confirm.wanted, confirm.tolerance, value, text)
 
 

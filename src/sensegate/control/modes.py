@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _TEXT_MAX = 500
 
 
-class Widening(msgspec.Struct, frozen=True, omit_defaults=True):
+class EmergencyGrant(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who reads what beyond the ordinary while the order holds."""
 
     feed: str
@@ -43,7 +43,7 @@ class Widening(msgspec.Struct, frozen=True, omit_defaults=True):
     """Empty: all."""
 
 
-class Telling(msgspec.Struct, frozen=True, omit_defaults=True):
+class EmergencyCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     """What all devices of a profile in the order's place are told, and what afterwards."""
 
     profile: str
@@ -53,7 +53,7 @@ class Telling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of the same task when the order ends; absent: nothing is told then."""
 
 
-class Plan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_only=True):
+class ModePlan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_only=True):
     """What an order may do, where and for how long at most."""
 
     name: str
@@ -61,8 +61,8 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_only=
     place: Scope
     """Orders may be for any part of it."""
     hours_max: float = 24.0
-    grants: tuple[Widening, ...] = ()
-    tasks: tuple[Telling, ...] = ()
+    grants: tuple[EmergencyGrant, ...] = ()
+    tasks: tuple[EmergencyCommand, ...] = ()
     shed: tuple[str, ...] = ()
     """Properties that are not forwarded to the centre meanwhile, alarms apart; they come up when the order is over."""
     written_by: str = ""
@@ -80,24 +80,24 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True, tag="plan", kw_only=
         return self.id or self.name
 
 
-class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModeStep(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that an order did."""
 
-    what: str
+    action: str
     """``grant``, ``task``, ``shed`` or the same with ``.end``."""
     target: str
     at: int
     count: int = 0
     """Devices told."""
-    said: str = ""
+    problem: str = ""
     """Why it was not (or not wholly) done."""
 
 
-class Order(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw_only=True):
+class ModeOrder(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw_only=True):
     """A plan in force."""
 
     id: str
-    plan: Plan
+    plan: ModePlan
     place: Scope
     since: int
     """µs UTC, as all its times."""
@@ -108,28 +108,28 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw_onl
     drill: bool = False
     """Everything happens, and everything that it leaves in records says that it was a drill."""
     state: str = "active"
-    """``active``, ``ending`` (being undone) or ``ended``."""
+    """``active``, ``ending`` (being undone) or ``finish``."""
     ended: int = 0
     ended_by: str = ""
     """Empty: by itself."""
-    steps: tuple[Step, ...] = ()
+    steps: tuple[ModeStep, ...] = ()
     revision: int = 0
     format: int = 1
 
 
-CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="mode orders")
+MODE_ACTOR = Principal("clock", Role.ADMIN, Scope("44"), name="mode orders")
 """Who acts where an order does its steps."""
 
 
-class Modes:
+class ModeRegistry:
     """The plans and orders of a gateway."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
         self._shelf = Shelf(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._plans: Records[Plan] = Records(self._shelf, "plan", Plan, prefix="plan.", packed=True)
-        self._orders: Records[Order] = Records(self._shelf, "order", Order, prefix="order.", packed=True)
+        self._plans: Records[ModePlan] = Records(self._shelf, "plan", ModePlan, prefix="plan.", packed=True)
+        self._orders: Records[ModeOrder] = Records(self._shelf, "order", ModeOrder, prefix="order.", packed=True)
         self._plans.on_change.append(self._changed)
         self._orders.on_change.append(self._changed)
         self.on_change: list[Callable[[], None]] = []
@@ -137,14 +137,14 @@ class Modes:
 
     # ── plans ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def write(self, plan: Plan, *, by: Principal, revision: int) -> Plan:
+    async def write(self, plan: ModePlan, *, by: Principal, revision: int) -> ModePlan:
         """Write a plan as of a revision (0: a new one); it is a draft until somebody else approves it.
 
         Raises:
             Refused, ConfigError, Conflict.
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
-        alike = self._called(plan.name, by)
+        alike = self._named(plan.name, by)
         present = next((one for one in alike if one.revision == revision), None)
         if revision and present is None:
             raise Conflict(f"plan {plan.name} was changed meanwhile, or there is none; read it again")
@@ -153,7 +153,7 @@ class Modes:
         elif len(self._plans) >= PLANS_MAX:
             raise ConfigError(f"{PLANS_MAX} plans", key="name", remedy="delete one")
         name = present.name if present else plan.name
-        if any(one is not present and one.place == plan.place for one in self._called(name, by)):
+        if any(one is not present and one.place == plan.place for one in self._named(name, by)):
             raise Conflict(f"{written(plan.place)} has a plan {name}; read it again, and send its revision")
         kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
         _check(kept)
@@ -161,7 +161,7 @@ class Modes:
         await self._trail.record(by, "mode.plan", kept.name, after=_facts(kept))
         return await self._plans.put(kept.key, kept, expected=revision)
 
-    async def approve(self, name: str, *, by: Principal, revision: int) -> Plan:
+    async def approve(self, name: str, *, by: Principal, revision: int) -> ModePlan:
         """Approve a plan as it is at a revision. Raises `Refused` (its own writer), `NotFound`, `Conflict`."""
         plan = self.plan(name, by)
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
@@ -180,13 +180,13 @@ class Modes:
         await self._trail.record(by, "mode.forget", plan.name, before=_facts(plan))
         await self._plans.delete(plan.key, expected=plan.revision)
 
-    def plan(self, name: str, by: Principal) -> Plan:
+    def plan(self, name: str, by: Principal) -> ModePlan:
         """Return a plan by its name or id; of several of the name, that of the caller's own place.
 
         Raises:
             NotFound: there is none that the caller may see. Conflict: several; say which.
         """
-        found = self._called(name, by)
+        found = self._named(name, by)
         if len(found) > 1:
             found = [one for one in found if one.place == by.scope] or found
         if not found:
@@ -196,7 +196,7 @@ class Modes:
             raise Conflict(f"{len(found)} plans are called '{name[:64]}'; give the id: {ids}")
         return found[0]
 
-    def _called(self, name: str, by: Principal) -> list[Plan]:
+    def _named(self, name: str, by: Principal) -> list[ModePlan]:
         """Return the plans of an id or else a name, as far as the caller may see them."""
         return [
             one
@@ -205,7 +205,7 @@ class Modes:
             and allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
         ]
 
-    def plans(self, by: Principal) -> Iterable[Plan]:
+    def plans(self, by: Principal) -> Iterable[ModePlan]:
         """Return the plans that the caller may see."""
         return [
             plan for plan in self._plans if allows(by, Action.READ_REGISTRY, plan.place.division, plan.place.department)
@@ -215,7 +215,7 @@ class Modes:
 
     async def order(
         self, name: str, *, by: Principal, hours: float, reason: str, place: Scope | None = None, drill: bool = False
-    ) -> Order:
+    ) -> ModeOrder:
         """Put a plan in force for a time, for all of its place or a part.
 
         Raises:
@@ -237,7 +237,7 @@ class Modes:
         if any(one.plan.key == plan.key for one in active):
             raise Conflict(f"plan {name} is in force for {written(place)} already")
         now = self._clock.now()
-        order = Order(
+        order = ModeOrder(
             id=f"{now // 1000:012x}{secrets.token_hex(4)}",
             plan=plan,
             place=place,
@@ -259,7 +259,7 @@ class Modes:
         await self._trail.record(by, "mode.order", name, after=facts)
         return await self._orders.put(order.id, order, expected=0)
 
-    async def end(self, order_id: str, *, by: Principal) -> Order:
+    async def end(self, order_id: str, *, by: Principal) -> ModeOrder:
         """End an order before its time. Raises `NotFound`, `Refused`, `Conflict` (it has ended)."""
         order = self.get(order_id, by)
         demand(by, Action.CHANGE_MODE, order.place.division, order.place.department)
@@ -270,14 +270,14 @@ class Modes:
         after = msgspec.structs.replace(order, state="ending", ended=self._clock.now(), ended_by=by.id)
         return await self._orders.put(order.id, after, expected=order.revision)
 
-    def get(self, order_id: str, by: Principal) -> Order:
+    def get(self, order_id: str, by: Principal) -> ModeOrder:
         """Return an order. Raises `NotFound` where there is none that the caller may see."""
         order = self._orders.find(order_id)
         if order is None or not allows(by, Action.READ_REGISTRY, order.place.division, order.place.department):
             raise NotFound(f"no order {order_id[:20]} in your scope")
         return order
 
-    def orders(self, by: Principal) -> Iterable[Order]:
+    def orders(self, by: Principal) -> Iterable[ModeOrder]:
         """Return the orders that the caller may see."""
         return [
             one for one in self._orders if allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
@@ -285,27 +285,27 @@ class Modes:
 
     # ── who carries them out ────────────────────────────────────────────────────────────────────────
 
-    def open(self) -> Iterable[Order]:
+    def open(self) -> Iterable[ModeOrder]:
         """Return the orders in force, and those whose undoing is not complete."""
         return [order for order in self._orders if order.state != "ended"]
 
-    async def over(self, order: Order) -> Order:
+    async def expire(self, order: ModeOrder) -> ModeOrder:
         """Say that an order's time is over."""
         facts: Facts = {"order": order.id, "drill": order.drill}
-        await self._trail.record(CLOCK, "mode.end", order.plan.name, after=facts)
+        await self._trail.record(MODE_ACTOR, "mode.end", order.plan.name, after=facts)
         after = msgspec.structs.replace(order, state="ending", ended=self._clock.now())
         return await self._orders.put(order.id, after, expected=order.revision)
 
-    async def step(self, order: Order, step: Step) -> Order:
+    async def record_step(self, order: ModeOrder, step: ModeStep) -> ModeOrder:
         """Record a step of an order."""
-        facts: Facts = {"order": order.id, "drill": order.drill, "step": step.what, "count": step.count}
-        if step.said:
-            facts["said"] = step.said
-        await self._trail.record(CLOCK, "mode.step", step.target, after=facts)
+        facts: Facts = {"order": order.id, "drill": order.drill, "step": step.action, "count": step.count}
+        if step.problem:
+            facts["said"] = step.problem
+        await self._trail.record(MODE_ACTOR, "mode.step", step.target, after=facts)
         after = msgspec.structs.replace(order, steps=(*order.steps, step))
         return await self._orders.put(order.id, after, expected=order.revision)
 
-    async def ended(self, order: Order) -> Order:
+    async def finish(self, order: ModeOrder) -> ModeOrder:
         """Say that all of an order is undone."""
         after = msgspec.structs.replace(order, state="ended")
         done = await self._orders.put(order.id, after, expected=order.revision)
@@ -329,7 +329,7 @@ class Modes:
             listener()
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: ModePlan) -> None:
     if not _NAME.fullmatch(plan.name):
         raise ConfigError(f"'{plan.name[:64]}'", key="name", remedy="small letters, digits and -")
     if not plan.title.strip() or len(plan.title) > _TEXT_MAX:
@@ -343,6 +343,6 @@ def _check(plan: Plan) -> None:
         raise ConfigError("does nothing", key="plan", remedy="give it `grants`, `tasks` or `shed`")
 
 
-def _facts(plan: Plan) -> Facts:
+def _facts(plan: ModePlan) -> Facts:
     facts: Facts = msgspec.to_builtins(msgspec.structs.replace(plan, revision=0))
     return facts

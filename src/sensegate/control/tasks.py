@@ -56,7 +56,7 @@ class Confirm(msgspec.Struct, frozen=True, omit_defaults=True):
     tolerance: float = 0.0
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a profile makes of a task: where it goes and how it reads there."""
 
     task: str
@@ -82,7 +82,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     device: str
     division: str
     department: str
-    told: Told
+    command: Command
     by: str
     made: int
     """µs UTC, as all its times."""
@@ -104,7 +104,7 @@ _CLOCK = Principal("clock", Role.ADMIN, Scope("44"), name="tasks")
 """Who acts when a task ends by itself."""
 
 
-class Tasks:
+class TaskQueue:
     """All tasks of a gateway's devices."""
 
     def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
@@ -120,11 +120,11 @@ class Tasks:
         self.on_change: list[Callable[[Task], None]] = []
         """Called after a change is in memory."""
 
-    async def order(
+    async def enqueue(
         self,
         device: str,
         place: Scope,
-        told: Told,
+        told: Command,
         *,
         by: Principal,
         expires_s: float = 0.0,
@@ -168,7 +168,7 @@ class Tasks:
         demand(by, Action.TASK_DEVICES, task.division, task.department)
         if task.state not in OPEN:
             raise Conflict(f"task {task.id} is {task.state}")
-        if task.state is TaskState.SENT and not task.told.again_s:
+        if task.state is TaskState.SENT and not task.command.again_s:
             raise Conflict(f"task {task.id} was sent to {task.device}; it cannot be taken back")
         await self._trail.record(by, "task.cancel", task.device, after={"id": task.id, "sends": task.sends})
         return await self._set(task, state=TaskState.CANCELLED, ended=self._clock.now())
@@ -207,7 +207,7 @@ class Tasks:
         present = self._tasks.find(task.id)
         if present is None or present.state not in OPEN:
             return
-        facts: Facts = {"id": task.id, "task": task.told.task, "state": state.value, "sends": present.sends}
+        facts: Facts = {"id": task.id, "task": task.command.task, "state": state.value, "sends": present.sends}
         await self._trail.record(_CLOCK, "task.end", task.device, after=facts)
         await self._set(present, state=state, ended=self._clock.now())
 

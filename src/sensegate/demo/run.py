@@ -249,6 +249,7 @@ class Demo:
             rejected=family(totals, "rejected"),
             forwarded=totals.get("forwarded", 0),
             withheld=family(totals, "withheld"),
+            refused_by_centre=family(totals, "refused_by_centre"),
             memory=self.memory,
         )
         if self.options.summary:
@@ -328,7 +329,8 @@ class Demo:
 
 def _carried(totals: Mapping[str, int]) -> bool:
     """Tell whether all that was accepted has been forwarded or withheld."""
-    carried = totals.get("forwarded", 0) + sum(family(totals, "withheld").values())
+    carried = totals.get("forwarded", 0)
+    carried += sum(count for name in ("withheld", "refused_by_centre") for count in family(totals, name).values())
     return totals.get("accepted", 0) == carried
 
 

@@ -136,7 +136,7 @@ def _counts(totals: Mapping[str, int]) -> dict[str, int]:
         sum(family(totals, "rejected").values()),
         forwarded,
         withheld,
-        accepted - forwarded - withheld,
+        accepted - forwarded - withheld - sum(family(totals, "refused_by_centre").values()),
     )
     return dict(zip(COUNTS, numbers, strict=True))
 
@@ -173,6 +173,7 @@ def closing(summary: Summary, console: Console) -> None:
         ("published", f"{count(summary.published, 'message')}, {summary.acknowledged:,} acknowledged"),
         ("committed", count(summary.committed, "reading")),
         ("forwarded", f"{summary.forwarded:,}, withheld {_told(summary.withheld)}"),
+        *([("refused", _told(summary.refused_by_centre))] if summary.refused_by_centre else []),
         ("delivered", f"{summary.delivered:,} at the centre"),
         ("duplicates", _told(summary.duplicates)),
         ("quarantined", _told(summary.quarantined)),

@@ -71,6 +71,8 @@ class Summary(msgspec.Struct, frozen=True):
     """Values, by reason."""
     forwarded: int = 0
     withheld: dict[str, int] = {}
+    refused_by_centre: dict[str, int] = {}
+    """Rows of the nodes that the centre did not take, by reason."""
     delivered: int = 0
     """Readings that the centre's subscriber got."""
     injected: dict[str, int] = {}

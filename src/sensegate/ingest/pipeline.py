@@ -21,7 +21,7 @@ from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
 from sensegate.bus.columns import Batch
 from sensegate.clock import Clock
-from sensegate.collect.commands import Commands
+from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
@@ -56,7 +56,7 @@ class PipelineStages(msgspec.Struct, frozen=True, eq=False):
     """Cuts video metadata down to what may be kept, before anything else sees it."""
     assets: Assets | None = None
     """Marks readings of secondary sources."""
-    commands: Commands | None = None
+    commands: DownlinkQueue | None = None
     """Sends the requests that decoding has for devices."""
     reprocessor: Reprocessor | None = None
     """Interprets recorded messages once more."""

@@ -14,7 +14,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.clock import Clock
 from sensegate.collect.besteffort import BestEffortSource
 from sensegate.collect.broker import BrokerSource
-from sensegate.collect.commands import OwnBroker, Way
+from sensegate.collect.commands import CommandChannel, OwnBroker
 from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
@@ -33,7 +33,7 @@ class Sources:
         self._engine = engine
         self.http = HttpSource(config.ingest, clock)
         self.all: list[Source] = []
-        self.ways: list[Way] = []
+        self.ways: list[CommandChannel] = []
         self.tcp_urls: dict[str, str] = {}
 
     async def open_broker(self, stack: contextlib.AsyncExitStack) -> None:

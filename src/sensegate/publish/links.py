@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.record import LaneRecord, decode_lane
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
@@ -37,6 +37,8 @@ class Node(msgspec.Struct, frozen=True):
     """Entries of its log that its backlog lane has still to bring."""
     forwarded: int = 0
     withheld: int = 0
+    refused: int = 0
+    """Rows that were not taken of it."""
     position: int = 0
     """Greatest sequence of its log that was given to a lane."""
     life: str = ""
@@ -103,13 +105,18 @@ class Links:
             state,
             max((record.committed_at for record in records), default=0),
             sum(until - after for record in records for after, until in record.ranges),
-            sum(one.get(FORWARDED, 0) for one in counts),
-            sum(count for one in counts for kind, count in one.items() if kind.partition(".")[0] == WITHHELD),
+            sum(totals.get(FORWARDED, 0) for totals in counts),
+            _family(counts, WITHHELD),
+            _family(counts, REFUSED_BY_CENTRE),
             max((record.position for record in records), default=0),
             next((record.life for record in records), ""),
             _sums(counts),
             self._reports.heard.get(member) if self._reports else None,
         )
+
+
+def _family(counts: Sequence[dict[str, int]], family: str) -> int:
+    return sum(count for totals in counts for kind, count in totals.items() if kind.partition(".")[0] == family)
 
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:

@@ -182,6 +182,7 @@ class Replica:
         self._store = store
         self._clock = clock
         self._held = -1
+        self._fresh = False
         self._open: list[Copied] = []
         """Entries of a commit whose end has not come yet."""
         self.behind = -1
@@ -201,7 +202,9 @@ class Replica:
         """
         if self._held < 0:
             self._open.clear()
-            self._held = (await self._own.bounds())[1]
+            first, self._held = await self._own.bounds()
+            # A log that was made just now begins where that of the active centre does, and holds nothing of any term.
+            self._fresh = first > self._held and not self.term.history
         after = self._open[-1].sequence if self._open else self._held
         piece = _piece(await ask("log", _encode(From(self._held, after, term))))
         if piece.life != self._own.epoch or piece.last < self._held:
@@ -209,7 +212,7 @@ class Replica:
                 f"the own log (life {self._own.epoch}, up to {self._held}) is no copy of that one "
                 f"(life {piece.life}, up to {piece.last})"
             )
-        if self.term.diverged(piece.history, self._held):
+        if not self._fresh and self.term.diverged(piece.history, self._held):
             raise Fenced(
                 f"the own log ends with {self._held}; a later term began before that, without what is last here"
             )

@@ -279,7 +279,7 @@ _KINDS = frozenset(
         ledger.LATE, ledger.FUTURE, ledger.UNJUDGED, ledger.IGNORED, ledger.DUPLICATE, ledger.SUPPRESSED,
         ledger.REJECTED, ledger.FORWARDED, ledger.WITHHELD, ledger.REDECODED, ledger.RECOVERED, ledger.REREAD,
         ledger.STILL_REFUSED, ledger.THINNED, ledger.REMOVED, ledger.RETURNED, ledger.MOVED_OUT, ledger.MOVED_IN,
-        ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED,
+        ledger.MOVED_FORCED, ledger.REVISED, ledger.ADDED, ledger.REFUSED_BY_CENTRE,
     }
 )  # fmt: skip
 _RELEASABLE = f"{ledger.WITHHELD}.mode"
@@ -287,7 +287,7 @@ _RELEASABLE = f"{ledger.WITHHELD}.mode"
 
 
 def check_ledger(payload: bytes, *, sender: MemberFacts) -> CheckedLedger:
-    """Judge a ledger: counts in range, places within the areas, the balance of each hour, source and device."""
+    """Judge a ledger: counts in range, the balance of each hour, source and device; places elsewhere are left out."""
     try:
         counts = _decoded_ledger(payload)
         marks = _demand_sane(counts, sender)
@@ -310,9 +310,6 @@ def _demand_sane(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     devices, sources, kinds = counts.words()
     if wrong := next((name for names in (devices, sources, kinds) for name in names if not _storable(name)), None):
         raise _Refused(Reason.NAME, f"a name that cannot be kept: {wrong[:40]!r}")
-    for place in counts.located():
-        if place and not _within(place.partition("/")[0], sender.areas):
-            raise _Refused(Reason.AREA, f"counts of devices in {place[:40]!r}, outside the member's areas")
     negative, greatest = counts.extremes()
     if any(kind != _RELEASABLE for kind in negative):
         raise _Refused(Reason.COUNT, f"negative counts of {_named(negative)}")
@@ -325,8 +322,12 @@ def _demand_sane(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
         counts.check()
     except Unbalanced as why:
         raise _Refused(Reason.BALANCE, str(why)) from why
-    unknown = sum(kind.partition(".")[0] not in _KINDS for kind in kinds)
-    return {Mark.LEDGER_KIND: unknown} if unknown else {}
+    # Counts of a device elsewhere stay the node's own: without them nothing would balance. Nobody there sees them.
+    marks = {
+        Mark.LEDGER_KIND: sum(kind.partition(".")[0] not in _KINDS for kind in kinds),
+        Mark.LEDGER_PLACE: counts.keep_places(lambda division: _within(division, sender.areas)),
+    }
+    return {mark: count for mark, count in marks.items() if count}
 
 
 def check_sequences(payload: bytes) -> CheckedSequences:

@@ -96,6 +96,20 @@ class Exchange:
                     self.held.setdefault(name, LaneState(record, record.position))
         return self.held[lane]
 
+    async def look(self) -> None:
+        """See that this process is still the writer, while nothing is sent. Raises as `lane`."""
+        async with self._asking:
+            try:
+                answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))
+            except Lost:
+                self.connected = False
+                raise
+            self.connected = True
+            live = answer.lanes.get(Lane.LIVE)
+            if live is None or not self._is_mine(live):
+                self._claimant.displaced()
+                self.forget()
+
     async def _asked(self) -> dict[Lane, LaneRecord]:
         if self._claimant.writer.id:
             answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=ASK_S))

@@ -19,7 +19,7 @@ from sensegate.tiers.checks import check_ledger, check_rows, check_sequences
 from sensegate.tiers.protocol import ROW_KINDS, Part, PartKind, RefusedPart
 from sensegate.tiers.refusals import GroupRefusal
 from sensegate.tiers.span import SOURCE, count_rows
-from sensegate.tiers.verdict import Checked, MemberFacts, Reason, Refusal, Rules
+from sensegate.tiers.verdict import Checked, MemberFacts, Reason, Refusal, Rules, Taken
 
 OWN_COUNTS = frozenset({FORWARDED, REFUSED_BY_CENTRE})
 """Counts that only the centre makes."""
@@ -90,7 +90,13 @@ class Judge:
             groups.setdefault((part.kind, part.grade), []).append(part)
         for group, members in groups.items():
             if group[0] in ROW_KINDS:
-                self._rows(judged, sender, group, members, now, once_more)
+                only = once_more.devices if once_more and once_more.devices else None
+                checked = [
+                    check_rows(part.payload, *group, sender=sender, rules=self._rules, now=now, only=only)
+                    for part in members
+                ]
+                before = once_more.reason if once_more else ""
+                _RowsOfGroup(judged, group, now, before).judge(list(zip(members, checked, strict=True)))
             elif group[0] is PartKind.LEDGER:
                 _ledgers(judged, sender, members)
             else:
@@ -99,94 +105,98 @@ class Judge:
         judged.is_refused = bool(judged.refusals) and not taken
         return judged
 
-    def _rows(
-        self,
-        judged: Judged,
-        sender: MemberFacts,
-        group: Group,
-        parts: Sequence[Part],
-        now: int,
-        once_more: RefusedPart | None,
-    ) -> None:
-        kind, grade = group
-        only = once_more.devices if once_more and once_more.devices else None
-        checked = [
-            check_rows(part.payload, kind, grade, sender=sender, rules=self._rules, now=now, only=only)
-            for part in parts
-        ]
-        pairs = list(zip(parts, checked, strict=True))
-        before = once_more.reason if once_more else ""
-        if whole := next(
-            (refusal for _, verdict in pairs for refusal in verdict.refusals if not refusal.devices), None
-        ):
-            _refuse_all(judged, group, whole, pairs, now, before)
+
+class _RowsOfGroup:
+    """The rows of one kind and grade of a span."""
+
+    def __init__(self, judged: Judged, group: Group, now: int, before: str) -> None:
+        """`before`: the reason for which they were refused when they came first; empty: they are new."""
+        self._judged = judged
+        self._group = group
+        self._hour = now // HOUR_US
+        self._before = before
+
+    def judge(self, pairs: Sequence[tuple[Part, Checked]]) -> None:
+        judged = self._judged
+        wholes = (refusal for _, verdict in pairs for refusal in verdict.refusals if not refusal.devices)
+        if whole := next(wholes, None):
+            self._refuse_all(whole, pairs)
             return
         for part, verdict in pairs:
             for rows in verdict.taken:
-                _take(judged, group, rows.grade, rows.batch, before)
-            _refuse_devices(judged, group, part, verdict, before)
+                self._take(rows)
+            self._refuse_devices(part, verdict)
             judged.marks.update(verdict.marks)
             judged.claims += verdict.claims
-        _named_as_all(judged, group)
+        self._name_as_all()
 
-
-def _take(judged: Judged, group: Group, grade: int, batch: Batch, before: str) -> None:
-    judged.rows_taken.append(RowsTaken(group[0], grade, columns.encode(batch)))
-    judged.taken_devices.setdefault(group, set()).update(batch.origins.device)
-    judged.rows += len(batch)
-    count_rows(judged.counts, batch, FORWARDED)
-    if before:
-        count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{before}", sign=-1)
-
-
-def _refuse_devices(judged: Judged, group: Group, part: Part, verdict: Checked, before: str) -> None:
-    for refusal in verdict.refusals:
-        if refusal.reason is Reason.FOREIGN_DEVICE:
-            judged.foreign += refusal.devices
-        batch = columns.decode(refusal.payload)
-        count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
-        if before:
-            count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{before}", sign=-1)
+    def _take(self, rows: Taken) -> None:
+        judged, batch = self._judged, rows.batch
+        judged.rows_taken.append(RowsTaken(self._group[0], rows.grade, columns.encode(batch)))
+        judged.taken_devices.setdefault(self._group, set()).update(batch.origins.device)
         judged.rows += len(batch)
-        named = Counter(batch.origins.device[entry] for entry in batch.origin.tolist())
-        _add(judged, group, refusal, len(batch), named, len(part.payload))
+        count_rows(judged.counts, batch, FORWARDED)
+        self._take_back(batch)
+
+    def _take_back(self, batch: Batch) -> None:
+        if self._before:
+            count_rows(self._judged.counts, batch, f"{REFUSED_BY_CENTRE}.{self._before}", sign=-1)
+
+    def _refuse_devices(self, part: Part, verdict: Checked) -> None:
+        judged = self._judged
+        for refusal in verdict.refusals:
+            if refusal.reason is Reason.FOREIGN_DEVICE:
+                judged.foreign += refusal.devices
+            batch = columns.decode(refusal.payload)
+            count_rows(judged.counts, batch, f"{REFUSED_BY_CENTRE}.{refusal.reason}")
+            self._take_back(batch)
+            judged.rows += len(batch)
+            named = Counter(batch.origins.device[entry] for entry in batch.origin.tolist())
+            _add(judged, self._group, refusal, RefusedAmount(len(batch), len(part.payload), named))
+
+    def _refuse_all(self, refusal: Refusal, pairs: Sequence[tuple[Part, Checked]]) -> None:
+        """Refuse all parts, for one of them cannot be told from the others."""
+        judged = self._judged
+        rows = size = 0
+        for part, verdict in pairs:
+            whole = next((item for item in verdict.refusals if not item.devices), None)
+            readable = sum(len(taken.batch) for taken in verdict.taken) + sum(
+                item.rows for item in verdict.refusals if item.devices
+            )
+            # Only the node knows how many rows there are in what cannot be read.
+            rows += (whole.rows or part.rows) if whole else readable
+            size += len(part.payload)
+        if rows:
+            judged.counts.add(self._hour, "", SOURCE, f"{REFUSED_BY_CENTRE}.{refusal.reason}", rows)
+            if self._before:
+                judged.counts.add(self._hour, "", SOURCE, f"{REFUSED_BY_CENTRE}.{self._before}", -rows)
+        judged.rows += rows
+        _add(judged, self._group, refusal, RefusedAmount(rows, size))
+
+    def _name_as_all(self) -> None:
+        """Name a refusal of all rows as such, without their devices."""
+        refusals = self._judged.refusals
+        mine = [place for place, known in enumerate(refusals) if (known.kind, known.grade) == self._group]
+        if len(mine) == 1 and not self._judged.taken_devices.get(self._group):
+            refusals[mine[0]] = msgspec.structs.replace(refusals[mine[0]], devices={})
 
 
-def _refuse_all(
-    judged: Judged,
-    group: Group,
-    refusal: Refusal,
-    pairs: Iterable[tuple[Part, Checked]],
-    now: int,
-    before: str,
-) -> None:
-    """Refuse all parts of a kind and grade, for one of them cannot be told from the others."""
-    rows = size = 0
-    for part, verdict in pairs:
-        whole = next((item for item in verdict.refusals if not item.devices), None)
-        readable = sum(len(taken.batch) for taken in verdict.taken) + sum(
-            item.rows for item in verdict.refusals if item.devices
-        )
-        # Only the node knows how many rows there are in what cannot be read.
-        rows += (whole.rows or part.rows) if whole else readable
-        size += len(part.payload)
-    if rows:
-        judged.counts.add(now // HOUR_US, "", SOURCE, f"{REFUSED_BY_CENTRE}.{refusal.reason}", rows)
-        if before:
-            judged.counts.add(now // HOUR_US, "", SOURCE, f"{REFUSED_BY_CENTRE}.{before}", -rows)
-    judged.rows += rows
-    _add(judged, group, refusal, rows, {}, size)
+class RefusedAmount(msgspec.Struct, frozen=True):
+    """How much is refused."""
+
+    rows: int
+    size: int
+    devices: Mapping[str, int] = {}
 
 
-def _add(judged: Judged, group: Group, refusal: Refusal, rows: int, devices: Mapping[str, int], size: int) -> None:
+def _add(judged: Judged, group: Group, refusal: Refusal, refused: RefusedAmount) -> None:
     """Add a refusal to the group's others of the same reason."""
     for place, known in enumerate(judged.refusals):
         if (known.kind, known.grade, known.reason) == (*group, refusal.reason):
-            merged = dict(known.devices)
-            for device, count in devices.items():
-                merged[device] = merged.get(device, 0) + count
+            devices = Counter(known.devices)
+            devices.update(refused.devices)
             judged.refusals[place] = msgspec.structs.replace(
-                known, rows=known.rows + rows, devices=merged, size=known.size + size
+                known, rows=known.rows + refused.rows, devices=devices, size=known.size + refused.size
             )
             return
     body = refusal.payload
@@ -195,20 +205,13 @@ def _add(judged: Judged, group: Group, refusal: Refusal, rows: int, devices: Map
             *group,
             refusal.reason,
             refusal.detail,
-            rows,
-            dict(devices),
-            size,
+            refused.rows,
+            dict(refused.devices),
+            refused.size,
             hashlib.sha256(body).hexdigest(),
             body,
         )
     )
-
-
-def _named_as_all(judged: Judged, group: Group) -> None:
-    """Name a refusal of all rows of a kind and grade as such, without their devices."""
-    mine = [place for place, known in enumerate(judged.refusals) if (known.kind, known.grade) == group]
-    if len(mine) == 1 and not judged.taken_devices.get(group):
-        judged.refusals[mine[0]] = msgspec.structs.replace(judged.refusals[mine[0]], devices={})
 
 
 def _ledgers(judged: Judged, sender: MemberFacts, parts: Sequence[Part]) -> None:
@@ -222,7 +225,7 @@ def _ledgers(judged: Judged, sender: MemberFacts, parts: Sequence[Part]) -> None
                 refusal = Refusal(Reason.COUNT, "counts that the centre alone makes", payload=part.payload)
         if refusal is not None or verdict.counts is None:
             refusal = refusal or Refusal(Reason.UNREADABLE, "no counts")
-            _add(judged, (PartKind.LEDGER, part.grade), refusal, 0, {}, sum(len(item.payload) for item in parts))
+            _add(judged, (PartKind.LEDGER, part.grade), refusal, RefusedAmount(0, _size(parts)))
             return
         counts.merge(verdict.counts)
         judged.marks.update(verdict.marks)
@@ -232,6 +235,10 @@ def _ledgers(judged: Judged, sender: MemberFacts, parts: Sequence[Part]) -> None
 def _numbers(judged: Judged, parts: Sequence[Part]) -> None:
     for part in parts:
         if refusal := check_sequences(part.payload).refusal:
-            _add(judged, (PartKind.SEQUENCES, part.grade), refusal, 0, {}, sum(len(item.payload) for item in parts))
+            _add(judged, (PartKind.SEQUENCES, part.grade), refusal, RefusedAmount(0, _size(parts)))
             return
     judged.sequences = [part.payload for part in parts]
+
+
+def _size(parts: Sequence[Part]) -> int:
+    return sum(len(part.payload) for part in parts)

@@ -351,7 +351,7 @@ class _SlotLink:
             if channel in SPANS and not isinstance(why, StoreFull):
                 return None  # whether the span stands on the log is not known
             return _answer(term, lost=str(why) or type(why).__name__)
-        except (SensegateError, msgspec.DecodeError) as why:
+        except (SensegateError, ValueError, RecursionError) as why:  # the last two of decoders
             return _answer(term, refused=str(why) or type(why).__name__)
         return None if value is None else _answer(term, value=value)
 

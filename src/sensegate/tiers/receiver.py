@@ -1,6 +1,6 @@
 """The centre's side of the spans: what a member sends is judged here, made anew, and written in one atomic write.
 
-    SpanRequest ─▶ writer? fence? ─▶ `judged` (`checks.py`) ─▶ rows, ledger, numbers, refused parts, lanes' records ─▶ LOG
+    SpanRequest ─▶ writer? fence? ─▶ `Judge` ─▶ rows, ledger, numbers, refused parts, lanes' records ─▶ LOG
 
 Nothing of a node is copied that is not checked: subjects, lives, roll-ups and fences are the centre's own, and so are
 the counts of what it took. The answer comes after the write. Where the outcome is not known there is none: the node
@@ -297,13 +297,8 @@ class Receiver:
             return SpanAnswer(Outcome.UNCLAIMED)
         records = _records(held)
         now = self._clock.now()
-        named = [records[move.lane] for move in request.moves]
-        if all(record.span_id == request.span_id for record in named):
-            return SpanAnswer(Outcome.TAKEN, records, clock=now)
-        if not lanes.is_writer(records[Lane.LIVE], request):
-            return SpanAnswer(Outcome.UNCLAIMED, clock=now)
-        if lanes.stale(records, request):
-            return SpanAnswer(Outcome.STALE, records, clock=now)
+        if (outcome := _outcome_at_once(request, records)) is not None:
+            return SpanAnswer(outcome, records, clock=now)
         self._demand_room(uplink, records, now, size)
         listed = None
         if request.readmits:
@@ -315,7 +310,7 @@ class Receiver:
         if listed and judged.is_refused:
             return SpanAnswer(Outcome.STILL_REFUSED, records, tuple(map(_told, judged.refusals)), now)
         await self._judge.claim_devices(member, judged.claims)
-        written, told = await self._write_span(member, uplink, request, judged, records, listed)
+        written, told = await self._write_span(member, request, judged, records, listed)
         if written is None:
             held = await self._held(member)
             return SpanAnswer(Outcome.STALE, _records(held) if held else {}, clock=now)
@@ -336,7 +331,6 @@ class Receiver:
     async def _write_span(
         self,
         member: str,
-        uplink: _Uplink,
         request: SpanRequest,
         judged: Judged,
         records: Records,
@@ -344,11 +338,10 @@ class Receiver:
     ) -> tuple[dict[Lane, LaneRecord] | None, Sequence[protocol.PartRefusal]]:
         """Write what a span brings; return the new records (None: fenced) and what was not taken."""
         now = self._clock.now()
+        uplink = self._uplink(member)
         lane = next((move.lane for move in request.moves if move.lane is Lane.LIVE), Lane.BACKLOG)
-        if len(request.moves) > 1:
-            uplink.listing.forget()  # a range was opened: what follows is not what follows in the log
         noted, told = await uplink.listing.note(
-            lane, request.selection, request.life, judged.refusals, judged.taken_devices, now
+            lane, request.selection, judged.refusals, judged.taken_devices, life=request.life, now=now
         )
         members = [*self._members(member, judged), *noted]
         members += self._bodies(member, judged, told)
@@ -437,6 +430,16 @@ class Receiver:
                 rows=group.rows,
                 reason=f"{group.reason}: {group.detail}",
             )
+
+
+def _outcome_at_once(request: SpanRequest, records: Records) -> Outcome | None:
+    """Return what is to be said of a span without looking at what it brings; None: it is to be judged."""
+    named = [records[move.lane] for move in request.moves]
+    if all(record.span_id == request.span_id for record in named):
+        return Outcome.TAKEN
+    if not lanes.is_writer(records[Lane.LIVE], request):
+        return Outcome.UNCLAIMED
+    return Outcome.STALE if lanes.stale(records, request) else None
 
 
 def _told(group: refusals.GroupRefusal) -> protocol.PartRefusal:

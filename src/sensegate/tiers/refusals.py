@@ -111,9 +111,10 @@ class Listing:
         self,
         lane: Lane,
         selection: Selection,
-        life: str,
         refusals: Sequence[GroupRefusal],
         taken: Mapping[tuple[PartKind, int], Collection[str]],
+        *,
+        life: str,
         now: int,
     ) -> tuple[list[Member], list[PartRefusal]]:
         """Return the members that put the refusals of a span on the list, and what its node is told.
@@ -121,9 +122,9 @@ class Listing:
         Args:
             lane: of the span.
             selection: of what part of the node's log it was made.
-            life: of that log.
             refusals: what is not taken of it.
             taken: (kind, grade) -> devices of which rows are taken.
+            life: of that log.
             now: time of the centre, µs UTC.
         """
         if not refusals and not self._open[lane]:

@@ -63,7 +63,6 @@ def whole_commits(entries: Sequence[Entry]) -> Sequence[Entry]:
 class Packer(msgspec.Struct, frozen=True):
     """How a node packs its spans."""
 
-    node: str
     grade_max: int
     span_bytes_max: int = 1_000_000
     """Most bytes of the parts of one span: they go up in one message."""

@@ -83,13 +83,13 @@ class Uplink:
 
     def __init__(
         self,
-        node: str,
         log: Log,
         link: UplinkLink,
         claimant: Claimant,
         config: UplinkConfig,
         clock: Clock,
         *,
+        node: str,
         shed: Callable[[], Sequence[Shed]] = tuple,
         partition: int = 0,
     ) -> None:
@@ -100,7 +100,7 @@ class Uplink:
         self._shed = shed
         self._claimant = claimant
         self._exchange = Exchange(link, claimant, log, clock)
-        self._packer = Packer(node, config.grade_max, self._exchange.parts_bytes_max, self._place_of)
+        self._packer = Packer(config.grade_max, self._exchange.parts_bytes_max, self._place_of)
         self._opening = asyncio.Lock()  # the backlog's record is written by both lanes
         self._resumed = True
         self._gap_s = 0.0
@@ -178,7 +178,8 @@ class Uplink:
                 if lane is Lane.LIVE:
                     if not await self.live():
                         position = (await self._exchange.lane(lane)).record.position
-                        await self._source.changed(position, POLL_S)
+                        if not await self._source.changed(position, POLL_S):
+                            await self._exchange.look()
                 elif not await self.backlog():
                     await self._opened.wait()
                 attempt = 0

@@ -60,6 +60,8 @@ class Mark(StrEnum):
     """The grade was raised to the catalogue's floor, or to that of the device."""
     LEDGER_KIND = "ledger_kind"
     """A kind of count that this release does not know."""
+    LEDGER_PLACE = "ledger_place"
+    """Counts of a device outside the member's areas; where it stands is left out."""
 
 
 class DeviceOwnership(Protocol):

@@ -107,6 +107,11 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
         return Grant(dict(records), claim.ended, repeated=True)
     if claim.force:
         return _forced(claim, records, displaced, writer)
+    return _in_turn(claim, records, writer)
+
+
+def _in_turn(claim: ClaimRequest, records: Records, writer: Writer) -> Grant | str:
+    present = records[Lane.LIVE].writer
     known = claim.epoch >= present.epoch or present.token in claim.tokens
     if present.id and (present.id != claim.writer or not known):
         return (

@@ -22,6 +22,7 @@ from sensegate import metrics
 from sensegate.authority.scope import Action, demand
 from sensegate.config import TlsConfig
 from sensegate.errors import ConfigError, Conflict, Lost, SensegateError
+from sensegate.viid import rest
 from sensegate.web import (
     applications,
     audit,
@@ -46,7 +47,7 @@ from sensegate.web import (
     returns,
     session,
     tasks,
-    viid_rest,
+    uplink,
     webhooks,
     websocket,
 )
@@ -146,13 +147,14 @@ ROUTES: tuple[Route, ...] = (
     *moves.ROUTES,
     *nodes.ROUTES,
     *owners.ROUTES,
+    *uplink.ROUTES,
     *profiles.ROUTES,
     *profile_jobs.ROUTES,
     *drafts.ROUTES,
     *books.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
-    *viid_rest.ROUTES,
+    *rest.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

@@ -292,6 +292,8 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """Observations that were left out: their tracks had said as much already."""
     forwarded: int = 0
     withheld: int = 0
+    refused_by_centre: int = 0
+    """Rows that the centre did not take: committed = forwarded + withheld + refused_by_centre + pending."""
     node: str = ""
     division: str = ""
     device: str = ""

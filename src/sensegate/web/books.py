@@ -40,6 +40,7 @@ _GROUPS = {
     kinds.THINNED: "thinned",
     kinds.FORWARDED: "forwarded",
     kinds.WITHHELD: "withheld",
+    kinds.REFUSED_BY_CENTRE: "refused_by_centre",
 }
 Counts = dict[str, int]
 Places = Callable[[str], tuple[str, str] | None]

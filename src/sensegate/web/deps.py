@@ -59,6 +59,8 @@ class NodeRow(msgspec.Struct, frozen=True):
     """Entries not yet forwarded, where known."""
     forwarded: int = 0
     withheld: int = 0
+    refused: int = 0
+    """Rows that the centre did not take; `sensegate node refused` lists them."""
     detail: str = ""
     membership: str = ""
     """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: it stands in the centre's configuration."""

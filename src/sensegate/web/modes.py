@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, scope, written
-from sensegate.control.modes import Modes, Order, Plan, Telling, Widening
+from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.web import listing
 from sensegate.web.deps import Part
@@ -23,8 +23,8 @@ class NewPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     place: str
     """Division, or DIVISION/DEPARTMENT: orders may be for any part of it."""
     hours_max: float = 24.0
-    grants: list[Widening] = []
-    tasks: list[Telling] = []
+    grants: list[EmergencyGrant] = []
+    tasks: list[EmergencyCommand] = []
     shed: list[str] = []
     """Properties that are not forwarded to the centre meanwhile, alarms apart; they come up when the order is over."""
 
@@ -36,8 +36,8 @@ class PlanRow(msgspec.Struct, frozen=True):
     title: str
     place: str
     hours_max: float
-    grants: list[Widening]
-    tasks: list[Telling]
+    grants: list[EmergencyGrant]
+    tasks: list[EmergencyCommand]
     shed: list[str]
     written_by: str
     approved_by: str
@@ -90,15 +90,15 @@ class OrderRow(msgspec.Struct, frozen=True):
     steps: list[StepRow]
 
 
-MODES = Part[Modes]("modes", absent="this gateway knows no emergency plans")
+MODES = Part[ModeRegistry]("modes", absent="this gateway knows no emergency plans")
 
 
-def modes_of(call: Call) -> Modes:
+def modes_of(call: Call) -> ModeRegistry:
     """Return the plans and orders. Raises `NotFound` at a gateway that has none."""
     return call.part(MODES)
 
 
-def _plan_row(plan: Plan) -> PlanRow:
+def _plan_row(plan: ModePlan) -> PlanRow:
     return PlanRow(
         plan.name,
         plan.title,
@@ -115,7 +115,7 @@ def _plan_row(plan: Plan) -> PlanRow:
     )
 
 
-def _order_row(order: Order) -> OrderRow:
+def _order_row(order: ModeOrder) -> OrderRow:
     return OrderRow(
         order.id,
         order.plan.name,
@@ -129,7 +129,7 @@ def _order_row(order: Order) -> OrderRow:
         order.ended_by,
         order.reason,
         order.by,
-        [StepRow(step.what, step.target, iso(step.at), step.count, step.said) for step in order.steps],
+        [StepRow(step.action, step.target, iso(step.at), step.count, step.problem) for step in order.steps],
     )
 
 
@@ -147,7 +147,7 @@ async def _write(call: Call) -> Any:
         if PROPERTIES.find(name) < 0:
             near = PROPERTIES.nearest(name)
             raise BadRequest(f"body: shed: no property '{name[:64]}'" + (f"; did you mean '{near}'?" if near else ""))
-    plan = Plan(
+    plan = ModePlan(
         name=call.path("plan"),
         title=wanted.title,
         place=scope(wanted.place),

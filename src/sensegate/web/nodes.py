@@ -87,10 +87,11 @@ def _rows(call: Call) -> list[NodeRow]:
 
 
 async def _node(call: Call) -> Any:
-    return _row(call, call.path("member"))
+    return row_of(call, call.path("member"))
 
 
-def _row(call: Call, member: str) -> NodeRow:
+def row_of(call: Call, member: str) -> NodeRow:
+    """Return a node's line. Raises `NotFound` where it is not in the caller's scope."""
     for row in _rows(call):
         if row.member == member:
             return row
@@ -173,7 +174,7 @@ class GapRow(msgspec.Struct, frozen=True):
 
 
 async def _gaps(call: Call) -> Any:
-    row = _row(call, call.path("member"))
+    row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
     gaps_of = call.part(GAPS)

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.control.commands import Capability, Tasking
+from sensegate.control.capabilities import Capability
+from sensegate.control.commands import CommandDispatcher
 from sensegate.control.tasks import Scalar, Task
 from sensegate.web import listing
 from sensegate.web.deps import Part
@@ -48,10 +49,10 @@ class TaskRow(msgspec.Struct, frozen=True):
     """Mode order of which it is a part."""
 
 
-TASKING = Part[Tasking]("tasking", absent="this gateway sends no commands to devices")
+TASKING = Part[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")
 
 
-def tasking_of(call: Call) -> Tasking:
+def tasking_of(call: Call) -> CommandDispatcher:
     """Return the sender of tasks. Raises `NotFound` at a gateway that has none."""
     return call.part(TASKING)
 
@@ -60,11 +61,11 @@ def _row(task: Task) -> TaskRow:
     return TaskRow(
         task.id,
         task.device,
-        task.told.task,
-        task.told.parameters,
+        task.command.task,
+        task.command.parameters,
         task.state,
-        list(task.told.topics),
-        payload_text(task.told.payload),
+        list(task.command.topics),
+        payload_text(task.command.payload),
         task.by,
         iso(task.made),
         iso(task.until),

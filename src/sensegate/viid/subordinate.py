@@ -22,7 +22,7 @@ from sensegate.errors import Lost, NotFound, Overloaded, Refused, Rejected, Sens
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_answers import OK, Answer, beijing, together
 from sensegate.video.formats.viid_orders import FOREVER
-from sensegate.viid_client import ViidClient
+from sensegate.viid.client import ViidClient
 
 PATH: Final = "/VIID/Subscribes"
 _PREFIX: Final = "wish."

@@ -16,8 +16,6 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.viid_catalogue import Catalogue
-from sensegate.authority.viid_catalogue import written as entry_written
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import OBSERVATIONS
 from sensegate.bus.unreadable import read_rows, read_subject
@@ -26,7 +24,6 @@ from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
-from sensegate.publish.viid_orders import Orders, Place
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats.viid_codes import CATALOGUE
@@ -34,7 +31,10 @@ from sensegate.video.formats.viid_orders import Order
 from sensegate.video.formats.viid_records import Entry as Listed
 from sensegate.video.formats.viid_write import Object, renamed, written
 from sensegate.video.observation import VideoObservation
-from sensegate.viid_client import TooLarge, ViidClient
+from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.catalogue import written as entry_written
+from sensegate.viid.client import TooLarge, ViidClient
+from sensegate.viid.subscriptions import Orders, Place
 
 PATH: Final = "/VIID/SubscribeNotifications"
 FETCH_ENTRIES: Final = 500

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from sensegate.authority.digests import MD5, SHA256, digest
+from sensegate.viid.password_digests import MD5, SHA256, digest
 
 NONCES_MAX: Final = 200_000
 """Nonces in use; only those count that came back with a right secret, so that nobody can push them out."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sensegate.authority.callout import TopicsOf
 from sensegate.authority.devices import Devices
-from sensegate.authority.keyring import Keyring
 from sensegate.bus.engine import Engine
+from sensegate.cameras.alert_stream import CameraSource
+from sensegate.cameras.keyring import Keyring
 from sensegate.clock import Clock
-from sensegate.collect.alert_stream import CameraSource
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import Cutting

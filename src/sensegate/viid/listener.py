@@ -19,7 +19,6 @@ from aiohttp import web
 
 from sensegate import metrics
 from sensegate.authority.devices import Devices
-from sensegate.authority.digests import Digests
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
@@ -27,9 +26,10 @@ from sensegate.model import Device
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats.viid_answers import Answer
 from sensegate.video.formats.viid_read import folded, tree_of
+from sensegate.viid.digest_auth import Denied, Digest
+from sensegate.viid.password_digests import Digests
+from sensegate.viid.sessions import Lockouts, Session, Sessions
 from sensegate.web.listener import Listener
-from sensegate.web.viid_digest import Denied, Digest
-from sensegate.web.viid_sessions import Lockouts, Session, Sessions
 
 _log = structlog.get_logger(__name__)
 

@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from sensegate.authority.devices import Devices, Stored
-from sensegate.authority.digests import Digests
-from sensegate.authority.viid_catalogue import Catalogue
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
-from sensegate.collect.viid import ViidSource
-from sensegate.collect.viid_below import Subordinate
 from sensegate.config import Config, secret
 from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.model import Device
 from sensegate.ports import Log
-from sensegate.publish.viid_orders import Orders
-from sensegate.publish.viid_up import Superior
 from sensegate.video.form import Veil
 from sensegate.video.formats.viid_ids import is_device
-from sensegate.viid_client import ViidClient
+from sensegate.viid.catalogue import Catalogue
+from sensegate.viid.client import ViidClient
+from sensegate.viid.listener import ViidDeps, ViidWeb
+from sensegate.viid.password_digests import Digests
+from sensegate.viid.rest import Above, Below, Subscription, Told, registration
+from sensegate.viid.source import ViidSource
+from sensegate.viid.subordinate import Subordinate
+from sensegate.viid.subscriptions import Orders
+from sensegate.viid.superior import Superior
 from sensegate.web.routing import iso
-from sensegate.web.viid import ViidDeps, ViidWeb
-from sensegate.web.viid_rest import Above, Below, Subscription, Told, registration
 
 Tasks = dict[str, Callable[[], Awaitable[None]]]
 

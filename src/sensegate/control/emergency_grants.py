@@ -1,4 +1,4 @@
-"""Grants that a mode order makes: named by the order, ended with it, at the latest by their own expiry."""
+"""Emergency grants: created by a mode order, named after it, ended with it or by their own expiry."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import msgspec
 
 from sensegate.authority.scope import written
 from sensegate.clock import Clock
-from sensegate.control.modes import Order, Widening
+from sensegate.control.modes import EmergencyGrant, ModeOrder
 from sensegate.errors import NotFound, Refused
 from sensegate.share.feeds import Feeds
 from sensegate.share.grants import CORE, Grant, Grants
 
 
-class Widenings:
-    """Makes and ends them."""
+class EmergencyGrants:
+    """Creates and ends the grants of mode orders."""
 
     def __init__(self, grants: Grants, feeds: Feeds, clock: Clock) -> None:
         self._grants = grants
         self._feeds = feeds
         self._clock = clock
 
-    async def open(self, order: Order, wanted: Widening) -> None:
-        """Make a grant, once; only for the part of the feed that lies in the order's place.
+    async def open(self, order: ModeOrder, wanted: EmergencyGrant) -> None:
+        """Create a grant, once, for the part of the feed that lies in the order's place.
 
         Raises:
             NotFound: there is no such feed.
-            Refused: it is core data; the order's step says so, on the trail.
+            Refused: the feed holds core data; the audit trail records the refused step.
         """
         name = _name(order, wanted)
         if self._grants.find(name) is not None:
@@ -35,7 +35,7 @@ class Widenings:
         if self._feeds.find(wanted.feed) is None:
             raise NotFound(f"no feed '{wanted.feed[:64]}'")
         if self._grants.core(wanted.feed):
-            raise Refused(f"feed '{wanted.feed}' is of grade {CORE} (core): no order opens it")
+            raise Refused(f"feed '{wanted.feed}' is of grade {CORE} (core); no order may open it")
         place = order.place
         grant = Grant(
             id=name,
@@ -54,7 +54,7 @@ class Widenings:
         )
         await self._grants.records.put(name, grant, expected=0)
 
-    async def close(self, order: Order, wanted: Widening) -> None:
+    async def close(self, order: ModeOrder, wanted: EmergencyGrant) -> None:
         """End a grant; its open streams end within two seconds."""
         grant = self._grants.find(_name(order, wanted))
         if grant is None or grant.revoked:
@@ -63,6 +63,6 @@ class Widenings:
         await self._grants.records.put(grant.id, ended, expected=grant.revision)
 
 
-def _name(order: Order, wanted: Widening) -> str:
+def _name(order: ModeOrder, wanted: EmergencyGrant) -> str:
     digest = hashlib.sha256(f"{order.id}\0{wanted.feed}\0{wanted.subscriber}".encode())
     return f"g{digest.hexdigest()[:16]}"

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from sensegate.authority.digests import MD5, SHA256, digest
 from sensegate.errors import Lost, Refused
 from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats.viid_answers import Answer
+from sensegate.viid.password_digests import MD5, SHA256, digest
 
 TIMEOUT_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 8 * 1024**2

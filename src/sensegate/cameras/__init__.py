@@ -1,0 +1,1 @@
+"""Cameras: keys of pseudonyms, alarm streams that are fetched, what cameras may publish."""

@@ -1,0 +1,130 @@
+"""The executor of mode orders: takes the steps of each, undoes them when it ends, and resumes after a restart.
+
+ModeRegistry ─▶ ModeOrderExecutor ─▶ emergency grants, tasks of devices, properties that the uplink withholds
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Scope, written
+from sensegate.clock import Clock, moved
+from sensegate.control.commands import CommandDispatcher
+from sensegate.control.emergency_grants import EmergencyGrants
+from sensegate.control.modes import MODE_ACTOR, EmergencyCommand, EmergencyGrant, ModeOrder, ModeRegistry, ModeStep
+from sensegate.control.tasks import Scalar
+from sensegate.errors import Conflict, Lost, SensegateError, StoreFull
+from sensegate.model import Shed
+
+POLL_S = 1.0
+EXPIRES_S = 86_400.0
+"""Life of the tasks that devices get when an order ends."""
+_log = structlog.get_logger("control")
+
+
+class ModeOrderExecutor:
+    """Carries mode orders out while `run`."""
+
+    def __init__(self, modes: ModeRegistry, tasking: CommandDispatcher, devices: Devices, clock: Clock) -> None:
+        self._modes = modes
+        self._tasking = tasking
+        self._devices = devices
+        self._clock = clock
+        self.grants: EmergencyGrants | None = None
+        """None: this gateway shares no feeds."""
+        self._moved = asyncio.Event()
+        modes.on_change.append(self._moved.set)
+
+    def shed(self) -> Sequence[Shed]:
+        """Return the readings that active orders withhold from the centre."""
+        return [
+            Shed(order.place.division, order.place.department, frozenset(order.plan.shed))
+            for order in self._modes.open()
+            if order.state == "active" and order.plan.shed
+        ]
+
+    async def run(self) -> None:
+        """Take and undo steps until cancelled."""
+        while True:
+            self._moved.clear()
+            for order in list(self._modes.open()):
+                try:
+                    await self._advance(order)
+                except (Conflict, StoreFull, Lost) as why:
+                    _log.warning("mode order delayed", order=order.id, reason=str(why))
+            await moved(self._moved, self._clock, POLL_S)
+
+    async def _advance(self, order: ModeOrder) -> None:
+        if order.state == "active" and self._clock.now() >= order.until:
+            order = await self._modes.expire(order)
+        plan, active = order.plan, order.state == "active"
+        end = "" if active else ".end"
+        taken = {(step.action, step.target) for step in order.steps}
+        for number, wanted in enumerate(plan.grants):
+            action, target = f"grant{end}", f"{number}: {wanted.feed} to {wanted.subscriber}"
+            if (action, target) not in taken and (active or ("grant", target) in taken):
+                order = await self._modes.record_step(order, await self._grant(order, wanted, action, target))
+        for number, command in enumerate(plan.tasks):
+            action, target = f"task{end}", f"{number}: {command.profile} {command.task}"
+            parameters = command.parameters if active else command.afterwards
+            if parameters is not None and (action, target) not in taken and (active or ("task", target) in taken):
+                order = await self._modes.record_step(
+                    order, await self._command(order, command, parameters, action, target)
+                )
+        if plan.shed and (f"shed{end}", written(order.place)) not in taken:
+            shed = ModeStep(f"shed{end}", written(order.place), self._clock.now(), len(plan.shed), ", ".join(plan.shed))
+            order = await self._modes.record_step(order, shed)
+        if not active:
+            await self._modes.finish(order)
+
+    async def _grant(self, order: ModeOrder, wanted: EmergencyGrant, action: str, target: str) -> ModeStep:
+        problem = ""
+        if self.grants is None:
+            problem = "this gateway shares no feeds"
+        else:
+            try:
+                await (self.grants.open if order.state == "active" else self.grants.close)(order, wanted)
+            except (Lost, StoreFull, Conflict):
+                raise
+            except SensegateError as why:
+                problem = str(why)
+        return ModeStep(action, target, self._clock.now(), 0 if problem else 1, problem)
+
+    async def _command(
+        self, order: ModeOrder, command: EmergencyCommand, parameters: Mapping[str, Scalar], action: str, target: str
+    ) -> ModeStep:
+        """Queue a task for each device, once: after a restart those that have it are recognised."""
+        part = Scope(order.place.division, order.place.department)
+        name = f"{order.id}{'' if order.state == 'active' else '.end'}"
+        have = {
+            task.device
+            for task in self._tasking.tasks.list(MODE_ACTOR)
+            if task.order == name and task.command.task == command.task
+        }
+        refused: list[str] = []
+        ids = self._devices.ids_of(command.profile, part)
+        note = f"{'drill: ' if order.drill else ''}{order.reason}"[:500]
+        rest_s = max(1.0, (order.until - self._clock.now()) / 1e6) if order.state == "active" else EXPIRES_S
+        for device in ids:
+            if device in have:
+                continue
+            try:
+                await self._tasking.order(
+                    self._devices.record(self._devices.find(device)),
+                    command.task,
+                    parameters,
+                    by=MODE_ACTOR,
+                    expires_s=rest_s,
+                    note=note,
+                    order=name,
+                )
+            except (Lost, StoreFull):
+                raise
+            except SensegateError as why:
+                refused.append(f"{device}: {why}")
+        problem = f"{len(refused)} refused; the first: {refused[0]}" if refused else ""
+        return ModeStep(action, target, self._clock.now(), len(ids) - len(refused), problem)

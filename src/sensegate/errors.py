@@ -129,3 +129,7 @@ class Unbalanced(SensegateError):
 
 class EngineError(SensegateError):
     """nats-server cannot be started, is too old, or answers otherwise than it must."""
+
+
+class StreamLost(EngineError):
+    """A stream that existed is missing or is another one; it is not created anew."""

@@ -128,6 +128,7 @@ async def _run(
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
             group.create_task(follow(where, engine, directory), name="engine restarts")
+            group.create_task(engine.watched(), name="engine")
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:

@@ -94,7 +94,10 @@ class Foundations:
         self.bus = await engine.connect(User.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
         first = joined.first if joined else 1
-        if not joined and (membership.life(Path(config.directory)) or config.uplink.secret_file):
+        life = membership.life(Path(config.directory))
+        if life:
+            engine.inventory.expect(User.GATEWAY.account, streams.LOG)
+        if not joined and (life or config.uplink.secret_file):
             # Where it is made anew, as a node that does not join or with its directory kept, nobody tells it where.
             first = streams.first_again(self.clock.now())
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
@@ -112,6 +115,7 @@ class Foundations:
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
         self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
+        await audit_opening.losses(self.audit, self.config, self.engine.inventory)
         self.divisions = Divisions.load()
         self.set_aside = SetAside(
             await self.bucket("set_aside"),

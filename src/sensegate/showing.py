@@ -77,11 +77,11 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
     parts: dict[Part[Any], Any] = {
         RELEASES: life.releases,
         IN_FORCE: life.rollout.in_force,
-        OUTCOMES: life.trials.outcomes,
-        STUDIES: life.studies,
+        OUTCOMES: life.canaries.outcomes,
+        STUDIES: life.comparisons,
         JOBS: life.jobs,
-        REDECODES: life.redecodes,
-        REDECODING: life.redecoding,
+        REDECODES: life.reprocessing_orders,
+        REDECODING: life.reprocessing,
         UNKNOWN: life.unknown,
         TASKING: of.dispatcher,
         MODES: of.modes,
@@ -113,6 +113,7 @@ def troubles(of: Gateway) -> list[str]:
     found = [f"intake: {of.ingest.trouble}"] if of.ingest.trouble else []
     if of.committer.held:
         found.append(f"log: full, devices are held back until there is room: {of.committer.held}")
+    found += of.engine.troubles()
     if not of.bus.is_connected:
         found.append("engine: not connected; connecting again")
     if of.clocks.own_clock_off:

@@ -34,7 +34,7 @@ from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.authority.trail_copy import Aside, TrailCopy
 from sensegate.authority.voters import FIRST, Voters, Votes
 from sensegate.below import Below
-from sensegate.bus import api, streams
+from sensegate.bus import api, inventory, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -103,7 +103,8 @@ async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str
 
 def _set_aside(directory: Path, aside: Path) -> None:
     aside.mkdir(mode=0o700, exist_ok=True)
-    for place in (directory / "engine" / "store", directory / "duplicates", directory / "log.life"):
+    engine = directory / "engine"
+    for place in (engine / "store", engine / inventory.DIRECTORY, directory / "duplicates", directory / "log.life"):
         if place.exists():
             place.rename(aside / place.name)
 
@@ -172,7 +173,11 @@ class _Standby:
         below.answers["lease"] = self._lease
         _log.info("standing by", term=self.term.number, of=self.config.peer.url)
         try:
-            term = await _first(self._decided(), self._follow(), *(_ended(work) for work in below.tasks.values()))
+            term = await _first(
+                self._decided(),
+                self._follow(),
+                *(_ended(work) for work in (*below.tasks.values(), self.engine.watched)),
+            )
         except Fenced:
             await self._note(aside)
             raise

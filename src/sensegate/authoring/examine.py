@@ -9,17 +9,17 @@ from sensegate.authoring.examples import check_profile
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.lifecycle.contents import Content, demand_sound, gather, write
-from sensegate.lifecycle.releases import Examined
+from sensegate.lifecycle.contents import Content, read_from_folder, validate, write
+from sensegate.lifecycle.releases import Examination
 
 
-def examine(content: Content) -> Examined:
+def examine(content: Content) -> Examination:
     """Return what a content is a version of, and what is wrong with it. Takes some 10 ms: not for the loop.
 
     Raises:
         ConfigError: it is no profile; with the line.
     """
-    demand_sound(content)
+    validate(content)
     source, _ = parse(content.text, file="profile")
     with tempfile.TemporaryDirectory(prefix="sensegate-examine-") as folder:
         file = write(content, source.profile, Path(folder) / "version")
@@ -28,7 +28,7 @@ def examine(content: Content) -> Examined:
         except ProfileError as why:
             raise _shown(why, source.profile) from why
         problems = tuple(str(_shown(why, source.profile)) for why in check_profile(file))
-    return Examined(source.profile, source.version, problems)
+    return Examination(source.profile, source.version, problems)
 
 
 def _shown(why: ProfileError, profile: str) -> ProfileError:
@@ -42,7 +42,7 @@ def shelved(profiles: ProfileSet, name: str) -> tuple[int, Content] | None:
     if found is None:
         return None
     try:
-        content = gather(Path(found.file))
+        content = read_from_folder(Path(found.file))
         source, _ = parse(content.text, file=found.file)
     except ConfigError:
         return None

@@ -16,6 +16,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate.bus.inventory import AccountStreams
 from sensegate.errors import Lost, Refused, Untrusted
 
 _log = structlog.get_logger("bus")
@@ -68,6 +69,8 @@ class Link(Client):
         """Set when the server refused the credentials."""
         self.untrusted = ""
         """Why a handshake failed; empty: none did."""
+        self.streams: AccountStreams | None = None
+        """The streams of its account that are known to exist; None: nobody keeps account of them."""
         self._log = _log.bind(connection=name)
         self._on_slow = on_slow
         self._on_reconnect = on_reconnect

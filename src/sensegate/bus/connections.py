@@ -75,7 +75,7 @@ class Connections:
         found: list[Connection] = []
         while True:
             asked = {"acc": account, "auth": True, "limit": _PAGE, "offset": len(found), **selection}
-            page = msgspec.json.decode(await self._ask("CONNZ", asked), type=_Connz).data
+            page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
             found += page.connections
             if not page.connections or len(found) >= page.total:
                 return found
@@ -102,7 +102,7 @@ class Connections:
 
     async def close_one(self, cid: int) -> None:
         """Close one connection."""
-        await self._ask("KICK", {"cid": cid})
+        await self.ask("KICK", {"cid": cid})
 
     def note(self, seen: Violation) -> None:
         """Take a refusal from the server's log."""
@@ -130,6 +130,15 @@ class Connections:
             await self._client.close()
             self._client = None
 
+    async def ask(self, what: str, body: dict[str, Any]) -> bytes:
+        """Ask the server over its system account. Raises `Lost`."""
+        client = await self._connected()
+        with api.lost(f"the server did not answer {what}"):
+            # A server, ours or another's, has a new id with each start.
+            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
+            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
+            return (await client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+
     async def _named(self, seen: Violation) -> Violation:
         """Fill in the account and the user, which the line of an MQTT connection does not tell."""
         if seen.account:
@@ -139,7 +148,7 @@ class Connections:
             # Closed ones too: the server remembers the last 10,000.
             asked = {"cid": seen.connection, "auth": True, "state": _OPEN_AND_CLOSED}
             try:
-                page = msgspec.json.decode(await self._ask("CONNZ", asked), type=_Connz).data
+                page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
             except Lost:
                 return seen
             if not page.connections:
@@ -148,14 +157,6 @@ class Connections:
             if len(self._known) > _KNOWN_MAX:
                 self._known.popitem(last=False)
         return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
-
-    async def _ask(self, what: str, body: dict[str, Any]) -> bytes:
-        client = await self._connected()
-        with api.lost(f"the server did not answer {what}"):
-            # The one that we are connected to now: a server, ours or another's, has a new id with each start.
-            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
-            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
-            return (await client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
 
     async def _connected(self) -> Client:
         async with self._connecting:

@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import shutil
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -26,17 +26,19 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus import connect, external, process, trust
+from sensegate.bus import connect, disk, external, process, streams, trust
 from sensegate.bus.connect import Link
 from sensegate.bus.connections import Connection, Connections
+from sensegate.bus.inventory import AccountStreams, Inventory
 from sensegate.bus.ports import bracketed, free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
 from sensegate.bus.server_conf import Kept, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
 from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
+from sensegate.bus.store_watch import StoreWatch
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, EngineConfig, StoreConfig
-from sensegate.errors import ConfigError, EngineError, Lost, Refused
+from sensegate.errors import ConfigError, EngineError, Lost, Refused, StreamLost
 
 __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violation"]
 
@@ -48,6 +50,8 @@ _ADOPT_S = 10.0
 _STEADY_S = 1.0
 """A server that lived so long after it was ready is started again at once; the pause grows for one that keeps dying."""
 _HEAL_MAX_S = 60.0
+STORING = (User.GATEWAY, User.INTAKE, User.FEEDS)
+"""Our users in the accounts that have a store."""
 _LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
@@ -120,6 +124,8 @@ class Engine:
         self._clock = clock or SystemClock()
         self._personal = personal
         self._sealing = Sealing()
+        self.inventory = Inventory.of(config, self._directory)
+        """The streams that are known to exist."""
         self._kept: Kept | None = None
         self._info: EngineInfo | None = None
         self._lock = -1
@@ -131,6 +137,13 @@ class Engine:
         self._room: tuple[float, bool] = (-1.0, True)
         self._peers = Connections(lambda: self.connect(User.SYSTEM))
         self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
+        self._store_watch = StoreWatch(
+            self._clock,
+            self._peers.ask,
+            {user.account: partial(self.connect, user, name="probe") for user in STORING},
+            self.has_room,
+            self._on_fault,
+        )
         self.restarted = asyncio.Event()
         """Set whenever the server was started again after it had ended; clear it before you wait."""
 
@@ -159,8 +172,10 @@ class Engine:
             EngineError: it cannot be started, is too old, its store was made otherwise, or another gateway has the
                 directory.
             ConfigError: it would listen beyond loopback without TLS, or the store's key cannot be read.
+            StreamLost: a stream that existed cannot be read by the server; it was not started.
         """
         if self._config.url:
+            self.inventory.load()
             return await self._reach()
         for key, host in (("engine.host", self._config.host), ("engine.mqtt_host", self._config.mqtt_host)):
             if host not in _LOOPBACK and not self._config.tls.cert_file:
@@ -176,6 +191,7 @@ class Engine:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             self._sealing = sealing(self._config, self._directory, personal=self._personal)
+            self.inventory.load()
             self._log_file.open()
             self._info = await self._adopt(version) or await self._launch()
             undo.pop_all()
@@ -183,8 +199,28 @@ class Engine:
             asyncio.create_task(self._log_file.follow(self._clock), name="engine log"),
             asyncio.create_task(self._watch(), name="engine watch"),
             asyncio.create_task(self._heal(), name="engine heal"),
+            asyncio.create_task(self._store_watch.run(), name="engine store"),
         ]
         return self._info
+
+    async def watched(self) -> None:
+        """Return never; raise what ended the watch over the server.
+
+        Raises:
+            StreamLost: the server ended, and a stream that existed was missing before or after it started again.
+        """
+        if not self._tasks:  # an external server is watched by who runs it
+            await asyncio.Event().wait()
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        raise EngineError("the watch over nats-server has ended; please report this bug")
+
+    def troubles(self) -> list[str]:
+        """Return why the store takes no writes; empty when it does."""
+        why = self._store_watch.trouble
+        return [f"engine: the store takes no writes: {why}; the server is started again if it stays so"] if why else []
 
     async def stop(self) -> None:
         """End the server in order and leave nothing behind. An external server is left alone."""
@@ -224,7 +260,9 @@ class Engine:
         return bool(self._sealing.cipher)
 
     def has_room(self) -> bool:
-        """Say whether the disk of the store has its reserve free. Looks at most once a second; an external one has.
+        """Say whether the disk of the store has its reserve free, and inodes.
+
+        Looks at most once a second; an external one has.
 
         A disk that fills up tears a batch (measured), so the log stops writing before: hand this to `JetStreamLog`.
         """
@@ -232,7 +270,7 @@ class Engine:
             return True
         now = self._clock.monotonic()
         if now - self._room[0] >= 1.0 or self._room[0] < 0:
-            room = shutil.disk_usage(self._directory).free >= self._store.disk_reserve_bytes
+            room = disk.has_room(self._directory, self._store.disk_reserve_bytes)
             if room != self._room[1]:
                 _log.warning(
                     "the disk has room again" if room else "the disk is nearly full: commits stop until it has room"
@@ -269,7 +307,7 @@ class Engine:
         """Return a connection of one of our users; see `connect.connect`."""
         own = self.credential(user)
         tls = self._trusted()
-        return await connect.connect(
+        link = await connect.connect(
             list(self.info.urls),
             own.user,
             own.password,
@@ -281,6 +319,8 @@ class Engine:
             raw_subjects=raw_subjects,
             tls=tls,
         )
+        link.streams = AccountStreams(self.inventory, user.account)
+        return link
 
     async def connect_slot(
         self,
@@ -441,6 +481,7 @@ class Engine:
     async def _run(self, conf: Path) -> EngineInfo:
         """Start the server and wait until both listeners answer."""
         kept = self._keep()
+        await asyncio.to_thread(self.inventory.check)
         (self._directory / "nats.out").unlink(missing_ok=True)
         self._process = started = process.spawn(conf, self._directory, self._sealing.environment)
         deadline = self._clock.monotonic() + _READY_S
@@ -492,30 +533,58 @@ class Engine:
             pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)
             try:
                 self._info = await self._run(self._conf(self._keep())[0])
+                await self._compare()
+            except StreamLost:
+                raise  # `watched` tells it; the server is not started again
             except (EngineError, ConfigError, OSError) as why:
                 # A full disk, no more descriptors, a certificate that is being replaced: it may be so for a while only.
                 _log.error("the server cannot be started; tried again", error=str(why))
                 continue
             self._peers.forget()
+            self._store_watch.forget()
             self.restarted.set()
 
-    def _on_fault(self, _: str) -> None:
+    async def _compare(self) -> None:
+        """See that the server, started again, has each known stream.
+
+        Raises:
+            StreamLost: it has not, though its files are whole.
+        """
+        for user in STORING:
+            names = [known.name for known in self.inventory.streams if known.account == user.account]
+            if not names:
+                continue
+            try:
+                link = await self.connect(user, name="inventory")
+                try:
+                    for name in names:
+                        await streams.compare(link, name)
+                finally:
+                    await link.close()
+            except (Lost, Refused) as why:
+                _log.warning("the streams cannot be compared with those that existed", reason=str(why))
+
+    def _on_fault(self, why: str) -> None:
+        if not self._fault.is_set():
+            _log.error("the store takes no writes; the server is started again when the disk has room", reason=why)
         self._fault.set()
 
     async def _heal(self) -> None:
         """Start the server again after an error of the disk: until then it refuses every write without an answer."""
-        pause_s = 1.0
+        pause_s, healed = 1.0, self._clock.monotonic()
         while True:
             await self._fault.wait()
-            began = self._clock.monotonic()
+            if self._clock.monotonic() - healed > 2 * _HEAL_MAX_S:
+                pause_s = 1.0
             await self._clock.sleep(pause_s)
             while not self.has_room():
                 await self._clock.sleep(1.0)
             self._fault.clear()
             if self._process is not None and self._process.alive:
                 _log.warning("the server is started again after an error of its disk", pid=self._process.pid)
+                metrics.RESTARTS.labels("engine store").inc()
                 await self._process.end()
-            pause_s = 1.0 if self._clock.monotonic() - began > 2 * _HEAL_MAX_S else min(pause_s * 2, _HEAL_MAX_S)
+            pause_s, healed = min(pause_s * 2, _HEAL_MAX_S), self._clock.monotonic()
 
     # ── an external server ───────────────────────────────────────────────────────────────────────────
 

@@ -268,7 +268,7 @@ class CameraSource(Pushed):
         """
         super().__init__("cameras", limits, clock)
         self._known = known
-        names = [one.device for one in cameras]
+        names = [camera.device for camera in cameras]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise ConfigError(f"'{twice}' occurs twice", key="cameras", remedy="one stream for each device")
         self.streams: list[Stream] = []

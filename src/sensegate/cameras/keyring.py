@@ -68,8 +68,8 @@ class Keyring:
         self._life = days
         self._known = known
         self._basis = [
-            _Basis(frozenset(one.kinds), frozenset(one.fields), (date.fromisoformat(one.expires) - _EPOCH).days)
-            for one in basis
+            _Basis(frozenset(basi.kinds), frozenset(basi.fields), (date.fromisoformat(basi.expires) - _EPOCH).days)
+            for basi in basis
         ]
         self._word, self._days = self._read()
         self.turn()
@@ -91,7 +91,7 @@ class Keyring:
         if not self._basis:
             return False
         today = day_of(self._clock.now())
-        return any(kind in one.kinds and field in one.fields and today <= one.last_day for one in self._basis)
+        return any(kind in basi.kinds and field in basi.fields and today <= basi.last_day for basi in self._basis)
 
     def turn(self) -> None:
         """Destroy the keys whose time has come. Raises `StoreFull`."""

@@ -15,8 +15,10 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sensegate.bus.disk import INODES_MIN, inodes_free
 from sensegate.bus.ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
+from sensegate.cli import repair
 from sensegate.cli.shown import Json, table
 from sensegate.config import Config, TlsConfig, files, load
 from sensegate.errors import ConfigError, EngineError, Lost
@@ -85,6 +87,12 @@ def disk(config: Config) -> Iterator[Finding]:
     allowed = store.intake_bytes + store.log_bytes + store.ledger_bytes + store.audit_bytes + 4 * store.registry_bytes
     used = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) if directory.exists() else 0
     free = shutil.disk_usage(parent).free
+    if (inodes := inodes_free(parent)) < INODES_MIN:
+        yield _bad(
+            "inodes",
+            f"{inodes:.0f} files can still be made on the disk of {parent} (df -i)",
+            "remove small files there, or give the directory a disk of its own",
+        )
     what = f"{free / 1e9:.1f} GB free, streams hold {used / 1e9:.1f} of at most {allowed / 1e9:.1f} GB"
     if free < (allowed - used) * FREE_WARN_SHARE:
         yield _warning(
@@ -255,6 +263,7 @@ def _depths(metrics: str) -> Iterator[Finding]:
 def store(config: Config) -> Iterator[Finding]:
     """Did the engine complain of a damaged or full store?"""
     words = ("corrupt", "orphaned", "out of space", "disabled", "bad checksum", "no space")
+    place = str(Path(config.directory).resolve())
     logs = (
         [file for file in Path(config.directory).rglob("*.log") if file.is_file()]
         if Path(config.directory).exists()
@@ -264,7 +273,8 @@ def store(config: Config) -> Iterator[Finding]:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 1_000_000))
             lines = file.read().decode(errors="replace").splitlines()
-        hits = [line for line in lines if any(word in line.lower() for word in words)]
+        # A path may hold any word: those of the store are no words of the server.
+        hits = [line for line in lines if any(word in line.replace(place, "").lower() for word in words)]
         if hits:
             yield _bad(
                 "store",
@@ -275,7 +285,15 @@ def store(config: Config) -> Iterator[Finding]:
     yield _good("store", f"no complaint in {count(len(logs), 'log')}")
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (disk, ports, certificates, secrets, profiles, store)
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    disk,
+    ports,
+    certificates,
+    secrets,
+    profiles,
+    store,
+    repair.look,
+)
 
 
 def examine(file: Path) -> list[Finding]:
@@ -292,10 +310,22 @@ def examine(file: Path) -> list[Finding]:
 
 
 def doctor(
-    config: Annotated[Path, typer.Argument(help="Configuration of the node or centre.")], *, json_form: Json = False
+    config: Annotated[Path, typer.Argument(help="Configuration of the node or centre.")],
+    *,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Write damaged metadata of streams again, while the gateway is stopped.")
+    ] = False,
+    accept_loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STREAM",
+            help="Give up a stream that cannot be rebuilt: it is created anew at the next start; the trail says so.",
+        ),
+    ] = None,
+    json_form: Json = False,
 ) -> None:
     """Check versions, disk, ports, certificates, secrets, profiles, store, clock, queues; exit 1 if anything is bad."""
-    found = examine(config)
+    found = repair.mend(load(config), accept_loss or []) if mend or accept_loss else examine(config)
     table(
         [msgspec.to_builtins(finding) for finding in found], ("verdict", "check", "what", "remedy"), json_form=json_form
     )

@@ -150,7 +150,7 @@ class Catalogue:
         """Return the entries as ``{KindListObject: {KindObject: […]}}``; `names`: only these."""
         entries = self.cameras(owner) if kind == "APE" else self.of(kind, owner)
         wanted = frozenset(names)
-        found = [written(one, online=self.online(one)) for one in entries if not wanted or one.id in wanted]
+        found = [written(entry, online=self.online(entry)) for entry in entries if not wanted or entry.id in wanted]
         return msgspec.json.encode({f"{kind}ListObject": {f"{kind}Object": found}})
 
     def online(self, entry: Entry) -> bool | None:
@@ -183,7 +183,7 @@ def written(entry: Entry, *, online: bool | None) -> dict[str, Any]:
         if entry.owner:
             told["OwnerApsID"] = entry.owner
         if entry.functions:
-            told["FunctionType"] = "/".join(_WORDS.get(one, "99") for one in entry.functions)
+            told["FunctionType"] = "/".join(_WORDS.get(function, "99") for function in entry.functions)
     if entry.kind == "Tollgate" and entry.lanes is not None:
         told["LaneNum"] = entry.lanes
     if entry.kind == "Lane" and entry.owner:

@@ -163,6 +163,6 @@ def _read(status: int, raw: bytes) -> list[Answer]:
 
 
 def _good(told: Sequence[Answer]) -> None:
-    bad = [one for one in told if one.code != answers.OK]
+    bad = [item for item in told if item.code != answers.OK]
     if bad:
         raise Refused(f"status code {bad[0].code}", authenticated=False)

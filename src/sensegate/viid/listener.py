@@ -146,7 +146,7 @@ class ViidWeb:
         self._addresses = Lockouts(
             msgspec.structs.replace(config, failures_max=config.failures_max * 20, lockout_s=60.0)
         )
-        self._manners = {one.device: one for one in config.devices}
+        self._manners = {device.device: device for device in config.devices}
         self._reading = 0
         self._listener = Listener(
             "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, answers_cut=True
@@ -280,7 +280,7 @@ class ViidWeb:
             if held is None or not held[1]:
                 return [self.deps.digests.nobody(user)]
             found.append(held[0])
-            return [self.deps.digests.open(one, held[0].id, user, algorithm) for one in held[1]]
+            return [self.deps.digests.open(nonce, held[0].id, user, algorithm) for nonce in held[1]]
 
         try:
             user = self._digest.verify(header, request.method, request.raw_path, known, now)
@@ -435,7 +435,9 @@ class ViidWeb:
         if request.method == "GET":
             return self.deps.orders.listed(peer)
         if request.method == "DELETE":
-            names = rest[:1] or [one.strip() for one in request.query.get("IDList", "").split(",") if one.strip()]
+            names = rest[:1] or [
+                identifier.strip() for identifier in request.query.get("IDList", "").split(",") if identifier.strip()
+            ]
             return answers.many(path, await self.deps.orders.remove(peer, names[:1_000]), now)
         payload = await self._body(request, SYSTEM_BYTES_MAX * 16)
         told = await self.deps.orders.place(peer, payload)

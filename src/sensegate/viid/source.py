@@ -93,30 +93,32 @@ class ViidSource(Pushed):
             raise Overloaded("too many messages wait for their commit; try again")
         try:
             whole = taken(payload, sender.alias or sender.id, self._veil, self._clock.now())
-            if kinds and any(one.kind not in kinds and not one.inside for one in whole.objects):
+            if kinds and any(element.kind not in kinds and not element.inside for element in whole.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
             await self._committed([self._put(sender, body.instead(FORMAT, payload, why, self._veil))])
             raise
-        entries = [one.kept for one in whole.objects if isinstance(one.kept, Entry)]
+        entries = [element.kept for element in whole.objects if isinstance(element.kept, Entry)]
         if self._trusts(sender):
-            cameras = {one.kept.camera for one in whole.objects if one.kept is not None} - {one.id for one in entries}
+            cameras = {element.kept.camera for element in whole.objects if element.kept is not None} - {
+                entry.id for entry in entries
+            }
             new = sorted(name for name in cameras if is_device(name) and self._owner(name) is None)
             entries += [Entry(kind="APE", id=name, firm=True, camera=name) for name in new]
         if entries:
             await self._adopt(sender, entries)
-        for one in whole.objects:
-            for rule in one.kept.odd if one.kept is not None else ():
+        for element in whole.objects:
+            for rule in element.kept.odd if element.kept is not None else ():
                 metrics.VIID_ODD.labels(rule).inc()
-        answers = [self._answer(sender, one) for one in whole.objects]
+        answers = [self._answer(sender, element) for element in whole.objects]
         parts = _parts(whole.objects, whole.removed)
         await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])
-        kept = [one.kept for one in whole.objects]
-        told = [answer for one, answer in zip(whole.objects, answers, strict=True) if not one.inside]
+        kept = [element.kept for element in whole.objects]
+        told = [answer for element, answer in zip(whole.objects, answers, strict=True) if not element.inside]
         return Outcome(
             _of_notices(whole.notices, whole.objects, answers) if whole.notices else told,
             whole.listed,
-            max((one.at for one in kept if isinstance(one, Sighting) and one.quality), default=0),
+            max((element.at for element in kept if isinstance(element, Sighting) and element.quality), default=0),
         )
 
     def state(self, device: Device, *, online: bool) -> None:
@@ -161,7 +163,7 @@ def _of_notices(names: Sequence[str], objects: Sequence[One], answers: Sequence[
     told: list[Answer] = []
     for notice in names:
         inner = of.get(notice, [])
-        bad = [one for one in inner if one.code]
+        bad = [element for element in inner if element.code]
         if bad and len(bad) == len(inner):
             told.append(Answer(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}"))
         elif bad:
@@ -178,15 +180,15 @@ def _parts(objects: Sequence[One], removed: Mapping[str, int]) -> list[Cut]:
     parts: list[Cut] = []
     part: list[Kept] = []
     size = 0
-    ignored = sum(one.kept is None for one in objects)
-    for one in objects:
-        if one.kept is None:
+    ignored = sum(element.kept is None for element in objects)
+    for element in objects:
+        if element.kept is None:
             continue
-        length = len(_encode(one.kept))
+        length = len(_encode(element.kept))
         if part and (size + length > PART_BYTES or len(part) >= PART_OBJECTS):
             parts.append(Cut(_encode(Told(tuple(part))), {} if parts else removed))
             part, size = [], 0
-        part.append(one.kept)
+        part.append(element.kept)
         size += length
     if part or ignored or not parts:
         parts.append(Cut(_encode(Told(tuple(part), ignored)), {} if parts else removed))

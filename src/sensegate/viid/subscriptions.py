@@ -97,13 +97,13 @@ class Orders:
             Rejected: the body is none. StoreFull, Lost: not kept; to be sent again.
         """
         answers: list[Answer] = []
-        for one in asked(payload, peer, self._clock.now()):
-            if one.cancels:
-                answers += await self.remove(peer, [one.id])
-            elif one.order is None:
-                answers.append(Answer(one.id, BAD_CONTENT, one.why))
+        for request in asked(payload, peer, self._clock.now()):
+            if request.cancels:
+                answers += await self.remove(peer, [request.id])
+            elif request.order is None:
+                answers.append(Answer(request.id, BAD_CONTENT, request.why))
             else:
-                answers.append(await self._take(one.order))
+                answers.append(await self._take(request.order))
         return answers
 
     async def _take(self, order: Order) -> Answer:

@@ -158,14 +158,14 @@ class Superior:
 
     async def _tell(self, kind: str, path: str, entries: Sequence[Listed]) -> None:
         """Tell entries of a catalogue; a platform need not take them, and is not asked again in this registration."""
-        objects = [self._entry(one) for one in entries]
-        self._told.update(self._code_there(one.id) for one in entries)
+        objects = [self._entry(entry) for entry in entries]
+        self._told.update(self._code_there(record.id) for record in entries)
         try:
             told = await self._client.send("POST", path, {f"{kind}ListObject": {f"{kind}Object": objects}})
         except (Lost, Refused) as why:  # what is lost is noticed by the next sign of life
             _log.info("VIID: a catalogue is not taken", name=self.config.name, kind=kind, why=str(why))
             return
-        if bad := [one for one in told if one.code != answers.OK]:
+        if bad := [item for item in told if item.code != answers.OK]:
             _log.info(
                 "VIID: a catalogue is not taken", name=self.config.name, kind=kind, code=bad[0].code, of=len(told)
             )
@@ -299,19 +299,19 @@ class Superior:
 
     async def _deliver(self, order: Order, part: _Part) -> Place | None:
         """Send objects; return where the log stands behind them, kept; None: they are to be sent in smaller parts."""
-        new = [one.camera for one in part.objects if one.camera not in self._told]
+        new = [element.camera for element in part.objects if element.camera not in self._told]
         if new and self.config.catalogue:
-            entries = {self._code_there(one.id): one for one in self._catalogue.cameras()}
+            entries = {self._code_there(camera.id): camera for camera in self._catalogue.cameras()}
             if known := [entries[code] for code in dict.fromkeys(new) if code in entries]:
                 await self._tell("APE", "/VIID/APEs", known)
             self._told.update(new)
         lists: dict[str, list[dict[str, Any]]] = {}
-        for one in part.objects:
-            lists.setdefault(one.kind, []).append(one.fields)
+        for element in part.objects:
+            lists.setdefault(element.kind, []).append(element.fields)
         told = {f"{kind}ObjectList": {f"{kind}Object": objects} for kind, objects in lists.items()}
         place = part.place
         number = place.sequence * 7 + place.row
-        if not await self._notify(order, (part.at, number), [one.id for one in part.objects], told):
+        if not await self._notify(order, (part.at, number), [element.id for element in part.objects], told):
             return None
         if not self._holds(order):
             return None  # made anew meanwhile: its place is another

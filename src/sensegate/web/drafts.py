@@ -102,22 +102,22 @@ async def _shapes(call: Call) -> Any:
     found = await _unknown(call).shapes(_since(call))
     rows = [
         ShapeRow(
-            one.id,
-            one.name,
-            one.pattern,
-            one.format,
-            one.messages,
-            one.topics,
-            one.reasons,
-            iso(one.first),
-            iso(one.last),
-            one.interval_s,
-            one.found,
-            one.left,
-            one.port,
-            one.maker,
+            candidate.id,
+            candidate.name,
+            candidate.pattern,
+            candidate.format,
+            candidate.messages,
+            candidate.topics,
+            candidate.reasons,
+            iso(candidate.first),
+            iso(candidate.last),
+            candidate.interval_s,
+            candidate.found,
+            candidate.left,
+            candidate.port,
+            candidate.maker,
         )
-        for one in found
+        for candidate in found
     ]
     return {"rows": rows}
 

@@ -180,13 +180,13 @@ async def _gaps(call: Call) -> Any:
     gaps_of = call.part(GAPS)
     rows = [
         GapRow(
-            iso(one.since),
-            iso(one.until),
-            one.pending,
-            one.missing,
-            [MissingRow(lost.device, lost.runs, lost.count, lost.restarted) for lost in one.devices],
+            iso(gap.since),
+            iso(gap.until),
+            gap.pending,
+            gap.missing,
+            [MissingRow(lost.device, lost.runs, lost.count, lost.restarted) for lost in gap.devices],
         )
-        for one in await gaps_of(row.member)
+        for gap in await gaps_of(row.member)
     ]
     return {"rows": rows}
 

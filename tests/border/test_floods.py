@@ -13,7 +13,7 @@ from tests.border.new_layout import NEW
 from tests.border.world import NODE, World, world
 
 pytestmark = pytest.mark.live
-SECONDS = 1.5
+SECONDS = 1.0
 QUOTA = NodeQuotaConfig(bytes_per_s=400_000.0, spans_per_s=2.0, questions_per_s=5.0)
 """Small enough for a flood of a second to be over it."""
 
@@ -44,6 +44,6 @@ async def test_others_are_served_while_one_floods(kind: Kind, place: World) -> N
             assert not await place.served()
             rounds += 1
         flooded: Flooded = await flood
-    assert rounds > 3
+    assert rounds > 2
     assert is_bounded(kind, flooded), flooded
     assert not place.ended()

@@ -79,7 +79,7 @@ async def test_a_lie_is_refused_with_its_reason(lie: Lie, bench: Bench, hostile:
     """Nothing of it stands on the log, and what stands beside it does."""
     answer = await hostile.span(hostile.request(good(), *lie.parts))
     assert isinstance(answer, SpanAnswer)
-    assert (answer.outcome, {refusal.reason for refusal in answer.refused}) == (Outcome.TAKEN, lie.reasons)
+    assert (answer.outcome, frozenset(refusal.reason for refusal in answer.refused)) == (Outcome.TAKEN, lie.reasons)
     written = [entry for entry in await bench.log.fetch(0) if entry.subject.startswith("readings.")]
     assert [entry.subject for entry in written] == [f"{READINGS}.2"]
     assert columns.decode(written[0].payload).origins.device == [OWN_DEVICE]

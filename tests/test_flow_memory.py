@@ -106,7 +106,7 @@ async def test_a_batch_that_comes_again_meets_the_births_that_it_met(
 class Stubborn(Memory):
     """A memory that never takes back what it was told."""
 
-    def rewind(self, mark: int = 0) -> None:
+    def rollback(self, savepoint: int = 0) -> None:
         pass
 
 

@@ -36,7 +36,7 @@ from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInpu
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist import priors
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
@@ -137,7 +137,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def alive(self) -> AsyncIterator[ProfileLifecycle]:
         """Run one life of the process; at its end nothing is put in order."""
-        clock, series = SystemClock(), Series()
+        clock, series = SystemClock(), SeriesIndex()
         async with contextlib.AsyncExitStack() as stack:
             life = ProfileLifecycle(self.config, clock, self.log, self.trail)
             await life.open(self.bucket, stack)

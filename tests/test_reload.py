@@ -89,7 +89,7 @@ def swap_in_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
 def swap_in_a_message(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the first value of a message by one version and the second by the next."""
     before: dict[int, Any] = {}
-    use, decode = Decoder.use, Decoder.decode
+    use, decode = Decoder.set_profiles, Decoder.decode
 
     def used(self: Decoder, profiles: Any) -> None:
         before[id(self)] = self.profiles

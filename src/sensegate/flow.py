@@ -43,7 +43,7 @@ from sensegate.control.modes import ModeRegistry
 from sensegate.control.tasks import TaskQueue
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
-from sensegate.decode.profiles import take_video
+from sensegate.decode.profiles import any_video_profile
 from sensegate.decode.purposes import purposes
 from sensegate.errors import Fenced, Lost, Refused, StoreFull, Superseded
 from sensegate.foundations import Foundations
@@ -52,10 +52,10 @@ from sensegate.ingest.own_clock import OwnClock
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import Sources
 from sensegate.moving import Mover, Place
-from sensegate.normalise.book import QualityBook
+from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
 from sensegate.ports import Log
@@ -109,7 +109,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         fresh = not membership.life(directory)
         joined = await way_up.begin(config, clock)
-        engine = Engine.of(config, clock, personal=take_video(config.profiles))
+        engine = Engine.of(config, clock, personal=any_video_profile(config.profiles))
         await engine.start()
         stack.push_async_callback(engine.stop)
         foundations = await Foundations.open(config, clock, engine, stack, joined=joined if fresh else None)
@@ -239,12 +239,12 @@ class Gateway:
         self.sources.all += cameras.opened()
         self.tasks |= cameras.tasks
 
-    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, Series]:
+    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, SeriesIndex]:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
-        scripts.warm()
-        series = Series()
+        scripts.start_children()
+        series = SeriesIndex()
         decoder = Decoder(profiles, self.devices, config.ingest, Memory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
@@ -252,7 +252,7 @@ class Gateway:
             config, clock, self.log, self.clocks, lambda: self.above.clock_offset_s if self.above else None
         ).run
         self.indicators = Indicators(series)
-        self.quality = QualityBook(self.indicators, clock)
+        self.quality = IndicatorStore(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
         return Interpreter(decoder, normaliser), series
 
@@ -281,7 +281,7 @@ class Gateway:
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
         commands = DownlinkQueue(self.sources.ways, self.clock)
-        for ask in decoder.greetings(self.clock.now()):
+        for ask in decoder.initial_requests(self.clock.now()):
             commands.ask(ask.topic, ask.payload, ask.about)
         self.tasks["commands"] = commands.run
         self.dispatcher.channels = self.sources.ways

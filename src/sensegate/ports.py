@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.frames.cutting import Cut
+from sensegate.frames.framing import Framing
 from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
 
@@ -39,7 +39,7 @@ class Talk(Protocol):
     A talk does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and answers after the commit.
     """
 
-    def cut(self, buffer: bytes) -> Cut:
+    def cut(self, buffer: bytes) -> Framing:
         """Say where the next frame stands in what was read and not yet used."""
         ...
 

@@ -39,7 +39,7 @@ def shown(of: Gateway) -> Deps:
 
     def clock_lag(device: str) -> float | None:
         at = of.devices.find(device)
-        return of.clocks.lag_of(at) if at >= 0 else None
+        return of.clocks.device_lag(at) if at >= 0 else None
 
     return Deps(
         config=config.web,
@@ -124,7 +124,7 @@ def troubles(of: Gateway) -> list[str]:
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
     found = [*of.above.troubles] if of.above else []
-    found += [*of.profiles.troubles(), *scripts.shared().troubles()]
+    found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
     found += of.foundations.cameras.troubles()

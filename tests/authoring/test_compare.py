@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sensegate.authoring.compare import Comparison, Difference, Report, compared
+from sensegate.authoring.compare import Comparison, ComparisonReport, Difference, sets_to_compare
 from sensegate.authoring.examples import NamedDevices
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ProfileError
@@ -55,12 +55,14 @@ class Bench:
         """Return a version with these readings."""
         return head.format(version=version) + "".join(readings or (TEMPERATURE, HUMIDITY))
 
-    def report(self, text: str, payloads: Sequence[str], *, topic: str = "acme/{}/up", devices: int = 3) -> Report:
+    def report(
+        self, text: str, payloads: Sequence[str], *, topic: str = "acme/{}/up", devices: int = 3
+    ) -> ComparisonReport:
         """Return the outcome of comparing the folder's version with another text over some messages of each device."""
         file = self.folder / "new" / "acme" / "th.yaml"
         file.parent.mkdir(parents=True)
         file.write_text(text, encoding="utf-8")
-        a, b = compared("acme/th", self.base, None, file)
+        a, b = sets_to_compare("acme/th", self.base, None, file)
         names = tuple(f"d{number}" for number in range(devices))
         made = [Message(topic.format(name), payload.encode(), NOW, 1) for payload in payloads for name in names]
         comparison = Comparison("acme/th", a, b, NamedDevices(names, "acme/th"))
@@ -77,9 +79,9 @@ def bench(tmp_path: Path) -> Bench:
 PAYLOADS = [f'{{"at": {1_767_225_600 + n}, "t": {200 + n}, "h": {40 + n}}}' for n in range(10)]
 
 
-def told(report: Report) -> set[tuple[str, str, object, object, int]]:
+def told(report: ComparisonReport) -> set[tuple[str, str, object, object, int]]:
     """Return the differences of the first device."""
-    return {(one.what, one.property, one.a, one.b, one.count) for one in report.differences if one.device == "d0"}
+    return {(one.kind, one.property, one.a, one.b, one.count) for one in report.differences if one.device == "d0"}
 
 
 def test_the_same_version_differs_in_nothing(bench: Bench) -> None:
@@ -104,7 +106,7 @@ def test_another_unit_shows_as_another_value(bench: Bench) -> None:
     """Compared in the property's unit; an offset is no factor."""
     report = bench.report(bench.text(2, TEMPERATURE.replace("Cel", "K"), HUMIDITY), PAYLOADS)
     one = report.differences[0]
-    assert (one.what, one.a, one.factor) == ("value", 20.0, None)
+    assert (one.kind, one.a, one.factor) == ("value", 20.0, None)
     assert one.b == pytest.approx(20.0 - 273.15)
 
 
@@ -162,5 +164,5 @@ def test_messages_of_others_do_not_count(bench: Bench) -> None:
 
 def test_a_file_of_another_profile_is_refused(bench: Bench) -> None:
     """It would compare nothing with nothing."""
-    with pytest.raises(ProfileError, match="is 'acme/other'"):
-        compared("acme/th", bench.base, None, bench.folder / "acme" / "other.yaml")
+    with pytest.raises(ProfileError, match="is profile 'acme/other'"):
+        sets_to_compare("acme/th", bench.base, None, bench.folder / "acme" / "other.yaml")

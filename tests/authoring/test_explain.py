@@ -25,7 +25,7 @@ def test_every_stage_is_told(profiles: ProfileSet) -> None:
     assert "fields: AM2301.Temperature = 70.7" in text
     assert "readings: t1 air_temperature[AM2301] = 21.5 Cel at 2026-01-01T00:00:00.000000Z (received)" in text
     assert "identity: nothing identifies these readings" in text
-    assert "commit: 1 message decoded: 1 value to be judged, 0 rejected, 0 empty" in text
+    assert "commit: 1 message decoded: 1 value to check for duplicates, 0 rejected, 0 empty" in text
 
 
 def test_reasons_are_told(profiles: ProfileSet) -> None:
@@ -40,7 +40,7 @@ def test_reasons_are_told(profiles: ProfileSet) -> None:
     assert "outside -90 to 70" in text or "outside" in text
     assert "identity: device, property and sequence" in text
     text = said(explain(profiles, "citysense/manhole/d1/event", b'{"type":"heartbeat","bat":3500}'))
-    assert "does not hold (type = 'heartbeat')" in text
+    assert "conditions not met (type = 'heartbeat')" in text
     text = said(explain(profiles, "citysense/lamp/g1/report", b'{"lamps":[{"id":"l1","on":1}]}'))
     assert "l1 illumination_on = true" in text
 
@@ -60,7 +60,7 @@ def test_envelope_and_frame_are_told(profiles: ProfileSet) -> None:
     assert "envelope of loriot/lns: message 1 (line 11): device as the topic says, port 2" in text
     assert f"envelope of loriot/lns: 11 bytes: {SOIL}" in text
     assert "envelope of loriot/lns: frame counter 7" in text
-    assert "rules of dragino/lse01: message 1 (line 9, format binary): holds; 1 element, 5 values" in text
+    assert "rules of dragino/lse01: message 1 (line 9, format binary): matches; 1 element, 5 values" in text
     assert "readings: d1 soil_moisture = 19.57 % at 2026-01-01T00:00:00.000000Z (device)" in text
     assert "readings: d1 rssi[loriot] = -91 dB" in text
     assert "identity: device, property, frame counter and bytes" in text
@@ -89,4 +89,4 @@ def test_frame_without_an_envelope_is_told(profiles: ProfileSet) -> None:
     text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=2, clock=FakeClock()))
     assert "readings: device soil_moisture = 19.57 % at 2026-01-01T00:00:00.000000Z (received)" in text
     text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=42))
-    assert "'dragino/lse01' says nothing of port 42" in text
+    assert "'dragino/lse01' has no rule for port 42" in text

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sensegate.authoring.examples import check_profile
-from sensegate.authoring.imports import Imported, import_from
-from sensegate.authoring.imports.chirpstack import _plain
-from sensegate.authoring.imports.made import expected
+from sensegate.authoring.imports import ImportedProfile, import_from
+from sensegate.authoring.imports.chirpstack import _as_json
+from sensegate.authoring.imports.profile_text import expected_value
 from sensegate.authoring.learn.guess import Guess
 from sensegate.cli import app
 from sensegate.decode.grammar import parse
@@ -55,7 +55,7 @@ REFUSED: dict[str, Any] = {
 }
 
 
-def written(folder: Path, made: Imported) -> list[str]:
+def written(folder: Path, made: ImportedProfile) -> list[str]:
     """Write a profile as the command does; return what `check` says."""
     file = folder / f"{made.profile}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def test_a_device_of_the_things_network(tmp_path: Path) -> None:
     assert [bool(example.refuse) for example in source.examples] == [False, False, True]
     assert source.examples[1].expect[0].value == -10
     assert "acme.example/th10.pdf" in source.source
-    assert ("codec old-codec", "left") in [(row.field, row.how) for row in made.rows]
+    assert ("codec old-codec", "skipped") in [(row.field, row.outcome) for row in made.rows]
 
 
 def test_one_device_of_a_vendor_can_be_named(tmp_path: Path) -> None:
@@ -124,12 +124,12 @@ def test_the_report_says_how_each_member_was_taken(tmp_path: Path) -> None:
     """Mapped where name and values say the same in the property's own unit, guessed else."""
     (made,) = import_from(ttn(tmp_path, GOOD))
     rows = {row.field: row for row in made.rows}
-    assert (rows["humidity"].how, rows["humidity"].property, rows["humidity"].unit) == (
+    assert (rows["humidity"].outcome, rows["humidity"].property, rows["humidity"].unit) == (
         "mapped",
         "relative_humidity",
         "%",
     )
-    assert rows["temperature"].why.startswith("'temperature' says air temperature")
+    assert rows["temperature"].reason.startswith("'temperature' says air temperature")
 
 
 def test_a_port_that_is_not_used_is_the_refusal_where_the_maker_shows_none(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_normalised_values_are_taken_with_their_units(tmp_path: Path) -> None:
     (made,) = import_from(ttn(tmp_path, good, SCRIPT + NORMALISE))
     assert written(tmp_path / "out", made) == []
     rows = {row.field: row for row in made.rows}
-    assert rows["normalized[0].air.temperature"].how == "mapped"
-    assert rows["data.temperature"].how == "left"
+    assert rows["normalized[0].air.temperature"].outcome == "mapped"
+    assert rows["data.temperature"].outcome == "skipped"
     assert rows["data.batV"].property == "battery_voltage"
     rule = parse(made.text)[0].messages[0]
     assert rule.script is not None
@@ -181,7 +181,7 @@ def test_a_wrong_script_is_told_by_the_makers_own_examples(tmp_path: Path) -> No
         ({"th10.yaml": "{name: TH10}"}, "no codec"),
         ({"th10-codec.yaml": "uplinkDecoder: {fileName: th10.js}"}, "no examples"),
         ({"th10-codec.yaml": "uplinkDecoder: {fileName: gone.js}"}, "cannot be read"),
-        ({"th10.yaml": "{"}, "no YAML"),
+        ({"th10.yaml": "{"}, "is not YAML"),
     ],
 )
 def test_what_cannot_be_imported_is_told(tmp_path: Path, change: dict[str, str], why: str) -> None:
@@ -192,7 +192,7 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path, change: dict[str, str],
     (made,) = import_from(vendor)
     assert made.text == ""
     assert why in made.problem
-    assert made.rows[0].how == "left"
+    assert made.rows[0].outcome == "skipped"
 
 
 # ── ChirpStack ───────────────────────────────────────────────────────────────────────────────────────
@@ -262,7 +262,7 @@ def test_a_device_without_a_codec_is_left(tmp_path: Path) -> None:
 )
 def test_javascripts_json_is_read(text: str, value: Any) -> None:
     """Comments, hexadecimal numbers, last commas; what stands in texts stays."""
-    assert json.loads(_plain(text)) == value
+    assert json.loads(_as_json(text)) == value
 
 
 # ── Zigbee2MQTT ──────────────────────────────────────────────────────────────────────────────────────
@@ -293,10 +293,10 @@ def test_exposes_become_a_profile(tmp_path: Path) -> None:
     rows = {row.field: row for row in made.rows}
     assert (rows["voltage"].property, rows["voltage"].unit) == ("battery_voltage", "mV")
     assert rows["voc"].property == "voc_fraction"
-    assert rows["temperature_calibration"].why == "it seems to be a setting"
-    assert rows["identify"].why == "it is not published"
-    assert rows["warp"].how == "left"
-    assert (rows["air_quality"].how, "dreadful" in rows["air_quality"].why) == ("guessed", True)
+    assert rows["temperature_calibration"].reason == "it appears to be a setting"
+    assert rows["identify"].reason == "it is not published"
+    assert rows["warp"].outcome == "skipped"
+    assert (rows["air_quality"].outcome, "dreadful" in rows["air_quality"].reason) == ("guessed", True)
     readings = {one.field: one for one in parse(made.text)[0].messages[1].readings}
     assert readings["contact"].words == {False: True, True: False}
     assert readings["state"].words == {"ON": True, "OFF": False}
@@ -363,7 +363,7 @@ def test_what_is_of_no_known_form_is_an_error(tmp_path: Path) -> None:
 )
 def test_the_makers_value_in_our_unit(guess: Guess, value: Any, wanted: Any) -> None:
     """What an example expects is the maker's value, brought to the property's unit by hand, so to say."""
-    assert expected(guess, value) == wanted
+    assert expected_value(guess, value) == wanted
 
 
 RUNNER = CliRunner()

@@ -14,15 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensegate.authoring.examples import check_profile
-from sensegate.authoring.learn.fields import Facts
+from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.authoring.learn.guess import guess, sentinels
 from sensegate.authoring.learn.learn import interval_s, learn
 from sensegate.authoring.learn.names import matches, unit_of
-from sensegate.authoring.learn.shapes import Sample, group, understand
-from sensegate.authoring.learn.write import Draft, draft
-from sensegate.authoring.survey import draft_of, samples_of, shapes
-from sensegate.authoring.unknown import Told
-from sensegate.authoring.yaml_text import as_json, flow, text
+from sensegate.authoring.learn.shapes import Sample, group, parse_sample
+from sensegate.authoring.learn.write import ProfileDraft, draft
+from sensegate.authoring.survey import RecordedMessage, draft_of, samples_of, shapes
+from sensegate.authoring.yaml_text import as_json, flow_text, plain_text
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet
 from sensegate.model import Message
@@ -31,8 +30,8 @@ T0 = 1_767_225_600  # 2026-01-01T00:00:00Z
 S = 1_000_000
 
 
-def facts(name: str, *values: Any) -> Facts:
-    found = Facts(tuple(name.split(".")))
+def facts(name: str, *values: Any) -> FieldFacts:
+    found = FieldFacts(tuple(name.split(".")))
     for value in values:
         found.add(value)
     return found
@@ -63,14 +62,14 @@ def station(at: int, device: str, **more: Any) -> Sample:
 STATION = [station(at, device) for at in range(40) for device in ("acme-0017", "acme-0018", "acme-0023")]
 
 
-def made(samples: list[Sample], profile: str = "acme/station") -> Draft:
+def made(samples: list[Sample], profile: str = "acme/station") -> ProfileDraft:
     found = draft_of(samples, profile)
     assert found is not None
     assert found.problem == ""
     return found
 
 
-def problems(tmp_path: Path, found: Draft) -> list[str]:
+def problems(tmp_path: Path, found: ProfileDraft) -> list[str]:
     file = tmp_path / f"{found.profile}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(found.text, encoding="utf-8")
@@ -236,7 +235,7 @@ def test_a_list_of_records(tmp_path: Path) -> None:
     assert rule.each == "records"
     assert rule.time is not None
     assert rule.time.field == "ts"
-    assert "$.batt" in {reading.field for reading in rule.readings} | {one for one, _ in found.left}
+    assert "$.batt" in {reading.field for reading in rule.readings} | {one for one, _ in found.unrecognised}
     assert problems(tmp_path, found) == []
 
 
@@ -260,7 +259,7 @@ def test_a_list_of_records(tmp_path: Path) -> None:
 )
 def test_the_format_is_recognised(payload: bytes, form: str) -> None:
     """The first format that explains the bytes; what none explains is binary."""
-    assert understand(Sample("t", payload)).format == form
+    assert parse_sample(Sample("t", payload)).format == form
 
 
 def test_bytes_that_nothing_explains_are_described(tmp_path: Path) -> None:
@@ -330,7 +329,7 @@ def test_frames_are_taken_out_of_known_envelopes(tmp_path: Path) -> None:
     (tmp_path / "net" / "server.yaml").write_text(CARRIER, encoding="utf-8")
     profiles = ProfileSet.load([tmp_path])
     told = [
-        Told(
+        RecordedMessage(
             Message(
                 "net/a84041000181c061/up",
                 json.dumps({"fPort": 2, "fCnt": at, "data": base64.b64encode(bytes([1, at])).decode()}).encode(),
@@ -359,7 +358,7 @@ KEYS = st.text(min_size=1, max_size=8)
 def test_what_is_written_is_read_again_property(value: Any) -> None:
     """A value in flow style, or as JSON, is the same value to the parser of profiles."""
     head = "profile: a/b\nversion: 1\nlabel: {zh: x, en: x}\nsource: s\nmessages: []\nshared: "
-    assert parse(f"{head}{flow(value)}\n")[0].shared == value
+    assert parse(f"{head}{flow_text(value)}\n")[0].shared == value
     assert parse(f"{head}{as_json(value)}\n")[0].shared == value
 
 
@@ -372,7 +371,7 @@ def test_comments_cannot_break_out() -> None:
     found = made(samples)
     source, _ = parse(found.text)
     assert [reading.field for reading in source.messages[0].readings] == ["co2"]
-    assert text("yes: no") == '"yes: no"'
+    assert plain_text("yes: no") == '"yes: no"'
 
 
 @settings(deadline=None)
@@ -391,7 +390,7 @@ def test_no_message_breaks_learning_property(messages: list[tuple[str, bytes]]) 
 )
 def test_no_line_is_tried_in_every_way(payload: bytes) -> None:
     """Tags without fields: each comma could begin one, and the ways to read them double with each."""
-    assert understand(Sample("t", payload)).format in {"text", "keyvalue", "influx"}
+    assert parse_sample(Sample("t", payload)).format in {"text", "keyvalue", "influx"}
 
 
 def test_rules_of_names_lead_to_properties() -> None:

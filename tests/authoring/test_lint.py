@@ -79,7 +79,7 @@ def test_a_topic_that_another_covers_says_nothing_new(tmp_path: Path) -> None:
     """A literal topic beside a wider one; not where they name another part of it as the device."""
     wide = RULE.replace('["acme/{device}"]', '["acme/{device}", "{any}/{device}"]')
     (one,) = found(tmp_path, HEAD + wide + EXAMPLES)
-    assert ":6: messages[0].topics[0]: says nothing new: {any}/{device} covers it;" in one
+    assert ":6: messages[0].topics[0]: is redundant: {any}/{device} covers it;" in one
     other = RULE.replace('["acme/{device}"]', '["acme/eui-{device}", "acme/{device}"]')
     assert found(tmp_path, HEAD + other + EXAMPLES) == []
 
@@ -140,7 +140,8 @@ def test_words_that_are_no_codes(tmp_path: Path) -> None:
     )
     (one,) = found(tmp_path, HEAD + body + shown)
     assert (
-        ":10: messages[0].readings[2].words: 'downwards': no code of lift_direction; codes are up, down, stopped" in one
+        ":10: messages[0].readings[2].words: 'downwards': not a code of lift_direction; codes are up, down, stopped"
+        in one
     )
     assert found(tmp_path, HEAD + body.replace("downwards", "down") + shown) == []
 
@@ -159,7 +160,7 @@ def test_a_shifted_longitude_alone(tmp_path: Path) -> None:
     """Without its latitude it could become no reading."""
     body = RULE + "      - {field: x, property: longitude, datum: gcj02}\n"
     shown = EXAMPLES.replace('"pm": 35}', '"pm": 35, "x": null}\n    ignored: 1')
-    assert any("no latitude in gcj02 goes with it" in one for one in found(tmp_path, HEAD + body + shown))
+    assert any("there is no latitude in gcj02 beside it" in one for one in found(tmp_path, HEAD + body + shown))
 
 
 def test_an_anchor_that_nobody_uses(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from sensegate.authoring.examples import NamedDevices, message_of
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.protobuf import FIXED64, bytes_field, key, number_field
+from sensegate.decode.protobuf import FIXED64, bytes_field, number_field, tag
 from sensegate.frames import hj212
 from sensegate.model import Message
 from tests.bench.decode import NOW, Fleet
@@ -142,7 +142,7 @@ def _sparkplug(sent: Sent | None) -> bytes:
     at = number_field(3, (sent[0] if sent else SECOND) * 1_000)
     metrics = []
     for alias, name in enumerate(NAMES):
-        value = key(13, FIXED64) + struct.pack("<d", sent[1][alias] / 10 if sent else 0.0)
+        value = tag(13, FIXED64) + struct.pack("<d", sent[1][alias] / 10 if sent else 0.0)
         named = b"" if sent else bytes_field(1, name.encode()) + number_field(4, 10)
         metrics.append(bytes_field(2, named + number_field(2, alias) + at + value))
     return b"".join(metrics)

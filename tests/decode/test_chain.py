@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate.authoring.examples import Seen, check_profile, micros, readings_of
+from sensegate.authoring.examples import ExampleReading, check_profile, parse_micros, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import Rows
-from sensegate.decode.profile import Units
+from sensegate.decode.profile import UnitConversions
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message, QuarantineReason, RejectReason, Thinned
 from sensegate.quantities.quality import TimeQuality
 
-NOW = micros("2026-01-01T00:00:09Z")
+NOW = parse_micros("2026-01-01T00:00:09Z")
 HEARD = "2026-01-01T00:00:00Z"
 HEAD = "version: 1\nlabel: {zh: x, en: x}\nsource: this test\nmessages:\n"
 
@@ -149,7 +149,7 @@ def run(decoder: Decoder, tree: Any, topic: str = "ns/probe/up", principal: str 
     return decoder.decode([Message(topic, payload, NOW, 1, principal=principal)])
 
 
-def seen(decoder: Decoder, fields: Fields) -> list[Seen]:
+def seen(decoder: Decoder, fields: Fields) -> list[ExampleReading]:
     return readings_of(fields, decoder.profiles.specs, Registry(*DEVICES).ids)
 
 
@@ -164,8 +164,8 @@ def test_frame_is_decoded_by_the_profile_of_its_device(decoder: Decoder) -> None
     """Values by the device's profile; time and identity by the envelope; link values beside them."""
     fields = run(decoder, envelope(b"\x00\xd7", rssi=-91))
     assert [(one.device, one.property, one.value, one.time) for one in seen(decoder, fields)] == [
-        ("probe", "air_temperature", 21.5, micros(HEARD)),
-        ("probe", "rssi", -91, micros(HEARD)),
+        ("probe", "air_temperature", 21.5, parse_micros(HEARD)),
+        ("probe", "rssi", -91, parse_micros(HEARD)),
     ]
     specs = [decoder.profiles.specs[one] for one in fields.spec]
     assert [one.profile for one in specs] == ["acme/probe@1", "net/work@1"]
@@ -195,7 +195,7 @@ def test_device_registered_with_the_servers_profile_has_its_decoded_object(decod
     assert key(fields) == frame_key(7, b"\x00\xd7", 0)
     messages = [Message("ns/decoded/up", msgspec.json.encode({**tree, "count": count}), NOW, 1) for count in range(40)]
     decoder.decode(messages)
-    quick, slow = decoder.decode(messages), decoder.decode_slowly(messages)
+    quick, slow = decoder.decode(messages), decoder.decode_row_by_row(messages)
     assert decoder.plans.plans
     assert quick.key.tolist() == slow.key.tolist()
     assert quick.spec.tolist() == slow.spec.tolist()
@@ -228,7 +228,7 @@ def test_time_of_the_frame_wins(decoder: Decoder) -> None:
 def test_ages_count_from_the_reception(decoder: Decoder) -> None:
     """Samples kept by the device are dated back from when the frame was heard; each has an identity of its own."""
     fields = run(decoder, envelope(b"\x00\x00\xd7\x3c\x00\xd7", 4))
-    assert [one.time for one in seen(decoder, fields)] == [micros(HEARD), micros(HEARD) - 60_000_000]
+    assert [one.time for one in seen(decoder, fields)] == [parse_micros(HEARD), parse_micros(HEARD) - 60_000_000]
     assert [decoder.profiles.specs[one].identity for one in fields.spec] == [IdentityKind.FRAME] * 2
     assert len(set(fields.key.tolist())) == 2
 
@@ -351,17 +351,20 @@ def test_keys_of_frames() -> None:
     ("messages", "words"),
     [
         ("  - readings: [{field: t, property: air_temperature}]\n", "no topic"),
-        ("  - frames: {ports: [70000]}\n    ignore: true\n", "70000 is no port"),
-        ("  - frames: {}\n    payload: {field: d}\n", "does not go with `frames`"),
-        ("  - topics: ['a/{device}']\n    payload: {field: d}\n    ignore: true\n", "does not go with `ignore`"),
-        ("  - topics: ['a/{device}']\n    beside: true\n    readings: [{field: t, property: rssi}]\n", "stand beside"),
+        ("  - frames: {ports: [70000]}\n    ignore: true\n", "70000 is not a port"),
+        ("  - frames: {}\n    payload: {field: d}\n", "cannot be combined with `frames`"),
+        ("  - topics: ['a/{device}']\n    payload: {field: d}\n    ignore: true\n", "cannot be combined with `ignore`"),
+        (
+            "  - topics: ['a/{device}']\n    beside: true\n    readings: [{field: t, property: rssi}]\n",
+            "beside which it could stand",
+        ),
         ("  - topics: ['a/{device}']\n    payload: {field: d, encoding: base32}\n", "base32"),
         ("  - topics: ['a/{device}']\n    payload: {feild: d}\n", "did you mean 'field'?"),
         (
             "  - topics: ['a/{device}']\n    identity: frame\n    sequence: n\n    standard: .\n",
             "needs `payload` and `sequence`",
         ),
-        ("  - topics: ['a/b']\n    payload: {field: d}\n    device: {field: eui}\n", "anyone could speak"),
+        ("  - topics: ['a/b']\n    payload: {field: d}\n    device: {field: eui}\n", "any device could publish"),
     ],
 )
 def test_mistakes_of_a_chain_are_named(tmp_path: Path, messages: str, words: str) -> None:
@@ -434,13 +437,13 @@ def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 def test_what_waits_for_an_answer_is_taken_back_whole() -> None:
     """A message of several frames is decoded again once a script has answered: nothing of it may count twice."""
-    rows = Rows(Units())
-    mark = rows.mark()
+    rows = Rows(UnitConversions())
+    mark = rows.savepoint()
     rows.message.append(0)
     rows.numbered.append((0, 0, 7))
     rows.thinned.append(Thinned(0, 0, 1))
-    rows.rewind(mark)
-    assert (rows.mark(), rows.numbered, rows.thinned) == (mark, [], [])
+    rows.rollback(mark)
+    assert (rows.savepoint(), rows.numbered, rows.thinned) == (mark, [], [])
 
 
 @settings(max_examples=settings().max_examples * 2)
@@ -461,7 +464,7 @@ def test_whatever_a_network_server_says_is_decoded_or_refused(data: st.DataObjec
     machine = Decoder(loaded, Registry(*devices, server))
     principal = server.id if example.topic.startswith("http/") else ""
     message = Message(example.topic, msgspec.json.encode(tree), NOW, 1, principal=principal)
-    quick, slow = machine.decode([message] * 6), machine.decode_slowly([message] * 6)
+    quick, slow = machine.decode([message] * 6), machine.decode_row_by_row([message] * 6)
     assert quick.key.tolist() == slow.key.tolist()
     assert len(quick.quarantined) in {0, 6}
     assert not (quick.quarantined and len(quick))

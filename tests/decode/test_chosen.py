@@ -127,7 +127,7 @@ def test_for_all(shelf: Shelf) -> None:
     now = shelf.library().choose([shelf.chosen("acme/th", 2)])
     assert {(value, name) for _, value, name in read(now, *one_each())} == {(20.0, "acme/th@2")}
     assert (now.versions["acme/th"], now.arms) == (2, {})
-    on_shelf = now.shelved("acme/th")
+    on_shelf = now.folder_version("acme/th")
     assert on_shelf is not None
     assert on_shelf.version == 1
     assert {name for _, _, name in read(now.choose([]), *one_each())} == {"acme/th@1"}
@@ -252,9 +252,9 @@ def test_rights_of_all_versions(shelf: Shelf) -> None:
     assert now.publish_topics(record(DEVICES.find("d2")), ["d2"], None) == ["acme/d2/up"]
     behind = Device("d1", "440106", "acme/th", gateway="hub-1")
     assert now.publish_topics(behind, ["d1"], ["hub-1"]) == ["acme/d1/up", "acme/d1/now"]
-    assert len(now.rights("acme/th")) == 2
+    assert len(now.topic_rights("acme/th")) == 2
     same = library.choose([shelf.chosen("acme/th", 3)])
-    assert same.rights("acme/th") == library.rights("acme/th")
+    assert same.topic_rights("acme/th") == library.topic_rights("acme/th")
 
 
 def test_versions_without_a_file_of_the_folder(shelf: Shelf) -> None:

@@ -154,7 +154,7 @@ def test_frames_give_the_same_by_both_paths(machine: Decoder) -> None:
     messages = [envelope(r, at) for at in range(6_000)]
     for _ in range(4):
         fields = machine.decode(messages)
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
     assert sum(isinstance(plan, EnvelopePlan) for plan in machine.plans.plans) > 5
     assert machine.plans.readers.count > 3
     assert len(fields) > 3_000
@@ -185,18 +185,18 @@ def test_most_frames_go_the_quick_path(machine: Decoder, monkeypatch: pytest.Mon
     r.shuffle(messages)
     machine.decode(messages)
     singles: list[int] = []
-    work = type(machine._work([]))
-    usual = work.one
+    work = type(machine._batch([]))
+    usual = work.decode_one
 
     def one(self: Any, at: int, *, learn: bool) -> None:
         singles.append(at)
         usual(self, at, learn=learn)
 
-    monkeypatch.setattr(work, "one", one)
+    monkeypatch.setattr(work, "decode_one", one)
     fields = machine.decode(messages)
     assert not singles
     assert len(fields) == 500 * 5
-    same(fields, machine.decode_slowly(messages))
+    same(fields, machine.decode_row_by_row(messages))
 
 
 @pytest.mark.parametrize("fault", ["path", "time", "identity", "beside"])
@@ -217,4 +217,4 @@ def test_the_tests_would_see_a_difference(machine: Decoder, fault: str) -> None:
             plan.beside = None
     fields = machine.decode(messages)
     with pytest.raises(AssertionError):
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))

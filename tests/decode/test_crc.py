@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.crc import check
+from sensegate.decode.crc import checksum
 
 NINE = b"123456789"
 
-KNOWN = [  # the `check` of each model in the reveng catalogue: the value of "123456789"
+KNOWN = [  # the `checksum` of each model in the reveng catalogue: the value of "123456789"
     ("CRC-16/MODBUS", 0x4B37, 2),
     ("crc16-modbus", 0x4B37, 2),
     ("CRC-16/ARC", 0xBB3D, 2),
@@ -30,8 +30,8 @@ KNOWN = [  # the `check` of each model in the reveng catalogue: the value of "12
 @pytest.mark.parametrize(("name", "value", "size"), KNOWN)
 def test_the_catalogues_check_values(name: str, value: int, size: int) -> None:
     """Each model gives the value that the catalogue prints for it."""
-    found = check(name)
-    assert found.of(NINE) == value
+    found = checksum(name)
+    assert found.compute(NINE) == value
     assert found.size == size
 
 
@@ -48,15 +48,15 @@ def test_the_catalogues_check_values(name: str, value: int, size: int) -> None:
 )
 def test_sums(name: str, data: bytes, value: int) -> None:
     """Sums and XORs, for what has no CRC."""
-    assert check(name).of(data) == value
+    assert checksum(name).compute(data) == value
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
     """Who mistypes a name is told the right one."""
     with pytest.raises(ValueError, match="CRC16-MODBUS"):
-        check("CRC-16/MODBUSS")
+        checksum("CRC-16/MODBUSS")
     with pytest.raises(ValueError, match="reveng"):
-        check("§")
+        checksum("§")
 
 
 def reflected(value: int, width: int) -> int:
@@ -71,4 +71,4 @@ def test_modbus_is_the_remainder_of_a_division(data: bytes) -> None:
         crc ^= byte
         for _ in range(8):
             crc = crc >> 1 ^ (reflected(0x8005, 16) if crc & 1 else 0)
-    assert check("CRC-16/MODBUS").of(data) == crc
+    assert checksum("CRC-16/MODBUS").compute(data) == crc

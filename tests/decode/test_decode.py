@@ -231,7 +231,7 @@ def test_rows_stand_in_the_order_of_the_messages(plain: Decoder) -> None:
     fields = plain.decode(messages)
     assert np.all(np.diff(fields.message) >= 0)
     assert {row: text for row, text in fields.text.items() if text != f"s{fields.message[row]}"} == {}
-    same(fields, plain.decode_slowly(messages))
+    same(fields, plain.decode_row_by_row(messages))
 
 
 def test_an_empty_batch_gives_empty_columns(plain: Decoder) -> None:
@@ -243,10 +243,10 @@ def test_an_empty_batch_gives_empty_columns(plain: Decoder) -> None:
 
 
 def test_another_set_of_profiles_is_in_force_from_the_next_batch_on(plain: Decoder) -> None:
-    """`use` changes the profiles without forgetting anything that was committed."""
+    """`set_profiles` changes the profiles without forgetting anything that was committed."""
     sent = [message('{"values":{"air_temperature":1}}')]
     assert len(plain.decode(sent)) == 1
-    plain.use(ProfileSet([], plain.profiles.specs))
+    plain.set_profiles(ProfileSet([], plain.profiles.specs))
     assert plain.decode(sent).quarantined[0].reason is QuarantineReason.NO_PROFILE
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.decode import ProfileSet, topics
-from sensegate.decode.device_names import Names, heard
+from sensegate.decode.device_names import DeviceNameTemplates, subscribe_filters
 from sensegate.errors import ProfileError
 from sensegate.model import Device
 from tests.support.profiles import Make
@@ -19,13 +19,13 @@ PROBE = Device("p1", "440106", "sparkplug/water-probe", alias="Water/pump-01/pro
 
 def test_a_name_is_made_of_captures_and_gives_them_back() -> None:
     """The two directions fit; a name of another form gives none."""
-    names = Names(topics.parse("{group}/{node}"), None)
+    names = DeviceNameTemplates(topics.parse("{group}/{node}"), None)
     captured = {"group": "Water", "node": "pump-01"}
     assert names.complete(captured) == {**captured, "device": "Water/pump-01"}
     assert names.captures("Water/pump-01") == captured
     assert names.captures("pump-01") is None
     assert names.captures("Water/pump-01/probe-A") is None
-    assert Names().complete(captured) is captured
+    assert DeviceNameTemplates().complete(captured) is captured
 
 
 def test_a_node_publishes_under_its_own_names_only() -> None:
@@ -54,13 +54,13 @@ def test_a_device_behind_a_node_has_its_own_topics_only() -> None:
 
 def test_a_device_hears_what_is_meant_for_it() -> None:
     """Commands to it, and what everybody hears; never another's commands."""
-    assert PROFILES.heard_topics(NODE, [NODE.id, NODE.alias]) == ["spBv1.0/STATE/+", "spBv1.0/Water/NCMD/pump-01"]
-    assert PROFILES.heard_topics(PROBE, [PROBE.id, PROBE.alias]) == ["spBv1.0/Water/DCMD/pump-01/probe-A"]
-    assert heard([topics.parse("a/{node}")], [], ["n1"]) == []
+    assert PROFILES.subscribe_topics(NODE, [NODE.id, NODE.alias]) == ["spBv1.0/STATE/+", "spBv1.0/Water/NCMD/pump-01"]
+    assert PROFILES.subscribe_topics(PROBE, [PROBE.id, PROBE.alias]) == ["spBv1.0/Water/DCMD/pump-01/probe-A"]
+    assert subscribe_filters([topics.parse("a/{node}")], [], ["n1"]) == []
 
 
 WRONG = [
-    ('hears: ["a/{node}"]', "no name holds {node}"),
+    ('hears: ["a/{node}"]', "no name fills {node}"),
     ('hears: ["a/+"]', "no MQTT wildcards"),
 ]
 
@@ -76,7 +76,7 @@ TEMPLATES = [
     ('{topics: ["x/{group}/{node}"], device: {name: "{group}/{other}"}, ignore: true}', "does not capture {other}"),
     ('{topics: ["x/{node}"], device: {name: "{node}", field: d}, ignore: true}', "give one of"),
     ('{topics: ["x/{node}"], device: {field: d, any_profile: true}, ignore: true}', "needs `field` and `gateway`"),
-    ('{topics: ["x/{node}"], device: {field: d}, ignore: true}', "anyone could speak for any device"),
+    ('{topics: ["x/{node}"], device: {field: d}, ignore: true}', "any device could publish for any other"),
 ]
 
 

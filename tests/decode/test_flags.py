@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.decode.flags import REJECT, WORDS, Flags, meant, verdict
+from sensegate.decode.flags import REJECT, WORDS, QualityFlags, compile_words, verdict
 from sensegate.errors import ProfileError
 from sensegate.model import Message, RejectReason
 from sensegate.quantities.quality import Quality
@@ -99,12 +99,14 @@ def test_tables_of_flags(table: str, raw: Any, expected: Quality) -> None:
     """Each table knows its flags; what is none of its kind has the quality of `other`."""
     from sensegate.decode.flags import TABLES
 
-    assert Flags(None, TABLES[table], Quality.GOOD, Quality.UNCERTAIN_LAST, None).judge(raw, None) == expected
+    assert QualityFlags(None, TABLES[table], Quality.GOOD, Quality.UNCERTAIN_LAST, None).judge(raw, None) == expected
 
 
 def test_words_tell_true_from_one() -> None:
     """`true` and 1 are two flags; lists and objects are none."""
-    flags = Flags(None, meant({True: "bad"}) | meant({1: "good"}), Quality.GOOD, Quality.UNCERTAIN, None)
+    flags = QualityFlags(
+        None, compile_words({True: "bad"}) | compile_words({1: "good"}), Quality.GOOD, Quality.UNCERTAIN, None
+    )
     sent: list[Any] = [True, 1, [1], {}, None]
     assert [flags.judge(raw, None) for raw in sent] == [
         Quality.BAD,

@@ -49,7 +49,7 @@ def test_formats_give_the_same_by_both_paths(name: str, decoders: dict[str, Deco
         messages.append(Message(f"bench/{number}/d{at % 9:05d}", bytes(payload), NOW + at, at))
     for _ in range(3):
         fields = machine.decode(messages)
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
     assert machine.plans.count
     assert len(fields) > 100
 
@@ -75,7 +75,7 @@ def test_odd_numbers_go_the_general_way(name: str, decoders: dict[str, Decoder])
         messages.append(Message(f"bench/{number}/d{at % 9:05d}", payload, NOW + at, at))
     for _ in range(3):
         fields = machine.decode(messages)
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
     assert {one.reason.value for one in fields.rejected} >= {"not_finite", "wrong_type"}
 
 
@@ -108,7 +108,7 @@ def test_json_inside_json_has_plans_too(make: Make) -> None:
     messages = [Message("m/d1", b'{"data":"{\\"t\\":%d}"}' % at, NOW + at, at) for at in range(60)]
     for _ in range(3):
         fields = machine.decode(messages)
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
     assert machine.plans.count == 1
     assert fields.value.tolist() == list(range(60))
 
@@ -120,9 +120,9 @@ def test_what_never_has_a_plan_is_not_read_twice_for_ever(make: Make) -> None:
     for batch in range(12):
         payloads = [b"\xa2\x61t\x01" + b"\x64" + b"%04x" % (batch * 500 + at) + b"\x02" for at in range(500)]
         messages = [Message("m/d1", payload, NOW + at, at) for at, payload in enumerate(payloads)]
-        same(machine.decode(messages), machine.decode_slowly(messages))
+        same(machine.decode(messages), machine.decode_row_by_row(messages))
     (reader,) = [one for one in machine.plans.readers._known.values() if one is not None]
-    assert reader._in_vain()
+    assert reader._rarely_hits()
     assert reader.count == 0
 
 
@@ -140,7 +140,7 @@ def test_equal_shapes_hold_the_same_members(one: Any, other: Any) -> None:
     seen = []
     for tree in (one, other):
         payload = msgspec.json.encode(tree)
-        shape, leaves = parse.flat(payload, None)
+        shape, leaves = parse.flatten(payload, None)
         pointers = parse.pointers(payload, None)
         assert [walk(msgspec.json.decode(payload), pointer) for pointer in pointers] == leaves
         seen.append((shape, pointers, [float if type(leaf) is int else type(leaf) for leaf in leaves]))
@@ -152,7 +152,7 @@ def test_large_trees_are_left_alone() -> None:
     """A tree with more leaves than a plan may have is not taken apart to its end."""
     parse = Flattened(lambda frame: list(range(len(frame.payload))), 32)
     with pytest.raises(Rejected, match="too many leaves"):
-        parse.flat(bytes(300), None)
+        parse.flatten(bytes(300), None)
 
 
 def test_a_table_too_large_for_columns_is_read_once(make: Make) -> None:
@@ -167,4 +167,4 @@ def test_a_table_too_large_for_columns_is_read_once(make: Make) -> None:
         fields = decoder.decode(messages)
         assert not fields.quarantined
         assert len(fields) == 12 * 300
-        same(fields, decoder.decode_slowly(messages))
+        same(fields, decoder.decode_row_by_row(messages))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode.formats import FORMATS, json, senml, text
-from sensegate.decode.frame import Frame, Setting
+from sensegate.decode.frame import FormatContext, Frame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 
@@ -26,7 +26,7 @@ def test_format_gives_a_tree_or_a_reason(name: str, payload: bytes) -> None:
     form = FORMATS[name]
     if form.required:
         pytest.skip("its own test gives it options")
-    parse = form.compile(None, Setting("vendor/model", 1, Path(), _error))
+    parse = form.compile(None, FormatContext("vendor/model", 1, Path(), _error))
     reason: str = QuarantineReason.MALFORMED
     try:
         parse(Frame(payload, 16))

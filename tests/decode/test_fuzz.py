@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sensegate.authoring.examples import NamedDevices, message_of, payload_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.grammar import Example
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Message
 from tests.decode.test_decode import same
 
 PROFILES = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
-EXAMPLES: list[tuple[Profile, Example]] = [
+EXAMPLES: list[tuple[CompiledProfile, Example]] = [
     (profile, example)
     for name in PROFILES.ids
     if (profile := PROFILES.find(name)) is not None
@@ -53,7 +53,7 @@ plain = st.fixed_dictionaries(
 )
 
 
-def decoder(example: Example, profile: Profile) -> Decoder:
+def decoder(example: Example, profile: CompiledProfile) -> Decoder:
     return Decoder(PROFILES, NamedDevices(example.devices, profile.id, gateway=example.gateway))
 
 
@@ -65,7 +65,7 @@ def test_examples_give_the_same_by_both_paths() -> None:
         messages = [message_of(example)] * 60
         machine.decode(messages)
         fields = machine.decode(messages)
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
         planned += bool(machine.plans.count)
     quick = [profile for profile, example in EXAMPLES if example.expect and profile.rules[0].format == "json"]
     assert planned > len(quick) // 2
@@ -82,7 +82,7 @@ def test_plain_layout_gives_the_same_by_both_paths(payloads: list[object]) -> No
         for at, text in enumerate(text for text in texts for _ in range(40))
     ]
     machine.decode(messages)
-    same(machine.decode(messages), machine.decode_slowly(messages))
+    same(machine.decode(messages), machine.decode_row_by_row(messages))
 
 
 @settings(max_examples=MANY)
@@ -110,11 +110,11 @@ def test_spoilt_examples_never_raise_and_the_paths_agree(data: st.DataObject) ->
     messages = [good] * 40 + [msgspec.structs.replace(good, payload=raw) for raw in spoilt] * 6
     machine = decoder(example, profile)
     machine.decode(messages)
-    same(machine.decode(messages), machine.decode_slowly(messages))
+    same(machine.decode(messages), machine.decode_row_by_row(messages))
 
 
 @given(st.sampled_from(EXAMPLES), st.one_of(st.binary(max_size=60), trees.map(lambda tree: json.dumps(tree).encode())))
-def test_any_bytes_become_rows_or_a_reason(example: tuple[Profile, Example], payload: bytes) -> None:
+def test_any_bytes_become_rows_or_a_reason(example: tuple[CompiledProfile, Example], payload: bytes) -> None:
     """Nothing raises, and each message is accounted for: rows, rejections, something ignored, or quarantine."""
     profile, shown = example
     message = msgspec.structs.replace(message_of(shown), payload=payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.memory import ASKS_MAX, Ask, Memory
+from sensegate.decode.memory import REQUESTS_MAX, DeviceRequest, Memory
 
 
 def test_values_are_kept_replaced_and_dropped() -> None:
@@ -40,8 +40,8 @@ def test_without_marks_nothing_is_kept_to_be_undone() -> None:
     memory = Memory()
     for at in range(1_000):
         memory.put(("x", "a"), at, 1)
-    assert memory.mark() == 0
-    memory.rewind()
+    assert memory.savepoint() == 0
+    memory.rollback()
     assert memory.get(("x", "a")) == 999
 
 
@@ -49,13 +49,13 @@ def test_what_is_settled_stays() -> None:
     """A rewind goes back to what was committed, not further."""
     memory = Memory(undoable=True)
     memory.put(("x", "a"), 1, 1)
-    first = memory.mark()
+    first = memory.savepoint()
     memory.put(("x", "a"), 2, 1)
     memory.put(("x", "b"), 2, 1)
-    memory.settle(first)
-    memory.rewind()
+    memory.release(first)
+    memory.rollback()
     assert (memory.get(("x", "a")), memory.get(("x", "b"))) == (1, None)
-    memory.rewind()
+    memory.rollback()
     assert memory.get(("x", "a")) == 1
 
 
@@ -63,10 +63,10 @@ def test_what_was_crowded_out_comes_back() -> None:
     """Undoing gives back also what had to go meanwhile."""
     memory = Memory(entries_max=1, undoable=True)
     memory.put(("x", "a"), 1, 1)
-    mark = memory.mark()
+    mark = memory.savepoint()
     memory.put(("x", "b"), 2, 1)
     assert memory.get(("x", "a")) is None
-    memory.rewind(mark)
+    memory.rollback(mark)
     assert (memory.get(("x", "a")), memory.get(("x", "b"))) == (1, None)
 
 
@@ -87,13 +87,13 @@ def test_memory_is_that_of_the_walks_that_count(walks: list[list[tuple[str, int 
             else:
                 memory.put(("x", name), value, 1)
             now[name] = value
-        open_.append((memory.mark(), dict(now)))
+        open_.append((memory.savepoint(), dict(now)))
         what = data.draw(st.sampled_from(["go on", "settle", "lose"]))
         if what == "settle":
             mark, settled = open_.pop(0)
-            memory.settle(mark)
+            memory.release(mark)
         elif what == "lose":
-            memory.rewind()
+            memory.rollback()
             open_.clear()
             now = dict(settled)
         for name in "abc":
@@ -115,9 +115,9 @@ def test_a_question_waits_once_and_so_many_wait() -> None:
     """Until they are taken; a flood of questions is bounded."""
     memory = Memory()
     for payload in (b"1", b"2"):
-        memory.ask(Ask("a/down", payload, "a/up"))
-    for at in range(ASKS_MAX + 5):
-        memory.ask(Ask(f"b{at}/down", b"", ""))
-    asks = memory.asks()
-    assert (len(asks), asks[0].payload) == (ASKS_MAX, b"1")
-    assert memory.asks() == []
+        memory.request(DeviceRequest("a/down", payload, "a/up"))
+    for at in range(REQUESTS_MAX + 5):
+        memory.request(DeviceRequest(f"b{at}/down", b"", ""))
+    asks = memory.take_requests()
+    assert (len(asks), asks[0].payload) == (REQUESTS_MAX, b"1")
+    assert memory.take_requests() == []

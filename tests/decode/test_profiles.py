@@ -99,8 +99,8 @@ def test_examples_that_do_not_hold_are_told(tmp_path: Path) -> None:
         ("payload: {a: 1}", "payload_b64: '?'", "Only base64 data is allowed"),
         ("payload: '{'", "payload: {a: 1}", "expected refusal malformed, saw readings"),
         ("refuse: malformed", "refuse: schema", "expected refusal schema, saw malformed"),
-        (bad, "", "no example of a refusal"),
-        (good, "", "no example with readings"),
+        (bad, "", "no example shows a refusal"),
+        (good, "", "no example has readings"),
     ]
     file.write_text(head + "examples:\n" + good + bad, encoding="utf-8")
     assert check_profile(file) == []

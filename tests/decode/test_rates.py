@@ -6,18 +6,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.rates import MINUTE_US, Rates
+from sensegate.decode.rates import MINUTE_US, DeviceRates
 
 
-def over(rates: Rates, devices: list[int], minutes: list[int]) -> list[bool]:
+def over(rates: DeviceRates, devices: list[int], minutes: list[int]) -> list[bool]:
     """Return which of some messages are too many."""
-    found = rates.over(np.array(devices, np.int32), np.array(minutes, np.int64) * MINUTE_US + 7)
+    found = rates.exceeding(np.array(devices, np.int32), np.array(minutes, np.int64) * MINUTE_US + 7)
     return [False] * len(devices) if found is None else found.tolist()
 
 
 def test_the_first_too_many_and_all_after_it_are_over_until_the_minute_ends() -> None:
     """Sixty in a minute at one a second; others are not touched; the next minute begins anew."""
-    rates = Rates(1.0)
+    rates = DeviceRates(1.0)
     assert not any(over(rates, [1] * 59, [5] * 59))
     assert over(rates, [1, 2, 1, 1, 2], [5] * 5) == [False, False, True, True, False]
     assert over(rates, [1], [6]) == [False]
@@ -26,7 +26,7 @@ def test_the_first_too_many_and_all_after_it_are_over_until_the_minute_ends() ->
 @given(st.lists(st.tuples(st.integers(-1, 3), st.integers(100, 102)), max_size=60), st.integers(1, 60))
 def test_rates_agree_with_counting_one_by_one(messages: list[tuple[int, int]], cut: int) -> None:
     """Property: however messages are cut into batches, the verdicts are those of a dictionary."""
-    rates, counts, wanted, found = Rates(2 / 60), dict[tuple[int, int], int](), [], []
+    rates, counts, wanted, found = DeviceRates(2 / 60), dict[tuple[int, int], int](), [], []
     messages.sort(key=lambda one: one[1])
     for device, minute in messages:
         counts[device, minute] = counts.get((device, minute), 0) + 1

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from sensegate.decode.decode import Decoder
-from sensegate.decode.profiles import ProfileSet, take_video
-from sensegate.decode.redaction import Cutting, removed_of
+from sensegate.decode.profiles import ProfileSet, any_video_profile
+from sensegate.decode.redaction import Redactor, removed_of
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
-from sensegate.video import body
+from sensegate.video import stored
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.video import tiny
 
 PLAIN = Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml"
 NAME = "李雷"
-VEIL = KeyedVeil(b"tests")
+VEIL = KeyedPseudonymiser(b"tests")
 
 
 class Registry:
@@ -60,11 +60,11 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
 
 def walked(decoder: Decoder, topic: str, payload: bytes = b"", *, strict: bool = False, **more: Any) -> Message:
     """Return a message as the walk goes on with it."""
-    cutting = Cutting(FORMATS, VEIL, bytes_max=10_000)
+    cutting = Redactor(FORMATS, VEIL, bytes_max=10_000)
     message = Message(topic, payload or json.dumps({"at": 5, "name": NAME}).encode(), 1_000, 1, **more)
-    for at, route in cutting.places(Span([message]), decoder, {0} if strict else set()).items():
+    for at, route in cutting.pending(Span([message]), decoder, {0} if strict else set()).items():
         assert at == 0
-        message = cutting.one(message, route, decoder)
+        message = cutting.redact(message, route, decoder)
     return message
 
 
@@ -106,8 +106,8 @@ def test_others_are_left_alone(decoder: Decoder) -> None:
     assert not walked(decoder, "sg/thermo/up", strict=True).cut
     message = walked(decoder, f"factory/{NAME}/3", strict=True)
     assert message.cut
-    assert message.topic == f"factory/{VEIL.word(NAME)}/3"
-    opened = body.opened(message.payload)
+    assert message.topic == f"factory/{VEIL.identifier(NAME)}/3"
+    opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert opened.reason == QuarantineReason.NO_PROFILE
 
@@ -117,7 +117,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
     assert walked(decoder, "cam/前门/meta").topic == "cam/前门/meta"
     assert walked(decoder, "cam/cam1/seen/gate_2").topic == "cam/cam1/seen/gate_2"
     hidden = walked(decoder, f"cam/前门/seen/{NAME}")
-    assert hidden.topic == f"cam/前门/seen/{VEIL.word(NAME)}"
+    assert hidden.topic == f"cam/前门/seen/{VEIL.identifier(NAME)}"
     assert [one.field for one in removed_of(Span([hidden]))] == ["name", "topic"]
     assert int(decoder.decode(Span([hidden])).device[0]) == 1
 
@@ -125,7 +125,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
 def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None:
     """It stands there by its size alone."""
     message = walked(decoder, "cam/cam1/meta", json.dumps({"at": 5, "name": NAME * 5_000}).encode())
-    opened = body.opened(message.payload)
+    opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert (opened.reason, opened.bytes > 10_000) == (QuarantineReason.TOO_LARGE, True)
     assert [one.reason for one in decoder.decode(Span([message])).quarantined] == [QuarantineReason.TOO_LARGE]
@@ -134,17 +134,17 @@ def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None
 def test_profiles_tell_by_their_text_whether_they_take_video(tmp_path: Path) -> None:
     """Before any is read: the store must be encrypted from its first byte on."""
     (tmp_path / "a.yaml").write_text(tiny.PROFILE, encoding="utf-8")
-    assert take_video([tmp_path])
+    assert any_video_profile([tmp_path])
     (tmp_path / "a.yaml").write_text("profile: a/b\nformat: video # of all messages\n", encoding="utf-8")
-    assert take_video([tmp_path])
+    assert any_video_profile([tmp_path])
     for text in ("messages: [{format: video}]", 'format: "video"'):
         (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
-        assert take_video([tmp_path]), text
+        assert any_video_profile([tmp_path]), text
     for text in ("# format: video", "domain: video", "format: videotext", "label: a video format"):
         (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
-        assert not take_video([tmp_path]), text
-    assert not take_video([PLAIN])
-    assert not take_video([tmp_path / "none.yaml"])
+        assert not any_video_profile([tmp_path]), text
+    assert not any_video_profile([PLAIN])
+    assert not any_video_profile([tmp_path / "none.yaml"])
 
 
 def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytes
     file.parent.mkdir()
     rule = '  - topics: ["cam/{device}/state"]\n    readings: [{field: on, property: online}]\n'
     file.write_text(tiny.PROFILE + rule, encoding="utf-8")
-    with pytest.raises(ProfileError, match="nothing but video reads them"):
+    with pytest.raises(ProfileError, match="all its rules must decode video"):
         ProfileSet.load([file])
 
 
@@ -170,5 +170,5 @@ def test_topics_like_those_of_cameras_in_the_library() -> None:
         "x/audio/level",
         "sg/d1/up",
     )
-    assert [topic for topic in near if not profiles.near_cameras(topic)] == []
-    assert [topic for topic in far if profiles.near_cameras(topic)] == []
+    assert [topic for topic in near if not profiles.resembles_video_topic(topic)] == []
+    assert [topic for topic in far if profiles.resembles_video_topic(topic)] == []

@@ -123,11 +123,11 @@ def test_text_in_the_character_set_of_the_rule(make: Make) -> None:
         ("    unpack: {data: jsn}\n", r"x\.yaml:7: messages\[0\]\.unpack\.data: unknown format 'jsn'"),
         ("    table: {rows: data}\n", r"messages\[0\]\.table: give `rows` and `names`, or `columns`"),
         ("    table: {rows: a, names: [b], columns: c}\n", "give `rows` and `names`, or `columns`"),
-        ("    format: cbor\n    charset: gbk\n", "'cbor' is no text; leave `charset` out"),
+        ("    format: cbor\n    charset: gbk\n", "'cbor' is not a text format; remove `charset`"),
         ("    charset: gbq\n", "Invalid enum value 'gbq'"),
         ("    csv: {delimiter: '::'}\n", r"messages\[0\]\.csv\.delimiter: must be one character"),
         ("    csv: {delimeter: ';'}\n", r"messages\[0\]\.csv\.delimeter: unknown key; did you mean 'delimiter'\?"),
-        ("    csv: {}\n    format: json\n", r"messages\[0\]\.csv: the format is 'json'; leave `csv` out"),
+        ("    csv: {}\n    format: json\n", r"messages\[0\]\.csv: the format is 'json'; remove `csv`"),
     ],
 )  # fmt: skip
 def test_a_wrong_word_is_named_with_its_line(make: Make, rule: str, error: str) -> None:
@@ -143,4 +143,4 @@ def test_both_paths_agree_where_the_tree_is_changed(make: Make) -> None:
     fields = run(decoder, payload)
     assert fields.ignored == 40
     messages = [Message("acme/d1", json.dumps(payload).encode(), NOW, 1)] * 40
-    same(decoder.decode(messages), decoder.decode_slowly(messages))
+    same(decoder.decode(messages), decoder.decode_row_by_row(messages))

@@ -31,11 +31,11 @@ from sensegate.clock import FakeClock
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.grammar import Example
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.identity import bits_of
 from tests.decode.test_decode import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
@@ -55,7 +55,7 @@ LIMITS = IngestConfig(rate_per_device_s=1e6)
 class Case(NamedTuple):
     """One example of one profile."""
 
-    profile: Profile
+    profile: CompiledProfile
     example: Example
     at: int
 
@@ -95,7 +95,7 @@ def name_of(case: Case) -> str:
 
 @lru_cache(8)
 def normaliser(received: int) -> Normaliser:
-    return Normaliser(PROFILES.specs, series=Series(), clock=FakeClock(received + 1_000_000))
+    return Normaliser(PROFILES.specs, series=SeriesIndex(), clock=FakeClock(received + 1_000_000))
 
 
 def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
@@ -112,7 +112,7 @@ def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:
         assert REPRESENTABLE[0] <= readings.time.min() <= readings.time.max() <= REPRESENTABLE[1]
     assert time.process_time() - start < SLOW_S * (1 + len(messages) / 50), "slow"
     if case.planned:
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
 
 
 def accounted(case: Case, fields: Fields) -> None:

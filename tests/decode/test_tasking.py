@@ -60,7 +60,7 @@ def number(low: float, high: float) -> dict[str, Any]:
 @given(st.integers(-(2**15), 2**15 - 1), st.sampled_from(["i16be", "i16le", "i32be", "i64le"]))
 def test_numbers_in_hex(n: int, form: str) -> None:
     """What is sent is what the device reads back, with the constant bytes around it."""
-    made = tasking.payload(task(hex=f"aa {{n:{form}}} bb", parameters=number(-(2**15), 2**15)), {"n": n})
+    made = tasking.encode_payload(task(hex=f"aa {{n:{form}}} bb", parameters=number(-(2**15), 2**15)), {"n": n})
     code = {"i16be": ">h", "i16le": "<h", "i32be": ">i", "i64le": "<q"}[form]
     assert made[:1] == b"\xaa"
     assert made[-1:] == b"\xbb"
@@ -69,15 +69,15 @@ def test_numbers_in_hex(n: int, form: str) -> None:
 
 def test_a_number_without_room() -> None:
     """It is refused, never cut."""
-    with pytest.raises(ConfigError, match="no room in u8"):
-        tasking.payload(task(hex="{n:u8}", parameters=number(0, 300)), {"n": 256})
+    with pytest.raises(ConfigError, match="does not fit into u8"):
+        tasking.encode_payload(task(hex="{n:u8}", parameters=number(0, 300)), {"n": 256})
 
 
 @given(st.text(min_size=1, max_size=20).filter(str.isprintable))
 def test_a_text_cannot_break_out_of_json(text: str) -> None:
     """Whatever is said stands in its place as a text."""
     part = task(json={"set": {"name": "{n}"}, "also": "<{n}>"}, parameters={"n": {"label": LABEL, "kind": "text"}})
-    made = json.loads(tasking.payload(part, tasking.checked(part, {"n": text})))
+    made = json.loads(tasking.encode_payload(part, tasking.validate_parameters(part, {"n": text})))
     assert made == {"set": {"name": text}, "also": f"<{text}>"}
 
 
@@ -85,24 +85,24 @@ def test_a_text_cannot_break_out_of_json(text: str) -> None:
 def test_what_is_no_such_number(said: Any) -> None:
     """Another kind, no whole number, none at all, out of range."""
     with pytest.raises(ConfigError, match="integer from 1 to 600"):
-        tasking.checked(task(hex="{n:u16be}", parameters=number(1, 600)), {"n": said})
+        tasking.validate_parameters(task(hex="{n:u16be}", parameters=number(1, 600)), {"n": said})
 
 
 @pytest.mark.parametrize("said", ["", "a\x00b", "a\nb", "x" * 65])
 def test_what_is_no_such_text(said: str) -> None:
     """Empty, with control characters, too long."""
     with pytest.raises(ConfigError, match="printable"):
-        tasking.checked(task(text="{n}", parameters={"n": {"label": LABEL, "kind": "text"}}), {"n": said})
+        tasking.validate_parameters(task(text="{n}", parameters={"n": {"label": LABEL, "kind": "text"}}), {"n": said})
 
 
 def test_words_and_defaults() -> None:
     """Words are what people say; 1 is not true."""
     part = ParameterPart(label=LABEL, kind="boolean", words={True: "ON", False: "OFF"}, default=False)
     one = msgspec.structs.replace(task(text="{n}"), parameters={"n": part})
-    assert tasking.payload(one, tasking.checked(one, {})) == b"OFF"
-    assert tasking.payload(one, tasking.checked(one, {"n": True})) == b"ON"
+    assert tasking.encode_payload(one, tasking.validate_parameters(one, {})) == b"OFF"
+    assert tasking.encode_payload(one, tasking.validate_parameters(one, {"n": True})) == b"ON"
     with pytest.raises(ConfigError, match="one of: True, False"):
-        tasking.checked(one, {"n": 1})
+        tasking.validate_parameters(one, {"n": 1})
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_words_and_defaults() -> None:
 )
 def test_confirmation(wanted: Any, tolerance: float, value: float, text: str | None, *, shown: bool) -> None:
     """A reading confirms by its value, within the tolerance, or by its text."""
-    assert tasking.shows(wanted, tolerance, value, text) is shown
+    assert tasking.confirms(wanted, tolerance, value, text) is shown
 
 
 def checked(tmp_path: Path, tasks: str) -> list[str]:
@@ -140,17 +140,17 @@ def test_a_good_one(tmp_path: Path) -> None:
     [
         ("{n:u16be}", "{m:u16be}", "no parameter {m}; one of: n"),
         ("{n:u16be}", "{n:u17be}", "did you mean 'u16be'?"),
-        ("{n:u16be}", "{n}", "say in how many bytes"),
+        ("{n:u16be}", "{n}", "needs a size in bytes"),
         ('hex: "01', 'hex: "1', "not hex"),
-        ('hex: "01 {n:u16be} ff"', 'text: "a"', "is nowhere sent"),
-        ('hex: "01 {n:u16be} ff"', 'text: "{n}"\n    json: {"a": 1}', "in one of json, text and hex"),
-        (", range: [1, 600]", "", "no range"),
-        ("range: [1, 600]", "range: [6, 1]", "above the greatest"),
+        ('hex: "01 {n:u16be} ff"', 'text: "a"', "is not used"),
+        ('hex: "01 {n:u16be} ff"', 'text: "{n}"\n    json: {"a": 1}', "as one of json, text and hex"),
+        (", range: [1, 600]", "", "needs a range"),
+        ("range: [1, 600]", "range: [6, 1]", "above the upper bound"),
         ("unit: s", "unit: sec", "unit"),
         ("property: report_interval, equals", "property: report_intervall, equals", "did you mean 'report_interval'?"),
         ('equals: "{n}"', 'equals: "{m}"', "no parameter {m}; one of: n"),
-        ("acme/{device}/set", "acme/{dev}/set", "no name holds {dev}"),
-        ("name: interval", "name: Interval!", "small letters"),
+        ("acme/{device}/set", "acme/{dev}/set", "no name fills {dev}"),
+        ("name: interval", "name: Interval!", "lower-case letters"),
         ("{n: 258}", "{n: 259}", "gives hex 01 01 03 ff"),
         ("{n: 258}", "{n: 700}", "is refused"),
         ("{n: 601}", "{n: 600}", "is not refused"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensegate.decode.times import BAD, Reader
+from sensegate.decode.times import BAD, TimeReader
 from sensegate.quantities.quality import TimeQuality
 
 T0 = 1_767_225_600_000_000
@@ -54,8 +54,8 @@ READ = [
 def test_time_is_read_with_its_quality(form: str, raw: object, time: int, quality: TimeQuality) -> None:
     """Each format gives µs UTC, and says whether the zone was given, assumed, or the time worked out."""
     received = T0 + HOUR if time >= T0 or quality is DEVICE else 0
-    reader = Reader((form,))
-    assert reader.one(raw, received) == (time, quality)
+    reader = TimeReader((form,))
+    assert reader.parse(raw, received) == (time, quality)
     times, qualities = reader.column([raw] * 3, np.full(3, received, np.int64))
     assert times.tolist() == [time] * 3
     assert qualities.tolist() == [quality] * 3
@@ -94,15 +94,15 @@ WRONG = [
 @pytest.mark.parametrize(("form", "raw"), WRONG, ids=lambda value: str(value)[:30])
 def test_what_is_no_time_is_bad(form: str, raw: object) -> None:
     """Nothing is dated by guess."""
-    reader = Reader((form,))
-    assert reader.one(raw, T0)[0] == BAD
+    reader = TimeReader((form,))
+    assert reader.parse(raw, T0)[0] == BAD
     assert reader.column([raw] * 3, np.full(3, T0, np.int64))[0].tolist() == [BAD] * 3
 
 
 def test_period_that_is_stamped_with_its_start_is_dated_at_its_end() -> None:
     """The shift is added, the time is `DERIVED`."""
-    reader = Reader(("epoch_s",), shift=HOUR)
-    assert reader.one(1_767_225_600, 0) == (T0 + HOUR, DERIVED)
+    reader = TimeReader(("epoch_s",), shift=HOUR)
+    assert reader.parse(1_767_225_600, 0) == (T0 + HOUR, DERIVED)
     times, qualities = reader.column([1_767_225_600, 10**12], np.zeros(2, np.int64))
     assert times.tolist() == [T0 + HOUR, BAD]
     assert qualities.tolist()[0] == DERIVED
@@ -147,10 +147,10 @@ numbers = st.one_of(st.integers(-(10**15), 10**15), st.integers(-(2**70), 2**70)
 )
 def test_column_says_what_one_says(formats: list[str], raws: list[object], zone: str, shift: int) -> None:
     """The columns are only quicker."""
-    reader = Reader(tuple(formats), zone, shift)
+    reader = TimeReader(tuple(formats), zone, shift)
     received = np.arange(T0, T0 + len(raws), dtype=np.int64)
     times, qualities = reader.column(raws, received)
-    expected = [reader.one(raw, int(at)) for raw, at in zip(raws, received, strict=True)]
+    expected = [reader.parse(raw, int(at)) for raw, at in zip(raws, received, strict=True)]
     assert list(zip(times.tolist(), qualities.tolist(), strict=True)) == expected
     assert all(time == BAD or abs(time) < 2**61 for time, _ in expected)
 
@@ -159,4 +159,4 @@ def test_column_says_what_one_says(formats: list[str], raws: list[object], zone:
 def test_iso_round_trip(at: datetime) -> None:
     """What Python writes as ISO 8601 is read back to the microsecond."""
     micros = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    assert Reader().one(at.isoformat(), 0) == (micros, DEVICE)
+    assert TimeReader().parse(at.isoformat(), 0) == (micros, DEVICE)

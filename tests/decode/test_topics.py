@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sensegate.decode.topics import Index, filters, match, parse
+from sensegate.decode.topics import TopicIndex, filters, match, parse
 
 MATCHES = [
     ("sg/{device}/up", "sg/d1/up", {"device": "d1"}),
@@ -26,7 +26,7 @@ MATCHES = [
 def test_topic_is_matched(pattern: str, topic: str, captured: dict[str, str] | None) -> None:
     """Literal levels, one level, several levels, text around a capture; also through the index."""
     assert match(parse(pattern), topic) == captured
-    index = Index()
+    index = TopicIndex()
     index.add(parse(pattern), 7)
     index.add(parse("never/matches"), 8)
     assert index.match(topic) == ([] if captured is None else [(7, captured)])
@@ -41,7 +41,7 @@ def test_bad_pattern_is_refused(pattern: str) -> None:
 
 def test_the_most_literal_comes_first() -> None:
     """Of several that match, the one with literal text where others capture; captures of many levels last."""
-    index = Index()
+    index = TopicIndex()
     for number, text in enumerate(["z/{device+}", "z/{device}/{part}", "z/{device+}/state", "z/bridge/state"]):
         index.add(parse(text), number)
     assert [number for number, _ in index.match("z/bridge/state")] == [3, 1, 2, 0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.authoring.examples import micros
+from sensegate.authoring.examples import parse_micros
 from sensegate.decode import Decoder
 from sensegate.errors import ProfileError
 from sensegate.model import IdentityKind, Message, RejectReason
@@ -62,7 +62,7 @@ def test_what_decides_is_part_of_the_shape(make: Make) -> None:
     batch = messages([{"m": "temp", "v": 1}], [{"m": "hum", "v": 2}], [{"m": "none", "v": 3}])
     decoder.decode(batch)
     fields = decoder.decode(batch)
-    same(fields, decoder.decode_slowly(batch))
+    same(fields, decoder.decode_row_by_row(batch))
     assert decoder.plans.plans
     assert [decoder.profiles.specs[spec].property for spec in fields.spec[[0, 40]]] == [
         "air_temperature",
@@ -103,11 +103,11 @@ def test_a_time_is_joined_of_several_members(make: Make) -> None:
     batch = messages(*payloads)
     decoder.decode(batch)
     fields = decoder.decode(batch)
-    same(fields, decoder.decode_slowly(batch))
+    same(fields, decoder.decode_row_by_row(batch))
     assert decoder.plans.plans
     assert fields.time[[0, 40, 80, 120]].tolist() == [
-        micros("2016-02-29T07:00:00+08:00"),
-        micros("2016-03-01T23:00:00+08:00"),
+        parse_micros("2016-02-29T07:00:00+08:00"),
+        parse_micros("2016-03-01T23:00:00+08:00"),
         NOW,
         NOW,
     ]
@@ -119,7 +119,7 @@ def test_date_and_time_of_day(make: Make) -> None:
     """Two members joined are ISO 8601 with a blank."""
     decoder = make(HEAD + "    time: {join: [date, time]}\n" + TIMED)
     fields = run(decoder, {"date": "2026-01-01", "time": "08:00:00", "t": 1})
-    assert fields.time[0] == micros("2026-01-01T00:00:00Z")
+    assert fields.time[0] == parse_micros("2026-01-01T00:00:00Z")
     assert fields.time_quality[0] == TimeQuality.ASSUMED_ZONE
 
 
@@ -132,7 +132,7 @@ def test_a_clock_that_is_not_set_means_the_arrival(make: Make, part: str) -> Non
     batch = messages(*({"ts": ts, "n": 5, "t": 1} for ts in (0, "0", "now", 1_767_225_000, False)))
     decoder.decode(batch)
     fields = decoder.decode(batch)
-    same(fields, decoder.decode_slowly(batch))
+    same(fields, decoder.decode_row_by_row(batch))
     shift = 3_600_000_000 if part else 0
     assert fields.time[[0, 40, 80, 120]].tolist() == [NOW, NOW, NOW, 1_767_225_000_000_000 + shift]
     kinds = [decoder.profiles.specs[spec].identity for spec in fields.spec[[0, 40, 80, 120]]]

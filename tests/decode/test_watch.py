@@ -10,7 +10,7 @@ import pytest
 
 from sensegate.clock import FakeClock
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.watch import LOOK_S, Profiles
+from sensegate.decode.watch import LOOK_S, ProfileWatcher
 from tests.conftest import eventually
 
 TEXT = """\
@@ -40,7 +40,7 @@ class Watched:
         self.folder.mkdir()
         self.clock = clock
         self.write("a")
-        self.profiles = Profiles([folder], clock)
+        self.profiles = ProfileWatcher([folder], clock)
         self.heard: list[tuple[ProfileSet, list[str]]] = []
         self.profiles.on_change.append(lambda now, changed: self.heard.append((now, changed)))
 
@@ -102,13 +102,13 @@ async def test_a_broken_file_leaves_the_last_good_version(watched: Watched) -> N
     file = watched.write("a", "one")
     assert await watched.looked() == []
     assert watched.profiles.set.find("acme/a") is good
-    assert [f"{file}:2" in trouble for trouble in watched.profiles.troubles()] == [True]
+    assert [f"{file}:2" in trouble for trouble in watched.profiles.problems()] == [True]
     watched.write("b")
     assert await watched.looked() == ["acme/b"]
-    assert len(watched.profiles.troubles()) == 1
+    assert len(watched.profiles.problems()) == 1
     watched.write("a", 3)
     assert await watched.looked() == ["acme/a"]
-    assert watched.profiles.troubles() == []
+    assert watched.profiles.problems() == []
     assert watched.profiles.set.versions["acme/a"] == 3
 
 
@@ -128,11 +128,11 @@ def test_wrong_at_the_very_start(tmp_path: Path, fake_clock: FakeClock) -> None:
     folder.mkdir()
     (folder / "a.yaml").write_text(TEXT.format(name="a", version="one"), encoding="utf-8")
     (folder / "b.yaml").write_text(TEXT.format(name="b", version=1), encoding="utf-8")
-    profiles = Profiles([tmp_path, tmp_path / "not-there"], fake_clock)
+    profiles = ProfileWatcher([tmp_path, tmp_path / "not-there"], fake_clock)
     assert profiles.set.ids == ["acme/b"]
-    assert len(profiles.troubles()) == 2
-    assert any("a.yaml:2" in trouble for trouble in profiles.troubles())
-    assert any("not-there" in trouble for trouble in profiles.troubles())
+    assert len(profiles.problems()) == 2
+    assert any("a.yaml:2" in trouble for trouble in profiles.problems())
+    assert any("not-there" in trouble for trouble in profiles.problems())
 
 
 async def test_odd_files_end_nothing(watched: Watched) -> None:
@@ -141,6 +141,6 @@ async def test_odd_files_end_nothing(watched: Watched) -> None:
     (watched.folder / "folder.yaml").mkdir()
     (watched.folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     assert await watched.looked() == []
-    assert len(watched.profiles.troubles()) == 3
+    assert len(watched.profiles.problems()) == 3
     watched.write("b")
     assert await watched.looked() == ["acme/b"]

@@ -53,7 +53,7 @@ def test_switches_in_all_their_forms(make: Make, sent: object, meant: float) -> 
 
 def test_a_table_that_is_not_there_names_the_nearest(make: Make) -> None:
     """A misspelt table is an error with the right name; one of the wrong kind of values does not load."""
-    with pytest.raises(ProfileError, match=r"words: no table of words is called 'wind16'; did you mean 'wind_16'\?"):
+    with pytest.raises(ProfileError, match=r"words: there is no table of words 'wind16'; did you mean 'wind_16'\?"):
         make(RULE + "{field: wd, property: wind_direction, words: wind16}\n")
     with pytest.raises(ProfileError, match="is a boolean"):
         make(RULE + "{field: wd, property: door_open, words: wind_16}\n")
@@ -85,10 +85,10 @@ def test_a_counter_says_where_it_ends(make: Make) -> None:
 @pytest.mark.parametrize(
     ("reading", "what"),
     [
-        ("{field: n, property: air_temperature, counter: {modulus: 9}}", "'air_temperature' is no counter"),
+        ("{field: n, property: air_temperature, counter: {modulus: 9}}", "'air_temperature' is not a counter"),
         ("{field: n, property: energy, counter: {modulus: -1}}", "must be 0 or more"),
         ("{field: n, property: energy, scale: -1, counter: {modulus: 9}}", "positive scale"),
-        ("{field: n, property: energy, unit_from: {field: u}, counter: {modulus: 9}}", "does not change"),
+        ("{field: n, property: energy, unit_from: {field: u}, counter: {modulus: 9}}", "needs a constant unit"),
         ("{field: n, property: energy, counter: {modulo: 9}}", "did you mean 'modulus'"),
         ("{field: n, property: altitude, datum: gcj02}", "has no datum"),
         ("{field: n, property: longitude, datum: gcj}", "enum"),

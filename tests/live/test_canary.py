@@ -36,7 +36,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.config import Config, EngineConfig, IngestConfig, NodeUserConfig, UplinkConfig
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
-from sensegate.decode.profiles import ProfileSet, take_video
+from sensegate.decode.profiles import ProfileSet, any_video_profile
 from sensegate.share import records
 from sensegate.web.feeds import FORMS
 from tests.conftest import eventually
@@ -171,7 +171,7 @@ async def gateway(
             process.terminate()
             await asyncio.wait_for(process.wait(), 30)
         else:
-            async with Engine.of(config, personal=take_video(config.profiles)):
+            async with Engine.of(config, personal=any_video_profile(config.profiles)):
                 pass  # adopts the server that the gateway left behind, and ends it
 
 
@@ -240,7 +240,7 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
     found: dict[str, str] = {}
     seen: dict[str, int] = {}
-    async with Engine.of(config, personal=take_video(config.profiles)) as engine:
+    async with Engine.of(config, personal=any_video_profile(config.profiles)) as engine:
         client = await engine.connect(User.GATEWAY)
         context = client.jetstream()
         for info in await context.streams_info():

@@ -161,7 +161,7 @@ async def test_the_drill(tmp_path: Path) -> None:
         # A county's mistake: tenths of a degree taken for degrees. The diff names it beforehand.
         report = (await job(site, "/diff?since=1h", county, text=WRONG))["report"]
         named = {
-            (row["what"], row["property"], row["unit"], row["count"], row["factor"]) for row in report["differences"]
+            (row["kind"], row["property"], row["unit"], row["count"], row["factor"]) for row in report["differences"]
         }
         assert named == {("value", "air_temperature", "Cel", 3, 10.0)}
         assert (len(report["differences"]), report["same"], report["b"]["outside"]) == (DEVICES, 0, 3 * DEVICES)

@@ -274,7 +274,7 @@ async def test_diff_over_what_the_log_recorded(node: Site) -> None:
     found = (await job(node, "/diff?since=1h", text=version(30, scale=1.0), **chosen))["report"]
     rows = {row["device"]: row for row in found["differences"]}
     assert rows["diff-1"] == {
-        "what": "value",
+        "kind": "value",
         "device": "diff-1",
         "property": "air_temperature",
         "unit": "Cel",

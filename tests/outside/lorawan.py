@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensegate.authoring.examples import Seen, readings_of
+from sensegate.authoring.examples import ExampleReading, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import BOOL, Device, Fields, Message
 
@@ -54,7 +54,7 @@ class Site:
         return self._devices[index]
 
 
-def decode(site: Site, topic: str, payload: bytes, *, principal: str = "") -> tuple[Fields, list[Seen]]:
+def decode(site: Site, topic: str, payload: bytes, *, principal: str = "") -> tuple[Fields, list[ExampleReading]]:
     """Return what one message becomes."""
     message = Message(topic, payload, RECEIVED, 1, principal=principal)
     fields = Decoder(profiles(), site).decode([message])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.authoring.examples import check_profile
-from sensegate.authoring.imports import Imported, import_from
+from sensegate.authoring.imports import ImportedProfile, import_from
 from sensegate.decode import Decoder
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet, compile_file
@@ -26,7 +26,7 @@ EXPOSES = Path(SAMPLES) / "mqtt" / "zigbee2mqtt-exposes.jsonl"
 DECLARED = Path(SAMPLES) / "lorawan" / "profiles"
 
 
-def written(folder: Path, made: Imported) -> Path:
+def written(folder: Path, made: ImportedProfile) -> Path:
     file = folder / f"{made.profile}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(made.text, encoding="utf-8")
@@ -38,10 +38,12 @@ def test_every_model_becomes_a_profile_that_passes(tmp_path: Path) -> None:
     made = list(import_from(EXPOSES))
     assert len(made) == 34
     assert {one.profile: problem for one in made for problem in check_profile(written(tmp_path, one))} == {}
-    hows = Counter(row.how for one in made for row in one.rows)
+    hows = Counter(row.outcome for one in made for row in one.rows)
     assert hows["mapped"] >= 170
     assert hows["guessed"] <= 5
-    unexplained = [row.field for one in made for row in one.rows if row.how == "left" and "setting" not in row.why]
+    unexplained = [
+        row.field for one in made for row in one.rows if row.outcome == "skipped" and "setting" not in row.reason
+    ]
     assert len(unexplained) <= 8, unexplained
 
 
@@ -71,9 +73,9 @@ def test_recorded_states_are_decoded_by_the_imported_profiles(tmp_path: Path) ->
 
 
 def _slug(model: str) -> str:
-    from sensegate.authoring.imports.made import part
+    from sensegate.authoring.imports.profile_text import name_part
 
-    return part(model)
+    return name_part(model)
 
 
 def test_declared_devices_become_beginnings(tmp_path: Path) -> None:
@@ -85,5 +87,5 @@ def test_declared_devices_become_beginnings(tmp_path: Path) -> None:
         source, _ = parse(one.text)
         assert all(rule.ignore for rule in source.messages)
         compile_file(written(tmp_path, one), [])
-    guessed = [row.property for one in made for row in one.rows if row.how == "guessed"]
+    guessed = [row.property for one in made for row in one.rows if row.outcome == "guessed"]
     assert {"battery_voltage", "air_temperature", "relative_humidity", "soil_moisture", "pm2_5", "co2"} <= set(guessed)

@@ -54,7 +54,7 @@ def test_what_zigbee2mqtt_sends_is_understood() -> None:
     assert file is not None
     found = draft_of(samples(file))
     assert found is not None
-    guessed = {field: one.property for field, one in found.found}
+    guessed = {field: one.property for field, one in found.recognised}
     for field, property_ in {
         "temperature": "air_temperature",
         "humidity": "relative_humidity",

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sensegate.authoring.examples import Seen, micros, readings_of, same_value
-from sensegate.authoring.stubs import CARRIER, carrier_payload, standin
+from sensegate.authoring.examples import ExampleReading, parse_micros, readings_of, same_value
+from sensegate.authoring.stubs import CARRIER, carrier_payload, compile_stub
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import Device, Fields, Message, QuarantineReason
 from tests.outside.lorawan import RECEIVED, SAMPLES, Site, lines, profiles
@@ -185,11 +185,11 @@ BOOLEANS = {"water_leak"}
 """Our properties that are true and false where the maker says 1 and 0."""
 
 
-def run(vector: dict[str, Any]) -> tuple[Fields, list[Seen]]:
+def run(vector: dict[str, Any]) -> tuple[Fields, list[ExampleReading]]:
     """Return what a frame becomes, as a network server would bring it."""
     specs = list(profiles().specs)
     profile = PROFILES[vector["model"]]
-    carrier = standin(CARRIER, specs)
+    carrier = compile_stub(CARRIER, specs)
     found = profiles().find(profile)
     assert found is not None
     loaded = ProfileSet([found, carrier], specs)
@@ -281,9 +281,9 @@ def test_times_in_frames() -> None:
         if vector["model"] == "emu-prof-ii" and seen:
             assert {one.time for one in seen} == {data["timeStamp"] * 1_000_000}
         if data.get("msgType") == "SendBackLogMessage":
-            assert {one.time for one in seen} == {micros("2015-01-01T00:00:02Z")}
+            assert {one.time for one in seen} == {parse_micros("2015-01-01T00:00:02Z")}
         if data.get("msgType") == "SendBackLogMessages":
-            assert {one.time for one in seen} == {micros("2015-01-01T00:00:00Z")}
+            assert {one.time for one in seen} == {parse_micros("2015-01-01T00:00:00Z")}
 
 
 def test_control_another_byte_gives_another_value() -> None:

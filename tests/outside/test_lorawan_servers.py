@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sensegate.authoring.examples import Seen, micros, same_value
-from sensegate.decode.chain import frames
+from sensegate.authoring.examples import ExampleReading, parse_micros, same_value
+from sensegate.decode.chain import open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
 from sensegate.model import Device
@@ -85,7 +85,7 @@ def topic_of(sample: dict[str, Any]) -> str:
     return "http/server" if sample["topic"].startswith("$aws/") else str(sample["topic"])
 
 
-def decoded(sample: dict[str, Any], profile: str) -> list[Seen]:
+def decoded(sample: dict[str, Any], profile: str) -> list[ExampleReading]:
     """Return the readings of a message, by topic and by HTTP the same."""
     by_http = decode(site(sample, profile), "http/server", sample["payload"].encode(), principal="server")
     topic = topic_of(sample)
@@ -107,8 +107,8 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     place = site(sample, "dragino/lht65")
     topic = topic_of(sample)
     decoder = Decoder(profiles(), place)
-    route = decoder.routes.make(topic, "server" if topic.startswith("http/") else "")
-    found = list(frames(route.rules, Frame(sample["payload"].encode(), 32, topic, RECEIVED)))
+    route = decoder.routes.build(topic, "server" if topic.startswith("http/") else "")
+    found = list(open_frames(route.rules, Frame(sample["payload"].encode(), 32, topic, RECEIVED)))
     assert len(found) == 1
     rule, frame = found[0]
     expected = sample["expected"]
@@ -120,7 +120,7 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     if "telemetry" in expected:
         assert frame.reception.time // 1000 == expected["telemetry"][0]["ts"]
     if "time" in expected:
-        assert frame.reception.time == micros(expected["time"])
+        assert frame.reception.time == parse_micros(expected["time"])
     tree = json.loads(sample["payload"])
     counter = tree.get("fCnt", tree.get("fcnt", tree.get("uplink_message", {}).get("f_cnt")))
     assert frame.reception.counter == counter

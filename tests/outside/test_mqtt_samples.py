@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensegate.authoring.examples import micros, readings_of, same_value
+from sensegate.authoring.examples import parse_micros, readings_of, same_value
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import BOOL, Device, Fields, Message
 from sensegate.quantities.properties import PROPERTIES
@@ -116,7 +116,7 @@ def check(sample: dict[str, Any], device: OneDevice) -> None:
         assert len(found) == 1, f"{entry['name']}: {[one.field for one in seen]}"
         assert same_value(canonical(entry, found[0].property), found[0].value), (entry, str(found[0]))
         if "time" in entry:
-            assert found[0].time == micros(entry["time"])
+            assert found[0].time == parse_micros(entry["time"])
         seen.remove(found[0])
 
 
@@ -134,7 +134,7 @@ def test_zigbee2mqtt_message_gives_what_is_expected(sample: dict[str, Any]) -> N
     if isinstance(sample["expected"], list):
         assert len(seen) == len(sample["expected"])
     if "last_seen" in sample["payload"]:
-        assert {one.time for one in seen} == {micros(json.loads(sample["payload"])["last_seen"])}
+        assert {one.time for one in seen} == {parse_micros(json.loads(sample["payload"])["last_seen"])}
 
 
 @pytest.mark.parametrize("sample", lines("shelly-gen2.jsonl"))

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import Frame, Setting
-from sensegate.decode.times import Reader
+from sensegate.decode.frame import FormatContext, Frame
+from sensegate.decode.times import TimeReader
 from sensegate.errors import ProfileError
 from sensegate.quantities.quality import TimeQuality
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 RECEIVED = 1_767_225_600_000_000
-TIMES = Reader(formats=("senml",))
+TIMES = TimeReader(formats=("senml",))
 
 pytestmark = pytest.mark.skipif(
     not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with mqtt/senml.jsonl"
@@ -40,11 +40,11 @@ def records(sample: dict[str, Any]) -> list[dict[str, Any]]:
     binary = "payload_b64" in sample
     payload = base64.b64decode(sample["payload_b64"]) if binary else sample["payload"].encode()
     assert sample["content_format"].endswith("+cbor" if binary else "+json")
-    setting = Setting("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
+    setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
     parse = FORMATS["senml_cbor" if binary else "senml"].compile(None, setting)
     found = []
     for record in parse(Frame(payload, 32)):
-        time, quality = TIMES.one(record["t"], RECEIVED)
+        time, quality = TIMES.parse(record["t"], RECEIVED)
         if quality == TimeQuality.DERIVED:
             assert time == RECEIVED
         else:

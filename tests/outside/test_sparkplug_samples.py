@@ -120,7 +120,7 @@ def test_readings_are_those_that_the_births_resolve() -> None:
     # births of node, probe; death of the probe; death of the node; birth; the host
     assert told == [("n1", True), ("p1", True), ("p1", False), ("n1", False), ("n1", True), ("h1", True)]
     assert resolved == sum(len(sample["expected"].get("resolved", [])) for sample in samples())
-    assert decoder.memory.asks() == []
+    assert decoder.memory.take_requests() == []
 
 
 def test_the_table_gives_its_rows() -> None:

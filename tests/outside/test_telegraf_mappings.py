@@ -26,10 +26,10 @@ from sensegate.authoring.examples import NamedDevices, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.extract import Element, bind
 from sensegate.decode.frame import Frame
-from sensegate.decode.profile import Reject, Rule
+from sensegate.decode.profile import CompiledRule, ValueRejection
 from sensegate.decode.times import BAD
 from sensegate.model import Message
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 FOLDER = Path(SAMPLES) / "telegraf" / "json_v2"
@@ -163,11 +163,13 @@ def points(text: str, given: Mapping) -> tuple[int, set[Item]]:
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def said(rule: Rule, element: Element, given: Mapping, *, timed: bool) -> tuple[set[Item], list[tuple[str, Any, int]]]:
+def said(
+    rule: CompiledRule, element: Element, given: Mapping, *, timed: bool
+) -> tuple[set[Item], list[tuple[str, Any, int]]]:
     """Return the items of an element, and (reading, value, time) of each of its cells."""
     time = RECEIVED
     if element.time is not None:
-        time, _ = rule.reader.one(element.time.raw, RECEIVED)
+        time, _ = rule.reader.parse(element.time.raw, RECEIVED)
         assert time != BAD
     values: dict[str, Any] = {}
     for cell in element.cells:
@@ -175,10 +177,10 @@ def said(rule: Rule, element: Element, given: Mapping, *, timed: bool) -> tuple[
         value = cell.reading.convert(cell.leaf.raw)
         if value is None:
             continue
-        if isinstance(value, Reject):
+        if isinstance(value, ValueRejection):
             assert given.rejected[cell.name] == value.reason
             continue
-        values[cell.name] = bool(value) if cell.reading.kind is Kind.BOOLEAN else value
+        values[cell.name] = bool(value) if cell.reading.kind is ValueKind.BOOLEAN else value
     tags = {given.tags[name]: tag_of(value) for name, value in values.items() if name in given.tags}
     measurement = tags.pop("MEASUREMENT", given.measurement)
     tagged = frozenset(tags.items())
@@ -213,7 +215,7 @@ def ours(case: str, folder: Path) -> tuple[int, set[Item]]:
         bound: Counter[tuple[str, Any, int]] = Counter()
         rule, elements = next(
             (rule, found.elements)
-            for rule, _ in decoder.routes.make("x/d1").rules
+            for rule, _ in decoder.routes.build("x/d1").rules
             if (found := bind(rule, "", rule.parse(Frame(payload, 32)), [])) and found.elements
         )
         timed = bool(rule.time) and not given.untimed
@@ -291,4 +293,8 @@ def test_where_we_differ_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n{len(CASES)} mappings, {len(CASES) - len(differing)} alike; these differ on purpose:")
         for case, why in differing.items():
             print(f"  {case:28} {why}")
-    assert {PROPERTIES.by_name(name).kind for name in PROPERTY.values()} == {Kind.NUMBER, Kind.STRING, Kind.BOOLEAN}
+    assert {PROPERTIES.by_name(name).kind for name in PROPERTY.values()} == {
+        ValueKind.NUMBER,
+        ValueKind.STRING,
+        ValueKind.BOOLEAN,
+    }

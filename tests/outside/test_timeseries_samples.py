@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from sensegate.authoring import check_profile
-from sensegate.authoring.examples import NamedDevices, Seen, readings_of
+from sensegate.authoring.examples import ExampleReading, NamedDevices, readings_of
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.profiles import files
 from sensegate.model import Message
@@ -48,7 +48,7 @@ class Read(NamedTuple):
     """What became of a file."""
 
     rows: int
-    readings: list[Seen]
+    readings: list[ExampleReading]
     ignored: int
     refused: int
 

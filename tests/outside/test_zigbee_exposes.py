@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.authoring.examples import Seen, same_value
+from sensegate.authoring.examples import ExampleReading, same_value
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.units import conversion
 from tests.outside.test_mqtt_samples import SAMPLES, decode, lines, zigbee
@@ -38,7 +38,7 @@ def models() -> list[Any]:
     return lines("zigbee2mqtt-exposes.jsonl")
 
 
-def read(model: dict[str, Any], name: str, value: Any) -> list[Seen]:
+def read(model: dict[str, Any], name: str, value: Any) -> list[ExampleReading]:
     """Return the readings of a message that holds this member alone; none where the profile knows no such member."""
     sample = {
         "topic": f"zigbee2mqtt/{model['friendly_name']}",

@@ -358,7 +358,7 @@ async def test_an_index_built_from_a_log_that_keeps_less_vouches_for_no_more(tmp
     await rig.open()
     hour = 60
     young, old = (await rig.commit([one(1.0, -5 * hour), one(2.0, -8 * hour)])).judgements[0].flags.tolist()
-    assert (young & int(Flag.UNJUDGED), old & int(Flag.UNJUDGED)) == (0, int(Flag.UNJUDGED))
+    assert (young & int(Flag.NOT_DEDUPLICATED), old & int(Flag.NOT_DEDUPLICATED)) == (0, int(Flag.NOT_DEDUPLICATED))
 
 
 async def test_control_without_leaving_out_sequences_are_given_again(
@@ -386,11 +386,11 @@ async def test_a_clock_that_was_far_ahead_spoils_the_judgement_of_one_hour_only(
     rig.duplicates.settle()
     rig.clock._now = NOW
     back = await rig.commit([Sent((Row(TIME, 2.0, NOW),), b"back")])
-    assert back.judgements[0].flags[0] & int(Flag.UNJUDGED)
+    assert back.judgements[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
     rig.clock._now = NOW + 2 * 3_600_000_000
     sent = Sent((Row(TIME, 3.0, rig.clock.now()),), b"later", received=rig.clock.now())
     later = await rig.commit([sent])
-    assert not later.judgements[0].flags[0] & int(Flag.UNJUDGED)
+    assert not later.judgements[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
     assert (await rig.commit([sent])).keep.tolist() == [False]
 
 

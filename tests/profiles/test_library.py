@@ -9,7 +9,7 @@ import pytest
 from sensegate.authoring import check_profile
 from sensegate.authoring.examples import NamedDevices, message_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import files
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
@@ -42,7 +42,7 @@ def test_profile_is_complete(file: Path) -> None:
     assert used
 
 
-def _speak(profile: Profile | None) -> set[str]:
+def _speak(profile: CompiledProfile | None) -> set[str]:
     """Return the formats of video metadata of a profile."""
     return {rule.video for rule in profile.rules if rule.video} if profile is not None else set()
 

@@ -20,7 +20,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
-from sensegate.demo.link import Link
+from sensegate.demo.link import FaultyLink
 from sensegate.errors import Lost, Refused
 from sensegate.model import Member, Shed
 from sensegate.quantities.quality import Flag
@@ -480,7 +480,7 @@ async def test_control_with_the_position_apart_readings_are_lost(world: World) -
 class Tiers:
     """A node's log and the centre's, on two engines, with a link that can be cut."""
 
-    def __init__(self, node_log: JetStreamLog, centre_log: JetStreamLog, up: CentreLink, link: Link) -> None:
+    def __init__(self, node_log: JetStreamLog, centre_log: JetStreamLog, up: CentreLink, link: FaultyLink) -> None:
         self.node = Node(node_log, SystemClock())
         self.centre = centre_log
         self.up = up
@@ -516,7 +516,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
         Receiver(logs[1], judge, SystemClock(), store).serve(links)
         links.assign({NODE: NODE})
         serving = asyncio.create_task(links.run())
-        link = Link("127.0.0.1", high.info.port)
+        link = FaultyLink("127.0.0.1", high.info.port)
         await link.start()
         stack.push_async_callback(link.stop)
         client = await connect(
@@ -553,7 +553,7 @@ async def test_two_engines_and_a_cut_link(tiers: Tiers) -> None:
     for _ in range(20):
         await tiers.node.commit([(0, 10), (1, 1)])
         await asyncio.sleep(0.03)
-    tiers.link.mend()
+    tiers.link.restore()
     await tiers.node.commit([(1, 1)])
     await until(tiers, 50 + 220 + 1)
     await eventually(lambda: balanced(uplink.totals))

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from sensegate.authoring.survey import draft_of, samples_of, shapes
-from sensegate.authoring.unknown import Unknown
+from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
@@ -105,10 +105,12 @@ class Gateway:
                 secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,
                 parts={
-                    UNKNOWN: Unknown(
+                    UNKNOWN: UnexplainedMessages(
                         self.log,
-                        shapes=lambda told: shapes([*samples_of(told, NO_PROFILES)]),
-                        draft=lambda told, name, shape: draft_of([*samples_of(told, NO_PROFILES)], name, shape=shape),
+                        shapes=lambda messages: shapes([*samples_of(messages, NO_PROFILES)]),
+                        draft=lambda messages, name, shape: draft_of(
+                            [*samples_of(messages, NO_PROFILES)], name, shape=shape
+                        ),
                     )
                 },
             )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sensegate.authoring.unknown import under
+from sensegate.authoring.unknown import matches_filter
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.decode.grammar import parse
@@ -42,7 +42,7 @@ async def test_unknown_messages_by_shape(gateway: Gateway) -> None:
     assert (row["pattern"], row["format"], row["messages"]) == ("acme/{device}/up", "json", 10)
     assert row["reasons"] == {"unknown_device": 10}
     assert row["name"] == "acme/up"
-    assert {"co2", "air_temperature"} == set(row["found"])
+    assert {"co2", "air_temperature"} == set(row["recognised"])
     assert row["first"].endswith("Z")
 
 
@@ -58,7 +58,7 @@ async def test_a_draft_of_a_shape(gateway: Gateway) -> None:
     assert body["problem"] == ""
     source, _ = parse(body["text"])
     assert {reading.property for reading in source.messages[0].readings} == {"co2", "air_temperature"}
-    co2 = next(one for one in body["found"] if one["field"] == "co2")
+    co2 = next(one for one in body["recognised"] if one["field"] == "co2")
     assert co2["sure"]
     assert "says carbon dioxide" in co2["reason"]
 
@@ -105,4 +105,4 @@ async def test_what_is_wrong_is_told(gateway: Gateway) -> None:
 )
 def test_filters_are_those_of_mqtt(topic: str, wanted: str, so: bool) -> None:  # noqa: FBT001 - a column of a table
     """+ is one level, # the rest."""
-    assert under(topic, wanted) is so
+    assert matches_filter(topic, wanted) is so

@@ -1,4 +1,4 @@
-"""A look into a version that is handed in: whether it is a profile at all, and whether its examples come out."""
+"""Examine a version of a profile that was submitted: whether it compiles, and whether its examples pass."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sensegate.lifecycle.releases import Examination
 
 
 def examine(content: Content) -> Examination:
-    """Return what a content is a version of, and what is wrong with it. Takes some 10 ms: not for the loop.
+    """Return which profile and version a content is, and its problems. Takes about 10 ms: run it in a thread.
 
     Raises:
-        ConfigError: it is no profile; with the line.
+        ConfigError: it is not a profile; the error names the line.
     """
     validate(content)
     source, _ = parse(content.text, file="profile")
@@ -25,25 +25,25 @@ def examine(content: Content) -> Examination:
         file = write(content, source.profile, Path(folder) / "version")
         try:
             compile_file(file, [])
-        except ProfileError as why:
-            raise _shown(why, source.profile) from why
-        problems = tuple(str(_shown(why, source.profile)) for why in check_profile(file))
+        except ProfileError as error:
+            raise _named_after_profile(error, source.profile) from error
+        problems = tuple(str(_named_after_profile(error, source.profile)) for error in check_profile(file))
     return Examination(source.profile, source.version, problems)
 
 
-def _shown(why: ProfileError, profile: str) -> ProfileError:
-    """Return an error that names the profile instead of a file that is gone."""
-    return ProfileError(why.what, file=f"{profile}.yaml", line=why.line, key=why.key, remedy=why.remedy)
+def _named_after_profile(error: ProfileError, profile: str) -> ProfileError:
+    """Return an error that names the profile instead of the temporary file."""
+    return ProfileError(error.what, file=f"{profile}.yaml", line=error.line, key=error.key, remedy=error.remedy)
 
 
-def shelved(profiles: ProfileSet, name: str) -> tuple[int, Content] | None:
-    """Return the folder's version of a profile and its content; None where there is none, or it is changing now."""
-    found = profiles.shelved(name)
-    if found is None:
+def folder_version(profiles: ProfileSet, name: str) -> tuple[int, Content] | None:
+    """Return version and content of a profile in the profile folders; None if it is absent or changing right now."""
+    profile = profiles.folder_version(name)
+    if profile is None:
         return None
     try:
-        content = read_from_folder(Path(found.file))
-        source, _ = parse(content.text, file=found.file)
+        content = read_from_folder(Path(profile.file))
+        source, _ = parse(content.text, file=profile.file)
     except ConfigError:
         return None
-    return (found.version, content) if source == found.source else None
+    return (profile.version, content) if source == profile.source else None

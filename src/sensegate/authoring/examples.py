@@ -1,4 +1,4 @@
-"""A profile's own examples, run: every message it shows must become exactly what it says."""
+"""Run the examples of a profile: each message must become exactly the readings that the example states."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, standin
+from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, compile_stub
 from sensegate.config import IngestConfig
 from sensegate.decode import tasking
-from sensegate.decode.chain import frames
+from sensegate.decode.chain import open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import Frame
 from sensegate.decode.grammar import Earlier, Example, Expected, line_of
-from sensegate.decode.keys import Keys
-from sensegate.decode.profile import Profile, Whom
+from sensegate.decode.keys import ProfileKeys
+from sensegate.decode.profile import AppliesTo, CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import cased
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
-from sensegate.quantities.coordinates import shift
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.coordinates import unshift_coordinates
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Quality, quality_word
 
 Value = bool | float | str
 
 
 class NamedDevices:
-    """A registry of some devices of one profile, for examples and tests."""
+    """A fixed registry of devices of one profile, for examples and tests."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class NamedDevices:
         self._records = [Device(id=name, division="440106", profile=profile, gateway=gateway) for name in names]
         if gateway:
             self._records.append(Device(id=gateway, division="440106", profile=gateway_profile or profile))
-        self._index = {record.id: at for at, record in enumerate(self._records)}
+        self._index = {record.id: index for index, record in enumerate(self._records)}
         self.enabled: BOOL = np.array([record.id not in disabled for record in self._records], np.bool_)
 
     def find(self, name: str) -> int:
@@ -59,8 +59,8 @@ class NamedDevices:
         return self._records[index]
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """One reading as an example would state it."""
+class ExampleReading(msgspec.Struct, frozen=True):
+    """One reading in the form in which an example states it."""
 
     device: str
     field: str
@@ -69,13 +69,13 @@ class Seen(msgspec.Struct, frozen=True):
     """In the property's unit."""
     time: int
     quality: str = "good"
-    """What the device's own flag gives it."""
+    """Quality that the device's own flag gives it."""
     channel: str = ""
 
     def __str__(self) -> str:
-        marked = "" if self.quality == "good" else f", {self.quality}"
-        marked += f", channel {self.channel}" if self.channel else ""
-        return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_text_of(self.time)}{marked}"
+        suffix = "" if self.quality == "good" else f", {self.quality}"
+        suffix += f", channel {self.channel}" if self.channel else ""
+        return f"{self.device} {self.property} ({self.field}) = {self.value!r} at {_time_text(self.time)}{suffix}"
 
 
 def payload_of(example: Example | Earlier) -> bytes:
@@ -90,8 +90,8 @@ def payload_of(example: Example | Earlier) -> bytes:
 
 
 def message_of(example: Example) -> Message:
-    """Return the message of an example; a frame of its own stands in the stand-in's envelope."""
-    payload, received = payload_of(example), micros(example.received)
+    """Return the message of an example; a bare frame is wrapped in the stub carrier's envelope."""
+    payload, received = payload_of(example), parse_micros(example.received)
     if not example.topic:
         return Message(f"carrier/{example.devices[0]}", carrier_payload(payload, example.port), received, 1)
     principal = example.gateway if example.topic.startswith(("http/", "tcp/")) else ""
@@ -100,15 +100,15 @@ def message_of(example: Example) -> Message:
     return Message(example.topic, payload, received, 1, principal=principal)
 
 
-def micros(text: str) -> int:
-    """Return µs UTC of an ISO 8601 time with a zone. Raises `ValueError` where it is none."""
+def parse_micros(text: str) -> int:
+    """Return µs UTC of an ISO 8601 time with a zone. Raises `ValueError` if it is not one."""
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
-        raise ValueError("a time needs its zone")
+        raise ValueError("the time has no zone; add Z or an offset such as +08:00")
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _text_of(time: int) -> str:
+def _time_text(time: int) -> str:
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat()
     except OverflowError:
@@ -121,63 +121,67 @@ def _number(fields: Fields, specs: Sequence[Spec], row: int) -> float:
     return float(fields.value[row]) * scale + offset
 
 
-def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | NamedDevices) -> list[Seen]:
-    """Return the rows of `Fields` as people would state them, values in canonical units."""
-    seen: list[Seen] = []
+def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | NamedDevices) -> list[ExampleReading]:
+    """Return the rows of `Fields` as readings that an example can state, values in canonical units."""
+    readings: list[ExampleReading] = []
     numbers = np.array([_number(fields, specs, row) for row in range(len(fields))], np.float64)
-    shift(fields, numbers, specs, [at for at, spec in enumerate(specs) if spec.datum is not Datum.WGS84])
+    unshift_coordinates(
+        fields, numbers, specs, [index for index, spec in enumerate(specs) if spec.datum is not Datum.WGS84]
+    )
     for row, number in enumerate(numbers.tolist()):
         spec = specs[int(fields.spec[row])]
         kind = PROPERTIES.by_name(spec.property).kind
-        value: Value = fields.text[row] if row in fields.text else bool(number) if kind is Kind.BOOLEAN else number
+        value: Value = fields.text[row] if row in fields.text else bool(number) if kind is ValueKind.BOOLEAN else number
         index = int(fields.device[row])
         name = devices.record(index).id if isinstance(devices, NamedDevices) else devices[index]
         quality = quality_word(fields.source_quality.get(row, Quality.GOOD))
-        seen.append(Seen(name, spec.name, spec.property, value, int(fields.time[row]), quality, spec.channel))
-    return seen
+        readings.append(
+            ExampleReading(name, spec.name, spec.property, value, int(fields.time[row]), quality, spec.channel)
+        )
+    return readings
 
 
 def check_profile(path: Path | str) -> list[ProfileError]:
-    """Return what is wrong with a profile: its grammar, or the first difference of each example that fails."""
+    """Return the problems of a profile: errors of its grammar, or the first difference of each example that fails."""
     specs: list[Spec] = []
     try:
         profile = compile_file(Path(path), specs)
-    except ProfileError as why:
-        return [why]
+    except ProfileError as error:
+        return [error]
     profiles = ProfileSet([profile], specs)
-    problems = [*_lint(profile)]
-    for at, example in enumerate(profile.source.examples):
+    problems = [*_check_coverage(profile)]
+    for index, example in enumerate(profile.source.examples):
         try:
             difference = run_example(profiles, profile, example)
-        except ValueError as why:  # base64, time
-            difference = str(why)
+        except ValueError as error:  # base64, time
+            difference = str(error)
         if difference:
-            problems.append(_problem(profile, f"example '{example.label}': {difference}", "examples", at))
-    problems += tasking.run_examples(profile, Keys(profile.lines, profile.file))
+            problems.append(_problem(profile, f"example '{example.label}': {difference}", "examples", index))
+    problems += tasking.run_examples(profile, ProfileKeys(profile.lines, profile.file))
     return problems
 
 
-def _problem(profile: Profile, what: str, *path: str | int, remedy: str = "") -> ProfileError:
-    return ProfileError(what, file=profile.file, line=line_of(profile.lines, path), key=str(path[0]), remedy=remedy)
+def _problem(profile: CompiledProfile, text: str, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(text, file=profile.file, line=line_of(profile.lines, path), key=str(path[0]), remedy=remedy)
 
 
-def _lint(profile: Profile) -> list[ProfileError]:
+def _check_coverage(profile: CompiledProfile) -> list[ProfileError]:
     examples = profile.source.examples
-    found: list[ProfileError] = []
+    problems: list[ProfileError] = []
     if not any(example.expect or example.frame for example in examples):
-        found.append(
-            _problem(profile, "no example with readings", "examples", remedy="add one from the maker's document")
+        problems.append(
+            _problem(profile, "no example has readings", "examples", remedy="add one from the maker's document")
         )
     if not any(example.refuse for example in examples):
-        found.append(_problem(profile, "no example of a refusal", "examples", remedy="add one with `refuse`"))
-    for at, example in enumerate(examples):
+        problems.append(_problem(profile, "no example shows a refusal", "examples", remedy="add one with `refuse`"))
+    for index, example in enumerate(examples):
         if example.refuse and (example.expect or example.reject or example.frame):
-            found.append(_problem(profile, "a refused message has no readings", "examples", at))
-    return found
+            problems.append(_problem(profile, "a refused message cannot have readings", "examples", index))
+    return problems
 
 
-class Ran(NamedTuple):
-    """What came of an example's message."""
+class ExampleRun(NamedTuple):
+    """Result of decoding an example's message."""
 
     decoder: Decoder
     message: Message
@@ -185,23 +189,27 @@ class Ran(NamedTuple):
     devices: NamedDevices
 
 
-def ran(profiles: ProfileSet, profile: Profile, example: Example) -> Ran:
-    """Return what comes of an example's message, whatever it expects. Raises `ValueError` (base64, hex, time)."""
+def decode_example(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> ExampleRun:
+    """Decode an example's message, whatever it expects. Raises `ValueError` (base64, hex, time)."""
     specs = list(profiles.specs)
-    opens = example.frame is not None or example.carried or all(rule.whom is not Whom.OWN for rule in profile.rules)
-    other = standin(DEVICE if opens else CARRIER, specs)
-    whose = other.id if opens else profile.id
-    devices = NamedDevices(example.devices, whose, gateway=example.gateway, gateway_profile=profile.id)
-    decoder = Decoder(ProfileSet([profile, other], specs), devices, IngestConfig())
+    is_carrier = (
+        example.frame is not None
+        or example.carried
+        or all(rule.applies_to is not AppliesTo.OWN for rule in profile.rules)
+    )
+    stub = compile_stub(DEVICE if is_carrier else CARRIER, specs)
+    device_profile = stub.id if is_carrier else profile.id
+    devices = NamedDevices(example.devices, device_profile, gateway=example.gateway, gateway_profile=profile.id)
+    decoder = Decoder(ProfileSet([profile, stub], specs), devices, IngestConfig())
     message = message_of(example)
     for earlier in example.before:
         decoder.decode([Message(earlier.topic, payload_of(earlier), message.received, 1)])
-    return Ran(decoder, message, decoder.decode([message]), devices)
+    return ExampleRun(decoder, message, decoder.decode([message]), devices)
 
 
-def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str:
-    """Return the first difference between what an example says and what comes out; empty where there is none."""
-    decoder, message, fields, devices = ran(profiles, profile, example)
+def run_example(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> str:
+    """Return the first difference between what an example states and what was decoded; empty if there is none."""
+    decoder, message, fields, devices = decode_example(profiles, profile, example)
     if example.refuse:
         reason = fields.quarantined[0].reason if fields.quarantined else None
         return (
@@ -209,90 +217,90 @@ def run_example(profiles: ProfileSet, profile: Profile, example: Example) -> str
         )
     if fields.quarantined:
         return f"refused: {fields.quarantined[0].reason.value}: {fields.quarantined[0].detail}"
-    return _of_frame(decoder, message, example) or _of_values(fields, profiles, devices, example)
+    return _frame_difference(decoder, message, example) or _value_difference(fields, profiles, devices, example)
 
 
-def _of_values(fields: Fields, profiles: ProfileSet, devices: NamedDevices, example: Example) -> str:
-    """Return the first difference between the values that an example names and those that came out."""
+def _value_difference(fields: Fields, profiles: ProfileSet, devices: NamedDevices, example: Example) -> str:
+    """Return the first difference between the values that an example states and those decoded."""
     rejected = {value.field: value.reason for value in fields.rejected}
     if rejected != example.reject:
-        return f"expected rejections {_words(example.reject)}, saw {_words(rejected)}"
+        return f"expected rejections {_reasons_text(example.reject)}, saw {_reasons_text(rejected)}"
     if example.ignored is not None and fields.ignored != example.ignored:
-        return f"expected {example.ignored} values that mean: not measured, saw {fields.ignored}"
-    seen = readings_of(fields, profiles.specs, devices)
+        return f"expected {example.ignored} values that the profile marks as not measured, saw {fields.ignored}"
+    readings = readings_of(fields, profiles.specs, devices)
     for expected in example.expect:
-        found = next((one for one in seen if _same(expected, one, example)), None)
-        if found is None:
-            near = [str(one) for one in seen if one.property == expected.property]
-            return f"no {expected.property} = {expected.value!r}; saw {', '.join(near) or 'none of it'}"
-        seen.remove(found)
-    return f"not expected: {seen[0]}" if seen else ""
+        match = next((reading for reading in readings if _matches(expected, reading, example)), None)
+        if match is None:
+            near = [str(reading) for reading in readings if reading.property == expected.property]
+            return f"no {expected.property} = {expected.value!r}; saw {', '.join(near) or 'no such property'}"
+        readings.remove(match)
+    return f"not expected: {readings[0]}" if readings else ""
 
 
-def _of_frame(decoder: Decoder, message: Message, example: Example) -> str:
-    """Return the first difference between the frame that an example names and the one in its envelope."""
+def _frame_difference(decoder: Decoder, message: Message, example: Example) -> str:
+    """Return the first difference between the frame that an example states and the one in its envelope."""
     expected = example.frame
     if expected is None:
         return ""
-    route = decoder.routes.make(message.topic, message.principal)
-    whole = Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
+    route = decoder.routes.build(message.topic, message.principal)
+    envelope = Frame(message.payload, IngestConfig().nesting_max, message.topic, message.received)
     try:
-        found = list(frames(route.rules, whole))
-    except Rejected as why:
-        return f"no frame: {why.reason}: {why.detail}"
-    if len(found) != 1:
-        return f"expected one frame, saw {len(found)}"
-    rule, frame = found[0]
+        opened = list(open_frames(route.rules, envelope))
+    except Rejected as error:
+        return f"no frame: {error.reason}: {error.detail}"
+    if len(opened) != 1:
+        return f"expected one frame, saw {len(opened)}"
+    rule, frame = opened[0]
     name = cased(frame.name, rule.device_case) or example.devices[0]
     counter = frame.reception.counter if expected.counter is not None else None
-    heard = frame.reception.time
-    sides = (
+    received = frame.reception.time
+    comparisons = (
         ("device", example.devices[0], name),
         ("bytes", bytes.fromhex(expected.hex).hex(), frame.data.hex()),
         ("port", expected.port, frame.port),
         ("frame counter", expected.counter, counter),
-        ("time", expected.time or example.received, _text_of(heard) if heard != BAD else "no time"),
+        ("time", expected.time or example.received, _time_text(received) if received != BAD else "no time"),
     )
-    wrong = (side for side in sides[:-1] if side[1] != side[2])
-    late = sides[-1] if heard != micros(expected.time or example.received) else None
-    what, wanted, seen = next(wrong, late or ("", "", ""))
-    return f"expected {what} {wanted} of the frame, saw {seen}" if what else ""
+    differences = (comparison for comparison in comparisons[:-1] if comparison[1] != comparison[2])
+    time_differs = comparisons[-1] if received != parse_micros(expected.time or example.received) else None
+    part, expected_text, actual = next(differences, time_differs or ("", "", ""))
+    return f"expected {part} {expected_text} of the frame, saw {actual}" if part else ""
 
 
-def _words(reasons: object) -> str:
+def _reasons_text(reasons: object) -> str:
     return str(msgspec.to_builtins(reasons)) if reasons else "none"
 
 
-def _same(expected: Expected, seen: Seen, example: Example) -> bool:
-    time = micros(expected.time or example.received)
+def _matches(expected: Expected, reading: ExampleReading, example: Example) -> bool:
+    time = parse_micros(expected.time or example.received)
     if (
-        expected.property != seen.property
-        or time != seen.time
-        or (expected.device or example.devices[0]) != seen.device
+        expected.property != reading.property
+        or time != reading.time
+        or (expected.device or example.devices[0]) != reading.device
     ):
         return False
-    if expected.quality != seen.quality or (expected.field and expected.field != seen.field):
+    if expected.quality != reading.quality or (expected.field and expected.field != reading.field):
         return False
-    if expected.channel is not None and expected.channel != seen.channel:
+    if expected.channel is not None and expected.channel != reading.channel:
         return False
     if expected.property == OBSERVATION:
-        return same_members(expected.value, seen.value)
-    return same_value(expected.value, seen.value)
+        return same_members(expected.value, reading.value)
+    return same_value(expected.value, reading.value)
 
 
-def same_members(named: Value, seen: Value) -> bool:
-    """Return whether an observation has the members that an example names as JSON; others are not looked at."""
-    if not isinstance(named, str) or not isinstance(seen, str):
+def same_members(expected: Value, actual: Value) -> bool:
+    """Return whether an observation has the JSON members that an example states; further members are ignored."""
+    if not isinstance(expected, str) or not isinstance(actual, str):
         return False
-    wanted, found = msgspec.json.decode(named), msgspec.json.decode(seen)
-    return isinstance(wanted, dict) and all(found.get(name) == wanted[name] for name in wanted)
+    members, actual_members = msgspec.json.decode(expected), msgspec.json.decode(actual)
+    return isinstance(members, dict) and all(actual_members.get(name) == members[name] for name in members)
 
 
-def same_value(one: Value, other: Value) -> bool:
-    """Return whether two values are the same but for the last digits of a conversion."""
-    if isinstance(one, (bool, str)) or isinstance(other, (bool, str)):
-        return type(one) is type(other) and one == other
+def same_value(expected: Value, actual: Value) -> bool:
+    """Return whether two values are equal except for the last digits of a conversion."""
+    if isinstance(expected, (bool, str)) or isinstance(actual, (bool, str)):
+        return type(expected) is type(actual) and expected == actual
     try:
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
-    except OverflowError:  # a whole number beyond all floats
-        return one == other
+        return math.isclose(expected, actual, rel_tol=1e-9, abs_tol=1e-9)
+    except OverflowError:  # an integer beyond the range of floats
+        return expected == actual

@@ -1,6 +1,6 @@
-"""Explains one message, stage by stage: which profile claims it and why, what it holds, and what would be committed.
+"""Explain how one message is decoded, stage by stage: which profile claims it and why, what is read, what is committed.
 
-No registry is asked: every device that the topic or the payload names is taken to exist, with the profile in question.
+The registry is not consulted: every device that the topic or the payload names counts as registered with the profile.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, standin
+from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, compile_stub
 from sensegate.clock import Clock, SystemClock
-from sensegate.decode.chain import Opened, frames
+from sensegate.decode.chain import OpenedFrame, open_frames
 from sensegate.decode.decode import Decoder
 from sensegate.decode.extract import Leaf, bind
 from sensegate.decode.frame import Frame
 from sensegate.decode.paths import render
-from sensegate.decode.plan_cache import Holder
-from sensegate.decode.profile import Rule, Whom
+from sensegate.decode.plan_cache import WrappedRule
+from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.routes import Route
 from sensegate.decode.times import BAD
 from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import TimeQuality, quality_word
 from sensegate.wording import count, unknown_profile
 
 NESTING_MAX = 32
 PUSHED = ("http/", "tcp/")
-"""Topics that no device chose: the listener names it in them."""
+"""Prefixes of topics that the listener sets, not the device."""
 
 
 class Stage(TypedDict):
-    """One stage and what there is to say of it."""
+    """One stage of decoding, as lines of text."""
 
     stage: str
     lines: list[str]
@@ -60,7 +60,7 @@ class EveryDevice:
         return self.names.index(name)
 
     def record(self, index: int, /) -> Device:
-        # its gateway is whichever asks: the first that was named
+        # the gateway is whichever device was named first
         return Device(self.names[index], division="44", profile=self._profile, gateway=self.names[0])
 
 
@@ -74,112 +74,117 @@ def explain(
     port: int | None = None,
     clock: Clock | None = None,
 ) -> list[Stage]:
-    """Return the walk of a message through decoding.
+    """Return the stages of decoding a message.
 
-    `device` is the credential's, where the topic names none; `profile` the device's own, where the message is a network
-    server's. Without a topic the payload is a frame on `port`, as a network server brings it.
+    `device` is the one that the credential names, for topics that name none; `profile` is the device's own profile, for
+    messages of a network server. Without a topic, the payload is a frame on `port`, as a network server delivers it.
 
     Raises:
         ProfileError: a profile cannot be loaded.
-        ConfigError: there is no such profile.
+        ConfigError: no such profile.
     """
-    loaded = profiles if isinstance(profiles, ProfileSet) else ProfileSet.load(profiles)
-    if profile and profile not in loaded:
-        raise ConfigError(f"no profile {profile}", key="profile", remedy=unknown_profile(profile, loaded.ids))
+    profile_set = profiles if isinstance(profiles, ProfileSet) else ProfileSet.load(profiles)
+    if profile and profile not in profile_set:
+        raise ConfigError(f"no profile {profile}", key="profile", remedy=unknown_profile(profile, profile_set.ids))
     received = (clock or SystemClock()).now()
     if not topic:
-        return _of_frame(loaded, profile, Carried(payload, port), received)
+        return _explain_frame(profile_set, profile, BareFrame(payload, port), received)
     if topic.startswith(PUSHED):
-        return _of_push(loaded, profile, Message(topic, payload, received, 1, device or topic.rpartition("/")[2]))
+        return _explain_pushed(
+            profile_set, profile, Message(topic, payload, received, 1, device or topic.rpartition("/")[2])
+        )
     message = Message(topic, payload, received, 1)
     stages: list[Stage] = [_stage("message", _message(message))]
-    candidates = list(dict.fromkeys(rule.profile for rule, _ in loaded.match(topic)))
+    candidates = list(dict.fromkeys(rule.profile for rule, _ in profile_set.match(topic)))
     if not candidates:
         remedy = "name this topic in a profile: `sensegate profile new --from FILE` drafts one from messages"
-        told = [f"no profile has a topic that matches '{topic}'", "quarantined: no_profile", remedy]
-        stages.append(_stage("claim", told))
+        lines = [f"no profile has a topic that matches '{topic}'", "quarantined: no_profile", remedy]
+        stages.append(_stage("claim", lines))
         return stages
-    stages.append(_stage("claim", list(_claims(loaded, topic))))
+    stages.append(_stage("claim", list(_claims(profile_set, topic))))
     for name in candidates:
-        if profile in {"", name} and not _only_carries(loaded, name):
-            stages += _by_profile(loaded, name, message)
+        if profile in {"", name} and not _is_carrier_only(profile_set, name):
+            stages += _profile_stages(profile_set, name, message)
         if profile != name:
-            stages += _by_chain(loaded, name, message, profile)
+            stages += _chain_stages(profile_set, name, message, profile)
     return stages
 
 
-def _of_push(profiles: ProfileSet, name: str, message: Message) -> list[Stage]:
-    """Return the walk of what a device pushed itself (HTTP) or said on a line of its own (TCP)."""
+def _explain_pushed(profiles: ProfileSet, name: str, message: Message) -> list[Stage]:
+    """Return the stages of what a device sent over HTTP or on its own TCP connection."""
     stages = [_stage("message", _message(message))]
-    whose = f"'{message.principal}' is who it logged in as"
+    sender = f"the sender logged in as '{message.principal}'"
     if not name:
-        why = "its profile, in the registry, decodes what it sends: name it to see how"
-        return [*stages, _stage("claim", [whose, why])]
-    return [*stages, _stage("claim", [whose, f"{name} decodes it"]), *_by_profile(profiles, name, message)]
+        hint = "the profile of the registered device decodes what it sends; name it with `profile` to see how"
+        return [*stages, _stage("claim", [sender, hint])]
+    return [*stages, _stage("claim", [sender, f"{name} decodes it"]), *_profile_stages(profiles, name, message)]
 
 
-def _only_carries(profiles: ProfileSet, name: str) -> bool:
-    found = profiles.find(name)
-    return found is not None and all(rule.whom is not Whom.OWN for rule in found.rules)
+def _is_carrier_only(profiles: ProfileSet, name: str) -> bool:
+    profile = profiles.find(name)
+    return profile is not None and all(rule.applies_to is not AppliesTo.OWN for rule in profile.rules)
 
 
-class Carried(NamedTuple):
+class BareFrame(NamedTuple):
     """A frame without its envelope."""
 
     payload: bytes
     port: int | None
 
 
-def _of_frame(profiles: ProfileSet, name: str, frame: Carried, received: int) -> list[Stage]:
+def _explain_frame(profiles: ProfileSet, name: str, frame: BareFrame, received: int) -> list[Stage]:
     specs = list(profiles.specs)
-    found = profiles.find(name)
-    both = ProfileSet([*([found] if found else []), standin(CARRIER, specs)], specs)
+    profile = profiles.find(name)
+    combined = ProfileSet([*([profile] if profile else []), compile_stub(CARRIER, specs)], specs)
     message = Message("carrier/device", carrier_payload(frame.payload, frame.port), received, 1)
     lines = [f"frame on port {frame.port}", f"{len(frame.payload)} bytes, received {_time(received)}"]
-    return [_stage("message", lines), *_by_chain(both, "standin/carrier", message, name)]
+    return [_stage("message", lines), *_chain_stages(combined, "standin/carrier", message, name)]
 
 
-def _by_chain(profiles: ProfileSet, carrier: str, message: Message, name: str) -> Iterator[Stage]:
-    """Yield what the envelopes of a carrier hold, and what the profile `name` (empty: not said) makes of it."""
-    found = profiles.find(carrier)
-    if found is None or not any(rule.chains for rule in found.rules):
+def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: str) -> Iterator[Stage]:
+    """Yield the content of a carrier's envelopes, and how the profile `name` (empty: not given) decodes it."""
+    carrier_profile = profiles.find(carrier)
+    if carrier_profile is None or not any(rule.chains for rule in carrier_profile.rules):
         return
     specs = list(profiles.specs)
-    own = profiles.find(name) or standin(DEVICE, specs)
+    own = profiles.find(name) or compile_stub(DEVICE, specs)
     devices = EveryDevice(own.id)
-    both = ProfileSet([found, own], specs)
-    decoder = Decoder(both, devices)
-    route = decoder.routes.make(message.topic, message.principal)
+    combined = ProfileSet([carrier_profile, own], specs)
+    decoder = Decoder(combined, devices)
+    route = decoder.routes.build(message.topic, message.principal)
     try:
-        inside = list(frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
-    except Rejected as why:
-        yield _stage(f"envelope of {carrier}", [f"quarantined: {why}"])
+        inside = list(open_frames(route.rules, Frame(message.payload, NESTING_MAX, message.topic, message.received)))
+    except Rejected as error:
+        yield _stage(f"envelope of {carrier}", [f"quarantined: {error}"])
         return
-    yield _stage(f"envelope of {carrier}", [line for one in inside for line in _opened(*one)] or ["holds no frame"])
+    yield _stage(
+        f"envelope of {carrier}", [line for item in inside for line in _frame_lines(*item)] or ["holds no frame"]
+    )
     if not inside:
         return
     ports = [frame.port for _, frame in inside]
     if not name:
-        able = [one for one in profiles.ids if (known := profiles.find(one)) and any(map(known.on_port, ports))]
-        words = [f"takes such frames: {one}" for one in able[:_ABLE_MAX]]
-        yield _stage("profile", [*words, "the device's own profile, in the registry, decodes them: name it to see how"])
+        able = [other for other in profiles.ids if (known := profiles.find(other)) and any(map(known.on_port, ports))]
+        lines = [f"takes such frames: {other}" for other in able[:_CANDIDATES_MAX]]
+        hint = "the profile of the registered device decodes them; name it with `profile` to see how"
+        yield _stage("profile", [*lines, hint])
         return
     for _, frame in inside:
         rules = [(rule, "") for rule in own.on_port(frame.port)]
-        taken = Frame(frame.data, NESTING_MAX, message.topic, message.received, frame.port)
-        yield _stage(f"rules of {own.id}", list(_tried(rules, taken)) or [f"says nothing of port {frame.port}"])
-    yield from _outcome(decoder.decode([message]), both, devices)
+        inner = Frame(frame.data, NESTING_MAX, message.topic, message.received, frame.port)
+        yield _stage(f"rules of {own.id}", list(_try_rules(rules, inner)) or [f"no rule for port {frame.port}"])
+    yield from _outcome_stages(decoder.decode([message]), combined, devices)
 
 
-_ABLE_MAX = 20
+_CANDIDATES_MAX = 20
 
 
-def _opened(rule: Rule, frame: Opened) -> Iterator[str]:
-    heard = frame.reception
+def _frame_lines(rule: CompiledRule, frame: OpenedFrame) -> Iterator[str]:
+    reception = frame.reception
     yield f"message {rule.number + 1} (line {rule.line}): device {frame.name or 'as the topic says'}, port {frame.port}"
     yield f"{len(frame.data)} bytes: {frame.data.hex()}"
-    yield f"frame counter {heard.counter if heard.counter is not None else 'absent (0)'}"
-    yield f"heard {_time(heard.time) if heard.time != BAD else 'at a time that cannot be read'}"
+    yield f"frame counter {reception.counter if reception.counter is not None else 'absent (0)'}"
+    yield f"received {_time(reception.time) if reception.time != BAD else 'at a time that cannot be read'}"
 
 
 def _stage(name: str, lines: Iterable[str]) -> Stage:
@@ -197,18 +202,18 @@ def _claims(profiles: ProfileSet, topic: str) -> Iterator[str]:
         profile = profiles.find(rule.profile)
         label = profile.source.messages[rule.number].label if profile else ""
         yield f"{rule.profile}@{rule.version} message {rule.number + 1}{f' ({label})' if label else ''}: {named}"
-    yield "the device's own profile, in the registry, decides which of them is taken"
+    yield "the profile of the registered device decides which of them decodes the message"
 
 
-def _by_profile(profiles: ProfileSet, name: str, message: Message) -> Iterator[Stage]:
+def _profile_stages(profiles: ProfileSet, name: str, message: Message) -> Iterator[Stage]:
     devices = EveryDevice(name)
-    decoder = Decoder(_only(profiles, name), devices)
-    route = decoder.routes.make(message.topic, message.principal)
+    decoder = Decoder(_single(profiles, name), devices)
+    route = decoder.routes.build(message.topic, message.principal)
     yield _stage(f"rules of {name}", list(_rules(route, message)))
-    yield from _outcome(decoder.decode([message]), profiles, devices)
+    yield from _outcome_stages(decoder.decode([message]), profiles, devices)
 
 
-def _outcome(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[Stage]:
+def _outcome_stages(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[Stage]:
     if fields.quarantined:
         refused = fields.quarantined[0]
         yield _stage("fields", [f"quarantined: {refused.reason.value}: {refused.detail}"])
@@ -219,38 +224,38 @@ def _outcome(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iter
     yield _stage("commit", [_commit(fields)])
 
 
-def _only(profiles: ProfileSet, name: str) -> ProfileSet:
-    found = profiles.find(name)
-    return ProfileSet([found] if found else [], profiles.specs)
+def _single(profiles: ProfileSet, name: str) -> ProfileSet:
+    profile = profiles.find(name)
+    return ProfileSet([profile] if profile else [], profiles.specs)
 
 
 def _rules(route: Route, message: Message) -> Iterator[str]:
     if route.refusal is not None:
         yield f"refused: {route.refusal}"
     frame = Frame(message.payload, NESTING_MAX, message.topic, message.received)
-    yield from _tried([one for one in route.rules if not one[0].chains], frame)
+    yield from _try_rules([holder for holder in route.rules if not holder[0].chains], frame)
 
 
-def _tried(rules: Iterable[Holder], frame: Frame) -> Iterator[str]:
+def _try_rules(rules: Iterable[WrappedRule], frame: Frame) -> Iterator[str]:
     for rule, wrap in rules:
-        what = f"message {rule.number + 1} (line {rule.line}, format {rule.format})"
+        label = f"message {rule.number + 1} (line {rule.line}, format {rule.format})"
         if rule.ignore and not rule.where and not rule.root:
-            yield f"{what}: known and without readings; tried last"
+            yield f"{label}: ignored by the profile; tried last"
             continue
         deciding: list[Leaf] = []
         try:
             tree = rule.parse(frame)
             bound = bind(rule, wrap, tree, deciding)
-        except Rejected as why:
-            yield f"{what}: {why}"
+        except Rejected as error:
+            yield f"{label}: {error}"
             continue
-        seen = ", ".join(f"{render(leaf.pointer)} = {leaf.raw!r}" for leaf in deciding[:8])
+        values = ", ".join(f"{render(leaf.pointer)} = {leaf.raw!r}" for leaf in deciding[:8])
         if bound is None:
-            yield f"{what}: does not hold{f' ({seen})' if seen else ''}"
+            yield f"{label}: conditions not met{f' ({values})' if values else ''}"
         else:
             cells = sum(len(element.cells) for element in bound.elements)
-            held = f"{count(len(bound.elements), 'element')}, {count(cells, 'value')}"
-            yield f"{what}: holds; {held}{f' ({seen})' if seen else ''}"
+            counts = f"{count(len(bound.elements), 'element')}, {count(cells, 'value')}"
+            yield f"{label}: matches; {counts}{f' ({values})' if values else ''}"
 
 
 def _fields(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
@@ -261,7 +266,7 @@ def _fields(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
     for value in fields.rejected:
         yield f"{value.field}: rejected: {value.reason.value}{f' ({value.detail})' if value.detail else ''}"
     if fields.ignored:
-        yield f"not measured, as the profile says: {count(fields.ignored, 'value')}"
+        yield f"marked by the profile as not measured: {count(fields.ignored, 'value')}"
 
 
 def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[str]:
@@ -272,32 +277,34 @@ def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Ite
         number = float(fields.value[row]) * scale + offset
         channel = f"[{spec.channel}]" if spec.channel else ""
         value = fields.text.get(row) or (
-            str(bool(number)).lower() if quantity.kind is Kind.BOOLEAN else f"{number:.10g}"
+            str(bool(number)).lower() if quantity.kind is ValueKind.BOOLEAN else f"{number:.10g}"
         )
-        outside = quantity.kind is Kind.NUMBER and not spec.low <= number <= spec.high
+        outside = quantity.kind is ValueKind.NUMBER and not spec.low <= number <= spec.high
         quality = f"  outside {spec.low:g} to {spec.high:g}" if outside else ""
         if row in fields.source_quality:
-            quality = f"  {quality_word(fields.source_quality[row])} (the device says so){quality}"
-        at = _time(int(fields.time[row]))
+            quality = f"  {quality_word(fields.source_quality[row])} (by the device's flag){quality}"
+        time = _time(int(fields.time[row]))
         quality_of_time = TimeQuality(int(fields.time_quality[row])).name.lower()
-        who = devices.names[int(fields.device[row])]
-        yield f"{who} {spec.property}{channel} = {value} {quantity.unit} at {at} ({quality_of_time}){quality}"
+        device = devices.names[int(fields.device[row])]
+        yield f"{device} {spec.property}{channel} = {value} {quantity.unit} at {time} ({quality_of_time}){quality}"
 
 
 def _identity(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
     kinds = dict.fromkeys(profiles.specs[int(spec)].identity for spec in fields.spec)
     for kind in kinds:
         if kind is IdentityKind.FRAME:
-            yield "device, property, frame counter and bytes; by another network within ten minutes the same"
+            yield "device, property, frame counter and bytes; copies over another network within ten minutes are equal"
         elif kind is IdentityKind.NONE:
-            yield "nothing identifies these readings: accepted as unidentifiable, duplicates cannot be told"
+            yield "nothing identifies these readings: accepted as unidentifiable, duplicates cannot be detected"
         else:
             yield f"device, property and {kind.value.replace('_', ' ')}"
 
 
 def _commit(fields: Fields) -> str:
     judged = count(len(fields), "value")
-    return f"1 message decoded: {judged} to be judged, {len(fields.rejected)} rejected, {fields.ignored} empty"
+    return (
+        f"1 message decoded: {judged} to check for duplicates, {len(fields.rejected)} rejected, {fields.ignored} empty"
+    )
 
 
 def _time(time: int) -> str:

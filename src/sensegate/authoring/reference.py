@@ -1,4 +1,4 @@
-"""The tables of `device_profiles/README.md`: keys of the grammar, formats, and the library."""
+"""The generated tables of `device_profiles/README.md`: grammar keys, formats, and the profile library."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PARTS: tuple[tuple[type[Part], str], ...] = (
 def _rows(part: type[Part], prefix: str) -> Iterator[str]:
     hints = get_type_hints(part, include_extras=True)
     for field in msgspec.structs.fields(part):
-        meta = next(one for one in get_args(hints[field.name]) if isinstance(one, msgspec.Meta))
+        meta = next(item for item in get_args(hints[field.name]) if isinstance(item, msgspec.Meta))
         required = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
         default = None if field.default is msgspec.NODEFAULT else msgspec.to_builtins(field.default)
         shown = "(required)" if required else "" if default in (None, "", [], {}, ()) else f"`{_yaml(default)}`"
@@ -64,9 +64,12 @@ def _yaml(value: object) -> str:
 
 def keys() -> str:
     """Return the Markdown table of all keys of a profile."""
-    rows = ["| key | default | what it says |", "|---|---|---|"]
+    rows = ["| key | default | meaning |", "|---|---|---|"]
     formats = [
-        one for name, form in FORMATS.items() if form.options for one in _nested(form.options, f"messages[].{name}.")
+        option
+        for name, form in FORMATS.items()
+        if form.options
+        for option in _nested(form.options, f"messages[].{name}.")
     ]
     return "\n".join([*rows, *(row for part, prefix in (*_PARTS, *formats) for row in _rows(part, prefix))]) + "\n"
 
@@ -74,7 +77,7 @@ def keys() -> str:
 def _nested(
     part: type[Part], prefix: str, known: frozenset[type[Part]] = frozenset()
 ) -> Iterator[tuple[type[Part], str]]:
-    """Yield a format's options with the parts inside them, each once: steps hold steps."""
+    """Yield a format's options and the parts inside them, each once, since steps nest."""
     yield part, prefix
     known |= {part}
     for name, kind in get_type_hints(part).items():
@@ -85,13 +88,13 @@ def _nested(
 
 
 def _part_of(kind: object) -> tuple[type[Part] | None, bool]:
-    """Return the part in a type, and whether there may be many of it."""
+    """Return the part in a type annotation, and whether it is repeated."""
     if isinstance(kind, type) and issubclass(kind, Part):
         return kind, False
     for inner in get_args(kind):
-        found, many = _part_of(inner)
-        if found is not None:
-            return found, many or get_origin(kind) is tuple
+        part, many = _part_of(inner)
+        if part is not None:
+            return part, many or get_origin(kind) is tuple
     return None, False
 
 
@@ -106,17 +109,17 @@ def formats() -> str:
 
 
 def words() -> str:
-    """Return the Markdown table of the tables of words."""
+    """Return the Markdown table of the word tables."""
     rows = ["| table | holds |", "|---|---|"]
     return "\n".join([*rows, *(f"| `{name}` | {table.label} |" for name, table in sorted(TABLES.items()))]) + "\n"
 
 
-def library(places: Iterable[Path | str]) -> str:
+def library(folders: Iterable[Path | str]) -> str:
     """Return the Markdown table of the profiles in some folders."""
-    loaded = ProfileSet.load(places)
+    profile_set = ProfileSet.load(folders)
     rows = ["| profile | 名称 | name | topics | properties |", "|---|---|---|---|---|"]
-    for name in loaded.ids:
-        profile = loaded.find(name)
+    for name in profile_set.ids:
+        profile = profile_set.find(name)
         if profile is not None:
             label = profile.source.label
             first = profile.source.messages[0]
@@ -124,6 +127,6 @@ def library(places: Iterable[Path | str]) -> str:
             if first.frames is not None:
                 ports = ", ".join(map(str, first.frames.ports))
                 topics = ", ".join(filter(None, (topics, f"frames on port {ports}" if ports else "frames")))
-            count = len({loaded.specs[spec].property for spec in profile.specs})
+            count = len({profile_set.specs[spec].property for spec in profile.specs})
             rows.append(f"| `{profile.name}` | {label.zh} | {label.en} | {topics} | {count} |")
     return "\n".join(rows) + "\n"

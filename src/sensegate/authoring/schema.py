@@ -17,7 +17,7 @@ from sensegate.quantities.properties import PROPERTIES
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema, with the names of properties and formats that are known now."""
+    """Return the schema, with the names of all known properties and formats."""
     tree = msgspec.json.schema(ProfileFile)
     parts = tree["$defs"]
     for part in ("ReadingRule", "Expected"):
@@ -28,7 +28,7 @@ def schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the schema as it stands in the file."""
+    """Return the schema as text, as in the file."""
     return msgspec.json.format(msgspec.json.encode(schema(), order="deterministic"), indent=1).decode() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Profiles that stand in where one half of a chain is looked at alone: for examples, `check` and `explain`."""
+"""Stub profiles that complete a chain of which only one half is examined: for examples, `check` and `explain`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import Lines, ProfileFile, parse
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Spec
 
 CARRIER = """
@@ -24,7 +24,7 @@ messages:
     payload: {field: data, encoding: hex}
     sequence: n
 """
-"""Brings frames to the profile of a device. Its payload: ``{"data": hex, "port": number, if there is one}``."""
+"""Delivers frames to the profile of a device. Its payload: ``{"data": hex, "port": number, if there is one}``."""
 
 DEVICE = """
 profile: standin/device
@@ -35,21 +35,21 @@ messages:
   - frames: {}
     ignore: true
 """
-"""Takes any frame, and makes no readings of it: what a network server's profile brings is looked at alone."""
+"""Takes any frame and makes no readings of it, so that a carrier's profile can be examined alone."""
 
 
 def carrier_payload(data: bytes, port: int | None) -> bytes:
-    """Return the message in which `CARRIER` brings a frame."""
+    """Return the message in which `CARRIER` delivers a frame."""
     return msgspec.json.encode({"data": data.hex()} if port is None else {"data": data.hex(), "port": port})
 
 
 @lru_cache(maxsize=4)
 def _parsed(text: str) -> tuple[ProfileFile, Lines]:
-    """Return a stand-in's records: every example of every profile asks for one."""
+    """Return the parsed stub; cached because every example of every profile asks for one."""
     return parse(text)
 
 
-def standin(text: str, specs: list[Spec]) -> Profile:
-    """Return one of these profiles; its specs are appended."""
+def compile_stub(text: str, specs: list[Spec]) -> CompiledProfile:
+    """Compile one of the stub profiles; its specs are appended to `specs`."""
     source, lines = _parsed(text)
     return Compiler(source, lines, source.profile, specs).compile()

@@ -1,4 +1,4 @@
-"""Messages that no profile explains, by shape, each shape with a draft of its profile. Pure."""
+"""Summarise messages that no profile explains, by shape, and draft a profile for each shape. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 import msgspec
 
-from sensegate.authoring.learn.learn import Learned, interval_s, learn
-from sensegate.authoring.learn.shapes import NESTING_MAX, Group, Sample
-from sensegate.authoring.learn.write import Draft, draft, name_for
-from sensegate.authoring.unknown import Told
-from sensegate.decode.chain import frames
+from sensegate.authoring.learn.learn import LearnedShape, interval_s, learn
+from sensegate.authoring.learn.shapes import NESTING_MAX, Sample, SampleGroup
+from sensegate.authoring.learn.write import ProfileDraft, draft, name_for
+from sensegate.decode.chain import open_frames
 from sensegate.decode.frame import Frame
-from sensegate.decode.plan_cache import Holder
+from sensegate.decode.plan_cache import WrappedRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
 from sensegate.model import Message
 
 _EUI = re.compile(r"[0-9a-fA-F]{16}")
 SHOWN = 5
-"""Topics, devices and members told of a shape."""
+"""Most topics of a shape that are listed."""
+
+
+class RecordedMessage(msgspec.Struct, frozen=True):
+    """A recorded message with its quarantine reason (empty: not in quarantine)."""
+
+    message: Message
+    reason: str = ""
+    device: str = ""
+    """Device id, if known."""
 
 
 class Registered:
@@ -35,48 +43,48 @@ class Registered:
         return isinstance(name, str) and self._find(name) >= 0
 
 
-class Shape(msgspec.Struct, frozen=True):
+class ShapeSummary(msgspec.Struct, frozen=True):
     """Messages of one shape."""
 
     id: str
-    """Stays the same as long as topic, format and port do."""
+    """Stable as long as topic, format and port are."""
     name: str
-    """A name for its profile."""
+    """Suggested name of its profile."""
     pattern: str
-    """Topic pattern; empty: frames that a carrier brings."""
+    """Topic pattern; empty: frames that a carrier delivers."""
     format: str
     messages: int
     topics: list[str]
-    """Some of them."""
+    """The first few topics."""
     reasons: dict[str, int]
     first: int
     """Arrival of the first, µs UTC."""
     last: int
     interval_s: float
-    found: list[str]
-    """Properties that its members seem to be."""
-    left: int
-    """Members of which nobody knows what they are."""
+    recognised: list[str]
+    """Properties that its members were recognised as."""
+    unrecognised: int
+    """Number of members that were not recognised."""
     port: int | None = None
     maker: str = ""
 
 
-def samples_of(told: Iterable[Told], profiles: ProfileSet) -> Iterator[Sample]:
-    """Yield messages as samples; of the envelope of a carrier that a profile knows, the frames inside."""
-    for one in told:
-        message = one.message
+def samples_of(messages: Iterable[RecordedMessage], profiles: ProfileSet) -> Iterator[Sample]:
+    """Yield messages as samples; for the envelope of a known carrier, the frames inside."""
+    for recorded in messages:
+        message = recorded.message
         rules = [(rule, "") for rule, _ in profiles.match(message.topic) if rule.chains]
-        inner = list(_frames(rules, message, one.reason)) if rules else []
+        inner = list(_frames(rules, message, recorded.reason)) if rules else []
         if inner:
             yield from inner
         else:
-            yield Sample(message.topic, message.payload, message.received, one.device, one.reason)
+            yield Sample(message.topic, message.payload, message.received, recorded.device, recorded.reason)
 
 
-def _frames(rules: Sequence[Holder], message: Message, reason: str) -> Iterator[Sample]:
+def _frames(rules: Sequence[WrappedRule], message: Message, reason: str) -> Iterator[Sample]:
     frame = Frame(message.payload, NESTING_MAX, message.topic, message.received)
     try:
-        for _, opened in frames(rules, frame):
+        for _, opened in open_frames(rules, frame):
             eui = next(iter(_EUI.findall(opened.name) or _EUI.findall(message.topic)), "")
             yield Sample(
                 message.topic,
@@ -92,38 +100,38 @@ def _frames(rules: Sequence[Holder], message: Message, reason: str) -> Iterator[
         return
 
 
-def shapes(samples: Sequence[Sample], names: Container[str] = frozenset()) -> list[Shape]:
+def shapes(samples: Sequence[Sample], names: Container[str] = frozenset()) -> list[ShapeSummary]:
     """Return the shapes of messages, the most frequent first."""
-    return [_shape(one) for one in learn(samples, names)]
+    return [_shape(learned) for learned in learn(samples, names)]
 
 
-def _shape(one: Learned) -> Shape:
-    received = [message.sample.received for message in one.group.messages]
-    return Shape(
-        shape_id(one.group),
-        name_of([one]),
-        one.group.pattern,
-        one.group.format,
-        len(one.group.messages),
-        one.topics[:SHOWN],
-        dict(Counter(message.sample.reason for message in one.group.messages if message.sample.reason)),
+def _shape(learned: LearnedShape) -> ShapeSummary:
+    received = [message.sample.received for message in learned.group.messages]
+    return ShapeSummary(
+        shape_id(learned.group),
+        name_of([learned]),
+        learned.group.pattern,
+        learned.group.format,
+        len(learned.group.messages),
+        learned.topics[:SHOWN],
+        dict(Counter(message.sample.reason for message in learned.group.messages if message.sample.reason)),
         min(received),
         max(received),
-        interval_s(one),
-        sorted({each.guess.property for each in one.found}),
-        len(one.left),
-        one.group.port,
-        one.group.maker,
+        interval_s(learned),
+        sorted({member.guess.property for member in learned.recognised}),
+        len(learned.unrecognised),
+        learned.group.port,
+        learned.group.maker,
     )
 
 
-def shape_id(one: Group) -> str:
-    """Return a short name of a group that does not depend on how many messages it has."""
-    text = f"{one.pattern}\0{one.format}\0{one.port}\0{one.maker}"
+def shape_id(group: SampleGroup) -> str:
+    """Return a short id of a group that does not depend on the number of its messages."""
+    text = f"{group.pattern}\0{group.format}\0{group.port}\0{group.maker}"
     return hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
 
 
-def name_of(learned: Sequence[Learned]) -> str:
+def name_of(learned: Sequence[LearnedShape]) -> str:
     """Return a name for the profile of some kinds of messages."""
     first = learned[0].group
     if first.carried:
@@ -133,17 +141,26 @@ def name_of(learned: Sequence[Learned]) -> str:
 
 def draft_of(
     samples: Sequence[Sample], profile: str = "", *, shape: str = "", names: Container[str] = frozenset()
-) -> Draft | None:
-    """Return the draft for messages (`shape`: only of that shape); None where there are none.
+) -> ProfileDraft | None:
+    """Return the draft of a profile for messages (`shape`: only of that shape); None if there are none.
 
-    `profile`: its name; empty: made of the topic.
+    `profile`: its name; empty: derived from the topic.
     """
     learned = learn(samples, names)
     if shape:
-        learned = [one for one in learned if shape_id(one.group) == shape]
+        learned = [learnt for learnt in learned if shape_id(learnt.group) == shape]
     if not learned:
         return None
     return draft(learned, profile or name_of(learned))
 
 
-__all__ = ["Draft", "Registered", "Sample", "Shape", "draft_of", "samples_of", "shapes"]
+__all__ = [
+    "ProfileDraft",
+    "RecordedMessage",
+    "Registered",
+    "Sample",
+    "ShapeSummary",
+    "draft_of",
+    "samples_of",
+    "shapes",
+]

@@ -1,25 +1,23 @@
-"""Recorded messages that no profile explains: read from the log, handed to whoever can tell what they may be."""
+"""Recorded messages that no profile explains: read from the log, handed to profile inference."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-import msgspec
-
+from sensegate.authoring.survey import ProfileDraft, RecordedMessage, ShapeSummary
 from sensegate.bus import raw
 from sensegate.bus.raw import Kept
 from sensegate.bus.unreadable import read
 from sensegate.errors import Overloaded
-from sensegate.model import Entry, Message, QuarantineReason
+from sensegate.model import Entry, QuarantineReason
 from sensegate.ports import Log
 
 MESSAGES_MAX = 20_000
-"""Messages looked at; of more the latest."""
+"""Most messages read; beyond that, the latest count."""
 BYTES_MAX = 32 * 1024**2
-"""Their payloads together."""
+"""Most payload bytes held in memory."""
 PAGE_BYTES = 2 * 1024**2
 UNEXPLAINED = frozenset(
     {
@@ -31,99 +29,90 @@ UNEXPLAINED = frozenset(
         QuarantineReason.MALFORMED,
     }
 )
-"""Reasons of quarantine that a profile could change."""
+"""Quarantine reasons that a new profile could resolve."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """A recorded message, with why it is in quarantine (empty: it is not)."""
-
-    message: Message
-    reason: str = ""
-    device: str = ""
-    """Id, where it is known."""
+SummariseShapes = Callable[[Sequence[RecordedMessage]], list[ShapeSummary]]
+"""Messages -> their shapes, the most frequent first."""
+DraftProfile = Callable[[Sequence[RecordedMessage], str, str], ProfileDraft | None]
+"""(messages, profile name, shape or empty) -> `survey.DraftProfile`, None if there is no such message."""
 
 
-Shapes = Callable[[Sequence[Told]], Any]
-"""Messages -> their shapes (`decode.survey.Shape`), the most frequent first."""
-Draft = Callable[[Sequence[Told], str, str], Any]
-"""(messages, name for the profile, shape or empty) -> `decode.survey.Draft`, None where there is no such message."""
+class UnexplainedMessages:
+    """The messages of the log without a profile. Reads for one caller at a time, because it takes a core and memory."""
 
-
-class Unknown:
-    """What the log holds of messages without a profile. One reading at a time: it takes a core and memory."""
-
-    def __init__(self, log: Log, *, shapes: Shapes, draft: Draft) -> None:
+    def __init__(self, log: Log, *, shapes: SummariseShapes, draft: DraftProfile) -> None:
         self._log = log
         self._shapes = shapes
         self._draft = draft
         self._busy = asyncio.Lock()
 
-    async def shapes(self, since: int) -> Any:
+    async def shapes(self, since: int) -> list[ShapeSummary]:
         """Return the shapes of the messages in quarantine since a time (µs UTC). Raises `Overloaded`, `Lost`."""
-        told = await self._told(since, "")
-        return await asyncio.to_thread(self._shapes, told)
+        messages = await self._fetch(since, "")
+        return await asyncio.to_thread(self._shapes, messages)
 
-    async def draft(self, since: int, *, topic: str = "", shape: str = "", profile: str = "") -> Any:
-        """Return a draft for messages since a time (µs UTC), None where there are none.
+    async def draft(self, since: int, *, topic: str = "", shape: str = "", profile: str = "") -> ProfileDraft | None:
+        """Return a draft for messages since a time (µs UTC), None if there are none.
 
         Args:
-            since: arrival of the first.
-            topic: MQTT filter; all messages under it count, the good ones too. Empty: those in quarantine.
+            since: arrival of the first message.
+            topic: MQTT filter; all messages under it count, decoded ones too. Empty: messages in quarantine.
             shape: only messages of this shape.
-            profile: name of the profile; empty: made of the topic.
+            profile: name of the profile; empty: derived from the topic.
 
         Raises:
-            Overloaded: another one is being made.
+            Overloaded: another draft is being made.
             Lost: the log does not answer.
         """
-        told = await self._told(since, topic)
-        return await asyncio.to_thread(self._draft, told, profile, shape)
+        messages = await self._fetch(since, topic)
+        return await asyncio.to_thread(self._draft, messages, profile, shape)
 
-    async def _told(self, since: int, topic: str) -> list[Told]:
+    async def _fetch(self, since: int, topic: str) -> list[RecordedMessage]:
         if self._busy.locked():
-            raise Overloaded("another draft is being made", retry_after_s=5.0)
+            raise Overloaded("another draft is being made; try again shortly", retry_after_s=5.0)
         async with self._busy:
-            found: deque[Told] = deque(maxlen=MESSAGES_MAX)
+            messages: deque[RecordedMessage] = deque(maxlen=MESSAGES_MAX)
             size = 0
-            at = await self._log.sequence_at(since) - 1
-            while entries := await self._log.fetch(at, max_bytes=PAGE_BYTES):
-                for one in await asyncio.to_thread(_read, entries, topic):
-                    if len(found) == MESSAGES_MAX:
-                        size -= len(found[0].message.payload)
-                    found.append(one)
-                    size += len(one.message.payload)
+            position = await self._log.sequence_at(since) - 1
+            while entries := await self._log.fetch(position, max_bytes=PAGE_BYTES):
+                for recorded in await asyncio.to_thread(_read, entries, topic):
+                    if len(messages) == MESSAGES_MAX:
+                        size -= len(messages[0].message.payload)
+                    messages.append(recorded)
+                    size += len(recorded.message.payload)
                     while size > BYTES_MAX:
-                        size -= len(found.popleft().message.payload)
-                at = entries[-1].sequence
-        return [one for one in found if one.message.received >= since]
+                        size -= len(messages.popleft().message.payload)
+                position = entries[-1].sequence
+        return [recorded for recorded in messages if recorded.message.received >= since]
 
 
-def _read(entries: Sequence[Entry], topic: str) -> list[Told]:
-    """Return the messages of some entries: under a topic, or those in quarantine that a profile could explain."""
-    found: list[Told] = []
+def _read(entries: Sequence[Entry], topic: str) -> list[RecordedMessage]:
+    """Return the messages of log entries: those under a topic, or those in quarantine that a profile could explain."""
+    recorded: list[RecordedMessage] = []
     for entry in entries:
         kind = entry.subject.partition(".")[0]
         if kind == "quarantine":
-            found += _kept(raw.join(read(entry, "unknown messages", raw.decode_any) or ()), topic)
+            recorded += _quarantined(raw.join(read(entry, "unknown messages", raw.decode_any) or ()), topic)
         elif kind == "raw" and topic:
-            # A piece of a very large message is passed over too: no device's layout is learned from that.
-            kept = read(entry, "unknown messages", raw.decode_any) or ()
-            found += [Told(one.message) for one in kept if one.pieces == 1 and under(one.message.topic, topic)]
-    return found
+            # A fragment of a very large message is passed over too: no layout can be learned from it.
+            whole = [kept.message for kept in read(entry, "unknown messages", raw.decode_any) or () if kept.pieces == 1]
+            recorded += [RecordedMessage(message) for message in whole if matches_filter(message.topic, topic)]
+    return recorded
 
 
-def _kept(kept: Iterator[Kept], topic: str) -> Iterator[Told]:
-    for one in kept:
-        if under(one.message.topic, topic) if topic else one.reason in UNEXPLAINED:
-            yield Told(one.message, one.reason, one.device)
+def _quarantined(records: Iterator[Kept], topic: str) -> Iterator[RecordedMessage]:
+    for record in records:
+        if matches_filter(record.message.topic, topic) if topic else record.reason in UNEXPLAINED:
+            yield RecordedMessage(record.message, record.reason, record.device)
 
 
-def under(topic: str, wanted: str) -> bool:
-    """Return whether a topic is under an MQTT filter (``a/+/c``, ``a/#``)."""
-    levels, parts = topic.split("/"), wanted.split("/")
-    for at, part in enumerate(parts):
+def matches_filter(topic: str, topic_filter: str) -> bool:
+    """Return whether a topic matches an MQTT filter (``a/+/c``, ``a/#``)."""
+    levels, parts = topic.split("/"), topic_filter.split("/")
+    for index, part in enumerate(parts):
         if part == "#":
             return True
-        if at >= len(levels) or part not in {"+", levels[at]}:
+        if index >= len(levels) or part not in {"+", levels[index]}:
             return False
     return len(levels) == len(parts)

@@ -1,4 +1,4 @@
-"""Values as YAML on one line, in the style of the library; and comments that cannot break out of their line."""
+"""Write values as YAML on one line, in the style of the library, and comments that cannot break out of their line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _FLOW = re.compile(r"[\[\]{},#:]|^[-?:!&*|>%@`\"']|\s#|[ ]$")
 _WORDS = frozenset({"true", "false", "null", "~", "yes", "no", "on", "off", ".inf", "-.inf", ".nan"})
 
 
-def flow(value: Any) -> str:
+def flow_text(value: Any) -> str:
     """Return a value in flow style: ``{field: a.b, property: co2, missing: [32767]}``."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{flow(key)}: {flow(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{flow_text(key)}: {flow_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(flow, value)) + "]"
+        return "[" + ", ".join(map(flow_text, value)) + "]"
     if isinstance(value, str):
-        return text(value)
+        return plain_text(value)
     if isinstance(value, float):
-        return number(value)
+        return number_text(value)
     return json.dumps(value)
 
 
-def text(value: str) -> str:
-    """Return a text: bare where YAML reads it back as that text, else in double quotes."""
+def plain_text(value: str) -> str:
+    """Return a string bare if YAML reads it back unchanged, else in double quotes."""
     plain = _PLAIN.fullmatch(value) and not _FLOW.search(value) and value.lower() not in _WORDS
     if plain and not re.fullmatch(r"[-+.\d][\d.eE+\-]*", value):
         return value
@@ -34,26 +34,26 @@ def text(value: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return a text in double quotes."""
+    """Return a string in double quotes."""
     return as_json(value)
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON that YAML reads as the same value: what YAML does not allow bare is escaped its way."""
+    """Return a value as JSON that YAML reads as the same value; non-printable characters are escaped for YAML."""
     return "".join(
         letter if letter.isprintable() or letter == " " else f"\\U{ord(letter):08x}"
         for letter in json.dumps(value, ensure_ascii=False)
     )
 
 
-def number(value: float) -> str:
-    """Return a number without noise; whole numbers without a point."""
+def number_text(value: float) -> str:
+    """Return a number in its shortest form; integers without a decimal point."""
     if value == int(value) and abs(value) < 1e15:
         return str(int(value))
     return repr(value)
 
 
-def comment(words: str) -> str:
-    """Return words as the rest of a line; whatever they hold, the line ends where it ends."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in words)
+def comment_text(content: str) -> str:
+    """Return text as a comment to the end of a line; line breaks in it are replaced, long text is shortened."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in content)
     return "# " + (shown if len(shown) <= 300 else f"{shown[:297]}...")

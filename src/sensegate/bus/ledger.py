@@ -1,9 +1,9 @@
 """The conservation ledger: counts of (hour, device, source, kind), which must balance.
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
-for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
-`ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and `refused_by_centre.<reason>`
-are counted on the way to the centre: committed = their sum and what is still pending.
+for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `not_deduplicated` are parts of
+`accepted`; `ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and
+`refused_by_centre.<reason>` are counted on the way to the centre: committed = their sum and what is still pending.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
 counted under the source ``redecode:<job>`` as any other, with `revised` and `added` as parts of `accepted`.
@@ -35,7 +35,7 @@ ACCEPTED = "accepted"
 CONFLICT = "conflict"
 LATE = "late"
 FUTURE = "future"
-UNJUDGED = "unjudged"
+NOT_DEDUPLICATED = "not_deduplicated"
 IGNORED = "ignored"
 DUPLICATE = "duplicate"
 SUPPRESSED = "suppressed"

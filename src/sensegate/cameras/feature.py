@@ -17,7 +17,7 @@ from sensegate.cameras.keyring import Keyring
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.redaction import Cutting
+from sensegate.decode.redaction import Redactor
 from sensegate.model import Device
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.video.formats import FORMATS
@@ -43,7 +43,7 @@ class Cameras:
             known=self._known,
         )
         largest = max(config.engine.max_payload_bytes, config.web.body_bytes_max)
-        self.cutting = Cutting(FORMATS, self.keyring, bytes_max=largest)
+        self.cutting = Redactor(FORMATS, self.keyring, bytes_max=largest)
         self.alarms: CameraSource | None = None
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {"keyring": self.keyring.run}
 
@@ -61,7 +61,7 @@ class Cameras:
 
     def includes(self, device: Device) -> bool:
         """Return whether a device is a camera, by its profile."""
-        return self._profiles().of_cameras(device.profile.partition("@")[0])
+        return self._profiles().is_video(device.profile.partition("@")[0])
 
     def guarded(self, topics_of: TopicsOf) -> TopicsOf:
         """Return the topics of devices; of cameras none while the broker would store in clear what they send."""

@@ -21,7 +21,7 @@ import structlog
 from sensegate.clock import Clock
 from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.veil import day_of, plate_form, token
+from sensegate.video.pseudonyms import day_of, normalised_plate, pseudonym
 
 LOOK_S = 600.0
 _EPOCH = date(1970, 1, 1)
@@ -77,16 +77,16 @@ class Keyring:
     def plate(self, number: str, at: int) -> str:
         """Return the pseudonym of a number plate seen at `at` (µs UTC). Raises `StoreFull`."""
         day, today = day_of(at), day_of(self._clock.now())
-        form = plate_form(number)
+        form = normalised_plate(number)
         if today - self._life <= day <= today + _AHEAD_DAYS:
-            return token(self._key(day), "plate", form)
-        return token(self._key(today), f"plate of day {day}", form)
+            return pseudonym(self._key(day), "plate", form)
+        return pseudonym(self._key(today), f"plate of day {day}", form)
 
-    def word(self, text: str) -> str:
+    def identifier(self, text: str) -> str:
         """Return the pseudonym of a text, always the same; the name of a registered device as it is."""
-        return text if self._known(text) else token(self._word, "word", text)
+        return text if self._known(text) else pseudonym(self._word, "word", text)
 
-    def may(self, kind: str, field: str) -> bool:
+    def permits(self, kind: str, field: str) -> bool:
         """Say whether a written legal basis that has not expired lets a field of this kind of object pass."""
         if not self._basis:
             return False

@@ -75,12 +75,12 @@ def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
     """Return the draft for the messages of a file, as the gateway would answer."""
     from sensegate.authoring.learn.shapes import Sample  # noqa: PLC0415 - the whole decoder
     from sensegate.authoring.survey import draft_of  # noqa: PLC0415 - the same
-    from sensegate.authoring.unknown import under  # noqa: PLC0415 - the same
+    from sensegate.authoring.unknown import matches_filter  # noqa: PLC0415 - the same
 
     samples = [
         Sample(told, payload, round(at * 1e6) if at is not None else 0)
         for told, payload, at in messages(recorded)
-        if not topic or under(told, topic)
+        if not topic or matches_filter(told, topic)
     ]
     draft = draft_of(samples, name)
     if draft is None:
@@ -89,21 +89,24 @@ def _learned(recorded: Path, topic: str, name: str) -> dict[str, Any]:
         "profile": draft.profile,
         "text": draft.text,
         "messages": draft.messages,
-        "found": [
+        "recognised": [
             {"field": field, "property": one.property, "reason": one.reason, "sure": one.sure}
-            for field, one in draft.found
+            for field, one in draft.recognised
         ],
-        "left": [{"field": field, "reason": why} for field, why in draft.left],
+        "unrecognised": [{"field": field, "reason": why} for field, why in draft.unrecognised],
         "problem": draft.problem,
     }
 
 
 def _report(draft: dict[str, Any], target: Path) -> None:
-    """Print what was found, guessed and left, and what `check` says of it."""
+    """Print the recognised, guessed and unrecognised members, and the problems that `check` finds."""
     from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
 
-    rows = [{**one, "sure": "" if one["sure"] else "guess"} for one in draft["found"]]
-    rows += [{"field": one["field"], "property": "-", "sure": "left", "reason": one["reason"]} for one in draft["left"]]
+    rows = [{**one, "sure": "" if one["sure"] else "guess"} for one in draft["recognised"]]
+    rows += [
+        {"field": one["field"], "property": "-", "sure": "unrecognised", "reason": one["reason"]}
+        for one in draft["unrecognised"]
+    ]
     table(rows, ("field", "property", "sure", "reason"))
     for problem in check_profile(target):
         sys.stdout.write(f"{problem}\n")
@@ -115,10 +118,22 @@ def _report(draft: dict[str, Any], target: Path) -> None:
 
 
 def unknown(*, since: Since = "1h", url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
-    """Show messages that no profile explains, by shape; `sensegate profile new --shape ID` makes a draft of one."""
+    """Show messages that no profile explains, by shape; `sensegate profile new --shape ID` drafts a profile for one."""
     rows = rows_of(ask(url, token, lambda remote: remote.get("/api/v1/profiles/unknown", since=since)))
     shown = [{**row, "reasons": ", ".join(f"{word} {many:,}" for word, many in row["reasons"].items())} for row in rows]
-    columns = ("id", "name", "pattern", "port", "format", "messages", "reasons", "last", "interval_s", "found", "left")
+    columns = (
+        "id",
+        "name",
+        "pattern",
+        "port",
+        "format",
+        "messages",
+        "reasons",
+        "last",
+        "interval_s",
+        "recognised",
+        "unrecognised",
+    )
     if json_form:
         as_json(rows)
         return
@@ -136,7 +151,7 @@ def import_(
     replace: Annotated[bool, typer.Option("--replace", help="Write over profiles that are there already.")] = False,
     json_form: Json = False,
 ) -> None:
-    """Make profiles of what others wrote down, and report each member: mapped, guessed, or left and why."""
+    """Import profiles from device descriptions of other projects, with a report: mapped, guessed or skipped members."""
     from sensegate.authoring.imports import import_from  # noqa: PLC0415 - the whole decoder
 
     reports: list[dict[str, Any]] = []
@@ -174,14 +189,14 @@ def _written(file: Path, text: str, files: Mapping[str, str]) -> list[str]:
 
 def _shown(reports: Sequence[Mapping[str, Any]]) -> None:
     for report in reports:
-        table(report["members"], ("field", "how", "property", "unit", "why"), title=report["profile"])
+        table(report["members"], ("field", "outcome", "property", "unit", "reason"), title=report["profile"])
         for problem in report["problems"]:
             sys.stdout.write(f"{problem}\n")
-    hows = Counter(row["how"] for report in reports for row in report["members"])
+    outcomes = Counter(row["outcome"] for report in reports for row in report["members"])
     written = sum(bool(report["file"]) for report in reports)
     console.print(
         f"{count(len(reports), 'model')}, {count(written, 'profile')} written; "
-        f"members: {hows['mapped']} mapped, {hows['left']} left, "
-        f"{hows['guessed']} guessed: compare these with the maker's document",
+        f"members: {outcomes['mapped']} mapped, {outcomes['skipped']} skipped, "
+        f"{outcomes['guessed']} guessed: compare these with the maker's document",
         highlight=False,
     )

@@ -24,7 +24,7 @@ app = typer.Typer()
 
 LOOK_S = 0.3
 ENDED = ("done", "failed", "cancelled")
-SHOWN = ("what", "property", "device", "unit", "a", "b", "factor", "count")
+SHOWN = ("kind", "property", "device", "unit", "a", "b", "factor", "count")
 COUNTS = ("messages", "recovered", "still_refused", "equal", "revised", "added")
 
 Device = Annotated[list[str] | None, typer.Option(help="Only this device; may be repeated.")]
@@ -124,7 +124,7 @@ def show_report(report: dict[str, Any], *, by_device: bool, json_form: bool) -> 
         )
     rows = report["differences"] if by_device else by_property(report["differences"])
     if rows:
-        table(rows, SHOWN if by_device else ("what", "property", "devices", "unit", "a", "b", "factor", "count"))
+        table(rows, SHOWN if by_device else ("kind", "property", "devices", "unit", "a", "b", "factor", "count"))
     else:
         console.print("no difference", highlight=False)
     if report["more"]:
@@ -135,7 +135,7 @@ def by_property(differences: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return differences summed over devices; values are of the first, a factor stands where all have the same."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for one in differences:
-        key = one["what"], one["property"]
+        key = one["kind"], one["property"]
         row = found.setdefault(key, {**one, "devices": 0, "count": 0})
         row["devices"] += 1
         row["count"] += one["count"]

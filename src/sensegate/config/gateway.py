@@ -201,7 +201,9 @@ class TimeConfig(Record, frozen=True):
 class DuplicateConfig(Record, frozen=True):
     """What is remembered to tell duplicates."""
 
-    horizon_h: Annotated[int, _h("arrivals of so many hours are judged exactly; older are marked unjudged")] = 24
+    horizon_h: Annotated[
+        int, _h("arrivals of so many hours are judged exactly; older ones are marked not_deduplicated")
+    ] = 24
     checkpoint_s: Annotated[float, _h("longest time between checkpoints; the rest is replayed from the log")] = 5.0
 
 

@@ -11,7 +11,7 @@ from sensegate.authority.scope import Role
 from sensegate.control.tasks import Command, Confirm, Scalar
 from sensegate.decode import tasking
 from sensegate.decode.grammar import TaskPart
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.model import Device
@@ -56,7 +56,7 @@ class TaskingCapabilities:
         self._profiles = profiles
         self._devices = devices
 
-    def _profile(self, device: Device) -> Profile:
+    def _profile(self, device: Device) -> CompiledProfile:
         profile = self._profiles().of(device)
         if profile is None:
             raise ConfigError(
@@ -69,19 +69,19 @@ class TaskingCapabilities:
 
     def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
         profile = self._profile(device)
-        part = tasking.of(profile, task)
-        values = tasking.checked(part, parameters)
+        part = tasking.find_task(profile, task)
+        values = tasking.validate_parameters(part, parameters)
         confirm = None
         if (shown := part.confirm) is not None:
-            wanted = tasking.expected(shown, values)
+            wanted = tasking.confirming_value(shown, values)
             confirm = Confirm(shown.property, wanted, shown.channel, shown.tolerance)
         names = [device.id, *([device.alias] if device.alias else [])]
         return Command(
             part.name,
             profile.name,
             values,
-            tuple(tasking.topics_of(profile, part, names)),
-            tasking.payload(part, values),
+            tuple(tasking.command_topics(profile, part, names)),
+            tasking.encode_payload(part, values),
             confirm,
             Role(part.role),
             part.when == "heard",
@@ -90,7 +90,7 @@ class TaskingCapabilities:
         )
 
     def confirms(self, confirm: Confirm, value: float, text: str | None) -> bool:
-        return tasking.shows(confirm.wanted, confirm.tolerance, value, text)
+        return tasking.confirms(confirm.wanted, confirm.tolerance, value, text)
 
 
 def _capability(task: TaskPart) -> Capability:

@@ -1,4 +1,4 @@
-"""What was refused bears the name of the version that refused it, as readings bear that of theirs."""
+"""Attach to what was refused the profile version that refused it, as readings carry theirs."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from sensegate.decode.routes import DeviceNames, Route
 from sensegate.model import Fields
 
 RouteOf = Callable[[int], Route]
-"""Message -> its route."""
+"""Index of a message -> its route."""
 
 
-def signed(fields: Fields, profiles: ProfileSet, devices: DeviceNames, route_of: RouteOf) -> Fields:
+def attributed(fields: Fields, profiles: ProfileSet, devices: DeviceNames, route_of: RouteOf) -> Fields:
     """Return the fields with ``vendor/model@version`` on each quarantined message and rejected value."""
     if not fields.quarantined and not fields.rejected:
         return fields
-    known: dict[tuple[str, int], str] = {}
+    names: dict[tuple[str, int], str] = {}
 
     def name(message: int, device: int) -> str:
         route = route_of(message)
-        key = (route.named, device)
-        found = known.get(key)
-        if found is None:
-            found = known[key] = _name(route, device, profiles, devices)
-        return found
+        key = (route.version, device)
+        profile = names.get(key)
+        if profile is None:
+            profile = names[key] = _name(route, device, profiles, devices)
+        return profile
 
     return msgspec.structs.replace(
         fields,
-        quarantined=[msgspec.structs.replace(one, profile=name(one.message, one.device)) for one in fields.quarantined],
-        rejected=[msgspec.structs.replace(one, profile=name(one.message, one.device)) for one in fields.rejected],
+        quarantined=[
+            msgspec.structs.replace(item, profile=name(item.message, item.device)) for item in fields.quarantined
+        ],
+        rejected=[msgspec.structs.replace(item, profile=name(item.message, item.device)) for item in fields.rejected],
     )
 
 
 def _name(route: Route, device: int, profiles: ProfileSet, devices: DeviceNames) -> str:
-    """Return the version by which a message was read: the rule's; of a device that was carried its own profile's."""
+    """Return the version that decoded a message: the rule's; for a frame in an envelope, its device's own profile."""
     if device < 0:
-        return route.named
+        return route.version
     record = devices.record(device)
-    if route.named and record.profile.partition("@")[0] == route.profile:
-        return route.named
+    if route.version and record.profile.partition("@")[0] == route.profile:
+        return route.version
     own = profiles.of(record)
-    return own.name if own else route.named
+    return own.name if own else route.version

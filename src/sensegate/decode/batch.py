@@ -1,4 +1,4 @@
-"""Frames whose parse answers many at once: a message that needs such an answer is put off until all are asked for."""
+"""Parse many frames at once: a message that needs such a parse is postponed until all are parsed."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from sensegate.errors import Rejected
 
 
 class Postponed(Exception):
-    """The tree of a frame is not there yet; the message is decoded again when it is."""
+    """The tree of a frame is not ready; the message is decoded later, when it is."""
 
 
-class Trees:
-    """The trees of a batch's frames, as far as they were asked for by many."""
+class BatchTrees:
+    """The trees of a batch's frames that are parsed many at once."""
 
     def __init__(self) -> None:
-        self._asked: dict[Hashable, tuple[BatchParse, Frame]] = {}
-        self._found: dict[Hashable, Any] = {}
+        self._pending: dict[Hashable, tuple[BatchParse, Frame]] = {}
+        self._results: dict[Hashable, Any] = {}
 
     def parse(self, parse: Parse, frame: Frame) -> Any:
-        """Return the tree. Raises `Rejected`, and `Postponed` where it is there after `answer` only."""
+        """Return the tree. Raises `Rejected`, and `Postponed` if it is ready only after `parse_pending`."""
         if not isinstance(parse, BatchParse):
             return parse(frame)
         key = (id(parse), frame.topic, frame.received, frame.port, frame.payload)
-        found = self._found.get(key)
-        if found is None:
-            self._asked[key] = (parse, frame)
+        result = self._results.get(key)
+        if result is None:
+            self._pending[key] = (parse, frame)
             raise Postponed
-        if isinstance(found, Rejected):
-            raise found
-        return found
+        if isinstance(result, Rejected):
+            raise result
+        return result
 
-    def answer(self) -> None:
-        """Ask for all that was put off: each kind of parse once."""
+    def parse_pending(self) -> None:
+        """Parse all pending frames, with one call for each kind of parse."""
         kinds: dict[Any, list[Hashable]] = {}
-        for key, (parse, _) in self._asked.items():
+        for key, (parse, _) in self._pending.items():
             kinds.setdefault(type(parse), []).append(key)
         for kind, keys in kinds.items():
-            trees = kind.many([self._asked[key] for key in keys])
-            self._found.update(zip(keys, trees, strict=True))
-        self._asked.clear()
+            trees = kind.many([self._pending[key] for key in keys])
+            self._results.update(zip(keys, trees, strict=True))
+        self._pending.clear()

@@ -1,4 +1,4 @@
-"""From a carrier's envelope to the frame in it: how it was heard, and by which rules it is decoded."""
+"""Open a carrier's envelope: the frame in it, its reception, and the rules that decode it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import Element, bind
 from sensegate.decode.frame import Frame
-from sensegate.decode.identity import Reception, identify, settled
-from sensegate.decode.plan_cache import Holder
-from sensegate.decode.profile import NONE, Rule
+from sensegate.decode.identity import Reception, identify, is_stable
+from sensegate.decode.plan_cache import WrappedRule
+from sensegate.decode.profile import NONE, CompiledRule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
@@ -20,14 +20,14 @@ from sensegate.quantities.quality import TimeQuality
 class FrameRejected(Rejected):
     """The frame in an envelope cannot be decoded, whatever else the message holds."""
 
-    def __init__(self, why: Rejected, device: int) -> None:
-        super().__init__(why.reason, why.detail)
+    def __init__(self, rejection: Rejected, device: int) -> None:
+        super().__init__(rejection.reason, rejection.detail)
         self.device = device
-        """Index of the frame's device, -1 where none is known."""
+        """Index of the frame's device, -1 if unknown."""
 
 
-class Opened(NamedTuple):
-    """A frame out of its envelope."""
+class OpenedFrame(NamedTuple):
+    """A frame taken out of its envelope."""
 
     name: str
     """The device's name in the envelope; empty: the topic names it."""
@@ -40,8 +40,8 @@ class Opened(NamedTuple):
         return self.reception.data
 
 
-class Carried(NamedTuple):
-    """The way of a frame (`extract.Way`): its device speaks for itself, and as a gateway for those behind it."""
+class CarriedRoute(NamedTuple):
+    """The route of a frame (`extract.RouteInfo`): its device is the source, and the gateway of devices behind it."""
 
     text: str
     path: int
@@ -49,32 +49,32 @@ class Carried(NamedTuple):
     gateway: int
 
 
-def opened(rule: Rule, element: Element, received: int) -> Opened:
-    """Return the frame in an element of an envelope. Raises `Rejected` where its bytes or its port cannot be read."""
+def open_frame(rule: CompiledRule, element: Element, received: int) -> OpenedFrame:
+    """Return the frame in an element of an envelope. Raises `Rejected` if its bytes or its port cannot be read."""
     if rule.payload is None or element.frame is None:
-        raise Rejected(QuarantineReason.SCHEMA, "no frame")
+        raise Rejected(QuarantineReason.SCHEMA, "the envelope holds no frame")
     data = rule.payload.bytes_of(element.frame.raw)
     port = None
     if element.port is not None:
         port = port_of(element.port.raw)
         if port is None:
-            raise Rejected(QuarantineReason.SCHEMA, "the frame's port is no port")
-    time, quality, steady = received, int(TimeQuality.RECEIVED), None
+            raise Rejected(QuarantineReason.SCHEMA, "the frame's port is not a port number")
+    time, quality, stable_time = received, int(TimeQuality.RECEIVED), None
     if element.time is not None:
-        time, quality = rule.reader.one(element.time.raw, received)
-        if time != BAD and settled(rule, quality):
-            steady = time
+        time, quality = rule.reader.parse(element.time.raw, received)
+        if time != BAD and is_stable(rule, quality):
+            stable_time = time
     counter = element.sequence.raw if element.sequence else None
     message_id = element.message_id.raw if element.message_id else None
-    identity, key = identify(rule, steady, counter, message_id, data) if rule.identity else (NONE, None)
+    identity, key = identify(rule, stable_time, counter, message_id, data) if rule.identity else (NONE, None)
     name = str(element.device.raw) if element.device is not None else ""
-    return Opened(name, port, Reception(time, quality, identity, key, counter, data))
+    return OpenedFrame(name, port, Reception(time, quality, identity, key, counter, data))
 
 
-def frames(holders: Iterable[Holder], frame: Frame) -> Iterator[tuple[Rule, Opened]]:
-    """Yield the frames of an envelope with the first rule that finds any. Raises `Rejected` as the rules do."""
+def open_frames(holders: Iterable[WrappedRule], frame: Frame) -> Iterator[tuple[CompiledRule, OpenedFrame]]:
+    """Yield the frames of an envelope by the first rule that finds any. Raises `Rejected` as the rules do."""
     for rule, wrap in holders:
         bound = bind(rule, wrap, rule.parse(frame), []) if rule.chains else None
         if bound is not None and bound.elements:
-            yield from ((rule, opened(rule, element, frame.received)) for element in bound.elements)
+            yield from ((rule, open_frame(rule, element, frame.received)) for element in bound.elements)
             return

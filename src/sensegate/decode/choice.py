@@ -1,4 +1,4 @@
-"""Which devices have which version of a profile: the part of a release history that decoding must know."""
+"""Which devices have which version of a profile: the part of a release history that decoding needs."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from sensegate.authority.scope import Scope
 from sensegate.model import Device
 
 EVERY_DEVICE = (1 << 64) - 1
-"""The greatest number that `draw` returns."""
+"""Greatest result of `draw`."""
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A version that some devices have in place of the folder's: what decoding must know."""
+    """A version that some devices have instead of the folder's."""
 
     profile: str
     number: int
     digest: str
     target: Scope
     whole: bool = True
-    """True: every device of this gateway that no other choice picks."""
+    """True: it applies to every device of this gateway that no other choice picks."""
     devices: frozenset[str] = frozenset()
     below: int = EVERY_DEVICE
     trial: bool = False
-    """A canary."""
+    """Whether the version is a canary."""
     known: int = 0
-    """Greatest number of the profile in the store: only a newer file of the folder goes before a release."""
+    """Greatest number of the profile in the store: only a newer file of the folder takes precedence over a release."""
 
     @property
     def name(self) -> str:
@@ -45,5 +45,5 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def draw(name: str, device: str) -> int:
-    """Return the lot of a device for a version (``vendor/model@number``): 0 to 2^64 - 1, the same in every process."""
+    """Return a device's stable draw for a version (``vendor/model@number``): 0 to 2^64 - 1, equal in every process."""
     return xxhash.xxh3_64_intdigest(f"{name}\n{device}".encode())

@@ -1,4 +1,4 @@
-"""A profile file, compiled: its messages become rules, its readings specs; the first wrong key is the error."""
+"""Compile a profile file: its messages become rules, its readings become specs; the first wrong key is the error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.decode import flags, tasking, times, topics, video_rules
-from sensegate.decode.device_names import ANY, Names
-from sensegate.decode.envelope import READERS, Inner
-from sensegate.decode.flags import Flags
+from sensegate.decode.device_names import ANY, DeviceNameTemplates
+from sensegate.decode.envelope import READERS, EnvelopePayload
+from sensegate.decode.flags import QualityFlags
 from sensegate.decode.formats import FORMATS, video
-from sensegate.decode.frame import Parse, Setting
+from sensegate.decode.frame import FormatContext, Parse
 from sensegate.decode.grammar import Lines, MessageRule, ProfileFile
-from sensegate.decode.keys import Keys, nearest
+from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.paths import EVERY, Path, Place
 from sensegate.decode.profile import (
     FRAME,
@@ -26,12 +26,12 @@ from sensegate.decode.profile import (
     PORT_MAX,
     SEQUENCE,
     TIME,
+    AppliesTo,
+    CompiledProfile,
+    CompiledReading,
+    CompiledRule,
     Groups,
-    Named,
-    Profile,
-    Reading,
-    Rule,
-    Whom,
+    NamedPlaces,
 )
 from sensegate.decode.reading_rules import ReadingCompiler
 from sensegate.decode.reshape import Reshape, changes_of
@@ -39,24 +39,24 @@ from sensegate.errors import ProfileError
 from sensegate.model import Spec
 
 _BY_ENVELOPE = (TIME, SEQUENCE, MESSAGE_ID, FRAME)
-"""What may identify the readings of a frame whose envelope is not known yet."""
+"""Identities that a frame's readings may have while its envelope is unknown."""
 
 
 class Compiler:
-    """Turns one `ProfileFile` into a `Profile`; specs are appended to the profile set's list."""
+    """Compile one `ProfileFile` into a `CompiledProfile`; specs are appended to the profile set's list."""
 
     def __init__(self, source: ProfileFile, lines: Lines, file: str, specs: list[Spec]) -> None:
         self._source = source
         self._lines = lines
-        self._keys = Keys(lines, file)
+        self._keys = ProfileKeys(lines, file)
         self._readings = ReadingCompiler(source, self._keys, specs)
         self._parses: dict[str, Parse] = {}
 
-    def compile(self) -> Profile:
+    def compile(self) -> CompiledProfile:
         """Return the profile.
 
         Raises:
-            ProfileError: with file, line and key of the first thing that is wrong.
+            ProfileError: with file, line and key of the first problem.
         """
         source = self._source
         vendor, _, model = source.profile.partition("/")
@@ -64,57 +64,65 @@ class Compiler:
             raise self._keys.error("must be vendor/model", "profile", remedy="letters, digits, '-', '_' and '.'")
         if not source.messages:
             raise self._keys.error("no message is described", "messages", remedy="add one with `topics` and `readings`")
-        rules = tuple(one for at, rule in enumerate(source.messages) for one in self._roles(self._rule(rule, at)))
+        rules = tuple(
+            variant
+            for index, rule in enumerate(source.messages)
+            for variant in self._rule_variants(self._rule(rule, index))
+        )
         if any(rule.video for rule in rules):
             for rule in rules:
                 if not rule.video and not rule.ignore:
-                    what = "messages of cameras are cut down before they are read: nothing but video reads them"
+                    problem = "a profile of cameras redacts messages before decoding; all its rules must decode video"
                     remedy = "give `format: video`, or `ignore: true`"
-                    raise self._keys.error(what, "messages", rule.number, "format", remedy=remedy)
-        promised = {(spec.property, spec.channel) for spec in self._readings.own}
-        tasking.check(source.tasks, self._keys, promised)
-        return Profile(
+                    raise self._keys.error(problem, "messages", rule.number, "format", remedy=remedy)
+        available = {(spec.property, spec.channel) for spec in self._readings.own}
+        tasking.check_tasks(source.tasks, self._keys, available)
+        return CompiledProfile(
             source.profile,
             source.version,
             self._keys.file,
             source,
             self._lines,
             rules,
-            self._hears(rules),
+            self._subscriptions(rules),
             self._readings.specs,
         )
 
-    def _hears(self, rules: tuple[Rule, ...]) -> tuple[topics.Pattern, ...]:
-        known = {"device", ANY}.union(*(one.captures for rule in rules for one in rule.names[:2] if one is not None))
+    def _subscriptions(self, rules: tuple[CompiledRule, ...]) -> tuple[topics.TopicPattern, ...]:
+        known = {"device", ANY}.union(*(name.captures for rule in rules for name in rule.names[:2] if name is not None))
         source = self._source
-        said: list[tuple[tuple[str | int, ...], str]] = [(("hears", at), text) for at, text in enumerate(source.hears)]
-        told = [(("tasks", at, "topic"), task.topic) for at, task in enumerate(source.tasks)]
-        said += [(here, topic) for here, topic in told if topic != tasking.PLAIN]
-        found = tuple(self._keys.pattern(text, *here) for here, text in said)
-        for (here, _), pattern in zip(said, found, strict=True):
+        texts: list[tuple[tuple[str | int, ...], str]] = [
+            (("hears", index), text) for index, text in enumerate(source.hears)
+        ]
+        task_topics = [(("tasks", index, "topic"), task.topic) for index, task in enumerate(source.tasks)]
+        texts += [(here, topic) for here, topic in task_topics if topic != tasking.DEFAULT_TOPIC]
+        patterns = tuple(self._keys.pattern(text, *here) for here, text in texts)
+        for (here, _), pattern in zip(texts, patterns, strict=True):
             for capture in sorted(pattern.captures - known):
-                remedy = "a device may hear only what its own name fills: {device}, or captures of a name's template"
-                raise self._keys.error(f"no name holds {{{capture}}}", *here, remedy=remedy)
-        return found
+                remedy = (
+                    "a device may subscribe only to what its own name fills: {device}, or captures of a name's template"
+                )
+                raise self._keys.error(f"no name fills {{{capture}}}", *here, remedy=remedy)
+        return patterns
 
     # ── rules ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _roles(self, rule: Rule) -> Iterator[Rule]:
-        """Yield a rule as each kind of device meets it: named by the topic or the payload, carried or not."""
-        ways = [rule]
+    def _rule_variants(self, rule: CompiledRule) -> Iterator[CompiledRule]:
+        """Yield a rule once for each kind of device it applies to: named by topic or payload, carried or not."""
+        variants = [rule]
         by_topic = tuple(pattern for pattern in rule.patterns if "device" in pattern.captures)
         if rule.device is not None and self._carries and by_topic:
             others = tuple(pattern for pattern in rule.patterns if pattern not in by_topic)
-            ways = [
+            variants = [
                 msgspec.structs.replace(rule, patterns=by_topic, device=None),
                 msgspec.structs.replace(rule, patterns=others),
             ]
-        for way in map(video_rules.seen, ways):
+        for variant in map(video_rules.with_video_times, variants):
             if rule.payload is not None:
                 yield msgspec.structs.replace(
-                    way,
+                    variant,
                     chains=True,
-                    whom=Whom.CARRIED,
+                    applies_to=AppliesTo.CARRIED,
                     standard=None,
                     named=None,
                     readings=(),
@@ -124,17 +132,17 @@ class Compiler:
                 )
             if rule.payload is None or rule.readings or rule.by_name:
                 both = rule.beside or (rule.ignore and self._carries)
-                yield msgspec.structs.replace(way, whom=Whom.BOTH if both else Whom.OWN)
+                yield msgspec.structs.replace(variant, applies_to=AppliesTo.BOTH if both else AppliesTo.OWN)
 
     @property
     def _carries(self) -> bool:
         return any(rule.payload for rule in self._source.messages)
 
-    def _rule(self, rule: MessageRule, at: int) -> Rule:
-        here = ("messages", at)
+    def _rule(self, rule: MessageRule, index: int) -> CompiledRule:
+        here = ("messages", index)
         patterns = tuple(self._keys.pattern(text, *here, "topics", i) for i, text in enumerate(rule.topics))
         if not patterns and rule.frames is None:
-            remedy = "e.g. vendor/{device}/up, or `frames` for what a network server brings"
+            remedy = "e.g. vendor/{device}/up, or `frames` for what a network server delivers"
             raise self._keys.error("no topic", *here, "topics", remedy=remedy)
         form, parse = self._format(rule, here)
         if form == video.NAME and not rule.ignore:
@@ -150,10 +158,10 @@ class Compiler:
         typed = FORMATS[form].typed
         kinds = identity if rule.frames is None else _BY_ENVELOPE
         readings, by_name = self._readings.compile(rule, here, kinds, typed=typed)
-        return Rule(
+        return CompiledRule(
             profile=self._source.profile,
             version=self._source.version,
-            number=at,
+            number=index,
             line=self._keys.line(here),
             patterns=patterns,
             format=form,
@@ -183,44 +191,46 @@ class Compiler:
             chains=False,
             beside=rule.beside,
             frames=self._frames(rule, here),
-            whom=Whom.OWN,
+            applies_to=AppliesTo.OWN,
             readings=readings,
-            flags=self._flags(rule, here),
+            flags=self._quality_flags(rule, here),
             by_name=by_name,
             groups=_groups([reading for reading in readings if reading.each is None]),
             lists=_lists(readings),
         )
 
     def _video(self, rule: MessageRule, here: tuple[str | int, ...]) -> MessageRule:
-        """Return the rule of the common kind that a rule for video metadata stands for."""
-        if key := video_rules.without_meaning(rule):
-            raise self._keys.error("says nothing with this format", *here, key, remedy=f"leave `{key}` out")
-        return video_rules.filled(rule)
+        """Return the rule for video metadata, expanded into a rule of the general kind."""
+        if key := video_rules.unused_key(rule):
+            raise self._keys.error("has no meaning with this format", *here, key, remedy=f"remove `{key}`")
+        return video_rules.expand(rule)
 
-    def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> Inner | None:
+    def _payload(self, rule: MessageRule, here: tuple[str | int, ...]) -> EnvelopePayload | None:
         if rule.beside and not self._carries:
             raise self._keys.error(
-                "there is no frame that it could stand beside", *here, "beside", remedy="give `payload`"
+                "there is no frame beside which it could stand", *here, "beside", remedy="give `payload`"
             )
         if rule.payload is None:
             return None
         if rule.frames is not None or rule.ignore or rule.beside:
             other = "frames" if rule.frames is not None else "ignore" if rule.ignore else "beside"
-            raise self._keys.error(f"does not go with `{other}`", *here, "payload", remedy="make two messages of it")
+            raise self._keys.error(
+                f"cannot be combined with `{other}`", *here, "payload", remedy="make two messages of it"
+            )
         place = self._keys.place(rule.payload.field, *here, "payload", "field")
         port = self._keys.optional(rule.payload.port, *here, "payload", "port")
-        return Inner(place, port, READERS[rule.payload.encoding])
+        return EnvelopePayload(place, port, READERS[rule.payload.encoding])
 
     def _frames(self, rule: MessageRule, here: tuple[str | int, ...]) -> frozenset[int] | None:
         if rule.frames is None:
             return None
-        for at, port in enumerate(rule.frames.ports):
+        for index, port in enumerate(rule.frames.ports):
             if not 0 <= port <= PORT_MAX:
-                raise self._keys.error(f"{port} is no port", *here, "frames", "ports", at)
+                raise self._keys.error(f"{port} is not a port", *here, "frames", "ports", index, remedy="0 to 65535")
         return frozenset(rule.frames.ports)
 
     def _format(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[str, Parse]:
-        """Return the name of a rule's format (its options name it too), and the parse for them."""
+        """Return the name of a rule's format (options imply it), and its compiled parse."""
         given = [name for name, form in FORMATS.items() if form.options and getattr(rule, name) is not None]
         name = rule.format or (given[0] if given else self._source.format)
         if name not in FORMATS:
@@ -228,29 +238,31 @@ class Compiler:
             raise self._keys.error(f"unknown format '{name}'", *key, remedy=nearest(name, FORMATS))
         for other in given:
             if other != name:
-                raise self._keys.error(f"the format is '{name}'", *here, other, remedy=f"leave `{other}` out")
+                raise self._keys.error(f"the format is '{name}'", *here, other, remedy=f"remove `{other}`")
         form = FORMATS[name]
         if rule.charset != "utf-8" and not form.text:
-            raise self._keys.error(f"'{name}' is no text", *here, "charset", remedy="leave `charset` out")
+            raise self._keys.error(f"'{name}' is not a text format", *here, "charset", remedy="remove `charset`")
         options = getattr(rule, name) if form.options else None
-        if options is None and rule.ignore and form.required:  # known, and not looked into
+        if options is None and rule.ignore and form.required:  # known, and not parsed
             name, form = "json", FORMATS["json"]
 
         def error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
             return self._keys.error(what, *here, name, *path, remedy=remedy)
 
         if form.required and options is None:
-            raise self._keys.error(f"'{name}' says nothing without options", *here, remedy=f"give `{name}`")
-        setting = Setting(self._source.profile, self._source.version, File(self._keys.file).parent, error, rule.charset)
-        written = "" if options is None else msgspec.json.encode(options).decode()
-        known = f"{name} {rule.charset} {written}"
-        if known not in self._parses:  # rules of one format share its parse, and so the tree of a message
-            self._parses[known] = form.compile(options, setting)
-        return name, self._reshaped(self._parses[known], rule, here)
+            raise self._keys.error(f"'{name}' needs options", *here, remedy=f"give `{name}`")
+        setting = FormatContext(
+            self._source.profile, self._source.version, File(self._keys.file).parent, error, rule.charset
+        )
+        encoded = "" if options is None else msgspec.json.encode(options).decode()
+        cache_key = f"{name} {rule.charset} {encoded}"
+        if cache_key not in self._parses:  # rules of one format share its parse, and so the tree of a message
+            self._parses[cache_key] = form.compile(options, setting)
+        return name, self._with_reshaping(self._parses[cache_key], rule, here)
 
-    def _reshaped(self, parse: Parse, rule: MessageRule, here: tuple[str | int, ...]) -> Parse:
-        """Return the parse, followed by what the rule wants done to its tree."""
-        inside = dict(self._inside(text, name, (*here, "unpack", text)) for text, name in rule.unpack.items())
+    def _with_reshaping(self, parse: Parse, rule: MessageRule, here: tuple[str | int, ...]) -> Parse:
+        """Return the parse, followed by the changes that the rule makes to its tree."""
+        unpacked = dict(self._unpacked(text, name, (*here, "unpack", text)) for text, name in rule.unpack.items())
         table, columns = None, None
         if rule.table is not None:
             part, key = rule.table, (*here, "table")
@@ -261,11 +273,11 @@ class Compiler:
                 table = (self._keys.place(part.rows, *key, "rows").path, names)
             else:
                 columns = self._keys.place(part.columns, *key, "columns").path
-        changes = changes_of(inside, table, columns)
+        changes = changes_of(unpacked, table, columns)
         return Reshape(parse, changes) if changes else parse
 
-    def _inside(self, text: str, name: str, here: tuple[str | int, ...]) -> tuple[Path, Parse]:
-        """Return where text stands inside the payload, and the parse for it."""
+    def _unpacked(self, text: str, name: str, here: tuple[str | int, ...]) -> tuple[Path, Parse]:
+        """Return the path of text inside the payload, and the parse for it."""
         if name not in FORMATS or FORMATS[name].required:
             known = {word: form for word, form in FORMATS.items() if not form.required}
             raise self._keys.error(f"unknown format '{name}'", *here, remedy=nearest(name, known))
@@ -273,12 +285,12 @@ class Compiler:
         def error(what: str, /, *_path: str | int, remedy: str = "") -> ProfileError:
             return self._keys.error(what, *here, remedy=remedy)
 
-        setting = Setting(self._source.profile, self._source.version, File(self._keys.file).parent, error)
+        setting = FormatContext(self._source.profile, self._source.version, File(self._keys.file).parent, error)
         place = self._keys.place(text, *here, "each")
         path = (*place.path, EVERY) if place.each_value else place.path
         return path, FORMATS[name].compile(None, setting)
 
-    def _wrap(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> str:
+    def _wrap(self, rule: MessageRule, patterns: tuple[topics.TopicPattern, ...], here: tuple[str | int, ...]) -> str:
         if rule.wrap.startswith("{"):
             capture = rule.wrap.strip("{}")
             for pattern in patterns:
@@ -286,40 +298,42 @@ class Compiler:
                     raise self._keys.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "wrap")
         return rule.wrap
 
-    def _device(self, rule: MessageRule, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]) -> Names:
+    def _device(
+        self, rule: MessageRule, patterns: tuple[topics.TopicPattern, ...], here: tuple[str | int, ...]
+    ) -> DeviceNameTemplates:
         part = rule.device
         if part is not None and sum((bool(part.field), part.credential, bool(part.name))) != 1 and not part.case:
             raise self._keys.error("give one of `field`, `name` and `credential`", *here, "device")
         elsewhere = part is not None and (part.field or part.credential or part.name)
         names = (
-            Names()
+            DeviceNameTemplates()
             if part is None
-            else Names(
+            else DeviceNameTemplates(
                 self._template(part.name, "name", patterns, here),
                 self._template(part.gateway, "gateway", patterns, here),
             )
         )
         if part is not None and part.any_profile and not (part.field and part.gateway):
             raise self._keys.error("needs `field` and `gateway`", *here, "device", "any_profile")
-        for at, pattern in enumerate(patterns):
+        for index, pattern in enumerate(patterns):
             named = "gateway" in pattern.captures or bool(part and part.gateway)
             if part is not None and part.field and not named and not (self._carries and "device" in pattern.captures):
-                remedy = "capture {gateway}: only a gateway may speak for the devices that are registered behind it"
-                raise self._keys.error("anyone could speak for any device", *here, "topics", at, remedy=remedy)
-        for at, pattern in enumerate(patterns):
+                remedy = "capture {gateway}: only a gateway may publish for the devices that are registered behind it"
+                raise self._keys.error("any device could publish for any other", *here, "topics", index, remedy=remedy)
+        for index, pattern in enumerate(patterns):
             if not elsewhere and "device" not in pattern.captures:
                 raise self._keys.error(
-                    "the topic says nothing of the device",
+                    "the topic does not name the device",
                     *here,
                     "topics",
-                    at,
+                    index,
                     remedy="capture {device}, or give `device`",
                 )
         return names
 
     def _template(
-        self, text: str, key: str, patterns: tuple[topics.Pattern, ...], here: tuple[str | int, ...]
-    ) -> topics.Pattern | None:
+        self, text: str, key: str, patterns: tuple[topics.TopicPattern, ...], here: tuple[str | int, ...]
+    ) -> topics.TopicPattern | None:
         if not text:
             return None
         template = self._keys.pattern(text, *here, "device", key)
@@ -328,10 +342,10 @@ class Compiler:
                 raise self._keys.error(f"'{pattern.text}' does not capture {{{capture}}}", *here, "device", key)
         return template
 
-    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.Reader]:
+    def _time(self, rule: MessageRule, here: tuple[str | int, ...]) -> tuple[tuple[Place, ...], times.TimeReader]:
         part = rule.time
         if part is None:
-            return (), times.Reader(zone=self._source.zone)
+            return (), times.TimeReader(zone=self._source.zone)
         texts = ((part.field,) if part.field else ()) + part.fields
         if part.join and texts:
             raise self._keys.error("give `join` or `field`", *here, "time", "join")
@@ -346,36 +360,36 @@ class Compiler:
         zone = part.zone or self._source.zone
         try:
             ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError) as why:
+        except (ZoneInfoNotFoundError, ValueError) as error:
             key = (*here, "time", "zone") if part.zone else ("zone",)
-            raise self._keys.error(f"unknown zone '{zone}'", *key, remedy="an IANA name, e.g. Asia/Shanghai") from why
+            raise self._keys.error(f"unknown zone '{zone}'", *key, remedy="an IANA name, e.g. Asia/Shanghai") from error
         if part.stamp == "start" and part.period_s <= 0:
             raise self._keys.error("needs `period_s`", *here, "time", "stamp")
         shift = round(part.period_s * 1e6) if part.stamp == "start" else 0
-        missing = frozenset(part.missing) | frozenset(map(str, part.missing))  # "0" and 0 say the same here
-        return tuple(self._keys.place(text, *here, "time") for text in texts), times.Reader(
+        missing = frozenset(part.missing) | frozenset(map(str, part.missing))  # "0" and 0 are the same here
+        return tuple(self._keys.place(text, *here, "time") for text in texts), times.TimeReader(
             formats, zone, shift, missing
         )
 
     def _identity(
         self, rule: MessageRule, here: tuple[str | int, ...], *, time: bool, sequence: bool, message_id: bool
     ) -> tuple[int, ...]:
-        framed = rule.payload is not None and sequence
-        there = {TIME: time, SEQUENCE: sequence, MESSAGE_ID: message_id, FRAME: framed}
-        order = [FRAME] if framed else [kind for kind, present in there.items() if present]
+        has_frame = rule.payload is not None and sequence
+        available = {TIME: time, SEQUENCE: sequence, MESSAGE_ID: message_id, FRAME: has_frame}
+        order = [FRAME] if has_frame else [kind for kind, present in available.items() if present]
         if rule.identity is None:
             return tuple(order)
         wanted = IDENTITIES.index(rule.identity)
-        if wanted == FRAME and not framed:
+        if wanted == FRAME and not has_frame:
             raise self._keys.error("needs `payload` and `sequence`", *here, "identity")
         if wanted == NONE:
             return ()
-        if not there[wanted]:
+        if not available[wanted]:
             word = IDENTITIES[wanted].value
-            raise self._keys.error(f"needs `{word}`, which this message does not describe", *here, "identity")
+            raise self._keys.error(f"needs `{word}`, which this message does not have", *here, "identity")
         return (wanted, *(kind for kind in order if kind != wanted))
 
-    def _named(self, rule: MessageRule, here: tuple[str | int, ...]) -> Named | None:
+    def _named(self, rule: MessageRule, here: tuple[str | int, ...]) -> NamedPlaces | None:
         if rule.named is None:
             return None
         values = tuple(self._keys.place(text, *here, "named", "value") for text in rule.named.value)
@@ -384,15 +398,15 @@ class Compiler:
         unit = self._keys.optional(rule.named.unit, *here, "named", "unit")
         skip = frozenset(name for name in rule.named.skip if not name.endswith("/*"))
         below = tuple(name[:-1] for name in rule.named.skip if name.endswith("/*"))
-        return Named(self._keys.place(rule.named.name, *here, "named", "name"), values, unit, skip, below)
+        return NamedPlaces(self._keys.place(rule.named.name, *here, "named", "name"), values, unit, skip, below)
 
-    def _flags(self, rule: MessageRule, here: tuple[str | int, ...]) -> Flags | None:
+    def _quality_flags(self, rule: MessageRule, here: tuple[str | int, ...]) -> QualityFlags | None:
         part = rule.quality
-        own = [at for at, entry in enumerate(rule.readings) if entry.flag]
+        own = [index for index, entry in enumerate(rule.readings) if entry.flag]
         if part is None:
             if own:
                 raise self._keys.error(
-                    "a flag means nothing yet", *here, "readings", own[0], "flag", remedy="give `quality`"
+                    "the flag has no meaning", *here, "readings", own[0], "flag", remedy="give `quality`"
                 )
             return None
         if not part.field and not own and not part.doubt:
@@ -404,18 +418,18 @@ class Compiler:
                 words: Any = flags.TABLES[part.words]
             else:
                 key = ("words",)
-                words = flags.meant(part.words)
+                words = flags.compile_words(part.words)
             key = ("absent",)
             absent = flags.verdict(part.absent)
             key = ("other",)
             other = flags.verdict(part.other)
-        except KeyError as why:
+        except KeyError as error:
             choices = tuple(flags.TABLES) if isinstance(part.words, str) and key == ("words",) else flags.WORDS
-            word = str(why.args[0])
+            word = str(error.args[0])
             raise self._keys.error(
                 f"unknown word '{word}'", *here, "quality", *key, remedy=nearest(word, choices)
-            ) from why
-        return Flags(
+            ) from error
+        return QualityFlags(
             self._keys.optional(part.field, *here, "quality", "field"),
             words,
             absent,
@@ -424,17 +438,17 @@ class Compiler:
         )
 
 
-def _lists(readings: Sequence[Reading]) -> tuple[tuple[Place, Groups], ...]:
+def _lists(readings: Sequence[CompiledReading]) -> tuple[tuple[Place, Groups], ...]:
     """Return the readings of lists other than the rule's, by list."""
-    lists: dict[Place, list[Reading]] = {}
+    lists: dict[Place, list[CompiledReading]] = {}
     for reading in readings:
         if reading.each is not None:
             lists.setdefault(reading.each, []).append(reading)
-    return tuple((each, _groups(found)) for each, found in lists.items())
+    return tuple((each, _groups(members)) for each, members in lists.items())
 
 
-def _groups(readings: Sequence[Reading]) -> Groups:
-    groups: dict[str, list[Reading]] = {}
+def _groups(readings: Sequence[CompiledReading]) -> Groups:
+    groups: dict[str, list[CompiledReading]] = {}
     for reading in readings:
         path = reading.place.path
         first = (

@@ -1,7 +1,7 @@
-"""Names of devices that are made of several levels of a topic: ``{group}/{node}`` of ``spBv1.0/{group}/NDATA/{node}``.
+"""Device names built from several levels of a topic: ``{group}/{node}`` of ``spBv1.0/{group}/NDATA/{node}``.
 
-A template is read both ways: a topic's captures make the name (`Names.complete`), a name gives the captures back
-(`Names.captures`), and with them the topics that a device of this name may use.
+A template works both ways: a topic's captures give the name (`DeviceNameTemplates.complete`), and a name gives the
+captures back (`DeviceNameTemplates.captures`), and with them the topics that a device of this name may use.
 """
 
 from __future__ import annotations
@@ -10,61 +10,63 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sensegate.decode import topics
-from sensegate.decode.topics import Pattern
+from sensegate.decode.topics import TopicPattern
 
 ANY = "any"
-"""Capture of topics heard that is whatever stands there."""
+"""Capture of a subscribed topic that matches anything."""
 
 
-class Names(NamedTuple):
-    """How a rule makes the names of its device and its gateway; None: they are captured as they are."""
+class DeviceNameTemplates(NamedTuple):
+    """How a rule builds the names of its device and its gateway; None: they are captured as they are."""
 
-    device: Pattern | None = None
-    gateway: Pattern | None = None
+    device: TopicPattern | None = None
+    gateway: TopicPattern | None = None
 
     def complete(self, captured: dict[str, str]) -> dict[str, str]:
-        """Return a topic's captures with ``device`` and ``gateway``, where a template makes them."""
+        """Return a topic's captures with ``device`` and ``gateway``, if a template builds them."""
         if self.device is None and self.gateway is None:
             return captured
-        made = dict(captured)
+        completed = dict(captured)
         if self.device is not None:
-            made["device"] = topics.fill(self.device, captured)
+            completed["device"] = topics.fill(self.device, captured)
         if self.gateway is not None:
-            made["gateway"] = topics.fill(self.gateway, captured)
-        return made
+            completed["gateway"] = topics.fill(self.gateway, captured)
+        return completed
 
     @property
-    def own(self) -> bool:
-        """Whether a template makes the name of the one who publishes."""
+    def has_templates(self) -> bool:
+        """Whether a template builds the name of the publisher."""
         return self.device is not None or self.gateway is not None
 
     def captures(self, name: str) -> dict[str, str] | None:
-        """Return the captures of which this name is made, None where it is none of the templates' names."""
+        """Return the captures of which a name is built, None if no template matches it."""
         for template in (self.device, self.gateway):
-            if template is not None and (found := topics.match(template, name)) is not None:
-                return found
+            if template is not None and (captures := topics.match(template, name)) is not None:
+                return captures
         return None
 
-    def filters(self, pattern: Pattern, names: Sequence[str]) -> Iterator[str]:
-        """Yield the topic filters under which a device of these names publishes; what no name says is a wildcard."""
+    def filters(self, pattern: TopicPattern, names: Sequence[str]) -> Iterator[str]:
+        """Yield the topic filters under which a device with these names publishes; other captures are wildcards."""
         template = self.device or self.gateway
         for name in names:
-            found = topics.match(template, name) if template is not None else None
-            if found is not None:
-                yield topics.fill(pattern, found)
+            captures = topics.match(template, name) if template is not None else None
+            if captures is not None:
+                yield topics.fill(pattern, captures)
 
 
-def heard(patterns: Sequence[Pattern], rules: Sequence[Names], names: Sequence[str]) -> list[str]:
-    """Return the topics of `patterns` for a device of these names; those that its names do not fill are left out.
+def subscribe_filters(
+    patterns: Sequence[TopicPattern], templates: Sequence[DeviceNameTemplates], names: Sequence[str]
+) -> list[str]:
+    """Return the topics of `patterns` for a device with these names, without those that its names do not fill.
 
-    The capture ``any`` is a wildcard: for what is meant for everybody.
+    The capture ``any`` is a wildcard: for topics meant for all devices.
     """
-    found: dict[str, None] = {}
+    subscribed: dict[str, None] = {}
     for name in names:
         captured = {"device": name, ANY: "+"}
-        for one in dict.fromkeys(rules):
-            captured.update(one.captures(name) or {})
-        found.update(
+        for template in dict.fromkeys(templates):
+            captured.update(template.captures(name) or {})
+        subscribed.update(
             (topics.fill(pattern, captured), None) for pattern in patterns if pattern.captures <= captured.keys()
         )
-    return list(found)
+    return list(subscribed)

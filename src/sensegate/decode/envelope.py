@@ -1,4 +1,4 @@
-"""The bytes that a carrier (a LoRaWAN network server, an IoT platform) holds for the device that sent them."""
+"""Take the device's bytes out of the envelope of a carrier (a LoRaWAN network server, an IoT platform)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _COUNTER_MASK = 0xFFFF
 _DIGEST_BITS = 40
 
 
-def _text(raw: Any, what: str) -> str:
+def _text(raw: Any, encoding: str) -> str:
     if not isinstance(raw, str):
-        raise Rejected(QuarantineReason.SCHEMA, f"the frame is no text in {what}")
+        raise Rejected(QuarantineReason.SCHEMA, f"the frame is not text in {encoding}")
     return raw
 
 
@@ -33,15 +33,15 @@ def _base64(raw: Any) -> bytes:
     text = text.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error as why:
-        raise Rejected(QuarantineReason.MALFORMED, "the frame is not base64") from why
+    except binascii.Error as error:
+        raise Rejected(QuarantineReason.MALFORMED, "the frame is not base64") from error
 
 
 def _hex(raw: Any) -> bytes:
     try:
         return bytes.fromhex(_text(raw, "hex"))
-    except ValueError as why:
-        raise Rejected(QuarantineReason.MALFORMED, "the frame is not hex") from why
+    except ValueError as error:
+        raise Rejected(QuarantineReason.MALFORMED, "the frame is not hex") from error
 
 
 def _json(raw: Any) -> bytes:
@@ -49,8 +49,8 @@ def _json(raw: Any) -> bytes:
         return raw.encode()
     try:
         return msgspec.json.encode(raw)
-    except (TypeError, ValueError, RecursionError) as why:  # CBOR and the like hold what JSON does not
-        raise Rejected(QuarantineReason.MALFORMED, "the member cannot be written as JSON") from why
+    except (TypeError, ValueError, RecursionError) as error:  # CBOR and the like hold values that JSON cannot
+        raise Rejected(QuarantineReason.MALFORMED, "the member cannot be written as JSON") from error
 
 
 READERS: Final[dict[str, Callable[[Any], bytes]]] = {
@@ -59,22 +59,22 @@ READERS: Final[dict[str, Callable[[Any], bytes]]] = {
     "text": lambda raw: _text(raw, "UTF-8").encode(),
     "json": _json,
 }
-"""By the name of an encoding: a member of the envelope to the device's bytes. They raise `Rejected` only."""
+"""Encoding -> function from a member of the envelope to the device's bytes. They raise `Rejected` only."""
 
 
-class Inner(NamedTuple):
-    """Where an envelope holds the device's bytes, and how they are written."""
+class EnvelopePayload(NamedTuple):
+    """Where an envelope holds the device's bytes, and how they are encoded."""
 
     place: Place
     port: Place | None
     read: Callable[[Any], bytes]
 
     def bytes_of(self, raw: Any) -> bytes:
-        """Return the device's bytes. Raises `Rejected` where the member does not hold them."""
+        """Return the device's bytes. Raises `Rejected` if the member does not hold them."""
         return raw if isinstance(raw, bytes) else self.read(raw)
 
-    def known(self, raw: Any) -> bytes:
-        """Return what there is of the device's bytes, to tell frames apart by: where they cannot be read, as sent."""
+    def distinguishing_bytes(self, raw: Any) -> bytes:
+        """Return bytes that distinguish frames: the device's, or the member as sent if they cannot be decoded."""
         try:
             return b"" if raw is None else self.bytes_of(raw)
         except Rejected:
@@ -82,23 +82,23 @@ class Inner(NamedTuple):
 
 
 def port_of(raw: Any) -> int | None:
-    """Return the port that a member says, None where it says none."""
-    number = _whole(raw)
+    """Return the port that a member states, None if it states none."""
+    number = _integer(raw)
     return number if number is not None and 0 <= number < 2**16 else None
 
 
 def frame_key(counter: Any, data: bytes, place: int) -> int:
-    """Return what identifies the values at `place` of a radio frame: its counter, then a digest of its bytes.
+    """Return the key of the values at `place` of a radio frame: its counter, then a digest of its bytes.
 
-    Networks count with 16 or 32 bits, and some leave a 0 out. The counter stands above the digest, so that the keys of
-    a device rise as long as its counter does.
+    Networks count with 16 or 32 bits, and some omit a 0. The counter is in the upper bits, so that the keys of a device
+    rise as long as its counter does.
     """
-    number = (_whole(counter) or 0) & _COUNTER_MASK
+    number = (_integer(counter) or 0) & _COUNTER_MASK
     digest = xxhash.xxh3_64_intdigest(data, seed=place) >> (64 - _DIGEST_BITS)
     return number << _DIGEST_BITS | digest
 
 
-def _whole(raw: Any) -> int | None:
+def _integer(raw: Any) -> int | None:
     if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) <= 10:
         return int(raw)
     if isinstance(raw, float) and raw.is_integer():

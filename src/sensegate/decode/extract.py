@@ -1,8 +1,8 @@
-"""From a tree to rows, one message at a time: the path that knows every case.
+"""Turn a tree into rows, one message at a time: the slow path, which handles every case.
 
-`bind` says which member of the tree feeds which reading (it looks at keys, types, and the few members that decide:
-`where` and names); `Rows.add` turns what was bound into rows. The quick path (`plan.py`) binds once for a shape of
-payload and then does as `Rows.add` does for whole columns; tests hold the two equal.
+`bind` decides which member of the tree feeds which reading (from keys, types, and the few members whose values decide:
+`where` and names); `Rows.add` makes rows of what was bound. The fast path (`plan.py`) binds once for a shape of payload
+and then does the work of `Rows.add` for whole columns; tests hold the two paths equal.
 """
 
 from __future__ import annotations
@@ -13,47 +13,56 @@ from typing import Any, NamedTuple, Protocol
 import xxhash
 
 from sensegate.decode import times
-from sensegate.decode.flags import Flags, Verdict
+from sensegate.decode.flags import QualityFlags, Verdict
 from sensegate.decode.frame import ELEMENTS_MAX
-from sensegate.decode.identity import Reception, identify, number_of, settled
+from sensegate.decode.identity import Reception, identify, is_stable, number_of
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
-from sensegate.decode.profile import NONE, NOTHING, Groups, Reading, Reject, Rule, UnitConversion, token
+from sensegate.decode.profile import (
+    NONE,
+    NOTHING,
+    CompiledReading,
+    CompiledRule,
+    Groups,
+    UnitConversion,
+    ValueRejection,
+    token,
+)
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected
 from sensegate.model import Quarantined, QuarantineReason, RejectedValue, RejectReason, Thinned
 from sensegate.quantities.quality import Quality, TimeQuality
 
 VALUES_MAX = 8_192
-"""More elements or values in one message are a fault of its sender: the message is quarantined (`schema`)."""
+"""Most elements or values in one message; a message with more is quarantined (`schema`)."""
 NAME_MAX = 64
-"""Names that come from a payload are cut to so many characters in what is told of them."""
+"""Most characters of a name from a payload that are reported."""
 KEY = "\0key"
-"""Stands at the end of a pointer to the key of an element; no payload has it as a key of a planned shape."""
+"""Last step of a pointer to the key of an element; no payload of a planned shape has it as a key."""
 
 
 class Leaf(NamedTuple):
-    """A member of the payload: where it stands (from the payload's root) and what it is."""
+    """A member of the payload: its pointer from the payload's root, and its raw value."""
 
     pointer: Path
     raw: Any
     parts: tuple[Leaf, ...] = ()
-    """Where the raw value was made of several leaves: they."""
+    """The leaves of which the raw value was joined, if it was."""
 
 
 class Cell(NamedTuple):
-    """One value that an element holds."""
+    """One value in an element."""
 
     name: str
-    reading: Reading | None
-    """None: the profile knows no such name."""
+    reading: CompiledReading | None
+    """None: the profile has no such name."""
     leaf: Leaf
     unit: Leaf | None = None
     flag: Leaf | None = None
-    """Its own flag; else its element's counts."""
+    """The value's own flag; without one, the element's applies."""
 
 
 class Element(NamedTuple):
-    """What one element of a message holds."""
+    """The bound members of one element of a message."""
 
     device: Leaf | None
     time: Leaf | None
@@ -61,35 +70,35 @@ class Element(NamedTuple):
     message_id: Leaf | None
     cells: list[Cell]
     flag: Leaf | None = None
-    """What the device says of the element's values."""
+    """The device's flag for all values of the element."""
     doubt: Leaf | None = None
     frame: Leaf | None = None
-    """Of an envelope: the device's own bytes, as the carrier writes them."""
+    """In an envelope: the device's own bytes, as the carrier encodes them."""
     port: Leaf | None = None
 
 
-class Bound(NamedTuple):
-    """What a message holds, by a rule."""
+class BoundMessage(NamedTuple):
+    """The bound members of a message, by one rule."""
 
     elements: list[Element]
     path: list[Leaf]
 
 
-def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | None:
-    """Return what the payload holds by a rule, None where the rule does not hold for it.
+def bind(rule: CompiledRule, wrap: str, payload: Any, deciding: list[Leaf]) -> BoundMessage | None:
+    """Return the bound members of a payload by a rule, None if the rule does not match.
 
-    Members whose values (not only types) decide are appended to `deciding`. Raises `Rejected` where the device's name
-    is not where it must be.
+    Members whose values (not only types) decide are appended to `deciding`. Raises `Rejected` if the device's name is
+    missing.
     """
     root = {wrap: payload} if wrap else payload
     strip = 1 if wrap else 0
-    for place, wanted in rule.where:
+    for place, accepted in rule.where:
         raw = walk(root, place.path)
-        if isinstance(raw, (dict, list)):  # it is no value, and so not null either
+        if isinstance(raw, (dict, list)):  # not a value, so not null either
             return None
-        if raw is not ABSENT and raw is not None:  # what is not there is seen in the shape
+        if raw is not ABSENT and raw is not None:  # absence is visible in the shape
             deciding.append(Leaf(place.path[strip:], raw))
-        if token(raw) not in wanted:
+        if token(raw) not in accepted:
             return None
     base = walk(root, rule.root)
     if base is ABSENT:
@@ -97,8 +106,8 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
     scope = _Scope(root, strip)
     elements: list[Element] = []
     values = 0
-    for each, groups in ((rule.each, rule.groups), *rule.lists):
-        for pointer, tree, outer in _elements(rule, each, root, base):
+    for list_place, groups in ((rule.each, rule.groups), *rule.lists):
+        for pointer, tree, outer in _elements(rule, list_place, root, base):
             element = _element(rule, groups, _Scope(root, strip, outer), pointer, tree, deciding)
             if element is not None:
                 elements.append(element)
@@ -106,15 +115,15 @@ def bind(rule: Rule, wrap: str, payload: Any, deciding: list[Leaf]) -> Bound | N
             if len(elements) > ELEMENTS_MAX or values > VALUES_MAX:
                 raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} elements or {VALUES_MAX} values")
     path = [leaf for place in rule.path if (leaf := scope.leaf(place, rule.root, base)) is not None]
-    return Bound(elements, path)
+    return BoundMessage(elements, path)
 
 
 Outer = tuple[tuple[Path, Any], ...]
-"""The elements around one, the nearest first: where each stands, and what it is."""
+"""The elements that enclose one, the innermost first, as (pointer, tree)."""
 
 
 class _Scope(NamedTuple):
-    """Finds leaves from an element or from the root."""
+    """Find leaves from an element or from the root."""
 
     root: Any
     strip: int
@@ -135,7 +144,7 @@ class _Scope(NamedTuple):
         return None if raw is ABSENT else Leaf((pointer + place.path)[self.strip :], raw)
 
     def first(self, places: tuple[Place, ...], pointer: Path, tree: Any) -> Leaf | None:
-        """Return the first that is there and not null."""
+        """Return the first leaf that is present and not null."""
         for place in places:
             leaf = self.leaf(place, pointer, tree)
             if leaf is not None and leaf.raw is not None:
@@ -143,46 +152,48 @@ class _Scope(NamedTuple):
         return None
 
     def joined(self, places: tuple[Place, ...], pointer: Path, tree: Any) -> Leaf | None:
-        """Return the text that all of them make together, None where one is not there or null."""
+        """Return the leaves joined as one text, None if one is absent or null."""
         leaves = [leaf for place in places if (leaf := self.leaf(place, pointer, tree)) and leaf.raw is not None]
         if len(leaves) < len(places):
             return None
-        return Leaf((), times.joined([leaf.raw for leaf in leaves]), tuple(leaves))
+        return Leaf((), times.join_parts([leaf.raw for leaf in leaves]), tuple(leaves))
 
 
-def _meets(reading: Reading, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> bool:
-    """Return whether an element meets the conditions of a reading; what was looked at decides."""
-    for place, wanted in reading.where:
+def _meets_conditions(reading: CompiledReading, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> bool:
+    """Return whether an element meets the conditions of a reading; inspected values are added to `deciding`."""
+    for place, accepted in reading.where:
         leaf = scope.leaf(place, pointer, tree)
         if leaf is None or isinstance(leaf.raw, (dict, list)):
             return False
-        if not place.key and leaf.raw is not None:  # keys and nulls are part of the shape anyway
+        if not place.key and leaf.raw is not None:  # keys and nulls are part of the shape
             deciding.append(leaf)
-        if token(leaf.raw) not in wanted:
+        if token(leaf.raw) not in accepted:
             return False
     return True
 
 
-def _elements(rule: Rule, each: Place | None, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
-    """Yield where each element stands, what it is, and what is around it."""
+def _elements(rule: CompiledRule, each: Place | None, root: Any, base: Any) -> Iterator[tuple[Path, Any, Outer]]:
+    """Yield (pointer, tree, enclosing elements) of each element."""
     if each is None:
         yield rule.root, base, ()
         return
     start, tree = ((), root) if each.from_root else (rule.root, base)
-    yield from _below(each.path, each.each_value, start, tree, ((start, tree),))
+    yield from _elements_at(each.path, start, tree, ((start, tree),), members=each.each_value)
 
 
-def _below(path: Path, members: bool, pointer: Path, tree: Any, outer: Outer) -> Iterator[tuple[Path, Any, Outer]]:  # noqa: FBT001
-    """Yield the elements at a path: of a list there, or the one object; with `members` of an object there too."""
+def _elements_at(
+    path: Path, pointer: Path, tree: Any, outer: Outer, *, members: bool
+) -> Iterator[tuple[Path, Any, Outer]]:
+    """Yield the elements at a path: items of a list, or an object; with `members`, the members of an object."""
     if EVERY in path:
-        at = path.index(EVERY)
-        for here, member in _members(pointer + path[:at], walk(tree, path[:at])):
-            yield from _below(path[at + 1 :], members, here, member, ((here, member), *outer))
+        position = path.index(EVERY)
+        for inner, member in _members(pointer + path[:position], walk(tree, path[:position])):
+            yield from _elements_at(path[position + 1 :], inner, member, ((inner, member), *outer), members=members)
         return
     tree, pointer = walk(tree, path), pointer + path
     if isinstance(tree, list) or members:
-        for here, member in _members(pointer, tree):
-            yield here, member, outer
+        for inner, member in _members(pointer, tree):
+            yield inner, member, outer
     elif isinstance(tree, dict):
         yield pointer, tree, outer
 
@@ -192,12 +203,12 @@ def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
         for key, member in tree.items():
             yield (*pointer, key), member
     elif isinstance(tree, list):
-        for at, member in enumerate(tree):
-            yield (*pointer, at), member
+        for index, member in enumerate(tree):
+            yield (*pointer, index), member
 
 
 def _element(  # noqa: PLR0917
-    rule: Rule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
+    rule: CompiledRule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
 ) -> Element | None:
     frame = port = None
     if rule.payload is not None:
@@ -212,7 +223,7 @@ def _element(  # noqa: PLR0917
     if rule.device is not None:
         device = scope.leaf(rule.device, pointer, tree)
         if device is None or not isinstance(device.raw, (str, int)) or isinstance(device.raw, bool):
-            raise Rejected(QuarantineReason.SCHEMA, "the device's name is not where the profile says")
+            raise Rejected(QuarantineReason.SCHEMA, "the device's name is missing where the profile expects it")
     return Element(
         device,
         scope.joined(rule.time, pointer, tree) if rule.time_joined else scope.first(rule.time, pointer, tree),
@@ -227,7 +238,7 @@ def _element(  # noqa: PLR0917
 
 
 def _cells(  # noqa: PLR0917
-    rule: Rule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
+    rule: CompiledRule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
 ) -> list[Cell]:
     if rule.standard is not None:
         return _standard(rule, scope.strip, pointer, tree)
@@ -238,7 +249,7 @@ def _cells(  # noqa: PLR0917
         if first and not (isinstance(tree, dict) and first in tree):
             continue
         for reading in readings:
-            if reading.where and not _meets(reading, scope, pointer, tree, deciding):
+            if reading.where and not _meets_conditions(reading, scope, pointer, tree, deciding):
                 continue
             leaf = scope.leaf(reading.place, pointer, tree)
             if leaf is not None:
@@ -248,32 +259,32 @@ def _cells(  # noqa: PLR0917
     return cells
 
 
-def _standard(rule: Rule, strip: int, pointer: Path, tree: Any) -> list[Cell]:
+def _standard(rule: CompiledRule, strip: int, pointer: Path, tree: Any) -> list[Cell]:
     path = rule.standard or ()
     values = walk(tree, path)
     if not isinstance(values, dict):
         return []
-    here = (pointer + path)[strip:]
+    base = (pointer + path)[strip:]
     cells: list[Cell] = []
     for name, value in values.items():
-        at = (*here, name)
+        value_pointer = (*base, name)
         unit = None
         if isinstance(value, dict):
             if "u" in value:
-                unit = Leaf((*at, "u"), value["u"])
-            leaf = Leaf((*at, "v"), value["v"]) if "v" in value else Leaf(at, value)
+                unit = Leaf((*value_pointer, "u"), value["u"])
+            leaf = Leaf((*value_pointer, "v"), value["v"]) if "v" in value else Leaf(value_pointer, value)
         else:
-            leaf = Leaf(at, value)
+            leaf = Leaf(value_pointer, value)
         cells.append(Cell(name[:NAME_MAX], rule.by_name.get(name), leaf, unit))
     return cells
 
 
-def _named(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> list[Cell]:
+def _named(rule: CompiledRule, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]) -> list[Cell]:
     named = rule.named
     name = named and scope.leaf(named.name, pointer, tree)
     if named is None or name is None:
         return []
-    if not named.name.key:  # keys are part of the shape anyway
+    if not named.name.key:  # keys are part of the shape
         deciding.append(name)
     text = name.raw if isinstance(name.raw, str) else ""
     reading = rule.by_name.get(text)
@@ -291,12 +302,12 @@ def _named(rule: Rule, scope: _Scope, pointer: Path, tree: Any, deciding: list[L
 
 
 def digest16(text: str) -> int:
-    """Return 16 bits that tell one way of a message from another."""
+    """Return 16 bits of a text's hash, to distinguish paths of a message."""
     return xxhash.xxh32_intdigest(text.encode("utf-8", "surrogatepass")) & 0xFFFF
 
 
-class Way(Protocol):
-    """What rows must know of the route of their message."""
+class RouteInfo(Protocol):
+    """The properties of a message's route that its rows need."""
 
     @property
     def text(self) -> str:
@@ -305,49 +316,51 @@ class Way(Protocol):
 
     @property
     def path(self) -> int:
-        """16 bits of the way that it took."""
+        """16-bit hash of the path that the message took."""
         ...
 
     @property
     def device(self) -> int:
-        """Index of the device, -1 where the payload names it."""
+        """Index of the device, -1 if the payload names it."""
         ...
 
     @property
     def gateway(self) -> int:
-        """Index of the device that brings it, -1 where none is known."""
+        """Index of the device that forwards the message, -1 if unknown."""
         ...
 
 
-LookUp = Callable[[str, Rule, int], "int | Rejected"]
-"""(device name, rule, gateway) -> index, or why not."""
+LookUp = Callable[[str, CompiledRule, int], "int | Rejected"]
+"""(device name, rule, gateway) -> device index, or the refusal."""
 
 
-def _when(rule: Rule, element: Element, received: int, reception: Reception | None) -> tuple[int, int, int | None]:
-    """Return (time or `BAD`, its quality, the time if it may identify) of an element; without its own, the frame's."""
+def _time_of(
+    rule: CompiledRule, element: Element, received: int, reception: Reception | None
+) -> tuple[int, int, int | None]:
+    """Return (time or `BAD`, quality, time if it may identify) of an element; without its own time, the frame's."""
     time, quality = received, int(TimeQuality.RECEIVED)
     if reception is not None:
         time, quality = reception.time, reception.quality
     if element.time is None:
         return time, quality, None
-    own, said = rule.reader.one(element.time.raw, received if time == BAD else time)
-    if own == BAD:
-        return BAD, said, None
-    if said == TimeQuality.RECEIVED:  # "no time known"
+    own_time, own_quality = rule.reader.parse(element.time.raw, received if time == BAD else time)
+    if own_time == BAD:
+        return BAD, own_quality, None
+    if own_quality == TimeQuality.RECEIVED:  # the device states that it knows no time
         return time, quality, None
-    return own, said, own if settled(rule, said) else None
+    return own_time, own_quality, own_time if is_stable(rule, own_quality) else None
 
 
-def path_of(way: Way, bound: Bound) -> int:
-    """Return 16 bits of the way that a message took, with what it says of that itself."""
-    path = way.path
-    for at, leaf in enumerate(bound.path):
-        path ^= digest16(f"{at} {leaf.raw}")
+def path_of(route: RouteInfo, bound: BoundMessage) -> int:
+    """Return 16 bits of a message's path, including the members that state it."""
+    path = route.path
+    for index, leaf in enumerate(bound.path):
+        path ^= digest16(f"{index} {leaf.raw}")
     return path
 
 
 class Rows:
-    """Rows of messages that were decoded one by one."""
+    """Rows of messages that are decoded one by one."""
 
     def __init__(self, units: UnitConversion) -> None:
         self._units = units
@@ -362,24 +375,24 @@ class Rows:
         self.text: dict[int, str] = {}
         self.scale: dict[int, tuple[float, float]] = {}
         self.quality: dict[int, int] = {}
-        """By row, where the device itself says that it is not good."""
+        """Row -> quality, if the device states that it is not good."""
         self.flags: dict[int, int] = {}
-        """By row, bits of `quality.Flag`."""
+        """Row -> bits of `quality.Flag`."""
         self.quarantined: list[Quarantined] = []
         self.rejected: list[RejectedValue] = []
         self.thinned: list[Thinned] = []
         self.numbered: list[tuple[int, int, int]] = []
-        """Message, device, number: rows of `Numbered`."""
+        """Message, device, number: the rows of `Numbered`."""
         self.ignored = 0
 
-    def mark(self) -> tuple[int, int, int, int, int, int]:
-        """Return where the rows end now."""
+    def savepoint(self) -> tuple[int, int, int, int, int, int]:
+        """Return a savepoint: the present ends of all columns."""
         refused, rejected = len(self.quarantined), len(self.rejected)
         return len(self.message), refused, rejected, len(self.thinned), len(self.numbered), self.ignored
 
-    def rewind(self, mark: tuple[int, int, int, int, int, int]) -> None:
-        """Take away what was added after `mark`."""
-        rows, quarantined, rejected, thinned, numbered, self.ignored = mark
+    def rollback(self, savepoint: tuple[int, int, int, int, int, int]) -> None:
+        """Remove everything added after a savepoint."""
+        rows, quarantined, rejected, thinned, numbered, self.ignored = savepoint
         for column in (self.message, self.device, self.spec, self.time, self.time_quality, self.key, self.path):
             del column[rows:]
         del self.value[rows:]
@@ -387,9 +400,9 @@ class Rows:
         del self.rejected[rejected:]
         del self.thinned[thinned:]
         del self.numbered[numbered:]
-        for some in (self.text, self.scale, self.quality, self.flags):
-            for row in [row for row in some if row >= rows]:
-                del some[row]
+        for by_row in (self.text, self.scale, self.quality, self.flags):
+            for row in [row for row in by_row if row >= rows]:
+                del by_row[row]
 
     def flag(self, since: int, flag: int) -> None:
         """Set a flag (0: none) on the rows from `since` on."""
@@ -398,45 +411,47 @@ class Rows:
 
     def add(  # noqa: PLR0917
         self,
-        rule: Rule,
-        bound: Bound,
+        rule: CompiledRule,
+        bound: BoundMessage,
         message: int,
         received: int,
-        way: Way,
+        route: RouteInfo,
         look_up: LookUp,
         reception: Reception | None = None,
     ) -> bool:
-        """Add the rows of a message, or of a frame in it (`reception`); return whether it held anything at all.
+        """Add the rows of a message, or of a frame in it (`reception`); return whether any element was accepted.
 
-        Raises `Rejected` where no element's device may be taken.
+        Raises `Rejected` if no element's device may be used.
         """
-        path = path_of(way, bound)
-        refused: Rejected | None = None
-        taken = False
+        path = path_of(route, bound)
+        refusal: Rejected | None = None
+        accepted = False
         for place, element in enumerate(bound.elements):
-            index = way.device
+            index = route.device
             if element.device is not None:
-                found = look_up(str(element.device.raw), rule, way.gateway)
+                found = look_up(str(element.device.raw), rule, route.gateway)
                 if isinstance(found, Rejected):
-                    refused = found
+                    refusal = found
                     self._refuse(element, message, found)
                     continue
                 index = found
-            taken = True
+            accepted = True
             self._element(rule, element, message, received, index, path, place, reception)
-        if refused is not None and not taken:
+        if refusal is not None and not accepted:
             del self.rejected[len(self.rejected) - sum(len(element.cells) for element in bound.elements) :]
-            raise refused
-        return taken
+            raise refusal
+        return accepted
 
-    def _refuse(self, element: Element, message: int, why: Rejected) -> None:
+    def _refuse(self, element: Element, message: int, rejection: Rejected) -> None:
         for cell in element.cells:
             reason = RejectReason.UNKNOWN_DEVICE
-            self.rejected.append(RejectedValue(message, reason, cell.name, -1, f"{why.reason}: {why.detail}"))
+            self.rejected.append(
+                RejectedValue(message, reason, cell.name, -1, f"{rejection.reason}: {rejection.detail}")
+            )
 
     def _element(  # noqa: PLR0917
         self,
-        rule: Rule,
+        rule: CompiledRule,
         element: Element,
         message: int,
         received: int,
@@ -445,13 +460,13 @@ class Rows:
         place: int,
         reception: Reception | None,
     ) -> None:
-        time, quality, steady = _when(rule, element, received, reception)
+        time, quality, stable_time = _time_of(rule, element, received, reception)
         identity, key = identify(
             rule,
-            steady,
+            stable_time,
             element.sequence.raw if element.sequence else None,
             element.message_id.raw if element.message_id else None,
-            rule.payload.known(element.frame.raw) if rule.payload and element.frame else b"",
+            rule.payload.distinguishing_bytes(element.frame.raw) if rule.payload and element.frame else b"",
             place,
         )
         if identity == NONE and reception is not None:
@@ -462,15 +477,15 @@ class Rows:
         for cell in element.cells:
             value, scale = self._value(cell)
             if isinstance(value, (int, float, str)) and time == BAD:
-                value = Reject(RejectReason.BAD_TIME, "the time cannot be read")
-            said: Verdict = Quality.GOOD
+                value = ValueRejection(RejectReason.BAD_TIME, "the time cannot be read")
+            verdict: Verdict = Quality.GOOD
             if rule.flags is not None and isinstance(value, (int, float, str)):
-                said = self._said(rule.flags, element, cell)
-                if isinstance(said, RejectReason):
-                    value = Reject(said, "so says the device's own flag")
+                verdict = self._flag_verdict(rule.flags, element, cell)
+                if isinstance(verdict, RejectReason):
+                    value = ValueRejection(verdict, "rejected by the device's own flag")
             if value is None:
                 self.ignored += 1
-            elif isinstance(value, Reject):
+            elif isinstance(value, ValueRejection):
                 self.rejected.append(RejectedValue(message, value.reason, cell.name, device, value.detail))
             elif cell.reading is not None:
                 row = len(self.message)
@@ -487,22 +502,22 @@ class Rows:
                 self.value.append(value)
                 if scale is not None:
                     self.scale[row] = scale
-                if said != Quality.GOOD:
-                    self.quality[row] = int(said)
+                if verdict != Quality.GOOD:
+                    self.quality[row] = int(verdict)
 
     @staticmethod
-    def _said(flags: Flags, element: Element, cell: Cell) -> Verdict:
+    def _flag_verdict(flags: QualityFlags, element: Element, cell: Cell) -> Verdict:
         flag = cell.flag or element.flag
         return flags.judge(flag.raw if flag else None, element.doubt.raw if element.doubt else None)
 
-    def _value(self, cell: Cell) -> tuple[float | str | Reject | None, tuple[float, float] | None]:
+    def _value(self, cell: Cell) -> tuple[float | str | ValueRejection | None, tuple[float, float] | None]:
         reading = cell.reading
         if reading is None:
-            return Reject(RejectReason.UNKNOWN_PROPERTY, "no such property" if cell.name else "no name"), None
+            return ValueRejection(RejectReason.UNKNOWN_PROPERTY, "no such property" if cell.name else "no name"), None
         value = reading.convert(cell.leaf.raw)
-        if cell.unit is None or cell.unit.raw is None or value is None or isinstance(value, Reject):
+        if cell.unit is None or cell.unit.raw is None or value is None or isinstance(value, ValueRejection):
             return value, None
         factor = reading.unit_factor(cell.unit.raw, self._units)
-        if isinstance(factor, Reject):
+        if isinstance(factor, ValueRejection):
             return factor, None
         return value, None if factor == reading.factor else factor

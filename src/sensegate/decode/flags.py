@@ -1,4 +1,4 @@
-"""What a device's own flag says of a value: its quality, or that it is no measurement at all."""
+"""Quality flags of devices: the quality of a value, or that it is not a measurement."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sensegate.model import RejectReason
 from sensegate.quantities.quality import Quality, from_hj212, from_opcua, from_wmo
 
 REJECT: Final = "reject"
-"""In place of a quality: the value becomes no reading (`flagged`)."""
+"""Verdict instead of a quality: the value becomes no reading (`flagged`)."""
 _QUALITIES: Final = {code.name.lower(): code for code in Quality}
 WORDS: Final = (*_QUALITIES, REJECT)
-"""What a flag may mean."""
+"""Words for the meaning of a flag."""
 
 Verdict = int | RejectReason
-"""A code of `Quality`, or why the value is no reading."""
+"""A code of `Quality`, or the reason why the value is no reading."""
 
 
 def verdict(word: str) -> Verdict:
-    """Return what a word of `WORDS` stands for. Raises KeyError where it is none of them."""
+    """Return the verdict that a word of `WORDS` stands for. Raises KeyError for other words."""
     return RejectReason.FLAGGED if word == REJECT else _QUALITIES[word]
 
 
 def key(flag: Any) -> Any:
-    """Return what a flag is looked up by: true and 1 are two flags; None for what can be none."""
+    """Return the dictionary key of a flag (true and 1 are different flags); None if the value cannot be a flag."""
     return (bool, flag) if isinstance(flag, bool) else flag if isinstance(flag, (str, int, float)) else None
 
 
@@ -44,30 +44,30 @@ def _wmo(raw: Any) -> Verdict | None:
 
 
 TABLES: Final[dict[str, Callable[[Any], Verdict | None]]] = {"hj212": _hj212, "opcua": _opcua, "wmo": _wmo}
-"""Tables of flags by name; None where a value is no flag of that kind."""
+"""Named tables of flags; they return None for a value that is not such a flag."""
 
 
-class Flags(msgspec.Struct, frozen=True, eq=False):
+class QualityFlags(msgspec.Struct, frozen=True, eq=False):
     """The `quality` of a rule, compiled."""
 
     place: Place | None
-    """Where the flag stands; None: each reading says where its own does."""
+    """Place of the flag; None: each reading has its own."""
     words: Mapping[Any, Verdict] | Callable[[Any], Verdict | None]
-    """By `key` of the flag, or a table."""
+    """Verdicts by `key` of the flag, or a table."""
     absent: Verdict
     other: Verdict
     doubt: Place | None
 
     def judge(self, raw: Any, doubt: Any) -> Verdict:
-        """Return what a flag (as sent; None: there is none) means, given what makes for doubt in it (as sent)."""
-        found: Verdict | None = self.absent
+        """Return the verdict of a flag as sent (None: absent), given the member that makes it doubtful (as sent)."""
+        verdict_: Verdict | None = self.absent
         if raw is not None and raw != "":
-            found = self.words(raw) if callable(self.words) else self.words.get(key(raw))
-        if found is None:
-            found = self.other
-        return Quality.UNCERTAIN if found == Quality.GOOD and doubt else found
+            verdict_ = self.words(raw) if callable(self.words) else self.words.get(key(raw))
+        if verdict_ is None:
+            verdict_ = self.other
+        return Quality.UNCERTAIN if verdict_ == Quality.GOOD and doubt else verdict_
 
 
-def meant(words: Mapping[Any, str]) -> dict[Any, Verdict]:
-    """Return the words of a profile, compiled. Raises KeyError with the first that is none of `WORDS`."""
+def compile_words(words: Mapping[Any, str]) -> dict[Any, Verdict]:
+    """Compile the words of a profile. Raises KeyError with the first that is not in `WORDS`."""
     return {key(flag): verdict(word) for flag, word in words.items()}

@@ -1,7 +1,7 @@
-"""Bare values from trees: what makes columns of any format whose parse is pure (`flat.Columnar`).
+"""Flatten trees into values: makes columns of any format whose parse is pure (`columnar.Columnar`).
 
-The shape of a tree is its keys in their order, the lengths of its lists, and of each leaf whether it is a number, a
-text, true or false, or null.
+The shape of a tree is its keys in order, the lengths of its lists, and for each leaf whether it is a number, text,
+boolean or null.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ PURE: Final = frozenset({
     "jsonlines", "senml", "senml_cbor", "cbor", "messagepack", "csv", "keyvalue", "urlencoded", "influx", "xml",
     "number", "text", "text_frame",
 })  # fmt: skip
-"""Formats whose tree depends on nothing but the payload."""
+"""Formats whose tree depends on the payload alone."""
 
 _CODES: Final = {int: "n", float: "n", str: "s", bool: "b", type(None): "z"}
 
 
 class Flattened:
-    """A parse whose trees are taken apart."""
+    """A parse whose trees are flattened."""
 
     columnar = True
     exact = False
-    """A number may be an integer in one frame and none in the next."""
+    """A number may be an integer in one frame and not in the next."""
 
     def __init__(self, parse: Parse, nesting_max: int) -> None:
         self._parse = parse
         self._nesting_max = nesting_max
 
-    def flat(self, payload: bytes, port: int | None) -> tuple[tuple[Any, ...], list[Any]]:
-        """Return (shape, leaves). Raises `Rejected`, also for a tree that has too many leaves to be planned."""
+    def flatten(self, payload: bytes, port: int | None) -> tuple[tuple[Any, ...], list[Any]]:
+        """Return (shape, leaves). Raises `Rejected`, also for a tree with too many leaves to be planned."""
         shape: list[Any] = []
         leaves: list[Any] = []
-        _take(self._parse(Frame(payload, self._nesting_max, port=port)), shape, leaves)
+        _flatten_into(self._parse(Frame(payload, self._nesting_max, port=port)), shape, leaves)
         return tuple(shape), leaves
 
     def prepare(self, payload: bytes, port: int | None) -> None:
-        """Do nothing: all shapes are taken apart in one way."""
+        """Do nothing: all shapes are flattened in the same way."""
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:
-        """Return where in the tree each of the leaves stands."""
-        found: list[Path] = []
-        _point(self._parse(Frame(payload, self._nesting_max, port=port)), (), found)
-        return found
+        """Return the pointer of each leaf in the tree."""
+        pointers: list[Path] = []
+        _collect_pointers(self._parse(Frame(payload, self._nesting_max, port=port)), (), pointers)
+        return pointers
 
 
 class TooLarge(Rejected):
-    """A tree that has no place in columns; it is not refused but goes the general way."""
+    """A tree with too many leaves for columns; it is not refused but goes the slow path."""
 
 
-def _large() -> Rejected:
-    """Return the error: a new one each time, for one that is raised again keeps every trace of its raisings."""
+def _too_large() -> Rejected:
+    """Return a new error each time: an error that is raised again keeps every traceback."""
     return TooLarge(QuarantineReason.SCHEMA, "too many leaves for columns")
 
 
-def _take(tree: Any, shape: list[Any], leaves: list[Any]) -> None:
+def _flatten_into(tree: Any, shape: list[Any], leaves: list[Any]) -> None:
     kind = tree.__class__
     if kind is dict:
         shape.append(len(tree))
@@ -68,29 +68,29 @@ def _take(tree: Any, shape: list[Any], leaves: list[Any]) -> None:
             shape.append(key)
             code = _CODES.get(value.__class__)
             if code is None:
-                _take(value, shape, leaves)
+                _flatten_into(value, shape, leaves)
             else:
                 shape.append(code)
                 leaves.append(value)
     elif kind is list:
         shape.append(~len(tree))
         for value in tree:
-            _take(value, shape, leaves)
+            _flatten_into(value, shape, leaves)
     elif kind in _CODES:
         shape.append(_CODES[kind])
         leaves.append(tree)
-    else:  # a tree that says more than its members: it goes the general way
-        raise _large()
+    else:  # a subclass with more information than its members: it goes the slow path
+        raise _too_large()
     if len(leaves) > LEAVES_MAX:
-        raise _large()
+        raise _too_large()
 
 
-def _point(tree: Any, path: Path, found: list[Path]) -> None:
+def _collect_pointers(tree: Any, path: Path, pointers: list[Path]) -> None:
     if isinstance(tree, dict):
         for key, value in tree.items():
-            _point(value, (*path, key), found)
+            _collect_pointers(value, (*path, key), pointers)
     elif isinstance(tree, list):
-        for at, value in enumerate(tree):
-            _point(value, (*path, at), found)
+        for index, value in enumerate(tree):
+            _collect_pointers(value, (*path, index), pointers)
     else:
-        found.append(path)
+        pointers.append(path)

@@ -1,4 +1,4 @@
-"""A payload on its way into a tree, and what a format must offer to take it there."""
+"""Frames to be parsed, and the contract of payload formats."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from sensegate.decode.memory import Ask, Memory
+from sensegate.decode.memory import DeviceRequest, Memory
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
 ELEMENTS_MAX = 4_096
-"""More elements in one message are a fault of its sender: `schema`. Tables are refused while they are read."""
+"""Most elements in one message; more are refused (`schema`). Tables are refused while they are parsed."""
 MEMBERS_MAX = 65_536
-"""More members or elements in one tree are a fault of its sender: `schema`."""
+"""Most members and elements in one tree; more are refused (`schema`)."""
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """The bytes of one message, with what its carrier knows of them."""
+    """The bytes of one message, with what its carrier states about them."""
 
     payload: bytes
     nesting_max: int
-    """Greatest nesting that is let through."""
+    """Deepest nesting that is accepted."""
     topic: str = ""
     received: int = 0
     """Arrival, µs UTC."""
     port: int | None = None
-    """Port of the frame where its carrier has ports (LoRaWAN's FPort)."""
+    """Port of the frame, if its carrier has ports (LoRaWAN's FPort)."""
     memory: Memory | None = None
-    """What earlier messages said, for formats that need it; None: nothing is remembered."""
+    """State from earlier messages, for formats that need it; None: no state is kept."""
 
 
 Parse = Callable[[Frame], Any]
-"""A frame to a tree of dicts, lists and scalars. Raises `Rejected` with a reason, and nothing else, on any bytes."""
+"""Turns a frame into a tree of dicts, lists and scalars. Raises `Rejected`, and nothing else, on any bytes."""
 
 
 class BatchParse(ABC):
-    """A parse that answers many frames at once, and must not be asked one by one: each exchange has its price."""
+    """A parse of many frames at once, for formats whose parse has a cost for each call."""
 
     key: str
-    """Two of one key answer the same; it changes with a file beside the profile."""
+    """Parses with equal keys give equal results; the key changes with a file beside the profile."""
 
     @abstractmethod
     def __call__(self, frame: Frame) -> Any:
-        """Do as any `Parse`."""
+        """Parse one frame, as any `Parse`."""
 
     @staticmethod
     @abstractmethod
-    def many(asked: Sequence[tuple[Any, Frame]]) -> list[Any]:
+    def many(requests: Sequence[tuple[Any, Frame]]) -> list[Any]:
         """Return the tree, or the `Rejected` (not raised), for each pair of a parse of this class and a frame."""
 
 
 class WarnedObject(dict[str, Any]):
-    """A tree whose decoder has warned: its readings are flagged."""
+    """A tree whose decoder has raised warnings: its readings are flagged."""
 
     def __init__(self, tree: Mapping[str, Any], warnings: Sequence[str]) -> None:
         super().__init__(tree)
@@ -63,7 +63,7 @@ class WarnedObject(dict[str, Any]):
 
 
 class WarnedList(list[Any]):
-    """A tree whose decoder has warned: its readings are flagged."""
+    """A tree whose decoder has raised warnings: its readings are flagged."""
 
     def __init__(self, tree: Sequence[Any], warnings: Sequence[str]) -> None:
         super().__init__(tree)
@@ -71,45 +71,45 @@ class WarnedList(list[Any]):
 
 
 class ErrorAt(Protocol):
-    """Makes the error that names a key of the profile."""
+    """Builds an error that names a key of the profile."""
 
     def __call__(self, what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
         """Return the error at a key below the format's options."""
         ...
 
 
-class Setting(NamedTuple):
-    """What a format may know of the rule that it is compiled for."""
+class FormatContext(NamedTuple):
+    """The context of the rule for which a format is compiled."""
 
     profile: str
     """``vendor/model``"""
     version: int
     folder: Path
-    """Where the profile's file lies; files that the profile names lie beside it."""
+    """Folder of the profile's file; files that the profile names lie beside it."""
     error: ErrorAt
     charset: str = "utf-8"
-    """How the payload's text is written in bytes."""
+    """Character encoding of the payload's text."""
 
 
-class Format(NamedTuple):
-    """One payload format: what may be said of it in a rule, and how that becomes a `Parse`."""
+class PayloadFormat(NamedTuple):
+    """One payload format: its options in a rule, and how they are compiled into a `Parse`."""
 
-    compile: Callable[[Any, Setting], Parse]
-    """(the rule's options or None, setting) -> parse. Raises `setting.error(…)` where the options are wrong."""
+    compile: Callable[[Any, FormatContext], Parse]
+    """(the rule's options or None, context) -> parse. Raises `context.error(…)` if the options are wrong."""
     options: type[Part] | None = None
-    """Record of its options, under the format's name in a rule; None: it has none."""
+    """Record of its options, under the format's name in a rule; None: it has no options."""
     required: bool = False
-    """Whether it means nothing without options."""
+    """Whether options are required."""
     text: bool = False
-    """Whether the payload is text, whose `charset` may be chosen."""
+    """Whether the payload is text, with a selectable `charset`."""
     typed: bool = True
-    """Whether leaves have types; where not, all are text and each reading's property says what they are."""
+    """Whether leaves have types; if not, all are text, and each reading's property determines its type."""
     remembers: bool = False
-    """Whether one device's messages are needed to read another's: then those of a disabled device are parsed too."""
-    greet: Callable[[str, int], Ask | None] | None = None
-    """(name of a device, now in µs) -> what it is asked when the memory is empty, None if nothing."""
+    """Whether decoding a device needs the messages of another: then those of a disabled device are parsed too."""
+    initial_request: Callable[[str, int], DeviceRequest | None] | None = None
+    """(device name, now in µs) -> request while nothing is known of the device, None if there is none."""
 
 
-def plain(parse: Parse) -> Format:
+def plain(parse: Parse) -> PayloadFormat:
     """Return the format of a parse without options."""
-    return Format(lambda _options, _setting: parse)
+    return PayloadFormat(lambda _options, _setting: parse)

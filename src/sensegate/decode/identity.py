@@ -1,4 +1,4 @@
-"""What makes two readings the same one: the first kind, in the rule's order, that a message has."""
+"""Identify readings: by the first identity kind, in the rule's order, that a message has."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from sensegate.decode.envelope import frame_key
-from sensegate.decode.profile import FRAME, NONE, SEQUENCE, TIME, Rule
+from sensegate.decode.profile import FRAME, NONE, SEQUENCE, TIME, CompiledRule
 from sensegate.decode.times import BAD
 from sensegate.model import BOOL, I64, U8
 from sensegate.quantities.quality import TimeQuality
 
 
 def key_of(kind: int, raw: Any) -> int | None:
-    """Return the key for a sequence number or a message id, None where it is none."""
+    """Return the key for a sequence number or a message id, None if it is not usable."""
     if isinstance(raw, bool):
         return None
     if kind == SEQUENCE:
@@ -30,28 +30,28 @@ def key_of(kind: int, raw: Any) -> int | None:
 
 
 def number_of(raw: Any) -> int | None:
-    """Return the sequence number that a device gave, None where it is none that can be counted on."""
-    found = key_of(SEQUENCE, raw)
-    return found if found is not None and found >= 0 else None
+    """Return the sequence number that a device sent, None if there is no usable one."""
+    number = key_of(SEQUENCE, raw)
+    return number if number is not None and number >= 0 else None
 
 
 def numbers_of(raws: Sequence[Any]) -> tuple[I64, BOOL]:
-    """Return the sequence numbers that devices gave, and where one was given."""
+    """Return the sequence numbers that devices sent, and a mask of where there is one."""
     if {*map(type, raws)} == {int}:
         column = np.array(raws)
-        if column.dtype == np.int64:  # else one of them is too large
+        if column.dtype == np.int64:  # otherwise one of them is too large
             given = column >= 0
             return column[given], given
-    found = list(map(number_of, raws))
-    given = np.array([number is not None for number in found], np.bool_)
-    return np.array([number for number in found if number is not None], np.int64), given
+    numbers = list(map(number_of, raws))
+    given = np.array([number is not None for number in numbers], np.bool_)
+    return np.array([number for number in numbers if number is not None], np.int64), given
 
 
 class Reception(NamedTuple):
-    """What the readings of a frame have from its envelope, where they have nothing of their own."""
+    """What the readings of a frame take from its envelope if they have none of their own."""
 
     time: int
-    """When the frame was heard; `BAD` where that cannot be read."""
+    """Time of reception; `BAD` if it cannot be parsed."""
     quality: int
     """Quality of that time."""
     identity: int
@@ -67,9 +67,9 @@ class Reception(NamedTuple):
 
 
 def identify(  # noqa: PLR0917
-    rule: Rule, time: int | None, sequence: Any, message_id: Any, data: bytes = b"", place: int = 0
+    rule: CompiledRule, time: int | None, sequence: Any, message_id: Any, data: bytes = b"", place: int = 0
 ) -> tuple[int, int | None]:
-    """Return (identity, key) of an element; (NONE, None) where it has none. `time` is None where it is no identity."""
+    """Return (identity, key) of an element; (NONE, None) if it has none. `time`: None if it must not identify."""
     for kind in rule.identity:
         if kind == FRAME:
             return FRAME, frame_key(sequence, data, place)
@@ -79,32 +79,32 @@ def identify(  # noqa: PLR0917
     return NONE, None
 
 
-def settled(rule: Rule, quality: int) -> bool:
-    """Return whether a time of this quality stays the same when the message comes again (an age does not)."""
+def is_stable(rule: CompiledRule, quality: int) -> bool:
+    """Return whether a time of this quality is the same when the message is repeated (an age is not)."""
     if rule.reader.shift:
         return quality == TimeQuality.DERIVED
     return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
 
 
 def identify_columns(  # noqa: PLR0917
-    rule: Rule,
+    rule: CompiledRule,
     timed: tuple[I64, U8] | None,
     sequences: Sequence[Any] | None,
     message_ids: Sequence[Any] | None,
     keys: I64,
     framed: Sequence[int] | None = None,
 ) -> NDArray[np.intp]:
-    """Return the identity of each row, and put the keys into `keys` (which holds the times before).
+    """Return the identity of each row, and write the keys into `keys` (which holds the times before).
 
-    `framed`: the keys by frame, where the rule's messages are frames.
+    `framed`: the frame keys, if the rule's messages are frames.
     """
     identities = np.full(len(keys), NONE, np.intp)
-    open_: BOOL = np.ones(len(keys), np.bool_)
+    unidentified: BOOL = np.ones(len(keys), np.bool_)
     for kind in rule.identity:
         if kind == FRAME:
-            identities[open_] = FRAME
-            keys[open_] = np.array(framed, np.int64)[open_]
-            open_[:] = False
+            identities[unidentified] = FRAME
+            keys[unidentified] = np.array(framed, np.int64)[unidentified]
+            unidentified[:] = False
         elif kind == TIME:
             if timed is None:
                 continue
@@ -113,19 +113,21 @@ def identify_columns(  # noqa: PLR0917
                 sure &= timed[1] == TimeQuality.DERIVED
             else:
                 sure &= timed[1] <= TimeQuality.ASSUMED_ZONE
-            identities[open_ & sure] = TIME
-            open_ &= ~sure
+            identities[unidentified & sure] = TIME
+            unidentified &= ~sure
         else:
             raws = sequences if kind == SEQUENCE else message_ids
             if raws is not None:
-                _keyed(kind, raws, identities, open_, keys)
-        if not open_.any():
+                _identify_by_values(kind, raws, identities, unidentified, keys)
+        if not unidentified.any():
             break
     return identities
 
 
-def _keyed(kind: int, raws: Sequence[Any], identities: NDArray[np.intp], open_: BOOL, keys: I64) -> None:
-    if kind == SEQUENCE and open_.all() and set(map(type, raws)) == {int}:
+def _identify_by_values(
+    kind: int, raws: Sequence[Any], identities: NDArray[np.intp], unidentified: BOOL, keys: I64
+) -> None:
+    if kind == SEQUENCE and unidentified.all() and set(map(type, raws)) == {int}:
         try:
             keys[:] = np.array(raws, np.int64)
         except OverflowError:
@@ -134,11 +136,11 @@ def _keyed(kind: int, raws: Sequence[Any], identities: NDArray[np.intp], open_: 
             lowest = keys == -(2**63)
             if not lowest.any():
                 identities[:] = SEQUENCE
-                open_[:] = False
+                unidentified[:] = False
                 return
-    for row in np.flatnonzero(open_).tolist():
+    for row in np.flatnonzero(unidentified).tolist():
         key = key_of(kind, raws[row])
         if key is not None:
             keys[row] = key
             identities[row] = kind
-            open_[row] = False
+            unidentified[row] = False

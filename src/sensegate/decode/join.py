@@ -1,4 +1,4 @@
-"""Joins what the two paths made into the columns of `Fields`, in the order of the messages."""
+"""Join the results of both paths into the columns of `Fields`, in the order of the messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sensegate.model import I64, Fields, Numbered, Quarantined, RejectedValue
 _T = TypeVar("_T")
 
 
-def _of_rows(rows: Rows) -> Chunk:
+def _chunk_of(rows: Rows) -> Chunk:
     return Chunk(
         np.array(rows.message, np.int32),
         np.array(rows.device, np.int32),
@@ -33,14 +33,14 @@ def _of_rows(rows: Rows) -> Chunk:
 
 
 def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
-    """Return all rows, by message; within a message as the profile names them."""
+    """Return all rows by message, and within a message in the order of the profile."""
     if rows.message or rows.rejected or rows.ignored or not chunks:
-        chunks = [*chunks, _of_rows(rows)]
+        chunks = [*chunks, _chunk_of(rows)]
     order = _order([chunk.message for chunk in chunks])
-    text = _moved([chunk.text for chunk in chunks], chunks, order)
-    scale = _moved([chunk.scale for chunk in chunks], chunks, order)
-    quality = _moved([chunk.quality for chunk in chunks], chunks, order)
-    flags = _moved([chunk.flags for chunk in chunks], chunks, order)
+    text = _renumbered([chunk.text for chunk in chunks], chunks, order)
+    scale = _renumbered([chunk.scale for chunk in chunks], chunks, order)
+    quality = _renumbered([chunk.quality for chunk in chunks], chunks, order)
+    flags = _renumbered([chunk.flags for chunk in chunks], chunks, order)
 
     def join(columns: list[Any]) -> Any:
         column = np.concatenate(columns) if len(columns) > 1 else columns[0]
@@ -68,27 +68,27 @@ def fields_of(rows: Rows, chunks: list[Chunk]) -> Fields:
 
 
 def _order(columns: list[Any]) -> I64 | None:
-    """Return the permutation that sorts the rows by message, None where they are sorted."""
+    """Return the permutation that sorts the rows by message, None if they are sorted."""
     message = np.concatenate(columns)
     if not (message[1:] < message[:-1]).any():
         return None
-    # 16-bit keys are sorted by radix, in linear time
+    # numpy sorts 16-bit keys by radix, in linear time
     return np.argsort(message.astype(np.uint16) if int(message.max()) < 2**16 else message, kind="stable")
 
 
-def _moved(sparse: list[dict[int, _T]], chunks: list[Chunk], order: I64 | None) -> dict[int, _T]:
-    """Return what stands at some rows of each chunk by their rows after joining and sorting."""
+def _renumbered(sparse: list[dict[int, _T]], chunks: list[Chunk], order: I64 | None) -> dict[int, _T]:
+    """Return values by row of each chunk, renumbered to the rows after joining and sorting."""
     if not any(sparse):
         return {}
     row = np.arange(sum(len(chunk.message) for chunk in chunks))
     if order is not None:
         row[order] = np.arange(len(order))
-    moved: dict[int, _T] = {}
+    renumbered: dict[int, _T] = {}
     base = 0
-    for chunk, some in zip(chunks, sparse, strict=True):
-        moved.update((int(row[base + at]), one) for at, one in some.items())
+    for chunk, by_row in zip(chunks, sparse, strict=True):
+        renumbered.update((int(row[base + local]), value) for local, value in by_row.items())
         base += len(chunk.message)
-    return moved
+    return renumbered
 
 
 def _message(item: Quarantined | RejectedValue) -> int:

@@ -1,13 +1,13 @@
-"""What decoding knows from earlier messages: the births of Sparkplug, the first parts of a split frame.
+"""State that decoding keeps from earlier messages: births of Sparkplug, the first parts of a split frame.
 
-Decoding stays a function: the same messages and the same memory before give the same rows and the same memory after.
-So that a batch may be walked again (a commit was lost, a decoder crashed), what it changed is undone first:
+Decoding remains a function: the same messages and the same state before give the same rows and the same state after.
+So that a batch may be decoded again (a commit was lost, a decoder crashed), its changes are rolled back first:
 
-    mark = memory.mark()      before a walk
-    memory.rewind(mark)       the walk counts for nothing
-    memory.settle(mark)       what came before the mark is committed for good
+    savepoint = memory.savepoint()   before a batch
+    memory.rollback(savepoint)       the batch does not count
+    memory.release(savepoint)        everything before the savepoint is committed
 
-It lives as long as the process. What a format finds no longer it must ask for again (`ask`), and say so in its refusal.
+The state lives as long as the process. What a format misses it must `request` again, and say so in its refusal.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Key = tuple[str, str]
 """(format, name)."""
 ENTRIES_MAX = 200_000
 BYTES_MAX = 128 * 1024**2
-ASKS_MAX = 10_000
-"""Questions that wait to be taken; more are forgotten, their messages bring them up again."""
+REQUESTS_MAX = 10_000
+"""Most pending requests; further ones are dropped, and their messages raise them again."""
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """A message to a device that decoding needs to go on."""
+class DeviceRequest(msgspec.Struct, frozen=True):
+    """A message to a device, whose answer decoding needs."""
 
     topic: str
     payload: bytes
     about: str
-    """Topic of the message that could not be understood: it tells which broker the device is on."""
+    """Topic of the message that could not be decoded: it tells on which broker the device is."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -47,9 +47,9 @@ class _Change(msgspec.Struct, frozen=True):
 
 
 class Memory:
-    """Values by key, bounded in number and bytes; the least lately used goes first.
+    """Values by key, bounded in number and bytes; the least recently used is dropped first.
 
-    Values are immutable: they are replaced, never changed. `undoable`: marks are used, and settled again and again.
+    Values are immutable: they are replaced, never changed. `undoable`: savepoints are used, and released regularly.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Memory:
         undoable: bool = False,
         hindsight: bool = False,
     ) -> None:
-        """`hindsight`: messages of the past are decoded again, with what has been heard since."""
+        """`hindsight`: messages of the past are decoded again, with the state gathered since."""
         self.hindsight = hindsight
         self._entries_max = entries_max
         self._bytes_max = bytes_max
@@ -68,19 +68,19 @@ class Memory:
         self._entries: dict[Key, _Entry] = {}
         self._bytes = 0
         self._changes: deque[_Change] = deque()
-        self._settled = 0
-        self._asks: dict[str, Ask] = {}
+        self._released = 0
+        self._requests: dict[str, DeviceRequest] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
     def size(self) -> int:
-        """Bytes held, as estimated by those who put them."""
+        """Estimated bytes held."""
         return self._bytes
 
     def copy(self, *, hindsight: bool = False) -> Memory:
-        """Return a memory that begins with what this one holds, and goes its own way."""
+        """Return an independent memory that starts with the same content."""
         other = Memory(entries_max=self._entries_max, bytes_max=self._bytes_max, hindsight=hindsight)
         other._entries = dict(self._entries)
         other._bytes = self._bytes
@@ -88,21 +88,21 @@ class Memory:
 
     def get(self, key: Key) -> Any:
         """Return the value of a key, None if there is none."""
-        found = self._entries.pop(key, None)
-        if found is None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
             return None
-        self._entries[key] = found  # the last in the order is the one used last
-        return found.value
+        self._entries[key] = entry  # moved to the end of the order: most recently used
+        return entry.value
 
     def put(self, key: Key, value: Any, size: int) -> None:
-        """Keep a value of about `size` bytes; one too large for the whole memory is not kept."""
+        """Store a value of about `size` bytes; a value too large for the whole memory is not stored."""
         self._change(key, _Entry(value, size) if size <= self._bytes_max else None)
         while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
             metrics.LIMITED.labels("decoder_memory").inc()
             self._change(next(iter(self._entries)), None)
 
     def drop(self, key: Key) -> None:
-        """Forget a key."""
+        """Delete a key."""
         self._change(key, None)
 
     def _change(self, key: Key, entry: _Entry | None) -> None:
@@ -112,38 +112,38 @@ class Memory:
         self._set(key, entry)
 
     def _set(self, key: Key, entry: _Entry | None) -> None:
-        gone = self._entries.pop(key, None)
-        self._bytes -= gone.size if gone else 0
+        previous = self._entries.pop(key, None)
+        self._bytes -= previous.size if previous else 0
         if entry is not None:
             self._entries[key] = entry
             self._bytes += entry.size
 
-    # ── walks ────────────────────────────────────────────────────────────────────────────────────────
+    # ── savepoints ───────────────────────────────────────────────────────────────────────────────────
 
-    def mark(self) -> int:
-        """Return where the memory stands, for `rewind` and `settle`."""
-        return self._settled + len(self._changes)
+    def savepoint(self) -> int:
+        """Return a savepoint, for `rollback` and `release`."""
+        return self._released + len(self._changes)
 
-    def rewind(self, mark: int = 0) -> None:
-        """Undo what changed since a mark; by default all that is not settled."""
-        while self._changes and self.mark() > mark:
+    def rollback(self, savepoint: int = 0) -> None:
+        """Undo the changes since a savepoint; by default all that are not released."""
+        while self._changes and self.savepoint() > savepoint:
             change = self._changes.pop()
             self._set(change.key, change.before)
 
-    def settle(self, mark: int) -> None:
-        """Say that what changed before a mark is never undone."""
-        while self._changes and self._settled < mark:
+    def release(self, savepoint: int) -> None:
+        """Make changes before a savepoint permanent."""
+        while self._changes and self._released < savepoint:
             self._changes.popleft()
-            self._settled += 1
+            self._released += 1
 
-    # ── questions ────────────────────────────────────────────────────────────────────────────────────
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, ask: Ask) -> None:
-        """Have something asked of a device; once, however often until `asks` is called."""
-        if len(self._asks) < ASKS_MAX:
-            self._asks.setdefault(ask.topic, ask)
+    def request(self, ask: DeviceRequest) -> None:
+        """Request something of a device; once for each topic until `take_requests` is called."""
+        if len(self._requests) < REQUESTS_MAX:
+            self._requests.setdefault(ask.topic, ask)
 
-    def asks(self) -> list[Ask]:
-        """Return what is to be asked since the last call."""
-        asks, self._asks = self._asks, {}
-        return list(asks.values())
+    def take_requests(self) -> list[DeviceRequest]:
+        """Return the requests since the last call."""
+        requests, self._requests = self._requests, {}
+        return list(requests.values())

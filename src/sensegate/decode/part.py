@@ -1,4 +1,4 @@
-"""What every part of a profile is made of: a frozen record that knows no other keys, each key with its explanation."""
+"""Base of the parts of a profile: frozen records that allow no unknown keys; each key carries its description."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import msgspec
 Scalar = bool | int | float | str
 
 
-def says(text: str) -> msgspec.Meta:
-    """Return the explanation of a key, as the tables and editors show it."""
+def description(text: str) -> msgspec.Meta:
+    """Return the description of a key, as the tables and editors show it."""
     return msgspec.Meta(description=text)
 
 

@@ -1,9 +1,9 @@
 """Paths to a member of a payload: ``a.b``, ``a[0].b``, ``["dotted.key"]``.
 
-``$.a`` begins at the payload's root, ``.`` is the element itself, ``@key`` the key under which the element stands.
-``^.a`` begins at the element that encloses this one, ``^^.a`` at the next one out. In `each`, the step ``*`` is every
-member of a list or an object: ``stations.*.probes`` are the probes of all stations, ``^.name`` is then a station's.
-A path is a tuple of keys and indices; `ABSENT` is what stands at a place that is not there.
+``$.a`` starts at the payload's root, ``.`` is the element itself, ``@key`` the key of the element in its object.
+``^.a`` starts at the element that encloses this one, ``^^.a`` at the next one out. In `each`, the step ``*`` is every
+member of a list or an object: ``stations.*.probes`` are the probes of all stations, and ``^.name`` is then a station's.
+A path is a tuple of keys and indices; `ABSENT` stands for a missing member.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import msgspec
 Path = tuple[str | int, ...]
 
 EVERY: Final = "*"
-"""The step that is every member of what stands there."""
+"""The step that stands for every member."""
 
 _STEP = re.compile(r"""\.?(?:\["((?:[^"\\]|\\.)*)"\]|\[(\d{1,6})\]|([^.\[\]"]+))""")
 
 
 class Absent:
-    """The one value for "not there"; never the same as null."""
+    """Type of the single value for "missing", which differs from null."""
 
     __slots__ = ()
 
@@ -34,28 +34,28 @@ ABSENT: Final = Absent()
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """A path, from the message's root or from the element at hand."""
+    """A path, from the message's root or from the current element."""
 
     path: Path
     from_root: bool = False
     each_value: bool = False
-    """True where the text ended in ``*``: every member of the object there (for ``each``)."""
+    """True if the text ended in ``*``: every member of the object there (for ``each``)."""
     key: bool = False
-    """True for ``@key``: the key under which the element itself stands."""
+    """True for ``@key``: the key of the element itself."""
     up: int = 0
-    """So many elements further out the path begins."""
+    """Number of enclosing elements to go up before the path starts."""
 
 
 def parse(text: str) -> Place:
-    """Return the place that `text` names.
+    """Parse a path.
 
     Raises:
-        ValueError: if it is no path; the message says from where on.
+        ValueError: the text is not a path; the message says from where on.
     """
     if text.startswith("^"):
         outer = text.lstrip("^")
         if outer.startswith(("$", "^")) or (outer and outer[0] not in ".@["):
-            raise ValueError(f"after '^' stands '.', '[' or '@key', not {outer!r}")
+            raise ValueError(f"after '^' must come '.', '[' or '@key', not {outer!r}")
         return msgspec.structs.replace(parse(outer.removeprefix(".")), up=len(text) - len(outer))
     if text == "@key":
         return Place((), key=True)
@@ -67,14 +67,14 @@ def parse(text: str) -> Place:
     if each_value:
         rest = rest[:-2] if rest.endswith(".*") else ""
     steps: list[str | int] = []
-    at = 0
-    while at < len(rest):
-        found = _STEP.match(rest, at)
-        if found is None:
-            raise ValueError(f"no path from {rest[at:]!r} on")
-        quoted, index, plain = found.groups()
+    position = 0
+    while position < len(rest):
+        match = _STEP.match(rest, position)
+        if match is None:
+            raise ValueError(f"is not a path from {rest[position:]!r} on")
+        quoted, index, plain = match.groups()
         steps.append(int(index) if index is not None else plain if plain is not None else _unquote(quoted))
-        at = found.end()
+        position = match.end()
     return Place(tuple(steps), from_root, each_value)
 
 
@@ -83,7 +83,7 @@ def _unquote(text: str) -> str:
 
 
 def render(path: Path) -> str:
-    """Return the text of a path, such that `parse` gives it back."""
+    """Return the text of a path, which `parse` turns back into the path."""
     parts: list[str] = []
     for step in path:
         if isinstance(step, int):
@@ -97,7 +97,7 @@ def render(path: Path) -> str:
 
 
 def walk(tree: Any, path: Path) -> Any:
-    """Return what stands at `path` in `tree`, or `ABSENT`."""
+    """Return the member at `path` in `tree`, or `ABSENT`."""
     for step in path:
         if isinstance(step, str):
             if not isinstance(tree, dict) or step not in tree:

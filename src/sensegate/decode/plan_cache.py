@@ -1,4 +1,4 @@
-"""The plans learned so far: a shape seen a few times gets one. A cache: bounded, and it never changes results."""
+"""Cache of the plans learned so far: a shape gets a plan when seen a few times. Bounded; never changes the result."""
 
 from __future__ import annotations
 
@@ -7,61 +7,61 @@ from typing import Any
 
 import msgspec
 
-from sensegate.decode.columnar import Readers
+from sensegate.decode.columnar import ColumnarReaders
 from sensegate.decode.columnar_envelopes import EnvelopePlan
-from sensegate.decode.extract import Bound, Leaf
+from sensegate.decode.extract import BoundMessage, Leaf
 from sensegate.decode.plan import Plan, Shape, skeleton
-from sensegate.decode.profile import Rule
+from sensegate.decode.profile import CompiledRule
 
 PLANS_MAX = 32
-"""Plans of one rule."""
+"""Most plans of one rule."""
 _ALL_MAX = 2_048
-"""Plans in all; a shape beyond goes the general way."""
+"""Most plans in all; further shapes go the slow path."""
 _SEEN_MAX = 4_096
 _SIGHTINGS = 3
-"""A shape is planned when it was seen so often."""
+"""A shape is planned when seen this often."""
 _NEVER = -(2**31)
 
-Holder = tuple[Rule, str]
-"""A rule, and the key that its payload is wrapped in."""
+WrappedRule = tuple[CompiledRule, str]
+"""A rule, and the key under which its payload is wrapped (empty: none)."""
 
 FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a payload that is not of a plan's shape."""
+"""Errors that msgspec raises for a payload that does not have a plan's shape."""
 
 
-class Plans:
+class PlanCache:
     """Plans by number, by rule and by shape."""
 
     def __init__(self, nesting_max: int = 32) -> None:
         self.plans: list[Plan | EnvelopePlan] = []
-        self.readers = Readers(nesting_max)
-        """For formats that give bare values."""
-        self._by_rule: dict[Holder, list[int]] = {}
-        self._by_shape: dict[tuple[Rule, str, Shape], int] = {}
-        self._seen: dict[tuple[Rule, str, Shape], int] = {}
+        self.readers = ColumnarReaders(nesting_max)
+        """For formats that give flat values."""
+        self._by_rule: dict[WrappedRule, list[int]] = {}
+        self._by_shape: dict[tuple[CompiledRule, str, Shape], int] = {}
+        self._seen: dict[tuple[CompiledRule, str, Shape], int] = {}
 
     @property
     def count(self) -> int:
-        """Plans in all: it rises with each that is learned."""
+        """Number of all plans; it grows with each one learned."""
         return len(self.plans) + self.readers.count
 
-    def learn(self, holder: Holder, tree: Any, deciding: Sequence[Leaf], bound: Bound) -> int | None:
-        """Return the number of the plan for a message that was understood, None as long as there is none."""
+    def learn(self, holder: WrappedRule, tree: Any, deciding: Sequence[Leaf], bound: BoundMessage) -> int | None:
+        """Return the number of the plan for a message that was decoded, None while there is none."""
         return self._learn(holder, tree, deciding, lambda shape: Plan(holder[0], bound, shape))
 
     def learn_envelope(
         self,
-        holder: Holder,
+        holder: WrappedRule,
         tree: Any,
         deciding: Sequence[Leaf],
-        bound: Bound,
-        beside: tuple[Rule, Bound] | None,
+        bound: BoundMessage,
+        beside: tuple[CompiledRule, BoundMessage] | None,
     ) -> int | None:
-        """Return the number of the plan for an envelope whose frame was understood, None as long as there is none."""
+        """Return the number of the plan for an envelope whose frame was decoded, None while there is none."""
         return self._learn(holder, tree, deciding, lambda shape: EnvelopePlan(holder[0], bound, shape, beside))
 
     def _learn(
-        self, holder: Holder, tree: Any, deciding: Sequence[Leaf], make: Callable[[Shape], Plan | EnvelopePlan]
+        self, holder: WrappedRule, tree: Any, deciding: Sequence[Leaf], make: Callable[[Shape], Plan | EnvelopePlan]
     ) -> int | None:
         shape = skeleton(tree, deciding)
         if shape is None:
@@ -84,8 +84,8 @@ class Plans:
         siblings.append(number)
         return number
 
-    def fitting(self, holders: Sequence[Holder], payload: bytes, quotes: int) -> int | None:
-        """Return the number of a plan of these rules into which a payload fits, None if there is none."""
+    def fitting(self, holders: Sequence[WrappedRule], payload: bytes, quotes: int) -> int | None:
+        """Return the number of a plan of these rules that accepts a payload, None if there is none."""
         for number in self._candidates(holders, quotes):
             try:
                 self.plans[number].decode(payload)
@@ -94,7 +94,7 @@ class Plans:
             return number
         return None
 
-    def _candidates(self, holders: Sequence[Holder], quotes: int) -> Iterator[int]:
+    def _candidates(self, holders: Sequence[WrappedRule], quotes: int) -> Iterator[int]:
         for holder in holders:
             for number in self._by_rule.get(holder, ()):
                 if self.plans[number].quotes == quotes:

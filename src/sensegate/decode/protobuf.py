@@ -1,7 +1,7 @@
-"""The wire form of Protocol Buffers, read with bounds: fields of one message, by number, without any schema.
+"""Read the wire format of Protocol Buffers within limits: fields of one message, by number, without a schema.
 
-Nothing is allocated for a length that a payload announces, only for what it holds. Groups, which no schema has used
-since 2008, and numbers of more than 64 bits are malformed.
+Memory is never allocated for a length that a payload announces, only for the bytes it has. Groups, which no schema has
+used since 2008, and numbers of more than 64 bits are malformed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sensegate.model import QuarantineReason
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types."""
 Field = tuple[int, int, int, int]
-"""(field number, wire type, value or start, end): a VARINT has its value; of the others the bytes from start to end."""
+"""(field number, wire type, value or start, end): for a VARINT its value, else the position of its bytes."""
 
 _COUNTED: Final = frozenset((VARINT, BYTES))
 _FIXED: Final = frozenset((FIXED64, FIXED32))
@@ -26,32 +26,32 @@ _FLOAT: Final = struct.Struct("<f").unpack_from
 _DOUBLE: Final = struct.Struct("<d").unpack_from
 
 
-def malformed(what: str) -> Rejected:
-    """Return the refusal of bytes that are no message."""
-    return Rejected(QuarantineReason.MALFORMED, what)
+def malformed(detail: str) -> Rejected:
+    """Return the refusal of bytes that are not a message."""
+    return Rejected(QuarantineReason.MALFORMED, detail)
 
 
-class Wire:
-    """One payload; gives the fields of the message that stands between two places of it."""
+class WireReader:
+    """One payload; reads the fields of the message between two positions."""
 
     def __init__(self, payload: bytes, fields_max: int = MEMBERS_MAX) -> None:
         self.payload = payload
-        self._most = self._left = fields_max
+        self._fields_max = self._remaining = fields_max
 
     def count(self, items: int) -> None:
-        """Take items from what one payload may hold. Raises `Rejected` when it holds more."""
-        self._left -= items
-        if self._left < 0:
-            raise Rejected(QuarantineReason.SCHEMA, f"more than {self._most} fields")
+        """Count items against the limit of the payload. Raises `Rejected` when it is exceeded."""
+        self._remaining -= items
+        if self._remaining < 0:
+            raise Rejected(QuarantineReason.SCHEMA, f"more than {self._fields_max} fields")
 
     def fields(self, at: int, end: int) -> list[Field]:
-        """Return the fields of a message in their order. Raises `Rejected` where the bytes are none."""
+        """Return the fields of a message in order. Raises `Rejected` if the bytes are not a message."""
         payload = self.payload
-        found: list[Field] = []
-        add = found.append
-        most = self._left
+        fields: list[Field] = []
+        add = fields.append
+        remaining = self._remaining
         while at < end:
-            if len(found) >= most:
+            if len(fields) >= remaining:
                 break
             key = payload[at]
             at += 1
@@ -77,16 +77,16 @@ class Wire:
             else:
                 raise malformed(f"wire type {wire} at byte {at}")
             if at > end:
-                raise malformed(f"field {number} ends {at - end} bytes behind its message")
-        self.count(len(found) + (at < end))
-        return found
+                raise malformed(f"field {number} ends {at - end} bytes after its message")
+        self.count(len(fields) + (at < end))
+        return fields
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """Return (value, where it ends)."""
+        """Return (value, end position)."""
         payload, value, shift, start = self.payload, 0, 0, at
         while True:
             if at >= end:
-                raise malformed("cut short")
+                raise malformed("truncated")
             byte = payload[at]
             at += 1
             value |= (byte & 0x7F) << shift
@@ -97,52 +97,52 @@ class Wire:
                 raise malformed(f"a number of more than 64 bits at byte {start}")
 
     def varints(self, start: int, end: int) -> list[int]:
-        """Return the numbers that are packed between two places."""
-        found: list[int] = []
+        """Return the packed numbers between two positions."""
+        numbers: list[int] = []
         while start < end:
             self.count(1)
             value, start = self._varint(start, end)
-            found.append(value)
-        return found
+            numbers.append(value)
+        return numbers
 
     def text(self, start: int, end: int) -> str:
-        """Return the text between two places. Raises `Rejected` where it is not UTF-8."""
+        """Return the text between two positions. Raises `Rejected` if it is not UTF-8."""
         try:
             return self.payload[start:end].decode("utf-8")
-        except UnicodeDecodeError as why:
-            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {start + why.start} is no UTF-8") from why
+        except UnicodeDecodeError as error:
+            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {start + error.start} is not valid UTF-8") from error
 
     def float32(self, start: int) -> float:
-        """Return the number in the 4 bytes at a place."""
-        found: float = _FLOAT(self.payload, start)[0]
-        return found
+        """Return the number in the 4 bytes at a position."""
+        number: float = _FLOAT(self.payload, start)[0]
+        return number
 
     def float64(self, start: int) -> float:
-        """Return the number in the 8 bytes at a place."""
-        found: float = _DOUBLE(self.payload, start)[0]
-        return found
+        """Return the number in the 8 bytes at a position."""
+        number: float = _DOUBLE(self.payload, start)[0]
+        return number
 
 
 def varint(value: int) -> bytes:
-    """Return a number as it is written."""
-    written = bytearray()
+    """Encode a number."""
+    encoded = bytearray()
     while value >= 0x80:
-        written.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    written.append(value)
-    return bytes(written)
+    encoded.append(value)
+    return bytes(encoded)
 
 
-def key(number: int, wire: int) -> bytes:
-    """Return the beginning of a field."""
+def tag(number: int, wire: int) -> bytes:
+    """Encode the tag of a field."""
     return varint(number << 3 | wire)
 
 
 def number_field(number: int, value: int) -> bytes:
-    """Return a field that holds a number."""
-    return key(number, VARINT) + varint(value)
+    """Encode a field with a number."""
+    return tag(number, VARINT) + varint(value)
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
-    """Return a field that holds text or a message."""
-    return key(number, BYTES) + varint(len(value)) + value
+    """Encode a field with text or a message."""
+    return tag(number, BYTES) + varint(len(value)) + value

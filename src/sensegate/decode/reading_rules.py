@@ -1,4 +1,4 @@
-"""The reading rules of a message, compiled: properties, units, words, and the specs that the later stages need."""
+"""Compile the reading rules of a message: properties, units, words, and the specs that later stages need."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from sensegate.decode.grammar import MessageRule, ProfileFile, ReadingRule, UnitFrom
-from sensegate.decode.keys import Keys, nearest
+from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import Place
-from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, Reading, Token, compose, token
+from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, CompiledReading, Token, compose, token
 from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError
 from sensegate.model import OBSERVATION, Datum, Spec
-from sensegate.quantities.properties import PROPERTIES, Kind, Property
+from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
 from sensegate.quantities.units import UnitError, conversion
 
 
 class ReadingCompiler:
-    """Turns reading rules into `Reading`s; specs are appended to the profile set's list."""
+    """Compile reading rules into `CompiledReading`s; specs are appended to the profile set's list."""
 
-    def __init__(self, source: ProfileFile, keys: Keys, specs: list[Spec]) -> None:
+    def __init__(self, source: ProfileFile, keys: ProfileKeys, specs: list[Spec]) -> None:
         self._source = source
         self._keys = keys
         self._specs = specs
@@ -41,38 +41,38 @@ class ReadingCompiler:
 
     def compile(
         self, rule: MessageRule, here: tuple[str | int, ...], identity: tuple[int, ...], *, typed: bool
-    ) -> tuple[tuple[Reading, ...], dict[str, Reading]]:
-        """Return (readings by path, readings by name) of a message; `typed`: its format knows numbers from text."""
+    ) -> tuple[tuple[CompiledReading, ...], dict[str, CompiledReading]]:
+        """Return (readings by path, readings by name) of a message; `typed`: its format has numbers besides text."""
         kinds = sum((bool(rule.readings), bool(rule.standard), rule.ignore))
         if kinds != 1 and (kinds or rule.payload is None):
             raise self._keys.error(
                 "a message has one of `readings`, `standard` and `ignore`", *here, remedy="remove or add one"
             )
-        found: list[Reading] = []
-        taken: set[str] = set()
-        for at, entry in enumerate(rule.readings):
-            key = (*here, "readings", at)
+        readings: list[CompiledReading] = []
+        seen: set[str] = set()
+        for index, entry in enumerate(rule.readings):
+            key = (*here, "readings", index)
             if rule.named and (entry.where or entry.each):
-                wrong = "where" if entry.where else "each"
-                raise self._keys.error("elements that name themselves are told apart by their names", *key, wrong)
+                key_name = "where" if entry.where else "each"
+                raise self._keys.error("elements that carry their own name are distinguished by it", *key, key_name)
             for name, channel in self._names(entry, key):
-                where = {path: _in_channel(wanted, channel) for path, wanted in entry.where.items()}
+                where = {path: _with_channel(accepted, channel) for path, accepted in entry.where.items()}
                 numbers = entry.text_numbers or not typed
-                one = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
-                shown = _shown(name, where, entry.each)
-                if shown in taken:
-                    raise self._keys.error(f"'{shown}' occurs twice", *key, remedy="keep one of them")
-                taken.add(shown)
-                reading = self._reading(one, name, identity, key, plain=bool(rule.named))
+                expanded = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
+                title = _title(name, where, entry.each)
+                if title in seen:
+                    raise self._keys.error(f"'{title}' occurs twice", *key, remedy="keep one of them")
+                seen.add(title)
+                reading = self._reading(expanded, name, identity, key, plain=bool(rule.named))
                 conditions = tuple(self._keys.where(where, key, typed=typed))
-                found.append(msgspec.structs.replace(reading, where=conditions))
+                readings.append(msgspec.structs.replace(reading, where=conditions))
         if rule.standard:
             rules = (ReadingRule(field=row.name, property=row.name) for row in PROPERTIES.rows)
             standard = [self._reading(entry, entry.field, identity, here, plain=True) for entry in rules]
             return (), {reading.name: reading for reading in standard}
         if rule.named:
-            return (), {reading.name: reading for reading in found}
-        return tuple(found), {}
+            return (), {reading.name: reading for reading in readings}
+        return tuple(readings), {}
 
     def _names(self, entry: ReadingRule, here: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
         """Yield (path, channel) of each value that an entry stands for."""
@@ -81,9 +81,9 @@ class ReadingCompiler:
             raise self._keys.error("no path", *here, remedy="give `field` or `fields`")
         if entry.channel and entry.channels:
             raise self._keys.error("give `channel` or `channels`", *here, "channel")
-        somewhere = any("{channel}" in str(wanted) for wanted in entry.where.values())
+        in_conditions = any("{channel}" in str(accepted) for accepted in entry.where.values())
         for name in names:
-            if ("{channel}" in name or somewhere) != bool(entry.channels):
+            if ("{channel}" in name or in_conditions) != bool(entry.channels):
                 raise self._keys.error(f"'{name}': {{channel}} and `channels` belong together", *here, "field")
             if not entry.channels:
                 yield name, entry.channel
@@ -93,23 +93,23 @@ class ReadingCompiler:
 
     def _reading(
         self, entry: ReadingRule, name: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
-    ) -> Reading:
+    ) -> CompiledReading:
         try:
             row = PROPERTIES.by_name(entry.property)
-        except ConfigError as why:
-            raise self._keys.error(why.what, *here, "property", remedy=why.remedy) from why
+        except ConfigError as error:
+            raise self._keys.error(error.what, *here, "property", remedy=error.remedy) from error
         own = (entry.scale, entry.offset)
         if not entry.scale or not all(math.isfinite(number) for number in own):
             raise self._keys.error("must be finite and not 0", *here, "scale")
         factor = compose(own, self._unit(entry, row, here))
         specs = [-1, -1, -1, -1, -1]
-        shown = _shown(name, entry.where, entry.each)
+        title = _title(name, entry.where, entry.each)
         for kind in (*identity, NONE):
-            specs[kind] = self._spec(entry, row, shown, factor, kind, here)
+            specs[kind] = self._spec(entry, row, title, factor, kind, here)
         if entry.unit_from is not None:
             self._unit_words(entry.unit_from, row, here)
-        return Reading(
-            name=shown,
+        return CompiledReading(
+            name=title,
             each=self._keys.optional(entry.each, *here, "each"),
             place=Place(()) if plain else self._keys.place(name, *here, "field"),
             property=row.name,
@@ -129,7 +129,7 @@ class ReadingCompiler:
         )
 
     def _unit(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> tuple[float, float]:
-        if row.kind is not Kind.NUMBER:
+        if row.kind is not ValueKind.NUMBER:
             if entry.unit or entry.unit_from or (entry.scale, entry.offset) != (1.0, 0.0):
                 raise self._keys.error(f"'{row.name}' is a {row.kind}: no unit, no scale", *here, "property")
             return 1.0, 0.0
@@ -137,17 +137,17 @@ class ReadingCompiler:
             return 1.0, 0.0
         try:
             return conversion(entry.unit, row.unit)
-        except UnitError as why:
-            raise self._keys.error(f"{row.name}: {why.what}", *here, "unit", remedy=why.remedy) from why
+        except UnitError as error:
+            raise self._keys.error(f"{row.name}: {error.what}", *here, "unit", remedy=error.remedy) from error
 
     def _unit_words(self, part: UnitFrom, row: Property, here: tuple[str | int, ...]) -> None:
         for unit in part.words.values():
             try:
                 conversion(unit, row.unit)
-            except UnitError as why:
+            except UnitError as error:
                 raise self._keys.error(
-                    f"{row.name}: {why.what}", *here, "unit_from", "words", remedy=why.remedy
-                ) from why
+                    f"{row.name}: {error.what}", *here, "unit_from", "words", remedy=error.remedy
+                ) from error
 
     def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:
         if entry.words is None:
@@ -155,25 +155,25 @@ class ReadingCompiler:
         words = entry.words
         if isinstance(words, str) and words not in TABLES:
             raise self._keys.error(
-                f"no table of words is called '{words}'", *here, "words", remedy=nearest(words, TABLES)
+                f"there is no table of words '{words}'", *here, "words", remedy=nearest(words, TABLES)
             )
-        found: dict[Token, float | str] = {}
-        for sent, meant in TABLES[words].words if isinstance(words, str) else words.items():
-            found[token(sent)] = self._word(meant, row, (*here, "words", str(sent)))
-        return found
+        converted: dict[Token, float | str] = {}
+        for sent, value in TABLES[words].words if isinstance(words, str) else words.items():
+            converted[token(sent)] = self._word(value, row, (*here, "words", str(sent)))
+        return converted
 
-    def _word(self, meant: Scalar, row: Property, here: tuple[str | int, ...]) -> float | str:
-        if row.kind is Kind.STRING:
-            if not isinstance(meant, str):
+    def _word(self, value: Scalar, row: Property, here: tuple[str | int, ...]) -> float | str:
+        if row.kind is ValueKind.STRING:
+            if not isinstance(value, str):
                 raise self._keys.error(f"'{row.name}' is a text; write the word in quotes", *here)
-            return meant
-        if row.kind is Kind.BOOLEAN:
-            if not isinstance(meant, bool):
+            return value
+        if row.kind is ValueKind.BOOLEAN:
+            if not isinstance(value, bool):
                 raise self._keys.error(f"'{row.name}' is a boolean", *here, remedy="write true or false")
-            return float(meant)
-        if isinstance(meant, (bool, str)):
+            return float(value)
+        if isinstance(value, (bool, str)):
             raise self._keys.error(f"'{row.name}' is a number", *here)
-        return float(meant)
+        return float(value)
 
     def _spec(  # noqa: PLR0917
         self,
@@ -219,36 +219,36 @@ class ReadingCompiler:
         return known
 
     def _modulus(self, entry: ReadingRule, row: Property, scale: float, here: tuple[str | int, ...]) -> float:
-        """Return where a counter starts again, in the property's unit; 0: it does not."""
+        """Return where a counter wraps around, in the property's unit; 0: it does not."""
         if entry.counter is None:
             return 0.0
         if not row.counter:
             remedy = "choose a property that is a counter"
-            raise self._keys.error(f"'{row.name}' is no counter", *here, "counter", remedy=remedy)
+            raise self._keys.error(f"'{row.name}' is not a counter", *here, "counter", remedy=remedy)
         modulus = entry.counter.modulus * scale
         if entry.counter.modulus < 0 or not math.isfinite(modulus) or scale < 0 or entry.offset:
             raise self._keys.error("must be 0 or more; a counter has a positive scale and no offset", *here, "counter")
         if modulus and entry.unit_from is not None:
             remedy = "give `unit` in place of `unit_from`"
-            raise self._keys.error("a roll-over needs a unit that does not change", *here, "counter", remedy=remedy)
+            raise self._keys.error("a counter that wraps needs a constant unit", *here, "counter", remedy=remedy)
         return modulus
 
     def _datum(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> Datum:
         if entry.datum is not Datum.WGS84 and row.name not in {"longitude", "latitude"}:
-            remedy = "longitude and latitude have one"
+            remedy = "only longitude and latitude have one"
             raise self._keys.error(f"'{row.name}' has no datum", *here, "datum", remedy=remedy)
         return entry.datum
 
 
-def _shown(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]], each: str = "") -> str:
-    """Return how a reading is named to people: its path from its list, and what its element must meet."""
+def _title(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]], each: str = "") -> str:
+    """Return the name of a reading for people: its path from its list, and the conditions on its element."""
     if each:
         name = each if name == "." else f"{each}.{name}"
-    words = {path: wanted if isinstance(wanted, tuple) else (wanted,) for path, wanted in where.items()}
+    words = {path: accepted if isinstance(accepted, tuple) else (accepted,) for path, accepted in where.items()}
     return name + "".join(f"[{path}={'|'.join(map(str, wanted))}]" for path, wanted in words.items())
 
 
-def _in_channel(wanted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | tuple[Scalar, ...]:
-    if isinstance(wanted, tuple):
-        return tuple(one.replace("{channel}", channel) if isinstance(one, str) else one for one in wanted)
-    return wanted.replace("{channel}", channel) if isinstance(wanted, str) else wanted
+def _with_channel(accepted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | tuple[Scalar, ...]:
+    if isinstance(accepted, tuple):
+        return tuple(value.replace("{channel}", channel) if isinstance(value, str) else value for value in accepted)
+    return accepted.replace("{channel}", channel) if isinstance(accepted, str) else accepted

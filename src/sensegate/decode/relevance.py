@@ -1,4 +1,4 @@
-"""Which messages may be of a profile, told by their topics: so that the others need not be decoded to know."""
+"""Tell by topic which messages may be addressed to a profile, so that the others need not be decoded."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from sensegate.decode.routes import DeviceNames, Route, Routes
 from sensegate.model import Message
 
 
-class Concern:
-    """Asks a decoder's routes; remembers the answer by topic."""
+class ProfileFilter:
+    """Predicate over messages; asks a decoder's routes and remembers the answer by topic."""
 
     def __init__(self, decoder: Decoder, devices: DeviceNames, profile: str) -> None:
         self._decoder = decoder
@@ -20,15 +20,15 @@ class Concern:
     def __call__(self, message: Message) -> bool:
         """Return whether a message may be of the profile, or carry a frame of one of its devices."""
         if self._decoder.routes.outdated:
-            self._decoder.use(self._decoder.profiles)
+            self._decoder.set_profiles(self._decoder.profiles)
         routes = self._decoder.routes
         if routes is not self._routes:
             self._routes, self._topics = routes, {}
         key = message.topic if not message.principal else f"{message.topic}\0{message.principal}"
-        found = self._topics.get(key)
-        if found is None:
-            found = self._topics[key] = self._of_profile(routes.routes[routes.number(key)])
-        return found
+        relevant = self._topics.get(key)
+        if relevant is None:
+            relevant = self._topics[key] = self._of_profile(routes.routes[routes.number(key)])
+        return relevant
 
     def _of_profile(self, route: Route) -> bool:
         if route.profile == self._profile:

@@ -1,6 +1,6 @@
-"""What is done to a tree before its rule looks at it: text inside is parsed, arrays get names. All in place.
+"""Change a tree before its rule reads it: parse text inside it, give names to arrays. All changes are made in place.
 
-A place that is not there stays so: the rule's own paths then find nothing, and say so.
+A missing place stays missing: the rule's own paths then find nothing, and report it.
 """
 
 from __future__ import annotations
@@ -11,34 +11,37 @@ from typing import Annotated, Any
 import msgspec
 
 from sensegate.decode.frame import Frame, Parse
-from sensegate.decode.part import Part, says
+from sensegate.decode.part import Part, description
 from sensegate.decode.paths import ABSENT, EVERY, Path, Place, walk
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 Change = Callable[[Any], Any]
-"""What stands at a place -> what shall stand there."""
+"""Replaces the value at a place."""
 
 
 class TablePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arrays without names, which become objects; give `rows` and `names`, or `columns`."""
 
-    rows: Annotated[str, says("path to a list of arrays; each becomes an object by `names`")] = ""
+    rows: Annotated[str, description("path to a list of arrays; each becomes an object by `names`")] = ""
     names: Annotated[
-        str | tuple[str, ...], says("names of the columns in their order (empty: left out), or the path to that list")
+        str | tuple[str, ...],
+        description("names of the columns in order (empty: column left out), or the path to that list"),
     ] = ()
-    columns: Annotated[str, says("path to an object of lists of one length, which becomes a list of objects")] = ""
+    columns: Annotated[
+        str, description("path to an object of lists of one length, which becomes a list of objects")
+    ] = ""
 
 
 class Reshape:
-    """A parse, followed by changes of its tree. Raises `Rejected` as a parse does."""
+    """A parse followed by changes of its tree. Raises `Rejected` as a parse does."""
 
     def __init__(self, parse: Parse, changes: tuple[Callable[[Any, Frame], Any], ...]) -> None:
         self._parse = parse
         self._changes = changes
 
     def __call__(self, frame: Frame) -> Any:
-        """Return the tree as the rule's paths see it."""
+        """Return the changed tree."""
         tree = self._parse(frame)
         for change in self._changes:
             tree = change(tree, frame)
@@ -46,7 +49,7 @@ class Reshape:
 
 
 def unpack(path: Path, parse: Parse) -> Callable[[Any, Frame], Any]:
-    """Return the change that parses the text at a path (steps may be ``*``); what is no text there stays as it is."""
+    """Return the change that parses the text at a path (steps may be ``*``); other values there are left unchanged."""
 
     def inside(tree: Any, frame: Frame) -> Any:
         def change(raw: Any) -> Any:
@@ -60,48 +63,48 @@ def unpack(path: Path, parse: Parse) -> Callable[[Any, Frame], Any]:
 
 
 def name_rows(rows: Path, names: tuple[str, ...] | Place) -> Callable[[Any, Frame], Any]:
-    """Return the change that makes objects of the arrays in the list at `rows`."""
+    """Return the change that turns the arrays in the list at `rows` into objects."""
 
     def named(tree: Any, _frame: Frame) -> Any:
-        found = walk(tree, names.path) if isinstance(names, Place) else names
-        if found is ABSENT:
+        column_names = walk(tree, names.path) if isinstance(names, Place) else names
+        if column_names is ABSENT:
             return tree
-        if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
-            raise Rejected(QuarantineReason.SCHEMA, "the names of the columns are no list of texts")
-        if len(set(found) - {""}) != len(found) - found.count(""):
-            raise Rejected(QuarantineReason.SCHEMA, "two columns have one name")
-        return _replace(tree, rows, lambda raw: _objects(raw, found))
+        if not isinstance(column_names, (list, tuple)) or not all(isinstance(name, str) for name in column_names):
+            raise Rejected(QuarantineReason.SCHEMA, "the column names are not a list of texts")
+        if len(set(column_names) - {""}) != len(column_names) - column_names.count(""):
+            raise Rejected(QuarantineReason.SCHEMA, "two columns have the same name")
+        return _replace(tree, rows, lambda raw: _objects(raw, column_names))
 
     return named
 
 
 def _objects(rows: Any, names: list[str] | tuple[str, ...]) -> Any:
     if not isinstance(rows, list):
-        raise Rejected(QuarantineReason.SCHEMA, "the rows are no list")
-    found = []
-    for at, row in enumerate(rows):
+        raise Rejected(QuarantineReason.SCHEMA, "the rows are not a list")
+    objects = []
+    for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
-            what = f"{len(row)} values" if isinstance(row, list) else "no array"
-            raise Rejected(QuarantineReason.SCHEMA, f"row {at} is {what}, the columns are {len(names)}")
-        found.append({name: value for name, value in zip(names, row, strict=True) if name})
-    return found
+            actual = f"has {len(row)} values" if isinstance(row, list) else "is not an array"
+            raise Rejected(QuarantineReason.SCHEMA, f"row {index} {actual}; there are {len(names)} columns")
+        objects.append({name: value for name, value in zip(names, row, strict=True) if name})
+    return objects
 
 
 def rows_of(columns: Path) -> Callable[[Any, Frame], Any]:
-    """Return the change that makes a list of objects of an object of lists."""
+    """Return the change that turns an object of lists into a list of objects."""
     return lambda tree, _frame: _replace(tree, columns, _transposed)
 
 
 def _transposed(columns: Any) -> Any:
     if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
-        raise Rejected(QuarantineReason.SCHEMA, "the columns are no object of lists")
+        raise Rejected(QuarantineReason.SCHEMA, "the columns are not an object of lists")
     if len({len(column) for column in columns.values()}) > 1:
-        raise Rejected(QuarantineReason.SCHEMA, "the columns are not of one length")
+        raise Rejected(QuarantineReason.SCHEMA, "the columns have different lengths")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _replace(tree: Any, path: Path, change: Change) -> Any:
-    """Return the tree with what stands at a path changed; the containers on the way are changed in place."""
+    """Return the tree with the value at a path changed; the containers on the path are changed in place."""
     if not path:
         return change(tree)
     step, rest = path[0], path[1:]
@@ -116,12 +119,12 @@ def _replace(tree: Any, path: Path, change: Change) -> Any:
 
 
 def changes_of(
-    inside: Mapping[Path, Parse], table: tuple[Path, tuple[str, ...] | Place] | None, columns: Path | None
+    unpacked: Mapping[Path, Parse], table: tuple[Path, tuple[str, ...] | Place] | None, columns: Path | None
 ) -> tuple[Callable[[Any, Frame], Any], ...]:
-    """Return the changes in their order: text is unpacked first, so that a table may stand in it."""
-    found = [unpack(path, parse) for path, parse in inside.items()]
+    """Return the changes in order: text is unpacked first, so that a table may be inside it."""
+    changes = [unpack(path, parse) for path, parse in unpacked.items()]
     if table is not None:
-        found.append(name_rows(*table))
+        changes.append(name_rows(*table))
     if columns is not None:
-        found.append(rows_of(columns))
-    return tuple(found)
+        changes.append(rows_of(columns))
+    return tuple(changes)

@@ -1,4 +1,4 @@
-"""What a topic means: the rules that may hold for it, the device it names, or the refusal of all its messages."""
+"""Routes: for each topic the rules that may apply, the device that it names, or the refusal of all its messages."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Protocol
 
 import numpy as np
 
-from sensegate.decode.columnar import Reader
+from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.extract import digest16
-from sensegate.decode.profile import Rule, Whom
+from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
 from sensegate.model import BOOL, I32, U16, Device, QuarantineReason
 
 ROUTES_MAX = 400_000
-"""Topics remembered; beyond, all are forgotten and learned again."""
+"""Most topics remembered; beyond that, all are forgotten and learned anew."""
 NAMES_MAX = 400_000
-"""Device names from payloads remembered."""
+"""Most device names from payloads remembered."""
 CHARACTERS_MAX = 64 * 1024**2
-"""Characters of all topics remembered."""
+"""Most characters of all topics remembered."""
 NAME_MAX = 256
-"""A longer name is no device's."""
+"""Longest device name; a longer one is no device's."""
 
 NO_PLAN = -1
 VIDEO = "video"
 PUSHED = ("http/", "tcp/")
-"""Begin of topics that the listener made, which end with the device's name."""
+"""Prefixes of topics that a listener makes; they end with the device's name."""
 IN_PAYLOAD, REFUSED = -1, -2
-"""In place of a device's index."""
+"""Stand-ins for a device's index."""
 
 
 class DeviceNames(Protocol):
-    """What decoding must know of the registry. Indices never change their meaning."""
+    """The part of the registry that decoding needs. Indices never change their meaning."""
 
     @property
     def version(self) -> int:
-        """A number that rises with each change of the registry."""
+        """A number that grows with each change of the registry."""
         ...
 
     @property
@@ -54,46 +54,46 @@ class DeviceNames(Protocol):
 
 
 class Route:
-    """What one topic means."""
+    """How messages of one topic are decoded."""
 
     __slots__ = (
         "carried",
         "device",
         "gateway",
         "misses",
-        "named",
         "path",
         "profile",
         "reader",
         "refusal",
         "rules",
         "text",
+        "version",
         "video",
     )
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.path = digest16(text)
-        self.rules: list[tuple[Rule, str]] = []
-        """(rule, key to wrap the payload in), in the order in which they are tried."""
+        self.rules: list[tuple[CompiledRule, str]] = []
+        """(rule, key under which to wrap the payload), in the order in which they are tried."""
         self.device = IN_PAYLOAD
         self.gateway = -1
         self.profile = ""
-        self.named = ""
-        """``vendor/model@version`` of its rules."""
+        self.version = ""
+        """``vendor/model@version`` of the rules."""
         self.refusal: Rejected | None = None
         self.misses = 0
-        """Messages of this topic that went the general way."""
-        self.reader: Reader | EllipsisType | None = ...
-        """For formats that give bare values; not looked for yet."""
+        """Messages of this topic that took the slow path."""
+        self.reader: ColumnarReader | EllipsisType | None = ...
+        """Reader for formats with flat values; `...`: not determined yet."""
         self.carried = False
-        """Whether the device has a profile of its own, other than the rules'."""
+        """Whether the device has a profile of its own, other than that of the rules."""
         self.video: tuple[str, ...] = ()
-        """Formats of video metadata that its messages may be of: they are cut before anything is written."""
+        """Formats of video metadata that its messages may have: they are redacted before anything is written."""
 
     @property
     def owner(self) -> int:
-        """Whose rate a message counts for; a network server brings what many devices sent: nobody's (-1)."""
+        """Device whose rate limit a message counts against; -1 for a network server, which forwards many devices."""
         if any(rule.chains and rule.device is not None for rule, _ in self.rules):
             return -1
         return self.device if self.device >= 0 else self.gateway
@@ -103,46 +103,46 @@ _RANK = (QuarantineReason.NO_PROFILE, QuarantineReason.UNKNOWN_DEVICE, Quarantin
 
 
 class Routes:
-    """The routes of the topics seen, numbered, with what the quick path needs as columns. A cache: bounded."""
+    """The routes of the topics seen, numbered, with the columns that the fast path needs. A bounded cache."""
 
     def __init__(self, profiles: ProfileSet, devices: DeviceNames) -> None:
         self._profiles = profiles
         self._devices = devices
         self._version = devices.version
-        self._names: dict[tuple[str, str, int, Whom], int | Rejected] = {}
+        self._names: dict[tuple[str, str, int, AppliesTo], int | Rejected] = {}
         self._characters = 0
-        self.inner: dict[tuple[int, int | None], Reader | None] = {}
-        """(device, port) -> how the frames of its rules are read, where a carrier brings them."""
+        self.inner: dict[tuple[int, int | None], ColumnarReader | None] = {}
+        """(device, port) -> reader for the frames of its rules, if a carrier delivers them."""
         self.numbers: dict[str, int] = {}
         self.routes: list[Route] = []
         self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
         self.owner: I32 = np.full(64, -1, np.int32)
-        """Whose rate a message counts for: the topic's device, else its gateway, else nobody (-1)."""
+        """Device whose rate limit a message counts against: the topic's, else its gateway's, else none (-1)."""
         self.path: U16 = np.zeros(64, np.uint16)
         self.plan: I32 = np.full(64, NO_PLAN, np.int32)
         self.video: BOOL = np.zeros(64, np.bool_)
-        """Whether its messages are video metadata."""
+        """Whether the messages are video metadata."""
         self.remembers: BOOL = np.zeros(64, np.bool_)
-        """Whether its messages are looked into even where the device is disabled: others behind it depend on them."""
+        """Whether messages are parsed even if the device is disabled, because other devices' messages need them."""
 
     @property
     def outdated(self) -> bool:
-        """Whether the registry has changed since, or a bound is reached."""
+        """Whether the registry has changed since, or a limit is reached."""
         full = len(self.routes) > ROUTES_MAX or len(self._names) > NAMES_MAX
         return full or self._characters > CHARACTERS_MAX or self._version != self._devices.version
 
-    def remember(self, device: int, port: int | None, reader: Reader | None) -> None:
-        """Keep how the frames of a device's port are read."""
+    def store_reader(self, device: int, port: int | None, reader: ColumnarReader | None) -> None:
+        """Store the reader for the frames of a device's port."""
         if len(self.inner) >= NAMES_MAX:
             self.inner.clear()
         self.inner[device, port] = reader
 
     def number(self, topic: str) -> int:
-        """Return the number of a topic's route (after a NUL: the credential's device), made now where it is new."""
+        """Return the number of a topic's route, adding it if it is new (a NUL separates the credential's device)."""
         known = self.numbers.get(topic)
         if known is not None:
             return known
-        route = self.make(*topic.split("\0", 1))
+        route = self.build(*topic.split("\0", 1))
         number = len(self.routes)
         if number == len(self.device):
             self.device = np.concatenate([self.device, np.full(number, IN_PAYLOAD, np.int32)])
@@ -163,111 +163,111 @@ class Routes:
         return number
 
     def _video(self, route: Route) -> tuple[str, ...]:
-        """Return the formats of video metadata that messages of a route may be of, also of one that is refused."""
+        """Return the formats of video metadata that messages of a route may have, including a refused route."""
         rules = [rule for rule, _ in route.rules]
         if not rules:
             rules = [rule for rule, _ in self._profiles.match(route.text)]
             pushed = route.text.split("/")[-1] if route.text.startswith(PUSHED) else ""
-            if pushed and (at := self._devices.find(pushed)) >= 0:
-                record = self._devices.record(at)
-                found = self._profiles.of(record)
-                rules += found.rules if found else ()
-                if found is None and record.domain == VIDEO:
+            if pushed and (index := self._devices.find(pushed)) >= 0:
+                record = self._devices.record(index)
+                profile = self._profiles.of(record)
+                rules += profile.rules if profile else ()
+                if profile is None and record.domain == VIDEO:
                     return (VIDEO,)
         names = tuple(dict.fromkeys(rule.video for rule in rules if rule.video))
         if names or not self._profiles.video:
             return names
-        # Of a camera nothing is kept as it came: neither what its profile ignores or takes for something else, nor what
-        # comes under topics like its own that no profile takes.
-        cameras = any(self._profiles.of_cameras(rule.profile) for rule in rules)
-        return (VIDEO,) if cameras or (not rules and self._profiles.near_cameras(route.text)) else ()
+        # Nothing of a camera is stored unredacted: neither messages that its profile ignores or decodes otherwise, nor
+        # messages under topics like its own that no profile takes.
+        cameras = any(self._profiles.is_video(rule.profile) for rule in rules)
+        return (VIDEO,) if cameras or (not rules and self._profiles.resembles_video_topic(route.text)) else ()
 
     def refusal(self, route: Route) -> Rejected | None:
-        """Return why no message of this route is taken now, or None."""
+        """Return why messages of this route are refused now, or None."""
         if route.refusal is None and route.device >= 0 and not self._devices.enabled[route.device]:
             return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
         return route.refusal
 
-    def make(self, topic: str, principal: str = "") -> Route:
+    def build(self, topic: str, principal: str = "") -> Route:
         """Return a new route."""
         route = Route(topic)
         if topic.startswith("http/"):
-            self._by_http(route, topic.removeprefix("http/"), principal)
+            self._route_http(route, topic.removeprefix("http/"), principal)
             return route
         if topic.startswith("tcp/"):
-            self._by_listener(route, topic.split("/")[1], principal)
+            self._route_listener(route, topic.split("/")[1], principal)
             return route
         refusals: list[Rejected] = []
-        # What a gateway says of the devices behind it comes after the device's own profile.
-        for rule, captured in sorted(self._profiles.match(topic), key=_for_others):
-            if route.profile not in {"", rule.profile} and not (route.carried and rule.whom is not Whom.OWN):
+        # Rules by which a gateway publishes for others come after the device's own profile.
+        for rule, captured in sorted(self._profiles.match(topic), key=_names_gateway):
+            if route.profile not in {"", rule.profile} and not (route.carried and rule.applies_to is not AppliesTo.OWN):
                 continue
-            found = self._claim(rule, captured, principal)
-            if isinstance(found, Rejected):
-                refusals.append(found)
+            claim = self._resolve(rule, captured, principal)
+            if isinstance(claim, Rejected):
+                refusals.append(claim)
                 continue
-            if route.device >= 0 and found[0] != route.device:
-                continue  # another reading of the topic names another device
-            if not self._in_force(rule, *found):
-                continue  # another version of the profile is in force for it
-            route.device, route.gateway = found
-            route.carried = found[0] >= 0 and self._profile_of(found[0]) != rule.profile
+            if route.device >= 0 and claim[0] != route.device:
+                continue  # another rule finds another device in the topic
+            if not self._in_force(rule, *claim):
+                continue  # another version of the profile is in force for the device
+            route.device, route.gateway = claim
+            route.carried = claim[0] >= 0 and self._profile_of(claim[0]) != rule.profile
             route.profile = rule.profile
-            route.named = f"{rule.profile}@{rule.version}"
-            if (held := (rule, _wrap(rule, captured))) not in route.rules:
-                route.rules.append(held)
+            route.version = f"{rule.profile}@{rule.version}"
+            if (wrapped_rule := (rule, _wrap_key(rule, captured))) not in route.rules:
+                route.rules.append(wrapped_rule)
         if not route.rules:
-            nothing = Rejected(QuarantineReason.NO_PROFILE, "no profile claims this topic")
-            route.refusal = max(refusals, key=_rank, default=nothing)
-        route.rules.sort(key=_place)
+            unclaimed = Rejected(QuarantineReason.NO_PROFILE, "no profile claims this topic")
+            route.refusal = max(refusals, key=_refusal_rank, default=unclaimed)
+        route.rules.sort(key=_rule_number)
         return route
 
-    def _in_force(self, rule: Rule, device: int, gateway: int) -> bool:
-        """Return whether a rule is of the version in force for who speaks: the device, for many their gateway."""
+    def _in_force(self, rule: CompiledRule, device: int, gateway: int) -> bool:
+        """Return whether a rule is of the version in force for the sender: the device, or the gateway of many."""
         if rule.profile not in self._profiles.arms:
             return True
-        speaker = device if device >= 0 else gateway
-        return self._profiles.speaks(rule, self._devices.record(speaker) if speaker >= 0 else None)
+        sender = device if device >= 0 else gateway
+        return self._profiles.is_rule_in_force(rule, self._devices.record(sender) if sender >= 0 else None)
 
-    def _by_http(self, route: Route, name: str, principal: str) -> None:
-        found = self._find(name, "", self._devices.find(principal) if principal else -1)
-        if isinstance(found, Rejected):
-            route.refusal = found
+    def _route_http(self, route: Route, name: str, principal: str) -> None:
+        device = self._find_device(name, "", self._devices.find(principal) if principal else -1)
+        if isinstance(device, Rejected):
+            route.refusal = device
             return
-        route.device = route.gateway = found  # as a gateway, it speaks for the devices behind it
-        profile = self._profiles.of(self._devices.record(found))
+        route.device = route.gateway = device  # as a gateway, it publishes for the devices behind it
+        profile = self._profiles.of(self._devices.record(device))
         if profile is None:
             route.refusal = Rejected(QuarantineReason.NO_PROFILE, "its profile is not loaded")
             return
-        route.profile, route.named = profile.id, profile.name
-        # A push names no topic that would choose a rule, and to a rule for plain text any bytes are a text: only those
-        # of the first message's format are tried, so that a broken JSON body is malformed and not a strange word.
-        # What a camera pushes is video metadata, whatever its profile says first: nothing else of it would be cut.
+        route.profile, route.version = profile.id, profile.name
+        # A push has no topic that would select a rule, and plain text accepts any bytes: only rules with the format of
+        # the first message are tried, so that a broken JSON body is refused as malformed and not as an unknown word.
+        # A camera's push is video metadata, whatever comes first in its profile: otherwise it would not be redacted.
         form = VIDEO if any(rule.video for rule in profile.rules) else profile.rules[0].format
         rules = [rule for rule in profile.rules if not rule.wrap and rule.format == form]
         if any(rule.device is not None and rule.chains for rule in rules):
-            # A network server's: whatever it is about is named in it, and no topic says what it is.
+            # A network server: its messages name their device, and no topic tells what they are.
             rules = [rule for rule in rules if rule.device is not None or (rule.ignore and (rule.where or rule.root))]
         route.rules = [(rule, "") for rule in rules if rule.patterns or rule.device is not None or not rule.frames]
 
-    def _by_listener(self, route: Route, protocol: str, principal: str) -> None:
-        """A frame from a listener: the device is the one that it proved to be, the rules are those of its protocol."""
-        found = self._find(principal, "", -1)
-        if isinstance(found, Rejected):
-            route.refusal = found
+    def _route_listener(self, route: Route, protocol: str, principal: str) -> None:
+        """Route a frame of a listener: the device is the one that authenticated, the rules those of the protocol."""
+        device = self._find_device(principal, "", -1)
+        if isinstance(device, Rejected):
+            route.refusal = device
             return
-        route.device = route.gateway = found  # as a gateway, it speaks for the devices behind it
-        profile = self._profiles.of(self._devices.record(found))
+        route.device = route.gateway = device  # as a gateway, it publishes for the devices behind it
+        profile = self._profiles.of(self._devices.record(device))
         rules = [rule for rule in profile.rules if rule.format == protocol and not rule.wrap] if profile else []
         if profile is None or not rules:
-            why = f"its profile reads no {protocol}" if profile else "its profile is not loaded"
-            route.refusal = Rejected(QuarantineReason.NO_PROFILE, why)
+            detail = f"its profile has no rule for {protocol}" if profile else "its profile is not loaded"
+            route.refusal = Rejected(QuarantineReason.NO_PROFILE, detail)
             return
-        route.profile, route.named = profile.id, profile.name
+        route.profile, route.version = profile.id, profile.name
         route.rules = [(rule, "") for rule in rules]
 
-    def _claim(self, rule: Rule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
-        """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not hold."""
+    def _resolve(self, rule: CompiledRule, captured: dict[str, str], principal: str) -> tuple[int, int] | Rejected:
+        """Return (device or -1, gateway or -1) of a topic by a rule, or why the rule does not apply."""
         gateway = -1
         captured = rule.names.complete(captured)
         if "gateway" in captured:
@@ -283,79 +283,81 @@ class Routes:
         if rule.device is not None:
             return IN_PAYLOAD, gateway
         name = principal if rule.by_credential else captured.get("device", "")
-        found = self._find(cased(name, rule.device_case), rule.profile, gateway, rule.whom)
-        return found if isinstance(found, Rejected) else (found, gateway)
+        device = self._find_device(cased(name, rule.device_case), rule.profile, gateway, rule.applies_to)
+        return device if isinstance(device, Rejected) else (device, gateway)
 
     def _profile_of(self, index: int) -> str:
         return self._devices.record(index).profile.partition("@")[0]
 
-    def _find(self, name: str, profile: str, gateway: int, whom: Whom = Whom.OWN) -> int | Rejected:
-        """Return the index of a device that may speak by this profile (empty: any) through this gateway (-1: any)."""
+    def _find_device(
+        self, name: str, profile: str, gateway: int, applies_to: AppliesTo = AppliesTo.OWN
+    ) -> int | Rejected:
+        """Return the index of a device that may use this profile (empty: any) through this gateway (-1: any)."""
         index = self._devices.find(name) if name else -1
         if index < 0:
             return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no such device is registered")
         record = self._devices.record(index)
-        if profile and (why := self._foreign(record, profile, whom)):
-            return why
+        if profile and (rejection := self._foreign_profile(record, profile, applies_to)):
+            return rejection
         if gateway >= 0 and index != gateway and self._devices.record(gateway).id not in record.gateways:
             return Rejected(QuarantineReason.FOREIGN_TOPIC, "the device belongs to another gateway")
         return index
 
-    def _foreign(self, record: Device, profile: str, whom: Whom) -> Rejected | None:
-        """Return why a device may not speak by a rule of this profile, None where it may."""
+    def _foreign_profile(self, record: Device, profile: str, applies_to: AppliesTo) -> Rejected | None:
+        """Return why a device may not use a rule of this profile, None if it may."""
         if record.profile.partition("@")[0] == profile:
-            if whom is not Whom.CARRIED:
+            if applies_to is not AppliesTo.CARRIED:
                 return None
-            why = "it carries the frames of other devices: register this one with the profile of its model"
-            return Rejected(QuarantineReason.FOREIGN_TOPIC, why)
-        found = self._profiles.of(record)
-        if found is None:
+            detail = "it carries the frames of other devices: register this one with the profile of its model"
+            return Rejected(QuarantineReason.FOREIGN_TOPIC, detail)
+        own_profile = self._profiles.of(record)
+        if own_profile is None:
             return Rejected(QuarantineReason.NO_PROFILE, f"its profile '{record.profile}' is not loaded")
-        if whom is not Whom.OWN and found.carried:
-            return self._not_through(record, profile)
+        if applies_to is not AppliesTo.OWN and own_profile.carried:
+            return self._other_server(record, profile)
         return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its profile is '{record.profile}', not '{profile}'")
 
-    def _not_through(self, record: Device, profile: str) -> Rejected | None:
-        """Return why a device's frames do not come in envelopes of this profile: its gateways are other servers."""
+    def _other_server(self, record: Device, profile: str) -> Rejected | None:
+        """Return why a device's frames are refused in envelopes of this profile: its gateways are other servers."""
         gateways = (self._devices.find(name) for name in record.gateways)
-        servers = {self._profile_of(at) for at in gateways if at >= 0}
-        servers = {name for name in servers if (one := self._profiles.find(name)) and one.carries}
+        servers = {self._profile_of(index) for index in gateways if index >= 0}
+        servers = {name for name in servers if (server := self._profiles.find(name)) and server.carries}
         if not servers or profile in servers:
             return None
-        return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its network server speaks as '{min(servers)}'")
+        return Rejected(QuarantineReason.FOREIGN_TOPIC, f"its network server has the profile '{min(servers)}'")
 
-    def look_up(self, name: str, rule: Rule, gateway: int) -> int | Rejected:
-        """Return the index of a device named in a payload, or why it may not be taken."""
+    def look_up(self, name: str, rule: CompiledRule, gateway: int) -> int | Rejected:
+        """Return the index of a device named in a payload, or why it may not be used."""
         if len(name) > NAME_MAX:
-            return Rejected(QuarantineReason.UNKNOWN_DEVICE, "no device has so long a name")
+            return Rejected(QuarantineReason.UNKNOWN_DEVICE, "the name is longer than any device's")
         name = cased(name, rule.device_case)
         profile = "" if rule.any_profile else rule.profile
-        key = (name, profile, gateway, rule.whom)
-        found = self._names.get(key)
-        if found is None:
-            found = self._names[key] = self._find(name, profile, gateway, rule.whom)
-        if isinstance(found, int) and not self._devices.enabled[found]:
+        key = (name, profile, gateway, rule.applies_to)
+        device = self._names.get(key)
+        if device is None:
+            device = self._names[key] = self._find_device(name, profile, gateway, rule.applies_to)
+        if isinstance(device, int) and not self._devices.enabled[device]:
             return Rejected(QuarantineReason.DISABLED_DEVICE, "the device is disabled")
-        return found
+        return device
 
 
 def cased(name: str, case: str) -> str:
-    """Return the name with its letters changed as the profile says."""
+    """Return the name in the letter case that the profile sets."""
     return name.lower() if case == "lower" else name.upper() if case == "upper" else name
 
 
-def _for_others(item: tuple[Rule, dict[str, str]]) -> bool:
+def _names_gateway(item: tuple[CompiledRule, dict[str, str]]) -> bool:
     return item[0].names.gateway is not None
 
 
-def _place(item: tuple[Rule, str]) -> int:
+def _rule_number(item: tuple[CompiledRule, str]) -> int:
     return item[0].number
 
 
-def _rank(why: Rejected) -> int:
-    """Return how much a refusal says: the one that knows most of the device is told."""
-    return _RANK.index(QuarantineReason(why.reason)) if why.reason in _RANK else len(_RANK)
+def _refusal_rank(rejection: Rejected) -> int:
+    """Return how specific a refusal is: the most specific one is reported."""
+    return _RANK.index(QuarantineReason(rejection.reason)) if rejection.reason in _RANK else len(_RANK)
 
 
-def _wrap(rule: Rule, captured: dict[str, str]) -> str:
+def _wrap_key(rule: CompiledRule, captured: dict[str, str]) -> str:
     return captured.get(rule.wrap.strip("{}"), "") if rule.wrap.startswith("{") else rule.wrap

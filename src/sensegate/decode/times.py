@@ -1,8 +1,8 @@
-"""Times as devices write them, to µs UTC with the quality of the answer: one value, or a column of them.
+"""Parse times as devices write them into µs UTC with a time quality: one value, or a column of them.
 
 A number below 1e11 is seconds, below 1e14 milliseconds (format ``epoch``); text is ISO 8601 (``iso``) or a
-pattern of `strptime` (where 24:00 is the end of the day). Text without a zone is taken in the zone of the profile and
-marked so. What cannot be read is `BAD`: the value it belongs to is rejected, never dated by guess.
+`strptime` pattern (in which 24:00 is the end of the day). Text without a zone is taken in the zone of the profile and
+marked as such. What cannot be parsed is `BAD`: its value is rejected, never dated by guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sensegate.model import BOOL, I32, I64, U8
 from sensegate.quantities.quality import TimeQuality
 
 BAD: Final = -(2**63)
-"""In place of a time that cannot be read."""
+"""Stands for a time that cannot be parsed."""
 
 FORMATS = ("iso", "epoch", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns", "age_s", "age_ms", "senml")
 """Names of formats; anything else must be a pattern with ``%``."""
@@ -39,30 +39,30 @@ _SENML_RELATIVE = 2**28
 _TEXT_MAX = 64
 
 
-def joined(raws: Sequence[Any]) -> str:
-    """Return the text that several values make together; one that cannot be read, where one of them is no scalar."""
+def join_parts(raws: Sequence[Any]) -> str:
+    """Return the text that several values form together; an unparsable one if one of them is not a scalar."""
     if not all(isinstance(raw, (str, int, float)) and not isinstance(raw, bool) for raw in raws):
         return ""
     return " ".join(map(str, raws))
 
 
-class Reader(msgspec.Struct, frozen=True):
-    """How a profile's times are read."""
+class TimeReader(msgspec.Struct, frozen=True):
+    """How a profile's times are parsed."""
 
     formats: tuple[str, ...] = ("iso",)
     zone: str = "Asia/Shanghai"
-    """Zone of text that names none."""
+    """Zone of text without one."""
     shift: int = 0
-    """µs to add: the period, where the stamp marks its start. A shifted time is `DERIVED`."""
+    """µs to add: the period, if the stamp marks its start. A shifted time is `DERIVED`."""
     missing: frozenset[Any] = frozenset()
-    """What a device sends that knows no time; such readings are dated by their arrival."""
+    """Values that a device sends when it knows no time; such readings are dated by their arrival."""
 
-    def one(self, raw: Any, received: int) -> tuple[int, int]:
+    def parse(self, raw: Any, received: int) -> tuple[int, int]:
         """Return (µs UTC or `BAD`, time quality) of one value."""
         if self.missing and self._is_missing(raw):
             return received, TimeQuality.RECEIVED
         for form in self.formats:
-            time, quality = _one(raw, form, self.zone, received)
+            time, quality = _parse(raw, form, self.zone, received)
             if time != BAD:
                 if self.shift:
                     return time + self.shift, TimeQuality.DERIVED
@@ -70,29 +70,29 @@ class Reader(msgspec.Struct, frozen=True):
         return BAD, TimeQuality.RECEIVED
 
     def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:
-        """Return what `one` says of each value; quick where all are of one kind."""
-        found = None if self.missing and any(map(self._is_missing, raws)) else self._quick(raws)
-        if found is not None:
-            time, quality, sure = found
+        """Return the result of `parse` for each value; vectorised if all are of one kind."""
+        fast = None if self.missing and any(map(self._is_missing, raws)) else self._fast_column(raws)
+        if fast is not None:
+            time, quality, sure = fast
             if sure.all():
                 if self.shift:
                     return time + self.shift, np.full(len(raws), TimeQuality.DERIVED, np.uint8)
                 return time, quality
-            rest = np.flatnonzero(~sure)
+            remaining = np.flatnonzero(~sure)
             if self.shift:
                 time[sure] += self.shift
                 quality[sure] = TimeQuality.DERIVED
         else:
             time, quality = np.empty(len(raws), np.int64), np.empty(len(raws), np.uint8)
-            rest = np.arange(len(raws))
-        for at in rest.tolist():
-            time[at], quality[at] = self.one(raws[at], int(received[at]))
+            remaining = np.arange(len(raws))
+        for index in remaining.tolist():
+            time[index], quality[index] = self.parse(raws[index], int(received[index]))
         return time, quality
 
     def _is_missing(self, raw: Any) -> bool:
         return isinstance(raw, (str, int, float)) and not isinstance(raw, bool) and raw in self.missing
 
-    def _quick(self, raws: Sequence[Any]) -> tuple[I64, U8, BOOL] | None:
+    def _fast_column(self, raws: Sequence[Any]) -> tuple[I64, U8, BOOL] | None:
         kinds = set(map(type, raws))
         form = self.formats[0]
         if kinds == {str}:
@@ -106,7 +106,7 @@ class Reader(msgspec.Struct, frozen=True):
         return None
 
 
-def _one(raw: Any, form: str, zone: str, received: int) -> tuple[int, int]:  # noqa: PLR0911 - one per kind
+def _parse(raw: Any, form: str, zone: str, received: int) -> tuple[int, int]:  # noqa: PLR0911 - one for each kind
     if isinstance(raw, bool):
         return BAD, TimeQuality.RECEIVED
     if isinstance(raw, str):
@@ -149,10 +149,10 @@ def _epoch(raw: float, form: str) -> int:
 
 
 def _iso(text: str, zone: str) -> tuple[int, int]:
-    found = _ISO.fullmatch(text)
-    if found is None:
+    match = _ISO.fullmatch(text)
+    if match is None:
         return BAD, TimeQuality.RECEIVED
-    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
     try:
         local = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), tzinfo=UTC)
         time = (local - _EPOCH) // _MICROSECOND + int((fraction or "0")[:6].ljust(6, "0"))
@@ -174,25 +174,25 @@ def _offset(text: str) -> int:
 
 
 def _zone_offset(zone: str, local: int) -> int:
-    """Return µs that `zone` is ahead of UTC at a local time (µs of its own clock)."""
-    at = datetime(1970, 1, 1) + timedelta(microseconds=local)  # noqa: DTZ001 - local time of the zone is meant
-    ahead = at.replace(tzinfo=ZoneInfo(zone)).utcoffset()
+    """Return the µs that `zone` is ahead of UTC at a local time (µs of its own clock)."""
+    local_time = datetime(1970, 1, 1) + timedelta(microseconds=local)  # noqa: DTZ001 - the zone's local time
+    ahead = local_time.replace(tzinfo=ZoneInfo(zone)).utcoffset()
     return (ahead or timedelta()) // _MICROSECOND
 
 
 def _pattern(text: str, form: str, zone: str) -> tuple[int, int]:
     try:
-        at = _civil_time(text, form)
-        if at.tzinfo is not None:
-            return (at - _EPOCH) // _MICROSECOND, TimeQuality.DEVICE
-        local = (at.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+        parsed = _civil_time(text, form)
+        if parsed.tzinfo is not None:
+            return (parsed - _EPOCH) // _MICROSECOND, TimeQuality.DEVICE
+        local = (parsed.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
         return local - _zone_offset(zone, local), TimeQuality.ASSUMED_ZONE
     except (ValueError, OverflowError):
         return BAD, TimeQuality.RECEIVED
 
 
 def _civil_time(text: str, form: str) -> datetime:
-    """Return the time that a text says; 24:00 is 0:00 of the next day. Raises `ValueError` or `OverflowError`."""
+    """Parse civil time; 24:00 is 0:00 of the next day. Raises `ValueError` or `OverflowError`."""
     try:
         return datetime.strptime(text, form)  # noqa: DTZ007 - the zone is added by the caller
     except ValueError:
@@ -206,23 +206,23 @@ _PARTS = {"Y": r"\d{4}", "y": r"\d\d", "j": r"\d{1,3}", "f": "0{1,6}", "M": "00?
 
 
 @cache
-def _at_24(form: str) -> re.Pattern[str] | None:
-    """Return what matches text of a pattern at 24:00, the hour as its group; None for a pattern without hours."""
+def _end_of_day_pattern(form: str) -> re.Pattern[str] | None:
+    """Return a pattern for text at 24:00, with the hour as its group; None for a format without hours."""
     if "%H" not in form or form.count("%") != len(re.findall("%[YymdjHMSfz]", form)):
         return None
     parts = re.split("%(.)", form)
     literal = [
-        _PARTS.get(part, r"\S+" if part == "z" else r"\d\d?") if at % 2 else re.escape(part)
-        for at, part in enumerate(parts)
+        _PARTS.get(part, r"\S+" if part == "z" else r"\d\d?") if index % 2 else re.escape(part)
+        for index, part in enumerate(parts)
     ]
     return re.compile("".join(literal), re.ASCII)
 
 
 def _midnight(text: str, form: str) -> str:
-    """Return the text of 24:00 with hour 0 (it is the next day then), an empty string where it is not 24:00."""
-    pattern = _at_24(form) if "24" in text else None
-    found = pattern.fullmatch(text) if pattern else None
-    return f"{text[: found.start(1)]}00{text[found.end(1) :]}" if found else ""
+    """Return text at 24:00 with hour 0 (which then is the next day), an empty string if it is not 24:00."""
+    pattern = _end_of_day_pattern(form) if "24" in text else None
+    match = pattern.fullmatch(text) if pattern else None
+    return f"{text[: match.start(1)]}00{text[match.end(1) :]}" if match else ""
 
 
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────────
@@ -232,35 +232,35 @@ _WIDTHS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
 
 
 class _Layout(msgspec.Struct, frozen=True):
-    """Text of fixed width: where the digits of each part stand, and the characters between them."""
+    """Text of fixed width: positions of the digits of each part, and the characters between them."""
 
     parts: dict[str, int]
-    """Part (a letter of `_WIDTHS`) -> place of its first digit."""
+    """Part (a letter of `_WIDTHS`) -> position of its first digit."""
     between: tuple[tuple[int, str], ...]
-    """(place, the characters that may stand there)"""
+    """(position, allowed characters)"""
     length: int
 
 
 def _layout(pattern: str) -> _Layout | None:
-    """Return the layout of a pattern that holds each part at most once and a date, None where it is none of these."""
+    """Return the layout of a pattern with each part at most once and a complete date, else None."""
     parts: dict[str, int] = {}
     between: list[tuple[int, str]] = []
-    at = place = 0
-    while at < len(pattern):
-        if pattern[at] == "%":
-            part = pattern[at + 1 : at + 2]
+    index = position = 0
+    while index < len(pattern):
+        if pattern[index] == "%":
+            part = pattern[index + 1 : index + 2]
             if part not in _WIDTHS or part in parts:
                 return None
-            parts[part] = place
-            place += _WIDTHS[part]
-            at += 2
+            parts[part] = position
+            position += _WIDTHS[part]
+            index += 2
             continue
-        if not pattern[at].isascii() or (pattern[at].isspace() and pattern[at] != " "):
+        if not pattern[index].isascii() or (pattern[index].isspace() and pattern[index] != " "):
             return None
-        between.append((place, pattern[at]))
-        place += 1
-        at += 1
-    return _Layout(parts, tuple(between), place) if {"Y", "m", "d"} <= parts.keys() else None
+        between.append((position, pattern[index]))
+        position += 1
+        index += 1
+    return _Layout(parts, tuple(between), position) if {"Y", "m", "d"} <= parts.keys() else None
 
 
 _ISO_HEAD = _Layout(
@@ -268,11 +268,11 @@ _ISO_HEAD = _Layout(
     ((4, "-"), (7, "-"), (10, "T "), (13, ":"), (16, ":")),
     19,
 )
-"""Only ISO text with seconds goes the quick way."""
+"""Only ISO text with seconds is vectorised."""
 
 
 def _bytes_of(raws: Sequence[str]) -> U8 | None:
-    """Return texts of one length as rows of bytes, None where they are not of one length or not ASCII."""
+    """Return texts of one length as rows of bytes, None if their lengths differ or they are not ASCII."""
     length = len(raws[0])
     joined = "".join(raws).encode("utf-8", "replace")
     if len(joined) != length * len(raws) or set(map(len, raws)) != {length}:
@@ -280,18 +280,18 @@ def _bytes_of(raws: Sequence[str]) -> U8 | None:
     return np.frombuffer(joined, np.uint8).reshape(len(raws), length)
 
 
-def _civil(at: U8, layout: _Layout) -> tuple[I64, BOOL]:
-    """Return (µs on the clock of the zone, whether that is sure) of rows of bytes."""
-    columns = np.ascontiguousarray(at.T)  # by place: what follows runs along the rows
+def _civil_columns(rows: U8, layout: _Layout) -> tuple[I64, BOOL]:
+    """Return (µs on the clock of the zone, whether that is certain) of rows of bytes."""
+    columns = np.ascontiguousarray(rows.T)  # by position: the operations below run along the rows
     digits = columns - np.uint8(ord("0"))
     places = [place + k for part, place in layout.parts.items() for k in range(_WIDTHS[part])]
     sure: BOOL = digits[places].max(axis=0) < 10
     for place, characters in layout.between:
-        there = columns[place] == ord(characters[0])
+        allowed = columns[place] == ord(characters[0])
         for other in characters[1:]:
-            there |= columns[place] == ord(other)
-        sure &= there
-    zero = np.zeros(len(at), np.int32)
+            allowed |= columns[place] == ord(other)
+        sure &= allowed
+    zero = np.zeros(len(rows), np.int32)
 
     def number(part: str) -> I32:
         place = layout.parts.get(part)
@@ -314,58 +314,58 @@ def _civil(at: U8, layout: _Layout) -> tuple[I64, BOOL]:
 
 
 def _to_utc(local: I64, sure: BOOL, zone: str) -> tuple[I64, U8, BOOL]:
-    sure = sure & (local >= 0)  # before 1970 zones changed by odd minutes
-    hours, which = np.unique(np.where(sure, local, 0) // 3_600_000_000, return_inverse=True)
+    sure = sure & (local >= 0)  # before 1970, zones changed by odd minutes
+    hours, inverse = np.unique(np.where(sure, local, 0) // 3_600_000_000, return_inverse=True)
     ahead = np.array([_zone_offset(zone, int(hour) * 3_600_000_000) for hour in hours], np.int64)
-    return local - ahead[which], np.full(len(local), TimeQuality.ASSUMED_ZONE, np.uint8), sure
+    return local - ahead[inverse], np.full(len(local), TimeQuality.ASSUMED_ZONE, np.uint8), sure
 
 
 def _pattern_column(raws: Sequence[str], form: str, zone: str) -> tuple[I64, U8, BOOL] | None:
     layout = _layout(form.removesuffix("%z"))
-    at = _bytes_of(raws) if layout else None
-    if layout is None or at is None or at.shape[1] != layout.length + form.endswith("%z"):
+    rows = _bytes_of(raws) if layout else None
+    if layout is None or rows is None or rows.shape[1] != layout.length + form.endswith("%z"):
         return None
-    local, sure = _civil(at, layout)
+    local, sure = _civil_columns(rows, layout)
     if form.endswith("%z"):
-        return local, np.zeros(len(raws), np.uint8), sure & (at[:, -1] == ord("Z"))
+        return local, np.zeros(len(raws), np.uint8), sure & (rows[:, -1] == ord("Z"))
     return _to_utc(local, sure, zone)
 
 
 def _iso_column(raws: Sequence[str], zone: str) -> tuple[I64, U8, BOOL] | None:
-    """Return (time, quality, sure) of ISO texts of one length; rows that are not `sure` are read one by one."""
-    at = _bytes_of(raws)
+    """Return (time, quality, sure) of ISO texts of one length; rows that are not `sure` are parsed one by one."""
+    rows = _bytes_of(raws)
     head = _ISO_HEAD.length
-    if at is None or at.shape[1] < head:
+    if rows is None or rows.shape[1] < head:
         return None
-    length, tail = at.shape[1], raws[0][head:]
+    length, tail = rows.shape[1], raws[0][head:]
     zone_text = next((tail[-size:] for size in (1, 6) if _is_zone(tail[-size:])), "")
     fraction = tail[: len(tail) - len(zone_text)]
     if fraction and not re.fullmatch(r"[.]\d{1,9}", fraction, re.ASCII):
         return None
-    time, sure = _civil(at[:, :head], _ISO_HEAD)
+    time, sure = _civil_columns(rows[:, :head], _ISO_HEAD)
     if fraction:
-        places = np.ascontiguousarray(at[:, head + 1 : head + len(fraction)].T) - np.uint8(ord("0"))
-        sure &= (places.max(axis=0) < 10) & (at[:, head] == ord("."))
-        part = np.zeros(len(at), np.int64)
+        places = np.ascontiguousarray(rows[:, head + 1 : head + len(fraction)].T) - np.uint8(ord("0"))
+        sure &= (places.max(axis=0) < 10) & (rows[:, head] == ord("."))
+        part = np.zeros(len(rows), np.int64)
         for k in range(6):
             part = part * 10 + (places[k] if k < len(places) else 0)
         time += part
     if not zone_text:
         return _to_utc(time, sure, zone)
     same = np.frombuffer(zone_text.encode(), np.uint8)
-    sure &= (at[:, length - len(same) :] == same).all(axis=1)
+    sure &= (rows[:, length - len(same) :] == same).all(axis=1)
     return time - _offset(zone_text), np.zeros(len(raws), np.uint8), sure
 
 
 def _is_zone(text: str) -> bool:
     if text in {"Z", "z"}:
         return True
-    found = re.fullmatch(r"[+-](\d\d):(\d\d)", text, re.ASCII)
-    return found is not None and int(found[1]) <= 23 and int(found[2]) <= 59
+    match = re.fullmatch(r"[+-](\d\d):(\d\d)", text, re.ASCII)
+    return match is not None and int(match[1]) <= 23 and int(match[2]) <= 59
 
 
 def _days(year: I32, month: I32, day: I32) -> I32:
-    """Return days since 1970-01-01 of civil dates (Gregorian), columns in and out."""
+    """Return days since 1970-01-01 of Gregorian dates, as columns."""
     shifted = year - (month <= 2)
     era_year = shifted % 400
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
@@ -397,7 +397,7 @@ def _float_epoch_column(raws: Sequence[float], form: str) -> tuple[I64, U8, BOOL
     sure = np.zeros(len(raws), np.bool_)
     for unit in units:
         factor, divisor = _UNITS[unit]
-        here = (size < _LIMIT[unit]) & ~sure
-        time[here] = np.rint(numbers[here] * factor).astype(np.int64) // divisor
-        sure |= here
+        in_unit = (size < _LIMIT[unit]) & ~sure
+        time[in_unit] = np.rint(numbers[in_unit] * factor).astype(np.int64) // divisor
+        sure |= in_unit
     return time, np.zeros(len(raws), np.uint8), sure

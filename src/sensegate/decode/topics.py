@@ -1,6 +1,6 @@
-"""Topic patterns: ``tele/{device}/SENSOR``; ``{name}`` captures one level, ``{name+}`` one or more.
+"""Topic patterns: ``tele/{device}/SENSOR``; ``{name}`` captures one level, ``{name+}`` one or more levels.
 
-Many patterns are matched at once by `Index`; the most literal match comes first.
+`TopicIndex` matches many patterns at once; the most literal match comes first.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import msgspec
 
 _CAPTURE = re.compile(r"\{([a-z_]+)(\+?)\}")
 LEVELS_MAX = 16
-"""Topics with more levels match nothing."""
+"""Most levels of a topic; topics with more match nothing."""
 
 
-class Level(msgspec.Struct, frozen=True):
-    """One level of a pattern: literal text, or a capture (of several levels) with text before and after."""
+class TopicLevel(msgspec.Struct, frozen=True):
+    """One level of a pattern: literal text, or a capture (of one or several levels) with text before and after."""
 
     literal: str = ""
     capture: str = ""
-    many: bool = False
+    multi_level: bool = False
     before: str = ""
     after: str = ""
 
 
-class Pattern(msgspec.Struct, frozen=True):
+class TopicPattern(msgspec.Struct, frozen=True):
     """A parsed topic pattern."""
 
     text: str
-    levels: tuple[Level, ...]
+    levels: tuple[TopicLevel, ...]
 
     @property
     def captures(self) -> frozenset[str]:
@@ -37,50 +37,50 @@ class Pattern(msgspec.Struct, frozen=True):
         return frozenset(level.capture for level in self.levels if level.capture)
 
 
-def parse(text: str) -> Pattern:
-    """Return the pattern.
+def parse(text: str) -> TopicPattern:
+    """Parse a pattern.
 
     Raises:
-        ValueError: if the text is no pattern; the message says why.
+        ValueError: the text is not a pattern; the message says why.
     """
-    levels: list[Level] = []
+    levels: list[TopicLevel] = []
     if not text or len(text.split("/")) > LEVELS_MAX:
         raise ValueError(f"a topic has 1 to {LEVELS_MAX} levels")
     for part in text.split("/"):
-        found = list(_CAPTURE.finditer(part))
+        captures = list(_CAPTURE.finditer(part))
         rest = _CAPTURE.sub("", part)
-        if any(mark in rest for mark in "{}+#"):
+        if any(wildcard in rest for wildcard in "{}+#"):
             raise ValueError(f"level {part!r}: captures are written {{name}} or {{name+}}; no MQTT wildcards")
-        if len(found) > 1:
-            raise ValueError(f"level {part!r}: one capture a level")
-        if not found:
-            levels.append(Level(literal=part))
+        if len(captures) > 1:
+            raise ValueError(f"level {part!r}: only one capture is allowed in a level")
+        if not captures:
+            levels.append(TopicLevel(literal=part))
             continue
-        name, many = found[0].groups()
-        before, after = part[: found[0].start()], part[found[0].end() :]
+        name, many = captures[0].groups()
+        before, after = part[: captures[0].start()], part[captures[0].end() :]
         if many and (before or after):
-            raise ValueError(f"level {part!r}: a capture of several levels stands alone")
-        levels.append(Level(capture=name, many=bool(many), before=before, after=after))
-    if sum(level.many for level in levels) > 1:
-        raise ValueError("one capture of several levels a topic")
+            raise ValueError(f"level {part!r}: a capture of several levels must stand alone")
+        levels.append(TopicLevel(capture=name, multi_level=bool(many), before=before, after=after))
+    if sum(level.multi_level for level in levels) > 1:
+        raise ValueError("a topic may have only one capture of several levels")
     names = [level.capture for level in levels if level.capture]
     if len(names) != len(set(names)):
         raise ValueError("each capture needs its own name")
-    return Pattern(text, tuple(levels))
+    return TopicPattern(text, tuple(levels))
 
 
-def match(pattern: Pattern, topic: str) -> dict[str, str] | None:
-    """Return the captures of a topic, or None where it does not match."""
+def match(pattern: TopicPattern, topic: str) -> dict[str, str] | None:
+    """Return the captures of a topic, or None if it does not match."""
     return _match(pattern.levels, topic.split("/"))
 
 
-def _match(levels: Sequence[Level], parts: Sequence[str]) -> dict[str, str] | None:
-    many = next((at for at, level in enumerate(levels) if level.many), None)
-    if many is not None:
-        taken = len(parts) - len(levels) + 1
-        if taken < 1:
+def _match(levels: Sequence[TopicLevel], parts: Sequence[str]) -> dict[str, str] | None:
+    multi = next((index for index, level in enumerate(levels) if level.multi_level), None)
+    if multi is not None:
+        width = len(parts) - len(levels) + 1
+        if width < 1:
             return None
-        parts = [*parts[:many], "/".join(parts[many : many + taken]), *parts[many + taken :]]
+        parts = [*parts[:multi], "/".join(parts[multi : multi + width]), *parts[multi + width :]]
     if len(parts) != len(levels):
         return None
     captured: dict[str, str] = {}
@@ -97,43 +97,43 @@ def _match(levels: Sequence[Level], parts: Sequence[str]) -> dict[str, str] | No
     return captured
 
 
-def fill(pattern: Pattern, captured: Mapping[str, str]) -> str:
-    """Return the topic with these captures; others become ``+`` or, at the end, ``#``."""
+def fill(pattern: TopicPattern, captured: Mapping[str, str]) -> str:
+    """Return the topic with these captures filled in; others become ``+`` or, at the end, ``#``."""
     parts: list[str] = []
-    for at, level in enumerate(pattern.levels):
+    for index, level in enumerate(pattern.levels):
         if not level.capture:
             parts.append(level.literal)
         elif level.capture in captured:
             parts.append(f"{level.before}{captured[level.capture]}{level.after}")
         else:
-            parts.append("#" if level.many and at == len(pattern.levels) - 1 else "+")
+            parts.append("#" if level.multi_level and index == len(pattern.levels) - 1 else "+")
     return "/".join(parts)
 
 
-def filters(pattern: Pattern, names: Sequence[str], *, capture: str = "device") -> list[str]:
-    """Return MQTT topic filters for a device of these names; other captures become ``+`` or, at the end, ``#``."""
+def filters(pattern: TopicPattern, names: Sequence[str], *, capture: str = "device") -> list[str]:
+    """Return MQTT topic filters for a device with these names; other captures become ``+`` or, at the end, ``#``."""
     return [fill(pattern, {capture: name}) for name in names]
 
 
-def order(pattern: Pattern) -> tuple[int, ...]:
-    """Return the sort key of a pattern: the more literal, the earlier."""
+def order(pattern: TopicPattern) -> tuple[int, ...]:
+    """Return the sort key of a pattern: more literal patterns come first."""
     last = len(pattern.levels) - 1
-    weights = (0 if not level.capture else 1 if not level.many else 2 for level in pattern.levels)
-    return tuple(3 if weight == 2 and at == last else weight for at, weight in enumerate(weights))
+    weights = (0 if not level.capture else 1 if not level.multi_level else 2 for level in pattern.levels)
+    return tuple(3 if weight == 2 and index == last else weight for index, weight in enumerate(weights))
 
 
-def covers(one: Pattern, other: Pattern) -> bool:
-    """Return whether every topic that matches `other` matches `one`."""
-    return _covers(one.levels, other.levels)
+def covers(pattern: TopicPattern, other: TopicPattern) -> bool:
+    """Return whether every topic that matches `other` matches `pattern`."""
+    return _covers(pattern.levels, other.levels)
 
 
-def _covers(one: Sequence[Level], other: Sequence[Level]) -> bool:
-    if not one or not other:
-        return not one and not other
-    first, then = one[0], other[0]
-    if first.many:  # one or more levels
-        return any(_covers(one[1:], other[taken:]) for taken in range(1, len(other) + 1))
-    if then.many:
+def _covers(pattern: Sequence[TopicLevel], other: Sequence[TopicLevel]) -> bool:
+    if not pattern or not other:
+        return not pattern and not other
+    first, then = pattern[0], other[0]
+    if first.multi_level:  # one or more levels
+        return any(_covers(pattern[1:], other[width:]) for width in range(1, len(other) + 1))
+    if then.multi_level:
         return False
     if first.capture:
         start, end = (then.before, then.after) if then.capture else (then.literal, then.literal)
@@ -142,50 +142,50 @@ def _covers(one: Sequence[Level], other: Sequence[Level]) -> bool:
             bool(enough)
             and start.startswith(first.before)
             and end.endswith(first.after)
-            and _covers(one[1:], other[1:])
+            and _covers(pattern[1:], other[1:])
         )
-    return not then.capture and first.literal == then.literal and _covers(one[1:], other[1:])
+    return not then.capture and first.literal == then.literal and _covers(pattern[1:], other[1:])
 
 
-class Index:
-    """Many patterns matched at once: looked up by one literal level each, so that cost does not grow with their number.
+class TopicIndex:
+    """Many patterns matched at once: each is indexed by one literal level, so that the cost does not grow with them.
 
-    `add` in any order; `match` gives (number, captures) of those that match, the most literal first.
+    `add` takes them in any order; `match` returns (number, captures) of those that match, the most literal first.
     """
 
     def __init__(self) -> None:
-        self._patterns: list[tuple[Pattern, int]] = []
+        self._patterns: list[tuple[TopicPattern, int]] = []
         self._by_level: dict[tuple[int, int, str], list[int]] = {}
-        self._others: list[int] = []
+        self._unindexed: list[int] = []
 
-    def add(self, pattern: Pattern, number: int) -> None:
-        """Add a pattern under a number of the caller's."""
-        place = len(self._patterns)
+    def add(self, pattern: TopicPattern, number: int) -> None:
+        """Add a pattern under a number chosen by the caller."""
+        position = len(self._patterns)
         self._patterns.append((pattern, number))
-        many = next((at for at, level in enumerate(pattern.levels) if level.many), None)
-        for at, level in enumerate(pattern.levels):
-            if many is not None and at > many:
+        multi = next((index for index, level in enumerate(pattern.levels) if level.multi_level), None)
+        for index, level in enumerate(pattern.levels):
+            if multi is not None and index > multi:
                 break
             if not level.capture:
-                count = len(pattern.levels) if many is None else 0
-                self._by_level.setdefault((count, at, level.literal), []).append(place)
+                count = len(pattern.levels) if multi is None else 0
+                self._by_level.setdefault((count, index, level.literal), []).append(position)
                 return
-        self._others.append(place)
+        self._unindexed.append(position)
 
     def match(self, topic: str) -> list[tuple[int, dict[str, str]]]:
         """Return (number, captures) of every pattern that matches."""
         parts = topic.split("/")
         if len(parts) > LEVELS_MAX:
             return []
-        places = list(self._others)
-        for at, part in enumerate(parts):
-            places += self._by_level.get((len(parts), at, part), ())
-            places += self._by_level.get((0, at, part), ())
-        found: list[tuple[tuple[int, ...], int, int, dict[str, str]]] = []
-        for place in places:
-            pattern, number = self._patterns[place]
+        positions = list(self._unindexed)
+        for index, part in enumerate(parts):
+            positions += self._by_level.get((len(parts), index, part), ())
+            positions += self._by_level.get((0, index, part), ())
+        matches: list[tuple[tuple[int, ...], int, int, dict[str, str]]] = []
+        for position in positions:
+            pattern, number = self._patterns[position]
             captured = _match(pattern.levels, parts)
             if captured is not None:
-                found.append((order(pattern), place, number, captured))
-        found.sort(key=lambda item: item[:2])
-        return [(number, captured) for _, _, number, captured in found]
+                matches.append((order(pattern), position, number, captured))
+        matches.sort(key=lambda item: item[:2])
+        return [(number, captured) for _, _, number, captured in matches]

@@ -1,6 +1,6 @@
-"""The profiles in force while running: a changed file and a decision of the store are taken up without a restart.
+"""Keep the profiles in force up to date: a changed file or a decision of the store takes effect without a restart.
 
-A broken file, and a version that cannot be compiled, leave what was in force.
+A broken file, or a version that does not compile, leaves the previous version in force.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ Changed = Callable[[ProfileSet, list[str]], None]
 """(set now in force, ids of the profiles that are new, changed or gone)."""
 
 
-class Profiles:
-    """Looks at the files once a second; a file that is wrong at the very start is left out and named in `troubles`."""
+class ProfileWatcher:
+    """Check the files once a second; a file that is broken at the start is left out and reported by `problems`."""
 
     def __init__(self, places: Sequence[Path | str], clock: Clock, chosen: Sequence[Chosen] = ()) -> None:
         """`chosen`: the versions of the store that are in force from the start."""
         self._places = [Path(place) for place in places]
         self._clock = clock
         self._chosen = tuple(chosen)
-        self._seen = self._stamps()
-        self._one_at_a_time = asyncio.Lock()
+        self._last_stamps = self._stamps()
+        self._lock = asyncio.Lock()
         self.set = ProfileSet([], []).reload(self._places).choose(self._chosen)
-        self._say(self.set)
+        self._log_problems(self.set)
         self.on_change: list[Changed] = []
 
-    def troubles(self) -> list[str]:
-        """Return what is wrong with files that are therefore not in force, a sentence each."""
-        return [f"{why}; its last good version, if there is one, stays in force" for why in self.set.problems]
+    def problems(self) -> list[str]:
+        """Return the problems of files that are therefore not in force, as sentences."""
+        return [f"{problem}; its last good version, if there is one, stays in force" for problem in self.set.problems]
 
     async def run(self) -> None:
-        """Take up changes of the files until cancelled."""
+        """Apply changes of the files until cancelled."""
         while True:
             await self._clock.sleep(LOOK_S)
             stamps = await asyncio.to_thread(self._stamps)
-            if stamps != self._seen:
-                unchanged = {file for file, *_ in {*stamps} & {*self._seen}}
-                self._seen = stamps
-                async with self._one_at_a_time:
-                    # Twenty profiles take half a second: not in the loop that serves the devices.
-                    self._take(await asyncio.to_thread(self._read, unchanged))
+            if stamps != self._last_stamps:
+                unchanged = {file for file, *_ in {*stamps} & {*self._last_stamps}}
+                self._last_stamps = stamps
+                async with self._lock:
+                    # Twenty profiles take half a second: not on the loop that serves the devices.
+                    self._apply(await asyncio.to_thread(self._read, unchanged))
 
     async def choose(self, chosen: Sequence[Chosen]) -> None:
-        """Put these versions of the store in force, and no others; return when they are."""
-        async with self._one_at_a_time:
+        """Put exactly these versions of the store in force; return when they are."""
+        async with self._lock:
             self._chosen = tuple(chosen)
-            self._take(await asyncio.to_thread(self.set.choose, self._chosen, self.set))
+            self._apply(await asyncio.to_thread(self.set.choose, self._chosen, self.set))
 
     def _read(self, unchanged: set[str]) -> ProfileSet:
         return self.set.reload(self._places, unchanged).choose(self._chosen, self.set)
 
-    def _take(self, new: ProfileSet) -> None:
+    def _apply(self, new: ProfileSet) -> None:
         old, self.set = self.set, new
         changed = [
             name
@@ -71,24 +71,24 @@ class Profiles:
             if old.find(name) is not new.find(name) or old.arms.get(name) != new.arms.get(name)
         ]
         _log.info("profiles in force", profiles=len(new), changed=changed)
-        self._say(new)
+        self._log_problems(new)
         for listener in self.on_change:
             listener(new, changed)
 
     @staticmethod
-    def _say(profiles: ProfileSet) -> None:
-        for why in profiles.problems:
-            _log.error("a profile is wrong and not in force", error=str(why))
+    def _log_problems(profiles: ProfileSet) -> None:
+        for problem in profiles.problems:
+            _log.error("profile is broken and not in force", reason=str(problem))
 
     def _stamps(self) -> list[tuple[str, int, int]]:
-        found = []
+        stamps = []
         scripts: dict[Path, list[os.stat_result]] = {}
         for path in files(self._places):
-            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to see: reading it says so
-                beside = scripts.get(path.parent)
-                if beside is None:
-                    beside = scripts[path.parent] = [script.stat() for script in sorted(path.parent.glob("*.js"))]
-                parts = [path.stat(), *beside]
+            with contextlib.suppress(OSError):  # deleted meanwhile, or not readable: reading it reports the error
+                script_stats = scripts.get(path.parent)
+                if script_stats is None:
+                    script_stats = scripts[path.parent] = [script.stat() for script in sorted(path.parent.glob("*.js"))]
+                parts = [path.stat(), *script_stats]
                 times, sizes = (part.st_mtime_ns for part in parts), (part.st_size for part in parts)
-                found.append((str(path), sum(times), sum(sizes)))
-        return found
+                stamps.append((str(path), sum(times), sum(sizes)))
+        return stamps

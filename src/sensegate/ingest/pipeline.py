@@ -25,7 +25,7 @@ from sensegate.collect.commands import DownlinkQueue
 from sensegate.collect.intake import Intake
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.redaction import Cutting, removed_of
+from sensegate.decode.redaction import Redactor, removed_of
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
@@ -52,7 +52,7 @@ class PipelineStages(msgspec.Struct, frozen=True, eq=False):
     indicators: Indicators
     committer: Committer
     devices: Devices
-    redaction: Cutting | None = None
+    redaction: Redactor | None = None
     """Cuts video metadata down to what may be kept, before anything else sees it."""
     assets: Assets | None = None
     """Marks readings of secondary sources."""
@@ -147,7 +147,7 @@ class IngestPipeline:
 
     async def _run_once(self) -> None:
         positions = await self._stages.committer.open()
-        self._memory.rewind()  # what was not committed comes again, to the memory that it met before
+        self._memory.rollback()  # what was not committed comes again, to the memory that it met before
         async with Intake(self._sources, self._config.ingest, self._clock) as intake:
             await intake.start(positions)
             self.trouble = ""
@@ -156,7 +156,7 @@ class IngestPipeline:
                 while True:
                     deliveries = await intake.batch(written)
                     pending = self._process(deliveries)
-                    mark = self._memory.mark()
+                    mark = self._memory.savepoint()
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never written at once.
                         await written
@@ -213,7 +213,7 @@ class IngestPipeline:
         if taken := removed_of(span):
             batch = msgspec.structs.replace(batch, fields=msgspec.structs.replace(batch.fields, removed=taken))
         if self._stages.commands:
-            for request in self._memory.asks():
+            for request in self._memory.take_requests():
                 self._stages.commands.ask(request.topic, request.payload, request.about)
         pending = self._stages.committer.prepare(deliveries, batch.fields, batch.readings, batch.rejected, span=span)
         self._stages.devices.observe(batch.readings.device, batch.readings.received)
@@ -242,20 +242,20 @@ class IngestPipeline:
                     strict.update(range(start, start + len(delivery.messages)))
         decoder = self._stages.interpreter.decoder
         kept_at: dict[int, Message] = {}
-        for at, route in self._stages.redaction.places(span, decoder, strict).items():
-            kept = _result_or_bug(partial(self._stages.redaction.one, span[at], route, decoder))
+        for at, route in self._stages.redaction.pending(span, decoder, strict).items():
+            kept = _result_or_bug(partial(self._stages.redaction.redact, span[at], route, decoder))
             if isinstance(kept, Exception):
                 # The error's text and the frames' values may hold personal data of the message.
                 frames = f"{type(kept).__name__}\n{_last_frames(kept)}"
                 _log.error("video format crashed; nothing of its message is kept", formats=route.video, frames=frames)
-                kept = self._stages.redaction.crashed(span[at], route, decoder, frames)
+                kept = self._stages.redaction.replace_crashed(span[at], route, decoder, frames)
             kept_at[at] = kept
         return Span(kept_at.get(at, message) for at, message in enumerate(span)) if kept_at else span
 
     def _interpret(self, span: Span, interpreter: Interpreter) -> DecodedBatch:
         """Decode and normalise; a bug in either puts the one poison message in quarantine, with its traceback."""
         decoder, normaliser = interpreter.decoder, interpreter.normaliser
-        mark = decoder.memory.mark()
+        mark = decoder.memory.savepoint()
 
         def interpreted() -> DecodedBatch:
             self._poison.raise_if_poison(span)
@@ -265,7 +265,7 @@ class IngestPipeline:
         result = _result_or_bug(interpreted)
         if not isinstance(result, Exception):
             return result
-        decoder.memory.rewind(mark)
+        decoder.memory.rollback(mark)
         if len(span) > 1:
             half = len(span) // 2
             first = self._interpret(Span(span[:half]), interpreter)
@@ -284,7 +284,7 @@ class IngestPipeline:
 
     async def _write(self, pending: Pending, deliveries: Sequence[Delivery], intake: Intake, mark: int) -> None:
         await self._stages.committer.write(pending)
-        self._memory.settle(mark)
+        self._memory.release(mark)
         newest = {delivery.source: delivery for delivery in deliveries if delivery.covers}
         for delivery in deliveries:
             if not delivery.covers or newest[delivery.source] is delivery:

@@ -19,7 +19,7 @@ from sensegate.collect.http import HttpSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import Config
-from sensegate.decode.watch import Profiles
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ConfigError
 from sensegate.ports import Source
 
@@ -47,7 +47,7 @@ class Sources:
         self.ways.append(OwnBroker(intake))
 
     async def open_others(
-        self, stack: contextlib.AsyncExitStack, profiles: Profiles, devices: Devices, refusals: Refusals
+        self, stack: contextlib.AsyncExitStack, profiles: ProfileWatcher, devices: Devices, refusals: Refusals
     ) -> None:
         """Open all the others that the configuration names. Raises `ConfigError`, `Lost`."""
         config, clock = self._config, self._clock

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.authoring.compare import Comparison, compared
-from sensegate.authoring.examine import examine, shelved
+from sensegate.authoring.compare import Comparison, sets_to_compare
+from sensegate.authoring.examine import examine, folder_version
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
-from sensegate.authoring.unknown import Unknown
+from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.callout import Callout, TopicsOf, profile_topics
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Scope, scope
@@ -27,9 +27,9 @@ from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.decode.memory import Memory
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import Chosen, ProfileSet
-from sensegate.decode.watch import Profiles
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
@@ -42,7 +42,7 @@ from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.model import Device, Span, Spec
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
 from sensegate.web.deps import ProfileRow
@@ -69,14 +69,14 @@ class ProfileLifecycle:
             clock,
             home=scope(config.division).division,
             examine=_examined,
-            library=lambda name: shelved(self.profiles.set, name),
+            library=lambda name: folder_version(self.profiles.set, name),
             devices_of=self._devices_of,
             standard=config.standard_vendors,
         )
         await self.releases.load()
         await self.releases.contents.remove_unused(self.releases.digests())
         self.rollout = Rollout(self.releases)
-        self.profiles = Profiles(config.profiles, clock, list(starmap(Chosen, await self.rollout.initial())))
+        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.initial())))
         self.granted = self.profiles.set
         """By these devices may publish."""
         self.canaries = CanaryAnalysis(self.releases, config.division)
@@ -85,7 +85,7 @@ class ProfileLifecycle:
         self.comparisons = VersionComparisons(
             self.releases, self.jobs, self.log, clock, partition=self.partition, compare=self._compare
         )
-        self.unknown = Unknown(
+        self.unknown = UnexplainedMessages(
             self.log,
             shapes=lambda told: shapes([*samples_of(told, self.profiles.set)], Registered(self.devices.find)),
             draft=lambda told, profile, shape: draft_of(
@@ -108,7 +108,7 @@ class ProfileLifecycle:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
     def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> Comparison:
-        return Comparison(name, *compared(name, self.profiles.set, a, b), self.devices, cut)
+        return Comparison(name, *sets_to_compare(name, self.profiles.set, a, b), self.devices, cut)
 
     def _devices_of(self, profile: str, part: Scope) -> list[str]:
         return self.devices.ids_of(profile, part)
@@ -126,7 +126,7 @@ class ProfileLifecycle:
         return self.granted.publish_topics(device, names, gateways, carrier)
 
     def _heard_topics(self, device: Device, names: Sequence[str]) -> list[str]:
-        return self.granted.heard_topics(device, names)
+        return self.granted.subscribe_topics(device, names)
 
     def renew(self, callout: Callout) -> None:
         """From now on close the connections of devices whose rights a change of their profile has changed."""
@@ -134,12 +134,12 @@ class ProfileLifecycle:
         def changed(profiles: ProfileSet, names: Sequence[str]) -> None:
             before, self.granted = self.granted, profiles
             then, now = (
-                profile_topics(profile.publish_topics, self.devices, profile.heard_topics)
+                profile_topics(profile.publish_topics, self.devices, profile.subscribe_topics)
                 for profile in (before, profiles)
             )
             for name in names:
-                rights = profiles.rights(name)
-                if rights != before.rights(name) or len(rights) > 1:
+                rights = profiles.topic_rights(name)
+                if rights != before.topic_rights(name) or len(rights) > 1:
                     callout.renew(name, lambda device: then(device) != now(device))
 
         self.profiles.on_change.append(changed)
@@ -147,7 +147,7 @@ class ProfileLifecycle:
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
     def open_reprocessing(
-        self, committer: Committer, series: Series, memory: Memory
+        self, committer: Committer, series: SeriesIndex, memory: Memory
     ) -> tuple[ReprocessingInterpreter, ReprocessingSource]:
         """Return the interpreter and the source of recorded messages; `memory`: what live decoding has established."""
         interpreter = ReprocessingInterpreter(
@@ -185,7 +185,7 @@ class ProfileLifecycle:
         problems = {why.file: str(why) for why in now.problems}
         rows = []
         for name in now.ids:
-            on_shelf, profile = now.shelved(name), now.find(name)
+            on_shelf, profile = now.folder_version(name), now.find(name)
             problem = problems.pop(on_shelf.file, "") if on_shelf else ""
             row = _row_of(profile, problem) if profile else ProfileRow(name, 0)
             tried = tuple(arm.profile.version for arm in now.arms.get(name, ()))
@@ -201,7 +201,7 @@ async def _examined(content: Content) -> Examination:
     return await asyncio.to_thread(examine, content)
 
 
-def _row_of(profile: Profile, problem: str) -> ProfileRow:
+def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
     return ProfileRow(
         id=profile.id,
         version=profile.version,

@@ -17,14 +17,14 @@ from sensegate.config import Config
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import Memory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.decode.relevance import Concern
-from sensegate.decode.watch import Profiles
+from sensegate.decode.relevance import ProfileFilter
+from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import BatchSelection, DecodedBatch, select
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
 from sensegate.model import BOOL, I32, Message, Span
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.priors import Priors
 
@@ -39,11 +39,11 @@ class ReprocessingInterpreter:
         self,
         config: Config,
         clock: Clock,
-        profiles: Profiles,
+        profiles: ProfileWatcher,
         devices: Devices,
         committer: Committer,
         *,
-        series: Series,
+        series: SeriesIndex,
         memory: Memory,
     ) -> None:
         self._config = config
@@ -75,7 +75,7 @@ class ReprocessingInterpreter:
         self._order, self._meant = order, ids & frozenset(order.devices) if order.devices else ids
         self._known = {}
         self.interpreter = self._open()
-        self._concern = Concern(self.interpreter.decoder, here, order.profile)
+        self._concern = ProfileFilter(self.interpreter.decoder, here, order.profile)
         priors = Priors(self._meant.__contains__, here.id)
         self._committer.tell(priors)
         return priors

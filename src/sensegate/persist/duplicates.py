@@ -53,7 +53,7 @@ class Judgement(msgspec.Struct, frozen=True, eq=False):
     revision: U8
     """How many others of the same identity were kept before it; 255 stands for more."""
     flags: U32
-    """The reading's flags with those of the judgement: late, conflict, unidentifiable, unjudged, heartbeat."""
+    """The reading's flags with those of the judgement: late, conflict, unidentifiable, not_deduplicated, heartbeat."""
     identity: U8
     """Local column of `bus.columns`: kind of identity, and LEADS."""
 
@@ -185,7 +185,7 @@ class Duplicates:
         kinds = local.identity & np.uint8(KIND_MASK)
         number = self._numbers_of(batch, kinds)
         flags = batch.flags
-        judged = (flags & np.uint32(Flag.UNJUDGED)) == 0
+        judged = (flags & np.uint32(Flag.NOT_DEDUPLICATED)) == 0
         future = (flags & np.uint32(Flag.FUTURE)) != 0
         known = np.flatnonzero(judged & ~future)
         np.maximum.at(self._marks.last, number[known], batch.time[known])
@@ -253,7 +253,7 @@ class Duplicates:
         old = readings.time < oldest
         rows = None
         if old.any():
-            flags[old] |= np.uint32(Flag.UNJUDGED | Flag.LATE)
+            flags[old] |= np.uint32(Flag.NOT_DEDUPLICATED | Flag.LATE)
             rows = np.flatnonzero(~old)
         by_series, series = order.grouped(work.number, rows)
         judged, judged_series = by_series, series
@@ -271,7 +271,8 @@ class Duplicates:
     def _heed_clock(self) -> None:
         """Come back where our clock stood far in the future: what was forgotten then stays so, the rest is judged.
 
-        Without this everything would be older than what is remembered, and unjudged, until that future has come.
+        Without this everything would be older than what is remembered, and not deduplicated, until that future has
+        come.
         """
         now = self._clock.now()
         if self._floor > now // HOUR_US:

@@ -27,7 +27,7 @@ from sensegate.share.grants import Admission
 from sensegate.share.masks import Masks, hidden
 from sensegate.share.reader import Reader, Slot
 
-_SHADOW = np.uint32(Flag.SHADOW)
+_SHADOW = np.uint32(Flag.SECONDARY)
 BLOCK_ROWS = 1_000
 """Rows encoded at one go; between blocks other tasks get their turn."""
 _SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000

@@ -16,7 +16,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch, Origins
 from sensegate.model import I64
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Flag, Quality, TimeQuality, flag_words, quality_word
 from sensegate.share.cursor import row_text
 
@@ -60,7 +60,7 @@ def _numbers(values: Any) -> list[str]:
 def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
     """Return each value as JSON: a number, a boolean or a string, as its property says."""
     made = _numbers(batch.value[rows])
-    boolean = [kind is Kind.BOOLEAN for kind in kinds_of(batch.properties)]
+    boolean = [kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)]
     if any(boolean):
         for place, index in enumerate(properties):
             if boolean[index]:
@@ -82,10 +82,10 @@ def channel(name: str) -> str:
     return name.partition("#")[2]
 
 
-def kinds_of(names: Sequence[str]) -> list[Kind]:
+def kinds_of(names: Sequence[str]) -> list[ValueKind]:
     """Return what kind of value each property has."""
     known = [PROPERTIES.find(plain(name)) for name in names]
-    return [PROPERTIES[index].kind if index >= 0 else Kind.NUMBER for index in known]
+    return [PROPERTIES[index].kind if index >= 0 else ValueKind.NUMBER for index in known]
 
 
 def units_of(names: Sequence[str]) -> list[str]:

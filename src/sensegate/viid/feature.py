@@ -17,7 +17,7 @@ from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.model import Device
 from sensegate.ports import Log
-from sensegate.video.form import Veil
+from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid.catalogue import Catalogue
 from sensegate.viid.client import ViidClient
@@ -55,7 +55,7 @@ class Viid:
         self.subordinates: dict[str, Subordinate] = {}
         self.url = ""
 
-    def opened(self, config: Config, veil: Veil) -> ViidSource:
+    def opened(self, config: Config, veil: Pseudonymiser) -> ViidSource:
         """Return the source."""
         self.source = ViidSource(
             config.ingest, self._clock, veil, self._owner, self.catalogue.note, trusts=self._is_subordinate

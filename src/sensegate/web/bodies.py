@@ -175,7 +175,7 @@ class NewFeed(Body, frozen=True):
     kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
     shadows: bool = False
-    """Also readings of second sources, which bear the flag `shadow`."""
+    """Also readings of second sources, which bear the flag `secondary`."""
     description: Text = ""
 
 

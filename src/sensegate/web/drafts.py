@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sensegate.authoring.unknown import Unknown
+from sensegate.authoring.unknown import UnexplainedMessages
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
 from sensegate.web.bodies import Body
@@ -37,10 +37,10 @@ class ShapeRow(msgspec.Struct, frozen=True):
     first: str
     last: str
     interval_s: float
-    found: list[str]
-    """Properties that its members seem to be."""
-    left: int
-    """Members of which nobody knows what they are."""
+    recognised: list[str]
+    """Properties that its members were recognised as."""
+    unrecognised: int
+    """Number of members that were not recognised."""
     port: int | None = None
     maker: str = ""
     """First six digits of the DevEUIs."""
@@ -77,17 +77,17 @@ class DraftText(msgspec.Struct, frozen=True):
     """The profile, YAML with the reasons as comments."""
     messages: int
     topics: list[str]
-    found: list[GuessRow]
-    left: list[GuessRow]
-    """Members that became nothing, and why."""
+    recognised: list[GuessRow]
+    unrecognised: list[GuessRow]
+    """Members that became no reading, and why."""
     problem: str
     """Why it does not load; empty: it does."""
 
 
-UNKNOWN = Part[Unknown]("unknown", absent="this gateway receives no messages of devices")
+UNKNOWN = Part[UnexplainedMessages]("unknown", absent="this gateway receives no messages of devices")
 
 
-def _unknown(call: Call) -> Unknown:
+def _unknown(call: Call) -> UnexplainedMessages:
     """Return what reads the log for it. Raises `NotFound`, and `Refused`: such messages belong to the node alone."""
     unknown = call.part(UNKNOWN)
     demand(call.principal, Action.READ_QUARANTINE, call.deps.division)
@@ -102,22 +102,22 @@ async def _shapes(call: Call) -> Any:
     found = await _unknown(call).shapes(_since(call))
     rows = [
         ShapeRow(
-            candidate.id,
-            candidate.name,
-            candidate.pattern,
-            candidate.format,
-            candidate.messages,
-            candidate.topics,
-            candidate.reasons,
-            iso(candidate.first),
-            iso(candidate.last),
-            candidate.interval_s,
-            candidate.found,
-            candidate.left,
-            candidate.port,
-            candidate.maker,
+            shape.id,
+            shape.name,
+            shape.pattern,
+            shape.format,
+            shape.messages,
+            shape.topics,
+            shape.reasons,
+            iso(shape.first),
+            iso(shape.last),
+            shape.interval_s,
+            shape.recognised,
+            shape.unrecognised,
+            shape.port,
+            shape.maker,
         )
-        for candidate in found
+        for shape in found
     ]
     return {"rows": rows}
 
@@ -134,8 +134,8 @@ async def _learn(call: Call) -> Any:
         found.text,
         found.messages,
         found.topics[:1_000],
-        [GuessRow(field, one.property, one.unit, one.scale, one.reason, one.sure) for field, one in found.found],
-        [GuessRow(field, reason=why) for field, why in found.left],
+        [GuessRow(field, one.property, one.unit, one.scale, one.reason, one.sure) for field, one in found.recognised],
+        [GuessRow(field, reason=why) for field, why in found.unrecognised],
         found.problem,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sensegate.decode.formats import FORMATS
-from sensegate.decode.frame import Frame, Setting
+from sensegate.decode.frame import FormatContext, Frame
 from sensegate.decode.part import Part
 from sensegate.errors import ProfileError
 
@@ -22,5 +22,5 @@ def parse_with(
     name: str, options: Part | None = None, charset: str = "utf-8", nesting_max: int = NESTING_MAX
 ) -> Callable[[bytes], Any]:
     """Return payload -> tree of a format. Raises `ProfileError` where the options are wrong."""
-    parse = FORMATS[name].compile(options, Setting("vendor/model", 1, Path(), _error, charset))
+    parse = FORMATS[name].compile(options, FormatContext("vendor/model", 1, Path(), _error, charset))
     return lambda payload: parse(Frame(payload, nesting_max))

@@ -140,7 +140,7 @@ def test_no_tag_makes_an_object_of_its_own(content: Any) -> None:
 def test_what_a_later_library_may_make_is_refused() -> None:
     """An object that this library does not make yet is no reading."""
     with pytest.raises(Rejected, match="schema: holds what is no number"):
-        cbor._Plain(bytes.hex).tree(frozenset({1}))
+        cbor._PlainTree(bytes.hex).tree(frozenset({1}))
 
 
 scalars = st.one_of(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sensegate.decode.formats.hj212 import FORMAT, Hj212Part
 from sensegate.decode.formats.parts import WAIT_US
-from sensegate.decode.frame import Frame, Setting
+from sensegate.decode.frame import FormatContext, Frame
 from sensegate.decode.memory import Memory
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import hj212
@@ -32,7 +32,7 @@ def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
 
 
 def parse(frame: bytes, part: Hj212Part | None = None, *, memory: Memory | None = None, at: int = NOW) -> Any:
-    setting = Setting("vendor/model", 1, Path(), _error)
+    setting = FormatContext("vendor/model", 1, Path(), _error)
     return FORMAT.compile(part, setting)(Frame(frame, 16, "hj212/d1/up", at, memory=memory))
 
 
@@ -314,8 +314,8 @@ def test_encrypted_content_is_read_with_its_key(keys: Hj212Part, *, written: boo
 def test_sm4_is_the_standards(keys: Hj212Part) -> None:
     """The vector of GB/T 32907: key = plain text."""
     key = bytes.fromhex("0123456789abcdeffedcba9876543210")
-    packet = hj212.Packet(b"CP=&&x&&", b"0000", {}, bytes.fromhex("681edf34d206965e86b3e94f536e4246"))
-    assert hj212.decrypted(packet, key).content == key
+    packet = hj212.Hj212Packet(b"CP=&&x&&", b"0000", {}, bytes.fromhex("681edf34d206965e86b3e94f536e4246"))
+    assert hj212.decrypt(packet, key).content == key
 
 
 def test_plain_content_is_read_though_there_is_a_key(keys: Hj212Part) -> None:

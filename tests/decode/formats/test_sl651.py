@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sensegate.decode.formats.sl651 import FORMAT, Sl651Part
 from sensegate.decode.formats.sl651_elements import SYMBOLS
-from sensegate.decode.frame import Frame, Setting
+from sensegate.decode.frame import FormatContext, Frame
 from sensegate.errors import ProfileError, Rejected
 from sensegate.frames import sl651
 from sensegate.model import QuarantineReason
@@ -26,7 +26,7 @@ def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
 
 
 def parse(frame: bytes, part: Sl651Part | None = None) -> Any:
-    return FORMAT.compile(part, Setting("vendor/model", 1, Path(), _error))(Frame(frame, 16))
+    return FORMAT.compile(part, FormatContext("vendor/model", 1, Path(), _error))(Frame(frame, 16))
 
 
 def refusal(frame: bytes) -> Rejected:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sensegate.authoring.examples import readings_of
 from sensegate.decode import Decoder, ProfileSet
-from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, address_of, greet, parse
+from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, initial_request, parse, parse_topic
 from sensegate.decode.formats.sparkplug_payload import read
 from sensegate.decode.frame import Frame
 from sensegate.decode.memory import Memory
@@ -74,7 +74,7 @@ class Line:
         return [one.reason for one in self.fields.quarantined]
 
     def asked(self) -> list[str]:
-        return [ask.topic for ask in self.memory.asks()]
+        return [ask.topic for ask in self.memory.take_requests()]
 
 
 def nbirth(*more: bytes, bd_seq: int = 0, level: int = 1) -> tuple[bytes, ...]:
@@ -138,7 +138,7 @@ def test_without_a_birth_nothing_is_resolved_and_one_is_asked_for() -> None:
     line = Line()
     assert line.send("DDATA", metric("temperature", "Double", 20.0, timestamp=AT), seq=5) == []
     assert line.refused == [QuarantineReason.UNRESOLVED]
-    (ask,) = line.memory.asks()
+    (ask,) = line.memory.take_requests()
     assert ask.topic == "spBv1.0/Water/NCMD/pump-01"
     (command,) = read(ask.payload, 4).metrics
     assert (command.name, command.read(None), command.datatype) == (REBIRTH, True, 11)
@@ -341,9 +341,9 @@ def test_topic_that_is_none_of_sparkplugs_is_refused(topic: str, reason: str) ->
 
 def test_a_bridge_may_put_levels_before_the_namespace() -> None:
     """Commands go back the same way; nodes behind two bridges are two."""
-    one = address_of("site/7/spBv1.0/G/DDATA/N/D")
-    assert (one.group, one.node, one.device, one.before) == ("G", "N", "D", "site/7/")
-    assert one.key != address_of("spBv1.0/G/DDATA/N/D").key
+    one = parse_topic("site/7/spBv1.0/G/DDATA/N/D")
+    assert (one.group, one.node, one.device, one.prefix) == ("G", "N", "D", "site/7/")
+    assert one.key != parse_topic("spBv1.0/G/DDATA/N/D").key
 
 
 @pytest.mark.parametrize(("what", "metrics"), [
@@ -360,10 +360,10 @@ def test_a_birth_that_cannot_be_relied_on_is_refused(line: Line, what: str, metr
 def test_every_node_is_greeted_at_the_start() -> None:
     """Nodes, not the devices behind them: those are born with their node."""
     line = Line()
-    found = line.decoder.greetings(1_767_225_600_000_000)
+    found = line.decoder.initial_requests(1_767_225_600_000_000)
     assert [ask.topic for ask in found] == ["spBv1.0/Water/NCMD/pump-01", "spBv1.0/Water/NCMD/pump-02"]
-    assert greet("a-name-without-group", 0) is None
-    assert FORMAT.greet is greet
+    assert initial_request("a-name-without-group", 0) is None
+    assert FORMAT.initial_request is initial_request
 
 
 def test_in_hindsight_what_came_before_its_birth_is_resolved() -> None:
@@ -390,11 +390,11 @@ def test_in_hindsight_a_birth_is_not_that_of_a_message_of_yesterday() -> None:
 
 def test_memory_takes_back_what_a_lost_walk_has_told_it(line: Line) -> None:
     """After a loss the same messages come again; they meet the memory that they met before."""
-    mark = line.memory.mark()
+    mark = line.memory.savepoint()
     first = line.send("NDATA", level(3), seq=2)
     line.send("NBIRTH", *nbirth(bd_seq=1, level=7), seq=0)
     line.send("NDEATH", metric("bdSeq", "UInt64", 1))
-    line.memory.rewind(mark)
+    line.memory.rollback(mark)
     assert line.send("NDATA", level(3), seq=2) == first
     assert not line.asked()
 
@@ -423,7 +423,7 @@ def test_any_order_of_messages_is_answered_the_same_way_twice(kinds: list[str], 
         return [*seen, line.asked()]
 
     first = walk()
-    line.memory.rewind()
+    line.memory.rollback()
     assert walk() == first
 
 

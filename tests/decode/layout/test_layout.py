@@ -144,7 +144,7 @@ def test_frames_that_do_not_fit_are_refused_with_the_reason(options: dict[str, A
     assert str(told.value).startswith(why)
     if made.columnar and "twice" not in why:
         with pytest.raises(Rejected):
-            made.flat(bytes.fromhex(data), 7)
+            made.flatten(bytes.fromhex(data), 7)
 
 
 def test_a_frame_without_port_has_no_layout_by_port() -> None:

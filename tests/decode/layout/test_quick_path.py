@@ -104,7 +104,7 @@ def check(machine: Decoder, messages: list[Message], rounds: int = 3) -> Fields:
     fields = machine.decode(messages)
     for _ in range(rounds):
         fields = machine.decode(messages)
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))
     return fields
 
 
@@ -225,7 +225,7 @@ def test_the_tests_would_see_a_difference(make: Make) -> None:
     (reader,) = [one for one in machine.plans.readers._known.values() if one is not None]
     (plans,) = reader._deciding.values()
     (plan,) = plans[0].plans.values()
-    plan._pure_get = lambda values: (values[3], values[2])
+    plan._pure_getter = lambda values: (values[3], values[2])
     fields = machine.decode(messages)
     with pytest.raises(AssertionError):
-        same(fields, machine.decode_slowly(messages))
+        same(fields, machine.decode_row_by_row(messages))

@@ -37,14 +37,14 @@ def test_what_was_encoded_is_decoded(made: Made) -> None:
 
 @given(frames())
 def test_values_of_the_quick_path_are_those_of_the_tree(made: Made) -> None:
-    """`flat` gives the leaves of the tree, each where `pointers` says, and the same branches for the same frame."""
+    """`flatten` gives the leaves of the tree, each where `pointers` says, and the same branches for the same frame."""
     compiled = layout(read=made.steps)
-    branches, values = compiled.flat(made.data, None)
+    branches, values = compiled.flatten(made.data, None)
     pointers = compiled.pointers(made.data, None)
     assert len(pointers) == len(values) == len(set(pointers))
     for pointer, value in zip(pointers, values, strict=True):
         assert walk(made.tree, pointer) == value
-    assert hash(branches) == hash(compiled.flat(made.data, None)[0])
+    assert hash(branches) == hash(compiled.flatten(made.data, None)[0])
 
 
 def told(read: Callable[[], object]) -> str:
@@ -86,7 +86,7 @@ def test_any_bytes_give_a_tree_or_a_reason(made: Made, data: st.DataObject) -> N
         frame = made.data[:at] + some[:3] + made.data[at + 1 :]
     else:
         frame = made.data + some
-    slow, quick = told(lambda: tree_of(compiled, frame)), told(lambda: compiled.flat(frame, None))
+    slow, quick = told(lambda: tree_of(compiled, frame)), told(lambda: compiled.flatten(frame, None))
     assert {slow, quick} <= {"", "malformed", "schema"}
     assert slow == quick or not quick  # a name that comes twice is refused in the tree only: such branches get no plan
 
@@ -97,16 +97,18 @@ def test_a_straight_line_gives_what_the_layout_gives(made: Made, data: st.DataOb
     usual, quick = layout(read=made.steps), layout(read=made.steps)
     quick.prepare(made.data, None)
     assert quick._lines[len(made.data)], "no line was made"
-    assert typed(quick._lines[len(made.data)][0][1](made.data, None)) == typed(usual.flat(made.data, None)[1])
+    assert typed(quick._lines[len(made.data)][0][1](made.data, None)) == typed(usual.flatten(made.data, None)[1])
     some = [made.data]
     for _ in range(8):
         at = data.draw(st.integers(0, max(len(made.data) - 1, 0)))
         some.append(made.data[:at] + data.draw(st.binary(min_size=1, max_size=2)) + made.data[at + 1 :])
     for frame in some:
-        reason = told(lambda: usual.flat(frame, None))  # noqa: B023 # called at once
-        assert reason == told(lambda: quick.flat(frame, None))  # noqa: B023 # called at once
+        reason = told(lambda: usual.flatten(frame, None))  # noqa: B023 # called at once
+        assert reason == told(lambda: quick.flatten(frame, None))  # noqa: B023 # called at once
         if not reason:
-            assert typed(list(map(list, quick.flat(frame, None)))) == typed(list(map(list, usual.flat(frame, None))))
+            assert typed(list(map(list, quick.flatten(frame, None)))) == typed(
+                list(map(list, usual.flatten(frame, None)))
+            )
 
 
 def test_a_line_is_not_written_without_bound() -> None:
@@ -114,7 +116,7 @@ def test_a_line_is_not_written_without_bound() -> None:
     long = layout(read=[{"name": "a", "type": "u8"}, {"repeat": "end", "read": [{"type": "u8"}]}])
     long.prepare(bytes(3_000), None)
     assert not long._lines[3_000]
-    assert long.flat(bytes(3_000), None)[1] == [0]
+    assert long.flatten(bytes(3_000), None)[1] == [0]
     many = layout(
         read=[{"repeat": "end", "read": [{"name": "_n", "type": "u8"}, {"when": "_n", "read": [{"type": "u8"}]}]}]
     )
@@ -122,6 +124,6 @@ def test_a_line_is_not_written_without_bound() -> None:
         for at in range(size):
             frame = bytes(at) + b"\1" + bytes(size - at)
             many.prepare(frame, None)
-            many.flat(frame, None)
+            many.flatten(frame, None)
     assert sum(map(len, many._lines.values())) <= 128
     assert max(map(len, many._lines.values())) <= 8

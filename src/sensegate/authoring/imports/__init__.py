@@ -1,4 +1,4 @@
-"""What others wrote down of their devices, made into profiles: one file for each form, one report for all."""
+"""Import device descriptions of other projects as profiles: one module for each form, one report for all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sensegate.authoring.imports.chirpstack import read as read_chirpstack
 from sensegate.authoring.imports.declared import read as read_declared
-from sensegate.authoring.imports.made import Imported, Row
+from sensegate.authoring.imports.profile_text import FieldMapping, ImportedProfile
 from sensegate.authoring.imports.thethings import read as read_thethings
 from sensegate.authoring.imports.zigbee2mqtt import read as read_zigbee2mqtt
 from sensegate.errors import ConfigError
 
-__all__ = ["Imported", "Row", "import_from"]
+__all__ = ["FieldMapping", "ImportedProfile", "import_from"]
 
 _FORMS = (
     "a vendor folder of The Things Network's device repository (index.yaml), of ChirpStack's device profiles "
@@ -20,19 +20,19 @@ _FORMS = (
 )
 
 
-def import_from(path: Path) -> Iterator[Imported]:
+def import_from(path: Path) -> Iterator[ImportedProfile]:
     """Yield the profiles that a file or folder describes, each with its report.
 
     Raises:
-        ConfigError: it is in no form that is known here, or a file in it cannot be read.
+        ConfigError: the form is not known, or a file in it cannot be read.
     """
     if not path.exists():
-        raise ConfigError("is not there", file=str(path), remedy="name a file or a folder")
-    found = False
+        raise ConfigError("does not exist", file=str(path), remedy="name an existing file or folder")
+    any_imported = False
     for reader in (read_thethings, read_chirpstack, read_zigbee2mqtt, read_declared):
-        for one in reader(path):
-            found = True
-            yield one
-        if found:
+        for imported in reader(path):
+            any_imported = True
+            yield imported
+        if any_imported:
             return
     raise ConfigError("is in no form that can be imported", file=str(path), remedy=f"give {_FORMS}")

@@ -1,6 +1,6 @@
-"""A vendor folder of ChirpStack's device profiles: ``vendor.toml``, ``devices/*.toml``, ``codecs/*.js`` with tests.
+"""Import a vendor folder of ChirpStack's device profiles: ``vendor.toml``, ``devices/*.toml``, ``codecs/*.js``.
 
-The tests of a codec (``test_decode_<codec>.json``) hold comments and hexadecimal numbers, which JSON does not know.
+The tests of a codec (``test_decode_<codec>.json``) contain comments and hexadecimal numbers, which JSON does not allow.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sensegate.authoring.imports.codecs import Codec, CodecExample, Model, profile_of, received_of
-from sensegate.authoring.imports.made import Imported, Row, part, read_text, read_yaml
+from sensegate.authoring.imports.codecs import Codec, CodecExample, DeviceModel, profile_of, received_of
+from sensegate.authoring.imports.profile_text import FieldMapping, ImportedProfile, name_part, read_text, read_yaml
 from sensegate.errors import ConfigError
 
 
-def read(path: Path) -> Iterator[Imported]:
-    """Yield a profile for each device of a vendor's folder, or of all below ``vendors/``; nothing where it is none."""
+def read(path: Path) -> Iterator[ImportedProfile]:
+    """Yield a profile for each device of a vendor's folder, or of all under ``vendors/``; nothing for other paths."""
     if not path.is_dir():
         return
     for folder in sorted(_vendors(path)):
@@ -30,42 +30,46 @@ def read(path: Path) -> Iterator[Imported]:
 
 
 def _vendors(path: Path) -> Iterator[Path]:
-    for place in (path, *sorted(path.glob("vendors/*")), *sorted(path.glob("*"))):
-        if place.is_dir() and (place / "devices").is_dir() and any(place.glob("vendor.*")):
-            yield place
+    for folder in (path, *sorted(path.glob("vendors/*")), *sorted(path.glob("*"))):
+        if folder.is_dir() and (folder / "devices").is_dir() and any(folder.glob("vendor.*")):
+            yield folder
 
 
 def _table(file: Path) -> dict[str, Any]:
-    """Return a TOML or YAML file. Raises `ConfigError`."""
+    """Parse a TOML or YAML file. Raises `ConfigError`."""
     if file.suffix != ".toml":
         tree = read_yaml(file)
         return tree if isinstance(tree, dict) else {}
     try:
         return tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as why:
-        raise ConfigError("is no TOML", file=str(file), remedy=str(why)) from why
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("is not TOML", file=str(file), remedy=str(error)) from error
 
 
-def _device(folder: Path, vendor: str, file: Path) -> Imported:
-    profile = f"{part(folder.name)}/{part(file.stem)}"
+def _device(folder: Path, vendor: str, file: Path) -> ImportedProfile:
+    profile = f"{name_part(folder.name)}/{name_part(file.stem)}"
     try:
         device = _table(file).get("device") or {}
-        script = _script(folder, device, file.stem)
+        script = _script_file(folder, device, file.stem)
         if script is None:
-            why = "the device names no codec"
-            return Imported(profile, "", {}, [Row("(all)", "left", why=why)], why)
-        codec = Codec(f"{part(file.stem)}.js", read_text(script), list(_examples(script)))
+            reason = "the device names no codec"
+            return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=reason)], reason)
+        codec = Codec(f"{name_part(file.stem)}.js", read_text(script), list(_examples(script)))
     except ConfigError as error:
-        return Imported(profile, "", {}, [Row("(all)", "left", why=str(error))], str(error))
+        return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=str(error))], str(error))
     link = str((device.get("metadata") or {}).get("product_url") or "")
     source = f"{link + '; ' if link else ''}ChirpStack device profiles, vendors/{folder.name}/codecs/{script.name}"
-    described = str(device.get("description") or "")
-    return profile_of(Model(profile, vendor, str(device.get("name") or file.stem), described, source), codec)
+    description = str(device.get("description") or "")
+    return profile_of(DeviceModel(profile, vendor, str(device.get("name") or file.stem), description, source), codec)
 
 
-def _script(folder: Path, device: dict[str, Any], stem: str) -> Path | None:
-    """Return the script of the last firmware that names one, or the one of the device's own name."""
-    named = [str(one["codec"]) for one in device.get("firmware") or () if isinstance(one, dict) and one.get("codec")]
+def _script_file(folder: Path, device: dict[str, Any], stem: str) -> Path | None:
+    """Return the script of the last firmware that names one, or else the script named like the device."""
+    named = [
+        str(firmware["codec"])
+        for firmware in device.get("firmware") or ()
+        if isinstance(firmware, dict) and firmware.get("codec")
+    ]
     for name in [*reversed(named), f"{stem}.js"]:
         script = folder / "codecs" / Path(name).name
         if script.exists():
@@ -74,43 +78,43 @@ def _script(folder: Path, device: dict[str, Any], stem: str) -> Path | None:
 
 
 def _examples(script: Path) -> Iterator[CodecExample]:
-    """Yield the tests of a codec. Raises `ConfigError`."""
+    """Yield the tests of a codec as examples. Raises `ConfigError`."""
     file = script.with_name(f"test_decode_{script.stem}.json")
     if not file.exists():
         return
     try:
-        entries = json.loads(_plain(read_text(file)))
-    except ValueError as why:
-        raise ConfigError("is no JSON", file=str(file), remedy=str(why)) from why
+        entries = json.loads(_as_json(read_text(file)))
+    except ValueError as error:
+        raise ConfigError("is not JSON", file=str(file), remedy=str(error)) from error
     for entry in entries if isinstance(entries, list) else []:
-        given, wanted = entry.get("input") or {}, entry.get("expected") or {}
+        given, output = entry.get("input") or {}, entry.get("expected") or {}
         try:
             payload = bytes(given.get("bytes") or ())
         except (TypeError, ValueError):
             continue
         port = given.get("fPort")
-        errors = tuple(map(str, wanted.get("errors") or ()))
+        errors = tuple(map(str, output.get("errors") or ()))
         yield CodecExample(
             str(entry.get("name") or ""),
             port if isinstance(port, int) else None,
             payload,
-            wanted.get("data"),
+            output.get("data"),
             None,
             errors,
             received_of(given.get("recvTime")),
         )
 
 
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|\b0[xX][0-9a-fA-F]+\b|,(?=\s*[\]}])', re.DOTALL)
+_JSON5_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|\b0[xX][0-9a-fA-F]+\b|,(?=\s*[\]}])', re.DOTALL)
 
 
-def _plain(body: str) -> str:
-    """Return JSON without the comments, hexadecimal numbers and last commas that JavaScript allows."""
+def _as_json(body: str) -> str:
+    """Return JSON without the comments, hexadecimal numbers and trailing commas that JavaScript allows."""
 
-    def change(found: re.Match[str]) -> str:
-        token = found[0]
+    def replace(token_match: re.Match[str]) -> str:
+        token = token_match[0]
         if token.startswith('"'):
             return token
         return str(int(token, 16)) if token[:2].lower() == "0x" else ""
 
-    return _TOKENS.sub(change, body)
+    return _JSON5_TOKENS.sub(replace, body)

@@ -1,8 +1,8 @@
-"""A maker's codec script with the examples beside it, made into a profile that runs the script.
+"""Import a maker's codec script and its examples as a profile that runs the script.
 
-What the script gives is known from its examples: their members, types and values. What each member is, the names say
-(`learn_guess`); what The Things Network calls normalised has units that its schema fixes. What an example expects of us
-is what the maker says that the script gives, brought to the property's unit: nothing of ours has decoded it.
+What the script returns is known from its examples: their members, types and values. The names suggest what each member
+is (`learn.guess`); the normalised payload of The Things Network has units that its schema fixes. The examples expect
+the maker's own values, converted to the property's unit; no code of this project decoded them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sensegate.authoring.examples import micros
-from sensegate.authoring.imports.made import Imported, Row, expected, head
+from sensegate.authoring.examples import parse_micros
+from sensegate.authoring.imports.profile_text import FieldMapping, ImportedProfile, expected_value, head_lines
 from sensegate.authoring.learn.guess import Guess
-from sensegate.authoring.learn.learn import Found, Learned, learn_group
-from sensegate.authoring.learn.shapes import Group, Sample, Understood
+from sensegate.authoring.learn.learn import LearnedShape, RecognisedField, UnrecognisedField, learn_group
+from sensegate.authoring.learn.shapes import ParsedSample, Sample, SampleGroup
 from sensegate.authoring.learn.write import rule
-from sensegate.authoring.yaml_text import comment, flow, quoted, text
+from sensegate.authoring.yaml_text import comment_text, flow_text, plain_text, quoted
 from sensegate.decode.paths import ABSENT, parse, walk
 from sensegate.quantities.properties import PROPERTIES
 
 PORT_UNUSED: Final = 222
 EXAMPLES_MAX: Final = 40
-_TTN: Final = "what The Things Network's schema of normalised payloads says"
+_TTN: Final = "stated by The Things Network's schema of normalised payloads"
 NORMALISED: Final[dict[tuple[str, ...], Guess]] = {
     ("air", "temperature"): Guess("air_temperature", "Cel", reason=_TTN),
     ("air", "relativeHumidity"): Guess("relative_humidity", "%", reason=_TTN),
@@ -43,29 +43,29 @@ NORMALISED: Final[dict[tuple[str, ...], Guess]] = {
 
 
 class CodecExample(NamedTuple):
-    """One example of the maker."""
+    """An example given by the maker."""
 
     label: str
     port: int | None
     payload: bytes
     data: Any = None
-    """What the script must give; None where it must refuse."""
+    """What the script must return; None if it must refuse."""
     normalised: Any = None
     errors: tuple[str, ...] = ()
     received: str = ""
 
 
 class Codec(NamedTuple):
-    """A script with what is known of it."""
+    """A codec script and its examples."""
 
     file: str
-    """Name of the script beside the profile."""
+    """File name of the script, beside the profile."""
     text: str
     examples: Sequence[CodecExample]
 
 
-class Model(NamedTuple):
-    """A device model."""
+class DeviceModel(NamedTuple):
+    """A device model, as the imported source describes it."""
 
     profile: str
     vendor: str
@@ -74,114 +74,121 @@ class Model(NamedTuple):
     source: str
 
 
-def profile_of(model: Model, codec: Codec) -> Imported:
+def profile_of(model: DeviceModel, codec: Codec) -> ImportedProfile:
     """Return the profile of a model with a codec script."""
-    good = [one for one in codec.examples if one.data is not None and not one.errors]
+    good = [example for example in codec.examples if example.data is not None and not example.errors]
     if not good:
-        why = "the codec has no examples: record messages and learn from them (sensegate profile new --from)"
-        return Imported(model.profile, "", {}, [Row("(all)", "left", why=why)], why)
-    both = all(one.normalised is not None for one in good)
-    learned = _learned(codec, good, both=both)
+        reason = "the codec has no examples: record messages and learn from them (sensegate profile new --from)"
+        return ImportedProfile(model.profile, "", {}, [FieldMapping("(all)", "skipped", reason=reason)], reason)
+    both = all(example.normalised is not None for example in good)
+    learned = _learn(codec, good, both=both)
     rows = list(_rows(learned))
     title = f"{model.vendor} {model.name}".strip()
-    lines = head(
+    lines = head_lines(
         model.profile,
         title,
         f"{title}: {model.description}" if model.description else title,
         model.source,
-        f"{title}, made of the maker's codec script and its examples. Lines that say `guess` are ours: compare them",
-        "with the maker's document.",
+        f"{title}, made of the maker's codec script and its examples. Lines that say `guess` are inferred: compare",
+        "them with the maker's document.",
         domain=_domain(learned),
     )
     lines += ["messages:", *rule(learned, "json")]
     examples, dropped = _examples(codec, learned, both=both)
-    rows += [Row(f"example '{label}'", "left", why=why) for label, why in dropped]
-    return Imported(model.profile, "\n".join([*lines, *examples]) + "\n", {codec.file: codec.text}, rows)
+    rows += [FieldMapping(f"example '{label}'", "skipped", reason=reason) for label, reason in dropped]
+    return ImportedProfile(model.profile, "\n".join([*lines, *examples]) + "\n", {codec.file: codec.text}, rows)
 
 
-def _learned(codec: Codec, good: Sequence[CodecExample], *, both: bool) -> Learned:
+def _learn(codec: Codec, good: Sequence[CodecExample], *, both: bool) -> LearnedShape:
     messages = [
-        Understood(Sample("", one.payload, carried=True, port=one.port), "script", _tree(one, both=both))
-        for one in good
+        ParsedSample(
+            Sample("", example.payload, carried=True, port=example.port), "script", _output_tree(example, both=both)
+        )
+        for example in good
     ]
-    ports = tuple(sorted({one.port for one in good if one.port is not None}))
+    ports = tuple(sorted({example.port for example in good if example.port is not None}))
     script: dict[str, Any] = {"file": codec.file}
     if both:
         script["take"] = "both"
-    group = Group("", "script", messages, True, True, None, "", ports, (f"script: {flow(script)}",))
-    found = learn_group(group)._replace(time=None, time_field="", sequence="", device="")
-    return _normalised(found) if both else found
+    group = SampleGroup("", "script", messages, True, True, None, "", ports, (f"script: {flow_text(script)}",))
+    learned = learn_group(group)._replace(time=None, time_field="", sequence="", device="")
+    return _apply_normalised(learned) if both else learned
 
 
-def _tree(one: CodecExample, *, both: bool) -> Any:
-    return {"data": one.data, "normalized": one.normalised} if both else one.data
+def _output_tree(example: CodecExample, *, both: bool) -> Any:
+    return {"data": example.data, "normalized": example.normalised} if both else example.data
 
 
-def _normalised(learned: Learned) -> Learned:
-    """Return what was learned with normalised members taken for what the schema says, raw ones of the same left out."""
-    known: list[Found] = []
-    others: list[Found] = []
-    left = list(learned.left)
-    for one in [*learned.found, *[Found(each.field, each.facts, Guess("")) for each in learned.left]]:
-        steps = one.facts.steps
+def _apply_normalised(learned: LearnedShape) -> LearnedShape:
+    """Return the layout with normalised members as the schema states them, without raw members of the same property."""
+    normalised: list[RecognisedField] = []
+    raw: list[RecognisedField] = []
+    unrecognised = list(learned.unrecognised)
+    for field in [
+        *learned.recognised,
+        *[RecognisedField(field.field, field.facts, Guess("")) for field in learned.unrecognised],
+    ]:
+        steps = field.facts.steps
         if steps[:1] == ("normalized",):
             guess = NORMALISED.get(steps[1:])
             if guess is not None:
-                index = next((step for step in one.facts.path if isinstance(step, int)), 0)
-                known.append(one._replace(guess=guess, channel=str(index) if index else ""))
-                left = [each for each in left if each.field != one.field]
-        elif one.guess.property:
-            others.append(one)
-    sure = {one.guess.property for one in known}
-    rest = [one for one in others if one.guess.property not in sure]
-    left += [_left(one, "its normalised value is taken") for one in others if one.guess.property in sure]
-    return learned._replace(found=[*known, *rest], left=left)
+                index = next((step for step in field.facts.path if isinstance(step, int)), 0)
+                normalised.append(field._replace(guess=guess, channel=str(index) if index else ""))
+                unrecognised = [other for other in unrecognised if other.field != field.field]
+        elif field.guess.property:
+            raw.append(field)
+    covered = {field.guess.property for field in normalised}
+    remaining = [field for field in raw if field.guess.property not in covered]
+    unrecognised += [
+        UnrecognisedField(field.field, field.facts, "its normalised value is used")
+        for field in raw
+        if field.guess.property in covered
+    ]
+    return learned._replace(recognised=[*normalised, *remaining], unrecognised=unrecognised)
 
 
-def _left(one: Found, why: str) -> Any:
-    from sensegate.authoring.learn.learn import Left  # noqa: PLC0415 - beside its only use
-
-    return Left(one.field, one.facts, why)
-
-
-def _rows(learned: Learned) -> Iterator[Row]:
-    for one in learned.found:
-        yield Row(
-            one.field, "mapped" if one.guess.sure else "guessed", one.guess.property, one.guess.unit, one.guess.reason
+def _rows(learned: LearnedShape) -> Iterator[FieldMapping]:
+    for field in learned.recognised:
+        yield FieldMapping(
+            field.field,
+            "mapped" if field.guess.sure else "guessed",
+            field.guess.property,
+            field.guess.unit,
+            field.guess.reason,
         )
-    for other in learned.left:
-        yield Row(other.field, "left", why=other.why)
+    for other in learned.unrecognised:
+        yield FieldMapping(other.field, "skipped", reason=other.reason)
 
 
-def _domain(learned: Learned) -> str:
-    domains = [PROPERTIES.by_name(one.guess.property).domain for one in learned.found]
+def _domain(learned: LearnedShape) -> str:
+    domains = [PROPERTIES.by_name(field.guess.property).domain for field in learned.recognised]
     return next((domain for domain in domains if domain != "device"), "device" if domains else "")
 
 
 # ── examples ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _examples(codec: Codec, learned: Learned, *, both: bool) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the lines of the examples, and which of the maker's have none, and why."""
+def _examples(codec: Codec, learned: LearnedShape, *, both: bool) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the lines of the examples, and (label, reason) of the maker's examples that became none."""
     lines = ["examples: # bytes and values of the maker's own examples"]
     dropped: list[tuple[str, str]] = []
     refused = False
-    for one in codec.examples[:EXAMPLES_MAX]:
-        if one.errors:
+    for example in codec.examples[:EXAMPLES_MAX]:
+        if example.errors:
             refused = True
-            unused = bool(learned.group.ports) and one.port not in learned.group.ports
-            lines += [*_start(one), f"    refuse: {'schema' if unused else 'script_refused'}"]
-        elif one.data is not None:
-            rows, ignored = _expected(learned, _tree(one, both=both))
+            unused = bool(learned.group.ports) and example.port not in learned.group.ports
+            lines += [*_example_head(example), f"    refuse: {'schema' if unused else 'script_refused'}"]
+        elif example.data is not None:
+            rows, ignored = _expected(learned, _output_tree(example, both=both))
             if rows:
-                lines += [*_start(one), *([f"    ignored: {ignored}"] if ignored else []), "    expect:"]
-                lines += [f"      - {flow(row)}" for row in rows]
+                lines += [*_example_head(example), *([f"    ignored: {ignored}"] if ignored else []), "    expect:"]
+                lines += [f"      - {flow_text(row)}" for row in rows]
             else:
-                dropped.append((one.label, "nothing in it is a reading"))
+                dropped.append((example.label, "no member of it is a reading"))
     ports = learned.group.ports
     if not refused and ports and PORT_UNUSED not in ports:
         lines += [
-            f"  - label: a port that the device does not use {comment('ours: the maker shows no refusal')}",
+            f"  - label: a port that the device does not use {comment_text('added here: the maker shows no refusal')}",
             f"    port: {PORT_UNUSED}",
             '    hex: "00"',
             "    refuse: schema",
@@ -189,49 +196,49 @@ def _examples(codec: Codec, learned: Learned, *, both: bool) -> tuple[list[str],
     return lines, dropped
 
 
-def _start(one: CodecExample) -> list[str]:
-    lines = [f"  - label: {text(one.label or 'an example of the maker')}"]
-    if one.port is not None:
-        lines.append(f"    port: {one.port}")
-    lines.append(f"    hex: {quoted(one.payload.hex())}" if one.payload else '    payload: ""')
-    if one.received:
-        lines.append(f"    received: {quoted(one.received)}")
+def _example_head(example: CodecExample) -> list[str]:
+    lines = [f"  - label: {plain_text(example.label or 'example of the maker')}"]
+    if example.port is not None:
+        lines.append(f"    port: {example.port}")
+    lines.append(f"    hex: {quoted(example.payload.hex())}" if example.payload else '    payload: ""')
+    if example.received:
+        lines.append(f"    received: {quoted(example.received)}")
     return lines
 
 
-def _expected(learned: Learned, tree: Any) -> tuple[list[dict[str, Any]], int]:
-    """Return the readings that a message must give, by the maker's own values, and how many mean: not measured."""
+def _expected(learned: LearnedShape, tree: Any) -> tuple[list[dict[str, Any]], int]:
+    """Return the readings that a message must give by the maker's own values, and how many are "not measured"."""
     rows: list[dict[str, Any]] = []
     ignored = 0
     elements = learned.elements
     items = [tree] if elements is None else walk(tree, elements.path)
-    many = [one.guess.property for one in learned.found]
+    properties = [field.guess.property for field in learned.recognised]
     for item in items if isinstance(items, list) else []:
-        for one in learned.found:
+        for field in learned.recognised:
             if elements is not None and elements.name:
-                if item.get(elements.name) != one.field:
+                if item.get(elements.name) != field.field:
                     continue
                 value: Any = next((item[key] for key in elements.values if item.get(key) is not None), None)
             else:
-                place = parse(one.field)
+                place = parse(field.field)
                 value = walk(tree if place.from_root else item, place.path)
             if value is ABSENT:
                 continue
-            meant = expected(one.guess, value)
-            if meant is None:
+            converted = expected_value(field.guess, value)
+            if converted is None:
                 ignored += 1
                 continue
-            row = {"property": one.guess.property, "value": meant}
-            if many.count(one.guess.property) > 1:
-                row["field"] = one.field
+            row = {"property": field.guess.property, "value": converted}
+            if properties.count(field.guess.property) > 1:
+                row["field"] = field.field
             rows.append(row)
     return rows, ignored
 
 
 def received_of(value: Any) -> str:
-    """Return a time of reception as examples write it, empty where it is none."""
+    """Return a time of reception in the form of examples; empty if the value is not a time."""
     try:
-        micros(str(value))
+        parse_micros(str(value))
     except ValueError:
         return ""
     return str(value)

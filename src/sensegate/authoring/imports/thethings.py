@@ -1,4 +1,4 @@
-"""A vendor folder of The Things Network's device repository: ``index.yaml``, devices, codecs and their scripts."""
+"""Import a vendor folder of The Things Network's device repository: ``index.yaml``, devices, codecs and scripts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sensegate.authoring.imports.codecs import Codec, CodecExample, Model, profile_of, received_of
-from sensegate.authoring.imports.made import Imported, Row, part, read_text, read_yaml
+from sensegate.authoring.imports.codecs import Codec, CodecExample, DeviceModel, profile_of, received_of
+from sensegate.authoring.imports.profile_text import FieldMapping, ImportedProfile, name_part, read_text, read_yaml
 from sensegate.errors import ConfigError
 
 
-def read(path: Path) -> Iterator[Imported]:
-    """Yield a profile for each device of a vendor's folder (or of one device file); nothing where it is none."""
+def read(path: Path) -> Iterator[ImportedProfile]:
+    """Yield a profile for each device of a vendor's folder (or of one device file); nothing for other paths."""
     if path.is_file() and path.suffix in {".yaml", ".yml"} and (path.parent / "index.yaml").exists():
         folder, devices = path.parent, [path.stem]
     elif path.is_dir() and (path / "index.yaml").exists():
@@ -25,48 +25,51 @@ def read(path: Path) -> Iterator[Imported]:
         yield _device(folder, name)
 
 
-def _device(folder: Path, name: str) -> Imported:
-    profile = f"{part(folder.name)}/{part(name)}"
+def _device(folder: Path, name: str) -> ImportedProfile:
+    profile = f"{name_part(folder.name)}/{name_part(name)}"
     try:
         device = read_yaml(folder / f"{name}.yaml")
         codecs = _codecs(device) if isinstance(device, dict) else []
         if not codecs:
-            return _nothing(profile, "the device has no codec in this folder")
+            return _without_profile(profile, "the device has no codec in this folder")
         codec = _codec(folder, codecs[0], profile)
-    except ConfigError as why:
-        return _nothing(profile, str(why))
+    except ConfigError as error:
+        return _without_profile(profile, str(error))
     if isinstance(codec, str):
-        return _nothing(profile, codec)
+        return _without_profile(profile, codec)
     link = next((str(device[key]) for key in ("dataSheetURL", "productURL") if device.get(key)), "")
-    model = Model(
+    model = DeviceModel(
         profile,
         folder.name,
         str(device.get("name") or name),
         str(device.get("description") or ""),
         f"{link + '; ' if link else ''}The Things Network device repository, vendor/{folder.name}/{codecs[0]}.yaml",
     )
-    made = profile_of(model, codec)
+    imported = profile_of(model, codec)
     if len(codecs) > 1:
         rows = [
-            *made.rows,
-            *(Row(f"codec {other}", "left", why="of another firmware: import it as a version") for other in codecs[1:]),
+            *imported.rows,
+            *(
+                FieldMapping(f"codec {other}", "skipped", reason="for another firmware: import it as a version")
+                for other in codecs[1:]
+            ),
         ]
-        made = made._replace(rows=rows)
-    return made
+        imported = imported._replace(rows=rows)
+    return imported
 
 
-def _nothing(profile: str, why: str) -> Imported:
-    return Imported(profile, "", {}, [Row("(all)", "left", why=why)], why)
+def _without_profile(profile: str, reason: str) -> ImportedProfile:
+    return ImportedProfile(profile, "", {}, [FieldMapping("(all)", "skipped", reason=reason)], reason)
 
 
 def _codecs(device: dict[str, Any]) -> list[str]:
-    """Return the codecs of a device's firmware versions, those of the last version first."""
-    found: dict[str, None] = {}
+    """Return the codecs of a device's firmware versions, the last version first."""
+    codecs: dict[str, None] = {}
     for firmware in reversed(device.get("firmwareVersions") or []):
         for profile in (firmware.get("profiles") or {}).values() if isinstance(firmware, dict) else ():
             if isinstance(profile, dict) and profile.get("codec"):
-                found[str(profile["codec"])] = None
-    return list(found)
+                codecs[str(profile["codec"])] = None
+    return list(codecs)
 
 
 def _codec(folder: Path, name: str, profile: str) -> Codec | str:
@@ -76,7 +79,7 @@ def _codec(folder: Path, name: str, profile: str) -> Codec | str:
     if not isinstance(decoder, dict) or not decoder.get("fileName"):
         return f"codec {name} decodes no uplinks"
     script = read_text(folder / Path(str(decoder["fileName"])).name)
-    examples = [one for entry in decoder.get("examples") or () if (one := _example(entry)) is not None]
+    examples = [example for entry in decoder.get("examples") or () if (example := _example(entry)) is not None]
     return Codec(f"{profile.partition('/')[2]}.js", script, examples)
 
 

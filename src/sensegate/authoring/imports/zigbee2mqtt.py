@@ -1,7 +1,7 @@
-"""Zigbee2MQTT's ``exposes``: what a model says that it can tell, with units, ranges and the words of its switches.
+"""Import Zigbee2MQTT's ``exposes``: the members that a model publishes, with units, ranges and words of switches.
 
-Taken: a JSON file (one definition, a list of them, or the payload of ``bridge/devices``) or JSON lines. Members that
-are settings, and those that are not published, become nothing and are named.
+Accepted: a JSON file (one definition, a list of them, or the payload of ``bridge/devices``) or JSON lines. Settings and
+members that are not published are reported and left out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sensegate.authoring.imports.made import How, Imported, Row, expected, head, loads, part, read_text, reading
+from sensegate.authoring.imports.profile_text import (
+    FieldMapping,
+    ImportedProfile,
+    MappingOutcome,
+    expected_value,
+    head_lines,
+    load_problem,
+    name_part,
+    read_text,
+    reading_line,
+)
 from sensegate.authoring.learn.guess import Guess
-from sensegate.authoring.yaml_text import as_json, comment, flow, text
+from sensegate.authoring.yaml_text import as_json, comment_text, flow_text, plain_text
 from sensegate.errors import ConfigError
 from sensegate.quantities.properties import CODES, PROPERTIES
-from sensegate.quantities.units import UnitError, canonical, conversion
+from sensegate.quantities.units import UnitError, conversion, ucum_code
 
 SOURCE: Final = "https://www.zigbee2mqtt.io/guide/usage/exposes.html; exposes of the model as imported"
 
@@ -57,18 +67,18 @@ def _rows(text_: str) -> dict[str, tuple[str, ...]]:
 
 
 _NUMBERS: Final = _rows(_NUMBER_ROWS)
-"""Member -> properties, of which the first counts that its unit can become."""
+"""Member -> candidate properties; the first to which its unit can be converted is used."""
 _SWITCHES: Final = {name: properties[0] for name, properties in _rows(_SWITCH_ROWS).items()}
 _TEXTS: Final = {name: properties[0] for name, properties in _rows(_TEXT_ROWS).items()}
-_SHOWN: Final = {
+_EXAMPLE_VALUES: Final = {
     "Cel": 21.5, "%": 60, "[ppm]": 612, "[ppb]": 120, "ug/m3": 23, "mg/m3": 0.5, "hPa": 1013.2, "kPa": 101.3, "lx": 320,
     "V": 230.5, "mV": 3000, "A": 1.25, "mA": 250, "W": 288.1, "kW.h": 12.5, "Hz": 50, "m": 1.5, "s": 60, "dB": 55,
 }  # fmt: skip
-"""A value for an example, in a unit."""
+"""Unit -> value for an example."""
 
 
 class _Exposed(NamedTuple):
-    """One member of the state."""
+    """One member of the published state."""
 
     name: str
     kind: str
@@ -77,13 +87,13 @@ class _Exposed(NamedTuple):
     off: Any
     values: tuple[str, ...]
     setting: str
-    """Why it is no measurement; empty: it may be one."""
+    """Why it is not a measurement; empty: it may be one."""
     low: float | None
     high: float | None
 
 
-def read(path: Path) -> Iterator[Imported]:
-    """Yield a profile for each model that a file exposes; nothing where it is no such file."""
+def read(path: Path) -> Iterator[ImportedProfile]:
+    """Yield a profile for each model that a file exposes; nothing for other files."""
     if not path.is_file() or path.suffix not in {".json", ".jsonl"}:
         return
     seen: set[str] = set()
@@ -91,10 +101,10 @@ def read(path: Path) -> Iterator[Imported]:
         definition = entry.get("definition") if isinstance(entry.get("definition"), dict) else entry
         if not isinstance(definition, dict) or not isinstance(definition.get("exposes"), list):
             continue
-        made = _profile(definition)
-        if made.profile not in seen:
-            seen.add(made.profile)
-            yield made
+        imported = _profile(definition)
+        if imported.profile not in seen:
+            seen.add(imported.profile)
+            yield imported
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
@@ -105,35 +115,35 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             if path.suffix == ".jsonl"
             else json.loads(body)
         )
-    except ValueError as why:
-        raise ConfigError("is no JSON", file=str(path), remedy=str(why)) from why
+    except ValueError as error:
+        raise ConfigError("is not JSON", file=str(path), remedy=str(error)) from error
     for entry in tree if isinstance(tree, list) else [tree]:
         if isinstance(entry, dict):
             yield entry
 
 
-def _flat(exposes: list[Any]) -> Iterator[_Exposed]:
-    """Yield the members of all features, nested ones too."""
-    for one in exposes:
-        if not isinstance(one, dict):
+def _exposed_members(exposes: list[Any]) -> Iterator[_Exposed]:
+    """Yield the members of all features, nested ones included."""
+    for expose in exposes:
+        if not isinstance(expose, dict):
             continue
-        if isinstance(one.get("features"), list) and one.get("type") != "composite":
-            yield from _flat(one["features"])
+        if isinstance(expose.get("features"), list) and expose.get("type") != "composite":
+            yield from _exposed_members(expose["features"])
             continue
-        name = one.get("property") or one.get("name")
+        name = expose.get("property") or expose.get("name")
         if not isinstance(name, str):
             continue
-        values = tuple(str(value) for value in one.get("values") or ())
+        values = tuple(str(value) for value in expose.get("values") or ())
         yield _Exposed(
             name,
-            str(one.get("type", "")),
-            str(one.get("unit") or ""),
-            one.get("value_on"),
-            one.get("value_off"),
+            str(expose.get("type", "")),
+            str(expose.get("unit") or ""),
+            expose.get("value_on"),
+            expose.get("value_off"),
             values,
-            _setting(one, name),
-            one.get("value_min"),
-            one.get("value_max"),
+            _setting_reason(expose, name),
+            expose.get("value_min"),
+            expose.get("value_max"),
         )
 
 
@@ -146,84 +156,90 @@ _SETTINGS: Final = (
 _NOT_SETTINGS: Final = frozenset({"system_mode", "ac_frequency", "self_test"})
 
 
-def _setting(one: Mapping[str, Any], name: str) -> str:
-    access = one.get("access")
+def _setting_reason(expose: Mapping[str, Any], name: str) -> str:
+    access = expose.get("access")
     if isinstance(access, int) and not access & 1:
         return "it is not published"
-    if one.get("category") == "config":
+    if expose.get("category") == "config":
         return "it is a setting"
     if name not in _NOT_SETTINGS and any(word in f"{name}_" or word in f"_{name}" for word in _SETTINGS):
-        return "it seems to be a setting"
+        return "it appears to be a setting"
     return ""
 
 
-def _profile(definition: Mapping[str, Any]) -> Imported:
+def _profile(definition: Mapping[str, Any]) -> ImportedProfile:
     vendor, model = str(definition.get("vendor") or "unknown"), str(definition.get("model") or "unnamed")
-    profile = f"zigbee2mqtt/{part(model)}"
-    members = list(_flat(definition["exposes"]))
-    names = {one.name for one in members}
-    rows: list[Row] = []
-    taken: list[tuple[_Exposed, Guess]] = []
-    for one in members:
-        found = _taken(one, names)
-        if isinstance(found, str):
-            rows.append(Row(one.name, "left", unit=one.unit, why=found))
+    profile = f"zigbee2mqtt/{name_part(model)}"
+    members = list(_exposed_members(definition["exposes"]))
+    names = {member.name for member in members}
+    rows: list[FieldMapping] = []
+    mapped: list[tuple[_Exposed, Guess]] = []
+    for member in members:
+        guessed = _guess_member(member, names)
+        if isinstance(guessed, str):
+            rows.append(FieldMapping(member.name, "skipped", unit=member.unit, reason=guessed))
             continue
-        how: How = "mapped" if found.sure else "guessed"
-        rows.append(Row(one.name, how, found.property, found.unit, found.reason))
-        taken.append((one, found))
-    described = str(definition.get("description") or model)
+        outcome: MappingOutcome = "mapped" if guessed.sure else "guessed"
+        rows.append(FieldMapping(member.name, outcome, guessed.property, guessed.unit, guessed.reason))
+        mapped.append((member, guessed))
+    description = str(definition.get("description") or model)
     domain = next(
         (
-            PROPERTIES.by_name(one.property).domain
-            for _, one in taken
-            if PROPERTIES.by_name(one.property).domain != "device"
+            PROPERTIES.by_name(guess.property).domain
+            for _, guess in mapped
+            if PROPERTIES.by_name(guess.property).domain != "device"
         ),
         "device",
     )
-    lines = head(
+    lines = head_lines(
         profile,
         f"{vendor} {model}",
-        f"{vendor} {model}: {described}",
+        f"{vendor} {model}: {description}",
         SOURCE,
         f"{vendor} {model}, made of its exposes",
         domain=domain,
     )
-    lines += _messages(taken)
-    lines += [f"      {comment(f'left out: {row.field} ({row.why})')}" for row in rows if row.how == "left"]
-    body = "\n".join([*lines, *_examples(taken)]) + "\n"
-    return Imported(profile, body, {}, rows, loads(body, Path()))
+    lines += _messages(mapped)
+    lines += [
+        f"      {comment_text(f'left out: {row.field} ({row.reason})')}" for row in rows if row.outcome == "skipped"
+    ]
+    body = "\n".join([*lines, *_examples(mapped)]) + "\n"
+    return ImportedProfile(profile, body, {}, rows, load_problem(body, Path()))
 
 
-def _taken(one: _Exposed, names: set[str]) -> Guess | str:
-    """Return what a member becomes, or why it becomes nothing."""
-    if one.setting:
-        return one.setting
-    base, channel = _split(one.name)
-    if one.kind == "numeric":
-        if base == "voltage" and (one.unit == "mV" or ("battery" in names and one.unit != "V")):
-            return _number(one, ("battery_voltage",), channel)
-        return _number(one, _NUMBERS.get(base, ()), channel)
-    if one.kind == "binary" and (name := _SWITCHES.get(base)):
-        plain = one.on is True and one.off is False
-        return Guess(name, words=None if plain else {one.on: True, one.off: False}, reason=f"{one.on} and {one.off}")
-    return _text(one, base)
-
-
-def _text(one: _Exposed, base: str) -> Guess | str:
-    if one.kind in {"enum", "text"} and (name := _TEXTS.get(base)):
-        codes = CODES.get(PROPERTIES.by_name(name).codes, {})
-        strange = [value for value in one.values if codes and value not in codes]
+def _guess_member(member: _Exposed, names: set[str]) -> Guess | str:
+    """Return the guess for a member, or why it is left out."""
+    if member.setting:
+        return member.setting
+    base, channel = _split_channel(member.name)
+    if member.kind == "numeric":
+        if base == "voltage" and (member.unit == "mV" or ("battery" in names and member.unit != "V")):
+            return _guess_number(member, ("battery_voltage",), channel)
+        return _guess_number(member, _NUMBERS.get(base, ()), channel)
+    if member.kind == "binary" and (name := _SWITCHES.get(base)):
+        is_boolean = member.on is True and member.off is False
         return Guess(
-            name, reason=f"not in our table of codes: {', '.join(strange)}" if strange else "a word", sure=not strange
+            name,
+            words=None if is_boolean else {member.on: True, member.off: False},
+            reason=f"{member.on} and {member.off}",
         )
-    return f"no property for a {one.kind or 'member'} of this name"
+    return _guess_text(member, base)
 
 
-def _number(one: _Exposed, names: tuple[str, ...], channel: str) -> Guess | str:
+def _guess_text(member: _Exposed, base: str) -> Guess | str:
+    if member.kind in {"enum", "text"} and (name := _TEXTS.get(base)):
+        codes = CODES.get(PROPERTIES.by_name(name).codes, {})
+        unknown = [value for value in member.values if codes and value not in codes]
+        return Guess(
+            name, reason=f"not in the table of codes: {', '.join(unknown)}" if unknown else "a word", sure=not unknown
+        )
+    return f"no property for a {member.kind or 'member'} of this name"
+
+
+def _guess_number(member: _Exposed, names: tuple[str, ...], channel: str) -> Guess | str:
     if not names:
         return "no property for a number of this name"
-    unit = canonical(one.unit) if one.unit else ""
+    unit = ucum_code(member.unit) if member.unit else ""
     for name in names:
         row = PROPERTIES.by_name(name)
         try:
@@ -232,16 +248,19 @@ def _number(one: _Exposed, names: tuple[str, ...], channel: str) -> Guess | str:
             continue
         note = f"channel {channel}" if channel else ""
         return Guess(
-            name, unit or row.unit, reason=note or (one.unit or "no unit is given"), sure=bool(unit) or row.unit == "1"
+            name,
+            unit or row.unit,
+            reason=note or (member.unit or "no unit is stated"),
+            sure=bool(unit) or row.unit == "1",
         )
-    return f"its unit {one.unit} cannot become that of {names[0]}"
+    return f"its unit {member.unit} cannot be converted to that of {names[0]}"
 
 
-_CHANNELS: Final = frozenset("abcxyz") | {"l1", "l2", "l3", "l4", "left", "right", "ab"}
+_CHANNELS: Final = frozenset("abcxyz") | {"l1", "l2", "l3", "l4", "skipped", "right", "ab"}
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Return (name, channel) of ``power_a``, ``voltage_X``, ``temperature_38``, ``state_l1``."""
+def _split_channel(name: str) -> tuple[str, str]:
+    """Split ``power_a``, ``voltage_X``, ``temperature_38``, ``state_l1`` into name and channel."""
     base, _, end = name.rpartition("_")
     known = base in _NUMBERS or base in _SWITCHES or base in _TEXTS
     if known and (end.lower() in _CHANNELS or end.isdigit()) and name not in _NUMBERS:
@@ -249,7 +268,7 @@ def _split(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _messages(taken: list[tuple[_Exposed, Guess]]) -> list[str]:
+def _messages(mapped: list[tuple[_Exposed, Guess]]) -> list[str]:
     lines = [
         "messages:",
         "  - label: availability",
@@ -260,29 +279,33 @@ def _messages(taken: list[tuple[_Exposed, Guess]]) -> list[str]:
         '    topics: ["zigbee2mqtt/{device+}"]',
         "    time: {field: last_seen, format: [iso, epoch_ms]}",
     ]
-    if not any(True for _ in taken):
+    if not any(True for _ in mapped):
         return [*lines, "    ignore: true"]
-    many = Counter(one.property for _, one in taken)
+    counts = Counter(member.property for _, member in mapped)
     lines.append("    readings:")
-    for one, guess in taken:
-        lines.append(reading(one.name, guess, channel=_split(one.name)[1] if many[guess.property] > 1 else ""))
+    for member, guess in mapped:
+        lines.append(
+            reading_line(
+                member.name, guess, channel=_split_channel(member.name)[1] if counts[guess.property] > 1 else ""
+            )
+        )
     return lines
 
 
-def _examples(taken: list[tuple[_Exposed, Guess]]) -> list[str]:
-    """Return examples: one value for each member, in the unit that the model declares; there is no recorded one."""
+def _examples(mapped: list[tuple[_Exposed, Guess]]) -> list[str]:
+    """Return examples: one value for each member, in the unit that the model declares; none of them is recorded."""
     on: dict[str, Any] = {}
     off: dict[str, Any] = {}
-    for one, guess in taken:
-        if one.kind == "numeric":
-            on[one.name] = _value(one, guess)
-        elif one.kind == "binary":
-            on[one.name], off[one.name] = one.on, one.off
+    for member, guess in mapped:
+        if member.kind == "numeric":
+            on[member.name] = _example_value(member, guess)
+        elif member.kind == "binary":
+            on[member.name], off[member.name] = member.on, member.off
         else:
-            on[one.name] = one.values[0] if one.values else "word"
-    guesses = {one.name: guess for one, guess in taken}
-    lines = ["examples: # values are made up; names, units and words are those that the model exposes"]
-    for label, payload in (("one value of each", on), ("the other words", off)):
+            on[member.name] = member.values[0] if member.values else "word"
+    guesses = {member.name: guess for member, guess in mapped}
+    lines = ["examples: # values are invented; names, units and words are those that the model exposes"]
+    for label, payload in (("one value of each member", on), ("the opposite words", off)):
         if payload:
             lines += [
                 f"  - label: {label}",
@@ -292,8 +315,8 @@ def _examples(taken: list[tuple[_Exposed, Guess]]) -> list[str]:
             ]
             for name, value in payload.items():
                 guess = guesses[name]
-                row = {"property": guess.property, "value": expected(guess, value), "field": name}
-                lines.append(f"      - {flow(row)}")
+                row = {"property": guess.property, "value": expected_value(guess, value), "field": name}
+                lines.append(f"      - {flow_text(row)}")
     lines += [
         "  - label: gone",
         "    topic: zigbee2mqtt/d1/availability",
@@ -301,19 +324,19 @@ def _examples(taken: list[tuple[_Exposed, Guess]]) -> list[str]:
         "    expect: [{property: online, value: false}]",
         "  - label: no state",
         "    topic: zigbee2mqtt/d1",
-        f"    payload: {text('[1, 2')}",
+        f"    payload: {plain_text('[1, 2')}",
         "    refuse: malformed",
     ]
     return lines
 
 
-def _value(one: _Exposed, guess: Guess) -> float:
-    """Return a value in the declared range and in that of the property."""
+def _example_value(member: _Exposed, guess: Guess) -> float:
+    """Return a value within the declared range and within that of the property."""
     row = PROPERTIES.by_name(guess.property)
-    value = float(_SHOWN.get(guess.unit, 3))
+    value = float(_EXAMPLE_VALUES.get(guess.unit, 3))
     if guess.property == "power_factor":
         value = 95 if guess.unit == "%" else 0.95
-    low, high = one.low, one.high
+    low, high = member.low, member.high
     if isinstance(low, (int, float)) and isinstance(high, (int, float)) and not low <= value <= high:
         value = (low + high) / 2
     scale, offset = conversion(guess.unit or row.unit, row.unit)

@@ -1,4 +1,4 @@
-"""Examples of a draft: recorded messages with what the draft makes of them, and one that it refuses."""
+"""Write the examples of a draft: recorded messages with the readings the draft makes of them, and one refusal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from sensegate.authoring.examples import Ran, payload_of, ran, readings_of
-from sensegate.authoring.learn.learn import Learned, best_messages
-from sensegate.authoring.learn.shapes import Understood
-from sensegate.authoring.yaml_text import as_json, flow, quoted, text
+from sensegate.authoring.examples import ExampleRun, decode_example, payload_of, readings_of
+from sensegate.authoring.learn.learn import LearnedShape, best_messages
+from sensegate.authoring.learn.shapes import ParsedSample
+from sensegate.authoring.yaml_text import as_json, flow_text, plain_text, quoted
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import Example, parse
-from sensegate.decode.profile import Profile
+from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import match
 from sensegate.decode.topics import parse as topic_of
@@ -24,48 +24,48 @@ from sensegate.model import RejectReason, Spec
 from sensegate.quantities.quality import Quality, quality_word
 
 
-def iso(time: int) -> str:
+def iso_seconds(time: int) -> str:
     """Return µs UTC as ISO 8601 with Z, to the second."""
     return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def examples(body: str, learned: Sequence[Learned]) -> tuple[str, str]:
-    """Return the examples (text) and why the draft does not load (empty: it does)."""
+def examples(body: str, learned: Sequence[LearnedShape]) -> tuple[str, str]:
+    """Return the examples as text, and why the draft does not load (empty: it does)."""
     try:
         source, lines = parse(body, file="draft")
         specs: list[Spec] = []
         profile = Compiler(source, lines, "draft", specs).compile()
-    except ProfileError as why:
-        return "", str(why)
+    except ProfileError as error:
+        return "", str(error)
     profiles = ProfileSet([profile], specs)
-    written: list[str] = []
+    texts: list[str] = []
     refusal = ""
-    for one in learned:
-        for at, message in enumerate(best_messages(one) if one.found else ()):
+    for shape in learned:
+        for index, message in enumerate(best_messages(shape) if shape.recognised else ()):
             example = _example(
-                one, message, f"{one.group.pattern or 'frame'}, as recorded" + (f" ({at + 1})" if at else "")
+                shape, message, f"{shape.group.pattern or 'frame'}, as recorded" + (f" ({index + 1})" if index else "")
             )
-            written += _expected(profiles, profile, example)
+            texts += _expected_lines(profiles, profile, example)
             refusal = refusal or _refusal(profiles, profile, example)
-    if not written:
-        return "# No example yet: nothing of the messages became a reading.\n", ""
+    if not texts:
+        return "# No example yet: no reading was recognised in the messages.\n", ""
     return (
-        "examples: # what they expect is what this draft makes of the messages: compare with the document\n"
-        + "".join([*written, refusal]),
+        "examples: # the expectations are what this draft makes of the messages: compare with the maker's document\n"
+        + "".join([*texts, refusal]),
         "",
     )
 
 
-def _example(one: Learned, message: Understood, label: str) -> Example:
-    """Return a recorded message as an example of the device d1, without what it became."""
+def _example(learned: LearnedShape, message: ParsedSample, label: str) -> Example:
+    """Return a recorded message as an example for the device d1, without expectations."""
     sample = message.sample
-    fixed: dict[str, Any] = {
+    options: dict[str, Any] = {
         "label": label,
-        "received": iso(sample.received) if sample.received else "2026-01-01T00:00:00Z",
+        "received": iso_seconds(sample.received) if sample.received else "2026-01-01T00:00:00Z",
     }
-    if one.group.carried:
-        return Example(hex=sample.payload.hex(), port=sample.port, **fixed)
-    pattern = topic_of(one.group.pattern)
+    if learned.group.carried:
+        return Example(hex=sample.payload.hex(), port=sample.port, **options)
+    pattern = topic_of(learned.group.pattern)
     captured = match(pattern, sample.topic) or {}
     topic = "/".join(
         level.before + ("d1" if level.capture == "device" else captured.get(level.capture, "x")) + level.after
@@ -73,77 +73,77 @@ def _example(one: Learned, message: Understood, label: str) -> Example:
         else level.literal
         for level in pattern.levels
     )
-    if "{device}" not in one.group.pattern:
-        fixed["gateway"] = "d1"
+    if "{device}" not in learned.group.pattern:
+        options["gateway"] = "d1"
     try:
         payload: Any = sample.payload.decode("utf-8")
     except UnicodeDecodeError:
-        return Example(topic=topic, hex=sample.payload.hex(), **fixed)
-    if one.group.format == "json" and not isinstance(message.tree, str):
+        return Example(topic=topic, hex=sample.payload.hex(), **options)
+    if learned.group.format == "json" and not isinstance(message.tree, str):
         payload = message.tree
-    return Example(topic=topic, payload=payload, **fixed)
+    return Example(topic=topic, payload=payload, **options)
 
 
-def _head_of(example: Example) -> list[str]:
-    lines = [f"  - label: {text(example.label)}\n"]
+def _example_lines(example: Example) -> list[str]:
+    lines = [f"  - label: {plain_text(example.label)}\n"]
     for key in ("topic", "port", "hex", "received", "gateway"):
         value = getattr(example, key)
         if value not in {"", None}:
-            lines.append(f"    {key}: {quoted(value) if key in {'hex', 'received'} else flow(value)}\n")
+            lines.append(f"    {key}: {quoted(value) if key in {'hex', 'received'} else flow_text(value)}\n")
     if not example.hex:
         lines.append(f"    payload: {as_json(example.payload)}\n")
     return lines
 
 
-def _expected(profiles: ProfileSet, profile: Profile, example: Example) -> list[str]:
-    """Return an example with what comes of it now; nothing where it is refused."""
-    result = ran(profiles, profile, example)
+def _expected_lines(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> list[str]:
+    """Return an example with its current readings as lines; no lines if it is refused."""
+    result = decode_example(profiles, profile, example)
     if result.fields.quarantined:
         return []
-    lines = _head_of(example)
+    lines = _example_lines(example)
     if result.fields.ignored:
         lines.append(f"    ignored: {result.fields.ignored}\n")
     rejected = {value.field: RejectReason(value.reason).value for value in result.fields.rejected}
     if rejected:
-        lines.append(f"    reject: {flow(rejected)}\n")
-    if rows := _values(result, profiles):
+        lines.append(f"    reject: {flow_text(rejected)}\n")
+    if rows := _expected_values(result, profiles):
         lines.append("    expect:\n")
-        lines += [f"      - {flow(row)}\n" for row in rows]
+        lines += [f"      - {flow_text(row)}\n" for row in rows]
     return lines
 
 
-def _values(result: Ran, profiles: ProfileSet) -> list[dict[str, Any]]:
-    seen = readings_of(result.fields, profiles.specs, result.devices)
-    many = Counter(one.property for one in seen)
+def _expected_values(result: ExampleRun, profiles: ProfileSet) -> list[dict[str, Any]]:
+    readings = readings_of(result.fields, profiles.specs, result.devices)
+    counts = Counter(reading.property for reading in readings)
     rows: list[dict[str, Any]] = []
-    for one in seen:
-        row: dict[str, Any] = {"property": one.property}
-        row["value"] = float(f"{one.value:.12g}") if isinstance(one.value, float) else one.value
-        if one.time != result.message.received:
-            at = datetime.fromtimestamp(one.time // 1_000_000, UTC).replace(microsecond=one.time % 1_000_000)
-            row["time"] = at.isoformat().replace("+00:00", "Z")
-        if many[one.property] > 1:
-            row["field"] = one.field
-        if one.quality != quality_word(Quality.GOOD):
-            row["quality"] = one.quality
+    for reading in readings:
+        row: dict[str, Any] = {"property": reading.property}
+        row["value"] = float(f"{reading.value:.12g}") if isinstance(reading.value, float) else reading.value
+        if reading.time != result.message.received:
+            time = datetime.fromtimestamp(reading.time // 1_000_000, UTC).replace(microsecond=reading.time % 1_000_000)
+            row["time"] = time.isoformat().replace("+00:00", "Z")
+        if counts[reading.property] > 1:
+            row["field"] = reading.field
+        if reading.quality != quality_word(Quality.GOOD):
+            row["quality"] = reading.quality
         rows.append(row)
     return rows
 
 
-def _refusal(profiles: ProfileSet, profile: Profile, example: Example) -> str:
-    """Return an example of a refusal: the same message cut off, or with no byte left."""
+def _refusal(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> str:
+    """Return an example of a refusal: the same message truncated, not text, or empty."""
     payload = payload_of(example)
-    for cut, label in (
-        (payload[: len(payload) * 2 // 3], "cut off on the way"),
-        (b"\xff\xfe", "no such text"),
+    for broken, label in (
+        (payload[: len(payload) * 2 // 3], "truncated in transit"),
+        (b"\xff\xfe", "not text"),
         (b"", "empty"),
     ):
-        if cut == payload:
+        if broken == payload:
             continue
-        wrong = _with_payload(example, cut, label)
-        result = ran(profiles, profile, wrong)
+        refused = _with_payload(example, broken, label)
+        result = decode_example(profiles, profile, refused)
         if result.fields.quarantined and not len(result.fields):
-            return "".join([*_head_of(wrong), f"    refuse: {result.fields.quarantined[0].reason.value}\n"])
+            return "".join([*_example_lines(refused), f"    refuse: {result.fields.quarantined[0].reason.value}\n"])
     return ""
 
 

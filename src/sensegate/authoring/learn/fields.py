@@ -1,4 +1,4 @@
-"""What recorded messages have in common: the members of their trees, with types, ranges and how they change."""
+"""Collect the members of recorded messages, with their types, ranges and how they change."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any, NamedTuple
 from sensegate.decode.paths import ABSENT, Path, walk
 
 FIELDS_MAX = 400
-"""More members than this are no device's layout; the rest is not looked at."""
+"""Most members analysed; no device's layout has more."""
 VALUES_MAX = 64
-"""Different values remembered of one member."""
+"""Most different values remembered of one member."""
 DEPTH_MAX = 12
 
 
-class Facts:
-    """What is known of one member."""
+class FieldFacts:
+    """Statistics of one member."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
         self.kinds: Counter[str] = Counter()
         self.values: Counter[Any] = Counter()
-        """Value -> how often, of the first `VALUES_MAX` different ones."""
-        self.many = False
-        """True where there were more different values."""
+        """Value -> number of times, for the first `VALUES_MAX` different ones."""
+        self.more_values = False
+        """True if there were more different values."""
         self.numbers: list[float] = []
         self.texts_as_numbers = 0
         self.alias: tuple[str, ...] = ()
-        """What stands in place of the path's keys, where it has none."""
+        """Replaces the keys of the path, if it has none."""
 
     def add(self, value: Any) -> None:
-        """Take one value."""
+        """Add one value."""
         self.count += 1
         kind = kind_of(value)
         self.kinds[kind] += 1
@@ -47,7 +47,7 @@ class Facts:
         if key in self.values or len(self.values) < VALUES_MAX:
             self.values[key] += 1
         else:
-            self.many = True
+            self.more_values = True
 
     @property
     def name(self) -> str:
@@ -56,33 +56,35 @@ class Facts:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Keys of the path, indices left out."""
+        """Keys of the path, without indices."""
         return tuple(step for step in self.path if isinstance(step, str)) or self.alias
 
     @property
     def numeric(self) -> bool:
-        """Whether (nearly) all values are numbers, or texts of numbers."""
-        said = self.count - self.kinds["null"]
-        return said > 0 and len(self.numbers) >= 0.8 * said
+        """Whether nearly all values are numbers, or text of numbers."""
+        present = self.count - self.kinds["null"]
+        return present > 0 and len(self.numbers) >= 0.8 * present
 
     @property
-    def whole(self) -> bool:
+    def integral(self) -> bool:
         """Whether all numbers are whole."""
         return all(number == int(number) for number in self.numbers if abs(number) < 1e15)
 
     @property
     def words(self) -> list[Any]:
-        """Different values as sent, true and false as such; most frequent first."""
+        """Different values as sent (true and false as booleans), most frequent first."""
         return [key[1] if isinstance(key, tuple) else key for key, _ in self.values.most_common()]
 
-    def rises(self) -> bool:
-        """Return whether the numbers never fall, and move."""
+    def is_rising(self) -> bool:
+        """Return whether the numbers change and never fall."""
         pairs = zip(self.numbers, self.numbers[1:], strict=False)
-        return len(self.numbers) > 2 and all(one <= other for one, other in pairs) and len(set(self.numbers)) > 2
+        return (
+            len(self.numbers) > 2 and all(earlier <= later for earlier, later in pairs) and len(set(self.numbers)) > 2
+        )
 
 
 def kind_of(value: Any) -> str:
-    """Return the word for the type of a member."""
+    """Return the name of a value's type."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -97,7 +99,7 @@ def kind_of(value: Any) -> str:
 
 
 def as_number(text: str) -> float | None:
-    """Return the number that a short text is, or None."""
+    """Return the number in a short text, or None."""
     if not 0 < len(text) <= 24 or "_" in text or text[0].isalpha():
         return None
     try:
@@ -107,15 +109,15 @@ def as_number(text: str) -> float | None:
     return number if abs(number) < 1e18 else None
 
 
-def fields_of(trees: Iterable[Any]) -> dict[Path, Facts]:
-    """Return the members of some trees that hold a scalar somewhere, by path, in the order in which they were met."""
-    found: dict[Path, Facts] = {}
+def fields_of(trees: Iterable[Any]) -> dict[Path, FieldFacts]:
+    """Return the scalar members of trees by path, in the order of first occurrence."""
+    fields: dict[Path, FieldFacts] = {}
     for tree in trees:
         for path, value in leaves(tree):
-            if path not in found and len(found) >= FIELDS_MAX:
+            if path not in fields and len(fields) >= FIELDS_MAX:
                 continue
-            found.setdefault(path, Facts(path)).add(value)
-    return found
+            fields.setdefault(path, FieldFacts(path)).add(value)
+    return fields
 
 
 def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -127,15 +129,15 @@ def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             if isinstance(key, str):
                 yield from leaves(value, (*path, key))
     elif isinstance(tree, list):
-        for at, value in enumerate(tree[:16]):
-            yield from leaves(value, (*path, at))
+        for index, value in enumerate(tree[:16]):
+            yield from leaves(value, (*path, index))
     else:
         yield path, tree
 
 
 # ── elements ─────────────────────────────────────────────────────────────────────────────────────────
 
-_NAMES = (
+_NAME_KEYS = (
     "n",
     "name",
     "key",
@@ -150,66 +152,68 @@ _NAMES = (
     "dataName",
     "tag",
 )
-_VALUES = ("v", "value", "val", "data", "vs", "vb", "vd", "dataValue", "reading")
-_UNITS = ("u", "unit", "units", "uom")
+_VALUE_KEYS = ("v", "value", "val", "data", "vs", "vb", "vd", "dataValue", "reading")
+_UNIT_KEYS = ("u", "unit", "units", "uom")
 
 
-class Elements(NamedTuple):
-    """A list of elements in each tree, each with its own values."""
+class ElementList(NamedTuple):
+    """A list of objects in each tree, each with its own values."""
 
     path: Path
     name: str = ""
-    """Key of the name, where elements name themselves."""
+    """Key that holds the name, if elements carry their own name."""
     values: tuple[str, ...] = ()
     unit: str = ""
 
 
-def elements_of(trees: Sequence[Any]) -> Elements | None:
-    """Return the list of objects that (nearly) all trees have, the outermost one; None where there is none."""
-    for path in _lists(trees):
-        lists = [found for tree in trees if isinstance(found := walk(tree, path), list)]
-        items = [item for found in lists for item in found[:50]]
+def elements_of(trees: Sequence[Any]) -> ElementList | None:
+    """Return the outermost list of objects that nearly all trees have; None if there is none."""
+    for path in _list_paths(trees):
+        lists = [items for tree in trees if isinstance(items := walk(tree, path), list)]
+        items = [item for elements in lists for item in elements[:50]]
         if len(lists) < 0.8 * len(trees) or not items or not all(isinstance(item, dict) for item in items):
             continue
         if not any(isinstance(value, (int, float, str)) for item in items for value in item.values()):
             continue
-        return _named(path, items) or Elements(path)
+        return _named_elements(path, items) or ElementList(path)
     return None
 
 
-def _lists(trees: Sequence[Any]) -> list[Path]:
-    """Return the paths of lists, outermost first; lists inside lists are left alone."""
-    found: dict[Path, None] = {}
+def _list_paths(trees: Sequence[Any]) -> list[Path]:
+    """Return the paths of lists, outermost first; lists inside lists are ignored."""
+    found_paths: dict[Path, None] = {}
 
-    def look(tree: Any, path: Path) -> None:
+    def visit(tree: Any, path: Path) -> None:
         if isinstance(tree, list):
-            found.setdefault(path)
+            found_paths.setdefault(path)
         elif isinstance(tree, dict) and len(path) < DEPTH_MAX:
             for key, value in tree.items():
                 if isinstance(key, str):
-                    look(value, (*path, key))
+                    visit(value, (*path, key))
 
     for tree in trees[:50]:
-        look(tree, ())
-    return sorted(found, key=len)
+        visit(tree, ())
+    return sorted(found_paths, key=len)
 
 
-def _named(path: Path, items: Sequence[Mapping[str, Any]]) -> Elements | None:
-    """Return how elements name themselves, if they do: a short text that tells them apart, and a value beside it."""
-    for name in _NAMES:
+def _named_elements(path: Path, items: Sequence[Mapping[str, Any]]) -> ElementList | None:
+    """Return how elements carry their own name, if they do: a short text, and a value beside it."""
+    for name in _NAME_KEYS:
         texts = [item.get(name) for item in items]
         if not all(isinstance(text, str) and 0 < len(text) <= 64 for text in texts):
             continue
-        values = tuple(key for key in _VALUES if any(key in item for item in items))
+        values = tuple(key for key in _VALUE_KEYS if any(key in item for item in items))
         if not values or not all(any(key in item for key in values) for item in items):
             continue
-        return Elements(path, name, values, next((key for key in _UNITS if any(key in item for item in items)), ""))
+        return ElementList(
+            path, name, values, next((key for key in _UNIT_KEYS if any(key in item for item in items)), "")
+        )
     return None
 
 
-def element_trees(tree: Any, elements: Elements | None) -> list[Any]:
-    """Return the elements of a tree, or the tree itself where it has none."""
+def element_trees(tree: Any, elements: ElementList | None) -> list[Any]:
+    """Return the elements of a tree, or the tree itself if there are none."""
     if elements is None:
         return [tree]
-    found = walk(tree, elements.path)
-    return [item for item in found if isinstance(item, dict)] if found is not ABSENT and isinstance(found, list) else []
+    items = walk(tree, elements.path)
+    return [item for item in items if isinstance(item, dict)] if items is not ABSENT and isinstance(items, list) else []

@@ -1,7 +1,7 @@
-"""What a member may measure: a property, its unit as sent, its scale, and why. Guesses, each with its reason.
+"""Guess what a member measures: a property, its unit as sent, its scale, and the reason.
 
-A name says which property; the values say whether that can be, and in which unit: 215 to 268 is no air temperature in
-degrees, but one in tenths. What fits nothing is said to fit nothing.
+The name suggests the property; the values decide whether it is possible, and in which unit: 215 to 268 is no air
+temperature in degrees, but one in tenths. If nothing fits, nothing is guessed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from sensegate.authoring.learn.fields import Facts
+from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.authoring.learn.names import matches, unit_of
 from sensegate.decode.words import TABLES
-from sensegate.quantities.properties import CODES, PROPERTIES, Kind, Property
-from sensegate.quantities.units import TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities.properties import CODES, PROPERTIES, Property, ValueKind
+from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, ucum_code
 
 
 class Guess(NamedTuple):
-    """What a member may be."""
+    """What a member may measure."""
 
     property: str
     unit: str = ""
@@ -27,7 +27,7 @@ class Guess(NamedTuple):
     missing: tuple[Any, ...] = ()
     reason: str = ""
     sure: bool = True
-    """False: more was made up than found."""
+    """False: the guess needs to be checked most."""
 
 
 _TYPICAL: Final[dict[str, tuple[float, float]]] = {
@@ -51,9 +51,9 @@ _TYPICAL: Final[dict[str, tuple[float, float]]] = {
     "pm1": (0, 1_000), "pm2_5": (0, 1_000), "pm10": (0, 2_000), "leakage_current": (0, 3_000), "uptime": (0, 1e9),
     "gas_concentration": (0, 100), "co_fraction": (0, 1_000), "formaldehyde": (0, 5_000), "weight": (0, 100_000),
 }  # fmt: skip
-"""Where readings of a property lie in a city, in its unit; others: the property's own limits."""
+"""Usual range of a property's readings in a city, in its unit; for others the property's own limits."""
 
-_ALSO: Final[dict[str, tuple[str, ...]]] = {
+_OTHER_UNITS: Final[dict[str, tuple[str, ...]]] = {
     "temperature": ("[degF]", "K"),
     "pressure": ("kPa", "Pa", "MPa", "bar", "mbar"),
     "electric potential": ("mV",),
@@ -68,90 +68,90 @@ _ALSO: Final[dict[str, tuple[str, ...]]] = {
 }
 """Dimension -> other units that devices send."""
 _TENTHS: Final = (0.1, 0.01, 0.001)
-_DEGREES: Final = (1e-6, 1e-7, 1e-5, 1e-4)
-_LETTERS: Final = {"t": "temperature", "h": "humidity", "p": "pressure", "l": "light", "b": "battery"}
+_COORDINATE_SCALES: Final = (1e-6, 1e-7, 1e-5, 1e-4)
+_LETTER_WORDS: Final = {"t": "temperature", "h": "humidity", "p": "pressure", "l": "light", "b": "battery"}
 
 
-def guess(facts: Facts, unit: str = "") -> Guess | None:
-    """Return what a member may be; `unit`: as the payload or the maker's document names it. None: nothing fits."""
+def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
+    """Guess what a member measures, None if nothing fits; `unit`: as stated by the payload or the maker's document."""
     steps = facts.steps
     if not steps:
         return None
-    found = matches(steps)
-    short = not found and steps[-1].lower() in _LETTERS
+    candidates = matches(steps)
+    short = not candidates and steps[-1].lower() in _LETTER_WORDS
     if short:
-        found = matches((_LETTERS[steps[-1].lower()],))
-    for match in found[:6]:
-        row = PROPERTIES.by_name(_battery(match.property, facts))
-        fit = _fit(row, facts, unit or unit_of(steps[-1]))
+        candidates = matches((_LETTER_WORDS[steps[-1].lower()],))
+    for match in candidates[:6]:
+        row = PROPERTIES.by_name(_battery_property(match.property, facts))
+        fit = _guess_kind(row, facts, unit or unit_of(steps[-1]))
         if fit is not None:
             sure = (
                 fit.sure
                 and not short
                 and row.name == match.property
-                and (match.words > 1 or len(found) == 1 or found[0] is match)
+                and (match.words > 1 or len(candidates) == 1 or candidates[0] is match)
             )
             return fit._replace(sure=sure, reason=f"'{steps[-1]}' says {row.label_en}; {fit.reason}")
     return None
 
 
-def _battery(name: str, facts: Facts) -> str:
-    """Return the property that a battery's number is: 2.5 to 3.7 are volts, 2500 to 3700 millivolts."""
+def _battery_property(name: str, facts: FieldFacts) -> str:
+    """Return the property of a battery's number: 2.5 to 3.7 are volts, 2500 to 3700 millivolts."""
     if name != "battery_level" or not facts.numbers:
         return name
     low, high = min(facts.numbers), max(facts.numbers)
-    volts = (low >= 1.5 and high <= 4.5 and not facts.whole) or (low >= 1500 and high <= 4500)
+    volts = (low >= 1.5 and high <= 4.5 and not facts.integral) or (low >= 1500 and high <= 4500)
     return "battery_voltage" if volts else name
 
 
-def _fit(row: Property, facts: Facts, unit: str) -> Guess | None:
-    if row.kind is Kind.NUMBER:
-        return _number(row, facts, unit)
-    if row.kind is Kind.BOOLEAN:
-        return _boolean(row, facts)
+def _guess_kind(row: Property, facts: FieldFacts, unit: str) -> Guess | None:
+    if row.kind is ValueKind.NUMBER:
+        return _guess_number(row, facts, unit)
+    if row.kind is ValueKind.BOOLEAN:
+        return _guess_boolean(row, facts)
     if facts.kinds["text"] and not facts.numeric:
         words = CODES.get(row.codes, {})
-        said = ", ".join(map(str, facts.words[:6]))
-        strange = [word for word in facts.words if isinstance(word, str) and words and word not in words]
-        return Guess(row.name, reason=f"texts: {said}", sure=not strange)
+        samples = ", ".join(map(str, facts.words[:6]))
+        unknown = [word for word in facts.words if isinstance(word, str) and words and word not in words]
+        return Guess(row.name, reason=f"texts: {samples}", sure=not unknown)
     return None
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _number(row: Property, facts: Facts, unit: str) -> Guess | None:
+def _guess_number(row: Property, facts: FieldFacts, unit: str) -> Guess | None:
     if not facts.numeric or facts.kinds["boolean"]:
         return None
     low, high = _TYPICAL.get(row.name, (row.low, row.high))
-    numbers, missing = _usual(facts, row)
+    numbers, missing = _split_sentinels(facts, row)
     if not numbers:
         return None
-    seen = f"{min(numbers):g} to {max(numbers):g}" if min(numbers) != max(numbers) else f"{numbers[0]:g}"
-    for code, scale in _ways(row, facts, unit):
+    value_range = f"{min(numbers):g} to {max(numbers):g}" if min(numbers) != max(numbers) else f"{numbers[0]:g}"
+    for code, scale in _candidates(row, facts, unit):
         factor, offset = conversion(code, row.unit)
-        canonical_ = [number * scale * factor + offset for number in numbers]
-        if all(low <= value <= high for value in canonical_):
-            code, scale = _plainly(code, scale, row)  # noqa: PLW2901 - the same, better said
-            how = f"{seen} {code}" if scale == 1 else f"{seen} fits only times {scale:g} {code}"
+        converted = [number * scale * factor + offset for number in numbers]
+        if all(low <= value <= high for value in converted):
+            code, scale = _simplified(code, scale, row)  # noqa: PLW2901 - the same factor in a plainer form
+            reason = f"{value_range} {code}" if scale == 1 else f"{value_range} fits only times {scale:g} {code}"
             sure = scale == 1 and (code == row.unit or bool(unit))
-            return Guess(row.name, code, scale, None, missing, how, sure)
+            return Guess(row.name, code, scale, None, missing, reason, sure)
     if all(row.low <= number <= row.high for number in numbers):
-        return Guess(row.name, row.unit, 1.0, None, missing, f"{seen} {row.unit}, which is unusual", sure=False)
+        return Guess(row.name, row.unit, 1.0, None, missing, f"{value_range} {row.unit}, which is unusual", sure=False)
     return None
 
 
-def _ways(row: Property, facts: Facts, unit: str) -> Iterable[tuple[str, float]]:
-    """Yield (unit, scale) in the order in which they are likely."""
-    units = [row.unit, *(code for code in _ALSO.get(TABLE[row.unit].dimension, ()) if code != row.unit)]
-    named = known_unit(unit, row)
-    if named:
-        units = [named]
-    whole = facts.whole
+def _candidates(row: Property, facts: FieldFacts, unit: str) -> Iterable[tuple[str, float]]:
+    """Yield (unit, scale) pairs, the most likely first."""
+    units = [row.unit, *(code for code in _OTHER_UNITS.get(TABLE[row.unit].dimension, ()) if code != row.unit)]
+    stated = known_unit(unit, row)
+    if stated:
+        units = [stated]
+    whole = facts.integral
     for code in units[:1]:
         yield code, 1.0
         if row.name in {"latitude", "longitude"}:
-            yield from ((code, scale) for scale in _DEGREES)
+            yield from ((code, scale) for scale in _COORDINATE_SCALES)
         elif whole:
             yield code, 0.1
     for code in units[1:]:
@@ -161,21 +161,21 @@ def _ways(row: Property, facts: Facts, unit: str) -> Iterable[tuple[str, float]]
             yield from ((code, scale) for scale in _TENTHS)
 
 
-def _plainly(code: str, scale: float, row: Property) -> tuple[str, float]:
-    """Return a unit and a scale as one unit, where there is one: thousandths of a volt are millivolts."""
+def _simplified(code: str, scale: float, row: Property) -> tuple[str, float]:
+    """Return a unit and a scale as a single unit if there is one: thousandths of a volt are millivolts."""
     size = conversion(code, row.unit)[0] * scale
-    for other in (row.unit, *_ALSO.get(TABLE[row.unit].dimension, ())):
+    for other in (row.unit, *_OTHER_UNITS.get(TABLE[row.unit].dimension, ())):
         if scale != 1 and math.isclose(conversion(other, row.unit)[0], size) and conversion(other, row.unit)[1] == 0:
             return other, 1.0
     return code, scale
 
 
 def known_unit(unit: str, row: Property) -> str:
-    """Return the UCUM code of a unit as somebody wrote it if it can become the property's, else an empty string."""
+    """Return the UCUM code of a unit as a person wrote it if it converts to the property's, else an empty string."""
     if not unit:
         return ""
     try:
-        code = canonical(unit)
+        code = ucum_code(unit)
         conversion(code, row.unit)
         dimension(code)
     except UnitError:
@@ -190,39 +190,41 @@ SENTINELS: Final = frozenset(
         -99.9, 99999, -99999, 999999, 1000000, -100, -99, -1, 85, 850,
     }
 )  # fmt: skip
-"""Numbers with which devices say that there is no value."""
-_NOTHING: Final = frozenset(
+"""Numbers that devices send for a missing value."""
+_NO_VALUE: Final = frozenset(
     {"", "-", "--", "NA", "N/A", "n/a", "NaN", "nan", "null", "None", "none", "ERR", "error", "/"}
 )
 
 
-def _usual(facts: Facts, row: Property) -> tuple[list[float], tuple[Any, ...]]:
-    """Return the numbers without those that probably mean "not measured", and these."""
-    odd = sentinels(facts, row)
-    texts = tuple(word for word in facts.words if isinstance(word, str) and word in _NOTHING)
-    numbers = [number for number in facts.numbers if number not in odd]
-    return numbers, (*(int(one) if one == int(one) else one for one in sorted(odd)), *texts)
+def _split_sentinels(facts: FieldFacts, row: Property) -> tuple[list[float], tuple[Any, ...]]:
+    """Return the numbers without those that probably mean "not measured", and the latter."""
+    markers = sentinels(facts, row)
+    texts = tuple(word for word in facts.words if isinstance(word, str) and word in _NO_VALUE)
+    numbers = [number for number in facts.numbers if number not in markers]
+    return numbers, (*(int(marker) if marker == int(marker) else marker for marker in sorted(markers)), *texts)
 
 
-def sentinels(facts: Facts, row: Property | None = None) -> set[float]:
-    """Return the numbers that are known as marks and stand far from all others (or out of the property's range)."""
-    found: set[float] = set()
-    for mark in set(facts.numbers) & SENTINELS:
-        rest = [number for number in facts.numbers if number not in SENTINELS]
-        if not rest:
-            impossible = row is not None and not row.low <= mark <= row.high and not row.low <= mark / 10 <= row.high
+def sentinels(facts: FieldFacts, row: Property | None = None) -> set[float]:
+    """Return the numbers known as markers that lie far from all others, or out of the property's range."""
+    markers: set[float] = set()
+    for suspect in set(facts.numbers) & SENTINELS:
+        others = [number for number in facts.numbers if number not in SENTINELS]
+        if not others:
+            impossible = (
+                row is not None and not row.low <= suspect <= row.high and not row.low <= suspect / 10 <= row.high
+            )
             if impossible:
-                found.add(mark)
+                markers.add(suspect)
             continue
-        span = max(max(rest) - min(rest), 1.0, 0.2 * max(abs(number) for number in rest))
-        if mark > max(rest) + 3 * span or mark < min(rest) - 3 * span:
-            found.add(mark)
-    return found
+        span = max(max(others) - min(others), 1.0, 0.2 * max(abs(number) for number in others))
+        if suspect > max(others) + 3 * span or suspect < min(others) - 3 * span:
+            markers.add(suspect)
+    return markers
 
 
 # ── booleans ─────────────────────────────────────────────────────────────────────────────────────────
 
-_SWITCHES: Final = (
+_SWITCH_TABLES: Final = (
     "on_off",
     "yes_no",
     "open_closed",
@@ -233,15 +235,15 @@ _SWITCHES: Final = (
 )
 
 
-def _boolean(row: Property, facts: Facts) -> Guess | None:
+def _guess_boolean(row: Property, facts: FieldFacts) -> Guess | None:
     values: Sequence[Any] = [value for value in facts.words if value is not None]
-    if facts.many or len(values) > 4 or not values:
+    if facts.more_values or len(values) > 4 or not values:
         return None
     if all(isinstance(value, bool) for value in values):
         return Guess(row.name, reason="true or false")
     if all(isinstance(value, int) and value in {0, 1} for value in values):
         return Guess(row.name, reason="0 or 1; which is which is a guess", sure=False)
-    tables = [name for name in _SWITCHES if _holds(name, values)]
+    tables = [name for name in _SWITCH_TABLES if _has_words(name, values)]
     fitting = [name for name in tables if any(part in row.name for part in name.split("_"))] or tables
     if fitting:
         return Guess(
@@ -250,8 +252,8 @@ def _boolean(row: Property, facts: Facts) -> Guess | None:
     return None
 
 
-def _holds(table: str, values: Sequence[Any]) -> bool:
-    sent = {(type(one) is bool, one) for one, _ in TABLES[table].words}
+def _has_words(table: str, values: Sequence[Any]) -> bool:
+    sent = {(type(word) is bool, word) for word, _ in TABLES[table].words}
     return all((type(value) is bool, value) in sent for value in values if not isinstance(value, float)) and not any(
         isinstance(value, float) and not math.isfinite(value) for value in values
     )

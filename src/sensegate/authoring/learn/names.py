@@ -1,7 +1,7 @@
-"""What a field may be, by its name: the words that makers use, in English, Chinese and abbreviations -> property.
+"""Guess properties from field names: the words that makers use, in English, Chinese and abbreviations -> property.
 
-A name is cut into words (``TempC_SHT`` -> temperature, celsius, sht); the rule that has most of its words in the name
-wins. This is a dictionary for guesses that people look at, not a standard: it is wrong now and then and says so.
+A name is split into words (``TempC_SHT`` -> temperature, celsius, sht); the rule with most of its words in the name
+wins. This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _ABBREVIATIONS: Final = {
     "satellites": "satellites sats sat",
     "heading": "heading course azimuth cog",
 }
-_WORD: Final = {form: word for word, forms in _ABBREVIATIONS.items() for form in forms.split()}
+_WORD_OF_FORM: Final = {form: word for word, forms in _ABBREVIATIONS.items() for form in forms.split()}
 
 _CHINESE_WORDS: Final = """
 电池电压=battery voltage; 供电电压=supply voltage; 电池=battery; 电量=battery level; 电压=voltage; 电流=current
@@ -103,8 +103,8 @@ _UNITS: Final = {
 }  # fmt: skip
 """Last word of a name -> the unit that it may stand for (``temp_c``, ``BatV``)."""
 
-_UNIT_MEANS: Final = {"V": "voltage", "mV": "voltage", "lx": "illuminance", "kW.h": "energy", "W.h": "energy"}
-"""A unit that says what is measured, where the name says nothing else (``BatV``)."""
+_UNIT_QUANTITIES: Final = {"V": "voltage", "mV": "voltage", "lx": "illuminance", "kW.h": "energy", "W.h": "energy"}
+"""Unit -> quantity, for names in which nothing else states the quantity (``BatV``)."""
 
 _RULES: Final = """
 air_temperature: temperature | air temperature | outdoor temperature | ambient temperature | external temperature
@@ -277,24 +277,24 @@ mode: mode
 """
 
 
-class Rule(NamedTuple):
-    """Words that together say a property."""
+class NameRule(NamedTuple):
+    """Words that together suggest a property."""
 
     property: str
     words: frozenset[str]
 
 
 @cache
-def _rules() -> tuple[Rule, ...]:
-    found: list[Rule] = []
+def _rules() -> tuple[NameRule, ...]:
+    rules: list[NameRule] = []
     for line in _RULES.strip().splitlines():
         name, _, choices = line.partition(":")
-        PROPERTIES.index(name)  # a row that was renamed must not linger here
-        found += [Rule(name, frozenset(words.split())) for words in choices.split("|") if words.strip()]
-    known = {rule.words for rule in found}
+        PROPERTIES.index(name)  # raises if a property was renamed and its row here was not
+        rules += [NameRule(name, frozenset(words.split())) for words in choices.split("|") if words.strip()]
+    known = {rule.words for rule in rules}
     rows = ((row.name, frozenset(words_of(row.name))) for row in PROPERTIES.rows)
-    found += [Rule(name, words) for name, words in rows if words not in known]
-    return tuple(found)
+    rules += [NameRule(name, words) for name, words in rows if words not in known]
+    return tuple(rules)
 
 
 _CAMEL = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -302,12 +302,12 @@ _LETTERS_DIGITS = ("pm", "ch", "eco", "co", "no", "so", "o", "ds", "pt", "nh", "
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a name, abbreviations written out: ``soilTemp_1`` -> soil, temperature, 1."""
+    """Return the words of a name with abbreviations expanded: ``soilTemp_1`` -> soil, temperature, 1."""
     for chinese, english in _CHINESE:
         name = name.replace(chinese, f" {english} ")
     folded = re.sub(r"[^a-z0-9]", "", name.lower())
-    if folded in _WORD:
-        return [_WORD[folded]]
+    if folded in _WORD_OF_FORM:
+        return [_WORD_OF_FORM[folded]]
     parts: list[str] = []
     for piece in re.split(r"[^A-Za-z0-9.]+", name):
         for word in _CAMEL.findall(piece):
@@ -317,7 +317,7 @@ def words_of(name: str) -> list[str]:
                 parts[-1] = "pm25"
             else:
                 parts.append(word.lower())
-    return [_WORD.get(part, part) for part in parts]
+    return [_WORD_OF_FORM.get(part, part) for part in parts]
 
 
 def unit_of(name: str) -> str:
@@ -331,38 +331,38 @@ def unit_of(name: str) -> str:
 
 
 _GENERIC: Final = frozenset({"value", "val", "v", "data", "reading", "current_value"})
-"""Last steps that say nothing: the one before names the value."""
+"""Last steps that carry no meaning: the step before them names the value."""
 
 
-_SPOILING_WORDS: Final = (
+_DISQUALIFYING_WORDS: Final = (
     "changed change delta flag threshold limit calibration offset interval setting config enabled enable error raw"
     " event timeout period alarm report sensitivity hysteresis"
 )
-_SPOILING: Final = frozenset(_SPOILING_WORDS.split())
-"""Words with which a name says something else than its other words: a changed temperature is none."""
+_DISQUALIFYING: Final = frozenset(_DISQUALIFYING_WORDS.split())
+"""Words that change the meaning of a name: a temperature threshold is not a temperature."""
 
 
-class Match(NamedTuple):
-    """A property that a name may say."""
+class NameMatch(NamedTuple):
+    """A property that a name suggests."""
 
     property: str
     words: int
-    """How many words of the name say so."""
+    """How many words of the name suggest it."""
 
 
-def matches(steps: tuple[str, ...]) -> list[Match]:
-    """Return the properties that a path may name, the likeliest first; words of its last step count most."""
+def matches(steps: tuple[str, ...]) -> list[NameMatch]:
+    """Return the properties that a path may name, the most likely first; the words of its last step count most."""
     if len(steps) > 1 and steps[-1].lower() in _GENERIC:
         steps = steps[:-1]
     own = set(words_of(steps[-1])) if steps else set()
     around = {word for step in steps[:-1] for word in words_of(step)}
-    if means := _UNIT_MEANS.get(unit_of(steps[-1]) if steps else ""):
-        own.add(means)
-    found: dict[str, tuple[int, int, int]] = {}
+    if quantity := _UNIT_QUANTITIES.get(unit_of(steps[-1]) if steps else ""):
+        own.add(quantity)
+    ranks: dict[str, tuple[int, int, int]] = {}
     for rule in _rules():
-        if not rule.words <= own | around or not rule.words & own or (own - rule.words) & _SPOILING:
+        if not rule.words <= own | around or not rule.words & own or (own - rule.words) & _DISQUALIFYING:
             continue
         rank = (len(rule.words), len(rule.words & own), -len(own))
-        found[rule.property] = max(found.get(rule.property, (0, 0, -99)), rank)
-    ranked = sorted(found.items(), key=lambda one: one[1], reverse=True)
-    return [Match(name, rank[0]) for name, rank in ranked]
+        ranks[rule.property] = max(ranks.get(rule.property, (0, 0, -99)), rank)
+    ranked = sorted(ranks.items(), key=lambda item: item[1], reverse=True)
+    return [NameMatch(name, rank[0]) for name, rank in ranked]

@@ -1,4 +1,4 @@
-"""What was learned, as the text of a draft: a profile that loads, with the reasons of its guesses as comments."""
+"""Write what was learned as a draft: a profile that loads, with the reasons of its guesses as comments."""
 
 from __future__ import annotations
 
@@ -7,99 +7,99 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sensegate.authoring.learn.examples import examples, iso
+from sensegate.authoring.learn.examples import examples, iso_seconds
 from sensegate.authoring.learn.guess import Guess
-from sensegate.authoring.learn.learn import Found, Learned, interval_s, summary
-from sensegate.authoring.yaml_text import comment, flow, number, quoted, text
+from sensegate.authoring.learn.learn import LearnedShape, RecognisedField, interval_s, summary
+from sensegate.authoring.yaml_text import comment_text, flow_text, number_text, plain_text, quoted
 from sensegate.decode.paths import render
 from sensegate.quantities.properties import PROPERTIES
 
 KINDS_MAX = 12
-"""Most kinds of messages in one draft; rarer ones are named in a comment."""
+"""Most kinds of messages in one draft; rarer ones are listed in a comment."""
 _BYTES_SHOWN = 24
 
 
-class Draft(NamedTuple):
-    """A draft and what it rests on."""
+class ProfileDraft(NamedTuple):
+    """The draft of a profile and its basis."""
 
     profile: str
     text: str
     messages: int
     topics: list[str]
-    found: list[tuple[str, Guess]]
-    """(field, what it became)."""
-    left: list[tuple[str, str]]
-    """(field, why it became nothing)."""
+    recognised: list[tuple[str, Guess]]
+    """(field, its guess)."""
+    unrecognised: list[tuple[str, str]]
+    """(field, why it becomes no reading)."""
     problem: str
-    """Why it does not load, if it does not."""
+    """Why the draft does not load; empty if it does."""
 
 
-def draft(learned: Sequence[Learned], profile: str, *, source: str = "") -> Draft:
-    """Return the draft of one profile for some kinds of messages, the most frequent first.
+def draft(learned: Sequence[LearnedShape], profile: str, *, source: str = "") -> ProfileDraft:
+    """Write the draft of one profile for some kinds of messages, the most frequent first.
 
     Args:
-        learned: what was learned; all become messages of this profile.
+        learned: the kinds of messages; each becomes a message rule of the profile.
         profile: ``vendor/model``.
-        source: what to say of where the layout comes from.
+        source: origin of the layout, for the profile's `source`.
     """
-    # What is ignored comes last: it would hide what has the same topic.
-    shown = sorted(learned[:KINDS_MAX], key=lambda one: not one.found)
+    # Ignored kinds come last: they would hide others with the same topic.
+    shown = sorted(learned[:KINDS_MAX], key=lambda kind: not kind.recognised)
     forms = Counter(
-        {form: sum(len(one.messages) for one in shown if one.group.format == form) for form in _forms(shown)}
+        {form: sum(len(kind.messages) for kind in shown if kind.group.format == form) for form in _forms(shown)}
     )
     form = forms.most_common(1)[0][0] if forms else "json"
     lines = [*_head(shown, profile, form, source), "messages:"]
-    for one in shown:
-        lines += rule(one, form)
-    for one in learned[KINDS_MAX:]:
-        lines.append("  " + comment(f"left out: {len(one.messages)} messages of {one.group.pattern}"))
+    for kind in shown:
+        lines += rule(kind, form)
+    for kind in learned[KINDS_MAX:]:
+        lines.append("  " + comment_text(f"left out: {len(kind.messages)} messages of {kind.group.pattern}"))
     body = "\n".join(lines) + "\n"
-    written, problem = examples(body, shown)
-    return Draft(
+    example_text, problem = examples(body, shown)
+    return ProfileDraft(
         profile,
-        body + written,
-        sum(len(one.messages) for one in learned),
-        sorted({topic for one in learned for topic in one.topics}),
-        [(each.field, each.guess) for one in shown for each in one.found],
-        [(each.field, each.why) for one in shown for each in one.left],
+        body + example_text,
+        sum(len(kind.messages) for kind in learned),
+        sorted({topic for kind in learned for topic in kind.topics}),
+        [(field.field, field.guess) for kind in shown for field in kind.recognised],
+        [(field.field, field.reason) for kind in shown for field in kind.unrecognised],
         problem,
     )
 
 
-def _forms(learned: Sequence[Learned]) -> list[str]:
-    return list(dict.fromkeys(one.group.format for one in learned if one.group.format != "binary"))
+def _forms(learned: Sequence[LearnedShape]) -> list[str]:
+    return list(dict.fromkeys(kind.group.format for kind in learned if kind.group.format != "binary"))
 
 
-def _head(learned: Sequence[Learned], profile: str, form: str, source: str) -> list[str]:
-    count = sum(len(one.messages) for one in learned)
-    arrivals = [message.sample.received for one in learned for message in one.messages if message.sample.received]
-    span = f", {iso(min(arrivals))} to {iso(max(arrivals))}" if arrivals else ""
-    topics = {topic for one in learned for topic in one.topics}
+def _head(learned: Sequence[LearnedShape], profile: str, form: str, source: str) -> list[str]:
+    count = sum(len(kind.messages) for kind in learned)
+    arrivals = [message.sample.received for kind in learned for message in kind.messages if message.sample.received]
+    span = f", {iso_seconds(min(arrivals))} to {iso_seconds(max(arrivals))}" if arrivals else ""
+    topics = {topic for kind in learned for topic in kind.topics}
     lines = [
         "# yaml-language-server: $schema=../_schema.json",
-        comment(f"DRAFT, learned from {count} messages of {len(topics)} topics{span}."),
-        "# Nobody has compared it with the maker's document yet; lines that say `guess` need it most. What the",
-        "# examples expect is what this draft makes of the messages: replace it by what the document says.",
-        f"profile: {text(profile)}",
+        comment_text(f"DRAFT, learned from {count} messages of {len(topics)} topics{span}."),
+        "# Not compared with the maker's document yet; check the lines that say `guess` first. The examples expect",
+        "# what this draft makes of the messages: replace that by what the document says.",
+        f"profile: {plain_text(profile)}",
         "version: 1",
-        f"label: {{zh: {text(profile + '（草稿）')}, en: {text('draft of ' + profile)}}}",
-        f"source: {text(source or f'learned from {count} recorded messages; name the document of the maker here')}",
+        f"label: {{zh: {plain_text(profile + '（草稿）')}, en: {plain_text('draft of ' + profile)}}}",
+        f"source: {plain_text(source or f'learned from {count} recorded messages; name the maker document here')}",
     ]
     if domain := _domain(learned):
         lines.append(f"domain: {domain}")
     if form != "json":
         lines.append(f"format: {form}")
-    intervals = [interval_s(one) for one in learned if one.found]
-    if usual := next((one for one in intervals if one), 0.0):
-        lines.append(f"interval_s: {number(usual)} # median of what was seen")
-    zones = {one.time.zone for one in learned if one.time and one.time.zone}
-    lines.append(f"zone: {zones.pop() if len(zones) == 1 else 'Asia/Shanghai'} # of times that name none")
+    intervals = [interval_s(kind) for kind in learned if kind.recognised]
+    if usual := next((interval for interval in intervals if interval), 0.0):
+        lines.append(f"interval_s: {number_text(usual)} # median of the recorded messages")
+    zones = {kind.time.zone for kind in learned if kind.time and kind.time.zone}
+    lines.append(f"zone: {zones.pop() if len(zones) == 1 else 'Asia/Shanghai'} # for times without a zone")
     return lines
 
 
-def _domain(learned: Sequence[Learned]) -> str:
-    """Return the domain of most properties, the device's own (battery, signal) left out."""
-    domains = Counter(PROPERTIES.by_name(each.guess.property).domain for one in learned for each in one.found)
+def _domain(learned: Sequence[LearnedShape]) -> str:
+    """Return the domain of most properties, not counting the device's own (battery, signal)."""
+    domains = Counter(PROPERTIES.by_name(field.guess.property).domain for kind in learned for field in kind.recognised)
     del domains["device"]
     return domains.most_common(1)[0][0] if domains else ""
 
@@ -107,118 +107,125 @@ def _domain(learned: Sequence[Learned]) -> str:
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rule(one: Learned, form: str) -> list[str]:
-    """Return the lines of one kind of message; `form`: the profile's format."""
-    group = one.group
+def rule(learned: LearnedShape, form: str) -> list[str]:
+    """Return the lines of the rule for one kind of message; `form`: the profile's format."""
+    group = learned.group
     name = next((level for level in reversed(group.pattern.split("/")) if "{" not in level), "") or group.format
     if group.carried:
         ports = group.ports or ((group.port,) if group.port is not None else ())
-        lines = [f"  - label: {text('frames of port ' + ', '.join(map(str, ports)) if ports else 'frames')}"]
-        lines.append(f"    frames: {flow({'ports': list(ports)} if ports else {})}")
+        lines = [f"  - label: {plain_text('frames of port ' + ', '.join(map(str, ports)) if ports else 'frames')}"]
+        lines.append(f"    frames: {flow_text({'ports': list(ports)} if ports else {})}")
     else:
-        lines = [f"  - label: {text(name)} {comment(f'{len(one.messages)} messages')}"]
-        lines.append(f"    topics: [{quoted(group.pattern)}] {comment(_topic_note(one))}")
+        lines = [f"  - label: {plain_text(name)} {comment_text(f'{len(learned.messages)} messages')}"]
+        lines.append(f"    topics: [{quoted(group.pattern)}] {comment_text(_topic_note(learned))}")
     if group.format == "binary":
-        return [*lines, *_bytes(one)]
+        return [*lines, *_byte_notes(learned)]
     lines += [f"    {line}" for line in group.options]
     if group.format != form and not group.options:
         lines.append(f"    format: {group.format}")
-    lines += _ways(one)
-    if one.found:
+    lines += _location_lines(learned)
+    if learned.recognised:
         lines.append("    readings:")
-        lines += [_reading(each) for each in one.found]
+        lines += [_reading_line(field) for field in learned.recognised]
     else:
-        lines.append("    ignore: true # nothing in it is a measurement that we know by its name")
-    lines += ["    " + comment(f"left out: {each.field}: {summary(each.facts)} ({each.why})") for each in one.left]
-    return lines
-
-
-def _ways(one: Learned) -> list[str]:
-    """Return where the elements, the device, the time and the running number stand."""
-    lines: list[str] = []
-    if "{device}" not in one.group.pattern and not one.group.carried:
-        lines.append("    device: {credential: true} # guess: the topic names no device; the one that logged in is it")
-    elif one.device and not one.group.carried:
-        lines.append("    " + comment(f"{one.device} seems to name the device as well"))
-    if one.elements is not None:
-        lines.append(f"    each: {text(render(one.elements.path))} # a list of elements")
-        if one.elements.name:
-            named: dict[str, Any] = {"name": one.elements.name, "value": list(one.elements.values)}
-            if one.elements.unit:
-                named["unit"] = one.elements.unit
-            lines.append(f"    named: {flow(named)} # they name themselves")
-    if one.time is not None:
-        time: dict[str, Any] = {"field": one.time_field, "format": one.time.format}
-        if one.time.zone:
-            time["zone"] = one.time.zone
-        lines.append(f"    time: {flow(time)} {comment(one.time.reason)}")
-    if one.sequence:
-        lines.append(f"    sequence: {text(one.sequence)} # rises by one from message to message")
-    return lines
-
-
-def _topic_note(one: Learned) -> str:
-    topics = one.topics
-    shown = ", ".join(topics[:2]) + (f", … ({len(topics)})" if len(topics) > 2 else "")
-    return shown if one.group.sure else f"{shown}; guess: which level is the device?"
-
-
-def _reading(each: Found) -> str:
-    row: dict[str, Any] = {"field": each.field, "property": each.guess.property}
-    if each.channel:
-        row["channel"] = each.channel
-    if each.guess.unit and (each.guess.unit != PROPERTIES.by_name(each.guess.property).unit or each.guess.scale != 1):
-        row["unit"] = each.guess.unit
-    if each.guess.scale != 1:
-        row["scale"] = each.guess.scale
-    if each.guess.words is not None:
-        row["words"] = each.guess.words
-    if each.guess.missing:
-        row["missing"] = list(each.guess.missing)
-    if each.facts.texts_as_numbers and PROPERTIES.by_name(each.guess.property).unit:
-        row["text_numbers"] = True
-    said = each.guess.reason if each.guess.sure else f"guess: {each.guess.reason}"
-    if each.guess.missing:
-        said += "; `missing` is suspected: is it the maker's mark for no value?"
-    if each.facts.rises() and PROPERTIES.by_name(each.guess.property).counter:
-        said += "; only rises: say `counter: {modulus: …}` if it is narrow"
-    return f"      - {flow(row)} {comment(said)}"
-
-
-def _bytes(one: Learned) -> list[str]:
-    """Return the rule of frames that no format explains: what can be said of each byte."""
-    frames = [message.sample.payload for message in one.messages]
-    lengths = sorted({len(frame) for frame in frames})
-    lines = ["    " + comment(f"bytes that no format explains; {len(frames)} frames of {_some(lengths)} bytes:")]
-    for at in range(min(lengths[0] if lengths else 0, _BYTES_SHOWN)):
-        values = [frame[at] for frame in frames]
-        if len(set(values)) == 1:
-            said = f"always 0x{values[0]:02x}"
-        else:
-            said = f"{min(values)} to {max(values)}"
-            if at + 1 < lengths[0]:
-                words = [int.from_bytes(frame[at : at + 2], "big", signed=True) for frame in frames]
-                turned = [int.from_bytes(frame[at : at + 2], "little", signed=True) for frame in frames]
-                said += f"; as s16 {min(words)} to {max(words)}, little-endian {min(turned)} to {max(turned)}"
-        lines.append("    " + comment(f"byte {at}: {said}"))
+        lines.append("    ignore: true # no member was recognised as a measurement by its name")
     lines += [
-        "    # In place of this write `binary: {read: [{name: …, type: u16}, …]}` and `readings`, by the document:",
+        "    " + comment_text(f"left out: {field.field}: {summary(field.facts)} ({field.reason})")
+        for field in learned.unrecognised
+    ]
+    return lines
+
+
+def _location_lines(learned: LearnedShape) -> list[str]:
+    """Return the lines that locate elements, device, time and sequence number."""
+    lines: list[str] = []
+    if "{device}" not in learned.group.pattern and not learned.group.carried:
+        lines.append("    device: {credential: true} # guess: the topic names no device; taken from the login")
+    elif learned.device and not learned.group.carried:
+        lines.append("    " + comment_text(f"{learned.device} seems to name the device as well"))
+    if learned.elements is not None:
+        lines.append(f"    each: {plain_text(render(learned.elements.path))} # a list of elements")
+        if learned.elements.name:
+            named: dict[str, Any] = {"name": learned.elements.name, "value": list(learned.elements.values)}
+            if learned.elements.unit:
+                named["unit"] = learned.elements.unit
+            lines.append(f"    named: {flow_text(named)} # each element carries its name")
+    if learned.time is not None:
+        time: dict[str, Any] = {"field": learned.time_field, "format": learned.time.format}
+        if learned.time.zone:
+            time["zone"] = learned.time.zone
+        lines.append(f"    time: {flow_text(time)} {comment_text(learned.time.reason)}")
+    if learned.sequence:
+        lines.append(f"    sequence: {plain_text(learned.sequence)} # rises by one with each message")
+    return lines
+
+
+def _topic_note(learned: LearnedShape) -> str:
+    topics = learned.topics
+    shown = ", ".join(topics[:2]) + (f", … ({len(topics)})" if len(topics) > 2 else "")
+    return shown if learned.group.sure else f"{shown}; guess: which level is the device?"
+
+
+def _reading_line(field: RecognisedField) -> str:
+    row: dict[str, Any] = {"field": field.field, "property": field.guess.property}
+    if field.channel:
+        row["channel"] = field.channel
+    if field.guess.unit and (
+        field.guess.unit != PROPERTIES.by_name(field.guess.property).unit or field.guess.scale != 1
+    ):
+        row["unit"] = field.guess.unit
+    if field.guess.scale != 1:
+        row["scale"] = field.guess.scale
+    if field.guess.words is not None:
+        row["words"] = field.guess.words
+    if field.guess.missing:
+        row["missing"] = list(field.guess.missing)
+    if field.facts.texts_as_numbers and PROPERTIES.by_name(field.guess.property).unit:
+        row["text_numbers"] = True
+    note = field.guess.reason if field.guess.sure else f"guess: {field.guess.reason}"
+    if field.guess.missing:
+        note += "; `missing` is a guess: is it the maker's marker for no value?"
+    if field.facts.is_rising() and PROPERTIES.by_name(field.guess.property).counter:
+        note += "; only rises: if the counter wraps, add `counter: {modulus: …}`"
+    return f"      - {flow_text(row)} {comment_text(note)}"
+
+
+def _byte_notes(learned: LearnedShape) -> list[str]:
+    """Return the rule for frames that no format explains, with what is known of each byte."""
+    frames = [message.sample.payload for message in learned.messages]
+    lengths = sorted({len(frame) for frame in frames})
+    lines = [
+        "    " + comment_text(f"bytes that no format explains; {len(frames)} frames of {_first_few(lengths)} bytes:")
+    ]
+    for index in range(min(lengths[0] if lengths else 0, _BYTES_SHOWN)):
+        values = [frame[index] for frame in frames]
+        if len(set(values)) == 1:
+            note = f"always 0x{values[0]:02x}"
+        else:
+            note = f"{min(values)} to {max(values)}"
+            if index + 1 < lengths[0]:
+                words = [int.from_bytes(frame[index : index + 2], "big", signed=True) for frame in frames]
+                swapped = [int.from_bytes(frame[index : index + 2], "little", signed=True) for frame in frames]
+                note += f"; as s16 {min(words)} to {max(words)}, little-endian {min(swapped)} to {max(swapped)}"
+        lines.append("    " + comment_text(f"byte {index}: {note}"))
+    lines += [
+        "    # Replace this by `binary: {read: [{name: …, type: u16}, …]}` and `readings`, as the document says:",
         "    format: binary",
         "    ignore: true",
     ]
     return lines
 
 
-def _some(values: Sequence[int]) -> str:
+def _first_few(values: Sequence[int]) -> str:
     return ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
 
 
 _PART = re.compile(r"[^A-Za-z0-9_.\-]+")
 
 
-def name_for(learned: Sequence[Learned]) -> str:
-    """Return a name ``vendor/model`` for what was learned: of the topic's fixed levels."""
-    levels = [level for one in learned[:1] for level in one.group.pattern.split("/") if "{" not in level and level]
+def name_for(learned: Sequence[LearnedShape]) -> str:
+    """Return a name ``vendor/model`` for what was learned, from the constant levels of the topic."""
+    levels = [level for kind in learned[:1] for level in kind.group.pattern.split("/") if "{" not in level and level]
     vendor = _PART.sub("-", levels[0]).strip("-.$").lower() if levels else "unknown"
     model = _PART.sub("-", "-".join(levels[1:])).strip("-.$").lower() if len(levels) > 1 else "draft"
     return f"{vendor or 'unknown'}/{model or 'draft'}"

@@ -1,7 +1,7 @@
-"""Payload formats: bytes to a tree of dicts, lists and scalars. One file each, one contract (`frame.Format`).
+"""Payload formats: bytes to a tree of dicts, lists and scalars. One file each, one contract (`frame.PayloadFormat`).
 
-A format of the next kind is one more file with its `FORMAT`, its row here, and, if it has options, their key in
-`grammar.MessageRule` under the format's name.
+To add a format, add a file with its `FORMAT`, its row here, and, if it has options, their key in `grammar.MessageRule`
+under the format's name.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from sensegate.decode.formats import (
     video,
     xml,
 )
-from sensegate.decode.frame import Format
+from sensegate.decode.frame import PayloadFormat
 
-FORMATS: Final[dict[str, Format]] = {
+FORMATS: Final[dict[str, PayloadFormat]] = {
     "json": json.FORMAT,
     "jsonlines": jsonlines.FORMAT,
     "binary": binary.FORMAT,

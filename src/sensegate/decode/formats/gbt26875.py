@@ -1,4 +1,4 @@
-"""GB/T 26875.3-2011: what a fire transmission device reports, as one element for each information object.
+"""GB/T 26875.3-2011: reports of a fire transmission device, with one element for each information object.
 
 The tree: ``{"serial", "version", "sent", "source", "target", "command", "type", "objects": [{"device", "kind", "time",
 …}]}``; addresses as twelve hex digits with the high byte first, times as ISO 8601 without a zone.
@@ -7,7 +7,8 @@ The tree: ``{"serial", "version", "sent", "source", "target", "command", "type",
   system behind it, and ``…-<zone>-<place>`` for a component of it (decimal numbers): the alias under which it is
   registered.
 * ``kind`` is system, component, analogue, operation, device, device_operation, version, clock or setting.
-* ``state`` names the bits of a state word as true or false, ``analogue`` and ``value`` what is measured, in ``unit``.
+* ``state`` holds the bits of a state word as true or false, ``analogue`` and ``value`` the measured quantity, in
+  ``unit``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import Format, Frame, plain
+from sensegate.decode.frame import Frame, PayloadFormat, plain
 from sensegate.errors import Rejected
 from sensegate.frames import gbt26875
 from sensegate.model import QuarantineReason
@@ -54,7 +55,7 @@ COMPONENT_STATES: Final = [
 DEVICE_STATES: Final = ["normal", "fire", "fault", "mains_fault", "battery_fault", "channel_fault", "line_fault"]
 """Bits of the transmission device's own state (8.2.1.8)."""
 OPERATIONS: Final = ["reset", "silenced", "manual_alarm", "cleared", "self_test", "confirmed", "test"]
-"""Bits of an operation (8.2.1.4); of the transmission device, bit 5 is the answer of the guard (8.2.1.9)."""
+"""Bits of an operation (8.2.1.4); for the transmission device, bit 5 is the guard's answer (8.2.1.9)."""
 ANALOGUES: Final = {
     1: ("count", "1", 1.0),
     2: ("height", "m", 0.01),
@@ -69,9 +70,9 @@ ANALOGUES: Final = {
     11: ("air_flow", "m3/min", 0.1),
     12: ("air_speed", "m/s", 1.0),
 }
-"""Type of an analogue value -> what it is, its unit, its smallest step (table 7)."""
+"""Type of an analogue value -> name, unit, resolution (table 7)."""
 _UPWARD_MAX = 40
-"""Types above this are questions and orders of a centre: they hold no object of ours."""
+"""Types above this are requests of a centre: they have no objects for a tree."""
 
 Object = dict[str, Any]
 
@@ -85,11 +86,11 @@ class _Reader:
         self.source = source
 
     def take(self, size: int) -> bytes:
-        """Return the next bytes. Raises `Rejected` (malformed) where there are not so many."""
+        """Return the next bytes. Raises `Rejected` (malformed) if there are fewer."""
         taken = self._data[self._at : self._at + size]
         self._at += size
         if len(taken) < size:
-            raise Rejected(QuarantineReason.MALFORMED, f"an information object is cut short: {size} bytes wanted")
+            raise Rejected(QuarantineReason.MALFORMED, f"an information object is truncated: {size} bytes expected")
         return taken
 
     def number(self, size: int = 1) -> int:
@@ -97,7 +98,7 @@ class _Reader:
         return int.from_bytes(self.take(size), "little")
 
     def text(self, size: int) -> str:
-        """Return the next bytes as text in GB 18030, without what fills it up."""
+        """Return the next bytes as text in GB 18030, without padding."""
         return self.take(size).decode("gb18030", "replace").strip("\0 ")
 
     def time(self) -> str | None:
@@ -106,77 +107,77 @@ class _Reader:
 
     @property
     def left(self) -> int:
-        """How many bytes are left."""
+        """Number of bytes left."""
         return len(self._data) - self._at
 
 
 def clock(raw: bytes) -> str | None:
-    """Return six bytes (second, minute, hour, day, month, year) as ISO 8601, None where they are no time."""
+    """Return six bytes (second, minute, hour, day, month, year) as ISO 8601, None if they are not a time."""
     second, minute, hour, day, month, year = raw
     try:
-        at = datetime(2000 + year, month, day, hour, minute, second)  # noqa: DTZ001 - the device's own clock
+        time = datetime(2000 + year, month, day, hour, minute, second)  # noqa: DTZ001 - the device's own clock
     except ValueError:
         return None
-    return f"{at:%Y-%m-%dT%H:%M:%S}"
+    return f"{time:%Y-%m-%dT%H:%M:%S}"
 
 
 def _bits(word: int, names: list[str]) -> dict[str, bool]:
     return {name: bool(word >> bit & 1) for bit, name in enumerate(names)}
 
 
-def _of_system(read: _Reader, kind: str) -> Object:
+def _system_object(read: _Reader, kind: str) -> Object:
     system_type, system = read.number(), read.number()
     device = f"{read.source}-{system_type}-{system}"
     return {"device": device, "kind": kind, "system_type": system_type, "system": system}
 
 
-def _of_component(read: _Reader, kind: str) -> Object:
-    found = _of_system(read, kind)
-    found["component_type"] = read.number()
-    found["zone"], found["place"] = read.number(2), read.number(2)
-    found["device"] += f"-{found['zone']}-{found['place']}"
-    return found
+def _component_object(read: _Reader, kind: str) -> Object:
+    fields = _system_object(read, kind)
+    fields["component_type"] = read.number()
+    fields["zone"], fields["place"] = read.number(2), read.number(2)
+    fields["device"] += f"-{fields['zone']}-{fields['place']}"
+    return fields
 
 
 def _system(read: _Reader) -> Object:
-    found = _of_system(read, "system")
-    return found | {"state": _bits(read.number(2), SYSTEM_STATES), "time": read.time()}
+    fields = _system_object(read, "system")
+    return fields | {"state": _bits(read.number(2), SYSTEM_STATES), "time": read.time()}
 
 
 def _component(read: _Reader) -> Object:
-    found = _of_component(read, "component")
+    fields = _component_object(read, "component")
     state = _bits(read.number(2), COMPONENT_STATES)
-    return found | {"state": state, "text": read.text(31), "time": read.time()}
+    return fields | {"state": state, "text": read.text(31), "time": read.time()}
 
 
 def _analogue(read: _Reader) -> Object:
-    found = _of_component(read, "analogue")
+    fields = _component_object(read, "analogue")
     number, value = read.number(), int.from_bytes(read.take(2), "little", signed=True)
     name, unit, step = ANALOGUES.get(number, (f"type_{number}", "1", 1.0))
-    # Whole steps divided are exact where the product with a decimal fraction is not.
+    # Dividing by whole steps is exact where multiplying by a decimal fraction is not.
     exact = value / round(1 / step)
-    return found | {"analogue": name, "unit": unit, "value": exact, "time": read.time()}
+    return fields | {"analogue": name, "unit": unit, "value": exact, "time": read.time()}
 
 
 def _operation(read: _Reader) -> Object:
-    found = _of_system(read, "operation")
-    return found | {"operation": _bits(read.number(), OPERATIONS), "operator": read.number(), "time": read.time()}
+    fields = _system_object(read, "operation")
+    return fields | {"operation": _bits(read.number(), OPERATIONS), "operator": read.number(), "time": read.time()}
 
 
 def _version(read: _Reader) -> Object:
-    return _of_system(read, "version") | {"text": f"{read.number()}.{read.number()}", "time": None}
+    return _system_object(read, "version") | {"text": f"{read.number()}.{read.number()}", "time": None}
 
 
 def _setting(read: _Reader) -> Object:
-    return _of_system(read, "setting") | {"text": read.text(read.number()), "time": None}
+    return _system_object(read, "setting") | {"text": read.text(read.number()), "time": None}
 
 
 def _component_setting(read: _Reader) -> Object:
-    return _of_component(read, "setting") | {"text": read.text(31), "time": None}
+    return _component_object(read, "setting") | {"text": read.text(31), "time": None}
 
 
 def _clock(read: _Reader) -> Object:
-    return _of_system(read, "clock") | {"time": read.time()}
+    return _system_object(read, "clock") | {"time": read.time()}
 
 
 def _device(read: _Reader) -> Object:
@@ -187,8 +188,8 @@ def _device(read: _Reader) -> Object:
 def _device_operation(read: _Reader) -> Object:
     operation = _bits(read.number(), OPERATIONS)
     operation["answered"] = operation.pop("confirmed")
-    found: Object = {"device": read.source, "kind": "device_operation", "operation": operation}
-    return found | {"operator": read.number(), "time": read.time()}
+    fields: Object = {"device": read.source, "kind": "device_operation", "operation": operation}
+    return fields | {"operator": read.number(), "time": read.time()}
 
 
 def _device_version(read: _Reader) -> Object:
@@ -219,22 +220,22 @@ OBJECTS: Final[dict[int, Callable[[_Reader], Object]]] = {
     26: _device_setting,
     28: _device_clock,
 }
-"""Type of the data unit (table 4) -> how one of its objects is read."""
+"""Type of the data unit (table 4) -> reader of one of its objects."""
 
 
 def parse(payload: bytes) -> dict[str, Any]:
-    """Return the tree. Raises `Rejected` where the payload is no frame, or its sum is wrong."""
-    unit = gbt26875.read(payload)
-    metrics.FRAME_CHECKS.labels("gbt26875", "sum8" if unit.right else "none").inc()
-    if not unit.right:
-        raise Rejected(QuarantineReason.CRC_FAIL, "the sum does not fit")
-    source = gbt26875.address(unit.source)
+    """Return the tree. Raises `Rejected` if the payload is not a frame, or its checksum is wrong."""
+    unit = gbt26875.parse(payload)
+    metrics.FRAME_CHECKS.labels("gbt26875", "sum8" if unit.checksum_ok else "none").inc()
+    if not unit.checksum_ok:
+        raise Rejected(QuarantineReason.CRC_FAIL, "the checksum does not match")
+    source = gbt26875.format_address(unit.source)
     return {
         "serial": unit.serial,
         "version": f"{unit.version[0]}.{unit.version[1]}",
         "sent": clock(unit.sent),
         "source": source,
-        "target": gbt26875.address(unit.target),
+        "target": gbt26875.format_address(unit.target),
         "command": unit.command,
         "type": unit.data[0] if unit.data else None,
         "objects": _objects(unit.data, source),
@@ -245,13 +246,13 @@ def _objects(data: bytes, source: str) -> list[Object]:
     if len(data) < 2 or data[0] > _UPWARD_MAX:
         return []
     number, count = data[0], data[1]
-    of = OBJECTS.get(number)
-    if of is None:
+    read_object = OBJECTS.get(number)
+    if read_object is None:
         return []
     read = _Reader(data[2:], source)
-    objects = [of(read) for _ in range(count)]
+    objects = [read_object(read) for _ in range(count)]
     if read.left:
-        raise Rejected(QuarantineReason.MALFORMED, f"{read.left} bytes behind the last of {count} objects")
+        raise Rejected(QuarantineReason.MALFORMED, f"{read.left} bytes after the last of {count} objects")
     return objects
 
 
@@ -259,4 +260,4 @@ def _parse(frame: Frame) -> dict[str, Any]:
     return parse(frame.payload)
 
 
-FORMAT: Final[Format] = plain(_parse)
+FORMAT: Final[PayloadFormat] = plain(_parse)

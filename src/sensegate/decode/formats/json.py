@@ -1,7 +1,7 @@
-"""JSON as RFC 8259 has it, strictly: a duplicate key, a byte order mark or a lone surrogate is malformed.
+"""JSON as in RFC 8259, strictly: a duplicate key, a byte order mark or a lone surrogate is malformed.
 
-``NaN`` and ``Infinity`` (and numbers too large for a double) are let through as such, so that only the value is
-rejected (`not_finite`) and not its whole message.
+``NaN`` and ``Infinity`` (and numbers too large for a double) are accepted as such, so that only the value is rejected
+(`not_finite`) and not the whole message.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any
 import numpy as np
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import ELEMENTS_MAX, Format, Frame, Parse, Setting
+from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Frame, Parse, PayloadFormat
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""A string, to its end or the payload's: were it not matched, every quote behind it would be tried to the end again."""
-_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+"""A string, to its end or the payload's: unless it matched, every later quote would be tried to the end again."""
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) != len(pairs):
-        raise Rejected(QuarantineReason.MALFORMED, "an object has the same key twice")
+        raise Rejected(QuarantineReason.MALFORMED, "an object has a duplicate key")
     return tree
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_pairs)
 _SPACE = re.compile(r"[ \t\n\r\x1e]*")
-"""Between values; the record separator too (RFC 7464)."""
+"""Whitespace between values, including the record separator (RFC 7464)."""
 
 
 def depth(payload: bytes) -> int:
-    """Return how deeply arrays and objects are nested (text inside strings left out)."""
-    brackets = np.frombuffer(_STRING.sub(b"", payload).translate(None, _OTHERS), np.uint8)
+    """Return the nesting depth of arrays and objects (text inside strings does not count)."""
+    brackets = np.frombuffer(_STRING.sub(b"", payload).translate(None, _NOT_BRACKETS), np.uint8)
     if not len(brackets):
         return 0
     opens = (brackets == ord("[")) | (brackets == ord("{"))
@@ -46,50 +46,50 @@ def depth(payload: bytes) -> int:
 
 
 def parse(payload: bytes, nesting_max: int) -> Any:
-    """Return the tree. Raises `Rejected` with the reason where there is none."""
-    return _guarded(payload, nesting_max, _decoder.decode)
+    """Return the tree. Raises `Rejected` with the reason if there is none."""
+    return _parse_guarded(payload, nesting_max, _decoder.decode)
 
 
 def parse_many(payload: bytes, nesting_max: int) -> list[Any]:
-    """Return the values of a text in which they follow one another. Raises `Rejected` where they are none."""
-    found: list[Any] = _guarded(payload, nesting_max, _many)
-    return found
+    """Return the values of a text in which they follow each other. Raises `Rejected` if they are not JSON."""
+    values: list[Any] = _parse_guarded(payload, nesting_max, _decode_all)
+    return values
 
 
-def _many(text: str) -> list[Any]:
-    found: list[Any] = []
-    at = _skip(text, 0)
-    while at < len(text) or not found:
-        value, end = _decoder.raw_decode(text, at)
-        at = _skip(text, end)
-        if at == end < len(text) and not isinstance(value, (dict, list)):
+def _decode_all(text: str) -> list[Any]:
+    values: list[Any] = []
+    position = _skip(text, 0)
+    while position < len(text) or not values:
+        value, end = _decoder.raw_decode(text, position)
+        position = _skip(text, end)
+        if position == end < len(text) and not isinstance(value, (dict, list)):
             raise json.JSONDecodeError("Expecting white space", text, end)
-        found.append(value)
-        if len(found) > ELEMENTS_MAX:
+        values.append(value)
+        if len(values) > ELEMENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} values")
-    return found
+    return values
 
 
-def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
-def _guarded(payload: bytes, nesting_max: int, decode: Callable[[str], Any]) -> Any:
+def _parse_guarded(payload: bytes, nesting_max: int, decode: Callable[[str], Any]) -> Any:
     text = text_of(payload)
     if payload.count(b"[") + payload.count(b"{") > nesting_max and depth(payload) > nesting_max:
         raise Rejected(QuarantineReason.TOO_DEEP, f"nested more than {nesting_max} deep")
     if text.startswith("\ufeff"):
-        raise Rejected(QuarantineReason.MALFORMED, "begins with a byte order mark")
+        raise Rejected(QuarantineReason.MALFORMED, "starts with a byte order mark")
     try:
         tree = decode(text)
-    except json.JSONDecodeError as why:
-        what = "empty" if not text.strip() else f"{why.msg} at character {why.pos}"
-        raise Rejected(QuarantineReason.MALFORMED, what) from why
-    except ValueError as why:  # a number of more than 4,300 digits
-        raise Rejected(QuarantineReason.MALFORMED, "a number is too long") from why
-    except RecursionError as why:
-        raise Rejected(QuarantineReason.TOO_DEEP, "nested too deeply") from why
+    except json.JSONDecodeError as error:
+        detail = "empty" if not text.strip() else f"{error.msg} at character {error.pos}"
+        raise Rejected(QuarantineReason.MALFORMED, detail) from error
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise Rejected(QuarantineReason.MALFORMED, "a number is too long") from error
+    except RecursionError as error:
+        raise Rejected(QuarantineReason.TOO_DEEP, "nested too deeply") from error
     if "\\u" in text:
         _check_text(tree)
     return tree
@@ -99,8 +99,8 @@ def _check_text(tree: Any) -> None:
     if isinstance(tree, str):
         try:
             tree.encode("utf-8")
-        except UnicodeEncodeError as why:
-            raise Rejected(QuarantineReason.MALFORMED, "a string holds half a surrogate pair") from why
+        except UnicodeEncodeError as error:
+            raise Rejected(QuarantineReason.MALFORMED, "a string has a lone surrogate") from error
     elif isinstance(tree, dict):
         for key, value in tree.items():
             _check_text(key)
@@ -111,7 +111,7 @@ def _check_text(tree: Any) -> None:
 
 
 def as_utf8(payload: bytes, charset: str) -> bytes:
-    """Return text of a character set in UTF-8. Raises `Rejected` where it is none."""
+    """Return text of a character encoding in UTF-8. Raises `Rejected` if it is not valid."""
     return payload if charset == "utf-8" else text_of(payload, charset).encode("utf-8", "surrogatepass")
 
 
@@ -119,8 +119,8 @@ def _parse(frame: Frame, charset: str) -> Any:
     return parse(as_utf8(frame.payload, charset), frame.nesting_max)
 
 
-def _compile(_options: Any, setting: Setting) -> Parse:
-    return partial(_parse, charset=setting.charset)
+def _compile(_options: Any, context: FormatContext) -> Parse:
+    return partial(_parse, charset=context.charset)
 
 
-FORMAT = Format(_compile, text=True)
+FORMAT = PayloadFormat(_compile, text=True)

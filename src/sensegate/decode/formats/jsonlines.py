@@ -1,4 +1,4 @@
-"""JSON values one after the other: JSON Lines, or objects and arrays side by side. The tree is their list."""
+"""JSON values one after the other: JSON Lines, or objects and arrays side by side. The tree is a list of them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from functools import partial
 from typing import Annotated, Any
 
 from sensegate.decode.formats import json
-from sensegate.decode.frame import Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.part import Part, description
 
 
 class JsonLinesPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a list is made of the values."""
+    """How the values become a list."""
 
-    flatten: Annotated[bool, says("arrays among the values are taken apart: their members stand in the list")] = False
+    flatten: Annotated[bool, description("flatten arrays: their members become members of the list")] = False
 
 
 def parse(payload: bytes, nesting_max: int, *, flatten: bool = False) -> list[Any]:
-    """Return the values. Raises `Rejected` where there is none, or one that is not JSON."""
+    """Return the values. Raises `Rejected` if there is none, or one is not JSON."""
     values = json.parse_many(payload, nesting_max)
     if not flatten:
         return values
@@ -28,8 +28,8 @@ def _parse(frame: Frame, charset: str, *, flatten: bool) -> Any:
     return parse(json.as_utf8(frame.payload, charset), frame.nesting_max, flatten=flatten)
 
 
-def _compile(options: JsonLinesPart | None, setting: Setting) -> Parse:
-    return partial(_parse, charset=setting.charset, flatten=bool(options and options.flatten))
+def _compile(options: JsonLinesPart | None, context: FormatContext) -> Parse:
+    return partial(_parse, charset=context.charset, flatten=bool(options and options.flatten))
 
 
-FORMAT = Format(_compile, JsonLinesPart, text=True)
+FORMAT = PayloadFormat(_compile, JsonLinesPart, text=True)

@@ -1,9 +1,9 @@
-"""JT/T 808: where a vehicle is and how it moves, as one element for each report.
+"""JT/T 808: position and motion of a vehicle, with one element for each report.
 
 The tree: ``{"message", "phone", "serial", "version", "packets", "packet", "late", "reports": [{"time", "lat", "lon",
 "altitude", "speed", "heading", "alarm", "alarms", "status", "states", "items", "mileage", "fuel", …}]}``; ``message``
 as four hex digits, ``items`` by their id (two hex digits) as hex. Only 0200 and 0704 have reports; ``late`` is true for
-those of a blind area (0704 of type 1). Times are ISO 8601 without a zone (GMT+8 by the standard).
+reports from an area without coverage (0704 of type 1). Times are ISO 8601 without a zone (GMT+8 by the standard).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import Format, Frame, plain
+from sensegate.decode.frame import Frame, PayloadFormat, plain
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import QuarantineReason
@@ -48,28 +48,28 @@ ITEMS: Final = {
     "30": ("signal", 1),
     "31": ("satellites", 1),
 }
-"""Additional item -> (name, steps a unit): km, L, km/h (table 27)."""
+"""Additional item -> (name, steps for each unit): km, L, km/h (table 27)."""
 
 Report = dict[str, Any]
 
 
 def parse(payload: bytes) -> dict[str, Any]:
-    """Return the tree. Raises `Rejected` where the payload is no frame, or its check is wrong."""
-    message = jtt808.read(payload)
-    metrics.FRAME_CHECKS.labels("jtt808", "xor8" if message.right else "none").inc()
-    if not message.right:
-        raise Rejected(QuarantineReason.CRC_FAIL, "the exclusive or does not fit")
+    """Return the tree. Raises `Rejected` if the payload is not a frame, or its checksum is wrong."""
+    message = jtt808.parse(payload)
+    metrics.FRAME_CHECKS.labels("jtt808", "xor8" if message.checksum_ok else "none").inc()
+    if not message.checksum_ok:
+        raise Rejected(QuarantineReason.CRC_FAIL, "the XOR checksum does not match")
     late = False
     reports: list[Report] = []
     if message.message in {jtt808.LOCATION, jtt808.LOCATIONS}:
         if message.encrypted or message.packets > 1:
-            what = "encrypted" if message.encrypted else "in several packets"
-            raise Rejected(QuarantineReason.SCHEMA, f"a position that is {what} is not read")
+            form = "encrypted" if message.encrypted else "in several packets"
+            raise Rejected(QuarantineReason.SCHEMA, f"a position that is {form} cannot be read")
         if message.message == jtt808.LOCATION:
             reports = [_report(message.body)]
         else:
             late = message.body[2:3] == b"\x01"
-            reports = _several(message.body)
+            reports = _batch_reports(message.body)
     return {
         "message": f"{message.message:04X}",
         "phone": message.phone,
@@ -82,31 +82,31 @@ def parse(payload: bytes) -> dict[str, Any]:
     }
 
 
-def _several(body: bytes) -> list[Report]:
+def _batch_reports(body: bytes) -> list[Report]:
     count = int.from_bytes(body[:2])
     if count > REPORTS_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"more than {REPORTS_MAX} reports")
-    at = 3
+    position = 3
     reports: list[Report] = []
     for _ in range(count):
-        length = int.from_bytes(body[at : at + 2])
-        at += 2
-        if len(body) < at + length:
-            raise Rejected(QuarantineReason.MALFORMED, f"{count} reports announced, cut short behind {len(reports)}")
-        reports.append(_report(body[at : at + length]))
-        at += length
-    if at != len(body):
-        raise Rejected(QuarantineReason.MALFORMED, f"bytes behind the last of {count} reports")
+        length = int.from_bytes(body[position : position + 2])
+        position += 2
+        if len(body) < position + length:
+            raise Rejected(QuarantineReason.MALFORMED, f"{count} reports announced, truncated after {len(reports)}")
+        reports.append(_report(body[position : position + length]))
+        position += length
+    if position != len(body):
+        raise Rejected(QuarantineReason.MALFORMED, f"bytes after the last of {count} reports")
     return reports
 
 
 def _report(body: bytes) -> Report:
     if len(body) < _BASIC:
-        raise Rejected(QuarantineReason.MALFORMED, f"a position has at least {_BASIC} bytes, {len(body)} are there")
+        raise Rejected(QuarantineReason.MALFORMED, f"a position has at least {_BASIC} bytes; there are {len(body)}")
     alarm, status = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
     lat, lon = int.from_bytes(body[8:12]) / 1e6, int.from_bytes(body[12:16]) / 1e6
     items = _items(body[_BASIC:])
-    found: Report = {
+    report: Report = {
         "time": _clock(body[22:_BASIC]),
         "lat": -lat if status & _SOUTH else lat,
         "lon": -lon if status & _WEST else lon,
@@ -121,35 +121,35 @@ def _report(body: bytes) -> Report:
     }
     for number, (name, steps) in ITEMS.items():
         if number in items:
-            found[name] = int(items[number] or "0", 16) / steps
-    return found
+            report[name] = int(items[number] or "0", 16) / steps
+    return report
 
 
 def _items(raw: bytes) -> dict[str, str]:
     items: dict[str, str] = {}
-    at = 0
-    while at + 2 <= len(raw):
-        number, length = raw[at], raw[at + 1]
-        value = raw[at + 2 : at + 2 + length]
+    position = 0
+    while position + 2 <= len(raw):
+        number, length = raw[position], raw[position + 1]
+        value = raw[position + 2 : position + 2 + length]
         if len(value) < length:
-            raise Rejected(QuarantineReason.MALFORMED, f"item {number:02X} is cut short")
+            raise Rejected(QuarantineReason.MALFORMED, f"item {number:02X} is truncated")
         items[f"{number:02X}"] = value.hex().upper()
-        at += 2 + length
+        position += 2 + length
     return items
 
 
 def _clock(raw: bytes) -> str:
-    """Return six BCD bytes (yyMMddHHmmss) as ISO 8601; their hex digits where they are no time."""
+    """Return six BCD bytes (yyMMddHHmmss) as ISO 8601; their hex digits if they are not a time."""
     digits = raw.hex()
     try:
-        at = datetime.strptime(f"20{digits}", "%Y%m%d%H%M%S")  # noqa: DTZ007 - GMT+8 by the standard
+        time = datetime.strptime(f"20{digits}", "%Y%m%d%H%M%S")  # noqa: DTZ007 - GMT+8 by the standard
     except ValueError:
         return digits
-    return f"{at:%Y-%m-%dT%H:%M:%S}"
+    return f"{time:%Y-%m-%dT%H:%M:%S}"
 
 
 def _parse(frame: Frame) -> dict[str, Any]:
     return parse(frame.payload)
 
 
-FORMAT: Final[Format] = plain(_parse)
+FORMAT: Final[PayloadFormat] = plain(_parse)

@@ -1,7 +1,7 @@
-"""MessagePack: one item, whole. Bytes become hex text, keys text, timestamps ISO 8601 text, other extensions objects.
+"""MessagePack: one item. Bytes become hex text, keys text, timestamps ISO 8601 text, other extensions objects.
 
-Our own reader of a small specification (github.com/msgpack/msgpack/blob/master/spec.md): no library refuses a key that
-occurs twice and bounds depth and memory, and those two beside each other cost as much as this. An extension is
+An own reader of a small specification (github.com/msgpack/msgpack/blob/master/spec.md): no library both refuses a
+duplicate key and limits depth and memory, and working around that takes as much code. An extension becomes
 ``{"type": 5, "bytes": "0a0b"}``.
 """
 
@@ -22,7 +22,7 @@ _NUMBERS: Final = {
 }  # fmt: skip
 _CONSTANTS: Final = {0xC0: None, 0xC2: False, 0xC3: True}
 _TEXTS: Final = {0xD9: 1, 0xDA: 2, 0xDB: 4}
-"""First byte -> width of the length that follows; likewise below."""
+"""First byte -> width of the length that follows; likewise in the tables below."""
 _BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 _LISTS: Final = {0xDC: 2, 0xDD: 4}
 _MAPS: Final = {0xDE: 2, 0xDF: 4}
@@ -32,11 +32,11 @@ _FIXED_EXTENSIONS: Final = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 _TIMESTAMP: Final = 0xFF
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SCALARS_ONLY: Final = -1
-"""In place of the depth that is left: a key is expected."""
+"""Instead of the remaining depth: a key is expected."""
 
 
 def load(payload: bytes, nesting_max: int) -> Any:
-    """Return the tree. Raises `Rejected` with the reason where there is none."""
+    """Return the tree. Raises `Rejected` with the reason if there is none."""
     reader = _Reader(payload)
     tree = reader.item(nesting_max)
     if reader.left:
@@ -45,7 +45,7 @@ def load(payload: bytes, nesting_max: int) -> Any:
 
 
 class _Reader:
-    """Reads items one after the other; never past the end, and never believes a length that the payload cannot hold."""
+    """Reads items one after the other, never past the end; announced lengths are checked against the payload's size."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload = payload
@@ -57,8 +57,8 @@ class _Reader:
         """Bytes not read yet."""
         return len(self._payload) - self._at
 
-    def item(self, depth: int) -> Any:  # noqa: PLR0911 - one per kind
-        """Return the next item, whose lists and maps may be nested `depth` deep."""
+    def item(self, depth: int) -> Any:  # noqa: PLR0911 - one for each kind
+        """Return the next item; its lists and maps may be nested `depth` deep."""
         first = self._take(1)[0]
         if first < 0x80:
             return first
@@ -89,32 +89,32 @@ class _Reader:
             return self._extension(self._length(_EXTENSIONS[first]), depth)
         if first in _FIXED_EXTENSIONS:
             return self._extension(_FIXED_EXTENSIONS[first], depth)
-        raise Rejected(QuarantineReason.MALFORMED, f"byte {self._at - 1} begins no item")
+        raise Rejected(QuarantineReason.MALFORMED, f"byte {self._at - 1} does not start an item")
 
     def _take(self, length: int) -> bytes:
-        at, self._at = self._at, self._at + length
+        start, self._at = self._at, self._at + length
         if self._at > len(self._payload):
-            raise Rejected(QuarantineReason.MALFORMED, f"cut short: {length} bytes from byte {at} on are not there")
-        return self._payload[at : self._at]
+            raise Rejected(QuarantineReason.MALFORMED, f"truncated: {length} bytes from byte {start} on are missing")
+        return self._payload[start : self._at]
 
     def _length(self, width: int) -> int:
         return int.from_bytes(self._take(width), "big")
 
     def _text(self, length: int) -> str:
-        at = self._at
+        start = self._at
         try:
             return self._take(length).decode()
-        except UnicodeDecodeError as why:
-            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {at + why.start} is no UTF-8") from why
+        except UnicodeDecodeError as error:
+            raise Rejected(QuarantineReason.NOT_UTF8, f"byte {start + error.start} is not valid UTF-8") from error
 
     def _enter(self, members: int, depth: int) -> None:
-        """Check that so many members may come: each takes a byte at least."""
+        """Check that the members can be present: each takes at least a byte."""
         if depth == _SCALARS_ONLY:
-            raise Rejected(QuarantineReason.SCHEMA, "a key is no text, whole number or bytes")
+            raise Rejected(QuarantineReason.SCHEMA, "a key is not text, an integer or bytes")
         if not depth:
             raise Rejected(QuarantineReason.TOO_DEEP, "nested too deeply")
         if members > self.left:
-            raise Rejected(QuarantineReason.MALFORMED, f"cut short: {members} members from byte {self._at} on")
+            raise Rejected(QuarantineReason.MALFORMED, f"truncated: {members} members from byte {self._at} on")
         self._members -= members
         if self._members < 0:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} members")
@@ -125,17 +125,17 @@ class _Reader:
 
     def _map(self, length: int, depth: int) -> dict[str, Any]:
         self._enter(length, depth)
-        found = {}
+        members = {}
         for _ in range(length):
             key = self.item(_SCALARS_ONLY)
             if not isinstance(key, str):
                 if isinstance(key, bool) or not isinstance(key, int):
-                    raise Rejected(QuarantineReason.SCHEMA, "a key is no text, whole number or bytes")
+                    raise Rejected(QuarantineReason.SCHEMA, "a key is not text, an integer or bytes")
                 key = str(key)
-            found[key] = self.item(depth - 1)
-        if len(found) < length:
-            raise Rejected(QuarantineReason.MALFORMED, "a map has the same key twice")
-        return found
+            members[key] = self.item(depth - 1)
+        if len(members) < length:
+            raise Rejected(QuarantineReason.MALFORMED, "a map has a duplicate key")
+        return members
 
     def _extension(self, length: int, depth: int) -> Any:
         kind = self._take(1)[0]
@@ -143,12 +143,12 @@ class _Reader:
         if kind == _TIMESTAMP:
             return _timestamp(raw)
         if depth == _SCALARS_ONLY:
-            raise Rejected(QuarantineReason.SCHEMA, "a key is no text, whole number or bytes")
+            raise Rejected(QuarantineReason.SCHEMA, "a key is not text, an integer or bytes")
         return {"type": kind - 0x100 if kind > 0x7F else kind, "bytes": raw.hex()}
 
 
 def _timestamp(raw: bytes) -> str:
-    """Return a timestamp of 32, 64 or 96 bits as ISO 8601 text, to the nanosecond."""
+    """Return a timestamp of 32, 64 or 96 bits as ISO 8601 text with nanoseconds."""
     if len(raw) == 4:
         nanoseconds, seconds = 0, int.from_bytes(raw, "big")
     elif len(raw) == 8:
@@ -156,15 +156,15 @@ def _timestamp(raw: bytes) -> str:
     elif len(raw) == 12:
         nanoseconds, seconds = int.from_bytes(raw[:4], "big"), int.from_bytes(raw[4:], "big", signed=True)
     else:
-        raise Rejected(QuarantineReason.MALFORMED, "a timestamp of an unknown length")
+        raise Rejected(QuarantineReason.MALFORMED, "a timestamp has an unknown length")
     if nanoseconds > 999_999_999:
-        raise Rejected(QuarantineReason.MALFORMED, "a timestamp with more than a second of nanoseconds")
+        raise Rejected(QuarantineReason.MALFORMED, "a timestamp has more than a second of nanoseconds")
     try:
-        at = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None)
-    except OverflowError as why:
-        raise Rejected(QuarantineReason.SCHEMA, "a timestamp beyond the years 1 to 9999") from why
+        time = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None)
+    except OverflowError as error:
+        raise Rejected(QuarantineReason.SCHEMA, "a timestamp is beyond the years 1 to 9999") from error
     fraction = f".{nanoseconds:09}" if nanoseconds else ""
-    return f"{at.isoformat()}{fraction}Z"
+    return f"{time.isoformat()}{fraction}Z"
 
 
 def _parse(frame: Frame) -> Any:

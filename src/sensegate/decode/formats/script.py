@@ -2,12 +2,12 @@
 
 Entries, in the order in which ``auto`` looks for them: ``decodeUplink({bytes, fPort, recvTime, variables})``,
 ``Decode(fPort, bytes, variables)``, ``Decoder(bytes, port)``, ``rawDecode``, ``decode``, ``decoder``, and what a script
-exports by ``module.exports``. The tree is what the script calls its data. Its errors refuse the message; its warnings
+exports by ``module.exports``. The tree is the data that the script returns. Its errors refuse the message; its warnings
 become the flag `warned` on all readings of the message.
 
-A script must answer the same whenever it is asked the same: its clock stands at the moment of reception, it has no
-random numbers, and its top level runs anew for each frame. It runs in a child process that has nothing else
-(`sensegate.scripts`), and what it may use up there is limited.
+A script must be deterministic: its clock stands at the moment of reception, it has no random numbers, and its top level
+runs anew for each frame. It runs in a child process that has access to nothing else (`sensegate.scripts`), within
+limits on its resources.
 """
 
 from __future__ import annotations
@@ -22,75 +22,83 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from sensegate.decode.formats import json
-from sensegate.decode.frame import BatchParse, Format, Frame, Parse, Setting, WarnedList, WarnedObject
-from sensegate.decode.part import Part, Scalar, says
+from sensegate.decode.frame import BatchParse, FormatContext, Frame, Parse, PayloadFormat, WarnedList, WarnedObject
+from sensegate.decode.part import Part, Scalar, description
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 from sensegate.scripts import pool
-from sensegate.scripts.wire import NO_PORT, Call, Facts, Limits, Outcome, Source
+from sensegate.scripts.wire import NO_PORT, CallResult, ScriptCall, ScriptInfo, ScriptLimits, ScriptSource
 
 TEXT_BYTES_MAX: Final = 1 << 20
-"""A longer script is no codec."""
-_FACTS_MAX: Final = 1_024
-_MARK: Final = "\0"
+"""Longest script."""
+_INSPECTED_MAX: Final = 1_024
+_NUMBER_PREFIX: Final = "\0"
 _NOT_FINITE: Final = {
-    f"{_MARK}NaN": float("nan"),
-    f"{_MARK}Infinity": float("inf"),
-    f"{_MARK}-Infinity": float("-inf"),
+    f"{_NUMBER_PREFIX}NaN": float("nan"),
+    f"{_NUMBER_PREFIX}Infinity": float("inf"),
+    f"{_NUMBER_PREFIX}-Infinity": float("-inf"),
 }
 
 
 class LimitsPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one call of a script may use up."""
+    """Resource limits of one call of a script."""
 
-    cpu_ms: Annotated[float, msgspec.Meta(gt=0, le=200), says("CPU time of a call; then it is stopped")] = 5.0
+    cpu_ms: Annotated[
+        float, msgspec.Meta(gt=0, le=200), description("CPU time of a call, after which it is stopped")
+    ] = 5.0
     mean_cpu_ms: Annotated[
-        float, msgspec.Meta(gt=0, le=20), says("CPU time of a call on average; a slower script is suspended")
+        float, msgspec.Meta(gt=0, le=20), description("mean CPU time of a call; a slower script is suspended")
     ] = 1.0
-    memory_mb: Annotated[float, msgspec.Meta(ge=2, le=48), says("memory of the script")] = 16.0
-    output_kb: Annotated[float, msgspec.Meta(gt=0, le=256), says("its result as JSON")] = 64.0
+    memory_mb: Annotated[float, msgspec.Meta(ge=2, le=48), description("memory of the script")] = 16.0
+    output_kb: Annotated[float, msgspec.Meta(gt=0, le=256), description("size of its result as JSON")] = 64.0
 
 
 class ScriptPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The maker's codec script."""
 
-    file: Annotated[str, says("name of the script, which lies beside the profile: lht65.js")]
-    entry: Annotated[str, says("name of the function that decodes; auto: one of those that makers use")] = "auto"
+    file: Annotated[str, description("file name of the script, beside the profile: lht65.js")]
+    entry: Annotated[str, description("name of the decoding function; auto: one of the usual names")] = "auto"
     arguments: Annotated[
         tuple[Literal["input", "bytes", "port", "variables", "received"], ...],
-        says("arguments of the function: input alone (TS013), or the others in its order; absent: told by its names"),
+        description(
+            "arguments of the function: input alone (TS013), or the others in order; absent: by its parameter names"
+        ),
     ] = ()
     take: Annotated[
         Literal["data", "normalized", "both"],
-        says("data: what it decodes; normalized: what its normalizeUplink makes of that; both: an object of the two"),
+        description(
+            "data: the decoded data; normalized: the result of its normalizeUplink; both: an object of the two"
+        ),
     ] = "data"
-    variables: Annotated[dict[str, Scalar], says("variables that the script is given, the same for all devices")] = {}
-    limits: Annotated[LimitsPart, says("what a call may use up")] = LimitsPart()
+    variables: Annotated[
+        dict[str, Scalar], description("variables passed to the script, the same for all devices")
+    ] = {}
+    limits: Annotated[LimitsPart, description("resource limits of a call")] = LimitsPart()
 
 
 class ScriptParse(BatchParse):
-    """The parse of one script. Many frames go to the child in one exchange."""
+    """The parse of one script. Many frames go to the child process in one exchange."""
 
-    def __init__(self, source: Source, facts: Facts) -> None:
+    def __init__(self, source: ScriptSource, facts: ScriptInfo) -> None:
         self.key = source.key
         self.source = source
         self.facts = facts
 
     def __call__(self, frame: Frame) -> Any:
-        [found] = self.many([(self, frame)])
-        if isinstance(found, Rejected):
-            raise found
-        return found
+        [result] = self.many([(self, frame)])
+        if isinstance(result, Rejected):
+            raise result
+        return result
 
     @staticmethod
     def many(asked: Sequence[tuple[Any, Frame]]) -> list[Any]:
-        outcomes = pool.shared().run([_ask(parse.source, frame) for parse, frame in asked])
+        outcomes = pool.decoding_pool().run([_request(parse.source, frame) for parse, frame in asked])
         return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, asked, strict=True)]
 
 
-def _ask(source: Source, frame: Frame) -> pool.Ask:
+def _request(source: ScriptSource, frame: Frame) -> pool.PendingCall:
     port = NO_PORT if frame.port is None else frame.port
-    return pool.Ask(source, Call(frame.payload, port, frame.received // 1_000), frame.topic)
+    return pool.PendingCall(source, ScriptCall(frame.payload, port, frame.received // 1_000), frame.topic)
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -101,20 +109,20 @@ class _Result(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Result).decode
 
 
-def _tree(outcome: Outcome, nesting_max: int) -> Any:
-    """Return the tree of an outcome, or why there is none."""
+def _tree(outcome: CallResult, nesting_max: int) -> Any:
+    """Return the tree of an outcome, or the rejection."""
     if outcome.kind:
         return Rejected(QuarantineReason(outcome.kind), outcome.text)
     text = outcome.text
     if text.count("[") + text.count("{") > nesting_max and json.depth(text.encode()) > nesting_max:
-        return Rejected(QuarantineReason.TOO_DEEP, f"its result is nested more than {nesting_max} deep")
+        return Rejected(QuarantineReason.TOO_DEEP, f"the script's result is nested more than {nesting_max} deep")
     try:
         result = _decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as why:  # half a surrogate pair
-        return Rejected(QuarantineReason.SCRIPT_FAILED, f"its result cannot be read: {why}")
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:  # lone surrogates
+        return Rejected(QuarantineReason.SCRIPT_FAILED, f"the script's result cannot be read: {error}")
     tree = result.d
     if tree is msgspec.UNSET:
-        return Rejected(QuarantineReason.SCRIPT_FAILED, "its result cannot be written as JSON")
+        return Rejected(QuarantineReason.SCRIPT_FAILED, "the script's result cannot be written as JSON")
     if '"\\u0000' in text:
         tree = _numbers(tree)
     if not result.w:
@@ -123,7 +131,7 @@ def _tree(outcome: Outcome, nesting_max: int) -> Any:
 
 
 def _numbers(tree: Any) -> Any:
-    """Return a tree with the numbers that JSON has no word for."""
+    """Return a tree with the numbers that JSON cannot express."""
     if isinstance(tree, dict):
         return {key: _numbers(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -134,50 +142,50 @@ def _numbers(tree: Any) -> Any:
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────────
 
 _parses: WeakValueDictionary[str, ScriptParse] = WeakValueDictionary()
-_facts: OrderedDict[str, Facts] = OrderedDict()
-"""By key of the source: a profile that is loaded again is not looked at again."""
+_facts: OrderedDict[str, ScriptInfo] = OrderedDict()
+"""By key of the source: the script of a profile that is loaded again is not inspected again."""
 
 
-def _compile(options: ScriptPart, setting: Setting) -> Parse:
-    path = setting.folder / options.file
+def _compile(options: ScriptPart, context: FormatContext) -> Parse:
+    path = context.folder / options.file
     if Path(options.file).name != options.file:
-        raise setting.error("the script lies beside the profile", "file", remedy="give its name alone")
+        raise context.error("the script must lie beside the profile", "file", remedy="give its name alone")
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as why:
-        raise setting.error(f"cannot read '{options.file}': {why.strerror}", "file") from why
-    except UnicodeDecodeError as why:
-        raise ProfileError("is no UTF-8", file=str(path), line=1, remedy="save it as UTF-8") from why
+    except OSError as error:
+        raise context.error(f"cannot read '{options.file}': {error.strerror}", "file") from error
+    except UnicodeDecodeError as error:
+        raise ProfileError("is not valid UTF-8", file=str(path), line=1, remedy="save it as UTF-8") from error
     if len(text) > TEXT_BYTES_MAX:
-        raise setting.error(f"'{options.file}' has more than {TEXT_BYTES_MAX} characters", "file")
-    _check(options, setting)
-    source = _source(options, setting, text)
-    facts = _inspected(source)
+        raise context.error(f"'{options.file}' has more than {TEXT_BYTES_MAX} characters", "file")
+    _check(options, context)
+    source = _source(options, context, text)
+    facts = _inspect(source)
     if facts.error and facts.line:
         raise ProfileError(facts.error, file=str(path), line=facts.line)
     if facts.error:
         key = "take" if "normalizeUplink" in facts.error else "file" if options.entry == "auto" else "entry"
-        raise setting.error(
+        raise context.error(
             f"{options.file}: {facts.error}", key, remedy="see device_profiles/README.md, Codec scripts"
         )
     parse = _parses.get(source.key)
-    if parse is None:  # rules of one script share it, and so the tree of a frame
-        parse = _parses[source.key] = ScriptParse(msgspec.structs.replace(source, learned=facts.learned), facts)
+    if parse is None:  # rules of one script share its parse, and so the tree of a frame
+        parse = _parses[source.key] = ScriptParse(msgspec.structs.replace(source, inspection=facts.inspection), facts)
     return parse
 
 
-def _check(options: ScriptPart, setting: Setting) -> None:
+def _check(options: ScriptPart, context: FormatContext) -> None:
     name = options.entry
     if not all(part.isidentifier() or part.replace("$", "_").isidentifier() for part in name.split(".")):
-        raise setting.error(f"'{name}' is no name of a function", "entry")
+        raise context.error(f"'{name}' is not a function name", "entry")
     given = options.arguments
     if len(set(given)) != len(given) or ("input" in given and len(given) > 1):
-        raise setting.error("`input` stands alone, others stand once", "arguments")
+        raise context.error("`input` must stand alone, and no argument may occur twice", "arguments")
 
 
-def _source(options: ScriptPart, setting: Setting, text: str) -> Source:
+def _source(options: ScriptPart, context: FormatContext, text: str) -> ScriptSource:
     limits = options.limits
-    fresh = Source(
+    fresh = ScriptSource(
         key="",
         file=options.file,
         text=text,
@@ -185,19 +193,19 @@ def _source(options: ScriptPart, setting: Setting, text: str) -> Source:
         arguments=options.arguments,
         take=options.take,
         variables=msgspec.json.encode(options.variables).decode(),
-        limits=Limits(limits.cpu_ms, limits.mean_cpu_ms, limits.memory_mb, output_kb=limits.output_kb),
+        limits=ScriptLimits(limits.cpu_ms, limits.mean_cpu_ms, limits.memory_mb, output_kb=limits.output_kb),
     )
     digest = hashlib.sha256(msgspec.msgpack.encode(fresh)).hexdigest()[:12]
-    return msgspec.structs.replace(fresh, key=f"{setting.profile}@{setting.version} {options.file} {digest}")
+    return msgspec.structs.replace(fresh, key=f"{context.profile}@{context.version} {options.file} {digest}")
 
 
-def _inspected(source: Source) -> Facts:
-    found = _facts.get(source.key)
-    if found is None:
-        found = _facts[source.key] = pool.inspector().inspect(source)
-        if len(_facts) > _FACTS_MAX:
+def _inspect(source: ScriptSource) -> ScriptInfo:
+    facts = _facts.get(source.key)
+    if facts is None:
+        facts = _facts[source.key] = pool.inspection_pool().inspect(source)
+        if len(_facts) > _INSPECTED_MAX:
             _facts.popitem(last=False)
-    return found
+    return facts
 
 
-FORMAT = Format(_compile, ScriptPart, required=True)
+FORMAT = PayloadFormat(_compile, ScriptPart, required=True)

@@ -1,8 +1,8 @@
-"""SenML JSON packs (RFC 8428): base fields resolved, so that each record stands for itself.
+"""SenML JSON packs (RFC 8428), with base fields resolved, so that each record is complete.
 
-The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the whole name,
-``bn`` and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival where it is below 2**28 (the
-time format ``senml`` reads both).
+The tree is a list of ``{"name", "bn", "n", "u", "t", "v" | "vs" | "vb" | "vd", "s"}``: ``name`` is the full name,
+``bn`` and ``n`` its two parts as sent; ``t`` is Unix seconds, or seconds from the arrival if it is below 2**28 (the
+time format ``senml`` handles both).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
 
 
 def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
-    """Return the resolved records. Raises `Rejected` where the payload is no pack."""
+    """Return the resolved records. Raises `Rejected` if the payload is not a pack."""
     return records(json.parse(payload, nesting_max))
 
 
 def records(pack: Any) -> list[dict[str, Any]]:
-    """Return the resolved records of what may be a pack. Raises `Rejected` where it is none."""
+    """Return the resolved records of a pack. Raises `Rejected` if it is not one."""
     if not isinstance(pack, list) or not pack or not all(isinstance(record, dict) for record in pack):
-        raise Rejected(QuarantineReason.SCHEMA, "a SenML pack is a list of records")
+        raise Rejected(QuarantineReason.SCHEMA, "a SenML pack must be a list of records")
     try:
         return resolve(pack)
-    except OverflowError as why:
-        raise Rejected(QuarantineReason.SCHEMA, "a number is too large to be added to its base") from why
+    except OverflowError as error:
+        raise Rejected(QuarantineReason.SCHEMA, "a number is too large to be added to its base") from error
 
 
 def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the records of a pack with base name, time, unit and value applied."""
     base: dict[str, Any] = {"bn": "", "bt": 0, "bu": "", "bv": 0, "bs": 0}
-    found: list[dict[str, Any]] = []
-    for at, record in enumerate(pack):
-        _check(record, at)
+    records: list[dict[str, Any]] = []
+    for index, record in enumerate(pack):
+        _check(record, index)
         base.update((key, record[key]) for key in base if key in record)
         name = record.get("n", "")
         entry: dict[str, Any] = {"name": base["bn"] + name, "bn": base["bn"], "n": name}
@@ -55,20 +55,20 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 entry[key] = record[key]
         if "s" in record:
             entry["s"] = base["bs"] + record["s"]
-        found.append(entry)
-    return found
+        records.append(entry)
+    return records
 
 
-def _check(record: dict[str, Any], at: int) -> None:
+def _check(record: dict[str, Any], index: int) -> None:
     for key, value in record.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        wrong = (key in _NUMBERS and not number) or (key in _TEXTS and not isinstance(value, str))
-        if wrong or (key == "vb" and not isinstance(value, bool)):
-            raise Rejected(QuarantineReason.SCHEMA, f"record {at}: '{key}' is of the wrong type")
+        mistyped = (key in _NUMBERS and not number) or (key in _TEXTS and not isinstance(value, str))
+        if mistyped or (key == "vb" and not isinstance(value, bool)):
+            raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' has the wrong type")
         if key.endswith("_"):
-            raise Rejected(QuarantineReason.SCHEMA, f"record {at}: '{key}' must be understood and is not known")
+            raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' must be understood and is unknown")
     if record.get("bver", _VERSION_MAX) > _VERSION_MAX:
-        raise Rejected(QuarantineReason.SCHEMA, f"record {at}: SenML version {record['bver']}")
+        raise Rejected(QuarantineReason.SCHEMA, f"record {index}: SenML version {record['bver']}")
 
 
 def _parse(frame: Frame) -> Any:

@@ -18,23 +18,23 @@ _LABELS: Final = {
 
 
 def parse(payload: bytes, nesting_max: int) -> list[dict[str, Any]]:
-    """Return the resolved records. Raises `Rejected` where the payload is no pack."""
+    """Return the resolved records. Raises `Rejected` if the payload is not a pack."""
     pack = cbor.load(payload, nesting_max, _base64)
     if isinstance(pack, list):
-        pack = [_named(record, at) if isinstance(record, dict) else record for at, record in enumerate(pack)]
+        pack = [_named(record, index) if isinstance(record, dict) else record for index, record in enumerate(pack)]
     return senml.records(pack)
 
 
 def _base64(raw: bytes) -> str:
-    """Return data as the JSON form has it: base64url without padding."""
+    """Return data as in the JSON form: base64url without padding."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _named(record: dict[str, Any], at: int) -> dict[str, Any]:
-    found = {_LABELS.get(label, label): value for label, value in record.items()}
-    if len(found) < len(record):
-        raise Rejected(QuarantineReason.MALFORMED, f"record {at} has a label as a number and as text")
-    return found
+def _named(record: dict[str, Any], index: int) -> dict[str, Any]:
+    members = {_LABELS.get(label, label): value for label, value in record.items()}
+    if len(members) < len(record):
+        raise Rejected(QuarantineReason.MALFORMED, f"record {index} has a label both as a number and as text")
+    return members
 
 
 def _parse(frame: Frame) -> Any:

@@ -1,12 +1,12 @@
-"""SL 651-2014: a station's report as one element for each value, whether it came as bytes or as text.
+"""SL 651-2014: reports of hydrological stations, binary or text, with one element for each value.
 
 The tree: ``{"centre", "station", "function", "serial", "sent", "class", "time", "packets", "packet", "odd",
 "elements": [{"name", "id", "value", "time", …}]}``.
 
-* ``name`` is the symbol of annex C (``Z``, ``PJ``, ``VT``), or the identifier in hex where it is none of these; a state
-  word gives one element ``ZT.<bit>`` each. ``function`` is two hex digits.
-* ``value`` is null where the station says that it has none: all digits F (binary form), ``M`` or ``F`` (text form).
-  What is no decimal number stays as its hex digits.
+* ``name`` is the symbol of annex C (``Z``, ``PJ``, ``VT``), or the identifier in hex if it has no symbol; a state word
+  gives elements ``ZT.<bit>``. ``function`` is two hex digits.
+* ``value`` is null if the station reports it as missing: all digits F (binary form), ``M`` or ``F`` (text form). A
+  value that is not a decimal number is kept as its hex digits.
 * ``time`` is the observation time as ISO 8601 without a zone; in a series each value has its own.
 """
 
@@ -26,23 +26,23 @@ from sensegate.decode.formats.sl651_elements import (
     SYMBOLS,
     TEXT_STEP,
 )
-from sensegate.decode.frame import Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
-from sensegate.frames.sl651 import Report
+from sensegate.frames.sl651 import Sl651Report
 from sensegate.model import QuarantineReason
 
 ELEMENTS_MAX: Final = 4_096
 _FIVE_MINUTES = timedelta(minutes=5)
 _STEP, _MANUAL, _PICTURE, _TIME, _STATION, _STATE, _WIDE, _VELOCITIES = 0x04, 0xF2, 0xF3, 0xF0, 0xF1, 0x45, 0xFF, 0xFD
-_LAPSE = 0x05
+_DURATION = 0x05
 _SERIES = frozenset({0x31, 0x38})
-"""Functions whose values follow each other in steps."""
+"""Functions whose values are a series with a fixed step."""
 _FROM_FIRST = _SERIES | {0x3A}
-"""Functions whose observation time is that of the first value, also where the values are those of an hour."""
+"""Functions whose observation time is that of the first value, even if the values are those of an hour."""
 _WITH_ELEMENTS = frozenset({*range(0x30, 0x3B), 0x44, 0x46, 0x4B})
-"""Functions whose reports hold elements; what stands in others (settings, passwords, events) only looks like some."""
+"""Functions whose reports have elements; others (settings, passwords, events) only resemble elements."""
 _TEXT_NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,10})?", re.ASCII)
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 
@@ -52,21 +52,23 @@ class Sl651Part(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hour: Annotated[
         Literal["ends", "begins"],
-        says("whether the hour of DRP and DRZ ends (the standard's hourly report) or begins at the observation time"),
+        description(
+            "whether the hour of DRP and DRZ ends (as in the standard's report) or begins at the observation time"
+        ),
     ] = "ends"
 
 
 Element = dict[str, Any]
 
 
-def _compile(options: Sl651Part | None, _setting: Setting) -> Parse:
+def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
     ends = (options or Sl651Part()).hour == "ends"
 
     def parse(frame: Frame) -> dict[str, Any]:
-        report = sl651.read(frame.payload)
-        metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.right else "none").inc()
-        if not report.right:
-            raise Rejected(QuarantineReason.CRC_FAIL, "the CRC does not fit")
+        report = sl651.parse(frame.payload)
+        metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.checksum_ok else "none").inc()
+        if not report.checksum_ok:
+            raise Rejected(QuarantineReason.CRC_FAIL, "the CRC does not match")
         body = _Body(report, ends=ends)
         if report.up and report.packet == 1 and report.function in _WITH_ELEMENTS:
             body.read()
@@ -81,7 +83,7 @@ def _compile(options: Sl651Part | None, _setting: Setting) -> Parse:
             "time": _iso(body.time),
             "packets": report.packets,
             "packet": report.packet,
-            "odd": body.odd,
+            "odd": body.deviations,
             "elements": body.elements,
         }
 
@@ -89,114 +91,116 @@ def _compile(options: Sl651Part | None, _setting: Setting) -> Parse:
 
 
 def _clock(digits: str) -> datetime | None:
-    """Return a time of ten or twelve BCD digits (yyMMddHHmm[ss]), None where it is none."""
+    """Parse a time of ten or twelve BCD digits (yyMMddHHmm[ss]), None if it is not a time."""
     if len(digits) not in {10, 12} or not (digits.isascii() and digits.isdigit()):
         return None
     midnight = digits[6:10] == "2400"
     text = f"20{digits[:6]}{'0000' if midnight else digits[6:10]}{digits[10:] or '00'}"
     try:
-        at = datetime.strptime(text, "%Y%m%d%H%M%S")  # noqa: DTZ007 - the station's own clock
+        time = datetime.strptime(text, "%Y%m%d%H%M%S")  # noqa: DTZ007 - the station's own clock
     except ValueError:
         return None
-    return at + timedelta(days=1 if midnight else 0)
+    return time + timedelta(days=1 if midnight else 0)
 
 
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else f"{at:%Y-%m-%dT%H:%M:%S}"
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else f"{time:%Y-%m-%dT%H:%M:%S}"
 
 
 class _Body:
-    """The elements of a report, as they are read."""
+    """The elements of a report while they are read."""
 
-    def __init__(self, report: Report, *, ends: bool) -> None:
+    def __init__(self, report: Sl651Report, *, ends: bool) -> None:
         self._report = report
         self._ends = ends
-        self._rest = report.body
+        self._remaining = report.body
         self.station_class: str | None = None
         self.time: datetime | None = None
-        self.odd: list[str] = []
+        self.deviations: list[str] = []
         self.elements: list[Element] = []
 
     def read(self) -> None:
-        """Read all. Raises `Rejected` (malformed) where the body is cut short."""
+        """Read all elements. Raises `Rejected` (malformed) if the body is truncated."""
         if self._report.text:
             self._read_text()
         else:
-            while self._rest:
-                self._read_one()
+            while self._remaining:
+                self._read_element()
 
     def _take(self, size: int) -> bytes:
-        taken, self._rest = self._rest[:size], self._rest[size:]
+        taken, self._remaining = self._remaining[:size], self._remaining[size:]
         if len(taken) < size:
-            raise Rejected(QuarantineReason.MALFORMED, f"an element of {size} bytes is cut short")
+            raise Rejected(QuarantineReason.MALFORMED, f"an element of {size} bytes is truncated")
         return taken
 
-    def _add(self, number: int, value: float | str | None, at: datetime | None, name: str = "") -> None:
+    def _add(self, number: int, value: float | str | None, time: datetime | None, name: str = "") -> None:
         name = name or SYMBOLS.get(number, f"{number:02X}")
-        self.elements.append({"name": name, "id": f"{number:02X}", "value": value, "time": _iso(at)})
+        self.elements.append({"name": name, "id": f"{number:02X}", "value": value, "time": _iso(time)})
         if len(self.elements) > ELEMENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} values")
 
-    # ── as bytes ─────────────────────────────────────────────────────────────────────────────────────
+    # ── binary form ──────────────────────────────────────────────────────────────────────────────────
 
-    def _read_one(self) -> None:
+    def _read_element(self) -> None:
         number, shape = self._take(2)
         if number == _WIDE:
             number, shape = _WIDE << 8 | shape, self._take(1)[0]
         if number == _TIME:
             self.time = _clock(self._take(5).hex())
             if self.time is None:
-                self.odd.append("time")
+                self.deviations.append("time")
         elif number == _STATION:
-            self._station()
+            self._read_station()
         elif number in {_MANUAL, _PICTURE, _VELOCITIES}:
-            self._rest = b""  # they take all that is left, and are no numbers
+            self._remaining = b""  # they take all remaining bytes, and are not numbers
         elif number == RAIN or number in LEVELS:
-            self._hour(number, shape)
+            self._read_hour(number, shape)
         elif number == _STEP:
-            self._steps(self._take(shape >> 3).hex())
+            self._read_series(self._take(shape >> 3).hex())
         elif number == _STATE:
-            self._states(int.from_bytes(self._take(shape >> 3)))
+            self._read_states(int.from_bytes(self._take(shape >> 3)))
         elif not shape >> 3:
             raise Rejected(QuarantineReason.MALFORMED, f"element {number:02X} has no bytes")
         else:
             raw = self._take(shape >> 3)
-            self._add(number, _lapse(raw) if number == _LAPSE else _decimal(raw, shape & 7), self.time)
+            self._add(number, _duration(raw) if number == _DURATION else _decimal(raw, shape & 7), self.time)
 
-    def _station(self) -> None:
+    def _read_station(self) -> None:
         if self._take(5).hex().upper() != self._report.station:
-            self.odd.append("station")
-        following = self._rest[1:3]
-        if self._rest[:1] and self._rest[0] in STATION_CLASSES and following in {b"\xf0\xf0", b""}:
+            self.deviations.append("station")
+        following = self._remaining[1:3]
+        if self._remaining[:1] and self._remaining[0] in STATION_CLASSES and following in {b"\xf0\xf0", b""}:
             self.station_class = chr(self._take(1)[0])
 
-    def _hour(self, number: int, shape: int) -> None:
-        """Read twelve values of five minutes each. Their lengths are fixed, whatever the definition byte says."""
+    def _read_hour(self, number: int, shape: int) -> None:
+        """Read twelve five-minute values. Their lengths are fixed, whatever the definition byte says."""
         size, scale = (1, 10) if number == RAIN else (2, 100)
         if shape >> 3 != 12 * size:
-            self.odd.append(SYMBOLS[number])
-        # What answers a question for a span holds one element, as many hours of it as there are.
-        hours = max(1, len(self._rest) // (12 * size)) if self._report.function in _SERIES else 1
+            self.deviations.append(SYMBOLS[number])
+        # The reply to a query for a period has one element, with as many hours as there are bytes for.
+        hours = max(1, len(self._remaining) // (12 * size)) if self._report.function in _SERIES else 1
         raw = self._take(12 * size * hours)
-        self._spans(number, [int.from_bytes(raw[at : at + size]) for at in range(0, len(raw), size)], size, scale)
+        self._add_five_minute_values(
+            number, [int.from_bytes(raw[at : at + size]) for at in range(0, len(raw), size)], size, scale
+        )
 
-    def _spans(self, number: int, values: list[int], size: int, scale: int) -> None:
-        for at, value in enumerate(values):
+    def _add_five_minute_values(self, number: int, values: list[int], size: int, scale: int) -> None:
+        for index, value in enumerate(values):
             missing = value == 256**size - 1
-            self._add(number, None if missing else value / scale, self._moment(at))
+            self._add(number, None if missing else value / scale, self._time_of(index))
 
-    def _moment(self, at: int) -> datetime | None:
-        """Return the end of five-minute span `at` of the hour."""
+    def _time_of(self, index: int) -> datetime | None:
+        """Return the end of five-minute interval `index` of the hour."""
         if self.time is None:
             return None
         if self._report.function in _FROM_FIRST:
-            return _later(self.time, _FIVE_MINUTES * at)
-        return _later(self.time, _FIVE_MINUTES * (at + 1 - (12 if self._ends else 0)))
+            return _shifted(self.time, _FIVE_MINUTES * index)
+        return _shifted(self.time, _FIVE_MINUTES * (index + 1 - (12 if self._ends else 0)))
 
-    def _steps(self, digits: str) -> None:
-        step = _step(digits)
+    def _read_series(self, digits: str) -> None:
+        step = _step_of(digits)
         if step is None or self._report.function not in _SERIES:
-            return  # all zeros: DRP or DRZ follow, which have steps of their own
+            return  # all zeros: DRP or DRZ follow, which have their own steps
         names: list[tuple[int, int, int]] = []
         while True:
             number, shape = self._take(2)
@@ -204,25 +208,25 @@ class _Body:
             group = sum(size for _, size, _ in names)
             if not group:
                 raise Rejected(QuarantineReason.MALFORMED, f"element {number:02X} has no bytes")
-            # One element a report is the rule; where several were described first, only their sum divides the rest.
-            if len(self._rest) % group == 0 or len(self._rest) < 2:
+            # Usually a report has one element; if several are defined first, only their sum divides the rest.
+            if len(self._remaining) % group == 0 or len(self._remaining) < 2:
                 break
-        for at in range(len(self._rest) // group):
+        for index in range(len(self._remaining) // group):
             for number, size, decimals in names:
-                moment = None if self.time is None else _later(self.time, step * at)
+                moment = None if self.time is None else _shifted(self.time, step * index)
                 self._add(number, _decimal(self._take(size), decimals), moment)
 
-    def _states(self, word: int) -> None:
+    def _read_states(self, word: int) -> None:
         for bit in STATES:
             self._add(_STATE, word >> bit & 1, self.time, f"ZT.{bit}")
 
-    # ── as text ──────────────────────────────────────────────────────────────────────────────────────
+    # ── text form ────────────────────────────────────────────────────────────────────────────────────
 
     def _read_text(self) -> None:
         try:
-            words = iter(self._rest.decode("ascii").split(" "))
-        except UnicodeDecodeError as why:
-            raise Rejected(QuarantineReason.MALFORMED, "the body is not ASCII") from why
+            words = iter(self._remaining.decode("ascii").split(" "))
+        except UnicodeDecodeError as error:
+            raise Rejected(QuarantineReason.MALFORMED, "the body is not ASCII") from error
         numbers = {symbol: number for number, symbol in SYMBOLS.items()}
         for word in words:
             if not word:
@@ -231,11 +235,11 @@ class _Body:
                 self.station_class = word
             elif word == "ST":
                 if next(words, "") != self._report.station:
-                    self.odd.append("station")
+                    self.deviations.append("station")
             elif word == "TT":
                 self.time = _clock(next(words, ""))
                 if self.time is None:
-                    self.odd.append("time")
+                    self.deviations.append("time")
             elif word in {"RGZS", "PIC", "DATA"}:
                 return
             elif TEXT_STEP.fullmatch(word) and self._report.function in _SERIES:
@@ -252,13 +256,13 @@ class _Body:
             if rest or not (hours == 1 or (hours and self._report.function in _SERIES)) or not _HEX.fullmatch(raw):
                 raise Rejected(QuarantineReason.MALFORMED, f"'{symbol}' is not {24 * size} hex digits")
             raws = [int(raw[at : at + 2 * size], 16) for at in range(0, len(raw), 2 * size)]
-            self._spans(number or RAIN, raws, size, scale)
+            self._add_five_minute_values(number or RAIN, raws, size, scale)
         elif number == _STATE:
             if not _HEX.fullmatch(raw) or len(raw) > 8:
                 raise Rejected(QuarantineReason.MALFORMED, "'ZT' is not hex digits")
-            self._states(int(raw, 16))
+            self._read_states(int(raw, 16))
         else:
-            self._add(number or 0, _of_text(raw), self.time, symbol)
+            self._add(number or 0, _text_number(raw), self.time, symbol)
 
     def _text_series(self, code: str, words: Iterator[str], numbers: dict[str, int]) -> None:
         unit = {"D": "days", "H": "hours", "N": "minutes"}[code[2]]
@@ -272,24 +276,24 @@ class _Body:
                 values.append(word)
             elif step:
                 symbols.append(word)
-            else:  # DRH00: DRP or DRZ follow, which have steps of their own
+            else:  # DRH00: DRP or DRZ follow, which have their own steps
                 self._text_value(word, numbers.get(word), next(words, None))
-        for at, raw in enumerate(values):
+        for index, raw in enumerate(values):
             if symbols:
-                symbol = symbols[at % len(symbols)]
-                moment = None if self.time is None else _later(self.time, step * (at // len(symbols)))
-                self._add(numbers.get(symbol, 0), _of_text(raw), moment, symbol)
+                symbol = symbols[index % len(symbols)]
+                moment = None if self.time is None else _shifted(self.time, step * (index // len(symbols)))
+                self._add(numbers.get(symbol, 0), _text_number(raw), moment, symbol)
 
 
-def _later(at: datetime, span: timedelta) -> datetime | None:
+def _shifted(time: datetime, offset: timedelta) -> datetime | None:
     try:
-        return at + span
+        return time + offset
     except OverflowError:
         return None
 
 
-def _step(digits: str) -> timedelta | None:
-    """Return the step of six BCD digits (days, hours, minutes), None for none."""
+def _step_of(digits: str) -> timedelta | None:
+    """Return the step given by six BCD digits (days, hours, minutes), None if there is none."""
     if len(digits) != 6 or not digits.isdigit():
         return None
     step = timedelta(days=int(digits[:2]), hours=int(digits[2:4]), minutes=int(digits[4:]))
@@ -309,8 +313,8 @@ def _decimal(raw: bytes, decimals: int) -> float | str | None:
     return sign * int(digits) / float(10**decimals)
 
 
-def _lapse(raw: bytes) -> float | str | None:
-    """Return minutes of a lapse, hours and minutes: two BCD digits each, or as text with a point between them."""
+def _duration(raw: bytes) -> float | str | None:
+    """Return the minutes of a duration in hours and minutes: two BCD digits each, or text with a point between them."""
     if len(raw) == len("hh.mm") and raw[2:3] == b"." and (raw[:2] + raw[3:]).isdigit():
         return int(raw[:2]) * 60.0 + int(raw[3:])
     digits = raw.hex().upper()
@@ -319,10 +323,10 @@ def _lapse(raw: bytes) -> float | str | None:
     return int(digits[:-2] or "0") * 60.0 + int(digits[-2:]) if digits.isdigit() else digits
 
 
-def _of_text(raw: str) -> float | str | None:
+def _text_number(raw: str) -> float | str | None:
     if raw in {"M", "F"}:
         return None
     return float(raw) if _TEXT_NUMBER.fullmatch(raw) else raw[:64]
 
 
-FORMAT = Format(_compile, Sl651Part)
+FORMAT = PayloadFormat(_compile, Sl651Part)

@@ -1,11 +1,11 @@
-"""Annex C of SL 651-2014: identifiers of elements and their symbols; annex A: classes of stations; table 58: states."""
+"""Annex C of SL 651-2014: identifiers of elements and their symbols; annex A: station classes; table 58: states."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-_ONE_BY_ONE = {
+_SYMBOL_BLOCKS = {
     0x01: "AC AI C DRXNN DT ED EJ FL GH GN GS GT GTP H HW",
     0x10: "M10 M20 M30 M40 M50 M60 M80 M100 MST NS P1 P2 P3 P6 P12 PD",
     0x20: "PJ PN01 PN05 PN10 PN30 PR PT Q Q1 Q2 Q3 Q4 Q5 Q6 Q7 Q8",
@@ -17,21 +17,21 @@ _ONE_BY_ONE = {
     0xF4: "DRP DRZ1 DRZ2 DRZ3 DRZ4 DRZ5 DRZ6 DRZ7 DRZ8",
 }
 SYMBOLS: Final = {
-    first + at: symbol for first, symbols in _ONE_BY_ONE.items() for at, symbol in enumerate(symbols.split())
+    first + index: symbol for first, symbols in _SYMBOL_BLOCKS.items() for index, symbol in enumerate(symbols.split())
 }
 """Identifier -> symbol."""
 
 RAIN: Final = 0xF4
-"""Twelve times the rain of five minutes: a byte each, 0.1 mm, FF missing."""
+"""Twelve five-minute rainfall amounts: a byte each, 0.1 mm, FF missing."""
 LEVELS: Final = frozenset(range(0xF5, 0xFD))
-"""Twelve relative levels, five minutes apart: two bytes each, 0.01 m, FFFF missing."""
+"""Twelve relative levels at five-minute intervals: two bytes each, 0.01 m, FFFF missing."""
 
 STATION_CLASSES: Final = frozenset(b"PHKZDTMGQIO")
 """Rain, river, reservoir, sluice, pump, tide, soil, ground water, water quality, intake, outlet."""
 
 STATES: Final = range(12)
 """Bits of the state word: 0 mains lost, 1 battery low, 2 level, 3 flow, 4 water quality over the limit, 5 flow meter
-and 6 level gauge failed, 7 door closed, 8 storage, 9 IC card, 10 pump stopped, 11 rest of water at its limit."""
+and 6 level gauge failed, 7 door closed, 8 storage, 9 IC card, 10 pump stopped, 11 remaining quota at its limit."""
 
 TEXT_STEP: Final = re.compile(r"DR[DHN]\d\d", re.ASCII)
-"""Step between the values of a series in text form: so many days, hours, minutes."""
+"""Step between the values of a series in text form: number of days, hours or minutes."""

@@ -1,7 +1,8 @@
-"""The payload of Sparkplug B (Eclipse Sparkplug 3.0, chapter 6): metrics as they are sent, typed where they say how.
+"""The payload of Sparkplug B (Eclipse Sparkplug 3.0, chapter 6): metrics as they are sent, with their types if stated.
 
-Read with `decode.protobuf`, our own bounded reader: the library makes an object of every two bytes of a hostile payload
-before anyone can count, and its classes have no types. The numbers below are those of the specification's schema.
+Read with `decode.protobuf`, an own reader with limits: the library builds an object for every two bytes of a hostile
+payload before anyone can count them, and its classes are untyped. Field numbers are those of the specification's
+schema.
 """
 
 from __future__ import annotations
@@ -20,32 +21,32 @@ from sensegate.decode.formats.sparkplug_types import (
     TEXT,
     TRUTH,
     UNKNOWN,
-    Value,
+    UntypedValue,
     type_name,
 )
-from sensegate.decode.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
+from sensegate.decode.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, WireReader
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 FIELDS_MAX: Final = 32_768
-"""Fields of a payload: those of 2,700 metrics with their units. Bounds the time that one message can take."""
+"""Most fields of a payload: those of 2,700 metrics with their units. Limits the time that one message can take."""
 CELLS_MAX: Final = 8_192
-"""Cells of data sets in a payload, and properties."""
+"""Most cells of data sets and properties in a payload."""
 METRICS_MAX: Final = 4_096
-"""Metrics of a payload, members of templates with them: more would be more elements than a message may have."""
+"""Most metrics of a payload, including members of templates: more would exceed the elements of a message."""
 _OTHERS_MAX: Final = 64
-"""Fields of a payload that are no metrics."""
+"""Most fields of a payload that are not metrics."""
 NAME_MAX: Final = 1_024
-"""Longest name of a metric with all that it is part of, characters."""
+"""Longest name of a metric with all its enclosing names, in characters."""
 _WIRE_OF: Final = (VARINT, VARINT, FIXED32, FIXED64, VARINT, BYTES, BYTES, BYTES, BYTES)
 _VALUE_OF_METRIC, _VALUE_OF_CELL, _VALUE_OF_NAMED = 10, 1, 3
-"""Number of the first field of each `oneof`: of a metric, of a cell of a data set, of a property or parameter."""
+"""Number of the first field of each `oneof`: of a metric, of a data set's cell, of a property or parameter."""
 _SET, _SETS = 9, 10
-"""Fields of a property that is a set of properties, or a list of such sets."""
+"""Fields of a property that is a property set, or a list of such sets."""
 
 
-class Metric(msgspec.Struct, frozen=True):
-    """One metric as it was sent; its members in the order of the schema's fields."""
+class SparkplugMetric(msgspec.Struct, frozen=True):
+    """One metric as it was sent; its members are in the order of the schema's fields."""
 
     name: str | None = None
     alias: int | None = None
@@ -57,35 +58,35 @@ class Metric(msgspec.Struct, frozen=True):
     null: bool = False
     metadata: dict[str, Any] | None = None
     properties: dict[str, Any] | None = None
-    value: Value | None = None
+    value: UntypedValue | None = None
 
     def read(self, datatype: int | None) -> Any:
-        """Return the value as a data type (None: as the metric's own, or as it came); None where it is null."""
+        """Return the value as a data type (None: the metric's own, or untyped); None if it is null."""
         chosen = self.datatype if datatype is None else datatype
         if chosen is not None:
             type_name(chosen)
-        return None if self.null or self.value is None else self.value.typed(chosen or UNKNOWN)
+        return None if self.null or self.value is None else self.value.as_type(chosen or UNKNOWN)
 
     def tree(self) -> dict[str, Any]:
-        """Return the metric as dicts, lists and scalars, with what it does not have left out."""
-        found: dict[str, Any] = {
+        """Return the metric as dicts, lists and scalars, without absent members."""
+        tree: dict[str, Any] = {
             "datatype": None if self.datatype is None else type_name(self.datatype),
             "value": self.read(None),
         }
-        named = {"name": self.name, "alias": self.alias, "timestamp": self.timestamp}
-        more = {
+        optional = {"name": self.name, "alias": self.alias, "timestamp": self.timestamp}
+        truthy = {
             "is_historical": self.historical,
             "is_transient": self.transient,
             "is_null": self.null,
             "metadata": self.metadata,
             "properties": self.properties,
         }
-        found.update((key, value) for key, value in named.items() if value is not None)
-        found.update((key, value) for key, value in more.items() if value)
-        return found
+        tree.update((key, value) for key, value in optional.items() if value is not None)
+        tree.update((key, value) for key, value in truthy.items() if value)
+        return tree
 
 
-class Table(msgspec.Struct, frozen=True):
+class DataSet(msgspec.Struct, frozen=True):
     """A data set."""
 
     columns: tuple[str, ...]
@@ -93,43 +94,43 @@ class Table(msgspec.Struct, frozen=True):
     rows: tuple[tuple[Any, ...], ...]
 
     def tree(self) -> dict[str, Any]:
-        """Return the table as ``{columns, types, rows}``."""
+        """Return the data set as ``{columns, types, rows}``."""
         return {
             "columns": list(self.columns),
-            "types": [type_name(one) for one in self.types],
+            "types": [type_name(datatype) for datatype in self.types],
             "rows": [list(row) for row in self.rows],
         }
 
 
-class Template(msgspec.Struct, frozen=True):
+class SparkplugTemplate(msgspec.Struct, frozen=True):
     """A template: the definition of a structure, or an instance of one."""
 
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[SparkplugMetric, ...] = ()
     parameters: tuple[dict[str, Any], ...] = ()
     version: str = ""
     reference: str = ""
-    """Of an instance: name of its definition."""
+    """For an instance: name of its definition."""
     definition: bool = False
 
     def tree(self) -> dict[str, Any]:
         """Return the template as dicts and lists."""
-        found: dict[str, Any] = {
+        tree: dict[str, Any] = {
             "is_definition": self.definition,
             "metrics": [metric.tree() for metric in self.metrics],
         }
         if self.parameters:
-            found["parameters"] = list(self.parameters)
+            tree["parameters"] = list(self.parameters)
         if self.version:
-            found["version"] = self.version
+            tree["version"] = self.version
         if self.reference:
-            found["template_ref"] = self.reference
-        return found
+            tree["template_ref"] = self.reference
+        return tree
 
 
-class Payload(msgspec.Struct, frozen=True):
-    """A whole payload."""
+class SparkplugPayload(msgspec.Struct, frozen=True):
+    """A complete payload."""
 
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[SparkplugMetric, ...] = ()
     timestamp: int | None = None
     """ms UTC."""
     seq: int | None = None
@@ -138,29 +139,29 @@ class Payload(msgspec.Struct, frozen=True):
 
 
 def bounded_name(name: str) -> str:
-    """Return the name of a metric, a member or a column. Raises `Rejected` where it is too long to be multiplied."""
+    """Return the name of a metric, a member or a column. Raises `Rejected` if it is too long."""
     if len(name) > NAME_MAX:
-        raise Rejected(QuarantineReason.SCHEMA, f"a name of {len(name)} characters")
+        raise Rejected(QuarantineReason.SCHEMA, f"a name has {len(name)} characters; at most {NAME_MAX} are allowed")
     return name
 
 
-def read(payload: bytes, nesting_max: int) -> Payload:
-    """Return what a payload holds. Raises `Rejected` on bytes that are none."""
+def read(payload: bytes, nesting_max: int) -> SparkplugPayload:
+    """Parse a payload. Raises `Rejected` if the bytes are not a payload."""
     return _Reader(payload, nesting_max).payload()
 
 
 class _Reader:
-    """One payload on its way."""
+    """The reading of one payload."""
 
     def __init__(self, payload: bytes, nesting_max: int) -> None:
-        self._wire = Wire(payload, FIELDS_MAX)
+        self._wire = WireReader(payload, FIELDS_MAX)
         self._nesting_max = nesting_max
         self._metrics = self._cells = 0
 
-    def payload(self) -> Payload:
+    def payload(self) -> SparkplugPayload:
         wire = self._wire
-        metrics: list[Metric] = []
-        found: dict[str, Any] = {}
+        metrics: list[SparkplugMetric] = []
+        members: dict[str, Any] = {}
         fields = wire.fields(0, len(wire.payload))
         if len(fields) > METRICS_MAX + _OTHERS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {METRICS_MAX} metrics")
@@ -168,47 +169,47 @@ class _Reader:
             if number == 2 and kind == BYTES:
                 metrics.append(self._metric(start, end, 1))
             elif number == 1 and kind == VARINT:
-                found["timestamp"] = start
+                members["timestamp"] = start
             elif number == 3 and kind == VARINT:
-                found["seq"] = start
+                members["seq"] = start
             elif number == 4 and kind == BYTES:
-                found["uuid"] = wire.text(start, end)
+                members["uuid"] = wire.text(start, end)
             elif number == 5 and kind == BYTES:
-                found["body"] = wire.payload[start:end]
-        return Payload(tuple(metrics), **found)
+                members["body"] = wire.payload[start:end]
+        return SparkplugPayload(tuple(metrics), **members)
 
     def _count_cells(self, cells: int) -> None:
         self._cells += cells
         if self._cells > CELLS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {CELLS_MAX} cells and properties")
 
-    def _deeper(self, depth: int) -> int:
+    def _nested(self, depth: int) -> int:
         if depth >= self._nesting_max:
             raise Rejected(QuarantineReason.TOO_DEEP, f"nested more than {self._nesting_max} deep")
         return depth + 1
 
-    def _metric(self, at: int, stop: int, depth: int) -> Metric:
+    def _metric(self, at: int, stop: int, depth: int) -> SparkplugMetric:
         wire = self._wire
         self._metrics += 1
         if self._metrics > METRICS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {METRICS_MAX} metrics")
-        found: list[Any] = [None, None, None, None, False, False, False, None, None, None]
+        members: list[Any] = [None, None, None, None, False, False, False, None, None, None]
         for field in wire.fields(at, stop):
             number, kind, start, end = field
             if number >= _VALUE_OF_METRIC:
-                found[-1] = self._value(field, _VALUE_OF_METRIC, depth) or found[-1]
+                members[-1] = self._value(field, _VALUE_OF_METRIC, depth) or members[-1]
             elif kind == VARINT and 2 <= number <= 7:
-                found[number - 1] = start if number < 5 else bool(start)
+                members[number - 1] = start if number < 5 else bool(start)
             elif kind == BYTES and number == 1:
-                found[0] = bounded_name(wire.text(start, end))
+                members[0] = bounded_name(wire.text(start, end))
             elif kind == BYTES and number == 8:
-                found[7] = self._metadata(start, end)
+                members[7] = self._metadata(start, end)
             elif kind == BYTES and number == 9:
-                found[8] = self._properties(start, end, self._deeper(depth))
-        return Metric(*found)
+                members[8] = self._properties(start, end, self._nested(depth))
+        return SparkplugMetric(*members)
 
-    def _value(self, field: Field, first: int, depth: int) -> Value | None:
-        """Return the value of a field of a `oneof`, None where the schema has no such field."""
+    def _value(self, field: Field, first: int, depth: int) -> UntypedValue | None:
+        """Return the value of a field of a `oneof`, None if the schema has no such field."""
         number, wire, start, end = field
         kind = number - first
         if not INT <= kind <= (MEMBERS if first == _VALUE_OF_METRIC else TEXT) or _WIRE_OF[kind] != wire:
@@ -217,7 +218,7 @@ class _Reader:
         if kind == TABLE:
             raw = self._table(start, end)
         elif kind == MEMBERS:
-            raw = self._template(start, end, self._deeper(depth))
+            raw = self._template(start, end, self._nested(depth))
         elif kind == DOUBLE:
             raw = self._wire.float64(start)
         elif kind == FLOAT:
@@ -228,17 +229,17 @@ class _Reader:
             raw = self._wire.payload[start:end]
         else:
             raw = bool(start) if kind == TRUTH else start & 0xFFFF_FFFF if kind == INT else start
-        return Value(kind, raw)
+        return UntypedValue(kind, raw)
 
     def _metadata(self, at: int, stop: int) -> dict[str, Any]:
         wire = self._wire
-        found: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
         for number, kind, start, end in wire.fields(at, stop):
             key = _METADATA_KEYS.get(number)
             if key is None or kind != (VARINT if number in {1, 3, 4} else BYTES):
                 continue
-            found[key] = wire.text(start, end) if kind == BYTES else bool(start) if number == 1 else start
-        return found
+            metadata[key] = wire.text(start, end) if kind == BYTES else bool(start) if number == 1 else start
+        return metadata
 
     # ── properties ───────────────────────────────────────────────────────────────────────────────────
 
@@ -253,7 +254,7 @@ class _Reader:
             elif number == 2 and kind == BYTES:
                 values.append(self._property(start, end, depth))
         if len(keys) != len(values) or len(set(keys)) != len(keys):
-            raise Rejected(QuarantineReason.SCHEMA, "the keys of a property set do not fit its values")
+            raise Rejected(QuarantineReason.SCHEMA, "the keys of a property set do not match its values")
         return dict(zip(keys, values, strict=True))
 
     def _property(self, at: int, stop: int, depth: int) -> Any:
@@ -266,10 +267,10 @@ class _Reader:
             elif number == 2 and kind == VARINT:
                 null = bool(start)
             elif number == _SET and kind == BYTES:
-                value = self._properties(start, end, self._deeper(depth))
+                value = self._properties(start, end, self._nested(depth))
             elif number == _SETS and kind == BYTES:
                 value = [
-                    self._properties(first, last, self._deeper(depth))
+                    self._properties(first, last, self._nested(depth))
                     for inner, form, first, last in self._wire.fields(start, end)
                     if (inner, form) == (1, BYTES)
                 ]
@@ -278,25 +279,25 @@ class _Reader:
         type_name(datatype)
         if null:
             return None
-        return value.typed(datatype) if isinstance(value, Value) else value
+        return value.as_type(datatype) if isinstance(value, UntypedValue) else value
 
     # ── data sets and templates ──────────────────────────────────────────────────────────────────────
 
-    def _table(self, at: int, stop: int) -> Table:
+    def _table(self, at: int, stop: int) -> DataSet:
         wire = self._wire
         columns: list[str] = []
         types: list[int] = []
-        places: list[tuple[int, int]] = []
+        positions: list[tuple[int, int]] = []
         for number, kind, start, end in wire.fields(at, stop):
             if number == 2 and kind == BYTES:
                 columns.append(bounded_name(wire.text(start, end)))
             elif number == 3:
                 types += wire.varints(start, end) if kind == BYTES else [start] if kind == VARINT else []
             elif number == 4 and kind == BYTES:
-                places.append((start, end))
+                positions.append((start, end))
         if len(columns) != len(types) or len(set(columns)) != len(columns):
-            raise Rejected(QuarantineReason.SCHEMA, "a data set needs a type and a name of its own for each column")
-        return Table(tuple(columns), tuple(types), tuple(self._row(start, end, types) for start, end in places))
+            raise Rejected(QuarantineReason.SCHEMA, "a data set needs a type and a unique name for each column")
+        return DataSet(tuple(columns), tuple(types), tuple(self._row(start, end, types) for start, end in positions))
 
     def _row(self, at: int, stop: int, types: list[int]) -> tuple[Any, ...]:
         cells = [
@@ -310,34 +311,34 @@ class _Reader:
         return tuple(self._cell(start, end, datatype) for (start, end), datatype in zip(cells, types, strict=True))
 
     def _cell(self, at: int, stop: int, datatype: int) -> Any:
-        value: Value | None = None
+        value: UntypedValue | None = None
         for field in self._wire.fields(at, stop):
             value = self._value(field, _VALUE_OF_CELL, 0) or value
-        return None if value is None else value.typed(datatype)
+        return None if value is None else value.as_type(datatype)
 
-    def _template(self, at: int, stop: int, depth: int) -> Template:
+    def _template(self, at: int, stop: int, depth: int) -> SparkplugTemplate:
         wire = self._wire
-        metrics: list[Metric] = []
+        metrics: list[SparkplugMetric] = []
         parameters: list[dict[str, Any]] = []
-        found: dict[str, Any] = {}
+        members: dict[str, Any] = {}
         for number, kind, start, end in wire.fields(at, stop):
             if number == 5 and kind == VARINT:
-                found["definition"] = bool(start)
+                members["definition"] = bool(start)
             elif kind != BYTES:
                 continue
             elif number == 1:
-                found["version"] = wire.text(start, end)
+                members["version"] = wire.text(start, end)
             elif number == 2:
                 metrics.append(self._metric(start, end, depth))
             elif number == 3:
                 parameters.append(self._parameter(start, end))
             elif number == 4:
-                found["reference"] = wire.text(start, end)
-        return Template(tuple(metrics), tuple(parameters), **found)
+                members["reference"] = wire.text(start, end)
+        return SparkplugTemplate(tuple(metrics), tuple(parameters), **members)
 
     def _parameter(self, at: int, stop: int) -> dict[str, Any]:
         name, datatype = "", UNKNOWN
-        value: Value | None = None
+        value: UntypedValue | None = None
         for field in self._wire.fields(at, stop):
             number, kind, start, end = field
             if number == 1 and kind == BYTES:
@@ -347,7 +348,7 @@ class _Reader:
             else:
                 value = self._value(field, _VALUE_OF_NAMED, 0) or value
         kind_name = type_name(datatype)
-        return {"name": name, "type": kind_name, "value": None if value is None else value.typed(datatype)}
+        return {"name": name, "type": kind_name, "value": None if value is None else value.as_type(datatype)}
 
 
 _METADATA_KEYS: Final = {

@@ -1,4 +1,4 @@
-"""The payload is one piece of text (``Online``); its tree is that text without surrounding white space."""
+"""A single text as payload (``Online``); the tree is the text without surrounding white space."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from functools import partial
 from typing import Any
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import Format, Frame, Parse, Setting
+from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
 
 def parse(payload: bytes, charset: str = "utf-8") -> str:
-    """Return the text. Raises `Rejected` where it is empty or not of the character set."""
+    """Return the text. Raises `Rejected` if it is empty or not in the character encoding."""
     text = text_of(payload, charset).strip()
     if not text:
-        raise Rejected(QuarantineReason.MALFORMED, "empty")
+        raise Rejected(QuarantineReason.MALFORMED, "the payload is empty")
     return text
 
 
@@ -23,8 +23,8 @@ def _parse(frame: Frame, charset: str) -> str:
     return parse(frame.payload, charset)
 
 
-def _compile(_options: Any, setting: Setting) -> Parse:
-    return partial(_parse, charset=setting.charset)
+def _compile(_options: Any, context: FormatContext) -> Parse:
+    return partial(_parse, charset=context.charset)
 
 
-FORMAT = Format(_compile, text=True)
+FORMAT = PayloadFormat(_compile, text=True)

@@ -1,6 +1,6 @@
 """Forms and query strings: ``tempf=70.1&humidity=50``. The tree is an object; all text, an empty value is null.
 
-What stands before a question mark (the path of a request) is passed over.
+Text before a question mark (the path of a request) is ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import Format, Frame, Parse, Setting
+from sensegate.decode.frame import FormatContext, Frame, Parse, PayloadFormat
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -18,13 +18,13 @@ _FIELDS_MAX = 1_024
 
 
 def parse(payload: bytes, charset: str = "utf-8") -> dict[str, str | None]:
-    """Return the fields. Raises `Rejected` where the payload is no form, or has a field twice."""
+    """Return the fields. Raises `Rejected` if the payload is not a form, or has a field twice."""
     text = text_of(payload, charset).strip().rstrip("&")
     before, mark, query = text.partition("?")
     if mark and "=" not in before:
         text = query
     if not text:
-        raise Rejected(QuarantineReason.MALFORMED, "empty")
+        raise Rejected(QuarantineReason.MALFORMED, "the payload is empty")
     try:
         pairs = parse_qsl(
             text,
@@ -34,10 +34,12 @@ def parse(payload: bytes, charset: str = "utf-8") -> dict[str, str | None]:
             errors="strict",
             max_num_fields=_FIELDS_MAX,
         )
-    except UnicodeError as why:
-        raise Rejected(QuarantineReason.NOT_UTF8, f"an escaped text is no {charset.upper()}") from why
-    except ValueError as why:
-        raise Rejected(QuarantineReason.MALFORMED, f"no form of at most {_FIELDS_MAX} fields") from why
+    except UnicodeError as error:
+        raise Rejected(QuarantineReason.NOT_UTF8, f"an escaped text is not valid {charset.upper()}") from error
+    except ValueError as error:
+        raise Rejected(
+            QuarantineReason.MALFORMED, f"the payload is not a form of at most {_FIELDS_MAX} fields"
+        ) from error
     fields = {key: value or None for key, value in pairs}
     if len(fields) < len(pairs):
         raise Rejected(QuarantineReason.MALFORMED, "a field occurs twice")
@@ -48,8 +50,8 @@ def _parse(frame: Frame, charset: str) -> Any:
     return parse(frame.payload, charset)
 
 
-def _compile(_options: Any, setting: Setting) -> Parse:
-    return partial(_parse, charset=setting.charset)
+def _compile(_options: Any, context: FormatContext) -> Parse:
+    return partial(_parse, charset=context.charset)
 
 
-FORMAT = Format(_compile, text=True, typed=False)
+FORMAT = PayloadFormat(_compile, text=True, typed=False)

@@ -1,8 +1,8 @@
-"""XML: an object with the root element's name; elements are objects, attributes ``@name``, text ``#text``; all text.
+"""XML: an object under the root element's name; elements are objects, attributes ``@name``, text ``#text``; all text.
 
-An element of text alone is that text, an empty one null; one that occurs again becomes a list (`lists` names those that
-always are). A document type is refused, and with it every entity (defusedxml). Names stand without namespace, but for
-those in `namespaces`. The character set is the document's own word for it, unless the rule has another.
+An element with text alone becomes that text, an empty one null; a repeated one becomes a list (`lists` names those that
+always are). A document type, and with it every entity, is refused (defusedxml). Names are without namespaces, except
+for those in `namespaces`. The character encoding is the one that the document declares, unless the rule sets another.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import MEMBERS_MAX, Format, Frame, Parse, Setting
-from sensegate.decode.part import Part, says
+from sensegate.decode.frame import MEMBERS_MAX, FormatContext, Frame, Parse, PayloadFormat
+from sensegate.decode.part import Part, description
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -36,8 +36,8 @@ _CHARSETS = {
 class XmlPart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the document becomes a tree."""
 
-    lists: Annotated[tuple[str, ...], says("elements that are a list also where they occur once")] = ()
-    namespaces: Annotated[dict[str, str], says("prefix -> namespace: its names are written prefix:name")] = {}
+    lists: Annotated[tuple[str, ...], description("elements that are always lists, even if they occur once")] = ()
+    namespaces: Annotated[dict[str, str], description("prefix -> namespace: its names become prefix:name")] = {}
 
 
 class _Tree:
@@ -60,7 +60,7 @@ class _Tree:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {MEMBERS_MAX} elements")
         element = {f"@{self._name(name)}": value for name, value in attributes.items()}
         if len(element) < len(attributes):
-            raise Rejected(QuarantineReason.MALFORMED, "attributes of two namespaces have one name")
+            raise Rejected(QuarantineReason.MALFORMED, "attributes of two namespaces have the same name")
         self._open.append(element)
         self._text.append([])
 
@@ -99,33 +99,33 @@ class _Document:
         self._charset = charset
 
     def __call__(self, frame: Frame) -> Any:
-        """Return the tree. Raises `Rejected` where the payload is no XML, or has a document type."""
+        """Return the tree. Raises `Rejected` if the payload is not XML, or has a document type."""
         text = text_of(frame.payload, self._charset_of(frame.payload)).removeprefix("\ufeff")
         parser = DefusedXMLParser(target=_Tree(self._options, frame.nesting_max), forbid_dtd=True)
         try:
-            parser.feed(text)  # text, not bytes: the declaration is not looked at again
+            parser.feed(text)  # text, not bytes: the declaration is not evaluated again
             return parser.close()
-        except ParseError as why:
-            line, column = why.position
-            raise Rejected(QuarantineReason.MALFORMED, f"no XML at line {line}, column {column + 1}") from why
-        except DefusedXmlException as why:
-            raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from why
+        except ParseError as error:
+            line, column = error.position
+            raise Rejected(QuarantineReason.MALFORMED, f"is not XML at line {line}, column {column + 1}") from error
+        except DefusedXmlException as error:
+            raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from error
 
     def _charset_of(self, payload: bytes) -> str:
-        found = _DECLARED.match(payload) if self._charset == "utf-8" else None
-        if found is None:
+        match = _DECLARED.match(payload) if self._charset == "utf-8" else None
+        if match is None:
             return self._charset
-        name = found[1].decode().lower()
+        name = match[1].decode().lower()
         if name not in _CHARSETS:
-            raise Rejected(QuarantineReason.MALFORMED, f"unknown character set '{name}'")
+            raise Rejected(QuarantineReason.MALFORMED, f"unknown character encoding '{name}'")
         return _CHARSETS[name]
 
 
-def _compile(options: XmlPart | None, setting: Setting) -> Parse:
+def _compile(options: XmlPart | None, context: FormatContext) -> Parse:
     options = options or XmlPart()
     if len(set(options.namespaces.values())) < len(options.namespaces):
-        raise setting.error("one namespace has two prefixes", "namespaces")
-    return _Document(options, setting.charset)
+        raise context.error("one namespace has two prefixes", "namespaces")
+    return _Document(options, context.charset)
 
 
-FORMAT = Format(_compile, XmlPart, text=True, typed=False)
+FORMAT = PayloadFormat(_compile, XmlPart, text=True, typed=False)

@@ -269,8 +269,8 @@ class Branches(Elements):
     def _bit_width(self, steps: Sequence[Step], here: Path) -> int:
         """Return the bits of a pass that ends within a byte, 0 for one of whole bytes."""
         bits = 0
-        for at, step in enumerate(steps):
-            kind = self._kind(step, (*here, "read", at))
+        for index, step in enumerate(steps):
+            kind = self._kind(step, (*here, "read", index))
             if kind == "type":
                 try:
                     bits += type_of(step.type).bits
@@ -290,8 +290,8 @@ class Branches(Elements):
     def _bit_pass(self, step: Step, scope: Scope, source: str, here: Path) -> None:
         """Write the fields of one pass, which stand in an integer."""
         self._bitwise = True
-        for at, one in enumerate(step.read):
-            self._step(one, scope, (*here, "read", at))
+        for index, one in enumerate(step.read):
+            self._step(one, scope, (*here, "read", index))
         after = self._run.flush_bits(source)
         self._waiting.clear()
         for write in after:

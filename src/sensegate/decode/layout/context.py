@@ -75,11 +75,11 @@ class Context:
         self._depth += 1
         if self._depth > DEPTH_MAX:
             raise self._error(f"nested more than {DEPTH_MAX} deep", *path)
-        for at, step in enumerate(steps):
+        for index, step in enumerate(steps):
             self._steps += 1
             if self._steps > STEPS_MAX:
                 raise self._error(f"more than {STEPS_MAX} steps", *path)
-            self._step(step, scope, (*path, at))
+            self._step(step, scope, (*path, index))
         self._aligned((*path, len(steps) - 1) if steps else path)
         self._end_block()
         self._depth -= 1
@@ -91,8 +91,8 @@ class Context:
         kind = self._kind(step, here)
         try:
             getattr(self, f"_do_{kind}")(step, scope, here)
-        except ValueError as why:
-            raise self._error(str(why), *here, kind) from why
+        except ValueError as error:
+            raise self._error(str(error), *here, kind) from error
 
     def _kind(self, step: Step, here: Path) -> str:
         given = {key for key in Step.__struct_fields__ if getattr(step, key) != getattr(_BLANK, key)}
@@ -169,8 +169,8 @@ class Context:
     def _source(self, text: Number | float, scope: Scope, *path: str | int) -> Source:
         try:
             return compile_expression(text, self._resolve(scope))
-        except ValueError as why:
-            raise self._error(str(why), *path) from why
+        except ValueError as error:
+            raise self._error(str(error), *path) from error
 
     def _assign(self, letter: str, text: Number, scope: Scope, *path: str | int) -> tuple[str, Source]:
         """Write an expression whose failure makes the frame malformed; return its variable."""
@@ -241,8 +241,8 @@ class Context:
             self._next_byte, self._end, self._index, self._tag = now
             try:
                 write()
-            except ValueError as why:
-                raise self._error(str(why), *here, key) from why
+            except ValueError as error:
+                raise self._error(str(error), *here, key) from error
             self._next_byte, self._end, self._index, self._tag = before
 
         self._run.then(then)
@@ -252,8 +252,8 @@ class Context:
     def _type(self, text: str, *path: str | int) -> Type:
         try:
             return type_of(text)
-        except ValueError as why:
-            raise self._error(f"no type '{text}'", *path, remedy=str(why)) from why
+        except ValueError as error:
+            raise self._error(f"no type '{text}'", *path, remedy=str(error)) from error
 
     def _little(self, step: Step) -> bool:
         return (step.endian or self._part.endian) == "little"
@@ -269,5 +269,5 @@ class Context:
     def _keys(self, key: Scalar, *path: str | int) -> list[int]:
         try:
             return numbers_of(key)
-        except ValueError as why:
-            raise self._error(str(why), *path) from why
+        except ValueError as error:
+            raise self._error(str(error), *path) from error

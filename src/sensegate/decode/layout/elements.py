@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sensegate.decode.crc import check
+from sensegate.decode.crc import checksum
 from sensegate.decode.layout.context import Context, Path
 from sensegate.decode.layout.expressions import Kind, Variable
 from sensegate.decode.layout.output import Scope
@@ -75,14 +75,14 @@ class Elements(Context):
         for name, text in step.bits.items():
             try:
                 bits = bits_of(text, type_.bits)
-            except ValueError as why:
-                raise self._error(str(why), *here, "bits", name) from why
+            except ValueError as error:
+                raise self._error(str(error), *here, "bits", name) from error
             field = self._variable(scope, name)
             self._run.field(field, variable, bits)
             try:
                 self._put(scope, name, Variable(field, "int", bits.width), (*here, "bits"))
-            except ValueError as why:
-                raise self._error(str(why), *here, "bits", name) from why
+            except ValueError as error:
+                raise self._error(str(error), *here, "bits", name) from error
 
     def _mapped(self, step: Step, found: Variable, here: Path) -> Variable:
         table: dict[Any, float] = {}
@@ -283,9 +283,9 @@ class Elements(Context):
 
     def _do_crc(self, step: Step, scope: Scope, here: Path) -> None:
         try:
-            found = check(step.crc)
-        except ValueError as why:
-            raise self._error(f"no check value '{step.crc}'", *here, "crc", remedy=str(why)) from why
+            found = checksum(step.crc)
+        except ValueError as error:
+            raise self._error(f"no check value '{step.crc}'", *here, "crc", remedy=str(error)) from error
         self._stop(here)
         type_ = Type(f"u{found.size * 8}", "u", found.size * 8)
         start, stop = self._over(step, scope, here)
@@ -293,7 +293,7 @@ class Elements(Context):
         self._run.add(Item(variable, type_, found.size, self._little(step), turned=False, name=f"the {step.crc}"))
         self._flush()
         function = self._writer.fresh("F")
-        self._writer.namespace[function] = found.of
+        self._writer.namespace[function] = found.compute
         with self._writer.block(f"if {function}(b[{start}:{stop}]) != {variable}:"):
             self._writer.line(f"raise malformed({f'{step.crc} is wrong'!r})")
         self._put(scope, step.name, Variable(variable, "int", type_.bits), here)

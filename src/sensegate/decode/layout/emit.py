@@ -32,7 +32,7 @@ class Emitter(Branches):
             writer.line("port = -1")
         self._length()
         others: set[int] = set()
-        for at, (key, steps) in enumerate(part.ports.items()):
+        for index, (key, steps) in enumerate(part.ports.items()):
             ports = self._keys(key, "ports", str(key))
             if min(ports) < 0:
                 raise self._error("a port is 0 or more", "ports", str(key))
@@ -40,7 +40,7 @@ class Emitter(Branches):
                 raise self._error("names a port twice", "ports", str(key))
             others |= set(ports)
             with writer.block(f"if port in {writer.constant('p', frozenset(ports))}:"):
-                self._output.branch(str(at))
+                self._output.branch(str(index))
                 self._whole(steps, ("ports", str(key)))
         if part.ports:
             self._output.branch("-1")
@@ -53,8 +53,8 @@ class Emitter(Branches):
         self._output.begin()
         try:
             return writer.function("layout", "b, port")
-        except (SyntaxError, RecursionError, MemoryError) as why:
-            raise self._error("nested too deeply", remedy="fewer repeats and switches inside others") from why
+        except (SyntaxError, RecursionError, MemoryError) as error:
+            raise self._error("nested too deeply", remedy="fewer repeats and switches inside others") from error
 
     def _length(self) -> None:
         length = self._part.length

@@ -89,8 +89,8 @@ def compile_expression(text: str | float, resolve: Resolve) -> Source:
         raise ValueError(f"longer than {TEXT_MAX} characters")
     try:
         tree = ast.parse(_SPECIAL.sub(rf"{_MARK}\1", text.strip()), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as why:
-        raise ValueError(f"'{text}' is no expression") from why
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"'{text}' is no expression") from error
     return _Writer(resolve).write(tree.body)
 
 

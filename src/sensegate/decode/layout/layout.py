@@ -37,7 +37,7 @@ class Layout:
         emitter = Emitter(part, error, "tree")
         self._tree: Read = emitter.function()
         self.columnar = emitter.flat
-        """Whether `flat` may be asked: its branches tell all that is there."""
+        """Whether `flatten` may be asked: its branches tell all that is there."""
         self._values: Read | None = None
         self._pointers: Read | None = None
         self._lines: dict[int, list[tuple[tuple[Any, ...], Read]]] = {}
@@ -48,7 +48,7 @@ class Layout:
         payload = frame.payload if self._unwrap is None else self._unwrap(frame.payload)
         return self._tree(payload, frame.port)  # type: ignore[no-any-return] # generated
 
-    def flat(self, payload: bytes, port: int | None) -> tuple[tuple[Any, ...], Sequence[Any]]:
+    def flatten(self, payload: bytes, port: int | None) -> tuple[tuple[Any, ...], Sequence[Any]]:
         """Return (branches taken, values): frames with the same branches have the same members in the same places.
 
         Raises `Rejected` where the frame is refused.
@@ -69,7 +69,7 @@ class Layout:
         """Read frames that take the branches of this one quicker from now on. It changes nothing else."""
         data = payload if self._unwrap is None else self._unwrap(payload)
         lines = self._lines.setdefault(len(data), [])
-        branches, _ = self.flat(payload, port)
+        branches, _ = self.flatten(payload, port)
         full = len(lines) >= _LINES_MAX or sum(map(len, self._lines.values())) >= _ALL_LINES_MAX
         if full or any(known == branches for known, _ in lines):
             return
@@ -77,7 +77,7 @@ class Layout:
             lines.append((branches, LineEmitter(self._part, self._error, branches, len(data)).function()))
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:
-        """Return where in the tree each of `flat`'s values stands."""
+        """Return where in the tree each of `flatten`'s values stands."""
         if self._pointers is None:
             self._pointers = self._function("pointers")
         data = payload if self._unwrap is None else self._unwrap(payload)

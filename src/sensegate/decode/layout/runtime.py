@@ -73,16 +73,16 @@ def from_hex(payload: bytes) -> bytes:
     """Return the bytes of hexadecimal text, white space dropped. Raises `Rejected` where it is none."""
     try:
         return bytes.fromhex(payload.decode("ascii"))
-    except ValueError as why:
-        raise malformed("no hexadecimal text") from why
+    except ValueError as error:
+        raise malformed("no hexadecimal text") from error
 
 
 def from_base64(payload: bytes) -> bytes:
     """Return the bytes of base64 text, white space dropped. Raises `Rejected` where it is none."""
     try:
         return binascii.a2b_base64(b"".join(payload.split()), strict_mode=True)
-    except binascii.Error as why:
-        raise malformed("no base64 text") from why
+    except binascii.Error as error:
+        raise malformed("no base64 text") from error
 
 
 # ── elements ─────────────────────────────────────────────────────────────────────────────────────────
@@ -112,8 +112,8 @@ def plain_text(data: bytes, charset: str) -> str:
     """Return text without NULs and blanks at its ends. Raises `Rejected` where it is not in the charset."""
     try:
         return data.decode(charset).strip("\0 \t\r\n")
-    except UnicodeDecodeError as why:
-        raise malformed(f"text that is not {charset}") from why
+    except UnicodeDecodeError as error:
+        raise malformed(f"text that is not {charset}") from error
 
 
 def byte_list(data: bytes) -> list[int]:

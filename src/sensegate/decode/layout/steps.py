@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from sensegate.decode.part import Part, Scalar
-from sensegate.decode.part import says as _h
+from sensegate.decode.part import description as _h
 
 Number = int | str
 """A number, or an expression over elements read before."""

@@ -17,7 +17,7 @@ const TEXTS = {
     rejected: "rejected", thinned: "thinned", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "refused by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
     division: "division", device: "device", hour: "hour", camera: "camera", speaks: "profile", clockLag: "clock behind by, s", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
-    conflict: "stored, of these conflicts", late: "stored, of these late", unjudged: "stored, of these older than the horizon", ignored: "declared as missing",
+    conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
     docs: "接口", sharing: "数据共享", leave: "退出", entry: "本网关的数据账本",
@@ -34,7 +34,7 @@ const TEXTS = {
     rejected: "拒收", thinned: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
     division: "区划", device: "设备", hour: "小时", camera: "摄像机", speaks: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
-    conflict: "已入库，其中冲突", late: "已入库，其中迟到", unjudged: "已入库，其中超出判重时限", ignored: "声明为缺测",
+    conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外", "withheld.mode": "应急期间暂不上报",
     "withheld.expired": "不上报：已过保存期", "withheld.skipped": "不上报：人工跳过", "refused_by_centre.area": "中心拒收：区划之外", "refused_by_centre.foreign_device": "中心拒收：他节点设备", "refused_by_centre.unreadable": "中心拒收：无法解码",
     "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
@@ -191,7 +191,7 @@ function table(rows) {
 
 function reasons(totals, refused) {
   const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup", refused_by_centre: "rej" };
-  const extra = ["conflict", "late", "unjudged", "ignored"];
+  const extra = ["conflict", "late", "not_deduplicated", "ignored"];
   const kinds = Object.entries(totals).filter(([kind]) => kind.includes("."));
   const parts = Object.entries(totals).filter(([kind]) => extra.includes(kind));
   const denied = Object.entries(refused).map(([kind, count]) => [`refused.${kind}`, count]);

@@ -1,7 +1,7 @@
-"""A camera's end of GA/T 1400: one connection, HTTP Digest at registration, objects in batches, registration again.
+"""GA/T 1400 client of a simulated camera: one connection, HTTP Digest at registration, objects in batches.
 
-Written out because it must be cheap (see `mqtt.py`), and because it speaks as cameras do and not as a library does: an
-absolute `uri`, `qop` and `nc` in quotes, other spellings of the media type. Knows nothing of the gateway.
+Written for low cost (see `mqtt`), and because it speaks as cameras do and libraries do not: an absolute `uri`, `qop`
+and `nc` in quotes, other spellings of the media type. Independent of the gateway's code.
 """
 
 from __future__ import annotations
@@ -24,39 +24,40 @@ TIMEOUT_S = 30.0
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-class Answered(NamedTuple):
-    """What the server said."""
+class ViidHttpResponse(NamedTuple):
+    """Response of the server."""
 
     status: int
     headers: dict[str, str]
-    """Names in lower case; of those that occur again the first."""
+    """Lower-case name -> value; of repeated headers the first."""
     body: bytes
 
     @property
     def codes(self) -> list[int]:
-        """Return the status codes of all objects, in their order; of a single answer the one."""
+        """Status codes of all objects in order, or the single one."""
         try:
             tree = json.loads(self.body)
         except ValueError:
             return []
         listed = tree.get("ResponseStatusListObject", tree)
-        found = listed.get("ResponseStatusObject", []) if isinstance(listed, dict) else []
-        return [int(one["StatusCode"]) for one in (found if isinstance(found, list) else [found])]
+        statuses = listed.get("ResponseStatusObject", []) if isinstance(listed, dict) else []
+        return [int(status["StatusCode"]) for status in (statuses if isinstance(statuses, list) else [statuses])]
 
 
-class Connection:
-    """One HTTP/1.1 connection that is kept; opened again when it is lost."""
+class HttpConnection:
+    """One persistent HTTP/1.1 connection, reopened when it is lost."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, body: bytes, headers: str) -> Answered:
-        """Send a request and return the answer.
+    async def request(self, method: str, path: str, body: bytes, headers: str) -> ViidHttpResponse:
+        """Send a request and return the response.
 
         Raises:
-            OSError: the connection is lost or the answer does not come; it may have been taken all the same.
+            OSError: the connection is lost or the response is missing; the request may have been processed
+                nevertheless.
         """
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -74,48 +75,48 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         if self._streams is not None:
             with contextlib.suppress(OSError):
                 self._streams[1].close()
             self._streams = None
 
 
-async def _answer(reader: asyncio.StreamReader) -> Answered:
+async def _answer(reader: asyncio.StreamReader) -> ViidHttpResponse:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers: dict[str, str] = {}
     for line in head[1:]:
         name, _, value = line.partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Answered(int(head[0].split(" ")[1]), headers, body)
+    return ViidHttpResponse(int(head[0].split(" ")[1]), headers, body)
 
 
-class Manners(NamedTuple):
-    """How a camera speaks HTTP."""
+class HttpStyle(NamedTuple):
+    """HTTP style of a camera."""
 
     absolute: bool = False
-    """Its `uri` is the whole address, and that is what it hashes."""
+    """Whether its `uri` is the absolute URL, which it also hashes."""
     quoted: bool = False
-    """It puts `qop` and `nc` in quotes."""
+    """Whether `qop` and `nc` are quoted."""
     media: str = MEDIA[0]
     lower: bool = False
-    """It writes the last word of `UnRegister` small."""
+    """Whether it writes `Unregister` instead of `UnRegister`."""
 
 
 class ViidCamera:
     """One camera or platform that registers and sends."""
 
-    def __init__(self, code: str, password: str, host: str, port: int, manners: Manners = Manners()) -> None:  # noqa: B008
+    def __init__(self, code: str, password: str, host: str, port: int, manners: HttpStyle = HttpStyle()) -> None:  # noqa: B008
         self.code = code
         self._password = password
-        self._manners = manners
-        self.connection = Connection(host, port)
+        self._style = manners
+        self.connection = HttpConnection(host, port)
         self.registered = False
         self.registrations = 0
 
     async def register(self) -> bool:
-        """Register with a digest; return whether we are believed. Raises `OSError`."""
+        """Register with a digest; return whether it succeeded. Raises `OSError`."""
         body = json.dumps({"RegisterObject": {"DeviceID": self.code}}).encode()
         path = "/VIID/System/Register"
         first = await self._post(path, body)
@@ -130,23 +131,23 @@ class ViidCamera:
         def md5(text: str) -> str:
             return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
-        uri = f"http://{self.connection.host}:{self.connection.port}{path}" if self._manners.absolute else path
+        uri = f"http://{self.connection.host}:{self.connection.port}{path}" if self._style.absolute else path
         realm, nonce, opaque = (challenge.get(name, "") for name in ("realm", "nonce", "opaque"))
         cnonce = secrets.token_hex(4)
-        secret, asked = md5(f"{self.code}:{realm}:{self._password}"), md5(f"POST:{uri}")
-        response = md5(f"{secret}:{nonce}:00000001:{cnonce}:auth:{asked}")
-        mark = '"' if self._manners.quoted else ""
+        secret, request_hash = md5(f"{self.code}:{realm}:{self._password}"), md5(f"POST:{uri}")
+        response = md5(f"{secret}:{nonce}:00000001:{cnonce}:auth:{request_hash}")
+        mark = '"' if self._style.quoted else ""
         return (
             f'Digest username="{self.code}", realm="{realm}", nonce="{nonce}", uri="{uri}", response="{response}", '
             f'qop={mark}auth{mark}, nc={mark}00000001{mark}, cnonce="{cnonce}", opaque="{opaque}"'
         )
 
-    async def _post(self, path: str, body: bytes, more: str = "") -> Answered:
-        headers = f"User-Identify: {self.code}\r\nContent-Type: {self._manners.media}\r\n{more}"
-        return await self.connection.ask("POST", path, body, headers)
+    async def _post(self, path: str, body: bytes, more: str = "") -> ViidHttpResponse:
+        headers = f"User-Identify: {self.code}\r\nContent-Type: {self._style.media}\r\n{more}"
+        return await self.connection.request("POST", path, body, headers)
 
-    async def post(self, kind: str, body: bytes) -> Answered:
-        """Send objects (``MotorVehicles``), registering before where it has to be. Raises `OSError`."""
+    async def post(self, kind: str, body: bytes) -> ViidHttpResponse:
+        """Send objects (``MotorVehicles``), registering first if needed. Raises `OSError`."""
         if not self.registered and not await self.register():
             raise ConnectionError("not registered")
         answer = await self._post(f"/VIID/{kind}", body)
@@ -156,15 +157,15 @@ class ViidCamera:
                 answer = await self._post(f"/VIID/{kind}", body)
         return answer
 
-    async def alive(self) -> Answered:
-        """Send a sign of life."""
+    async def keep_alive(self) -> ViidHttpResponse:
+        """Send a keep-alive."""
         return await self.post("System/Keepalive", json.dumps({"KeepaliveObject": {"DeviceID": self.code}}).encode())
 
-    async def leave(self) -> None:
+    async def unregister(self) -> None:
         """Unregister and close."""
         if self.registered:
             with contextlib.suppress(OSError):
-                word = "Unregister" if self._manners.lower else "UnRegister"
+                word = "Unregister" if self._style.lower else "UnRegister"
                 body: dict[str, Any] = {"UnRegisterObject": {"DeviceID": self.code}}
                 await self._post(f"/VIID/System/{word}", json.dumps(body).encode())
         self.registered = False

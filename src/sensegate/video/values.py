@@ -1,4 +1,4 @@
-"""Small parts that formats of cameras share: values that may arrive as text, ids that may say too much, identities."""
+"""Helpers shared by the camera formats: lenient value parsing, ids that may identify somebody, identities."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
-from sensegate.video.form import Veil
-from sensegate.video.veil import plate_form
+from sensegate.video.format import Pseudonymiser
+from sensegate.video.pseudonyms import normalised_plate
 
 
-def words(text: str) -> frozenset[str]:
-    """Return the words of a list that is written as text."""
+def split_words(text: str) -> frozenset[str]:
+    """Return the words of a whitespace-separated list."""
     return frozenset(text.split())
 
 
-_WORDS: Final = words(
+_WORDS: Final = split_words(
     "alarm alarmin analytics area back bicycle box building bus cam camera car cell channel ch config "
     "configuration count counter cross crossed crossing crowd default detection detector device digit digital "
     "digitalinput door down east entrance entry exit fence field fielddetector floor front gate group image "
@@ -28,7 +28,7 @@ _WORDS: Final = words(
     "temperature test token track traffic trip truck tunnel up va vac vehicle video videosource vs wall west wire "
     "yard zone"
 )
-"""Words of the trade. A name that is made of them alone, and of a number, tells of nobody; people give other names."""
+"""Technical terms. A name made only of these and a number identifies nobody; other names may."""
 _NAME = re.compile(r"(?:[A-Za-z]{1,16}[ _.:-]{0,2}){0,5}\d{0,3}", re.ASCII)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBERED = re.compile(r"(\D*?)[ _.:-]{0,2}(\d{1,3})", re.ASCII)
@@ -39,45 +39,45 @@ _CHANNELS: Final = {
     "output": frozenset({"output", "relay"}),
     "spot": frozenset({"spot", "temp", "temperature"}),
 }
-DOORS: Final = frozenset({"http"})
-"""First level of the topics of what is pushed by HTTP, and of what `collect.alert_stream` fetches."""
+HTTP_SOURCES: Final = frozenset({"http"})
+"""First topic level of messages pushed by HTTP or fetched by `collect.alert_stream`."""
 _BRIDGES: Final = frozenset({("hikvision", "alerts"), ("dahua", "events")})
 _NUMBER_LENGTH: Final = 40
 _PLATE_MAX: Final = 16
 _PLATE = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Z]")
-_TRUE: Final = frozenset({"true", "1", "on", "yes", "active", "started", "start", "partiallyactive", "recording"})
-_FALSE: Final = frozenset({"false", "0", "off", "no", "inactive", "idle", "stopped", "stop", "error", "removed"})
+_TRUE_WORDS: Final = frozenset({"true", "1", "on", "yes", "active", "started", "start", "partiallyactive", "recording"})
+_FALSE_WORDS: Final = frozenset({"false", "0", "off", "no", "inactive", "idle", "stopped", "stop", "error", "removed"})
 
 Node = Mapping[str, Any]
 EMPTY: Final[Node] = {}
 
 
 OTHER: Final = "other"
-"""In place of a field's name that is none a format would have: such a name may itself say something of somebody."""
+"""Replaces a field name that no format would use: such a name may itself identify somebody."""
 _FIELD = re.compile(
     r"(?=.{1,80}\Z)(?:@?[A-Za-z#][A-Za-z_-]{0,39}(?:[:/][A-Za-z][A-Za-z_-]{0,39})*\d{0,2}(?:\[\])?(?:\.(?!\Z)|\Z))+"
 )
 _TERMS = re.compile(r"ipv[46]|base64|h26[45]", re.IGNORECASE)
-"""Words of the trade with digits in them."""
+"""Technical terms that contain digits."""
 
 
 @lru_cache(8_192)
 def field_name(name: str) -> str:
-    """Return the name of a field as it may be told; `OTHER` where it is no name that a format would have.
+    """Return the name of a field as it may be reported; `OTHER` if no format would use it.
 
-    Told are words in Latin letters with at most two digits behind them, joined by dots: neither a plate nor the number
-    of a document has this form.
+    Allowed are Latin words followed by at most two digits, joined by dots: neither a plate nor a document number has
+    this form.
     """
     return name if name.isascii() and _FIELD.fullmatch(_TERMS.sub("x", name)) else OTHER
 
 
 def identity(*parts: object) -> str:
-    """Return the id of an observation: 32 hex digits over what makes it the same one when it is sent again."""
+    """Return the id of an observation: 32 hex digits over the fields that identify it on a retransmission."""
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def number(value: object, low: float = -1e12, high: float = 1e12) -> float | None:
-    """Return a finite number within bounds, also one in quotes; None for anything else."""
+    """Return a finite number within bounds, also from a string; otherwise None."""
     if isinstance(value, str):
         if len(value) > _NUMBER_LENGTH or not value.isascii() or "_" in value:
             return None
@@ -88,26 +88,26 @@ def number(value: object, low: float = -1e12, high: float = 1e12) -> float | Non
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        found = float(value)
+        result = float(value)
     except OverflowError:
         return None
-    return found if isfinite(found) and low <= found <= high else None
+    return result if isfinite(result) and low <= result <= high else None
 
 
-def whole(value: object, low: int = 0, high: int = 2**53) -> int | None:
-    """Return a whole number within bounds, also one in quotes."""
-    found = number(value, low, high)
-    return int(found) if found is not None and found == int(found) else None
+def integer(value: object, low: int = 0, high: int = 2**53) -> int | None:
+    """Return an integer within bounds, also from a string; otherwise None."""
+    result = number(value, low, high)
+    return int(result) if result is not None and result == int(result) else None
 
 
-def truth(value: object) -> bool | None:
-    """Return what a state says, in any of its spellings."""
+def boolean(value: object) -> bool | None:
+    """Return a boolean in any of its spellings; otherwise None."""
     word = str(value).strip().lower() if isinstance(value, bool | int | str) and len(str(value)) < 20 else ""
-    return True if word in _TRUE else False if word in _FALSE else None
+    return True if word in _TRUE_WORDS else False if word in _FALSE_WORDS else None
 
 
 def text(value: object) -> str:
-    """Return the text of a node: itself, or beside its attributes; of a repeated one the first; else empty."""
+    """Return the text of a node, also beside attributes; of a repeated node the first; otherwise empty."""
     if isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, dict):
@@ -118,71 +118,71 @@ def text(value: object) -> str:
 
 
 def node(value: object) -> Node:
-    """Return a node's members, of a repeated one the first's; none where it has none."""
+    """Return the members of a node; of a repeated node those of the first; otherwise none."""
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, dict) else EMPTY
 
 
-def many(value: object) -> list[Any]:
-    """Return all repetitions; what occurs once may stand without a list."""
+def as_list(value: object) -> list[Any]:
+    """Return the repetitions of a node; a single one need not be a list."""
     if isinstance(value, list):
         return value
     return [] if value is None else [value]
 
 
-def plain(name: str) -> bool:
-    """Return whether a name is a number, or made of words of the trade and perhaps a number."""
+def is_generic_name(name: str) -> bool:
+    """Return whether a name is a number, or consists of technical terms and perhaps a number."""
     return bool(_NAME.fullmatch(name)) and all(word.lower() in _WORDS for word in _WORD.findall(name))
 
 
-def named(value: object, veil: Veil) -> str:
-    """Return the name of a part of a device: as it is where devices give such names, else its pseudonym."""
+def public_name(value: object, pseudonymiser: Pseudonymiser) -> str:
+    """Return a name unchanged if it is generic, otherwise its pseudonym."""
     word = text(value)
-    return word if not word or plain(word) else veil.word(word)
+    return word if not word or is_generic_name(word) else pseudonymiser.identifier(word)
 
 
-def channel(name: str) -> str:
-    """Return the channel of readings that a part of a device stands for: ``line1``, ``lane2``, ``input1``, ``zone3``.
+def numbered_channel(name: str) -> str:
+    """Return the reading channel for a part of a device: ``line1``, ``lane2``, ``input1``, ``zone3``.
 
-    Rules, regions and fields are zones; empty where the name holds no number (one of free choice, or its pseudonym).
+    Rules, regions and fields are zones; empty if the name has no number (a free name, or its pseudonym).
     """
-    found = _NUMBERED.fullmatch(name) if plain(name) else None
-    if found is None:
+    match = _NUMBERED.fullmatch(name) if is_generic_name(name) else None
+    if match is None:
         return ""
-    words = [word.lower() for word in _WORD.findall(found[1])]
-    kind = next((kind for kind, of in _CHANNELS.items() if of.intersection(words)), "zone")
-    return f"{kind}{int(found[2])}"
+    words = [word.lower() for word in _WORD.findall(match[1])]
+    kind = next((kind for kind, channel_words in _CHANNELS.items() if channel_words.intersection(words)), "zone")
+    return f"{kind}{int(match[2])}"
 
 
 RULES: Final = 32
-"""Channels for rules of free names, `rule1` and so on."""
+"""Number of channels for rules with free names, `rule1` and so on."""
 
 
-def channel_of(rule: str, given: Mapping[str, str]) -> str:
-    """Return the channel of a rule: as the profile gives it, by its number, else one of `RULES` by its name.
+def rule_channel(rule: str, given: Mapping[str, str]) -> str:
+    """Return the channel of a rule: as set in the profile, from its number, or one of `RULES` by a hash of its name.
 
-    Two names may fall on the same one; then the profile must tell them apart.
+    Two names may get the same channel; the profile must then distinguish them.
     """
     if not rule:
         return ""
-    if found := given.get(rule) or channel(rule):
-        return found
+    if channel := given.get(rule) or numbered_channel(rule):
+        return channel
     digest = hashlib.sha256(rule.encode("utf-8", "surrogatepass")).digest()
     return f"rule{int.from_bytes(digest[:4], 'big') % RULES + 1}"
 
 
-def camera_of(topic: str) -> str:
-    """Return the camera that a topic of our own making names: what it pushes by HTTP, or a bridge of its make sends."""
+def topic_camera(topic: str) -> str:
+    """Return the camera named by one of the gateway's own topics (HTTP push, or a bridge of its vendor)."""
     door, _, rest_ = topic.partition("/")
-    name, _, what = rest_.partition("/")
-    if door in DOORS and not what:
+    name, _, kind = rest_.partition("/")
+    if door in HTTP_SOURCES and not kind:
         return name
-    return name if (door, what) in _BRIDGES else ""
+    return name if (door, kind) in _BRIDGES else ""
 
 
-def place(lon: float | None, lat: float | None) -> tuple[float, float] | None:
-    """Return longitude and latitude; nothing of 0, 0, which nobody set. Some swap them, which shows within China."""
+def coordinates(lon: float | None, lat: float | None) -> tuple[float, float] | None:
+    """Return (longitude, latitude), or None for 0, 0 (not set). Swapped values are detected within China."""
     if lon is None or lat is None or (lon == 0 and lat == 0):
         return None
     if 3 <= lon <= 54 and 73 <= lat <= 136:
@@ -190,18 +190,18 @@ def place(lon: float | None, lat: float | None) -> tuple[float, float] | None:
     return (lon, lat) if abs(lat) <= 90 else None
 
 
-def region(plate: str) -> str:
-    """Return province and authority letter of a number plate of mainland China, else nothing."""
-    found = _PLATE.match(plate.strip().upper())
-    return found[0] if found else ""
+def plate_region(plate: str) -> str:
+    """Return province and authority letter of a plate of mainland China, otherwise empty."""
+    match = _PLATE.match(plate.strip().upper())
+    return match[0] if match else ""
 
 
-def clear_plate(written: str, veil: Veil) -> str:
-    """Return the number of a plate where a written legal basis lets it pass, else nothing."""
-    return plate_form(written)[:_PLATE_MAX] if veil.may("vehicle", "plate.number") else ""
+def clear_plate(written: str, pseudonymiser: Pseudonymiser) -> str:
+    """Return the number of a plate if a written legal basis permits it, otherwise empty."""
+    return normalised_plate(written)[:_PLATE_MAX] if pseudonymiser.permits("vehicle", "plate.number") else ""
 
 
-_TOLD: Final = words("""
+_REPORTABLE: Final = split_words("""
 Acceleration Access AccessPoint AccessToken address Age age ageGroup alarmDataType AlarmType AlgorithmVersion
 Appearance Attribute Attributes AudioFrame AudioLevel Author backgroundImage backgroundImageURL BackgroundInfo
 BadgeNumber Bag Barcode BarcodeInfo Beard beard bkgURL bkgUrl BodyMetric BoxTemperatureReading Brand BSSID Candidates
@@ -228,24 +228,24 @@ Time Title Token Topic TPS TPSInfo trousersColor Type Uid uphone URI Uri URL Url
 userName userPassword VehicleInfo vehicleLogo vehicleLogoRecog vehicleModel vehileModel Vendor vicepilotSafebelt
 vicepilotSunVisor Video VideoUrl violationCode visibleLightImageURL Wheel
 """)
-"""Names of fields that formats have and that are taken out; any other name may itself be somebody's."""
+"""Field names known to be used by formats; any other name may identify somebody."""
 
 
-def told_name(name: str) -> str:
-    """Return the name of a field that was taken out, `OTHER` where no format has it."""
+def reportable_name(name: str) -> str:
+    """Return the name of a removed field, `OTHER` if no format uses it."""
     bare = name.lstrip("@").rpartition(":")[2]
-    return bare if bare in _TOLD else OTHER
+    return bare if bare in _REPORTABLE else OTHER
 
 
-def rest(where: str, members: Node, kept: frozenset[str], removed: dict[str, int]) -> None:
-    """Count the members of a node that are not kept, by ``where.name``."""
+def count_removed_members(where: str, members: Node, kept: frozenset[str], removed: dict[str, int]) -> None:
+    """Count the members of a node that are not in `kept` as removed, under ``where.name``."""
     for name in members.keys() - kept:
-        told = told_name(name)
-        field = field_name(f"{where}.{told}" if where else told)
+        reported = reportable_name(name)
+        field = field_name(f"{where}.{reported}" if where else reported)
         removed[field] = removed.get(field, 0) + 1
 
 
-def take(field: str, removed: dict[str, int], count: int = 1) -> None:
-    """Count one field that was taken out."""
-    told = field_name(field)
-    removed[told] = removed.get(told, 0) + count
+def count_removed(field: str, removed: dict[str, int], count: int = 1) -> None:
+    """Count a removed field."""
+    reported = field_name(field)
+    removed[reported] = removed.get(reported, 0) + count

@@ -1,7 +1,7 @@
-"""What a child gives up before it reads its first script: files, network, other processes, its rights, its environment.
+"""Sandbox of a script child: files, network, processes, privileges and environment are given up at its start.
 
-Linux. As root all of it; without root all but the change of user and root directory. What a kernel or container does
-not grant is left out of the list that is returned, so that it can be seen.
+Linux only. As root every restriction applies; without root all but the change of user and root directory. A restriction
+that the kernel or container does not grant is missing from the returned list.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 _SECCOMP_MODE_FILTER: Final = 2
 _NOBODY: Final = 65_534
-_OWN_USERS: Final = 2_000_000_000
-"""A child's user id is so much and its process id: a user who owns nothing else, no other child either."""
+_USER_BASE: Final = 2_000_000_000
+"""Base of a child's user id, to which its process id is added: a user that owns nothing and no other child."""
 ADDRESS_SPACE_BYTES: Final = 1_024**3
-"""All rooms of a child and its interpreter together; each room has its own limit below that."""
+"""Limit for all realms of a child and its interpreter together; each realm has its own, lower limit."""
 
 
-def seal() -> tuple[str, ...]:
-    """Give up what decoding does not need; return the words of what is given up now."""
-    done = [_environment()]
-    libc = ctypes.CDLL(None, use_errno=True)  # before there is no file to load it from
-    done.append(_directory())
-    done.append(_user())
-    done += _limits()
+def enter_sandbox() -> tuple[str, ...]:
+    """Give up what decoding does not need; return the names of the restrictions in force."""
+    done = [_clear_environment()]
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before files become inaccessible
+    done.append(_leave_file_system())
+    done.append(_drop_privileges())
+    done += _set_limits()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         done.append("no_new_privs")
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0:
         done.append("not_dumpable")
-    # After the change of user, which clears it. The gateway may be gone already: then the pipe is at its end.
+    # After the change of user, which clears it. If the gateway has already ended, the pipe is at its end.
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0:
         done.append("dies_with_parent")
-    done.append(_system_calls(libc))  # last: it could not do any of the above any more
+    done.append(_filter_system_calls(libc))  # last: the calls above would be refused afterwards
     return tuple(word for word in done if word)
 
 
-def _environment() -> str:
+def _clear_environment() -> str:
     os.environ.clear()
-    os.environ["TZ"] = "UTC"  # a script's local time is that of no place
+    os.environ["TZ"] = "UTC"  # no local time zone for scripts
     time.tzset()
     return "environment"
 
 
-def _directory() -> str:
-    """Stand in a directory that is empty and gone; make it the root where that is allowed."""
+def _leave_file_system() -> str:
+    """Change to an empty, deleted directory; make it the root directory if permitted."""
     nowhere = Path(f"/tmp/sensegate-script-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108 - made new, and gone
     try:
         nowhere.mkdir(mode=0o700)
-    except OSError:  # nothing may be written here
+    except OSError:  # /tmp is not writable
         os.chdir("/")
         return ""
     os.chdir(nowhere)
@@ -70,42 +70,42 @@ def _directory() -> str:
     return "directory"
 
 
-def _user() -> str:
+def _drop_privileges() -> str:
     with contextlib.suppress(PermissionError):
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        for user in (_OWN_USERS + os.getpid(), _NOBODY):
-            with contextlib.suppress(OSError):  # a namespace may not know the first
+        for user in (_USER_BASE + os.getpid(), _NOBODY):
+            with contextlib.suppress(OSError):  # a user namespace may lack the first id
                 os.setresuid(user, user, user)
                 return "user"
     return ""
 
 
-def _limits() -> list[str]:
+def _set_limits() -> list[str]:
     done = []
-    for word, which, most in (
+    for word, resource_id, limit in (
         ("no_core", resource.RLIMIT_CORE, 0),
         ("no_file_growth", resource.RLIMIT_FSIZE, 0),
-        ("no_new_descriptors", resource.RLIMIT_NOFILE, 0),  # those that are open stay so: no file, no socket, no pipe
+        ("no_new_descriptors", resource.RLIMIT_NOFILE, 0),  # open descriptors remain; no new file, socket or pipe
         ("no_new_processes", resource.RLIMIT_NPROC, 0),
         ("address_space", resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
     ):
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(which, (most, most))
+            resource.setrlimit(resource_id, (limit, limit))
             done.append(word)
     return done
 
 
 # ── system calls ─────────────────────────────────────────────────────────────────────────────────────
 
-# Reading, writing, closing; memory; own signals and timers; clocks; the end. No file, socket, process or signal to one.
+# Read, write, close; memory; own signals and timers; clocks; exit. No files, sockets, processes or signals to others.
 _X86_64: Final = "0 1 3 5 8 9 10 11 12 13 14 15 24 25 28 38 39 60 96 98 100 131 201 202 228 230 231 318"
 _AARCH64: Final = "57 62 63 64 80 93 94 98 103 113 115 124 132 134 135 139 153 165 169 172 214 215 216 222 226 233 278"
 _CALLS: Final = {
     "x86_64": (0xC000003E, tuple(map(int, _X86_64.split()))),
     "aarch64": (0xC00000B7, tuple(map(int, _AARCH64.split()))),
 }
-"""Machine -> (AUDIT_ARCH of it, numbers of the system calls that stay)."""
+"""Machine -> (its AUDIT_ARCH, numbers of the permitted system calls)."""
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NUMBER_AT, _ARCH_AT = 0, 4
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
@@ -117,8 +117,8 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_void_p))
 
 
-def _system_calls(libc: ctypes.CDLL) -> str:
-    """Refuse (EPERM) every system call that decoding does not need, by a filter that nobody can take away."""
+def _filter_system_calls(libc: ctypes.CDLL) -> str:
+    """Refuse (EPERM) every system call that decoding does not need, by a filter that cannot be removed."""
     arch, calls = _CALLS.get(os.uname().machine, (0, ()))
     if not calls:
         return ""

@@ -1,4 +1,4 @@
-"""The simulator and the judge as processes of their own, seen through the lines of JSON that they write."""
+"""Simulator and judge as separate processes that report in lines of JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from sensegate.demo.cameras import CameraPlan
-from sensegate.demo.city import Member
-from sensegate.demo.simulator import Plan
+from sensegate.demo.city import CityMember
+from sensegate.demo.simulator import SimulationPlan
 from sensegate.errors import EngineError
 
 LINE_BYTES = 1_048_576
@@ -22,7 +22,7 @@ END_S = 30.0
 
 
 class Worker:
-    """A process that reports in lines of JSON and takes orders in lines of JSON."""
+    """A process that reports status and takes commands in lines of JSON."""
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], *, log: Path) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class Worker:
         self.arguments = list(arguments)
         self.log = log
         self.status: dict[str, Any] = {}
-        """The last line."""
+        """The last status line."""
         self.code: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -38,11 +38,11 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Process id, 0 while it does not run."""
+        """Process id, 0 while it is not running."""
         return self._process.pid if self._process and self.code is None else 0
 
     async def start(self) -> None:
-        """Run it."""
+        """Start the process."""
         with self.log.open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -68,8 +68,8 @@ class Worker:
         async with self._changed:
             self._changed.notify_all()
 
-    def order(self, **command: object) -> None:
-        """Send a command; nothing if it has ended."""
+    def send_command(self, **command: object) -> None:
+        """Send a command; ignored after the process has ended."""
         if self._process and self._process.stdin and self.code is None:
             with contextlib.suppress(ConnectionError):
                 self._process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -78,33 +78,33 @@ class Worker:
         """Return the first status for which `condition` holds.
 
         Raises:
-            TimeoutError: none came in time.
-            EngineError: the process has ended; with the end of its log.
+            TimeoutError: if there is none in time.
+            EngineError: if the process has ended; with the end of its log.
         """
         async with asyncio.timeout(timeout_s), self._changed:
             while not (self.status and condition(self.status)):
                 if self.code is not None:
-                    raise EngineError(f"{self.name} has ended with {self.code}: {self.complaint()}")
+                    raise EngineError(f"{self.name} has ended with {self.code}: {self.stderr_tail()}")
                 await self._changed.wait()
         return self.status
 
-    async def ended(self, timeout_s: float) -> int:
-        """Return the exit code.
+    async def wait(self, timeout_s: float) -> int:
+        """Wait for the end and return the exit code.
 
         Raises:
-            TimeoutError: it goes on.
+            TimeoutError: if it is still running.
         """
         assert self._reader is not None  # noqa: S101 - start() has run
         await asyncio.wait_for(asyncio.shield(self._reader), timeout_s)
         assert self.code is not None  # noqa: S101 - the reader ends with the process
         return self.code
 
-    def complaint(self) -> str:
-        """Return the end of what it wrote to standard error."""
+    def stderr_tail(self) -> str:
+        """Return the end of its standard error."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-1000:] if self.log.exists() else ""
 
     async def stop(self) -> None:
-        """End it: by closing its input, by force after a while."""
+        """End the process: by closing its input, after a while by force."""
         if self._process is None or self.code is not None:
             return
         if self._process.stdin:
@@ -112,35 +112,35 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         try:
-            await self.ended(END_S)
+            await self.wait(END_S)
         except TimeoutError:
             self._process.kill()
-            await self.ended(END_S)
+            await self.wait(END_S)
 
 
-def private(path: Path, content: bytes) -> Path:
-    """Write a file that only we may read."""
+def write_private(path: Path, content: bytes) -> Path:
+    """Write a file that only its owner may read."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(content)
     return path
 
 
-def simulator(directory: Path, plan: Plan) -> Worker:
+def simulator(directory: Path, plan: SimulationPlan) -> Worker:
     """Return the simulator of a plan, not yet started."""
-    file = private(directory / f"plan-{plan.run}.json", msgspec.json.encode(plan))
+    file = write_private(directory / f"plan-{plan.run}.json", msgspec.json.encode(plan))
     return Worker("simulator", "sensegate.demo.simulator", [str(file)], log=directory / "simulator.log")
 
 
 def cameras(directory: Path, plan: CameraPlan) -> Worker:
     """Return the simulator of cameras, not yet started."""
-    file = private(directory / f"plan-{plan.run}.json", msgspec.json.encode(plan))
+    file = write_private(directory / f"plan-{plan.run}.json", msgspec.json.encode(plan))
     return Worker("cameras", "sensegate.demo.cameras", [str(file)], log=directory / "cameras.log")
 
 
 def judge(
     directory: Path,
-    taps: Mapping[str, tuple[Member, str, str]],
+    taps: Mapping[str, tuple[CityMember, str, str]],
     *,
     feed: str,
     urls: Mapping[str, str] | None = None,
@@ -148,21 +148,21 @@ def judge(
     deadline_s: float = 60.0,
     simulators: int = 1,
 ) -> Worker:
-    """Return the judge, not yet started; the verdict will be in `verdict.json`.
+    """Return the judge, not yet started; its verdict is written to `verdict.json`.
 
     Args:
-        directory: where the simulators' files are.
-        taps: name -> (member, token, division of the only node to expect there, or empty).
-        feed: what each tap reads.
-        urls: name -> another address than the member's own (a proxy of a test).
-        settle_s: quiet time after all was seen.
+        directory: directory of the simulators' files.
+        taps: name -> (member, token, division of the only expected node, or empty).
+        feed: feed that each tap reads.
+        urls: name -> URL other than the member's own (a test's proxy).
+        settle_s: quiet time after everything was seen.
         deadline_s: longest wait after the simulators' end.
-        simulators: how many files must have ended.
+        simulators: number of files that must have ended.
     """
     arguments = ["--ledger", str(directory), "--verdict", str(directory / "verdict.json")]
     arguments += [f"--settle-s={settle_s}", f"--deadline-s={deadline_s}", f"--simulators={simulators}"]
     for name, (member, token, node) in taps.items():
-        file = private(directory / f"tap-{name}.token", token.encode())
+        file = write_private(directory / f"tap-{name}.token", token.encode())
         url = (urls or {}).get(name, member.url)
         arguments += ["--tap", ",".join([f"{name}={url}", feed, str(file), *([node] if node else [])])]
     return Worker("judge", "sensegate.demo.judge", arguments, log=directory / "judge.log")

@@ -31,12 +31,12 @@ ATTEMPTS = {
 }
 PROGRAM = """
 import json, os, select, socket, sys
-from sensegate.scripts.seal import seal
+from sensegate.scripts.sandbox import enter_sandbox
 if sys.argv[1] == "stranger":
     os.setgroups([])
     os.setresgid(54321, 54321, 54321)
     os.setresuid(54321, 54321, 54321)
-done = () if sys.argv[1] == "free" else seal()
+done = () if sys.argv[1] == "free" else enter_sandbox()
 found = {}
 for name, code in json.loads(sys.argv[2]).items():
     try:

@@ -229,6 +229,26 @@ async def test_a_claim_by_force_needs_a_known_place(world: World, machine: Machi
         await machine.uplink.live()
 
 
+async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, machine: Machine) -> None:
+    """Nobody can tell it from a copy by itself; by a takeover it goes on where the records stand."""
+    await machine.node.commit([(0, 2)])
+    await machine.drain()
+    await machine.node.commit([(0, 3)])
+    machine.keeper.state = None
+    for _ in range(2):
+        await machine.started()
+        with pytest.raises(Refused, match="takeover"):
+            await machine.uplink.live()
+    machine.uplink.take_over()
+    await machine.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == 5
+    await machine.started()
+    await machine.node.commit([(0, 1)])
+    await machine.drain()
+    assert len(await ids(world)) == 6
+
+
 async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> None:
     """None is a first start; garbage is named with what to do."""
     keeper = FileKeeper(tmp_path)

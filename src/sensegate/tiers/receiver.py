@@ -412,7 +412,7 @@ class Receiver:
             if last is None:
                 uplink.forget()
         now = self._clock.now()
-        places = {lane: last - place for place, lane in enumerate(reversed(records))}
+        places = {lane: last - place for place, lane in enumerate(reversed(list(records)))}
         uplink.held = {**held, **{lane: _Held(record, places[lane], now) for lane, record in records.items()}}
 
     def _count(self, member: str, uplink: _Uplink, judged: Judged) -> None:

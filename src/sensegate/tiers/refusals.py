@@ -89,10 +89,12 @@ class Listing:
         while entries := await self._log.fetch_of(f"refused.{self._member}.*", after):
             for entry in entries:
                 after = entry.sequence
-                if entry.payload:
-                    part = _readable(entry.payload)
-                    if part is not None:
-                        parts[part.id] = part
+                part = _readable(entry.payload)
+                if part is not None:
+                    parts[part.id] = part
+                elif not entry.payload:
+                    # On a copy of the log what was replaced stands before what replaces it.
+                    parts.pop(entry.subject.rpartition(".")[2], None)
         self._count = len(parts)
         return list(parts.values())
 

@@ -103,17 +103,18 @@ def judge(claim: ClaimRequest, records: Records | None, displaced: Displaced | N
             {lane: lanes.claimed(lanes.anew(record, claim.life, place), writer) for lane, record in records.items()},
             0,
         )
+    return _same_life(claim, records, displaced, writer)
+
+
+def _same_life(claim: ClaimRequest, records: Records, displaced: Displaced | None, writer: Writer) -> Grant | str:
+    present = records[Lane.LIVE].writer
     if present.token == claim.token:
         return Grant(dict(records), claim.ended, repeated=True)
-    if claim.force:
+    if claim.force and (claim.epoch or claim.writer == present.id):
         return _forced(claim, records, displaced, writer)
-    return _in_turn(claim, records, writer)
-
-
-def _in_turn(claim: ClaimRequest, records: Records, writer: Writer) -> Grant | str:
-    present = records[Lane.LIVE].writer
+    # By force, and without any epoch: the store has lost its file, and is the one whose records these are.
     known = claim.epoch >= present.epoch or present.token in claim.tokens
-    if present.id and (present.id != claim.writer or not known):
+    if present.id and not claim.force and (present.id != claim.writer or not known):
         return (
             f"writer: another copy of this store has gone on at the centre (epoch {present.epoch}, this one knows "
             f"{claim.epoch}); what comes here waits: stop this gateway if the other one is right, else stop the other "

@@ -31,8 +31,6 @@ class Who(IntFlag):
     UNRESTRICTED = 4
     """A node, but only without permissions."""
     SUBSCRIBER = 8
-    PATIENT = 16
-    """A node; the server takes seconds for it."""
 
 
 class Scene(msgspec.Struct, frozen=True):
@@ -251,7 +249,7 @@ HARMS = (
     Harm("deletes LEDGER", Who.NODE, _by(raid.no_message, "$JS.API.STREAM.DELETE.LEDGER"), _gone("LEDGER")),
     Harm("deletes AUDIT", Who.NODE, _by(raid.no_message, "$JS.API.STREAM.DELETE.AUDIT"), _gone("AUDIT")),
     Harm("rollup empties the log", Who.NODE, raid.rollup_all, _log_emptied),
-    Harm("open batches", Who.PATIENT, raid.open_batches, _commits_stopped),
+    Harm("open batches", Who.NODE, raid.open_batches, _commits_stopped),
     Harm("deletes LOG", Who.NODE, _by(raid.no_message, "$JS.API.STREAM.DELETE.LOG"), _gone("LOG")),
 )
 """In an order in which none hides the next."""

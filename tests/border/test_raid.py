@@ -54,7 +54,7 @@ def harms_of(who: Who) -> list[Harm]:
 @pytest.mark.parametrize(
     ("code", "tight", "who"),
     [
-        (NODE, True, Who.NODE | Who.PATIENT),
+        (NODE, True, Who.NODE),
         (JOINED, True, Who.NODE),
         (PEER, True, Who.PEER),
         (SUBSCRIBER, True, Who.SUBSCRIBER),

@@ -222,6 +222,8 @@ class MqttWire:
             await asyncio.gather(self._reading, return_exceptions=True)
         # Without DISCONNECT, so that a will is published.
         self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
     async def write(self, raw: bytes) -> None:
         """Send any bytes."""

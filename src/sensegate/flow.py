@@ -58,6 +58,8 @@ from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.scrub import Scrub, scrubbed
+from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
@@ -277,6 +279,14 @@ class Gateway:
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
+        self.scrubber = Scrubber(
+            Scrub(self.log, scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+            Path(config.directory),
+            clock,
+            epoch=self.log.epoch,
+            bytes_s=config.store.scrub_bytes_s,
+        )
+        self.tasks["scrub"] = self.scrubber.run
 
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
@@ -368,7 +378,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
+        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.quality_rows = opening.quality_rows(self.quality, self.devices)
         measured = opening.measures(self.devices, self.quality_rows, clock)
         self.share = opening.made(

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.terms import Term
-from sensegate.bus import streams
+from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.names import FILLER
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced, Lost
@@ -103,6 +104,40 @@ async def test_an_unknown_outcome_is_looked_up() -> None:
             await copy.turn(ask)
         await caught_up(copy, ask)
         assert await contents(own) == await contents(source)
+
+
+async def test_timelines_come_before_what_was_written_on_them(tmp_path: Path) -> None:
+    """A standby knows at each moment all timelines of what it holds, and takes over what the active centre has lost."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    own.timelines = Timelines.open(tmp_path, "memory")
+    copy, ask = Replica(own, StoreConfig(), clock), asks(Original(source, clock, 5.0))
+    for number in range(3):
+        await timelines.begin(source, clock.now())
+        await source.write(commit(number, 2))
+        own.lose_next(written=False)
+        with pytest.raises(Lost):
+            await copy.turn(ask)
+        assert Timelines.open(tmp_path, "memory").history == source.timelines.history
+        await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    assert [own.timelines.of(at) for at in range(12)] == [source.timelines.of(at) for at in range(12)]
+
+
+async def test_a_tail_that_the_active_centre_has_lost_is_no_copy() -> None:
+    """It lost power, went on, and its log reaches further than the standby's: what is last there was never in it."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    copy = Replica(own, StoreConfig(), clock)
+    await timelines.begin(source, clock.now())
+    await source.write(commit(1, 2))
+    older = source.copy()
+    older.timelines = Timelines(source.timelines.history)
+    await source.write(commit(2, 2))
+    await caught_up(copy, asks(Original(source, clock, 5.0)))
+    await timelines.begin(older, clock.now())
+    for number in range(3, 6):
+        await older.write(commit(number, 2))
+    with pytest.raises(Fenced, match="has lost what is last here"):
+        await copy.turn(asks(Original(older, clock, 5.0)))
 
 
 async def test_only_what_is_confirmed_is_delivered() -> None:

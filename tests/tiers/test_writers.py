@@ -10,7 +10,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.errors import ConfigError, Lost, Refused
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
-from sensegate.tiers.writers import FileKeeper, Shift, WriterState
+from sensegate.tiers.writers import Claimant, FileKeeper, Shift, WriterState
 from tests.tiers.made import MemoryKeeper, Node, drive, rows_of
 from tests.tiers.world import World
 
@@ -257,8 +257,19 @@ async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> 
     await keeper.write(state)
     assert await keeper.read() == state
     (tmp_path / "writer.json").write_text("{")
-    with pytest.raises(ConfigError, match="join anew"):
+    with pytest.raises(ConfigError, match="takeover"):
         await keeper.read()
+
+
+async def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(world: World, tmp_path: Path) -> None:
+    """The node goes on alone and says why; once the file is mended it goes up."""
+    (tmp_path / "writer.json").write_text("garbage")
+    claimant = Claimant(FileKeeper(tmp_path), world.node.log)
+    assert await claimant.claim(world.centre) is None
+    assert "writer.json" in claimant.denied
+    (tmp_path / "writer.json").unlink()
+    assert await claimant.claim(world.centre) is not None
+    assert claimant.denied == ""
 
 
 async def test_a_centre_that_has_not_copied_a_claim_takes_the_newer_epoch(world: World, machine: Machine) -> None:

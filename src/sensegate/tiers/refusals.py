@@ -108,6 +108,7 @@ class Listing:
         """Let no entry go on: what comes is not the continuation of what was refused before."""
         for entries in self._open.values():
             entries.clear()
+        self._count = None
 
     async def note(
         self,

@@ -14,7 +14,7 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import streams
 from sensegate.bus.server_conf import User
 from sensegate.clock import SystemClock
-from sensegate.errors import EngineError, Lost, Refused
+from sensegate.errors import EngineError, PermissionDenied, Unavailable
 from sensegate.model import Member
 from tests.border import raid
 from tests.border.judge import message_of
@@ -83,7 +83,7 @@ async def _administers(scene: Scene) -> bool:
     try:
         await tokens.load()
         return tokens.verify(f"sg_{raid.TOKEN_ID}_{raid.TOKEN_SECRET}").role is Role.ADMIN
-    except (Refused, msgspec.DecodeError):  # an empty row: the bytes were not yet stored when they were read
+    except (PermissionDenied, msgspec.DecodeError):  # an empty row: the bytes were not yet stored when they were read
         return False
 
 
@@ -154,7 +154,7 @@ async def _sourced(scene: Scene) -> bool:
 async def _commits_stopped(scene: Scene) -> bool:
     try:
         await scene.world.log.write([Member("seen.probe", b""), Member("seen.probe", b"")])
-    except (Lost, EngineError):
+    except (Unavailable, EngineError):
         return True
     return False
 

@@ -13,7 +13,7 @@ from sensegate.bus import columns
 from sensegate.bus.batch import Batch
 from sensegate.bus.record import LaneRecord, Writer
 from sensegate.bus.slots import inbox_prefix, request_subject
-from sensegate.errors import Overloaded, Refused
+from sensegate.errors import Overloaded, PermissionDenied
 from sensegate.tiers import envelope, protocol
 from sensegate.tiers.envelope import FORMS, LinkAnswer, LinkRequest
 from sensegate.tiers.link import Channel
@@ -121,7 +121,7 @@ class MemoryTransport:
             answer = LinkAnswer(form, 0, await handlers[request.question](self._member, request.body))
         except Overloaded as why:
             answer = LinkAnswer(form, 0, retry_after_s=why.retry_after_s)
-        except Refused as why:
+        except PermissionDenied as why:
             answer = LinkAnswer(form, 0, refused=str(why))
         return envelope.encode(answer)
 

@@ -27,7 +27,7 @@ from sensegate.bus.server_conf import User
 from sensegate.bus.slots import centre_password, centre_user, inbox_prefix
 from sensegate.clock import SystemClock
 from sensegate.config.sites import NodeQuotaConfig
-from sensegate.errors import EngineError, Lost, StoreFull
+from sensegate.errors import EngineError, StoreFull, Unavailable
 from sensegate.model import Member
 from sensegate.tiers.link import Channel, NodeLinks
 from tests.border.layout import ALL, SMALL, Layout
@@ -329,7 +329,7 @@ class World:
         faults: list[str] = []
         try:
             await self.write_others()
-        except (EngineError, Lost, StoreFull) as why:
+        except (EngineError, Unavailable, StoreFull) as why:
             faults.append(f"the gateway's write: {why}")
         asked, mark = self.layout.question(HONEST), random_secrets.token_hex(4)
         before = len(self.node.received)

@@ -20,7 +20,7 @@ from sensegate.bus import api
 from sensegate.bus.kv import Bucket
 from sensegate.bus.row import Row
 from sensegate.clock import Clock
-from sensegate.errors import Refused
+from sensegate.errors import PermissionDenied
 
 PART_BYTES = 500_000
 ROWS_MAX = 500
@@ -174,7 +174,7 @@ class Copies:
     async def restore(self, division: str, payload: bytes) -> bytes:
         """Answer a node in a new store that asks for what is here of it; `payload`: where to go on."""
         if payload and not _PLACE.fullmatch(payload):
-            raise Refused("restore: the place to go on from is no revision; update the node")
+            raise PermissionDenied("restore: the place to go on from is no revision; update the node")
         after = int(payload or b"0")
         rows = await (await self._of(division)).changes(after, limit=ROWS_MAX)
         found: list[tuple[str, str, bytes]] = []

@@ -394,7 +394,7 @@ def in_frame(frame: bytes) -> Changes:
         yield from _around(in_bytes(content, 60), hj212.build)
     elif frame.startswith(b"@@"):
         with suppress(Rejected):
-            yield from _around(in_bytes(gbt26875.read(frame).data), partial(_gbt26875, gbt26875.read(frame)))
+            yield from _around(in_bytes(gbt26875.parse(frame).data), partial(_gbt26875, gbt26875.parse(frame)))
         yield from _around(in_bytes(frame[2:-3]), _summed)
     elif frame.startswith(b"\x7e\x7e") or frame[:1] == b"\x01":
         is_text = frame[:1] == b"\x01"
@@ -418,7 +418,7 @@ def _built(build: Callable[[bytes], bytes], make: Make) -> bytes:
     return build(make())
 
 
-def _gbt26875(unit: gbt26875.Unit, data: bytes) -> bytes:
+def _gbt26875(unit: gbt26875.Gbt26875Frame, data: bytes) -> bytes:
     return gbt26875.build(msgspec.structs.replace(unit, data=data))
 
 

@@ -57,7 +57,7 @@ class World:
             flags=np.zeros(count, np.uint32),
         )
         self.assets.mark(readings)
-        return [bool(flags & Flag.SHADOW) for flags in readings.flags.tolist()]
+        return [bool(flags & Flag.SECONDARY) for flags in readings.flags.tolist()]
 
 
 @pytest_asyncio.fixture

@@ -54,7 +54,7 @@ def test_a_good_profile_says_nothing(profile: Path) -> None:
     ("old", "new", "first", "marked"),
     [
         ("air_temperature, unit", "air_temprature, unit", "did you mean 'air_temperature'?", "air_temprature"),
-        ("unit: Cel", "unit: hPa", "cannot become 'Cel' (temperature)", "hPa"),
+        ("unit: Cel", "unit: hPa", "cannot be converted to 'Cel' (temperature)", "hPa"),
         ("unit: Cel", "units: Cel", "unknown key; did you mean 'unit'?", "Cel"),
         ('["acme/{device}"]', '["acme/d", "acme/{device}"]', "the topic does not name the device", '"acme/d"'),
         ("value: 21.5", "value: 21.6", "no air_temperature = 21.6", "label: good"),

@@ -36,7 +36,7 @@ from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from tests.conftest import eventually
@@ -133,7 +133,7 @@ class Walk:
         memory: DecoderMemory | None = None,
     ) -> None:
         self.log, self.source = log, source
-        clock, series, known = SystemClock(), Series(), ProfileSet.load([profiles])
+        clock, series, known = SystemClock(), SeriesIndex(), ProfileSet.load([profiles])
         # Small commits: a script has several of them.
         limits = IngestConfig(commit_messages_max=CHUNK, commit_interval_ms=0)
         self.ingest = IngestPipeline(

@@ -56,8 +56,8 @@ async def test_failures_are_told() -> None:
     await eventually(lambda: second.ended and first.ended)
     with pytest.raises(ZeroDivisionError):
         await task
-    assert (first.state, first.said) == (JobState.FAILED, "the log is away")
-    assert (second.state, second.said) == (JobState.FAILED, "it crashed: a bug; the log has the traceback")
+    assert (first.state, first.message) == (JobState.FAILED, "the log is away")
+    assert (second.state, second.message) == (JobState.FAILED, "it crashed: a bug; the log has the traceback")
 
 
 async def test_too_many_and_given_up() -> None:

@@ -23,7 +23,7 @@ from sensegate.config import TimeConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import Delivery, Device, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.identity import VERDICTS
@@ -101,7 +101,7 @@ class City:
     """A node's walk on a log in memory, with a soil probe that all kinds of network servers hear."""
 
     def __init__(self, devices: Devices, directory: Path) -> None:
-        self.clock, series = FakeClock(NOW), Series()
+        self.clock, series = FakeClock(NOW), SeriesIndex()
         profiles = ProfileSet.load([ROOT / name.split("/")[0] for name in (*SERVERS.values(), "dragino/lse01")])
         self.decoder = Decoder(profiles, devices)
         self.normaliser = Normaliser(profiles.specs, series=series, clock=self.clock, time=TimeConfig())

@@ -29,14 +29,14 @@ from sensegate.errors import Fenced, Lost
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.lifecycle import reprocessing_orders, reprocessing_source
-from sensegate.lifecycle.comparisons import Stretch as Asked
+from sensegate.lifecycle.comparisons import MessageRange as Asked
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.lifecycle import ProfileLifecycle
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder
 from sensegate.model import Delivery, Device, Member, Message, Position
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist import priors
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
@@ -137,7 +137,7 @@ class Node:
     @contextlib.asynccontextmanager
     async def alive(self) -> AsyncIterator[ProfileLifecycle]:
         """Run one life of the process; at its end nothing is put in order."""
-        clock, series = SystemClock(), Series()
+        clock, series = SystemClock(), SeriesIndex()
         async with contextlib.AsyncExitStack() as stack:
             life = ProfileLifecycle(self.config, clock, self.log, self.trail)
             await life.open(self.bucket, stack)
@@ -217,13 +217,13 @@ class Node:
     ) -> ReprocessingOrder:
         """Order everything decoded again."""
         asked = Asked(NOW - 10**9, NOW + 10**9, devices)
-        return await self.life.redecoding.order("acme/th", asked, what, by=ADMIN, target=Scope("4401"))
+        return await self.life.reprocessing.order("acme/th", asked, what, by=ADMIN, target=Scope("4401"))
 
     async def done(self, order: ReprocessingOrder) -> ReprocessingOrder:
         """Wait for an order's end."""
 
         def ended() -> ReprocessingOrder | None:
-            found = self.life.redecodes.get(order.id, ADMIN)
+            found = self.life.reprocessing_orders.get(order.id, ADMIN)
             return found if found.state not in {OrderState.WAITING, OrderState.RUNNING} else None
 
         found: ReprocessingOrder = await eventually(ended, 20)
@@ -293,7 +293,7 @@ async def test_each_message_is_revised_once(node: Node, faults: dict[int, str]) 
         await node.released(2, 0.01)
         node.log.arm(faults)
         order = await node.done(await node.order())
-        assert order.state is OrderState.DONE, order.said
+        assert order.state is OrderState.DONE, order.problem
         assert await node.history() == expected(0.01, 1)
         count = len(NAMES) * ROUNDS
         kinds = ("redecoded", "reread", "values", "accepted", "revised", "late")
@@ -320,10 +320,10 @@ async def test_killed_at_any_commit_it_goes_on(node: Node, kills: int) -> None:
             node.log.arm({})
 
             def died_or_done(life: ProfileLifecycle = life, source: str = order.id) -> bool:
-                return node.log.writes >= kills or life.redecodes.get(source, ADMIN).state is OrderState.DONE
+                return node.log.writes >= kills or life.reprocessing_orders.get(source, ADMIN).state is OrderState.DONE
 
             await eventually(died_or_done, every_s=0.001)
-            order = life.redecodes.get(order.id, ADMIN)
+            order = life.reprocessing_orders.get(order.id, ADMIN)
     assert lives > 2
     assert await node.history() == expected(0.01, 1)
     assert order.counts["revised"] == len(NAMES) * ROUNDS
@@ -394,7 +394,7 @@ async def test_an_order_that_is_given_up(node: Node) -> None:
         node.log.arm({})
         order = await node.order()
         await eventually(lambda: node.log.writes >= 3, every_s=0.001)
-        assert (await life.redecodes.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
+        assert (await life.reprocessing_orders.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
         rest = await node.done(await node.order())
         assert 0 < rest.counts["duplicate.equal"] < len(NAMES) * ROUNDS
         assert await node.history() == expected(0.01, 1)
@@ -409,7 +409,7 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
         await node.released(2, 0.01)
         order = await node.done(await node.order())
         assert order.state is OrderState.FAILED
-        assert "more than 100 readings of these devices in the time; narrow either" in order.said
+        assert "more than 100 readings of these devices in the time; narrow either" in order.problem
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
@@ -417,7 +417,7 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
 
 async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """An order that takes the ingest down each time is failed in the end, and messages are read as ever."""
-    monkeypatch.setattr(reprocessing_orders, "LIVES_MAX", 3)
+    monkeypatch.setattr(reprocessing_orders, "ATTEMPTS_MAX", 3)
 
     def broken(*_args: object, **_more: object) -> None:
         raise Lost("as a bug would")
@@ -427,8 +427,8 @@ async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.M
         await node.spoken()
         monkeypatch.setattr(priors.Priors, "take", broken)
         order = await node.done(await node.order())
-        assert (order.state, order.lives) == (OrderState.FAILED, 3)
-        assert "begun 3 times and never ended" in order.said
+        assert (order.state, order.attempts) == (OrderState.FAILED, 3)
+        assert "begun 3 times and never ended" in order.problem
         await node.spoken(ROUNDS, 2)
 
 

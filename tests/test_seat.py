@@ -273,14 +273,43 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
         await world.seat.answers["rows"]("4401", msgspec.msgpack.encode(("large", 0)))
 
 
-async def test_it_hears_of_a_later_term(tmp_path: Path) -> None:
-    """From a node or from the other centre, whoever comes first."""
-    for division in ("4401", "44"):
-        world = World(tmp_path / division, Term(1, active=True, history=((1, 0),)))
-        await world.open()
-        running = asyncio.create_task(world.seat.run())
-        await world.passes(1.0)
-        assert not (await world.asked(division, Plea(2))).active
-        with pytest.raises(Superseded, match="term 2"):
-            await running
-        assert not terms.read(world.directory).active
+@pytest.mark.parametrize("tellers", [("44",), ("4401", "4403")])
+async def test_it_ends_on_a_later_term(tmp_path: Path, tellers: Sequence[str]) -> None:
+    """The other centre is believed when it tells of a later term, and so are more than half of the nodes."""
+    world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
+    await world.open()
+    running = asyncio.create_task(world.seat.run())
+    await world.passes(1.0)
+    active = [(await world.asked(teller, Plea(2))).active for teller in tellers]
+    assert active == [*([True] * (len(tellers) - 1)), False]
+    assert world.seat.current_term() is None
+    with pytest.raises(Superseded, match="term 2"):
+        await running
+    assert not terms.read(world.directory).active
+
+
+async def test_one_node_that_tells_of_a_later_term_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node may lie: the other centre is asked at once, and only its word ends this one."""
+    asked: list[float] = []
+    world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
+
+    async def peer(*_: object) -> State | None:
+        asked.append(world.clock.monotonic())
+        return State(active=True, term=2) if len(asked) > 2 else None
+
+    monkeypatch.setattr(page, "state_of", peer)
+    await world.open()
+    running = asyncio.create_task(world.seat.run())
+    await world.passes(1.0)
+    assert (await world.asked("4401", Plea(2))).active
+    assert (await world.asked("4401", Plea(2**40))).active
+    await world.passes(0)
+    assert asked == [asked[0], asked[0] + 1.0], "not at its next turn, but at once"
+    assert world.seat.current_term() == 1
+    with pytest.raises(msgspec.ValidationError):
+        await world.asked("4401", Plea(2**62))
+    await world.passes(page.PROBE_S)
+    with pytest.raises(Superseded, match="term 2"):
+        await running

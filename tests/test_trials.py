@@ -129,7 +129,7 @@ async def test_it_is_ended_once_by_the_gateway_itself(office: Office) -> None:
     for one in (trials, other):
         one.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
         one.count(SPECS, readings(0, 100), [], [])
-    await eventually(lambda: office.releases.life(NAME).canary is None)
+    await eventually(lambda: office.releases.history(NAME).canary is None)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,7 +149,7 @@ async def test_the_next_canary_begins_at_nothing(office: Office) -> None:
     """What was counted of one says nothing of the next; a verdict on the first does not end the second."""
     trials = CanaryAnalysis(office.releases, "4401")
     trials.count(SPECS, readings(1, 20, flags=int(Flag.RANGE)), [], [])
-    since = office.releases.life(NAME).canary
+    since = office.releases.history(NAME).canary
     assert since is not None
     await office.releases.end_canary(NAME, by=CITY)
     await office.clock.advance(1)
@@ -157,4 +157,4 @@ async def test_the_next_canary_begins_at_nothing(office: Office) -> None:
     assert trials.outcomes(NAME) == (Outcomes(), Outcomes())
     with pytest.raises(Conflict):
         await office.releases.end_canary(NAME, by=CITY, measured={}, since=since.since)
-    assert office.releases.life(NAME).canary is not None
+    assert office.releases.history(NAME).canary is not None

@@ -17,7 +17,7 @@ from sensegate.publish.membership import Kept
 from tests.live.site import config_of
 from tests.share.made import NOW
 
-TOLD = Kept("4401", "nats://one:1", "secret", "http://one")
+TOLD = Kept("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
 
 
 class Quick(FakeClock):
@@ -40,7 +40,7 @@ async def asked(
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
     urls: list[str] = []
 
-    async def connected(_division: str, way: way_up.Way, *_: Any) -> Connection:
+    async def connected(way: way_up.Way, *_: Any) -> Connection:
         urls.append(way.url)
         if way.url == TOLD.url and len(urls) < recovers:
             raise why

@@ -12,15 +12,12 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
 from sensegate.authority import terms
 from sensegate.authority.handed import Taking
 from sensegate.authority.heads import public_key
 from sensegate.authority.terms import NEWS_S, Choice, decode_state, encode
-from sensegate.bus import ask
 from sensegate.bus.connect import Link
-from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config, secret
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Overloaded, Refused, StoreFull, Untrusted
@@ -28,10 +25,12 @@ from sensegate.model import Shed
 from sensegate.moving import Mover
 from sensegate.ports import Log
 from sensegate.publish import membership, return_files
-from sensegate.publish.carried import Carried
 from sensegate.publish.report import Report, Reporter
 from sensegate.publish.returned import Taker
-from sensegate.publish.uplink import Uplink
+from sensegate.tiers.carried import Carried
+from sensegate.tiers.link import CentreLink
+from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.writers import Claimant, FileKeeper
 from sensegate.way_up import JOIN_AGAIN_S, PING_S, Way, connected, join, told_way, trusted, turned
 
 LOOK_S = 1.0
@@ -54,16 +53,16 @@ class Above:
         report: Callable[[], Awaitable[Report]],
         shed: Callable[[], Sequence[Shed]] = tuple,
         *,
-        began: int = 0,
+        began: int = -1,
     ) -> None:
-        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Uplink`."""
+        """`report` says how the node is, `shed` what a mode order keeps here; `began` as of `Claimant`."""
         self.config = config
         self.clock = clock
         self.log = node_log
         self._report = report
         self._shed = shed
-        self._began = began
-        self._link: Client | None = None
+        self.claimant = Claimant(FileKeeper(Path(config.directory)), node_log, began=began)
+        self._link: CentreLink | None = None
         self.up: Uplink | None = None
         self.why = ""
         """Why there is no connection, beside that the centre is not reached."""
@@ -75,7 +74,7 @@ class Above:
         self.extras["return"] = partial(self.taker.run, self.ask)
         self._refusals = 0
         self._turns = 0
-        self._choice = Choice(config.uplink.lease_s, terms.read(Path(config.directory)), name=config.division)
+        self._choice = Choice(config.uplink.lease_s, terms.read(Path(config.directory)), name=config.member_id)
         self.taking: Taking | None = None
         """Takes what the centre hands down."""
         self.mover: Mover | None = None
@@ -85,7 +84,7 @@ class Above:
     def tasks(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs until cancelled."""
         carried = Carried(
-            self.config.division, self.log, self.totals, self.clock, ttl_h=self.config.store.readings_ttl_h
+            self.config.member_id, self.log, self.totals, self.clock, ttl_h=self.config.store.readings_ttl_h
         )
         return {"uplink": self.run, "carried": carried.run}
 
@@ -98,11 +97,11 @@ class Above:
         """How far the centre's clock is from ours; None: not known."""
         return self.up.clock_offset_s if self.up else None
 
-    async def ask(self, what: str, payload: bytes = b"") -> bytes:
-        """Return the centre's answer. Raises `Lost`, `Refused`."""
+    async def ask(self, question: str, payload: bytes = b"") -> bytes:
+        """Return the centre's answer; while this node is over its quota, wait. Raises `Lost`, `Refused`."""
         if self._link is None:
             raise Lost("not connected to the centre")
-        return await ask.ask(self._link, self.config.division, what, payload)
+        return await self._link.ask_patiently(question, payload, clock=self.clock)
 
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────
 
@@ -130,10 +129,23 @@ class Above:
     async def _told(self) -> Report:
         return msgspec.structs.replace(await self._report(), generation=self._generation)
 
+    @property
+    def troubles(self) -> list[str]:
+        """What keeps readings from going up although the centre is reached, a sentence each."""
+        return self.up.troubles if self.up else []
+
+    def uplink(self) -> Uplink:
+        """Return the uplink. Raises `Conflict` where there is none yet."""
+        if self.up is None or self._link is None:
+            raise Conflict("this node is not connected to its centre; try again when it is")
+        return self.up
+
     def said(self) -> str:
         """Return how the way up is, for people."""
         if self.why:
             return self.why
+        if self.troubles:
+            return "; ".join(self.troubles)
         if self.up and self.up.connected:
             return "centre connected"
         return "centre not reached; going on alone" if self._way() else "no centre; going on alone"
@@ -141,7 +153,8 @@ class Above:
     def _way(self) -> Way | None:
         uplink = self.config.uplink
         if uplink.secret_file:
-            return Way(uplink.url, secret(uplink.secret_file), trusted(uplink)) if uplink.url else None
+            member = self.config.member_id
+            return Way(member, member, uplink.url, secret(uplink.secret_file), trusted(uplink)) if uplink.url else None
         found = membership.kept(Path(self.config.directory))
         if found is None:
             return None
@@ -153,21 +166,41 @@ class Above:
         nc = await self._connect(way)
         if nc is None:
             return
-        if self.config.uplink.others and not await self._is_active(nc, way):
-            if not self._choice.granted(way.url, self.clock.monotonic()):
-                self._turns += 1
-            await nc.close()
-            return
-        self.why, self._refusals = "", 0
-        self._link, self._generation = nc, way.generation
+        link = CentreLink(nc, slot=way.slot, member=way.member, term=lambda: self._choice.kept.number)
         try:
-            await self._work(nc, way)
+            if not await self._greet(link):
+                return
+            if self.config.uplink.others and not await self._is_active(link, way):
+                if not self._choice.granted(way.url, self.clock.monotonic()):
+                    self._turns += 1
+                return
+            self.why, self._refusals = "", 0
+            self._link, self._generation = link, way.generation
+            await self._work(link, way)
         finally:
             self._link = None
             if self.up:
-                self.up.connected = False
-                self._began = 0 if self.up.sure else self._began
+                self.up.disconnected()
             await nc.close()
+
+    async def _greet(self, link: CentreLink) -> bool:
+        """Agree with the centre on a form; return False where it takes nothing of this node. Raises `Lost`."""
+        try:
+            writer = self.claimant.writer
+            welcome = await link.hello(writer=writer.id, writer_epoch=writer.epoch)
+        except Refused as why:
+            self.why = f"the centre refuses this node; going on alone: {why}"
+            _log.error("the centre refuses this node; it goes on alone", reason=str(why))
+            await self.clock.sleep(REFUSED_S)
+            return False
+        except (Lost, Overloaded) as why:
+            self._turns += 1
+            raise Lost(f"the centre takes no greeting now: {why}") from why
+        if welcome.active or self.config.uplink.others:
+            return True
+        self.why = "the centre is not active; going on alone"
+        await self.clock.sleep(LOOK_S)
+        return False
 
     async def _found(self) -> Way:
         """Return the way once there is one: this node may be joined from beside, or by a code that comes later."""
@@ -181,7 +214,7 @@ class Above:
         """Return the connection, None where this centre does not let us in. Raises `Lost`; next time the other."""
         others = self.config.uplink.others
         try:
-            return await connected(self.config.division, way, 2.0 if others else 10.0)
+            return await connected(way, 2.0 if others else 10.0)
         except Untrusted as why:
             self._turns += 1
             self.why = f"centre not reached; going on alone: {why}"
@@ -196,28 +229,26 @@ class Above:
                 await self._turned_away(way)
             return None
 
-    async def _work(self, nc: Link, way: Way) -> None:
+    async def _work(self, link: CentreLink, way: Way) -> None:
         """Forward, report, and take what comes down, until the connection is lost or this centre is active no more."""
-        centre = JetStreamLog(nc, prefix=f"up.{self.config.division}.")
+        await link.answer_probes(self.claimant.token)
         self.up = Uplink(
-            self.config.division,
             self.log,
-            centre,
+            link,
+            self.claimant,
             self.config.uplink,
             self.clock,
-            store=self.config.store,
-            payload_bytes_max=centre.payload_bytes_max,
+            node=self.config.member_id,
             shed=self._shed,
-            began=self._began,
             partition=self.config.ingest.partition,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self.up.run(), name="uplink lanes")
             group.create_task(self.reporter.run(), name="uplink report")
-            group.create_task(_until(nc.refused), name="uplink end")
+            group.create_task(_until(link.connection.refused), name="uplink end")
             group.create_task(self._take(), name="uplink base data")
             if self.config.uplink.others:
-                group.create_task(self._still(nc, way), name="uplink lease")
+                group.create_task(self._still(link, way), name="uplink lease")
             for name, extra in self.extras.items():
                 group.create_task(self._again(name, extra), name=f"uplink {name}")
 
@@ -227,7 +258,7 @@ class Above:
         """Return the way to the centre whose turn it is: the first, then the others in order, and again."""
         return turned(way, self.config.uplink, self._turns)
 
-    async def _is_active(self, nc: Client, way: Way, *, wait: bool = False) -> bool:
+    async def _is_active(self, link: CentreLink, way: Way, *, wait: bool = False) -> bool:
         """Return whether a centre is active, and of no lower term than we have met; grant it to be where it may.
 
         `wait`: it may answer a moment later, when there is nothing new.
@@ -238,7 +269,7 @@ class Above:
                 plea = choice.plea(way.url, grant=grant, wait=wait and not active, generation=way.generation)
                 before = choice.kept
                 within_s = PING_S + NEWS_S * plea.wait
-                answer = await ask.ask(nc, self.config.division, "lease", encode(plea), timeout_s=within_s)
+                answer = await link.ask("lease", encode(plea), within_s)
                 state, now_s, grant = decode_state(answer), self.clock.monotonic(), 0
                 if active := choice.follows(state):
                     again = choice.met(way.url, state, now_s)
@@ -248,16 +279,16 @@ class Above:
                     await asyncio.to_thread(terms.write, Path(self.config.directory), choice.kept)
                 if not again:
                     break
-        except (Lost, Refused, msgspec.DecodeError) as why:
+        except (Lost, Refused, Overloaded, msgspec.DecodeError) as why:
             _log.info("a centre does not say whether it is active", url=way.url, why=str(why))
             active = False
         if not active:
             self.why = "no centre is active; going on alone"
         return active
 
-    async def _still(self, nc: Client, way: Way) -> None:
+    async def _still(self, link: CentreLink, way: Way) -> None:
         """See that the centre stays active. Raises `Lost` when it is not."""
-        while await self._is_active(nc, way, wait=True):
+        while await self._is_active(link, way, wait=True):
             await self.clock.sleep(STILL_S)
         self._turns += 1
         raise Lost("the centre is not active any more")

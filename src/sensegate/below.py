@@ -15,41 +15,53 @@ from urllib.parse import urlsplit
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
-from sensegate import __version__
+from sensegate import __version__, metrics
 from sensegate.authority.callout import Callout, Guest
 from sensegate.authority.devices import Devices, Stored, decode_stored, encode_stored
-from sensegate.authority.divisions import Divisions
+from sensegate.authority.divisions import Divisions, short
 from sensegate.authority.handed import Offers, table_digests, tables_note
 from sensegate.authority.heads import key_in
 from sensegate.authority.jwt import Question, Rights
-from sensegate.authority.members import Lane, Member, Members, State, Told, WayIn, version_note
+from sensegate.authority.members import MEMBER, Lane, Member, Members, State, Told, WayIn, version_note
 from sensegate.authority.moves import Left, Moves
+from sensegate.authority.ownership import DeviceOwners
+from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.authority.voters import voter
-from sensegate.bus import ask, copies
-from sensegate.bus.engine import Engine, User
+from sensegate.bus import ask, copies, external
+from sensegate.bus.engine import Engine
 from sensegate.bus.kv import Bucket
-from sensegate.bus.ledger import FORWARDED, WITHHELD
+from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.server_conf import node_rights, node_user
+from sensegate.bus.names import city_of
+from sensegate.bus.slots import account_of, centre_user, member_rights
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Lost, NotFound, Refused, StoreFull
+from sensegate.errors import Conflict, Lost, NotFound, Refused, StoreFull
+from sensegate.model import DeviceState
 from sensegate.moving import Mover
 from sensegate.publish import gaps, return_files
 from sensegate.publish.gaps import Named
 from sensegate.publish.links import Links, Node
 from sensegate.publish.report import Report, Reports
 from sensegate.publish.returns import Returns, Wanted
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.share import opening
+from sensegate.tiers.judging import Judge
+from sensegate.tiers.link import NodeLinks
+from sensegate.tiers.protocol import RefusedPart
+from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.vault import Vault
+from sensegate.tiers.verdict import MemberFacts, Rules
 from sensegate.web.deps import NodeRow
 
 LOOK_S = 1.0
 CLOSE_AGAIN_S = 0.5
 """What was being let in while the rights ended is closed then."""
 TRIES = 3
+DENIED_S = 3_600.0
+"""The trail says so often that a copy of a node's store asks."""
 
 _log = structlog.get_logger("below")
 
@@ -66,14 +78,21 @@ class Below:
         self._configured = [node.division for node in config.nodes]
         self._close = asyncio.Event()
         self._closing: set[str] = set()
+        """Slots whose connections are to be closed."""
+        self._slots = external.slots_at(config)
+        self.node_links = NodeLinks(engine.connect_slot, clock, quota=config.node_quota)
+        """Carries what members send."""
         self._generations: dict[str, int] = {}
+        self._denied_at: dict[str, float] = {}
+        self.receiver: Receiver | None = None
+        """Takes the spans of members; None: this centre stands by."""
         self.members: Members | None = None
         self.offers: Offers | None = None
         """What the nodes should have of the centre."""
         self.returns = Returns(centre_log, grade_max=config.returns.grade_max)
         self._tables = table_digests()
-        self.answers: dict[str, ask.Answer] = {}
-        """What is answered to the nodes; other parts add theirs."""
+        self.answers = self.node_links.answers
+        """Question -> what answers the nodes; other parts add theirs."""
         self.reports = Reports(__version__, clock, self._reply)
         self.links = Links(centre_log, self.divisions, self._connected, clock, self.reports)
 
@@ -91,18 +110,30 @@ class Below:
             home=self.config.division,
             version=__version__,
             divisions=divisions,
-            configured=self._configured,
+            configured={
+                node.division: tuple(map(short, node.areas)) or (node.division.partition("-")[0],)
+                for node in self.config.nodes
+            },
+            slots=self._slots,
             fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
         )
         await self.members.load()
+        self.owners = DeviceOwners(
+            await bucket("owners"), self._trail, self.clock, home=self.config.division, is_own=self._is_own
+        )
+        await self.owners.load()
         self.moves = Moves(await bucket("moves"), self._trail, self.clock, divisions, self)
+        self.moves.on_change.append(self.owners.see)
         await self.moves.load()
-        self._generations = {one.division: one.generation for one in self.members.all()}
+        self._generations = {member.id: member.generation for member in self.members.all()}
+        self._closing |= {member.slot for member in self.members.ended()}
+        self._close.set()
         self.members.on_change.append(self._changed)
+        self._assign()
         callout.guests.append(partial(self._guest, self.members))
 
-    async def start(self, bus: Client) -> None:
-        """Begin to answer the nodes. Raises `Lost`."""
+    def start(self) -> None:
+        """Give the nodes' questions their answers; they are asked once the tasks run."""
         self.answers |= {
             "report": self.reports.take,
             "copied": self.copies.copied,
@@ -113,10 +144,9 @@ class Below:
         }
         if self.offers:
             self.answers |= {"base": self.offers.base, "content": self.offers.content}
-        await ask.answer(bus, self.answers)
 
-    async def _returned(self, division: str, payload: bytes) -> bytes:
-        part = await self.returns.part(division, msgspec.msgpack.decode(payload, type=Wanted))
+    async def _returned(self, member: str, payload: bytes) -> bytes:
+        part = await self.returns.part(self.division_of(member), msgspec.msgpack.decode(payload, type=Wanted))
         return msgspec.msgpack.encode(part)
 
     async def export(self, division: str, life: str, after: int) -> tuple[bytes, str]:
@@ -146,6 +176,70 @@ class Below:
     def _reply(self, division: str, _report: Report) -> dict[str, str]:
         base = self.offers.digest(division) if self.offers else ""
         return {"base": base, "orders": self.moves.open_for(division)}
+
+    # ── what is taken of members ────────────────────────────────────────────────────────────────────
+
+    def facts_of(self, member: str) -> MemberFacts:
+        """Return what is known of a member, against which its rows are held."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        return MemberFacts(member, member, self.members.areas_of(member))
+
+    def rules(self, floor: Callable[[str, str], int], knows_profile: Callable[[str], bool]) -> Rules:
+        """Return what rows of members are held against; `floor`: (property, department) -> least grade."""
+        return Rules(self.owners, floor, lambda name: PROPERTIES.find(name) >= 0, knows_profile)
+
+    def receive(self, rules: Rules) -> None:
+        """Take the spans of members from now on."""
+        config = self.config
+        judge = Judge(self.facts_of, rules, self.owners.claim, self.owners.note_conflicts)
+        self.receiver = Receiver(
+            self._log,
+            judge,
+            self.clock,
+            config.store,
+            log_share=config.node_quota.log_share,
+            probe=self.node_links.probe,
+            vault=Vault.open(Path(config.directory)),
+            admits=self._admits,
+        )
+        self.receiver.on_denied.append(self._writer_denied)
+        self.receiver.on_claim.append(self._writer_claimed)
+        self.receiver.serve(self.node_links)
+
+    async def refused(self, member: str) -> list[RefusedPart]:
+        """Return what was refused of a member and may be sent once more. Raises `Lost`."""
+        return await self.receiver.listed(member) if self.receiver else []
+
+    async def refused_body(self, member: str, part_id: str) -> bytes | None:
+        """Return what was refused first of an entry; None where it is not kept. Raises `Lost`."""
+        return await self.receiver.body(member, part_id) if self.receiver else None
+
+    def _admits(self, member: str) -> bool:
+        assert self.members is not None  # noqa: S101 - open() has run
+        return member != self.config.division and bool(self.members.areas_of(member))
+
+    async def _writer_denied(self, member: str, why: str) -> None:
+        """Put on the trail that two copies of a node's store are there, once an hour."""
+        last = self._denied_at.get(member, float("-inf"))
+        if self.clock.monotonic() - last < DENIED_S:
+            return
+        self._denied_at[member] = self.clock.monotonic()
+        await self._record(member, "node.copy", {"reason": why})
+
+    async def _writer_claimed(self, member: str, how: str) -> None:
+        await self._record(member, f"node.{how}", {})
+
+    async def _record(self, member: str, action: str, after: dict[str, str]) -> None:
+        by = Principal(f"node-{member}", Role.DEVICE, scope(self.config.division), name="the node itself")
+        try:
+            await self._trail.record(by, action, member, after=dict(after))
+        except (Lost, StoreFull) as why:
+            _log.warning("the trail does not say what a node's store has done", member=member, reason=str(why))
+
+    def _is_own(self, device: str) -> bool:
+        """Return whether a device is in the centre's own registry and in use."""
+        stored = self._devices.stored(device)
+        return stored is not None and stored.device.state is not DeviceState.RETIRED
 
     # ── moves of devices ────────────────────────────────────────────────────────────────────────────
 
@@ -207,9 +301,12 @@ class Below:
         """What runs until cancelled."""
         assert self.members is not None  # noqa: S101 - open() has run
         return {
+            "node links": self.node_links.run,
             "links": self.links.run,
             "members": self.members.watch,
             "moves": self.moves.watch,
+            "owners": self.owners.watch,
+            "owners of moved devices": self.owners.run,
             "links closing": self._close_all,
         }
 
@@ -217,7 +314,12 @@ class Below:
         """Return the nodes that have left or were expelled."""
         ended = (State.LEFT, State.EXPELLED)
         members = self.members.all() if self.members else ()
-        return [one.division for one in members if one.state in ended and one.division not in self._configured]
+        return [member.id for member in members if member.state in ended and member.id not in self._configured]
+
+    @staticmethod
+    def division_of(member: str) -> str:
+        """Return the prefecture of a member."""
+        return city_of(member)
 
     def voters(self) -> list[str]:
         """Return the nodes that joined and may write here, as they vote."""
@@ -225,8 +327,8 @@ class Below:
         return [voter(one, members.get(one).generation) for one in members.linked()] if members else []
 
     def divisions(self) -> list[str]:
-        """Return those of all nodes that there are."""
-        joined = [one.division for one in self.members.all()] if self.members else []
+        """Return the ids of all nodes that there are."""
+        joined = [member.id for member in self.members.all()] if self.members else []
         return sorted({*self._configured, *joined})
 
     # ── who is let in ───────────────────────────────────────────────────────────────────────────────
@@ -237,44 +339,85 @@ class Below:
             return None
         version = asked.connect_opts.name.rpartition(" ")[2]
         member = members.verify(user.removeprefix("node-"), asked.connect_opts.password, version)
-        return Guest(user, User.GATEWAY.account, Rights(*node_rights(member.division)))
+        rights = member_rights(member.slot)
+        return Guest(user, account_of(member.slot), Rights(rights.publish, rights.subscribe))
 
     def _changed(self, member: Member) -> None:
-        other = self._generations.get(member.division) != member.generation
-        self._generations[member.division] = member.generation
-        if other or member.state in (State.LEFT, State.EXPELLED):
-            self._closing.add(member.division)
+        other = self._generations.get(member.id) != member.generation
+        self._generations[member.id] = member.generation
+        self._assign()
+        if member.slot and (other or member.state in (State.LEFT, State.EXPELLED)):
+            self._closing.add(member.slot)
             self._close.set()
 
+    def _assign(self) -> None:
+        """Have a connection of ours in the slot of each member that may write here, and of the other centre."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        placed = self.members.placed()
+        if self.config.peer.secret_file:
+            placed[self.config.division] = self.config.division
+        self.node_links.assign(placed)
+
     async def _close_all(self) -> None:
-        """Close the connections of nodes whose rights have ended, at once and once more."""
+        """Close the connections of nodes whose rights have ended, at once and once more; then free their slots."""
         while True:
             await self._close.wait()
             self._close.clear()
-            closing = {node_user(division) for division in self._closing}
-            self._closing.clear()
+            closing, self._closing = self._closing, set()
             for _ in range(TRIES):
-                await self._close_where(closing.__contains__)
+                for slot in closing:
+                    await self._close_slot(slot)
                 await self.clock.sleep(CLOSE_AGAIN_S)
+            await self._free_slots()
 
-    async def _close_where(self, wanted: Callable[[str], bool]) -> None:
+    async def _close_slot(self, slot: str) -> int:
+        """Close the connections of nodes in a slot; return how many there were, -1 where that is not known."""
         try:
-            for one in await self.engine.connections(User.GATEWAY.account):
-                if wanted(one.authorized_user):
-                    await self.engine.close_connection(one.cid)
+            nodes = [
+                connection
+                for connection in await self.engine.connections(account_of(slot))
+                if connection.authorized_user != centre_user(slot)
+            ]
+            for connection in nodes:
+                await self.engine.close_connection(connection.cid)
         except Lost as why:
-            _log.warning("connections of a node cannot be closed now; tried again", why=str(why))
+            _log.warning("connections of a node cannot be closed now; tried again", slot=slot, reason=str(why))
+            return -1
+        return len(nodes)
+
+    async def _free_slots(self) -> None:
+        """Give back the slots of members that have ended, where nothing is connected any more."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        for member in self.members.ended():
+            try:
+                if await self._close_slot(member.slot) == 0:
+                    await self.members.free(member.id)
+                    continue
+            except (Lost, Conflict, StoreFull) as why:
+                _log.warning("a slot is freed later", slot=member.slot, reason=str(why))
+            self._closing.add(member.slot)
+            self._close.set()
 
     async def _connected(self) -> set[str]:
-        """Return the nodes whose connection is open; one that has no right to it is closed."""
+        """Return the members whose connection is open; what is connected in other slots is closed."""
         assert self.members is not None  # noqa: S101 - open() has run
-        known = {node_user(division): division for division in (*self._configured, *self.members.linked())}
+        placed, ours = self.members.placed(), self.node_links.connected
+        slots = {*self._slots, *placed}
+        counts = await self.engine.connection_counts([account_of(slot) for slot in slots])
         found: set[str] = set()
-        for one in await self.engine.connections(User.GATEWAY.account):
-            if one.authorized_user in known:
-                found.add(known[one.authorized_user])
-            elif one.authorized_user.startswith("node-") and one.authorized_user != node_user(self.config.division):
-                await self.engine.close_connection(one.cid)
+        for slot in slots:
+            count = counts.get(account_of(slot), 0)
+            if count <= (slot in ours):
+                continue
+            if count >= self.config.node_quota.connections:
+                # Half-open ones of a link that flaps would keep out the node, and us; the living one comes again.
+                _log.warning("all connections of a slot are in use; they are closed", slot=slot, count=count)
+                metrics.LIMITED.labels("node_connections").inc()
+                await self._close_slot(slot)
+            if member := placed.get(slot):
+                found.add(member)
+            else:
+                await self._close_slot(slot)
         return found
 
     # ── joining ─────────────────────────────────────────────────────────────────────────────────────
@@ -282,8 +425,8 @@ class Below:
     async def join(self, code: str, version: str, life: str) -> Told:
         """Take a node in. Raises as `Members.join`."""
         assert self.members is not None  # noqa: S101 - open() has run
-        division = code.split("_")[1] if code.count("_") > 1 else ""
-        records = await self.links.lanes(division) if division.isdigit() else []
+        invited = code.split("_")[1] if code.count("_") > 1 else ""
+        records = await self.links.lanes(invited) if MEMBER.fullmatch(invited) else []
         came = Lane(
             max((one.position for one in records), default=0),
             max((one.committed_at for one in records), default=0),
@@ -292,7 +435,16 @@ class Below:
         )
         joined = await self.members.join(code, version=version, life=life, came=came)
         member = joined.member
-        return Told(member.division, joined.secret, member.generation, member.first, self._way_in(), __version__)
+        return Told(
+            member.id,
+            member.division,
+            member.slot,
+            joined.secret,
+            member.generation,
+            member.first,
+            self._way_in(),
+            __version__,
+        )
 
     def _way_in(self) -> WayIn:
         config = self.config.engine
@@ -314,23 +466,46 @@ class Below:
 
     def rows(self) -> list[NodeRow]:
         """Return the nodes as people see them."""
-        members = {one.division: one for one in self.members.all()} if self.members else {}
-        rows = [_row(one, members.get(one.division), self._tables) for one in self.links.nodes]
-        return [msgspec.structs.replace(row, copied=self.copies.last.get(row.division, 0)) for row in rows]
+        members = {member.id: member for member in self.members.all()} if self.members else {}
+        rows = [
+            _row(node, self.division_of(node.member), members.get(node.member), self._tables)
+            for node in self.links.nodes
+        ]
+        return [self._with_areas(row) for row in rows]
+
+    def _with_areas(self, row: NodeRow) -> NodeRow:
+        """Return a node's line with what it may send, and which of its devices another one sends too."""
+        assert self.members is not None  # noqa: S101 - open() has run
+        conflicts = self.owners.conflicts(row.member)
+        troubles = [*row.troubles, *(self.receiver.standing(row.member).told() if self.receiver else ())]
+        if conflicts:
+            first = conflicts[0]
+            who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
+            more = f", and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
+            troubles.append(f"devices of two nodes: {who}{more}; `sensegate node own DEVICE MEMBER` decides")
+        return msgspec.structs.replace(
+            row,
+            copied=self.copies.last.get(row.member, 0),
+            areas=list(self.members.areas_of(row.member)),
+            conflicts=len(conflicts),
+            troubles=troubles,
+        )
 
 
-def _row(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
+def _row(node: Node, division: str, member: Member | None, tables: dict[str, str]) -> NodeRow:
     heard = node.heard
     report = heard.report if heard else None
     version = report.version if report else member.version if member else ""
     return NodeRow(
-        node.division,
+        node.member,
+        division,
         "node",
         node.state.value,
         node.last_commit,
         node.backlog,
         node.forwarded,
         node.withheld,
+        node.refused,
         "; ".join(
             note
             for note in (version_note(__version__, version), tables_note(tables, report.tables) if report else "")
@@ -352,13 +527,18 @@ def _row(node: Node, member: Member | None, tables: dict[str, str]) -> NodeRow:
 
 def own_row(config: Config, totals: dict[str, int], detail: str) -> NodeRow:
     """Return a gateway's own line among the nodes."""
-    withheld = sum(count for kind, count in totals.items() if kind.partition(".")[0] == WITHHELD)
+    withheld, refused = (
+        sum(count for kind, count in totals.items() if kind.partition(".")[0] == family)
+        for family in (WITHHELD, REFUSED_BY_CENTRE)
+    )
     return NodeRow(
+        config.member_id,
         config.division,
         config.role,
         "up",
         forwarded=totals.get(FORWARDED, 0),
         withheld=withheld,
+        refused=refused,
         detail=detail,
         version=__version__,
     )

@@ -6,6 +6,11 @@ import asyncio
 import time
 from typing import Protocol
 
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+
 
 class Clock(Protocol):
     """What a component may know of time."""

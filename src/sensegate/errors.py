@@ -8,7 +8,7 @@
     ├── Refused                the caller may not do this (401, 403)
     ├── NotFound               no such thing, or not in the caller's scope (404)
     ├── Conflict               it changed under the caller's hands: read again (409, 412)
-    ├── Gone                   the cursor is older than what is kept (410)
+    ├── Gone                   the log does not hold what the cursor names (410)
     ├── Overloaded             a limit was reached; try again later (429, 503)
     ├── Lost                   a connection or its answer was lost: the outcome is unknown
     │   └── Untrusted          the other side's certificate is not the right one; nothing was sent
@@ -88,7 +88,7 @@ class Conflict(SensegateError):
 
 
 class Gone(SensegateError):
-    """The cursor points before the first record that is still kept; `first` is the oldest valid one."""
+    """The log has lost what the cursor stands after, or what follows it has expired; read on from `first`."""
 
     def __init__(self, what: str, *, first: str = "") -> None:
         self.first = first
@@ -129,3 +129,7 @@ class Unbalanced(SensegateError):
 
 class EngineError(SensegateError):
     """nats-server cannot be started, is too old, or answers otherwise than it must."""
+
+
+class StreamLost(EngineError):
+    """A stream that existed is missing or is another one; it is not created anew."""

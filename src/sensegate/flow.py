@@ -52,18 +52,21 @@ from sensegate.ingest.own_clock import OwnClock
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import Sources
 from sensegate.moving import Mover, Place
-from sensegate.normalise.book import QualityBook
+from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, Limits
 from sensegate.persist.duplicates import Duplicates
+from sensegate.persist.scrub import Scrub, scrubbed
+from sensegate.persist.scrubber import Scrubber
 from sensegate.ports import Log
 from sensegate.publish import membership
 from sensegate.publish.report import Report, report_of
 from sensegate.scripts import pool as scripts
 from sensegate.share import opening
 from sensegate.share.books import Books
+from sensegate.share.floors import GradeFloors
 from sensegate.share.pushing import Pushing
 from sensegate.share.reader import Reader
 from sensegate.showing import shown, troubles, warnings
@@ -127,6 +130,7 @@ async def _run(
             for name, work in gateway.tasks.items():
                 group.create_task(_supervised(name, work, clock), name=name)
             group.create_task(follow(where, engine, directory), name="engine restarts")
+            group.create_task(engine.watched(), name="engine")
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -237,12 +241,12 @@ class Gateway:
         self.sources.all += cameras.opened()
         self.tasks |= cameras.tasks
 
-    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, Series]:
+    def _understand(self, stack: contextlib.AsyncExitStack) -> tuple[Interpreter, SeriesIndex]:
         """Build what turns messages into readings, by the profiles in force."""
         config, clock, profiles = self.config, self.clock, self.profiles.set
         stack.callback(scripts.close)
-        scripts.warm()
-        series = Series()
+        scripts.start_children()
+        series = SeriesIndex()
         decoder = Decoder(profiles, self.devices, config.ingest, DecoderMemory(undoable=True))
         normaliser = Normaliser(profiles.specs, series=series, clock=clock, time=config.time)
         self.clocks = normaliser.clocks
@@ -250,7 +254,7 @@ class Gateway:
             config, clock, self.log, self.clocks, lambda: self.above.clock_offset_s if self.above else None
         ).run
         self.indicators = Indicators(series)
-        self.quality = QualityBook(self.indicators, clock)
+        self.quality = IndicatorStore(self.indicators, clock)
         self.tasks["quality"] = self.quality.run
         return Interpreter(decoder, normaliser), series
 
@@ -270,11 +274,19 @@ class Gateway:
             self.devices.index,
             self.profiles.set.specs,
             clock,
-            division=config.division,
+            division=config.member_id,
             partition=config.ingest.partition,
             alone=config.role == "node",
             limits=Limits.of(config.store, self.log.payload_bytes_max),
         )
+        self.scrubber = Scrubber(
+            Scrub(self.log, scrubbed(config, duplicates.horizon_us), clock, spoil=duplicates.spoil),
+            Path(config.directory),
+            clock,
+            epoch=self.log.epoch,
+            bytes_s=config.store.scrub_bytes_s,
+        )
+        self.tasks["scrub"] = self.scrubber.run
 
     def _commands(self, decoder: Decoder) -> DownlinkQueue:
         """Return what asks devices for what decoding needs of them; it greets those that are to be asked at a start."""
@@ -324,9 +336,10 @@ class Gateway:
             self.seen = self.seat.hold(self.log)
             self.seat.joined = below.voters
             below.returns.see(self.seen)
-            below.answers |= self.seat.answers
+            below.answers.update(self.seat.answers)
+            below.node_links.term = self.seat.current_term
             self.tasks["seat"] = self.seat.run
-        await below.start(self.bus)
+        below.start()
         self.tasks |= below.tasks
         self.tasks["moves here"] = partial(below.move, self._mover(below.ask))
 
@@ -334,7 +347,7 @@ class Gateway:
         """Return our part in the moves of devices; `ask`: the centre that orders them."""
         config = self.config
         place = Place(
-            config.division,
+            config.member_id,
             config.ingest.partition,
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
@@ -365,7 +378,7 @@ class Gateway:
     async def sharing(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the feeds over the log: for those who ask, for those to whom they are pushed, for the other tier."""
         config, clock, base = self.config, self.clock, self.foundations
-        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h, stamped=not self.log.is_copy)
+        self.reader = Reader(self.seen, clock, readings_ttl_h=config.store.readings_ttl_h)
         self.quality_rows = opening.quality_rows(self.quality, self.devices)
         measured = opening.measures(self.devices, self.quality_rows, clock)
         self.share = opening.made(
@@ -386,16 +399,19 @@ class Gateway:
             measured=measured,
         )
         if self.above:
-            upward = self.share.join_up(self.above.ask, config.division, measured)
+            upward = self.share.join_up(self.above.ask, config.member_id, measured)
             self.above.extras["catalogue"] = upward.run
             self.not_taken = upward.troubles
         if self.below:
             downward = self.share.join_down()
-            self.below.answers |= downward.answers
+            self.below.answers.update(downward.answers)
             self.tasks["catalogue of nodes"] = partial(downward.run, self.below.gone)
             self.reader.on_begin.append(self.below.returns.begin)
             self.reader.on_rows.append(self.below.returns.note)
         await self.share.open(self.log.began)
+        if self.below:
+            floors = GradeFloors(self.share.catalogue, self.share.feeds)
+            self.below.receive(self.below.rules(floors, self._knows_profile))
         self.mode_executor.grants = EmergencyGrants(self.share.grants, self.share.feeds, clock)
         stack.push_async_callback(self.share.close)
         self.tasks["share"] = self.share.run
@@ -405,6 +421,10 @@ class Gateway:
         self.tasks |= self.pushing.tasks
         self.hourly = audit_opening.hours(self.audit, clock, config, self.share.usage)
         self.tasks["audit"] = self.hourly.run
+
+    def _knows_profile(self, name: str) -> bool:
+        """Return whether a profile, named with its version, is in force here."""
+        return name.partition("@")[0] in self.profiles.set.ids
 
     # ── web ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -21,9 +21,10 @@ from sensegate.authority.expiry import expiring
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import scope
+from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import Tokens
 from sensegate.below import Below
-from sensegate.bus import streams
+from sensegate.bus import streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -93,12 +94,17 @@ class Foundations:
         self.bus = await engine.connect(User.GATEWAY, name="gateway")
         stack.push_async_callback(self.bus.close)
         first = joined.first if joined else 1
-        if not joined and (membership.life(Path(config.directory)) or config.uplink.secret_file):
+        life = membership.life(Path(config.directory))
+        if life:
+            engine.inventory.expect(User.GATEWAY.account, streams.LOG)
+        if not joined and (life or config.uplink.secret_file):
             # Where it is made anew, as a node that does not join or with its directory kept, nobody tells it where.
             first = streams.first_again(self.clock.now())
         await streams.ensure_streams(self.bus, config.store, audit_ttl_h=config.audit.ttl_h, log_first=first)
         self.log = JetStreamLog(self.bus, room=engine.has_room)
-        await self.log.open()
+        await self.log.open(Path(config.directory))
+        # Before nodes or devices are let in: nobody has written since the server began.
+        await timelines.begin(self.log, self.clock.now())
         self.copied = {name: await self.bucket(name) for name in way_up.COPIED} if config.role == "node" else {}
         if joined:
             await way_up.restore(config, self.clock, joined, self.copied)
@@ -111,7 +117,18 @@ class Foundations:
     async def _profiles(self, stack: contextlib.AsyncExitStack) -> None:
         """Open the trail, on which all that follows writes, and the profiles."""
         self.audit = await audit_opening.opened(self.bus, self.clock, self.config, self.bucket)
+        await audit_opening.losses(self.audit, self.config, self.engine.inventory)
         self.divisions = Divisions.load()
+        self.set_aside = SetAside(
+            await self.bucket("set_aside"),
+            self.audit,
+            self.clock,
+            self.log,
+            home=self.config.division,
+            directory=Path(self.config.directory),
+        )
+        await self.set_aside.load()
+        self.tasks["set aside"] = self.set_aside.watch
         self.life = ProfileLifecycle(self.config, self.clock, self.log, self.audit)
         await self.life.open(self.bucket, stack)
         self.profiles, self.releases = self.life.profiles, self.life.releases

@@ -20,6 +20,30 @@ COMMIT_SECONDS = Histogram(
 DEPTH = Gauge("sensegate_intake_depth_messages", "Messages received and not yet committed.", registry=REGISTRY)
 RESTARTS = Counter("sensegate_restarts", "Restarts of a part after it was lost, by part.", ["part"], registry=REGISTRY)
 LIMITED = Counter("sensegate_limited", "Times a limit was reached, by limit.", ["limit"], registry=REGISTRY)
+NODE_LIMITED = Counter(
+    "sensegate_node_limited",
+    "Requests of a node that was over its quota, by node and quota.",
+    ["node", "quota"],
+    registry=REGISTRY,
+)
+NODE_DROPPED = Counter(
+    "sensegate_node_dropped",
+    "Requests of a node that got no answer, by node and reason (reply: it asked for one outside its inbox).",
+    ["node", "reason"],
+    registry=REGISTRY,
+)
+NODE_REFUSED = Counter(
+    "sensegate_node_refused",
+    "What the centre did not take of a node, by node and reason: parts of spans; frame: a whole span; writer: a claim.",
+    ["node", "reason"],
+    registry=REGISTRY,
+)
+NODE_MARKED = Counter(
+    "sensegate_node_marked",
+    "Rows of a node that were taken and marked as odd, by node and mark.",
+    ["node", "mark"],
+    registry=REGISTRY,
+)
 COMMANDS = Counter("sensegate_commands", "Messages sent down to devices (a birth asked for).", registry=REGISTRY)
 TASKS = Counter("sensegate_tasks", "Tasks of devices, by what became of them.", ["outcome"], registry=REGISTRY)
 REFUSED = Counter(
@@ -28,12 +52,33 @@ REFUSED = Counter(
     ["what"],
     registry=REGISTRY,
 )
+UNREADABLE = Counter(
+    "sensegate_log_unreadable", "Entries of the log that could not be read, by reader.", ["reader"], registry=REGISTRY
+)
+DEVICE_CONFLICTS = Counter(
+    "sensegate_device_conflicts",
+    "Devices that a member sent rows of although another one owns them, by member.",
+    ["node"],
+    registry=REGISTRY,
+)
 PRUNED = Counter("sensegate_pruned", "What ended long ago and was removed, by what.", ["what"], registry=REGISTRY)
 UPLINK_LAG = Gauge("sensegate_uplink_lag_entries", "Entries of the log not yet at the centre.", registry=REGISTRY)
 DELIVERED = Counter(
     "sensegate_delivered",
     "Readings delivered to subscribers, by feed and delivery.",
     ["feed", "delivery"],
+    registry=REGISTRY,
+)
+SCRUB_BYTES = Counter("sensegate_scrub_read_bytes", "Bytes of the log that the scrub has read.", registry=REGISTRY)
+SCRUB_LOST = Gauge(
+    "sensegate_scrub_lost_readings",
+    "Readings that the scrub has found lost before their time, by cause; of the last `store.readings_ttl_h`.",
+    ["cause"],
+    registry=REGISTRY,
+)
+SCRUB_FINISHED = Gauge(
+    "sensegate_scrub_finished_timestamp_seconds",
+    "When the last pass of the scrub ended; 0: none has.",
     registry=REGISTRY,
 )
 STREAMS = Gauge("sensegate_streams", "Open streams of subscribers.", registry=REGISTRY)

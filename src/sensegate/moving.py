@@ -24,6 +24,7 @@ from sensegate.bus import columns
 from sensegate.bus.columns import Batch
 from sensegate.bus.ledger import HOUR_US, MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
 from sensegate.bus.names import LOGGED
+from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import Member
@@ -95,7 +96,7 @@ class Mover:
         for order in decode_orders(await self._ask("orders", b"")):
             try:
                 told = await self._do(order)
-            except (ConfigError, Conflict, NotFound) as why:
+            except (ConfigError, Conflict, NotFound, ValueError) as why:
                 _log.error("a device cannot be moved", device=order.device, order=order.what, why=str(why))
                 told = Told(order.id, refused=str(why))
                 if order.what == "give":
@@ -153,8 +154,13 @@ class Mover:
                 kind, _, rest = entry.subject.partition(".")
                 if kind not in LOGGED and not (kind == "seen" and rest == self._place.name):
                     continue
-                batch = columns.decode(entry.payload, sequence=entry.sequence)
-                if batch.local is None or batch.node != self._place.node or device not in batch.origins.device:
+                batch = read_rows(entry, "moves of devices")
+                if (
+                    batch is None
+                    or batch.local is None
+                    or batch.node != self._place.node
+                    or device not in batch.origins.device
+                ):
                     continue
                 yield batch.take(np.array(batch.origins.device)[batch.origin] == device)
 
@@ -168,6 +174,8 @@ class Mover:
         life_h = self._place.horizon_us // HOUR_US + 1
         for number in range(order.parts):
             batch = columns.decode(await self._ask("part", _encode(Part(order.id, number))), sequence=1)
+            if batch.local is None or {*batch.origins.device} != {order.device}:
+                raise ValueError(f"what came along with {order.device} holds no identities of it, or those of others")
             batch = msgspec.structs.replace(batch, node=self._place.node, partition=self._place.partition)
             batches.append(batch)
             members.append(Member(f"seen.{self._place.name}", columns.encode(batch), life_h))

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.frames.cutting import Cut
+from sensegate.bus.timelines import Timelines
+from sensegate.frames.framing import Framing
 from sensegate.model import Delivery, Entry, Heard, Member, Outcome, Position
 
 
@@ -39,7 +40,7 @@ class Talk(Protocol):
     A talk does no I/O and never waits: `collect/tcp.py` reads, asks the registry, and answers after the commit.
     """
 
-    def cut(self, buffer: bytes) -> Cut:
+    def cut(self, buffer: bytes) -> Framing:
         """Say where the next frame stands in what was read and not yet used."""
         ...
 
@@ -57,7 +58,12 @@ class Log(Protocol):
 
     @property
     def epoch(self) -> str:
-        """Identity of the log's life; part of each cursor."""
+        """Identity of the log's life."""
+        ...
+
+    @property
+    def timelines(self) -> Timelines:
+        """Which run of the gateway wrote which range of it; each cursor names one."""
         ...
 
     async def write(self, members: Sequence[Member]) -> int:

@@ -1,4 +1,4 @@
-"""The order of small whole numbers: several times as fast as a comparison sort on batches of readings."""
+"""Radix sort of small integers: several times as fast as a comparison sort on batches of readings."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from sensegate.model import I64
 
 
-def order_of(number: NDArray[Any]) -> I64:
-    """Return the permutation that sorts whole numbers of 0 and more; equal ones stay in their order.
+def radix_argsort(number: NDArray[Any]) -> I64:
+    """Return the stable permutation that sorts non-negative integers.
 
-    numpy sorts 16 bits by radix, in linear time; larger numbers are sorted so digit by digit, lowest first.
+    numpy sorts 16-bit integers by radix, in linear time; larger ones are sorted digit by digit, lowest first.
     """
     if not len(number):
         return np.empty(0, np.int64)
-    most = int(number.max())
+    greatest = int(number.max())
     order: I64 = np.argsort(number.astype(np.uint16), kind="stable")
     shift = 16
-    while most >> shift:
+    while greatest >> shift:
         digit = (number >> number.dtype.type(shift)).astype(np.uint16)
         order = order[np.argsort(digit[order], kind="stable")]
         shift += 16

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
 from sensegate import __version__
 from sensegate.authority import terms, trail_copy
@@ -25,13 +24,14 @@ from sensegate.authority.voters import FIRST, Lease, Plea
 from sensegate.bus import ask, trust
 from sensegate.bus.connect import connect
 from sensegate.bus.kv import Bucket
-from sensegate.bus.server_conf import inbox_prefix, node_user
+from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, moved
 from sensegate.config import Config, secret
-from sensegate.errors import Lost, NotFound, Refused, StoreFull, Superseded
+from sensegate.errors import Lost, NotFound, Overloaded, Refused, StoreFull, Superseded
 from sensegate.ports import Log
 from sensegate.publish.replica import Held, Original, decode_from
 from sensegate.share import ledger_copy
+from sensegate.tiers.link import CentreLink
 
 PROBE_S = 2.0
 TICK_S = 0.2
@@ -44,38 +44,46 @@ _log = structlog.get_logger("sites")
 # ── the other centre ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def reach(config: Config) -> Client:
-    """Return a connection to the other centre. Raises `Lost`, `Refused`, `ConfigError`."""
-    peer, user = config.peer, node_user(config.division)
+async def reach(config: Config) -> CentreLink:
+    """Return a link to the other centre, in whose server the slot of a peer bears the code of the province.
+
+    Raises:
+        Lost, Refused, ConfigError: there is none.
+    """
+    peer, slot = config.peer, config.division
     tls = trust.context(
         "peer", ca_file=peer.ca_file, pins=peer.pin_sha256, cert_file=peer.cert_file, key_file=peer.key_file
     )
-    return await connect(
+    connection = await connect(
         peer.url,
-        user,
+        node_user(slot),
         secret(peer.secret_file),
-        inbox_prefix=inbox_prefix(user),
+        inbox_prefix=inbox_prefix(slot),
         name=f"centre {config.division} {__version__}",
         tls=tls if peer.url.startswith("tls://") else None,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
     )
+    return CentreLink(connection, slot=slot, member=slot)
 
 
-async def asked(nc: Client, division: str, what: str, payload: bytes = b"") -> bytes:
+async def asked(link: CentreLink, question: str, payload: bytes = b"") -> bytes:
     """Return the other centre's answer. Raises `Lost`, `Refused`."""
-    return await ask.ask(nc, division, what, payload, timeout_s=ASK_S)
+    try:
+        return await link.ask(question, payload, ASK_S)
+    except Overloaded as why:
+        raise Lost(f"the other centre does not answer '{question}' now") from why
 
 
 async def state_of(config: Config, term: Term) -> State | None:
     """Return how the other centre is; None where it cannot be reached."""
     try:
         async with asyncio.timeout(ASK_S):
-            nc = await reach(config)
+            link = await reach(config)
             try:
-                return await told(nc, config.division, plea_of(term))
+                return await told(link, plea_of(term))
             finally:
-                await nc.close()
+                await link.close()
     except (Lost, Refused, TimeoutError) as why:
         _log.debug("the other centre is not reached", why=str(why))
         return None
@@ -86,10 +94,10 @@ def plea_of(term: Term) -> Plea:
     return Plea(term.number, known=term.voters[-1].version if term.voters else FIRST)
 
 
-async def told(nc: Client, division: str, plea: Plea) -> State:
+async def told(link: CentreLink, plea: Plea) -> State:
     """Return how the other centre is. Raises `Lost`, `Refused`."""
     try:
-        return terms.decode_state(await asked(nc, division, "lease", terms.encode(plea)))
+        return terms.decode_state(await asked(link, "lease", terms.encode(plea)))
     except msgspec.DecodeError as why:
         raise Lost(f"the other centre's answer cannot be read: {why}") from why
 
@@ -116,6 +124,10 @@ class Seat:
         self._ready = False
         self._news = asyncio.Event()
         self._over = asyncio.Event()
+        self._look = asyncio.Event()
+        """Set when the other centre should be looked at before its turn."""
+        self._later: set[str] = set()
+        """Who has told of a later term."""
         self._why = ""
         self._buckets: Mapping[str, Bucket] = {}
         self._by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
@@ -156,9 +168,9 @@ class Seat:
 
     async def _lease(self, division: str, payload: bytes) -> bytes:
         plea = terms.decode_plea(payload)
-        if plea.term > self.term:
-            self._end(f"{division} has met a centre of term {plea.term}, this one is of {self.term}")
         peer = division == self.config.division
+        if plea.term > self.term:
+            self._hear_of_later(plea.voter(division), plea.term, peer=peer)
         if peer:
             self.lease.confirmed(plea.known)
         else:
@@ -177,6 +189,22 @@ class Seat:
                 voters=voters if peer else None,
             )
         )
+
+    def _hear_of_later(self, voter: str, term: int, *, peer: bool) -> None:
+        """End when another centre has begun a later term; a single node that says so may lie, and is only looked into.
+
+        The other centre is asked at once; where it cannot be reached, more than half of the nodes are believed.
+        """
+        self._later.add(voter)
+        nodes = {*self._configured, *self.joined()}
+        if peer or len(self._later & nodes) * 2 > len(nodes):
+            self._end(f"{voter} has met a centre of term {term}, this one is of {self.term}")
+        else:
+            self._look.set()
+
+    def current_term(self) -> int | None:
+        """Return the term in which this centre answers; None where it must be silent, for another one is active."""
+        return None if self._over.is_set() else self.term
 
     def _knows(self, plea: Plea) -> bool:
         version = self.kept.voters[-1].version if self.kept.voters else FIRST
@@ -225,7 +253,8 @@ class Seat:
             state = await state_of(self.config, self.kept)
             if state and state.term > self.term:
                 self._end(f"the other centre is of term {state.term}, this one is of {self.term}")
-            await self.clock.sleep(PROBE_S)
+            self._look.clear()
+            await moved(self._look, self.clock, PROBE_S)
 
     async def _keep(self, term: Term) -> None:
         await asyncio.to_thread(terms.write, Path(self.config.directory), term)

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any
 from sensegate import __version__
 from sensegate.authority.scope import Principal
 from sensegate.below import own_row
+from sensegate.bus.unreadable import UNREADABLE
 from sensegate.model import Device
 from sensegate.scripts import pool as scripts
 from sensegate.viid.rest import VIID
 from sensegate.web.deps import Deps, NodeRow, Part
 from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
+from sensegate.web.log import SET_ASIDE
 from sensegate.web.modes import MODES
 from sensegate.web.moves import GATEWAYS, MOVES
 from sensegate.web.nodes import GAPS, JOIN, MEMBERS
+from sensegate.web.owners import OWNERS
 from sensegate.web.profile_jobs import JOBS, REDECODES, REDECODING
 from sensegate.web.profiles import IN_FORCE, OUTCOMES, RELEASES, STUDIES
 from sensegate.web.returns import RETURNS
 from sensegate.web.tasks import TASKING
+from sensegate.web.uplink import BODY, REFUSED, UPLINK
 from sensegate.web.webhooks import WEBHOOKS
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ def shown(of: Gateway) -> Deps:
 
     def clock_lag(device: str) -> float | None:
         at = of.devices.find(device)
-        return of.clocks.lag_of(at) if at >= 0 else None
+        return of.clocks.device_lag(at) if at >= 0 else None
 
     return Deps(
         config=config.web,
@@ -73,11 +77,11 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
     parts: dict[Part[Any], Any] = {
         RELEASES: life.releases,
         IN_FORCE: life.rollout.in_force,
-        OUTCOMES: life.trials.outcomes,
-        STUDIES: life.studies,
+        OUTCOMES: life.canaries.outcomes,
+        STUDIES: life.comparisons,
         JOBS: life.jobs,
-        REDECODES: life.redecodes,
-        REDECODING: life.redecoding,
+        REDECODES: life.reprocessing_orders,
+        REDECODING: life.reprocessing,
         UNKNOWN: life.unknown,
         TASKING: of.dispatcher,
         MODES: of.modes,
@@ -86,6 +90,7 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
         ASSETS: of.assets,
         RETURNS: below or of.above,
         VIID: of.viid,
+        SET_ASIDE: of.foundations.set_aside,
     }
     if below:
         parts |= {
@@ -94,7 +99,12 @@ def _parts(of: Gateway) -> dict[Part[Any], Any]:
             GAPS: below.gaps,
             MOVES: below.moves,
             GATEWAYS: below.gateways,
+            OWNERS: below.owners,
+            REFUSED: below.refused,
+            BODY: below.refused_body,
         }
+    if of.above:
+        parts[UPLINK] = of.above.uplink
     return parts
 
 
@@ -103,6 +113,7 @@ def troubles(of: Gateway) -> list[str]:
     found = [f"intake: {of.ingest.trouble}"] if of.ingest.trouble else []
     if of.committer.held:
         found.append(f"log: full, devices are held back until there is room: {of.committer.held}")
+    found += of.engine.troubles()
     if not of.bus.is_connected:
         found.append("engine: not connected; connecting again")
     if of.clocks.own_clock_off:
@@ -112,10 +123,15 @@ def troubles(of: Gateway) -> list[str]:
 
 def warnings(of: Gateway) -> list[str]:
     """Return what keeps some messages from becoming readings while all else goes on."""
-    found = [*of.profiles.problems(), *scripts.shared().troubles()]
+    found = [*of.above.troubles] if of.above else []
+    found += [*of.profiles.problems(), *scripts.decoding_pool().problems()]
     found += [*of.hourly.troubles(), *of.foundations.certificates.troubles(), *of.not_taken()]
     found += [of.share.books.trouble] if of.share.books.trouble else []
-    found += of.foundations.cameras.troubles()
+    found += [*of.foundations.cameras.troubles(), *of.scrubber.warnings()]
+    if unreadable := UNREADABLE.all():
+        shown = ", ".join(str(entry.sequence) for entry in unreadable[:5])
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        found.append(f"log: entries that cannot be read are passed over: {shown}{more}; see `sensegate log unreadable`")
     if of.viid:
         found += of.viid.troubles()
     if of.above and of.above.taking:

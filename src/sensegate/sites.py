@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
 from sensegate.authority import terms, trail_copy
 from sensegate.authority.audit import Audit
@@ -35,7 +34,7 @@ from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.authority.trail_copy import Aside, TrailCopy
 from sensegate.authority.voters import FIRST, Voters, Votes
 from sensegate.below import Below
-from sensegate.bus import api, ask, streams
+from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -47,6 +46,7 @@ from sensegate.publish.replica import Piece, Replica
 from sensegate.publish.replica import asked as log_of
 from sensegate.seat import Seat, asked, plea_of, reach, state_of
 from sensegate.share.ledger_copy import LedgerCopy
+from sensegate.tiers.link import CentreLink
 
 __all__ = ["Seat", "seat"]
 
@@ -103,7 +103,9 @@ async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str
 
 def _set_aside(directory: Path, aside: Path) -> None:
     aside.mkdir(mode=0o700, exist_ok=True)
-    for place in (directory / "engine" / "store", directory / "duplicates", directory / "log.life"):
+    engine = directory / "engine"
+    names = ("duplicates", "log.life", timelines.FILE)
+    for place in (engine / "store", engine / inventory.DIRECTORY, *(directory / name for name in names)):
         if place.exists():
             place.rename(aside / place.name)
 
@@ -167,10 +169,16 @@ class _Standby:
         await below.open(self._bucket, callout, Divisions.load(), devices)
         await callout.start()
         stack.push_async_callback(callout.stop)
-        await ask.answer(self.bus, {"lease": self._lease})
+        below.node_links.active = False
+        below.node_links.term = lambda: self._seen
+        below.answers["lease"] = self._lease
         _log.info("standing by", term=self.term.number, of=self.config.peer.url)
         try:
-            term = await _first(self._decided(), self._follow(), *(_ended(work) for work in below.tasks.values()))
+            term = await _first(
+                self._decided(),
+                self._follow(),
+                *(_ended(work) for work in (*below.tasks.values(), self.engine.watched)),
+            )
         except Fenced:
             await self._note(aside)
             raise
@@ -259,15 +267,15 @@ class _Standby:
         """
         while True:
             try:
-                nc = await reach(self.config)
+                link = await reach(self.config)
                 try:
-                    state = await self._state(nc)
+                    state = await self._state(link)
                     ours = self.term.active and not self.term.lapsed and self.term.number >= self._seen
                     if not state.active and ours:
                         return self.term, ""
-                    await self._copy(nc, state)
+                    await self._copy(link, state)
                 finally:
-                    await nc.close()
+                    await link.close()
             except (Lost, Refused, StoreFull) as why:
                 if self._reached:
                     _log.warning("the active centre is not reached", why=str(why))
@@ -275,11 +283,11 @@ class _Standby:
                 self._reached = False
             await self.clock.sleep(LOOK_S)
 
-    async def _state(self, nc: Client) -> State:
+    async def _state(self, link: CentreLink) -> State:
         """Return how the other centre is; who votes there votes here from now on. Raises `Lost`, `Refused`."""
         plea = msgspec.structs.replace(plea_of(self.term), term=self._seen)
         try:
-            state = terms.decode_state(await asked(nc, self.config.division, "lease", terms.encode(plea)))
+            state = terms.decode_state(await asked(link, "lease", terms.encode(plea)))
         except msgspec.DecodeError as why:
             raise Lost(f"the other centre's answer cannot be read: {why}") from why
         self._seen = max(self._seen, state.term)
@@ -294,10 +302,10 @@ class _Standby:
             self.term = msgspec.structs.replace(fresh, number=self._seen)
             await asyncio.to_thread(terms.write, self.directory, self.term)
 
-    async def _copy(self, nc: Client, state: State) -> None:
+    async def _copy(self, link: CentreLink, state: State) -> None:
         if not state.active:
             raise Lost("the other centre is not active either; one must be ordered to be")
-        ask_ = partial(asked, nc, self.config.division)
+        ask_ = partial(asked, link)
         if self._replica is None:
             self._replica = Replica(await self._own(ask_), self.config.store, self.clock, self.term)
         await self._named(ask_)
@@ -306,7 +314,7 @@ class _Standby:
             self._registries(ask_),
             self._records(ask_),
             self._hours(self._replica, ask_),
-            self._electorate(nc),
+            self._electorate(link),
         )
 
     async def _own(self, ask_: _Ask) -> JetStreamLog:
@@ -314,7 +322,7 @@ class _Standby:
         found = await log_of(ask_)
         await streams.ensure(self.bus, streams.log_stream(self.config.store, found.first, found.life))
         own = JetStreamLog(self.bus, room=self.engine.has_room)
-        await own.open()
+        await own.open(self.directory)
         if own.epoch != found.life:
             raise Fenced(f"the own log is of life {own.epoch}, that of the active centre of {found.life}")
         return own
@@ -327,8 +335,8 @@ class _Standby:
                 await self._keep(history=replica.term.history)
             self._reached = True
 
-    async def _electorate(self, nc: Client) -> None:
-        while (await self._state(nc)).active:
+    async def _electorate(self, link: CentreLink) -> None:
+        while (await self._state(link)).active:
             await self.clock.sleep(LOOK_S)
         raise Lost("the other centre is not active any more")
 
@@ -391,13 +399,13 @@ class _Standby:
         """Note what there is that the active centre never had, for its trail; the store is set aside next."""
         last, found, after, records = await self._end(), None, 0, list[bytes]()
         try:
-            nc = await reach(self.config)
+            link = await reach(self.config)
             try:
-                ask_ = partial(asked, nc, self.config.division)
+                ask_ = partial(asked, link)
                 found = await log_of(ask_)
                 after, records = await trail_copy.tail(self._audit, ask_)
             finally:
-                await nc.close()
+                await link.close()
         except (Lost, Refused) as why:
             _log.warning("what is set aside cannot be told exactly", why=str(why))
         made = Aside(

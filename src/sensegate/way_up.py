@@ -13,17 +13,17 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 
 from sensegate import __version__
-from sensegate.bus import ask, copies, trust
+from sensegate.bus import copies, trust
 from sensegate.bus.connect import Link, connect
 from sensegate.bus.kv import Bucket
-from sensegate.bus.server_conf import inbox_prefix, node_user
+from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
 from sensegate.config import Config, UplinkConfig
 from sensegate.errors import ConfigError, Lost, Overloaded, Refused
 from sensegate.publish import membership
+from sensegate.tiers.link import CentreLink
 
 PING_S = 2.0
 """A centre that does not answer for two of these is connected to anew: a cut that swallows packets is noticed soon."""
@@ -65,7 +65,7 @@ async def join(config: Config) -> membership.Kept:
     uplink = config.uplink
     code = membership.read_code(uplink.join_code_file)
     made = await membership.join(
-        Path(config.directory), code, uplink.centre_url, division=config.division, link=uplink.url
+        Path(config.directory), code, uplink.centre_url, member=config.member_id, link=uplink.url
     )
     membership.used_up(uplink.join_code_file)
     _log.info("joined", centre=made.centre, generation=made.generation)
@@ -75,21 +75,24 @@ async def join(config: Config) -> membership.Kept:
 class Way(msgspec.Struct, frozen=True, eq=False):
     """How this node connects to its centre."""
 
+    member: str
+    """Its id there."""
+    slot: str
+    """The account of its link."""
     url: str
     secret: str
     tls: ssl.SSLContext | None
     generation: int = 0
 
 
-async def connected(division: str, way: Way, timeout_s: float = 10.0) -> Link:
+async def connected(way: Way, timeout_s: float = 10.0) -> Link:
     """Connect to a centre. Raises `Lost`, `Refused`, `Untrusted`."""
-    user = node_user(division)
     return await connect(
         way.url,
-        user,
+        node_user(way.member),
         way.secret,
-        inbox_prefix=inbox_prefix(user),
-        name=f"uplink {division} {__version__}",
+        inbox_prefix=inbox_prefix(way.slot),
+        name=f"uplink {way.member} {__version__}",
         tls=way.tls,
         ping_s=PING_S,
         reconnect_timeout_s=PING_S,
@@ -107,7 +110,7 @@ def told_way(told: membership.Kept, uplink: UplinkConfig) -> Way:
         tls = membership.trusted(told)
         if tls and uplink.cert_file:
             tls.load_cert_chain(uplink.cert_file, uplink.key_file or None)
-    return Way(told.url, told.secret, tls, told.generation)
+    return Way(told.member, told.slot, told.url, told.secret, tls, told.generation)
 
 
 async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: Mapping[str, Bucket]) -> None:
@@ -122,9 +125,10 @@ async def restore(config: Config, clock: Clock, told: membership.Kept, buckets: 
     for turn in itertools.count():
         way = turned(told_way(told, config.uplink), config.uplink, turn)
         try:
-            nc = await connected(config.division, way)
+            nc = await connected(way)
             try:
-                count = await copies.restore(buckets, partial(_asked, nc, config.division))
+                link = CentreLink(nc, slot=way.slot, member=way.member)
+                count = await copies.restore(buckets, partial(link.ask_patiently, clock=clock))
             finally:
                 await nc.close()
         except (Lost, Refused) as why:
@@ -145,10 +149,6 @@ def turned(way: Way, uplink: UplinkConfig, turns: int) -> Way:
     other = uplink.others[number - 1]
     there = msgspec.structs.replace(uplink, url=other.url, ca_file=other.ca_file, pin_sha256=other.pin_sha256)
     return msgspec.structs.replace(way, url=other.url, tls=trusted(there))
-
-
-async def _asked(nc: Client, division: str, what: str, payload: bytes) -> bytes:
-    return await ask.ask(nc, division, what, payload)
 
 
 def trusted(uplink: UplinkConfig) -> ssl.SSLContext | None:

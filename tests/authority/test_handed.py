@@ -12,7 +12,7 @@ from sensegate.authority.scope import Scope
 from sensegate.decode.choice import VersionChoice
 from sensegate.errors import NotFound, Refused
 from sensegate.lifecycle.contents import Content
-from sensegate.lifecycle.releases import Examined
+from sensegate.lifecycle.releases import Examination
 from tests.authority.test_releases import CITY, COUNTY, NAME, PROVINCE, Office, text
 
 
@@ -70,7 +70,7 @@ async def test_a_release_of_the_province_comes_in_force_at_the_node(pair: Pair) 
     await pair.sync()
     assert pair.node.of("d1") == 2
     steps = [what for _, what, _ in pair.node.steps()]
-    assert steps == ["profile.handed_down"] * 3
+    assert steps == ["profile.apply_from_centre"] * 3
 
 
 async def test_what_is_decided_for_another_city_is_not_told(pair: Pair) -> None:
@@ -111,9 +111,9 @@ async def test_what_is_not_sound_is_refused_and_the_last_good_stays(
         # It is sound where it was released and not here: e.g. a table of another release.
         good = pair.node.releases.examine
 
-        async def examine(content: Content) -> Examined:
+        async def examine(content: Content) -> Examination:
             found = await good(content)
-            return Examined(found.profile, found.number, ("example 'one': saw 21",) if found.number == 3 else ())
+            return Examination(found.profile, found.number, ("example 'one': saw 21",) if found.number == 3 else ())
 
         monkeypatch.setattr(pair.node.releases, "examine", examine)
     elif how == "other content":
@@ -121,7 +121,7 @@ async def test_what_is_not_sound_is_refused_and_the_last_good_stays(
         await pair.node.releases.propose(NAME, 3, by=COUNTY)
         await pair.node.releases.release(NAME, 3, by=CITY, target=Scope("440103"))
     else:
-        version = pair.centre.releases.life(NAME).find(3)
+        version = pair.centre.releases.history(NAME).find(3)
         assert version
         await pair.centre.kept.delete(version.digest)
     await pair.sync()
@@ -129,7 +129,7 @@ async def test_what_is_not_sound_is_refused_and_the_last_good_stays(
     assert pair.node.of("d1") == 2
     assert len(pair.taking.troubles()) == 1
     assert NAME in pair.taking.troubles()[0]
-    assert [what for _, what, _ in pair.node.steps()].count("profile.handed_down.refused") == 1
+    assert [what for _, what, _ in pair.node.steps()].count("profile.apply_from_centre.refused") == 1
     await pair.release(4)
     await pair.sync()
     assert pair.node.of("d1") == 4

@@ -12,7 +12,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import Config, parse
 from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.veil import DAY_US, day_of
+from sensegate.video.pseudonyms import DAY_US, day_of
 
 PLATE = "粤B12345"
 HOUR_US = 3_600_000_000
@@ -36,7 +36,7 @@ def test_a_day_has_one_key_and_the_next_another(tmp_path: Path, fake_clock: Fake
     assert keys.plate("粤B12346", now) != first
     again = Keyring(tmp_path / "keys", fake_clock)
     assert again.plate(PLATE, now) == first
-    assert again.word(PLATE) == keys.word(PLATE) != first
+    assert again.identifier(PLATE) == keys.identifier(PLATE) != first
     assert (tmp_path / "keys").stat().st_mode & 0o077 == 0
 
 
@@ -72,21 +72,21 @@ def test_a_clock_that_is_wrong_makes_no_keys(tmp_path: Path, fake_clock: FakeClo
 def test_names_of_registered_devices_are_not_hidden(tmp_path: Path, fake_clock: FakeClock) -> None:
     """A camera that people call 前门 is known by this name where the registry has it, and nowhere else."""
     keys = Keyring(tmp_path / "keys", fake_clock, known={"前门"}.__contains__)
-    assert keys.word("前门") == "前门"
-    assert keys.word("后门") != "后门"
+    assert keys.identifier("前门") == "前门"
+    assert keys.identifier("后门") != "后门"
 
 
 async def test_a_legal_basis_ends(tmp_path: Path, fake_clock: FakeClock) -> None:
     """It opens its fields for its kinds up to the end of its last day; without one nothing passes."""
-    assert not Keyring(tmp_path / "a", fake_clock).may("vehicle", "plate.number")
+    assert not Keyring(tmp_path / "a", fake_clock).permits("vehicle", "plate.number")
     keys = Keyring(tmp_path / "b", fake_clock, basis=[basis()])
-    assert keys.may("vehicle", "plate.number")
-    assert not keys.may("person", "plate.number")
-    assert not keys.may("vehicle", "age_band")
+    assert keys.permits("vehicle", "plate.number")
+    assert not keys.permits("person", "plate.number")
+    assert not keys.permits("vehicle", "age_band")
     await fake_clock.advance(16 * 3_600 - 1)
-    assert keys.may("vehicle", "plate.number")
+    assert keys.permits("vehicle", "plate.number")
     await fake_clock.advance(1)
-    assert not keys.may("vehicle", "plate.number")
+    assert not keys.permits("vehicle", "plate.number")
     assert date.fromisoformat(basis().expires) == date(2026, 1, 1)
 
 

@@ -8,12 +8,14 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.members import BLOCK, Lane, Members, State, apart, split, version_fault, version_note
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
+from sensegate.bus.slots import SPARES, slots_of
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
 NOTHING = Lane()
+SLOTS = slots_of(["4401", "4403", "4420"])
 
 
 class Register:
@@ -27,7 +29,14 @@ class Register:
         self.bucket = like.bucket if like else MemoryBucket()
         self.trail = MemoryTrail()
         self.members = Members(
-            self.bucket, self.trail, self.clock, home="44", version="1.4.0", configured=("4420",), fingerprint="ab" * 32
+            self.bucket,
+            self.trail,
+            self.clock,
+            home="44",
+            version="1.4.0",
+            configured={"4420": ("4420",)},
+            slots=SLOTS,
+            fingerprint="ab" * 32,
         )
 
     async def invited(self, *, replace: bool = False, life_s: float = 3_600.0) -> str:
@@ -59,7 +68,7 @@ async def test_a_code_works_once_in_its_time_and_is_void_when_another_is_made(re
     await register.clock.advance(11)
     with pytest.raises(Refused):
         await members.join(late, version="1.4.0", life="", came=NOTHING)
-    assert members.verify("4401", joined.secret, "1.4.0").division == "4401"
+    assert members.verify("4401", joined.secret, "1.4.0").id == "4401"
 
 
 async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(register: Register) -> None:
@@ -155,3 +164,101 @@ def test_releases_may_be_one_apart(theirs: str, fault: bool, noted: bool) -> Non
     assert bool(version_fault("1.4.0", theirs)) is fault
     assert bool(version_note("1.4.0", theirs)) is noted
     assert (apart("1.4.0", theirs) is None) is (theirs == "nonsense")
+
+
+async def test_a_city_has_several_members_each_in_a_slot_of_its_own(register: Register) -> None:
+    """The prefecture's own code takes its slot, every other id a spare one; what ended gives it back when freed."""
+    members = register.members
+    await register.joined()
+    code, invited = await members.invite("4401", by=PROVINCE, member="4401-port")
+    assert (invited.id, invited.division, invited.slot) == ("4401-port", "4401", "")
+    assert split(code)[0] == "4401-port"
+    port = await members.join(code, version="1.4.0", life="", came=NOTHING)
+    assert members.verify("4401-port", port.secret, "1.4.0").slot == "s01"
+    assert members.placed() == {"4401": "4401", "4420": "4420", "s01": "4401-port"}
+    await members.leave("4401-port", port.secret)
+    other, _ = await members.invite("4403", by=PROVINCE, member="4403-shenshan")
+    joined = await members.join(other, version="1.4.0", life="", came=NOTHING)
+    assert joined.member.slot == "s02", "the other one may still be connected"
+    assert [member.id for member in members.ended()] == ["4401-port"]
+    await members.free("4401-port")
+    await members.free("4403-shenshan")
+    assert members.ended() == []
+    assert members.placed() == {"4401": "4401", "4420": "4420", "s02": "4403-shenshan"}
+
+
+async def test_what_cannot_be_an_id(register: Register) -> None:
+    """An id begins with its city and never reads like a node and its partition."""
+    for member in (
+        "4403",
+        "s01",
+        "4401-0",
+        "4401-a-0",
+        "4401_port",
+        "port",
+        "4401-",
+        "4401--a",
+        "4401-Port",
+        "4401-" + "a" * 28,
+        "4403-port",
+    ):
+        with pytest.raises(ConfigError, match="cannot be the id"):
+            await register.members.invite("4401", by=PROVINCE, member=member)
+    for member in ("4401-0a", "4401-7-port", "4401-" + "a" * 27):
+        await register.members.invite("4401", by=PROVINCE, member=member)
+
+
+async def test_without_a_free_slot_nobody_joins(register: Register) -> None:
+    """The code stays good until a slot is free."""
+    members = register.members
+    for number in range(SPARES):
+        code, _ = await members.invite("4401", by=PROVINCE, member=f"4401-n{number}")
+        await members.join(code, version="1.4.0", life="", came=NOTHING)
+    code, _ = await members.invite("4401", by=PROVINCE, member="4401-late")
+    with pytest.raises(Conflict, match="no slot is free"):
+        await members.join(code, version="1.4.0", life="", came=NOTHING)
+    await members.expel("4401-n7", by=PROVINCE)
+    await members.free("4401-n7")
+    assert (await members.join(code, version="1.4.0", life="", came=NOTHING)).member.slot == "s08"
+
+
+async def test_a_member_has_the_areas_that_the_province_gives(register: Register) -> None:
+    """At first its city; given at the invitation or later; short codes, none within another; on the trail."""
+    members = register.members
+    assert (await members.invite("4401", by=PROVINCE))[1].areas == ("4401",)
+    code, member = await members.invite("4403", by=PROVINCE, areas=["440300", "441521", "440305"])
+    assert member.areas == ("4403", "441521")
+    joined = await members.join(code, version="1.4.0", life="", came=NOTHING)
+    assert joined.member.areas == ("4403", "441521")
+    assert (await members.invite("4403", by=PROVINCE, replace=True))[1].areas == ("4403", "441521")
+    assert (await members.set_areas("4403", ["4403"], by=PROVINCE, note="given back")).areas == ("4403",)
+    assert members.areas_of("4403") == ("4403",)
+    assert members.areas_of("4420") == ("4420",)
+    assert members.areas_of("4404") == ()
+    _, action, target, before, after = register.trail.records[-1]
+    assert (action, target, before and before["areas"], after and after["areas"]) == (
+        "node.areas",
+        "4403",
+        ("4403", "441521"),
+        ("4403",),
+    )
+    again = Register(register)
+    await again.members.load()
+    assert again.members.areas_of("4403") == ("4403",)
+
+
+async def test_areas_that_nobody_may_give(register: Register) -> None:
+    """None of another province, none that is unknown, none beyond the caller's scope, none of a configured node."""
+    members = register.members
+    await members.invite("4401", by=PROVINCE)
+    for areas in ([], ["11"], ["449999"], ["x"]):
+        with pytest.raises((ConfigError, NotFound)):
+            await members.set_areas("4401", areas, by=PROVINCE)
+    with pytest.raises(Refused):
+        await members.set_areas("4401", ["4401"], by=CITY)
+    near = Principal("near", Role.PROVINCE_OPERATOR, scope("4401"))
+    with pytest.raises(Refused):
+        await members.set_areas("4401", ["4401", "4403"], by=near)
+    with pytest.raises(Conflict):
+        await members.set_areas("4420", ["4420"], by=PROVINCE)
+    assert members.areas_of("4401") == ("4401",)

@@ -13,9 +13,9 @@ from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
-from sensegate.lifecycle.contents import Content, Contents, digest_of
+from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import CanaryLimits, VersionState
-from sensegate.lifecycle.releases import Examined, Releases
+from sensegate.lifecycle.releases import Examination, Releases
 from sensegate.model import Device
 
 NAME = "acme/th"
@@ -34,12 +34,12 @@ def text(version: int, word: str = "good", profile: str = NAME) -> Content:
     return Content(f"{profile} {version} {word}")
 
 
-async def examine(content: Content) -> Examined:
+async def examine(content: Content) -> Examination:
     """Look into such a content: `bad` fails its examples, `nonsense` is no profile."""
     profile, version, word = content.text.split(" ")
     if word == "nonsense":
         raise ConfigError("no profile", file="profile", line=3)
-    return Examined(profile, int(version), ("example 'one': saw 21",) if word == "bad" else ())
+    return Examination(profile, int(version), ("example 'one': saw 21",) if word == "bad" else ())
 
 
 class Office:
@@ -57,7 +57,7 @@ class Office:
         self.library: dict[str, tuple[int, Content]] = {}
         self.releases = Releases(
             self.bucket,
-            Contents(self.kept, folder),
+            ContentStore(self.kept, folder),
             self.trail,
             self.clock,
             home=home,
@@ -90,7 +90,7 @@ class Office:
 
     def states(self) -> dict[int, str]:
         """Return version -> state."""
-        return {one.number: one.state.value for one in self.releases.life(NAME).versions}
+        return {one.number: one.state.value for one in self.releases.history(NAME).versions}
 
     def steps(self) -> list[tuple[str, str, str]]:
         """Return (who, what, on what) of the trail."""
@@ -177,7 +177,7 @@ async def test_who_may_not_release(office: Office, who: Principal) -> None:
         lambda: office.releases.release(NAME, 1, by=who),
         lambda: office.releases.canary(NAME, 1, by=who, share=0.5),
         lambda: office.releases.rollback(NAME, by=who),
-        lambda: office.releases.send_back(NAME, 1, by=who),
+        lambda: office.releases.request_changes(NAME, 1, by=who),
     ):
         with pytest.raises((Refused, NotFound)):
             await attempt()
@@ -229,7 +229,7 @@ async def test_a_draft_is_not_released(office: Office) -> None:
     with pytest.raises(Conflict, match="must be proposed first"):
         await office.releases.release(NAME, 1, by=CITY)
     await office.releases.propose(NAME, 1, by=CITY)
-    await office.releases.send_back(NAME, 1, by=CITY, note="which unit?")
+    await office.releases.request_changes(NAME, 1, by=CITY, note="which unit?")
     assert office.releases.version(NAME, 1, CITY).note == "which unit?"
     with pytest.raises(Conflict, match="must be proposed first"):
         await office.releases.release(NAME, 1, by=CITY)
@@ -308,7 +308,7 @@ async def test_a_canary_picks_its_share(office: Office, share: float, count: int
     assert life.canary is not None
     assert life.canary.count == count
     assert [office.of(device) for device in DEVICES].count(2) == count
-    with pytest.raises(Conflict, match="tried as a canary already"):
+    with pytest.raises(Conflict, match="is a canary already"):
         await office.releases.canary(NAME, 2, by=CITY, share=share)
     await office.releases.rollback(NAME, by=CITY)
     assert {office.of(device) for device in DEVICES} == {1}
@@ -330,11 +330,11 @@ async def test_a_canary_of_a_list(office: Office) -> None:
     await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"))
     assert [device for device in DEVICES if office.of(device) == 2] == ["d1", "d30"]
     await office.proposed(3)
-    with pytest.raises(Conflict, match="acme/th@2 is tried as a canary"):
+    with pytest.raises(Conflict, match="acme/th@2 is a canary"):
         await office.releases.release(NAME, 3, by=CITY)
     await office.releases.release(NAME, 2, by=CITY)
     assert {office.of(device) for device in DEVICES} == {2}
-    assert office.releases.life(NAME).canary is None
+    assert office.releases.history(NAME).canary is None
 
 
 async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:
@@ -343,7 +343,7 @@ async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:
     await office.releases.draft(text(2), by=COUNTY)
     await office.releases.shadow(NAME, 2, by=COUNTY)
     assert {office.of(device) for device in DEVICES} == {1}
-    with pytest.raises(Conflict, match="tried as shadow"):
+    with pytest.raises(Conflict, match="is a shadow"):
         await office.releases.withdraw(NAME, 2, by=COUNTY)
     with pytest.raises(Refused):
         await office.releases.shadow(NAME, 1, by=COUNTY, target=Scope("4401"))
@@ -370,10 +370,10 @@ async def test_two_processes_see_and_fence_one_another(office: Office, tmp_path:
     await office.released(1)
     await other.releases.until(lambda: other.of("d1") == 1)
     await office.proposed(2)
-    await other.releases.until(lambda: other.releases.life(NAME).find(2) is not None)
+    await other.releases.until(lambda: other.releases.history(NAME).find(2) is not None)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await office.releases.send_back(NAME, 2, by=CITY)
+    await office.releases.request_changes(NAME, 2, by=CITY)
     with pytest.raises(Conflict, match="changed meanwhile"):
         await other.releases.release(NAME, 2, by=CITY)
     assert office.of("d1") == 1
@@ -387,7 +387,7 @@ async def test_a_store_read_anew_says_the_same(office: Office, tmp_path: Path) -
     again = Office(tmp_path / "again", like=office)
     await again.releases.load()
     assert [again.of(device) for device in DEVICES] == [office.of(device) for device in DEVICES]
-    assert again.releases.life(NAME) == office.releases.life(NAME)
+    assert again.releases.history(NAME) == office.releases.history(NAME)
 
 
 async def test_notes_are_one_plain_line(office: Office) -> None:
@@ -402,26 +402,26 @@ async def test_notes_are_one_plain_line(office: Office) -> None:
 
 async def test_contents_are_laid_out_as_they_were(tmp_path: Path) -> None:
     """With the files beside it, byte for byte; what was tampered with is laid out anew; once kept, for good."""
-    contents = Contents(MemoryBucket(), tmp_path / "out")
+    contents = ContentStore(MemoryBucket(), tmp_path / "out")
     content = Content("profile: acme/th\r\nscript: codec.js\n", {"codec.js": "//\u6e29\r\n"})
-    digest = await contents.keep(content)
-    assert await contents.keep(content) == digest
-    file = await contents.lay_out(NAME, digest)
+    digest = await contents.store(content)
+    assert await contents.store(content) == digest
+    file = await contents.materialise(NAME, digest)
     assert file.read_bytes() == content.text.encode()
     assert (file.parent / "codec.js").read_bytes() == content.files["codec.js"].encode()
     file.write_text("profile: acme/th\nscale: 10\n", encoding="utf-8")
-    assert (await contents.lay_out(NAME, digest)).read_bytes() == content.text.encode()
+    assert (await contents.materialise(NAME, digest)).read_bytes() == content.text.encode()
     with pytest.raises(NotFound):
-        await contents.lay_out(NAME, "0" * 64)
+        await contents.materialise(NAME, "0" * 64)
 
 
 async def test_a_damaged_store_gives_nothing(tmp_path: Path) -> None:
     """What is kept under a digest must have it."""
     bucket = MemoryBucket()
-    digest = await Contents(bucket, tmp_path).keep(Content("a"))
+    digest = await ContentStore(bucket, tmp_path).store(Content("a"))
     await bucket.put(digest, msgspec.json.encode(Content("b")))
     with pytest.raises(NotFound):
-        await Contents(bucket, tmp_path).read(digest)
+        await ContentStore(bucket, tmp_path).read(digest)
 
 
 @pytest.mark.parametrize(
@@ -430,4 +430,4 @@ async def test_a_damaged_store_gives_nothing(tmp_path: Path) -> None:
 async def test_files_beside_stay_beside(tmp_path: Path, files: dict[str, str]) -> None:
     """No name leads out of the folder or takes the profile's place; sizes are bounded."""
     with pytest.raises(ConfigError, match="files"):
-        await Contents(MemoryBucket(), tmp_path).keep(Content("a", files))
+        await ContentStore(MemoryBucket(), tmp_path).store(Content("a", files))

@@ -7,9 +7,10 @@ import asyncio
 import msgspec
 import pytest
 
+from sensegate import metrics
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.shelf import Records, Shelf
-from sensegate.clock import SystemClock
+from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import Conflict
 from tests.conftest import eventually
 
@@ -78,3 +79,25 @@ async def test_what_was_removed_is_forgotten_in_time() -> None:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     assert len(records) == 0
+
+
+async def test_a_row_that_cannot_be_read_counts_as_absent() -> None:
+    """Garbage in a bucket ends no process: the record is not there, the others are; what is written anew is."""
+
+    class Note(msgspec.Struct, frozen=True):
+        text: str
+        revision: int = 0
+
+    bucket, clock = MemoryBucket(), FakeClock()
+    for key, value in (("note/a", b'{"text":"a"}'), ("note/b", b"{"), ("note/c", b"[" * 100_000), ("note/d", b"\xff")):
+        await bucket.put(key, value)
+    shelf = Shelf(bucket, clock)
+    notes = Records(shelf, "note", Note)
+    before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "note"}) or 0
+    await shelf.open()
+    assert notes.names() == ["a"]
+    assert metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "note"}) == before + 3
+    row = await bucket.get("note/b")
+    assert row is not None
+    await notes.put("b", Note("b"), expected=row.revision)
+    assert notes.names() == ["a", "b"]

@@ -15,7 +15,7 @@ from sensegate.clock import FakeClock
 from sensegate.config.viid import ViidConfig
 from sensegate.errors import NotFound
 from sensegate.model import Datum, Device
-from sensegate.video.formats.viid_records import Entry
+from sensegate.video.formats.viid_records import CatalogueRecord
 from sensegate.viid.catalogue import Catalogue
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
@@ -39,8 +39,8 @@ class Rig:
         return self.devices.get(code)
 
 
-def ape(code: str = CAMERA, **more: Any) -> Entry:
-    return Entry(kind="APE", id=code, firm=True, camera=code, **more)
+def ape(code: str = CAMERA, **more: Any) -> CatalogueRecord:
+    return CatalogueRecord(kind="APE", id=code, unique_id=True, camera=code, **more)
 
 
 async def test_a_camera_becomes_a_device_behind_its_platform() -> None:
@@ -91,7 +91,7 @@ async def test_no_more_than_a_platform_may_have() -> None:
 async def test_what_is_given() -> None:
     rig = Rig()
     platform = await rig.platform()
-    tollgate = Entry(kind="Tollgate", id="2141245", firm=True, lanes=3)
+    tollgate = CatalogueRecord(kind="Tollgate", id="2141245", unique_id=True, lanes=3)
     await rig.catalogue.note(platform, [ape(functions=("vehicle", "person")), tollgate])
     await rig.devices.add(Device("th10", "440106", "acme/th10"), by=ADMIN)
     await rig.devices.add(Device("gate", "440106", "onvif/camera", alias="44010600001320000008"), by=ADMIN)
@@ -106,7 +106,9 @@ async def test_what_is_given() -> None:
     assert [one["ApeID"] for one in ids("APE", PLATFORM)] == [CAMERA, PLATFORM]
     assert [one["ApeID"] for one in ids("APE", None, CAMERA)] == [CAMERA]
     assert ids("APE", None, CAMERA)[0]["FunctionType"] == "1/2"
-    lanes = [Entry(kind="Lane", id=number, firm=True, owner=owner) for number in "12" for owner in ("7", "8")]
+    lanes = [
+        CatalogueRecord(kind="Lane", id=number, unique_id=True, owner=owner) for number in "12" for owner in ("7", "8")
+    ]
     await rig.catalogue.note(platform, lanes)
     again = rig.made()
     await again.load()

@@ -17,7 +17,7 @@ from typing import Self
 import msgspec
 import uvloop
 
-from sensegate.demo.viid import ViidCamera
+from sensegate.demo.viid_camera import ViidCamera
 
 CITY = "44010600"
 LINE_BYTES = 64 * 1024**2

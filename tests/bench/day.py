@@ -101,7 +101,7 @@ class Day:
         # In life the worker has half a minute for what it gets here in a moment.
         self.parts.committer._duplicates.settle()
         if self._minute % TAKE_EVERY == 0:
-            self.parts.quality.take()
+            self.parts.quality.collect()
 
     def _delivery(self, piece: Sequence[int]) -> Delivery:
         now = self.clock.at

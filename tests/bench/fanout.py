@@ -31,8 +31,9 @@ from sensegate.bus.addresses import Addresses
 from sensegate.bus.connect import connect
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.ports import free_port
-from sensegate.bus.server_conf import Kept, User, inbox_prefix
-from sensegate.demo.processes import Child, Warden
+from sensegate.bus.server_conf import Kept, User
+from sensegate.bus.slots import inbox_prefix
+from sensegate.demo.processes import Reaper, SupervisedProcess
 from sensegate.model import Member
 from tests.bench import rig
 from tests.share.made import Place, make_batch, members
@@ -65,7 +66,7 @@ def batches(records: int, first: int) -> list[Any]:
 class Node:
     """A running node whose log is written to from here."""
 
-    def __init__(self, child: Child, addresses: Addresses, token: str, log: JetStreamLog) -> None:
+    def __init__(self, child: SupervisedProcess, addresses: Addresses, token: str, log: JetStreamLog) -> None:
         self.child = child
         self.addresses = addresses
         self.token = token
@@ -104,7 +105,7 @@ class Node:
 async def node() -> AsyncIterator[Node]:
     """Run a node in a process of its own."""
     directory = Path(tempfile.mkdtemp(prefix="sensegate-fanout-"))
-    warden = Warden(directory, remove=True)
+    warden = Reaper(directory, remove=True)
     await warden.start()
     file = directory / "config.yaml"
     file.write_text(
@@ -112,7 +113,7 @@ async def node() -> AsyncIterator[Node]:
         f"profiles: [{rig.ROOT}/device_profiles/sensegate]\n"
         "store: {log_bytes: 2147483648}\n"
     )
-    child = Child("node", [sys.executable, "-m", "sensegate.cli", "run", str(file)], log=directory / "log")
+    child = SupervisedProcess("node", [sys.executable, "-m", "sensegate.cli", "run", str(file)], log=directory / "log")
     try:
         await child.start()
         run = directory / "store" / "run.json"
@@ -131,7 +132,7 @@ async def node() -> AsyncIterator[Node]:
         await client.close()
     finally:
         await child.stop()
-        await warden.dismiss()
+        await warden.finish()
 
 
 # ── subscribers ───────────────────────────────────────────────────────────────────────────────────────

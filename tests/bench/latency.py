@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.demo.city import City, Member
+from sensegate.demo.city import City, CityMember
 from sensegate.errors import EngineError
 from sensegate.model import F64, I64, Device
 from tests.bench import rig
@@ -43,7 +43,7 @@ COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "grade
 
 
 @contextlib.asynccontextmanager
-async def node() -> AsyncIterator[Member]:
+async def node() -> AsyncIterator[CityMember]:
     """Yield a node that runs alone as `sensegate run` runs it."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
         city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles", alone=True)
@@ -54,7 +54,7 @@ async def node() -> AsyncIterator[Member]:
             await city.stop()
 
 
-async def enrol(member: Member, devices: Iterable[Device]) -> dict[str, str]:
+async def enrol(member: CityMember, devices: Iterable[Device]) -> dict[str, str]:
     """Register devices over REST; return the passwords of those that have one."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
@@ -98,7 +98,7 @@ def _second(stamp: float | str) -> float:
 class Load:
     """A node under load with one subscriber of everything."""
 
-    def __init__(self, member: Member, passwords: dict[str, str], devices: int, hubs: int) -> None:
+    def __init__(self, member: CityMember, passwords: dict[str, str], devices: int, hubs: int) -> None:
         self.member = member
         self.passwords = passwords
         self.devices = devices
@@ -122,11 +122,11 @@ class Load:
             page = await remote.get("/api/v1/feeds/all/records", since="0s", limit="1")
         url = f"{self.member.url}{FEED}?after={page['next']}"
         async with Subscriber(url, self.member.token) as subscriber, Flood(plan) as flood:
-            cpu = rig.cpu_s(self.member.child.pid)
+            cpu = rig.cpu_s(self.member.process.pid)
             done = await flood.go()
             expected = (len(work.messages) - work.duplicates) * VALUES
             _, last = await subscriber.until(expected, timeout_s=120)
-            used = rig.cpu_s(self.member.child.pid) - cpu
+            used = rig.cpu_s(self.member.process.pid) - cpu
             took, missing = latencies(work.messages, flood.times(), await subscriber.seen())
         count = len(work.messages)
         return count / (last - done.began), done.late_s, took, missing, used / count * 1e6
@@ -152,7 +152,7 @@ async def bench(
         few = load.work(devices)
         quiet = Workload([], [one for one in few.messages if one.topic.startswith("sg/")][:idle], 0)
         _, _, calm, gone, _ = await load.run(quiet, idle_rate)
-        memory = rig.rss_mb(member.child.pid), rig.rss_mb(member.engine_pid)
+        memory = rig.rss_mb(member.process.pid), rig.rss_mb(member.engine_pid)
     p50, p99 = np.percentile(busy, (50, 99)) * 1e3
     return {
         "figure": round(float(p99), 1),

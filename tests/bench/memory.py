@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sensegate import config
-from sensegate.demo.processes import Warden
+from sensegate.demo.processes import Reaper
 from tests.bench import day, rig
 from tests.bench.weigh import weigh
 
@@ -33,7 +33,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
     series = active * len(day.PROPERTIES)
     marks = {round(readings * share): share for share in (1 / 24, 1 / 4, 1 / 2, 1.0)}
     grown: dict[str, int] = {}
-    warden = Warden(Path(directory), remove=True)
+    warden = Reaper(Path(directory), remove=True)
     await warden.start()
     try:
         async with day.gateway(settled, clock) as parts:
@@ -72,7 +72,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
         disk = sum(file.stat().st_size for file in Path(directory).rglob("*") if file.is_file())
         index = sum(file.stat().st_size for file in (Path(directory) / "duplicates").rglob("*") if file.is_file())
     finally:
-        await warden.dismiss()
+        await warden.finish()
     count = max(1, readings * active)
     return {
         "figure": round((after - base) * 1024**2 / series),

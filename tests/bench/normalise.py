@@ -10,7 +10,7 @@ from sensegate.clock import FakeClock
 from sensegate.model import Fields, Spec
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 
 MESSAGES, VALUES, ROUNDS = 4_000, 6, 60
 PROPERTIES = ("air_temperature", "relative_humidity", "pm2_5", "battery_level", "sound_level", "online")
@@ -51,7 +51,7 @@ def batch(rng: np.random.Generator, devices: int, now: int) -> tuple[Fields, np.
 def measure(devices: int) -> dict[str, float]:
     """Return µs per message, median over the rounds, of the stage and of the indicators."""
     clock = FakeClock()
-    series = Series()
+    series = SeriesIndex()
     normaliser = Normaliser(specs(), series=series, clock=clock)
     indicators = Indicators(series)
     rng = np.random.default_rng(7)

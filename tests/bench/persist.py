@@ -17,9 +17,10 @@ import numpy as np
 
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.index import Index, unchanged
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
 from sensegate.model import Delivery, Device, Fields, Member, Message, Position, Readings, Spec
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.duplicates import Duplicates
 from sensegate.persist.identity import SpecColumns, digests
@@ -69,7 +70,7 @@ def registry(devices: int) -> Index:
 class Feed:
     """Batches of messages as normalise gives them: 5 % of the messages are copies of earlier ones."""
 
-    def __init__(self, devices: int, series: Series, *, copies: float = 0.05) -> None:
+    def __init__(self, devices: int, series: SeriesIndex, *, copies: float = 0.05) -> None:
         self.random = np.random.default_rng(3)
         self.devices = devices
         self.series = series
@@ -124,7 +125,7 @@ class Feed:
             path,
             quality.copy(),
             np.zeros(rows, np.uint32),
-            self.series.number(device, self.variable[spec]),
+            self.series.resolve(device, self.variable[spec]),
         )
 
         async def ack() -> None:
@@ -135,10 +136,10 @@ class Feed:
 
 async def judge(directory: Path) -> dict[str, object]:
     """Time the judgement alone, state going to disk meanwhile."""
-    index, series = registry(DEVICES), Series()
+    index, series = registry(DEVICES), SeriesIndex()
     feed, specs = Feed(DEVICES, series), SpecColumns.of(SPECS)
     state = Duplicates(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
-    state.open("bench", 0)
+    state.open(Timelines.in_memory("bench"), 0)
     took, steps, kept = [], 60, 0
     for step in range(steps):
         _, _, readings = feed.batch()
@@ -162,7 +163,7 @@ async def judge(directory: Path) -> dict[str, object]:
 
 async def whole(directory: Path) -> list[dict[str, object]]:
     """Time `prepare` and its parts."""
-    index, series = registry(DEVICES), Series()
+    index, series = registry(DEVICES), SeriesIndex()
     feed = Feed(DEVICES, series)
     state = Duplicates(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
     committer = Committer(Bin(), state, index, SPECS, FakeClock(NOW), division="4401")  # type: ignore[arg-type]
@@ -205,11 +206,11 @@ def rss_mb() -> float:
 async def memory(directory: Path, rounds: int) -> dict[str, object]:
     """Measure the memory of 100,000 series after many readings each, 2 % late."""
     devices = 100_000 * PROFILES // 8 // VALUES
-    index, series = registry(100_000), Series()
+    index, series = registry(100_000), SeriesIndex()
     clock = FakeClock(NOW)
     state = Duplicates(directory, clock=clock, device_id=index.ids.__getitem__)
     specs = SpecColumns.of(SPECS)
-    state.open("bench", 0)
+    state.open(Timelines.in_memory("bench"), 0)
     feed = Feed(devices, series, copies=0.0)
     feed.batch(10)
     before = rss_mb()
@@ -217,7 +218,7 @@ async def memory(directory: Path, rounds: int) -> dict[str, object]:
     sender = np.arange(devices, dtype=np.int32)
     message = np.repeat(sender, VALUES)
     spec = ((message % PROFILES) * VALUES + np.tile(np.arange(VALUES), devices)).astype(np.int32)
-    number = series.number(message, feed.variable[spec])
+    number = series.resolve(message, feed.variable[spec])
     took = 0.0
     for step in range(rounds):
         now = NOW + step * 60_000_000

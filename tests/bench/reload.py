@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sensegate.demo.city import Member
+from sensegate.demo.city import CityMember
 from sensegate.model import Device
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
@@ -33,7 +33,7 @@ FIRST_S = 3_000
 class Load:
     """Devices of one profile on a node."""
 
-    def __init__(self, member: Member, passwords: dict[str, str]) -> None:
+    def __init__(self, member: CityMember, passwords: dict[str, str]) -> None:
         self.member = member
         self.passwords = passwords
         self.names = sorted(passwords)
@@ -150,7 +150,7 @@ async def bench(
         baseline, _, base_p99, _ = await load.run(count, rate, nothing)
         silence, p50, p99, late = await load.run(count, rate, change)
         found = await load.verdict()
-        memory = rig.rss_mb(member.child.pid)
+        memory = rig.rss_mb(member.process.pid)
     return {
         "figure": round(silence, 1),
         "unit": "ms, longest silence at a subscriber while versions change",

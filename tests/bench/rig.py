@@ -25,7 +25,7 @@ from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.names import token
 from sensegate.clock import SystemClock
-from sensegate.demo.processes import Warden
+from sensegate.demo.processes import Reaper
 from sensegate.foundations import Foundations
 from sensegate.model import Device
 from tests.bench.workload import Sent
@@ -45,7 +45,7 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
     clock = SystemClock()
     logs.configure("warning", "text")
     # Should this process be killed, the server is not left behind.
-    warden = Warden(Path(directory), remove=True)
+    warden = Reaper(Path(directory), remove=True)
     await warden.start()
     try:
         async with contextlib.AsyncExitStack() as stack:
@@ -57,7 +57,7 @@ async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
             await parts.open_pipeline(stack)
             yield parts
     finally:
-        await warden.dismiss()
+        await warden.finish()
 
 
 async def register(parts: flow.Gateway, devices: Iterable[Device]) -> dict[str, str]:

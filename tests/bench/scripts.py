@@ -25,7 +25,7 @@ from sensegate.decode.frame import PayloadFrame
 from sensegate.demo.city import City
 from sensegate.model import Device
 from sensegate.scripts import engine, pool
-from sensegate.scripts.wire import Source
+from sensegate.scripts.wire import ScriptSource
 from tests.bench import rig
 from tests.bench.latency import Load, enrol
 from tests.bench.workload import Sent, Workload, make, through_hubs
@@ -60,8 +60,8 @@ messages:
 def throughput(calls: int, batch: int) -> dict[str, float]:
     """Return calls a second a core, by the wall clock, and with a room made for each call."""
     text = (Path(__file__).parent / "codec.js").read_text(encoding="utf-8")
-    source = Source(key="bench codec.js", file="codec.js", text=text)
-    scripts = pool.shared()
+    source = ScriptSource(key="bench codec.js", file="codec.js", text=text)
+    scripts = pool.decoding_pool()
     parse = ScriptParse(source, scripts.inspect(source))
     frames = [(parse, PayloadFrame(PAYLOAD, 32, "bench/d1", 1_772_366_400_000_000, 5)) for _ in range(batch)]
     ScriptParse.many(frames)
@@ -76,7 +76,7 @@ def throughput(calls: int, batch: int) -> dict[str, float]:
     room = engine.Script(source)
     fresh = time.process_time()
     for _ in range(20):
-        room._room = None
+        room._realm = None
         room.call(PAYLOAD, 5, 1_772_366_400_000)
     fresh = (time.process_time() - fresh) / 20
     done = calls // batch * batch

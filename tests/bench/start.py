@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from sensegate.bus.ports import free_port
-from sensegate.demo.processes import Warden, die_with_parent, sweep
+from sensegate.demo.processes import Reaper, die_with_parent, sweep
 from tests.bench import rig
 
 REGISTERED = 100_000
@@ -95,7 +95,7 @@ async def bench(registered: int = REGISTERED, devices: int = DEVICES, readings: 
         encoding="utf-8",
     )
     times: dict[str, float] = {}
-    warden = Warden(directory, remove=True)
+    warden = Reaper(directory, remove=True)
     await warden.start()
     try:
         count = await filled(directory, config, registered, devices, readings)
@@ -113,7 +113,7 @@ async def bench(registered: int = REGISTERED, devices: int = DEVICES, readings: 
             await process.wait()
     finally:
         await asyncio.to_thread(sweep, directory, grace_s=2.0)
-        await warden.dismiss()
+        await warden.finish()
     return {
         "figure": round(max(times.values()), 2),
         "unit": "s from start of a process to ready",

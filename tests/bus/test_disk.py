@@ -5,20 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
-from sensegate.bus import streams
+from sensegate import metrics
+from sensegate.bus import api, consumer, disk, store_watch, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import SystemClock
 from sensegate.config import StoreConfig
-from sensegate.errors import StoreFull
+from sensegate.errors import Lost, StoreFull
 from sensegate.model import Member
 from tests.bus.devices import engine_in, written
+from tests.conftest import eventually
+from tests.support.small_disk import SmallDisk, mounted
+
+CONSUMER = {
+    "durable_name": "ingest-0",
+    "ack_policy": "all",
+    "deliver_policy": "all",
+    "deliver_subject": "_SG.deliver.x",
+    "filter_subject": "$MQTT.msgs.>",
+}
 
 
 async def test_an_error_of_the_disk_means_an_orderly_restart(engine: Engine, log: JetStreamLog, tmp_path: Path) -> None:
@@ -41,28 +52,18 @@ async def test_room_is_judged_by_the_reserve(tmp_path: Path) -> None:
         assert not engine.has_room()
 
 
-class SmallDisk:
-    """A file system of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def resize(self, size: str) -> bool:
-        """Mount it, or change its size; say whether that is allowed here."""
-        action = f"remount,size={size}" if self.path.is_mount() else f"size={size}"
-        command = ["/bin/mount", "-t", "tmpfs", "-o", action, "tmpfs", str(self.path)]
-        return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+async def test_a_disk_without_inodes_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server makes files all the time; free bytes alone are no room."""
+    monkeypatch.setattr(disk, "inodes_free", lambda _: 10)
+    async with engine_in(tmp_path) as engine:
+        assert not engine.has_room()
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """64 MiB."""
-    (tmp_path / "disk").mkdir()
-    disk = SmallDisk(tmp_path / "disk")
-    if not disk.resize("64m"):
-        pytest.skip("no right to mount a file system")
-    yield disk
-    subprocess.run(["/bin/umount", str(disk.path)], check=True)
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 async def test_a_full_disk_tears_nothing_and_heals(small_disk: SmallDisk) -> None:
@@ -86,6 +87,48 @@ async def test_a_full_disk_tears_nothing_and_heals(small_disk: SmallDisk) -> Non
         impatient.ticks += 2
         assert await log.write([Member("raw.a", b"x"), Member("commit.a", b"y")]) == 2 * commits + 2
         await client.close()
+
+
+async def takes_writes(gateway: Client, intake: Client, *, timeout_s: float = 0.3) -> bool:
+    """Say whether a book and the broker's store acknowledge a write."""
+    try:
+        await api.call(gateway, "hours.x", os.urandom(6_000), timeout_s=timeout_s)
+        await api.call(intake, "$MQTT.msgs.x", os.urandom(6_000), timeout_s=timeout_s)
+    except Lost:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_disk_full_three_times(
+    small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, *, watched: bool
+) -> None:
+    """Writes go on when there is room again, though the server's log could not say why they did not.
+
+    Control: with nothing but the words of the log they never do.
+    """
+    monkeypatch.setattr(store_watch, "PERIOD_S", 0.1 if watched else 1e9)
+    monkeypatch.setattr(store_watch, "PATIENCE_S", 0.3)
+    store = StoreConfig(disk_reserve_bytes=2 * 1024**2)
+    restarts = metrics.RESTARTS.labels("engine store")
+    before = restarts._value.get()
+    async with engine_in(small_disk.path, store=store) as engine:
+        gateway, intake = await engine.connect(User.GATEWAY), await engine.connect(User.INTAKE)
+        await streams.ensure_streams(gateway, store)
+        await streams.ensure_intake(intake, store)
+        await consumer.ensure(intake, streams.INTAKE, CONSUMER)
+        assert await takes_writes(gateway, intake)
+        for _ in range(3):
+            with small_disk.full():
+                assert not await takes_writes(gateway, intake)
+        if watched:
+            await eventually(lambda: takes_writes(gateway, intake), 20)
+            await eventually(lambda: not engine.troubles())
+            assert restarts._value.get() > before
+        else:
+            assert not any([await takes_writes(gateway, intake) for _ in range(4)])
+        await gateway.close()
+        await intake.close()
 
 
 class FakeMonotonic(SystemClock):

@@ -18,7 +18,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sensegate.bus import connect, consumer, ports, server_conf, streams
+from sensegate.bus import connect, consumer, ports, server_conf, slots, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import Bucket
 from sensegate.bus.log import JetStreamLog
@@ -147,7 +147,7 @@ async def test_rule_4_a_full_intake_store_holds_devices_back_and_goes_on(engine:
 def test_rule_4_the_caps_of_streams_lie_far_below_those_of_account_and_server() -> None:
     """A limit of account or server tears a batch, so it must never be the first to be reached."""
     store = StoreConfig()
-    kept = server_conf.Kept(1, 2, dict.fromkeys(User, "x"), ISSUER)
+    kept = server_conf.Kept(1, 2, dict.fromkeys(User, "x"), ISSUER, "seed")
     text = server_conf.render(EngineConfig(), store, kept, Path("/x"), name="n", nodes={})
     limits = {account: int(most) for account, most in re.findall(r"(\w+) \{\n    jetstream \{ max_file: (\d+)", text)}
     total = int(re.findall(r"max_file_store: (\d+)", text)[0])
@@ -210,18 +210,19 @@ async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, 
             await log.write([Member("commit.a", b"batch 2", rollup=True, expect=first)])
 
 
-async def test_rule_9_a_node_writes_its_own_subjects_at_the_centre_and_no_others(
-    engine: Engine, log: JetStreamLog
-) -> None:
-    """Rights are checked on the mapped subject; another node's, the centre's own and the API are out of reach."""
+async def test_rule_9_a_node_reaches_nothing_outside_its_account(engine: Engine, log: JetStreamLog) -> None:
+    """No stream, no key and no API of the centre hears a node: what it publishes ends in its own account."""
     client = await connect.connect(
-        engine.info.urls[0], "node-4403", "secret-of-4403", inbox_prefix=server_conf.inbox_prefix("node-4403")
+        engine.info.urls[0], "node-4403", "secret-of-4403", inbox_prefix=slots.inbox_prefix("4403")
     )
-    assert (await client.request("up.4403.commit.live", b"1", timeout=5)).data.startswith(b'{"stream":"LOG"')
     before = await log.bounds()
     for subject in (
+        "up.4403.live",
+        "up.4403.commit.live",
         "up.4401.readings.all.1",
         "up.4401.commit.live",
+        "readings.4403.all.1",
+        "commit.4403.live",
         "readings.4401.all.1",
         "commit.4401-0",
         "commit.44-0",
@@ -240,12 +241,11 @@ async def test_rule_9_a_node_writes_its_own_subjects_at_the_centre_and_no_others
     await client.close()
 
 
-def test_rule_9_rights_of_a_node_are_literal() -> None:
-    """No wildcard stands in the place of the node's own code."""
-    granted = server_conf.node_permissions("4403")
-    assert '"readings.4403.>"' in granted
-    assert '"readings.*' not in granted
-    assert '">"' not in granted
+def test_rule_9_rights_in_a_slot_are_literal() -> None:
+    """No wildcard stands in the place of the slot, and neither side has the rights of the other."""
+    node, centre = slots.member_rights("4403"), slots.centre_rights("4403")
+    assert node == slots.SlotRights(("up.4403.>",), ("_INBOX_4403.>", "down.4403.>"))
+    assert centre == slots.SlotRights(("_INBOX_4403.>", "down.4403.>"), ("up.4403.>",))
 
 
 async def test_rule_10_ports_lie_below_the_ephemeral_range(engine: Engine) -> None:

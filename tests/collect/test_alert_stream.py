@@ -24,7 +24,7 @@ from sensegate.model import Delivery
 from sensegate.publish.egress import Egress, Guarded
 from sensegate.video.formats import FORMATS
 from sensegate.video.multipart import split
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.collect.camera import SECRET, Script, TheCamera, alert, part, sending
 from tests.conftest import eventually
 
@@ -92,7 +92,7 @@ async def test_a_stream_with_digest_gives_its_alerts(tmp_path: Path) -> None:
         await delivery.ack()
         second = delivery.messages[1].payload if len(delivery.messages) > 1 else (await messages(made, 1))[0]
         assert [(one.picture, one.content) for one in split(second)] == [(True, b""), (False, alert("IO", second=2))]
-        cut = FORMATS["hikvision"].cut(second, "http/cam7", 0, KeyedVeil(b"tests" * 8))
+        cut = FORMATS["hikvision"].redact(second, "http/cam7", 0, KeyedPseudonymiser(b"tests" * 8))
         assert cut.removed["part.picture"] == 1  # the ledger counts it with the next alert
         assert b'"images"' not in cut.payload  # which did not bring it
         assert (one.asked, made.troubles()) == (["401", "200"], [])

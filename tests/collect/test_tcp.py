@@ -223,11 +223,11 @@ async def test_keep_alives_are_answered_and_not_logged() -> None:
         assert one.messages == []
     async with desk("gbt26875") as one, one.line() as line:
         await line.send(made.fire(0, []))
-        assert gbt26875.read(await line.answer()).command == gbt26875.CONFIRM
+        assert gbt26875.parse(await line.answer()).command == gbt26875.CONFIRM
         assert one.messages == []
     async with desk("sl651") as one, one.line() as line:
         await line.send(made.report(b"", function=sl651.KEEP_ALIVE), LEVEL)
-        assert sl651.read(await line.answer()).function == 0x32
+        assert sl651.parse(await line.answer()).function == 0x32
         assert one.payloads == [LEVEL]
 
 
@@ -236,9 +236,9 @@ async def test_hydrology_reports_are_confirmed() -> None:
     for hang_up, end in ((False, sl651.ESC), (True, sl651.EOT)):
         async with desk("sl651", hang_up=hang_up) as one, one.line() as line:
             await line.send(LEVEL)
-            said = sl651.read(await line.answer())
+            said = sl651.parse(await line.answer())
             assert (said.up, said.station, said.function, said.serial, said.end) == (False, "0011223344", 0x32, 1, end)
-            assert said.right
+            assert said.checksum_ok
             assert one.messages[0].topic == "tcp/sl651/station1"
 
 
@@ -246,10 +246,14 @@ async def test_fire_reports_are_confirmed_or_rejected() -> None:
     """With the serial number of the report, the addresses exchanged."""
     async with desk("gbt26875") as one, one.line() as line:
         await line.send(ALARM)
-        said = gbt26875.read(await line.answer())
-        assert (said.command, said.serial, gbt26875.address(said.target)) == (gbt26875.CONFIRM, 1, "000000000379")
+        said = gbt26875.parse(await line.answer())
+        assert (said.command, said.serial, gbt26875.format_address(said.target)) == (
+            gbt26875.CONFIRM,
+            1,
+            "000000000379",
+        )
         await line.send(ALARM[:-3] + bytes([ALARM[-3] ^ 1]) + ALARM[-2:])
-        assert gbt26875.read(await line.answer()).command == gbt26875.REJECT
+        assert gbt26875.parse(await line.answer()).command == gbt26875.REJECT
         assert len(one.messages) == 2
 
 
@@ -257,12 +261,12 @@ async def test_vehicles_register_prove_themselves_and_report() -> None:
     """Registration and authentication concern the connection; positions go to the log."""
     async with desk("jtt808") as one, one.line() as line:
         await line.send(made.vehicle(bytes(25), message=jtt808.REGISTER))
-        said = jtt808.read(await line.answer())
+        said = jtt808.parse(await line.answer())
         assert (said.message, said.body[2:]) == (jtt808.REGISTERED, b"\x0013800138000")
         await line.send(made.vehicle(said.body[3:], message=jtt808.AUTHENTICATE, serial=2))
-        assert jtt808.read(await line.answer()).body == b"\x00\x02\x01\x02\x00"
+        assert jtt808.parse(await line.answer()).body == b"\x00\x02\x01\x02\x00"
         await line.send(made.vehicle(made.position(), serial=3))
-        assert jtt808.read(await line.answer()).body == b"\x00\x03\x02\x00\x00"
+        assert jtt808.parse(await line.answer()).body == b"\x00\x03\x02\x00\x00"
         assert [message.topic for message in one.messages] == ["tcp/jtt808/bus1"]
 
 
@@ -330,7 +334,7 @@ async def test_a_vehicle_proves_itself_by_the_code_that_it_was_given(tmp_path: P
         for frame in (made.vehicle(bytes(25), message=jtt808.REGISTER), made.vehicle(made.position())):
             async with one.line() as line:
                 await line.send(frame)
-                said = jtt808.read(await line.closed())
+                said = jtt808.parse(await line.closed())
                 assert said.body[-1] != 0
         async with one.line() as line:
             await line.send(
@@ -340,7 +344,7 @@ async def test_a_vehicle_proves_itself_by_the_code_that_it_was_given(tmp_path: P
         async with one.line() as line:
             proof = made.vehicle(b"\x06secretrest", message=jtt808.AUTHENTICATE, phone="00000000013800138000")
             await line.send(proof)
-            assert jtt808.read(await line.answer()).body[-1] == jtt808.DONE
+            assert jtt808.parse(await line.answer()).body[-1] == jtt808.DONE
         assert [message.principal for message in one.messages] == ["bus1"]
 
 
@@ -431,7 +435,7 @@ async def test_a_head_that_hides_a_frame_gives_way() -> None:
     hidden = b"\x7e\x7e" + bytes([1, 0, 0, 0, 0, 1, 0, 0, 0x32, 0x0F, 0xFF, 2])
     async with desk("sl651", frame_s=0.1) as one, one.line() as line:
         await line.send(hidden + LEVEL)
-        assert sl651.read(await line.answer()).serial == 1
+        assert sl651.parse(await line.answer()).serial == 1
         assert one.payloads == [LEVEL]
 
 

@@ -14,10 +14,10 @@ from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device, Message
-from sensegate.video import body
+from sensegate.video import stored
 from sensegate.video.formats.viid import FORMAT
-from sensegate.video.formats.viid_records import Entry
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.formats.viid_records import CatalogueRecord
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.viid.source import Outcome, ViidSource
 
 CAMERA, BEHIND, FOREIGN = "44010600001190000001", "44010600001190000002", "44010600001190000003"
@@ -33,8 +33,8 @@ class Rig:
     """The source, and what takes from it."""
 
     def __init__(self, *, wait: float = 5.0, **limits: Any) -> None:
-        self.adopted: list[Entry] = []
-        veil = KeyedVeil(b"a key")
+        self.adopted: list[CatalogueRecord] = []
+        veil = KeyedPseudonymiser(b"a key")
         self.trusts = False
         self.source = ViidSource(
             IngestConfig(**limits),
@@ -47,7 +47,7 @@ class Rig:
         )
         self.messages: list[Message] = []
 
-    async def _adopt(self, _sender: Device, entries: Sequence[Entry]) -> None:
+    async def _adopt(self, _sender: Device, entries: Sequence[CatalogueRecord]) -> None:
         self.adopted += entries
 
     async def commit(self) -> None:
@@ -83,7 +83,7 @@ async def test_each_object_is_answered_for_itself() -> None:
     assert [one.id for one in found.answers[:2]] == [face(1)["FaceID"], face(2)["FaceID"]]
     [message] = rig.messages
     assert (message.topic, message.principal, message.cut) == (f"http/{CAMERA}", CAMERA, True)
-    kept = body.opened(message.payload)
+    kept = stored.decode_stored(message.payload)
     assert kept is not None
     assert kept.video == FORMAT.name
 
@@ -120,7 +120,7 @@ async def test_a_large_body_becomes_several_messages_that_the_log_takes() -> Non
     assert len(found.answers) == 1_200
     assert len(rig.messages) >= 3
     assert max(len(one.payload) for one in rig.messages) < IngestConfig().message_bytes_max
-    bodies = [body.opened(one.payload) for one in rig.messages]
+    bodies = [stored.decode_stored(one.payload) for one in rig.messages]
     assert sum(kept.removed.get("SubImageInfoObject.Data", 0) for kept in bodies if kept) == 1_200
     assert not any(b"AAAA" in one.payload for one in rig.messages)
 
@@ -130,7 +130,7 @@ async def test_of_a_body_that_is_none_a_trace_is_kept_and_nothing_of_it() -> Non
     for payload, kinds in ((b'{"FaceListObject": {"Secr', ()), (listed("Face", face(1)), ("Person",))):
         with pytest.raises(Rejected):
             await rig.take(payload, *kinds)
-    kept = [body.opened(one.payload) for one in rig.messages]
+    kept = [stored.decode_stored(one.payload) for one in rig.messages]
     assert [one.reason for one in kept if one] == ["malformed", "schema"]
     assert not any(b"Secr" in one.payload or b"FaceID" in one.payload for one in rig.messages)
 
@@ -144,7 +144,7 @@ async def test_what_an_image_shows_is_taken_and_the_image_is_answered() -> None:
     }
     found = await rig.take(json.dumps({"ImageListObject": {"Image": [image]}}).encode(), "Image")
     assert [one.code for one in found.answers] == [0]
-    kept = body.opened(rig.messages[0].payload)
+    kept = stored.decode_stored(rig.messages[0].payload)
     assert kept is not None
     assert bytes(kept.body).count(b'"kind":"Face"') == 2
     assert b"someone" not in rig.messages[0].payload

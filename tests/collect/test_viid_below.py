@@ -17,10 +17,10 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidSubordinateConfig
 from sensegate.errors import NotFound
-from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_answers import Answer
-from sensegate.video.formats.viid_orders import asked
+from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_responses import ObjectResult
+from sensegate.video.formats.viid_subscriptions import parse_subscriptions
 from sensegate.viid.client import ViidClient
 from sensegate.viid.subordinate import Subordinate
 from tests.conftest import eventually
@@ -50,7 +50,7 @@ class Platform:
         )
         status, code = self.said.pop(0) if self.said else (200, 0)
         name = self.asked[-1]["SubscribeID"]
-        return web.Response(status=status, body=answers.many(request.path, [Answer(name, code)], 0))
+        return web.Response(status=status, body=answers.encode_status_list(request.path, [ObjectResult(name, code)], 0))
 
 
 class Rig:
@@ -105,7 +105,7 @@ async def test_it_subscribes_when_the_platform_has_registered(rig: Rig) -> None:
         below.registered()
         await eventually(lambda: below.in_force and bool(rig.adopted))
     [one] = rig.platform.asked
-    assert ids.order(one["SubscribeID"], ids.SUBSCRIPTION)
+    assert ids.is_order_id(one["SubscribeID"], ids.SUBSCRIPTION)
     assert (one["method"], one["SubscribeDetail"], one["OperateType"]) == ("POST", "13,3", 0)
     assert one["ReceiveAddr"] == "http://us:1/VIID/SubscribeNotifications"
     assert (one["ResultImageDeclare"], one["ResultFeatureDeclare"]) == ("-1", -1)
@@ -166,7 +166,7 @@ async def test_what_is_asked_is_what_the_other_side_reads(rig: Rig) -> None:
         below.registered()
         await eventually(lambda: below.in_force)
     body = msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": rig.platform.asked}})
-    [one] = asked(body, OURS, SystemClock().now())
-    assert one.order is not None
-    assert one.order.kinds == ("MotorVehicle", "APE")
-    assert one.order.active(SystemClock().now() + 1_000_000)
+    [one] = parse_subscriptions(body, OURS, SystemClock().now())
+    assert one.subscription is not None
+    assert one.subscription.kinds == ("MotorVehicle", "APE")
+    assert one.subscription.is_active(SystemClock().now() + 1_000_000)

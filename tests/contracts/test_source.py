@@ -23,7 +23,7 @@ from sensegate.collect.tcp import TcpSource
 from sensegate.config import EngineConfig, ForeignBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, Position
 from sensegate.ports import Source
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.viid.source import ViidSource
 from tests.collect.mosquitto import Mosquitto
 
@@ -109,7 +109,7 @@ async def _viid(_: Path) -> AsyncIterator[Outside]:
     async def adopt(_sender: object, _entries: object) -> None:
         raise AssertionError
 
-    source = ViidSource(LIMITS, SystemClock(), KeyedVeil(b"a key"), lambda _camera: None, adopt)
+    source = ViidSource(LIMITS, SystemClock(), KeyedPseudonymiser(b"a key"), lambda _camera: None, adopt)
 
     async def publish(payloads: list[bytes]) -> None:
         for payload in payloads:

@@ -15,14 +15,14 @@ from sensegate.decode.profiles import ProfileSet, any_video_profile
 from sensegate.decode.redaction import Redactor, removed_of
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
-from sensegate.video import body
+from sensegate.video import stored
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.video import tiny
 
 PLAIN = Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml"
 NAME = "李雷"
-VEIL = KeyedVeil(b"tests")
+VEIL = KeyedPseudonymiser(b"tests")
 
 
 class Registry:
@@ -106,8 +106,8 @@ def test_others_are_left_alone(decoder: Decoder) -> None:
     assert not walked(decoder, "sg/thermo/up", strict=True).cut
     message = walked(decoder, f"factory/{NAME}/3", strict=True)
     assert message.cut
-    assert message.topic == f"factory/{VEIL.word(NAME)}/3"
-    opened = body.opened(message.payload)
+    assert message.topic == f"factory/{VEIL.identifier(NAME)}/3"
+    opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert opened.reason == QuarantineReason.NO_PROFILE
 
@@ -117,7 +117,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
     assert walked(decoder, "cam/前门/meta").topic == "cam/前门/meta"
     assert walked(decoder, "cam/cam1/seen/gate_2").topic == "cam/cam1/seen/gate_2"
     hidden = walked(decoder, f"cam/前门/seen/{NAME}")
-    assert hidden.topic == f"cam/前门/seen/{VEIL.word(NAME)}"
+    assert hidden.topic == f"cam/前门/seen/{VEIL.identifier(NAME)}"
     assert [one.field for one in removed_of(Span([hidden]))] == ["name", "topic"]
     assert int(decoder.decode(Span([hidden])).device[0]) == 1
 
@@ -125,7 +125,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
 def test_a_message_that_is_too_long_is_not_looked_into(decoder: Decoder) -> None:
     """It stands there by its size alone."""
     message = walked(decoder, "cam/cam1/meta", json.dumps({"at": 5, "name": NAME * 5_000}).encode())
-    opened = body.opened(message.payload)
+    opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert (opened.reason, opened.bytes > 10_000) == (QuarantineReason.TOO_LARGE, True)
     assert [one.reason for one in decoder.decode(Span([message])).quarantined] == [QuarantineReason.TOO_LARGE]

@@ -21,11 +21,11 @@ from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag
 from sensegate.scripts import pool
-from sensegate.scripts.pool import Ask, Scripts
-from sensegate.scripts.wire import Outcome
+from sensegate.scripts.pool import PendingCall, ScriptPool
+from sensegate.scripts.wire import CallResult
 from tests.support.profiles import ROOT, Make
 
 NOW = 1_772_366_400_000_000
@@ -48,14 +48,14 @@ RULE = """
 """
 
 
-class Spy(Scripts):
+class Spy(ScriptPool):
     """Remembers how many frames each exchange had."""
 
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[int] = []
 
-    def run(self, asks: Sequence[Ask]) -> list[Outcome]:
+    def run(self, asks: Sequence[PendingCall]) -> list[CallResult]:
         self.batches.append(len(asks))
         return super().run(asks)
 
@@ -64,7 +64,7 @@ class Spy(Scripts):
 def spy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spy]:
     """The children of one test, in place of the shared ones."""
     made = Spy()
-    monkeypatch.setattr(pool, "shared", lambda: made)
+    monkeypatch.setattr(pool, "decoding_pool", lambda: made)
     yield made
     made.close()
 
@@ -122,7 +122,7 @@ def test_warnings_become_flags(decoder: Decoder) -> None:
     """All readings of the message carry `warned`, through to the reading; others do not."""
     fields = decoder.decode([message(b"\x08\xca"), message(b"\x17\x70")])
     assert fields.source_flags == {1: int(Flag.WARNED)}
-    normaliser = Normaliser(decoder.profiles.specs, series=Series(), clock=FakeClock(NOW))
+    normaliser = Normaliser(decoder.profiles.specs, series=SeriesIndex(), clock=FakeClock(NOW))
     readings, _ = normaliser.normalise(fields, fields.time)
     assert [bool(flags & Flag.WARNED) for flags in readings.flags] == [False, True]
 
@@ -228,7 +228,7 @@ def test_a_script_that_is_no_text(make: Make, tmp_path: Path) -> None:
 
 def test_a_script_is_looked_at_once(decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile that is read again costs no child; a script that changed does."""
-    monkeypatch.setattr(pool, "inspector", lambda: pytest.fail("looked at again"))
+    monkeypatch.setattr(pool, "inspection_pool", lambda: pytest.fail("looked at again"))
     assert ProfileSet.load([tmp_path]).ids
     (tmp_path / "acme" / "codec.js").write_text(SCRIPT + "// changed", encoding="utf-8")
     with pytest.raises(pytest.fail.Exception, match="looked at again"):

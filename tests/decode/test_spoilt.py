@@ -35,7 +35,7 @@ from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.identity import bits_of
 from tests.decode.test_decode import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
@@ -95,7 +95,7 @@ def name_of(case: Case) -> str:
 
 @lru_cache(8)
 def normaliser(received: int) -> Normaliser:
-    return Normaliser(PROFILES.specs, series=Series(), clock=FakeClock(received + 1_000_000))
+    return Normaliser(PROFILES.specs, series=SeriesIndex(), clock=FakeClock(received + 1_000_000))
 
 
 def check(case: Case, machine: Decoder, messages: Sequence[Message]) -> None:

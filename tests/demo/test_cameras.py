@@ -10,51 +10,49 @@ from typing import Any
 import msgspec
 import pytest
 
-from sensegate.demo.cameras import (
-    ONVIF,
-    PUSH,
-    VIID,
-    CameraPlan,
-    Cameras,
-    Job,
-    Place,
-    Watcher,
-    alarm,
-    enveloped,
-    fleet,
-    frame,
-    in_json,
-    in_xml,
-    label,
-    passage,
+from sensegate.demo.camera_messages import (
+    SimulatedCamera,
+    encode_envelope,
+    encode_json_frame,
+    encode_xml_frame,
+    motion_alarm,
+    onvif_frame,
+    reported_object,
+    video_label,
 )
+from sensegate.demo.cameras import ONVIF, PUSH, VIID, CameraEndpoints, CameraMessage, CameraPlan, CameraSimulator, fleet
 from sensegate.demo.intents import Intents
-from sensegate.demo.judge import MARK, VERDICTS, Judge, Tap
+from sensegate.demo.judge import CANARY_WORD, VERDICTS, FeedTap, Judge
 from sensegate.demo.simulator import Broker
-from sensegate.demo.summary import Address, Summary, Tokens
-from sensegate.video.form import Camera
+from sensegate.demo.summary import DemoTokens, MemberAddress, Summary
+from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 AT = 1_767_225_600_000_000
-VEIL = KeyedVeil(b"test")
+VEIL = KeyedPseudonymiser(b"test")
 NOBODY = Broker("127.0.0.1", 1)
 
 
-def camera(number: int, way: str = VIID) -> Watcher:
-    return Watcher(f"4401000000119{0}{number:06d}", "4401", "440106", way, number)
+def camera(number: int, way: str = VIID) -> SimulatedCamera:
+    return SimulatedCamera(f"4401000000119{0}{number:06d}", "4401", "440106", way, number)
 
 
 def told(name: str, payload: bytes, topic: str) -> tuple[list[dict[str, Any]], list[tuple[str, object]]]:
     """Return what the format reads of it: observations, and (property, value) of the rest."""
-    cut = FORMATS[name].cut(payload, topic, AT, VEIL)
-    assert MARK.encode() not in cut.payload
-    assert MARK.encode() in payload or b"VideoLabel" in payload or b"ideoLabel" in payload or name.startswith("onvif")
-    seen = FORMATS[name].see(cut.payload, topic, AT, Camera())
-    assert seen.refused == ()
+    cut = FORMATS[name].redact(payload, topic, AT, VEIL)
+    assert CANARY_WORD.encode() not in cut.payload
+    assert (
+        CANARY_WORD.encode() in payload
+        or b"VideoLabel" in payload
+        or b"ideoLabel" in payload
+        or name.startswith("onvif")
+    )
+    seen = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo())
+    assert seen.rejected == ()
     observations = json.loads(msgspec.json.encode(seen.observations))
-    assert {one["observed_at"] for one in observations} <= {AT}
-    return observations, [(one.property, one.value) for one in seen.measured]
+    assert {observation["observed_at"] for observation in observations} <= {AT}
+    return observations, [(measurement.property, measurement.value) for measurement in seen.measurements]
 
 
 def holds(wanted: object, found: dict[str, Any]) -> bool:
@@ -69,18 +67,18 @@ def test_objects_of_gat1400(number: int, kind: str, *, odd: bool) -> None:
     """Texts for numbers, GBK, small keys, one object without its list, three forms of local time: all the same."""
     one = camera(number)
     for count in (1, 3):
-        found = [passage(one, AT, number, lane, kind) for lane in range(1, count + 1)]
-        body = enveloped(one, kind, [each.fields for each in found], odd=odd)
+        found = [reported_object(one, AT, number, lane, kind) for lane in range(1, count + 1)]
+        body = encode_envelope(one, kind, [each.fields for each in found], odd=odd)
         observations, _ = told("viid", body, f"http/{one.id}")
         assert len(observations) == count
-        assert all(holds(each.seen, seen) for each, seen in zip(found, observations, strict=True))
+        assert all(holds(each.expected, seen) for each, seen in zip(found, observations, strict=True))
 
 
 @pytest.mark.parametrize("number", range(0, 30, 3))
 def test_counts_of_gat1400(number: int) -> None:
     """What a VideoLabel counts are ordinary readings."""
-    fields, values = label(camera(number), AT, number)
-    _, measured = told("viid", enveloped(camera(number), "VideoLabel", [fields], odd=False), "http/x")
+    fields, values = video_label(camera(number), AT, number)
+    _, measured = told("viid", encode_envelope(camera(number), "VideoLabel", [fields], odd=False), "http/x")
     assert measured == values
 
 
@@ -88,9 +86,9 @@ def test_counts_of_gat1400(number: int) -> None:
 @pytest.mark.parametrize("odd", [False, True])
 def test_frames_of_onvif(number: int, *, odd: bool) -> None:
     """Pixels with a transformation, texts for numbers, a time without zone: in JSON and XML the same boxes."""
-    for way, name, write in ((ONVIF, "onvif_mj", in_json), (PUSH, "onvif_xml", in_xml)):
+    for way, name, write in ((ONVIF, "onvif_mj", encode_json_frame), (PUSH, "onvif_xml", encode_xml_frame)):
         one = camera(number, way)
-        things, values = frame(one, number, number % 4 + 1)
+        things, values = onvif_frame(one, number, number % 4 + 1)
         observations, _ = told(name, write(one, AT, things, odd=odd), f"{one.id}/onvif-mj/VideoAnalytics/P/M")
         assert len(observations) == len(values)
         assert all(holds(value, seen) for (_, value), seen in zip(values, observations, strict=True))
@@ -99,7 +97,7 @@ def test_frames_of_onvif(number: int, *, odd: bool) -> None:
 def test_alarms_of_onvif() -> None:
     """A state is an observation and a reading."""
     for sequence in (0, 1):
-        body, values = alarm(AT, sequence)
+        body, values = motion_alarm(AT, sequence)
         observations, measured = told("onvif_ej", body, "x/onvif-ej/VideoSource/MotionAlarm/&VideoSource_1")
         assert holds(values[0][1], observations[0])
         assert measured == values[1:]
@@ -108,20 +106,20 @@ def test_alarms_of_onvif() -> None:
 def test_a_fleet_has_all_ways() -> None:
     """Codes of 20 digits, a third by each way."""
     found = fleet("4401", 51, counties=("440106",), rng=random.Random(1))
-    assert {len(one.id) for one in found} == {20}
-    assert {one.way: 17 for one in found} == {VIID: 17, ONVIF: 17, PUSH: 17}
-    assert [sum(one.way == way for one in found) for way in (VIID, ONVIF, PUSH)] == [17, 17, 17]
+    assert {len(item.id) for item in found} == {20}
+    assert {item.transport: 17 for item in found} == {VIID: 17, ONVIF: 17, PUSH: 17}
+    assert [sum(item.transport == way for item in found) for way in (VIID, ONVIF, PUSH)] == [17, 17, 17]
 
 
 # ── the accounting ───────────────────────────────────────────────────────────────────────────────────
 
 
 def judged(lines: list[str], records: list[dict[str, Any]]) -> dict[str, Any]:
-    judge = Judge([Tap("centre", "", "", "")])
+    judge = Judge([FeedTap("centre", "", "", "")])
     for line in lines:
-        judge.line(line)
+        judge.read_line(line)
     for record in records:
-        judge.record(judge.taps[0], record, AT)
+        judge.read_record(judge.taps[0], record, AT)
     return judge.verdict()
 
 
@@ -150,7 +148,7 @@ def test_objects_are_accounted_for() -> None:
     verdict = judged(LINES, [record("cam", SEEN)])
     assert verdict["objects"] == {"acknowledged": 3, "duplicates": 1, "refused": 1}
     assert verdict["taps"]["centre"]["objects"] == 1
-    assert not verdict["guilty"]
+    assert not verdict["failed"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,7 @@ def test_objects_are_accounted_for() -> None:
         ([record("cam", SEEN), record("cam", SEEN)], "doubled"),
         ([record("cam", {**SEEN, "native_id": "9"})], "corrupt"),
         ([record("cam", SEEN), record("cam", {"native_id": "8"})], "leaked"),
-        ([record("cam", {**SEEN, "brand": f"x{MARK}"})], "leaked"),
+        ([record("cam", {**SEEN, "brand": f"x{CANARY_WORD}"})], "leaked"),
         ([record("cam", SEEN, at="2026-01-01T00:00:01Z")], "phantom"),
     ],
 )
@@ -168,35 +166,35 @@ def test_what_is_wrong_is_told(records: list[dict[str, Any]], verdict: str) -> N
     """Controls: a lost object, one twice, another one, a refused one, somebody's plate, one that nobody sent."""
     found = judged(LINES, records)
     assert found["taps"]["centre"][verdict] >= 1
-    assert found["guilty"]
+    assert found["failed"]
     assert verdict in VERDICTS
 
 
 def test_a_sum_that_does_not_hold_is_guilt() -> None:
     """An object that was acknowledged, and is neither there nor a duplicate nor refused."""
-    address = Address("44", "", "", 0, 0)
-    good = Summary(address, [], Tokens("", ""), [], [], "", "", 1)
+    address = MemberAddress("44", "", "", 0, 0)
+    good = Summary(address, [], DemoTokens("", ""), [], [], "", "", 1)
     objects = {"acknowledged": 4, "delivered": 1, "duplicates": 2, "refused": 1}
-    assert not msgspec.structs.replace(good, objects=objects).guilty
-    assert msgspec.structs.replace(good, objects={**objects, "acknowledged": 5}).guilty
-    assert msgspec.structs.replace(good, objects={**objects, "delivered": 2}).guilty
+    assert not msgspec.structs.replace(good, objects=objects).failed
+    assert msgspec.structs.replace(good, objects={**objects, "acknowledged": 5}).failed
+    assert msgspec.structs.replace(good, objects={**objects, "delivered": 2}).failed
 
 
 def test_what_is_sent_is_written_before(tmp_path: Path) -> None:
     """Each object's intent is in the file before its message is handed to a connection."""
-    place = Place(NOBODY, NOBODY, NOBODY)
+    place = CameraEndpoints(NOBODY, NOBODY, NOBODY)
     watchers = [camera(number, way) for number, way in enumerate((VIID, ONVIF, PUSH))]
     plan = CameraPlan("r", str(tmp_path / "x.ledger"), 1, 1.0, {"4401": place}, watchers)
-    cameras = Cameras(plan, Intents(Path(plan.ledger), plan.run))
+    cameras = CameraSimulator(plan, Intents(Path(plan.ledger), plan.run))
     sent: list[tuple[str, ...]] = []
-    for one in cameras._senders.values():
+    for http_camera in cameras._http_cameras.values():
 
-        def send(job: Job) -> None:
+        def send(job: CameraMessage) -> None:
             written = Path(plan.ledger).read_text()
             assert all(f"I {rid} " in written for rid in job.rids)
             sent.append(job.rids)
 
-        one.send = send  # type: ignore[method-assign]
+        http_camera.send = send  # type: ignore[method-assign]
     for _ in range(40):
         cameras._next()
     assert sent

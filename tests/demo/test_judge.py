@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from sensegate.demo import judge as judge_module
-from sensegate.demo.judge import VERDICTS, Judge, Tap, main, to_us
+from sensegate.demo.judge import VERDICTS, FeedTap, Judge, main, to_us
 
 T0 = 1_767_225_600_000_000
 
@@ -41,13 +41,13 @@ def record(n: int, name: str = "air_temperature", value: object = None, **change
 
 
 def seated(lines: list[str], records: list[dict[str, Any]], *, node: str = "") -> tuple[Judge, dict[str, Any]]:
-    tap = Tap("centre", "", "all", "", node)
+    tap = FeedTap("centre", "", "all", "", node)
     judge = Judge([tap])
-    judge.line("D dev")
+    judge.read_line("D dev")
     for line in lines:
-        judge.line(line)
-    for one in records:
-        judge.record(tap, one, T0 + 20_000_000)
+        judge.read_line(line)
+    for record in records:
+        judge.read_record(tap, record, T0 + 20_000_000)
     return judge, judge.verdict()
 
 
@@ -80,7 +80,7 @@ def test_a_clean_run_has_no_verdict() -> None:
     """All acknowledged readings seen once: nothing is wrong."""
     judge, verdict = seated(GOOD_LINES, GOOD_RECORDS)
     assert counts(verdict) == {}
-    assert not verdict["guilty"]
+    assert not verdict["failed"]
     assert judge.complete()
     assert verdict["published"] == verdict["acknowledged"] == 3
     assert verdict["readings"] == 6
@@ -102,12 +102,12 @@ def test_an_altered_record_is_named(altered: list[dict[str, Any]], expected: dic
     """Negative controls of faults.md 5.1: the judge names exactly what was done to the records."""
     _, verdict = seated(GOOD_LINES, altered)
     assert counts(verdict) == expected
-    assert verdict["guilty"]
+    assert verdict["failed"]
 
 
 def test_a_mark_excuses_disorder() -> None:
     """A reading that comes late and says so is in order."""
-    late = [{**one, "flags": ["backlog"]} for one in both(1)]
+    late = [{**item, "flags": ["backlog"]} for item in both(1)]
     _, verdict = seated(GOOD_LINES, [*both(2), *late, *both(3)])
     assert counts(verdict) == {}
 
@@ -170,8 +170,8 @@ def test_another_nodes_reading_is_leaked() -> None:
 def test_bystanders_are_not_judged() -> None:
     """What a person publishes by hand on a device of their own is no phantom."""
     judge, verdict = seated(GOOD_LINES, [*GOOD_RECORDS, record(1, device="by-hand")])
-    assert not verdict["guilty"]
-    assert judge.bystanders == 1
+    assert not verdict["failed"]
+    assert judge.unknown_devices == 1
 
 
 def test_what_is_done_with_is_forgotten_and_still_not_seen_twice() -> None:
@@ -180,7 +180,7 @@ def test_what_is_done_with_is_forgotten_and_still_not_seen_twice() -> None:
     judge.forget(T0 + 10_000_000_000)
     assert judge.forgotten == 3
     assert not judge.messages
-    judge.record(judge.taps[0], record(1, flags=["late"]), T0)
+    judge.read_record(judge.taps[0], record(1, flags=["late"]), T0)
     assert counts(judge.verdict()) == {"phantom": 1}
 
 

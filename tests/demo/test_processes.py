@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sensegate.demo.processes import Child, Warden, belonging, sweep
+from sensegate.demo.processes import Reaper, SupervisedProcess, processes_of, sweep
 
 DEADLINE_S = 15.0
 SLEEPER = "import sys, time; time.sleep(60)"
@@ -36,7 +36,7 @@ def gone(pid: int) -> bool:
 async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     """Killed at any time, it comes back under another pid, and says so."""
     changes: list[int] = []
-    child = Child("x", sleeper(tmp_path), log=tmp_path / "log", changed=lambda: changes.append(1))
+    child = SupervisedProcess("x", sleeper(tmp_path), log=tmp_path / "log", changed=lambda: changes.append(1))
     await child.start()
     first = child.pid
     child.kill()
@@ -54,7 +54,7 @@ async def test_what_belongs_to_a_directory_is_found_and_ended(tmp_path: Path) ->
     ours = subprocess.Popen(sleeper(tmp_path))  # noqa: ASYNC220 - starts at once
     other = subprocess.Popen([sys.executable, "-c", SLEEPER, str(tmp_path / "x")])  # noqa: ASYNC220 - the same
     try:
-        await until(lambda: belonging(tmp_path) == [ours.pid])
+        await until(lambda: processes_of(tmp_path) == [ours.pid])
         ended = asyncio.create_task(asyncio.to_thread(sweep, tmp_path, grace_s=2.0))
         assert await asyncio.to_thread(ours.wait, DEADLINE_S) == -signal.SIGTERM
         assert await ended == [ours.pid]
@@ -66,16 +66,16 @@ async def test_what_belongs_to_a_directory_is_found_and_ended(tmp_path: Path) ->
 
 
 async def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The kernel ends the children of a killed demo, the warden what had no parent any more, and the directory."""
+    """The kernel ends the children of a killed demo, the reaper what had no parent any more, and the directory."""
     stores = tmp_path / "stores"
     os.mkdir(stores)  # noqa: PTH102 - before anything runs
     script = f"""
 import asyncio, pathlib, subprocess, sys
-from sensegate.demo.processes import Child, Warden
+from sensegate.demo.processes import Reaper, SupervisedProcess
 async def main():
     directory = pathlib.Path({str(stores)!r})
-    await Warden(directory, remove=True).start()
-    child = Child("x", {sleeper(stores)!r}, log=directory / "log")
+    await Reaper(directory, remove=True).start()
+    child = SupervisedProcess("x", {sleeper(stores)!r}, log=directory / "log")
     await child.start()
     orphan = subprocess.Popen({sleeper(stores)!r}, start_new_session=True)
     print(child.pid, orphan.pid, flush=True)
@@ -88,13 +88,13 @@ asyncio.run(main())
     demo.kill()
     await demo.wait()
     await until(lambda: gone(child))
-    await until(lambda: not belonging(stores) and not os.path.exists(stores))  # noqa: PTH110 - a poll
+    await until(lambda: not processes_of(stores) and not os.path.exists(stores))  # noqa: PTH110 - a poll
     assert gone(orphan)
 
 
-async def test_an_idle_warden_does_nothing(tmp_path: Path) -> None:
+async def test_an_idle_reaper_does_nothing(tmp_path: Path) -> None:
     """Dismissed after an orderly end, it ends too and keeps the directory unless told otherwise."""
-    warden = Warden(tmp_path, remove=False)
-    await warden.start()
-    await asyncio.wait_for(warden.dismiss(), DEADLINE_S)
+    reaper = Reaper(tmp_path, remove=False)
+    await reaper.start()
+    await asyncio.wait_for(reaper.finish(), DEADLINE_S)
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - it is there, and empty

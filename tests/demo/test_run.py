@@ -17,10 +17,11 @@ from aiohttp import web
 from rich.console import Console
 
 from sensegate.bus.ports import free_port
-from sensegate.demo.faults import FAULTS, Outcome
+from sensegate.demo.faults import FAULTS, ExpectedOutcome
 from sensegate.demo.mqtt import Publisher
-from sensegate.demo.processes import belonging
-from sensegate.demo.run import Options, demonstrate
+from sensegate.demo.processes import processes_of
+from sensegate.demo.run import run_demo
+from sensegate.demo.setup import Options
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -75,7 +76,10 @@ async def test_a_timed_demo_accounts_for_everything(tmp_path: Path) -> None:
     assert set(injected) == set(FAULTS)
     for kind in ("redelivery", "repeat", "cross_path", "conflict", "unchanged"):
         assert summary["duplicates"][kind] == injected[kind] > 0
-    for outcome, counts in ((Outcome.QUARANTINE, summary["quarantined"]), (Outcome.REJECTION, summary["rejected"])):
+    for outcome, counts in (
+        (ExpectedOutcome.QUARANTINE, summary["quarantined"]),
+        (ExpectedOutcome.REJECTION, summary["rejected"]),
+    ):
         expected = {kind: injected[kind] for kind, fault in FAULTS.items() if fault.outcome is outcome}
         assert counts == expected
     for node in summary["nodes"]:
@@ -85,7 +89,7 @@ async def test_a_timed_demo_accounts_for_everything(tmp_path: Path) -> None:
     objects = summary["objects"]
     assert objects["acknowledged"] == objects["delivered"] + objects["duplicates"] + objects["refused"]
     assert min(objects["delivered"] // 50, objects["duplicates"], objects["refused"]) > 0
-    assert {frozenset(one) for one in summary["cameras"]} == {CAMERA}
+    assert {frozenset(item) for item in summary["cameras"]} == {CAMERA}
     assert not [pid for member in (summary["centre"], *summary["nodes"]) for pid in _pids(member) if alive(pid)]
     assert not Path(summary["directory"]).exists()
 
@@ -160,12 +164,12 @@ async def test_one_record_tampered_with_fails_the_demo(
         judge_url=url,
         deadline_s=10.0,
     )
-    code = await demonstrate(options, Console(quiet=True))
+    code = await run_demo(options, Console(quiet=True))
     summary = read(path)
     assert tamperer.done
     assert code == 1
     assert {name: summary[name] for name in ("lost", "doubled")} == {"lost": 0, "doubled": 0, verdict: 1}
-    assert not belonging(tmp_path)
+    assert not processes_of(tmp_path)
 
 
 async def test_a_demo_survives_its_processes_and_leaves_nothing(tmp_path: Path) -> None:
@@ -199,7 +203,7 @@ async def test_a_demo_survives_its_processes_and_leaves_nothing(tmp_path: Path) 
     finally:
         demo.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(demo.wait(), DEADLINE_S) == 0
-    assert not belonging(tmp_path)
+    assert not processes_of(tmp_path)
 
 
 def _whole(summary: dict[str, Any]) -> dict[str, Any]:

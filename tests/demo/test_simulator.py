@@ -17,11 +17,11 @@ import pytest
 from sensegate.bus.ports import free_port
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet
-from sensegate.demo.faults import FAULTS, Injector, Original, Outcome
-from sensegate.demo.fleet import KINDS, Frame, Simulated, Value, fleet, gateways_of, measure
+from sensegate.demo.faults import FAULTS, ExpectedOutcome, GoodMessage, Injector
+from sensegate.demo.fleet import KINDS, DeviceFrame, FrameValue, SimulatedDevice, fleet, list_gateways, measure
 from sensegate.demo.intents import Intents
 from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection, connect_packet, publish_packet
-from sensegate.demo.simulator import Broker, Plan
+from sensegate.demo.simulator import Broker, SimulationPlan
 from sensegate.model import BOOL, Device, Message, Spec
 
 DEADLINE_S = 10.0
@@ -85,9 +85,9 @@ def test_packets_are_those_of_the_standard() -> None:
 def test_a_backlog_keeps_the_order() -> None:
     """What was in flight comes before what already waited."""
     backlog = Backlog()
-    backlog.keep([("c", b"", b"")])
-    backlog.keep([("a", b"", b""), ("b", b"", b"")])
-    assert [backlog.take()[0] for _ in range(3)] == ["a", "b", "c"]
+    backlog.prepend([("c", b"", b"")])
+    backlog.prepend([("a", b"", b""), ("b", b"", b"")])
+    assert [backlog.pop()[0] for _ in range(3)] == ["a", "b", "c"]
 
 
 @pytest.mark.live
@@ -140,18 +140,18 @@ async def test_a_lost_connection_keeps_what_is_owed(mosquitto: Mosquitto) -> Non
     assert [token for token, _, _ in publisher.unacknowledged] == ["1", "2"]
 
 
-def simulated(node: str = "4401", count: int = 30) -> list[Simulated]:
+def simulated(node: str = "4401", count: int = 30) -> list[SimulatedDevice]:
     return fleet(node, count, counties=("440106", "440104"), rng=random.Random(1))
 
 
-def originals(devices: list[Simulated]) -> Iterator[Original]:
+def originals(devices: list[SimulatedDevice]) -> Iterator[GoodMessage]:
     for counter in range(2000):
         device = devices[counter % len(devices)]
         kind = KINDS[device.kind]
         at = 1_767_225_600_000_000 + counter * 2 * kind.resolution
-        frame = Frame(device, at, measure(kind, device, counter), counter * 2)
+        frame = DeviceFrame(device, at, measure(kind, device, counter), counter * 2)
         topic, payload = kind.encode(frame)
-        yield Original(f"r{counter}", frame, topic, payload)
+        yield GoodMessage(f"r{counter}", frame, topic, payload)
 
 
 def test_every_kind_of_fault_is_injected_early() -> None:
@@ -174,7 +174,7 @@ def test_a_fleet_has_a_device_for_every_fault() -> None:
     devices = simulated()
     injector = Injector(random.Random(3), peers={"4401": devices[2]})
     for kind, fault in FAULTS.items():
-        able = (one for one in originals(devices) if kind in KINDS[one.frame.device.kind].faults)
+        able = (original for original in originals(devices) if kind in KINDS[original.frame.device.kind].faults)
         assert any(fault.make(original, injector) for original in able), kind
 
 
@@ -199,18 +199,18 @@ def test_what_is_sent_is_what_the_profiles_read() -> None:
             assert read == pytest.approx(dict(values)), (kind, fields.quarantined, fields.rejected)
             step = KINDS[original.frame.device.kind].resolution
             assert not values or all(abs(at - time) < max(step, 1000) for at in fields.time.tolist()), kind
-            if FAULTS.get(kind) and FAULTS[kind].outcome is Outcome.QUARANTINE:
+            if FAULTS.get(kind) and FAULTS[kind].outcome is ExpectedOutcome.QUARANTINE:
                 assert [item.reason for item in fields.quarantined] == [kind]
-            if FAULTS.get(kind) and FAULTS[kind].outcome is Outcome.REJECTION:
+            if FAULTS.get(kind) and FAULTS[kind].outcome is ExpectedOutcome.REJECTION:
                 assert [item.reason for item in fields.rejected] == [kind]
     assert seen == set(FAULTS) - {"refused"}
     assert names
 
 
-Sent = tuple[str, bytes, int, Mapping[str, Value], str]
+Sent = tuple[str, bytes, int, Mapping[str, FrameValue], str]
 
 
-def decoding(devices: list[Simulated]) -> tuple[Decoder, list[Spec], Registered]:
+def decoding(devices: list[SimulatedDevice]) -> tuple[Decoder, list[Spec], Registered]:
     profiles = ProfileSet.load([Path(__file__).parents[2] / "device_profiles"])
     names = Registered(devices)
     return Decoder(profiles, names), profiles.specs, names
@@ -221,7 +221,7 @@ class Registered:
 
     version = 1
 
-    def __init__(self, devices: list[Simulated]) -> None:
+    def __init__(self, devices: list[SimulatedDevice]) -> None:
         self.records = [
             Device(
                 id=device.id,
@@ -232,7 +232,10 @@ class Registered:
             )
             for device in devices
         ]
-        self.records += [Device(id=one.id, division=one.division, profile=one.profile) for one in gateways_of(devices)]
+        self.records += [
+            Device(id=gateway.id, division=gateway.division, profile=gateway.profile)
+            for gateway in list_gateways(devices)
+        ]
         self.places = {record.id: at for at, record in enumerate(self.records)}
         self.places |= {record.alias: at for at, record in enumerate(self.records) if record.alias}
 
@@ -271,7 +274,7 @@ def test_intents_are_whole_lines(tmp_path: Path) -> None:
 async def test_the_simulator_sends_again_after_the_broker_died(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """Every intent ends acknowledged although the broker is killed in between; what is sent again keeps its rid."""
     devices = simulated(count=9)
-    plan = Plan(
+    plan = SimulationPlan(
         run="0badcafe",
         ledger=str(tmp_path / "sim.ledger"),
         seed=1,

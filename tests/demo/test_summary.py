@@ -5,7 +5,16 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.demo.summary import Address, Summary, Tokens, added, duplicates, family, judged, recognition
+from sensegate.demo.summary import (
+    DemoTokens,
+    MemberAddress,
+    Summary,
+    by_reason,
+    duplicates,
+    sum_ledgers,
+    unrecognised_faults,
+    with_verdict,
+)
 
 TOTALS = {
     "accepted": 90, "conflict": 2, "late": 3, "duplicate.repeat": 4, "suppressed.unchanged": 1,
@@ -25,11 +34,11 @@ VERDICT = {
 
 
 def summary() -> Summary:
-    address = Address("44", "http://127.0.0.1:1", "mqtt://127.0.0.1:2", 3, 4)
+    address = MemberAddress("44", "http://127.0.0.1:1", "mqtt://127.0.0.1:2", 3, 4)
     return Summary(
         centre=address,
         nodes=[address],
-        tokens=Tokens("a", "s"),
+        tokens=DemoTokens("a", "s"),
         devices=[],
         feeds=["all"],
         console="http://127.0.0.1:1/",
@@ -40,16 +49,16 @@ def summary() -> Summary:
 
 def test_kinds_are_sorted_out_of_the_totals() -> None:
     """Families by their prefix; a conflict and what is unchanged are kinds of duplicates."""
-    assert family(TOTALS, "withheld") == {"grade": 10}
+    assert by_reason(TOTALS, "withheld") == {"grade": 10}
     assert duplicates(TOTALS) == {"repeat": 4, "unchanged": 1, "conflict": 2}
-    assert added([TOTALS, TOTALS])["accepted"] == 180
+    assert sum_ledgers([TOTALS, TOTALS])["accepted"] == 180
 
 
 def test_what_was_injected_is_recognised_or_named() -> None:
     """Equal counts say nothing; a difference is named with both numbers."""
-    assert recognition({"repeat": 4, "conflict": 2, "late": 3, "malformed": 5, "dimension": 6}, TOTALS) == {}
-    assert recognition({"repeat": 5, "not_utf8": 1}, TOTALS) == {"repeat": (5, 4), "not_utf8": (1, 0)}
-    whole = judged(summary(), VERDICT, TOTALS)
+    assert unrecognised_faults({"repeat": 4, "conflict": 2, "late": 3, "malformed": 5, "dimension": 6}, TOTALS) == {}
+    assert unrecognised_faults({"repeat": 5, "not_utf8": 1}, TOTALS) == {"repeat": (5, 4), "not_utf8": (1, 0)}
+    whole = with_verdict(summary(), VERDICT, TOTALS)
     assert whole.recognised
     assert whole.injected == {"repeat": 4, "malformed": 5, "dimension": 6}
     assert whole.latency_ms == {"p50": 1.0, "p99": 2.0}
@@ -57,14 +66,14 @@ def test_what_was_injected_is_recognised_or_named() -> None:
 
 def test_anything_lost_doubled_or_unbalanced_is_guilt() -> None:
     """Each alone makes the demo fail."""
-    good = judged(summary(), VERDICT, TOTALS)
-    assert not good.guilty
+    good = with_verdict(summary(), VERDICT, TOTALS)
+    assert not good.failed
     for change in ({"lost": 1}, {"doubled": 1}, {"balanced": False}, {"verdicts": {"phantom": 1}}):
-        assert msgspec.structs.replace(good, **change).guilty
+        assert msgspec.structs.replace(good, **change).failed
     missed = msgspec.structs.replace(good, unrecognised={"cross_path": (154, 0)})
-    assert missed.guilty
-    assert not msgspec.structs.replace(missed, resent=1).guilty, "a second delivery may have changed its kind"
-    assert not msgspec.structs.replace(good, unrecognised={"repeat": (4, 5)}).guilty, "published by hand"
+    assert missed.failed
+    assert not msgspec.structs.replace(missed, resent=1).failed, "a second delivery may have changed its kind"
+    assert not msgspec.structs.replace(good, unrecognised={"repeat": (4, 5)}).failed, "published by hand"
 
 
 def test_the_file_is_private_and_whole(tmp_path: Path) -> None:

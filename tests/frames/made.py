@@ -84,7 +84,7 @@ def fire(
     """Return a frame of GB/T 26875.3 with a data unit of a type; without objects the unit is empty."""
     data = bytes([number, len(objects)]) + b"".join(objects) if objects else b""
     return gbt26875.build(
-        gbt26875.Unit(
+        gbt26875.Gbt26875Frame(
             serial=serial,
             version=b"\x01\x01",
             sent=TIME,
@@ -92,7 +92,7 @@ def fire(
             target=bytes.fromhex(target)[::-1],
             command=command,
             data=data,
-            right=True,
+            checksum_ok=True,
         )
     )
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.frames.checks import crc_hj212, crc_modbus, sum8, swapped, xor8
-from sensegate.frames.hj212 import Convention, check_value, convention_of
+from sensegate.frames.checks import crc_hj212, crc_modbus, sum8, swap_bytes, xor8
+from sensegate.frames.hj212 import Convention, checksum, detect_convention
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_tables_give_what_the_bits_give(data: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_a_convention_is_recognised(data: bytes) -> None:
     """Each convention's own value is told as right, in either case of its digits."""
-    for one in Convention:
-        value = check_value(data, one)
-        found = convention_of(data, b"%04x" % value)
+    for item in Convention:
+        value = checksum(data, item)
+        found = detect_convention(data, b"%04x" % value)
         assert found is not None
-        assert check_value(data, found) == value
-    assert convention_of(data, b"zzzz") is None
+        assert checksum(data, found) == value
+    assert detect_convention(data, b"zzzz") is None
 
 
 def test_small_ones() -> None:
     """Sum, exclusive or and exchange of bytes."""
-    assert (sum8(b"\xff\x02"), xor8(b"\xff\x0f\x01"), swapped(0x1234)) == (1, 0xF1, 0x3412)
+    assert (sum8(b"\xff\x02"), xor8(b"\xff\x0f\x01"), swap_bytes(0x1234)) == (1, 0xF1, 0x3412)
     assert (sum8(b""), xor8(b"")) == (0, 0)

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.frames import gbt26875, hj212, jtt808, sl651
-from sensegate.frames.cutting import Cutter
+from sensegate.frames.framing import FrameFinder
 from tests.frames import made
 
 AIR = made.upload("DataTime=20260101080000;a34004-Rtd=31,a34004-Flag=N")
 WATER = made.upload("DataTime=20260101080000;w01018-Rtd=15.2,w01018-Flag=M", st="32", qn="20260101080001000")
-FRAMES: dict[str, tuple[Cutter, list[bytes]]] = {
-    "hj212": (hj212.cut, [AIR, WATER, made.upload("", cn="9015")]),
+FRAMES: dict[str, tuple[FrameFinder, list[bytes]]] = {
+    "hj212": (hj212.next_frame, [AIR, WATER, made.upload("", cn="9015")]),
     "sl651": (
-        sl651.cut,
+        sl651.next_frame,
         [
             made.report(made.element(0x39, made.bcd(10490, 4), 3)),
             made.report_in_text("Z 10.490 VT 12.35"),
@@ -25,11 +25,11 @@ FRAMES: dict[str, tuple[Cutter, list[bytes]]] = {
         ],
     ),
     "gbt26875": (
-        gbt26875.cut,
+        gbt26875.next_frame,
         [made.fire(21, [b"\x08" + made.TIME]), made.fire(0, []), made.fire(1, [b"\x01\x02\x02\x00" + made.TIME] * 3)],
     ),
     "jtt808": (
-        jtt808.cut,
+        jtt808.next_frame,
         [
             made.vehicle(made.position()),
             made.vehicle(b"", message=jtt808.HEARTBEAT, serial=0x7E7D),
@@ -40,7 +40,7 @@ FRAMES: dict[str, tuple[Cutter, list[bytes]]] = {
 PROTOCOLS = sorted(FRAMES)
 
 
-def feed(cut: Cutter, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
+def feed(cut: FrameFinder, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
     """Return (the frames found in a stream that comes in pieces, what was skipped)."""
     buffer, frames, skipped = b"", [], b""
     for piece in pieces:
@@ -103,23 +103,23 @@ def test_a_frame_cut_short_costs_itself_alone(name: str, data: st.DataObject) ->
 
 def test_a_length_of_three_digits_is_no_frame() -> None:
     """``##453`` is skipped, the frame behind it found; so are marks in a row."""
-    frames, skipped = feed(hj212.cut, [b"##453QN=20160801085000001;ST=22;CP=&&&&c0c1\r\n###" + AIR[1:]])
+    frames, skipped = feed(hj212.next_frame, [b"##453QN=20160801085000001;ST=22;CP=&&&&c0c1\r\n###" + AIR[1:]])
     assert frames == [AIR]
     assert skipped.startswith(b"##453")
 
 
 def test_some_devices_end_without_a_new_line() -> None:
     """Where the CRC fits the frame is whole; else its end is waited for."""
-    frames, _ = feed(hj212.cut, [AIR[:-2] + WATER[:-2]])
+    frames, _ = feed(hj212.next_frame, [AIR[:-2] + WATER[:-2]])
     assert frames == [AIR[:-2], WATER[:-2]]
     wrong = AIR[:-6] + b"0000"
-    assert feed(hj212.cut, [wrong]) == ([], b"")
-    assert feed(hj212.cut, [wrong, b"\r\n"])[0] == [wrong + b"\r\n"]
+    assert feed(hj212.next_frame, [wrong]) == ([], b"")
+    assert feed(hj212.next_frame, [wrong, b"\r\n"])[0] == [wrong + b"\r\n"]
 
 
 def test_a_long_length_does_not_hide_what_follows() -> None:
     """A head that announces 9,999 bytes gives way to a frame that begins on a new line."""
-    frames, _ = feed(hj212.cut, [b"##9999QN=1;\r\n" + AIR])
+    frames, _ = feed(hj212.next_frame, [b"##9999QN=1;\r\n" + AIR])
     assert frames == [AIR]
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from sensegate.config import parse
 from sensegate.errors import ConfigError
-from sensegate.normalise.clocks import Clocks
+from sensegate.normalise.clocks import TimeChecks
 from tests.spoil import UNWRITABLE, in_tree
 
 ROOT = Path(__file__).parents[2] / "config"
@@ -35,7 +35,7 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
         except (*UNWRITABLE, yaml.YAMLError):
             continue
         try:
-            Clocks(parse(text).time)
+            TimeChecks(parse(text).time)
         except ConfigError:
             continue
         except Exception as why:

@@ -14,7 +14,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import User
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig
-from sensegate.demo.city import Member
+from sensegate.demo.city import CityMember
 
 UNCOUNTED = frozenset(("refused",))
 """Kinds that the broker acknowledges and drops: they are never committed."""
@@ -67,7 +67,7 @@ class Sent:
 class Committed:
     """Messages committed on a member's log, by node over time; read as it grows."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: CityMember) -> None:
         self.member = member
         self.messages: dict[str, Steps] = {}
         self._at = 0

@@ -25,13 +25,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sensegate.demo import crew
-from sensegate.demo.city import City, Member
-from sensegate.demo.enrol import counties, enrol, subscriber
+from sensegate.demo import workers
+from sensegate.demo.city import City, CityMember
 from sensegate.demo.fleet import fleet
 from sensegate.demo.judge import VERDICTS
-from sensegate.demo.simulator import Broker, Plan
-from sensegate.demo.summary import family
+from sensegate.demo.registration import counties, create_subscriber_token, register_devices
+from sensegate.demo.simulator import Broker, SimulationPlan
+from sensegate.demo.summary import by_reason
 from sensegate.errors import Lost
 from sensegate.web.client import Answered, Remote
 from tests.ledger.commits import Committed, Sent
@@ -142,7 +142,7 @@ class Report:
     def good(self) -> bool:
         """True if nothing was lost, doubled, made up, altered, unmarked or unbalanced, and all recovered."""
         return not (
-            self.verdict["guilty"]
+            self.verdict["failed"]
             or not all(self.balanced.values())
             or not all(self.carried.values())
             or any(done.recovery_s is None for done in (*self.done, *self.weak))
@@ -244,8 +244,8 @@ class Campaign:
         """Kills at moments when less than `LEAST` messages were uncommitted: they are done again and do not count."""
         self._sent = Sent(self.proof / "simulator.ledger")
         self._logs = {member.division: Committed(member) for member in self.city.members}
-        self._simulator: crew.Worker
-        self._judge: crew.Worker
+        self._simulator: workers.Worker
+        self._judge: workers.Worker
 
     async def run(self) -> Report:
         """Run it all; leave nothing behind."""
@@ -268,17 +268,17 @@ class Campaign:
     async def _set_up(self) -> None:
         rng = random.Random(self.seed)
         devices = []
-        taps: dict[str, tuple[Member, str, str]] = {}
+        taps: dict[str, tuple[CityMember, str, str]] = {}
         if not self.city.alone:
-            taps["centre"] = (self.city.centre, await subscriber(self.city.centre), "")
+            taps["centre"] = (self.city.centre, await create_subscriber_token(self.city.centre), "")
         for node in self.city.nodes.values():
             wanted = fleet(node.division, DEVICES, counties=counties(node.division), rng=rng, shared_only=True)
-            devices += await enrol(node, wanted, rng)
-            taps[node.division] = (node, await subscriber(node), node.division)
-        self._judge = crew.judge(self.proof, taps, feed="all", settle_s=2.0, deadline_s=self.deadline_s)
-        self._simulator = crew.simulator(
+            devices += await register_devices(node, wanted, rng)
+            taps[node.division] = (node, await create_subscriber_token(node), node.division)
+        self._judge = workers.judge(self.proof, taps, feed="all", settle_s=2.0, deadline_s=self.deadline_s)
+        self._simulator = workers.simulator(
             self.proof,
-            Plan(
+            SimulationPlan(
                 run=secrets.token_hex(4),
                 ledger=str(self.proof / "simulator.ledger"),
                 seed=self.seed,
@@ -300,7 +300,7 @@ class Campaign:
         nearest = node if kill.target.at_node else "centre"
         bursts = int(self._simulator.status["bursts"])
         began = time.time_ns() // 1000
-        self._simulator.order(burst=self.burst, node=node)
+        self._simulator.send_command(burst=self.burst, node=node)
         await self._simulator.until(lambda now: now["bursts"] > bursts, RECOVERY_S)
         await asyncio.sleep(kill.delay_s)
         done = Done(kill, node, at=time.time_ns() // 1000)
@@ -324,7 +324,7 @@ class Campaign:
             link = self.city.links[node]
             await link.cut()
             await asyncio.sleep(kill.cut_s)
-            link.mend()
+            link.restore()
             return
         member = self.city.nodes[node] if kill.target.at_node else self.city.centre
         if kill.target is Target.REPLACED:
@@ -335,23 +335,23 @@ class Campaign:
             await asyncio.sleep(kill.again_s)
             self._send_kill(kill.target, member)
 
-    def _send_kill(self, target: Target, member: Member) -> None:
+    def _send_kill(self, target: Target, member: CityMember) -> None:
         pids = []
         if target not in (Target.NODE_SERVER, Target.CENTRE_SERVER):
-            pids.append(member.child.pid)
+            pids.append(member.process.pid)
         if target not in (Target.NODE_GATEWAY, Target.CENTRE_GATEWAY):
             pids.append(member.engine_pid)
         for pid in filter(None, pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    async def _replace(self, member: Member) -> None:
+    async def _replace(self, member: CityMember) -> None:
         """Stop a node's gateway in its tracks, let another commit in its place, wake the first, end the other."""
-        member.child.kill(signal.SIGSTOP)
-        other = self.city.second(member)
+        member.process.kill(signal.SIGSTOP)
+        other = self.city.second_gateway(member)
         try:
-            await other.child.start()
-            await self.city.ready(other)
+            await other.process.start()
+            await self.city.wait_ready(other)
             commits = 0
             deadline = time.monotonic() + RECOVERY_S
             while not commits and time.monotonic() < deadline:
@@ -360,11 +360,11 @@ class Campaign:
                 lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
                 commits = int(float(lines.get("sensegate_commits_total", "0")))
                 await asyncio.sleep(0.05)
-            member.child.kill(signal.SIGCONT)
+            member.process.kill(signal.SIGCONT)
             await asyncio.sleep(1.0)
         finally:
-            member.child.kill(signal.SIGCONT)
-            await other.child.stop()
+            member.process.kill(signal.SIGCONT)
+            await other.process.stop()
 
     async def _recovery(self, node: str, nearest: str, at: int) -> float | None:
         """Return the seconds until messages sent after `at` have reached the nearest subscriber and the centre's."""
@@ -398,11 +398,11 @@ class Campaign:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _finish(self, began: float) -> Report:
-        self._simulator.order(stop=True)
-        await self._simulator.ended(QUIET_S + 30)
-        code = await self._judge.ended(self.deadline_s + JUDGED_S)
+        self._simulator.send_command(stop=True)
+        await self._simulator.wait(QUIET_S + 30)
+        code = await self._judge.wait(self.deadline_s + JUDGED_S)
         if code not in (0, 1):
-            raise AssertionError(f"the judge could not judge: {self._judge.complaint()}")
+            raise AssertionError(f"the judge could not judge: {self._judge.stderr_tail()}")
         verdict = json.loads((self.proof / "verdict.json").read_text(encoding="utf-8"))
         totals, balanced, carried = await self._books()
         return Report(self.seed, self.done, self.weak, verdict, balanced, carried, totals, time.monotonic() - began)
@@ -437,7 +437,7 @@ class Campaign:
                     totals[member.division] = answer["totals"]
                     balanced[member.division] = bool(answer["balanced"])
                     mine = answer["totals"]
-                    passed = mine.get("forwarded", 0) + sum(family(mine, "withheld").values())
+                    passed = mine.get("forwarded", 0) + sum(by_reason(mine, "withheld").values())
                     has_uplink = member is not self.city.centre and not self.city.alone
                     carried[member.division] = not has_uplink or mine.get("accepted", 0) == passed
                     if carried[member.division]:

@@ -46,7 +46,7 @@ class Cut(Campaign):
             await link.cut()
             await asyncio.sleep(seconds)
             self.node_went_on = self._judge.status["taps"][node]["matched"] - before
-            link.mend()
+            link.restore()
             at = time.time_ns() // 1000
             mended = time.monotonic()
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import aiohttp
 
-from sensegate.demo.city import City, Member
+from sensegate.demo.city import City, CityMember
 from sensegate.errors import Lost
 from sensegate.web.client import Answered, Remote
 from tests.ledger.kills import KILLED, PROFILES, Kill, Target, plan
@@ -109,7 +109,7 @@ async def registered_at(http: aiohttp.ClientSession, url: str, code: str, passwo
 class Pusher:
     """A camera's talk with the node, wherever it listens at the moment."""
 
-    def __init__(self, camera: Camera, member: Member, base: int) -> None:
+    def __init__(self, camera: Camera, member: CityMember, base: int) -> None:
         self.camera = camera
         self.stopping = False
         self._member = member
@@ -165,7 +165,7 @@ class Pusher:
 class Tap:
     """A subscriber that reads on through every kill, by its cursor."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: CityMember) -> None:
         self.member = member
         self.seen: Counter[str] = Counter()
         self._after = ""
@@ -336,7 +336,7 @@ class Campaign:
             link = self.city.links[NODE]
             await link.cut()
             await asyncio.sleep(kill.cut_s)
-            link.mend()
+            link.restore()
             return
         member = self.node if kill.target.at_node else self.city.centre
         for pause in (0.0, kill.again_s):
@@ -345,7 +345,7 @@ class Campaign:
             await asyncio.sleep(pause)
             pids = []
             if kill.target not in {Target.NODE_SERVER, Target.CENTRE_SERVER}:
-                pids.append(member.child.pid)
+                pids.append(member.process.pid)
             if kill.target not in {Target.NODE_GATEWAY, Target.CENTRE_GATEWAY}:
                 pids.append(member.engine_pid)
             for pid in filter(None, pids):

@@ -26,7 +26,7 @@ from sensegate.bus.ports import free_port
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, WebConfig
 from sensegate.config.viid import ViidConfig, ViidSubordinateConfig, ViidSuperiorConfig
-from sensegate.video.formats.viid_answers import beijing
+from sensegate.video.formats.viid_responses import format_beijing
 from sensegate.viid.client import ViidClient
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Site, config_of, running
@@ -40,7 +40,7 @@ PLATE = "粤B12345"
 
 def vehicle(number: int, camera: str = CAMERA) -> dict[str, Any]:
     """Return one object; all are different, some within the same second."""
-    local = beijing(NOW + number // 50 * 1_000_000)
+    local = format_beijing(NOW + number // 50 * 1_000_000)
     source = f"{camera}02{local}{number % 100_000:05d}"
     return {
         "MotorVehicleID": f"{source}02{number % 100_000:05d}",

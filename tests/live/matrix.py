@@ -240,7 +240,7 @@ class World:
             "task": told["id"],
             "person": CANARY,
             "token": reader_id,
-            "division": "4401",
+            "member": "4401",
             "code": "440106",
             "vendor": "acme",
             "model": CANARY,
@@ -259,7 +259,7 @@ class World:
         for name in ("application", "grant", "webhook", "task", "token", "order", "move"):
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
-        self.absent |= {"division": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
+        self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
         self.absent |= {"vendor": "acme", "version": "1"}
 
     async def _node_is_there(self) -> bool:
@@ -439,11 +439,11 @@ ASKS: dict[str, Ask] = {
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),
-    "GET /api/v1/nodes/{division}": Ask(sign='"4401"'),
+    "GET /api/v1/nodes/{member}": Ask(sign='"4401"'),
     "POST /api/v1/nodes": Ask({"division": "4401"}),
     "POST /api/v1/nodes/join": Ask({}),
-    "POST /api/v1/nodes/{division}/leave": Ask({}),
-    "POST /api/v1/nodes/{division}/expel": Ask({"note": ""}),
+    "POST /api/v1/nodes/{member}/leave": Ask({}),
+    "POST /api/v1/nodes/{member}/expel": Ask({"note": ""}),
     "POST /api/v1/moves": Ask({"device": "<device>", "target": "4401", "division": "440106"}, fresh=_device),
     "POST /api/v1/moves/{move}/cancellation": Ask({}, fresh=_move),
     "POST /api/v1/returns": Ask(data="x", headers={"Content-Type": "application/octet-stream"}),

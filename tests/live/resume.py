@@ -29,8 +29,8 @@ import msgspec
 
 from sensegate.bus.addresses import Addresses
 from sensegate.bus.ports import free_port
-from sensegate.demo.city import City, Member
-from sensegate.demo.processes import Child
+from sensegate.demo.city import City, CityMember
+from sensegate.demo.processes import SupervisedProcess
 from tests.live.granting import granted
 from tests.live.site import Made, Site, config_of
 from tests.live.taker import Spec
@@ -83,13 +83,13 @@ class Verdict(msgspec.Struct):
 class Tier:
     """A running gateway with its six subscribers."""
 
-    def __init__(self, member: Member, http: aiohttp.ClientSession) -> None:
+    def __init__(self, member: CityMember, http: aiohttp.ClientSession) -> None:
         self.member = member
         addresses = Addresses(
             0, 0, member.url, f"mqtt://127.0.0.1:{member.mqtt_port}", f"nats://127.0.0.1:{member.nats_port}"
         )
         self.site = Site(config_of(member.directory, member.division), addresses, http, member.token)
-        self.takers: dict[str, Child] = {}
+        self.takers: dict[str, SupervisedProcess] = {}
 
     def file(self, delivery: str) -> Path:
         return self.member.directory / f"taken-{delivery}"
@@ -116,7 +116,7 @@ class Tier:
             )
             arguments = [sys.executable, "-m", "tests.live.taker", msgspec.json.encode(spec).decode()]
             log = self.member.directory / f"taker-{delivery}.log"
-            self.takers[delivery] = Child(
+            self.takers[delivery] = SupervisedProcess(
                 f"taker {delivery}", arguments, log=log, environment={"PYTHONPATH": str(ROOT)}
             )
             await self.takers[delivery].start()
@@ -211,10 +211,10 @@ class Run:
                         taker.kill()
                         await asyncio.sleep(self.rng.uniform(0, 0.05))
             case "node gateway":
-                self.node.member.child.kill()
+                self.node.member.process.kill()
             case _:
                 engine = self.centre.member.engine_pid
-                self.centre.member.child.kill()
+                self.centre.member.process.kill()
                 if self.rng.random() < 0.5 and engine:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(engine, signal.SIGKILL)

@@ -199,7 +199,7 @@ async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None
         for _ in range(3):
             before = len(added)
             await eventually(lambda before=before: len(added) > before + 10, 30)  # type: ignore[misc]
-            os.kill(node.child.pid, signal.SIGKILL)
+            os.kill(node.process.pid, signal.SIGKILL)
         await eventually(lambda least=len(added) + 10: len(added) > least, 30)  # type: ignore[misc] # noqa: B008
         other.kill()
         told, _ = await other.communicate()

@@ -146,7 +146,7 @@ async def test_by_mqtt_a_cursor_that_is_not_good_is_no_silence(node: Site, devic
     grant = await granted(node, "by-mqtt")
     await push(node, device, 25)
     await eventually(lambda: _least(node, grant, 1))
-    stale = str(cursor.after("another log", 1, 1_767_225_600_000_000))
+    stale = str(cursor.after(b"absent", 1, 1_767_225_600_000_000))
     async with by_mqtt(node, grant, stale) as mqtt:
         topic, payload = await mqtt.phone.next("message")
         problem = json.loads(payload)

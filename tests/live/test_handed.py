@@ -76,7 +76,7 @@ async def test_releases_of_the_centre_reach_its_nodes(tmp_path: Path) -> None:
             assert await said(node, device, 230) == (23.0, "acme/th@4")
             assert any("acme/th@4" in one for one in (await node.ready())[1])
             actions = [one["action"] for one in await node.audit()]
-            assert actions.count("profile.handed_down.refused") == 1
+            assert actions.count("profile.apply_from_centre.refused") == 1
 
 
 async def version_is(node: Site, number: int) -> bool:

@@ -90,7 +90,7 @@ async def test_a_station_of_hj_212(city: Site) -> None:
     frame = made.upload(FLAGGED.format(at=local()), mn="MN-AIR-1")
     async with line(city, "hj212") as one:
         said = await sent(one, frame, b"\r\n noise", frame[:1], frame[1:7], frame[7:90], frame[90:])
-        assert hj212.read(said).fields["CN"] == "9014"
+        assert hj212.parse(said).fields["CN"] == "9014"
         found = await city.records(device="air1")
         assert values(found) == {
             "pm2_5": (pytest.approx(35.2), "good"),
@@ -176,8 +176,8 @@ async def test_a_hydrological_station(city: Site) -> None:
     frame = made.report(elements, sent=now[2:], observed=now[2:12])
     async with line(city, "sl651") as one:
         for _ in range(2):
-            said = sl651.read(await sent(one, frame, frame[:20], frame[20:]))
-            assert (said.right, said.up, said.function) == (True, False, 0x32)
+            said = sl651.parse(await sent(one, frame, frame[:20], frame[20:]))
+            assert (said.checksum_ok, said.up, said.function) == (True, False, 0x32)
     assert values(await city.records(device="river1")) == {"water_level": (10.49, "good")}
 
 
@@ -187,7 +187,7 @@ async def test_a_fire_host(city: Site) -> None:
     await station(city, "panel1", "000000000379-1-2", "gbt26875/fire-host", gateway="host1")
     frame = made.fire(1, [b"\x01\x02" + (1 << 1).to_bytes(2, "little") + stamp()])
     async with line(city, "gbt26875") as one:
-        said = gbt26875.read(await sent(one, frame))
+        said = gbt26875.parse(await sent(one, frame))
         assert (said.command, said.serial) == (gbt26875.CONFIRM, 1)
     found = values(await city.records(device="panel1"))
     assert found["fire_alarm"] == (True, "good")
@@ -199,7 +199,7 @@ async def test_a_vehicle(city: Site) -> None:
     await station(city, "bus1", "13800138000", "jtt808/vehicle")
     frame = made.vehicle(made.position(at=local()[2:]), serial=0x7E)
     async with line(city, "jtt808") as one:
-        said = jtt808.read(await sent(one, frame))
+        said = jtt808.parse(await sent(one, frame))
         assert said.body == b"\x00\x7e\x02\x00\x00"
     found = values(await city.records(device="bus1"))
     assert found["latitude"] == (pytest.approx(23.129163), "good")

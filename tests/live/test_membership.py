@@ -51,7 +51,7 @@ async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:
     async with running(config_of(tmp_path / "centre", "44")) as centre, running(config_of(tmp_path / "node")) as node:
         assert (await node.ask("GET", "/api/v1/nodes")).body["rows"][0]["detail"].startswith("no centre")
         code = await invite(centre)
-        made = await membership.join(tmp_path / "node", code, centre.addresses.http, division="4401")
+        made = await membership.join(tmp_path / "node", code, centre.addresses.http, member="4401")
         assert made.generation == 1
         device = await node.device("gz-1")
         assert (await node.push(device, reading(21.5))).status == 202

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sensegate.config import Config
-from sensegate.demo.link import Link
+from sensegate.demo.link import FaultyLink
 from sensegate.publish import gaps
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of, running
@@ -45,7 +45,7 @@ class Lost(msgspec.Struct):
 
 async def a_life_and_its_end(centre: Site, first: Config, folder: Path) -> Lost:
     """Run a node until what it acknowledged last can no longer be forwarded; its disk is gone then."""
-    link = Link("127.0.0.1", int(centre.addresses.nats.rpartition(":")[2]))
+    link = FaultyLink("127.0.0.1", int(centre.addresses.nats.rpartition(":")[2]))
     await link.start()
     uplink = msgspec.structs.replace(first.uplink, url=f"nats://127.0.0.1:{link.port}")
     async with running(msgspec.structs.replace(first, uplink=uplink)) as node:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.demo.city import City, Member
+from sensegate.demo.city import City, CityMember
 from sensegate.errors import Lost
 from sensegate.model import Device
 from sensegate.web.client import Answered
@@ -28,7 +28,7 @@ MESSAGES = 15_000
 PATH = f"/api/v1/profiles/{PROFILE}"
 
 
-async def release(member: Member, version: int) -> None:
+async def release(member: CityMember, version: int) -> None:
     """Put a version in force."""
     async with member.remote() as remote:
         await remote.post(f"{PATH}/versions", {"text": text(version)})
@@ -36,7 +36,7 @@ async def release(member: Member, version: int) -> None:
         await remote.post(f"{PATH}/versions/{version}/release", {})
 
 
-async def order(member: Member, order_id: str) -> dict[str, Any] | None:
+async def order(member: CityMember, order_id: str) -> dict[str, Any] | None:
     """Return an order as the gateway tells it, None while it does not answer."""
     try:
         async with member.remote() as remote:
@@ -46,7 +46,7 @@ async def order(member: Member, order_id: str) -> dict[str, Any] | None:
         return None
 
 
-async def history(member: Member) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
+async def history(member: CityMember) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
     """Return (device, property, time) -> (revision, value) of the feed, in its order."""
     found: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     after = ""
@@ -98,7 +98,7 @@ async def test_killed_in_the_middle_of_a_redecode(tmp_path: Path) -> None:
             row = await order(node, begun["id"])
             if row is None or row["state"] == "done":
                 break
-            os.kill(node.child.pid if victim == "gateway" else node.engine_pid, signal.SIGKILL)
+            os.kill(node.process.pid if victim == "gateway" else node.engine_pid, signal.SIGKILL)
             kills += 1
             await asyncio.sleep(0.2)
 

@@ -13,14 +13,15 @@ import msgspec
 import pytest
 
 from sensegate.authority.divisions import Divisions
-from sensegate.bus import ask, columns
+from sensegate.bus import columns
 from sensegate.bus.connect import connect
 from sensegate.bus.memory import MemoryLog
-from sensegate.bus.server_conf import inbox_prefix, node_user
+from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, StoreConfig
 from sensegate.config.people import ReturnsConfig
 from sensegate.publish.returned import Taker
+from sensegate.tiers.link import CentreLink
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running, tiers
 
@@ -121,20 +122,17 @@ async def test_twenty_one_nodes_have_each_its_own(tmp_path: Path) -> None:
 async def _all_of(centre: Site, division: str, rows: int) -> MemoryLog:
     """Take a node's part over a link of its own, by a taker that is torn off again and again."""
     user = node_user(division)
-    nc = await connect(centre.addresses.nats, user, "s" * 40, inbox_prefix=inbox_prefix(user), name=user)
+    nc = await connect(centre.addresses.nats, user, "s" * 40, inbox_prefix=inbox_prefix(division), name=user)
     log = MemoryLog()
     try:
-
-        async def ask_(what: str, payload: bytes) -> bytes:
-            return await ask.ask(nc, division, what, payload)
-
+        link = CentreLink(nc, slot=division, member=division)
         for _ in range(1_000):
             # A new one each time: what it knows is what stands on the log.
             taker = Taker(division, log, SystemClock(), StoreConfig())
             for _ in range(3):
-                await taker.turn(ask_)
+                await taker.turn(link.ask)
             if (await taker.place()).rows >= rows:
-                await taker.turn(ask_)
+                await taker.turn(link.ask)
                 return log
     finally:
         await nc.close()

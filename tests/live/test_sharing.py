@@ -357,7 +357,7 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
         return rows if len(rows) == 2 else []
 
     rows = await eventually(both)
-    assert [("shadow" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
+    assert [("secondary" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
     assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
     (found,) = (await centre.ask("GET", "/api/v1/devices/shadows", cast.owner)).body["rows"]
     assert (found["authority"], found["shadow"], found["different"], found["greatest"]) == ("gate-a", "gate-b", 1, 7.0)

@@ -12,11 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sensegate.bus import store_watch
 from sensegate.config import DuplicateConfig, StoreConfig
 from sensegate.persist.commit import Committer, Pending
+from sensegate.persist.store import decode_manifest
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import SMALL, Made, Site, config_of, running
+from tests.support.small_disk import mounted
 
 pytestmark = pytest.mark.live
 MIB = 1024**2
@@ -62,7 +65,9 @@ async def committed(site: Site, device: Made) -> list[int]:
 
 @pytest.mark.parametrize("part", ["", "jetstream/DEVICES/streams/$MQTT_msgs"])
 async def test_an_older_copy_of_the_store(tmp_path: Path, part: str) -> None:
-    """What a power cut leaves: new messages are taken and given once, so is what is sent again; cursors go on.
+    """What a power cut leaves: new messages are taken and given once, so is what is sent again.
+
+    A cursor goes on where the log is as it was; behind the end that was lost it is refused, and told where to go on.
 
     The broker numbers messages as it did those that were lost, or committed; the log has lost its end, the duplicate
     index has not.
@@ -92,13 +97,18 @@ async def test_an_older_copy_of_the_store(tmp_path: Path, part: str) -> None:
         for first in (5, 8, 11):
             await send(site, device, range(first, first + 4))
         after = (await site.ask("GET", "/api/v1/feeds/all/records", params={"limit": "5000"})).body["next"]
-    reached = msgspec.json.decode((directory / "duplicates" / "manifest").read_bytes())["sequence"]
+    reached = decode_manifest((directory / "duplicates" / "manifest").read_bytes()).sequence
     await asyncio.to_thread(shutil.rmtree, store)
     await asyncio.to_thread(copy.rename, store)
     async with running(config) as site:
         await send(site, device, range(10, 20))
         kept, new = (range(15), range(15, 20)) if part else (range(5), range(10, 20))
         assert sorted(await committed(site, device)) == [*kept, *new]
+        asked = {"after": after, "limit": "5000"}
+        if not part:
+            gone = await site.ask("GET", "/api/v1/feeds/all/records", params=asked)
+            assert gone.status == 410
+            after = gone.body["first"]
         rows = await site.records(device=device.id, after=after)
         assert sorted(round(row["value"] * 10) for row in rows) == [*new]
         assert all(int(row["id"].split("-")[2]) > reached for row in rows)
@@ -141,6 +151,50 @@ async def test_a_full_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         await eventually(complete)
         assert sorted(await committed(site, device)) == list(range(60))
         assert (await site.ready())[0] == 200
+
+
+async def test_a_disk_full_three_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room again the gateway goes on by itself; what was acknowledged is there once, the ledger balances.
+
+    The server's log is on the same disk and says nothing of it.
+    """
+    monkeypatch.setattr(store_watch, "PERIOD_S", 0.2)
+    monkeypatch.setattr(store_watch, "PATIENCE_S", 0.5)
+    acknowledged: set[int] = set()
+    with mounted(tmp_path / "disk") as disk:
+        config = config_of(disk.path / "node", store=msgspec.structs.replace(SMALL, disk_reserve_bytes=2 * MIB))
+        disk.log = Path(config.directory) / "engine" / "nats.log"
+        async with running(config) as site:
+            device = await site.device("persistent")
+
+            async def send(numbers: range) -> bool:
+                async with site.phone() as phone:
+                    with contextlib.suppress(TimeoutError, OSError):
+                        async with asyncio.timeout(1.0):
+                            refused = await phone.connect(device.id, device.password)
+                        for number in () if refused else numbers:
+                            await phone.publish(f"sg/{device.id}/up", heavy(number, 4_000), 1.0)
+                            acknowledged.add(number)
+                return set(numbers) <= acknowledged
+
+            assert await send(range(10))
+            for turn in range(1, 4):
+                with disk.full():
+                    assert not await send(range(100 * turn, 100 * turn + 10))
+            await eventually(lambda: send(range(1_000, 1_010)), 30)
+
+            async def there() -> bool:
+                return acknowledged <= set(await committed(site, device))
+
+            await eventually(there, 20)
+            numbers = await committed(site, device)
+            assert len(numbers) == len(set(numbers))
+            await site.totals()
+
+            async def ready() -> bool:
+                return (await site.ready())[0] == 200
+
+            await eventually(ready)
 
 
 async def test_a_full_log(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ async def both(folder: Path) -> AsyncIterator[Story]:
     quick = msgspec.structs.replace(config_of(folder / "centre", "44"), egress=egress)
     async with running(quick) as centre, running(config_of(folder / "node")) as node:
         invited = await centre.ask("POST", "/api/v1/nodes", json={"division": "4401"})
-        await membership.join(folder / "node", invited.body["code"], centre.addresses.http, division="4401")
+        await membership.join(folder / "node", invited.body["code"], centre.addresses.http, member="4401")
         yield Story(node, centre)
 
 

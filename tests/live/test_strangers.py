@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from sensegate.demo.link import Link
+from sensegate.demo.link import FaultyLink
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
 
@@ -133,7 +133,7 @@ async def test_a_browsers_event_source(node: Site, device: Made) -> None:
     made = await node.ask("POST", "/api/v1/people", json={"id": "eve", "role": "city_operator", "scope": "4401"})
     assert made.status == 201, made.body
     start = (await node.ask("GET", "/api/v1/feeds/all/records", params={"since": "0s"})).body["next"]
-    link = Link("127.0.0.1", urlsplit(node.addresses.http).port or 0)
+    link = FaultyLink("127.0.0.1", urlsplit(node.addresses.http).port or 0)
     await link.start()
     try:
         async with playwright.async_playwright() as play:
@@ -148,7 +148,7 @@ async def test_a_browsers_event_source(node: Site, device: Made) -> None:
             await eventually(partial(_seen, page, 3))
             await link.cut()
             await push(node, device, 13, 14)
-            link.mend()
+            link.restore()
             await eventually(partial(_seen, page, 5))
             await push(node, device, 15)
             await eventually(partial(_seen, page, 6))

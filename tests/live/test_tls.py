@@ -24,15 +24,17 @@ from typer.testing import CliRunner
 from sensegate import seat, way_up
 from sensegate.authority.certificates import fingerprint
 from sensegate.authority.terms import State, Term, decode_state, encode
-from sensegate.bus import ask, external, process
-from sensegate.bus.engine import Engine, User
+from sensegate.bus import external, process
+from sensegate.bus.engine import Engine
 from sensegate.bus.ports import free_port
 from sensegate.cli import app
+from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig, NodeUserConfig, TlsConfig, UplinkConfig, WebConfig
 from sensegate.config.people import OidcConfig, OidcRule
 from sensegate.config.sites import CentreConfig, PeerConfig
 from sensegate.errors import ConfigError, EngineError, Refused, Untrusted
 from sensegate.publish import membership
+from sensegate.tiers.link import CentreLink, NodeLinks
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, reading, running
 from tests.web.provider import providing
@@ -326,8 +328,11 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
         return encode(State(active=True, term=len(division)))
 
     async with Engine.of(config) as engine:
-        nc = await engine.connect(User.GATEWAY)
-        await ask.answer(nc, {"lease": lease})
+        links = NodeLinks(engine.connect_slot, SystemClock())
+        links.answers["lease"] = lease
+        links.assign({"44": "44", "4401": "4401"})
+        answering = asyncio.create_task(links.run())
+        await eventually(lambda: len(links.connected) == 2)
         for good in (peer, replace(peer, ca_file=""), replace(peer, pin_sha256=())):
             state = await seat.state_of(replace(config, peer=good), Term())
             assert state == State(active=True, term=2), good
@@ -340,18 +345,20 @@ async def test_two_centres_and_their_nodes_by_mutual_tls(lab: Lab, other: Lab, t
             with pytest.raises(Untrusted):
                 await seat.reach(replace(config, peer=replace(peer, **wrong)))
         second = CentreConfig(peer.url, lab.ca, (pin,))
-        first = way_up.Way("nats://away:1", "secret-of-both-0123456789", None)
+        first = way_up.Way("4401", "4401", "nats://away:1", "secret-of-both-0123456789", None)
         for there, trusted in ((second, True), (replace(second, pin_sha256=("0" * 64,)), False)):
             uplink = UplinkConfig(url=first.url, others=(there,), cert_file=cert, key_file=key)
             try:
-                link = await way_up.connected("4401", way_up.turned(first, uplink, 1))
-                assert State(active=True, term=4) == decode_state(await ask.ask(link, "4401", "lease"))
+                link = await way_up.connected(way_up.turned(first, uplink, 1))
+                answer = await CentreLink(link, slot="4401", member="4401").ask("lease")
+                assert State(active=True, term=4) == decode_state(answer)
                 await link.close()
             except Untrusted:
                 assert not trusted
             else:
                 assert trusted
-        await nc.close()
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
 
 
 async def test_pins_need_tls(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from msgspec import structs
 from sensegate.clock import SystemClock
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
-from sensegate.video.formats.viid_answers import beijing
+from sensegate.video.formats.viid_responses import format_beijing
 from tests.conftest import eventually
 from tests.live.curl import Camera, curl
 from tests.live.site import PLAIN, Made, Site, config_of, running
@@ -39,7 +39,7 @@ PLATE, NAME = "粤B12345", "李雷"
 
 
 def vehicle(number: int, camera: str = CAMERA, **more: Any) -> dict[str, Any]:
-    local = beijing(NOW + number * 1_000_000)
+    local = format_beijing(NOW + number * 1_000_000)
     source = f"{camera}02{local}{number:05d}"
     return {
         "MotorVehicleID": f"{source}02{number:05d}",
@@ -128,7 +128,7 @@ async def test_without_a_digest_only_user_identify(gateway: tuple[Site, Site, di
     assert (await camera.system("Keepalive")).one["StatusCode"] == 0
     said = await camera.post("MotorVehicles", vehicles(vehicle(3, OLD), vehicle(4, OLD)))
     assert said.one["StatusCode"] == 0
-    body = json.dumps({"FaceObject": {"FaceID": "x", "FaceAppearTime": beijing(NOW), "DeviceID": OLD}})
+    body = json.dumps({"FaceObject": {"FaceID": "x", "FaceAppearTime": format_beijing(NOW), "DeviceID": OLD}})
     assert (await camera.post("Faces", body.encode())).one["StatusCode"] == 0
     rows = (await site.ask("GET", f"/api/v1/devices/{OLD}")).body
     assert rows["state"] == "active"

@@ -11,7 +11,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import TimeConfig
 from sensegate.model import Fields, Readings, RejectedValue, Spec
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
 
 NOW = 1_767_225_600_000_000
@@ -75,7 +75,7 @@ class Bench:
 
     def __init__(self, specs: Sequence[Spec] = SPECS, config: TimeConfig | None = None) -> None:
         self.clock = FakeClock(NOW)
-        self.series = Series()
+        self.series = SeriesIndex()
         self.normaliser = Normaliser(specs, series=self.series, clock=self.clock, time=config)
 
     def run(self, *rows: Row) -> tuple[Readings, list[RejectedValue]]:

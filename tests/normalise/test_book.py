@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from sensegate.normalise.book import OPEN_H, TAKE_S, DeviceHour, QualityBook
-from sensegate.normalise.indicators import GRACE, HOUR, HOURS_MAX
+from sensegate.clock import HOUR_US
+from sensegate.normalise.book import COLLECT_S, OPEN_HOURS, DeviceHour, IndicatorStore
+from sensegate.normalise.indicators import GRACE, HOURS_MAX
 from tests.normalise.rows import FAHRENHEIT, NOW, Row
 from tests.normalise.test_indicators import Counted, minutes, row_of
 
@@ -20,11 +21,11 @@ class Book:
     def __init__(self) -> None:
         self.counted = Counted()
         self.clock = self.counted.clock
-        self.book = QualityBook(self.counted.indicators, self.clock)
+        self.book = IndicatorStore(self.counted.indicators, self.clock)
 
     def row(self, device: int = 0, hour: int = 0) -> DeviceHour:
         """Return what the book says of a device and an hour, counted from NOW's."""
-        found = [one for one in self.book.since(0) if (one.device, one.hour) == (device, NOW + hour * HOUR)]
+        found = [item for item in self.book.since(0) if (item.device, item.hour) == (device, NOW + hour * HOUR_US)]
         assert len(found) == 1, found
         return found[0]
 
@@ -36,13 +37,13 @@ async def test_pieces_add_up(pieces: int) -> None:
     size = 60 // pieces
     for first in range(0, 60, size):
         rows = [
-            Row(99.0 if one.time == 120 else float("nan") if one.time == 180 else one.value, time=one.time)
-            for one in minutes(first=first, last=first + size)
-            if not 600 < one.time < 1200
+            Row(99.0 if minute.time == 120 else float("nan") if minute.time == 180 else minute.value, time=minute.time)
+            for minute in minutes(first=first, last=first + size)
+            if not 600 < minute.time < 1200
         ]
         whole.add(*rows)
         book.counted.add(*rows)
-        book.book.take()
+        book.book.collect()
         await book.clock.advance(size * 60)
     await book.clock.advance(GRACE / 1e6)
     expected, found = row_of(whole.take(1), 0), book.row()
@@ -78,8 +79,8 @@ async def test_devices_keep_apart() -> None:
     book = Book()
     for device, last in ((5, 3), (1, 4), (5, 6), (3, 2)):
         book.counted.add(*minutes(device=device, last=last))
-        book.book.take()
-    assert [(one.device, one.received) for one in book.book.since(0)] == [(1, 4), (3, 2), (5, 9)]
+        book.book.collect()
+    assert [(item.device, item.received) for item in book.book.since(0)] == [(1, 4), (3, 2), (5, 9)]
 
 
 async def test_since_gives_whole_hours_newest_first() -> None:
@@ -88,9 +89,9 @@ async def test_since_gives_whole_hours_newest_first() -> None:
     for hour in range(3):
         book.counted.add(*[Row(20.0 + minute, time=hour * 3600 + minute * 60) for minute in range(hour + 1)])
         await book.clock.advance(3600)
-    assert [one.received for one in book.book.since(NOW)][:3] == [3, 2, 1]
-    assert {one.hour for one in book.book.since(NOW + HOUR + 1)} == {NOW + HOUR, NOW + 2 * HOUR}
-    assert NOW not in {one.hour for one in book.book.since(NOW + HOUR)}
+    assert [item.received for item in book.book.since(NOW)][:3] == [3, 2, 1]
+    assert {item.hour for item in book.book.since(NOW + HOUR_US + 1)} == {NOW + HOUR_US, NOW + 2 * HOUR_US}
+    assert NOW not in {item.hour for item in book.book.since(NOW + HOUR_US)}
 
 
 async def test_what_comes_late_to_a_packed_hour_counts() -> None:
@@ -98,11 +99,11 @@ async def test_what_comes_late_to_a_packed_hour_counts() -> None:
     book = Book()
     book.counted.add(*minutes(last=30))
     before = book.row()
-    await book.clock.advance((OPEN_H + 3) * 3600)
-    book.book.take()
+    await book.clock.advance((OPEN_HOURS + 3) * 3600)
+    book.book.collect()
     packed = book.row()
     assert (packed.received, packed.accuracy) == (before.received, before.accuracy)
-    late = (OPEN_H + 3) * 3600.0
+    late = (OPEN_HOURS + 3) * 3600.0
     book.counted.add(*[Row(20.0 + minute % 7, time=minute * 60.0, received=late) for minute in range(30, 60)])
     assert book.row().received == 60
     assert book.row().completeness == 1
@@ -114,8 +115,8 @@ async def test_two_days_are_kept() -> None:
     book.counted.add(*minutes(last=3))
     assert book.row().received == 3
     await book.clock.advance((HOURS_MAX + 2) * 3600)
-    assert NOW not in {one.hour for one in book.book.since(0)}
-    assert len(book.book._taken) + len(book.book._packed) <= HOURS_MAX + 2
+    assert NOW not in {item.hour for item in book.book.since(0)}
+    assert len(book.book._open) + len(book.book._packed) <= HOURS_MAX + 2
 
 
 async def test_it_takes_by_itself() -> None:
@@ -124,7 +125,7 @@ async def test_it_takes_by_itself() -> None:
     running = asyncio.create_task(book.book.run())
     await asyncio.sleep(0)
     book.counted.add(*minutes(last=3))
-    await book.clock.advance(TAKE_S)
-    assert [int(part.received.sum()) for part in book.book._taken.values()] == [3]
+    await book.clock.advance(COLLECT_S)
+    assert [int(part.received.sum()) for part in book.book._open.values()] == [3]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -108,8 +108,8 @@ def test_coordinates_are_shifted_in_pairs() -> None:
     ]  # fmt: skip
     readings, rejected = Bench(GCJ).run(*rows)
     assert readings.value.tolist() == pytest.approx([113.32, 23.11, 23.11, 113.32], abs=1e-9)
-    assert [(one.message, one.reason, one.detail) for one in rejected] == [
-        (2, RejectReason.NOT_FINITE, "alone it cannot be shifted from gcj02 to WGS-84")
+    assert [(item.message, item.reason, item.detail) for item in rejected] == [
+        (2, RejectReason.NOT_FINITE, "without its partner it cannot be converted from gcj02 to WGS-84")
     ]
 
 
@@ -136,7 +136,7 @@ async def test_a_past_from_after_now_is_forgotten() -> None:
     await bench.clock.advance(30 * 24 * HOUR)
     bench.run(Row(20.0, time=30 * 24 * HOUR))
     back = Bench()
-    back.normaliser._past, back.series = bench.normaliser._past, bench.series
+    back.normaliser._history, back.series = bench.normaliser._history, bench.series
     back.normaliser.series = bench.series
     assert back.flags(Row(40.0), Row(40.1, time=1.0)) == [0, 0]
     assert back.flags(Row(20.0, time=2.0)) == [Flag.STEP]
@@ -275,7 +275,7 @@ def test_the_past_costs_little() -> None:
         path=np.zeros(count, np.uint16),
     )
     bench.normaliser.normalise(fields, time)
-    assert (bench.normaliser._past.nbytes + bench.series.nbytes) / count <= 64
+    assert (bench.normaliser._history.nbytes + bench.series.nbytes) / count <= 64
 
 
 @pytest.mark.parametrize(("value", "quality"), [(20.0, 0), (51.0, Quality.UNCERTAIN_RANGE), (71.0, Quality.BAD_RANGE)])

@@ -6,7 +6,7 @@ import pytest
 
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
-from sensegate.normalise.clocks import Clocks
+from sensegate.normalise.clocks import TimeChecks
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
 from tests.normalise.rows import NOW, Bench, Row
 
@@ -71,14 +71,14 @@ def test_a_backlog_that_passes_through_eight_hours_is_only_late() -> None:
 def test_the_median_of_the_devices_tells_of_our_own_clock() -> None:
     """With enough devices heard of late, the median lag is the offset; one wrong device does not move it."""
     bench = Bench()
-    assert bench.normaliser.clocks.offset(NOW) is None
+    assert bench.normaliser.clocks.median_lag(NOW) is None
     for device in range(5):
         bench.run(Row(20.0, device=device, time=-90.0, received=0))
     bench.run(Row(20.0, device=5, time=1e6, received=0))
-    assert bench.normaliser.clocks.offset(NOW) == 90.0
-    assert bench.normaliser.clocks.lag_of(5) == -1e6
-    assert bench.normaliser.clocks.lag_of(99) is None
-    assert bench.normaliser.clocks.offset(NOW + 700_000_000) is None
+    assert bench.normaliser.clocks.median_lag(NOW) == 90.0
+    assert bench.normaliser.clocks.device_lag(5) == -1e6
+    assert bench.normaliser.clocks.device_lag(99) is None
+    assert bench.normaliser.clocks.median_lag(NOW + 700_000_000) is None
 
 
 def test_devices_without_a_clock_say_nothing_of_ours() -> None:
@@ -86,11 +86,11 @@ def test_devices_without_a_clock_say_nothing_of_ours() -> None:
     bench = Bench()
     for device in range(9):
         bench.run(Row(20.0, device=device, time_quality=TimeQuality.RECEIVED))
-    assert bench.normaliser.clocks.offset(NOW) is None
+    assert bench.normaliser.clocks.median_lag(NOW) is None
 
 
 @pytest.mark.parametrize("oldest", ["yesterday", "2000-01-01T00:00:00"])
 def test_a_wrong_oldest_is_a_configuration_error(oldest: str) -> None:
     """The limit must be a time with a zone."""
     with pytest.raises(ConfigError, match=r"time\.oldest"):
-        Clocks(TimeConfig(oldest=oldest))
+        TimeChecks(TimeConfig(oldest=oldest))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.normalise.counters import Fall, deltas, fall, totals
+from sensegate.normalise.counters import CounterDrop, classify_drops, deltas, totals
 
 U32 = 4_294_967_296.0
 
@@ -15,22 +15,22 @@ U32 = 4_294_967_296.0
 @pytest.mark.parametrize(
     ("before", "after", "modulus", "wanted"),
     [
-        (5.0, 9.0, 0.0, Fall.NONE),
-        (5.0, 5.0, 0.0, Fall.NONE),
-        (4_294_967_290.0, 4.0, U32, Fall.ROLLOVER),
-        (65_000.0, 10.0, 65_536.0, Fall.ROLLOVER),
-        (65_000.0, 10.0, 0.0, Fall.RESET),
-        (1_000.0, 3.0, U32, Fall.RESET),
-        (1_000.0, 0.0, 0.0, Fall.RESET),
-        (1_000.0, 990.0, 0.0, Fall.BACK),
-        (1_000.0, 990.0, U32, Fall.BACK),
-        (70_000.0, 10.0, 65_536.0, Fall.RESET),
-        (float("nan"), 1.0, 0.0, Fall.NONE),
+        (5.0, 9.0, 0.0, CounterDrop.NONE),
+        (5.0, 5.0, 0.0, CounterDrop.NONE),
+        (4_294_967_290.0, 4.0, U32, CounterDrop.ROLLOVER),
+        (65_000.0, 10.0, 65_536.0, CounterDrop.ROLLOVER),
+        (65_000.0, 10.0, 0.0, CounterDrop.RESET),
+        (1_000.0, 3.0, U32, CounterDrop.RESET),
+        (1_000.0, 0.0, 0.0, CounterDrop.RESET),
+        (1_000.0, 990.0, 0.0, CounterDrop.BACK),
+        (1_000.0, 990.0, U32, CounterDrop.BACK),
+        (70_000.0, 10.0, 65_536.0, CounterDrop.RESET),
+        (float("nan"), 1.0, 0.0, CounterDrop.NONE),
     ],
 )
-def test_what_a_fall_means(before: float, after: float, modulus: float, wanted: Fall) -> None:
+def test_what_a_fall_means(before: float, after: float, modulus: float, wanted: CounterDrop) -> None:
     """A roll-over advances by less than half the range; a reset leaves less than half; else it went back."""
-    assert fall(np.array([before]), np.array([after]), np.array([modulus])).tolist() == [wanted]
+    assert classify_drops(np.array([before]), np.array([after]), np.array([modulus])).tolist() == [wanted]
 
 
 def test_differences_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_an_advance_that_is_not_credible_is_a_reset() -> None:
     """Knowing how much can flow between two readings, a fall that would mean more is no roll-over."""
     said = np.array([40_010.0, 3.0])
     assert deltas(said, 65_536.0)[1:].tolist() == [25_529.0]
-    assert deltas(said, 65_536.0, most=250.0)[1:].tolist() == [3.0]
+    assert deltas(said, 65_536.0, advance_max=250.0)[1:].tolist() == [3.0]
 
 
 def test_no_readings_no_totals() -> None:

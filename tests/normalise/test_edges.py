@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sensegate.config import TimeConfig
 from sensegate.model import Datum, Fields, Spec
 from sensegate.normalise.clocks import REPRESENTABLE
-from sensegate.normalise.counters import deltas, fall, totals
+from sensegate.normalise.counters import classify_drops, deltas, totals
 from sensegate.quantities.coordinates import wgs84
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.quality import TimeQuality
@@ -77,7 +77,7 @@ def test_every_edge_is_a_reading_or_a_rejection(
 ) -> None:
     """Over several batches, as what was remembered of one judges the next; our own clock right or off."""
     bench = Bench(SPECS, TimeConfig())
-    bench.normaliser.own_clock_off(off)
+    bench.normaliser.set_own_clock_off(off)
     for rows in batches:
         fields = fields_of(rows)
         received = np.full(len(rows), NOW, np.int64)
@@ -94,7 +94,7 @@ def test_every_edge_is_a_reading_or_a_rejection(
 )
 def test_any_place_in_any_datum(lon: float, lat: float, datum: Datum) -> None:
     """Poles, the date line, the box's edges, no number at all: the place itself, or one within two kilometres."""
-    found = [float(one) for one in wgs84(lon, lat, datum)]
+    found = [float(item) for item in wgs84(lon, lat, datum)]
     for was, now in zip((lon, lat), found, strict=True):
         assert now == was or abs(now - was) < 0.05 or (math.isnan(was) and math.isnan(now))
 
@@ -107,7 +107,7 @@ def test_any_counter_is_counted(values: list[float], modulus: float, most: float
     """Whatever it shows: as many differences as readings, and no roll-over where there is no end."""
     shown = np.array(values, np.float64)
     assert len(deltas(shown, modulus, most)) == len(totals(shown, modulus, most)) == len(values)
-    kinds = fall(shown[:-1], shown[1:], np.full(max(len(shown) - 1, 0), modulus), most)
+    kinds = classify_drops(shown[:-1], shown[1:], np.full(max(len(shown) - 1, 0), modulus), most)
     assert not (kinds == 1).any() or modulus > 0
 
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.clock import HOUR_US
 from sensegate.model import RejectedValue, RejectReason
 from sensegate.normalise import indicators as module
-from sensegate.normalise.indicators import HOUR, Indications, Indicators
+from sensegate.normalise.indicators import IndicatorCounts, Indicators
 from tests.normalise.rows import FAHRENHEIT, NOW, SMOKE, TEMP, TEMP2, Bench, Row, fields_of
 
-START = NOW // HOUR
+START = NOW // HOUR_US
 """The hour that begins at NOW."""
 
 
@@ -38,16 +39,16 @@ class Counted(Bench):
             received=received,
         )
 
-    def take(self, hours: float, *, final: bool = False) -> Indications:
+    def take(self, hours: float, *, final: bool = False) -> IndicatorCounts:
         """Take at some hours after NOW, with the grace gone by."""
-        return self.indicators.take(NOW + round(hours * HOUR) + module.GRACE, final=final)
+        return self.indicators.drain(NOW + round(hours * HOUR_US) + module.GRACE, final=final)
 
 
-def row_of(found: Indications, device: int, hour: int = 0) -> dict[str, float]:
+def row_of(found: IndicatorCounts, device: int, hour: int = 0) -> dict[str, float]:
     """Return the counts and indicators of one device and hour (counted from START)."""
     at = np.flatnonzero((found.device == device) & (found.hour == START + hour))
     assert len(at) == 1, f"{len(at)} rows for device {device}, hour {hour}"
-    names = (*Indications.__struct_fields__, "authenticity", "accuracy", "continuity", "completeness")
+    names = (*IndicatorCounts.__struct_fields__, "authenticity", "accuracy", "continuity", "completeness")
     return {name: float(getattr(found, name)[at[0]]) for name in names}
 
 
@@ -69,7 +70,7 @@ def test_an_hour_is_taken_once_and_only_when_it_has_ended() -> None:
     """Before its end and grace an hour is not given out, and afterwards not again, but for what comes late."""
     counted = Counted()
     counted.add(*minutes(last=30))
-    assert len(counted.indicators.take(NOW + HOUR)) == 0
+    assert len(counted.indicators.drain(NOW + HOUR_US)) == 0
     counted.add(*minutes(first=30))
     assert row_of(counted.take(1), 0)["received"] == 60
     assert len(counted.take(1)) == 0

@@ -72,7 +72,7 @@ def test_arrival_follows_the_message() -> None:
 def test_what_can_be_no_reading_is_rejected_with_its_reason(row: Row, reason: RejectReason) -> None:
     """A rejected value names message, device, field and reason; its neighbours in the batch are untouched."""
     readings, rejected = Bench().run(Row(20.0, device=5), row, Row("on", STATE, device=5), Row(21.0, device=6))
-    assert [(one.message, one.device, one.reason) for one in rejected] == [(1, 0, reason)]
+    assert [(item.message, item.device, item.reason) for item in rejected] == [(1, 0, reason)]
     assert rejected[0].field in {"temp", "smoke", "state"}
     assert rejected[0].detail
     assert readings.device.tolist() == [5, 5, 6]
@@ -155,20 +155,20 @@ def test_two_probes_do_not_disturb_each_other() -> None:
 
 
 def test_other_profiles_come_into_force_and_the_past_stays() -> None:
-    """After `adopt` the same series goes on, whatever its spec's new index; a wrong spec leaves all as it was."""
+    """After `apply_specs` the same series goes on, whatever its spec's new index; a wrong spec leaves all as it was."""
     bench = Bench()
     bench.run(Row(20.0))
     with pytest.raises(ProfileError, match="air_temperature"):
-        bench.normaliser.adopt([Spec(profile="t/t@2", name="x", property="air_temprature")])
+        bench.normaliser.apply_specs([Spec(profile="t/t@2", name="x", property="air_temprature")])
     assert bench.flags(Row(20.1, time=1)) == [Flag(0)]
-    bench.normaliser.adopt([Spec(profile="t/t@2", name="state", property="state"), *bench.normaliser.table.specs])
+    bench.normaliser.apply_specs([Spec(profile="t/t@2", name="state", property="state"), *bench.normaliser.table.specs])
     assert bench.flags(Row(45.0, spec=1, time=2)) == [Flag.STEP]
 
 
 def test_own_clock_off_rejects_and_judges_nothing_by_time() -> None:
     """While our own clock is off everything is marked `clock`, and even absurd times are kept."""
     bench = Bench()
-    bench.normaliser.own_clock_off(True)
+    bench.normaliser.set_own_clock_off(True)
     readings, rejected = bench.run(
         Row(20.0, time=-900_000_000, received=0),
         Row(20.0, time=-100_000, received=0, device=1),
@@ -178,15 +178,15 @@ def test_own_clock_off_rejects_and_judges_nothing_by_time() -> None:
     assert not rejected
     assert readings.flags.tolist() == [Flag.CLOCK] * 4
     assert readings.quality.tolist() == [0, 0, 0, Quality.UNCERTAIN_CLOCK]
-    bench.normaliser.own_clock_off(False)
+    bench.normaliser.set_own_clock_off(False)
     assert bench.flags(Row(20.0, device=9)) == [Flag(0)]
 
 
 def test_a_time_that_cannot_be_written_is_rejected_even_then() -> None:
     """Years beyond 9999 have no ISO form: such a value is rejected whatever our clock."""
     bench = Bench()
-    bench.normaliser.own_clock_off(True)
-    assert [one.reason for one in bench.run(Row(20.0, time=3e11, received=0))[1]] == [RejectReason.BAD_TIME]
+    bench.normaliser.set_own_clock_off(True)
+    assert [item.reason for item in bench.run(Row(20.0, time=3e11, received=0))[1]] == [RejectReason.BAD_TIME]
 
 
 ROWS = st.lists(

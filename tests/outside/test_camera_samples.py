@@ -13,15 +13,15 @@ import msgspec
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 pytestmark = pytest.mark.skipif(not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with video/")
 
 ARRIVAL = 1_768_453_201_000_000
-VEIL = KeyedVeil(b"samples" * 5)
+VEIL = KeyedPseudonymiser(b"samples" * 5)
 PERSONAL = (
     *(b"TEST001", b"TEST070", b"TEST123", b"/9j/", b"COUR NORD", b"Bedroom", b"IP CAPTURE", b"Male", b"LongSleeve"),
     *(b"Backpack", b"00408c000000", b"192.168", b"1.0.0.255", b"172.20.16.40", b"DS-2CD", b"DS-TCG"),
@@ -30,16 +30,16 @@ PERSONAL = (
 """What stands in the files and must be nowhere behind the cut."""
 
 
-def seen(name: str, file: str, topic: str = "http/cam7", **camera: Any) -> tuple[Seen, dict[str, int]]:
+def seen(name: str, file: str, topic: str = "http/cam7", **camera: Any) -> tuple[VideoReport, dict[str, int]]:
     payload = (Path(SAMPLES) / "video" / file).read_bytes()
-    cut = FORMATS[name].cut(payload, topic, ARRIVAL, VEIL)
-    found = FORMATS[name].see(cut.payload, topic, ARRIVAL, Camera(**camera))
+    cut = FORMATS[name].redact(payload, topic, ARRIVAL, VEIL)
+    found = FORMATS[name].decode(cut.payload, topic, ARRIVAL, CameraInfo(**camera))
     told = cut.payload + msgspec.json.encode(found)
     assert [word for word in PERSONAL if word in told] == []
     return found, dict(cut.removed)
 
 
-def rows(found: Seen) -> list[dict[str, Any]]:
+def rows(found: VideoReport) -> list[dict[str, Any]]:
     """Return observations without what the other cases show: ids, format, names of removed fields."""
     left_out = {"id", "format", "removed", "time_quality", "observed_at"}
     return [
@@ -48,8 +48,8 @@ def rows(found: Seen) -> list[dict[str, Any]]:
     ]
 
 
-def counts(found: Seen) -> list[tuple[str, str, Any, str]]:
-    return [(one.property, one.channel, one.value, one.unit) for one in found.measured]
+def counts(found: VideoReport) -> list[tuple[str, str, Any, str]]:
+    return [(one.property, one.channel, one.value, one.unit) for one in found.measurements]
 
 
 HUMAN = {

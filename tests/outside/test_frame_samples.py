@@ -25,7 +25,7 @@ from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
 from sensegate.model import I64, Fields, Message, QuarantineReason
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import BAD_FROM, Flag, Quality
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
@@ -99,12 +99,12 @@ def test_none_of_the_frames_is_left_out() -> None:
 @pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda one: one["id"])
 def test_check_values_are_those_of_the_file(sample: dict[str, Any]) -> None:
     """Length, both routines over the data segment, and which of them the frame follows."""
-    packet = hj212.read(sample["frame"].encode())
+    packet = hj212.parse(sample["frame"].encode())
     assert len(packet.data) == sample["declared_length"]
-    assert hj212.check_value(packet.data, Convention.ANSI) == int(sample["crc_ansi"], 16)
-    assert hj212.check_value(packet.data, Convention.MODBUS) == int(sample["crc_modbus"], 16)
+    assert hj212.checksum(packet.data, Convention.ANSI) == int(sample["crc_ansi"], 16)
+    assert hj212.checksum(packet.data, Convention.MODBUS) == int(sample["crc_modbus"], 16)
     expected = None if sample["crc_mode"] == "none" else Convention(sample["crc_mode"])
-    assert hj212.convention_of(packet.data, packet.crc) == expected
+    assert hj212.detect_convention(packet.data, packet.crc) == expected
 
 
 @pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda one: one["id"])
@@ -175,7 +175,7 @@ def test_particles_in_nanograms() -> None:
 def judged(fields: Fields) -> dict[str, tuple[int, int]]:
     """Return property -> (quality, flags) behind normalise, where the message came at once."""
     clock = FakeClock(int(fields.time[0]))
-    normaliser = Normaliser(profiles().specs, series=Series(), clock=clock)
+    normaliser = Normaliser(profiles().specs, series=SeriesIndex(), clock=clock)
     received: I64 = np.full(1, clock.now(), np.int64)
     readings, rejected = normaliser.normalise(fields, received)
     assert rejected == []

@@ -29,7 +29,7 @@ from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.profile import CompiledRule, ValueRejection
 from sensegate.decode.times import BAD
 from sensegate.model import Message
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 FOLDER = Path(SAMPLES) / "telegraf" / "json_v2"
@@ -180,7 +180,7 @@ def said(
         if isinstance(value, ValueRejection):
             assert given.rejected[cell.name] == value.reason
             continue
-        values[cell.name] = bool(value) if cell.reading.kind is Kind.BOOLEAN else value
+        values[cell.name] = bool(value) if cell.reading.kind is ValueKind.BOOLEAN else value
     tags = {given.tags[name]: tag_of(value) for name, value in values.items() if name in given.tags}
     measurement = tags.pop("MEASUREMENT", given.measurement)
     tagged = frozenset(tags.items())
@@ -293,4 +293,8 @@ def test_where_we_differ_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n{len(CASES)} mappings, {len(CASES) - len(differing)} alike; these differ on purpose:")
         for case, why in differing.items():
             print(f"  {case:28} {why}")
-    assert {PROPERTIES.by_name(name).kind for name in PROPERTY.values()} == {Kind.NUMBER, Kind.STRING, Kind.BOOLEAN}
+    assert {PROPERTIES.by_name(name).kind for name in PROPERTY.values()} == {
+        ValueKind.NUMBER,
+        ValueKind.STRING,
+        ValueKind.BOOLEAN,
+    }

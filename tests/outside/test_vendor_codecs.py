@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from sensegate.scripts.pool import Scripts
-from sensegate.scripts.wire import Limits
+from sensegate.scripts.pool import ScriptPool
+from sensegate.scripts.wire import ScriptLimits
 from tests.scripts.conftest import ask, source_of
 
 PACKAGE = "@adeunis/codecs@1.6.1"
@@ -152,9 +152,9 @@ def test_adeunis_decodes_as_its_maker_expects(package: Path) -> None:
         "  return { data: { content: parser.parseFrame.apply(parser, given) } };\n"
         "}\n"
     )
-    limits = Limits(cpu_ms=200, mean_cpu_ms=20)
+    limits = ScriptLimits(cpu_ms=200, mean_cpu_ms=20)
     source = source_of(library + glue, file="lib.public.js", limits=limits)
-    scripts = Scripts()
+    scripts = ScriptPool()
     try:
         asks = [ask(source, bytes.fromhex(case.hex), at) for at, case in enumerate(cases)]
         outcomes = [scripts.run(asks), scripts.run(asks[::-1])[::-1]]

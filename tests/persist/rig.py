@@ -28,7 +28,7 @@ from sensegate.model import (
     RejectedValue,
     Spec,
 )
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, Limits, Pending
 from sensegate.persist.duplicates import Duplicates
 from sensegate.quantities.quality import Flag
@@ -165,7 +165,7 @@ class Rig:
     def start(self) -> None:
         """Be a new process: other device indices, other series numbers."""
         self.index = registry(self.devices)
-        self.series = Series()
+        self.series = SeriesIndex()
         self.duplicates = Duplicates(
             self.directory, clock=self.clock, horizon_h=self.horizon_h, device_id=self.index.ids.__getitem__
         )
@@ -228,7 +228,7 @@ class Rig:
                 path,
                 quality.copy(),
                 np.where(time > received + 300_000_000, int(Flag.FUTURE), 0).astype(np.uint32),
-                self.series.number(device, variable[spec]),
+                self.series.resolve(device, variable[spec]),
             ),
         )
 

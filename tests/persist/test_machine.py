@@ -34,7 +34,7 @@ from tests.persist.rig import (
     Sent,
 )
 
-LATE, CONFLICT, UNJUDGED = int(Flag.LATE), int(Flag.CONFLICT), int(Flag.UNJUDGED)
+LATE, CONFLICT, UNJUDGED = int(Flag.LATE), int(Flag.CONFLICT), int(Flag.NOT_DEDUPLICATED)
 FUTURE_US = 300_000_000
 
 
@@ -47,7 +47,7 @@ class Oracle:
         self.lead: dict[tuple[int, int], tuple[float | str, int]] = {}
 
     def judge(self, row: Row, sent: Sent, message: object) -> tuple[str, int, int]:
-        """Return (verdict, revision, late, conflict and unjudged flags)."""
+        """Return (verdict, revision, late, conflict and not_deduplicated flags)."""
         series = (row.device, row.spec)
         key = row.time if row.key is None else row.key
         if row.time < sent.received - 24 * HOUR:

@@ -18,8 +18,8 @@ from sensegate.decode.layout.steps import Step
 from sensegate.decode.layout.types import BITS_MAX, Bits, bits_of, type_of
 from sensegate.decode.part import Scalar
 from sensegate.decode.words import TABLES
-from sensegate.quantities.properties import PROPERTIES, Kind, Property
-from sensegate.quantities.units import TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
+from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, ucum_code
 
 Path = tuple[Scalar, ...]
 """Names, indices, and keys of dicts."""
@@ -109,7 +109,7 @@ def _of_reading(reading: ReadingRule, here: Path) -> Iterator[_Change]:
     row = PROPERTIES.by_name(reading.property)
     if reading.words is not None:
         yield from _of_words(reading, row, here)
-    elif row.kind is Kind.NUMBER:
+    elif row.kind is ValueKind.NUMBER:
         yield _Change("scale", (*here, "scale"), "times ten", reading.scale * 10)
         yield _Change("sign", (*here, "scale"), "negative", -reading.scale)
         yield _Change("offset", (*here, "offset"), "plus one", reading.offset + 1)
@@ -130,7 +130,7 @@ def _other_unit(unit: str) -> str:
         family = dimension(unit)
     except UnitError:
         return ""
-    others = [code for code, one in TABLE.items() if one.dimension == family and code != canonical(unit)]
+    others = [code for code, one in TABLE.items() if one.dimension == family and code != ucum_code(unit)]
     return next((code for code in others if conversion(code, unit) != (1.0, 0.0)), "")
 
 
@@ -148,9 +148,9 @@ def _of_words(reading: ReadingRule, row: Property, here: Path) -> Iterator[_Chan
 
 
 def _otherwise(meant: Scalar, row: Property) -> Scalar:
-    if row.kind is Kind.BOOLEAN:
+    if row.kind is ValueKind.BOOLEAN:
         return not meant
-    return meant + 1 if isinstance(meant, (int, float)) and row.kind is Kind.NUMBER else f"{meant}_"
+    return meant + 1 if isinstance(meant, (int, float)) and row.kind is ValueKind.NUMBER else f"{meant}_"
 
 
 def _neighbours(names: tuple[str, ...], here: Path) -> Iterator[_Change]:
@@ -259,7 +259,7 @@ class _Steps:
         half = 2.0 ** (bits - 1)
         for reading in self._readings.get(re.sub(r"\{.*\}", "", name), ()):
             row = PROPERTIES.by_name(reading.property)
-            if row.kind is not Kind.NUMBER or isinstance(reading.words, str):
+            if row.kind is not ValueKind.NUMBER or isinstance(reading.words, str):
                 continue
             if reading.words is not None:
                 if any(isinstance(sent, int) and (sent >= half or sent < 0) for sent in reading.words):

@@ -12,8 +12,8 @@ from sensegate.clock import FakeClock
 from sensegate.model import Member
 from sensegate.publish.replica import Held, Original
 from sensegate.publish.returns import Returns, Wanted
-from tests.publish.made import batch_of
 from tests.share.made import NOW
+from tests.tiers.made import batch_of
 
 
 class Confirmed:

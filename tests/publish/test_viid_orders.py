@@ -13,7 +13,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Rejected
-from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED, asked, told
+from sensegate.video.formats.viid_subscriptions import ACTIVE, CANCELLED, parse_subscriptions, subscription_fields
 from sensegate.viid.subscriptions import Orders, Place
 from tests.spoil import ODD
 
@@ -42,19 +42,19 @@ def body(**more: Any) -> bytes:
     "end", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "99991231235959", "20991231235959"]
 )
 def test_an_end_without_end_is_told_again(end: str) -> None:
-    [one] = asked(body(EndTime=end), PEER, START)
-    assert one.order
-    assert told(one.order)["EndTime"] in {"99991231235959", "20991231235959"}
+    [one] = parse_subscriptions(body(EndTime=end), PEER, START)
+    assert one.subscription
+    assert subscription_fields(one.subscription)["EndTime"] in {"99991231235959", "20991231235959"}
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*ODD[:60], [], {}, None, 10**400]), min_size=1))
 def test_any_wish_is_an_order_or_none(more: dict[str, Any]) -> None:
     try:
-        found = asked(body(**more), PEER, START)
+        found = parse_subscriptions(body(**more), PEER, START)
     except Rejected:
         return
     for one in found:
-        assert one.order is None or json.dumps(told(one.order))
+        assert one.subscription is None or json.dumps(subscription_fields(one.subscription))
 
 
 async def made(clock: FakeClock, bucket: MemoryBucket, log: MemoryLog) -> Orders:
@@ -69,11 +69,11 @@ async def test_made_changed_cancelled() -> None:
     assert [one.code for one in await orders.place(PEER, body())] == [0]
     [order] = orders.of(PEER)
     assert (order.kinds, order.resources, order.status) == (("Face", "MotorVehicle"), ("4401",), ACTIVE)
-    assert order.active(START)
-    assert not order.active(START + 3_600_000_000)
-    assert order.wants("Face", "44010600001190000001")
-    assert not order.wants("Face", "44030600001190000001")
-    assert not order.wants("Person", "44010600001190000001")
+    assert order.is_active(START)
+    assert not order.is_active(START + 3_600_000_000)
+    assert order.matches("Face", "44010600001190000001")
+    assert not order.matches("Face", "44030600001190000001")
+    assert not order.matches("Person", "44010600001190000001")
     await orders.move(order, Place(log.epoch, 7, 3))
     await orders.place(PEER, body(SubscribeDetail="13"))
     [order] = orders.of(PEER)

@@ -21,9 +21,9 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.model import OBSERVATION, Member
-from sensegate.video.formats import viid_answers as answers
-from sensegate.video.formats.viid_answers import Answer
-from sensegate.video.observation import Kind, ObjectClass, VideoObservation
+from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_responses import ObjectResult
+from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
 from sensegate.viid.catalogue import Catalogue
 from sensegate.viid.client import ViidClient
 from sensegate.viid.subscriptions import Orders
@@ -35,7 +35,7 @@ from tests.share.made import make_batch
 OURS, THEIRS = "44010000005030000001", "44000000005030000003"
 CAMERA, THERE = "44010600001190000001", "33010101001210000009"
 ORDER = "440000000000032026011510000000001"
-Say = Callable[[str, dict[str, Any]], tuple[int, list[Answer]]]
+Say = Callable[[str, dict[str, Any]], tuple[int, list[ObjectResult]]]
 
 
 class Platform:
@@ -59,7 +59,7 @@ class Platform:
             self.notices.append(notice)
             if self.say:
                 status, code = self.say.pop(0)
-        return web.Response(status=status, body=answers.single(path, Answer("x", code), 0))
+        return web.Response(status=status, body=answers.encode_status(path, ObjectResult("x", code), 0))
 
     def taken(self) -> Counter[str]:
         """Return how often each object came."""
@@ -108,7 +108,7 @@ class Rig:
             self.number += 1
             one = VideoObservation(
                 id=f"{self.number:032x}",
-                kind=Kind.OBSERVATION,
+                kind=ObservationKind.OBSERVATION,
                 camera=CAMERA,
                 observed_at=self.clock.now(),
                 time_quality="explicit",

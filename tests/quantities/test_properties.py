@@ -7,8 +7,8 @@ import re
 import pytest
 
 from sensegate.errors import ConfigError
-from sensegate.quantities.properties import CODES, COLUMNS, PROPERTIES, Kind, Property, parse, parse_codes
-from sensegate.quantities.units import TABLE, canonical
+from sensegate.quantities.properties import CODES, COLUMNS, PROPERTIES, Property, ValueKind, parse, parse_codes
+from sensegate.quantities.units import TABLE, ucum_code
 
 HEAD = ",".join(COLUMNS)
 
@@ -18,7 +18,7 @@ DOMAINS = {
     "parking", "traffic", "people", "waste", "manhole", "structure", "lift", "building", "industry", "place", "device",
     "video",
 }  # fmt: skip
-NUMBERS = [row for row in PROPERTIES.rows if row.kind is Kind.NUMBER]
+NUMBERS = [row for row in PROPERTIES.rows if row.kind is ValueKind.NUMBER]
 
 
 def test_the_table_is_large_enough() -> None:
@@ -40,7 +40,7 @@ def test_no_label_is_left_untranslated() -> None:
 def test_numbers_are_sane(row: Property) -> None:
     """Unit canonical and of the table; step and resolution within the range; 0 is possible where a share is meant."""
     span = row.high - row.low
-    assert canonical(row.unit) == row.unit
+    assert ucum_code(row.unit) == row.unit
     assert row.unit in TABLE
     assert span < float("inf")
     assert 0 < row.resolution <= span / 3, "a resolution that tells values apart"
@@ -72,9 +72,9 @@ def test_sizes_that_cannot_be_negative_are_not() -> None:
 
 def test_strings_and_booleans_have_no_numbers() -> None:
     """What is no number has no range, step, resolution or usual band."""
-    plain = Property("a", Kind.STRING, "", "d", "z", "e")
+    plain = Property("a", ValueKind.STRING, "", "d", "z", "e")
     for row in PROPERTIES.rows:
-        if row.kind is not Kind.NUMBER:
+        if row.kind is not ValueKind.NUMBER:
             bare = (row.low, row.high, row.step, row.stuck_h, row.resolution, row.counter, row.usual_low)
             assert bare == (
                 plain.low, plain.high, plain.step, plain.stuck_h, plain.resolution, plain.counter, plain.usual_low,
@@ -97,7 +97,7 @@ def test_code_tables_are_used_and_complete() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("a,b\n", "wrong columns"),
+        ("a,b\n", "the columns are wrong"),
         ("table,code,label_zh,label_en\nt,x,,e\n", "empty"),
         ("table,code,label_zh,label_en\nt,x,z,e\nt,x,z,e\n", "twice"),
     ],
@@ -127,7 +127,7 @@ def test_a_wrong_table_of_codes_is_refused(text: str, what: str) -> None:
 )
 def test_a_value_a_thousand_off_is_told(name: str, value: float, factor: float) -> None:
     """Only a value that would be usual in the neighbouring unit is taken for one in the wrong unit."""
-    assert PROPERTIES.by_name(name).a_thousand_off(value) == factor
+    assert PROPERTIES.by_name(name).unit_error_factor(value) == factor
 
 
 def test_every_row_is_complete() -> None:
@@ -137,7 +137,7 @@ def test_every_row_is_complete() -> None:
         assert row.domain
         assert re.search(r"[\u4e00-\u9fff]", row.label_zh) or row.label_zh.isascii(), row
         assert row.label_en.isascii(), row
-        if row.kind is Kind.NUMBER:
+        if row.kind is ValueKind.NUMBER:
             assert row.low < row.high < float("inf"), f"{row.name} has physical limits"
 
 
@@ -192,8 +192,8 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ("a,number,,d,z,e,,,,,,", "needs a unit"),
-        ("a,boolean,m,d,z,e,,,,,,", "others have none"),
+        ("a,number,,d,z,e,,,,,,", "only a number has a unit"),
+        ("a,boolean,m,d,z,e,,,,,,", "only a number has a unit"),
         ("a,number,m,d,z,e,5,1,,,,", "low < high"),
         ("a,number,m,d,z,e,0,1,0,,,", "step > 0"),
         ("a,colour,m,d,z,e,,,,,,", "Invalid enum"),
@@ -202,7 +202,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         ("a,boolean,,d,z,e,,,,,,\na,boolean,,d,z,e,,,,,,", "twice"),
         ("a,number,m,d,z,e,0,9,,,,,5,1", "usual_low"),
         ("a,string,,d,z,e,,,,,,,,,nosuch", "codes"),
-        ("a,number,m,d,z,e,0,9,,,,,,,compass_16", "only a string"),
+        ("a,number,m,d,z,e,0,9,,,,,,,compass_16", "codes need a string"),
     ],
 )
 def test_a_wrong_row_is_refused_with_its_line(row: str, what: str) -> None:
@@ -215,5 +215,5 @@ def test_a_wrong_row_is_refused_with_its_line(row: str, what: str) -> None:
 
 def test_wrong_columns_are_refused() -> None:
     """A table of another shape is not guessed at."""
-    with pytest.raises(ConfigError, match="wrong columns"):
+    with pytest.raises(ConfigError, match="the columns are wrong"):
         parse("name,unit\n")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sensegate.errors import ConfigError
 from sensegate.quantities import ucum
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.quantities.units import ALIASES, TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities.units import ALIASES, TABLE, UnitError, conversion, dimension, ucum_code
 
 FAMILIES: dict[str, list[str]] = {}
 for code, unit in TABLE.items():
@@ -169,12 +169,12 @@ def test_an_unknown_unit_is_named_with_the_nearest(unit: str, near: str) -> None
 )
 def test_spellings_of_vendors_and_documents(spelling: str, code: str) -> None:
     """What is printed on devices and in Chinese documents is understood."""
-    assert canonical(spelling) == code
+    assert ucum_code(spelling) == code
 
 
 def test_every_alias_leads_into_the_table() -> None:
     """No alias is a dead end."""
-    assert {spelling: canonical(spelling) for spelling in ALIASES if canonical(spelling) not in TABLE} == {}
+    assert {spelling: ucum_code(spelling) for spelling in ALIASES if ucum_code(spelling) not in TABLE} == {}
 
 
 def test_every_property_has_a_unit_of_the_table() -> None:

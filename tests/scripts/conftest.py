@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from sensegate.scripts.conduct import Conduct
-from sensegate.scripts.pool import Ask, Scripts
-from sensegate.scripts.wire import Call, Outcome, Source
+from sensegate.scripts.pool import PendingCall, ScriptPool
+from sensegate.scripts.suspensions import Suspensions
+from sensegate.scripts.wire import CallResult, ScriptCall, ScriptSource
 
 CODECS = Path(__file__).parent / "codecs"
 RECEIVED_MS = 1_772_366_400_000
 """2026-03-01T12:00:00Z"""
 
-Decode = Callable[..., Outcome]
+Decode = Callable[..., CallResult]
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[Scripts]:
+def scripts() -> Iterator[ScriptPool]:
     """Children of this module's tests."""
-    made = Scripts()
+    made = ScriptPool()
     yield made
     made.close()
 
@@ -32,25 +32,27 @@ def scripts() -> Iterator[Scripts]:
 def forgiven(request: pytest.FixtureRequest) -> None:
     """What one test's scripts did is not held against another's."""
     if "scripts" in request.fixturenames:
-        shared: Scripts = request.getfixturevalue("scripts")
-        shared.conduct = Conduct(time.monotonic)
+        shared: ScriptPool = request.getfixturevalue("scripts")
+        shared.suspensions = Suspensions(time.monotonic)
 
 
-def source_of(text: str, *, file: str = "codec.js", **options: Any) -> Source:
+def source_of(text: str, *, file: str = "codec.js", **options: Any) -> ScriptSource:
     """Return a script; its key says what it is."""
-    return Source(key=f"{file} {hash((text, str(options)))}", file=file, text=text, **options)
+    return ScriptSource(key=f"{file} {hash((text, str(options)))}", file=file, text=text, **options)
 
 
-def ask(source: Source, payload: bytes = b"", port: int = 1, sender: str = "t", received_ms: int = RECEIVED_MS) -> Ask:
+def ask(
+    source: ScriptSource, payload: bytes = b"", port: int = 1, sender: str = "t", received_ms: int = RECEIVED_MS
+) -> PendingCall:
     """Return a frame for a script."""
-    return Ask(source, Call(payload, port, received_ms), sender)
+    return PendingCall(source, ScriptCall(payload, port, received_ms), sender)
 
 
 @pytest.fixture
-def decode(scripts: Scripts) -> Decode:
+def decode(scripts: ScriptPool) -> Decode:
     """Run one frame through a script in text."""
 
-    def run(text: str, payload: bytes = b"", port: int = 1, **options: Any) -> Outcome:
+    def run(text: str, payload: bytes = b"", port: int = 1, **options: Any) -> CallResult:
         [outcome] = scripts.run([ask(source_of(text, **options), payload, port)])
         return outcome
 

@@ -10,7 +10,7 @@ import pytest
 from sensegate.clock import FakeClock
 from sensegate.metrics import REGISTRY
 from sensegate.scripts import pool
-from sensegate.scripts.pool import Scripts
+from sensegate.scripts.pool import ScriptPool
 from sensegate.showing import warnings
 from tests.scripts.conftest import ask, source_of
 from tests.scripts.test_attacks import hostile
@@ -24,11 +24,11 @@ def sample(name: str, **labels: str) -> float:
 async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The gateway stays ready, says which script is suspended and why, and says no more of it when it is over."""
     clock = FakeClock()
-    scripts = Scripts(clock.monotonic)
-    monkeypatch.setattr(pool, "shared", lambda: scripts)
+    scripts = ScriptPool(clock.monotonic)
+    monkeypatch.setattr(pool, "decoding_pool", lambda: scripts)
     well = SimpleNamespace(troubles=list)
     gateway: Any = SimpleNamespace(
-        profiles=SimpleNamespace(troubles=lambda: ["a profile is wrong"]),
+        profiles=SimpleNamespace(problems=lambda: ["a profile is wrong"]),
         foundations=SimpleNamespace(certificates=well, cameras=well),
         hourly=well,
         not_taken=list,
@@ -53,4 +53,4 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert sample("sensegate_script_suspensions_total", what="script") == suspended + 1
     assert sample("sensegate_script_calls_total", outcome="script_limit") == limited + 4
     said = capsys.readouterr()
-    assert "a codec script is suspended" in said.out + said.err
+    assert "codec script suspended" in said.out + said.err

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from sensegate.clock import FakeClock
-from sensegate.scripts import conduct
-from sensegate.scripts.pool import Scripts
-from sensegate.scripts.wire import Limits, Outcome
+from sensegate.scripts import suspensions
+from sensegate.scripts.pool import ScriptPool
+from sensegate.scripts.wire import CallResult, ScriptLimits
 from tests.scripts.conftest import Decode, ask, source_of
 
 GOOD = "function decodeUplink(input) { return { data: { value: input.bytes[0] } }; }"
@@ -93,14 +93,14 @@ def hostile(code: str) -> str:
     )
 
 
-def value(outcome: Outcome) -> object:
+def value(outcome: CallResult) -> object:
     """Return what a good frame gave."""
     assert not outcome.kind, outcome
     return msgspec.json.decode(outcome.text)["d"]["value"]
 
 
 @pytest.mark.parametrize("name", [*RUNAWAYS, *RETURNS])
-def test_a_runaway_costs_its_own_message_alone(name: str, scripts: Scripts) -> None:
+def test_a_runaway_costs_its_own_message_alone(name: str, scripts: ScriptPool) -> None:
     """Its message is refused with a reason; frames of its script and of others, before and after it, are decoded."""
     bad = source_of(hostile({**RUNAWAYS, **RETURNS}[name]), file=f"{name}.js")
     good = source_of(GOOD)
@@ -116,11 +116,11 @@ def test_a_runaway_costs_its_own_message_alone(name: str, scripts: Scripts) -> N
 def test_the_limits_are_those_of_the_profile(decode: Decode) -> None:
     """A script may be given more time than others, and then is."""
     slow = "function decodeUplink(i) { for (var n = 0, k = 0; k < 1e6; k++) n += k; return { data: { n: n } }; }"
-    assert decode(slow, limits=Limits(cpu_ms=2)).kind == "script_limit"
-    assert decode(slow, limits=Limits(cpu_ms=200, mean_cpu_ms=150)).kind == ""
+    assert decode(slow, limits=ScriptLimits(cpu_ms=2)).kind == "script_limit"
+    assert decode(slow, limits=ScriptLimits(cpu_ms=200, mean_cpu_ms=150)).kind == ""
     wide = "function decodeUplink(i) { return { data: { t: 'x'.repeat(100000) } }; }"
     assert decode(wide).kind == "script_limit"
-    assert decode(wide, limits=Limits(output_kb=200)).kind == ""
+    assert decode(wide, limits=ScriptLimits(output_kb=200)).kind == ""
 
 
 # ── suspension ───────────────────────────────────────────────────────────────────────────────────────
@@ -132,48 +132,48 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def watched(clock: FakeClock) -> Iterator[Scripts]:
-    scripts = Scripts(clock.monotonic)
+def watched(clock: FakeClock) -> Iterator[ScriptPool]:
+    scripts = ScriptPool(clock.monotonic)
     yield scripts
     scripts.close()
 
 
-def test_a_sender_that_makes_a_script_run_away_is_kept_from_it(watched: Scripts) -> None:
+def test_a_sender_that_makes_a_script_run_away_is_kept_from_it(watched: ScriptPool) -> None:
     """After two strikes its frames are not tried; those of others are."""
     bad = source_of(hostile("while (true) {}"))
     outcomes = watched.run([ask(bad, b"\1", sender="evil")] * 5 + [ask(bad, b"\7", sender="good")])
     assert [outcome.kind for outcome in outcomes[:5]] == ["script_limit"] * 2 + ["script_suspended"] * 3
     assert value(outcomes[5]) == 7
-    assert watched.troubles() == []
+    assert watched.problems() == []
 
 
-async def test_a_script_that_keeps_failing_is_suspended_for_a_while(watched: Scripts, clock: FakeClock) -> None:
+async def test_a_script_that_keeps_failing_is_suspended_for_a_while(watched: ScriptPool, clock: FakeClock) -> None:
     """Four strikes by whomever suspend it, with an alarm; after a minute it is tried again, then for two minutes."""
     bad, good = source_of(hostile("while (true) {}"), file="bad.js"), source_of(GOOD)
     outcomes = watched.run([ask(bad, b"\1", sender=f"s{at}") for at in range(6)] + [ask(bad, b"\7"), ask(good, b"\10")])
-    assert [one.kind for one in outcomes[:7]] == ["script_limit"] * 4 + ["script_suspended"] * 3
+    assert [outcome.kind for outcome in outcomes[:7]] == ["script_limit"] * 4 + ["script_suspended"] * 3
     assert value(outcomes[7]) == 8
-    [trouble] = watched.troubles()
+    [trouble] = watched.problems()
     assert "bad.js" in trouble
     assert "60 s" in trouble
-    await clock.advance(conduct.PAUSE_S + 1)
-    assert watched.troubles() == []
+    await clock.advance(suspensions.PAUSE_S + 1)
+    assert watched.problems() == []
     assert value(watched.run([ask(bad, b"\7")])[0]) == 7
     watched.run([ask(bad, b"\1", sender=f"t{at}") for at in range(4)])
-    assert "120 s" in watched.troubles()[0]
+    assert "120 s" in watched.problems()[0]
 
 
-def test_many_scripts_attacked_at_once_are_suspended_sooner(watched: Scripts) -> None:
+def test_many_scripts_attacked_at_once_are_suspended_sooner(watched: ScriptPool) -> None:
     """Six strikes of whatever scripts are an alarm: then one is enough for a sender, two for a script."""
     sources = [source_of(hostile("while (true) {}"), file=f"bad{number}.js") for number in range(9)]
     for source in sources:
         watched.run([ask(source, b"\1", sender=f"s{at}") for at in range(2)])
     names = [f"bad{number}.js" for number in range(3, 9)]
-    late = [trouble for trouble in watched.troubles() if any(name in trouble for name in names)]
+    late = [trouble for trouble in watched.problems() if any(name in trouble for name in names)]
     assert len(late) == 6
 
 
-def test_an_attack_costs_little(scripts: Scripts) -> None:
+def test_an_attack_costs_little(scripts: ScriptPool) -> None:
     """Six ways to run away, forty frames a second for a minute: decoding is held up for a hundredth of it at most."""
     ways = [
         "endless loop",
@@ -201,18 +201,18 @@ def test_an_attack_costs_little(scripts: Scripts) -> None:
     assert spent < 0.6 + 2_400 * 200e-6  # the good frames' share
 
 
-def test_a_script_that_is_slow_on_average_is_suspended(watched: Scripts) -> None:
+def test_a_script_that_is_slow_on_average_is_suspended(watched: ScriptPool) -> None:
     """Below the limit of a call and above the mean: it may be so for a tenth of a second, then no more."""
     slow = source_of("function decodeUplink(i) { for (var k = 0; k < 1e5; k++); return { data: {} }; }",
-                     limits=Limits(cpu_ms=100, mean_cpu_ms=0.1))  # fmt: skip
+                     limits=ScriptLimits(cpu_ms=100, mean_cpu_ms=0.1))  # fmt: skip
     outcomes = watched.run([ask(slow, bytes([at % 256])) for at in range(400)])
     kinds = [outcome.kind for outcome in outcomes]
     assert kinds[0] == ""
     assert kinds[-1] == "script_suspended"
-    assert "on average" in watched.troubles()[0]
+    assert "on average" in watched.problems()[0]
 
 
-def test_failures_that_cost_nothing_suspend_nobody(watched: Scripts) -> None:
+def test_failures_that_cost_nothing_suspend_nobody(watched: ScriptPool) -> None:
     """An error of a script is an answer: it may be given for ever."""
     picky = source_of("function decodeUplink(i) { throw new Error('no'); }")
     deep = source_of("function decodeUplink(i) { return decodeUplink(i) + 1; }")
@@ -252,7 +252,7 @@ def test_there_is_no_host_object(name: str, decode: Decode) -> None:
     ["require('fs')", "require('child_process')", "require('http')", "module.require('fs')", "process.exit(1)",
      "import.meta", "os.exec(['true'])", "std.open('/etc/passwd', 'r')", "Math.random()"],
 )  # fmt: skip
-def test_what_is_not_there_cannot_be_used(code: str, scripts: Scripts) -> None:
+def test_what_is_not_there_cannot_be_used(code: str, scripts: ScriptPool) -> None:
     """The frame is refused; the script does not get further."""
     text = f"function decodeUplink(i) {{ var x = {code}; return {{ data: {{ value: 1 }} }}; }}"
     source = source_of(text)
@@ -275,7 +275,7 @@ def test_the_same_payload_always_decodes_to_the_same(decode: Decode) -> None:
     assert "Math.random is not to be had" in refused.text
 
 
-def test_the_child_has_given_up_what_it_could(scripts: Scripts) -> None:
+def test_the_child_has_given_up_what_it_could(scripts: ScriptPool) -> None:
     """It says what it has given up, and the kernel agrees."""
     scripts.run([ask(source_of(GOOD), b"\7")])
     child = scripts.children[0]
@@ -289,7 +289,7 @@ def test_the_child_has_given_up_what_it_could(scripts: Scripts) -> None:
         "no_new_privs",
         "dies_with_parent",
     }
-    assert wanted <= set(child.sealed)
+    assert wanted <= set(child.sandbox)
     proc = Path(f"/proc/{child.pid}")
     status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
     assert status["Seccomp"].strip() == "2"
@@ -298,6 +298,6 @@ def test_the_child_has_given_up_what_it_could(scripts: Scripts) -> None:
     for row in ("Max open files            0", "Max file size             0", "Max core file size        0"):
         assert row in limits
     if os.getuid() == 0:
-        assert {"root_directory", "user"} <= set(child.sealed)
+        assert {"root_directory", "user"} <= set(child.sandbox)
         assert status["Uid"].split() == [str(2_000_000_000 + child.pid)] * 4
         assert list((proc / "root").iterdir()) == []

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from sensegate.scripts.pool import Scripts
-from sensegate.scripts.wire import Outcome, Source
+from sensegate.scripts.pool import ScriptPool
+from sensegate.scripts.wire import CallResult, ScriptSource
 from tests.scripts.conftest import CODECS, ask, source_of
 
 
@@ -241,19 +241,19 @@ REFUSALS = [
 ]
 
 
-def codec(case: Case | Refusal) -> Source:
+def codec(case: Case | Refusal) -> ScriptSource:
     """Return the script of a case."""
     return source_of((CODECS / case.file).read_text(encoding="utf-8"), file=case.file, **case.options)
 
 
-def result(outcome: Outcome) -> Any:
+def result(outcome: CallResult) -> Any:
     """Return what the script returned."""
     assert not outcome.kind, outcome
     return msgspec.json.decode(outcome.text)
 
 
 @pytest.fixture(scope="module")
-def outcomes(scripts: Scripts) -> list[list[Outcome]]:
+def outcomes(scripts: ScriptPool) -> list[list[CallResult]]:
     """What came of all cases and refusals, asked for three times over, all scripts mixed."""
     everything: list[Case | Refusal] = [*CASES, *REFUSALS]
     asks = [ask(codec(case), bytes.fromhex(case.hex), case.port) for case in everything]
@@ -261,7 +261,7 @@ def outcomes(scripts: Scripts) -> list[list[Outcome]]:
 
 
 @pytest.mark.parametrize("at", range(len(CASES)), ids=lambda at: f"{CASES[at].file}-{CASES[at].hex.replace(' ', '')}")
-def test_a_dialect_decodes_as_its_layout_says(at: int, outcomes: list[list[Outcome]]) -> None:
+def test_a_dialect_decodes_as_its_layout_says(at: int, outcomes: list[list[CallResult]]) -> None:
     """Data and warnings are those of the layout, whenever and after whatever else the frame is decoded."""
     case = CASES[at]
     for found in outcomes:
@@ -271,7 +271,7 @@ def test_a_dialect_decodes_as_its_layout_says(at: int, outcomes: list[list[Outco
 
 
 @pytest.mark.parametrize("at", range(len(REFUSALS)), ids=lambda at: f"{REFUSALS[at].file}-{REFUSALS[at].kind}-{at}")
-def test_a_dialect_refuses(at: int, outcomes: list[list[Outcome]]) -> None:
+def test_a_dialect_refuses(at: int, outcomes: list[list[CallResult]]) -> None:
     """Errors of the script refuse the frame, with its words, and the line where it has one."""
     case = REFUSALS[at]
     for found in outcomes:

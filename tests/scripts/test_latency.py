@@ -13,7 +13,7 @@ import time
 import msgspec
 import numpy as np
 
-from sensegate.scripts.pool import Ask, Scripts
+from sensegate.scripts.pool import PendingCall, ScriptPool
 from tests.scripts.conftest import ask, source_of
 from tests.scripts.test_attacks import GOOD, RUNAWAYS, hostile
 
@@ -31,19 +31,19 @@ class Play:
 
     def __init__(self, seed: int) -> None:
         self.now = 0.0
-        self.scripts = Scripts(lambda: self.now)
-        self.scripts.warm()
+        self.scripts = ScriptPool(lambda: self.now)
+        self.scripts.start_children()
         for child in self.scripts.children:
-            child.wait()
+            child.wait_ready()
         self._chance = random.Random(seed)
-        looker = Scripts()
+        looker = ScriptPool()
         self._good, *self._bad = [
-            msgspec.structs.replace(source, learned=looker.inspect(source).learned)  # as profiles are loaded
+            msgspec.structs.replace(source, inspection=looker.inspect(source).inspection)  # as profiles are loaded
             for source in (source_of(GOOD), *(source_of(hostile(RUNAWAYS[way]), file=f"{way}.js") for way in WAYS))
         ]
         looker.close()
 
-    def arrivals(self, *, attacked: bool) -> list[tuple[float, Ask, bool]]:
+    def arrivals(self, *, attacked: bool) -> list[tuple[float, PendingCall, bool]]:
         """Return (time, frame, whether it is one of the others') in the order of time."""
         found = [
             (self._chance.uniform(0, SECONDS), ask(self._good, bytes([at % 256])), True)
@@ -69,13 +69,13 @@ class Play:
             at = end
         return float(np.percentile(took, 99))
 
-    def _decode(self, frames: list[Ask]) -> float:
+    def _decode(self, frames: list[PendingCall]) -> float:
         """Return the CPU time for which the loop is held up: ours, and that of the children that are asked."""
-        asked = {child.pid: child._cpu_s() for child in self.scripts.asked}
+        asked = {child.pid: child._cpu_s() for child in self.scripts.active}
         began = time.process_time()
         self.scripts.run(frames)
         spent = time.process_time() - began
-        after = {child.pid: child._cpu_s() for child in self.scripts.asked}
+        after = {child.pid: child._cpu_s() for child in self.scripts.active}
         # A child that is new here was a spare: it got ready while nobody waited.
         spent += sum(cpu_s - asked[pid] for pid, cpu_s in after.items() if pid in asked)
         return spent + KILL_S * len(asked.keys() - after.keys())
@@ -97,7 +97,7 @@ def test_an_attack_leaves_the_latency_of_others_within_twice_its_normal() -> Non
 def test_without_suspension_an_attack_would_be_felt() -> None:
     """Negative control: where nobody is suspended, the same attack makes the others wait for seconds."""
     play = Play(1)
-    play.scripts.conduct.strike = lambda *_: None  # type: ignore[method-assign]
+    play.scripts.suspensions.strike = lambda *_: None  # type: ignore[method-assign]
     try:
         began = time.process_time()
         play.scripts.run([frame for _, frame, others in play.arrivals(attacked=True)[:200] if not others])

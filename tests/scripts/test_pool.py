@@ -14,33 +14,33 @@ import msgspec
 import pytest
 
 from sensegate.scripts import pool, process
-from sensegate.scripts.pool import Scripts
-from sensegate.scripts.process import Died, Process
-from sensegate.scripts.wire import Limits, Outcome, Reply, Request
+from sensegate.scripts.pool import ScriptPool
+from sensegate.scripts.process import ChildDied, ChildProcess
+from sensegate.scripts.wire import CallResult, ScriptLimits, ScriptReply, ScriptRequest
 from tests.scripts.conftest import ask, source_of
 
 GOOD = "function decodeUplink(input) { return { data: { value: input.bytes[0] } }; }"
 
 
-class Counting(Process):
+class Counting(ChildProcess):
     """Counts what it is asked."""
 
     asked = 0
 
-    def ask(self, request: Request) -> Reply:
+    def request(self, request: ScriptRequest) -> ScriptReply:
         Counting.asked += 1
-        return super().ask(request)
+        return super().request(request)
 
 
 @pytest.fixture
-def own() -> Iterator[Scripts]:
+def own() -> Iterator[ScriptPool]:
     """Children of one test."""
-    made = Scripts()
+    made = ScriptPool()
     yield made
     made.close()
 
 
-def values(outcomes: list[Outcome]) -> list[object]:
+def values(outcomes: list[CallResult]) -> list[object]:
     """Return what good frames gave."""
     assert {outcome.kind for outcome in outcomes} == {""}
     return [msgspec.json.decode(outcome.text)["d"]["value"] for outcome in outcomes]
@@ -48,7 +48,7 @@ def values(outcomes: list[Outcome]) -> list[object]:
 
 def test_a_batch_is_one_exchange() -> None:
     """All frames of all scripts go to the child at once."""
-    scripts = Scripts(start=Counting)
+    scripts = ScriptPool(start=Counting)
     sources = [source_of(GOOD + f"// {number}") for number in range(5)]
     asks = [ask(sources[at % 5], bytes([at])) for at in range(100)]
     try:
@@ -61,7 +61,7 @@ def test_a_batch_is_one_exchange() -> None:
         scripts.close()
 
 
-def test_many_scripts_outgrow_a_child(own: Scripts) -> None:
+def test_many_scripts_outgrow_a_child(own: ScriptPool) -> None:
     """A child forgets the script that was not used for longest; it is given again when it is needed."""
     sources = [source_of(GOOD + f"// {number}") for number in range(70)]
     for _ in range(2):
@@ -69,18 +69,18 @@ def test_many_scripts_outgrow_a_child(own: Scripts) -> None:
     assert len(own.children) == 1
 
 
-def test_a_child_that_somebody_kills_is_replaced(own: Scripts) -> None:
+def test_a_child_that_somebody_kills_is_replaced(own: ScriptPool) -> None:
     """The frames are decoded by the next one; nobody is blamed."""
     source = source_of(GOOD)
     own.run([ask(source, b"\1")])
     os.kill(own.children[0].pid, signal.SIGKILL)
     assert values(own.run([ask(source, b"\2"), ask(source, b"\3")])) == [2, 3]
-    assert own.troubles() == []
+    assert own.problems() == []
 
 
-def test_a_child_that_is_stopped_is_killed(own: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_is_stopped_is_killed(own: ScriptPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It makes no progress, so it is replaced, and the frame is tried once more."""
-    monkeypatch.setattr(process, "STILL_S", 0.2)
+    monkeypatch.setattr(process, "STALL_S", 0.2)
     source = source_of(GOOD)
     own.run([ask(source, b"\1")])
     stopped = own.children[0].pid
@@ -93,24 +93,24 @@ def test_a_child_that_is_stopped_is_killed(own: Scripts, monkeypatch: pytest.Mon
 
 def test_a_child_that_cannot_start_loses_its_frames_only() -> None:
     """Nothing waits for ever, and the frames get a reason."""
-    scripts = Scripts(start=lambda: Process((sys.executable, "-c", "raise SystemExit(1)")))
+    scripts = ScriptPool(start=lambda: ChildProcess((sys.executable, "-c", "raise SystemExit(1)")))
     outcomes = scripts.run([ask(source_of(GOOD), b"\1")] * 3)
     scripts.close()
     assert {(outcome.kind, outcome.text) for outcome in outcomes} == {
         ("script_failed", "no process for scripts can be started")
     }
-    assert "ended the process" in scripts.inspect(source_of(GOOD)).error
+    assert "ended its process" in scripts.inspect(source_of(GOOD)).error
 
 
 def test_a_child_that_talks_nonsense_is_ended() -> None:
     """A length that is none is not waited for."""
-    talker = Process((sys.executable, "-c", "import sys; sys.stdout.write('x' * 99); sys.stdout.flush(); input()"))
-    with pytest.raises(Died):
-        talker.wait()
+    talker = ChildProcess((sys.executable, "-c", "import sys; sys.stdout.write('x' * 99); sys.stdout.flush(); input()"))
+    with pytest.raises(ChildDied):
+        talker.wait_ready()
     assert not Path(f"/proc/{talker.pid}").exists()
 
 
-def test_a_script_that_killed_its_child_runs_apart(own: Scripts) -> None:
+def test_a_script_that_killed_its_child_runs_apart(own: ScriptPool) -> None:
     """The others do not lose their rooms a second time."""
     bad = source_of(
         "function decodeUplink(i) { if (i.bytes[0] === 1) 'a'.repeat(5e6).indexOf('a'.repeat(2e6) + 'b');"
@@ -118,7 +118,7 @@ def test_a_script_that_killed_its_child_runs_apart(own: Scripts) -> None:
     )
     good = source_of(GOOD)
     own.run([ask(good, b"\7"), ask(bad, b"\1", sender="a")])
-    own.children[-1].wait()
+    own.children[-1].wait_ready()
     own.run([ask(good, b"\7"), ask(bad, b"\2")])
     common = own.children[0].pid
     assert values(own.run([ask(bad, b"\3")])) == [3]
@@ -130,14 +130,14 @@ def test_a_script_that_killed_its_child_runs_apart(own: Scripts) -> None:
 
 def test_a_spare_stands_ready() -> None:
     """A kill costs no start: the next child is there already."""
-    scripts = Scripts()
+    scripts = ScriptPool()
     try:
-        scripts.warm(1)
+        scripts.start_children(1)
         assert len(scripts.children) == 2
         source = source_of(GOOD)
         scripts.run([ask(source, b"\1")])
         spare = scripts.children[1]
-        spare.wait()
+        spare.wait_ready()
         os.kill(scripts.children[0].pid, signal.SIGKILL)
         assert values(scripts.run([ask(source, b"\2")])) == [2]
         assert scripts.children[0] is spare
@@ -149,10 +149,10 @@ def test_a_spare_stands_ready() -> None:
 def test_children_end_with_their_gateway() -> None:
     """A gateway that is killed leaves no child behind, not even one that is busy."""
     program = (
-        "import sys\nfrom sensegate.scripts.pool import Ask, Scripts\nfrom sensegate.scripts.wire import *\n"
-        "s = Scripts(spares=1)\n"
-        "x = Source('k', 'f.js', 'function decodeUplink(i) { return { data: {} }; }')\n"
-        "s.run([Ask(x, Call(b'', 1, 0), 't')])\n"
+        "import sys\nfrom sensegate.scripts.pool import PendingCall, ScriptPool\nfrom sensegate.scripts.wire import *\n"
+        "s = ScriptPool(spares=1)\n"
+        "x = ScriptSource('k', 'f.js', 'function decodeUplink(i) { return { data: {} }; }')\n"
+        "s.run([PendingCall(x, ScriptCall(b'', 1, 0), 't')])\n"
         "print(*(c.pid for c in s.children), flush=True)\ninput()\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as gateway:
@@ -173,14 +173,14 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_limits_cut_large_requests(own: Scripts) -> None:
+def test_limits_cut_large_requests(own: ScriptPool) -> None:
     """A few megabytes of frames go in several requests."""
     source = source_of("function decodeUplink(i) { return { data: { value: i.bytes.length } }; }",
-                       limits=Limits(cpu_ms=100, mean_cpu_ms=20))  # fmt: skip
+                       limits=ScriptLimits(cpu_ms=100, mean_cpu_ms=20))  # fmt: skip
     assert values(own.run([ask(source, bytes(60_000))] * 40)) == [60_000] * 40
 
 
-def test_large_results_come_in_several_replies(own: Scripts) -> None:
+def test_large_results_come_in_several_replies(own: ScriptPool) -> None:
     """Two hundred results of sixty thousand characters: none is lost, and no message grows beyond its bound."""
     source = source_of("function decodeUplink(i) { return { data: { value: 'x'.repeat(60000) } }; }")
     assert set(values(own.run([ask(source, bytes([at])) for at in range(200)]))) == {"x" * 60_000}

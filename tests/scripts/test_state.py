@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from sensegate.scripts import engine
-from sensegate.scripts.pool import Scripts
-from sensegate.scripts.wire import Outcome
+from sensegate.scripts.pool import ScriptPool
+from sensegate.scripts.wire import CallResult
 from tests.scripts.conftest import ask, source_of
 
 WRITE, READ = b"\1", b"\2"
@@ -160,14 +160,14 @@ def script(top: str, write: str, read: str) -> str:
     )
 
 
-def seen(outcome: Outcome) -> object:
+def seen(outcome: CallResult) -> object:
     """Return what a read saw."""
     assert not outcome.kind, outcome
     return msgspec.json.decode(outcome.text)["d"].get("seen")
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_nothing_is_kept(name: str, scripts: Scripts) -> None:
+def test_nothing_is_kept(name: str, scripts: ScriptPool) -> None:
     """What one frame writes no later frame reads; a script that tries may be refused, its innocent frames are not."""
     source = source_of(script(*CHANNELS[name]), variables='{"inner": {}}', file=name)
     frames = [READ, WRITE, READ, WRITE, WRITE, READ, READ]
@@ -179,7 +179,7 @@ def test_nothing_is_kept(name: str, scripts: Scripts) -> None:
             assert outcome.kind in {"", "script_state", "script_failed"}, outcome
 
 
-def test_state_on_the_global_object_is_refused(scripts: Scripts) -> None:
+def test_state_on_the_global_object_is_refused(scripts: ScriptPool) -> None:
     """A name that the script forgot to declare becomes its own; what else it leaves on the global object is refused."""
     source = source_of(script("", "globalThis.n = 1;", "1"))
     first, second, third = scripts.run([ask(source, WRITE)] * 3)
@@ -204,12 +204,12 @@ def test_a_script_that_answers_otherwise_the_second_time_is_refused(monkeypatch:
     room = engine.Script(source)
     assert room.call(READ, 1, 0).text == '{"d":{"n":1}}'
     found = room.call(READ, 1, 0)
-    assert (found.kind, found.text) == ("script_state", "it answers otherwise when it has answered before")
+    assert (found.kind, found.text) == ("script_state", "its result depends on earlier calls")
 
 
 def test_every_so_manieth_call_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """State that shows late is found too."""
-    monkeypatch.setattr(engine, "SAMPLE", 8)
+    monkeypatch.setattr(engine, "VERIFY_CALLS", 8)
     text = engine._text("harness.js")
     files = {"harness.js": text.replace("    freezeAll();\n", ""), "shims.js": engine._text("shims.js")}
     monkeypatch.setattr(engine, "_text", files.__getitem__)
@@ -228,6 +228,6 @@ def test_a_room_is_left_after_many_calls(monkeypatch: pytest.MonkeyPatch) -> Non
     rooms = []
     for _ in range(7):
         room.call(READ, 1, 0)
-        rooms.append(room._room)
-    assert [one is None for one in rooms] == [False, False, True, False, False, True, False]
+        rooms.append(room._realm)
+    assert [room is None for room in rooms] == [False, False, True, False, False, True, False]
     assert room._calls == 1

@@ -94,7 +94,7 @@ def forms(value: str) -> tuple[bytes, ...]:
         found.add(bare.encode())
         for order in "<>":
             found |= {struct.pack(f"{order}q", number) if number < 2**63 else b"", struct.pack(f"{order}d", number)}
-    return tuple(sorted(one for one in found if len(one) >= 6))
+    return tuple(sorted(item for item in found if len(item) >= 6))
 
 
 def marks_in(blob: bytes) -> dict[str, int]:
@@ -223,9 +223,9 @@ def _put(tree: Any, place: tuple[str | int, ...], value: Any) -> Any:
         return value
     part, rest = place[0], place[1:]
     if isinstance(tree, dict):
-        return {name: _put(one, rest, value) if name == part else one for name, one in tree.items()}
+        return {name: _put(item, rest, value) if name == part else item for name, item in tree.items()}
     if isinstance(tree, list):
-        return [_put(one, rest, value) if at == part else one for at, one in enumerate(tree)]
+        return [_put(item, rest, value) if at == part else item for at, item in enumerate(tree)]
     return tree
 
 

@@ -35,31 +35,31 @@ FLIPPED = Transform(0.0002, -0.0002, -1, 1)
 def test_the_vectors_of_onvif(
     given_box: Box, transform: Transform, size: int, expected: Box | None, quality: BoxQuality
 ) -> None:
-    box, said = boxes.onvif(*given_box, transform, size)
+    box, said = boxes.from_onvif(*given_box, transform, size)
     assert said is quality
     assert box == (None if expected is None else pytest.approx(expected, abs=1e-5))
 
 
 def test_pixels_grids_and_fractions_name_the_same_box() -> None:
     expected = ((0.25, 0.125, 0.75, 0.875), BoxQuality.EXPLICIT)
-    assert boxes.pixels(480, 135, 1440, 945, 1920, 1080) == expected
-    assert boxes.grid(2048, 1024, 6144, 7168, 8192) == expected
-    assert boxes.grid(250, 125, 750, 875, 1000) == expected
-    assert boxes.unit(0.25, 0.125, 0.75, 0.875) == expected
-    assert boxes.unit(0.75, 0.875, 0.25, 0.125) == expected
+    assert boxes.from_pixels(480, 135, 1440, 945, 1920, 1080) == expected
+    assert boxes.from_grid(2048, 1024, 6144, 7168, 8192) == expected
+    assert boxes.from_grid(250, 125, 750, 875, 1000) == expected
+    assert boxes.from_fractions(0.25, 0.125, 0.75, 0.875) == expected
+    assert boxes.from_fractions(0.75, 0.875, 0.25, 0.125) == expected
 
 
 def test_what_lies_beyond_the_image_is_no_box_and_is_not_cut_to_fit() -> None:
     nothing = (None, BoxQuality.UNRESOLVED)
-    assert boxes.unit(0.5, 0.5, 1.01, 0.6) == nothing
-    assert boxes.unit(-0.01, 0.5, 1, 0.6) == nothing
-    assert boxes.pixels(0, 0, 2000, 100, 1920, 1080) == nothing
-    assert boxes.pixels(0, 0, 10, 10, 0, 1080) == nothing
-    assert boxes.pixels(0, 0, 10, 10, math.inf, 1080) == nothing
+    assert boxes.from_fractions(0.5, 0.5, 1.01, 0.6) == nothing
+    assert boxes.from_fractions(-0.01, 0.5, 1, 0.6) == nothing
+    assert boxes.from_pixels(0, 0, 2000, 100, 1920, 1080) == nothing
+    assert boxes.from_pixels(0, 0, 10, 10, 0, 1080) == nothing
+    assert boxes.from_pixels(0, 0, 10, 10, math.inf, 1080) == nothing
     for odd in (math.nan, math.inf, -math.inf):
-        assert boxes.unit(odd, 0, 1, 1) == nothing
-        assert boxes.onvif(odd, 0, 1, 1, size=8192) == nothing
-        assert boxes.onvif(0, 0, 1, 1, Transform(odd)) == nothing
+        assert boxes.from_fractions(odd, 0, 1, 1) == nothing
+        assert boxes.from_onvif(odd, 0, 1, 1, size=8192) == nothing
+        assert boxes.from_onvif(0, 0, 1, 1, Transform(odd)) == nothing
 
 
 fractions = st.floats(0, 1, allow_subnormal=False)
@@ -86,30 +86,34 @@ def upright(box: Box) -> Box:
 
 @given(corners, transforms)
 def test_an_onvif_box_comes_back_through_any_transformation(box: Box, transform: Transform) -> None:
-    found, said = boxes.onvif(*as_sent(box, transform), transform)
+    found, said = boxes.from_onvif(*as_sent(box, transform), transform)
     assert said is BoxQuality.EXPLICIT
     assert found == pytest.approx(upright(box), abs=1e-5)
 
 
 @given(corners, transforms, transforms)
 def test_transformations_compose_through_the_tree(box: Box, outer: Transform, inner: Transform) -> None:
-    both = inner.inside(outer)
+    both = inner.within(outer)
     for point in (box[:2], box[2:]):
         assert both.point(*point) == pytest.approx(outer.point(*inner.point(*point)), rel=1e-9, abs=1e-6)
-    assert inner.inside(IDENTITY) == inner
-    assert IDENTITY.inside(outer) == outer
+    assert inner.within(IDENTITY) == inner
+    assert IDENTITY.within(outer) == outer
 
 
 @given(corners, st.integers(1, 20_000), st.integers(1, 20_000))
 def test_a_box_in_pixels_comes_back(box: Box, width: int, height: int) -> None:
     left, top, right, bottom = box
-    found, _ = boxes.pixels(left * width, top * height, right * width, bottom * height, width, height)
+    found, _ = boxes.from_pixels(left * width, top * height, right * width, bottom * height, width, height)
     assert found == pytest.approx(upright(box), abs=1e-6)
 
 
 @given(st.tuples(st.floats(), st.floats(), st.floats(), st.floats()), st.sampled_from([0, 1000, 8192, 10_000]))
 def test_whatever_is_sent_a_box_is_upright_and_in_its_image_or_is_none(numbers: Box, size: int) -> None:
-    for box, said in (boxes.unit(*numbers), boxes.grid(*numbers, size), boxes.onvif(*numbers, size=size)):
+    for box, said in (
+        boxes.from_fractions(*numbers),
+        boxes.from_grid(*numbers, size),
+        boxes.from_onvif(*numbers, size=size),
+    ):
         if box is None:
             assert said is BoxQuality.UNRESOLVED
         else:

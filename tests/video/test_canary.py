@@ -15,16 +15,16 @@ import pytest
 from sensegate.authoring.examples import payload_of
 from sensegate.decode.profiles import ProfileSet, any_video_profile, files
 from sensegate.errors import Rejected
-from sensegate.video import body
-from sensegate.video.form import Camera
+from sensegate.video import stored
+from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 from tests.video.canary import KINDS, MARKS, forms, marks_in, opened, planted
 from tests.video.viid_bodies import BODIES
 
 PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles"]) if any_video_profile([file])]
 AT = 1_795_832_104_000_000
-VEIL = KeyedVeil(b"canary")
+VEIL = KeyedPseudonymiser(b"canary")
 STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "5"))
 """Every so-manieth kind is put into each place of a message; 1, as `make fuzz` has it: all of them."""
 
@@ -52,13 +52,13 @@ def kept_of(name: str, topic: str, payload: bytes) -> tuple[bytes, bytes]:
     """Return (what the log would hold, what the feed would) of a message, as the walk makes them."""
     form = FORMATS[name]
     try:
-        kept = body.kept(name, form.cut(payload, topic, AT, VEIL))
+        kept = stored.encode_redacted(name, form.redact(payload, topic, AT, VEIL))
     except Rejected as why:
-        return body.instead(name, payload, why, VEIL), str(why).encode()
-    cut = body.opened(kept)
+        return stored.encode_withheld(name, payload, why, VEIL), str(why).encode()
+    cut = stored.decode_stored(kept)
     assert cut is not None
     try:
-        seen = form.see(bytes(cut.body), topic, AT, Camera(id="c1"))
+        seen = form.decode(bytes(cut.body), topic, AT, CameraInfo(id="c1"))
     except Rejected as why:
         return kept, str(why).encode()
     return kept, msgspec.json.encode(seen)

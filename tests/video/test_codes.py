@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.quantities.properties import CODES, PROPERTIES, Kind
+from sensegate.quantities.properties import CODES, PROPERTIES, ValueKind
 from sensegate.video import codes
 from sensegate.video.observation import ObjectClass
 
@@ -46,9 +46,9 @@ def test_each_row_leads_to_a_word_that_there_is() -> None:
 
 def test_events_with_a_state_have_a_boolean_property() -> None:
     """Each event that may go on leads to a property that is true or false; one without a state to none."""
-    states = codes.CODES_OF["state", ""]
+    states = codes.WORDS["state", ""]
     assert set(states) <= set(codes.EVENTS)
-    assert {PROPERTIES.by_name(name).kind for name in states.values()} == {Kind.BOOLEAN}
+    assert {PROPERTIES.by_name(name).kind for name in states.values()} == {ValueKind.BOOLEAN}
     assert codes.state_property("image_blurry") == "image_blurry"
     assert codes.state_property("line_crossed") == ""
 
@@ -87,7 +87,7 @@ def test_the_tables_of_gat1400_are_whole(table: str) -> None:
     """Each row of the standard's tables is there with its meaning, and no other."""
     words = GAT1400[table].split()
     expected = {code.casefold(): word for code, word in zip(words[::2], words[1::2], strict=True)}
-    assert codes.CODES_OF[table, "gat1400"] == expected
+    assert codes.WORDS[table, "gat1400"] == expected
 
 
 def test_plate_classes_are_two_digits() -> None:
@@ -147,7 +147,7 @@ def test_events_of_every_make_are_one_vocabulary(make: str, code: str | int, wor
 )
 def test_labels_become_classes(make: str, label: str, seen: tuple[ObjectClass, str]) -> None:
     """The labels of detectors become our classes, with the kind of vehicle where they name one."""
-    assert codes.seen_as(make, label) == seen
+    assert codes.object_class(make, label) == seen
 
 
 def test_kinds_of_vehicle() -> None:
@@ -179,7 +179,7 @@ def test_every_word_has_both_labels_and_is_in_use_or_generic() -> None:
 def test_any_text_is_looked_up_without_an_error(text: str, make: str) -> None:
     """Nothing that a sender writes makes the look-ups fail, and what they return is of the tables."""
     assert codes.event(make, text) in codes.EVENTS
-    assert codes.seen_as(make, text)[0] in ObjectClass
+    assert codes.object_class(make, text)[0] in ObjectClass
     assert codes.vehicle(make, text) in {"", *codes.VEHICLES}
     assert codes.color(make, text) in {"", *codes.COLORS}
     assert codes.plate_class(make, text) in {"", *codes.PLATE_CLASSES}

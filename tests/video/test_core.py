@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video import body, sieve
-from sensegate.video.form import Cut
-from sensegate.video.observation import Kind, TrackState, VideoObservation
-from sensegate.video.parts import OTHER, field_name
-from sensegate.video.sieve import GONE, Many, Sieve
-from sensegate.video.thin import GAP_US, RULES, Thinning, Track, judged
-from sensegate.video.veil import DAY_US, KeyedVeil, day_of, plate_form
+from sensegate.video import allowlist, stored
+from sensegate.video.allowlist import REMOVED, ListOf, Redactor
+from sensegate.video.downsampling import GAP_US, RULES, SamplingRule, TrackSample, sample_track
+from sensegate.video.format import Redacted
+from sensegate.video.observation import ObservationKind, TrackState, VideoObservation
+from sensegate.video.pseudonyms import DAY_US, KeyedPseudonymiser, day_of, normalised_plate
+from sensegate.video.values import OTHER, field_name
 
-VEIL = KeyedVeil(b"tests")
+VEIL = KeyedPseudonymiser(b"tests")
 AT = 1_795_832_104_000_000
 json_values = st.recursive(
     st.none()
@@ -41,12 +41,12 @@ json_values = st.recursive(
 @given(st.text(min_size=1), st.text(min_size=1), st.integers(0, 4_000_000_000_000_000))
 def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(one: str, other: str, at: int) -> None:
     """Of one day and key; another day, another key and another kind give another one."""
-    same = plate_form(one) == plate_form(other)
+    same = normalised_plate(one) == normalised_plate(other)
     assert (VEIL.plate(one, at) == VEIL.plate(other, at)) == same
     assert VEIL.plate(one, at) != VEIL.plate(one, at + DAY_US)
-    assert VEIL.plate(one, at) != KeyedVeil(b"other").plate(one, at)
-    assert VEIL.word(one) != VEIL.plate(one, at)
-    assert (VEIL.word(one) == VEIL.word(other)) == (one == other)
+    assert VEIL.plate(one, at) != KeyedPseudonymiser(b"other").plate(one, at)
+    assert VEIL.identifier(one) != VEIL.plate(one, at)
+    assert (VEIL.identifier(one) == VEIL.identifier(other)) == (one == other)
     assert day_of(at + DAY_US) == day_of(at) + 1
     assert set(VEIL.plate(one, at)) <= set("0123456789abcdef")
 
@@ -58,7 +58,7 @@ def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(one: str, other: st
 def test_a_body_is_opened_as_it_was_made(tree: Any, removed: dict[str, int]) -> None:
     """What was let through comes back; every field is counted, under a name that may be told."""
     payload = msgspec.json.encode(tree)
-    opened = body.opened(body.kept("form", Cut(payload, removed)))
+    opened = stored.decode_stored(stored.encode_redacted("form", Redacted(payload, removed)))
     assert opened is not None
     assert (opened.video, bytes(opened.body), opened.reason) == ("form", payload, "")
     assert sum(opened.removed.values()) == sum(removed.values())
@@ -69,13 +69,13 @@ def test_a_body_is_opened_as_it_was_made(tree: Any, removed: dict[str, int]) -> 
 def test_what_stands_instead_holds_nothing(payload: bytes) -> None:
     """Size, reason and a keyed digest, alike for equal messages; and it opens as a refusal."""
     why = Rejected(QuarantineReason.MALFORMED, "no whole JSON document")
-    made = body.instead("form", payload, why, VEIL)
-    assert made == body.instead("form", payload, why, VEIL)
-    assert made != body.instead("form", payload, why, KeyedVeil(b"other"))
-    opened = body.opened(made)
+    made = stored.encode_withheld("form", payload, why, VEIL)
+    assert made == stored.encode_withheld("form", payload, why, VEIL)
+    assert made != stored.encode_withheld("form", payload, why, KeyedPseudonymiser(b"other"))
+    opened = stored.decode_stored(made)
     assert opened is not None
     assert opened.bytes == len(payload)
-    assert body.refusal(opened).reason == "malformed"
+    assert stored.rejection(opened).reason == "malformed"
     assert (opened.video, opened.reason, opened.detail, opened.removed) == ("form", why.reason, why.detail, {})
     assert len(opened.digest) == 24
 
@@ -83,9 +83,9 @@ def test_what_stands_instead_holds_nothing(payload: bytes) -> None:
 @given(st.binary() | json_values.map(msgspec.json.encode))
 def test_nothing_else_is_a_body(payload: bytes) -> None:
     """Any other bytes are none; nor is one that says both, or neither."""
-    assert body.opened(payload) is None
-    assert body.opened(b'{"video":"form"}') is None
-    assert body.opened(b'{"video":"form","body":{},"reason":"schema"}') is None
+    assert stored.decode_stored(payload) is None
+    assert stored.decode_stored(b'{"video":"form"}') is None
+    assert stored.decode_stored(b'{"video":"form","body":{},"reason":"schema"}') is None
 
 
 @given(st.text(max_size=100))
@@ -111,15 +111,15 @@ def test_names_of_formats_are_told(name: str) -> None:
 
 # ── sieve ────────────────────────────────────────────────────────────────────────────────────────────
 
-SHAPE: sieve.Shape = {
-    "n": sieve.number(0, 10),
-    "word": sieve.one_of("a", "b"),
-    "name": sieve.slug,
-    "id": sieve.identity,
-    "at": sieve.moment,
-    "plate": sieve.plate,
-    "inner": {"n": sieve.number(0, 10)},
-    "many": Many({"n": sieve.number(0, 10)}, 3),
+SHAPE: allowlist.ObjectRule = {
+    "n": allowlist.allow_number(0, 10),
+    "word": allowlist.allow_words("a", "b"),
+    "name": allowlist.allow_slug,
+    "id": allowlist.allow_id,
+    "at": allowlist.allow_time,
+    "plate": allowlist.pseudonymise_plate,
+    "inner": {"n": allowlist.allow_number(0, 10)},
+    "many": ListOf({"n": allowlist.allow_number(0, 10)}, 3),
 }
 members = st.dictionaries(st.sampled_from([*SHAPE, "other", "more"]), json_values, max_size=8)
 
@@ -131,7 +131,7 @@ def allowed(kept: dict[str, Any]) -> None:
     assert 0 <= kept.get("n", 0) <= 10
     assert kept.get("word", "a") in {"a", "b"}
     assert set(kept.get("inner", {})) <= {"n"}
-    assert all(set(one) <= {"n"} for one in kept.get("many", []))
+    assert all(set(item) <= {"n"} for item in kept.get("many", []))
     assert set(kept.get("plate", {})) <= {"token", "region"}
     for name in ("name", "id"):
         assert kept.get(name, "a").isascii()
@@ -141,9 +141,9 @@ def allowed(kept: dict[str, Any]) -> None:
 @given(members)
 def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     """Whatever stands in a message: what passes is of the shape, what does not is counted; twice gives the same."""
-    passing = Sieve(VEIL, AT)
+    passing = Redactor(VEIL, AT)
     try:
-        kept = passing.object(tree, SHAPE)
+        kept = passing.apply_object(tree, SHAPE)
     except Rejected as why:
         assert why.reason == "schema"  # noqa: PT017 - of some messages only
         return
@@ -151,16 +151,16 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     for name, value in tree.items():
         if name not in kept and value not in (None, "", [], {}):
             assert any(told.split(".")[0] in {name, OTHER} for told in passing.removed), name
-    again = Sieve(VEIL, AT).object(tree, SHAPE)
+    again = Redactor(VEIL, AT).apply_object(tree, SHAPE)
     assert again == kept
-    cut = passing.cut(kept)
+    cut = passing.result(kept)
     assert json.loads(cut.payload) == json.loads(msgspec.json.encode(kept))
 
 
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=1, max_size=50))
 def test_a_slug_is_no_number_of_anybody(text: str) -> None:
     """What passes as a name has no run of more than four digits, and none inside a word."""
-    found = sieve.slug(text, Sieve(VEIL, AT))
+    found = allowlist.allow_slug(text, Redactor(VEIL, AT))
     if found == text:
         assert text[0].isalpha()
         for word in text.replace("-", "_").split("_"):
@@ -174,17 +174,17 @@ def test_a_slug_is_no_number_of_anybody(text: str) -> None:
 )
 def test_what_is_hidden(text: str) -> None:
     """Plates, numbers of documents and phones, names and texts have a pseudonym in their place."""
-    passing = Sieve(VEIL, AT)
-    assert sieve.slug(text, passing) == VEIL.word(text)
-    assert sieve.identity(text, passing) == VEIL.word(text)
-    assert sieve.moment(text, passing) is GONE
+    passing = Redactor(VEIL, AT)
+    assert allowlist.allow_slug(text, passing) == VEIL.identifier(text)
+    assert allowlist.allow_id(text, passing) == VEIL.identifier(text)
+    assert allowlist.allow_time(text, passing) is REMOVED
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
     """No bytes raise anything else, and what is told of them quotes nothing."""
     try:
-        sieve.read_object(payload)
+        allowlist.decode_object(payload)
     except Rejected as why:
         assert len(payload) < 8 or payload.decode("latin-1") not in why.detail  # noqa: PT017
 
@@ -192,7 +192,7 @@ def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
 @pytest.mark.parametrize("sent", [10**400, -(10**400), 2**64, math.nan, math.inf, "9" * 400, "1" * 20, True])
 def test_a_number_beyond_all_bounds_is_none(sent: object) -> None:
     """JSON holds whole numbers that no float does."""
-    assert sieve.number(-1e6, 1e6)(sent, Sieve(VEIL, AT)) is GONE
+    assert allowlist.allow_number(-1e6, 1e6)(sent, Redactor(VEIL, AT)) is REMOVED
 
 
 # ── thinning ─────────────────────────────────────────────────────────────────────────────────────────
@@ -202,23 +202,23 @@ def sighting(
     number: int, *, at: int = 0, sure: float = 0.5, x: float = 0.5, end: bool = False, **more: Any
 ) -> VideoObservation:
     return VideoObservation(
-        id=f"{number:032x}", kind=Kind.OBSERVATION, camera="c", observed_at=AT + at, time_quality="explicit",
+        id=f"{number:032x}", kind=ObservationKind.OBSERVATION, camera="c", observed_at=AT + at, time_quality="explicit",
         format="f", track="t", box=(x - 0.1, 0.4, x + 0.1, 0.6), confidence=sure,
         track_state=TrackState.END if end else None, **more,
     )  # fmt: skip
 
 
-def walked(rule: Thinning, *seen: VideoObservation) -> list[bool]:
+def walked(rule: SamplingRule, *seen: VideoObservation) -> list[bool]:
     """Return which of some sightings are kept."""
-    track: Track | None = None
+    track: TrackSample | None = None
     kept = []
-    for one in seen:
-        keep, track = judged(one, track, rule)
+    for item in seen:
+        keep, track = sample_track(item, track, rule)
         kept.append(keep)
     return kept
 
 
-EVERY = Thinning(frozenset(RULES))
+EVERY = SamplingRule(frozenset(RULES))
 
 
 def test_rules_of_thinning() -> None:
@@ -233,8 +233,8 @@ def test_rules_of_thinning() -> None:
     ]
     assert walked(EVERY, sighting(1), sighting(2, at=1, end=True)) == [True, True]
     assert walked(EVERY, sighting(1), sighting(2, at=GAP_US + 1)) == [True, True]
-    assert walked(Thinning(frozenset({"last"})), sighting(1), sighting(2, at=1, end=True)) == [False, True]
-    assert walked(Thinning(), sighting(1), sighting(2), sighting(3)) == [True, True, True]
+    assert walked(SamplingRule(frozenset({"last"})), sighting(1), sighting(2, at=1, end=True)) == [False, True]
+    assert walked(SamplingRule(), sighting(1), sighting(2), sighting(3)) == [True, True, True]
 
 
 sightings = st.lists(
@@ -250,7 +250,7 @@ sightings = st.lists(
 @given(sightings, st.sets(st.sampled_from(RULES)))
 def test_thinning_loses_no_track(seen: list[VideoObservation], rules: set[str]) -> None:
     """With `first`, something of every track is kept; each that ends it with `last`; one sent again is kept again."""
-    rule = Thinning(frozenset(rules))
+    rule = SamplingRule(frozenset(rules))
     kept = walked(rule, *seen)
     assert len(kept) == len(seen)
     if not rules:
@@ -258,9 +258,9 @@ def test_thinning_loses_no_track(seen: list[VideoObservation], rules: set[str]) 
     if seen and "first" in rules:
         assert kept[0]
     if "last" in rules:
-        assert all(keep for keep, one in zip(kept, seen, strict=True) if one.track_state is TrackState.END)
+        assert all(keep for keep, item in zip(kept, seen, strict=True) if item.track_state is TrackState.END)
     for at, keep in enumerate(kept):
         if keep:
             assert walked(rule, *seen[: at + 1], seen[at])[-1]
-    events = [msgspec.structs.replace(one, kind=Kind.EVENT) for one in seen]
+    events = [msgspec.structs.replace(item, kind=ObservationKind.EVENT) for item in seen]
     assert all(walked(rule, *events))

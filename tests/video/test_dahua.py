@@ -10,29 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats.dahua import FORMAT
-from sensegate.video.observation import BoxQuality, Kind
-from sensegate.video.parts import words
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.observation import BoxQuality, ObservationKind
+from sensegate.video.pseudonyms import KeyedPseudonymiser
+from sensegate.video.values import split_words
 
-VEIL = KeyedVeil(b"tests" * 8)
+VEIL = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 UTC = NOW // 1_000_000
 ZONE = 8 * 3_600
 
 
-def seen(payload: bytes, arrival: int = NOW, **camera: Any) -> Seen:
-    cut = FORMAT.cut(payload, "http/cam7", arrival, VEIL)
-    return FORMAT.see(cut.payload, "http/cam7", arrival, Camera(**camera))
+def seen(payload: bytes, arrival: int = NOW, **camera: Any) -> VideoReport:
+    cut = FORMAT.redact(payload, "http/cam7", arrival, VEIL)
+    return FORMAT.decode(cut.payload, "http/cam7", arrival, CameraInfo(**camera))
 
 
 def event(code: str, action: str = "Pulse", index: int = 0, **data: Any) -> bytes:
     return f"Code={code};action={action};index={index};data={json.dumps({'UTC': UTC, **data}, indent=1)}".encode()
 
 
-def readings(found: Seen) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measured]
+def readings(found: VideoReport) -> list[tuple[str, str, Any]]:
+    return [(measurement.property, measurement.channel, measurement.value) for measurement in found.measurements]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,11 @@ def test_several_events_under_one_another() -> None:
     body = (
         event("VideoMotion", "Start") + b"\r\n" + b"Code=VideoBlind;action=Stop;index=0\n" + event("VideoLoss", "Start")
     )
-    assert [one.event.type for one in seen(body).observations if one.event] == ["motion", "tamper", "video_loss"]
+    assert [observation.event.type for observation in seen(body).observations if observation.event] == [
+        "motion",
+        "tamper",
+        "video_loss",
+    ]
     found = seen(b"Heartbeat\r\n")
     assert (found.observations, found.ignored, readings(found)) == ((), 1, [("online", "", True)])
 
@@ -99,7 +103,7 @@ def test_flows_and_people_become_readings() -> None:
         ("vehicle_count", "lane2", 12),
         ("vehicle_speed_mean", "lane2", 42.5),
     ]
-    assert found.observations[0].kind is Kind.COUNT
+    assert found.observations[0].kind is ObservationKind.COUNT
     found = seen(event("NumberStat", EnteredSubtotal=5, ExitedSubtotal=3, InsideSubtotal=2))
     assert readings(found) == [("people_in_total", "", 5), ("people_out_total", "", 3), ("people_present", "", 2)]
 
@@ -123,12 +127,12 @@ def test_boxes_and_plates() -> None:
 def test_each_object_of_an_event_is_an_observation() -> None:
     things = [{"ObjectType": "Human", "ObjectID": 4, "BoundingBox": [0, 0, 4096, 4096]}, {"ObjectType": "Vehicle"}, {}]
     found = seen(event("CrossRegionDetection", "Start", Name="Zone1", Objects=things))
-    assert [(one.object_class, one.track) for one in found.observations] == [
+    assert [(observation.object_class, observation.track) for observation in found.observations] == [
         ("person", "4"),
         ("vehicle", ""),
         (None, ""),
     ]
-    assert len({one.id for one in found.observations}) == 3
+    assert len({observation.id for observation in found.observations}) == 3
     assert readings(found) == [("intrusion", "zone1", True)]
     assert len(seen(event("VideoMotion", Objects=[])).observations) == 1
 
@@ -144,7 +148,9 @@ def test_what_is_no_event_is_refused(payload: bytes) -> None:
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
 NAMES = sorted(
-    words("UTC UTCMS RealUTC Object TrafficCar Vehicle BoundingBox ObjectType PlateNumber Lane Flow Vehicles EventID")
+    split_words(
+        "UTC UTCMS RealUTC Object TrafficCar Vehicle BoundingBox ObjectType PlateNumber Lane Flow Vehicles EventID"
+    )
 )
 TREES = st.recursive(
     LEAVES,
@@ -161,8 +167,8 @@ def test_no_event_crashes_it(data: dict[str, Any], code: str) -> None:
         found = seen(event(code, "Start", **data))
     except Rejected:
         return
-    for one in found.observations:
-        assert one.box is None or all(0 <= side <= 1 for side in one.box)
+    for observation in found.observations:
+        assert observation.box is None or all(0 <= side <= 1 for side in observation.box)
 
 
 @given(st.binary(max_size=200))

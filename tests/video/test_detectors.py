@@ -1,7 +1,7 @@
 """DeepStream, DL Streamer, Axis: what their messages report; of these and Frigate, that marks planted anywhere fall.
 
 A mark is put in place of every value of a message, beside it and as the name of a new member, one after the other: what
-`cut` lets through never holds it.
+`redact` lets through never holds it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Cut, Seen, Veil
+from sensegate.video.format import CameraInfo, Pseudonymiser, Redacted, VideoReport
 from sensegate.video.formats import FORMATS
-from sensegate.video.observation import BoxQuality, Kind, ObjectClass, TrackState
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind, TrackState
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
-VEIL = KeyedVeil(b"test")
+VEIL = KeyedPseudonymiser(b"test")
 MARKS = (
     "Wang Xiaoming",
     "13800138000",
@@ -170,12 +170,12 @@ MESSAGES = [
     ("frigate", REVIEW),
     ("frigate", READ),
 ]
-Cutter = Callable[[bytes, str, int, Veil], Cut]
+Cutter = Callable[[bytes, str, int, Pseudonymiser], Redacted]
 
 
-def run(name: str, message: object, camera: Camera = Camera()) -> tuple[Seen, Cut]:  # noqa: B008
-    cut = FORMATS[name].cut(json.dumps(message).encode(), "t", NOW, VEIL)
-    return FORMATS[name].see(cut.payload, "t", NOW, camera), cut
+def run(name: str, message: object, camera: CameraInfo = CameraInfo()) -> tuple[VideoReport, Redacted]:  # noqa: B008
+    cut = FORMATS[name].redact(json.dumps(message).encode(), "t", NOW, VEIL)
+    return FORMATS[name].decode(cut.payload, "t", NOW, camera), cut
 
 
 # ── marks ────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,12 +246,12 @@ def leaks(cut: Cutter, message: Any) -> list[str]:
 @pytest.mark.parametrize(("name", "message"), MESSAGES)
 def test_marks_get_through_nowhere(name: str, message: Any) -> None:
     """Names, numbers of telephones, identity cards and plates, pictures and addresses, in whatever field they come."""
-    assert leaks(FORMATS[name].cut, message) == []
+    assert leaks(FORMATS[name].redact, message) == []
 
 
 def test_the_search_finds_marks() -> None:
     """A cut that lets everything through is caught with every mark."""
-    assert {*leaks(lambda payload, *_: Cut(payload), READ)} == {*MARKS}
+    assert {*leaks(lambda payload, *_: Redacted(payload), READ)} == {*MARKS}
 
 
 # ── what they report ─────────────────────────────────────────────────────────────────────────────────
@@ -259,10 +259,10 @@ def test_the_search_finds_marks() -> None:
 
 def test_deepstream_full() -> None:
     """One object with its place, lane, colour and hidden plate; the event says where its track stands."""
-    seen, cut = run("deepstream", FULL, Camera(width=1920, height=1080, speed_unit="km/h"))
+    seen, cut = run("deepstream", FULL, CameraInfo(width=1920, height=1080, speed_unit="km/h"))
     one = seen.observations[0]
     assert (one.kind, one.camera, one.object_class, one.subclass, one.color) == (
-        Kind.OBSERVATION, "CAM_1", ObjectClass.VEHICLE, "car", "blue",
+        ObservationKind.OBSERVATION, "CAM_1", ObjectClass.VEHICLE, "car", "blue",
     )  # fmt: skip
     assert (one.box, one.box_quality) == ((0.1, 0.1, 0.5, 0.5), BoxQuality.CAMERA)
     assert (one.speed, one.device_yaw, one.lane) == (2.7778, 90, 2)
@@ -284,7 +284,7 @@ def test_deepstream_full() -> None:
 
 def test_deepstream_minimal() -> None:
     """Objects as texts and as dictionaries; the greatest id, and -1, mean that there is no track."""
-    camera = Camera(width=1920, height=1080)
+    camera = CameraInfo(width=1920, height=1080)
     first, second = run("deepstream", TEXT, camera)[0].observations
     assert (first.track, first.object_class, first.subclass, first.color, first.confidence) == (
         "", ObjectClass.VEHICLE, "car", "blue", 0.8,
@@ -298,7 +298,7 @@ def test_deepstream_minimal() -> None:
 def test_an_object_that_is_none_is_refused_alone() -> None:
     """The others of its message are taken."""
     seen = run("deepstream", {**TEXT, "objects": ["1|2", 5, "7|1|2|3|4|Person"]})[0]
-    assert [one.at for one in seen.refused] == [0, 1]
+    assert [item.index for item in seen.rejected] == [0, 1]
     assert len(seen.observations) == 1
 
 
@@ -341,7 +341,10 @@ def test_pixels_where_there_are_no_fractions() -> None:
 def test_axis_scene() -> None:
     """Objects, and what becomes of tracks: one that is renamed ends, and the other says where it comes from."""
     seen, cut = run("axis", SCENE)
-    found = [(one.track, one.parent_track, one.track_state, one.object_class) for one in seen.observations]
+    found = [
+        (observation.track, observation.parent_track, observation.track_state, observation.object_class)
+        for observation in seen.observations
+    ]
     assert found == [
         ("1", "", None, ObjectClass.PERSON),
         ("2", "8", None, ObjectClass.VEHICLE),
@@ -366,7 +369,10 @@ def test_axis_track() -> None:
 def test_axis_counts() -> None:
     """Texts become counters by class; without a beginning they are what is in view."""
     seen = run("axis", COUNTS)[0]
-    assert [(one.property, one.channel, one.value, one.cumulative) for one in seen.measured] == [
+    assert [
+        (measurement.property, measurement.channel, measurement.value, measurement.cumulative)
+        for measurement in seen.measurements
+    ] == [
         ("object_count_total", "scenario1", 3, True),
         ("vehicle_count_total", "scenario1_car", 2, True),
         ("people_count_total", "scenario1", 1, True),
@@ -374,7 +380,10 @@ def test_axis_counts() -> None:
     area = copy.deepcopy(COUNTS)
     del area["message"]["data"]["startTime"]  # type: ignore[index]
     area["topic"] = "axis:CameraApplicationPlatform/ObjectAnalytics/Device2Scenario3"
-    assert [(one.property, one.channel, one.cumulative) for one in run("axis", area)[0].measured] == [
+    assert [
+        (measurement.property, measurement.channel, measurement.cumulative)
+        for measurement in run("axis", area)[0].measurements
+    ] == [
         ("objects_present", "device2scenario3", False),
         ("vehicles_present", "device2scenario3_car", False),
         ("people_present", "device2scenario3", False),
@@ -389,8 +398,10 @@ def test_axis_alarm() -> None:
         "message": {"data": {"active": "0"}},
     }
     seen = run("axis", alarm)[0]
-    assert [(one.property, one.value, one.channel) for one in seen.measured] == [("motion", False, "scenario1")]
-    assert seen.observations[0].kind is Kind.EVENT
+    assert [(measurement.property, measurement.value, measurement.channel) for measurement in seen.measurements] == [
+        ("motion", False, "scenario1")
+    ]
+    assert seen.observations[0].kind is ObservationKind.EVENT
 
 
 @pytest.mark.parametrize(
@@ -408,7 +419,7 @@ def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str,
     """States by the last level of the topic that a table names; other events are known and mean nothing."""
     event = {"topic": topic, "timestamp": 1670518346712, "message": {"source": {"channel": "1"}, "data": data}}
     seen = run("axis", event)[0]
-    assert [(one.property, one.value) for one in seen.measured] == expected
+    assert [(measurement.property, measurement.value) for measurement in seen.measurements] == expected
     assert (len(seen.observations), seen.ignored) == ((1, 0) if expected else (0, 1))
 
 
@@ -417,11 +428,11 @@ def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str,
 def test_rubbish_is_refused(name: str, payload: bytes) -> None:
     """It is never taken for an observation, and nothing but a refusal comes of it."""
     try:
-        cut = FORMATS[name].cut(payload, "t", NOW, VEIL)
-        seen = FORMATS[name].see(cut.payload, "t", NOW, Camera())
+        cut = FORMATS[name].redact(payload, "t", NOW, VEIL)
+        seen = FORMATS[name].decode(cut.payload, "t", NOW, CameraInfo())
     except Rejected:
         return
-    assert (name, payload, seen) == ("frigate", b"", Seen(ignored=1))
+    assert (name, payload, seen) == ("frigate", b"", VideoReport(ignored=1))
 
 
 # ── anything ─────────────────────────────────────────────────────────────────────────────────────────
@@ -463,9 +474,9 @@ def disturbed(draw: st.DrawFn) -> tuple[str, Any]:
 )
 def test_an_empty_name_is_none(name: str, message: dict[str, Any], found: int) -> None:
     """What passes no check is left out; it is not told as a name of its own."""
-    cut = FORMATS[name].cut(json.dumps(message).encode(), "t/x", NOW, VEIL)
-    seen = FORMATS[name].see(cut.payload, "t/x", NOW, Camera(width=640, height=480))
-    assert len(seen.observations) + len(seen.measured) == found
+    cut = FORMATS[name].redact(json.dumps(message).encode(), "t/x", NOW, VEIL)
+    seen = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
+    assert len(seen.observations) + len(seen.measurements) == found
     assert b"object at" not in cut.payload
 
 
@@ -474,11 +485,11 @@ def test_property_whatever_comes_is_cut_or_refused(given_one: tuple[str, Any]) -
     """No message makes a format fail; what is cut can be read, and reading it twice gives the same."""
     name, message = given_one
     try:
-        cut = FORMATS[name].cut(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, VEIL)
-        seen = FORMATS[name].see(cut.payload, "t/x", NOW, Camera(width=640, height=480))
+        cut = FORMATS[name].redact(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, VEIL)
+        seen = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
     except Rejected:
         return
-    assert seen == FORMATS[name].see(cut.payload, "t/x", NOW, Camera(width=640, height=480))
-    for one in seen.observations:
-        assert len(one.id) == 32
-        assert one.box is None or all(0 <= side <= 1 for side in one.box)
+    assert seen == FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
+    for observation in seen.observations:
+        assert len(observation.id) == 32
+        assert observation.box is None or all(0 <= side <= 1 for side in observation.box)

@@ -9,19 +9,22 @@ import pytest
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.format import CameraInfo, Redacted, VideoReport
 from sensegate.video.formats.frigate import FORMAT
-from sensegate.video.observation import BoxQuality, Kind, ObjectClass, TrackState
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind, TrackState
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
-VEIL = KeyedVeil(b"test")
+VEIL = KeyedPseudonymiser(b"test")
+DEFAULT_CAMERA = CameraInfo()
 
 
-def run(payload: object, topic: str = "frigate/events", camera: Camera = Camera()) -> tuple[Seen, Cut]:  # noqa: B008
+def run(
+    payload: object, topic: str = "frigate/events", camera: CameraInfo = DEFAULT_CAMERA
+) -> tuple[VideoReport, Redacted]:
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMAT.cut(data, topic, NOW, VEIL)
-    return FORMAT.see(cut.payload, topic, NOW, camera), cut
+    cut = FORMAT.redact(data, topic, NOW, VEIL)
+    return FORMAT.decode(cut.payload, topic, NOW, camera), cut
 
 
 def after(**members: Any) -> dict[str, Any]:
@@ -34,15 +37,15 @@ def after(**members: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("kind", "what"), [("new", Kind.OBSERVATION), ("end", Kind.EVENT)])
-def test_a_track(kind: str, what: Kind) -> None:
+@pytest.mark.parametrize(("kind", "what"), [("new", ObservationKind.OBSERVATION), ("end", ObservationKind.EVENT)])
+def test_a_track(kind: str, what: ObservationKind) -> None:
     """Box by the size of the camera's profile, speed by its unit, zones, and where the track stands."""
     message = {
         "type": kind,
         "before": None,
         "after": after(box=[128, 72, 640, 360], current_estimated_speed=36, score=0.5),
     }
-    seen, _ = run(message, camera=Camera(width=1280, height=720))
+    seen, _ = run(message, camera=CameraInfo(width=1280, height=720))
     one = seen.observations[0]
     assert (one.kind, one.track_state, one.object_class, one.subclass) == (
         what, TrackState(kind), ObjectClass.VEHICLE, "car",
@@ -62,7 +65,7 @@ def test_a_track_of_a_camera_of_unknown_size_has_no_box() -> None:
 
 def test_cameras_of_one_box_may_have_sizes_of_their_own() -> None:
     """By the name of the camera; others have the size of most."""
-    both = Camera(width=1280, height=720, sizes={"gate": (640, 360)})
+    both = CameraInfo(width=1280, height=720, sizes={"gate": (640, 360)})
     message = {"type": "new", "after": after(box=[64, 36, 320, 180])}
     one = run(message, camera=both)[0].observations[0]
     assert (one.box, one.image_size) == ((0.1, 0.1, 0.5, 0.5), (640, 360))
@@ -109,7 +112,7 @@ def test_who_it_is_stays_out(place: str, members: dict[str, Any]) -> None:
     """Names, plates and texts are in no field of what is kept, whatever field they come in."""
     whole = {"type": "update", "before": after(), "after": after()}
     whole[place] = after(**members)
-    cut = FORMAT.cut(json.dumps(whole).encode(), "frigate/events", NOW, VEIL)
+    cut = FORMAT.redact(json.dumps(whole).encode(), "frigate/events", NOW, VEIL)
     assert b"Xiaoming" not in cut.payload
     assert b"13800138000" not in cut.payload
     assert not any("Xiaoming" in name for name in cut.removed)
@@ -143,7 +146,7 @@ def test_what_was_taken_out_is_counted_by_field() -> None:
 )
 def test_counts_and_states(topic: str, payload: bytes, expected: tuple[object, ...]) -> None:
     """Words and numbers become ordinary readings, by the end of their topic."""
-    one = run(payload, topic)[0].measured[0]
+    one = run(payload, topic)[0].measurements[0]
     assert (one.property, one.value, one.channel) == expected
 
 
@@ -162,7 +165,7 @@ def test_counts_and_states(topic: str, payload: bytes, expected: tuple[object, .
 def test_what_means_nothing_here(topic: str, payload: bytes) -> None:
     """Pictures, texts and settings are known, and nothing of them is kept."""
     seen, cut = run(payload, topic)
-    assert seen == Seen(ignored=1)
+    assert seen == VideoReport(ignored=1)
     assert cut.payload == b'{"is":"nothing"}'
 
 
@@ -174,9 +177,10 @@ def test_rates() -> None:
         "service": {"last_updated": 1_767_225_000},
     }
     seen = run(stats, "frigate/stats")[0]
-    assert [(one.camera, one.property, one.value, one.time) for one in seen.measured] == [
-        ("gate", "frame_rate", 5.1, 1_767_225_000_000_000)
-    ]
+    assert [
+        (measurement.camera, measurement.property, measurement.value, measurement.time)
+        for measurement in seen.measurements
+    ] == [("gate", "frame_rate", 5.1, 1_767_225_000_000_000)]
 
 
 @pytest.mark.parametrize(

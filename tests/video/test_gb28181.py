@@ -7,14 +7,14 @@ import re
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.format import CameraInfo, Redacted, VideoReport
 from sensegate.video.formats.gb28181 import FORMAT
-from sensegate.video.observation import Kind
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.observation import ObservationKind
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
 AT = 1_768_453_200_000_000
-VEIL = KeyedVeil(b"test")
+VEIL = KeyedPseudonymiser(b"test")
 DEVICE = "44010300001340000001"
 ALARM = (
     "<Notify><CmdType>Alarm</CmdType><SN>17</SN><DeviceID>44010300001340000001</DeviceID><AlarmPriority>4"
@@ -33,10 +33,10 @@ CATALOGUE = (
 ALIVE = f"<Notify><CmdType>Keepalive</CmdType><SN>1</SN><DeviceID>{DEVICE}</DeviceID><Status>OK</Status></Notify>"
 
 
-def run(text: str, charset: str = "gb18030", declared: str = "GB2312") -> tuple[Seen, Cut]:
+def run(text: str, charset: str = "gb18030", declared: str = "GB2312") -> tuple[VideoReport, Redacted]:
     body = f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(charset)
-    cut = FORMAT.cut(body, "t", NOW, VEIL)
-    return FORMAT.see(cut.payload, "t", NOW, Camera()), cut
+    cut = FORMAT.redact(body, "t", NOW, VEIL)
+    return FORMAT.decode(cut.payload, "t", NOW, CameraInfo()), cut
 
 
 @pytest.mark.parametrize(("charset", "declared"), [("gb18030", "GB2312"), ("gb18030", "gbk"), ("utf-8", "UTF-8")])
@@ -46,7 +46,7 @@ def test_an_alarm(charset: str, declared: str) -> None:
     (one,) = seen.observations
     assert one.event is not None
     assert (one.kind, one.camera, one.event.type, one.observed_at, one.time_quality) == (
-        Kind.EVENT, DEVICE, "intrusion", AT, "assumed_tz",
+        ObservationKind.EVENT, DEVICE, "intrusion", AT, "assumed_tz",
     )  # fmt: skip
     assert one.place is not None
     assert (one.place.lon, one.place.lat) == (113.26, 23.12)
@@ -55,17 +55,19 @@ def test_an_alarm(charset: str, declared: str) -> None:
 
 def test_positions_and_states_are_readings() -> None:
     """Speeds in km/h; a place of 0, 0 is none."""
-    assert [(one.property, one.value, one.unit) for one in run(POSITION)[0].measured] == [
+    measurements = run(POSITION)[0].measurements
+    assert [(measurement.property, measurement.value, measurement.unit) for measurement in measurements] == [
         ("longitude", 113.26, "deg"), ("latitude", 23.12, "deg"), ("speed", 36.0, "km/h"),
     ]  # fmt: skip
     nowhere = POSITION.replace("113.26", "0").replace("23.12", "0.0")
-    assert run(nowhere)[0] == Seen(ignored=1)
-    assert [(one.camera, one.value) for one in run(CATALOGUE)[0].measured] == [
+    assert run(nowhere)[0] == VideoReport(ignored=1)
+    assert [(measurement.camera, measurement.value) for measurement in run(CATALOGUE)[0].measurements] == [
         ("44010300001320000001", True), ("44010300001320000002", False),
     ]  # fmt: skip
-    assert [(one.property, one.value, one.time_quality) for one in run(ALIVE)[0].measured] == [
-        ("online", True, "received")
-    ]
+    assert [
+        (measurement.property, measurement.value, measurement.time_quality)
+        for measurement in run(ALIVE)[0].measurements
+    ] == [("online", True, "received")]
 
 
 def test_sent_again_it_is_the_same() -> None:

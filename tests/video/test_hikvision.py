@@ -10,22 +10,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats.hikvision import FORMAT
-from sensegate.video.observation import BoxQuality, Kind
-from sensegate.video.parts import words
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.observation import BoxQuality, ObservationKind
+from sensegate.video.pseudonyms import KeyedPseudonymiser
+from sensegate.video.values import split_words
 from tests.collect.camera import alert, part
 
-VEIL = KeyedVeil(b"tests" * 8)
+VEIL = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 JPEG = b"\xff\xd8\xff\xe0" + bytes(500) + b"\xff\xd9"
 
 
-def seen(payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> Seen:
+def seen(payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> VideoReport:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMAT.cut(body, topic, NOW, VEIL)
-    return FORMAT.see(cut.payload, topic, NOW, Camera(**camera))
+    cut = FORMAT.redact(body, topic, NOW, VEIL)
+    return FORMAT.decode(cut.payload, topic, NOW, CameraInfo(**camera))
 
 
 def told(**more: Any) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def told(**more: Any) -> dict[str, Any]:
     return {**first, "eventType": "VMD", "eventState": "active", **more}
 
 
-def readings(found: Seen) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measured]
+def readings(found: VideoReport) -> list[tuple[str, str, Any]]:
+    return [(measurement.property, measurement.channel, measurement.value) for measurement in found.measurements]
 
 
 def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
@@ -42,19 +42,24 @@ def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
     in_xml = seen(alert())
     for payload in (told(), {"EventNotificationAlert": told()}, {"EventNotificationAlert": [told()]}):
         found = seen(payload)
-        assert [one.id for one in found.observations] == [one.id for one in in_xml.observations]
+        assert [observation.id for observation in found.observations] == [
+            observation.id for observation in in_xml.observations
+        ]
         assert readings(found) == readings(in_xml) == [("motion", "", True)]
 
 
 def test_several_parts_and_pictures() -> None:
     body = part(alert()) + part(JPEG, "image/jpeg") + part(alert("IO", "inactive")) + part(JPEG, "image/jpeg")
-    cut = FORMAT.cut(body + b"--boundary--", "http/cam7", NOW, VEIL)
+    cut = FORMAT.redact(body + b"--boundary--", "http/cam7", NOW, VEIL)
     assert cut.removed["part.picture"] == 2
-    found = FORMAT.see(cut.payload, "http/cam7", NOW, Camera())
-    assert [one.event.type for one in found.observations if one.event] == ["motion", "alarm_input"]
-    assert sum(one.images for one in found.observations) == 2
-    only = FORMAT.cut(part(JPEG, "image/jpeg"), "http/cam7", NOW, VEIL)
-    assert FORMAT.see(only.payload, "http/cam7", NOW, Camera()).ignored == 1
+    found = FORMAT.decode(cut.payload, "http/cam7", NOW, CameraInfo())
+    assert [observation.event.type for observation in found.observations if observation.event] == [
+        "motion",
+        "alarm_input",
+    ]
+    assert sum(observation.images for observation in found.observations) == 2
+    only = FORMAT.redact(part(JPEG, "image/jpeg"), "http/cam7", NOW, VEIL)
+    assert FORMAT.decode(only.payload, "http/cam7", NOW, CameraInfo()).ignored == 1
 
 
 @pytest.mark.parametrize(
@@ -100,12 +105,12 @@ def test_regions_and_targets() -> None:
     entry = {"regionID": 1, "detectionTarget": "human", "TargetRect": {"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}}
     regions = {"DetectionRegionEntry": [entry, {**entry, "regionID": "2", "detectionTarget": "vehicle"}]}
     found = seen(told(eventType="fielddetection", DetectionRegionList=regions))
-    assert [(one.object_class, one.box) for one in found.observations] == [
+    assert [(observation.object_class, observation.box) for observation in found.observations] == [
         ("person", (0.1, 0.2, 0.4, 0.6)),
         ("vehicle", (0.1, 0.2, 0.4, 0.6)),
     ]
     assert readings(found) == [("intrusion", "zone1", True), ("intrusion", "zone2", True)]
-    assert len({one.id for one in found.observations}) == 2
+    assert len({observation.id for observation in found.observations}) == 2
     (one,) = seen(told(targetType="human", TargetRect=entry["TargetRect"])).observations
     assert (one.object_class, one.box) == ("person", (0.1, 0.2, 0.4, 0.6))
     (one,) = seen(told(targetType="human", TargetRect={"X": 300, "Y": 1, "width": 5, "height": 5})).observations
@@ -154,8 +159,8 @@ def test_people_are_counted() -> None:
     count = {"statisticalMethods": "timeRange", "TimeRange": period, "enter": "3", "exit": 1, "name": "Hall"}
     found = seen(told(eventType="PeopleCounting", peopleCounting=count))
     assert readings(found) == [("people_in", "", 3), ("people_out", "", 1)]
-    assert found.observations[0].kind is Kind.COUNT
-    assert {one.time for one in found.measured} == {NOW}
+    assert found.observations[0].kind is ObservationKind.COUNT
+    assert {measurement.time for measurement in found.measurements} == {NOW}
 
 
 def test_cameras_name_themselves_or_are_named_by_their_address() -> None:
@@ -184,8 +189,10 @@ def test_what_is_no_alert_is_refused(payload: bytes) -> None:
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 NAMES = sorted(
     {*told(), *anpr()["ANPR"]}
-    | words("DetectionRegionList DetectionRegionEntry TargetRect X Y width height regionID pictureInfo vehicelRect")
-    | words("peopleCounting enter RealTime DeviceGPSInfo Longitude degree VehicleGATInfo vehicleInfo speed UUID")
+    | split_words(
+        "DetectionRegionList DetectionRegionEntry TargetRect X Y width height regionID pictureInfo vehicelRect"
+    )
+    | split_words("peopleCounting enter RealTime DeviceGPSInfo Longitude degree VehicleGATInfo vehicleInfo speed UUID")
 )
 TREES = st.recursive(
     LEAVES,
@@ -202,5 +209,5 @@ def test_no_alert_crashes_it(tree: dict[str, Any]) -> None:
             found = seen(payload)
         except Rejected:
             continue
-        for one in found.observations:
-            assert one.box is None or all(0 <= side <= 1 for side in one.box)
+        for observation in found.observations:
+            assert observation.box is None or all(0 <= side <= 1 for side in observation.box)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.video import multipart
-from sensegate.video.multipart import Cutter, Part, boundary_of, is_multipart, split, without_pictures
+from sensegate.video.multipart import BodyPart, MultipartParser, boundary_of, is_multipart, split, without_pictures
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 40 + b"\xff\xd9"
 ALERT = b"<EventNotificationAlert><eventType>VMD</eventType></EventNotificationAlert>"
@@ -30,22 +30,22 @@ def test_a_body_is_split_whatever_it_says(length: int | None, declared: bytes) -
     body = part(ALERT, length=length) + part(JPEG, b"image/jpeg", length=length) + part(ALERT * 2) + b"--b--\r\n"
     assert is_multipart(body)
     assert split(body, declared) == [
-        Part("application/xml", ALERT),
-        Part("image/jpeg", b"", picture=True),
-        Part("application/xml", ALERT * 2),
+        BodyPart("application/xml", ALERT),
+        BodyPart("image/jpeg", b"", picture=True),
+        BodyPart("application/xml", ALERT * 2),
     ]
 
 
 def test_odd_bodies() -> None:
     """No closing boundary, line feeds alone, no head, a boundary in angle brackets, a picture that is called text."""
-    assert [one.content for one in split(part(ALERT))] == [ALERT]
-    assert [one.content for one in split(part(ALERT).replace(b"\r\n", b"\n"))] == [ALERT]
-    assert [one.content for one in split(b"--b\r\n" + ALERT + b"\r\n--b--")] == [ALERT]
-    assert [one.content for one in split(part(ALERT, token=b"<boundary>"), b"<boundary>")] == [ALERT]
-    assert split(part(JPEG, b"text/plain"))[0] == Part("text/plain", b"", picture=True)
+    assert [item.content for item in split(part(ALERT))] == [ALERT]
+    assert [item.content for item in split(part(ALERT).replace(b"\r\n", b"\n"))] == [ALERT]
+    assert [item.content for item in split(b"--b\r\n" + ALERT + b"\r\n--b--")] == [ALERT]
+    assert [item.content for item in split(part(ALERT, token=b"<boundary>"), b"<boundary>")] == [ALERT]
+    assert split(part(JPEG, b"text/plain"))[0] == BodyPart("text/plain", b"", picture=True)
     assert split(b"preamble\r\n\r\n" + part(ALERT))[0].content == ALERT
     assert split(b"") == split(b"--") == split(b"no parts at all\n") == []
-    assert split(part(b"x" * (multipart.PART_MAX + 1)))[0] == Part("application/xml", b"", too_long=True)
+    assert split(part(b"x" * (multipart.PART_MAX + 1)))[0] == BodyPart("application/xml", b"", too_long=True)
     assert not is_multipart(ALERT)
     assert not is_multipart(b"--")
 
@@ -63,49 +63,49 @@ def test_pictures_are_left_out_and_still_counted() -> None:
     assert JPEG[:16] not in left
     assert len(left) < 500
     long = split(without_pictures(part(b"x" * (multipart.PART_MAX + 1))))
-    assert [(one.too_long, one.picture) for one in long] == [(True, False)]
-    kinds = [(one.content, one.picture) for one in split(left)]
+    assert [(item.too_long, item.picture) for item in long] == [(True, False)]
+    kinds = [(item.content, item.picture) for item in split(left)]
     assert kinds == [(ALERT, False), (b"", True), (b"", True), (b"", True)]
 
 
 def test_a_part_goes_as_soon_as_it_is_whole() -> None:
     """A camera sends the next boundary with the next part, which may be minutes away."""
-    cutter = Cutter(b"b", whole=whole)
+    cutter = MultipartParser(b"b", is_complete=whole)
     for length in (-1, None, 5, 100_000):
         sent = part(ALERT, length=length)[:-2]
-        assert [one.content for one in cutter.feed(sent[:-1])] == []
-        assert [one.content for one in cutter.feed(sent[-1:])] == [ALERT]
+        assert [item.content for item in cutter.feed(sent[:-1])] == []
+        assert [item.content for item in cutter.feed(sent[-1:])] == [ALERT]
         assert list(cutter.feed(b"\r\n")) == []
     assert list(cutter.close()) == []
 
 
 def test_half_a_part_is_no_part_before_it_ends() -> None:
-    cutter = Cutter(b"b", whole=whole)
+    cutter = MultipartParser(b"b", is_complete=whole)
     assert list(cutter.feed(part(ALERT)[:40])) == []
-    assert [whole(one.content) for one in cutter.close()] in ([], [False])
+    assert [whole(item.content) for item in cutter.close()] in ([], [False])
 
 
 def test_a_stream_holds_little_in_memory() -> None:
     """A picture without end, a text without end, rubbish without a boundary."""
     for begin in (b"--b\r\nContent-Type: image/jpeg\r\n\r\n", b"--b\r\n\r\n<a>", b"rubbish", b"--b\r\nX: "):
-        cutter = Cutter(b"b", whole=whole)
+        cutter = MultipartParser(b"b", is_complete=whole)
         list(cutter.feed(begin))
         for _ in range(100):
             list(cutter.feed(b"0" * 65_536))
         assert len(cutter._buffer) <= multipart.PART_MAX + 65_536
-    assert [one.content for one in cutter.feed(b"\r\n" + part(ALERT) * 2)][-1:] == [ALERT]
+    assert [item.content for item in cutter.feed(b"\r\n" + part(ALERT) * 2)][-1:] == [ALERT]
 
 
 @given(st.lists(st.integers(1, 400), max_size=60), st.sampled_from([-1, None, 3, 10**6]))
 def test_however_the_stream_is_cut_the_parts_are_the_same(cuts: list[int], length: int | None) -> None:
     body = part(ALERT, length=length) + part(JPEG[:600], b"image/jpeg", length=length) + part(ALERT + b" ") + b"--b--"
-    found: list[Part] = []
-    cutter, at = Cutter(b"b"), 0
+    found: list[BodyPart] = []
+    cutter, at = MultipartParser(b"b"), 0
     for size in cuts:
         found += cutter.feed(body[at : at + size])
         at += size
     found += [*cutter.feed(body[at:]), *cutter.close()]
-    assert [(one.content.strip(), one.picture) for one in found if one.content or one.picture] == [
+    assert [(item.content.strip(), item.picture) for item in found if item.content or item.picture] == [
         (ALERT, False),
         (b"", True),
         (ALERT, False),
@@ -114,7 +114,7 @@ def test_however_the_stream_is_cut_the_parts_are_the_same(cuts: list[int], lengt
 
 @given(st.binary(max_size=600), st.binary(max_size=20))
 def test_nothing_crashes(payload: bytes, declared: bytes) -> None:
-    for one in split(payload, declared):
-        assert not (one.picture and one.content)
+    for item in split(payload, declared):
+        assert not (item.picture and item.content)
     without_pictures(payload, declared)
-    list(Cutter(declared, whole=whole).feed(payload))
+    list(MultipartParser(declared, is_complete=whole).feed(payload))

@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from sensegate.errors import Rejected
 from sensegate.video import boxes, xmlsafe
 from sensegate.video.boxes import Transform
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats import FORMATS
-from sensegate.video.observation import BoxQuality, Kind, TrackState
-from sensegate.video.parts import words
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.observation import BoxQuality, ObservationKind, TrackState
+from sensegate.video.pseudonyms import KeyedPseudonymiser
+from sensegate.video.values import split_words
 
-VEIL = KeyedVeil(b"tests" * 8)
+VEIL = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 NOON = "2026-01-15T04:00:00Z"
 MJ = "cam7/onvif-mj/VideoAnalytics/p1/m1"
 
 
-def seen(name: str, payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> Seen:
+def seen(name: str, payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> VideoReport:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMATS[name].cut(body, topic, NOW, VEIL)
-    return FORMATS[name].see(cut.payload, topic, NOW, Camera(**camera))
+    cut = FORMATS[name].redact(body, topic, NOW, VEIL)
+    return FORMATS[name].decode(cut.payload, topic, NOW, CameraInfo(**camera))
 
 
 def frame(*objects: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_nested_transformations_lead_to_the_same_box(
     x2, y2 = back(inner, *back(outer, right, bottom))
     nested = thing((x1, y1, x2, y2), Transformation=transformation(inner))
     (one,) = seen("onvif_mj", frame(nested, Transformation=transformation(outer)), MJ).observations
-    expected, _ = boxes.onvif(*corners)
+    expected, _ = boxes.from_onvif(*corners)
     assert one.box == pytest.approx(expected, abs=2e-6)
     assert one.box_quality is BoxQuality.EXPLICIT
 
@@ -123,7 +123,7 @@ def test_splits_merges_and_ends() -> None:
     }
     left = {**thing(number=8), "Behaviour": {"Removed": None}}
     found = seen("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
-    states = {one.track: (one.track_state, one.parent_track) for one in found}
+    states = {item.track: (item.track_state, item.parent_track) for item in found}
     assert states == {
         "1": (None, ""),
         "2": (TrackState.NEW, "1"),
@@ -133,9 +133,9 @@ def test_splits_merges_and_ends() -> None:
         "7": (TrackState.END, ""),
         "8": (TrackState.END, ""),
     }
-    assert len({one.id for one in found}) == 7
+    assert len({item.id for item in found}) == 7
     again = seen("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
-    assert [one.id for one in again] == [one.id for one in found]
+    assert [item.id for item in again] == [item.id for item in found]
 
 
 def test_what_is_said_of_people_does_not_pass() -> None:
@@ -160,7 +160,7 @@ def test_times_and_parts_that_are_missing() -> None:
     found = seen("onvif_mj", {"Frame": [{"@UtcTime": NOON}]}, MJ)
     assert (found.observations, found.ignored) == ((), 1)
     found = seen("onvif_mj", {"Frame": [{"@UtcTime": NOON, "Object": [3, thing()]}]}, MJ)
-    assert (len(found.observations), len(found.refused)) == (1, 1)
+    assert (len(found.observations), len(found.rejected)) == (1, 1)
     assert seen("onvif_mj", {"Frame": 3} | {"SensorData": {"Value": 1}}, "cam7/onvif-mj/PTZ/p1").ignored == 1
 
 
@@ -180,8 +180,8 @@ def event(topic: str, data: dict[str, Any], operation: str = "Changed", **source
     ).encode()
 
 
-def told(found: Seen) -> list[tuple[str, str, Any]]:
-    return [(one.property, one.channel, one.value) for one in found.measured]
+def told(found: VideoReport) -> list[tuple[str, str, Any]]:
+    return [(measurement.property, measurement.channel, measurement.value) for measurement in found.measurements]
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,12 @@ def test_events(
     assert one.event is not None
     assert one.event.type == word
     assert told(found) == readings
-    assert one.kind is (Kind.COUNT if "Count" in data else Kind.EVENT)
+    assert one.kind is (ObservationKind.COUNT if "Count" in data else ObservationKind.EVENT)
     assert "Li Lei" not in str(found)
     again = seen("onvif_xml", event(topic, data, "Initialized", **source))
-    assert [one.key for one in again.measured] == [one.key for one in found.measured]
+    assert [measurement.key for measurement in again.measurements] == [
+        measurement.key for measurement in found.measurements
+    ]
     assert again.observations[0].id == one.id
 
 
@@ -246,7 +248,7 @@ def test_temperatures_are_in_kelvin() -> None:
         ("surface_temperature", "min2", 290),
         ("surface_temperature", "mean2", 295),
     ]
-    assert {one.unit for one in found.measured} == {"K"}
+    assert {measurement.unit for measurement in found.measurements} == {"K"}
 
 
 def test_plates_of_events_are_hidden() -> None:
@@ -316,11 +318,11 @@ def test_other_character_sets() -> None:
     head = '<?xml version="1.0" encoding="GB2312"?>'
     document = f'{head}<tt:Frame UtcTime="{NOON}"><tt:Object ObjectId="广州"/></tt:Frame>'
     (one,) = seen("onvif_xml", document.encode("gb18030")).observations
-    assert one.track == VEIL.word("广州")
+    assert one.track == VEIL.identifier("广州")
 
 
 MEMBERS = sorted(
-    words(
+    split_words(
         "@UtcTime @Source Object @ObjectId Appearance Shape BoundingBox @left @top @right @bottom Class Type #text "
         "@Likelihood Transformation Scale Translate @x @y Frame SensorData Value Source Data Count State ObjectTree "
         "Split Merge from to Delete Behaviour Removed Speed Direction @yaw VehicleInfo LicensePlateInfo PlateNumber "
@@ -349,9 +351,9 @@ def test_no_tree_crashes_it(tree: Any) -> None:
             found = seen(name, json.dumps(body).encode(), topic)
         except Rejected:
             continue
-        for one in found.observations:
-            assert one.box is None or all(0 <= side <= 1 for side in one.box)
-            assert one.speed is None or math.isfinite(one.speed)
+        for observation in found.observations:
+            assert observation.box is None or all(0 <= side <= 1 for side in observation.box)
+            assert observation.speed is None or math.isfinite(observation.speed)
 
 
 @given(st.binary(max_size=200), st.text(max_size=60))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera
+from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
 from tests.video.test_canary import AT, BASES, VEIL
 
@@ -42,8 +42,8 @@ def large() -> Iterator[tuple[str, bytes]]:
 def taken(name: str, topic: str, payload: bytes) -> str:
     """Take a body through a format; return why it was refused, empty where it was not."""
     try:
-        cut = FORMATS[name].cut(payload, topic, AT, VEIL)
-        FORMATS[name].see(cut.payload, topic, AT, Camera(id="c1"))
+        cut = FORMATS[name].redact(payload, topic, AT, VEIL)
+        FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1"))
     except Rejected as why:
         return why.detail
     return ""

@@ -12,8 +12,8 @@ from itertools import islice
 import pytest
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera
-from sensegate.video.formats import FORMATS, viid_answers, viid_orders
+from sensegate.video.format import CameraInfo
+from sensegate.video.formats import FORMATS, viid_responses, viid_subscriptions
 from tests.spoil import UNWRITABLE, spoilt
 from tests.video.canary import MARKS
 from tests.video.test_canary import AT, BASES, VEIL
@@ -25,11 +25,13 @@ NOBODYS = (MARKS["plate"], MARKS["name"])
 def told(name: str, topic: str, payload: bytes) -> str:
     """Return what is kept and told of a body."""
     try:
-        cut = FORMATS[name].cut(payload, topic, AT, VEIL)
-        seen = FORMATS[name].see(cut.payload, topic, AT, Camera(id="c1", width=640, height=480))
+        cut = FORMATS[name].redact(payload, topic, AT, VEIL)
+        seen = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1", width=640, height=480))
     except Rejected as why:
         return why.detail
-    assert all(one.box is None or all(0 <= side <= 1 for side in one.box) for one in seen.observations)
+    assert all(
+        observation.box is None or all(0 <= side <= 1 for side in observation.box) for observation in seen.observations
+    )
     return f"{cut.payload.decode()} {dict(cut.removed)} {seen}"
 
 
@@ -72,9 +74,11 @@ def test_any_wish_and_any_answer_is_read(body: bytes) -> None:
             payload = make()
         except UNWRITABLE:
             continue
-        viid_answers.read(payload)
+        viid_responses.parse_response(payload)
         try:
-            asked = viid_orders.asked(payload, "44000000005030000003", 0)
+            asked = viid_subscriptions.parse_subscriptions(payload, "44000000005030000003", 0)
         except Rejected:
             continue
-        assert all(one.order is None or viid_orders.told(one.order) for one in asked)
+        assert all(
+            item.subscription is None or viid_subscriptions.subscription_fields(item.subscription) for item in asked
+        )

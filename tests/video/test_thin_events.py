@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.thin import REASON_US, Reasons, State, repeated, together
+from sensegate.video.downsampling import REASON_US, EventSample, StateReasons, combine_reasons, sample_event
+from sensegate.video.observation import ObservationKind, VideoEvent, VideoObservation
 
 SECOND = 1_000_000
 WINDOW = 5 * SECOND
@@ -15,23 +15,23 @@ WINDOW = 5 * SECOND
 def told(at: int, *, state: bool | None = True) -> VideoObservation:
     return VideoObservation(
         id=f"{at}{state}",
-        kind=Kind.EVENT,
+        kind=ObservationKind.EVENT,
         camera="cam7",
         observed_at=at,
         time_quality="explicit",
         format="hikvision",
-        event=Event("motion", state),
+        event=VideoEvent("motion", state),
     )
 
 
 def kept(*alarms: VideoObservation) -> list[str]:
     """Return the ids of those that are kept."""
-    before: State | None = None
+    before: EventSample | None = None
     found: list[str] = []
-    for one in alarms:
-        again, before = repeated(one, before, WINDOW)
+    for alarm in alarms:
+        again, before = sample_event(alarm, before, WINDOW)
         if not again:
-            found.append(one.id)
+            found.append(alarm.id)
     return found
 
 
@@ -58,17 +58,17 @@ def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
     """Whatever comes in what order: the last one kept has the state of the last one told."""
     said = [told(at * SECOND, state=state) for at, state in alarms]
     found = kept(*said)
-    states = {one.id: one.event.state for one in said if one.event}
+    states = {item.id: item.event.state for item in said if item.event}
     if said:
         assert said[-1].event is not None
         assert states[found[-1]] == said[-1].event.state
 
 
 def states(*told: tuple[str, bool, int]) -> list[bool]:
-    before: Reasons | None = None
+    before: StateReasons | None = None
     found: list[bool] = []
     for part, holds, at in told:
-        now, before = together(part, holds=holds, at=at, before=before)
+        now, before = combine_reasons(part, holds=holds, at=at, before=before)
         found.append(now)
     return found
 
@@ -86,6 +86,6 @@ def test_who_was_lost_does_not_stay_for_ever_and_old_news_change_nothing() -> No
 @given(st.lists(st.tuples(st.sampled_from("1234"), st.booleans()), max_size=60))
 def test_together_is_any(told: list[tuple[str, bool]]) -> None:
     now: dict[str, bool] = {}
-    for (part, holds), found in zip(told, states(*[(*one, at) for at, one in enumerate(told)]), strict=True):
+    for (part, holds), found in zip(told, states(*[(*item, at) for at, item in enumerate(told)]), strict=True):
         now[part] = holds
         assert found == any(now.values())

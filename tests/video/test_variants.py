@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sensegate.video.form import Camera, Cut, Seen
+from sensegate.video.format import CameraInfo, Redacted, VideoReport
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
-VEIL = KeyedVeil(b"variants" * 4)
+VEIL = KeyedPseudonymiser(b"variants" * 4)
 NOON = 1_768_453_200_000_000
 """2026-01-15 13:00 in Beijing"""
 DEVICE = "44030500001310000001"
@@ -34,14 +34,14 @@ VEHICLE = {
 FACE = {"FaceID": f"{BASIC}0600001", "DeviceID": DEVICE, "FaceAppearTime": "20260115130000", "Name": "张三"}
 
 
-def told(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple[Cut, Seen]:
+def told(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple[Redacted, VideoReport]:
     """Cut and read a message; nothing personal of it may be in either."""
     payload = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    cut = FORMATS[name].cut(payload, topic, NOON, VEIL)
-    seen = FORMATS[name].see(cut.payload, topic, NOON, Camera(**camera))
+    cut = FORMATS[name].redact(payload, topic, NOON, VEIL)
+    seen = FORMATS[name].decode(cut.payload, topic, NOON, CameraInfo(**camera))
     everything = f"{cut.payload.decode()}{seen!r}{dict(cut.removed)!r}"
     assert not [word for word in PERSONAL if word in everything]
-    assert seen.observations or seen.measured or seen.ignored  # else it would go to quarantine
+    assert seen.observations or seen.measurements or seen.ignored  # else it would go to quarantine
     return cut, seen
 
 
@@ -92,7 +92,7 @@ def test_a_vehicle_in_any_envelope(body: Any) -> None:
     assert one.box == (0.1, 0.1, 0.5, 0.5)
     assert one.plate is not None
     assert one.plate.region == "粤B"
-    (speed,) = seen.measured
+    (speed,) = seen.measurements
     assert (speed.property, speed.channel, speed.value, speed.unit) == ("vehicle_speed", "lane2", 54.0, "km/h")
 
 
@@ -157,13 +157,13 @@ def test_a_recording_job_tells_its_state_as_an_element() -> None:
         "</wsnt:NotificationMessage></tt:Event></tt:MetadataStream>"
     )
     _, seen = told("onvif_xml", body.encode())
-    assert [(one.property, one.value) for one in seen.measured] == [("recording", True)]
+    assert [(measurement.property, measurement.value) for measurement in seen.measurements] == [("recording", True)]
 
 
 def counted(rule: str, **camera: Any) -> str:
     body = {"UtcTime": "2026-01-15T05:00:00Z", "Source": {"Rule": rule}, "Data": {"Count": "7"}}
     _, seen = told("onvif_ej", body, "cam7/onvif-ej/RuleEngine/CountAggregation/Counter", **camera)
-    (one,) = seen.measured
+    (one,) = seen.measurements
     return one.channel
 
 
@@ -179,7 +179,7 @@ def test_counts_of_rules_with_free_names_do_not_mix() -> None:
 
 def test_a_profile_gives_a_rule_its_channel() -> None:
     assert counted("Door", rules={"Door": "line3"}) == "line3"
-    assert counted("张三的店", rules={VEIL.word("张三的店"): "line4"}) == "line4"
+    assert counted("张三的店", rules={VEIL.identifier("张三的店"): "line4"}) == "line4"
 
 
 # ── makers ───────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +196,10 @@ def test_hikvision_traffic_of_a_lane_becomes_readings() -> None:
         "<TPSInfo><laneNo>2</laneNo><trafficVolume>12</trafficVolume><ZHANG>1</ZHANG></TPSInfo>"
     )
     cut, seen = told("hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>"))
-    assert {(one.property, one.channel, one.value, one.unit) for one in seen.measured} == {
+    assert {
+        (measurement.property, measurement.channel, measurement.value, measurement.unit)
+        for measurement in seen.measurements
+    } == {
         ("vehicle_speed_mean", "lane1", 54.0, "km/h"),
         ("queue_length", "lane1", 20.0, "m"),
         ("vehicle_count", "lane2", 12.0, "1"),
@@ -244,7 +247,9 @@ def test_dahua_data_of_any_kind(data: str) -> None:
 )
 def test_axis_operations_in_both_forms(operations: Any) -> None:
     _, seen = told("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
-    assert [(one.track, one.track_state, one.parent_track) for one in seen.observations] == [
+    assert [
+        (observation.track, observation.track_state, observation.parent_track) for observation in seen.observations
+    ] == [
         ("5", "end", ""),
         ("1", "end", ""),
         ("2", "update", "1"),
@@ -258,7 +263,9 @@ def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
         "message": {"data": {"active": "1", "classTypes": "human,vehicle"}},
     }
     _, seen = told("axis", body)
-    assert [(one.property, one.channel, one.value) for one in seen.measured] == [("field_occupied", "scenario1", True)]
+    assert [(measurement.property, measurement.channel, measurement.value) for measurement in seen.measurements] == [
+        ("field_occupied", "scenario1", True)
+    ]
     assert seen.observations[0].object_class == "person"
 
 
@@ -302,7 +309,7 @@ def test_frigate_end_without_the_time_of_a_frame() -> None:
 
 
 def test_frigate_does_not_tell_a_label_that_is_in_no_table() -> None:
-    (one,) = told("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measured
+    (one,) = told("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measurements
     assert (one.property, one.channel) == ("objects_present", "other")
 
 

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats import FORMATS, viid_ids
 from sensegate.video.formats.viid import FORMAT
-from sensegate.video.formats.viid_cut import taken
-from sensegate.video.formats.viid_read import STANDARD
-from sensegate.video.formats.viid_records import Refused
+from sensegate.video.formats.viid_read import STANDARD_NAMES
+from sensegate.video.formats.viid_records import InvalidRecord
+from sensegate.video.formats.viid_redaction import redact_body
 from sensegate.video.observation import BoxQuality, ObjectClass
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
-VEIL = KeyedVeil(b"a key of tests")
+VEIL = KeyedPseudonymiser(b"a key of tests")
 CAMERA = "33010101001210000001"
 SOURCE = f"{CAMERA}022026011510000000001"
 VEHICLE = f"{SOURCE}0200001"
@@ -44,8 +44,8 @@ def body(*objects: dict[str, Any], kind: str = "MotorVehicle") -> bytes:
     return json.dumps({f"{kind}ListObject": {f"{kind}Object": list(objects)}}, ensure_ascii=False).encode()
 
 
-def seen(payload: bytes, topic: str = f"http/{CAMERA}", camera: Camera | None = None) -> Seen:
-    return FORMAT.see(FORMAT.cut(payload, topic, NOW, VEIL).payload, topic, NOW, camera or Camera())
+def seen(payload: bytes, topic: str = f"http/{CAMERA}", camera: CameraInfo | None = None) -> VideoReport:
+    return FORMAT.decode(FORMAT.redact(payload, topic, NOW, VEIL).payload, topic, NOW, camera or CameraInfo())
 
 
 def test_it_is_in_the_table() -> None:
@@ -148,8 +148,10 @@ def test_spellings_that_mean_the_same(payload: bytes) -> None:
 def test_an_object_that_is_none_is_refused_alone() -> None:
     payload = json.dumps({"APEListObject": {"APEObject": [{"ApeID": "x"}, 7, {"ApeID": CAMERA, "IsOnline": 1}]}})
     found = seen(payload.encode())
-    assert [(one.at, one.reason) for one in found.refused] == [(0, "wrong_type"), (1, "wrong_type")]
-    assert [(one.camera, one.property, one.value) for one in found.measured] == [(CAMERA, "online", 1.0)]
+    assert [(item.index, item.reason) for item in found.rejected] == [(0, "wrong_type"), (1, "wrong_type")]
+    assert [(measurement.camera, measurement.property, measurement.value) for measurement in found.measurements] == [
+        (CAMERA, "online", 1.0)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_an_object_that_is_none_is_refused_alone() -> None:
 )
 def test_a_body_that_is_none(payload: bytes, reason: str) -> None:
     with pytest.raises(Rejected) as why:
-        FORMAT.cut(payload, "http/x", NOW, VEIL)
+        FORMAT.redact(payload, "http/x", NOW, VEIL)
     assert why.value.reason == reason
     assert "Alice" not in str(why.value)
 
@@ -181,9 +183,9 @@ def test_ids_of_other_forms_are_hidden_and_the_identity_holds_the_time() -> None
 
 def test_an_id_that_breaks_the_rules_is_taken_and_told() -> None:
     other = vehicle(DeviceID="33010101001210000002", MotorVehicleID=f"{SOURCE}0600001")
-    kept = taken(body(other), "", VEIL, NOW).objects[0].kept
+    kept = redact_body(body(other), "", VEIL, NOW).objects[0].record
     assert kept is not None
-    assert kept.odd == ("id_kind", "id_device")
+    assert kept.deviations == ("id_kind", "id_device")
     assert kept.camera == "33010101001210000002"
 
 
@@ -208,7 +210,7 @@ def test_a_pseudonym_of_a_gateway_below_is_kept() -> None:
     one = seen(body(vehicle(PlateNo="", PlateToken=token, PlateRegion="苏N"))).observations[0]
     assert one.plate is not None
     assert (one.plate.token, one.plate.region) == (token, "苏N")
-    bad = FORMAT.cut(body(vehicle(PlateNo="", PlateToken=PLATE, PlateRegion="王五")), "", NOW, VEIL)
+    bad = FORMAT.redact(body(vehicle(PlateNo="", PlateToken=PLATE, PlateRegion="王五")), "", NOW, VEIL)
     assert PLATE not in bad.payload.decode()
     assert "王五" not in bad.payload.decode()
     assert {"PlateToken", "PlateRegion"} <= bad.removed.keys()
@@ -225,7 +227,10 @@ def test_counts_of_a_label() -> None:
     }
     found = seen(body(label, kind="VideoLabel"))
     assert not found.observations
-    assert {(one.property, one.value, one.unit, one.time) for one in found.measured} == {
+    assert {
+        (measurement.property, measurement.value, measurement.unit, measurement.time)
+        for measurement in found.measurements
+    } == {
         ("people_present", 12.0, "1", TEN),
         ("traffic_flow", 600.0, "/h", TEN),
     }
@@ -237,7 +242,7 @@ def test_counts_of_a_label() -> None:
 @pytest.mark.parametrize("kind", ["Image", "VideoSlice", "File", "Case"])
 def test_of_files_and_cases_nothing_is_kept(kind: str) -> None:
     found = seen(body({f"{kind}ID": SOURCE, "Title": "secret", "Data": "/9j/4AAQ"}, kind=kind))
-    assert (found.observations, found.measured, found.ignored) == ((), (), 1)
+    assert (found.observations, found.measurements, found.ignored) == ((), (), 1)
 
 
 CANARY = "CANARY张三440106199001011234"
@@ -247,13 +252,17 @@ CANARY = "CANARY张三440106199001011234"
     st.sampled_from(
         ["MotorVehicle", "NonMotorVehicle", "Person", "Face", "VideoLabel", "VehiclesFlow", "APE", "Image"]
     ),
-    st.lists(st.sampled_from(sorted(STANDARD.values())), max_size=12, unique=True),
+    st.lists(st.sampled_from(sorted(STANDARD_NAMES.values())), max_size=12, unique=True),
     st.sampled_from([CANARY, [CANARY], {CANARY: CANARY}, {"SubImageInfoObject": [{"Type": CANARY, CANARY: CANARY}]}]),
 )
 def test_property_nothing_that_is_not_allowed_comes_through(kind: str, fields: list[str], value: object) -> None:
     payload = body({f"{kind}ID": CANARY, CANARY: 1, **dict.fromkeys(fields, value)}, kind=kind)
-    found = FORMAT.cut(payload, "http/x", NOW, VEIL)
-    for text in (found.payload.decode(), str(dict(found.removed)), str(FORMAT.see(found.payload, "", NOW, Camera()))):
+    found = FORMAT.redact(payload, "http/x", NOW, VEIL)
+    for text in (
+        found.payload.decode(),
+        str(dict(found.removed)),
+        str(FORMAT.decode(found.payload, "", NOW, CameraInfo())),
+    ):
         assert "CANARY" not in text
         assert "张三" not in text
         assert "19900101" not in text
@@ -270,45 +279,45 @@ JSON = st.recursive(
     st.sampled_from(
         ["MotorVehicle", "Face", "VideoLabel", "VehiclesFlow", "APE", "Lane", "File", "SubscribeNotification"]
     ),
-    st.dictionaries(st.sampled_from(sorted(STANDARD.values())), JSON, max_size=8),
+    st.dictionaries(st.sampled_from(sorted(STANDARD_NAMES.values())), JSON, max_size=8),
 )
 def test_property_any_values_are_taken_or_refused(kind: str, fields: dict[str, Any]) -> None:
     payload = json.dumps({f"{kind}ListObject": {f"{kind}Object": fields}}).encode()
     try:
-        found = FORMAT.cut(payload, "http/x", NOW, VEIL)
+        found = FORMAT.redact(payload, "http/x", NOW, VEIL)
     except Rejected:
         return
-    FORMAT.see(found.payload, "", NOW, Camera())
+    FORMAT.decode(found.payload, "", NOW, CameraInfo())
 
 
 @given(st.binary(max_size=200))
 def test_property_any_bytes_are_refused_or_taken(payload: bytes) -> None:
     try:
-        FORMAT.cut(payload, "t", NOW, VEIL)
+        FORMAT.redact(payload, "t", NOW, VEIL)
     except Rejected:
         return
 
 
 @given(st.integers(0, 10**10 - 1), st.sampled_from(["Face", "Person", "MotorVehicle", "NonMotorVehicle"]))
 def test_property_ids_that_are_made_are_read_back(number: int, kind: str) -> None:
-    made = viid_ids.made_content(CAMERA, kind, "20260115100000", number)
-    found = viid_ids.read(kind, made, VEIL)
-    assert found == viid_ids.Id(made, firm=True, camera=CAMERA, at=TEN)
-    other = viid_ids.made_content(CAMERA, kind, "20260115100000", number + 1)
+    made = viid_ids.make_content_id(CAMERA, kind, "20260115100000", number)
+    found = viid_ids.parse_id(kind, made, VEIL)
+    assert found == viid_ids.ObjectId(made, unique=True, camera=CAMERA, time=TEN)
+    other = viid_ids.make_content_id(CAMERA, kind, "20260115100000", number + 1)
     assert other != made
-    order = viid_ids.made_order("440100", viid_ids.NOTIFICATION, "20260115100000", number)
-    assert viid_ids.order(order, viid_ids.NOTIFICATION)
-    assert not viid_ids.order(order, viid_ids.SUBSCRIPTION)
+    order = viid_ids.make_order_id("440100", viid_ids.NOTIFICATION, "20260115100000", number)
+    assert viid_ids.is_order_id(order, viid_ids.NOTIFICATION)
+    assert not viid_ids.is_order_id(order, viid_ids.SUBSCRIPTION)
 
 
 @pytest.mark.parametrize(
     "text", ["13800138000", "440106199001011234", "J. Smith", "张三", "0" * 20, VEHICLE[:-1] + "x"]
 )
 def test_what_has_no_form_of_an_id_is_hidden(text: str) -> None:
-    assert text not in viid_ids.read("MotorVehicle", text, VEIL).text
+    assert text not in viid_ids.parse_id("MotorVehicle", text, VEIL).text
     assert not viid_ids.is_device(text)
 
 
 def test_a_refused_object_names_its_place() -> None:
-    kept = taken(b'{"FaceListObject": {"FaceObject": [7]}}', "", VEIL, NOW).objects[0].kept
-    assert kept == Refused(place=0, detail="no object")
+    kept = redact_body(b'{"FaceListObject": {"FaceObject": [7]}}', "", VEIL, NOW).objects[0].record
+    assert kept == InvalidRecord(index=0, detail="the object is malformed")

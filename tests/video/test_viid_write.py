@@ -8,28 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.video import codes
-from sensegate.video.form import Camera
+from sensegate.video.format import CameraInfo
 from sensegate.video.formats.viid import FORMAT
-from sensegate.video.formats.viid_write import KINDS, renamed, written
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.formats.viid_write import KINDS, to_viid_object, with_peer_camera
+from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind, Plate, VideoEvent, VideoObservation
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 CAMERA = "44010600001190000001"
 THERE = "33010101001210000009"
-VEIL = KeyedVeil(b"a key of tests")
-COLORS = sorted(set(codes.CODES_OF["color", "gat1400"].values()))
-VEHICLES = sorted(set(codes.CODES_OF["vehicle", "gat1400"].values()))
-EVENTS = sorted(set(codes.CODES_OF["event", "gat1400"].values()) - {"other"})
-HEADINGS = sorted({float(word) for word in codes.CODES_OF["heading", "gat1400"].values()})
+VEIL = KeyedPseudonymiser(b"a key of tests")
+COLORS = sorted(set(codes.WORDS["color", "gat1400"].values()))
+VEHICLES = sorted(set(codes.WORDS["vehicle", "gat1400"].values()))
+EVENTS = sorted(set(codes.WORDS["event", "gat1400"].values()) - {"other"})
+HEADINGS = sorted({float(word) for word in codes.WORDS["heading", "gat1400"].values()})
 
 
 def read(one: VideoObservation, names: dict[str, str] | None = None) -> VideoObservation:
     """Return what a platform above reads."""
-    made = written(one, CAMERA)
+    made = to_viid_object(one, CAMERA)
     assert made is not None
-    made = renamed(made, names or {})
+    made = with_peer_camera(made, names or {})
     body = msgspec.json.encode({f"{made.kind}ListObject": {f"{made.kind}Object": [made.fields]}})
-    [found] = FORMAT.see(FORMAT.cut(body, "http/x", 0, VEIL).payload, "", 0, Camera()).observations
+    [found] = FORMAT.decode(FORMAT.redact(body, "http/x", 0, VEIL).payload, "", 0, CameraInfo()).observations
     return found
 
 
@@ -47,7 +47,7 @@ def vehicles(draw: st.DrawFn) -> VideoObservation:
     event = maybe(st.sampled_from(EVENTS))
     return VideoObservation(
         id="0123456789abcdef0123456789abcdef",
-        kind=Kind.OBSERVATION,
+        kind=ObservationKind.OBSERVATION,
         camera=CAMERA,
         observed_at=draw(st.integers(946_684_800_000, 4_000_000_000_000)) * 1_000,
         time_quality="assumed_tz",
@@ -64,7 +64,7 @@ def vehicles(draw: st.DrawFn) -> VideoObservation:
         plate=plate,
         color=draw(st.sampled_from(["", *COLORS])),
         brand=draw(st.sampled_from(["", "1", "A12"])),
-        event=Event(str(event)) if event else None,
+        event=VideoEvent(str(event)) if event else None,
         images=1,
     )
 
@@ -80,11 +80,11 @@ def test_property_a_vehicle_comes_back(one: VideoObservation) -> None:
     assert read(one) == found  # the same each time: a retransmission is told
 
 
-@given(st.sampled_from([one for one in KINDS if one not in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}]))
+@given(st.sampled_from([item for item in KINDS if item not in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}]))
 def test_property_of_people_only_what_an_observation_holds(seen_as: ObjectClass) -> None:
     one = VideoObservation(
         id="0123456789abcdef0123456789abcdef",
-        kind=Kind.OBSERVATION,
+        kind=ObservationKind.OBSERVATION,
         camera=CAMERA,
         observed_at=1_768_442_400_000_000,
         time_quality="assumed_tz",
@@ -99,7 +99,7 @@ def test_property_of_people_only_what_an_observation_holds(seen_as: ObjectClass)
 def test_codes_of_another_platform() -> None:
     one = VideoObservation(
         id="0123456789abcdef0123456789abcdef",
-        kind=Kind.OBSERVATION,
+        kind=ObservationKind.OBSERVATION,
         camera=CAMERA,
         observed_at=1_768_442_400_000_000,
         time_quality="assumed_tz",
@@ -113,8 +113,8 @@ def test_codes_of_another_platform() -> None:
 
 def test_events_and_cameras_without_a_code_are_not_sent() -> None:
     one = VideoObservation(
-        id="0" * 32, kind=Kind.EVENT, camera="x", observed_at=0, time_quality="explicit", format="viid"
+        id="0" * 32, kind=ObservationKind.EVENT, camera="x", observed_at=0, time_quality="explicit", format="viid"
     )
-    assert written(one, CAMERA) is None
-    seen = msgspec.structs.replace(one, kind=Kind.OBSERVATION, object_class=ObjectClass.FACE)
-    assert written(seen, "front_door") is None
+    assert to_viid_object(one, CAMERA) is None
+    seen = msgspec.structs.replace(one, kind=ObservationKind.OBSERVATION, object_class=ObjectClass.FACE)
+    assert to_viid_object(seen, "front_door") is None

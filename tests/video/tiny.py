@@ -6,51 +6,53 @@ from typing import Any
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video import sieve
-from sensegate.video.form import Camera, Cut, Measured, Seen, Veil, VideoFormat
-from sensegate.video.observation import Kind, ObjectClass, Plate, TrackState, VideoObservation
-from sensegate.video.parts import identity
-from sensegate.video.sieve import Sieve, flag, number, one_of, plate, slug
+from sensegate.video import allowlist
+from sensegate.video.allowlist import Redactor, allow_boolean, allow_number, allow_slug, allow_words, pseudonymise_plate
+from sensegate.video.format import CameraInfo, Measurement, Pseudonymiser, Redacted, VideoFormat, VideoReport
+from sensegate.video.observation import ObjectClass, ObservationKind, Plate, TrackState, VideoObservation
+from sensegate.video.values import identity
 
 NAME = "tiny"
-SHAPE: sieve.Shape = {
-    "camera": slug,
-    "id": sieve.identity,
-    "at": number(0, 4e15),
-    "class": one_of("person", "vehicle"),
-    "plate": plate,
-    "sure": number(0, 1),
-    "track": slug,
-    "end": flag,
-    "count": number(0, 1e6),
-    "lane": number(1, 8),
+SHAPE: allowlist.ObjectRule = {
+    "camera": allow_slug,
+    "id": allowlist.allow_id,
+    "at": allow_number(0, 4e15),
+    "class": allow_words("person", "vehicle"),
+    "plate": pseudonymise_plate,
+    "sure": allow_number(0, 1),
+    "track": allow_slug,
+    "end": allow_boolean,
+    "count": allow_number(0, 1e6),
+    "lane": allow_number(1, 8),
 }
 
 
-def cut(payload: bytes, topic: str, received: int, veil: Veil) -> Cut:
-    tree = sieve.read_object(payload)
+def cut(payload: bytes, topic: str, received: int, veil: Pseudonymiser) -> Redacted:
+    tree = allowlist.decode_object(payload)
     at = tree.get("at")
     if at == "crash":
-        return Cut(str(1 / len(tree["nothing"])).encode())
-    passing = Sieve(veil, int(at) if isinstance(at, (int, float)) else received)
-    return passing.cut(passing.object(tree, SHAPE))
+        return Redacted(str(1 / len(tree["nothing"])).encode())
+    passing = Redactor(veil, int(at) if isinstance(at, (int, float)) else received)
+    return passing.result(passing.apply_object(tree, SHAPE))
 
 
-def see(payload: bytes, topic: str, received: int, camera: Camera) -> Seen:
-    tree: dict[str, Any] = sieve.typed(payload, dict)
+def see(payload: bytes, topic: str, received: int, camera: CameraInfo) -> VideoReport:
+    tree: dict[str, Any] = allowlist.decode_record(payload, dict)
     if "at" not in tree:
         raise Rejected(QuarantineReason.SCHEMA, "it has no time")
     name, at = tree.get("camera", camera.id), int(tree["at"])
     if "count" in tree:
         lane = f"lane{tree['lane']}" if "lane" in tree else ""
         key = identity(name, at, lane)
-        return Seen(measured=(Measured(name, "object_count", tree["count"], "1", at, "explicit", key, lane),))
+        return VideoReport(
+            measurements=(Measurement(name, "object_count", tree["count"], "1", at, "explicit", key, lane),)
+        )
     hidden = tree.get("plate")
-    return Seen(
+    return VideoReport(
         observations=(
             VideoObservation(
                 id=identity(name, tree.get("id", ""), at),
-                kind=Kind.OBSERVATION,
+                kind=ObservationKind.OBSERVATION,
                 camera=name,
                 observed_at=at,
                 time_quality="explicit",

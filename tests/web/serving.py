@@ -98,7 +98,7 @@ class Gateway:
                 ingest=self._ingest,
                 profiles=lambda: [ProfileRow("acme/th10", 3, "thermometer")],
                 topics=lambda device: [f"sg/{device.id}/up"],
-                nodes=lambda: [NodeRow("4401", "node", "up"), NodeRow("4403", "node", "up")],
+                nodes=lambda: [NodeRow("4401", "4401", "node", "up"), NodeRow("4403", "4403", "node", "up")],
                 quality=lambda _since: self.quality,
                 refused=lambda: self.refused,
                 people=self.people,

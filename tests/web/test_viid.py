@@ -20,7 +20,7 @@ from sensegate.clock import FakeClock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device
-from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.client import ViidClient
 from sensegate.viid.listener import COLLECTIONS, ViidDeps, ViidWeb
 from sensegate.viid.password_digests import Digests
@@ -32,7 +32,7 @@ SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range
 class Told:
     """What a body became."""
 
-    answers = (Answer("x"),)
+    answers = (ObjectResult("x"),)
     listed = True
     at = 0
 
@@ -40,13 +40,13 @@ class Told:
 class Nobody:
     """No subscriptions."""
 
-    async def place(self, peer: str, payload: bytes) -> Sequence[Answer]:
+    async def place(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
         assert peer == ABOVE
-        return [Answer("s")]
+        return [ObjectResult("s")]
 
-    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[Answer]:
+    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[ObjectResult]:
         assert peer == ABOVE
-        return [Answer(name) for name in names]
+        return [ObjectResult(name) for name in names]
 
     def listed(self, peer: str) -> bytes:
         assert peer == ABOVE

@@ -22,7 +22,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.relevance import ProfileFilter
 from sensegate.decode.routes import DeviceNames
 from sensegate.model import BOOL, F64, I64, Device, Fields, Message, Spec
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 
 DIFFERENCES_MAX = 20_000
 """Most differences reported one by one; further ones are only counted."""
@@ -358,7 +358,7 @@ class VersionComparison:
         a, b = counted.a, counted.b
         if kind == "time":
             a, b = (str(np.datetime64(moment, "us")) + "Z" for moment in (a, b))
-        elif index >= 0 and PROPERTIES[index].kind is Kind.BOOLEAN:
+        elif index >= 0 and PROPERTIES[index].kind is ValueKind.BOOLEAN:
             a, b = (bool(value) if isinstance(value, float) else value for value in (a, b))
         return VersionDifference(
             kind,

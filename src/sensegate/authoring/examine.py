@@ -9,17 +9,17 @@ from sensegate.authoring.examples import check_profile
 from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.lifecycle.contents import Content, demand_sound, gather, write
-from sensegate.lifecycle.releases import Examined
+from sensegate.lifecycle.contents import Content, read_from_folder, validate, write
+from sensegate.lifecycle.releases import Examination
 
 
-def examine(content: Content) -> Examined:
+def examine(content: Content) -> Examination:
     """Return which profile and version a content is, and its problems. Takes about 10 ms: run it in a thread.
 
     Raises:
         ConfigError: it is not a profile; the error names the line.
     """
-    demand_sound(content)
+    validate(content)
     source, _ = parse(content.text, file="profile")
     with tempfile.TemporaryDirectory(prefix="sensegate-examine-") as folder:
         file = write(content, source.profile, Path(folder) / "version")
@@ -28,7 +28,7 @@ def examine(content: Content) -> Examined:
         except ProfileError as error:
             raise _named_after_profile(error, source.profile) from error
         problems = tuple(str(_named_after_profile(error, source.profile)) for error in check_profile(file))
-    return Examined(source.profile, source.version, problems)
+    return Examination(source.profile, source.version, problems)
 
 
 def _named_after_profile(error: ProfileError, profile: str) -> ProfileError:
@@ -42,7 +42,7 @@ def folder_version(profiles: ProfileSet, name: str) -> tuple[int, Content] | Non
     if profile is None:
         return None
     try:
-        content = gather(Path(profile.file))
+        content = read_from_folder(Path(profile.file))
         source, _ = parse(content.text, file=profile.file)
     except ConfigError:
         return None

@@ -26,8 +26,8 @@ from sensegate.decode.routes import cased
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
-from sensegate.quantities.coordinates import shift
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.coordinates import unshift_coordinates
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Quality, quality_word
 
 Value = bool | float | str
@@ -125,11 +125,13 @@ def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | 
     """Return the rows of `Fields` as readings that an example can state, values in canonical units."""
     readings: list[ExampleReading] = []
     numbers = np.array([_number(fields, specs, row) for row in range(len(fields))], np.float64)
-    shift(fields, numbers, specs, [index for index, spec in enumerate(specs) if spec.datum is not Datum.WGS84])
+    unshift_coordinates(
+        fields, numbers, specs, [index for index, spec in enumerate(specs) if spec.datum is not Datum.WGS84]
+    )
     for row, number in enumerate(numbers.tolist()):
         spec = specs[int(fields.spec[row])]
         kind = PROPERTIES.by_name(spec.property).kind
-        value: Value = fields.text[row] if row in fields.text else bool(number) if kind is Kind.BOOLEAN else number
+        value: Value = fields.text[row] if row in fields.text else bool(number) if kind is ValueKind.BOOLEAN else number
         index = int(fields.device[row])
         name = devices.record(index).id if isinstance(devices, NamedDevices) else devices[index]
         quality = quality_word(fields.source_quality.get(row, Quality.GOOD))

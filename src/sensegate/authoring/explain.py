@@ -26,7 +26,7 @@ from sensegate.decode.routes import TopicRoute
 from sensegate.decode.times import BAD
 from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import TimeQuality, quality_word
 from sensegate.wording import count, unknown_profile
 
@@ -279,9 +279,9 @@ def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Ite
         number = float(fields.value[row]) * scale + offset
         channel = f"[{spec.channel}]" if spec.channel else ""
         value = fields.text.get(row) or (
-            str(bool(number)).lower() if quantity.kind is Kind.BOOLEAN else f"{number:.10g}"
+            str(bool(number)).lower() if quantity.kind is ValueKind.BOOLEAN else f"{number:.10g}"
         )
-        outside = quantity.kind is Kind.NUMBER and not spec.low <= number <= spec.high
+        outside = quantity.kind is ValueKind.NUMBER and not spec.low <= number <= spec.high
         quality = f"  outside {spec.low:g} to {spec.high:g}" if outside else ""
         if row in fields.source_quality:
             quality = f"  {quality_word(fields.source_quality[row])} (by the device's flag){quality}"

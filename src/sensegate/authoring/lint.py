@@ -153,7 +153,7 @@ class _Lint:
             text = f"{value:g} {row.unit} is out of the range of {row.name} ({row.low:g} to {row.high:g})"
             yield self._warning(text, *path, remedy="it will be marked bad: check scale and unit")
             return
-        factors = {row.a_thousand_off(number) for _, number in values if number}
+        factors = {row.unit_error_factor(number) for _, number in values if number}
         if len(factors) == 1 and (factor := factors.pop()) != 1:
             times = "a thousandth" if factor > 1 else "a thousand times"
             text = f"{value:g} {row.unit} is {times} of what is usual for {row.name}"

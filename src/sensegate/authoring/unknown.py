@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sensegate.authoring.survey import ProfileDraft, RecordedMessage, ShapeSummary
 from sensegate.bus import raw
 from sensegate.bus.raw import Kept
+from sensegate.bus.unreadable import read
 from sensegate.errors import Overloaded
 from sensegate.model import Entry, QuarantineReason
 from sensegate.ports import Log
@@ -92,13 +93,11 @@ def _read(entries: Sequence[Entry], topic: str) -> list[RecordedMessage]:
     for entry in entries:
         kind = entry.subject.partition(".")[0]
         if kind == "quarantine":
-            recorded += _quarantined(raw.join(raw.decode_kept(entry.payload)), topic)
+            recorded += _quarantined(raw.join(read(entry, "unknown messages", raw.decode_any) or ()), topic)
         elif kind == "raw" and topic:
-            try:
-                messages = [message for message, _ in raw.decode(entry.payload)]
-            except ValueError:  # a fragment of a very large message: no layout can be learned from it
-                continue
-            recorded += [RecordedMessage(message) for message in messages if matches_filter(message.topic, topic)]
+            # A fragment of a very large message is passed over too: no layout can be learned from it.
+            whole = [kept.message for kept in read(entry, "unknown messages", raw.decode_any) or () if kept.pieces == 1]
+            recorded += [RecordedMessage(message) for message in whole if matches_filter(message.topic, topic)]
     return recorded
 
 

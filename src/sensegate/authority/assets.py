@@ -1,7 +1,7 @@
 """One source for each asset and property (「一數一源」): a second one is a shadow, and where it differs is reported.
 
 Devices name the asset that they measure. For each property one of them is the authority: the first by (not registered
-as `shadow`, id). Readings of the others are kept, marked `shadow`, compared with the authority's, and are in no feed
+as `shadow`, id). Readings of the others are kept, marked `secondary`, compared with the authority's, and are in no feed
 that does not ask for them; they never fill its gaps.
 """
 
@@ -24,7 +24,7 @@ APART_US = 900_000_000
 """Values farther apart in time than this are not compared."""
 TOLERANCE = 0.02
 """So much of the authority's value, or the property's resolution, may a shadow be off."""
-_SHADOW = np.uint32(Flag.SHADOW)
+_SHADOW = np.uint32(Flag.SECONDARY)
 
 _log = structlog.get_logger(__name__)
 

@@ -15,6 +15,7 @@ from sensegate.authority.heads import Hours, key_in, signer
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.shared_secrets import agree
 from sensegate.authority.trail import Facts
+from sensegate.bus.inventory import Inventory
 from sensegate.bus.kv import Bucket
 from sensegate.clock import Clock
 from sensegate.config import Config
@@ -57,6 +58,15 @@ async def bases(audit: Audit, config: Config) -> None:
             "expires": one.expires,
         }
         await audit.record(by, "video.basis", config.division, after=said)
+
+
+async def losses(audit: Audit, config: Config, inventory: Inventory) -> None:
+    """Put the losses of streams that an operator accepted on the trail. Raises as `Audit.record` does."""
+    by = Principal("gateway", Role.ADMIN, scope(config.division), name="the gateway itself")
+    for loss in inventory.accepted:
+        said: Facts = {"created": loss.created, "by": loss.by, "at": loss.at, "aside": loss.aside}
+        await audit.record(by, "store.accept_loss", f"{loss.account}/{loss.name}", before=said)
+    inventory.settle()
 
 
 def hours(audit: Audit, clock: Clock, config: Config, usage: Callable[[], Sequence[Any]]) -> Hours:

@@ -11,7 +11,8 @@ import msgspec
 from sensegate import wording
 from sensegate.authority import camera_codes
 from sensegate.authority.divisions import Divisions, contains
-from sensegate.bus.server_conf import User, node_user
+from sensegate.bus.server_conf import User
+from sensegate.bus.slots import centre_user, node_user
 from sensegate.errors import ConfigError
 from sensegate.model import Datum, Device
 
@@ -66,7 +67,7 @@ def alias_fault(alias: str) -> str:
 
 def reserved(name: str) -> bool:
     """Return whether a user of the server's own bears this name."""
-    return name in {role.value for role in User} or name.startswith(node_user(""))
+    return name in {role.value for role in User} or name.startswith((node_user(""), centre_user("")))
 
 
 def good_id(name: str) -> bool:

@@ -24,6 +24,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.selection import Selection
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
@@ -531,13 +532,13 @@ class Devices:
         alias = before.device.alias if before else ""
         for gateway in before.device.gateways if before else ():
             self._of_gateway.get(gateway, set()).discard(at)
-        if row.value is None:
+        after = read_row(row, "device", _decode)
+        if after is None:
             index.alias(at, alias, "")
             index.clear(at)
             self._values[at] = None
             return at, before, None
         self._values[at] = row.value
-        after = _decode(row.value)
         device = after.device
         index.put(at, device)
         for gateway in device.gateways:

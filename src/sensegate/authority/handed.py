@@ -1,6 +1,6 @@
 """What a centre decides for its nodes, handed down: versions of profiles in force, and digests of the common tables.
 
-    centre: Offers ─▶ Base (of one node) ─▶ node: Taking ─▶ checked there ─▶ `Releases.take_over` ─▶ in force
+    centre: Offers ─▶ Base (of one node) ─▶ node: Taking ─▶ checked there ─▶ `Releases.apply_from_centre` ─▶ in force
 
 A node compares digests with each report, asks for what differs, and so catches up however long it was away. What it
 cannot take (an example that does not come out there, a number that has another content) is left, with an alarm; what
@@ -20,7 +20,7 @@ import structlog
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.trail import Trail
 from sensegate.errors import ConfigError, Conflict, Lost, NotFound, Refused
-from sensegate.lifecycle.contents import Content, Contents, digest_of
+from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import ProfileVersion, VersionInForce, VersionState
 from sensegate.lifecycle.releases import Releases
 
@@ -123,7 +123,7 @@ class Offers:
         return sorted({*self._names(), *self._releases.profiles()})
 
     def _handed(self, profile: str, division: str) -> Handed | None:
-        life = self._releases.life(profile)
+        life = self._releases.history(profile)
         force = tuple(
             one
             for one in life.force
@@ -149,7 +149,7 @@ class Taking:
     def __init__(
         self,
         releases: Releases,
-        contents: Contents,
+        contents: ContentStore,
         trail: Trail,
         ask: Callable[[str, bytes], Awaitable[bytes]],
         *,
@@ -189,7 +189,9 @@ class Taking:
                 if self.refused.get(handed.profile) != str(why):
                     _log.error("what the centre handed down is refused", profile=handed.profile, why=str(why))
                     facts = {"why": str(why)[:500], "versions": [one.number for one in handed.versions]}
-                    await self._trail.record(self.by, "profile.handed_down.refused", handed.profile, after=dict(facts))
+                    await self._trail.record(
+                        self.by, "profile.apply_from_centre.refused", handed.profile, after=dict(facts)
+                    )
         self.refused = refused
         self.has = digest
 
@@ -199,7 +201,7 @@ class Taking:
         contents: dict[str, Content] = {}
         for version in handed.versions:
             contents[version.digest] = await self._read(version.digest)
-        await self._releases.take_over(
+        await self._releases.apply_from_centre(
             handed.profile,
             handed.force,
             {version: contents[version.digest] for version in handed.versions},
@@ -211,7 +213,7 @@ class Taking:
         """Tell whether our own folder, or what was decided here, is as new as the centre's folder."""
         shelved = self._releases.shelved(handed.profile)
         number = handed.versions[0].number
-        known = [one.number for one in self._releases.life(handed.profile).versions if one.used]
+        known = [one.number for one in self._releases.history(handed.profile).versions if one.used]
         return max([*known, shelved[0] if shelved else 0], default=0) >= number
 
     async def _read(self, digest: str) -> Content:

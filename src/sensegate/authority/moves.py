@@ -32,6 +32,7 @@ from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.row import Row
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
 from sensegate.model import DeviceState
@@ -221,6 +222,8 @@ class Moves:
         self._divisions = divisions
         self._registries = registries
         self._moves: dict[str, Move] = {}
+        self.on_change: list[Callable[[Move], None]] = []
+        """Called with each move as it stands now: all of them at `load`, then each that changes."""
         self._watched = 0
         self._applied = asyncio.Condition()
 
@@ -606,7 +609,12 @@ class Moves:
         known = self._moves.get(row.key)
         if known is not None and known.revision >= row.revision:
             return
-        self._moves[row.key] = msgspec.structs.replace(_decode(row.value), revision=row.revision)
+        stored = read_row(row, "move", _decode)
+        if stored is None:
+            return
+        move = self._moves[row.key] = msgspec.structs.replace(stored, revision=row.revision)
+        for listener in self.on_change:
+            listener(move)
         async with self._applied:
             self._applied.notify_all()
 

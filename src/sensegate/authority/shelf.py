@@ -14,6 +14,7 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.bus.row import Row
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict
 
@@ -157,8 +158,8 @@ class Records(Generic[Kept]):
         self._revisions[name] = row.revision
         before = self._kept.pop(name, None)
         after: Kept | None = None
-        if row.value is not None:
-            after = self._kept[name] = self._revised(self._decode(row.value), row.revision)
+        if (record := read_row(row, self._kind, self._decode)) is not None:
+            after = self._kept[name] = self._revised(record, row.revision)
         for listener in self.on_change:
             listener(before, after)
         self._moved.set()

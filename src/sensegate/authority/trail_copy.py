@@ -15,6 +15,7 @@ import msgspec
 from sensegate.authority.audit import Audit
 from sensegate.authority.chain import decode, digest
 from sensegate.bus.ask import PIECE_BYTES
+from sensegate.bus.decoding import decoder
 from sensegate.errors import Fenced, Lost
 
 ROWS_MAX = 500
@@ -51,9 +52,9 @@ class Aside(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _number = msgspec.msgpack.Decoder(int).decode
-_piece = msgspec.msgpack.Decoder(Piece).decode
+_piece = decoder(Piece, "the other centre's answer")
 encode_aside = _encode
-decode_aside = msgspec.msgpack.Decoder(Aside).decode
+decode_aside = decoder(Aside, "note of what was set aside")
 
 
 async def piece(audit: Audit, payload: bytes) -> bytes:
@@ -69,8 +70,8 @@ async def asked(ask: Ask, after: int) -> Piece:
     """Return the records after a number. Raises `Lost`, `Refused`."""
     try:
         return _piece(await ask("trail", _encode(after)))
-    except msgspec.DecodeError as why:
-        raise Lost(f"the other centre's answer cannot be read: {why}") from why
+    except ValueError as why:
+        raise Lost(str(why)) from why
 
 
 class TrailCopy:

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 
+TermNumber = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+"""Of a term as others tell it: no term is later."""
 FIRST = (0, 0)
 """Version of the electorate before any centre was active: the nodes of the configuration."""
 PART = 0.75
@@ -32,11 +35,11 @@ def voter(node: str, generation: int) -> str:
 class Plea(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a node, or the other centre, tells a centre that it turns to."""
 
-    term: int = 0
+    term: TermNumber = 0
     """The highest that it has met."""
-    grant: int = 0
+    grant: TermNumber = 0
     """The term that it grants this centre: it has met no active one for the whole lease; 0: none."""
-    granted: int = 0
+    granted: TermNumber = 0
     """The highest term that it has granted to another centre."""
     known: tuple[int, int] = FIRST
     """Newest electorate that it has on its disk."""

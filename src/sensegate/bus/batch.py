@@ -186,6 +186,31 @@ def _used(index: Any, size: int) -> tuple[I64, I64]:
     return place[index], entries
 
 
+def _no_words() -> Words:
+    return Words([], np.empty(0, np.uint16))
+
+
+EMPTY = Batch(
+    "",
+    0,
+    Origins([], _no_words(), _no_words(), _no_words(), _no_words(), np.empty(0), np.empty(0), np.empty(0, np.uint8)),
+    [],
+    np.empty(0, np.uint32),
+    np.empty(0, np.uint16),
+    np.empty(0, np.int64),
+    np.empty(0, np.int64),
+    np.empty(0),
+    {},
+    np.empty(0, np.uint8),
+    np.empty(0, np.uint32),
+    np.empty(0, np.uint8),
+    np.empty(0, np.uint8),
+    np.empty(0, np.int64),
+    np.empty(0, np.uint32),
+)
+"""A batch without a row."""
+
+
 def concat(batches: Sequence[Batch]) -> Batch:
     """Return one batch of all rows of batches of one node and partition; local columns are dropped.
 

@@ -10,12 +10,29 @@ telemetry.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from sensegate.bus.batch import Batch, Local, Origins, Words, concat, ordered
-from sensegate.bus.packing import FAULTS, Packed, pack, pack_values, seal, unpack, unpack_values, unseal
+from sensegate.bus.packing import (
+    FAULTS,
+    ROWS_MAX,
+    Column,
+    Oversized,
+    Packed,
+    Sealed,
+    Table,
+    Values,
+    pack,
+    pack_values,
+    rows_in,
+    seal,
+    unpack,
+    unpack_values,
+    unseal,
+)
 from sensegate.model import F64, I64, U32
 
 __all__ = ["Batch", "Local", "Origins", "Words", "concat", "decode", "encode", "ordered"]
@@ -27,6 +44,55 @@ PLACE = 1e7
 
 _NOWHERE = -(1 << 63)
 _HOLES = 9
+
+_Devices = Annotated[list[str], msgspec.Meta(max_length=1 << 20)]
+_Words = tuple[Table, Column]
+_Place = bytes | Annotated[list[int | bytes | Column], msgspec.Meta(min_length=2, max_length=6)]
+
+
+class _Origins(msgspec.Struct):
+    device: _Devices
+    words: tuple[_Words, _Words, _Words, _Words]
+    lon: _Place
+    lat: _Place
+    grade: Column
+
+
+class _Columns(msgspec.Struct):
+    origin: Column
+    time: Column
+    received: Column
+    quality: Column
+    flags: Column
+    time_quality: Column
+    revision: Column
+    seq: Column
+    index: Column | None
+
+
+class _Local(msgspec.Struct):
+    key: Column | None
+    path: Column
+    identity: Column
+    message: Column
+    digest: bytes
+
+
+class _Tree(Sealed):
+    n: str
+    p: int
+    rows: int
+    props: Table
+    counts: Column
+    origins: _Origins
+    cols: _Columns
+    value: Values
+    channels: Table = msgspec.field(default_factory=list)
+    text: tuple[int, Column, _Devices, Column] | None = None
+    local: _Local | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(_Tree)
 
 
 def encode(batch: Batch) -> bytes:
@@ -78,8 +144,10 @@ def encode(batch: Batch) -> bytes:
     if any(batch.channels):
         tree["channels"] = batch.channels
     if batch.text:
-        words = Words.of(list(batch.text.values()))
-        tree["text"] = [len(words), pack(np.array(list(batch.text), np.int64)), words.table, pack(words.index)]
+        table = sorted(set(batch.text.values()))
+        place = {word: index for index, word in enumerate(table)}
+        which = np.array([place[word] for word in batch.text.values()], np.int64)
+        tree["text"] = [len(which), pack(np.array(list(batch.text), np.int64)), table, pack(which)]
     if (local := batch.local) is not None:
         same = bool((local.key == batch.time).all())
         tree["local"] = {
@@ -97,7 +165,8 @@ def _pack_place(degrees: F64) -> Packed | bytes:
     known = ~np.isnan(degrees)
     if not known.any():
         return [0, _NOWHERE]
-    whole = np.rint(degrees[known] * PLACE).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is no place on Earth is kept as it is
+        whole = np.rint(degrees[known] * PLACE).astype(np.int64)
     if not (whole / PLACE == degrees[known]).all():
         return degrees.astype("<f8").tobytes()
     if known.all():
@@ -105,17 +174,20 @@ def _pack_place(degrees: F64) -> Packed | bytes:
     return [_HOLES, pack(whole, delta=False), np.packbits(~known).tobytes()]
 
 
-def _unpack_place(packed: Packed | bytes, entries: int) -> F64:
+def _unpack_place(packed: _Place, entries: int) -> F64:
     if isinstance(packed, bytes):
         return np.frombuffer(packed, "<f8").astype(np.float64)
-    if packed == [0, _NOWHERE]:
-        return np.full(entries, np.nan)
-    if packed[0] != _HOLES:
-        return unpack(packed, entries) / PLACE
-    known = ~np.unpackbits(np.frombuffer(packed[2], np.uint8), count=entries).astype(np.bool_)
-    degrees = np.full(entries, np.nan)
-    degrees[known] = unpack(packed[1], int(known.sum())) / PLACE
-    return degrees
+    match packed:
+        case [0, -0x8000000000000000]:
+            return np.full(entries, np.nan)
+        case [9, list(known), bytes(holes)]:
+            if len(holes) != (entries + 7) // 8:
+                raise ValueError("places of other devices")
+            shown = ~np.unpackbits(np.frombuffer(holes, np.uint8), count=entries).astype(np.bool_)
+            degrees = np.full(entries, np.nan)
+            degrees[shown] = unpack(known, int(shown.sum())) / PLACE
+            return degrees
+    return unpack([part for part in packed if not isinstance(part, list)], entries) / PLACE
 
 
 def _rank_in_seq(seq: I64) -> tuple[I64, I64]:
@@ -140,17 +212,29 @@ def _pack_index(seq: I64, index: U32) -> Packed | None:
     return pack(excess)
 
 
-def decode(payload: bytes, *, sequence: int = 0) -> Batch:
+def decode(payload: bytes, *, sequence: int = 0, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX) -> Batch:
     """Return the batch of an entry of the log; `sequence` is the entry's.
 
     Raises:
-        ValueError: if it is not a batch of a format known here, or larger than BYTES_MAX.
+        ValueError: if it is not a batch of a format known here.
+        Oversized: if it is larger than the limits, or claims rows for which it has no values.
     """
-    tree = unseal(payload, limit=BYTES_MAX, what="batch of readings")
+    tree = unseal(payload, _decoder, limit=bytes_max, what="batch of readings")
     try:
+        _demand_rows(tree, rows_max)
         return _checked(_batch(tree, sequence))
+    except Oversized:
+        raise
     except (*FAULTS, ValueError) as why:
         raise ValueError(f"not a batch of readings: {type(why).__name__}: {why}") from why
+
+
+def _demand_rows(tree: _Tree, rows_max: int) -> None:
+    held = rows_in(tree.value)
+    if not 0 <= tree.rows <= rows_max:
+        raise Oversized(f"batch of readings: {tree.rows} rows; at most {rows_max}")
+    if held != tree.rows:
+        raise Oversized(f"batch of readings: {tree.rows} rows, but the values of {held}")
 
 
 def _checked(batch: Batch) -> Batch:
@@ -161,9 +245,6 @@ def _checked(batch: Batch) -> Batch:
         raise ValueError("a device that is not there")
     if any(len(one.index) and int(one.index.max()) >= len(one.table) for one in words):
         raise ValueError("a word that is not there")
-    names = (origins.device, batch.properties, batch.channels, batch.text.values(), *(one.table for one in words))
-    if {type(batch.node)}.union(*(map(type, one) for one in names)) != {str}:
-        raise ValueError("a name that is no text")
     if {len(origins.lon), len(origins.lat), len(origins.grade)} != {len(origins)}:
         raise ValueError("places of other devices")
     if batch.text and not 0 <= min(batch.text) <= max(batch.text) < rows:
@@ -176,71 +257,80 @@ def _checked(batch: Batch) -> Batch:
     return batch
 
 
-def _batch(tree: dict[str, Any], sequence: int) -> Batch:
-    rows = tree["rows"]
-    names = tree["props"]
-    counts = unpack(tree["counts"], len(names))
-    if int(counts.sum()) != rows:
+def _batch(tree: _Tree, sequence: int) -> Batch:
+    rows, names = tree.rows, tree.props
+    counts = unpack(tree.counts, len(names))
+    # Each by itself first: a sum of many great numbers is taken modulo 2**64.
+    if bool(((counts < 0) | (counts > rows)).any()) or int(counts.sum()) != rows:
         raise ValueError("rows of the properties do not add up")
-    cols, table = tree["cols"], tree["origins"]
-    entries = len(table["device"])
+    cols, table = tree.cols, tree.origins
+    entries = len(table.device)
     division, department, domain, profile = (
-        Words(spoken, unpack(index, entries).astype(np.uint16)) for spoken, index in table["words"]
+        Words(spoken, _narrow(unpack(index, entries), np.uint16)) for spoken, index in table.words
     )
     origins = Origins(
-        table["device"],
+        table.device,
         division,
         department,
         domain,
         profile,
-        _unpack_place(table["lon"], entries),
-        _unpack_place(table["lat"], entries),
-        unpack(table["grade"], entries).astype(np.uint8),
+        _unpack_place(table.lon, entries),
+        _unpack_place(table.lat, entries),
+        unpack(table.grade, entries).astype(np.uint8),
     )
-    seq = unpack(cols["seq"], rows)
-    if cols["index"] is None:
+    seq = unpack(cols.seq, rows)
+    if cols.index is None:
         index = np.arange(rows, dtype=np.uint32)
     else:
         order, rank = _rank_in_seq(seq)
         index = np.empty(rows, np.uint32)
-        index[order] = (rank + unpack(cols["index"], rows)).astype(np.uint32)
+        index[order] = (rank + unpack(cols.index, rows)).astype(np.uint32)
     if sequence and not seq.any():
         seq = np.full(rows, sequence, np.int64)
-    time = unpack(cols["time"], rows)
-    value = unpack_values(tree["value"], counts)
+    time = unpack(cols.time, rows)
+    value = unpack_values(tree.value, counts)
     text: dict[int, str] = {}
-    if "text" in tree:
-        many, places, spoken, which = tree["text"]
+    if tree.text is not None:
+        many, places, spoken, which = tree.text
+        if not 0 <= many <= rows:
+            raise ValueError("texts of other rows")
         text_rows = unpack(places, many)
         text = {row: spoken[word] for row, word in zip(text_rows.tolist(), unpack(which, many).tolist(), strict=True)}
         value[text_rows] = np.nan
     return Batch(
-        tree["n"],
-        tree["p"],
+        tree.n,
+        tree.p,
         origins,
         names,
-        unpack(cols["origin"], rows).astype(np.uint32),
+        _narrow(unpack(cols.origin, rows), np.uint32),
         np.repeat(np.arange(len(names), dtype=np.uint16), counts),
         time,
-        unpack(cols["received"], rows) * 1_000,
+        unpack(cols.received, rows) * 1_000,
         value,
         text,
-        unpack(cols["quality"], rows).astype(np.uint8),
-        unpack(cols["flags"], rows).astype(np.uint32),
-        unpack(cols["time_quality"], rows).astype(np.uint8),
-        unpack(cols["revision"], rows).astype(np.uint8),
+        unpack(cols.quality, rows).astype(np.uint8),
+        unpack(cols.flags, rows).astype(np.uint32),
+        unpack(cols.time_quality, rows).astype(np.uint8),
+        unpack(cols.revision, rows).astype(np.uint8),
         seq,
         index,
-        _local(tree["local"], rows, time) if "local" in tree else None,
-        tree.get("channels", []),
+        _local(tree.local, rows, time) if tree.local is not None else None,
+        tree.channels,
     )
 
 
-def _local(tree: dict[str, Any], rows: int, time: I64) -> Local:
+def _narrow(column: I64, kind: type[np.uint16 | np.uint32]) -> Any:
+    """Return a column of indices as a smaller type; one that does not fit would point at another place."""
+    if len(column) and not 0 <= int(column.min()) <= int(column.max()) <= np.iinfo(kind).max:
+        raise ValueError("an index that is out of range")
+    return column.astype(kind)
+
+
+def _local(tree: _Local, rows: int, time: I64) -> Local:
     return Local(
-        time if tree["key"] is None else unpack(tree["key"], rows),
-        unpack(tree["path"], rows).astype(np.uint16),
-        unpack(tree["identity"], rows).astype(np.uint8),
-        unpack(tree["message"], rows).astype(np.uint32),
-        np.frombuffer(tree["digest"], "<u8").astype(np.uint64),
+        time if tree.key is None else unpack(tree.key, rows),
+        unpack(tree.path, rows).astype(np.uint16),
+        unpack(tree.identity, rows).astype(np.uint8),
+        _narrow(unpack(tree.message, rows), np.uint32),
+        np.frombuffer(tree.digest, "<u8").astype(np.uint64),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate.bus.inventory import AccountStreams
 from sensegate.errors import Lost, Refused, Untrusted
 
 _log = structlog.get_logger("bus")
@@ -67,6 +69,8 @@ class Link(Client):
         """Set when the server refused the credentials."""
         self.untrusted = ""
         """Why a handshake failed; empty: none did."""
+        self.streams: AccountStreams | None = None
+        """The streams of its account that are known to exist; None: nobody keeps account of them."""
         self._log = _log.bind(connection=name)
         self._on_slow = on_slow
         self._on_reconnect = on_reconnect
@@ -163,6 +167,28 @@ class Link(Client):
             self._on_closed()
 
 
+class Answering(Link):
+    """A connection that answers strangers: none of their headers reach it, and nothing waits through a loss.
+
+    nats-py parses headers while it reads, and an error there ends its reading; without them the server cuts them off.
+    """
+
+    def _connect_command(self) -> bytes:
+        line: bytes = super()._connect_command()
+        options = json.loads(line.removeprefix(b"CONNECT "))
+        return b"CONNECT %s\r\n" % json.dumps(options | {"headers": False, "no_responders": False}).encode()
+
+    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Any:
+        # A reply subject of other bytes than ASCII would end the reading, too; without one nobody is answered.
+        return super()._build_message(sid, subject, reply if reply.isascii() else b"", data, headers)
+
+    async def disconnected(self) -> None:
+        """Drop what was not sent: subscriptions are sent again by nats-py, and answers may no longer be wanted."""
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super().disconnected()
+
+
 async def connect(
     url: str | list[str],
     user: str = "",
@@ -180,18 +206,22 @@ async def connect(
     reconnect_timeout_s: float = 5.0,
     ping_s: float = 10.0,
     raw_subjects: bool = False,
+    answering: bool = False,
 ) -> Link:
     """Return a client that reconnects for ever and buffers nothing while disconnected (a publish raises instead).
 
     `on_slow` is called when the client dropped a message because its reader was too slow: treat it as a gap.
     `on_closed` is called when the client gave up for good (its credentials were refused) or was closed.
+    `answering` makes it an `Answering`, for what strangers send.
 
     Raises:
         Lost: no server answered within `timeout_s`.
         Refused: the server refused the credentials.
         Untrusted: its certificate is not trusted, or it wants another one of ours.
     """
-    link = Link(name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed)
+    link = (Answering if answering else Link)(
+        name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed
+    )
     options: dict[str, Any] = {"tls": tls} if tls else {}
     if user:
         options |= {"user": user, "password": password}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ _VIOLATIONS_MAX = 10_000
 _KNOWN_MAX = 20_000
 _PAGE = 1024
 _OPEN_AND_CLOSED = 2
+OWN_ACCOUNT = "SYS"
+"""In which we are connected to ask."""
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -44,6 +46,19 @@ class _Connz(msgspec.Struct, frozen=True):
     data: _Page = _Page()
 
 
+class _AccountStat(msgspec.Struct, frozen=True):
+    acc: str
+    conns: int = 0
+
+
+class _AccountStats(msgspec.Struct, frozen=True):
+    account_statz: list[_AccountStat] = []
+
+
+class _Statz(msgspec.Struct, frozen=True):
+    data: _AccountStats = _AccountStats()
+
+
 class Connections:
     """Asks the server over a connection of `User.SYSTEM`, made when first needed."""
 
@@ -60,10 +75,21 @@ class Connections:
         found: list[Connection] = []
         while True:
             asked = {"acc": account, "auth": True, "limit": _PAGE, "offset": len(found), **selection}
-            page = msgspec.json.decode(await self._ask("CONNZ", asked), type=_Connz).data
+            page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
             found += page.connections
             if not page.connections or len(found) >= page.total:
                 return found
+
+    async def counts(self, accounts: Sequence[str]) -> dict[str, int]:
+        """Return how many connections are open in each of some accounts; of a cluster, at the server that answers."""
+        client = await self._connected()
+        with api.lost("the server did not answer STATZ"):
+            subject = "$SYS.REQ.ACCOUNT.PING.STATZ"
+            # Where nothing is connected in any of them the server does not answer: it is asked for our own, too.
+            asked = {"accounts": [*accounts, OWN_ACCOUNT]}
+            answer = await client.request(subject, dumps(asked), timeout=api.TIMEOUT_S)
+        rows = msgspec.json.decode(answer.data, type=_Statz).data.account_statz
+        return {row.acc: row.conns for row in rows if row.acc in accounts}
 
     async def kick(self, account: str, client_id: str, user: str) -> int:
         """Close the connections with this MQTT client id, or of this user; return how many."""
@@ -76,7 +102,7 @@ class Connections:
 
     async def close_one(self, cid: int) -> None:
         """Close one connection."""
-        await self._ask("KICK", {"cid": cid})
+        await self.ask("KICK", {"cid": cid})
 
     def note(self, seen: Violation) -> None:
         """Take a refusal from the server's log."""
@@ -104,6 +130,15 @@ class Connections:
             await self._client.close()
             self._client = None
 
+    async def ask(self, what: str, body: dict[str, Any]) -> bytes:
+        """Ask the server over its system account. Raises `Lost`."""
+        client = await self._connected()
+        with api.lost(f"the server did not answer {what}"):
+            # A server, ours or another's, has a new id with each start.
+            server_id = client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
+            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
+            return (await client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+
     async def _named(self, seen: Violation) -> Violation:
         """Fill in the account and the user, which the line of an MQTT connection does not tell."""
         if seen.account:
@@ -113,7 +148,7 @@ class Connections:
             # Closed ones too: the server remembers the last 10,000.
             asked = {"cid": seen.connection, "auth": True, "state": _OPEN_AND_CLOSED}
             try:
-                page = msgspec.json.decode(await self._ask("CONNZ", asked), type=_Connz).data
+                page = msgspec.json.decode(await self.ask("CONNZ", asked), type=_Connz).data
             except Lost:
                 return seen
             if not page.connections:
@@ -123,12 +158,8 @@ class Connections:
                 self._known.popitem(last=False)
         return msgspec.structs.replace(seen, account=known.account, user=known.authorized_user)
 
-    async def _ask(self, what: str, body: dict[str, Any]) -> bytes:
+    async def _connected(self) -> Client:
         async with self._connecting:
             if self._client is None or self._client.is_closed:
                 self._client = await self._connect()
-        with api.lost(f"the server did not answer {what}"):
-            # The one that we are connected to now: a server, ours or another's, has a new id with each start.
-            server_id = self._client._server_info["server_id"]  # noqa: SLF001 - nats-py has no other way to it
-            subject = f"$SYS.REQ.SERVER.{server_id}.{what}"
-            return (await self._client.request(subject, dumps(body), timeout=api.TIMEOUT_S)).data
+            return self._client

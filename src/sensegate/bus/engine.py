@@ -15,9 +15,9 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import shutil
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -26,15 +26,19 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus import connect, external, process, trust
+from sensegate.bus import connect, disk, external, process, streams, trust
+from sensegate.bus.connect import Link
 from sensegate.bus.connections import Connection, Connections
+from sensegate.bus.inventory import AccountStreams, Inventory
 from sensegate.bus.ports import bracketed, free_port, is_free
 from sensegate.bus.sealing import Sealing, sealing
-from sensegate.bus.server_conf import Kept, User, inbox_prefix, issuer_of, render
+from sensegate.bus.server_conf import Kept, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
+from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
+from sensegate.bus.store_watch import StoreWatch
 from sensegate.clock import Clock, SystemClock
-from sensegate.config import Config, EngineConfig, StoreConfig, secret
-from sensegate.errors import ConfigError, EngineError, Lost, Refused
+from sensegate.config import Config, EngineConfig, StoreConfig
+from sensegate.errors import ConfigError, EngineError, Lost, Refused, StreamLost
 
 __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violation"]
 
@@ -46,6 +50,8 @@ _ADOPT_S = 10.0
 _STEADY_S = 1.0
 """A server that lived so long after it was ready is started again at once; the pause grows for one that keeps dying."""
 _HEAL_MAX_S = 60.0
+STORING = (User.GATEWAY, User.INTAKE, User.FEEDS)
+"""Our users in the accounts that have a store."""
 _LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 
@@ -90,18 +96,36 @@ class Engine:
         *,
         name: str,
         nodes: Mapping[str, str] | None = None,
+        slots: Sequence[str] = (),
+        slot_connections: int = CONNECTIONS_MAX,
         clock: Clock | None = None,
         personal: bool = False,
     ) -> None:
-        """`personal`: devices may send data of persons, so the store is encrypted unless the configuration says no."""
+        """Prepare the engine; `start` starts it.
+
+        Args:
+            config: of the server.
+            store: sizes of its streams.
+            directory: of the gateway.
+            name: of the gateway, part of the server's name.
+            nodes: secret of each configured node and of the other centre, by slot.
+            slots: accounts in which nodes are placed when they join.
+            slot_connections: most connections in a slot.
+            clock: the time.
+            personal: devices may send data of persons, so the store is encrypted unless the configuration says no.
+        """
         self._config = config
         self._store = store
         self._directory = directory.resolve() / "engine"
         self._name = f"sensegate-{name}"
         self._nodes = dict(nodes or {})
+        self._slots = tuple(slots)
+        self._slot_connections = slot_connections
         self._clock = clock or SystemClock()
         self._personal = personal
         self._sealing = Sealing()
+        self.inventory = Inventory.of(config, self._directory)
+        """The streams that are known to exist."""
         self._kept: Kept | None = None
         self._info: EngineInfo | None = None
         self._lock = -1
@@ -113,22 +137,28 @@ class Engine:
         self._room: tuple[float, bool] = (-1.0, True)
         self._peers = Connections(lambda: self.connect(User.SYSTEM))
         self._log_file = ServerLog(self._directory, self._peers.note, self._on_fault)
+        self._store_watch = StoreWatch(
+            self._clock,
+            self._peers.ask,
+            {user.account: partial(self.connect, user, name="probe") for user in STORING},
+            self.has_room,
+            self._on_fault,
+        )
         self.restarted = asyncio.Event()
         """Set whenever the server was started again after it had ended; clear it before you wait."""
 
     @classmethod
     def of(cls, config: Config, clock: Clock | None = None, *, personal: bool = False) -> Engine:
-        """Return the engine of a node or centre, with the secrets of the nodes that may write to it."""
-        nodes = {node.division: secret(node.secret_file) for node in config.nodes}
-        if config.role == "centre" and config.peer.secret_file:
-            nodes[config.division] = secret(config.peer.secret_file)
+        """Return the engine of a node or centre; a centre's has the slots of the nodes of its province."""
         directory = Path(config.directory)
         return cls(
             config.engine,
             config.store,
             directory,
             name=config.division,
-            nodes=nodes,
+            nodes=external.secrets_of(config),
+            slots=external.slots_at(config),
+            slot_connections=config.node_quota.connections,
             clock=clock,
             personal=personal,
         )
@@ -142,8 +172,10 @@ class Engine:
             EngineError: it cannot be started, is too old, its store was made otherwise, or another gateway has the
                 directory.
             ConfigError: it would listen beyond loopback without TLS, or the store's key cannot be read.
+            StreamLost: a stream that existed cannot be read by the server; it was not started.
         """
         if self._config.url:
+            self.inventory.load()
             return await self._reach()
         for key, host in (("engine.host", self._config.host), ("engine.mqtt_host", self._config.mqtt_host)):
             if host not in _LOOPBACK and not self._config.tls.cert_file:
@@ -159,6 +191,7 @@ class Engine:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             self._sealing = sealing(self._config, self._directory, personal=self._personal)
+            self.inventory.load()
             self._log_file.open()
             self._info = await self._adopt(version) or await self._launch()
             undo.pop_all()
@@ -166,8 +199,28 @@ class Engine:
             asyncio.create_task(self._log_file.follow(self._clock), name="engine log"),
             asyncio.create_task(self._watch(), name="engine watch"),
             asyncio.create_task(self._heal(), name="engine heal"),
+            asyncio.create_task(self._store_watch.run(), name="engine store"),
         ]
         return self._info
+
+    async def watched(self) -> None:
+        """Return never; raise what ended the watch over the server.
+
+        Raises:
+            StreamLost: the server ended, and a stream that existed was missing before or after it started again.
+        """
+        if not self._tasks:  # an external server is watched by who runs it
+            await asyncio.Event().wait()
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        raise EngineError("the watch over nats-server has ended; please report this bug")
+
+    def troubles(self) -> list[str]:
+        """Return why the store takes no writes; empty when it does."""
+        why = self._store_watch.trouble
+        return [f"engine: the store takes no writes: {why}; the server is started again if it stays so"] if why else []
 
     async def stop(self) -> None:
         """End the server in order and leave nothing behind. An external server is left alone."""
@@ -207,7 +260,9 @@ class Engine:
         return bool(self._sealing.cipher)
 
     def has_room(self) -> bool:
-        """Say whether the disk of the store has its reserve free. Looks at most once a second; an external one has.
+        """Say whether the disk of the store has its reserve free, and inodes.
+
+        Looks at most once a second; an external one has.
 
         A disk that fills up tears a batch (measured), so the log stops writing before: hand this to `JetStreamLog`.
         """
@@ -215,7 +270,7 @@ class Engine:
             return True
         now = self._clock.monotonic()
         if now - self._room[0] >= 1.0 or self._room[0] < 0:
-            room = shutil.disk_usage(self._directory).free >= self._store.disk_reserve_bytes
+            room = disk.has_room(self._directory, self._store.disk_reserve_bytes)
             if room != self._room[1]:
                 _log.warning(
                     "the disk has room again" if room else "the disk is nearly full: commits stop until it has room"
@@ -252,7 +307,7 @@ class Engine:
         """Return a connection of one of our users; see `connect.connect`."""
         own = self.credential(user)
         tls = self._trusted()
-        return await connect.connect(
+        link = await connect.connect(
             list(self.info.urls),
             own.user,
             own.password,
@@ -263,6 +318,28 @@ class Engine:
             on_disconnect=on_disconnect,
             raw_subjects=raw_subjects,
             tls=tls,
+        )
+        link.streams = AccountStreams(self.inventory, user.account)
+        return link
+
+    async def connect_slot(
+        self,
+        slot: str,
+        *,
+        on_reconnect: Callable[[], None] | None = None,
+        on_disconnect: Callable[[], None] | None = None,
+    ) -> Link:
+        """Return a connection of the centre's own user in a slot. Raises as `connect.connect`."""
+        return await connect.connect(
+            list(self.info.urls),
+            centre_user(slot),
+            centre_password(self._keep().slot_seed, slot),
+            inbox_prefix=inbox_prefix(slot),
+            name=f"sensegate slot {slot}",
+            on_reconnect=on_reconnect,
+            on_disconnect=on_disconnect,
+            tls=self._trusted(),
+            answering=True,
         )
 
     def _trusted(self) -> ssl.SSLContext | None:
@@ -307,6 +384,10 @@ class Engine:
         """Return the open connections of an account; `selection` as of the server (`mqtt_client`, `cid`)."""
         return await self._peers.present(account, **selection)
 
+    async def connection_counts(self, accounts: Sequence[str]) -> dict[str, int]:
+        """Return how many connections are open in each of some accounts: one question, however many they are."""
+        return await self._peers.counts(accounts)
+
     async def kick(self, account: str, client_id: str = "", *, user: str = "") -> int:
         """Close the connections of an account with this MQTT client id, or of this user; return how many."""
         return await self._peers.kick(account, client_id, user)
@@ -347,6 +428,8 @@ class Engine:
             self._directory,
             name=self._name,
             nodes=self._nodes,
+            slots=self._slots,
+            slot_connections=self._slot_connections,
             sealed=bool(self._sealing.cipher),
         )
         return self._directory / f"nats-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf", text
@@ -398,6 +481,7 @@ class Engine:
     async def _run(self, conf: Path) -> EngineInfo:
         """Start the server and wait until both listeners answer."""
         kept = self._keep()
+        await asyncio.to_thread(self.inventory.check)
         (self._directory / "nats.out").unlink(missing_ok=True)
         self._process = started = process.spawn(conf, self._directory, self._sealing.environment)
         deadline = self._clock.monotonic() + _READY_S
@@ -449,30 +533,58 @@ class Engine:
             pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)
             try:
                 self._info = await self._run(self._conf(self._keep())[0])
+                await self._compare()
+            except StreamLost:
+                raise  # `watched` tells it; the server is not started again
             except (EngineError, ConfigError, OSError) as why:
                 # A full disk, no more descriptors, a certificate that is being replaced: it may be so for a while only.
                 _log.error("the server cannot be started; tried again", error=str(why))
                 continue
             self._peers.forget()
+            self._store_watch.forget()
             self.restarted.set()
 
-    def _on_fault(self, _: str) -> None:
+    async def _compare(self) -> None:
+        """See that the server, started again, has each known stream.
+
+        Raises:
+            StreamLost: it has not, though its files are whole.
+        """
+        for user in STORING:
+            names = [known.name for known in self.inventory.streams if known.account == user.account]
+            if not names:
+                continue
+            try:
+                link = await self.connect(user, name="inventory")
+                try:
+                    for name in names:
+                        await streams.compare(link, name)
+                finally:
+                    await link.close()
+            except (Lost, Refused) as why:
+                _log.warning("the streams cannot be compared with those that existed", reason=str(why))
+
+    def _on_fault(self, why: str) -> None:
+        if not self._fault.is_set():
+            _log.error("the store takes no writes; the server is started again when the disk has room", reason=why)
         self._fault.set()
 
     async def _heal(self) -> None:
         """Start the server again after an error of the disk: until then it refuses every write without an answer."""
-        pause_s = 1.0
+        pause_s, healed = 1.0, self._clock.monotonic()
         while True:
             await self._fault.wait()
-            began = self._clock.monotonic()
+            if self._clock.monotonic() - healed > 2 * _HEAL_MAX_S:
+                pause_s = 1.0
             await self._clock.sleep(pause_s)
             while not self.has_room():
                 await self._clock.sleep(1.0)
             self._fault.clear()
             if self._process is not None and self._process.alive:
                 _log.warning("the server is started again after an error of its disk", pid=self._process.pid)
+                metrics.RESTARTS.labels("engine store").inc()
                 await self._process.end()
-            pause_s = 1.0 if self._clock.monotonic() - began > 2 * _HEAL_MAX_S else min(pause_s * 2, _HEAL_MAX_S)
+            pause_s, healed = min(pause_s * 2, _HEAL_MAX_S), self._clock.monotonic()
 
     # ── an external server ───────────────────────────────────────────────────────────────────────────
 

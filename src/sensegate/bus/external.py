@@ -7,8 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from sensegate.authority.divisions import Divisions, Level
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import Kept, User, render
+from sensegate.bus.slots import slots_of
 from sensegate.bus.trust import gather
 from sensegate.config import Config, secret
 from sensegate.errors import ConfigError
@@ -27,7 +29,29 @@ def fresh() -> Kept:
         mqtt_port=0,
         passwords={user: secrets.token_urlsafe(24) for user in User},
         issuer_seed=nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_ACCOUNT).decode(),
+        slot_seed=secrets.token_urlsafe(32),
     )
+
+
+def secrets_of(config: Config) -> dict[str, str]:
+    """Return the secret of each configured node by its slot, and that of the other centre by the province's code.
+
+    Raises:
+        ConfigError: a secret is missing.
+    """
+    found = {node.division: secret(node.secret_file) for node in config.nodes}
+    if config.role == "centre" and config.peer.secret_file:
+        found[config.division] = secret(config.peer.secret_file)
+    return found
+
+
+def slots_at(config: Config) -> tuple[str, ...]:
+    """Return the slots of nodes at this gateway's server: none but at a centre."""
+    if config.role != "centre":
+        return ()
+    rows = Divisions.load().within(config.division)
+    prefectures = (row.code for row in rows if row.level is Level.PREFECTURE)
+    return slots_of(prefectures, (node.division for node in config.nodes))
 
 
 def sealed(config: Config, *, personal: bool) -> bool:
@@ -56,14 +80,15 @@ def write(config: Config, directory: Path, *, personal: bool = False) -> tuple[P
     kept = msgspec.structs.replace(
         kept, port=engine.port or kept.port or NATS_PORT, mqtt_port=engine.mqtt_port or kept.mqtt_port or MQTT_PORT
     )
-    nodes = {node.division: secret(node.secret_file) for node in config.nodes}
     text = render(
         engine,
         config.store,
         kept,
         directory.resolve(),
         name=f"sensegate-{config.division}",
-        nodes=nodes,
+        nodes=secrets_of(config),
+        slots=slots_at(config),
+        slot_connections=config.node_quota.connections,
         sealed=sealed(config, personal=personal),
     )
     gather(engine, directory.resolve())

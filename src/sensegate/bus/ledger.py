@@ -1,8 +1,9 @@
 """The conservation ledger: counts of (hour, device, source, kind), which must balance.
 
 messages = decoded + each quarantined; values = accepted + each duplicate + each suppressed + each rejected + thinned:
-for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `unjudged` are parts of `accepted`;
-`ignored` are values that mean nothing (sentinels). `forwarded` and `withheld.<reason>` are counted by the uplink.
+for every hour of arrival, device and source apart. `conflict`, `late`, `future` and `not_deduplicated` are parts of
+`accepted`; `ignored` are values that mean nothing (sentinels). `forwarded`, `withheld.<reason>` and
+`refused_by_centre.<reason>` are counted on the way to the centre: committed = their sum and what is still pending.
 
 Messages decoded once more (`redecode`) came in before: redecoded = recovered + reread + still_refused; their values are
 counted under the source ``redecode:<job>`` as any other, with `revised` and `added` as parts of `accepted`.
@@ -13,13 +14,13 @@ Form (MessagePack inside zstd, format 1): ``v``, ``rows``, tables ``devices``, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from sensegate.bus.packing import FAULTS, pack, seal, unpack, unseal
+from sensegate.bus.packing import FAULTS, Column, Oversized, Sealed, demand_held, pack, seal, unpack, unseal
 from sensegate.errors import Unbalanced
 from sensegate.model import I64
 
@@ -34,13 +35,15 @@ ACCEPTED = "accepted"
 CONFLICT = "conflict"
 LATE = "late"
 FUTURE = "future"
-UNJUDGED = "unjudged"
+NOT_DEDUPLICATED = "not_deduplicated"
 IGNORED = "ignored"
 DUPLICATE = "duplicate"
 SUPPRESSED = "suppressed"
 REJECTED = "rejected"
 FORWARDED = "forwarded"
 WITHHELD = "withheld"
+REFUSED_BY_CENTRE = "refused_by_centre"
+"""With a reason: rows that the centre did not take; they are in its quarantine and may be sent once more."""
 
 REDECODED = "redecoded"
 """Messages that were on the log and were decoded once more: they came in before and are no `messages`."""
@@ -75,6 +78,12 @@ KINDS_MAX = 1_000
 _OTHER = f"{REMOVED}.other"
 
 
+HOURS = 1 << 20
+"""Hours since 1970 of which a cell can tell; a clock that runs far ahead is counted under the last of them."""
+_COUNT_MAX = 1 << 53
+"""Of one cell: sums of many stay far from the end of 64 bits."""
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One count."""
 
@@ -85,6 +94,23 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     source: str
     kind: str
     count: int
+
+
+class _Tree(Sealed):
+    rows: int
+    devices: Annotated[list[str], msgspec.Meta(max_length=1 << 23)]
+    sources: Annotated[list[str], msgspec.Meta(max_length=1 << 10)]
+    kinds: Annotated[list[str], msgspec.Meta(max_length=1 << 10)]
+    hour: Column
+    kind: Column
+    source: Column
+    device: Column
+    count: Column
+    places: Annotated[list[str], msgspec.Meta(max_length=1 << 20)] = msgspec.field(default_factory=list)
+    place: Column | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(_Tree)
 
 
 class _Table:
@@ -134,7 +160,7 @@ class Ledger:
 
     def add(self, hour: int, device: str, source: str, kind: str, count: int = 1) -> None:
         """Count one thing."""
-        cell = self._key(hour, self._kinds(kind), self._sources(source), self._devices(device))
+        cell = self._key(_counted_hour(hour), self._kinds(kind), self._sources(source), self._devices(device))
         self._parts.append((np.array([cell], np.int64), np.array([count], np.int64)))
 
     def places(self, devices: Sequence[str]) -> I64:
@@ -154,7 +180,7 @@ class Ledger:
         """Count one kind for many devices (numbers of `places`), as one of bincount's answers; zeros are left out."""
         some = np.flatnonzero(counts)
         if len(some):
-            cell = self._key(hour, self._kinds(kind), self._sources(source), places[some])
+            cell = self._key(_counted_hour(hour), self._kinds(kind), self._sources(source), places[some])
             self._parts.append((cell, counts[some].astype(np.int64)))
 
     def _settle(self) -> tuple[I64, I64]:
@@ -224,6 +250,23 @@ class Ledger:
         columns = (column.tolist() for column in (hour, kind, source, device, count))
         for h, k, s, d, n in zip(*columns, strict=True):
             yield Row(h, devices[d], sources[s], kinds[k], n)
+
+    def words(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the names of devices, sources and kinds."""
+        return self._devices.words, self._sources.words, self._kinds.words
+
+    def keep_places(self, is_kept: Callable[[str], bool]) -> int:
+        """Forget where devices stand whose division is not kept; return how many: their counts are the node's alone."""
+        outside = [device for device, place in self._where.items() if place and not is_kept(place.partition("/")[0])]
+        for device in outside:
+            del self._where[device]
+        return len(outside)
+
+    def extremes(self) -> tuple[list[str], int]:
+        """Return the kinds of which a count is negative, and the greatest count of one cell."""
+        _, kind, _, _, count = self._columns()
+        negative = np.unique(kind[count < 0]).tolist()
+        return [self._kinds.words[at] for at in negative], int(np.abs(count).max()) if len(count) else 0
 
     def hours(self) -> list[int]:
         """Return the hours of which there is a count, rising."""
@@ -295,34 +338,47 @@ class Ledger:
         return seal(tree)
 
     @classmethod
-    def decode(cls, payload: bytes) -> Ledger:
+    def decode(cls, payload: bytes, *, bytes_max: int = BYTES_MAX) -> Ledger:
         """Return the ledger of a member of the log.
 
         Raises:
-            ValueError: if it is not a ledger of a format known here.
+            ValueError: if it is not a ledger of a format known here, or larger than `bytes_max` when decompressed.
         """
-        tree = unseal(payload, limit=BYTES_MAX, what="ledger")
-        if "kinds" not in tree:
-            raise ValueError("ledger: it has no kinds")
+        tree = unseal(payload, _decoder, limit=bytes_max, what="ledger")
         try:
             return cls._of(tree)
-        except FAULTS as why:
+        except Oversized:
+            raise
+        except (*FAULTS, ValueError) as why:
             raise ValueError(f"ledger: {type(why).__name__}: {why}") from why
 
     @classmethod
-    def _of(cls, tree: dict[str, Any]) -> Ledger:
-        ledger, rows = cls(), tree["rows"]
-        for table, name in ((ledger._devices, "devices"), (ledger._sources, "sources"), (ledger._kinds, "kinds")):
-            table.many(tree[name])
-        if "place" in tree:
-            places = tree["places"]
-            words = tree["devices"]
-            ledger.locate(words, [places[at] for at in unpack(tree["place"], len(words)).tolist()])
-        columns = [unpack(tree[name], rows) for name in ("hour", "kind", "source", "device", "count")]
-        hour, kind, source, device, count = columns
-        for column, table in ((kind, ledger._kinds), (source, ledger._sources), (device, ledger._devices)):
-            if rows and not 0 <= int(column.min()) <= int(column.max()) < len(table.words):
-                raise ValueError("ledger: a word that is not there")
+    def _of(cls, tree: _Tree) -> Ledger:
+        ledger, rows = cls(), tree.rows
+        demand_held(rows, tree.hour, tree.kind, tree.source, tree.device, tree.count)
+        for table, words in ((ledger._devices, tree.devices), (ledger._sources, tree.sources)):
+            table.many(words)
+        ledger._kinds.many(tree.kinds)
+        if tree.place is not None:
+            place = unpack(tree.place, len(tree.devices))
+            _demand_within(place, len(tree.places))
+            ledger.locate(tree.devices, [tree.places[at] for at in place.tolist()])
+        hour, kind, source, device, count = (
+            unpack(column, rows) for column in (tree.hour, tree.kind, tree.source, tree.device, tree.count)
+        )
+        for column, words in ((kind, tree.kinds), (source, tree.sources), (device, tree.devices)):
+            _demand_within(column, len(words))
+        _demand_within(hour + HOURS, 2 * HOURS)
+        _demand_within(count + _COUNT_MAX, 2 * _COUNT_MAX)
         if rows:
             ledger._parts.append(((((hour << 10 | kind) << 10 | source) << 23) | device, count))
         return ledger
+
+
+def _demand_within(column: I64, end: int) -> None:
+    if len(column) and not 0 <= int(column.min()) <= int(column.max()) < end:
+        raise ValueError("a number that is out of range")
+
+
+def _counted_hour(hour: int) -> int:
+    return max(-HOURS, min(HOURS - 1, hour))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 from nats.aio.client import Client
 
 from sensegate.bus import api
+from sensegate.bus.names import FILLER
 from sensegate.bus.reader import Reader, entry, micros
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.streams import LIFE
+from sensegate.bus.timelines import Timelines
 from sensegate.errors import EngineError, Lost, StoreFull
 from sensegate.model import Entry, Member
 
@@ -23,38 +26,36 @@ _HEADERS_BYTES = 512
 class JetStreamLog:
     """`ports.Log` on a stream. Call `open` first; it reads the epoch.
 
-    With `prefix` (``up.<node>.``) it is the log of the centre as node `<node>` may use it: `write` and `last` of the
-    node's own subjects (``readings.<node>.…``, ``ledger.<node>``, ``commit.<node>.<lane>``), nothing else.
     `room` (``engine.has_room``) is asked before each write.
     """
 
-    def __init__(
-        self, nc: Client, stream: str = "LOG", prefix: str = "", *, room: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, nc: Client, stream: str = "LOG", *, room: Callable[[], bool] = lambda: True) -> None:
         self._nc = nc
         self._stream = stream
-        self._prefix = prefix
         self._room = room
-        self._node = prefix.removeprefix("up.").removesuffix(".")
         self._reader = Reader(nc, stream, live="commit.>" if stream == "LOG" else "")
         self._epoch = ""
+        self._hidden: frozenset[int] = frozenset()
         self.began = 0
         """With which sequence it ended when it was opened: what comes after is of this process, or of others now."""
-        self.is_copy = False
-        """Its entries were stored, and so stamped, when they were copied here."""
+        self._timelines = Timelines.in_memory("")
 
-    async def open(self) -> None:
-        """Read the epoch; a node has no right to it at the centre and needs none."""
-        if not self._prefix:
-            status = await self._reader.status()
-            life = status.config.metadata.get(LIFE, "")
-            self._epoch, self.is_copy = life or f"{micros(status.created):x}", bool(life)
-            self.began = status.state.last_seq
-            self._reader.advance(status.state.last_seq)
+    async def open(self, directory: Path | None = None) -> None:
+        """Read the epoch; `directory`: where the timelines of this log are kept, if cursors of it are given out."""
+        status = await self._reader.status()
+        life = status.config.metadata.get(LIFE, "")
+        self._epoch = life or f"{micros(status.created):x}"
+        self._timelines = Timelines.open(directory, self._epoch) if directory else Timelines.in_memory(self._epoch)
+        self.began = status.state.last_seq
+        self._reader.advance(status.state.last_seq)
 
     @property
     def epoch(self) -> str:
         return self._epoch
+
+    @property
+    def timelines(self) -> Timelines:
+        return self._timelines
 
     @property
     def payload_bytes_max(self) -> int:
@@ -73,15 +74,11 @@ class JetStreamLog:
         with api.lost(what):
             # Members before the last ask for no reply: they leave in one stroke, the last one's answer is for all.
             for number, member in enumerate(members[:-1], 1):
-                await self._nc.publish(
-                    self._address(member.subject), member.payload, headers=_headers(member, batch, number)
-                )
+                await self._nc.publish(member.subject, member.payload, headers=_headers(member, batch, number))
             member = members[-1]
             headers = _headers(member, batch, final)
             headers["Nats-Batch-Commit"] = "1"
-            answered = await self._nc.request(
-                self._address(member.subject), member.payload, timeout=_WRITE_S, headers=headers
-            )
+            answered = await self._nc.request(member.subject, member.payload, timeout=_WRITE_S, headers=headers)
         answer = msgspec.json.decode(answered.data, type=api.Answer)
         if answer.error:
             api.refuse(answer.error, what)
@@ -91,16 +88,26 @@ class JetStreamLog:
         return answer.seq
 
     async def last(self, subject: str) -> Entry | None:
-        self._address(subject)
         message = await self._reader.last(subject)
         return None if message is None else entry(message)
 
+    def hide(self, sequences: frozenset[int]) -> None:
+        """Keep these entries, and no others, from readers: an empty filler stands in the place of each."""
+        self._hidden = sequences
+
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:
-        return [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+        entries = [entry(message) for message in await self._reader.fetch(after, limit=limit, max_bytes=max_bytes)]
+        return [self._shown(found) for found in entries] if self._hidden else entries
+
+    def _shown(self, found: Entry) -> Entry:
+        if found.sequence not in self._hidden:
+            return found
+        return msgspec.structs.replace(found, subject=FILLER, payload=b"")
 
     async def fetch_of(self, subject: str, after: int) -> list[Entry]:
-        """Return the entries of one subject after a sequence, oldest first."""
-        return [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
+        """Return the next entries of a subject, in which tokens may be ``*``, after a sequence, oldest first."""
+        entries = [entry(message) for message in await self._reader.fetch_of(subject, after, limit=1000)]
+        return [self._shown(found) for found in entries] if self._hidden else entries
 
     async def bounds(self) -> tuple[int, int]:
         return await self._reader.bounds()
@@ -115,16 +122,6 @@ class JetStreamLog:
     async def close(self) -> None:
         """Stop following; the connection is its owner's."""
         await self._reader.close()
-
-    def _address(self, subject: str) -> str:
-        """Return where to publish so that it lands on `subject`."""
-        if not self._prefix:
-            return subject
-        kind, _, rest = subject.partition(".")
-        node, _, rest = rest.partition(".")
-        if node != self._node:
-            raise EngineError(f"node {self._node} writes no {subject} at its centre")
-        return f"{self._prefix}{kind}.{rest}" if rest else f"{self._prefix}{kind}"
 
     def _check(self, members: Sequence[Member]) -> None:
         if not members or len(members) > BATCH_MESSAGES_MAX:

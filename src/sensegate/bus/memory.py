@@ -6,6 +6,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock, SystemClock
 from sensegate.errors import EngineError, Fenced, Lost, StoreFull
 from sensegate.model import Entry, Member
@@ -20,6 +21,7 @@ class MemoryLog:
     def __init__(self, clock: Clock | None = None, *, epoch: str = "memory", bytes_max: int = 2**40) -> None:
         self._clock = clock or SystemClock()
         self._epoch = epoch
+        self.timelines = Timelines.in_memory(epoch)
         self._bytes_max = bytes_max
         self._entries: list[Entry] = []
         self._expiry: dict[int, int] = {}
@@ -101,6 +103,16 @@ class MemoryLog:
             if size >= max_bytes:
                 break
         return found
+
+    async def fetch_of(self, subject: str, after: int) -> list[Entry]:
+        """Return the entries of a subject (its last word may be `*`) after a sequence, oldest first."""
+        self._expire()
+        stem = subject.removesuffix("*")
+
+        def named(found: str) -> bool:
+            return found == subject or (stem != subject and found.startswith(stem) and "." not in found[len(stem) :])
+
+        return [entry for entry in self._entries if entry.sequence > after and named(entry.subject)]
 
     async def bounds(self) -> tuple[int, int]:
         self._expire()

@@ -6,7 +6,7 @@ Subjects are lines of a text protocol with `.`, `*`, `>` and white space as synt
 from __future__ import annotations
 
 import re
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from sensegate.errors import ConfigError
 
@@ -20,6 +20,42 @@ ROWS = tuple(f"{kind}." for kind in LOGGED)
 """With these the subjects begin."""
 FILLER = "seen.filler"
 """Of empty members that take sequences which must not be given again."""
+
+
+class RowsSubject(NamedTuple):
+    """What the subject of an entry of rows says."""
+
+    kind: str
+    node: str
+    place: str
+    """A county; ``all`` of what a node brought up, ``back`` of what its centre gave back to it."""
+    grade: int
+
+
+def rows_subject(subject: str) -> RowsSubject | None:
+    """Return the parts of ``<kind>.<node>.<place>.<grade>``; None: it is no subject of rows."""
+    parts = subject.split(".")
+    if len(parts) != 4 or parts[0] not in LOGGED or not (len(parts[3]) == 1 and parts[3] in "0123456789"):
+        return None
+    kind, node, place, grade = parts
+    return RowsSubject(kind, node, place, int(grade))
+
+
+_PARTITION = re.compile(r"-[0-9]+$")
+
+
+def node_of(subject: str) -> str:
+    """Return the node in a subject such as ``ledger.<node>`` or ``ledger.<node>-<partition>``.
+
+    The id of a node never ends in a dash and digits (`authority.members`).
+    """
+    return _PARTITION.sub("", subject.partition(".")[2])
+
+
+def city_of(node: str) -> str:
+    """Return the division of a node; its id begins with it (``4401``, ``4401-port``)."""
+    return node.partition("-")[0]
+
 
 ID_BYTES_MAX = 128
 _EMPTY = "~"

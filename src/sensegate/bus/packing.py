@@ -9,7 +9,7 @@ then the next (so that high bytes, mostly alike, compress to nothing). Arithmeti
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +19,12 @@ from numpy.typing import NDArray
 from sensegate.model import F64, FORMAT, I64, U8, U64
 
 Packed = list[Any]
+Column = Annotated[list[int | bytes], msgspec.Meta(min_length=2, max_length=6)]
+"""A packed column as it is decoded: numbers and bytes in the order of the module's text."""
+Values = tuple[bytes, Column, bool, int, bytes, bytes]
+"""What `pack_values` makes, as it is decoded."""
+Table = Annotated[list[str], msgspec.Meta(max_length=1 << 16)]
+"""Words that rows name by an index of 16 bits."""
 
 MASK = (1 << 64) - 1
 POWERS: F64 = np.array([10.0**digits for digits in range(8)])
@@ -26,8 +32,10 @@ RAW = 255
 """In place of the number of decimals: the floats are kept as they are."""
 ROWS_MAX = (1 << 24) - 1
 """As many rows as a cursor can tell apart (`share.cursor`). A column of one value says any number in a few bytes."""
+BARE_ROWS_MAX = 1 << 16
+"""So many rows may be claimed by columns that hold no byte for each: all alike, or evenly rising."""
 FAULTS = (KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
-"""What a map raises in whose place something else was sealed."""
+"""What arithmetic on the content of a sealed map raises when the content is not what was sealed."""
 _EXACT = float(1 << 53)
 _KINDS: dict[int, Any] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _encoder = msgspec.msgpack.Encoder()
@@ -49,22 +57,53 @@ def seal(tree: dict[str, Any]) -> bytes:
     return _zstd.squeeze(_encoder.encode({"v": FORMAT, **tree}))
 
 
-def unseal(payload: bytes, *, limit: int, what: str) -> dict[str, Any]:
-    """Return the map that `seal` made.
+class Oversized(ValueError):
+    """More bytes or rows than the limit, or more rows than the bytes can hold: refused before they are allocated."""
+
+
+class Sealed(msgspec.Struct):
+    """A map that `seal` made; a subclass names its members. Members of a later release are passed over."""
+
+    v: int
+
+
+class _Version(msgspec.Struct):
+    v: int = 0
+
+
+_T = TypeVar("_T", bound=Sealed)
+_version = msgspec.msgpack.Decoder(_Version).decode
+
+
+def unseal(payload: bytes, decoder: msgspec.msgpack.Decoder[_T], *, limit: int, what: str) -> _T:
+    """Return the map that `seal` made, decoded by `decoder`, whose type bounds what is allocated.
 
     Raises:
-        ValueError: if it is not one, of a format not known here, or larger than `limit` bytes.
+        ValueError: if it is not one, or of a format not known here. Oversized: larger than `limit` bytes.
     """
     try:
         size = zstandard.get_frame_parameters(payload).content_size
         if not 0 < size <= limit:
-            raise ValueError(f"{what}: {size} bytes; the limit is {limit}")
-        tree = msgspec.msgpack.decode(_zstd.unsqueeze(payload))
-    except (zstandard.ZstdError, msgspec.DecodeError) as why:
+            raise Oversized(f"{what}: {size} bytes; the limit is {limit}")
+        raw = _zstd.unsqueeze(payload)
+        tree = decoder.decode(raw)
+    except msgspec.ValidationError as why:
+        if _known(raw):
+            raise ValueError(f"{what}: cannot be read: {why}") from why
+        raise ValueError(f"{what}: a format that this release does not know") from why
+    except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         raise ValueError(f"{what}: cannot be read: {why}") from why
-    if not isinstance(tree, dict) or tree.get("v") != FORMAT:
+    if tree.v != FORMAT:
         raise ValueError(f"{what}: a format that this release does not know")
     return tree
+
+
+def _known(raw: bytes) -> bool:
+    """Return whether a map says that it is of the format known here."""
+    try:
+        return _version(raw).v == FORMAT
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def width_of(span: int) -> int:
@@ -118,39 +157,60 @@ def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = Tru
     return [1, low, step, width, planes(offset, width)]
 
 
-def unpack(packed: Packed, rows: int) -> I64:
-    """Return what `pack` made of a column of so many rows.
+def unpack(packed: Column, rows: int) -> I64:
+    """Return what `pack` made of a column of so many rows. Nothing is allocated before the lengths are compared.
 
     Raises:
-        ValueError: if the form is unknown or the length differs.
+        ValueError: if the form is unknown, a number is out of range or the length differs.
     """
     if not 0 <= rows <= ROWS_MAX:
         raise ValueError(f"column of {rows} rows; at most {ROWS_MAX}")
-    kind = packed[0]
-    if not all(isinstance(one, int) for one in packed[:5] if not isinstance(one, bytes)):
-        raise ValueError("column of what is no whole number")
-    if kind == 0:
-        return np.full(rows, packed[1], np.int64)
-    if kind == 1:
-        _, low, step, width, body = packed
-        offset = unplanes(body, width)
-        if step != 1:
-            offset *= np.uint64(step)
-        column = offset.view(np.int64) + np.int64(low)
-    elif kind == 2:
-        _, first, least, step, width, body = packed
-        column = np.empty(rows, np.int64)
-        column[0] = first
-        if width:
-            change = unplanes(body, width).view(np.int64) + np.int64(least)
-            column[1:] = first + np.cumsum(change) * step
-        else:
-            column[1:] = first + np.arange(1, rows, dtype=np.int64) * (least * step)
-    else:
-        raise ValueError(f"column of unknown kind {kind}")
-    if len(column) != rows:
-        raise ValueError(f"column of {len(column)} rows, not {rows}")
-    return column
+    try:
+        return _unpack(packed, rows)
+    except FAULTS as why:
+        raise ValueError(f"column that cannot be unpacked: {type(why).__name__}: {why}") from why
+
+
+def _unpack(packed: Column, rows: int) -> I64:
+    match packed:
+        case [0, int(value)]:
+            return np.full(rows, value, np.int64)
+        case [1, int(low), int(step), int(width), bytes(body)]:
+            _demand_length(body, rows, width)
+            offset = unplanes(body, width)
+            if step != 1:
+                offset *= np.uint64(step)
+            return offset.view(np.int64) + np.int64(low)
+        case [2, int(first), int(least), int(step), int(width), bytes(body)] if rows:
+            column = np.empty(rows, np.int64)
+            column[0] = first
+            if width:
+                _demand_length(body, rows - 1, width)
+                change = unplanes(body, width).view(np.int64) + np.int64(least)
+                column[1:] = first + np.cumsum(change) * step
+            else:
+                _demand_length(body, 0, 1)
+                column[1:] = first + np.arange(1, rows, dtype=np.int64) * (least * step)
+            return column
+    raise ValueError(f"column of unknown kind {packed[0]!r:.20}")
+
+
+def _demand_length(body: bytes, rows: int, width: int) -> None:
+    if width not in _KINDS:
+        raise ValueError(f"column of numbers of {width} bytes")
+    if len(body) != rows * width:
+        raise ValueError(f"column of {len(body) // width} rows, not {rows}")
+
+
+def demand_held(rows: int, *columns: Column, least: int = BARE_ROWS_MAX) -> None:
+    """Return if so many rows may stand in these columns: a few bytes can claim any number of equal rows.
+
+    Raises:
+        Oversized: more than `least`, and more than the columns hold bytes.
+    """
+    held = sum(len(part) for column in columns for part in column if isinstance(part, bytes))
+    if not 0 <= rows <= min(ROWS_MAX, max(least, held)):
+        raise Oversized(f"{rows} rows in {held} bytes of columns")
 
 
 def _decimals(value: F64, starts: I64) -> U8:
@@ -175,7 +235,7 @@ def _decimals(value: F64, starts: I64) -> U8:
     return np.maximum.reduceat(need, starts)
 
 
-def pack_values(value: F64, counts: I64) -> Packed:
+def pack_values(value: F64, counts: I64) -> Values:
     """Return values as ``[decimals, bases, delta, width, bytes, floats]``; segments of `counts` rows share a scale.
 
     Decimals (a byte each) and bases (one per segment) say value = (base + u) / 10**decimals; with `delta` the
@@ -183,7 +243,7 @@ def pack_values(value: F64, counts: I64) -> Packed:
     unscaled (byte planes of IEEE 754). -0.0 becomes 0.0.
     """
     if not len(value):
-        return [b"", [0, 0], False, 1, b"", b""]
+        return (b"", [0, 0], False, 1, b"", b"")
     starts = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
     with np.errstate(invalid="ignore", over="ignore"):
         decimals = _decimals(value, starts)
@@ -199,7 +259,7 @@ def pack_values(value: F64, counts: I64) -> Packed:
         counts = counts[decimals != RAW]
         starts = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
     if not len(whole):
-        return [decimals.tobytes(), [0, 0], False, 1, b"", floats]
+        return (decimals.tobytes(), [0, 0], False, 1, b"", floats)
     number: I64 = whole.astype(np.int64)
     low = np.minimum.reduceat(number, starts)
     span = np.maximum.reduceat(number, starts) - low
@@ -212,23 +272,40 @@ def pack_values(value: F64, counts: I64) -> Packed:
     if delta:
         small = np.abs(change) * 2 - (change < 0)
         width = width_of(int(small.max()))
-        return [decimals.tobytes(), pack(number[starts]), True, width, planes(small.view(np.uint64), width), floats]
+        return (decimals.tobytes(), pack(number[starts]), True, width, planes(small.view(np.uint64), width), floats)
     offset = number - np.repeat(low, counts)
     width = width_of(int(span.max()))
-    return [decimals.tobytes(), pack(low), False, width, planes(offset.view(np.uint64), width), floats]
+    return (decimals.tobytes(), pack(low), False, width, planes(offset.view(np.uint64), width), floats)
 
 
-def unpack_values(packed: Packed, counts: I64) -> F64:
-    """Return what `pack_values` made of segments of `counts` rows."""
+def rows_in(packed: Values) -> int:
+    """Return how many rows `pack_values` was given: each of them takes at least one byte. Raises `ValueError`."""
+    *_, width, body, floats = packed
+    if width not in _KINDS or len(body) % width or len(floats) % 8:
+        raise ValueError("values of no whole number of rows")
+    return len(body) // width + len(floats) // 8
+
+
+def unpack_values(packed: Values, counts: I64) -> F64:
+    """Return what `pack_values` made of segments of `counts` rows. Raises `ValueError`."""
     head, bases, delta, width, body, floats = packed
     decimals = np.frombuffer(head, np.uint8)
-    value = np.empty(int(counts.sum()), np.float64)
+    rows = int(counts.sum())
+    if len(decimals) != len(counts) or rows_in(packed) != rows or bool(((counts < 0) | (counts > rows)).any()):
+        raise ValueError("values of other rows")
+    if not bool(((decimals < len(POWERS)) | (decimals == RAW)).all()):
+        raise ValueError("values of an unknown scale")
+    value = np.empty(rows, np.float64)
     scaled = np.repeat(decimals != RAW, counts)
+    inner = counts[decimals != RAW]
+    if len(floats) // 8 != rows - int(inner.sum()):
+        raise ValueError("values of other rows")
     if floats:
         value[~scaled] = unplanes(floats, 8).view(np.float64)
-    inner = counts[decimals != RAW]
-    if not len(inner):
+    if not len(body):
         return value
+    if bool((inner == 0).any()):
+        raise ValueError("values of no row")
     number = unplanes(body, width).view(np.int64)
     base = unpack(bases, len(inner))
     starts = np.concatenate([[0], np.cumsum(inner[:-1])]).astype(np.int64)

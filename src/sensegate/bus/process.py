@@ -213,14 +213,15 @@ def tail(path: Path, lines_max: int = 5) -> str:
     return " | ".join(text.strip().splitlines()[-lines_max:])
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only we may read, whole or not at all."""
+def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a file that only we may read, whole or not at all; `durable`: a power cut does not take it back."""
     partial = path.with_name(f"{path.name}.part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     partial.replace(path)
 
 

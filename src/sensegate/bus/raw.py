@@ -7,16 +7,40 @@ their index, ``ends`` of the payloads in ``body``; in the quarantine also reason
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from sensegate.bus.packing import pack, seal, unpack, unseal
+from sensegate.bus.packing import Column, Sealed, demand_held, pack, seal, unpack, unseal
 from sensegate.model import Message, Span
 
 BYTES_MAX = 512 * 1024**2
 """Largest member after decompression; a larger one is refused."""
+
+
+_Words = tuple[Annotated[list[str], msgspec.Meta(max_length=1 << 20)], Column]
+
+
+class _Tree(Sealed):
+    rows: int
+    topic: _Words
+    principal: _Words
+    source: _Words
+    received: Column
+    sequence: Column
+    best_effort: Column
+    length: Column
+    body: bytes
+    reason: _Words | None = None
+    detail: _Words | None = None
+    device: _Words | None = None
+    profile: _Words | None = None
+    piece: Column | None = None
+    pieces: Column | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(_Tree)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -73,9 +97,12 @@ def _words(words: Sequence[str]) -> list[Any]:
     return [table, pack(index, delta=False)]
 
 
-def _unwords(packed: list[Any], rows: int) -> list[str]:
+def _unwords(packed: _Words, rows: int) -> list[str]:
     table, index = packed
-    return [table[place] for place in unpack(index, rows).tolist()]
+    places = unpack(index, rows)
+    if rows and not 0 <= int(places.min()) <= int(places.max()) < len(table):
+        raise ValueError("a word that is not there")
+    return [table[place] for place in places.tolist()]
 
 
 def _tree(messages: Span, sources: Sequence[str] | str) -> dict[str, Any]:
@@ -110,20 +137,31 @@ def encode_kept(kept: Sequence[Kept]) -> bytes:
     return seal(tree)
 
 
-def _messages(tree: dict[str, Any]) -> Iterator[tuple[Message, str]]:
-    rows = tree["rows"]
-    body, start = memoryview(tree["body"]), 0
+def _opened(payload: bytes) -> _Tree:
+    """Return the map of a member whose messages fill its body exactly. Raises `ValueError`."""
+    tree = unseal(payload, _decoder, limit=BYTES_MAX, what="messages")
+    demand_held(tree.rows, [tree.body, 0], tree.received, tree.sequence, tree.length)
+    length = unpack(tree.length, tree.rows)
+    body = len(tree.body)
+    # Each by itself first: a sum of many great numbers is taken modulo 2**64.
+    if bool(((length < 0) | (length > body)).any()) or int(length.sum()) != body:
+        raise ValueError("messages: they do not fill the body")
+    return tree
+
+
+def _messages(tree: _Tree) -> Iterator[tuple[Message, str]]:
+    rows = tree.rows
+    body, start = memoryview(tree.body), 0
     if rows == 0:
         return
-    source = _unwords(tree["source"], rows)
     columns = zip(
-        _unwords(tree["topic"], rows),
-        unpack(tree["received"], rows).tolist(),
-        unpack(tree["sequence"], rows).tolist(),
-        _unwords(tree["principal"], rows),
-        unpack(tree["best_effort"], rows).tolist(),
-        unpack(tree["length"], rows).tolist(),
-        source,
+        _unwords(tree.topic, rows),
+        unpack(tree.received, rows).tolist(),
+        unpack(tree.sequence, rows).tolist(),
+        _unwords(tree.principal, rows),
+        unpack(tree.best_effort, rows).tolist(),
+        unpack(tree.length, rows).tolist(),
+        _unwords(tree.source, rows),
         strict=True,
     )
     for topic, received, sequence, principal, best_effort, length, origin in columns:
@@ -138,18 +176,31 @@ def decode(payload: bytes) -> Iterator[tuple[Message, str]]:
     Raises:
         ValueError: if these are not messages of a format known here, or a piece of one: see `decode_kept` and `join`.
     """
-    tree = unseal(payload, limit=BYTES_MAX, what="messages")
-    if "pieces" in tree and any(of != 1 for of in unpack(tree["pieces"], tree["rows"]).tolist()):
+    tree = _opened(payload)
+    if tree.pieces is not None and any(of != 1 for of in unpack(tree.pieces, tree.rows).tolist()):
         raise ValueError("messages: a piece of one; read it with decode_kept and join")
     yield from _messages(tree)
 
 
+def decode_any(payload: bytes) -> list[Kept]:
+    """Return the messages of any member, with the reasons where it is one of quarantine, pieces as pieces.
+
+    Raises `ValueError` as `decode`, and nothing after it has begun.
+    """
+    tree = _opened(payload)
+    if tree.pieces is not None:
+        return list(decode_kept(payload))
+    return [Kept(message, source, "") for message, source in _messages(tree)]
+
+
 def decode_kept(payload: bytes) -> Iterator[Kept]:
     """Yield the messages of a quarantine member with their reasons; errors as `decode`."""
-    tree = unseal(payload, limit=BYTES_MAX, what="messages")
-    rows = tree["rows"]
-    extra = [_unwords(tree[name], rows) for name in ("reason", "detail", "device", "profile")]
-    pieces = [unpack(tree[name], rows).tolist() for name in ("piece", "pieces")]
+    tree = _opened(payload)
+    rows = tree.rows
+    if None in (tree.reason, tree.detail, tree.device, tree.profile, tree.piece, tree.pieces):
+        raise ValueError("messages: without the reasons for which they are kept")
+    extra = [_unwords(words, rows) for words in (tree.reason, tree.detail, tree.device, tree.profile) if words]
+    pieces = [unpack(column, rows).tolist() for column in (tree.piece, tree.pieces) if column]
     columns = zip(_messages(tree), *extra, *pieces, strict=True)
     for (message, source), reason, detail, device, profile, piece, of in columns:
         yield Kept(message, source, reason, detail, device, profile, piece, of)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sensegate.model import FORMAT, CommitRecord, Shed
+from sensegate.bus.decoding import decoder
+from sensegate.model import CommitRecord, Shed
 
-_decoder = msgspec.json.Decoder(CommitRecord)
+_commit = decoder(CommitRecord, "commit record", json=True)
 
 
 def encode_commit(record: CommitRecord) -> bytes:
@@ -22,13 +23,7 @@ def decode_commit(payload: bytes) -> CommitRecord:
     Raises:
         ValueError: if it is none of a format known here.
     """
-    try:
-        record = _decoder.decode(payload)
-    except msgspec.DecodeError as why:
-        raise ValueError(f"commit record: {why}") from why
-    if record.format != FORMAT:
-        raise ValueError(f"commit record: format {record.format} is not known to this release")
-    return record
+    return _commit(payload)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -53,13 +48,34 @@ def _meet(one: Shed, other: Shed) -> bool:
     return inside and same and bool(one.properties & other.properties)
 
 
-class LaneRecord(msgspec.Struct, frozen=True):
-    """The last member of each commit of a node's lane at the centre: how far the node's log has come up."""
+class Writer(msgspec.Struct, frozen=True):
+    """The process that may send a member's spans: one at a time."""
 
-    batch_id: str
+    id: str = ""
+    """Of the store that it forwards; empty: nobody has claimed the lanes yet."""
+    epoch: int = 0
+    """Rises with each claim."""
+    token: str = ""
+    """Of the process: two copies of a store that claim the same epoch differ in it."""
+
+
+NOBODY = Writer()
+STORED_MAX = 64
+"""Most parts of `LaneRecord.stored`."""
+
+
+class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last member of each commit of a node's lane at the centre: how far the node's log has come up.
+
+    The centre alone makes it: position, ranges and what was kept back are the node's word, checked against the record
+    before; the counts are the centre's own.
+    """
+
+    span_id: str
     number: int
     """Rises by one per commit of a lane."""
     committed_at: int
+    """When the node made the span, µs UTC of its clock."""
     life: str
     """Epoch of the node's log: sequences of two lives do not compare."""
     position: int
@@ -67,18 +83,29 @@ class LaneRecord(msgspec.Struct, frozen=True):
     ranges: tuple[tuple[int, int], ...] = ()
     """Backlog only: (after, until] still to be forwarded, in the order in which they were opened."""
     totals: dict[str, int] = {}
-    """``forwarded``, ``withheld.<reason>`` and the node's own ledger kinds: counts since the lane began.
+    """``forwarded``, ``withheld.<reason>``, ``refused_by_centre.<reason>`` and the node's own ledger kinds: counts
+    since the lane began.
 
-    What came up of ``withheld.mode`` is taken from it, and counted as ``released.mode``, which stands only here.
+    What came up of ``withheld.mode`` is taken from it, and counted as ``released.mode``; what was refused and is taken
+    after all is counted as ``readmitted.<reason>`` in the same way. Both stand only here.
     """
     before: dict[str, int] = {}
     """The part of `totals` that came of earlier lives of the node's log, which were lost."""
     kept: tuple[Kept, ...] = ()
     """Live: what it left out. Backlog: what it left out itself, and what it is to bring up of the live lane's."""
+    reached: int = 0
+    """Greatest position of this life: a node whose log ends before it has lost its end."""
+    writer: Writer = NOBODY
+    past: tuple[str, ...] = ()
+    """Lives of logs that another one has replaced: no writer goes on with them."""
+    refused: int = 0
+    """Refused parts of this lane that the node may send once more."""
+    stored: tuple[tuple[int, int], ...] = ()
+    """(number of a stretch of time, bytes): what the lane wrote lately, by which the member's share is measured."""
     format: int = 1
 
 
-_lane_decoder = msgspec.json.Decoder(LaneRecord)
+_lane = decoder(LaneRecord, "lane record", json=True)
 
 
 def encode_lane(record: LaneRecord) -> bytes:
@@ -87,15 +114,9 @@ def encode_lane(record: LaneRecord) -> bytes:
 
 
 def decode_lane(payload: bytes) -> LaneRecord:
-    """Return the record of a member of the centre's log (`commit.<node>.<lane>`).
+    """Return the record of a member of the centre's log (`commit.<member>.<lane>`).
 
     Raises:
         ValueError: if it is none of a format known here.
     """
-    try:
-        record = _lane_decoder.decode(payload)
-    except msgspec.DecodeError as why:
-        raise ValueError(f"lane record: {why}") from why
-    if record.format != FORMAT:
-        raise ValueError(f"lane record: format {record.format} is not known to this release")
-    return record
+    return _lane(payload)

@@ -7,12 +7,13 @@ stands in several that follow one another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 
 import msgspec
 
 from sensegate.bus import raw
 from sensegate.bus.raw import Kept
+from sensegate.bus.unreadable import read
 from sensegate.model import Entry, Message
 from sensegate.ports import Log
 
@@ -64,18 +65,9 @@ class _Pieces:
         return msgspec.structs.replace(one.message, payload=b"".join(parts))
 
 
-def _messages(entry: Entry, kind: str, pieces: _Pieces) -> list[Message]:
-    def kept() -> Iterator[Message]:
-        for one in raw.decode_kept(entry.payload):
-            if (message := pieces.whole(one)) is not None:
-                yield message
-
-    if kind == QUARANTINE:
-        return list(kept())
-    try:
-        return [message for message, _ in raw.decode(entry.payload)]
-    except ValueError:  # a piece of one
-        return list(kept())
+def _messages(entry: Entry, pieces: _Pieces) -> list[Message]:
+    kept = read(entry, "recorded messages", raw.decode_any) or ()
+    return [message for one in kept if (message := pieces.whole(one)) is not None]
 
 
 async def recorded(
@@ -97,7 +89,7 @@ async def recorded(
                 break
             kind, _, rest = entry.subject.partition(".")
             if kind in kinds and rest == partition:
-                messages = await asyncio.to_thread(_messages, entry, kind, pieces)
+                messages = await asyncio.to_thread(_messages, entry, pieces)
                 if messages:
                     yield Recorded(at, messages, kind == QUARANTINE, entry.time)
             progress.at = at

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 import numpy as np
 
+from sensegate.bus.decoding import decoder
 from sensegate.model import I64
 
 
@@ -25,7 +26,22 @@ class Sequences(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Sequences).decode
+_decode = decoder(Sequences, "sequence numbers")
+
+
+def decode(payload: bytes) -> Sequences:
+    """Return the runs of a member of the log.
+
+    Raises:
+        ValueError: if these are none of a format known here, or runs that do not rise.
+    """
+    found = _decode(payload)
+    for runs in found.devices.values():
+        rises = all(first <= last for first, last in zip(runs[::2], runs[1::2], strict=False))
+        apart = all(last < first for last, first in zip(runs[1::2], runs[2::2], strict=False))
+        if len(runs) % 2 or not (rises and apart):
+            raise ValueError("sequence numbers: runs that do not rise")
+    return found
 
 
 def runs_of(device: I64, number: I64) -> dict[int, list[int]]:

@@ -9,6 +9,17 @@ from pathlib import Path
 
 import msgspec
 
+from sensegate.bus.slots import (
+    CONNECTIONS_MAX,
+    SUBSCRIPTIONS_MAX,
+    SlotRights,
+    account_of,
+    centre_password,
+    centre_rights,
+    centre_user,
+    member_rights,
+    node_user,
+)
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 
 MIB = 1024**2
@@ -31,7 +42,7 @@ class User(StrEnum):
     INTAKE = "intake"
     """In DEVICES: drains the broker's store, sends commands down."""
     GATEWAY = "gateway"
-    """In SG: the log, the ledger, the registry."""
+    """Alone in SG: the log, the ledger, the registry."""
     FEEDS = "feeds"
     """In SUB: publishes granted feeds to subscribers (also as an MQTT client, for QoS 1)."""
     CALLOUT = "callout"
@@ -62,16 +73,8 @@ class Kept(msgspec.Struct, frozen=True):
     passwords: dict[User, str]
     issuer_seed: str
     """Seed of the account key that signs the callout's answers."""
-
-
-def node_user(division: str) -> str:
-    """Return the name under which a node connects to its centre."""
-    return f"node-{division}"
-
-
-def inbox_prefix(user: str) -> str:
-    """Return the only prefix under which `user` may receive answers."""
-    return f"_INBOX_{user.removeprefix('node-')}"
+    slot_seed: str
+    """Secret from which the passwords of the centre's own users in the slots are derived."""
 
 
 def _quoted(text: str) -> str:
@@ -105,43 +108,22 @@ def _user(name: str, password: str, *, types: Sequence[str] = ("STANDARD",), per
     )
 
 
-def node_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what a node may publish and hear at its centre; rights are checked on the mapped subject."""
-    publish = (
-        f"readings.{division}.>",
-        f"observations.{division}.>",
-        f"ledger.{division}",
-        f"sequences.{division}",
-        f"commit.{division}.*",
-        f"ask.{division}.*",
-        f"$JS.API.DIRECT.GET.LOG.commit.{division}.*",
-        f"$JS.API.DIRECT.GET.DOWN.down.{division}.*",
-    )
-    return publish, (f"{inbox_prefix(division)}.>", f"down.{division}.>")
+def _slot(slot: str, secret: str, kept: Kept, connections: int) -> str:
+    """Return the account of a slot; `secret`: of a configured node, empty where the callout lets nodes in."""
+    users = _user(centre_user(slot), centre_password(kept.slot_seed, slot), permissions=_rights(centre_rights(slot)))
+    if secret:
+        users += _user(node_user(slot), secret, permissions=_rights(member_rights(slot)))
+    return f"""\
+  {account_of(slot)} {{
+    limits {{ max_connections: {connections}, max_subscriptions: {SUBSCRIPTIONS_MAX} }}
+    users: [
+{users}    ]
+  }}
+"""
 
 
-def peer_rights(division: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what the other centre may publish and hear: it asks, and writes nothing."""
-    return (f"ask.{division}.*",), (f"{inbox_prefix(division)}.>",)
-
-
-def node_permissions(division: str) -> str:
-    """Return the rights of a node, or (a province's code) of the other centre, as the configuration has them."""
-    publish, subscribe = node_rights(division) if len(division) > PROVINCE else peer_rights(division)
-    return f"{{ publish: {_list(publish)}, subscribe: {_list(subscribe)} }}"
-
-
-PROVINCE = 2
-"""Digits of the code of a province, which no node has."""
-MAPPINGS = {
-    "up.*.readings.>": "readings.{{wildcard(1)}}.>",
-    "up.*.observations.>": "observations.{{wildcard(1)}}.>",
-    "up.*.ledger": "ledger.{{wildcard(1)}}",
-    "up.*.sequences": "sequences.{{wildcard(1)}}",
-    "up.*.commit.*": "commit.{{wildcard(1)}}.{{wildcard(2)}}",
-    "up.*.ask.*": "ask.{{wildcard(1)}}.{{wildcard(2)}}",
-}
-"""What a node publishes -> where it lands: the node's own code stands in the second place of each subject."""
+def _rights(grant: SlotRights) -> str:
+    return f"{{ publish: {_list(grant.publish)}, subscribe: {_list(grant.subscribe)} }}"
 
 
 def render(
@@ -152,13 +134,16 @@ def render(
     *,
     name: str,
     nodes: Mapping[str, str],
+    slots: Sequence[str] = (),
+    slot_connections: int = CONNECTIONS_MAX,
     sealed: bool = False,
 ) -> str:
     """Return the text of the server's configuration. It holds passwords: write it 0600.
 
     `sealed`: the store is encrypted, under the key that the server finds in its environment. `nodes` gives the
-    secret of each node (division -> secret) that may write here. The monitoring port, routes, leaf nodes and
-    WebSocket have no block, so the server does not open them.
+    secret (slot -> secret) of each configured node and of the other centre, `slots` the accounts in which nodes are
+    placed when they join, `slot_connections` the most connections in each. The monitoring port, routes, leaf nodes
+    and WebSocket have no block, so the server does not open them.
     """
     # Far above what the streams may hold: a limit of account or server would tear a batch, the stream's own does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
@@ -166,12 +151,10 @@ def render(
     inner_bytes = (store.log_bytes + kept_bytes) * 5 // 4 + 256 * MIB
     subscribers_bytes = 1024 * MIB
     total_bytes = (devices_bytes + inner_bytes + subscribers_bytes) * 11 // 10
-    mappings = ", ".join(f"{_quoted(source)}: {_quoted(target)}" for source, target in MAPPINGS.items())
-    node_users = "".join(
-        _user(node_user(division), secret, permissions=node_permissions(division))
-        for division, secret in sorted(nodes.items())
-    )
-    bypass = [str(user) for user in User] + [node_user(division) for division in sorted(nodes)]
+    all_slots = sorted({*slots, *nodes})
+    accounts = "".join(_slot(slot, nodes.get(slot, ""), kept, slot_connections) for slot in all_slots)
+    bypass = [str(user) for user in User] + [centre_user(slot) for slot in all_slots]
+    bypass += [node_user(slot) for slot in sorted(nodes)]
     users = {user: _user(user, kept.passwords[user]) for user in User}
     users[User.FEEDS] = _user(User.FEEDS, kept.passwords[User.FEEDS], types=("STANDARD", "MQTT"))
     sync = "sync_interval: always" if config.durability == "power" else 'sync_interval: "2m"'
@@ -219,9 +202,8 @@ accounts {{
   }}
   SG {{
     jetstream {{ max_file: {inner_bytes}, max_memory: {128 * MIB} }}
-    mappings: {{ {mappings} }}
     users: [
-{users[User.GATEWAY]}{node_users}    ]
+{users[User.GATEWAY]}    ]
   }}
   SUB {{
     jetstream {{ max_file: {subscribers_bytes}, max_memory: 0 }}
@@ -236,7 +218,7 @@ accounts {{
     users: [
 {users[User.SYSTEM]}    ]
   }}
-}}
+{accounts}}}
 """
 
 

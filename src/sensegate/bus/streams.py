@@ -10,6 +10,7 @@ import structlog
 from nats.aio.client import Client
 
 from sensegate.bus import api
+from sensegate.bus.connect import Link
 from sensegate.config import StoreConfig
 from sensegate.errors import EngineError, NotFound
 
@@ -27,6 +28,8 @@ LOG_SUBJECTS = (
     "ledger.>",
     "carried.>",
     "sequences.>",
+    "refused.>",
+    "displaced.>",
     "commit.>",
 )
 LEDGER_SUBJECTS = ("hours.>",)
@@ -43,17 +46,28 @@ what is older, so no stream of readings ever has one."""
 async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
     """Make a stream, or see that it is as `wanted`; return when it was created (its life).
 
+    Over a connection of the engine each stream is recorded (`inventory`), and one that existed is not made again.
+
     Raises:
         EngineError: it exists with other settings, which only a migration may change.
+        StreamLost: it existed and is missing, or it is another one than it was.
         Lost: the server did not answer.
     """
     name = wanted["name"]
+    known = nc.streams if isinstance(nc, Link) else None
     try:
         told = json.loads(await api.call(nc, f"$JS.API.STREAM.INFO.{name}"))
     except NotFound:
+        if known:
+            known.judge(name, "")
         told = json.loads(await api.call(nc, f"$JS.API.STREAM.CREATE.{name}", wanted))
         _log.info("stream made", stream=name)
+        if known:
+            known.note(name, str(told["created"]))
         return str(told["created"])
+    if known:
+        known.judge(name, str(told["created"]))
+        known.note(name, str(told["created"]))
     present = told["config"]
     differing = {key for key, value in wanted.items() if present.get(key, _absent(value)) != value}
     differing -= {"first_seq", "metadata"}  # say where it began and of what it is a copy, not how it is
@@ -66,8 +80,20 @@ async def ensure(nc: Client, wanted: Mapping[str, Any]) -> str:
     if differing:
         changed = {**present, **{key: wanted[key] for key in differing}}
         await api.call(nc, f"$JS.API.STREAM.UPDATE.{name}", changed)
+        if known:
+            known.copy(name)
         _log.info("stream changed", stream=name, **{key: wanted[key] for key in sorted(differing)})
     return str(told["created"])
+
+
+async def compare(link: Link, name: str) -> None:
+    """See that a stream that is known to exist is there, and the same one. Raises `StreamLost`, `Lost`."""
+    try:
+        created = await life(link, name)
+    except NotFound:
+        created = ""
+    if link.streams:
+        link.streams.judge(name, created)
 
 
 async def life(nc: Client, name: str) -> str:

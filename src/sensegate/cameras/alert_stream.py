@@ -27,7 +27,7 @@ from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig, secret
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
-from sensegate.video.multipart import PARTS_MAX, Cutter, Part, after, boundary_of
+from sensegate.video.multipart import PARTS_MAX, BodyPart, MultipartParser, boundary_of, prepend_empty_parts
 
 BACKOFF_S: Final = 0.5
 CHUNK: Final = 65_536
@@ -126,7 +126,7 @@ class Stream:
         self._resolver = resolver
         self._jitter = jitter
         self._owed = 0
-        self._dropped: list[Part] = []
+        self._dropped: list[BodyPart] = []
         """Pictures, empty: the next document brings them, so that the ledger counts them with it."""
         self._less = asyncio.Event()
 
@@ -189,14 +189,14 @@ class Stream:
 
     async def _read(self, response: aiohttp.ClientResponse) -> str:
         whole = MAKES[self.config.make].whole
-        cutter = Cutter(boundary_of(response.headers.get("Content-Type", "")), whole=whole)
+        cutter = MultipartParser(boundary_of(response.headers.get("Content-Type", "")), is_complete=whole)
         why = await self._parts(response, cutter)
         for part in cutter.close():
             if whole(part.content):  # the last part is whole, or it is none
                 await self._given(part)
         return why
 
-    async def _parts(self, response: aiohttp.ClientResponse, cutter: Cutter) -> str:
+    async def _parts(self, response: aiohttp.ClientResponse, cutter: MultipartParser) -> str:
         """Give parts as they come; return why there are no more."""
         loop = asyncio.get_running_loop()
         silence_s = self.config.silence_s
@@ -216,7 +216,7 @@ class Stream:
             return f"broken: {type(why).__name__}"
         return "ended by the camera"
 
-    async def _given(self, part: Part) -> None:
+    async def _given(self, part: BodyPart) -> None:
         self.parts += 1
         if part.picture or part.too_long:
             if len(self._dropped) < PARTS_MAX - 1:
@@ -234,7 +234,7 @@ class Stream:
         while (room := self._room()) is not None:
             await room
         self._owed += 1
-        payload = after(self._dropped, part.content)
+        payload = prepend_empty_parts(self._dropped, part.content)
         self._dropped = []
         self._take(self.config.device, payload).add_done_callback(self._paid)
 
@@ -268,7 +268,7 @@ class CameraSource(Pushed):
         """
         super().__init__("cameras", limits, clock)
         self._known = known
-        names = [one.device for one in cameras]
+        names = [camera.device for camera in cameras]
         if twice := next((name for name in names if names.count(name) > 1), ""):
             raise ConfigError(f"'{twice}' occurs twice", key="cameras", remedy="one stream for each device")
         self.streams: list[Stream] = []

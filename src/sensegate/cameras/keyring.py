@@ -21,7 +21,7 @@ import structlog
 from sensegate.clock import Clock
 from sensegate.config.video import BasisConfig
 from sensegate.errors import ConfigError, StoreFull
-from sensegate.video.veil import day_of, plate_form, token
+from sensegate.video.pseudonyms import day_of, normalised_plate, pseudonym
 
 LOOK_S = 600.0
 _EPOCH = date(1970, 1, 1)
@@ -68,8 +68,8 @@ class Keyring:
         self._life = days
         self._known = known
         self._basis = [
-            _Basis(frozenset(one.kinds), frozenset(one.fields), (date.fromisoformat(one.expires) - _EPOCH).days)
-            for one in basis
+            _Basis(frozenset(basi.kinds), frozenset(basi.fields), (date.fromisoformat(basi.expires) - _EPOCH).days)
+            for basi in basis
         ]
         self._word, self._days = self._read()
         self.turn()
@@ -77,21 +77,21 @@ class Keyring:
     def plate(self, number: str, at: int) -> str:
         """Return the pseudonym of a number plate seen at `at` (µs UTC). Raises `StoreFull`."""
         day, today = day_of(at), day_of(self._clock.now())
-        form = plate_form(number)
+        form = normalised_plate(number)
         if today - self._life <= day <= today + _AHEAD_DAYS:
-            return token(self._key(day), "plate", form)
-        return token(self._key(today), f"plate of day {day}", form)
+            return pseudonym(self._key(day), "plate", form)
+        return pseudonym(self._key(today), f"plate of day {day}", form)
 
-    def word(self, text: str) -> str:
+    def identifier(self, text: str) -> str:
         """Return the pseudonym of a text, always the same; the name of a registered device as it is."""
-        return text if self._known(text) else token(self._word, "word", text)
+        return text if self._known(text) else pseudonym(self._word, "word", text)
 
-    def may(self, kind: str, field: str) -> bool:
+    def permits(self, kind: str, field: str) -> bool:
         """Say whether a written legal basis that has not expired lets a field of this kind of object pass."""
         if not self._basis:
             return False
         today = day_of(self._clock.now())
-        return any(kind in one.kinds and field in one.fields and today <= one.last_day for one in self._basis)
+        return any(kind in basi.kinds and field in basi.fields and today <= basi.last_day for basi in self._basis)
 
     def turn(self) -> None:
         """Destroy the keys whose time has come. Raises `StoreFull`."""

@@ -21,6 +21,7 @@ from sensegate.cli import (
     feeds,
     grants,
     ledger,
+    log,
     modes,
     nodes,
     people,
@@ -33,6 +34,7 @@ from sensegate.cli import (
     tasks,
     tls,
     tokens,
+    uplink,
     webhooks,
 )
 from sensegate.errors import SensegateError
@@ -58,6 +60,7 @@ profiles.app.add_typer(studies.app)
 app.add_typer(profiles.app, name="profile", rich_help_panel=WORLD)
 app.add_typer(devices.app, name="device", rich_help_panel=WORLD)
 app.add_typer(tasks.app, name="task", rich_help_panel=WORLD)
+nodes.app.add_typer(uplink.app)
 app.add_typer(nodes.app, name="node", rich_help_panel=WORLD)
 app.add_typer(tokens.app, name="token", rich_help_panel=WORLD)
 app.add_typer(people.app, name="people", rich_help_panel=WORLD)
@@ -70,6 +73,7 @@ app.add_typer(bundles.app, name="bundle", rich_help_panel=SHARING)
 app.add_typer(grants.app, name="grant", rich_help_panel=SHARING)
 app.add_typer(grants.receipts, name="receipt", rich_help_panel=SHARING)
 app.command(rich_help_panel=CARE)(doctor.doctor)
+app.add_typer(log.app, name="log", rich_help_panel=CARE)
 app.add_typer(audit.app, name="audit", rich_help_panel=CARE)
 app.add_typer(modes.app, name="mode", rich_help_panel=CARE)
 app.add_typer(centre.app, name="centre", rich_help_panel=CARE)

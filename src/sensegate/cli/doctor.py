@@ -15,11 +15,13 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sensegate.bus.disk import INODES_MIN, inodes_free
 from sensegate.bus.ports import is_free
 from sensegate.bus.process import binary, binary_version, check_version
+from sensegate.cli import repair
 from sensegate.cli.shown import Json, table
 from sensegate.config import Config, TlsConfig, files, load
-from sensegate.errors import ConfigError, EngineError, Lost
+from sensegate.errors import ConfigError, EngineError, Lost, NotFound, StoreFull
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
 
@@ -85,6 +87,12 @@ def disk(config: Config) -> Iterator[Finding]:
     allowed = store.intake_bytes + store.log_bytes + store.ledger_bytes + store.audit_bytes + 4 * store.registry_bytes
     used = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) if directory.exists() else 0
     free = shutil.disk_usage(parent).free
+    if (inodes := inodes_free(parent)) < INODES_MIN:
+        yield _bad(
+            "inodes",
+            f"{inodes:.0f} files can still be made on the disk of {parent} (df -i)",
+            "remove small files there, or give the directory a disk of its own",
+        )
     what = f"{free / 1e9:.1f} GB free, streams hold {used / 1e9:.1f} of at most {allowed / 1e9:.1f} GB"
     if free < (allowed - used) * FREE_WARN_SHARE:
         yield _warning(
@@ -206,8 +214,9 @@ async def alive(config: Config) -> list[Finding]:
     url = url if "://" in url else f"http://{url}"
     async with Remote(url) as remote:
         try:
-            await remote.get("/readyz")
+            state = await remote.get("/readyz")
             found.append(_good("gateway", f"ready at {url}, pid {running['pid']}"))
+            found += [_warning("gateway", str(what), "see its log") for what in state.get("warnings", ())]
         except Answered as why:
             found.append(_bad("gateway", f"not ready: {why}", "see its log; it names what it waits for"))
         except Lost as why:
@@ -254,6 +263,7 @@ def _depths(metrics: str) -> Iterator[Finding]:
 def store(config: Config) -> Iterator[Finding]:
     """Did the engine complain of a damaged or full store?"""
     words = ("corrupt", "orphaned", "out of space", "disabled", "bad checksum", "no space")
+    place = str(Path(config.directory).resolve())
     logs = (
         [file for file in Path(config.directory).rglob("*.log") if file.is_file()]
         if Path(config.directory).exists()
@@ -263,7 +273,8 @@ def store(config: Config) -> Iterator[Finding]:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 1_000_000))
             lines = file.read().decode(errors="replace").splitlines()
-        hits = [line for line in lines if any(word in line.lower() for word in words)]
+        # A path may hold any word: those of the store are no words of the server.
+        hits = [line for line in lines if any(word in line.replace(place, "").lower() for word in words)]
         if hits:
             yield _bad(
                 "store",
@@ -274,7 +285,15 @@ def store(config: Config) -> Iterator[Finding]:
     yield _good("store", f"no complaint in {count(len(logs), 'log')}")
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (disk, ports, certificates, secrets, profiles, store)
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    disk,
+    ports,
+    certificates,
+    secrets,
+    profiles,
+    store,
+    repair.look,
+)
 
 
 def examine(file: Path) -> list[Finding]:
@@ -290,11 +309,47 @@ def examine(file: Path) -> list[Finding]:
     return found + asyncio.run(alive(config))
 
 
+def losses(file: Path) -> list[Finding]:
+    """Return what a scrub of log, ledger and duplicate index finds."""
+    from sensegate.cli.scrub import scrub  # noqa: PLC0415 - loads what reads the log
+    from sensegate.persist.scrubber import lines  # noqa: PLC0415 - as above
+
+    try:
+        config = load(file)
+        state = scrub(config, running=bool(_running(config)))
+    except (ConfigError, EngineError, Lost, NotFound, StoreFull) as why:
+        return [_bad("scrub", str(why), "see the log of the gateway; without one, whether its server can start")]
+    extents = f"log, ledger and duplicate index agree, {count(len(state.extents), 'extent')} up to sequence {state.end}"
+    return [
+        _bad(
+            "scrub", line, "what was lost is not there; who sent it may send it again, it is not taken for a duplicate"
+        )
+        for line in lines(state)
+    ] or [_good("scrub", extents)]
+
+
 def doctor(
-    config: Annotated[Path, typer.Argument(help="Configuration of the node or centre.")], *, json_form: Json = False
+    config: Annotated[Path, typer.Argument(help="Configuration of the node or centre.")],
+    *,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Write damaged metadata of streams again, while the gateway is stopped.")
+    ] = False,
+    accept_loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STREAM",
+            help="Give up a stream that cannot be rebuilt: it is created anew at the next start; the trail says so.",
+        ),
+    ] = None,
+    scrub: Annotated[
+        bool, typer.Option("--scrub", help="Read all of the log, too: does it agree with ledger and duplicate index?")
+    ] = False,
+    json_form: Json = False,
 ) -> None:
     """Check versions, disk, ports, certificates, secrets, profiles, store, clock, queues; exit 1 if anything is bad."""
-    found = examine(config)
+    found = repair.mend(load(config), accept_loss or []) if mend or accept_loss else examine(config)
+    if scrub and not (mend or accept_loss):
+        found += losses(config)
     table(
         [msgspec.to_builtins(finding) for finding in found], ("verdict", "check", "what", "remedy"), json_form=json_form
     )

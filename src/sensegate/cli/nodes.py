@@ -14,14 +14,20 @@ from sensegate.cli.times import DAY_S, span
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
-    help="Nodes: invite, replace, expel, list, show, gaps (at the centre); join, leave (at the node).",
+    help="Nodes: invite, replace, areas, own, expel, list, show, gaps, refused (at the centre); join, leave, refused, "
+    "resend, skip, takeover (at the node).",
     no_args_is_help=True,
 )
 
 COLUMNS = (
-    "division", "role", "state", "membership", "version", "lag_entries", "clock_offset_s", "load", "devices", "detail",
+    "member", "role", "state", "membership", "version", "lag_entries", "clock_offset_s", "load", "devices", "detail",
 )  # fmt: skip
 Division = Annotated[str, typer.Argument(help="City code, e.g. 4401.", metavar="DIVISION")]
+Member = Annotated[str, typer.Argument(help="Id of the node, usually its city code, e.g. 4401.", metavar="MEMBER")]
+Id = Annotated[str, typer.Option("--member", help="Id of the node where its city has several, e.g. 4401-port.")]
+Areas = Annotated[
+    str, typer.Option(help="Divisions of which it may send readings, by commas; default: its city.", metavar="CODES")
+]
 Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 Expires = Annotated[
     float, typer.Option(parser=span, metavar="SPAN", show_default="24h", help="Life of the code: 12h, 7d.")
@@ -29,8 +35,7 @@ Expires = Annotated[
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration of the node.", exists=True)]
 
 
-def _code(division: str, expires: float, note: str, url: str, token: str, *, replace: bool, json_form: bool) -> None:
-    body = {"division": division, "expires_s": expires, "note": note, "replace": replace}
+def _code(body: dict[str, Any], url: str, token: str, *, json_form: bool) -> None:
     answer = ask(url, token, lambda remote: remote.post("/api/v1/nodes", body))
     if json_form:
         as_json(answer)
@@ -48,20 +53,27 @@ def _code(division: str, expires: float, note: str, url: str, token: str, *, rep
 def invite(
     division: Division,
     *,
+    member: Id = "",
+    areas: Areas = "",
     expires: Expires = DAY_S,
     note: Note = "",
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Make a code with which the node of a city joins this centre; it is printed this once."""
-    _code(division, expires, note, url, token, replace=False, json_form=json_form)
+    """Make a code with which the node of a city joins this centre; it is printed this once.
+
+    sensegate node invite 4403 --areas 4403,441521
+    """
+    body = {"division": division, "member": member, "areas": _codes(areas), "expires_s": expires, "note": note}
+    _code(body, url, token, json_form=json_form)
 
 
 @app.command()
 def replace(
     division: Division,
     *,
+    member: Id = "",
     expires: Expires = DAY_S,
     note: Note = "",
     url: Url = DEFAULT_URL,
@@ -69,14 +81,53 @@ def replace(
     json_form: Json = False,
 ) -> None:
     """Make a code for a node in place of the present one (new hardware); that one goes on until the other joins."""
-    _code(division, expires, note, url, token, replace=True, json_form=json_form)
+    body = {"division": division, "member": member, "expires_s": expires, "note": note, "replace": True}
+    _code(body, url, token, json_form=json_form)
+
+
+def _codes(text: str) -> list[str]:
+    return [code.strip() for code in text.split(",") if code.strip()]
+
+
+@app.command("areas")
+def set_areas(
+    member: Member,
+    areas: Annotated[str, typer.Argument(help="Division codes by commas, each with all below it.", metavar="CODES")],
+    *,
+    note: Note = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Give a node other areas; readings of divisions outside them are refused from now on.
+
+    sensegate node areas 4403 4403,441521
+    """
+    body = {"areas": _codes(areas), "note": note}
+    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/nodes/{member}/areas", body))
+    console.print(f"{member} may send readings of {', '.join(answer['areas'])}", highlight=False)
 
 
 @app.command()
-def expel(division: Division, *, note: Note = "", url: Url = DEFAULT_URL, token: Token = "") -> None:
+def own(
+    device: Annotated[str, typer.Argument(help="Id of the device.", metavar="DEVICE")],
+    member: Member,
+    *,
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+) -> None:
+    """Decide which node owns a device, where the wrong one was the first to send it.
+
+    sensegate node own met-1 4403
+    """
+    answer = ask(url, token, lambda remote: remote.put(f"/api/v1/device-owners/{device}", {"member": member}))
+    console.print(f"{answer['device']} belongs to {answer['owner']}", highlight=False)
+
+
+@app.command()
+def expel(member: Member, *, note: Note = "", url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Expel a node, or take its invitation back: its connection is closed within 2 s."""
-    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/nodes/{division}/expel", {"note": note}))
-    console.print(f"{division} is {answer['state']}")
+    answer = ask(url, token, lambda remote: remote.post(f"/api/v1/nodes/{member}/expel", {"note": note}))
+    console.print(f"{member} is {answer['state']}")
 
 
 @app.command("list")
@@ -86,9 +137,9 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 
 
 @app.command()
-def show(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+def show(member: Member, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show all that is known of a node."""
-    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{division}"))
+    answer: dict[str, Any] = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}"))
     if not json_form:
         for key in ("last_commit", "reported", "copied"):
             answer[key] = _told(answer.get(key) or 0)
@@ -101,9 +152,9 @@ def _told(time_us: int) -> str:
 
 
 @app.command()
-def gaps(division: Division, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
+def gaps(member: Member, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Name what did not come of a node that was lost with its store; exit 1 if there is anything."""
-    rows = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{division}/gaps"))["rows"]
+    rows = ask(url, token, lambda remote: remote.get(f"/api/v1/nodes/{member}/gaps"))["rows"]
     if json_form:
         as_json(rows)
     for row in () if json_form else rows:
@@ -133,9 +184,9 @@ def join(
     if not (address := centre or mine.uplink.centre_url):
         raise ConfigError("no centre is named", key="uplink.centre_url", remedy="give --centre URL")
     made = asyncio.run(
-        membership.join(Path(mine.directory), code, address, division=mine.division, link=mine.uplink.url)
+        membership.join(Path(mine.directory), code, address, member=mine.member_id, link=mine.uplink.url)
     )
-    console.print(f"{made.division} has joined {made.centre}; its link goes to {made.url}", highlight=False)
+    console.print(f"{made.member} has joined {made.centre}; its link goes to {made.url}", highlight=False)
 
 
 @app.command()
@@ -145,4 +196,4 @@ def leave(*, config: ConfigFile = Path("config/node.yaml")) -> None:
     from sensegate.publish import membership  # noqa: PLC0415 - see above
 
     left = asyncio.run(membership.leave(Path(load(config).directory)))
-    console.print(f"{left.division} has left {left.centre}", highlight=False)
+    console.print(f"{left.member} has left {left.centre}", highlight=False)

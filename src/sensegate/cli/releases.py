@@ -11,7 +11,7 @@ import yaml
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, ask, console, table
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
-from sensegate.lifecycle.contents import gather
+from sensegate.lifecycle.contents import read_from_folder
 from sensegate.web.client import Remote
 from sensegate.wording import count
 
@@ -88,7 +88,7 @@ async def hand_in(remote: Remote, file: Path, note: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no profile's file.
     """
-    content = gather(file)
+    content = read_from_folder(file)
     try:
         head = yamls.tree(content.text)
     except yaml.YAMLError as why:

@@ -124,7 +124,8 @@ def demo(
     cut: Annotated[bool, typer.Option("--cut/--no-cut", help="Cut one node's link to the centre for a while.")] = True,
 ) -> None:
     """Run a centre and its nodes in one go, with simulated devices, injected faults and an independent judge."""
-    from sensegate.demo.run import Options, demonstrate  # noqa: PLC0415 - only this command needs it
+    from sensegate.demo.run import run_demo  # noqa: PLC0415 - only this command needs it
+    from sensegate.demo.setup import Options  # noqa: PLC0415 - the same
 
     options = Options(
         for_s=for_ or None,
@@ -137,7 +138,7 @@ def demo(
         seed=seed,
         cut=cut,
     )
-    raise typer.Exit(uvloop.run(demonstrate(options, console)))
+    raise typer.Exit(uvloop.run(run_demo(options, console)))
 
 
 def benches() -> dict[str, str]:

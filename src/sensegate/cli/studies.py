@@ -15,7 +15,7 @@ from sensegate.cli.releases import STEPS, Name, Note, Target, Version, named, pa
 from sensegate.cli.shown import DEFAULT_URL, Json, Token, Url, as_json, aside, ask, console, table
 from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
-from sensegate.lifecycle.contents import gather
+from sensegate.lifecycle.contents import read_from_folder
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput
 from sensegate.web.client import Answered, Remote
 from sensegate.wording import count
@@ -85,7 +85,7 @@ def diff(
     name = a.partition("@")[0]
     body: dict[str, Any] = {"a": _number(a), "devices": device or [], "target": target}
     if file.suffix in {".yaml", ".yml"}:
-        content = gather(file)
+        content = read_from_folder(file)
         body |= {"text": content.text, "files": content.files}
     elif b.partition("@")[0] != name:
         raise ConfigError(f"'{a}' and '{b}' are different profiles", remedy="give two versions of one, or a file")

@@ -101,7 +101,7 @@ class BestEffortSource:
 
     async def _turn(self, subjects: Sequence[str]) -> None:
         """Subscribe to these subjects and no others; first those go that are not among them: nothing comes twice."""
-        for subject in [one for one in self._subscriptions if one not in subjects]:
+        for subject in [subscription for subscription in self._subscriptions if subscription not in subjects]:
             subscription = self._subscriptions.pop(subject)
             if not self._connection.is_closed:
                 with api.lost("unsubscribe"):

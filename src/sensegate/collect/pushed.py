@@ -83,7 +83,9 @@ class Pushed:
             if batch:
                 self._given.extend(batch)
                 last = batch[-1].message.sequence
-                yield Delivery(self.name, [one.message for one in batch], partial(self._acknowledge, era, last))
+                yield Delivery(
+                    self.name, [delivery.message for delivery in batch], partial(self._acknowledge, era, last)
+                )
 
     async def _acknowledge(self, era: int, last: int) -> None:
         if era != self._era:

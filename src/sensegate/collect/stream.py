@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from sensegate import metrics
 from sensegate.config import TcpConfig
-from sensegate.frames.cutting import Cutter
+from sensegate.frames.framing import FrameFinder
 
 READ_BYTES = 16_384
 LATE_MAX = 3
@@ -19,7 +19,7 @@ _BLANKS = b"\r\n \t\0"
 class FrameStream:
     """The frames of one connection, in order. `frames` ends when the peer does, or when it asks too much."""
 
-    def __init__(self, reader: asyncio.StreamReader, cut: Cutter, config: TcpConfig) -> None:
+    def __init__(self, reader: asyncio.StreamReader, cut: FrameFinder, config: TcpConfig) -> None:
         self._reader = reader
         self._cut = cut
         self._config = config

@@ -19,7 +19,7 @@ from sensegate.config.cameras import CameraConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import Record
 from sensegate.config.setting import told as _h
-from sensegate.config.sites import CentreConfig, PeerConfig
+from sensegate.config.sites import CentreConfig, NodeQuotaConfig, PeerConfig
 from sensegate.config.video import VideoConfig
 from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError
@@ -46,6 +46,9 @@ class StoreConfig(Record, frozen=True):
     observations_ttl_h: Annotated[int, _h("life of observations of cameras on the log")] = 168
     quarantine_ttl_h: Annotated[int, _h("life of quarantined messages")] = 720
     ledger_ttl_h: Annotated[int, _h("life of the hourly sums")] = 9600
+    scrub_bytes_s: Annotated[
+        int, _h("bytes a second of LOG that the scrub reads by itself, looking for losses; 0: only by doctor --scrub")
+    ] = 1024**2
 
 
 class TlsConfig(Record, frozen=True):
@@ -56,11 +59,18 @@ class TlsConfig(Record, frozen=True):
     ca_file: Annotated[str, _h("PEM of the authority that signs client certificates; empty: none asked for")] = ""
 
 
+_MEMBER = msgspec.Meta(pattern="^([0-9]{2,12}(-[a-z0-9]+)*)?$", max_length=32)
+"""Form of a node's id: its city, and a name behind a dash; empty: none is given."""
+
+
 class NodeUserConfig(Record, frozen=True):
     """A node that may write to this centre."""
 
-    division: Annotated[str, _h("the node's city code, e.g. 4401")]
+    division: Annotated[str, _h("the node's id, usually its city code, e.g. 4401"), _MEMBER]
     secret_file: Annotated[str, _h("file with the node's secret for its link to the centre")]
+    areas: Annotated[
+        tuple[str, ...], _h("divisions of which it may send readings, each with all below it; empty: its city")
+    ] = ()
 
 
 class EngineConfig(Record, frozen=True):
@@ -194,7 +204,9 @@ class TimeConfig(Record, frozen=True):
 class DuplicateConfig(Record, frozen=True):
     """What is remembered to tell duplicates."""
 
-    horizon_h: Annotated[int, _h("arrivals of so many hours are judged exactly; older are marked unjudged")] = 24
+    horizon_h: Annotated[
+        int, _h("arrivals of so many hours are judged exactly; older ones are marked not_deduplicated")
+    ] = 24
     checkpoint_s: Annotated[float, _h("longest time between checkpoints; the rest is replayed from the log")] = 5.0
 
 
@@ -262,6 +274,11 @@ class Config(Record, frozen=True):
     role: Annotated[Literal["node", "centre"], _h("node: the gateway of a city; centre: that of the province")]
     division: Annotated[str, _h("division code: 4401 for a node, 44 for the centre")]
     directory: Annotated[str, _h("where the store, the duplicate index and generated files live")]
+    member: Annotated[
+        str,
+        _h("id of this node at its centre and in its records, where a city has several; empty: its division"),
+        _MEMBER,
+    ] = ""
     profiles: Annotated[tuple[str, ...], _h("folders of device profiles")] = ("device_profiles",)
     standard_vendors: Annotated[
         tuple[str, ...], _h("vendors (folders) whose profiles are standard: only the province releases other versions")
@@ -276,6 +293,7 @@ class Config(Record, frozen=True):
     duplicates: Annotated[DuplicateConfig, _h("what is remembered to tell duplicates")] = DuplicateConfig()
     uplink: Annotated[UplinkConfig, _h("the way to the centre (nodes)")] = UplinkConfig()
     nodes: Annotated[tuple[NodeUserConfig, ...], _h("nodes that may write here (centre)")] = ()
+    node_quota: Annotated[NodeQuotaConfig, _h("what one node may ask of this centre (centre)")] = NodeQuotaConfig()
     peer: Annotated[PeerConfig, _h("the other centre (centre)")] = PeerConfig()
     returns: Annotated[ReturnsConfig, _h("what goes back from the centre to nodes")] = ReturnsConfig()
     web: Annotated[WebConfig, _h("the HTTP side")] = WebConfig()
@@ -288,6 +306,11 @@ class Config(Record, frozen=True):
     video: Annotated[VideoConfig, _h("metadata of cameras")] = VideoConfig()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _h("least level that is logged")] = "info"
     log_format: Annotated[Literal["text", "json"], _h("form of the log lines")] = "text"
+
+    @property
+    def member_id(self) -> str:
+        """Id of this node at its centre, and in the records that it makes."""
+        return self.member or self.division
 
 
 _NUMBER_MAX = 1e12

@@ -40,3 +40,15 @@ class PeerConfig(Record, frozen=True):
         float,
         told("automatic: an active centre without a majority of the nodes for so long is none any more; at both alike"),
     ] = 12.0
+
+
+class NodeQuotaConfig(Record, frozen=True):
+    """How much one node may ask of this centre; the others are served all the same."""
+
+    bytes_per_s: Annotated[float, told("most bytes a second of a node's requests, over ten seconds")] = 16_777_216.0
+    spans_per_s: Annotated[float, told("most spans a second of a node, over ten seconds")] = 100.0
+    questions_per_s: Annotated[float, told("most questions a second of a node, over ten seconds")] = 100.0
+    connections: Annotated[int, told("most connections in a node's account, the centre's own included")] = 6
+    log_share: Annotated[
+        float, told("part of the log that rows of one node may fill; beyond it the node's own log waits")
+    ] = 0.5

@@ -62,7 +62,7 @@ class ViidSubordinateConfig(Record, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse details that no standard knows."""
-        if not {one.strip() for one in self.details.split(",")} <= _DETAILS:
+        if not {word.strip() for word in self.details.split(",")} <= _DETAILS:
             raise ValueError(f"details: {self.details}: of 3, 4, 7, 9, 11 to 16, comma separated")
 
 
@@ -126,12 +126,12 @@ class ViidConfig(Record, frozen=True):
     def __post_init__(self) -> None:
         """Refuse codes that are none."""
         codes = [("server_id", self.server_id)] if self.server_id or self.superiors or self.subordinates else []
-        codes += [("superiors[].server_id", one.server_id) for one in self.superiors]
-        codes += [("superiors[].local_id", one.local_id) for one in self.superiors if one.local_id]
-        for one in self.superiors:
-            pairs = [pair.partition("=") for pair in one.ids]
+        codes += [("superiors[].server_id", superior.server_id) for superior in self.superiors]
+        codes += [("superiors[].local_id", superior.local_id) for superior in self.superiors if superior.local_id]
+        for superior in self.superiors:
+            pairs = [pair.partition("=") for pair in superior.ids]
             codes += [("superiors[].ids", code) for ours, _, theirs in pairs for code in (ours, theirs)]
-        codes += [("subordinates[].device", one.device) for one in self.subordinates]
+        codes += [("subordinates[].device", subordinate.device) for subordinate in self.subordinates]
         for key, code in codes:
             if not _CODE.fullmatch(code):
                 raise ValueError(f"{key}: '{code[:40]}' is not 20 digits")

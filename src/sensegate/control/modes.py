@@ -145,7 +145,7 @@ class ModeRegistry:
         """
         demand(by, Action.CHANGE_MODE, plan.place.division, plan.place.department)
         alike = self._named(plan.name, by)
-        present = next((one for one in alike if one.revision == revision), None)
+        present = next((plan for plan in alike if plan.revision == revision), None)
         if revision and present is None:
             raise Conflict(f"plan {plan.name} was changed meanwhile, or there is none; read it again")
         if present is not None:
@@ -153,7 +153,7 @@ class ModeRegistry:
         elif len(self._plans) >= PLANS_MAX:
             raise ConfigError(f"{PLANS_MAX} plans", key="name", remedy="delete one")
         name = present.name if present else plan.name
-        if any(one is not present and one.place == plan.place for one in self._named(name, by)):
+        if any(other is not present and other.place == plan.place for other in self._named(name, by)):
             raise Conflict(f"{written(plan.place)} has a plan {name}; read it again, and send its revision")
         kept = msgspec.structs.replace(plan, name=name, written_by=by.id, approved_by="", approved=0)
         _check(kept)
@@ -188,21 +188,21 @@ class ModeRegistry:
         """
         found = self._named(name, by)
         if len(found) > 1:
-            found = [one for one in found if one.place == by.scope] or found
+            found = [candidate for candidate in found if candidate.place == by.scope] or found
         if not found:
             raise NotFound(f"no plan '{name[:64]}' in your scope")
         if len(found) > 1:
-            ids = ", ".join(f"{one.key} of {written(one.place)}" for one in found[:5])
+            ids = ", ".join(f"{plan.key} of {written(plan.place)}" for plan in found[:5])
             raise Conflict(f"{len(found)} plans are called '{name[:64]}'; give the id: {ids}")
         return found[0]
 
     def _named(self, name: str, by: Principal) -> list[ModePlan]:
         """Return the plans of an id or else a name, as far as the caller may see them."""
         return [
-            one
-            for one in self._plans
-            if name in {one.name, one.key}
-            and allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
+            plan
+            for plan in self._plans
+            if name in {plan.name, plan.key}
+            and allows(by, Action.READ_REGISTRY, plan.place.division, plan.place.department)
         ]
 
     def plans(self, by: Principal) -> Iterable[ModePlan]:
@@ -233,8 +233,8 @@ class ModeRegistry:
         if not reason.strip() or len(reason) > _TEXT_MAX:
             raise ConfigError("is missing or too long", key="reason", remedy=f"say why, in 1 to {_TEXT_MAX} characters")
         name = plan.name
-        active = [one for one in self._orders.all() if one.state == "active" and one.place == place]
-        if any(one.plan.key == plan.key for one in active):
+        active = [order for order in self._orders.all() if order.state == "active" and order.place == place]
+        if any(order.plan.key == plan.key for order in active):
             raise Conflict(f"plan {name} is in force for {written(place)} already")
         now = self._clock.now()
         order = ModeOrder(
@@ -280,7 +280,9 @@ class ModeRegistry:
     def orders(self, by: Principal) -> Iterable[ModeOrder]:
         """Return the orders that the caller may see."""
         return [
-            one for one in self._orders if allows(by, Action.READ_REGISTRY, one.place.division, one.place.department)
+            order
+            for order in self._orders
+            if allows(by, Action.READ_REGISTRY, order.place.division, order.place.department)
         ]
 
     # ── who carries them out ────────────────────────────────────────────────────────────────────────
@@ -309,9 +311,9 @@ class ModeRegistry:
         """Say that all of an order is undone."""
         after = msgspec.structs.replace(order, state="ended")
         done = await self._orders.put(order.id, after, expected=order.revision)
-        old = [one for one in self._orders if one.state == "ended"]
-        for one in old[: max(0, len(old) - ENDED_MAX)]:
-            await self._orders.delete(one.id, expected=one.revision)
+        ended = [order for order in self._orders if order.state == "ended"]
+        for oldest in ended[: max(0, len(ended) - ENDED_MAX)]:
+            await self._orders.delete(oldest.id, expected=oldest.revision)
         return done
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────

@@ -184,9 +184,10 @@ class TaskQueue:
         """Return the tasks that the caller may see, newest first."""
         found = sorted(self._tasks.all(), key=lambda one: -one.made)
         return [
-            one
-            for one in found
-            if (not device or one.device == device) and allows(by, Action.READ_REGISTRY, one.division, one.department)
+            candidate
+            for candidate in found
+            if (not device or candidate.device == device)
+            and allows(by, Action.READ_REGISTRY, candidate.division, candidate.department)
         ]
 
     # ── the sender's side ───────────────────────────────────────────────────────────────────────────
@@ -253,9 +254,9 @@ class TaskQueue:
         # An order of an emergency gives thousands at once: it is not to sort them all each time.
         if len(self._tasks) - self._open <= ENDED_MAX + FORGOTTEN_AT_ONCE:
             return
-        ended = [one for one in self._tasks.all() if one.state not in OPEN]
-        for one in sorted(ended, key=lambda one: one.made)[: max(0, len(ended) - ENDED_MAX)]:
+        ended = [task for task in self._tasks.all() if task.state not in OPEN]
+        for task in sorted(ended, key=lambda task: task.made)[: max(0, len(ended) - ENDED_MAX)]:
             try:
-                await self._tasks.delete(one.id, expected=one.revision)
+                await self._tasks.delete(task.id, expected=task.revision)
             except Conflict:
                 continue  # another process was faster; the task that was given stands

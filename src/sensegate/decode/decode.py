@@ -531,7 +531,7 @@ class _BatchDecoder:
         self.rows.ignored += tree.ignored
         self.rows.thinned += [Thinned(index, device_of(camera), count) for camera, count in tree.thinned.items()]
         self.rows.rejected += [
-            RejectedValue(index, reason_of(item.reason), refused_at(item.at), route.device, item.detail)
+            RejectedValue(index, reason_of(item.reason), refused_at(item.index), route.device, item.detail)
             for item in tree.refused
         ]
         return _Match((rule, wrap), tree, [], bound)

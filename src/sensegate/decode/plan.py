@@ -34,7 +34,7 @@ from sensegate.decode.profile import (
 )
 from sensegate.decode.times import BAD, join_parts
 from sensegate.model import F64, I32, I64, U8, U16, UNNUMBERED, Numbered, RejectedValue, RejectReason
-from sensegate.quantities.properties import Kind
+from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality
 
 LEAVES_MAX = 256
@@ -466,11 +466,11 @@ class ColumnPlan:
             converted: list[Any] = list(map(reading.words.get, raws))
             if None in converted:
                 return False
-        elif isinstance(raws[0], str) and reading.kind is Kind.STRING and len(max(raws, key=len)) <= TEXT_MAX:
+        elif isinstance(raws[0], str) and reading.kind is ValueKind.STRING and len(max(raws, key=len)) <= TEXT_MAX:
             converted = list(raws)
         else:
             return False
-        if reading.kind is Kind.STRING:
+        if reading.kind is ValueKind.STRING:
             text.update(zip(range(column.at, len(raws) * width, width), converted, strict=True))
         else:
             values[:, column.at] = converted
@@ -544,5 +544,5 @@ def _is_plain(cell: Cell) -> bool:
     if reading is None or reading.words is not None or (cell.unit is not None and cell.unit.raw is not None):
         return False
     if isinstance(raw, bool):
-        return reading.kind is Kind.BOOLEAN and not reading.missing
-    return reading.kind is Kind.NUMBER and isinstance(raw, (int, float))
+        return reading.kind is ValueKind.BOOLEAN and not reading.missing
+    return reading.kind is ValueKind.NUMBER and isinstance(raw, (int, float))

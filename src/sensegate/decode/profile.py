@@ -22,7 +22,7 @@ from sensegate.decode.grammar import Lines, ProfileFile
 from sensegate.decode.part import Scalar
 from sensegate.decode.paths import MemberPath, Path
 from sensegate.model import IdentityKind, RejectReason
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.units import UnitError, conversion, dimension
 
 IDENTITIES: Final = (
@@ -65,9 +65,9 @@ def token(raw: Any) -> Token:
 
 
 _WRONG_TYPE: Final = {
-    Kind.NUMBER: ValueRejection(RejectReason.WRONG_TYPE, "not a number"),
-    Kind.BOOLEAN: ValueRejection(RejectReason.WRONG_TYPE, "not true or false"),
-    Kind.STRING: ValueRejection(RejectReason.WRONG_TYPE, "not a text"),
+    ValueKind.NUMBER: ValueRejection(RejectReason.WRONG_TYPE, "not a number"),
+    ValueKind.BOOLEAN: ValueRejection(RejectReason.WRONG_TYPE, "not true or false"),
+    ValueKind.STRING: ValueRejection(RejectReason.WRONG_TYPE, "not a text"),
 }
 _NOT_FINITE: Final = ValueRejection(RejectReason.NOT_FINITE)
 _NOT_LISTED: Final = ValueRejection(RejectReason.ENUMERATION, "not one of the profile's words")
@@ -79,7 +79,7 @@ class CompiledReading(msgspec.Struct, frozen=True, eq=False):
     name: str
     place: MemberPath
     property: str
-    kind: Kind
+    kind: ValueKind
     specs: tuple[int, int, int, int, int]
     """Index of the spec in the profile set, by identity; -1 if that identity cannot occur."""
     factor: tuple[float, float]
@@ -109,25 +109,25 @@ class CompiledReading(msgspec.Struct, frozen=True, eq=False):
         if self.words is not None:
             key = token(raw)
             return self.words.get(key, _NOT_LISTED) if key is not None else _WRONG_TYPE[self.kind]
-        if self.kind is Kind.NUMBER:
+        if self.kind is ValueKind.NUMBER:
             return self._number(raw)
-        if self.kind is Kind.BOOLEAN:
+        if self.kind is ValueKind.BOOLEAN:
             boolean = raw is True or raw is False or (isinstance(raw, (int, float)) and raw in {0, 1})
-            return float(raw) if boolean else _WRONG_TYPE[Kind.BOOLEAN]
+            return float(raw) if boolean else _WRONG_TYPE[ValueKind.BOOLEAN]
         if not isinstance(raw, str):
-            return _WRONG_TYPE[Kind.STRING]
+            return _WRONG_TYPE[ValueKind.STRING]
         return raw if len(raw) <= self.text_max else _too_long(self.text_max)
 
     def _typed(self, text: str) -> Scalar:
         """Return the value that a text stands for: itself if the profile lists it, else the number in it."""
-        if text in self.missing or (text in self.words if self.words is not None else self.kind is Kind.STRING):
+        if text in self.missing or (text in self.words if self.words is not None else self.kind is ValueKind.STRING):
             return text
         return _parse_scalar(text)
 
     @staticmethod
     def _number(raw: Any) -> float | ValueRejection:
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-            return _WRONG_TYPE[Kind.NUMBER]
+            return _WRONG_TYPE[ValueKind.NUMBER]
         try:
             value = float(raw)
         except OverflowError:
@@ -141,7 +141,7 @@ class CompiledReading(msgspec.Struct, frozen=True, eq=False):
         unit = self.unit_words.get(raw) if self.unit_words else raw
         if unit is None:
             return ValueRejection(RejectReason.UNKNOWN_UNIT, "not one of the profile's words for units")
-        if self.kind is not Kind.NUMBER:
+        if self.kind is not ValueKind.NUMBER:
             return ValueRejection(RejectReason.DIMENSION, "the property has no unit")
         conversion_factor = convert(unit, PROPERTIES.by_name(self.property).unit)
         return (
@@ -153,7 +153,7 @@ def _too_long(most: int) -> ValueRejection:
     return ValueRejection(RejectReason.TOO_LONG, f"more than {most} characters")
 
 
-NOTHING: Final = CompiledReading("", MemberPath(()), "", Kind.NUMBER, (-1, -1, -1, -1, -1), (1.0, 0.0))
+NOTHING: Final = CompiledReading("", MemberPath(()), "", ValueKind.NUMBER, (-1, -1, -1, -1, -1), (1.0, 0.0))
 """Reading of a name that is known to have none; used for null values only."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sensegate.model import BOOL, I32, I64
-from sensegate.radix import order_of
+from sensegate.radix import radix_argsort
 
 MINUTE_US = 60_000_000
 
@@ -53,7 +53,7 @@ class DeviceRates:
         if int(self._count[here].max()) <= self.allowed:
             return None
         # Rare: number the messages of each device within the batch.
-        order = order_of(here)
+        order = radix_argsort(here)
         ordered = here[order]
         first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
         start = np.maximum.accumulate(np.where(first, np.arange(len(ordered)), 0))

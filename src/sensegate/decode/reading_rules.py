@@ -15,7 +15,7 @@ from sensegate.decode.profile import IDENTITIES, NONE, RECORD_MAX, TEXT_MAX, Com
 from sensegate.decode.words import TABLES
 from sensegate.errors import ConfigError
 from sensegate.model import OBSERVATION, Datum, Spec
-from sensegate.quantities.properties import PROPERTIES, Kind, Property
+from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
 from sensegate.quantities.units import UnitError, conversion
 
 
@@ -129,7 +129,7 @@ class ReadingCompiler:
         )
 
     def _unit(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> tuple[float, float]:
-        if row.kind is not Kind.NUMBER:
+        if row.kind is not ValueKind.NUMBER:
             if entry.unit or entry.unit_from or (entry.scale, entry.offset) != (1.0, 0.0):
                 raise self._keys.error(f"'{row.name}' is a {row.kind}: no unit, no scale", *here, "property")
             return 1.0, 0.0
@@ -163,11 +163,11 @@ class ReadingCompiler:
         return converted
 
     def _word(self, value: Scalar, row: Property, here: tuple[str | int, ...]) -> float | str:
-        if row.kind is Kind.STRING:
+        if row.kind is ValueKind.STRING:
             if not isinstance(value, str):
                 raise self._keys.error(f"'{row.name}' is a text; write the word in quotes", *here)
             return value
-        if row.kind is Kind.BOOLEAN:
+        if row.kind is ValueKind.BOOLEAN:
             if not isinstance(value, bool):
                 raise self._keys.error(f"'{row.name}' is a boolean", *here, remedy="write true or false")
             return float(value)

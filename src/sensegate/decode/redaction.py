@@ -20,9 +20,9 @@ from sensegate.decode.decode import Decoder
 from sensegate.decode.routes import PUSHED, VIDEO, Routes, TopicRoute
 from sensegate.errors import Rejected
 from sensegate.model import Message, QuarantineReason, Removed, Span
-from sensegate.video import body
-from sensegate.video.form import Veil, VideoFormat
-from sensegate.video.sieve import is_slug
+from sensegate.video import stored
+from sensegate.video.allowlist import is_slug
+from sensegate.video.format import Pseudonymiser, VideoFormat
 
 TOPIC: Final = "topic"
 """Field name under which redacted topics are counted."""
@@ -33,7 +33,7 @@ _TOPICS_MAX: Final = 100_000
 class Redactor:
     """Redact the messages of spans, by the routes of a decoder."""
 
-    def __init__(self, formats: Mapping[str, VideoFormat], veil: Veil, *, bytes_max: int) -> None:
+    def __init__(self, formats: Mapping[str, VideoFormat], veil: Pseudonymiser, *, bytes_max: int) -> None:
         """`bytes_max`: a longer message is not parsed."""
         self._formats = formats
         self._veil = veil
@@ -73,24 +73,26 @@ class Redactor:
             if form is None:
                 continue
             try:
-                redacted = form.cut(payload, message.topic, message.received, self._veil)
+                redacted = form.redact(payload, message.topic, message.received, self._veil)
             except Rejected as error:
                 first_error = first_error or error
                 continue
             if topic != message.topic:
                 redacted = msgspec.structs.replace(redacted, removed={**redacted.removed, TOPIC: 1})
-            return msgspec.structs.replace(message, topic=topic, payload=body.kept(name, redacted), cut=True)
+            return msgspec.structs.replace(
+                message, topic=topic, payload=stored.encode_redacted(name, redacted), cut=True
+            )
         reason = first_error or Rejected(
             QuarantineReason.NO_PROFILE, "no video format accepts it; nothing of it is stored"
         )
         return msgspec.structs.replace(
-            message, topic=topic, payload=body.instead(names[0], payload, reason, self._veil), cut=True
+            message, topic=topic, payload=stored.encode_withheld(names[0], payload, reason, self._veil), cut=True
         )
 
     def replace_crashed(self, message: Message, route: TopicRoute, decoder: Decoder, where: str) -> Message:
         """Return the replacement of a message on which a format crashed; `where` holds places in our code only."""
         rejection = Rejected(QuarantineReason.CRASHED, where)
-        payload = body.instead((route.video or (VIDEO,))[0], message.payload, rejection, self._veil)
+        payload = stored.encode_withheld((route.video or (VIDEO,))[0], message.payload, rejection, self._veil)
         return msgspec.structs.replace(
             message, topic=self._topic(message.topic, route, decoder), payload=payload, cut=True
         )
@@ -112,7 +114,8 @@ class Redactor:
                 record = decoder.devices.record(index)
                 names.update(part for name in (record.id, record.alias) for part in name.lower().split("/"))
         return "/".join(
-            level if _may_be_shown(level, names, decoder) else self._veil.word(level) for level in topic.split("/")
+            level if _may_be_shown(level, names, decoder) else self._veil.identifier(level)
+            for level in topic.split("/")
         )
 
 
@@ -126,6 +129,6 @@ def removed_of(span: Span) -> list[Removed]:
     """Return the fields that redaction removed from the messages of a span."""
     removed: list[Removed] = []
     for index, message in enumerate(span):
-        if message.cut and (opened := body.opened(message.payload)) is not None:
+        if message.cut and (opened := stored.decode_stored(message.payload)) is not None:
             removed += [Removed(index, opened.video, field, count) for field, count in opened.removed.items()]
     return removed

@@ -22,7 +22,7 @@ from sensegate.decode.keys import ProfileKeys, nearest
 from sensegate.decode.part import Scalar
 from sensegate.decode.profile import CompiledProfile
 from sensegate.errors import ConfigError, ProfileError
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.units import UnitError, dimension
 
 PAYLOAD_MAX: Final = 65_536
@@ -273,7 +273,7 @@ def _check_confirm(
     if slot and slot[1] not in task.parameters:
         remedy = nearest(slot[1], tuple(task.parameters))
         raise keys.error(f"there is no parameter {{{slot[1]}}}", *here, "equals", remedy=remedy)
-    is_text = PROPERTIES.rows[index].kind is Kind.STRING
+    is_text = PROPERTIES.rows[index].kind is ValueKind.STRING
     if not slot and is_text != isinstance(confirm.equals, str):
         raise keys.error("does not have the type of the property", *here, "equals")
 

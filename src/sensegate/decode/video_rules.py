@@ -13,7 +13,7 @@ from sensegate.model import OBSERVATION, IdentityKind
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.video.formats import FORMATS
 from sensegate.video.observation import ObjectClass
-from sensegate.video.parts import RULES
+from sensegate.video.values import RULES
 
 LANES: Final = 8
 CHANNELS: Final = (
@@ -37,7 +37,7 @@ def expand(rule: MessageRule) -> MessageRule:
     channels = CHANNELS
     if rule.video is not None:
         form = FORMATS.get(rule.video.format)
-        free = [f"rule{number}" for number in range(1, RULES + 1)] if form is not None and form.freely else []
+        free = [f"rule{number}" for number in range(1, RULES + 1)] if form is not None and form.free_rule_names else []
         channels = (*CHANNELS, *rule.video.channels, *rule.video.rules.values(), *free)
     counted = rule.readings or tuple(ReadingRule(property=row.name) for row in PROPERTIES.rows if row.domain == NAME)
     counted = tuple(

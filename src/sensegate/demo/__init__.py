@@ -1,1 +1,1 @@
-"""A city in a box: centre, nodes, simulated devices, injected faults, and a judge that knows nothing of the gateway."""
+"""City simulation: centre, nodes, simulated devices, injected faults, and a judge independent of the gateway."""

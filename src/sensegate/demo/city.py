@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from sensegate.bus.ports import free_port, is_free
-from sensegate.demo.link import Link
-from sensegate.demo.processes import Child, Warden, sweep
+from sensegate.demo.link import FaultyLink
+from sensegate.demo.processes import Reaper, SupervisedProcess, sweep
 from sensegate.errors import EngineError, Lost
 from sensegate.web.client import Answered, Remote
 
@@ -24,19 +24,19 @@ CENTRE = "44"
 READY_S = 90.0
 POLL_S = 0.05
 PORTS = ("http_port", "mqtt_port", "nats_port", "viid_port")
-AT_ONCE = 4
-"""So many gateways start at the same time: more only wait for one another's cores."""
+STARTS_MAX = 4
+"""Number of gateways that start at the same time: more would only compete for the cores."""
 STORE = {
     "intake_bytes": 1024**3,
     "log_bytes": 4 * 1024**3,
     "ledger_bytes": 64 * 1024**2,
     "registry_bytes": 64 * 1024**2,
 }
-"""Small enough for a laptop's disk, far more than a demo of hours needs."""
+"""Small enough for a laptop's disk, ample for a demo of several hours."""
 
 
 @dataclass
-class Member:
+class CityMember:
     """The centre or one node."""
 
     division: str
@@ -45,33 +45,34 @@ class Member:
     mqtt_port: int
     nats_port: int
     viid_port: int = 0
-    """Where cameras push GA/T 1400; 0: nowhere."""
-    child: Child = field(init=False)
+    """Port for GA/T 1400 from cameras; 0: none."""
+    process: SupervisedProcess = field(init=False)
     token: str = field(default="", repr=False)
-    """Of its administrator."""
+    """Token of its administrator."""
 
     @property
     def url(self) -> str:
-        """Base address of its HTTP side."""
+        """Base URL of its HTTP interface."""
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
     def engine_pid(self) -> int:
-        """Process id of its nats-server, 0 if not known."""
+        """Process id of its nats-server, 0 if unknown."""
         try:
             return int(json.loads((self.directory / "store" / "run.json").read_text(encoding="utf-8"))["engine_pid"])
         except (OSError, ValueError, KeyError):
             return 0
 
     def remote(self) -> Remote:
-        """Return its HTTP interface, as its administrator."""
+        """Return a client of its HTTP interface with the administrator's token."""
         return Remote(self.url, self.token)
 
 
 class City:
-    """Centre and nodes under one directory.
+    """Centre and nodes below one directory.
 
-    Ports and stores are chosen once and kept over restarts. Each node's way to the centre leads through a `Link`.
+    Ports and stores are chosen once and kept over restarts. Each node reaches the centre through a fault-injecting
+    link.
     """
 
     def __init__(
@@ -88,16 +89,16 @@ class City:
         environment: Mapping[str, str] | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Lay it out; `start` runs it.
+        """Prepare the members; `start` runs them.
 
         Args:
-            directory: holds everything; made if it is not there.
+            directory: holds everything; created if missing.
             nodes: division codes of the nodes.
             profiles: folder of the device profiles.
-            only: names of the only profiles of it; empty: all.
-            temporary: True removes the directory at the end.
-            alone: True runs the nodes without a centre.
-            cameras: True lets the nodes take GA/T 1400.
+            only: names of the profiles to use; empty: all.
+            temporary: whether the directory is removed at the end.
+            alone: whether the nodes run without a centre.
+            cameras: whether the nodes accept GA/T 1400.
             settings: merged into every configuration.
             environment: added to the gateways' environment.
             changed: called when a process was (re)started.
@@ -105,7 +106,7 @@ class City:
         self.directory = directory.resolve()
         self.profiles = profiles.resolve()
         self.only = list(only)
-        self._starting = asyncio.Semaphore(AT_ONCE)
+        self._starting = asyncio.Semaphore(STARTS_MAX)
         self.temporary = temporary
         self.alone = alone
         self.cameras = cameras
@@ -114,30 +115,30 @@ class City:
         self.changed = changed
         self.centre = self._member(CENTRE)
         self.nodes = {division: self._member(division) for division in nodes}
-        self.links = {division: Link("127.0.0.1", self.centre.nats_port) for division in nodes}
-        self._warden = Warden(self.directory, remove=temporary)
+        self.links = {division: FaultyLink("127.0.0.1", self.centre.nats_port) for division in nodes}
+        self._reaper = Reaper(self.directory, remove=temporary)
 
     @property
-    def warden_pid(self) -> int:
-        """Process id of the warden."""
-        return self._warden.pid
+    def reaper_pid(self) -> int:
+        """Process id of the reaper."""
+        return self._reaper.pid
 
     @property
-    def members(self) -> list[Member]:
-        """All that run: the centre first, then the nodes."""
+    def members(self) -> list[CityMember]:
+        """All running members: the centre first, then the nodes."""
         return [*([] if self.alone else [self.centre]), *self.nodes.values()]
 
-    def _member(self, division: str) -> Member:
+    def _member(self, division: str) -> CityMember:
         directory = self.directory / division
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kept = directory / "ports.json"
-        known: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        ports_file = directory / "ports.json"
+        known: dict[str, Any] = json.loads(ports_file.read_text(encoding="utf-8")) if ports_file.exists() else {}
         ports: dict[str, Any] = {name: known.get(name) or free_port() for name in PORTS}
-        kept.write_text(json.dumps(ports), encoding="utf-8")
-        return Member(division, directory, **ports)
+        ports_file.write_text(json.dumps(ports), encoding="utf-8")
+        return CityMember(division, directory, **ports)
 
-    def _sure_of_ports(self, member: Member) -> None:
-        """Choose those anew that somebody took since they were chosen: many gateways do not start at once."""
+    def _ensure_ports_free(self, member: CityMember) -> None:
+        """Choose ports again that were taken since they were chosen: many gateways do not start at the same time."""
         taken = [name for name in PORTS if not is_free(getattr(member, name))]
         if not taken or member is self.centre:
             return
@@ -154,8 +155,8 @@ class City:
             path.write_text(secrets.token_urlsafe(32), encoding="utf-8")
         return path
 
-    def _admin_token(self, member: Member) -> None:
-        """Give every member the same administrator: one token to try everything with."""
+    def _admin_token(self, member: CityMember) -> None:
+        """Give every member the same administrator token."""
         path = member.directory / "store" / "admin.token"
         path.parent.mkdir(exist_ok=True, mode=0o700)
         if not path.exists() and self.centre.token:
@@ -167,7 +168,7 @@ class City:
         for member in self.members:
             self._configure(member)
 
-    def _configure(self, member: Member) -> None:
+    def _configure(self, member: CityMember) -> None:
         is_centre = member is self.centre
         document: dict[str, object] = {
             "role": "centre" if is_centre else "node",
@@ -195,10 +196,10 @@ class City:
             document[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
         self._prepare(member, document)
 
-    def _prepare(self, member: Member, document: Mapping[str, object]) -> None:
+    def _prepare(self, member: CityMember, document: Mapping[str, object]) -> None:
         config = member.directory / "config.yaml"
         config.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
-        member.child = Child(
+        member.process = SupervisedProcess(
             f"{document['role']} {member.division}",
             [sys.executable, "-m", "sensegate.cli", "run", str(config)],
             log=member.directory / "gateway.log",
@@ -207,25 +208,25 @@ class City:
         )
 
     async def start(self) -> None:
-        """Start everything; return when all answer ready."""
+        """Start everything; return when all members are ready."""
         for link in self.links.values():
             await link.start()
         self.configure()
-        await self._warden.start()
+        await self._reaper.start()
         if not self.alone:
-            await self._begin(self.centre)
-        await asyncio.gather(*(self._begin(node) for node in self.nodes.values()))
+            await self._start_member(self.centre)
+        await asyncio.gather(*(self._start_member(node) for node in self.nodes.values()))
 
-    async def _begin(self, member: Member) -> None:
+    async def _start_member(self, member: CityMember) -> None:
         self._admin_token(member)
         async with self._starting:
-            self._sure_of_ports(member)
-            await member.child.start()
-            await self.ready(member)
+            self._ensure_ports_free(member)
+            await member.process.start()
+            await self.wait_ready(member)
         member.token = (member.directory / "store" / "admin.token").read_text(encoding="utf-8").strip()
 
-    def second(self, member: Member) -> Member:
-        """Return another gateway for a member's place, on the same server: what a supervisor would do by mistake."""
+    def second_gateway(self, member: CityMember) -> CityMember:
+        """Return a second gateway for a member's place on the same server, as a supervisor might start by mistake."""
         document = yaml.safe_load((member.directory / "config.yaml").read_text(encoding="utf-8"))
         other = self._member(f"{member.division}-second")
         document["directory"] = str(other.directory / "store")
@@ -237,11 +238,11 @@ class City:
         self._prepare(other, document)
         return other
 
-    async def ready(self, member: Member, timeout_s: float = READY_S) -> None:
-        """Wait until a member answers ready.
+    async def wait_ready(self, member: CityMember, timeout_s: float = READY_S) -> None:
+        """Wait until a member is ready.
 
         Raises:
-            EngineError: it does not, in time; with the end of its log.
+            EngineError: if it is not ready in time; with the end of its log.
         """
         why = ""
         try:
@@ -257,17 +258,17 @@ class City:
         except TimeoutError as late:
             log = member.directory / "gateway.log"
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
-            raise EngineError(f"{member.child.name} is not ready after {timeout_s:.0f} s: {why}\n{tail}") from late
+            raise EngineError(f"{member.process.name} is not ready after {timeout_s:.0f} s: {why}\n{tail}") from late
 
     async def stop(self) -> list[int]:
-        """End everything in order, nodes first; return the ids of processes that had to be swept up."""
+        """Stop everything in order, nodes first; return the ids of processes that had to be killed."""
         started = [member for member in self.members if hasattr(member, "child")]
-        await asyncio.gather(*(member.child.stop() for member in started if member is not self.centre))
-        await asyncio.gather(*(member.child.stop() for member in started if member is self.centre))
+        await asyncio.gather(*(member.process.stop() for member in started if member is not self.centre))
+        await asyncio.gather(*(member.process.stop() for member in started if member is self.centre))
         for link in self.links.values():
             await link.stop()
         swept = await asyncio.to_thread(sweep, self.directory, grace_s=5.0)
         if self.temporary:
             await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
-        await self._warden.dismiss(keep=not self.temporary)
+        await self._reaper.finish(keep=not self.temporary)
         return swept

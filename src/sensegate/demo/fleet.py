@@ -1,6 +1,6 @@
-"""The simulated devices: what each kind sends, over whose connection, and what should be read from it.
+"""Simulated devices: what each kind sends, over whose connection, and the readings expected from it.
 
-A *frame* is one message before it is encoded: device, time, values in the units of the property table.
+A *frame* is one message before encoding: device, time, values in the units of the property table.
 """
 
 from __future__ import annotations
@@ -11,71 +11,71 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-GRADE_SECRET = 4
-"""Readings of this grade stay in the city (`uplink.grade_max` is 3)."""
+CLASSIFIED_GRADE = 4
+"""Readings of this classification level stay in the city (`uplink.grade_max` is 3)."""
 
-Value = float | int | bool | str
+FrameValue = float | int | bool | str
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
-    """One device of the simulator, as registered."""
+class SimulatedDevice:
+    """One registered device of the simulator."""
 
     id: str
     node: str
-    """Division of the node that it belongs to, e.g. ``4401``."""
+    """Division of its node, e.g. ``4401``."""
     division: str
     kind: str
     username: str
-    """Whose credential publishes for it: its own, or its gateway's."""
+    """Credential that publishes for it: its own, or its gateway's."""
     password: str = field(repr=False)
     alias: str = ""
-    """How it calls itself on the wire (a DevEUI, a friendly name); empty: its id."""
+    """Its id on the wire (a DEVEUI, a friendly name); empty: its id."""
     number: int = 0
-    """Index in its node's fleet; parts the series of equal devices."""
+    """Index in its node's fleet; distinguishes the series of equal devices."""
     grade: int = 1
 
 
 @dataclass(slots=True)
-class Frame:
-    """One message before it is encoded."""
+class DeviceFrame:
+    """One message before encoding."""
 
-    device: Simulated
+    device: SimulatedDevice
     time: int
     """Phenomenon time, µs UTC, whole milliseconds."""
-    values: dict[str, Value]
+    values: dict[str, FrameValue]
     counter: int
-    """Counts the device's frames from 0."""
+    """Frame counter of the device, from 0."""
     network: int = 0
-    """Which of the networks heard it (LoRaWAN only)."""
+    """Network that received it (LoRaWAN only)."""
     compact: bool = True
     """False writes the same content in other bytes."""
     raw: dict[str, object] = field(default_factory=dict)
-    """Members put beside `values` as they are: what a broken device would send."""
+    """Members added to `values` unchanged, as a broken device would send them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class DeviceKind:
     """A kind of device."""
 
     profile: str
     properties: Mapping[str, tuple[float, float, int]]
     """Property -> (middle, swing, decimals)."""
-    encode: Callable[[Frame], tuple[str, bytes]]
+    encode: Callable[[DeviceFrame], tuple[str, bytes]]
     faults: frozenset[str] = frozenset()
     """Kinds of faults that it can show."""
     resolution: int = 2_000
-    """Its clock counts in steps of so many µs, and it never says two things in one step."""
+    """Step of its clock in µs; it never sends twice within one step."""
     gateway: str = ""
-    """First part of the id of the gateway that publishes for devices of this kind; empty: for themselves."""
+    """Prefix of the id of the gateway that publishes for such devices; empty: they publish themselves."""
     domain: str = ""
 
 
-def measure(kind: Kind, device: Simulated, counter: int) -> dict[str, Value]:
-    """Return a frame's values: they wander slowly, differ from frame to frame, and depend on nothing else."""
-    values: dict[str, Value] = {}
+def measure(kind: DeviceKind, device: SimulatedDevice, counter: int) -> dict[str, FrameValue]:
+    """Return a frame's values: slowly varying, different from frame to frame, and deterministic."""
+    values: dict[str, FrameValue] = {}
     for place, (name, (middle, swing, decimals)) in enumerate(kind.properties.items()):
-        # A triangle wave of 400 frames: no step beyond any credible one, no two neighbours equal (all phases are even).
+        # A triangle wave of 400 frames: every step is credible, no two neighbours are equal (all phases are even).
         phase = 2 * (counter + device.number * 37 + place * 101) % 800
         level = abs(phase - 400) / 400
         value = round(middle + swing * (level - 0.5), decimals)
@@ -90,20 +90,20 @@ def _dumps(document: object, *, compact: bool) -> bytes:
 
 
 def iso(time_us: int) -> str:
-    """Return ``2026-01-01T00:00:00.123Z``."""
-    seconds, rest = divmod(time_us, 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1000:03d}Z"
+    """Format a time as ``2026-01-01T00:00:00.123Z``."""
+    seconds, micros = divmod(time_us, 1_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{micros // 1000:03d}Z"
 
 
-def plain(frame: Frame) -> tuple[str, bytes]:
-    """Encode on the plain layout: every third device gives ms since the epoch, the others ISO 8601."""
+def plain(frame: DeviceFrame) -> tuple[str, bytes]:
+    """Encode on the plain layout: every third device sends ms since the epoch, the others ISO 8601."""
     stamp = frame.time // 1000 if frame.device.number % 3 == 0 else iso(frame.time)
     document: dict[str, object] = {"time": stamp, "values": {**frame.values, **frame.raw}}
     return f"sg/{frame.device.id}/up", _dumps(document, compact=frame.compact)
 
 
-def lorawan(frame: Frame) -> tuple[str, bytes]:
-    """Encode as The Things Stack v3 hands on a frame that a network heard, decoded by its payload formatter."""
+def lorawan(frame: DeviceFrame) -> tuple[str, bytes]:
+    """Encode as The Things Stack v3 forwards a received frame, decoded by its payload formatter."""
     uplink: dict[str, object] = {
         "f_port": 85,
         "f_cnt": frame.counter,
@@ -122,14 +122,14 @@ def lorawan(frame: Frame) -> tuple[str, bytes]:
     return f"ns/{frame.device.username}/thethings/up", _dumps(document, compact=frame.compact)
 
 
-def gauge(frame: Frame) -> tuple[str, bytes]:
+def gauge(frame: DeviceFrame) -> tuple[str, bytes]:
     """Encode as the water level gauge that reports by exception: centimetres, whole seconds, a record number."""
     level = round(float(frame.values["water_level"]) * 100, 1)
     document = {"records": [{"no": frame.counter, "ts": frame.time // 1_000_000, "z": level}]}
     return f"citysense/water/{frame.device.id}/records", _dumps(document, compact=frame.compact)
 
 
-def lamp(frame: Frame) -> tuple[str, bytes]:
+def lamp(frame: DeviceFrame) -> tuple[str, bytes]:
     """Encode as a concentrator's report on one of its lamps; local time in whole seconds."""
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(frame.time // 1_000_000 + ZONE_S))
     state = {"id": frame.device.alias or frame.device.id, "dim": frame.values["brightness"]}
@@ -137,22 +137,26 @@ def lamp(frame: Frame) -> tuple[str, bytes]:
 
 
 ZONE_S = 8 * 3600
-"""China's."""
+"""Offset of China Standard Time."""
 MS, SECOND = 2_000, 1_000_000
 PLAIN = "sensegate/plain"
-GENERAL = frozenset(("redelivery", "repeat", "conflict", "late", "malformed", "not_utf8", "too_deep", "too_large"))
-OF_PLAIN = GENERAL | {
+GENERAL_FAULTS = frozenset(
+    ("redelivery", "repeat", "conflict", "late", "malformed", "not_utf8", "too_deep", "too_large")
+)
+PLAIN_FAULTS = GENERAL_FAULTS | {
     "future", "no_values", "refused",
     "not_finite", "wrong_type", "unknown_property", "unknown_unit", "dimension",
 }  # fmt: skip
 
-KINDS: dict[str, Kind] = {
-    "weather": Kind(
-        PLAIN, {"air_temperature": (24, 12, 2), "relative_humidity": (70, 40, 2)}, plain, OF_PLAIN, domain="weather"
+KINDS: dict[str, DeviceKind] = {
+    "weather": DeviceKind(
+        PLAIN, {"air_temperature": (24, 12, 2), "relative_humidity": (70, 40, 2)}, plain, PLAIN_FAULTS, domain="weather"
     ),
-    "air": Kind(PLAIN, {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain, OF_PLAIN, domain="air"),
-    "water": Kind(PLAIN, {"water_level": (3.2, 4, 3)}, plain, GENERAL, domain="water"),
-    "lorawan": Kind(
+    "air": DeviceKind(
+        PLAIN, {"pm2_5": (40, 60, 1), "pm10": (70, 90, 1), "no2": (30, 30, 1)}, plain, PLAIN_FAULTS, domain="air"
+    ),
+    "water": DeviceKind(PLAIN, {"water_level": (3.2, 4, 3)}, plain, GENERAL_FAULTS, domain="water"),
+    "lorawan": DeviceKind(
         "thethings/v3",
         {"air_temperature": (22, 10, 2), "relative_humidity": (60, 40, 2)},
         lorawan,
@@ -160,10 +164,10 @@ KINDS: dict[str, Kind] = {
         gateway="network",
         domain="weather",
     ),
-    "gauge": Kind(
+    "gauge": DeviceKind(
         "citysense/water-level", {"water_level": (3, 8, 3)}, gauge, frozenset(("unchanged",)), SECOND, domain="water"
     ),
-    "lamp": Kind(
+    "lamp": DeviceKind(
         "citysense/street-lamp",
         {"brightness": (50, 80, 0)},
         lamp,
@@ -173,14 +177,14 @@ KINDS: dict[str, Kind] = {
         domain="lighting",
     ),
 }
-"""Kinds of devices; the profiles they name are those of `device_profiles/`."""
+"""Kinds of devices; their profiles are those of `device_profiles/`."""
 
 MIX = ("weather", "air", "water", "lorawan", "weather", "air", "lorawan", "weather", "gauge", "lamp")
 """Kinds in the order in which a fleet is filled."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class DeviceGateway:
     """A device that publishes for others."""
 
     id: str
@@ -188,22 +192,22 @@ class Gateway:
     profile: str
 
 
-def gateways_of(devices: Iterable[Simulated]) -> list[Gateway]:
-    """Return the gateways behind which devices stand."""
-    found = {
-        device.username: Gateway(device.username, device.division, KINDS[device.kind].profile)
+def list_gateways(devices: Iterable[SimulatedDevice]) -> list[DeviceGateway]:
+    """Return the gateways of these devices."""
+    gateways = {
+        device.username: DeviceGateway(device.username, device.division, KINDS[device.kind].profile)
         for device in devices
         if device.username != device.id
     }
-    return list(found.values())
+    return list(gateways.values())
 
 
 def fleet(
     node: str, count: int, *, counties: tuple[str, ...], rng: random.Random, shared_only: bool = False
-) -> list[Simulated]:
-    """Return the devices of a node without their credentials (see `Simulated.password`).
+) -> list[SimulatedDevice]:
+    """Return the devices of a node without their credentials (see `SimulatedDevice.password`).
 
-    The last one's readings are graded too high to leave the city, unless `shared_only`.
+    Unless `shared_only`, the last weather station has a classification level too high to leave the city.
     """
     devices = []
     for number in range(count):
@@ -211,12 +215,12 @@ def fleet(
         name = f"{kind}-{node}-{number:04d}"
         behind = KINDS[kind].gateway
         devices.append(
-            Simulated(
+            SimulatedDevice(
                 id=name,
                 node=node,
                 division=rng.choice(counties),
                 kind=kind,
-                # 500 devices behind one gateway: a connection may have 1,000 topics.
+                # 500 devices per gateway, as a connection may use 1,000 topics.
                 username=f"{behind}-{node}-{number // (500 * len(MIX))}" if behind else name,
                 password="",
                 alias=f"70b3d5e7{int(node):04x}{number:04x}" if kind == "lorawan" else "",
@@ -225,5 +229,5 @@ def fleet(
         )
     if not shared_only:
         place = next(at for at in reversed(range(count)) if devices[at].kind == "weather")
-        devices[place] = replace(devices[place], grade=GRADE_SECRET)
+        devices[place] = replace(devices[place], grade=CLASSIFIED_GRADE)
     return devices

@@ -1,6 +1,6 @@
-"""The simulator's own record of what it means to send and what was acknowledged: the judge's first witness.
+"""The simulator's record of what it is about to send and what was acknowledged: the judge's first source.
 
-The form of the lines is written at the head of `judge.py`. Append-only; `I` is on disk before the message is sent.
+The line format is documented in `judge`. Append-only; `I` is on disk before the message is sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def now() -> int:
 
 
 class Intents:
-    """One simulator's file."""
+    """The file of one simulator."""
 
     def __init__(self, path: Path, run: str) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class Intents:
         self._lines: list[str] = []
 
     def devices(self, names: Iterable[str], *, cameras: bool = False) -> None:
-        """Write which devices are the simulator's."""
+        """Record the devices of the simulator."""
         self._lines += [f"{'C' if cameras else 'D'} {name}" for name in names]
         self.flush()
 
@@ -42,31 +42,33 @@ class Intents:
         when: int,
         values: Mapping[str, object] | Sequence[tuple[str, object]],
         *,
-        need: str = REQUIRED,
-        of: str = "-",
+        requirement: str = REQUIRED,
+        original_rid: str = "-",
     ) -> str:
-        """Note a message that is about to be sent and return its rid. `flush` before sending."""
+        """Record a message about to be sent and return its rid. Call `flush` before sending."""
         self._count += 1
         rid = f"{self.run}-{self._count:010d}"
         pairs = values.items() if isinstance(values, Mapping) else values
-        text = ";".join(f"{name}{need}{json.dumps(value, separators=(',', ':'))}" for name, value in pairs) or "-"
-        self._lines.append(f"I {rid} {now()} {kind} {node} {device} {when} {of} {text}")
+        text = (
+            ";".join(f"{name}{requirement}{json.dumps(value, separators=(',', ':'))}" for name, value in pairs) or "-"
+        )
+        self._lines.append(f"I {rid} {now()} {kind} {node} {device} {when} {original_rid} {text}")
         return rid
 
     def acknowledged(self, rid: str) -> None:
-        """Note a PUBACK; written with the next flush."""
+        """Record a PUBACK; written with the next flush."""
         self._lines.append(f"A {rid} {now()}")
 
-    def sent_again(self, rid: str) -> None:
-        """Note a retry after a lost connection."""
+    def resent(self, rid: str) -> None:
+        """Record a retry after a lost connection."""
         self._lines.append(f"R {rid} {now()}")
 
-    def given_up(self, rid: str, why: str) -> None:
-        """Note a message of which nobody will know whether it arrived."""
+    def give_up(self, rid: str, why: str) -> None:
+        """Record a message of unknown outcome."""
         self._lines.append(f"U {rid} {now()} {why.replace(' ', '_')}")
 
     def flush(self) -> None:
-        """Write what is noted: one write of whole lines."""
+        """Write the recorded lines in one write."""
         if not self._lines:
             return
         text = ("\n".join(self._lines) + "\n").encode()
@@ -75,7 +77,7 @@ class Intents:
             text = text[os.write(self._file, text) :]
 
     def end(self) -> None:
-        """Write the last line and close."""
+        """Write the last line and close the file."""
         self._lines.append(f"E {now()}")
         self.flush()
         os.close(self._file)

@@ -1,33 +1,33 @@
-"""The judge: says what was lost, doubled, made up, altered or out of order. Knows nothing of the gateway.
+"""Judge of a demo run: what was lost, doubled, made up, altered or out of order. Independent of the gateway's code.
 
-It imports the standard library and aiohttp, and reads two things: the simulator's files (what was meant to be sent,
-what was acknowledged) and the feeds over HTTP, each by its own cursor (a *tap*).
+It imports the standard library and aiohttp only, and reads two things: the simulators' files (messages about to be
+sent, and acknowledgements) and the feeds over HTTP, each by its own cursor (a *tap*).
 
-The simulator's files (`*.ledger`) are append-only lines, words parted by spaces, times in µs UTC:
+The simulators' files (`*.ledger`) are append-only lines of words separated by spaces, times in µs UTC:
 
-    D device                                  a device of the simulator; those of others are not judged
-    C device                                  the same, and a camera: what it reports are objects, which are counted
+    D device                                  a device of the simulator; other devices are not judged
+    C device                                  a camera of the simulator: its reports are objects, which are counted
     I rid t kind node device time of values   about to be sent (written before sending)
-    A rid t                                   PUBACK seen
+    A rid t                                   PUBACK received
     R rid t                                   sent again after a lost connection
-    U rid t why                               given up: may or may not appear
-    E t                                       the last line: no more will come
+    U rid t reason                            given up: may or may not appear
+    E t                                       the last line
 
-`of` names the rid whose reading this one repeats or contradicts, else ``-``. `values` are parted by ``;``:
-``name=value`` must arrive, ``name~value`` may, ``name!value`` must not; the value is JSON without blanks. An object
-stands for a record whose value is JSON with at least those members. ``-``: none.
+`of` is the rid whose reading this one repeats or contradicts, or ``-``. `values` are separated by ``;``: ``name=value``
+must arrive, ``name~value`` may, ``name!value`` must not; the value is JSON without blanks. A JSON object matches a
+record whose value is JSON with at least those members. ``-``: none.
 
-Verdicts per tap (faults.md 4.4), all of which must be 0 except `again`:
+Verdicts per tap; all must be 0:
 
-    lost        acknowledged, and not there
-    doubled     one reading seen a second time (under whatever cursor or id)
-    phantom     a reading that nobody sent
-    corrupt     the right device, property and time, another value
-    disordered  older than one before it of its series (its channel is part of that), not marked late, backlog, conflict
-    unmarked    a late, future or conflicting reading without its flag
-    leaked      a reading that was refused, or of another node, or in which a word stands that is somebody's (`MARK`)
+    lost        acknowledged, but missing
+    doubled     a reading delivered twice (under any cursor or id)
+    phantom     a reading that was never sent
+    corrupt     device, property and time match, the value differs
+    disordered  older than a preceding reading of its series (including its channel) without a flag late, backlog,
+    conflict unmarked    a late, future or conflicting reading without its flag
+    leaked      a refused reading, one of another node, or one that contains the secret word `CANARY_WORD`
 
-Objects of cameras are accounted for: acknowledged = delivered + duplicates + refused.
+Objects of cameras must balance: acknowledged = delivered + duplicates + refused.
 """
 
 from __future__ import annotations
@@ -47,36 +47,38 @@ from typing import Any, TextIO
 import aiohttp
 
 VERDICTS = ("lost", "doubled", "phantom", "corrupt", "disordered", "unmarked", "leaked")
-MARKS = {"late": {"late", "stale"}, "future": {"future"}, "conflict": {"conflict"}}
-"""Kind of an intent -> flags of which the record must carry one."""
-EXCUSES = {"late", "stale", "backlog", "conflict"}
-"""Flags that say a reading may be older than the one before it."""
+REQUIRED_FLAGS = {"late": {"late", "stale"}, "future": {"future"}, "conflict": {"conflict"}}
+"""Kind of an intent -> flags, of which the record must carry one."""
+OUT_OF_ORDER_FLAGS = {"late", "stale", "backlog", "conflict"}
+"""Flags of readings that may be older than the preceding one."""
 SAMPLES_MAX = 20
 POLL_S = 0.05
-MARK = "CANARY"
-"""In every name and number plate that the simulated cameras send."""
-DOUBLES = {"redelivery", "repeat"}
+CANARY_WORD = "CANARY"
+"""Contained in every name and number plate that the simulated cameras send."""
+DUPLICATE_KINDS = {"redelivery", "repeat"}
 LATENCIES_MAX = 200_000
 
 
-class Reading:
-    """One value that was meant to be sent, and where it was seen."""
+class ExpectedReading:
+    """One value about to be sent, and where it was delivered."""
 
-    __slots__ = ("acknowledged", "ids", "intended_at", "message", "need", "property", "value")
+    __slots__ = ("acknowledged", "ids", "intended_at", "message", "property", "requirement", "value")
 
-    def __init__(self, message: Sent, name: str, need: str, value: object, taps: int) -> None:
+    def __init__(self, message: SentMessage, name: str, requirement: str, value: object, taps: int) -> None:
         self.message = message
         self.property = name
-        self.need = need
+        self.requirement = requirement
         self.value = value
         self.acknowledged = False
         self.ids: list[str | None] = [None] * taps
 
     def equals(self, value: object) -> bool:
-        """Tell whether a record's value is the one that was sent."""
+        """Return whether a record's value is the one that was sent."""
         if isinstance(self.value, dict):
-            told = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
-            return isinstance(told, dict) and all(told.get(name) == one for name, one in self.value.items())
+            document = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+            return isinstance(document, dict) and all(
+                document.get(name) == member for name, member in self.value.items()
+            )
         if isinstance(self.value, (bool, str)) or isinstance(value, (bool, str)):
             return self.value == value
         if isinstance(self.value, (int, float)) and isinstance(value, (int, float)):
@@ -84,10 +86,10 @@ class Reading:
         return False
 
 
-class Sent:
-    """One message that was meant to be sent."""
+class SentMessage:
+    """One message about to be sent."""
 
-    __slots__ = ("device", "intended_at", "kind", "left", "node", "readings", "rid")
+    __slots__ = ("device", "intended_at", "kind", "missing", "node", "readings", "rid")
 
     def __init__(self, rid: str, at: int, kind: str, node: str, device: str) -> None:
         self.rid = rid
@@ -95,45 +97,45 @@ class Sent:
         self.kind = kind
         self.node = node
         self.device = device
-        self.readings: list[Reading] = []
-        self.left: list[int] = []
-        """Per tap: required readings not yet seen."""
+        self.readings: list[ExpectedReading] = []
+        self.missing: list[int] = []
+        """Per tap: number of required readings not yet seen."""
 
 
 @dataclass(slots=True)
-class Tap:
-    """One feed under watch."""
+class FeedTap:
+    """One observed feed."""
 
     name: str
     url: str
     feed: str
     token: str
     node: str = ""
-    """Only this node's readings are expected; empty: all."""
+    """Only readings of this node are expected; empty: all."""
     index: int = 0
     records: int = 0
     matched: int = 0
     objects: int = 0
-    """Of cameras, among the matched."""
+    """Matched records that are objects of cameras."""
     attempts_failed: int = 0
     outstanding: int = 0
-    """Messages meant to be sent of which something is still missing here."""
+    """Number of messages with readings still missing here."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
     samples: list[str] = field(default_factory=list)
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
     """(device, property) -> newest phenomenon time seen."""
     seen_intended_at: int = 0
-    """Greatest time of intent among the readings seen: how fresh this tap is."""
+    """Latest intent time among the readings seen: how fresh the tap is."""
     seen_by_node: dict[str, int] = field(default_factory=dict)
-    """The same, per node."""
+    """The same by node."""
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_MAX))
     live_latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_MAX))
 
-    def blame(self, verdict: str, what: str) -> None:
+    def add_finding(self, verdict: str, detail: str) -> None:
         """Count a verdict and keep an example of it."""
         self.counts[verdict] += 1
         if len(self.samples) < SAMPLES_MAX:
-            self.samples.append(f"{verdict}: {what}")
+            self.samples.append(f"{verdict}: {detail}")
 
 
 def to_us(text: str) -> int:
@@ -141,7 +143,7 @@ def to_us(text: str) -> int:
     head, _, fraction = text.removesuffix("Z").partition(".")
     stamp = _SECONDS.get(head)
     if stamp is None:
-        # One second holds many readings: parsing it once is what makes the judge fast enough.
+        # Many readings share a second: parsing it once keeps the judge fast enough.
         parsed = time.strptime(head + "+0000", "%Y-%m-%dT%H:%M:%S%z")
         stamp = int(_calendar(parsed))
         if len(_SECONDS) > 100_000:
@@ -160,9 +162,9 @@ _SECONDS: dict[str, int] = {}
 
 
 class Judge:
-    """What was sent, what was seen, and the verdicts. Pure: lines and records in, counts out."""
+    """Compares what was sent with what was delivered. Pure: lines and records in, counts out."""
 
-    def __init__(self, taps: list[Tap], *, forget_s: float = 900.0) -> None:
+    def __init__(self, taps: list[FeedTap], *, forget_s: float = 900.0) -> None:
         self.taps = taps
         for index, tap in enumerate(taps):
             tap.index = index
@@ -170,29 +172,29 @@ class Judge:
         self.devices: set[str] = set()
         self.cameras: set[str] = set()
         self.objects = dict.fromkeys(("acknowledged", "duplicates", "refused"), 0)
-        """Of cameras; a count or a state is one too."""
-        self.bystanders = 0
+        """Objects of cameras, including counts and states."""
+        self.unknown_devices = 0
         """Records of devices that are not the simulator's."""
-        self.messages: dict[str, Sent] = {}
-        self.places: dict[tuple[str, int], list[Reading]] = {}
-        self.order: deque[tuple[str, int, Sent]] = deque()
-        """Intents in order of time, to be forgotten when done with: the run may last for days."""
+        self.messages: dict[str, SentMessage] = {}
+        self.by_time: dict[tuple[str, int], list[ExpectedReading]] = {}
+        self.order: deque[tuple[str, int, SentMessage]] = deque()
+        """Intents in order of time, dropped once complete: a run may last for days."""
         self.intended = 0
         self.acknowledged = 0
         self.resent = 0
         self.given_up = 0
         self.readings = 0
-        self.kinds: dict[str, int] = {}
-        self.kinds_values: dict[str, int] = {}
+        self.message_kinds: dict[str, int] = {}
+        self.value_kinds: dict[str, int] = {}
         self.pending: dict[str, int] = {}
-        """Node -> messages not acknowledged."""
+        """Node -> number of unacknowledged messages."""
         self.forgotten = 0
         self.ended = 0
 
     # ── the simulator's files ────────────────────────────────────────────────────────────────────────
 
-    def line(self, text: str) -> None:
-        """Take one line of a simulator's file."""
+    def read_line(self, text: str) -> None:
+        """Process one line of a simulator's file."""
         words = text.split(" ")
         match words[0]:
             case "I":
@@ -213,12 +215,12 @@ class Judge:
 
     def _intend(self, words: list[str]) -> None:
         _, rid, at, kind, node, device, when, of, values = words
-        sent = Sent(rid, int(at), kind, node, device)
+        sent = SentMessage(rid, int(at), kind, node, device)
         origin = self.messages.get(of) if of != "-" else None
         place = (device, int(when))
-        at_place = self.places.get(place)
+        at_place = self.by_time.get(place)
         if at_place is None and values != "-":
-            at_place = self.places[place] = []
+            at_place = self.by_time[place] = []
         known = {id(reading): reading for reading in (*(origin.readings if origin else ()), *(at_place or ()))}
         count = 0
         if values != "-" and at_place is not None:
@@ -226,7 +228,7 @@ class Judge:
                 name, need, value = _split(text)
                 reading = next((r for r in known.values() if r.property == name and r.equals(value)), None)
                 if reading is None:
-                    reading = Reading(sent, name, need, value, len(self.taps))
+                    reading = ExpectedReading(sent, name, need, value, len(self.taps))
                     self.readings += need == "="
                 if all(reading is not other for other in at_place):
                     at_place.append(reading)
@@ -235,13 +237,13 @@ class Judge:
         self.messages[rid] = sent
         self.order.append((device, place[1], sent))
         self.intended += 1
-        self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        self.kinds_values[kind] = self.kinds_values.get(kind, 0) + count
+        self.message_kinds[kind] = self.message_kinds.get(kind, 0) + 1
+        self.value_kinds[kind] = self.value_kinds.get(kind, 0) + count
         self.pending[node] = self.pending.get(node, 0) + 1
         for tap in self.taps:
-            mine = [r for r in sent.readings if r.message is sent and r.need == "="]
-            left = len(mine) if not tap.node or tap.node == node else 0
-            sent.left.append(left)
+            required = [r for r in sent.readings if r.message is sent and r.requirement == "="]
+            left = len(required) if not tap.node or tap.node == node else 0
+            sent.missing.append(left)
             tap.outstanding += left > 0
 
     def _acknowledge(self, rid: str) -> None:
@@ -255,8 +257,8 @@ class Judge:
         if sent.device in self.cameras:
             count = len(sent.readings)
             self.objects["acknowledged"] += count
-            self.objects["duplicates"] += count if sent.kind in DOUBLES else 0
-            self.objects["refused"] += sum(reading.need == "!" for reading in sent.readings)
+            self.objects["duplicates"] += count if sent.kind in DUPLICATE_KINDS else 0
+            self.objects["refused"] += sum(reading.requirement == "!" for reading in sent.readings)
 
     def _give_up(self, rid: str) -> None:
         self.given_up += 1
@@ -264,56 +266,56 @@ class Judge:
             self.pending[sent.node] -= 1
 
     def forget(self, now: int) -> None:
-        """Drop what was seen on every tap long ago; if it came again it would be a phantom."""
+        """Drop old messages seen on every tap; a later delivery of them would be a phantom."""
         while self.order and self.order[0][2].intended_at < now - self.forget_us:
             device, when, sent = self.order[0]
-            if any(r.need == "=" and (not r.acknowledged or self._missing(r)) for r in sent.readings):
+            if any(r.requirement == "=" and (not r.acknowledged or self._missing(r)) for r in sent.readings):
                 return
             self.order.popleft()
-            self.places.pop((device, when), None)
+            self.by_time.pop((device, when), None)
             self.messages.pop(sent.rid, None)
             self.forgotten += 1
 
     # ── the feeds ────────────────────────────────────────────────────────────────────────────────────
 
-    def record(self, tap: Tap, record: dict[str, Any], now: int) -> None:
-        """Take one record of a feed, as received at `now`."""
+    def read_record(self, tap: FeedTap, record: dict[str, Any], now: int) -> None:
+        """Process one record of a feed, received at `now`."""
         device, name = record["device"], record["property"]
         if device not in self.devices:
-            self.bystanders += 1
+            self.unknown_devices += 1
             return
         tap.records += 1
         stamp = to_us(record["time"])
         flags = set(record["flags"])
-        what = f"{device} {name} {record['time']} = {record['value']!r} id {record['id']}"
+        detail = f"{device} {name} {record['time']} = {record['value']!r} id {record['id']}"
         channelled = f"{name}#{record.get('channel', '')}"
         names = {name, channelled}
-        candidates = [r for r in self.places.get((device, stamp), ()) if r.property in names]
+        candidates = [r for r in self.by_time.get((device, stamp), ()) if r.property in names]
         if not candidates:
-            tap.blame("phantom", what)
+            tap.add_finding("phantom", detail)
             return
         reading = next((r for r in candidates if r.equals(record["value"])), None)
         if reading is None:
-            tap.blame("corrupt", f"{what}, sent {candidates[0].value!r}")
+            tap.add_finding("corrupt", f"{detail}, sent {candidates[0].value!r}")
             return
         sent = reading.message
-        if reading.need == "!" or (tap.node and tap.node != sent.node):
-            tap.blame("leaked", what)
+        if reading.requirement == "!" or (tap.node and tap.node != sent.node):
+            tap.add_finding("leaked", detail)
         first = reading.ids[tap.index]
         if first is not None:
-            tap.blame("doubled", f"{what}, first {first}")
+            tap.add_finding("doubled", f"{detail}, first {first}")
             return
         reading.ids[tap.index] = f"{record['id']} {record['cursor']}"
         tap.matched += 1
         tap.objects += device in self.cameras
-        if device in self.cameras and MARK in str(record):
-            tap.blame("leaked", f"a word of somebody's in {record['id']}")
-        if reading.need == "=" and sent.left[tap.index]:
-            sent.left[tap.index] -= 1
-            tap.outstanding -= sent.left[tap.index] == 0
-        self._judge_order(tap, (device, channelled), stamp, flags, what)
-        if (marks := MARKS.get(sent.kind)) and not marks & flags:
-            tap.blame("unmarked", f"{what} was sent as {sent.kind}, flags {sorted(flags)}")
+        if device in self.cameras and CANARY_WORD in str(record):
+            tap.add_finding("leaked", f"a personal word in {record['id']}")
+        if reading.requirement == "=" and sent.missing[tap.index]:
+            sent.missing[tap.index] -= 1
+            tap.outstanding -= sent.missing[tap.index] == 0
+        self._judge_order(tap, (device, channelled), stamp, flags, detail)
+        if (marks := REQUIRED_FLAGS.get(sent.kind)) and not marks & flags:
+            tap.add_finding("unmarked", f"{detail} was sent as {sent.kind}, flags {sorted(flags)}")
         tap.seen_intended_at = max(tap.seen_intended_at, sent.intended_at)
         tap.seen_by_node[sent.node] = max(tap.seen_by_node.get(sent.node, 0), sent.intended_at)
         latency = (now - sent.intended_at) / 1000
@@ -321,36 +323,36 @@ class Judge:
         if "backlog" not in flags:
             tap.live_latencies.append(latency)
 
-    def _judge_order(self, tap: Tap, series: tuple[str, str], stamp: int, flags: set[str], what: str) -> None:
+    def _judge_order(self, tap: FeedTap, series: tuple[str, str], stamp: int, flags: set[str], detail: str) -> None:
         newest = tap.newest.get(series, 0)
-        if stamp < newest and not flags & EXCUSES:
-            tap.blame("disordered", f"{what}, after {newest - stamp} µs newer")
+        if stamp < newest and not flags & OUT_OF_ORDER_FLAGS:
+            tap.add_finding("disordered", f"{detail}, after {newest - stamp} µs newer")
         if stamp > newest and "future" not in flags:
             tap.newest[series] = stamp
 
     # ── the verdict ──────────────────────────────────────────────────────────────────────────────────
 
-    def missing(self, tap: Tap) -> Iterator[Reading]:
-        """Yield what was acknowledged and is not on a tap."""
+    def missing(self, tap: FeedTap) -> Iterator[ExpectedReading]:
+        """Yield the readings that were acknowledged and are missing on a tap."""
         for sent in self.messages.values():
             if tap.node and tap.node != sent.node:
                 continue
             for reading in sent.readings:
                 if (
                     reading.message is sent
-                    and reading.need == "="
+                    and reading.requirement == "="
                     and reading.acknowledged
                     and reading.ids[tap.index] is None
                 ):
                     yield reading
 
-    def _missing(self, reading: Reading) -> bool:
+    def _missing(self, reading: ExpectedReading) -> bool:
         return any(
             reading.ids[tap.index] is None for tap in self.taps if not tap.node or tap.node == reading.message.node
         )
 
     def status(self) -> dict[str, Any]:
-        """Return where things stand; cheap, called many times a second."""
+        """Return the present status; cheap, called many times a second."""
         return {
             "intended": self.intended,
             "acknowledged": self.acknowledged,
@@ -372,15 +374,15 @@ class Judge:
         }
 
     def verdict(self) -> dict[str, Any]:
-        """Return the whole judgement; `lost` is decided here, so ask when all had time to arrive."""
+        """Return the verdict; `lost` is decided here, so call it when everything had time to arrive."""
         taps = {}
         for tap in self.taps:
             tap.counts["lost"] = 0
-            kept = [sample for sample in tap.samples if not sample.startswith("lost")]
-            tap.samples = kept
+            other_samples = [sample for sample in tap.samples if not sample.startswith("lost")]
+            tap.samples = other_samples
             for reading in self.missing(tap):
                 sent = reading.message
-                tap.blame("lost", f"{sent.rid} {sent.kind} {sent.node} {sent.device} {reading.property}")
+                tap.add_finding("lost", f"{sent.rid} {sent.kind} {sent.node} {sent.device} {reading.property}")
             taps[tap.name] = {
                 "records": tap.records,
                 "matched": tap.matched,
@@ -403,17 +405,17 @@ class Judge:
             "unacknowledged_appeared": appeared,
             "resent": self.resent,
             "readings": self.readings,
-            "injected_messages": dict(sorted(self.kinds.items())),
-            "injected_values": dict(sorted(self.kinds_values.items())),
+            "injected_messages": dict(sorted(self.message_kinds.items())),
+            "injected_values": dict(sorted(self.value_kinds.items())),
             "forgotten": self.forgotten,
-            "bystanders": self.bystanders,
+            "bystanders": self.unknown_devices,
             "objects": self.objects,
             "taps": taps,
-            "guilty": any(counts[verdict] for counts in taps.values() for verdict in VERDICTS),
+            "failed": any(counts[verdict] for counts in taps.values() for verdict in VERDICTS),
         }
 
     def complete(self) -> bool:
-        """Tell whether everything acknowledged has been seen on every tap."""
+        """Return whether everything acknowledged has been seen on every tap."""
         return all(next(self.missing(tap), None) is None for tap in self.taps)
 
 
@@ -425,7 +427,7 @@ def _split(text: str) -> tuple[str, str, object]:
 
 
 def quantiles(values: deque[float]) -> dict[str, float]:
-    """Return p50, p99 and max, or nothing of nothing."""
+    """Return p50, p99 and max; empty for no values."""
     ordered = sorted(values)
     if not ordered:
         return {}
@@ -437,8 +439,8 @@ def quantiles(values: deque[float]) -> dict[str, float]:
     }
 
 
-class Files:
-    """The simulators' files, read as they grow, whole lines only."""
+class LedgerFiles:
+    """The simulators' files, read in whole lines as they grow."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -446,16 +448,16 @@ class Files:
         self._rest: dict[Path, str] = {}
 
     def lines(self, limit: int = 20_000) -> Iterator[str]:
-        """Yield up to about `limit` new whole lines, oldest first of each file."""
+        """Yield up to about `limit` new lines, oldest first within each file."""
         for path in sorted(self.directory.glob("*.ledger")):
             if path not in self._open:
                 self._open[path] = path.open(encoding="utf-8")
                 self._rest[path] = ""
             text = self._rest[path] + self._open[path].read(limit * 150)
-            whole, newline, rest = text.rpartition("\n")
-            self._rest[path] = rest
+            complete, newline, partial = text.rpartition("\n")
+            self._rest[path] = partial
             if newline:
-                yield from whole.split("\n")
+                yield from complete.split("\n")
 
     def close(self) -> None:
         """Close the files."""
@@ -464,13 +466,15 @@ class Files:
 
 
 class TapError(Exception):
-    """A feed that answers no: nothing can be judged."""
+    """A feed rejects the request: nothing can be judged."""
 
 
-class Bench:
-    """The judge at work: tails the files, follows the taps, reports, and ends when it has seen enough."""
+class JudgeRunner:
+    """Runs the judge: tails the files, follows the taps, reports, and ends when everything was seen."""
 
-    def __init__(self, judge: Judge, files: Files, *, settle_s: float, deadline_s: float, simulators: int) -> None:
+    def __init__(
+        self, judge: Judge, files: LedgerFiles, *, settle_s: float, deadline_s: float, simulators: int
+    ) -> None:
         self.judge = judge
         self.files = files
         self.settle_s = settle_s
@@ -478,17 +482,17 @@ class Bench:
         self.simulators = simulators
 
     def read_files(self) -> None:
-        """Take all that the simulators have written so far."""
+        """Process everything that the simulators have written so far."""
         while True:
             count = 0
             for text in self.files.lines():
-                self.judge.line(text)
+                self.judge.read_line(text)
                 count += 1
             if not count:
                 return
 
-    async def follow(self, session: aiohttp.ClientSession, tap: Tap) -> None:
-        """Read a feed from its beginning, for ever; a broken connection is tried again from the same cursor."""
+    async def follow(self, session: aiohttp.ClientSession, tap: FeedTap) -> None:
+        """Read a feed from its beginning until cancelled; resume from the last cursor after a broken connection."""
         url = f"{tap.url}/api/v1/feeds/{tap.feed}/records"
         headers = {"Authorization": f"Bearer {tap.token}", "Accept": "application/json"}
         after = ""
@@ -507,14 +511,14 @@ class Bench:
                 continue
             now = time.time_ns() // 1000
             answer = json.loads(body)
-            # The simulator writes before it sends, so what a feed shows is in the files by now.
+            # The simulator writes before it sends, so the files already have everything in the answer.
             self.read_files()
             for record in answer["records"]:
-                self.judge.record(tap, record, now)
+                self.judge.read_record(tap, record, now)
             after = answer["next"]
 
     async def report(self, out: TextIO) -> None:
-        """Write the status as a line of JSON, many times a second, until all is settled or the deadline passed."""
+        """Write the status as lines of JSON until everything is settled or the deadline has passed."""
         ended = quiet = 0.0
         seen = -1
         while True:
@@ -534,7 +538,7 @@ class Bench:
                     return
             await asyncio.sleep(POLL_S)
 
-    async def sit(self, out: TextIO) -> dict[str, Any]:
+    async def run(self, out: TextIO) -> dict[str, Any]:
         """Return the verdict when the simulators have ended and their messages had time to arrive."""
         timeout = aiohttp.ClientTimeout(total=60, sock_connect=5)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -549,10 +553,10 @@ class Bench:
         return self.judge.verdict()
 
 
-def _tap(text: str) -> Tap:
-    name, _, rest = text.partition("=")
-    url, feed, token_file, *node = rest.split(",")
-    return Tap(
+def _tap(text: str) -> FeedTap:
+    name, _, options = text.partition("=")
+    url, feed, token_file, *node = options.split(",")
+    return FeedTap(
         name=name,
         url=url.rstrip("/"),
         feed=feed,
@@ -562,7 +566,7 @@ def _tap(text: str) -> Tap:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Judge; the status goes to standard output, the verdict to a file; exit 1 if guilty, 2 if a tap refused."""
+    """Judge a run; the status goes to standard output, the verdict to a file; exit 1 if it failed, 2 on a tap error."""
     parser = argparse.ArgumentParser(prog="python -m sensegate.demo.judge", description=main.__doc__)
     parser.add_argument("--ledger", required=True, type=Path, help="directory of the simulators' *.ledger files")
     parser.add_argument(
@@ -572,20 +576,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--simulators", type=int, default=1, help="files that must have ended")
     parser.add_argument("--settle-s", type=float, default=2.0, help="quiet time after everything was seen")
     parser.add_argument("--deadline-s", type=float, default=60.0, help="longest wait after the simulators' end")
-    parser.add_argument("--forget-s", type=float, default=900.0, help="what was seen everywhere is forgotten then")
+    parser.add_argument(
+        "--forget-s", type=float, default=900.0, help="age at which readings seen on every tap are dropped"
+    )
     given = parser.parse_args(arguments)
     judge = Judge(given.tap, forget_s=given.forget_s)
-    files = Files(given.ledger)
-    bench = Bench(judge, files, settle_s=given.settle_s, deadline_s=given.deadline_s, simulators=given.simulators)
+    files = LedgerFiles(given.ledger)
+    bench = JudgeRunner(judge, files, settle_s=given.settle_s, deadline_s=given.deadline_s, simulators=given.simulators)
     try:
-        verdict = asyncio.run(bench.sit(sys.stdout))
+        verdict = asyncio.run(bench.run(sys.stdout))
     except TapError as why:
         sys.stderr.write(f"judge: {why}\n")
         return 2
     finally:
         files.close()
     given.verdict.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
-    return 1 if verdict["guilty"] else 0
+    return 1 if verdict["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks on command: cut, stall, delay, reset. Stands between a node and its centre."""
+"""TCP proxy that injects faults on command: cut, stall, delay, reset. Placed between a node and its centre."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import struct
 
 CHUNK_BYTES = 65_536
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: close() sends RST."""
+"""SO_LINGER with zero timeout: close() sends RST."""
 
 
-class Link:
-    """Forwards `host:port` to a target; counts bytes each way.
+class FaultyLink:
+    """Forwards `host:port` to a target and counts the bytes of each direction.
 
-    `cut()` resets all connections and refuses new ones until `mend()`. `stall()` keeps them open and moves nothing
-    (a peer that vanished) until `mend()`. `delay_s` holds each chunk back.
+    `cut()` resets all connections and refuses new ones until `restore()`. `stall()` keeps them open and forwards
+    nothing (a peer that vanished) until `restore()`. `delay_s` delays each chunk.
     """
 
     def __init__(self, target_host: str, target_port: int, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -25,22 +25,22 @@ class Link:
         self.port = port
         self.delay_s = 0.0
         self.bytes_up = 0
-        """From the side that connects."""
+        """Bytes from the connecting side."""
         self.bytes_down = 0
         self.cuts = 0
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
         self._whole = True
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
     @property
-    def whole(self) -> bool:
-        """False while cut or stalled."""
-        return self._whole and self._flowing.is_set()
+    def is_up(self) -> bool:
+        """Whether it is neither cut nor stalled."""
+        return self._whole and self._forwarding.is_set()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         self._server = await asyncio.start_server(self._accept, self.host, self.port, limit=CHUNK_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -48,24 +48,24 @@ class Link:
         """Close everything."""
         if self._server:
             self._server.close()
-        await self._drop()
+        await self._close_connections()
 
     async def cut(self) -> None:
         """Reset all connections and refuse new ones."""
         self.cuts += 1
         self._whole = False
-        await self._drop()
+        await self._close_connections()
 
     def stall(self) -> None:
-        """Move no more bytes, in silence."""
-        self._flowing.clear()
+        """Stop forwarding without closing connections."""
+        self._forwarding.clear()
 
-    def mend(self) -> None:
-        """Let all flow again."""
+    def restore(self) -> None:
+        """Resume normal forwarding."""
         self._whole = True
-        self._flowing.set()
+        self._forwarding.set()
 
-    async def _drop(self) -> None:
+    async def _close_connections(self) -> None:
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
@@ -78,14 +78,14 @@ class Link:
             return
         self._open.add(task)
         try:
-            await self._join(reader, writer)
+            await self._connect(reader, writer)
         except asyncio.CancelledError:
             _reset(writer)
         finally:
             self._open.discard(task)
             writer.close()
 
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
         except OSError:
@@ -109,7 +109,7 @@ class Link:
             while chunk := await reader.read(CHUNK_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                await self._flowing.wait()
+                await self._forwarding.wait()
                 if up:
                     self.bytes_up += len(chunk)
                 else:
@@ -119,7 +119,7 @@ class Link:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close so that the other side sees RST, not an orderly end."""
+    """Close so that the peer receives RST instead of an orderly end."""
     peer = writer.get_extra_info("socket")
     if peer is not None:
         with contextlib.suppress(OSError):

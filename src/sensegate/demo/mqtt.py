@@ -1,8 +1,8 @@
-"""A device's end of MQTT 3.1.1: connect, publish at QoS 1, know what was acknowledged, send again after a cut.
+"""MQTT 3.1.1 client of a simulated device: connect, publish at QoS 1, track acknowledgements, resend after a cut.
 
-Written out because it must be cheap, for the simulator shares the machine with what it measures. Measured against
-Mosquitto 2.0 on two cores, 300-byte payloads at QoS 1, CPU of the publishing process per message until its PUBACK: this
-over 60 connections 15 µs (uvloop; 28 µs without), paho 2.2 over one connection 41 µs, aiomqtt 2.5 over one 106 µs.
+Written for low cost, because the simulator shares the machine with what it measures. Measured against Mosquitto 2.0 on
+two cores, 300-byte payloads at QoS 1, CPU of the publishing process per message until its PUBACK: this client over 60
+connections 15 µs (uvloop; 28 µs without), paho 2.2 over one connection 41 µs, aiomqtt 2.5 over one 106 µs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _text(text: str) -> bytes:
 
 
 def connect_packet(client_id: str, username: str, password: str) -> bytes:
-    """Return a CONNECT with a clean session."""
+    """Build a CONNECT with a clean session."""
     flags = 0x02 | (0xC0 if username else 0)
     body = b"\x00\x04MQTT\x04" + bytes([flags]) + struct.pack(">H", KEEPALIVE_S) + _text(client_id)
     if username:
@@ -51,7 +51,7 @@ def connect_packet(client_id: str, username: str, password: str) -> bytes:
 
 
 def publish_packet(topic: bytes, payload: bytes, packet_id: int, *, qos: int = 1) -> bytes:
-    """Return a PUBLISH."""
+    """Build a PUBLISH."""
     size = 2 + len(topic) + len(payload) + (2 if qos else 0)
     head = bytes([0x30 | qos << 1]) + _length(size) + struct.pack(">H", len(topic)) + topic
     return head + (struct.pack(">H", packet_id) if qos else b"") + payload
@@ -60,8 +60,8 @@ def publish_packet(topic: bytes, payload: bytes, packet_id: int, *, qos: int = 1
 class Publisher(asyncio.Protocol):
     """One connection of a device or gateway.
 
-    `acknowledged(token)` is called for each PUBACK; `lost()` once when the connection ends. What was not acknowledged
-    stays in `unacknowledged`, oldest first, as (token, topic, payload), to be sent again on the next connection.
+    `acknowledged(token)` is called for each PUBACK; `lost()` once when the connection ends. Unacknowledged messages
+    stay in `unacknowledged`, oldest first, as (token, topic, payload), to be sent again on the next connection.
     """
 
     def __init__(self, acknowledged: Callable[[str], None], lost: Callable[[], None]) -> None:
@@ -91,7 +91,7 @@ class Publisher(asyncio.Protocol):
         """Return a connected publisher.
 
         Raises:
-            RefusedConnection: the broker said no.
+            RefusedConnection: the broker refused the connection.
             OSError: it cannot be reached (`TimeoutError` included).
         """
         loop = asyncio.get_running_loop()
@@ -108,17 +108,17 @@ class Publisher(asyncio.Protocol):
         return self
 
     @property
-    def room(self) -> bool:
-        """True while the connection takes more without piling up."""
+    def can_send(self) -> bool:
+        """Whether the connection accepts more without buffering."""
         return self.writable and self.transport is not None and not self.transport.is_closing()
 
     @property
     def unacknowledged(self) -> list[tuple[str, bytes, bytes]]:
-        """What has been sent and not acknowledged, oldest first."""
+        """Messages sent and not acknowledged, oldest first."""
         return list(self.in_flight.values())
 
     def publish(self, token: str, topic: bytes, payload: bytes) -> None:
-        """Send at QoS 1; `token` comes back with the PUBACK. At most 65,535 may be in flight."""
+        """Send at QoS 1; `token` is returned with the PUBACK. At most 65,535 messages may be in flight."""
         assert self.transport is not None  # noqa: S101 - connect() returns only connected ones
         self._next_id = self._next_id % PACKET_IDS + 1
         if self._next_id in self.in_flight:
@@ -132,7 +132,7 @@ class Publisher(asyncio.Protocol):
         self.transport.write(publish_packet(topic, payload, 0, qos=0))
 
     def close(self) -> None:
-        """Say DISCONNECT and close; `lost` is not called."""
+        """Send DISCONNECT and close; `lost` is not called."""
         self._alive = False
         if self._ping:
             self._ping.cancel()
@@ -164,7 +164,7 @@ class Publisher(asyncio.Protocol):
         at, end = 0, len(buffer)
         while end - at >= 2:
             size, start = buffer[at + 1], at + 2
-            if size >= 128:  # nothing a broker says to a publisher is that long
+            if size >= 128:  # no packet to a publisher is that long
                 self.transport.abort() if self.transport else None
                 return
             if end - start < size:
@@ -190,7 +190,7 @@ class Publisher(asyncio.Protocol):
 
 
 class Backlog:
-    """What a device still has to send again, in order, after it was cut off."""
+    """Messages that a device must send again, in order, after its connection was cut."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, bytes, bytes]] = deque()
@@ -198,10 +198,10 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def keep(self, unacknowledged: list[tuple[str, bytes, bytes]]) -> None:
-        """Put what was in flight before what already waits."""
+    def prepend(self, unacknowledged: list[tuple[str, bytes, bytes]]) -> None:
+        """Put messages that were in flight before those already waiting."""
         self._waiting.extendleft(reversed(unacknowledged))
 
-    def take(self) -> tuple[str, bytes, bytes]:
-        """Return the oldest."""
+    def pop(self) -> tuple[str, bytes, bytes]:
+        """Remove and return the oldest message."""
         return self._waiting.popleft()

@@ -1,7 +1,7 @@
-"""Child processes of the demo: restarted when they die, never outliving the demo, nor their own servers.
+"""Child processes of the demo: restarted when they die; neither they nor their servers outlive the demo.
 
-A gateway's nats-server outlives a killed gateway on purpose. So that a killed demo leaves nothing behind, the kernel
-terminates its gateways (PDEATHSIG), and a *warden* process that notices the demo's end sweeps up what is left.
+A gateway's nats-server outlives a killed gateway by design. So that a killed demo leaves nothing behind, the kernel
+terminates its gateways (PDEATHSIG), and a *reaper* process that notices the demo's end kills the rest.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 STOP_S = 15.0
-"""How long a process gets to end in order."""
-ORPHAN_S = 4.0
-"""How long the warden waits for gateways to end by themselves."""
+"""Time allowed for an orderly end."""
+REAP_DELAY_S = 4.0
+"""Time that the reaper allows gateways to end by themselves."""
 RESTART_S = 0.2
-"""Wait before a restart; doubled up to `RESTART_MAX_S` while it dies at once."""
+"""Delay before a restart; doubled up to `RESTART_MAX_S` while the process dies immediately."""
 RESTART_MAX_S = 5.0
-STEADY_S = 10.0
+STABLE_S = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent is gone; runs in the child before exec."""
+    """Request SIGTERM from the kernel when the parent ends; runs in the child before exec."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-class Child:
-    """One process that is kept running."""
+class SupervisedProcess:
+    """One supervised process, restarted when it ends."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class Child:
         environment: Mapping[str, str] | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make it; `start` runs it.
+        """Prepare the process; `start` runs it.
 
         Args:
-            name: for people.
+            name: name for people.
             arguments: program and arguments.
-            log: file that its output is appended to.
-            environment: added to our own.
+            log: file to which its output is appended.
+            environment: added to the present environment.
             changed: called after each (re)start.
         """
         self.name = name
@@ -63,29 +63,29 @@ class Child:
         self.changed = changed
         self.restarts = 0
         self.process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
-        """Process id, 0 while it does not run."""
+        """Process id, 0 while it is not running."""
         return self.process.pid if self.process and self.process.returncode is None else 0
 
     async def start(self) -> None:
-        """Run it, and again whenever it ends."""
+        """Start the process, and restart it whenever it ends."""
         await self._spawn()
-        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.name}")
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"keep {self.name}")
 
     def kill(self, sign: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal, if it runs."""
+        """Send a signal if the process is running."""
         if self.process and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(sign)
 
     async def stop(self, timeout_s: float = STOP_S) -> None:
-        """End it in order, by force after a while."""
-        if self._keeper:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        """End the process in order, by force after `timeout_s`."""
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
         if self.process is None or self.process.returncode is not None:
             return
         self.kill(signal.SIGTERM)
@@ -108,13 +108,13 @@ class Child:
             )
         self.changed()
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         wait_s = RESTART_S
         while True:
             started = time.monotonic()
             assert self.process is not None  # noqa: S101 - start() spawned it
             await self.process.wait()
-            if time.monotonic() - started > STEADY_S:
+            if time.monotonic() - started > STABLE_S:
                 wait_s = RESTART_S
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, RESTART_MAX_S)
@@ -122,10 +122,10 @@ class Child:
             await self._spawn()
 
 
-def belonging(directory: Path) -> list[int]:
+def processes_of(directory: Path) -> list[int]:
     """Return the ids of gateways and nats-servers whose command line names a file below `directory`."""
     needle = f"{directory.resolve()}{os.sep}".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -136,43 +136,43 @@ def belonging(directory: Path) -> list[int]:
         names = {word.rpartition(b"/")[2] for word in words[:3]}
         ours = b"nats-server" in names or b"run" in words
         if ours and any(needle in word for word in words):
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 def sweep(directory: Path, *, grace_s: float) -> list[int]:
-    """End what still runs on the stores below `directory`: in order at first, by force after `grace_s`.
+    """End the processes that still use the stores below `directory`: in order at first, by force after `grace_s`.
 
     Returns:
         The ids of the processes that had to be ended.
     """
-    ended = belonging(directory)
+    ended = processes_of(directory)
     for sign, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        for process in belonging(directory):
+        for process in processes_of(directory):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, sign)
         deadline = time.monotonic() + wait_s
-        while belonging(directory) and time.monotonic() < deadline:
+        while processes_of(directory) and time.monotonic() < deadline:
             time.sleep(0.05)
     return ended
 
 
-def watch_over(directory: Path, *, remove: bool) -> None:
-    """Wait for the end of standard input (the demo is gone), then leave nothing behind: the warden's whole work."""
+def reap_after_parent(directory: Path, *, remove: bool) -> None:
+    """Wait for the end of standard input (the demo has ended), then clean up: the main function of the reaper."""
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.SIG_IGN)
     keep = b"keep" in sys.stdin.buffer.read()
-    # The kernel has told the gateways to stop; they end their servers themselves.
-    deadline = time.monotonic() + ORPHAN_S
-    while belonging(directory) and time.monotonic() < deadline:
+    # The kernel has sent SIGTERM to the gateways, which stop their own servers.
+    deadline = time.monotonic() + REAP_DELAY_S
+    while processes_of(directory) and time.monotonic() < deadline:
         time.sleep(0.1)
     sweep(directory, grace_s=5.0)
     if remove and not keep:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-class Warden:
-    """The process that sweeps up after the demo, should the demo be killed."""
+class Reaper:
+    """Process that cleans up if the demo is killed."""
 
     def __init__(self, directory: Path, *, remove: bool) -> None:
         self.directory = directory
@@ -181,11 +181,11 @@ class Warden:
 
     @property
     def pid(self) -> int:
-        """Process id, 0 while it does not run."""
+        """Process id, 0 while it is not running."""
         return self._process.pid if self._process and self._process.returncode is None else 0
 
     async def start(self) -> None:
-        """Run it."""
+        """Start the process."""
         arguments = [str(self.directory), *(["--remove"] if self.remove else [])]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -196,8 +196,8 @@ class Warden:
             start_new_session=True,
         )
 
-    async def dismiss(self, *, keep: bool = False) -> None:
-        """End it; it makes sure that nothing is left (but the directory, with `keep`). Called after an orderly stop."""
+    async def finish(self, *, keep: bool = False) -> None:
+        """End the process after an orderly stop; it removes what is left (except the directory, with `keep`)."""
         if self._process and self._process.stdin:
             if keep:
                 self._process.stdin.write(b"keep")
@@ -206,4 +206,4 @@ class Warden:
 
 
 if __name__ == "__main__":
-    watch_over(Path(sys.argv[1]), remove="--remove" in sys.argv[2:])
+    reap_after_parent(Path(sys.argv[1]), remove="--remove" in sys.argv[2:])

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs."""
+"""Terminal output of the demo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sensegate.demo.summary import Summary, family
+from sensegate.demo.summary import Summary, by_reason
 from sensegate.wording import count
 
 COUNTS = (
@@ -21,8 +21,8 @@ ESSENTIAL = ("messages", "accepted", "forwarded", "pending")
 TALL_NODES = 5
 
 
-def addresses(summary: Summary, console: Console) -> None:
-    """Print where everything is and how to try it by hand."""
+def print_addresses(summary: Summary, console: Console) -> None:
+    """Print all addresses, and commands for manual use."""
     grid = Table(box=None, show_header=False, pad_edge=False)
     for member in (summary.centre, *summary.nodes):
         role = "centre" if member is summary.centre else "node"
@@ -33,12 +33,12 @@ def addresses(summary: Summary, console: Console) -> None:
     console.print(f"subscriber token  {summary.tokens.subscriber}", highlight=False)
     console.print(f"directory         {summary.directory}", highlight=False)
     if summary.devices:
-        by_hand(summary, console)
+        print_manual_commands(summary, console)
     console.print()
 
 
-def by_hand(summary: Summary, console: Console) -> None:
-    """Print the two commands that follow one reading from a device to a subscriber."""
+def print_manual_commands(summary: Summary, console: Console) -> None:
+    """Print the commands that follow one reading from a device to a subscriber."""
     device = summary.devices[0]
     node = next(node for node in summary.nodes if node.division == device.node)
     port = node.mqtt.rpartition(":")[2]
@@ -56,11 +56,11 @@ def by_hand(summary: Summary, console: Console) -> None:
         soft_wrap=True,
     )
     if summary.cameras:
-        as_camera(summary.cameras[0], console)
+        print_camera_commands(summary.cameras[0], console)
 
 
-def as_camera(camera: Mapping[str, str], console: Console) -> None:
-    """Print the commands by which somebody registers as a camera and pushes what it sees."""
+def print_camera_commands(camera: Mapping[str, str], console: Console) -> None:
+    """Print the commands that register as a camera and push its observations."""
     name = camera["id"]
     head = f"-H 'User-Identify: {name}' -H 'Content-Type: application/VIID+JSON'"
     body = {"RegisterObject": {"DeviceID": name}}
@@ -78,7 +78,7 @@ def as_camera(camera: Mapping[str, str], console: Console) -> None:
     )
 
 
-def live(
+def live_table(
     ledgers: Mapping[str, Mapping[str, int]],
     simulator: Mapping[str, Any],
     judge: Mapping[str, Any],
@@ -87,62 +87,62 @@ def live(
     *,
     width: int = 200,
 ) -> RenderableType:
-    """Return the live table: a row per node, or a column where that is too wide, and the judge's line."""
-    told = [(node, links.get(node, True), _counts(totals)) for node, totals in ledgers.items()]
-    grid = _wide(told)
+    """Return the live table: a row per node, or a column where that is too wide, and the status lines."""
+    nodes = [(node, links.get(node, True), _counts(totals)) for node, totals in ledgers.items()]
+    grid = _wide(nodes)
     if Console(width=10_000).measure(grid).maximum > width:
-        grid = _tall(told) if len(told) <= TALL_NODES else _wide(told, ESSENTIAL)
-    return Group(grid, *(Text(line) for line in lines(simulator, judge, cameras)))
+        grid = _tall(nodes) if len(nodes) <= TALL_NODES else _wide(nodes, ESSENTIAL)
+    return Group(grid, *(Text(line) for line in status_lines(simulator, judge, cameras)))
 
 
 _TITLE = "conservation of readings"
 
 
-def _wide(told: Sequence[tuple[str, bool, Mapping[str, int]]], columns: Sequence[str] = COUNTS) -> Table:
+def _wide(nodes: Sequence[tuple[str, bool, Mapping[str, int]]], columns: Sequence[str] = COUNTS) -> Table:
     grid = Table(title=_TITLE, title_justify="left")
     for column in ("node", "link", *columns):
         grid.add_column(column, justify="left" if column in ("node", "link") else "right", no_wrap=True)
-    for node, whole, counts in told:
-        grid.add_row(node, _link(whole), *(f"{counts[column]:,}" for column in columns))
+    for node, is_up, counts in nodes:
+        grid.add_row(node, _link(is_up), *(f"{counts[column]:,}" for column in columns))
     return grid
 
 
-def _tall(told: Sequence[tuple[str, bool, Mapping[str, int]]]) -> Table:
+def _tall(nodes: Sequence[tuple[str, bool, Mapping[str, int]]]) -> Table:
     grid = Table(title=_TITLE, title_justify="left")
     grid.add_column("")
-    for node, _, _ in told:
+    for node, _, _ in nodes:
         grid.add_column(f"node {node}", justify="right")
-    grid.add_row("link", *(_link(whole) for _, whole, _ in told))
+    grid.add_row("link", *(_link(is_up) for _, is_up, _ in nodes))
     for name in COUNTS:
-        grid.add_row(name, *(f"{counts[name]:,}" for _, _, counts in told))
+        grid.add_row(name, *(f"{counts[name]:,}" for _, _, counts in nodes))
     return grid
 
 
-def _link(whole: bool) -> Text:  # noqa: FBT001 - its only argument
-    return Text("up", "green") if whole else Text("CUT", "bold red")
+def _link(is_up: bool) -> Text:  # noqa: FBT001 - its only argument
+    return Text("up", "green") if is_up else Text("CUT", "bold red")
 
 
 def _counts(totals: Mapping[str, int]) -> dict[str, int]:
     """Return the numbers of a node's row."""
     accepted, forwarded = totals.get("accepted", 0), totals.get("forwarded", 0)
-    withheld = sum(family(totals, "withheld").values())
+    withheld = sum(by_reason(totals, "withheld").values())
     numbers = (
         totals.get("messages", 0),
-        sum(family(totals, "quarantined").values()),
+        sum(by_reason(totals, "quarantined").values()),
         totals.get("values", 0),
         accepted,
-        sum(family(totals, "duplicate").values()),
-        sum(family(totals, "suppressed").values()),
-        sum(family(totals, "rejected").values()),
+        sum(by_reason(totals, "duplicate").values()),
+        sum(by_reason(totals, "suppressed").values()),
+        sum(by_reason(totals, "rejected").values()),
         forwarded,
         withheld,
-        accepted - forwarded - withheld,
+        accepted - forwarded - withheld - sum(by_reason(totals, "refused_by_centre").values()),
     )
     return dict(zip(COUNTS, numbers, strict=True))
 
 
-def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mapping[str, Any]) -> list[str]:
-    """Return what simulators and judge say, a line each."""
+def status_lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mapping[str, Any]) -> list[str]:
+    """Return one status line for each simulator and the judge."""
     tap = judge.get("taps", {}).get("centre", {})
     wrong = {name: tap[name] for name in tap if name in ("doubled", "phantom", "corrupt", "disordered") and tap[name]}
     simulated = (
@@ -164,8 +164,8 @@ def lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras: Mappi
     return [simulated, watched, judged]
 
 
-def closing(summary: Summary, console: Console) -> None:
-    """Print the end of a timed run."""
+def print_result(summary: Summary, console: Console) -> None:
+    """Print the result of a timed run."""
     grid = Table(box=None, show_header=False, pad_edge=False)
     memory = summary.memory
     taken = f"{memory.peak_pss_mb:,.0f} MiB at the most in {memory.processes} processes"
@@ -173,6 +173,7 @@ def closing(summary: Summary, console: Console) -> None:
         ("published", f"{count(summary.published, 'message')}, {summary.acknowledged:,} acknowledged"),
         ("committed", count(summary.committed, "reading")),
         ("forwarded", f"{summary.forwarded:,}, withheld {_told(summary.withheld)}"),
+        *([("refused", _told(summary.refused_by_centre))] if summary.refused_by_centre else []),
         ("delivered", f"{summary.delivered:,} at the centre"),
         ("duplicates", _told(summary.duplicates)),
         ("quarantined", _told(summary.quarantined)),
@@ -195,8 +196,8 @@ def closing(summary: Summary, console: Console) -> None:
     console.print(grid, highlight=False)
     for sample in summary.samples[:10]:
         console.print(f"  {sample}", style="red", highlight=False)
-    verdict = "FAILED: see above" if summary.guilty else "all accounted for: nothing lost, nothing doubled"
-    console.print(f"verdict: {verdict}", style="bold red" if summary.guilty else "bold green", highlight=False)
+    verdict = "FAILED: see above" if summary.failed else "all accounted for: nothing lost, nothing doubled"
+    console.print(f"verdict: {verdict}", style="bold red" if summary.failed else "bold green", highlight=False)
 
 
 def _told(counts: Mapping[str, float]) -> str:

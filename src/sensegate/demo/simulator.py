@@ -1,8 +1,8 @@
-"""The simulated devices at work: real MQTT connections, write-ahead intents, faults on purpose. A process of its own.
+"""Device simulator: real MQTT connections, write-ahead intents, injected faults. A separate process.
 
 `python -m sensegate.demo.simulator PLAN.json` reads commands as lines of JSON from standard input
 (``{"rate": 500}``, ``{"burst": 3000, "node": "4401"}``, ``{"stop": true}``) and writes a status line twice a second.
-It ends after `stop`, or when standard input ends, once all is acknowledged or the drain time is over.
+It ends after `stop`, or when standard input ends, once everything is acknowledged or the drain time is over.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from typing import Protocol, TextIO, TypeVar
 import msgspec
 import uvloop
 
-from sensegate.demo.faults import Injection, Injector, Original
-from sensegate.demo.fleet import GRADE_SECRET, KINDS, MS, Frame, Simulated, measure
+from sensegate.demo.faults import GoodMessage, Injection, Injector
+from sensegate.demo.fleet import CLASSIFIED_GRADE, KINDS, MS, DeviceFrame, SimulatedDevice, measure
 from sensegate.demo.intents import FORBIDDEN, REQUIRED, Intents, now
 from sensegate.demo.mqtt import Backlog, Publisher, RefusedConnection
 
 TICK_S = 0.01
 WINDOW = 400
-"""Most messages of one connection that wait for their PUBACK."""
+"""Greatest number of messages of one connection that await their PUBACK."""
 TRIES = 24
-"""Devices that are asked in turn before a message is left out."""
+"""Number of devices tried before a message is skipped."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 1.0
 FALLBACK_MS = 1000
 
 
 class Broker(msgspec.Struct, frozen=True):
-    """Where a node's devices connect."""
+    """Address to which a node's devices connect."""
 
     host: str
     port: int
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What to simulate. Holds credentials: kept 0600."""
+class SimulationPlan(msgspec.Struct, frozen=True):
+    """What to simulate. Holds credentials: stored with mode 0600."""
 
     run: str
     """8 hex digits, unique among runs on the same stores."""
@@ -52,17 +52,17 @@ class Plan(msgspec.Struct, frozen=True):
     """Path of the file of intents."""
     seed: int
     rate: float
-    """Good messages a second, all nodes together; injected ones come on top."""
+    """Good messages per second of all nodes together; faults are added to it."""
     brokers: dict[str, Broker]
-    devices: list[Simulated]
+    devices: list[SimulatedDevice]
     faults: float = 1.0
-    """Factor on the shares of all faults; 0: none."""
+    """Factor for the shares of all faults; 0: none."""
     drain_s: float = 60.0
 
 
 @dataclass
-class Line:
-    """One device's (or gateway's) connection, and what it still owes."""
+class DeviceConnection:
+    """Connection of one device (or gateway) with its unacknowledged messages."""
 
     username: str
     password: str = field(repr=False)
@@ -73,40 +73,40 @@ class Line:
     backlog: Backlog = field(default_factory=Backlog)
     refused: int = 0
     connections: int = 0
-    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.wanted.set()
+        self.disconnected.set()
 
     @property
-    def room(self) -> bool:
-        """True when the next message may be sent."""
+    def can_send(self) -> bool:
+        """Whether the next message may be sent."""
         publisher = self.publisher
-        return publisher is not None and not self.backlog and publisher.room and len(publisher.in_flight) < WINDOW
+        return publisher is not None and not self.backlog and publisher.can_send and len(publisher.in_flight) < WINDOW
 
     @property
-    def owed(self) -> int:
-        """Messages not acknowledged."""
+    def unacknowledged(self) -> int:
+        """Number of unacknowledged messages."""
         return len(self.backlog) + (len(self.publisher.in_flight) if self.publisher else 0)
 
     def send(self, rid: str, topic: bytes, payload: bytes) -> None:
         """Send a message whose intent is written."""
         if self.publisher is None:
-            self.backlog.keep([(rid, topic, payload)])
+            self.backlog.prepend([(rid, topic, payload)])
             return
         self.publisher.publish(rid, topic, payload)
 
     def _lost(self) -> None:
         if self.publisher:
-            self.backlog.keep(self.publisher.unacknowledged)
+            self.backlog.prepend(self.publisher.unacknowledged)
             self.publisher = None
-        self.wanted.set()
+        self.disconnected.set()
 
     async def stay_connected(self) -> None:
-        """Connect, and again whenever the connection is lost; send again what was not acknowledged, in order."""
+        """Stay connected until cancelled; after a reconnect resend unacknowledged messages in order."""
         wait_s = RECONNECT_MIN_S
         while True:
-            await self.wanted.wait()
+            await self.disconnected.wait()
             try:
                 self.publisher = await Publisher.connect(
                     self.broker.host,
@@ -122,7 +122,7 @@ class Line:
             except OSError:
                 pass
             else:
-                self.wanted.clear()
+                self.disconnected.clear()
                 self.connections += 1
                 wait_s = RECONNECT_MIN_S
                 await self._send_again()
@@ -135,8 +135,8 @@ class Line:
             for _ in range(min(len(self.backlog), 100)):
                 if len(self.publisher.in_flight) >= WINDOW:
                     break
-                rid, topic, payload = self.backlog.take()
-                self.intents.sent_again(rid)
+                rid, topic, payload = self.backlog.pop()
+                self.intents.resent(rid)
                 self.publisher.publish(rid, topic, payload)
             self.intents.flush()
             await asyncio.sleep(TICK_S)
@@ -145,84 +145,88 @@ class Line:
 class Simulator:
     """All devices of a plan."""
 
-    def __init__(self, plan: Plan, intents: Intents) -> None:
+    def __init__(self, plan: SimulationPlan, intents: Intents) -> None:
         self.plan = plan
         self.intents = intents
         self.rng = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
         self.rate = plan.rate
         self.bursts: dict[str, int] = {}
-        """Node (empty: all) -> messages to send at once, as fast as the sockets take them."""
+        """Node (empty: all) -> number of messages to send at once, as fast as the sockets accept them."""
         self.bursts_sent = 0
-        self.tell: Callable[[dict[str, object]], None] = lambda _: None
-        """Told the status twice a second, and at once when a burst has been sent."""
-        self.held = 0
-        """Times a device could not send when its turn came."""
+        self.publish_status: Callable[[dict[str, object]], None] = lambda _: None
+        """Called with the status twice a second, and immediately after a burst has been sent."""
+        self.skipped = 0
+        """Number of times a device could not send when its turn came."""
         self.sent = 0
         self.stopping = asyncio.Event()
         victims = {device.node: device for device in plan.devices if device.kind == "water"}
         self.injector = Injector(self.rng, share=plan.faults, peers=victims)
         self.lines = {
-            device.username: Line(device.username, device.password, plan.brokers[device.node], intents, self.rng)
+            device.username: DeviceConnection(
+                device.username, device.password, plan.brokers[device.node], intents, self.rng
+            )
             for device in plan.devices
         }
         self._counters: dict[str, int] = {}
         self._newest: dict[str, int] = {}
-        self._turns = {node: self._turn(node) for node in ("", *plan.brokers)}
-        self._ready: deque[tuple[Line, str, bytes, bytes]] = deque()
+        self._rotations = {node: self._rotation(node) for node in ("", *plan.brokers)}
+        self._ready: deque[tuple[DeviceConnection, str, bytes, bytes]] = deque()
 
-    def _turn(self, node: str) -> Iterator[Simulated]:
+    def _rotation(self, node: str) -> Iterator[SimulatedDevice]:
         devices = [device for device in self.plan.devices if not node or device.node == node]
         while devices:
             self.rng.shuffle(devices)
             yield from list(devices)
 
-    def _may(self, device: Simulated) -> bool:
-        """Tell whether a device may send now: its connection has room, its clock has moved on."""
-        if not self.lines[device.username].room:
-            self.held += 1
+    def _can_send(self, device: SimulatedDevice) -> bool:
+        """Return whether a device may send now: its connection has room and its clock has advanced."""
+        if not self.lines[device.username].can_send:
+            self.skipped += 1
             return False
         step = KINDS[device.kind].resolution
         return step == MS or self._newest.get(device.id, 0) + 2 * step <= now()
 
-    def _frame(self, device: Simulated) -> Frame:
-        # Every other count and step of the clock is left to the injector.
+    def _frame(self, device: SimulatedDevice) -> DeviceFrame:
+        # Every other counter value and clock step is reserved for the injector.
         counter = self._counters[device.id] = self._counters.get(device.id, -2) + 2
         step = KINDS[device.kind].resolution
         at = max(now() // step * step, self._newest.get(device.id, 0) + (step if step == MS else 2 * step))
         self._newest[device.id] = at
-        return Frame(device, at, measure(KINDS[device.kind], device, counter // 2), counter)
+        return DeviceFrame(device, at, measure(KINDS[device.kind], device, counter // 2), counter)
 
     def _next(self, node: str) -> None:
-        """Note the intent of one good message, and of what goes wrong after it."""
-        device = next((one for one in islice(self._turns[node], TRIES) if self._may(one)), None)
+        """Record the intent of one good message, and of the fault after it."""
+        device = next(
+            (candidate for candidate in islice(self._rotations[node], TRIES) if self._can_send(candidate)), None
+        )
         if device is None:
             return
         line = self.lines[device.username]
         frame = self._frame(device)
         topic, payload = KINDS[device.kind].encode(frame)
-        need = FORBIDDEN if device.grade == GRADE_SECRET else REQUIRED
-        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values, need=need)
+        need = FORBIDDEN if device.grade == CLASSIFIED_GRADE else REQUIRED
+        rid = self.intents.intend("plain", device.node, device.id, frame.time, frame.values, requirement=need)
         self._ready.append((line, rid, topic.encode(), payload))
         if need is FORBIDDEN:
             return
-        injection = self.injector.after(Original(rid, frame, topic, payload))
+        injection = self.injector.after(GoodMessage(rid, frame, topic, payload))
         if injection is not None:
             self._inject(line, injection)
 
-    def _inject(self, line: Line, injection: Injection) -> None:
+    def _inject(self, line: DeviceConnection, injection: Injection) -> None:
         rid = self.intents.intend(
             injection.kind,
             injection.device.node,
             injection.victim or injection.device.id,
             injection.time,
             injection.values,
-            need=injection.need,
-            of=injection.of,
+            requirement=injection.requirement,
+            original_rid=injection.original_rid,
         )
         self._ready.append((line, rid, injection.topic.encode(), injection.payload))
 
     def tick(self, due: int) -> None:
-        """Send `due` good messages and the bursts asked for: first all intents to disk, then all messages."""
+        """Send `due` good messages and the requested bursts: first all intents to disk, then all messages."""
         for _ in range(due):
             self._next("")
         bursts, self.bursts = self.bursts, {}
@@ -236,10 +240,10 @@ class Simulator:
             line.send(rid, topic, payload)
         if bursts:
             self.bursts_sent += len(bursts)
-            self.tell(self.status())
+            self.publish_status(self.status())
 
     async def run(self) -> None:
-        """Send until `stopping` is set; then wait for what is not acknowledged."""
+        """Send until `stopping` is set; then wait for unacknowledged messages."""
         self.intents.devices(device.id for device in self.plan.devices)
         connectors = [asyncio.create_task(line.stay_connected(), name=line.username) for line in self.lines.values()]
         try:
@@ -271,7 +275,7 @@ class Simulator:
     async def _drain(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.plan.drain_s):
-                while any(line.owed for line in self.lines.values()):
+                while any(line.unacknowledged for line in self.lines.values()):
                     self.intents.flush()
                     await asyncio.sleep(TICK_S)
         self.intents.flush()
@@ -279,16 +283,16 @@ class Simulator:
     def _give_up(self) -> None:
         for line in self.lines.values():
             if line.publisher:
-                line.backlog.keep(line.publisher.unacknowledged)
+                line.backlog.prepend(line.publisher.unacknowledged)
             while line.backlog:
-                self.intents.given_up(line.backlog.take()[0], "end of run")
+                self.intents.give_up(line.backlog.pop()[0], "end of run")
 
     def status(self) -> dict[str, object]:
-        """Return where things stand."""
+        """Return the present status."""
         return {
             "sent": self.sent,
-            "owed": sum(line.owed for line in self.lines.values()),
-            "held": self.held,
+            "owed": sum(line.unacknowledged for line in self.lines.values()),
+            "held": self.skipped,
             "connected": sum(line.publisher is not None for line in self.lines.values()),
             "connections": len(self.lines),
             "refused_connections": sum(line.refused for line in self.lines.values()),
@@ -296,7 +300,7 @@ class Simulator:
         }
 
     def command(self, text: str) -> None:
-        """Obey one line of JSON."""
+        """Execute one command line of JSON."""
         order = json.loads(text)
         if "rate" in order:
             self.rate = float(order["rate"])
@@ -307,52 +311,52 @@ class Simulator:
             self.stopping.set()
 
 
-class Ordered(Protocol):
-    """What takes orders and has a status."""
+class Commandable(Protocol):
+    """A simulator that takes commands and has a status."""
 
     stopping: asyncio.Event
-    tell: Callable[[dict[str, object]], None]
+    publish_status: Callable[[dict[str, object]], None]
 
     def command(self, text: str) -> None:
-        """Obey one line of JSON."""
+        """Execute one command line of JSON."""
         ...
 
     def status(self) -> dict[str, object]:
-        """Return where things stand."""
+        """Return the present status."""
         ...
 
     async def run(self) -> None:
-        """Do what the plan says, until stopped."""
+        """Run the plan until stopped."""
         ...
 
 
-async def obey(simulator: Ordered, reader: asyncio.StreamReader) -> None:
-    """Take commands until standard input ends, which stops the simulator too."""
+async def read_commands(simulator: Commandable, reader: asyncio.StreamReader) -> None:
+    """Execute commands until standard input ends, which also stops the simulator."""
     while line := await reader.readline():
         simulator.command(line.decode())
     simulator.stopping.set()
 
 
-async def report(simulator: Ordered, out: TextIO) -> None:
-    """Write the status twice a second, and whenever there is news."""
+async def report(simulator: Commandable, out: TextIO) -> None:
+    """Write the status twice a second, and whenever it is pushed."""
 
     def tell(status: dict[str, object]) -> None:
         out.write(json.dumps(status) + "\n")
         out.flush()
 
-    simulator.tell = tell
+    simulator.publish_status = tell
     while True:
         tell(simulator.status())
         await asyncio.sleep(0.5)
 
 
-async def simulate(simulator: Ordered) -> dict[str, object]:
-    """Run it under the command of standard input; return its last status."""
+async def simulate(simulator: Commandable) -> dict[str, object]:
+    """Run a simulator under the commands of standard input; return its last status."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     helpers = [
-        asyncio.create_task(obey(simulator, reader), name="obey"),
+        asyncio.create_task(read_commands(simulator, reader), name="obey"),
         asyncio.create_task(report(simulator, sys.stdout), name="report"),
     ]
     try:
@@ -364,12 +368,12 @@ async def simulate(simulator: Ordered) -> dict[str, object]:
     return simulator.status()
 
 
-class Planned(Protocol):
-    """What every plan says."""
+class RunPlan(Protocol):
+    """Members common to all plans."""
 
     @property
     def run(self) -> str:
-        """Which run it is."""
+        """Identifier of the run."""
         ...
 
     @property
@@ -378,19 +382,19 @@ class Planned(Protocol):
         ...
 
 
-_Plan = TypeVar("_Plan", bound=Planned)
+_Plan = TypeVar("_Plan", bound=RunPlan)
 
 
-def carry_out(form: type[_Plan], made: Callable[[_Plan, Intents], Ordered]) -> int:
-    """Simulate the plan in the file given; return the exit code of this process."""
+def run_plan(form: type[_Plan], create: Callable[[_Plan, Intents], Commandable]) -> int:
+    """Simulate the plan in the given file; return the exit code of this process."""
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=form)
 
     async def whole() -> dict[str, object]:
-        return await simulate(made(plan, Intents(Path(plan.ledger), plan.run)))
+        return await simulate(create(plan, Intents(Path(plan.ledger), plan.run)))
 
     sys.stdout.write(json.dumps(uvloop.run(whole())) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(carry_out(Plan, Simulator))
+    sys.exit(run_plan(SimulationPlan, Simulator))

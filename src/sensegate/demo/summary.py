@@ -1,4 +1,4 @@
-"""The summary of a demo: one JSON object, a contract (see `interfaces.md`) that programs outside the project read."""
+"""Summary of a demo: one JSON object, a contract read by programs outside of the project."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from sensegate.demo.city import Member
-from sensegate.demo.crew import private
-from sensegate.demo.faults import FAULTS, Outcome, counted
-from sensegate.demo.memory import Memory
+from sensegate.demo.city import CityMember
+from sensegate.demo.faults import FAULTS, ExpectedOutcome, injected_counts
+from sensegate.demo.memory import MemoryUsage
+from sensegate.demo.workers import write_private
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where the centre or a node is, and who runs it."""
+class MemberAddress(msgspec.Struct, frozen=True):
+    """Addresses and processes of the centre or a node."""
 
     division: str
     http: str
@@ -29,8 +29,8 @@ class Address(msgspec.Struct, frozen=True):
     balanced: bool = True
 
 
-class HandDevice(msgspec.Struct, frozen=True):
-    """A device on the plain layout that the simulator leaves alone."""
+class ManualDevice(msgspec.Struct, frozen=True):
+    """A device on the plain layout that the simulator does not use."""
 
     id: str
     node: str
@@ -39,44 +39,46 @@ class HandDevice(msgspec.Struct, frozen=True):
     topic: str
 
 
-class Tokens(msgspec.Struct, frozen=True):
-    """Tokens to try things with."""
+class DemoTokens(msgspec.Struct, frozen=True):
+    """Tokens for manual use."""
 
     admin: str
     subscriber: str
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What happened, from the judge and from the ledgers."""
+    """Result of a run, from the judge and from the ledgers."""
 
-    centre: Address
-    nodes: list[Address]
-    tokens: Tokens
-    devices: list[HandDevice]
+    centre: MemberAddress
+    nodes: list[MemberAddress]
+    tokens: DemoTokens
+    devices: list[ManualDevice]
     feeds: list[str]
     console: str
     directory: str
     seed: int
     published: int = 0
-    """Messages that the simulator meant to send."""
+    """Messages that the simulator was about to send."""
     acknowledged: int = 0
-    """Messages for which it saw a PUBACK."""
+    """Messages for which it received a PUBACK."""
     committed: int = 0
     """Readings accepted by the nodes."""
     duplicates: dict[str, int] = {}
-    """Values, by kind; a conflict is an accepted revision."""
+    """Values by kind; a conflict is an accepted revision."""
     quarantined: dict[str, int] = {}
-    """Messages, by reason."""
+    """Messages by reason."""
     rejected: dict[str, int] = {}
-    """Values, by reason."""
+    """Values by reason."""
     forwarded: int = 0
     withheld: dict[str, int] = {}
+    refused_by_centre: dict[str, int] = {}
+    """Rows of the nodes that the centre did not take, by reason."""
     delivered: int = 0
-    """Readings that the centre's subscriber got."""
+    """Readings delivered to the centre's subscriber."""
     injected: dict[str, int] = {}
-    """What was done on purpose: kinds of duplicates and flags in values, all others in messages."""
+    """Injected faults: kinds of duplicates and flags in values, all others in messages."""
     recognised: bool = True
-    """Every injection was counted under its name by the gateways, no more and no less."""
+    """Whether the gateways counted every fault under its name, no more and no less."""
     unrecognised: dict[str, tuple[int, int]] = {}
     """Kind -> (injected, counted), where the two differ."""
     lost: int = 0
@@ -86,42 +88,42 @@ class Summary(msgspec.Struct, frozen=True):
     balanced: bool = True
     latency_ms: dict[str, float] = {}
     live_latency_ms: dict[str, float] = {}
-    """The same without what came as backlog after the link was cut."""
+    """The same without the backlog after the link was cut."""
     resent: int = 0
     """Messages sent again because their connection broke before the PUBACK."""
     samples: list[str] = []
-    """Examples of what the judge found."""
+    """Examples of the judge's findings."""
     simulated: int = 0
     """Devices of the simulator."""
-    memory: Memory = Memory()
-    """Of all processes of the demo."""
+    memory: MemoryUsage = MemoryUsage()
+    """Memory of all processes of the demo."""
     cameras: list[dict[str, str]] = []
-    """Cameras that the simulator leaves alone; /VIID/… is below `viid`, XML of ONVIF is posted to `onvif`."""
+    """Cameras that the simulator does not use; /VIID/… is below `viid`, ONVIF XML is posted to `onvif`."""
     objects: dict[str, int] = {}
-    """What cameras reported: acknowledged = delivered + duplicates + refused."""
+    """Objects reported by cameras: acknowledged = delivered + duplicates + refused."""
 
     @property
-    def guilty(self) -> bool:
-        """True where the demo must fail."""
-        # A message that was sent again may have changed its kind, and one published by hand adds to what is counted.
+    def failed(self) -> bool:
+        """Whether the demo must fail."""
+        # A message sent again may change its kind, and one published manually adds to the counts.
         missed = not self.resent and any(counted < injected for injected, counted in self.unrecognised.values())
-        told = sum(self.objects.get(name, 0) for name in ("delivered", "duplicates", "refused"))
-        missed = missed or self.objects.get("acknowledged", 0) != told
+        accounted = sum(self.objects.get(name, 0) for name in ("delivered", "duplicates", "refused"))
+        missed = missed or self.objects.get("acknowledged", 0) != accounted
         return bool(self.lost or self.doubled or not self.balanced or any(self.verdicts.values()) or missed)
 
     def write(self, path: Path) -> None:
-        """Write it where nobody else may read it: it holds tokens."""
+        """Write the summary with mode 0600: it holds tokens."""
         partial = path.with_name(f".{path.name}.partial")
-        private(partial, msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n").replace(path)
+        write_private(partial, msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n").replace(path)
 
 
-def family(totals: Mapping[str, int], name: str) -> dict[str, int]:
+def by_reason(totals: Mapping[str, int], name: str) -> dict[str, int]:
     """Return ``reason -> count`` of the kinds ``name.reason``."""
     prefix = f"{name}."
     return {kind.removeprefix(prefix): count for kind, count in sorted(totals.items()) if kind.startswith(prefix)}
 
 
-def added(ledgers: list[Mapping[str, int]]) -> dict[str, int]:
+def sum_ledgers(ledgers: list[Mapping[str, int]]) -> dict[str, int]:
     """Return the sum of several totals."""
     total: dict[str, int] = {}
     for ledger in ledgers:
@@ -130,56 +132,56 @@ def added(ledgers: list[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def address(member: Member, totals: Mapping[str, int], *, balanced: bool) -> Address:
-    """Return a member's line of the summary."""
-    return Address(
+def member_address(member: CityMember, totals: Mapping[str, int], *, balanced: bool) -> MemberAddress:
+    """Return a member's entry of the summary."""
+    return MemberAddress(
         division=member.division,
         http=member.url,
         mqtt=f"mqtt://127.0.0.1:{member.mqtt_port}",
-        pid=member.child.pid,
+        pid=member.process.pid,
         engine_pid=member.engine_pid,
         committed=totals.get("accepted", 0),
         forwarded=totals.get("forwarded", 0),
-        withheld=sum(family(totals, "withheld").values()),
+        withheld=sum(by_reason(totals, "withheld").values()),
         balanced=balanced,
     )
 
 
 def duplicates(totals: Mapping[str, int]) -> dict[str, int]:
-    """Return the kinds of duplicates, each counted apart."""
-    found = {**family(totals, "duplicate"), **family(totals, "suppressed")}
+    """Return the kinds of duplicates with their counts."""
+    kinds = {**by_reason(totals, "duplicate"), **by_reason(totals, "suppressed")}
     if conflicts := totals.get("conflict", 0):
-        found["conflict"] = conflicts
-    return found
+        kinds["conflict"] = conflicts
+    return kinds
 
 
-def recognition(injected: Mapping[str, int], totals: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Return kind -> (injected, counted) where the nodes counted something else than was done on purpose."""
-    found: dict[str, tuple[int, int]] = {}
+def unrecognised_faults(injected: Mapping[str, int], totals: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Return kind -> (injected, counted) where the nodes counted another number than was injected."""
+    differing: dict[str, tuple[int, int]] = {}
     for kind, count in injected.items():
         if kind not in FAULTS:
             continue
         match FAULTS[kind].outcome:
-            case Outcome.DUPLICATE:
+            case ExpectedOutcome.DUPLICATE:
                 seen = duplicates(totals).get(kind, 0)
-            case Outcome.FLAG:
+            case ExpectedOutcome.FLAG:
                 seen = totals.get(kind, 0)
-            case Outcome.QUARANTINE:
+            case ExpectedOutcome.QUARANTINE:
                 seen = totals.get(f"quarantined.{kind}", 0)
-            case Outcome.REJECTION:
+            case ExpectedOutcome.REJECTION:
                 seen = totals.get(f"rejected.{kind}", 0)
-            case Outcome.REFUSAL:
-                continue  # counted by `authority`, outside the ledger: the message never came in
+            case ExpectedOutcome.REFUSAL:
+                continue  # counted by `authority`, outside of the ledger: the message was never accepted
         if seen != count:
-            found[kind] = (count, seen)
-    return found
+            differing[kind] = (count, seen)
+    return differing
 
 
-def judged(summary: Summary, verdict: Mapping[str, Any], totals: Mapping[str, int]) -> Summary:
-    """Return the summary with the judge's verdict and the nodes' totals in it."""
+def with_verdict(summary: Summary, verdict: Mapping[str, Any], totals: Mapping[str, int]) -> Summary:
+    """Return the summary with the judge's verdict and the nodes' totals."""
     centre = verdict["taps"]["centre"]
-    injected = counted(verdict["injected_messages"], verdict["injected_values"])
-    missed = recognition(injected, totals)
+    injected = injected_counts(verdict["injected_messages"], verdict["injected_values"])
+    missed = unrecognised_faults(injected, totals)
     return msgspec.structs.replace(
         summary,
         published=verdict["published"],

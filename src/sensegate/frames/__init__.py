@@ -1,6 +1,6 @@
-"""Byte facts of national protocols, for those who read them from a socket and those who decode them: a foundation.
+"""Frame formats of Chinese national protocols, shared by the socket listeners and the decoder.
 
-One file a protocol, each with the same shape: `cut` finds the next frame in a stream of bytes, a record with a `read`
-says what its head holds and whether its check value is right, and functions build what a centre answers. What the
-values in a frame mean is the affair of `decode/formats`.
+One module per protocol, all of the same shape: `next_frame` finds the next frame in a stream of bytes, `parse` returns
+a record of its header and whether its checksum is right, and `build_…` functions build what a centre answers. The
+meaning of the values in a frame is the concern of `decode/formats`.
 """

@@ -1,4 +1,4 @@
-"""Check values: the 16-bit routines of HJ 212 and MODBUS, sums, exclusive or."""
+"""Checksums: the 16-bit routines of HJ 212 and MODBUS, byte sum, exclusive or."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _TABLE: Final = _table()
 
 
 def crc_hj212(data: bytes) -> int:
-    """Return the value of annex A of HJ 212 ("ANSI CRC16"): 0x2F80 for ``123456789``.
+    """Return the checksum of annex A of HJ 212 ("ANSI CRC16"): 0x2F80 for ``123456789``.
 
-    It looks like MODBUS's and is not: the low byte of the register is dropped before each byte is folded in.
+    It resembles MODBUS's CRC but differs: the low byte of the register is dropped before each byte is folded in.
     """
     value = 0xFFFF
     for byte in data:
@@ -39,13 +39,13 @@ def crc_modbus(data: bytes) -> int:
     return value
 
 
-def swapped(value: int) -> int:
-    """Return a 16-bit value with its two bytes exchanged."""
+def swap_bytes(value: int) -> int:
+    """Swap the two bytes of a 16-bit value."""
     return value >> 8 | (value & 0xFF) << 8
 
 
 def sum8(data: bytes) -> int:
-    """Return the sum of the bytes, modulo 256."""
+    """Return the sum of the bytes modulo 256."""
     return sum(data) & 0xFF
 
 

@@ -1,8 +1,8 @@
-"""GB/T 26875.3-2011, fire: ``@@`` control unit, application data, sum, ``##``; numbers with the low byte first.
+"""GB/T 26875.3-2011, fire alarm systems: ``@@``, control unit, application data, checksum, ``##``; little-endian.
 
     40 40, serial 2, version 2, time 6 (s m h d M yy), source 6, target 6, length 2, command 1, data, sum 1, 23 23
 
-The sum runs from the serial number to the end of the data, modulo 256 (clause 6.6).
+The checksum covers the serial number to the end of the data, modulo 256 (clause 6.6).
 """
 
 from __future__ import annotations
@@ -14,62 +14,62 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import sum8
-from sensegate.frames.cutting import Cut, last_start
+from sensegate.frames.framing import Framing, keep_from
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"@@"
 END: Final = b"##"
 _HEAD = 27
 _TAIL = 3
-_LOOKS = 8
-"""So many marks are tried behind a head that waits."""
+_MARKS_TRIED = 8
+"""Number of start marks tried behind an incomplete frame."""
 DATA_MAX: Final = 1024
-"""Longest application data unit."""
+"""Greatest length of the application data unit in bytes."""
 CONTROL, SEND, CONFIRM, REQUEST, RESPONSE, REJECT = range(1, 7)
-"""Commands."""
+"""Command codes."""
 TIME = 6
 
 
-def cut(buffer: bytes) -> Cut:
-    """Find the next frame: nothing is escaped, so marks, length and end must agree."""
+def next_frame(buffer: bytes) -> Framing:
+    """Find the next frame: nothing is escaped, so delimiters, length and end mark must agree."""
     at = 0
     while True:
         at = buffer.find(MARK, at)
         if at < 0:
-            return Cut(last_start(buffer, MARK))
+            return Framing(keep_from(buffer, MARK))
         length = _length(buffer, at)
         if length < 0:
-            return Cut(at)
+            return Framing(at)
         if length and len(buffer) < at + length:
-            return _behind(buffer, at) or Cut(at)
+            return _next_complete(buffer, at) or Framing(at)
         if length and buffer.startswith(END, at + length - 2):
-            return Cut(at, length)
+            return Framing(at, length)
         at += 1
 
 
 def _length(buffer: bytes, at: int) -> int:
-    """Return the length of a frame that begins at a place, -1: its head is not there yet, 0: it is none."""
+    """Return the length of the frame at `at`; -1: the header is incomplete, 0: not a frame."""
     if len(buffer) < at + _HEAD:
         return -1
     size = int.from_bytes(buffer[at + 24 : at + 26], "little")
     return _HEAD + size + _TAIL if size <= DATA_MAX else 0
 
 
-def _behind(buffer: bytes, at: int) -> Cut | None:
-    """Find a whole frame behind a head that waits for more, and may be the rest of one that was cut short."""
-    for _ in range(_LOOKS):
+def _next_complete(buffer: bytes, at: int) -> Framing | None:
+    """Find a complete frame behind an incomplete one, which may be the remainder of a truncated frame."""
+    for _ in range(_MARKS_TRIED):
         at = buffer.find(MARK, at + 1)
         length = _length(buffer, at) if at >= 0 else -1
         if length < 0:
             return None
         frame = buffer[at : at + length]
         if frame.endswith(END) and len(frame) == length and sum8(frame[2:-_TAIL]) == frame[-_TAIL]:
-            return Cut(at, length)
+            return Framing(at, length)
     return None
 
 
-class Unit(msgspec.Struct, frozen=True):
-    """One frame, taken apart as far as all kinds of it are alike."""
+class Gbt26875Frame(msgspec.Struct, frozen=True):
+    """One frame with its header fields; the application data is left undecoded."""
 
     serial: int
     version: bytes
@@ -80,24 +80,24 @@ class Unit(msgspec.Struct, frozen=True):
     """Six bytes each, low byte first."""
     command: int
     data: bytes
-    right: bool
-    """Whether the sum fits."""
+    checksum_ok: bool
+    """Whether the checksum is right."""
 
 
-def address(raw: bytes) -> str:
-    """Return an address as people write it: twelve hex digits, the high byte first."""
+def format_address(raw: bytes) -> str:
+    """Format an address as twelve hex digits, high byte first."""
     return raw[::-1].hex().upper()
 
 
-def read(frame: bytes) -> Unit:
-    """Return what a frame holds. Raises `Rejected` (malformed) where it is none."""
+def parse(frame: bytes) -> Gbt26875Frame:
+    """Parse a frame. Raises `Rejected` (malformed) if it is not one."""
     if not frame.startswith(MARK) or not frame.endswith(END) or len(frame) < _HEAD + _TAIL:
-        raise Rejected(QuarantineReason.MALFORMED, "does not stand between @@ and ##")
+        raise Rejected(QuarantineReason.MALFORMED, "the frame is not delimited by @@ and ##")
     size = int.from_bytes(frame[24:26], "little")
     if size != len(frame) - _HEAD - _TAIL:
-        there = len(frame) - _HEAD - _TAIL
-        raise Rejected(QuarantineReason.MALFORMED, f"{size} bytes of data announced, {there} there")
-    return Unit(
+        actual = len(frame) - _HEAD - _TAIL
+        raise Rejected(QuarantineReason.MALFORMED, f"the header announces {size} bytes of data, the frame has {actual}")
+    return Gbt26875Frame(
         serial=int.from_bytes(frame[2:4], "little"),
         version=frame[4:6],
         sent=frame[6:12],
@@ -105,30 +105,30 @@ def read(frame: bytes) -> Unit:
         target=frame[18:24],
         command=frame[26],
         data=frame[_HEAD:-_TAIL],
-        right=sum8(frame[2:-_TAIL]) == frame[-_TAIL],
+        checksum_ok=sum8(frame[2:-_TAIL]) == frame[-_TAIL],
     )
 
 
-def build(unit: Unit) -> bytes:
-    """Return the frame of a unit, with the right sum."""
+def build(frame: Gbt26875Frame) -> bytes:
+    """Build a frame with the right checksum."""
     inner = b"".join(
         (
-            unit.serial.to_bytes(2, "little"),
-            unit.version,
-            unit.sent,
-            unit.source,
-            unit.target,
-            len(unit.data).to_bytes(2, "little"),
-            bytes([unit.command]),
-            unit.data,
+            frame.serial.to_bytes(2, "little"),
+            frame.version,
+            frame.sent,
+            frame.source,
+            frame.target,
+            len(frame.data).to_bytes(2, "little"),
+            bytes([frame.command]),
+            frame.data,
         )
     )
     return MARK + inner + bytes([sum8(inner)]) + END
 
 
-def answer(unit: Unit, now: datetime, command: int = CONFIRM) -> bytes:
-    """Return the confirmation (or rejection) of what a device sent; `now`: the centre's clock, in the device's zone."""
+def build_answer(frame: Gbt26875Frame, now: datetime, command: int = CONFIRM) -> bytes:
+    """Build the confirmation (or rejection) of a frame; `now`: the centre's clock, in the device's time zone."""
     sent = bytes([now.second, now.minute, now.hour, now.day, now.month, now.year % 100])
     return build(
-        msgspec.structs.replace(unit, sent=sent, source=unit.target, target=unit.source, command=command, data=b"")
+        msgspec.structs.replace(frame, sent=sent, source=frame.target, target=frame.source, command=command, data=b"")
     )

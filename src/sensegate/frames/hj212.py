@@ -1,7 +1,7 @@
-"""HJ 212 (2005, 2017, 2025), pollution monitoring: ``##`` length data CRC CR LF, all of it text.
+"""HJ 212 (2005, 2017, 2025), pollution monitoring: ``##``, length, data, CRC, CR LF, all of it text.
 
-The CRC is that of annex A. Devices in the field also send it with its bytes exchanged, or MODBUS's in either order
-(`Convention`). In 2025 the content may be encrypted; then the CRC is that of the plain text.
+The CRC is that of annex A. Devices in the field also send it with its bytes swapped, or MODBUS's CRC in either byte
+order (`Convention`). Since 2025 the content may be encrypted; the CRC is then that of the plain text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sensegate.errors import Rejected
-from sensegate.frames.checks import crc_hj212, crc_modbus, swapped
-from sensegate.frames.cutting import Cut, last_start
+from sensegate.frames.checks import crc_hj212, crc_modbus, swap_bytes
+from sensegate.frames.framing import Framing, keep_from
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"##"
@@ -23,13 +23,13 @@ _HEAD = 6
 _CRC = 4
 _END = b"\r\n"
 _SPACE = b"\r\n \t\0"
-_LOOKS = 8
-"""So many frames of a buffer are told by their check value alone: each costs up to 9,999 bytes to reckon."""
+_CRCS_TRIED = 8
+"""Number of frames per buffer recognised by their checksum alone: each costs a CRC over up to 9,999 bytes."""
 _BEGIN = re.compile(rb"##\d{4}")
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _CONTENT: Final = b"CP=&&"
 _CONTENT_END: Final = b"&&"
-_ENCRYPTED_WRITTEN = re.compile(rb"\{((?:0[xX][0-9A-Fa-f]{2},?\s*)*)\}")
+_ENCRYPTED_TEXT = re.compile(rb"\{((?:0[xX][0-9A-Fa-f]{2},?\s*)*)\}")
 BLOCK: Final = 16
 
 REALTIME, MINUTE, HOUR, DAY = "2011", "2051", "2061", "2031"
@@ -38,7 +38,7 @@ HEARTBEAT = "9015"
 
 
 class Convention(StrEnum):
-    """How a check value was made."""
+    """Algorithm and byte order of a checksum."""
 
     ANSI = "ansi"
     ANSI_SWAPPED = "ansi_swapped"
@@ -46,150 +46,152 @@ class Convention(StrEnum):
     MODBUS_SWAPPED = "modbus_swapped"
 
 
-class Refusal(StrEnum):
-    """Why a request is not taken (QnRtn)."""
+class RejectionCode(StrEnum):
+    """Reason for which a request is rejected (QnRtn)."""
 
     PASSWORD = "3"  # noqa: S105 - a code
     STATION = "4"
     CRC = "9"
 
 
-def check_value(data: bytes, convention: Convention) -> int:
-    """Return the check value of a data segment by a convention."""
+def checksum(data: bytes, convention: Convention) -> int:
+    """Return the checksum of a data segment by a convention."""
     value = crc_hj212(data) if convention in {Convention.ANSI, Convention.ANSI_SWAPPED} else crc_modbus(data)
-    return swapped(value) if convention in {Convention.ANSI_SWAPPED, Convention.MODBUS_SWAPPED} else value
+    return swap_bytes(value) if convention in {Convention.ANSI_SWAPPED, Convention.MODBUS_SWAPPED} else value
 
 
-def convention_of(data: bytes, crc: bytes) -> Convention | None:
-    """Return by which convention four hex digits are the check value of a data segment, None: by none."""
+def detect_convention(data: bytes, crc: bytes) -> Convention | None:
+    """Return the convention by which four hex digits are the checksum of a data segment, None if there is none."""
     try:
         sent = int(crc, 16)
     except ValueError:
         return None
-    return next((one for one in Convention if check_value(data, one) == sent), None)
+    return next((convention for convention in Convention if checksum(data, convention) == sent), None)
 
 
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(buffer: bytes) -> Cut:
-    """Find the next frame. White space between frames is skipped and is part of none."""
+def next_frame(buffer: bytes) -> Framing:
+    """Find the next frame. White space between frames is skipped."""
     at = 0
-    looks = _LOOKS
+    attempts_left = _CRCS_TRIED
     while True:
         at = buffer.find(MARK, at)
         if at < 0:
-            return Cut(last_start(buffer, MARK))
+            return Framing(keep_from(buffer, MARK))
         digits = buffer[at + 2 : at + _HEAD]
         if not digits.isdigit() and digits:
             at += 1
             continue
         if len(digits) < _HEAD - 2:
-            return Cut(at)
+            return Framing(at)
         length = _HEAD + int(digits) + _CRC
-        again = _BEGIN.search(buffer, at + _HEAD, at + length)
+        next_head = _BEGIN.search(buffer, at + _HEAD, at + length)
         if len(buffer) < at + length:
-            # A frame that was cut short is followed by one that begins on a new line.
-            if again and buffer[again.start() - 2 : again.start()] == _END:
-                at = again.start()
+            # A truncated frame is followed by one that starts on a new line.
+            if next_head and buffer[next_head.start() - 2 : next_head.start()] == _END:
+                at = next_head.start()
                 continue
-            return Cut(at)
+            return Framing(at)
         frame = buffer[at : at + length]
         if not _HEX.issuperset(frame[-_CRC:]):
             at += 2
             continue
         end = buffer[at + length : at + length + 2]
         if end == _END:
-            return Cut(at, length + 2)
-        looks -= 1
-        if looks >= 0 and convention_of(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some end without CR LF
-            return Cut(at, length)
+            return Framing(at, length + 2)
+        attempts_left -= 1
+        if attempts_left >= 0 and detect_convention(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
+            return Framing(at, length)
         if _END.startswith(end):
-            return Cut(at)
+            return Framing(at)
         at += 2
 
 
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Packet(msgspec.Struct, frozen=True):
-    """One frame, taken apart as far as all kinds of it are alike."""
+class Hj212Packet(msgspec.Struct, frozen=True):
+    """One frame with its header fields; the content is left undecoded."""
 
     data: bytes
-    """The data segment: what the length and the CRC speak of."""
+    """The data segment, to which the length and the CRC refer."""
     crc: bytes
-    """Four hex digits, as sent."""
+    """Four hex digits as sent."""
     fields: dict[str, str]
-    """QN, ST, CN, PW, MN, Flag, PNUM, PNO: those that were sent."""
+    """QN, ST, CN, PW, MN, Flag, PNUM, PNO, as far as present."""
     content: bytes
-    """What stands between ``CP=&&`` and the last ``&&``."""
+    """Text between ``CP=&&`` and the last ``&&``."""
 
     @property
     def version(self) -> int:
-        """The standard's year by the Flag, 0 where there is none."""
+        """Year of the standard according to Flag, 0 if unknown."""
         return {0: 2005, 1: 2017, 2: 2025}.get(self.flag >> 2, 0) if self.flag >= 0 else 0
 
     @property
     def flag(self) -> int:
-        """The Flag byte, -1 where there is none."""
+        """The Flag byte, -1 if missing."""
         text = self.fields.get("Flag", "")
         return int(text) if text.isdecimal() and len(text) <= 3 else -1
 
     @property
-    def wants_answer(self) -> bool:
-        """Whether the device waits for an answer."""
+    def expects_answer(self) -> bool:
+        """Whether the device expects an answer."""
         return self.flag > 0 and bool(self.flag & 1)
 
     @property
     def may_be_encrypted(self) -> bool:
-        """Whether the standard lets the content be encrypted (2025, 6.4.2: CN 2000 to 2999, 1014, 3020)."""
+        """Whether the standard allows encrypted content (2025, 6.4.2: CN 2000 to 2999, 1014, 3020)."""
         number = self.fields.get("CN", "")
         return self.version == 2025 and (number[:1] == "2" or number in {"1014", "3020"})
 
 
-def read(frame: bytes) -> Packet:
-    """Return the packet in a frame, with or without its CR LF. Raises `Rejected` (malformed) where there is none.
+def parse(frame: bytes) -> Hj212Packet:
+    """Parse a frame, with or without its CR LF. Raises `Rejected` (malformed) if it is not one.
 
-    The check value is not looked at: which one is right is the profile's choice.
+    The checksum is not verified: the profile decides which convention is right.
     """
     frame = frame.rstrip(_SPACE)
     digits = frame[2:_HEAD]
     if not frame.startswith(MARK) or len(digits) < 4 or not digits.isdigit():
-        raise Rejected(QuarantineReason.MALFORMED, "does not begin with ## and four digits")
-    there = len(frame) - _HEAD - _CRC
-    if there != int(digits):
-        raise Rejected(QuarantineReason.MALFORMED, f"a data segment of {int(digits)} bytes announced, {there} there")
+        raise Rejected(QuarantineReason.MALFORMED, "the frame does not start with ## and four digits")
+    actual = len(frame) - _HEAD - _CRC
+    if actual != int(digits):
+        raise Rejected(
+            QuarantineReason.MALFORMED, f"the header announces {int(digits)} bytes of data, the frame has {actual}"
+        )
     data, crc = frame[_HEAD:-_CRC], frame[-_CRC:]
     if not _HEX.issuperset(crc):
         raise Rejected(QuarantineReason.MALFORMED, "the CRC is not four hex digits")
-    head, begin, rest = data.partition(_CONTENT)
-    if not begin or not rest.endswith(_CONTENT_END):
-        raise Rejected(QuarantineReason.MALFORMED, "no content between CP=&& and &&")
+    head, begin, content_part = data.partition(_CONTENT)
+    if not begin or not content_part.endswith(_CONTENT_END):
+        raise Rejected(QuarantineReason.MALFORMED, "the frame has no content between CP=&& and &&")
     fields: dict[str, str] = {}
     for entry in head.split(b";"):
         key, equals, value = entry.partition(b"=")
         if equals:
             fields.setdefault(key.decode("ascii", "replace").strip(), value.decode("utf-8", "replace").strip())
-    return Packet(data, crc, fields, rest[:-2])
+    return Hj212Packet(data, crc, fields, content_part[:-2])
 
 
-def decrypted(packet: Packet, key: bytes) -> Packet:
-    """Return the packet with its content in plain text: SM4-ECB, whole blocks only, the rest was never encrypted.
+def decrypt(packet: Hj212Packet, key: bytes) -> Hj212Packet:
+    """Decrypt the content of a packet: SM4-ECB on whole blocks; a remainder was never encrypted.
 
-    The content is the bytes themselves, or written as the standard's annex prints them: ``{0xE4,0x3E,…}g=N``.
+    The content is binary, or written as in the annex of the standard: ``{0xE4,0x3E,…}g=N``.
     """
     content = packet.content
-    written = _ENCRYPTED_WRITTEN.match(content)
+    written = _ENCRYPTED_TEXT.match(content)
     if written:
         blocks = bytes(int(digits, 16) for digits in re.findall(rb"0[xX](..)", written[1]))
-        rest = content[written.end() :]
+        remainder = content[written.end() :]
     else:
-        whole = len(content) - len(content) % BLOCK
-        blocks, rest = content[:whole], content[whole:]
+        block_bytes = len(content) - len(content) % BLOCK
+        blocks, remainder = content[:block_bytes], content[block_bytes:]
     if len(blocks) % BLOCK:
         return packet
     machine = Cipher(algorithms.SM4(key), modes.ECB()).decryptor()  # noqa: S305 - the standard's mode
-    plain = machine.update(blocks) + machine.finalize() + rest
+    plain = machine.update(blocks) + machine.finalize() + remainder
     data = packet.data[: packet.data.index(_CONTENT) + len(_CONTENT)] + plain + _CONTENT_END
     return msgspec.structs.replace(packet, data=data, content=plain)
 
@@ -198,22 +200,22 @@ def decrypted(packet: Packet, key: bytes) -> Packet:
 
 
 def build(data: bytes, convention: Convention = Convention.ANSI) -> bytes:
-    """Return the frame of a data segment of at most 9,999 bytes."""
-    return b"##%04d%b%04X\r\n" % (len(data), data, check_value(data, convention))
+    """Build the frame of a data segment of at most 9,999 bytes."""
+    return b"##%04d%b%04X\r\n" % (len(data), data, checksum(data, convention))
 
 
-def answer(packet: Packet, convention: Convention, refusal: Refusal | None = None) -> bytes:
-    """Return what a centre says to an upload: 9014 when its data are kept, 9011 with a QnRtn when they are not."""
+def build_answer(packet: Hj212Packet, convention: Convention, rejection: RejectionCode | None = None) -> bytes:
+    """Build the answer to an upload: 9014 if its data are stored, 9011 with a QnRtn if they are rejected."""
     sent = packet.fields
     version = max(packet.flag, 0) & ~0b11 or 4
-    said = {
+    header = {
         "QN": sent.get("QN", ""),
         "ST": "91",
-        "CN": ANSWER_REQUEST if refusal else ANSWER_DATA,
+        "CN": ANSWER_REQUEST if rejection else ANSWER_DATA,
         "PW": sent.get("PW", ""),
         "MN": sent.get("MN", ""),
         "Flag": str(version),
     }
-    head = "".join(f"{key}={value};" for key, value in said.items() if value)
-    content = f"QnRtn={refusal}" if refusal else ""
+    head = "".join(f"{key}={value};" for key, value in header.items() if value)
+    content = f"QnRtn={rejection}" if rejection else ""
     return build(f"{head}CP=&&{content}&&".encode()[:9_999], convention)

@@ -1,10 +1,10 @@
-"""SL 651-2014, hydrology: ``7E7E`` with binary and BCD fields, or the same fields as text behind ``01``.
+"""SL 651-2014, hydrology: ``7E7E`` with binary and BCD fields, or the same fields as text after ``01``.
 
     uplink    start, centre 1, station 5 (BCD), password 2, function 1, direction and length 2,
               STX or SYN, serial 2, sent 6 (BCD), elements, ETX or ETB, CRC 2
     downlink  the same with the station before the centre
 
-The CRC is MODBUS's, most significant byte first, over all before it. In text form each byte is two hex digits.
+The CRC is MODBUS's, most significant byte first, over all preceding bytes. In text form each byte is two hex digits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_modbus
-from sensegate.frames.cutting import Cut, last_start
+from sensegate.frames.framing import Framing, keep_from
 from sensegate.model import QuarantineReason
 
 MARK: Final = b"\x7e\x7e"
@@ -29,43 +29,43 @@ ETX, EOT, ENQ, ACK, NAK, ETB, ESC = 0x03, 0x04, 0x05, 0x06, 0x15, 0x17, 0x1B
 _ENDS: Final = frozenset({ETX, EOT, ENQ, ACK, NAK, ETB, ESC})
 _DIGITS: Final = frozenset(b"0123456789ABCDEFabcdef")
 _PACKETS = 3
-"""Bytes that number the packets of a report in several; twice as many in text form."""
+"""Bytes that number the packets of a split report; twice as many in text form."""
 KEEP_ALIVE: Final = 0x2F
 REPORTS: Final = frozenset(range(0x30, 0x37))
-"""Functions that a station sends by itself and a centre confirms; the keep-alive is not answered (6.6.4.2)."""
+"""Functions that a station sends unasked and a centre confirms; the keep-alive is not answered (6.6.4.2)."""
 
 
 # ── the stream ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(buffer: bytes) -> Cut:
+def next_frame(buffer: bytes) -> Framing:
     """Find the next frame of either form."""
     at = 0
     binary, text = buffer.find(MARK), buffer.find(TEXT_MARK)
     while True:
-        # Each mark is looked for again only when it was passed: one that is nowhere costs its look once.
+        # Each mark is searched again only after it was passed: a mark that does not occur costs one search.
         if 0 <= binary < at:
             binary = buffer.find(MARK, at)
         if 0 <= text < at:
             text = buffer.find(TEXT_MARK, at)
         if binary < 0 and text < 0:
-            return Cut(last_start(buffer, MARK, at))
+            return Framing(keep_from(buffer, MARK, at))
         at = min(place for place in (binary, text) if place >= 0)
         is_text = at == text
         head = buffer[at : at + (_TEXT_HEAD if is_text else _HEAD) + 1]
         length = _length(head, is_text=is_text)
         if length is None:
-            return Cut(at)
+            return Framing(at)
         if length:
             if len(buffer) < at + length:
-                return Cut(at)
+                return Framing(at)
             if buffer[at + length - (_TEXT_TAIL if is_text else _TAIL)] in _ENDS:
-                return Cut(at, length)
+                return Framing(at, length)
         at += 1
 
 
 def _length(head: bytes, *, is_text: bool) -> int | None:
-    """Return the length of a frame by its head and STX, None: more is needed, 0: it is none."""
+    """Return the length of a frame from its header and STX; None: more bytes are needed, 0: not a frame."""
     size = _TEXT_HEAD if is_text else _HEAD
     if is_text:
         if not _DIGITS.issuperset(head[1:size]):
@@ -83,13 +83,13 @@ def _length(head: bytes, *, is_text: bool) -> int | None:
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Report(msgspec.Struct, frozen=True):
-    """One frame, taken apart as far as all kinds of it are alike."""
+class Sl651Report(msgspec.Struct, frozen=True):
+    """One frame with its header fields; the elements are left undecoded."""
 
     text: bool
-    """Whether it came in text form."""
+    """Whether it is in text form."""
     up: bool
-    """True from a station, False to one."""
+    """True: from a station; False: to a station."""
     centre: int
     station: str
     """Ten digits."""
@@ -97,29 +97,31 @@ class Report(msgspec.Struct, frozen=True):
     """Four hex digits."""
     function: int
     packets: int
-    """How many packets the report has."""
+    """Number of packets of the report."""
     packet: int
-    """Which of them this is, from 1."""
+    """Number of this packet, from 1."""
     serial: int
     sent: str
     """``yyMMddHHmmss``; empty in the later packets of a report."""
     body: bytes
-    """The elements: as bytes, or as text."""
+    """The elements, as bytes or as text."""
     end: int
-    """The control character behind the body."""
-    right: bool
-    """Whether the CRC fits."""
+    """Control character after the body."""
+    checksum_ok: bool
+    """Whether the CRC is right."""
 
 
-def read(frame: bytes) -> Report:
-    """Return what a frame holds. Raises `Rejected` (malformed) where it is none."""
+def parse(frame: bytes) -> Sl651Report:
+    """Parse a frame. Raises `Rejected` (malformed) if it is not one."""
     is_text = frame.startswith(TEXT_MARK)
     head_size, tail_size = (_TEXT_HEAD, _TEXT_TAIL) if is_text else (_HEAD, _TAIL)
     if not is_text and not frame.startswith(MARK):
-        raise Rejected(QuarantineReason.MALFORMED, "begins with neither 7E7E nor 01")
+        raise Rejected(QuarantineReason.MALFORMED, "the frame starts with neither 7E7E nor 01")
     length = _length(frame[: head_size + 1], is_text=is_text)
     if not length or length != len(frame):
-        raise Rejected(QuarantineReason.MALFORMED, f"{len(frame)} bytes are no frame of the length that its head says")
+        raise Rejected(
+            QuarantineReason.MALFORMED, f"the frame has {len(frame)} bytes, not the length that its header announces"
+        )
     head = bytes.fromhex(frame[1:head_size].decode()) if is_text else frame[2:head_size]
     crc = frame[-tail_size + 1 :]
     if is_text and not _DIGITS.issuperset(crc):
@@ -128,9 +130,9 @@ def read(frame: bytes) -> Report:
     up = head[9] >> 4 == 0
     centre, station = (head[0], head[1:6]) if up else (head[5], head[:5])
     several = frame[head_size] == SYN
-    packets, packet, body = _packets(frame[head_size + 1 : -tail_size], several=several, is_text=is_text)
-    serial, sent, body = _serial(body, is_text=is_text) if packet == 1 else (0, "", body)
-    return Report(
+    packets, packet, body = _split_packet_numbers(frame[head_size + 1 : -tail_size], several=several, is_text=is_text)
+    serial, sent, body = _split_serial(body, is_text=is_text) if packet == 1 else (0, "", body)
+    return Sl651Report(
         text=is_text,
         up=up,
         centre=centre,
@@ -143,25 +145,25 @@ def read(frame: bytes) -> Report:
         sent=sent,
         body=body,
         end=frame[-tail_size],
-        right=crc_modbus(frame[: -tail_size + 1]) == sent_crc,
+        checksum_ok=crc_modbus(frame[: -tail_size + 1]) == sent_crc,
     )
 
 
-def _packets(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, bytes]:
+def _split_packet_numbers(body: bytes, *, several: bool, is_text: bool) -> tuple[int, int, bytes]:
     if not several:
         return 1, 1, body
     size = _PACKETS * 2 if is_text else _PACKETS
     numbers = body[:size]
     if len(numbers) < size or (is_text and not _DIGITS.issuperset(numbers)):
-        raise Rejected(QuarantineReason.MALFORMED, "the numbers of the packet are missing")
+        raise Rejected(QuarantineReason.MALFORMED, "the packet numbers are missing")
     both = int(numbers, 16) if is_text else int.from_bytes(numbers)
     return both >> 12, both & 0xFFF, body[size:]
 
 
-def _serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
+def _split_serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
     size = 16 if is_text else 8
     if len(body) < size or (is_text and not _DIGITS.issuperset(body[:size])):
-        raise Rejected(QuarantineReason.MALFORMED, "serial number and time of sending are missing")
+        raise Rejected(QuarantineReason.MALFORMED, "serial number and sending time are missing")
     if is_text:
         return int(body[:4], 16), body[4:16].decode(), body[16:]
     return int.from_bytes(body[:2]), body[2:8].hex(), body[8:]
@@ -173,7 +175,7 @@ def _serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
 def build(  # noqa: PLR0917 - the order of the frame
     centre: int, station: str, password: str, function: int, body: bytes, end: int, *, up: bool, text: bool = False
 ) -> bytes:
-    """Return a frame of one packet; `body` begins with serial number and time (in text form: their hex digits)."""
+    """Build a frame of one packet; `body` starts with serial number and time (in text form: their hex digits)."""
     first = f"{centre:02X}{station}" if up else f"{station}{centre:02X}"
     head = f"{first}{password}{function:02X}{'0' if up else '8'}{len(body):03X}"
     start = TEXT_MARK + head.encode() if text else MARK + bytes.fromhex(head)
@@ -182,10 +184,10 @@ def build(  # noqa: PLR0917 - the order of the frame
     return frame + (f"{crc:04X}".encode() if text else crc.to_bytes(2))
 
 
-def confirmation(report: Report, now: datetime, end: int = ESC) -> bytes:
-    """Return what a centre says to a report that it has kept; `end`: ESC keeps the station on line, EOT lets it go.
+def build_confirmation(report: Sl651Report, now: datetime, end: int = ESC) -> bytes:
+    """Build the confirmation of a stored report; `end`: ESC keeps the station connected, EOT releases it.
 
-    `now`: the centre's clock, in the station's zone.
+    `now`: the centre's clock, in the station's time zone.
     """
     body = f"{report.serial:04X}{now:%y%m%d%H%M%S}"
     return build(

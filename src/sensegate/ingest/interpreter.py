@@ -22,7 +22,7 @@ class Interpreter(msgspec.Struct, frozen=True, eq=False):
     def apply_profiles(self, profiles: ProfileSet, changed: BOOL) -> None:
         """Use other profiles from the next batch on; `changed`: devices that have another version now."""
         self.decoder.set_profiles(profiles)
-        self.normaliser.adopt(profiles.specs)
+        self.normaliser.apply_specs(profiles.specs)
         self.normaliser.forget(changed)
 
 

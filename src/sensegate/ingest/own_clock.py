@@ -7,9 +7,10 @@ from collections.abc import Callable
 import structlog
 
 from sensegate.bus.record import decode_commit
+from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.normalise.clocks import Clocks
+from sensegate.normalise.clocks import TimeChecks
 from sensegate.ports import Log
 
 LOOK_S = 10.0
@@ -21,7 +22,7 @@ class OwnClock:
     """Looks every few seconds; while our clock is off, time judges nothing."""
 
     def __init__(
-        self, config: Config, clock: Clock, log: Log, clocks: Clocks, centre_s: Callable[[], float | None]
+        self, config: Config, clock: Clock, log: Log, clocks: TimeChecks, centre_s: Callable[[], float | None]
     ) -> None:
         """`clocks`: told of it. `centre_s`: how far the centre's clock is from ours; None where nobody knows."""
         self._config = config
@@ -44,11 +45,12 @@ class OwnClock:
 
     async def _offsets(self) -> list[float]:
         config = self._config
-        ours = await self._store.last(f"commit.{config.division}-{config.ingest.partition}")
-        seen = [] if ours is None else [(ours.time - decode_commit(ours.payload).committed_at) / 1e6]
+        ours = await self._store.last(f"commit.{config.member_id}-{config.ingest.partition}")
+        record = read(ours, "own clock", decode_commit) if ours else None
+        seen = [(ours.time - record.committed_at) / 1e6] if ours and record else []
         if (centre_s := self._centre_s()) is not None:
             seen.append(centre_s)
-        elif not config.engine.url and (devices_s := self._clocks.offset(self._clock.now())) is not None:
+        elif not config.engine.url and (devices_s := self._clocks.median_lag(self._clock.now())) is not None:
             # Alone with an engine on our own clock, only the devices can tell.
             seen.append(devices_s)
         return seen

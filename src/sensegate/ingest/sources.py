@@ -55,7 +55,7 @@ class Sources:
         stack.push_async_callback(qos0.close)
         best_effort = BestEffortSource(qos0, profiles.set.topics_at_qos0(), config.ingest, clock)
         profiles.on_change.append(lambda now, _: best_effort.hear(now.topics_at_qos0()))
-        foreign = [MqttSource(one, config.ingest, clock) for one in config.foreign]
+        foreign = [MqttSource(broker, config.ingest, clock) for broker in config.foreign]
         self.all += [best_effort, *foreign]
         self.ways += foreign
         await self._listen(stack, devices, refusals)
@@ -68,8 +68,10 @@ class Sources:
         def turned_away(name: str, why: str, address: str) -> None:
             refusals.add(name, Kind.CONNECT, why, address=address)
 
-        for one in config.listen.tcp:
-            listener = TcpSource(one, config.ingest, self._clock, devices, zone=config.time.zone, refused=turned_away)
+        for listener_config in config.listen.tcp:
+            listener = TcpSource(
+                listener_config, config.ingest, self._clock, devices, zone=config.time.zone, refused=turned_away
+            )
             if listener.name in self.tcp_urls:
                 raise ConfigError(f"'{listener.name}' occurs twice", key="listen.tcp", remedy="give each its own name")
             self.tcp_urls[listener.name] = await listener.open()

@@ -15,7 +15,7 @@ import structlog
 from sensegate.errors import Conflict
 from sensegate.lifecycle.history import Canary
 from sensegate.lifecycle.outcomes import Outcomes, measured, worse
-from sensegate.lifecycle.releases import Releases, watchman
+from sensegate.lifecycle.releases import Releases, canary_watcher
 from sensegate.model import I64, Quarantined, Readings, RejectedValue, Spec
 from sensegate.quantities.quality import Flag, Quality
 
@@ -25,13 +25,13 @@ OWN_CHECKS = np.uint32(Flag.RANGE | Flag.STEP | Flag.STUCK)
 _log = structlog.get_logger("trials")
 
 
-class _Trial(msgspec.Struct):
+class _CanaryRun(msgspec.Struct):
     """One canary and its counts; the arms are numbered 2k (tried) and 2k + 1 (the others)."""
 
     profile: str
     canary: Canary
-    tried: Outcomes = msgspec.field(default_factory=Outcomes)
-    others: Outcomes = msgspec.field(default_factory=Outcomes)
+    observed: Outcomes = msgspec.field(default_factory=Outcomes)
+    baseline: Outcomes = msgspec.field(default_factory=Outcomes)
 
     def arm(self, name: str) -> int:
         """Return 0 for the version on trial, 1 for another of the profile, -1 for another profile."""
@@ -47,30 +47,30 @@ class CanaryAnalysis:
     def __init__(self, releases: Releases, home: str) -> None:
         self._releases = releases
         self._home = home
-        self._trials: list[_Trial] = []
+        self._runs: list[_CanaryRun] = []
         self._arms: I64 = np.zeros(0, np.int64)
         """By spec: arm, or the number of arms for what is on no trial."""
         self._known = -1
         self._wake = asyncio.Event()
         releases.on_change.append(self._changed)
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Take up what is on trial now; counts of a canary that goes on are kept."""
-        before = {(one.profile, one.canary.since): one for one in self._trials}
-        self._trials = [
-            before.get((profile, canary.since)) or _Trial(profile, canary)
+        before = {(trial.profile, trial.canary.since): trial for trial in self._runs}
+        self._runs = [
+            before.get((profile, canary.since)) or _CanaryRun(profile, canary)
             for profile, canary in self._releases.canaries()
         ]
         self._known = -1
 
     def _changed(self, _profile: str) -> None:
-        self.look()
+        self.refresh()
 
     def outcomes(self, profile: str) -> tuple[Outcomes, Outcomes]:
         """Return (of the canary's devices, of the others) of a profile since its canary began, in this process."""
-        found = next((one for one in self._trials if one.profile == profile), None)
-        return (found.tried, found.others) if found else (Outcomes(), Outcomes())
+        found = next((trial for trial in self._runs if trial.profile == profile), None)
+        return (found.observed, found.baseline) if found else (Outcomes(), Outcomes())
 
     # ── counting ────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,11 +82,11 @@ class CanaryAnalysis:
         quarantined: Iterable[Quarantined],
     ) -> None:
         """Count a batch: its readings (indices in `specs`), and what was refused by the version that it bears."""
-        if not self._trials:
+        if not self._runs:
             return
         if self._known != len(specs):
             self._number(specs)
-        none = 2 * len(self._trials)
+        none = 2 * len(self._runs)
         if len(readings):
             arm = self._arms[readings.spec]
             doubted = (readings.flags & OWN_CHECKS) != 0
@@ -99,34 +99,34 @@ class CanaryAnalysis:
             self._refused(value.profile, Outcomes(rejected=1))
         for message in quarantined:
             self._refused(message.profile, Outcomes(quarantined=1))
-        if any(self._why(one) for one in self._trials):
+        if any(self._failure(trial) for trial in self._runs):
             self._wake.set()
 
     def _sides(self) -> Iterable[tuple[int, Outcomes]]:
-        for number, one in enumerate(self._trials):
-            yield 2 * number, one.tried
-            yield 2 * number + 1, one.others
+        for number, one in enumerate(self._runs):
+            yield 2 * number, one.observed
+            yield 2 * number + 1, one.baseline
 
     def _number(self, specs: Sequence[Spec]) -> None:
-        none = 2 * len(self._trials)
+        none = 2 * len(self._runs)
         known: dict[str, int] = {}
         for name in {spec.profile for spec in specs}:
-            arms = [(number, one.arm(name)) for number, one in enumerate(self._trials)]
+            arms = [(number, one.arm(name)) for number, one in enumerate(self._runs)]
             known[name] = next((2 * number + arm for number, arm in arms if arm >= 0), none)
         self._arms = np.array([known[spec.profile] for spec in specs], np.int64)
         self._known = len(specs)
 
     def _refused(self, name: str, more: Outcomes) -> None:
-        for one in self._trials:
-            arm = one.arm(name)
+        for trial in self._runs:
+            arm = trial.arm(name)
             if arm >= 0:
-                (one.others if arm else one.tried).add(more)
+                (trial.baseline if arm else trial.observed).add(more)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
     @staticmethod
-    def _why(one: _Trial) -> str:
-        return worse(one.tried, one.others, one.canary.limits)
+    def _failure(one: _CanaryRun) -> str:
+        return worse(one.observed, one.baseline, one.canary.limits)
 
     async def run(self) -> None:
         """End each canary that does worse than its limits allow, until cancelled. Raises `Lost`: call again."""
@@ -134,15 +134,15 @@ class CanaryAnalysis:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for one in list(self._trials):
-                if why := self._why(one):
-                    await self._end(one, why)
+            for trial in list(self._runs):
+                if why := self._failure(trial):
+                    await self._end(trial, why)
 
-    async def _end(self, one: _Trial, why: str) -> None:
-        facts = {"why": why, **measured(one.tried, one.others)}
+    async def _end(self, one: _CanaryRun, why: str) -> None:
+        facts = {"why": why, **measured(one.observed, one.baseline)}
         try:
             await self._releases.end_canary(
-                one.profile, by=watchman(self._home), measured=facts, since=one.canary.since, note=why
+                one.profile, by=canary_watcher(self._home), measured=facts, since=one.canary.since, note=why
             )
         except Conflict:
             return  # another process, or a person, was faster

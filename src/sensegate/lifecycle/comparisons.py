@@ -28,11 +28,11 @@ from sensegate.ports import Log
 
 SLICE = 400
 """Messages compared before the loop has its turn."""
-REST_S = 0.004
+PAUSE_S = 0.004
 WAITING_MAX = 20_000
 """Messages that wait for their shadow; more are left out."""
 
-log_ = structlog.get_logger("studies")
+_log = structlog.get_logger("studies")
 
 
 class Comparison(Protocol):
@@ -53,7 +53,7 @@ Ref = int | Content
 """A version by number (0: what is in force), or as it is written."""
 
 
-class Stretch(msgspec.Struct, frozen=True):
+class MessageRange(msgspec.Struct, frozen=True):
     """Which of the recorded messages are meant."""
 
     since: int
@@ -63,7 +63,7 @@ class Stretch(msgspec.Struct, frozen=True):
     """Only of these; empty: of all in the target."""
 
 
-class _Beside(msgspec.Struct):
+class _ShadowRun(msgspec.Struct):
     """A shadow at work."""
 
     shadow: Shadow
@@ -71,7 +71,7 @@ class _Beside(msgspec.Struct):
     left_out: int = 0
 
 
-def counted(target: Scope, devices: Sequence[str]) -> Callable[[Device], bool]:
+def device_filter(target: Scope, devices: Sequence[str]) -> Callable[[Device], bool]:
     """Return whether a device is in a part of the divisions, and one of these where there are any."""
     chosen = frozenset(devices)
     return lambda device: target.covers(device.division, device.department) and (not chosen or device.id in chosen)
@@ -90,7 +90,7 @@ class VersionComparisons:
         self._clock = clock
         self._partition = partition
         self._compare = compare
-        self._beside: dict[str, _Beside] = {}
+        self._shadow_runs: dict[str, _ShadowRun] = {}
         self._crashed: dict[str, Shadow] = {}
         self._waiting: deque[Message] = deque()
         self._wake = asyncio.Event()
@@ -99,7 +99,7 @@ class VersionComparisons:
     # ── diff ────────────────────────────────────────────────────────────────────────────────────────
 
     async def diff(
-        self, profile: str, a: Ref, b: Ref, stretch: Stretch, *, by: Principal, target: Scope | None = None
+        self, profile: str, a: Ref, b: Ref, stretch: MessageRange, *, by: Principal, target: Scope | None = None
     ) -> Job:
         """Begin to compare two versions over recorded messages of the caller's scope.
 
@@ -111,7 +111,7 @@ class VersionComparisons:
         where = self._releases.target(by, target)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
         files = await self._file(profile, a, by), await self._file(profile, b, by)
-        comparison = await asyncio.to_thread(self._compare, profile, *files, counted(where, stretch.devices))
+        comparison = await asyncio.to_thread(self._compare, profile, *files, device_filter(where, stretch.devices))
 
         async def work(job: Job) -> Any:
             return await self._over(comparison, stretch, job)
@@ -124,7 +124,7 @@ class VersionComparisons:
             examined = await self._releases.examine(ref)
             if examined.profile != profile:
                 raise ConfigError(f"is '{examined.profile}'", key="profile", remedy=f"write `profile: {profile}`")
-            return await self._releases.contents.lay_out_unkept(profile, ref)
+            return await self._releases.contents.materialise_unstored(profile, ref)
         if not ref:
             return None
         try:
@@ -133,14 +133,14 @@ class VersionComparisons:
             shelved = self._releases.shelved(profile)
             if shelved is None or shelved[0] != ref:
                 raise
-            return await self._releases.contents.lay_out_unkept(profile, shelved[1])
-        return await self._releases.contents.lay_out(profile, digest)
+            return await self._releases.contents.materialise_unstored(profile, shelved[1])
+        return await self._releases.contents.materialise(profile, digest)
 
-    async def _over(self, comparison: Comparison, stretch: Stretch, job: Job) -> Any:
+    async def _over(self, comparison: Comparison, stretch: MessageRange, job: Job) -> Any:
         after = await self._log.sequence_at(stretch.since) - 1
         progress = Progress(after, (await self._log.bounds())[1])
-        async for one in recorded(self._log, self._partition, progress):
-            messages = [message for message in one.messages if stretch.since <= message.received < stretch.until]
+        async for entry in recorded(self._log, self._partition, progress):
+            messages = [message for message in entry.messages if stretch.since <= message.received < stretch.until]
             await self._add(comparison, messages)
             job.share = progress.share
         return comparison.report()
@@ -148,24 +148,24 @@ class VersionComparisons:
     async def _add(self, comparison: Comparison, messages: Sequence[Message]) -> None:
         for first in range(0, len(messages), SLICE):
             await asyncio.to_thread(comparison.add, messages[first : first + SLICE])
-            await self._clock.sleep(REST_S)
+            await self._clock.sleep(PAUSE_S)
 
     # ── shadows ─────────────────────────────────────────────────────────────────────────────────────
 
     def offer(self, messages: Sequence[Message]) -> None:
         """Take live messages, after their walk, for those who decode beside."""
-        if not self._beside:
+        if not self._shadow_runs:
             return
         room = WAITING_MAX - len(self._waiting)
         if len(messages) > room:
-            for one in self._beside.values():
-                one.left_out += len(messages) - max(room, 0)
+            for run in self._shadow_runs.values():
+                run.left_out += len(messages) - max(room, 0)
         self._waiting.extend(messages[: max(room, 0)])
         self._wake.set()
 
     def shadow(self, profile: str) -> tuple[Any, int]:
         """Return (report so far, messages left out) of a shadow in this process. Raises `NotFound`."""
-        found = self._beside.get(profile)
+        found = self._shadow_runs.get(profile)
         if found is None:
             raise NotFound(f"no version of {profile} is shadowed here")
         return found.comparison.report(), found.left_out
@@ -173,7 +173,7 @@ class VersionComparisons:
     def changed(self, names: Sequence[str]) -> None:
         """Begin anew where another version has come in force."""
         for name in names:
-            if self._beside.pop(name, None):
+            if self._shadow_runs.pop(name, None):
                 self._wake.set()
 
     async def run(self) -> None:
@@ -182,15 +182,15 @@ class VersionComparisons:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self._look()
-            while self._waiting and self._beside:
+            await self._follow_shadows()
+            while self._waiting and self._shadow_runs:
                 messages = [self._waiting.popleft() for _ in range(min(SLICE, len(self._waiting)))]
-                for name, one in list(self._beside.items()):
-                    await self._beside_one(name, one, messages)
-            if not self._beside:
+                for name, one in list(self._shadow_runs.items()):
+                    await self._run_shadow(name, one, messages)
+            if not self._shadow_runs:
                 self._waiting.clear()
 
-    async def _beside_one(self, name: str, one: _Beside, messages: Sequence[Message]) -> None:
+    async def _run_shadow(self, name: str, one: _ShadowRun, messages: Sequence[Message]) -> None:
         """Let one shadow decode; a bug in its version ends it and nothing else."""
         task = asyncio.create_task(self._add(one.comparison, messages), name=f"shadow {name}")
         try:
@@ -198,24 +198,24 @@ class VersionComparisons:
         finally:
             task.cancel()
         if (bug := task.exception()) is not None:
-            log_.error("a shadow crashed and is left out", profile=name, version=one.shadow.number, bug=repr(bug))
+            _log.error("a shadow crashed and is left out", profile=name, version=one.shadow.number, bug=repr(bug))
             self._crashed[name] = one.shadow
-            self._beside.pop(name, None)
+            self._shadow_runs.pop(name, None)
 
-    async def _look(self) -> None:
+    async def _follow_shadows(self) -> None:
         """Begin the shadows that were decided, end the others."""
         wanted = dict(self._releases.shadows())
-        for name in [name for name, one in self._beside.items() if wanted.get(name) != one.shadow]:
-            del self._beside[name]
+        for name in [name for name, one in self._shadow_runs.items() if wanted.get(name) != one.shadow]:
+            del self._shadow_runs[name]
         for name, shadow in wanted.items():
-            if name in self._beside or self._crashed.get(name) == shadow:
+            if name in self._shadow_runs or self._crashed.get(name) == shadow:
                 continue
-            version = self._releases.life(name).find(shadow.number)
+            version = self._releases.history(name).find(shadow.number)
             try:
-                file = await self._releases.contents.lay_out(name, version.digest if version else "")
-                cut = counted(shadow.target, shadow.devices)
+                file = await self._releases.contents.materialise(name, version.digest if version else "")
+                cut = device_filter(shadow.target, shadow.devices)
                 comparison = await asyncio.to_thread(self._compare, name, None, file, cut)
             except (ConfigError, NotFound) as why:
-                log_.warning("a version cannot be shadowed", profile=name, version=shadow.number, why=str(why))
+                _log.warning("a version cannot be shadowed", profile=name, version=shadow.number, why=str(why))
                 continue
-            self._beside[name] = _Beside(shadow, comparison)
+            self._shadow_runs[name] = _ShadowRun(shadow, comparison)

@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Content).decode
 
 
-def demand_sound(content: Content) -> None:
+def validate(content: Content) -> None:
     """Return if the content may be kept.
 
     Raises:
@@ -68,7 +68,7 @@ def digest_of(content: Content) -> str:
     return sha256(_encode(content)).hexdigest()
 
 
-class Contents:
+class ContentStore:
     """The contents of all versions that were ever handed in."""
 
     def __init__(self, bucket: Bucket, folder: Path) -> None:
@@ -76,9 +76,9 @@ class Contents:
         self._bucket = bucket
         self._folder = folder
 
-    async def keep(self, content: Content) -> str:
-        """Keep a content for good; return its digest. Raises as `demand_sound`, and `Lost`, `StoreFull`."""
-        demand_sound(content)
+    async def store(self, content: Content) -> str:
+        """Keep a content for good; return its digest. Raises as `validate`, and `Lost`, `StoreFull`."""
+        validate(content)
         digest = digest_of(content)
         try:
             await self._bucket.put(digest, _encode(content), expected=0)
@@ -97,7 +97,7 @@ class Contents:
             raise NotFound(f"the content {digest[:12]} of this version is not in the store")
         return _decode(row.value)
 
-    async def lay_out(self, profile: str, digest: str) -> Path:
+    async def materialise(self, profile: str, digest: str) -> Path:
         """Return the profile's file in a folder that holds what belongs to it, laid out now where it is not whole.
 
         Raises:
@@ -105,21 +105,21 @@ class Contents:
         """
         target = self._folder / digest
         file = target / f"{profile}.yaml"
-        if await asyncio.to_thread(_whole, file, digest):
+        if await asyncio.to_thread(_is_intact, file, digest):
             return file
         await asyncio.to_thread(write, await self.read(digest), profile, target)
         return file
 
-    async def tidy(self, digests: Collection[str]) -> None:
+    async def remove_unused(self, digests: Collection[str]) -> None:
         """Remove what is laid out and not one of these: versions that were compared and never handed in."""
         await asyncio.to_thread(_tidy, self._folder, frozenset(digests))
 
-    async def lay_out_unkept(self, profile: str, content: Content) -> Path:
+    async def materialise_unstored(self, profile: str, content: Content) -> Path:
         """Return the profile's file of a content that is not kept, laid out beside the others."""
-        demand_sound(content)
+        validate(content)
         digest = digest_of(content)
         file = self._folder / digest / f"{profile}.yaml"
-        if not await asyncio.to_thread(_whole, file, digest):
+        if not await asyncio.to_thread(_is_intact, file, digest):
             await asyncio.to_thread(write, content, profile, self._folder / digest)
         return file
 
@@ -145,7 +145,7 @@ def write(content: Content, profile: str, target: Path) -> Path:
     return target / f"{profile}.yaml"
 
 
-def gather(file: Path) -> Content:
+def read_from_folder(file: Path) -> Content:
     """Return a profile of a folder with the files beside it that its text names.
 
     Raises:
@@ -154,7 +154,7 @@ def gather(file: Path) -> Content:
     try:
         text = file.read_bytes().decode()
         beside = sorted(other for other in file.parent.iterdir() if other.is_file() and other.suffix not in _YAML)
-        named = {one.name: one.read_bytes().decode() for one in beside if _names(text, one.name)}
+        named = {sibling.name: sibling.read_bytes().decode() for sibling in beside if _names(text, sibling.name)}
     except (OSError, UnicodeDecodeError) as why:
         raise ConfigError("cannot be read", file=str(file), remedy=str(why)) from why
     return Content(text, named)
@@ -164,16 +164,16 @@ def _names(text: str, file: str) -> bool:
     return re.search(rf"(?<![A-Za-z0-9_.-]){re.escape(file)}(?![A-Za-z0-9_.-])", text) is not None
 
 
-def _whole(file: Path, digest: str) -> bool:
+def _is_intact(file: Path, digest: str) -> bool:
     """Return whether what is laid out is what it was."""
     try:
-        beside = {one.name: one.read_bytes().decode() for one in file.parent.iterdir() if one != file}
+        beside = {sibling.name: sibling.read_bytes().decode() for sibling in file.parent.iterdir() if sibling != file}
         return digest_of(Content(file.read_bytes().decode(), beside)) == digest
     except (OSError, UnicodeDecodeError):
         return False
 
 
 def _tidy(folder: Path, digests: frozenset[str]) -> None:
-    for one in folder.iterdir() if folder.is_dir() else ():
-        if one.name not in digests:
-            shutil.rmtree(one, ignore_errors=True)
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.name not in digests:
+            shutil.rmtree(child, ignore_errors=True)

@@ -23,7 +23,7 @@ BEFORE_MAX = 50
 
 
 class VersionState(StrEnum):
-    """Where a version stands in its life."""
+    """Where a version stands in its history."""
 
     DRAFT = "draft"
     PROPOSED = "proposed"
@@ -124,42 +124,44 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def find(self, number: int) -> ProfileVersion | None:
         """Return a version by its number."""
-        return next((one for one in self.versions if one.number == number), None)
+        return next((version for version in self.versions if version.number == number), None)
 
     def in_force_for(self, target: Scope) -> VersionInForce | None:
         """Return what was decided for exactly this target."""
-        return next((one for one in self.force if one.target == target), None)
+        return next((entry for entry in self.force if entry.target == target), None)
 
 
-def choices_of(life: ReleaseHistory, home: str) -> list[VersionChoice]:
-    """Return what of a profile's life decides at the gateway of division `home`: the one that picks first wins."""
-    known = max((one.number for one in life.versions if one.used), default=0)  # see `steps.highest_used`
+def choices_of(history: ReleaseHistory, home: str) -> list[VersionChoice]:
+    """Return what of a profile's history decides at the gateway of division `home`: the one that picks first wins."""
+    known = max((version.number for version in history.versions if version.used), default=0)  # see `steps.highest_used`
 
     def choice(number: int, target: Scope, *, whole: bool) -> VersionChoice:
-        version = life.find(number)
+        version = history.find(number)
         digest = version.digest if version else ""
-        return VersionChoice(life.profile, number, digest, target, whole=whole, known=known)
+        return VersionChoice(history.profile, number, digest, target, whole=whole, known=known)
 
     found: list[VersionChoice] = []
-    if life.canary:
-        one = life.canary
+    if history.canary:
+        one = history.canary
         whom = frozenset(one.devices)
         some = choice(one.number, one.target, whole=False)
         below = EVERY_DEVICE if whom else one.below
         found.append(msgspec.structs.replace(some, trial=True, devices=whom, below=below))
-    narrow_first = sorted(life.force, key=lambda one: (-len(one.target.division), not one.target.department))
+    narrow_first = sorted(history.force, key=lambda one: (-len(one.target.division), not one.target.department))
     for force in narrow_first:
         whole = home.startswith(force.target.division) and not force.target.department
         found.append(choice(force.number, force.target, whole=whole))
     return found
 
 
-def describe_in_force(life: ReleaseHistory) -> str:
+def describe_in_force(history: ReleaseHistory) -> str:
     """Return what is in force, for people: ``4 in 4401, 5 for 10 % of 4401``."""
-    parts = [f"{one.number} in {written(one.target)}" for one in life.force]
-    if life.canary:
+    parts = [f"{entry.number} in {written(entry.target)}" for entry in history.force]
+    if history.canary:
         whom = (
-            f"{len(life.canary.devices)} devices" if life.canary.devices else f"{life.canary.share:.3g} of the devices"
+            f"{len(history.canary.devices)} devices"
+            if history.canary.devices
+            else f"{history.canary.share:.3g} of the devices"
         )
-        parts.append(f"{life.canary.number} for {whom} in {written(life.canary.target)}")
+        parts.append(f"{history.canary.number} for {whom} in {written(history.canary.target)}")
     return ", ".join(parts)

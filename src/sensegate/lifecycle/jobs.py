@@ -47,13 +47,13 @@ class Job(msgspec.Struct):
     share: float = 0.0
     """What is done, 0 to 1."""
     ended: int = 0
-    said: str = ""
+    message: str = ""
     """Why it failed; what it is doing."""
     result: Any = None
 
 
 Work = Callable[[Job], Awaitable[Any]]
-"""Does it and returns the result; tells `share` and `said` on the way."""
+"""Does it and returns the result; tells `share` and `message` on the way."""
 
 
 class Jobs:
@@ -82,15 +82,15 @@ class Jobs:
         except asyncio.CancelledError:
             job.state = JobState.CANCELLED
         except SensegateError as why:
-            job.state, job.said = JobState.FAILED, str(why)
+            job.state, job.message = JobState.FAILED, str(why)
             _log.warning("a job failed", kind=job.kind, profile=job.profile, why=str(why))
         finally:
             if job.state is JobState.RUNNING:
-                job.state, job.said = JobState.FAILED, "it crashed: a bug; the log has the traceback"
+                job.state, job.message = JobState.FAILED, "it crashed: a bug; the log has the traceback"
             job.ended = self._clock.now()
             self._tasks.pop(job.id, None)
 
-    def list(self, profile: str, by: Principal) -> Many:
+    def list(self, profile: str, by: Principal) -> JobList:
         """Return the jobs of a profile that the caller may see, newest first."""
         found = (job for job in reversed(self._jobs.values()) if job.profile == profile)
         return [job for job in found if allows(by, Action.READ_REGISTRY, job.target.division, job.target.department)]
@@ -120,4 +120,4 @@ class Jobs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-Many = list[Job]
+JobList = list[Job]

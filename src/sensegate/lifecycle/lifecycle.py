@@ -33,16 +33,16 @@ from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.comparisons import VersionComparisons
-from sensegate.lifecycle.contents import Content, Contents
+from sensegate.lifecycle.contents import Content, ContentStore
 from sensegate.lifecycle.jobs import Jobs
-from sensegate.lifecycle.releases import Examined, Releases
+from sensegate.lifecycle.releases import Examination, Releases
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
 from sensegate.lifecycle.reprocessing_source import ReprocessingSource
-from sensegate.lifecycle.rollout import LaidOut, Rollout
+from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.model import Device, Span, Spec
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.ports import Log
 from sensegate.web.deps import ProfileRow
@@ -56,7 +56,7 @@ class ProfileLifecycle:
         self.clock = clock
         self.log = log
         self.trail = trail
-        self.partition = f"{config.division}-{config.ingest.partition}"
+        self.partition = f"{config.member_id}-{config.ingest.partition}"
         self.tasks: dict[str, Callable[[], Awaitable[None]]] = {}
 
     async def open(self, bucket: Callable[[str], Awaitable[Bucket]], stack: contextlib.AsyncExitStack) -> None:
@@ -64,7 +64,7 @@ class ProfileLifecycle:
         config, clock = self.config, self.clock
         self.releases = Releases(
             await bucket("profiles"),
-            Contents(await bucket("profile_contents"), Path(config.directory) / "profiles"),
+            ContentStore(await bucket("profile_contents"), Path(config.directory) / "profiles"),
             self.trail,
             clock,
             home=scope(config.division).division,
@@ -74,15 +74,15 @@ class ProfileLifecycle:
             standard=config.standard_vendors,
         )
         await self.releases.load()
-        await self.releases.contents.tidy(self.releases.digests())
+        await self.releases.contents.remove_unused(self.releases.digests())
         self.rollout = Rollout(self.releases)
-        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.begin())))
+        self.profiles = ProfileWatcher(config.profiles, clock, list(starmap(Chosen, await self.rollout.initial())))
         self.granted = self.profiles.set
         """By these devices may publish."""
-        self.trials = CanaryAnalysis(self.releases, config.division)
+        self.canaries = CanaryAnalysis(self.releases, config.division)
         self.jobs = Jobs(clock)
         stack.push_async_callback(self.jobs.stop)
-        self.studies = VersionComparisons(
+        self.comparisons = VersionComparisons(
             self.releases, self.jobs, self.log, clock, partition=self.partition, compare=self._compare
         )
         self.unknown = UnexplainedMessages(
@@ -92,19 +92,19 @@ class ProfileLifecycle:
                 [*samples_of(told, self.profiles.set)], profile, shape=shape, names=Registered(self.devices.find)
             ),
         )
-        self.redecodes = ReprocessingOrders(await bucket("redecodes"), self.trail, clock)
-        await self.redecodes.load()
-        self.profiles.on_change.append(lambda _, names: self.studies.changed(names))
+        self.reprocessing_orders = ReprocessingOrders(await bucket("redecodes"), self.trail, clock)
+        await self.reprocessing_orders.load()
+        self.profiles.on_change.append(lambda _, names: self.comparisons.changed(names))
         self.tasks |= {
             "profiles": self.profiles.run,
             "releases": self.releases.watch,
             "rollout": partial(self.rollout.run, self._choose),
-            "trials": self.trials.run,
-            "studies": self.studies.run,
-            "redecodes": self.redecodes.watch,
+            "trials": self.canaries.run,
+            "studies": self.comparisons.run,
+            "redecodes": self.reprocessing_orders.watch,
         }
 
-    async def _choose(self, laid_out: LaidOut) -> None:
+    async def _choose(self, laid_out: MaterialisedVersions) -> None:
         await self.profiles.choose(list(starmap(Chosen, laid_out)))
 
     def _compare(self, name: str, a: Path | None, b: Path | None, cut: Callable[[Device], bool]) -> VersionComparison:
@@ -134,7 +134,8 @@ class ProfileLifecycle:
         def changed(profiles: ProfileSet, names: Sequence[str]) -> None:
             before, self.granted = self.granted, profiles
             then, now = (
-                profile_topics(one.publish_topics, self.devices, one.subscribe_topics) for one in (before, profiles)
+                profile_topics(profile.publish_topics, self.devices, profile.subscribe_topics)
+                for profile in (before, profiles)
             )
             for name in names:
                 rights = profiles.topic_rights(name)
@@ -146,14 +147,14 @@ class ProfileLifecycle:
     # ── the walk ────────────────────────────────────────────────────────────────────────────────────
 
     def open_reprocessing(
-        self, committer: Committer, series: Series, memory: DecoderMemory
+        self, committer: Committer, series: SeriesIndex, memory: DecoderMemory
     ) -> tuple[ReprocessingInterpreter, ReprocessingSource]:
         """Return the interpreter and the source of recorded messages; `memory`: what live decoding has established."""
         interpreter = ReprocessingInterpreter(
             self.config, self.clock, self.profiles, self.devices, committer, series=series, memory=memory
         )
-        self.redecoding = Reprocessing(
-            self.redecodes,
+        self.reprocessing = Reprocessing(
+            self.reprocessing_orders,
             self.releases,
             self.log,
             self.clock,
@@ -162,14 +163,14 @@ class ProfileLifecycle:
             horizon_h=self.config.duplicates.horizon_h,
             interpreter=interpreter,
         )
-        return interpreter, ReprocessingSource(self.log, self.redecoding, committer.position)
+        return interpreter, ReprocessingSource(self.log, self.reprocessing, committer.position)
 
     def observe(self, specs: Sequence[Spec], span: Span, batch: DecodedBatch) -> None:
         """Count live messages for canaries, and offer them to versions that are compared."""
         fields = batch.fields
         rejected = [*fields.rejected, *batch.rejected]
-        self.trials.count(specs, batch.readings, rejected, fields.quarantined)
-        self.studies.offer(span)
+        self.canaries.count(specs, batch.readings, rejected, fields.quarantined)
+        self.comparisons.offer(span)
 
     # ── what it says ────────────────────────────────────────────────────────────────────────────────
 
@@ -196,7 +197,7 @@ class ProfileLifecycle:
         return rows
 
 
-async def _examined(content: Content) -> Examined:
+async def _examined(content: Content) -> Examination:
     return await asyncio.to_thread(examine, content)
 
 

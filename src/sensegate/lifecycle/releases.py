@@ -1,10 +1,10 @@
-"""The life of profiles: who may put which version in force, where; kept in the engine's store, seen by every process.
+"""Releases of profiles: who may put which version in force where; kept in the registry, seen by every process.
 
     county: draft, propose, shadow      city: canary, release, rollback, redecode (within its scope)
     province: the same for the standard profiles
 
 Every step asks `scope.allows`, is recorded on the audit trail, and then written with the revision that it was decided
-on: of two that decide at once the second is told to look again.
+on: of two that decide at once the second is facts to look again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.decode.choice import VersionChoice, draw
 from sensegate.errors import ConfigError, Conflict, NotFound, Refused
-from sensegate.lifecycle.contents import Content, Contents, digest_of
+from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import (
     Canary,
     CanaryLimits,
@@ -34,7 +34,7 @@ from sensegate.lifecycle.history import (
     choices_of,
     describe_in_force,
 )
-from sensegate.lifecycle.transitions import highest_used, put_in_force, settled, taken_back, with_library
+from sensegate.lifecycle.transitions import highest_used, put_in_force, rolled_back, with_library, with_states
 
 NOTE_BYTES_MAX = 500
 VERSIONS_MAX = 500
@@ -43,25 +43,25 @@ DEVICES_MAX = 2_000
 _log = structlog.get_logger(__name__)
 
 
-class Examined(msgspec.Struct, frozen=True):
-    """What a look into a content found."""
+class Examination(msgspec.Struct, frozen=True):
+    """The result of examining a content."""
 
     profile: str
     number: int
     problems: tuple[str, ...] = ()
-    """Examples that do not come out, lints: a draft may have them, a proposal may not."""
+    """Failing examples and lint findings: a draft may have them, a proposal may not."""
 
 
-Examine = Callable[[Content], Awaitable[Examined]]
-"""Raises `ConfigError` (with the line) where the content is no profile at all."""
+Examine = Callable[[Content], Awaitable[Examination]]
+"""Examines a content. Raises `ConfigError` (with the line) where it is no profile at all."""
 Library = Callable[[str], "tuple[int, Content] | None"]
-"""Profile -> the version that the folder has of it."""
+"""Profile -> its version in the folder of profiles."""
 DevicesOf = Callable[[str, Scope], Iterable[str]]
 """(profile, part) -> ids of the devices of this profile in a part of the divisions."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What the trail is told of a step."""
+class StepRecord(msgspec.Struct, frozen=True):
+    """What the trail is facts of a step."""
 
     action: str
     profile: str
@@ -70,19 +70,19 @@ class Told(msgspec.Struct, frozen=True):
     facts: Facts = {}
 
 
-Lives = list[ReleaseHistory]
+HistoryList = list[ReleaseHistory]
 Names = list[str]
 Canaries = list[tuple[str, Canary]]
 Shadows = list[tuple[str, Shadow]]
 
 
 class Releases:
-    """The lives of all profiles at one gateway."""
+    """The release histories of all profiles at one gateway."""
 
     def __init__(
         self,
         bucket: Bucket,
-        contents: Contents,
+        contents: ContentStore,
         trail: Trail,
         clock: Clock,
         *,
@@ -95,67 +95,73 @@ class Releases:
         """Make it empty; `load` fills it.
 
         Args:
-            bucket: where lives are, by profile.
-            contents: where the versions' contents are.
+            bucket: holds the histories, by profile.
+            contents: holds the contents of the versions.
             trail: where every step is recorded.
             clock: the time.
             home: the division that this gateway serves.
-            examine: looks into a content.
-            library: the folder's version of a profile, which is taken over when another replaces it.
-            devices_of: the devices of a profile, for the share of a canary.
+            examine: examines a content.
+            library: returns the folder's version of a profile; it enters the history when another replaces it.
+            devices_of: returns the devices of a profile, for the share of a canary.
             standard: vendors (folders) whose profiles are the province's.
         """
         self._shelf = Shelf(bucket, clock)
-        self._lives: Records[ReleaseHistory] = Records(self._shelf, "profile", ReleaseHistory, prefix="", packed=True)
-        self._lives.on_change.append(self._changed)
+        self._histories: Records[ReleaseHistory] = Records(
+            self._shelf, "profile", ReleaseHistory, prefix="", packed=True
+        )
+        self._histories.on_change.append(self._changed)
         self.contents = contents
         self._trail = trail
         self._clock = clock
         self._home = home
         self.examine = examine
-        """Looks into a content."""
+        """Examines a content."""
         self.shelved = library
         """Returns the folder's version of a profile."""
         self._devices_of = devices_of
         self._standard = frozenset(standard)
         self.on_change: list[Callable[[str], None]] = []
-        """Called with a profile's name when a change of its life is in memory, from whichever process it came."""
+        """Called with the name of a profile once a change of its history, made by any process, is in memory."""
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
     def choices(self) -> list[VersionChoice]:
-        """Return what is decided for the devices of this gateway; of a profile's choices the first that picks wins."""
-        return [choice for life in self._lives for choice in choices_of(life, self._home)]
+        """Return the choices of versions for the devices of this gateway; the first choice that picks a device wins."""
+        return [choice for history in self._histories for choice in choices_of(history, self._home)]
 
     def digests(self) -> set[str]:
         """Return the digests of all versions."""
-        return {one.digest for life in self._lives for one in life.versions}
+        return {version.digest for history in self._histories for version in history.versions}
 
     def canaries(self) -> Canaries:
-        """Return (profile, canary) of all that are under way."""
-        return [(life.profile, life.canary) for life in self._lives if life.canary]
+        """Return (profile, canary) of all canaries in progress."""
+        return [(history.profile, history.canary) for history in self._histories if history.canary]
 
     def shadows(self) -> Shadows:
-        """Return (profile, shadow) of all that are under way."""
-        return [(life.profile, life.shadow) for life in self._lives if life.shadow]
+        """Return (profile, shadow) of all shadows in progress."""
+        return [(history.profile, history.shadow) for history in self._histories if history.shadow]
 
-    def life(self, profile: str) -> ReleaseHistory:
-        """Return a profile's life, an empty one where nothing was ever decided about it."""
-        return self._lives.find(profile) or ReleaseHistory(
+    def history(self, profile: str) -> ReleaseHistory:
+        """Return the history of a profile; an empty one where nothing was ever decided."""
+        return self._histories.find(profile) or ReleaseHistory(
             profile, standard=profile.partition("/")[0] in self._standard
         )
 
     def get(self, profile: str, by: Principal) -> ReleaseHistory:
-        """Return a profile's life as the caller may see it: others' drafts and proposals are not theirs to see."""
-        life = self.life(profile)
-        seen = tuple(one for one in life.versions if self._visible(one, by))
-        shadow = life.shadow if life.shadow and any(one.number == life.shadow.number for one in seen) else None
-        return msgspec.structs.replace(life, versions=seen, shadow=shadow)
+        """Return the history of a profile without drafts and proposals that the caller may not see."""
+        history = self.history(profile)
+        seen = tuple(version for version in history.versions if self._visible(version, by))
+        shadow = (
+            history.shadow
+            if history.shadow and any(version.number == history.shadow.number for version in seen)
+            else None
+        )
+        return msgspec.structs.replace(history, versions=seen, shadow=shadow)
 
-    def list(self, by: Principal) -> Lives:
-        """Return the lives in which the caller may see a version, in order of profile."""
-        found = (self.get(profile, by) for profile in self._lives.names())
-        return [life for life in found if life.versions]
+    def list(self, by: Principal) -> HistoryList:
+        """Return the histories of which the caller may see a version, in order of profile."""
+        found = (self.get(profile, by) for profile in self._histories.names())
+        return [history for history in found if history.versions]
 
     def version(self, profile: str, number: int, by: Principal) -> ProfileVersion:
         """Return one version. Raises `NotFound` where there is none that the caller may see."""
@@ -165,7 +171,7 @@ class Releases:
         return found
 
     async def content(self, profile: str, number: int, by: Principal) -> Content:
-        """Return what a version consists of. Raises `NotFound`, `Lost`."""
+        """Return the content of a version. Raises `NotFound`, `Lost`."""
         return await self.contents.read(self.version(profile, number, by).digest)
 
     @staticmethod
@@ -178,22 +184,22 @@ class Releases:
         )
 
     def profiles(self) -> Names:
-        """Return the names of all profiles about which something was decided."""
-        return self._lives.names()
+        """Return the names of all profiles with a history."""
+        return self._histories.names()
 
-    # ── the steps of a county ───────────────────────────────────────────────────────────────────────
+    # ── steps of a county ───────────────────────────────────────────────────────────────────────
 
     async def draft(
         self, content: Content, *, by: Principal, note: str = "", profile: str = ""
-    ) -> tuple[ProfileVersion, Examined]:
-        """Keep a content as the draft of the version that it says it is; return it and what is wrong with it still.
+    ) -> tuple[ProfileVersion, Examination]:
+        """Store a content as a draft of the version that it names; return the version and its examination.
 
-        The same content again changes nothing. `profile`: what it is taken for.
+        Storing the same content again changes nothing. `profile`: the profile that the content must be of.
 
         Raises:
-            ConfigError: it is no profile, or another one.
+            ConfigError: the content is no profile, or one of another name.
             Refused: `by` may not propose.
-            Conflict: that version has another content and is more than a draft of the caller's.
+            Conflict: the version exists with another content and is no draft of the caller's.
         """
         origin = self._own(by)
         demand(by, Action.PROPOSE_PROFILES, origin.division, origin.department)
@@ -201,41 +207,41 @@ class Releases:
         examined = await self.examine(content)
         if profile and profile != examined.profile:
             raise ConfigError(f"is '{examined.profile}'", key="profile", remedy=f"write `profile: {profile}`")
-        life = self.life(examined.profile)
+        history = self.history(examined.profile)
         digest = digest_of(content)
-        old = life.find(examined.number)
-        self._demand_free(life, old, digest, examined, by)
+        old = history.find(examined.number)
+        self._demand_free(history, old, digest, examined, by)
         if old and old.digest == digest and old.state is not VersionState.WITHDRAWN:
             return old, examined
-        await self.contents.keep(content)
+        await self.contents.store(content)
         now = self._clock.now()
         fresh = ProfileVersion(examined.number, digest, VersionState.DRAFT, origin, now, by.id, now, note)
-        if old is None and len(life.versions) >= VERSIONS_MAX:
-            raise Conflict(f"{life.profile} has {VERSIONS_MAX} versions; no more are kept")
-        await self._put(fresh, old, by, Told("profile.draft", life.profile, examined.number, note))
+        if old is None and len(history.versions) >= VERSIONS_MAX:
+            raise Conflict(f"{history.profile} has {VERSIONS_MAX} versions; no more are kept")
+        await self._put(fresh, old, by, StepRecord("profile.draft", history.profile, examined.number, note))
         return fresh, examined
 
     def _demand_free(
-        self, life: ReleaseHistory, old: ProfileVersion | None, digest: str, examined: Examined, by: Principal
+        self, history: ReleaseHistory, old: ProfileVersion | None, digest: str, examined: Examination, by: Principal
     ) -> None:
-        shelved = self.shelved(life.profile)
-        highest = max([one.number for one in life.versions] + ([shelved[0]] if shelved else []), default=0)
+        shelved = self.shelved(history.profile)
+        highest = max([version.number for version in history.versions] + ([shelved[0]] if shelved else []), default=0)
         remedy = f"versions never change: write `version: {highest + 1}`"
         if shelved and shelved[0] == examined.number and digest_of(shelved[1]) != digest:
-            raise Conflict(f"{life.profile}@{examined.number} is the folder's, with another content; {remedy}")
+            raise Conflict(f"{history.profile}@{examined.number} is the folder's, with another content; {remedy}")
         if old is None or old.digest == digest:
             return
         if old.used or old.state not in (VersionState.DRAFT, VersionState.WITHDRAWN):
-            raise Conflict(f"{life.profile}@{old.number} is {old.state} with another content; {remedy}")
+            raise Conflict(f"{history.profile}@{old.number} is {old.state} with another content; {remedy}")
         demand(by, Action.PROPOSE_PROFILES, old.origin.division, old.origin.department)
 
     async def propose(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
-        """Ask for the release of a draft, whose examples must all come out.
+        """Propose the release of a draft; all its examples must pass.
 
         Raises:
-            NotFound, Refused: none in the caller's scope; it may not.
-            ConfigError: examples fail, or lints find something.
-            Conflict: it is no draft.
+            NotFound, Refused: there is no such version in the caller's scope; the caller may not propose.
+            ConfigError: an example or a lint check fails.
+            Conflict: the version is no draft.
         """
         version = self.version(profile, number, by)
         demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
@@ -245,27 +251,31 @@ class Releases:
         if version.state is not VersionState.DRAFT:
             raise Conflict(f"{profile}@{number} is {version.state}, not a draft")
         await self._demand_sound(version)
-        return await self._set(version, VersionState.PROPOSED, by, Told("profile.propose", profile, number, note))
+        return await self._set(version, VersionState.PROPOSED, by, StepRecord("profile.propose", profile, number, note))
 
     async def withdraw(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
-        """Take back a draft or a proposal. Raises as `propose`."""
+        """Withdraw a draft or a proposal. Raises as `propose`."""
         version = self.version(profile, number, by)
         demand(by, Action.PROPOSE_PROFILES, version.origin.division, version.origin.department)
         if version.state not in (VersionState.DRAFT, VersionState.PROPOSED):
             raise Conflict(f"{profile}@{number} is {version.state}; only drafts and proposals are withdrawn")
-        self._demand_no_trial(self.life(profile), number)
-        return await self._set(version, VersionState.WITHDRAWN, by, Told("profile.withdraw", profile, number, note))
+        self._demand_no_trial(self.history(profile), number)
+        return await self._set(
+            version, VersionState.WITHDRAWN, by, StepRecord("profile.withdraw", profile, number, note)
+        )
 
-    async def send_back(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
-        """Make a proposal a draft again, saying why. Raises as `propose`; who may release may do this."""
+    async def request_changes(self, profile: str, number: int, *, by: Principal, note: str = "") -> ProfileVersion:
+        """Return a proposal to its author as a draft, with a note; needs the right to release. Raises as `propose`."""
         version = self.version(profile, number, by)
-        self._demand_release(self.life(profile), by, version.origin)
+        self._demand_release(self.history(profile), by, version.origin)
         if version.state is not VersionState.PROPOSED:
             raise Conflict(f"{profile}@{number} is {version.state}, not proposed")
-        self._demand_no_trial(self.life(profile), number)
-        return await self._set(version, VersionState.DRAFT, by, Told("profile.return", profile, number, note))
+        self._demand_no_trial(self.history(profile), number)
+        return await self._set(
+            version, VersionState.DRAFT, by, StepRecord("profile.request_changes", profile, number, note)
+        )
 
-    # ── the steps of a city ─────────────────────────────────────────────────────────────────────────
+    # ── steps of a city ─────────────────────────────────────────────────────────────────────────
 
     async def release(
         self,
@@ -277,62 +287,66 @@ class Releases:
         note: str = "",
         standard: bool = False,
     ) -> ReleaseHistory:
-        """Put a version in force for the devices of `target` (None: the caller's scope), in place of any other there.
+        """Put a version in force for the devices of `target` (None: the scope of the caller), replacing the old one.
 
-        `standard`: from now on the profile is the province's.
+        `standard`: make it a standard profile, which only the province releases.
 
         Raises:
             NotFound, Refused, ConfigError: as `propose`; also outside the caller's scope, or the province's.
-            Conflict: it was never proposed, or another canary is under way.
+            Conflict: the version was never proposed, or another canary is in progress.
         """
-        version, life, where = self._for_release(profile, number, by, target, standard=standard)
+        version, history, where = self._for_release(profile, number, by, target, standard=standard)
         _demand_note(note)
-        if life.canary and life.canary.number != number:
-            raise Conflict(f"{profile}@{life.canary.number} is tried as a canary; end that first")
-        present = life.in_force_for(where)
-        if present and present.number == number and life.canary is None:
-            return life
+        if history.canary and history.canary.number != number:
+            raise Conflict(f"{profile}@{history.canary.number} is a canary; end it first")
+        present = history.in_force_for(where)
+        if present and present.number == number and history.canary is None:
+            return history
         await self._demand_sound(version)
         now = self._clock.now()
-        after = put_in_force(self._with_library(life), VersionInForce(where, number, now, by.id))
+        after = put_in_force(self._with_library(history), VersionInForce(where, number, now, by.id))
         shadow = None if after.shadow and after.shadow.number == number else after.shadow
-        after = msgspec.structs.replace(after, canary=None, shadow=shadow, standard=life.standard or standard)
-        after = settled(after, now, number, note)
-        told: Facts = {"target": written(where), "digest": version.digest, "in_force": describe_in_force(after)}
-        return await self._write(life, after, by, Told("profile.release", profile, number, note, told))
+        after = msgspec.structs.replace(after, canary=None, shadow=shadow, standard=history.standard or standard)
+        after = with_states(after, now, number, note)
+        facts: Facts = {"target": written(where), "digest": version.digest, "in_force": describe_in_force(after)}
+        return await self._write(history, after, by, StepRecord("profile.release", profile, number, note, facts))
 
     async def rollback(
         self, profile: str, *, by: Principal, target: Scope | None = None, to: int = 0, note: str = ""
     ) -> ReleaseHistory:
-        """End a canary, or else put back in force what was before (or version `to`); return the life then.
+        """End a canary, or else put back in force what was before (or version `to`); return the history then.
 
         Raises:
             Refused: as `release`.
             Conflict: there is nothing before it.
             NotFound: no such version.
         """
-        life, where = self.life(profile), self.target(by, target)
-        self._demand_release(life, by, where)
+        history, where = self.history(profile), self.target(by, target)
+        self._demand_release(history, by, where)
         _demand_note(note)
-        if life.canary and not to:
+        if history.canary and not to:
             return await self.end_canary(profile, by=by, note=note)
         if to:
             version = self.version(profile, to, by)
             if version.state not in (VersionState.RELEASED, VersionState.SUPERSEDED):
                 raise Conflict(f"{profile}@{to} is {version.state}: it was never in force; release it")
-            after = put_in_force(life, VersionInForce(where, to, self._clock.now(), by.id))
+            after = put_in_force(history, VersionInForce(where, to, self._clock.now(), by.id))
         else:
-            back = taken_back(life, where, self._clock.now(), by.id)
+            back = rolled_back(history, where, self._clock.now(), by.id)
             if back is None:
                 raise Conflict(
                     f"nothing of {profile} was in force in {written(where)} before; "
                     "give the version, or release a repaired one"
                 )
             after = back
-        after = settled(msgspec.structs.replace(after, canary=None), self._clock.now())
-        told: Facts = {"target": written(where), "from": describe_in_force(life), "in_force": describe_in_force(after)}
-        number = next((one.number for one in after.force if one.target == where), 0)
-        return await self._write(life, after, by, Told("profile.rollback", profile, number, note, told))
+        after = with_states(msgspec.structs.replace(after, canary=None), self._clock.now())
+        facts: Facts = {
+            "target": written(where),
+            "from": describe_in_force(history),
+            "in_force": describe_in_force(after),
+        }
+        number = next((entry.number for entry in after.force if entry.target == where), 0)
+        return await self._write(history, after, by, StepRecord("profile.rollback", profile, number, note, facts))
 
     async def canary(
         self,
@@ -352,13 +366,13 @@ class Releases:
             NotFound, Refused, Conflict: as `release`.
             ConfigError: share and devices are not one of the two, or there are no such devices.
         """
-        version, life, where = self._for_release(profile, number, by, target)
+        version, history, where = self._for_release(profile, number, by, target)
         _demand_note(note)
         limits = limits or CanaryLimits()
         _demand_limits(limits)
-        if life.canary:
-            raise Conflict(f"{profile}@{life.canary.number} is tried as a canary already; end that first")
-        if (present := life.in_force_for(where)) and present.number == number:
+        if history.canary:
+            raise Conflict(f"{profile}@{history.canary.number} is a canary already; end that first")
+        if (present := history.in_force_for(where)) and present.number == number:
             raise Conflict(f"{profile}@{number} is in force in {written(where)}")
         if bool(devices) == bool(share) or not 0 <= share <= 1:
             raise ConfigError("give one of them", key="share, devices", remedy="a share of 0.1, or a list of devices")
@@ -372,7 +386,7 @@ class Releases:
         if not there or len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices) or 'no'} devices", key="devices", remedy=f"1 to {DEVICES_MAX}")
         await self._demand_sound(version)
-        lots = sorted(draw(f"{profile}@{number}", one) for one in there)
+        lots = sorted(draw(f"{profile}@{number}", device) for device in there)
         count = len(devices) or max(1, round(share * len(there)))
         tried = Canary(
             number,
@@ -385,40 +399,40 @@ class Releases:
             count,
             limits,
         )
-        after = msgspec.structs.replace(self._with_library(life), canary=tried)
-        after = settled(after, self._clock.now(), number, note)
-        told: Facts = {
+        after = msgspec.structs.replace(self._with_library(history), canary=tried)
+        after = with_states(after, self._clock.now(), number, note)
+        facts: Facts = {
             "target": written(where),
             "devices": list(devices) or count,
             "share": share,
             "limits": msgspec.to_builtins(limits),
         }
-        return await self._write(life, after, by, Told("profile.canary", profile, number, note, told))
+        return await self._write(history, after, by, StepRecord("profile.canary", profile, number, note, facts))
 
     async def end_canary(
         self, profile: str, *, by: Principal, note: str = "", measured: Facts | None = None, since: int = 0
     ) -> ReleaseHistory:
-        """Give the canary's devices back the version of the others; return the life then.
+        """End a canary: its devices return to the version of the others; return the history.
 
-        `measured`: why it ended by itself. `since`: only that canary is meant, none that began later.
+        `measured`: outcomes for which the gateway ends it. `since`: end only the canary that began then.
 
         Raises:
             Refused: as `release`.
             Conflict: there is none.
         """
-        life = self.life(profile)
-        tried = life.canary
+        history = self.history(profile)
+        tried = history.canary
         if tried is None or (since and tried.since != since):
             raise Conflict(f"no canary of {profile} is under way")
-        self._demand_release(life, by, tried.target)
-        after = settled(msgspec.structs.replace(life, canary=None), self._clock.now())
-        told: Facts = {"target": written(tried.target), "in_force": describe_in_force(after)}
+        self._demand_release(history, by, tried.target)
+        after = with_states(msgspec.structs.replace(history, canary=None), self._clock.now())
+        facts: Facts = {"target": written(tried.target), "in_force": describe_in_force(after)}
         if measured is not None:
-            told["measured"] = measured
+            facts["measured"] = measured
         action = "profile.rollback" if measured is not None else "profile.canary.end"
-        return await self._write(life, after, by, Told(action, profile, tried.number, note, told))
+        return await self._write(history, after, by, StepRecord(action, profile, tried.number, note, facts))
 
-    # ── a shadow: whoever may propose ───────────────────────────────────────────────────────────────
+    # ── shadows ───────────────────────────────────────────────────────────────
 
     async def shadow(
         self,
@@ -430,38 +444,40 @@ class Releases:
         devices: tuple[str, ...] = (),
         note: str = "",
     ) -> ReleaseHistory:
-        """Let a version decode beside the one in force: a report, no reading. Raises as `propose`."""
+        """Decode with a version in parallel to the one in force, for a report without readings. Raises as `propose`."""
         version = self.version(profile, number, by)
-        where, life = self.target(by, target), self.life(profile)
+        where, history = self.target(by, target), self.history(profile)
         demand(by, Action.PROPOSE_PROFILES, where.division, where.department)
         _demand_note(note)
         if version.state is VersionState.WITHDRAWN:
             raise Conflict(f"{profile}@{number} was withdrawn")
-        if life.shadow:
-            raise Conflict(f"{profile}@{life.shadow.number} is shadowed already; end that first")
+        if history.shadow:
+            raise Conflict(f"{profile}@{history.shadow.number} is a shadow already; end it first")
         if len(devices) > DEVICES_MAX:
             raise ConfigError(f"{len(devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
         beside = Shadow(number, where, self._clock.now(), by.id, devices)
-        told: Facts = {"target": written(where), "devices": list(devices)}
-        after = msgspec.structs.replace(life, shadow=beside)
-        return await self._write(life, after, by, Told("profile.shadow", profile, number, note, told))
+        facts: Facts = {"target": written(where), "devices": list(devices)}
+        after = msgspec.structs.replace(history, shadow=beside)
+        return await self._write(history, after, by, StepRecord("profile.shadow", profile, number, note, facts))
 
     async def end_shadow(
         self, profile: str, *, by: Principal, report: Facts | None = None, note: str = ""
     ) -> ReleaseHistory:
-        """End it; `report` goes to the audit trail. Raises `Refused`, `Conflict` (there is none)."""
-        life = self.life(profile)
-        if life.shadow is None:
+        """End the shadow; `report` goes to the audit trail. Raises `Refused`, `Conflict` (there is no shadow)."""
+        history = self.history(profile)
+        if history.shadow is None:
             raise Conflict(f"no version of {profile} is shadowed")
-        target = life.shadow.target
+        target = history.shadow.target
         demand(by, Action.PROPOSE_PROFILES, target.division, target.department)
-        after = msgspec.structs.replace(life, shadow=None)
-        told: Facts = {"target": written(target), "report": report or {}}
-        return await self._write(life, after, by, Told("profile.shadow.end", profile, life.shadow.number, note, told))
+        after = msgspec.structs.replace(history, shadow=None)
+        facts: Facts = {"target": written(target), "report": report or {}}
+        return await self._write(
+            history, after, by, StepRecord("profile.shadow.end", profile, history.shadow.number, note, facts)
+        )
 
-    # ── from above ──────────────────────────────────────────────────────────────────────────────────
+    # ── from the centre ──────────────────────────────────────────────────────────────────────────────────
 
-    async def take_over(
+    async def apply_from_centre(
         self,
         profile: str,
         force: tuple[VersionInForce, ...],
@@ -470,83 +486,85 @@ class Releases:
         by: Principal,
         standard: bool = False,
     ) -> ReleaseHistory:
-        """Put in force what the centre decided, as if the province had decided it here; what was taken before stays.
+        """Apply the decisions of the centre, as if the province had decided here; earlier versions are kept.
 
         Args:
             profile: ``vendor/model``.
-            force: all that the centre has in force for parts of this gateway.
+            force: all versions that the centre has in force for parts of this gateway.
             contents: the versions of `force` with their contents.
             by: the centre.
-            standard: the profile is the province's.
+            standard: only the province releases this profile.
 
         Raises:
-            ConfigError: a version is not sound here.
-            Conflict: its number has another content here.
+            ConfigError: a version fails its examination here.
+            Conflict: a version number has another content here.
         """
-        life = self.life(profile)
-        if life.from_centre == force:
-            return life
-        versions = {one.number: one for one in life.versions}
+        history = self.history(profile)
+        if history.from_centre == force:
+            return history
+        versions = {version.number: version for version in history.versions}
         for version, content in contents.items():
-            await self._demand_takeable(life, version, content)
+            await self._demand_takeable(history, version, content)
             old = versions.get(version.number)
             versions[version.number] = old if old and old.digest == version.digest and old.used else version
         for content in contents.values():
-            await self.contents.keep(content)
+            await self.contents.store(content)
         now = self._clock.now()
-        after = self._with_library(life)
-        mine = {one.number: one for one in after.versions}
+        after = self._with_library(history)
+        mine = {version.number: version for version in after.versions}
         every = tuple(sorted({**mine, **versions}.values(), key=lambda one: one.number))
-        kept = tuple(one for one in after.force if one not in life.from_centre or one in force)
+        kept = tuple(entry for entry in after.force if entry not in history.from_centre or entry in force)
         after = msgspec.structs.replace(after, versions=every, force=kept)
-        for one in force:
-            if one not in life.from_centre:
-                after = put_in_force(after, one)
-        over = life.canary and any(
-            one.target.covers(life.canary.target.division, life.canary.target.department) for one in force
+        for entry in force:
+            if entry not in history.from_centre:
+                after = put_in_force(after, entry)
+        over = history.canary and any(
+            entry.target.covers(history.canary.target.division, history.canary.target.department) for entry in force
         )
         after = msgspec.structs.replace(
-            after, canary=None if over else after.canary, standard=life.standard or standard, above=force
+            after, canary=None if over else after.canary, standard=history.standard or standard, from_centre=force
         )
-        for one in force:
-            after = settled(after, now, one.number)
-        told: Facts = {"in_force": describe_in_force(after), "digests": [one.digest for one in contents]}
+        for entry in force:
+            after = with_states(after, now, entry.number)
+        facts: Facts = {"in_force": describe_in_force(after), "digests": [version.digest for version in contents]}
         number = force[0].number if force else 0
-        return await self._write(life, after, by, Told("profile.handed_down", profile, number, "", told))
+        return await self._write(
+            history, after, by, StepRecord("profile.apply_from_centre", profile, number, "", facts)
+        )
 
-    async def _demand_takeable(self, life: ReleaseHistory, version: ProfileVersion, content: Content) -> None:
-        name = f"{life.profile}@{version.number}"
-        old, shelved = life.find(version.number), self.shelved(life.profile)
+    async def _demand_takeable(self, history: ReleaseHistory, version: ProfileVersion, content: Content) -> None:
+        name = f"{history.profile}@{version.number}"
+        old, shelved = history.find(version.number), self.shelved(history.profile)
         here = old.digest if old and old.used else digest_of(shelved[1]) if shelved else ""
         number = version.number if old and old.used else shelved[0] if shelved else 0
         if number == version.number and here != version.digest:
-            raise Conflict(f"{name} is here with another content; the centre must release it under another number")
+            raise Conflict(f"{name} exists here with another content; the centre must release it under another number")
         examined = await self.examine(content)
-        if (examined.profile, examined.number) != (life.profile, version.number):
+        if (examined.profile, examined.number) != (history.profile, version.number):
             raise ConfigError(f"{name} says that it is {examined.profile}@{examined.number}", key="profile")
         if examined.problems:
-            raise ConfigError(f"{name}: {examined.problems[0]}", key="examples", remedy="the centre must mend it")
+            raise ConfigError(f"{name}: {examined.problems[0]}", key="examples", remedy="the centre must correct it")
 
-    # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
+    # ── following the registry ──────────────────────────────────────────────────────────────────────────────────
 
     async def load(self) -> None:
-        """Read the whole bucket; then `watch` keeps up with it."""
+        """Read the whole bucket; `watch` then follows its changes."""
         await self._shelf.open()
 
     async def watch(self) -> None:
-        """Apply the steps of every process until cancelled; through losses of the engine."""
+        """Apply the changes made by every process until cancelled; resumes after a loss of the engine."""
         await self._shelf.run()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when a condition on the lives holds; looked at after every step."""
-        await self._lives.until(condition)
+        """Wait until a condition on the histories holds; it is checked after every step."""
+        await self._histories.until(condition)
 
     def _changed(self, before: ReleaseHistory | None, after: ReleaseHistory | None) -> None:
-        if (life := after or before) is not None:
+        if (history := after or before) is not None:
             for listener in self.on_change:
-                listener(life.profile)
+                listener(history.profile)
 
-    # ── inside ──────────────────────────────────────────────────────────────────────────────────────
+    # ── internals ──────────────────────────────────────────────────────────────────────────────────────
 
     def _own(self, by: Principal) -> Scope:
         """Return the part of this gateway that lies in the caller's scope."""
@@ -557,10 +575,10 @@ class Releases:
         raise Refused(f"this gateway serves {self._home}; outside the scope of {by.id} ({written(by.scope)})")
 
     def target(self, by: Principal, target: Scope | None) -> Scope:
-        """Return the part of this gateway that is meant; None: all of the caller's. It may lie outside his scope.
+        """Return the target within this gateway; None: all of the caller's scope. It may lie outside that scope.
 
         Raises:
-            ConfigError: it is not served here. Refused: nothing of the caller's is.
+            ConfigError: this gateway does not serve it. Refused: it serves no part of the caller's scope.
         """
         wanted = target or self._own(by)
         if not wanted.division.startswith(self._home):
@@ -571,12 +589,12 @@ class Releases:
             wanted = Scope(self._home, wanted.department)
         return wanted
 
-    def _demand_release(self, life: ReleaseHistory, by: Principal, where: Scope) -> None:
+    def _demand_release(self, history: ReleaseHistory, by: Principal, where: Scope) -> None:
         demand(by, Action.RELEASE_PROFILES, where.division, where.department)
-        if self.life(life.profile).standard or life.profile.partition("/")[0] in self._standard:
+        if self.history(history.profile).standard or history.profile.partition("/")[0] in self._standard:
             province = where.division[:2]
             if not allows(by, Action.RELEASE_PROFILES, province):
-                raise Refused(f"{life.profile} is a standard profile: only the province ({province}) releases it")
+                raise Refused(f"{history.profile} is a standard profile: only the province ({province}) releases it")
 
     def _for_release(
         self, profile: str, number: int, by: Principal, target: Scope | None, *, standard: bool = False
@@ -584,62 +602,68 @@ class Releases:
         if not may(by, Action.RELEASE_PROFILES):
             raise Refused(f"role {by.role} may not release profiles; propose it: the city releases")
         version = self.version(profile, number, by)
-        life, where = self.life(profile), self.target(by, target)
-        self._demand_release(life, by, where)
+        history, where = self.history(profile), self.target(by, target)
+        self._demand_release(history, by, where)
         if standard:
             demand(by, Action.RELEASE_PROFILES, where.division[:2])
         if version.state in (VersionState.DRAFT, VersionState.WITHDRAWN):
             raise Conflict(f"{profile}@{number} is {version.state}; it must be proposed first")
-        return version, life, where
+        return version, history, where
 
     @staticmethod
-    def _demand_no_trial(life: ReleaseHistory, number: int) -> None:
-        for trial, word in ((life.canary, "canary"), (life.shadow, "shadow")):
+    def _demand_no_trial(history: ReleaseHistory, number: int) -> None:
+        for trial, word in ((history.canary, "canary"), (history.shadow, "shadow")):
             if trial and trial.number == number:
-                raise Conflict(f"{life.profile}@{number} is tried as {word}; end that first")
+                raise Conflict(f"{history.profile}@{number} is a {word}; end it first")
 
     async def _demand_sound(self, version: ProfileVersion) -> None:
         examined = await self.examine(await self.contents.read(version.digest))
         if examined.problems:
             more = f" (and {len(examined.problems) - 1} more)" if len(examined.problems) > 1 else ""
-            raise ConfigError(f"{examined.problems[0]}{more}", key="examples", remedy="mend it, then propose it again")
+            raise ConfigError(
+                f"{examined.problems[0]}{more}", key="examples", remedy="correct it, then propose it again"
+            )
 
-    async def _set(self, version: ProfileVersion, state: VersionState, by: Principal, told: Told) -> ProfileVersion:
+    async def _set(
+        self, version: ProfileVersion, state: VersionState, by: Principal, step: StepRecord
+    ) -> ProfileVersion:
         """Change a version's state."""
-        after = msgspec.structs.replace(version, state=state, changed=self._clock.now(), note=told.note or version.note)
-        await self._put(after, version, by, told)
+        after = msgspec.structs.replace(version, state=state, changed=self._clock.now(), note=step.note or version.note)
+        await self._put(after, version, by, step)
         return after
 
-    async def _put(self, after: ProfileVersion, before: ProfileVersion | None, by: Principal, told: Told) -> None:
-        """Put a version in its place in the life."""
-        life = self.life(told.profile)
-        others = [one for one in life.versions if one.number != after.number]
+    async def _put(self, after: ProfileVersion, before: ProfileVersion | None, by: Principal, step: StepRecord) -> None:
+        """Write a version into the history."""
+        history = self.history(step.profile)
+        others = [version for version in history.versions if version.number != after.number]
         versions = tuple(sorted([*others, after], key=lambda one: one.number))
-        facts: Facts = {"state": after.state.value, "digest": after.digest, **told.facts}
+        facts: Facts = {"state": after.state.value, "digest": after.digest, **step.facts}
         if before:
             facts["was"] = before.state.value
-        told = msgspec.structs.replace(told, facts=facts)
-        await self._write(life, msgspec.structs.replace(life, versions=versions), by, told)
+        step = msgspec.structs.replace(step, facts=facts)
+        await self._write(history, msgspec.structs.replace(history, versions=versions), by, step)
 
-    async def _write(self, before: ReleaseHistory, after: ReleaseHistory, by: Principal, told: Told) -> ReleaseHistory:
-        facts = {**told.facts, "note": told.note} if told.note else told.facts
+    async def _write(
+        self, before: ReleaseHistory, after: ReleaseHistory, by: Principal, step: StepRecord
+    ) -> ReleaseHistory:
+        facts = {**step.facts, "note": step.note} if step.note else step.facts
         await self._keep_library(before, after)
-        target = f"{told.profile}@{told.number}"
-        await self._trail.record(by, told.action, target, before={"in_force": describe_in_force(before)}, after=facts)
-        return await self._lives.put(told.profile, after, expected=before.revision)
+        target = f"{step.profile}@{step.number}"
+        await self._trail.record(by, step.action, target, before={"in_force": describe_in_force(before)}, after=facts)
+        return await self._histories.put(step.profile, after, expected=before.revision)
 
-    def _with_library(self, life: ReleaseHistory) -> ReleaseHistory:
-        """Return the life with the folder's version in it and in force, where the next step replaces that."""
-        shelved = self.shelved(life.profile)
-        if shelved is None or shelved[0] <= highest_used(life):
-            return life
-        return with_library(life, shelved[0], digest_of(shelved[1]), Scope(self._home), self._clock.now())
+    def _with_library(self, history: ReleaseHistory) -> ReleaseHistory:
+        """Return the history with the folder's version in force, where the next step replaces that version."""
+        shelved = self.shelved(history.profile)
+        if shelved is None or shelved[0] <= highest_used(history):
+            return history
+        return with_library(history, shelved[0], digest_of(shelved[1]), Scope(self._home), self._clock.now())
 
     async def _keep_library(self, before: ReleaseHistory, after: ReleaseHistory) -> None:
-        """Keep the folder's content where the life takes it over."""
-        for one in after.versions:
-            if one.library and one not in before.versions and (shelved := self.shelved(after.profile)):
-                await self.contents.keep(shelved[1])
+        """Store the content of the folder's version where the history now includes it."""
+        for version in after.versions:
+            if version.library and version not in before.versions and (shelved := self.shelved(after.profile)):
+                await self.contents.store(shelved[1])
 
 
 def _demand_note(note: str) -> None:
@@ -652,6 +676,6 @@ def _demand_limits(limits: CanaryLimits) -> None:
         raise ConfigError("out of bounds", key="limits", remedy="shares from 0 to 1; `least` from 1")
 
 
-def watchman(home: str) -> Principal:
-    """Return whom the trail names for what the gateway does by itself."""
+def canary_watcher(home: str) -> Principal:
+    """Return the principal in whose name the gateway ends canaries by itself."""
     return Principal("canary-watch", Role.ADMIN, Scope(home[:2]), name="the gateway itself")

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import structlog
 
 from sensegate.authority.scope import Principal, Scope
-from sensegate.bus import columns
-from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import LOGGED
+from sensegate.bus.unreadable import read_ledger, read_rows
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Overloaded
-from sensegate.lifecycle.comparisons import Stretch
-from sensegate.lifecycle.releases import Releases, watchman
+from sensegate.lifecycle.comparisons import MessageRange
+from sensegate.lifecycle.releases import Releases, canary_watcher
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder, ReprocessingOrders
 from sensegate.model import Entry, Message
@@ -28,7 +27,7 @@ from sensegate.ports import Log
 HOUR_US = 3_600_000_000
 LOOK_S = 0.02
 
-log_ = structlog.get_logger("redecode")
+_log = structlog.get_logger("redecode")
 
 
 class Reprocessing:
@@ -63,7 +62,7 @@ class Reprocessing:
     async def order(
         self,
         profile: str,
-        stretch: Stretch,
+        stretch: MessageRange,
         what: ReprocessingInput,
         *,
         by: Principal,
@@ -117,14 +116,14 @@ class Reprocessing:
             if not await self._redecodes.begin(order):
                 continue
             try:
-                await self._learn(order)
+                await self._read_prior_readings(order)
             except Overloaded as why:
                 self._interpreter.end()
                 await self._redecodes.failed(order, str(why))
                 continue
             return order, await self._log.sequence_at(order.since) - 1
 
-    async def _learn(self, order: ReprocessingOrder) -> None:
+    async def _read_prior_readings(self, order: ReprocessingOrder) -> None:
         """Read all that the log holds of the order's devices, from a horizon before its messages to now."""
         priors = self._interpreter.begin(order)
         while (until := self._interpreter.listening_after) is None:
@@ -143,15 +142,11 @@ class Reprocessing:
     async def _one(self, entry: Entry, priors: Priors) -> None:
         kind, _, rest = entry.subject.partition(".")
         if kind in LOGGED or (kind == "seen" and rest == self._partition):
-            try:
-                batch = await asyncio.to_thread(columns.decode, entry.payload, sequence=entry.sequence)
-            except ValueError as why:
-                log_.warning("unreadable readings on the log; they are not known", at=entry.sequence, why=str(why))
-                return
-            if batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
+            batch = await asyncio.to_thread(read_rows, entry, "reprocessing")
+            if batch is not None and batch.local is not None and f"{batch.node}-{batch.partition}" == self._partition:
                 priors.take(batch, suppressed=kind == "seen")
 
-    def concerned(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
+    def concerning(self, _order: ReprocessingOrder, messages: Sequence[Message]) -> Sequence[Message]:
         return self._interpreter.concerning(messages)
 
     def is_open(self, order: ReprocessingOrder) -> bool:
@@ -163,9 +158,9 @@ class Reprocessing:
     async def end(self, order: ReprocessingOrder) -> None:
         self._interpreter.end()
         counts = await self._counts(order)
-        await self._redecodes.done(order, counts, by=watchman(order.target.division))
+        await self._redecodes.done(order, counts, by=canary_watcher(order.target.division))
         self.shares.pop(order.id, None)
-        log_.info("decoded again", order=order.id, profile=order.profile, **counts)
+        _log.info("decoded again", order=order.id, profile=order.profile, **counts)
 
     async def _counts(self, order: ReprocessingOrder) -> dict[str, int]:
         """Return what the ledger says of an order: all of it stands behind the sequence at which it was given."""
@@ -181,11 +176,7 @@ class Reprocessing:
 
 def _add(counts: dict[str, int], entry: Entry, source: str) -> None:
     """Add what a commit's ledger says of a source."""
-    try:
-        rows = list(Ledger.decode(entry.payload).rows())
-    except ValueError as why:
-        log_.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
-        return
-    for row in rows:
+    ledger = read_ledger(entry, "reprocessing")
+    for row in ledger.rows() if ledger is not None else ():
         if row.source == source:
             counts[row.kind] = counts.get(row.kind, 0) + row.count

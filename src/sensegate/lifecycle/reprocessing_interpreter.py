@@ -24,7 +24,7 @@ from sensegate.ingest.interpreter import Interpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
 from sensegate.model import BOOL, I32, Message, Span
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import Series
+from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.priors import Priors
 
@@ -43,7 +43,7 @@ class ReprocessingInterpreter:
         devices: Devices,
         committer: Committer,
         *,
-        series: Series,
+        series: SeriesIndex,
         memory: DecoderMemory,
     ) -> None:
         self._config = config
@@ -111,13 +111,13 @@ class ReprocessingInterpreter:
         def ours(name: str, device: int) -> bool:
             return order is not None and name.partition("@")[0] == order.profile and self._count(device)
 
-        quarantined = [one for one in fields.quarantined if ours(one.profile, one.device)]
-        lost = [one for one in fields.rejected if ours(one.profile, one.device)]
-        rejected = [one for one in batch.rejected if ours(one.profile, one.device)]
+        quarantined = [message for message in fields.quarantined if ours(message.profile, message.device)]
+        lost = [value for value in fields.rejected if ours(value.profile, value.device)]
+        rejected = [value for value in batch.rejected if ours(value.profile, value.device)]
         messages = np.zeros(len(span), np.bool_)
         messages[fields.message[of_fields]] = True
-        messages[[one.message for one in quarantined]] = True
-        messages[[one.message for one in (*lost, *rejected)]] = True
+        messages[[message.message for message in quarantined]] = True
+        messages[[value.message for value in (*lost, *rejected)]] = True
         whole = msgspec.structs.replace(fields, quarantined=quarantined, rejected=lost, ignored=0)
         batch = DecodedBatch(batch.received, whole, readings, rejected)
         kept = Span(message for message, wanted in zip(span, messages.tolist(), strict=True) if wanted)
@@ -131,4 +131,4 @@ class ReprocessingInterpreter:
 
     def _counts(self, device: I32) -> BOOL:
         different, place = np.unique(device, return_inverse=True)
-        return np.array([self._count(one) for one in different.tolist()], np.bool_)[place]
+        return np.array([self._count(device) for device in different.tolist()], np.bool_)[place]

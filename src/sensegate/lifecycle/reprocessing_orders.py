@@ -23,7 +23,7 @@ from sensegate.model import REDECODE
 KEPT_MAX = 200
 WAITING_MAX = 20
 DEVICES_MAX = 2_000
-LIVES_MAX = 200
+ATTEMPTS_MAX = 200
 
 
 class ReprocessingInput(StrEnum):
@@ -57,7 +57,7 @@ class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """Arrival of the first message that is meant, µs UTC."""
     until: int
     """Before this arrival."""
-    what: ReprocessingInput
+    input: ReprocessingInput
     partition: str
     """``<division>-<partition>`` whose messages are meant."""
     epoch: str
@@ -69,10 +69,10 @@ class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[str, ...] = ()
     """Only of these; empty: of all of the profile in the target."""
     state: OrderState = OrderState.WAITING
-    lives: int = 0
+    attempts: int = 0
     """How often work on it began: it begins anew whenever the ingest does."""
     ended: int = 0
-    said: str = ""
+    problem: str = ""
     """Why it failed."""
     counts: dict[str, int] = {}
     """When it is done: kinds of the ledger of source ``redecode:<id>``."""
@@ -85,7 +85,7 @@ class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{REDECODE}{self.id}"
 
 
-Orders = list[ReprocessingOrder]
+OrderList = list[ReprocessingOrder]
 
 
 class ReprocessingOrders:
@@ -114,7 +114,7 @@ class ReprocessingOrders:
             raise ConfigError("is not before `until`", key="since", remedy="give a time span, e.g. since=3h")
         if len(wanted.devices) > DEVICES_MAX:
             raise ConfigError(f"{len(wanted.devices)} devices", key="devices", remedy=f"at most {DEVICES_MAX}")
-        if sum(one.state in OPEN for one in self._orders.all()) >= WAITING_MAX:
+        if sum(order.state in OPEN for order in self._orders.all()) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} redecodes wait; they are worked off one after another", retry_after_s=30)
         order = msgspec.structs.replace(wanted, id=secrets.token_hex(6), made=self._clock.now(), by=by.id)
         told: Facts = {
@@ -122,7 +122,7 @@ class ReprocessingOrders:
             "target": written(order.target),
             "since": order.since,
             "until": order.until,
-            "what": order.what.value,
+            "what": order.input.value,
             "devices": list(order.devices),
         }
         if note:
@@ -148,21 +148,21 @@ class ReprocessingOrders:
             raise NotFound(f"no redecode {order_id[:20]} in your scope")
         return order
 
-    def list(self, by: Principal, profile: str = "") -> Orders:
+    def list(self, by: Principal, profile: str = "") -> OrderList:
         """Return the orders that the caller may see, newest first."""
         found = sorted(self._orders.all(), key=lambda one: -one.made)
         return [
-            one
-            for one in found
-            if (not profile or one.profile == profile)
-            and allows(by, Action.READ_REGISTRY, one.target.division, one.target.department)
+            candidate
+            for candidate in found
+            if (not profile or candidate.profile == profile)
+            and allows(by, Action.READ_REGISTRY, candidate.target.division, candidate.target.department)
         ]
 
     # ── the worker's side ───────────────────────────────────────────────────────────────────────────
 
     def next(self, partition: str) -> ReprocessingOrder | None:
         """Return the order to be worked off now, the oldest that is open."""
-        found = [one for one in self._orders.all() if one.state in OPEN and one.partition == partition]
+        found = [order for order in self._orders.all() if order.state in OPEN and order.partition == partition]
         return min(found, key=lambda one: (one.state is OrderState.WAITING, one.made), default=None)
 
     def is_open(self, order_id: str) -> bool:
@@ -172,10 +172,10 @@ class ReprocessingOrders:
 
     async def begin(self, order: ReprocessingOrder) -> bool:
         """Say that work on it begins (again); False where it has begun so often that it will never end."""
-        if order.lives >= LIVES_MAX:
-            await self.failed(order, f"begun {order.lives} times and never ended: a bug; the log has the traceback")
+        if order.attempts >= ATTEMPTS_MAX:
+            await self.failed(order, f"begun {order.attempts} times and never ended: a bug; the log has the traceback")
             return False
-        await self._set(order, state=OrderState.RUNNING, lives=order.lives + 1)
+        await self._set(order, state=OrderState.RUNNING, attempts=order.attempts + 1)
         return True
 
     async def done(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
@@ -188,7 +188,7 @@ class ReprocessingOrders:
     async def failed(self, order: ReprocessingOrder, why: str) -> None:
         """Say why it cannot be done."""
         if self.is_open(order.id):
-            await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), said=why[:500])
+            await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), problem=why[:500])
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 
@@ -210,6 +210,6 @@ class ReprocessingOrders:
         return await self._orders.put(order.id, msgspec.structs.replace(present, **changes), expected=present.revision)
 
     async def _forget(self) -> None:
-        ended = sorted((one for one in self._orders.all() if one.state not in OPEN), key=lambda one: one.made)
-        for one in ended[: max(0, len(self._orders) - KEPT_MAX)]:
-            await self._orders.delete(one.id, expected=one.revision)
+        ended = sorted((order for order in self._orders.all() if order.state not in OPEN), key=lambda one: one.made)
+        for order in ended[: max(0, len(self._orders) - KEPT_MAX)]:
+            await self._orders.delete(order.id, expected=order.revision)

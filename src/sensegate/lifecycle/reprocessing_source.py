@@ -66,20 +66,20 @@ class ReprocessingSource:
                 await self._orders.end(order)
 
     async def _give(self, order: ReprocessingOrder, after: int) -> AsyncIterator[Delivery]:
-        entry, place = self._committed(order, after)
-        progress = Progress(after, order.end, max(entry - 1, after) if place else entry)
-        async for one in recorded(self._log, order.partition, progress, _KINDS[order.what]):
+        committed, place = self._committed(order, after)
+        progress = Progress(after, order.end, max(committed - 1, after) if place else committed)
+        async for entry in recorded(self._log, order.partition, progress, _KINDS[order.input]):
             numbered = [
-                msgspec.structs.replace(message, sequence=(one.sequence << PLACE_BITS) | at)
-                for at, message in enumerate(one.messages, 1)
-                if order.since <= message.received < order.until and not (one.sequence == entry and at <= place)
+                msgspec.structs.replace(message, sequence=(entry.sequence << PLACE_BITS) | at)
+                for at, message in enumerate(entry.messages, 1)
+                if order.since <= message.received < order.until and not (entry.sequence == committed and at <= place)
             ]
-            chosen = self._orders.concerned(order, numbered)
+            chosen = self._orders.concerning(order, numbered)
             for first in range(0, len(chosen), CHUNK):
                 if not self._orders.is_open(order):
                     return
                 self._free.clear()
-                yield self._delivery(order, one, list(chosen[first : first + CHUNK]))
+                yield self._delivery(order, entry, list(chosen[first : first + CHUNK]))
                 self._orders.at(order, progress.share)
             if not self._orders.is_open(order):
                 return
@@ -91,11 +91,11 @@ class ReprocessingSource:
             return after, 0
         return position.sequence >> PLACE_BITS, position.sequence & _PLACE
 
-    def _delivery(self, order: ReprocessingOrder, one: Recorded, messages: list[Message]) -> Delivery:
+    def _delivery(self, order: ReprocessingOrder, entry: Recorded, messages: list[Message]) -> Delivery:
         free = self._free
 
         async def ack() -> None:
             free.set()
 
-        again: Literal["raw", "quarantine"] = "quarantine" if one.quarantined else "raw"
+        again: Literal["raw", "quarantine"] = "quarantine" if entry.quarantined else "raw"
         return Delivery(order.source, messages, ack, Position(order.id, messages[-1].sequence), again)

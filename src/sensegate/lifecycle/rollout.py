@@ -20,8 +20,8 @@ IN_FORCE_S = 2.0
 
 _log = structlog.get_logger("rollout")
 
-LaidOut = list[tuple[VersionChoice, Path]]
-Adopt = Callable[[LaidOut], Awaitable[None]]
+MaterialisedVersions = list[tuple[VersionChoice, Path]]
+Apply = Callable[[MaterialisedVersions], Awaitable[None]]
 """Puts versions in force; returns when they are, or when it is known that one cannot be."""
 
 
@@ -41,27 +41,27 @@ class Rollout:
         self._asked += 1
         self._wanted.set()
 
-    async def begin(self) -> LaidOut:
+    async def initial(self) -> MaterialisedVersions:
         """Return what is decided now, laid out, for those who start with it in force."""
         self._adopted = self._releases.choices()
-        return await self.laid_out(self._adopted)
+        return await self.materialised(self._adopted)
 
-    async def laid_out(self, choices: Sequence[VersionChoice]) -> LaidOut:
+    async def materialised(self, choices: Sequence[VersionChoice]) -> MaterialisedVersions:
         """Return decisions with the place where each version is laid out.
 
         A content that is not there is named by a file that is not there: whoever compiles it says so.
         """
-        found: LaidOut = []
+        found: MaterialisedVersions = []
         for choice in choices:
             try:
-                file = await self._releases.contents.lay_out(choice.profile, choice.digest)
+                file = await self._releases.contents.materialise(choice.profile, choice.digest)
             except NotFound as why:
                 _log.warning("a version cannot be put in force", version=choice.name, error=str(why))
                 file = Path(f"{choice.name}: its content is not in the store")
             found.append((choice, file))
         return found
 
-    async def run(self, adopt: Adopt) -> None:
+    async def run(self, adopt: Apply) -> None:
         """Put every decision in force until cancelled."""
         while True:
             await self._wanted.wait()
@@ -69,7 +69,7 @@ class Rollout:
             asked, choices = self._asked, self._releases.choices()
             try:
                 if choices != self._adopted:
-                    await adopt(await self.laid_out(choices))
+                    await adopt(await self.materialised(choices))
             except Lost:
                 self._wanted.set()
                 raise

@@ -1,4 +1,4 @@
-"""What a decision makes of a profile's life: pure."""
+"""What a decision makes of a profile's history: pure."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from sensegate.authority.scope import Scope
 from sensegate.lifecycle.history import BEFORE_MAX, ProfileVersion, ReleaseHistory, VersionInForce, VersionState
 
 
-def highest_used(life: ReleaseHistory) -> int:
+def highest_used(history: ReleaseHistory) -> int:
     """Return the greatest number that readings may bear; only a newer file of the folder goes before a decision."""
-    return max((one.number for one in life.versions if one.used), default=0)
+    return max((version.number for version in history.versions if version.used), default=0)
 
 
-def put_in_force(life: ReleaseHistory, fresh: VersionInForce) -> ReleaseHistory:
-    """Return the life with a version in force for a target; what was in force within it is in force no more."""
-    out = tuple(one for one in life.force if fresh.target.covers(one.target.division, one.target.department))
-    kept = tuple(one for one in life.force if one not in out)
-    return msgspec.structs.replace(life, force=(*kept, fresh), before=(*life.before, *out)[-BEFORE_MAX:])
+def put_in_force(history: ReleaseHistory, fresh: VersionInForce) -> ReleaseHistory:
+    """Return the history with a version in force for a target; what was in force within it is in force no more."""
+    out = tuple(entry for entry in history.force if fresh.target.covers(entry.target.division, entry.target.department))
+    kept = tuple(entry for entry in history.force if entry not in out)
+    return msgspec.structs.replace(history, force=(*kept, fresh), before=(*history.before, *out)[-BEFORE_MAX:])
 
 
-def taken_back(life: ReleaseHistory, target: Scope, now: int, by: str) -> ReleaseHistory | None:
-    """Return the life with what was in force for a target before; None where nothing was."""
-    last = next((one for one in reversed(life.before) if one.target == target), None)
-    present = life.in_force_for(target)
+def rolled_back(history: ReleaseHistory, target: Scope, now: int, by: str) -> ReleaseHistory | None:
+    """Return the history with what was in force for a target before; None where nothing was."""
+    last = next((entry for entry in reversed(history.before) if entry.target == target), None)
+    present = history.in_force_for(target)
     if last is None or present is None:
         return None
     back = VersionInForce(target, last.number, now, by)
     return msgspec.structs.replace(
-        life,
-        force=tuple(back if one is present else one for one in life.force),
-        before=tuple(one for one in life.before if one is not last),
+        history,
+        force=tuple(back if entry is present else entry for entry in history.force),
+        before=tuple(entry for entry in history.before if entry is not last),
     )
 
 
-def with_library(life: ReleaseHistory, number: int, digest: str, home: Scope, now: int) -> ReleaseHistory:
-    """Return the life with the folder's version, in force for the whole gateway, so that it can be gone back to."""
+def with_library(history: ReleaseHistory, number: int, digest: str, home: Scope, now: int) -> ReleaseHistory:
+    """Return the history with the folder's version, in force for the whole gateway, so that it can be gone back to."""
     kept = ProfileVersion(number, digest, VersionState.RELEASED, home, now, "folder", now, used=True, library=True)
-    others = [one for one in life.versions if one.number != number]
+    others = [version for version in history.versions if version.number != number]
     versions = tuple(sorted([*others, kept], key=lambda one: one.number))
-    return put_in_force(msgspec.structs.replace(life, versions=versions), VersionInForce(home, number, now, "folder"))
+    return put_in_force(
+        msgspec.structs.replace(history, versions=versions), VersionInForce(home, number, now, "folder")
+    )
 
 
-def settled(life: ReleaseHistory, now: int, used: int = 0, note: str = "") -> ReleaseHistory:
-    """Return the life with each version's state as the decisions make it; version `used` is settled for good."""
-    forced = {one.number for one in life.force}
+def with_states(history: ReleaseHistory, now: int, used: int = 0, note: str = "") -> ReleaseHistory:
+    """Return the history with each version's state as the decisions make it; version `used` is settled for good."""
+    forced = {entry.number for entry in history.force}
 
     def one_settled(one: ProfileVersion) -> ProfileVersion:
         state = one.state
@@ -60,4 +62,4 @@ def settled(life: ReleaseHistory, now: int, used: int = 0, note: str = "") -> Re
             note=note if one.number == used and note else one.note,
         )
 
-    return msgspec.structs.replace(life, versions=tuple(one_settled(one) for one in life.versions))
+    return msgspec.structs.replace(history, versions=tuple(one_settled(version) for version in history.versions))

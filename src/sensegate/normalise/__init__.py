@@ -1,1 +1,1 @@
-"""Fields → columns of readings: standard property, canonical unit, time, place, quality. Pure; numpy."""
+"""Normalisation of decoded fields to readings: standard property, canonical unit, time, place, quality. Pure; numpy."""

@@ -1,8 +1,8 @@
-"""Checks of time: is the phenomenon time believable, seen from the arrival?
+"""Time checks: whether the phenomenon time is credible given the time of arrival.
 
-Sources: the phenomenon time must lie after `TimeConfig.oldest` and not years ahead, else the value is rejected; all
-else is marked and kept (field-lessons TIME-1, TIME-5). Devices that send local time as UTC, or the reverse, are off
-by eight hours for good: a steady shift, unlike a backlog that drains through that lag, is marked `clock`.
+The phenomenon time must lie after `TimeConfig.oldest` and not years ahead, otherwise the value is rejected; anything
+else is flagged and kept. Devices that send local time as UTC, or the reverse, are permanently eight hours off: a steady
+shift, unlike a backlog that passes through that lag while it drains, is flagged `clock`.
 """
 
 from __future__ import annotations
@@ -11,57 +11,55 @@ from datetime import datetime
 
 import numpy as np
 
+from sensegate.clock import HOUR_US, SECOND_US
 from sensegate.config import TimeConfig
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, I32, I64, U8, U32
 from sensegate.quantities.quality import Flag, TimeQuality
 
-SECOND = 1_000_000
-HOUR = 3_600 * SECOND
-
-SHIFT = 8 * HOUR
+SHIFT = 8 * HOUR_US
 """China Standard Time minus UTC."""
-SHIFT_PLAY = 120 * SECOND
-SHIFT_STEADY = 600 * SECOND
-"""A lag must stay at the shift for so long before it counts as one."""
+SHIFT_TOLERANCE = 120 * SECOND_US
+SHIFT_STEADY = 600 * SECOND_US
+"""Time for which a lag must stay at the shift before it is treated as one."""
 
-REPRESENTABLE = (-62_135_596_800 * SECOND, 253_402_300_799 * SECOND)
-"""Years 1 to 9999: what can be written as a time at all."""
+REPRESENTABLE = (-62_135_596_800 * SECOND_US, 253_402_300_799 * SECOND_US)
+"""Years 1 to 9999: the times that can be written at all."""
 
 _NOT_SHIFTED = np.iinfo(np.int64).min
 OFFSET_DEVICES_MIN = 5
-"""The devices' median says something about our own clock only when at least so many spoke of late."""
-OFFSET_WINDOW = 600 * SECOND
+"""Smallest number of recently heard devices whose median says something about the gateway's own clock."""
+OFFSET_WINDOW = 600 * SECOND_US
 
 
-class Clocks:
-    """Judges phenomenon times against arrival; remembers of each device its last lag and since when it is shifted."""
+class TimeChecks:
+    """Compares phenomenon times with arrival; remembers each device's last lag and since when it has been shifted."""
 
     def __init__(self, config: TimeConfig) -> None:
-        self.late = round(config.late_s * SECOND)
-        self.stale = round(config.stale_h * HOUR)
-        self.future = round(config.future_s * SECOND)
-        self.future_max = round(config.future_max_h * HOUR)
-        self.oldest = _instant(config.oldest)
+        self.late = round(config.late_s * SECOND_US)
+        self.stale = round(config.stale_h * HOUR_US)
+        self.future = round(config.future_s * SECOND_US)
+        self.future_max = round(config.future_max_h * HOUR_US)
+        self.oldest = _parse_oldest(config.oldest)
         self.own_clock_off = False
-        """Set by the flow when our own clock is off: then nothing is judged by time, and all is marked."""
+        """Whether the gateway's own clock is wrong: then every reading is flagged and none is judged by its time."""
         self._lag: I64 = np.zeros(0, np.int64)
         self._heard: I64 = np.zeros(0, np.int64)
         self._shifted_since: I64 = np.zeros(0, np.int64)
         self._shifted = 0
 
-    def bad(self, time: I64, now: int) -> BOOL | None:
-        """Return True for rows whose time is beyond belief, None when there is none."""
+    def out_of_bounds(self, time: I64, now: int) -> BOOL | None:
+        """Return True for rows whose time is out of bounds, None if there are none."""
         low, high = REPRESENTABLE if self.own_clock_off else (self.oldest, now + self.future_max)
         if low <= int(time.min()) and int(time.max()) <= high:
             return None
         return (time < low) | (time > high)
 
     def mark(self, device: I32, time: I64, time_quality: U8, received: I64, flags: U32) -> BOOL | None:
-        """Set the flags of time; return True for rows whose time is doubtful, None when there is none.
+        """Set the time flags; return True for rows whose time is doubtful, None if there are none.
 
-        A late or stale reading is not doubtful: it says itself when it was. One from the future, or from a device
-        that is off by a time zone, is.
+        A late or stale reading is not doubtful, as its own time is trusted. One from the future, or from a device that
+        is off by a time zone, is doubtful.
         """
         if self.own_clock_off:
             flags |= np.uint32(Flag.CLOCK)
@@ -69,33 +67,33 @@ class Clocks:
             return ours
         lag = received - time
         self._remember(device, lag, time_quality, received)
-        least, most = int(lag.min()), int(lag.max())
+        least, greatest = int(lag.min()), int(lag.max())
         doubtful = None
-        if most > self.late:
+        if greatest > self.late:
             flags[lag > self.late] |= np.uint32(Flag.LATE)
-        if most > self.stale:
+        if greatest > self.stale:
             flags[lag > self.stale] |= np.uint32(Flag.STALE)
         if least < -self.future:
             doubtful = lag < -self.future
             flags[doubtful] |= np.uint32(Flag.FUTURE)
-        if self._shifted or most >= SHIFT - SHIFT_PLAY or least <= SHIFT_PLAY - SHIFT:
+        if self._shifted or greatest >= SHIFT - SHIFT_TOLERANCE or least <= SHIFT_TOLERANCE - SHIFT:
             shifted = self._steadily_shifted(device, lag, time_quality, received)
             flags[shifted] |= np.uint32(Flag.CLOCK)
             doubtful = shifted if doubtful is None else doubtful | shifted
         return doubtful
 
-    def offset(self, now: int) -> float | None:
-        """Return by how many seconds the median device is behind us (negative: ahead), None when too few spoke.
+    def median_lag(self, now: int) -> float | None:
+        """Return the median lag of the devices in seconds (negative: they are ahead), None if too few were heard.
 
-        Counts devices with a clock of their own that were heard within the last ten minutes.
+        Counts devices with their own clock that were heard within the last ten minutes.
         """
         lag = self._lag[self._heard > now - OFFSET_WINDOW]
-        return float(np.median(lag)) / SECOND if len(lag) >= OFFSET_DEVICES_MIN else None
+        return float(np.median(lag)) / SECOND_US if len(lag) >= OFFSET_DEVICES_MIN else None
 
-    def lag_of(self, device: int) -> float | None:
-        """Return a device's last lag in seconds (negative: its clock is ahead), None before it spoke."""
+    def device_lag(self, device: int) -> float | None:
+        """Return a device's last lag in seconds (negative: its clock is ahead), None before its first message."""
         known = device < len(self._heard) and self._heard[device] > 0
-        return float(self._lag[device]) / SECOND if known else None
+        return float(self._lag[device]) / SECOND_US if known else None
 
     def _remember(self, device: I32, lag: I64, time_quality: U8, received: I64) -> None:
         top = int(device.max())
@@ -111,12 +109,12 @@ class Clocks:
         self._heard[device] = received
 
     def _steadily_shifted(self, device: I32, lag: I64, time_quality: U8, received: I64) -> BOOL:
-        """Return True for rows of devices whose lag has been eight hours for a while; keep the account of it."""
-        shifted = np.abs(np.abs(lag) - SHIFT) <= SHIFT_PLAY
+        """Return True for rows of devices whose lag has been eight hours for a while, and track since when."""
+        shifted = np.abs(np.abs(lag) - SHIFT) <= SHIFT_TOLERANCE
         rows, back = np.flatnonzero(shifted), device[~shifted & (time_quality <= TimeQuality.ASSUMED_ZONE)]
         fresh = rows[self._shifted_since[device[rows]] == _NOT_SHIFTED][::-1]
-        self._shifted_since[device[fresh]] = received[fresh]  # of one device the first row is written last
-        self._shifted_since[back] = _NOT_SHIFTED  # one row that is not shifted ends it for the device
+        self._shifted_since[device[fresh]] = received[fresh]  # reversed, so that a device's first row wins
+        self._shifted_since[back] = _NOT_SHIFTED  # a single unshifted row ends the shift of its device
         since = self._shifted_since[device]
         steady: BOOL = shifted & (since != _NOT_SHIFTED)
         steady[steady] = received[steady] - since[steady] >= SHIFT_STEADY
@@ -130,11 +128,11 @@ def _grown(column: I64, size: int, fill: int) -> I64:
     return grown
 
 
-def _instant(text: str) -> int:
+def _parse_oldest(text: str) -> int:
     try:
         when = datetime.fromisoformat(text)
     except ValueError as why:
-        raise ConfigError("not a time", key="time.oldest", remedy="write it as 2000-01-01T00:00:00Z") from why
+        raise ConfigError("not a time", key="time.oldest", remedy="use the form 2000-01-01T00:00:00Z") from why
     if when.tzinfo is None:
-        raise ConfigError("a time without a zone", key="time.oldest", remedy="write it as 2000-01-01T00:00:00Z")
-    return round(when.timestamp() * SECOND)
+        raise ConfigError("the time has no zone", key="time.oldest", remedy="use the form 2000-01-01T00:00:00Z")
+    return round(when.timestamp() * SECOND_US)

@@ -1,4 +1,4 @@
-"""What devices said → readings: canonical unit, standard property, quality. One pass of numpy over the batch."""
+"""Conversion of decoded fields to readings: canonical unit, standard property, quality. One numpy pass over a batch."""
 
 from __future__ import annotations
 
@@ -10,90 +10,90 @@ import numpy as np
 from sensegate.clock import Clock
 from sensegate.config import TimeConfig
 from sensegate.model import BOOL, F64, I32, I64, U8, U32, Fields, Readings, RejectedValue, RejectReason, Spec
-from sensegate.normalise.checks import Past, Usual, check_range, grade
-from sensegate.normalise.clocks import Clocks
-from sensegate.normalise.series import Series
+from sensegate.normalise.checks import CheckedBatch, SeriesHistory, UnitPlausibility, check_range, downgrade
+from sensegate.normalise.clocks import TimeChecks
+from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
-from sensegate.quantities.coordinates import shift
+from sensegate.quantities.coordinates import unshift_coordinates
 from sensegate.quantities.properties import PROPERTIES, Properties
 from sensegate.quantities.quality import Flag, Quality
 
 TEXT_MAX = 1024
-"""Most characters of a string value."""
+"""Greatest length of a string value in characters."""
 
 
 class Normaliser:
-    """Turns `Fields` into `Readings`. Pure but for the past of each series (see `checks`) and of each device's clock.
+    """Converts `Fields` to `Readings`. Pure but for the history of each series (`checks`) and of each device's clock.
 
     The order of the checks is range, rate of change, stuck value, unit, clock skew, future and stale time;
-    duplicates are judged later, in `persist`. A check marks a reading and never removes it. A value is rejected only
-    where it can be no reading: not finite, of the wrong type, too long, or of a time beyond belief.
+    deduplication follows later, in `persist`. A check flags a reading and never removes it. A value is rejected only if
+    it cannot be a reading: not finite, of the wrong type, too long, or with a time out of bounds.
     """
 
     def __init__(
         self,
         specs: Sequence[Spec],
         *,
-        series: Series,
+        series: SeriesIndex,
         clock: Clock,
         time: TimeConfig | None = None,
         properties: Properties = PROPERTIES,
     ) -> None:
         self.series = series
-        self.clocks = Clocks(time or TimeConfig())
+        self.clocks = TimeChecks(time or TimeConfig())
         self._clock = clock
         self._properties = properties
-        self._past = Past()
-        self._usual = Usual()
-        self.adopt(specs)
+        self._history = SeriesHistory()
+        self._plausibility = UnitPlausibility()
+        self.apply_specs(specs)
 
-    def adopt(self, specs: Sequence[Spec]) -> None:
-        """Put other specs in force, between two batches; the past of each series stays.
+    def apply_specs(self, specs: Sequence[Spec]) -> None:
+        """Replace the specs, between two batches; the history of each series is kept.
 
         Raises:
-            ProfileError: if one names no property of the table; the specs before stay in force.
+            ProfileError: if a spec names an unknown property; the previous specs stay in force.
         """
         table = SpecTable(specs, self.series, self._properties)
         self.table = table
-        self._watches = bool(table.watched.any())
+        self._compares = bool(table.compared.any())
 
     def forget(self, devices: BOOL) -> None:
-        """Forget the past of the series of some devices (by index): another version of their profile reads them now.
+        """Discard the history of all series of these devices (mask by index), after their profile version has changed.
 
-        A step between two versions is none of the world.
+        A step between two versions of a profile is not a real change.
         """
         device, _ = self.series.keys()
-        self._past.forget(np.flatnonzero((device >= 0) & (device < len(devices)) & devices[np.maximum(device, 0)]))
+        self._history.forget(np.flatnonzero((device >= 0) & (device < len(devices)) & devices[np.maximum(device, 0)]))
 
-    def own_clock_off(self, off: bool) -> None:  # noqa: FBT001 - a switch of one meaning
-        """Say whether our own clock is off. While it is, nothing is judged by time and everything is marked."""
+    def set_own_clock_off(self, off: bool) -> None:  # noqa: FBT001 - a setter of one flag
+        """Set whether the gateway's own clock is wrong: then every reading is flagged and none judged by its time."""
         self.clocks.own_clock_off = off
 
     def normalise(
         self, fields: Fields, received: I64, best_effort: BOOL | None = None
     ) -> tuple[Readings, list[RejectedValue]]:
-        """Return the readings of a batch and the values that became none.
+        """Return the readings of a batch and the rejected values.
 
         Args:
             fields: rows in the order of their messages; `device` is never negative.
-            received: arrival of each message, µs UTC, indexed as `fields.message` says.
-            best_effort: per message, True where it came at QoS 0; None: none did.
+            received: arrival of each message, µs UTC, indexed by `fields.message`.
+            best_effort: per message, whether it arrived at QoS 0; None: none did.
 
         `len(fields)` = readings + rejected values; the order of the rows is kept.
         """
         if not len(fields):
-            return _none(), []
+            return _no_readings(), []
         value = self._value(fields)
         now = self._clock.now()
-        rejected = self._rejected(fields, value, now)
+        rejected = self._find_rejected(fields, value, now)
         if rejected:
-            fields, value = _without(fields, value, [row for row, _ in rejected])
-        lost = [value for _, value in rejected]
+            fields, value = _without_rows(fields, value, [row for row, _ in rejected])
+        rejects = [value for _, value in rejected]
         if not len(fields):
-            return _none(), lost
-        return self._judged(fields, value, received[fields.message], now, best_effort), lost
+            return _no_readings(), rejects
+        return self._checked(fields, value, received[fields.message], now, best_effort), rejects
 
-    def _judged(self, fields: Fields, value: F64, received: I64, now: int, best_effort: BOOL | None) -> Readings:
+    def _checked(self, fields: Fields, value: F64, received: I64, now: int, best_effort: BOOL | None) -> Readings:
         table, spec, device, time = self.table, fields.spec, fields.device, fields.time
         count = len(fields)
         flags: U32 = table.flags.take(spec) if table.any_flags else np.zeros(count, np.uint32)
@@ -105,10 +105,11 @@ class Normaliser:
         if best_effort is not None and best_effort.any():
             flags[best_effort[fields.message]] |= np.uint32(Flag.BEST_EFFORT)
 
-        series = self.series.number(device, table.variable.take(spec))
+        series = self.series.resolve(device, table.variable.take(spec))
+        batch = CheckedBatch(spec, series, time, value, flags, quality)
         out = check_range(table, spec, value, flags, quality)
-        if self._watches:
-            watched = table.watched.take(spec)
+        if self._compares:
+            watched = table.compared.take(spec)
             if out is not None:
                 watched &= ~out
             future = self.clocks.future
@@ -117,22 +118,12 @@ class Normaliser:
                 watched &= time - received <= future
             rows = np.flatnonzero(watched)
             if rows.size:
-                self._past.check(
-                    table,
-                    rows,
-                    spec=spec,
-                    series=series,
-                    time=time,
-                    value=value,
-                    latest=latest,
-                    flags=flags,
-                    quality=quality,
-                )
+                self._history.check(table, batch, rows, latest=latest)
         if table.any_usual:
-            self._usual.check(table, spec=spec, series=series, time=time, value=value, flags=flags, quality=quality)
+            self._plausibility.check(table, batch)
         doubtful = self.clocks.mark(device, time, fields.time_quality, received, flags)
         if doubtful is not None:
-            grade(quality, np.flatnonzero(doubtful), Quality.UNCERTAIN_CLOCK)
+            downgrade(quality, np.flatnonzero(doubtful), Quality.UNCERTAIN_CLOCK)
         return Readings(
             message=fields.message,
             device=device,
@@ -151,7 +142,7 @@ class Normaliser:
         )
 
     def _value(self, fields: Fields) -> F64:
-        """Return the values in canonical units."""
+        """Return the values converted to canonical units."""
         value, spec = fields.value, fields.spec
         if self.table.any_scale:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -163,14 +154,14 @@ class Normaliser:
                 value[row] = float(fields.value[row]) * scale + offset
         if self.table.shifted:
             value = value.copy() if value is fields.value else value
-            value[shift(fields, value, self.table.specs, self.table.shifted)] = np.nan
+            value[unshift_coordinates(fields, value, self.table.specs, self.table.shifted)] = np.nan
         return value
 
-    def _rejected(self, fields: Fields, value: F64, now: int) -> list[tuple[int, RejectedValue]]:
-        """Return (row, value) for each row that can be no reading, in the order of the rows; usually none."""
+    def _find_rejected(self, fields: Fields, value: F64, now: int) -> list[tuple[int, RejectedValue]]:
+        """Return (row, rejected value) for each row that cannot be a reading, in order of the rows; usually none."""
         table, spec = self.table, fields.spec
         reasons: dict[int, RejectReason] = {}
-        bad_time = self.clocks.bad(fields.time, now)
+        bad_time = self.clocks.out_of_bounds(fields.time, now)
         if bad_time is not None:
             reasons.update(dict.fromkeys(np.flatnonzero(bad_time).tolist(), RejectReason.BAD_TIME))
         if table.any_boolean:
@@ -180,10 +171,10 @@ class Normaliser:
                 reasons.update(dict.fromkeys(np.flatnonzero(wrong).tolist(), RejectReason.WRONG_TYPE))
         finite = np.isfinite(value)
         if not finite.all():
-            odd = np.flatnonzero(~finite).tolist()
-            reasons.update({row: RejectReason.NOT_FINITE for row in odd if row not in fields.text})
+            infinite = np.flatnonzero(~finite).tolist()
+            reasons.update({row: RejectReason.NOT_FINITE for row in infinite if row not in fields.text})
         if table.any_string or fields.text:
-            reasons.update(self._wrong_text(fields))
+            reasons.update(self._find_wrong_text(fields))
         return [
             (
                 row,
@@ -199,8 +190,8 @@ class Normaliser:
             for row in sorted(reasons)
         ]
 
-    def _wrong_text(self, fields: Fields) -> dict[int, RejectReason]:
-        """Return the rows whose value is a string and should not be, or is none and should be, or is too long."""
+    def _find_wrong_text(self, fields: Fields) -> dict[int, RejectReason]:
+        """Return the rows with an unexpected or missing string, or with one that is too long."""
         reasons: dict[int, RejectReason] = {}
         string = self.table.string.take(fields.spec)
         for row, text in fields.text.items():
@@ -220,24 +211,24 @@ class Normaliser:
             case RejectReason.BAD_TIME:
                 return f"phenomenon time {int(fields.time[row])} µs is out of bounds"
             case RejectReason.TOO_LONG:
-                return f"{len(fields.text[row])} characters, at most {TEXT_MAX}"
+                return f"{len(fields.text[row])} characters; at most {TEXT_MAX}"
             case RejectReason.NOT_FINITE:
-                said = float(fields.value[row])
-                if int(fields.spec[row]) in self.table.shifted and math.isfinite(said):
-                    return f"alone it cannot be shifted from {spec.datum.value} to WGS-84"
-                return f"{said} times {spec.scale} overflows" if math.isfinite(said) else f"{said} is no number"
+                value = float(fields.value[row])
+                if int(fields.spec[row]) in self.table.shifted and math.isfinite(value):
+                    return f"without its partner it cannot be converted from {spec.datum.value} to WGS-84"
+                return f"{value} times {spec.scale} overflows" if math.isfinite(value) else f"{value} is not a number"
             case _:
                 return f"{spec.property} is a {kind}"
 
 
-def _without(fields: Fields, value: F64, rows: list[int]) -> tuple[Fields, F64]:
-    """Return the fields without some rows; row numbers of the sparse columns move up."""
+def _without_rows(fields: Fields, value: F64, rows: list[int]) -> tuple[Fields, F64]:
+    """Return the fields without these rows; row numbers of the sparse columns are adjusted."""
     keep = np.ones(len(fields), np.bool_)
     keep[rows] = False
     moved = np.cumsum(keep) - 1
-    kept: I32 = fields.message[keep]
+    message: I32 = fields.message[keep]
     return Fields(
-        message=kept,
+        message=message,
         device=fields.device[keep],
         spec=fields.spec[keep],
         value=fields.value[keep],
@@ -251,7 +242,7 @@ def _without(fields: Fields, value: F64, rows: list[int]) -> tuple[Fields, F64]:
     ), value[keep]
 
 
-def _none() -> Readings:
+def _no_readings() -> Readings:
     return Readings(
         message=np.zeros(0, np.int32),
         device=np.zeros(0, np.int32),

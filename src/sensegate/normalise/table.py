@@ -1,4 +1,4 @@
-"""The specs of the profiles in force as columns: what a row is looked up by, one gather per question."""
+"""The specs of the profiles in force as columns, for lookup by one gather."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import numpy as np
 
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import BOOL, F64, I16, I32, I64, U32, Datum, Spec
-from sensegate.normalise.series import Series
-from sensegate.quantities.properties import KINDS, PROPERTIES, Kind, Properties
+from sensegate.normalise.series import SeriesIndex
+from sensegate.quantities.properties import PROPERTIES, VALUE_KINDS, Properties, ValueKind
 from sensegate.quantities.quality import Flag
 
 NEVER = np.iinfo(np.int64).max
-"""A span of time that no reading reaches."""
+"""A time span longer than any between readings."""
 
 GAP_S = 3600.0
-"""Without a declared interval, neighbours further apart than this are not compared for their step."""
+"""Without a declared interval: greatest time between neighbours that are compared for their step."""
 GAP_INTERVALS = 3.0
-"""With one, so many intervals."""
+"""With a declared interval: the same as a number of intervals."""
 GAP_LEAST_S = 60.0
 
 
 class SpecTable:
-    """Columns over the specs; row *i* is the spec with index *i* in the profile set.
+    """Spec columns; row *i* is the spec with index *i* in the profile set.
 
     Raises:
-        ProfileError: if a spec names a property that the table does not have.
+        ProfileError: if a spec names an unknown property.
     """
 
-    def __init__(self, specs: Sequence[Spec], series: Series, properties: Properties = PROPERTIES) -> None:
+    def __init__(self, specs: Sequence[Spec], series: SeriesIndex, properties: Properties = PROPERTIES) -> None:
         self.specs = tuple(specs)
         index = np.array([_property(spec, properties) for spec in specs], np.int64)
         self.property: I16 = index.astype(np.int16)
@@ -47,7 +47,7 @@ class SpecTable:
         self.usual_low: F64 = properties.usual_low[index]
         self.usual_high: F64 = properties.usual_high[index]
         self.usual: BOOL = (self.usual_low > 0) | np.isfinite(self.usual_high)
-        """True where the property has a usual band."""
+        """Whether the property has a usual band."""
         interval = _floats([spec.interval_s for spec in specs])
         gap_s = np.where(interval > 0, np.fmax(interval * GAP_INTERVALS, GAP_LEAST_S), GAP_S)
         self.gap: I64 = (gap_s * 1e6).astype(np.int64)
@@ -56,15 +56,15 @@ class SpecTable:
         self.interval: I64 = (interval * 1e6).astype(np.int64)
         self.flags: U32 = np.array([Flag.ALARM if spec.alarm else 0 for spec in specs], np.uint32)
         kind = properties.kind[index]
-        self.boolean: BOOL = kind == KINDS.index(Kind.BOOLEAN)
-        self.string: BOOL = kind == KINDS.index(Kind.STRING)
-        self.watched: BOOL = (kind == KINDS.index(Kind.NUMBER)) & (
+        self.boolean: BOOL = kind == VALUE_KINDS.index(ValueKind.BOOLEAN)
+        self.string: BOOL = kind == VALUE_KINDS.index(ValueKind.STRING)
+        self.compared: BOOL = (kind == VALUE_KINDS.index(ValueKind.NUMBER)) & (
             np.isfinite(self.step) | (self.stuck != NEVER) | self.counter
         )
-        """True where the series counts, has a step or may be stuck: only these have a past to be compared with."""
+        """Whether a series is a counter, has a step limit or may be stuck: only then its history is compared."""
         self.shifted = tuple(at for at, spec in enumerate(specs) if spec.datum not in {Datum.WGS84, Datum.CGCS2000})
-        """Specs of coordinates that are not in WGS-84."""
-        # What no spec asks for is not looked up at all.
+        """Indices of coordinate specs that are not in WGS-84."""
+        # Columns that no spec uses are skipped entirely.
         self.any_scale = bool((self.scale != 1).any() or (self.offset != 0).any())
         self.any_flags = bool(self.flags.any())
         self.any_boolean = bool(self.boolean.any())

@@ -13,7 +13,7 @@ from sensegate.bus.columns import Batch, Local, Origins, Words
 from sensegate.model import I32, I64, U32, U64, Readings
 from sensegate.persist.duplicates import Judgement
 from sensegate.persist.identity import SpecColumns
-from sensegate.radix import order_of
+from sensegate.radix import radix_argsort
 
 _PLACE = 1e7
 
@@ -98,11 +98,11 @@ def batches(
 
 def _sorted(group: I64, variable: I64, entry: I64) -> I64:
     """Return the rows in order of (group, variable, entry, arrival)."""
-    order = order_of(entry)  # entries are numbered by group: this is also the order of the groups
+    order = radix_argsort(entry)  # entries are numbered by group: this is also the order of the groups
     place = variable[order]
     group = group[order]
     place[1:] += np.cumsum(group[1:] != group[:-1]) * (int(variable.max()) + 1)
-    return order[order_of(place)]
+    return order[radix_argsort(place)]
 
 
 def _batch(

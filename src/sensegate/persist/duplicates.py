@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from sensegate.bus.columns import Batch
+from sensegate.bus.timelines import Timelines
 from sensegate.clock import Clock
 from sensegate.model import BOOL, I64, U8, U32, U64, Readings
 from sensegate.persist import order, ties
@@ -53,7 +54,7 @@ class Judgement(msgspec.Struct, frozen=True, eq=False):
     revision: U8
     """How many others of the same identity were kept before it; 255 stands for more."""
     flags: U32
-    """The reading's flags with those of the judgement: late, conflict, unidentifiable, unjudged, heartbeat."""
+    """The reading's flags with those of the judgement: late, conflict, unidentifiable, not_deduplicated, heartbeat."""
     identity: U8
     """Local column of `bus.columns`: kind of identity, and LEADS."""
 
@@ -88,7 +89,12 @@ class Duplicates:
         self._horizon = horizon_h * HOUR_US
         self._horizon_h = horizon_h
         self._device_id = device_id
+        self.directory = directory
         self._seen = Seen(directory, clock, checkpoint_s)
+        self.spoiled = ""
+        """Why the state must be opened again before anything is judged; empty: it need not."""
+        self.damage = ""
+        """Why the last `open` could not use what was on the disk; empty: it could, or nothing was there."""
         self._reset()
 
     def _reset(self) -> None:
@@ -99,19 +105,38 @@ class Duplicates:
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def open(self, epoch: str, last: int) -> int:
+    def open(self, timelines: Timelines, last: int) -> int:
         """Load the last checkpoint; return the log sequence to which it is valid, -1 where there is none.
 
-        `epoch` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
+        `timelines` and `last` are those of the log: a state of another log, or of more than it holds, is not used.
         """
         self._reset()
-        opened = self._seen.open(epoch, last)
+        opened = self._seen.open(timelines, last)
+        if self.spoiled:
+            self.damage, self.spoiled = self.spoiled, ""
+            self._seen.discard()
+            return -1
+        self.damage = self._seen.damage
         if opened is None:
             return -1
         self._names = Names(opened.words)
         self._marks.restore(opened.marks)
         self._floor, self._latest = opened.manifest.floor, opened.manifest.latest
         return opened.manifest.sequence
+
+    @property
+    def witness(self) -> int:
+        """Sequence of an entry that the log holds, unless it has lost the end of what this was made of; 0: none."""
+        return self._seen.witness
+
+    def discard(self) -> None:
+        """Forget the state that was just opened: the log does not hold what it was made of."""
+        self._seen.discard()
+        self._reset()
+
+    def spoil(self, reason: str) -> None:
+        """Have the state built again from the log at the next `open`: it is not what the log says."""
+        self.spoiled = reason
 
     @property
     def checkpoint(self) -> int:
@@ -161,9 +186,9 @@ class Duplicates:
         marks = self._marks.copy(len(self._names))
         self._seen.freeze(ordinal, marks, self._names.words, self._floor, self._latest)
 
-    def confirm(self, ordinal: int, sequence: int) -> None:
-        """Say that commit `ordinal` is in the log, up to `sequence`. Raises as `Seen.confirm`."""
-        self._seen.confirm(ordinal, sequence)
+    def confirm(self, ordinal: int, sequence: int, witness: int = 0) -> None:
+        """Say that commit `ordinal` is in the log, up to `sequence`; `witness` and errors as of `Seen.confirm`."""
+        self._seen.confirm(ordinal, sequence, witness)
 
     def settle(self) -> None:
         """Wait until the worker is done (blocking). Raises as `confirm`."""
@@ -185,7 +210,7 @@ class Duplicates:
         kinds = local.identity & np.uint8(KIND_MASK)
         number = self._numbers_of(batch, kinds)
         flags = batch.flags
-        judged = (flags & np.uint32(Flag.UNJUDGED)) == 0
+        judged = (flags & np.uint32(Flag.NOT_DEDUPLICATED)) == 0
         future = (flags & np.uint32(Flag.FUTURE)) != 0
         known = np.flatnonzero(judged & ~future)
         np.maximum.at(self._marks.last, number[known], batch.time[known])
@@ -253,7 +278,7 @@ class Duplicates:
         old = readings.time < oldest
         rows = None
         if old.any():
-            flags[old] |= np.uint32(Flag.UNJUDGED | Flag.LATE)
+            flags[old] |= np.uint32(Flag.NOT_DEDUPLICATED | Flag.LATE)
             rows = np.flatnonzero(~old)
         by_series, series = order.grouped(work.number, rows)
         judged, judged_series = by_series, series
@@ -271,7 +296,8 @@ class Duplicates:
     def _heed_clock(self) -> None:
         """Come back where our clock stood far in the future: what was forgotten then stays so, the rest is judged.
 
-        Without this everything would be older than what is remembered, and unjudged, until that future has come.
+        Without this everything would be older than what is remembered, and not deduplicated, until that future has
+        come.
         """
         now = self._clock.now()
         if self._floor > now // HOUR_US:

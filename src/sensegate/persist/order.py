@@ -7,7 +7,7 @@ import numpy as np
 
 from sensegate.model import BOOL, F64, I64, U32, U64
 from sensegate.persist.marks import NEVER, Marks
-from sensegate.radix import order_of
+from sensegate.radix import radix_argsort
 
 _ROUNDS = 8
 """Rows of one series that are judged in step with those of the others; the rest of a longer series one by one."""
@@ -16,7 +16,7 @@ _ROUNDS = 8
 def grouped(number: U32, rows: I64 | None = None) -> tuple[I64, I64]:
     """Return (rows in order of series, arrival; the series of each); all rows unless some are named."""
     mine = number if rows is None else number[rows]
-    order = order_of(mine)
+    order = radix_argsort(mine)
     return order if rows is None else rows[order], mine[order].astype(np.int64)
 
 

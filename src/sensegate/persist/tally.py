@@ -49,7 +49,7 @@ _PARTS = (
     (Flag.CONFLICT, kinds.CONFLICT),
     (Flag.LATE, kinds.LATE),
     (Flag.FUTURE, kinds.FUTURE),
-    (Flag.UNJUDGED, kinds.UNJUDGED),
+    (Flag.NOT_DEDUPLICATED, kinds.NOT_DEDUPLICATED),
 )
 """Parts of what was accepted, counted beside it."""
 

@@ -9,6 +9,7 @@ import msgspec
 
 from sensegate.authority.members import Gap
 from sensegate.bus import sequences
+from sensegate.bus.unreadable import read as read_entry
 from sensegate.model import Entry
 
 LOOK_BACK_US = 24 * 3_600_000_000
@@ -81,7 +82,9 @@ async def _heard(log: Log, division: str, gap: Gap, lost: set[str], end: int) ->
             at = entry.sequence
             if entry.time > end:
                 return before, after
-            one = sequences.decode(entry.payload)
+            one = read_entry(entry, "gaps", sequences.decode)
+            if one is None:
+                continue
             if one.life in lost and one.life != gap.life:
                 continue
             side = before if one.life == gap.life else after

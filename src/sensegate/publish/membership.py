@@ -26,7 +26,11 @@ TIMEOUT_S = 30.0
 class Kept(msgspec.Struct, frozen=True):
     """The way to the centre of a node that has joined (0600: it holds the secret)."""
 
+    member: str
+    """Its id at the centre."""
     division: str
+    slot: str
+    """The account of its link at the centre's server."""
     url: str
     """``nats://…`` or ``tls://…``."""
     secret: str
@@ -78,31 +82,31 @@ def life(directory: Path) -> str:
     return file.read_text(encoding="ascii").strip() if file.exists() else ""
 
 
-async def join(directory: Path, code: str, centre: str, *, division: str = "", link: str = "") -> Kept:
+async def join(directory: Path, code: str, centre: str, *, member: str = "", link: str = "") -> Kept:
     """Join with a code and keep what is told.
 
     Args:
         directory: of the node's store.
         code: as the centre gave it.
         centre: address of the centre's HTTP side.
-        division: that of the node's configuration: the code must be for it.
+        member: id of this node by its configuration: the code must be for it.
         link: address of the centre's link, where it is not the one that the centre tells.
 
     Raises:
         Refused, Conflict, Overloaded: the centre says no. Lost: it does not answer.
-        ConfigError: the code is for another city.
+        ConfigError: the code is for another node.
     """
-    city, _, fingerprint = split(code)
-    if division and city != division:
-        raise ConfigError(
-            f"the code is for {city}, this node serves {division}", remedy=f"ask for a code of {division}"
-        )
+    invited, _, fingerprint = split(code)
+    if member and invited != member:
+        raise ConfigError(f"the code is for {invited}, this node is {member}", remedy=f"ask for a code of {member}")
     asked = Asked(code.strip(), __version__, life(directory))
     answer = await _post(f"{centre.rstrip('/')}/api/v1/nodes/join", asked, fingerprint)
     told = msgspec.convert(answer, Told)
     host = bracketed(told.link.host or urlsplit(centre).hostname or "")
     made = Kept(
+        told.member,
         told.division,
+        told.slot,
         link or f"{told.link.scheme}://{host}:{told.link.port}",
         told.secret,
         centre.rstrip("/"),
@@ -124,7 +128,7 @@ async def leave(directory: Path) -> Kept:
     present = kept(directory)
     if present is None:
         raise ConfigError("this node has not joined", file=str(directory / FILE), remedy="nothing to leave")
-    path = f"/api/v1/nodes/{present.division}/leave"
+    path = f"/api/v1/nodes/{present.member}/leave"
     await _post(f"{present.centre}{path}", {"secret": present.secret}, present.fingerprint)
     forget(directory)
     return present

@@ -8,6 +8,7 @@ an entry has expired or was replaced meanwhile, a filler that soon expires takes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -15,8 +16,10 @@ import structlog
 
 from sensegate.authority.terms import Term
 from sensegate.bus.ask import PIECE_BYTES, fitting
+from sensegate.bus.decoding import decoder
 from sensegate.bus.names import FILLER
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
+from sensegate.bus.timelines import History, Timelines
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Lost
@@ -47,6 +50,8 @@ class Piece(msgspec.Struct, frozen=True):
     entries: tuple[Copied, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     """(term, last sequence when it began)."""
+    timelines: History | None = None
+    """Those of the log; None: as the standby has them."""
 
 
 class From(msgspec.Struct, frozen=True):
@@ -57,11 +62,21 @@ class From(msgspec.Struct, frozen=True):
     after: int = 0
     """It has these in memory."""
     term: int = 0
+    timelines: bytes = b""
+    """Fingerprint of those that it knows."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_piece = msgspec.msgpack.Decoder(Piece).decode
-decode_from = msgspec.msgpack.Decoder(From).decode
+_decode_piece = decoder(Piece, "the other centre's answer")
+decode_from = decoder(From, "question for the log")
+
+
+def _piece(answer: bytes) -> Piece:
+    """Return what the other centre answered. Raises `Lost` where it cannot be read."""
+    try:
+        return _decode_piece(answer)
+    except ValueError as why:
+        raise Lost(str(why)) from why
 
 
 class Original:
@@ -96,7 +111,9 @@ class Original:
         entries = await self._log.fetch(max(wanted.after, first - 1), limit=PIECE_ENTRIES, max_bytes=PIECE_BYTES)
         entries = fitting(entries, lambda entry: len(entry.payload) + len(entry.subject))
         found = tuple(Copied(entry.sequence, entry.subject, entry.payload) for entry in entries)
-        return _encode(Piece(self._log.epoch, first, last, found, self._history))
+        timelines = self._log.timelines
+        fresh = timelines.history if wanted.timelines != timelines.fingerprint else None
+        return _encode(Piece(self._log.epoch, first, last, found, self._history, fresh))
 
     @property
     def alone(self) -> bool:
@@ -133,6 +150,10 @@ class Held:
     @property
     def epoch(self) -> str:
         return self._log.epoch
+
+    @property
+    def timelines(self) -> Timelines:
+        return self._log.timelines
 
     async def write(self, members: Sequence[Member]) -> int:
         return await self._log.write(members)
@@ -173,6 +194,7 @@ class Replica:
         self._store = store
         self._clock = clock
         self._held = -1
+        self._fresh = False
         self._open: list[Copied] = []
         """Entries of a commit whose end has not come yet."""
         self.behind = -1
@@ -188,22 +210,29 @@ class Replica:
 
         Raises:
             Lost: the active centre does not answer, or the outcome of a write is unknown; turn again.
-            Fenced: the own log is none that began as the copy of that one.
+            Fenced: the own log is none that began as the copy of that one, or holds what that one has lost.
+            StoreFull: the timelines cannot be written.
         """
         if self._held < 0:
             self._open.clear()
-            self._held = (await self._own.bounds())[1]
+            first, self._held = await self._own.bounds()
+            # A log that was made just now begins where that of the active centre does, and holds nothing of any term.
+            self._fresh = first > self._held and not self.term.history
         after = self._open[-1].sequence if self._open else self._held
-        piece = _piece(await ask("log", _encode(From(self._held, after, term))))
+        known = self._own.timelines.fingerprint
+        piece = _piece(await ask("log", _encode(From(self._held, after, term, known))))
         if piece.life != self._own.epoch or piece.last < self._held:
             raise Fenced(
                 f"the own log (life {self._own.epoch}, up to {self._held}) is no copy of that one "
                 f"(life {piece.life}, up to {piece.last})"
             )
-        if self.term.diverged(piece.history, self._held):
+        if not self._fresh and self.term.diverged(piece.history, self._held):
             raise Fenced(
                 f"the own log ends with {self._held}; a later term began before that, without what is last here"
             )
+        if piece.timelines is not None:
+            # Before the entries that were written on them.
+            await self._follow(piece.timelines)
         if piece.history != self.term.history:
             self.term = msgspec.structs.replace(self.term, history=piece.history)
         self._open += piece.entries
@@ -212,6 +241,18 @@ class Replica:
         if ready:
             await self._write(ready)
         self.behind = max(0, piece.last - self._held)
+
+    async def _follow(self, history: History) -> None:
+        """Take over the timelines of the active centre. Raises `Fenced` where its log has lost what this one holds."""
+        own = self._own.timelines
+        if own.history.line and self._held:
+            agreed = Timelines(history).agreed(own.of(self._held))
+            if agreed is None or agreed < self._held:
+                raise Fenced(
+                    f"the own log ends with {self._held}; the active centre has lost what is last here and has gone on "
+                    f"after {agreed or 0}"
+                )
+        await asyncio.to_thread(own.adopt, history)
 
     async def _write(self, entries: Sequence[Copied]) -> None:
         """Write whole commits, holes filled; the log ends with the end of a commit at every moment."""
@@ -251,6 +292,7 @@ class Replica:
         lives = {
             "raw": store.raw_ttl_h,
             "quarantine": store.quarantine_ttl_h,
+            "refused": store.quarantine_ttl_h,
             "observations": store.observations_ttl_h,
             "commit": 0,
         }
@@ -263,7 +305,4 @@ class Replica:
 
 async def asked(ask: Callable[[str, bytes], Awaitable[bytes]]) -> Piece:
     """Return how the active centre's log is, without entries. Raises `Lost`."""
-    try:
-        return _piece(await ask("log", _encode(From(0, 2**62, 0))))
-    except msgspec.DecodeError as why:
-        raise Lost(f"the other centre's answer cannot be read: {why}") from why
+    return _piece(await ask("log", _encode(From(0, 2**62, 0))))

@@ -12,6 +12,7 @@ import structlog
 
 from sensegate import __version__
 from sensegate.authority.handed import table_digests
+from sensegate.bus.decoding import decoder
 from sensegate.clock import Clock
 from sensegate.errors import Lost, Refused
 
@@ -55,8 +56,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_report = msgspec.msgpack.Decoder(Report).decode
-decode_reply = msgspec.msgpack.Decoder(Reply).decode
+decode_report = decoder(Report, "report of a node")
+decode_reply = decoder(Reply, "answer to a report")
 
 
 def machine() -> tuple[float, int, float]:
@@ -108,7 +109,7 @@ class Reporter:
                 refused = ""
                 self._moved.set()
                 self._moved = asyncio.Event()
-            except (Lost, Refused, msgspec.DecodeError) as why:
+            except (Lost, Refused, ValueError) as why:
                 if str(why) != refused:
                     _log.info("the centre has not heard our report", why=str(why))
                 refused = str(why)

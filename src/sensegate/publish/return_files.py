@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sensegate.bus.decoding import decoder
 from sensegate.errors import ConfigError
 from sensegate.publish.returns import Part, Returns, Wanted
 
@@ -40,8 +41,8 @@ class _Signed(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_signed = msgspec.msgpack.Decoder(_Signed).decode
-_parts = msgspec.msgpack.Decoder(Parts).decode
+_signed = decoder(_Signed, "file of a return flow")
+_parts = decoder(Parts, "file of a return flow")
 
 
 async def export(
@@ -73,15 +74,15 @@ def read(file: bytes, key: bytes) -> Parts:
     """
     try:
         signed = _signed(file)
-    except msgspec.DecodeError as why:
-        raise ConfigError(f"no file of a return flow: {why}", remedy="make it with `sensegate return export`") from why
+    except ValueError as why:
+        raise ConfigError(f"cannot be read: {why}", remedy="make it with `sensegate return export`") from why
     if signed.key != key:
         raise ConfigError("signed with another key", key="returns.key_file", remedy="give the centre's receipts.pub")
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signed.signature, _CONTEXT + signed.body)
     except InvalidSignature as why:
         raise ConfigError("the signature does not fit: the file was changed", remedy="carry it over again") from why
-    held = _parts(signed.body)
-    if held.format != 1:
-        raise ConfigError(f"format {held.format} is not known to this release", remedy="update this node")
-    return held
+    try:
+        return _parts(signed.body)
+    except ValueError as why:
+        raise ConfigError(f"cannot be read: {why}", remedy="update this node") from why

@@ -14,7 +14,10 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus import columns
+from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import HOUR_US, RETURNED, Ledger
+from sensegate.bus.names import LOGGED
+from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Conflict, Fenced, Lost, Refused, StoreFull
@@ -45,8 +48,8 @@ class Place(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_part = msgspec.msgpack.Decoder(Part).decode
-_place = msgspec.json.Decoder(Place).decode
+_part = decoder(Part, "part of the return flow")
+_place = decoder(Place, "place of the return flow", json=True)
 
 
 class Taker:
@@ -69,7 +72,7 @@ class Taker:
             except Refused as why:
                 _log.info("the centre gives nothing back", why=str(why))
                 await self._clock.sleep(REFUSED_S)
-            except (Lost, Fenced, StoreFull, Conflict, msgspec.DecodeError) as why:
+            except (Lost, Fenced, StoreFull, Conflict, ValueError) as why:
                 _log.warning("what comes back is taken later", why=str(why))
                 await self._clock.sleep(POLL_S)
             else:
@@ -88,6 +91,7 @@ class Taker:
 
         Raises:
             ConfigError: it is of another node. Conflict: it does not follow. Fenced, StoreFull, Lost: not committed.
+            ValueError: it holds what is no batch of rows.
         """
         place, sequence = await self._read()
         if part.division != self._division:
@@ -112,6 +116,8 @@ class Taker:
         members: list[Member] = []
         ledger, rows = Ledger(), 0
         for entry in part.entries:
+            if entry.kind not in LOGGED or not 0 <= entry.grade <= 9:
+                raise ValueError(f"part of the return flow: rows of kind {entry.kind[:20]!r}, grade {entry.grade}")
             batch = columns.decode(entry.payload)
             rows += len(batch)
             _count(ledger, batch)
@@ -137,7 +143,9 @@ class Taker:
     async def _read(self) -> tuple[Place, int]:
         if self._held is None:
             last = await self._own.last(f"commit.{self._division}-return")
-            self._held = (_place(last.payload), last.sequence) if last else (Place("", 0, "", 0, 0), 0)
+            place = read(last, "return flow", _place) if last else None
+            # Where the place cannot be read, all that is kept comes back once more, and the loss is counted.
+            self._held = place or Place("", 0, "", 0, 0), last.sequence if last else 0
             self._ahead = 0
         return self._held
 

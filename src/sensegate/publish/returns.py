@@ -12,7 +12,8 @@ from collections import defaultdict
 import msgspec
 
 from sensegate.bus import columns
-from sensegate.bus.names import ROWS
+from sensegate.bus.names import ROWS, rows_subject
+from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.errors import Gone
 from sensegate.model import Entry
 from sensegate.ports import Log
@@ -92,10 +93,9 @@ class Returns:
             del places[: INDEX_MAX // 2 + 1]
 
     def _for(self, entry: Entry) -> str | None:
-        if not entry.subject.startswith(ROWS):
+        if not entry.subject.startswith(ROWS) or (found := read_subject(entry, "returns")) is None:
             return None
-        _, city, county, grade = entry.subject.split(".")
-        return city if county != "all" and int(grade) <= self._grade_max else None
+        return found.node if found.place != "all" and found.grade <= self._grade_max else None
 
     async def part(self, division: str, wanted: Wanted) -> Part:
         """Return what a node's part has after a place. Raises `Lost`, `Gone` (the log no longer has the place)."""
@@ -122,8 +122,7 @@ class Returns:
             if size >= PART_BYTES:
                 return Part(division, life, after, until, tuple(found), more=True)
             one = await self._log.fetch(sequence - 1, limit=1)
-            if one and one[0].sequence == sequence:
-                returned = _returned(one[0])
+            if one and one[0].sequence == sequence and (returned := _returned(one[0])) is not None:
                 if found and size + len(returned.payload) > PART_BYTES:
                     return Part(division, life, after, until, tuple(found), more=True)
                 found.append(returned)
@@ -137,8 +136,7 @@ class Returns:
         found: list[Returned] = []
         until, size = after, 0
         for entry in entries:
-            if self._for(entry) == division:
-                returned = _returned(entry)
+            if self._for(entry) == division and (returned := _returned(entry)) is not None:
                 if found and size + len(returned.payload) > PART_BYTES:
                     break
                 found.append(returned)
@@ -147,8 +145,12 @@ class Returns:
         return Part(division, life, after, until, tuple(found), more=bool(entries))
 
 
-def _returned(entry: Entry) -> Returned:
-    """Return an entry's rows with their identities, which they would otherwise have by where they stand."""
-    kind, _, rest = entry.subject.partition(".")
-    batch = columns.decode(entry.payload, sequence=entry.sequence).without_local()
-    return Returned(kind, int(rest.rpartition(".")[2]), columns.encode(batch))
+def _returned(entry: Entry) -> Returned | None:
+    """Return an entry's rows with their identities, which they would otherwise have by where they stand.
+
+    None: it cannot be read, and is passed over.
+    """
+    batch, found = read_rows(entry, "returns"), rows_subject(entry.subject)
+    if batch is None or found is None:
+        return None
+    return Returned(found.kind, found.grade, columns.encode(batch.without_local()))

@@ -1,9 +1,9 @@
-"""Places: GCJ-02 and BD-09, the shifted systems of Chinese maps, to WGS-84 and back.
+"""Coordinate conversion between WGS-84 and the shifted systems of Chinese maps, GCJ-02 and BD-09.
 
-CGCS2000 and WGS-84 agree to decimetres and are taken as equal. GCJ-02 has no published definition and no closed
+CGCS2000 and WGS-84 agree to decimetres and are treated as equal. GCJ-02 has no published definition and no closed
 inverse; the formula below is the one in common use (checked against reference values of Guangzhou), inverted by
-iteration to far less than a metre. Outside the box of China a place is not shifted and comes back unchanged;
-within some hundred metres of that box's edge the inverse is not defined.
+iteration to far less than a metre. Outside the bounding box of China coordinates are not shifted and are returned
+unchanged; within some hundred metres of the edge of that box the inverse is undefined.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from sensegate.model import BOOL, F64, I64, Datum, Fields, Spec
 
 WEST, EAST, SOUTH, NORTH = 72.004, 137.8347, 0.8293, 55.8271
-"""The box in which GCJ-02 shifts."""
+"""Bounding box within which GCJ-02 shifts, degrees."""
 
 _AXIS = 6378245.0
-_ECCENTRICITY2 = 0.00669342162296594323  # Krasovsky 1940, as the shift uses it
+_ECCENTRICITY2 = 0.00669342162296594323  # Krasovsky 1940, as the unshift_coordinates uses it
 _BD_TURN = np.pi * 3000.0 / 180.0
 _ROUNDS = 12
-_CLOSE = 1e-10
-"""Degrees; about 0.01 mm."""
+_TOLERANCE = 1e-10
+"""Convergence limit in degrees; about 0.01 mm."""
 
 
 def wgs84(lon: F64 | float, lat: F64 | float, datum: Datum) -> tuple[F64, F64]:
-    """Return (longitude, latitude) in WGS-84 of places given in `datum`; degrees; NaN stays NaN."""
+    """Convert coordinates in `datum` to WGS-84; returns (longitude, latitude) in degrees; NaN stays NaN."""
     x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is beyond the box is reckoned with and left as it is
+    with np.errstate(over="ignore", invalid="ignore"):  # values outside the box are computed and then discarded
         match datum:
             case Datum.WGS84 | Datum.CGCS2000:
                 return x, y
@@ -38,11 +38,11 @@ def wgs84(lon: F64 | float, lat: F64 | float, datum: Datum) -> tuple[F64, F64]:
                 return gcj02_to_wgs84(*bd09_to_gcj02(x, y))
 
 
-def shift(fields: Fields, value: F64, specs: Sequence[Spec], shifted: Sequence[int]) -> list[int]:
-    """Change the coordinates among `value` (degrees) to WGS-84 in place; return the rows that lack their partner.
+def unshift_coordinates(fields: Fields, value: F64, specs: Sequence[Spec], shifted: Sequence[int]) -> list[int]:
+    """Convert the shifted coordinates in `value` (degrees) to WGS-84 in place; return the rows that lack a partner.
 
-    `shifted` are the specs that have another datum. A longitude belongs to the latitude of the same message, device,
-    time and channel; alone it cannot be shifted.
+    `shifted` lists the specs with another datum. A longitude is paired with the latitude of the same message, device,
+    time and channel; without its partner it cannot be converted.
     """
     rows: I64 = np.flatnonzero(np.isin(fields.spec, shifted))
     waiting: dict[tuple[int, int, int, str, Datum, bool], int] = {}
@@ -61,43 +61,43 @@ def shift(fields: Fields, value: F64, specs: Sequence[Spec], shifted: Sequence[i
 
 
 def wgs84_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Return the places in GCJ-02."""
+    """Convert WGS-84 to GCJ-02."""
     inside = _in_china(lon, lat)
-    east, north = _shift(lon, lat)
+    east, north = _gcj02_offset(lon, lat)
     return np.where(inside, lon + east, lon), np.where(inside, lat + north, lat)
 
 
 def gcj02_to_wgs84(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Return the places in WGS-84: the point whose shift leads here, found by fixed-point iteration."""
+    """Convert GCJ-02 to WGS-84 by fixed-point iteration."""
     inside = _in_china(lon, lat)
     x, y = lon, lat
     for _ in range(_ROUNDS):
-        east, north = _shift(x, y)
+        east, north = _gcj02_offset(x, y)
         nx, ny = lon - east, lat - north
         moved = np.fmax(np.abs(nx - x), np.abs(ny - y))[inside]
         x, y = nx, ny
-        if not moved.size or np.nanmax(moved, initial=0.0) < _CLOSE:
+        if not moved.size or np.nanmax(moved, initial=0.0) < _TOLERANCE:
             break
     return np.where(inside, x, lon), np.where(inside, y, lat)
 
 
 def gcj02_to_bd09(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Return the places in BD-09."""
+    """Convert GCJ-02 to BD-09."""
     inside = _in_china(lon, lat)
-    east, north = _turn(lon, lat)
+    east, north = _gcj02_to_bd09(lon, lat)
     return np.where(inside, east, lon), np.where(inside, north, lat)
 
 
 def bd09_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Return the places in GCJ-02, by fixed-point iteration of `gcj02_to_bd09`."""
+    """Convert BD-09 to GCJ-02 by fixed-point iteration of `gcj02_to_bd09`."""
     inside = _in_china(lon, lat)
     x, y = lon, lat
     for _ in range(_ROUNDS):
-        east, north = _turn(x, y)
+        east, north = _gcj02_to_bd09(x, y)
         dx, dy = lon - east, lat - north
         x, y = x + dx, y + dy
         moved = np.fmax(np.abs(dx), np.abs(dy))[inside]
-        if not moved.size or np.nanmax(moved, initial=0.0) < _CLOSE:
+        if not moved.size or np.nanmax(moved, initial=0.0) < _TOLERANCE:
             break
     return np.where(inside, x, lon), np.where(inside, y, lat)
 
@@ -107,14 +107,14 @@ def _in_china(lon: F64, lat: F64) -> BOOL:
     return inside
 
 
-def _turn(lon: F64, lat: F64) -> tuple[F64, F64]:
+def _gcj02_to_bd09(lon: F64, lat: F64) -> tuple[F64, F64]:
     radius = np.hypot(lon, lat) + 0.00002 * np.sin(lat * _BD_TURN)
     angle = np.arctan2(lat, lon) + 0.000003 * np.cos(lon * _BD_TURN)
     return radius * np.cos(angle) + 0.0065, radius * np.sin(angle) + 0.006
 
 
-def _shift(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Return how far GCJ-02 moves a place to the east and to the north, degrees."""
+def _gcj02_offset(lon: F64, lat: F64) -> tuple[F64, F64]:
+    """Return the offset of GCJ-02 to the east and to the north, degrees."""
     x, y = lon - 105.0, lat - 35.0
     root = 0.1 * np.sqrt(np.abs(x))
     common = 20.0 * np.sin(6.0 * x * np.pi) + 20.0 * np.sin(2.0 * x * np.pi)

@@ -1,7 +1,7 @@
-"""The one quality table: codes, flags, the words that people and programs see, and what others' codes become.
+"""Quality codes and flags, their labels, and the mapping from codes of other standards.
 
-A code says how far a value may be trusted; flags say which checks it failed and how it came. A value is never removed
-for its quality.
+A code says how far a value may be trusted; flags say which checks it failed and how it arrived. A value is never
+removed because of its quality.
 """
 
 from __future__ import annotations
@@ -40,40 +40,42 @@ class Quality(IntEnum):
 UNCERTAIN_FROM, BAD_FROM = 64, 128
 
 
-class Row(msgspec.Struct, frozen=True):
-    """What a code means, and how others would say it."""
+class QualityMeaning(msgspec.Struct, frozen=True):
+    """Meaning of a quality code, and its equivalents in other standards."""
 
     label_zh: str
     label_en: str
     opcua: int
     """StatusCode of OPC UA part 8 (high half)."""
     wmo: int
-    """Code of the WMO style: 1 good, 2 inconsistent, 3 doubtful, 4 wrong."""
+    """Code in the style of the WMO: 1 good, 2 inconsistent, 3 doubtful, 4 wrong."""
 
 
-TABLE: dict[Quality, Row] = {
-    Quality.GOOD: Row("正常", "good", 0x00000000, 1),
-    Quality.UNCERTAIN: Row("存疑", "uncertain", 0x40000000, 3),
-    Quality.UNCERTAIN_RANGE: Row("超出配置范围", "outside the range that the profile gives", 0x40940000, 3),
-    Quality.UNCERTAIN_STEP: Row("变化过快", "changed faster than is credible", 0x40930000, 2),
-    Quality.UNCERTAIN_STUCK: Row("长时间不变", "has not moved for too long", 0x40930000, 3),
-    Quality.UNCERTAIN_CLOCK: Row("时间存疑", "the time is doubtful", 0x40000000, 3),
-    Quality.UNCERTAIN_SENSOR: Row("传感器存疑", "the sensor doubts itself", 0x40930000, 3),
-    Quality.UNCERTAIN_CALIBRATION: Row("校准中", "taken during calibration", 0x420A0000, 3),
-    Quality.UNCERTAIN_SUBSTITUTED: Row("人工设定值", "set by hand or estimated", 0x40910000, 3),
-    Quality.UNCERTAIN_MAINTENANCE: Row("维护中", "taken during maintenance", 0x40000000, 3),
-    Quality.UNCERTAIN_SATURATED: Row("超测量上限", "beyond the end of the scale: at least this", 0x40940000, 3),
-    Quality.UNCERTAIN_LAST: Row("最近有效值", "the last usable value, repeated", 0x40900000, 3),
-    Quality.UNCERTAIN_UNKNOWN: Row("未给出标识", "the source should give a flag and gave none", 0x40000000, 3),
-    Quality.BAD: Row("无效", "bad", 0x80000000, 4),
-    Quality.BAD_RANGE: Row("超出物理范围", "outside the physical range", 0x80000000, 4),
-    Quality.BAD_SENSOR: Row("仪器故障", "sensor or instrument failed", 0x808C0000, 4),
-    Quality.BAD_MAINTENANCE: Row("维护无效", "made void by maintenance", 0x80000000, 4),
-    Quality.BAD_OUT_OF_SERVICE: Row("停运", "out of service", 0x808D0000, 4),
-    Quality.BAD_COMMUNICATION: Row("通讯故障", "instrument and logger have lost each other", 0x80050000, 4),
-    Quality.BAD_CONFIGURATION: Row("配置错误", "the instrument is configured wrongly", 0x80890000, 4),
+TABLE: dict[Quality, QualityMeaning] = {
+    Quality.GOOD: QualityMeaning("正常", "good", 0x00000000, 1),
+    Quality.UNCERTAIN: QualityMeaning("存疑", "uncertain", 0x40000000, 3),
+    Quality.UNCERTAIN_RANGE: QualityMeaning("超出配置范围", "outside the range given by the profile", 0x40940000, 3),
+    Quality.UNCERTAIN_STEP: QualityMeaning("变化过快", "changed faster than is credible", 0x40930000, 2),
+    Quality.UNCERTAIN_STUCK: QualityMeaning("长时间不变", "unchanged for too long", 0x40930000, 3),
+    Quality.UNCERTAIN_CLOCK: QualityMeaning("时间存疑", "timestamp doubtful", 0x40000000, 3),
+    Quality.UNCERTAIN_SENSOR: QualityMeaning("传感器存疑", "sensor reports itself as doubtful", 0x40930000, 3),
+    Quality.UNCERTAIN_CALIBRATION: QualityMeaning("校准中", "taken during calibration", 0x420A0000, 3),
+    Quality.UNCERTAIN_SUBSTITUTED: QualityMeaning("人工设定值", "entered manually or estimated", 0x40910000, 3),
+    Quality.UNCERTAIN_MAINTENANCE: QualityMeaning("维护中", "taken during maintenance", 0x40000000, 3),
+    Quality.UNCERTAIN_SATURATED: QualityMeaning(
+        "超测量上限", "above the measuring range: at least this value", 0x40940000, 3
+    ),
+    Quality.UNCERTAIN_LAST: QualityMeaning("最近有效值", "last usable value, repeated", 0x40900000, 3),
+    Quality.UNCERTAIN_UNKNOWN: QualityMeaning("未给出标识", "expected quality flag missing", 0x40000000, 3),
+    Quality.BAD: QualityMeaning("无效", "bad", 0x80000000, 4),
+    Quality.BAD_RANGE: QualityMeaning("超出物理范围", "outside the physical range", 0x80000000, 4),
+    Quality.BAD_SENSOR: QualityMeaning("仪器故障", "sensor or instrument failed", 0x808C0000, 4),
+    Quality.BAD_MAINTENANCE: QualityMeaning("维护无效", "invalidated by maintenance", 0x80000000, 4),
+    Quality.BAD_OUT_OF_SERVICE: QualityMeaning("停运", "out of service", 0x808D0000, 4),
+    Quality.BAD_COMMUNICATION: QualityMeaning("通讯故障", "instrument and logger cannot communicate", 0x80050000, 4),
+    Quality.BAD_CONFIGURATION: QualityMeaning("配置错误", "instrument misconfigured", 0x80890000, 4),
 }
-"""Every code with its row; a test holds that none is missing."""
+"""Every code with its entry; a test checks that none is missing."""
 
 HJ212: dict[str, Quality] = {
     "N": Quality.GOOD,
@@ -102,7 +104,7 @@ OPCUA: dict[int, Quality] = {
     0x808C0000: Quality.BAD_SENSOR,
     0x808D0000: Quality.BAD_OUT_OF_SERVICE,
 }
-"""Status codes that say more than their severity."""
+"""Status codes that are more specific than their severity."""
 
 WMO: dict[int, Quality] = {
     0: Quality.UNCERTAIN_UNKNOWN,
@@ -116,7 +118,7 @@ WMO: dict[int, Quality] = {
 
 
 class Flag(IntFlag):
-    """Marks on a reading; each lower-case name is the word in the JSON form."""
+    """Flags of a reading; the lower-case name is the word in the JSON form."""
 
     LATE = 1 << 0
     CONFLICT = 1 << 1
@@ -128,26 +130,26 @@ class Flag(IntFlag):
     STALE = 1 << 7
     BACKLOG = 1 << 8
     UNIDENTIFIABLE = 1 << 9
-    UNJUDGED = 1 << 10
+    NOT_DEDUPLICATED = 1 << 10
     BEST_EFFORT = 1 << 11
     ALARM = 1 << 12
     HEARTBEAT = 1 << 13
     ROLLOVER = 1 << 14
-    """A counter reached its end and began again at 0: it counted on."""
+    """A counter reached its modulus and restarted at 0; counting continued."""
     RESET = 1 << 15
-    """A counter began again at 0 where it pleased."""
+    """A counter restarted at 0 before it reached its modulus."""
     UNIT = 1 << 16
     """The series is a thousand times too large or too small to be usual: the profile's unit is probably wrong."""
     WARNED = 1 << 17
-    """The maker's codec script gave a warning with the message."""
+    """The vendor's codec script gave a warning with the message."""
     REDECODED = 1 << 18
-    """Read once more, from the message as it was received, by a later version of the profile."""
-    SHADOW = 1 << 19
-    """Of a second source: another device is the authority for this property of the asset."""
+    """Decoded again, from the stored message, by a later version of the profile."""
+    SECONDARY = 1 << 19
+    """From a secondary source: another device is the authority for this property of the asset."""
 
 
 class TimeQuality(IntEnum):
-    """Where the phenomenon time comes from."""
+    """Origin of the phenomenon time."""
 
     DEVICE = 0
     ASSUMED_ZONE = 1
@@ -161,7 +163,7 @@ def _words(flags: int) -> tuple[str, ...]:
 
 
 def flag_words(flags: int) -> list[str]:
-    """Return the words of the set bits, in the order of the table."""
+    """Return the words of the set bits, in the order of the enumeration."""
     return list(_words(flags))
 
 
@@ -169,7 +171,7 @@ def flag_words(flags: int) -> list[str]:
 def quality_word(code: int) -> str:
     """Return the lower-case word of a quality code (``good``, ``uncertain_range``).
 
-    A code from a newer release, which the table does not know, gives the word of its class.
+    A code of a newer release, unknown here, gives the word of its class.
     """
     return Quality(code if code in TABLE else severity(code)).name.lower()
 
@@ -181,18 +183,18 @@ def severity(code: int) -> Quality:
     return Quality.UNCERTAIN if code >= UNCERTAIN_FROM else Quality.GOOD
 
 
-def worse(one: int, other: int) -> int:
-    """Return the code of the worse class; of two in the same class the first, for it was found first."""
-    return other if severity(other) > severity(one) else one
+def worse(first: int, second: int) -> int:
+    """Return the code of the worse class; of two codes in the same class the first."""
+    return second if severity(second) > severity(first) else first
 
 
 def from_hj212(flag: str | None) -> Quality:
-    """Return the quality that a flag of HJ 212 means; none, or one that is not in the standard, is not good."""
+    """Return the quality of an HJ 212 flag; a missing or unknown flag is uncertain."""
     return HJ212.get((flag or "").strip().upper(), Quality.UNCERTAIN_UNKNOWN)
 
 
 def from_opcua(status: int) -> Quality:
-    """Return the quality that an OPC UA StatusCode means: by its code where known, else by its severity bits."""
+    """Return the quality of an OPC UA StatusCode: by its code where known, otherwise by its severity bits."""
     known = OPCUA.get(status & 0xFFFF0000)
     if known is not None:
         return known
@@ -200,5 +202,5 @@ def from_opcua(status: int) -> Quality:
 
 
 def from_wmo(code: int) -> Quality:
-    """Return the quality that a code in the style of the WMO means; unknown ones (9: missing) are bad."""
+    """Return the quality of a code in the style of the WMO; unknown codes (9: missing) are bad."""
     return WMO.get(code, Quality.BAD)

@@ -1,14 +1,15 @@
-"""The whole grammar of UCUM, evaluated exactly: a code to its size, its zero and its dimensions.
+"""Exact evaluation of UCUM codes: scale, offset and dimensions of any unit of the UCUM grammar.
 
-Grammar and definitions are those of UCUM 2.2 as the package ucumvert ships them (a lark grammar and
-`ucum-essence.xml`); they are read from its files, without pint, which counts in binary fractions and takes every
-arbitrary unit and every logarithm for a plain number. Differences from UCUM, each on purpose:
+Grammar and definitions are those of UCUM 2.2 as shipped by the package ucumvert (a lark grammar and
+`ucum-essence.xml`). They are read from its files without pint, which computes in binary fractions and treats every
+arbitrary unit and every logarithm as dimensionless. Intentional differences from UCUM:
 
 * a mole, a bit and every arbitrary unit (``[CFU]``, ``[iU]``) are dimensions of their own, not the number one;
-* special units: degrees of temperature are converted, alone as points on their scale and within a term as differences
-  (``Cel/min`` is ``K/min``); levels (``B``, ``dB[mV]``, ``B[kW]``), neper, pH, slope and the like are dimensions of
-  their own. Only levels of one quantity are converted (``dB[mV]`` to ``dB[V]``), for a logarithm is no linear map;
-* homeopathic potencies are refused: they measure nothing.
+* special units: a temperature in degrees is converted with its offset when it stands alone and as a difference within
+  a term (``Cel/min`` is ``K/min``); levels (``B``, ``dB[mV]``, ``B[kW]``), neper, pH, slope and the like are
+  dimensions of their own. Only levels of the same quantity are convertible (``dB[mV]`` to ``dB[V]``), because a
+  logarithm is not a linear map;
+* homeopathic potencies are rejected: they measure nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from lark import Lark
 
 CODE_MAX: Final = 64
-"""Most characters of a code."""
+"""Greatest length of a code in characters."""
 EXPONENT_MAX: Final = 99
 FACTOR_DIGITS_MAX: Final = 9
 
@@ -34,20 +35,20 @@ Dimensions = tuple[tuple[str, int], ...]
 
 
 class Amount(NamedTuple):
-    """What a code stands for: ``base = value * scale + offset`` in the base units of its dimensions."""
+    """Evaluated unit: ``base = value * scale + offset`` in the base units of its dimensions."""
 
     scale: F
     offset: F
     dimensions: Dimensions
 
 
-ONE: Final = Amount(F(1), F(0), ())
+UNITY: Final = Amount(F(1), F(0), ())
 
 _OWN_BASES: Final = frozenset({"mol", "bit"})
-"""Plain numbers to UCUM; here dimensions, for a mole is not the same as the number 6e23, nor a bit as the number 1."""
+"""Dimensionless in UCUM, dimensions here: a mole must not equal the number 6e23, nor a bit the number 1."""
 _CELSIUS: Final[Mapping[str, F]] = {"Cel": F("273.15"), "degF": F("459.67"), "degRe": F("218.52")}
-"""Function of a temperature scale -> its zero above absolute zero, in its own degrees."""
-_DIFFERENT: Final[Mapping[str, str]] = {
+"""Function of a temperature scale -> absolute zero below its zero point, in its own degrees."""
+_OWN_DIMENSIONS: Final[Mapping[str, str]] = {
     "pH": "acidity",
     "ln": "natural level",
     "ld": "binary level",
@@ -55,35 +56,35 @@ _DIFFERENT: Final[Mapping[str, str]] = {
     "100tan": "slope",
     "sqrt": "root of acceleration density",
 }
-"""Function -> dimension of its own."""
+"""UCUM function -> its own dimension."""
 
 
 class UcumError(ValueError):
-    """The text is no code of UCUM, or one that cannot be used; the text says why."""
+    """The text is not a usable UCUM code; the message says why."""
 
 
 @functools.lru_cache(maxsize=4096)
 def evaluate(code: str) -> Amount:
-    """Return what a UCUM code (case-sensitive form) stands for.
+    """Evaluate a UCUM code (case-sensitive form).
 
     Raises:
-        UcumError: if it is none, is homeopathic, or is too long or too large to be meant.
+        UcumError: if the text is not a UCUM code, is a homeopathic potency, or is out of the supported range.
     """
-    from lark.exceptions import LarkError  # noqa: PLC0415 - few processes meet a unit that is not in the table
+    from lark.exceptions import LarkError  # noqa: PLC0415 - few processes see a unit outside of the table
 
     if len(code) > CODE_MAX:
         raise UcumError(f"longer than {CODE_MAX} characters")
     try:
         tree = _parser().parse(code)
     except LarkError as why:
-        raise UcumError("no code of UCUM") from why
+        raise UcumError("not a UCUM code") from why
     return _sized(_term(tree, alone=True))
 
 
 def _sized(amount: Amount) -> Amount:
     size = float(amount.scale) if amount.scale < F(10) ** 300 else math.inf
     if not 0 < size < math.inf:
-        raise UcumError("of no size")
+        raise UcumError("its size is zero or not finite")
     return amount
 
 
@@ -91,18 +92,18 @@ def _sized(amount: Amount) -> Amount:
 
 
 class _Atom(NamedTuple):
-    """One row of the table of UCUM."""
+    """One unit definition of UCUM."""
 
     value: F
     unit: str
     function: str
-    """Name of the function of a special unit, else empty."""
+    """Name of the function of a special unit, otherwise empty."""
     arbitrary: bool
     base: bool
 
 
 def _folder() -> Path:
-    spec = importlib.util.find_spec("ucumvert")  # found, not imported: importing it imports pint
+    spec = importlib.util.find_spec("ucumvert")  # located only: importing it would import pint
     if spec is None or not spec.submodule_search_locations:
         raise UcumError("the package ucumvert is not installed")
     return Path(spec.submodule_search_locations[0])
@@ -117,12 +118,12 @@ def _parser() -> Lark:
 
 @functools.cache
 def _essence() -> tuple[dict[str, F], dict[str, _Atom]]:
-    """Return (prefixes, atoms) of UCUM's own table."""
+    """Return (prefixes, atoms) of the UCUM definitions."""
     from defusedxml.ElementTree import parse  # noqa: PLC0415 - as above
 
     root = parse(_folder() / "vendor" / "ucum-essence.xml").getroot()
     if root is None:
-        raise UcumError("the table of ucumvert is empty")
+        raise UcumError("the definitions of ucumvert are empty")
     prefixes: dict[str, F] = {}
     atoms: dict[str, _Atom] = {}
     for element in root:
@@ -146,13 +147,13 @@ def _essence() -> tuple[dict[str, F], dict[str, _Atom]]:
 
 
 def atoms() -> tuple[str, ...]:
-    """Return the codes of all units of UCUM."""
+    """Return the codes of all UCUM units."""
     return tuple(_essence()[1])
 
 
 @functools.lru_cache(maxsize=1024)
 def _atom(code: str) -> Amount:
-    """Return the amount of one unit without prefix; of a temperature scale as a point on it."""
+    """Evaluate one unit without a prefix; a temperature scale keeps its offset."""
     atom = _essence()[1][code]
     if atom.base:
         return Amount(F(1), F(0), ((code, 1),))
@@ -169,12 +170,12 @@ def _atom(code: str) -> Amount:
         return Amount(degree, _CELSIUS[atom.function] * degree, inner.dimensions)
     if atom.function in {"lg", "lgTimes2"}:
         return _level(code, atom)
-    return Amount(F(1), F(0), ((_DIFFERENT[atom.function], 1),))
+    return Amount(F(1), F(0), ((_OWN_DIMENSIONS[atom.function], 1),))
 
 
 def _level(code: str, atom: _Atom) -> Amount:
-    """Return a level in bel; levels of powers and voltages have the reference 1 W or 1 V, others stand for a ratio."""
-    if code in {"B", "B[SPL]"}:  # a sound level is given in dB or dB[SPL]; both mean the same
+    """Return a level in bel; levels of power and voltage refer to 1 W or 1 V, any other level is a ratio."""
+    if code in {"B", "B[SPL]"}:  # sound levels are format_dimensions as dB or dB[SPL] interchangeably
         return Amount(F(1), F(0), (("level", 1),))
     times, name = (2, "V") if atom.function == "lgTimes2" else (1, "W")
     reference = atom.value * evaluate(atom.unit).scale / evaluate(name).scale
@@ -185,13 +186,13 @@ def _level(code: str, atom: _Atom) -> Amount:
 
 
 def _term(node: Any, *, alone: bool) -> Amount:
-    """Return the amount of a node of the grammar; `alone`: nothing stands beside it, so a scale's zero counts."""
+    """Evaluate a node of the grammar; `alone`: it is the whole code, so the offset of a scale applies."""
     kind = getattr(node, "data", None)
     if kind is None:  # an annotation
-        return ONE
+        return UNITY
     parts = node.children
     if kind == "simple_unit":
-        return _simple(parts, alone=alone)
+        return _simple_unit(parts, alone=alone)
     if kind == "annotatable":
         return _power(_term(parts[0], alone=False), parts[1]) if len(parts) > 1 else _term(parts[0], alone=alone)
     if kind == "main_term" and len(parts) == 2:
@@ -199,16 +200,16 @@ def _term(node: Any, *, alone: bool) -> Amount:
     if kind == "component" or len(parts) == 1:  # a unit with its annotation, or a term in brackets
         return _term(parts[0], alone=alone)
     left, operator, right = parts
-    one, other = _term(left, alone=False), _term(right, alone=False)
-    return _product(one, other if operator == "." else _power(other, "-1"))
+    left_amount, right_amount = _term(left, alone=False), _term(right, alone=False)
+    return _product(left_amount, right_amount if operator == "." else _power(right_amount, "-1"))
 
 
-def _simple(parts: list[Any], *, alone: bool) -> Amount:
+def _simple_unit(parts: list[Any], *, alone: bool) -> Amount:
     prefixes, _ = _essence()
     *before, last = (str(part) for part in parts)
     if parts[-1].type == "FACTOR":
         if len(last) > FACTOR_DIGITS_MAX:
-            raise UcumError(f"a factor of more than {FACTOR_DIGITS_MAX} digits")
+            raise UcumError(f"a factor has more than {FACTOR_DIGITS_MAX} digits")
         return Amount(F(int(last)), F(0), ())
     scale, offset, dimensions = _atom(last)
     scale = scale * prefixes[before[0]] if before else scale
@@ -218,18 +219,18 @@ def _simple(parts: list[Any], *, alone: bool) -> Amount:
 def _power(amount: Amount, exponent: str) -> Amount:
     power = int(exponent)
     if abs(power) > EXPONENT_MAX:
-        raise UcumError(f"a power above {EXPONENT_MAX}")
-    return _sized(Amount(amount.scale**power, F(0), tuple((base, many * power) for base, many in amount.dimensions)))
+        raise UcumError(f"an exponent is above {EXPONENT_MAX}")
+    return _sized(Amount(amount.scale**power, F(0), tuple((base, exp * power) for base, exp in amount.dimensions)))
 
 
-def _product(one: Amount, other: Amount) -> Amount:
-    powers = dict(one.dimensions)
-    for base, many in other.dimensions:
-        powers[base] = powers.get(base, 0) + many
-    dimensions = tuple(sorted((base, many) for base, many in powers.items() if many))
-    return _sized(Amount(one.scale * other.scale, F(0), dimensions))
+def _product(left: Amount, right: Amount) -> Amount:
+    powers = dict(left.dimensions)
+    for base, power in right.dimensions:
+        powers[base] = powers.get(base, 0) + power
+    dimensions = tuple(sorted((base, power) for base, power in powers.items() if power))
+    return _sized(Amount(left.scale * right.scale, F(0), dimensions))
 
 
-def written(dimensions: Dimensions) -> str:
-    """Return dimensions as a term of base units: ``g.m-3``; ``1`` for a plain number."""
-    return ".".join(base if many == 1 else f"{base}{many}" for base, many in dimensions) or "1"
+def format_dimensions(dimensions: Dimensions) -> str:
+    """Format dimensions as a term of base units: ``g.m-3``; ``1`` for a dimensionless number."""
+    return ".".join(base if power == 1 else f"{base}{power}" for base, power in dimensions) or "1"

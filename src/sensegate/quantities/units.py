@@ -1,9 +1,9 @@
-"""Units: from a unit as a profile or a payload names it to the canonical one, as (scale, offset).
+"""Unit conversion: from a unit as a profile or a payload writes it to the canonical unit, as (scale, offset).
 
-UCUM is the language; the spellings of vendors and of Chinese documents (``℃``, ``µg/m³``, ``微克/立方米``) are
-understood as well. Common units stand in a table of exact fractions; any other UCUM code is evaluated by `ucum.py`,
-whose grammar is loaded only then. Decibels, angles, turbidity and pH are dimensions of their own here, though UCUM
-calls some of them pure numbers: a profile that maps degrees to a percentage does not load.
+The language is UCUM; spellings used by vendors and in Chinese documents (``℃``, ``µg/m³``, ``微克/立方米``) are
+accepted as well. Common units are listed in a table of exact fractions; any other UCUM code is evaluated by `ucum`,
+whose grammar is loaded on first use. Decibels, angles, turbidity and pH are dimensions of their own here, although
+UCUM treats some of them as dimensionless: a profile that maps degrees to a percentage is rejected.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from fractions import Fraction as F  # noqa: N817 - the table below is read by column
+from fractions import Fraction as F  # noqa: N817 - keeps the table below readable
 
 import msgspec
 
@@ -20,7 +20,7 @@ from sensegate.quantities import ucum
 
 
 class UnitError(ConfigError):
-    """A unit is unknown, or is of another dimension than the property's."""
+    """The unit is unknown, or has another dimension than the property's unit."""
 
 
 class Unit(msgspec.Struct, frozen=True):
@@ -115,12 +115,12 @@ TABLE: dict[str, Unit] = {
     **_family("photon flux density", **{"mol/m2/s": F(1), "umol/m2/s": F(1, 10**6)}),
     **_family("dose rate", **{"Sv/h": F(1), "mSv/h": F(1, 10**3), "uSv/h": F(1, 10**6), "nSv/h": F(1, 10**9)}),
     **_family("activity concentration", **{"Bq/m3": F(1), "kBq/m3": F(10**3), "Bq/L": F(10**3)}),
-    # Concentration by mass. Particulates come in ug/m3 and in ng/m3: a thousand lies between them.
+    # Concentration by mass. Particulates are reported in ug/m3 and in ng/m3, a factor of a thousand apart.
     **_family("mass concentration", **{"kg/m3": F(1), "g/m3": F(1, 10**3), "mg/m3": F(1, 10**6)}),
     **_family("mass concentration", **{"ug/m3": F(1, 10**9), "ng/m3": F(1, 10**12), "g/L": F(1), "mg/L": F(1, 10**3)}),
     **_family("mass concentration", **{"ug/L": F(1, 10**6), "ng/L": F(1, 10**9)}),
 }
-"""UCUM code -> unit. Scales are exact, so a conversion is the nearest double to the true one."""
+"""UCUM code -> unit. Scales are exact, so a conversion is the double nearest to the true value."""
 
 _SIMPLIFIED: dict[str, str] = {
     "毫克/立方米": "mg/m3",
@@ -271,7 +271,7 @@ ALIASES: dict[str, str] = {
     "KB": "kBy",
     "MB": "MBy",
 }
-"""Spellings found on devices and in documents -> UCUM code."""
+"""Spellings used by devices and in documents -> UCUM code."""
 
 _SPELLING = str.maketrans({"µ": "u", "μ": "u", "·": ".", "⋅": ".", "Ω": "Ohm", "\u2126": "Ohm", "／": "/", "⁻": "-"})
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
@@ -282,10 +282,10 @@ _ONE = re.compile(r"^1(?=/)|/1(?=$|[./)])")
 _CARET = re.compile(r"(?<![0-9])(?:\^|\*\*)(?=-?[0-9])")
 
 
-def canonical(unit: str) -> str:
-    """Return the UCUM code for a unit as it was written; an unknown spelling comes back as it is.
+def ucum_code(unit: str) -> str:
+    """Return the UCUM code of a unit as written; an unknown spelling is returned unchanged.
 
-    Annotations (``{vehicle}/h``) mean nothing to UCUM and are taken off.
+    Annotations (``{vehicle}/h``) carry no meaning in UCUM and are removed.
     """
     text = unit.strip()
     if text in TABLE:
@@ -293,71 +293,71 @@ def canonical(unit: str) -> str:
     text = ALIASES.get(text, text).translate(_SPELLING).translate(_SUPERSCRIPTS)
     for sign, code in _DEGREES:
         text = text.replace(sign, code)
-    text = _ANNOTATION.sub(lambda found: "" if found[1] is None else f"{found[1]}1", text)
+    text = _ANNOTATION.sub(lambda match: "" if match[1] is None else f"{match[1]}1", text)
     text = _ONE.sub("", _CARET.sub("", text)) or "1"
     return ALIASES.get(text, text)
 
 
 _BY_PROPERTY: dict[str, dict[str, str]] = {"度": {"temperature": "Cel", "energy": "kW.h"}}
-"""A word that means different units -> dimension of the property -> unit; an angle for all others."""
+"""Spelling whose unit depends on the property: spelling -> dimension of the property -> unit; otherwise an angle."""
 
 
 def dimension(unit: str) -> str:
-    """Return the name of a unit's dimension; where the table has none, its base units: ``m2.s-2``.
+    """Return the name of a unit's dimension; without a name in the table, its base units: ``m2.s-2``.
 
     Raises:
         UnitError: if the unit is unknown.
     """
-    code = canonical(unit)
+    code = ucum_code(unit)
     known = TABLE.get(code)
     return known.dimension if known else _name(_amount(code).dimensions)
 
 
 @functools.lru_cache(maxsize=4096)
 def conversion(source: str, target: str) -> tuple[float, float]:
-    """Return (scale, offset): a value in `source` times scale plus offset is the value in `target`.
+    """Return (scale, offset): ``value * scale + offset`` converts a value in `source` to `target`.
 
     Raises:
-        UnitError: if a unit is unknown, or the two are of different dimensions; it names both.
+        UnitError: if a unit is unknown, or the two have different dimensions; the error names both.
     """
-    one, other = canonical(source), canonical(target)
-    a, b = TABLE.get(one), TABLE.get(other)
-    if b is not None and (word := _BY_PROPERTY.get(source.strip())) and b.dimension in word:
-        a = TABLE[word[b.dimension]]
+    source_code, target_code = ucum_code(source), ucum_code(target)
+    a, b = TABLE.get(source_code), TABLE.get(target_code)
+    if b is not None and (by_dimension := _BY_PROPERTY.get(source.strip())) and b.dimension in by_dimension:
+        a = TABLE[by_dimension[b.dimension]]
     if a is not None and b is not None:
         if a.dimension != b.dimension:
             raise _mismatch(source, a.dimension, target, b.dimension)
         return float(a.scale / b.scale), float((a.offset - b.offset) / b.scale)
-    left, right = _amount(one), _amount(other)
+    left, right = _amount(source_code), _amount(target_code)
     if left.dimensions != right.dimensions:
-        raise _mismatch(source, dimension(one), target, dimension(other))
+        raise _mismatch(source, dimension(source_code), target, dimension(target_code))
     return float(left.scale / right.scale), float((left.offset - right.offset) / right.scale)
 
 
-def _mismatch(source: str, one: str, target: str, other: str) -> UnitError:
+def _mismatch(source: str, source_dimension: str, target: str, target_dimension: str) -> UnitError:
     return UnitError(
-        f"unit '{source}' ({one}) cannot become '{target}' ({other})",
+        f"unit '{source}' ({source_dimension}) cannot be converted to '{target}' ({target_dimension})",
         remedy="correct the unit, or choose a property of that dimension",
     )
 
 
 @functools.lru_cache(maxsize=4096)
 def _amount(code: str) -> ucum.Amount:
-    """Return what a code stands for, in UCUM's base units; raises `UnitError` where it is none."""
+    """Return the size and dimensions of a code in UCUM's base units; raises `UnitError` if it is not a unit."""
     try:
         return ucum.evaluate(code)
     except ucum.UcumError as why:
         known = TABLE.get(code)
-        if known is not None:  # turbidity is no unit of UCUM
+        if known is not None:  # turbidity is not a UCUM unit
             return ucum.Amount(known.scale, known.offset, ((known.dimension, 1),))
         near = difflib.get_close_matches(code, [*TABLE, *ALIASES], n=1, cutoff=0.6)
-        remedy = f"did you mean '{near[0]}'?" if near else "write a UCUM code (ug/m3, Cel, [ppm])"
+        remedy = f"did you mean '{near[0]}'?" if near else "use a UCUM code (ug/m3, Cel, [ppm])"
         raise UnitError(f"unit '{code}' is unknown ({why})", remedy=remedy) from why
 
 
 @functools.cache
 def _names() -> dict[ucum.Dimensions, str]:
-    """Return the names of the table by dimensions; where two have the same (energy, torque) the first counts."""
+    """Return the dimension names of the table; where two dimensions are equal (energy, torque) the first wins."""
     names: dict[ucum.Dimensions, str] = {}
     for code, unit in TABLE.items():
         names.setdefault(_amount(code).dimensions, unit.dimension)
@@ -365,4 +365,4 @@ def _names() -> dict[ucum.Dimensions, str]:
 
 
 def _name(dimensions: ucum.Dimensions) -> str:
-    return _names().get(dimensions) or ucum.written(dimensions)
+    return _names().get(dimensions) or ucum.format_dimensions(dimensions)

@@ -1,6 +1,6 @@
-"""The child process, ``python -m sensegate.scripts.child PROGRESS_FD``: requests in, replies out, until its input ends.
+"""Child process, ``python -m sensegate.scripts.child PROGRESS_FD``: requests in, replies out, until its input ends.
 
-It imports little, so that it starts in a fraction of a second, and it has no way to anything but its two pipes.
+It imports little, so that it starts in a fraction of a second, and its two pipes are its only connection.
 """
 
 from __future__ import annotations
@@ -16,55 +16,55 @@ from typing import Final
 import msgspec
 
 from sensegate.scripts import engine
-from sensegate.scripts.seal import seal
+from sensegate.scripts.sandbox import enter_sandbox
 from sensegate.scripts.wire import (
     LENGTH,
     LOADING,
     MESSAGE_BYTES_MAX,
     PROGRESS,
-    Facts,
-    Hello,
-    Outcome,
-    Reply,
-    Request,
-    Run,
+    CallResult,
+    ChildHello,
+    ScriptInfo,
+    ScriptReply,
+    ScriptRequest,
+    ScriptRun,
 )
 
 SCRIPTS_MAX: Final = 64
-"""Scripts held; the one that was not used for longest goes."""
+"""Number of scripts held; the least recently used one is dropped."""
 REPLY_CHARACTERS: Final = 8 * 1024**2
-"""A reply that is as long ends here; the rest is asked for again."""
-PATIENCE_S: Final = 0.1
-"""CPU time that a run may take beyond the mean of its calls; then it ends early."""
+"""Length at which a reply ends early; the caller requests the rest again."""
+OVERRUN_S: Final = 0.1
+"""CPU time beyond the mean of its calls after which a run ends early."""
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Request).decode
+_decode = msgspec.msgpack.Decoder(ScriptRequest).decode
 
 
-class Child:
-    """The scripts of one child."""
+class ScriptChild:
+    """The scripts of one child process."""
 
     def __init__(self, progress: mmap.mmap) -> None:
         self._progress = progress
         self._scripts: OrderedDict[str, engine.Script] = OrderedDict()
-        self._asked: list[engine.Script] = []
-        self._room = REPLY_CHARACTERS
+        self._used: list[engine.Script] = []
+        self._characters_left = REPLY_CHARACTERS
 
-    def answer(self, request: Request) -> Reply:
-        """Load and run what is asked for."""
+    def handle(self, request: ScriptRequest) -> ScriptReply:
+        """Load and run the requested scripts."""
         loaded = []
         for at, source in enumerate(request.load, LOADING + 1):
             PROGRESS.pack_into(self._progress, 0, at)
-            _deadline(engine.LOAD_S * 3)
+            _set_cpu_deadline(engine.LOAD_S * 3)
             try:
-                script = engine.Script(source, _deadline)
+                script = engine.Script(source, _set_cpu_deadline)
             except engine.LoadError as why:
-                loaded.append(Facts(source.key, error=why.what, line=why.line))
+                loaded.append(ScriptInfo(source.key, error=why.message, line=why.line))
                 continue
-            loaded.append(script.facts)
+            loaded.append(script.info)
             self._scripts[source.key] = script
             if len(self._scripts) > SCRIPTS_MAX:
                 self._scripts.popitem(last=False)
-        self._room = REPLY_CHARACTERS
+        self._characters_left = REPLY_CHARACTERS
         outcomes, cpu_us = [], []
         place = 0
         for run in request.runs:
@@ -72,41 +72,45 @@ class Child:
             outcomes.append(self._run(run, place))
             cpu_us.append((time.process_time() - began) * 1e6)
             place += len(run.calls)
-        _deadline(0)
+        _set_cpu_deadline(0)
         PROGRESS.pack_into(self._progress, 0, 0)
-        return Reply(loaded, outcomes, cpu_us)
+        return ScriptReply(loaded, outcomes, cpu_us)
 
-    def rest(self) -> None:
-        """Get ready for the next request while nobody waits."""
-        for script in self._asked:
-            script.rest()
-        self._asked.clear()
-        _deadline(0)
+    def prepare(self) -> None:
+        """Prepare the used scripts for the next request while nobody waits."""
+        for script in self._used:
+            script.prepare()
+        self._used.clear()
+        _set_cpu_deadline(0)
 
-    def _run(self, run: Run, place: int) -> list[Outcome]:
+    def _run(self, run: ScriptRun, place: int) -> list[CallResult]:
         script = self._scripts.get(run.key)
         if script is None:
-            return [Outcome("", "")] * len(run.calls)
+            return [CallResult("", "")] * len(run.calls)
         self._scripts.move_to_end(run.key)
-        self._asked.append(script)
+        self._used.append(script)
         limits = script.source.limits
-        if self._room < 0:
+        if self._characters_left < 0:
             return []
-        script.limit(run.cpu_ms)
+        script.set_cpu_limit(run.cpu_ms)
         began = time.process_time()
-        found: list[Outcome] = []
+        results: list[CallResult] = []
         for at, call in enumerate(run.calls, place + 1):
             PROGRESS.pack_into(self._progress, 0, at)
-            found.append(script.call(call.payload, call.port, call.received_ms))
-            self._room -= len(found[-1].text)
+            results.append(script.call(call.payload, call.port, call.received_ms))
+            self._characters_left -= len(results[-1].text)
             spent_s = time.process_time() - began
-            if self._room < 0 or found[-1].costly or spent_s > PATIENCE_S + len(found) * limits.mean_cpu_ms / 1e3:
+            if (
+                self._characters_left < 0
+                or results[-1].costly
+                or spent_s > OVERRUN_S + len(results) * limits.mean_cpu_ms / 1e3
+            ):
                 break
-        return found
+        return results
 
 
-def _deadline(seconds: float) -> None:
-    """End the process once it has used so much CPU time from now on: by signal, whatever native code it is in."""
+def _set_cpu_deadline(seconds: float) -> None:
+    """Have the kernel end the process after this much further CPU time, even within native code."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
@@ -115,7 +119,7 @@ def _read(count: int) -> bytes:
     while len(parts) < count:
         part = os.read(0, min(count - len(parts), 1 << 20))
         if not part:
-            sys.exit(0)  # the gateway is gone, or has no more to ask
+            sys.exit(0)  # the gateway has ended, or needs this child no more
         parts += part
     return bytes(parts)
 
@@ -127,20 +131,20 @@ def _write(message: bytes) -> None:
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Serve requests until the input ends."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the gateway, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the gateway, which ends its children
     engine.preload()
     with mmap.mmap(int(sys.argv[1]), PROGRESS.size) as progress:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        child = Child(progress)
-        _write(_encode(Hello(seal())))
+        child = ScriptChild(progress)
+        _write(_encode(ChildHello(enter_sandbox())))
         while True:
             (length,) = LENGTH.unpack(_read(LENGTH.size))
             if length > MESSAGE_BYTES_MAX:
                 sys.exit(1)
-            _write(_encode(child.answer(_decode(_read(length)))))
-            child.rest()
+            _write(_encode(child.handle(_decode(_read(length)))))
+            child.prepare()
 
 
 if __name__ == "__main__":

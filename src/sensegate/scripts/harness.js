@@ -1,8 +1,8 @@
-// The room in which one codec script runs: what it may not have is taken away, what it shares with its next call is
-// frozen, and every call begins with the script's own top level, as if it had just been loaded.
+// The JavaScript realm of one codec script: forbidden features are removed, everything shared between calls is frozen,
+// and every call starts with the script's own top level, as if the script had just been loaded.
 //
-// Evaluates to {learn, open}. `learn(make)` runs the top level once in a room that is not frozen and tells what it adds
-// to the language; `open(make, options)` freezes the room and returns `run(text, port, received)`.
+// Evaluates to {learn, open}. `learn(make)` runs the top level once in a realm that is not frozen and reports what it
+// adds to the built-in objects; `open(make, options)` freezes the realm and returns `run(text, port, received)`.
 //
 // `make` is the script as a function: (module, exports, require, …) -> the entries, in the order of their names.
 (function () {
@@ -27,20 +27,20 @@
   const RealDate = Date;
   const RealError = Error;
 
-  // ── what is not to be had ─────────────────────────────────────────────────────────────────────────
+  // ── forbidden features ───────────────────────────────────────────────────────────────────────────
 
-  // Clocks, threads, and what tells of the garbage collector. (There is no file, network or host object to begin with.)
+  // Clocks, threads, and observers of the garbage collector. (Files, network and host objects do not exist here.)
   for (const name of [
     "performance", "SharedArrayBuffer", "Atomics", "WeakRef", "FinalizationRegistry", "queueMicrotask", "DOMException",
   ]) {
     delete world[name];
   }
-  // Accessors that keep what is set in the engine, where no freezing reaches it.
+  // Accessors that store values within the engine, where freezing has no effect.
   delete RealError.prepareStackTrace;
   delete RealError.stackTraceLimit;
 
   let now = 0;
-  /** The clock stands at the moment of reception: a payload always decodes to the same. */
+  /** The clock is fixed at the time of reception, so that a payload always decodes to the same result. */
   function DeterministicDate(...given) {
     if (!new.target) return new RealDate(now).toString();
     return construct(RealDate, given.length === 0 ? [now] : given, new.target);
@@ -64,33 +64,33 @@
     throw new RealError(`require('${text(name)}'): a script has no modules`);
   }
 
-  // ── the objects of the language ───────────────────────────────────────────────────────────────────
+  // ── built-in objects ──────────────────────────────────────────────────────────────────────────────
 
-  /** All of them, in an order that is the same in every room. */
+  /** All built-in objects, in the same order in every realm. */
   const language = [];
   const met = new Set();
   const ahead = [
     world, require, function* () {}, async function () {}, async function* () {}, [][Symbol.iterator](),
     new Map()[Symbol.iterator](), new Set()[Symbol.iterator](), ""[Symbol.iterator](), "".matchAll(/x/g),
-    (function* () {})(), (async function* () {})(), [].values().map((one) => one), Iterator.from({ next() {} }),
+    (function* () {})(), (async function* () {})(), [].values().map((object) => object), Iterator.from({ next() {} }),
   ];
   const samples = ahead.length;
   for (let at = 0; at < ahead.length; at += 1) {
-    const one = ahead[at];
-    if ((typeof one !== "object" && typeof one !== "function") || one === null || met.has(one)) continue;
-    met.add(one);
-    if (at === 0 || at >= samples || one === require) language.push(one);
-    ahead.push(getPrototypeOf(one));
-    const keys = ownKeys(one);
-    if (typeof one === "function" && keys.length === 2) continue; // length and name: most are so
+    const object = ahead[at];
+    if ((typeof object !== "object" && typeof object !== "function") || object === null || met.has(object)) continue;
+    met.add(object);
+    if (at === 0 || at >= samples || object === require) language.push(object);
+    ahead.push(getPrototypeOf(object));
+    const keys = ownKeys(object);
+    if (typeof object === "function" && keys.length === 2) continue; // length and name only, as most functions
     for (const key of keys) {
-      const found = describe(one, key);
+      const found = describe(object, key);
       if ("value" in found) ahead.push(found.value);
       else ahead.push(found.get, found.set);
     }
   }
 
-  // ── learning ──────────────────────────────────────────────────────────────────────────────────────
+  // ── inspection────────────────────────────────────────────────────────────────────────────────────
 
   function callable(entries) {
     const found = [];
@@ -98,26 +98,26 @@
     return found;
   }
 
-  /** Parameter names of a function, as far as they are plain. */
+  /** Parameter names of a function, as far as they are simple identifiers. */
   function parameters(entry) {
     const found = search(/^[^(]*\(([^)]*)\)|^\s*(?:async\s+)?([\w$]+)\s*=>/, sourceOf(entry));
     return found === null ? "" : (found[1] ?? found[2] ?? "");
   }
 
   /**
-   * Run the top level once; return JSON: the helpers that it puts on objects of the language ([object, name,
-   * enumerable]), the globals that it makes, which entries are functions, and their parameters.
+   * Run the top level once; return JSON: the helpers that it adds to built-in objects ([object, name, enumerable]), the
+   * globals that it creates, which entries are functions, and their parameters.
    */
   function learn(make) {
     const before = [];
-    for (const one of language) {
+    for (const object of language) {
       const known = new Map();
-      for (const key of ownKeys(one)) known.set(key, describe(one, key).value);
+      for (const key of ownKeys(object)) known.set(key, describe(object, key).value);
       before.push(known);
     }
     const module = { exports: {} };
     const entries = apply(make, world, [module, module.exports, require]);
-    // From here on nothing is used that the script may have replaced: iterators, methods of arrays and maps.
+    // From here on nothing is used that the script may have replaced, such as iterators and methods of arrays and maps.
     const helpers = [];
     const globals = [];
     for (let at = 0; at < language.length; at += 1) {
@@ -147,7 +147,7 @@
     defineProperty(target, key, { get: freeze(get), set: freeze(set), enumerable, configurable: false });
   }
 
-  /** Make `target[key]` belong to one call: what the top level sets is there until the call ends. */
+  /** Limit `target[key]` to one call: a value set by the top level lasts until the call ends. */
   function perCall(slots, defaults, target, key, enumerable) {
     const at = defaults.length;
     const found = describe(target, key);
@@ -159,7 +159,7 @@
     return at;
   }
 
-  /** Let objects that inherit from a frozen one have members of the same name: `Point.prototype.toString = …`. */
+  /** Allow objects that inherit from a frozen one to define members of the same name: `Point.prototype.toString = …`. */
   function overridable(target, key) {
     const found = describe(target, key);
     if (found === undefined || !("value" in found) || !found.configurable) return;
@@ -172,7 +172,7 @@
 
   function freezeAll() {
     const errors = [RealError];
-    for (const one of language) if (typeof one === "function" && getPrototypeOf(one) === RealError) errors.push(one);
+    for (const object of language) if (typeof object === "function" && getPrototypeOf(object) === RealError) errors.push(object);
     for (const error of errors) {
       for (const key of ["constructor", "name", "message", "toString"]) overridable(error.prototype, key);
     }
@@ -191,7 +191,7 @@
   const TOLD_MAX = 240;
   const LIST_MAX = 16;
 
-  /** What JSON has no word for: NaN and the infinities are told as such, whole numbers of any size as numbers. */
+  /** JSON replacer: NaN and the infinities are written as such, integers of any size as numbers. */
   function careful(_key, value) {
     if (typeof value === "number" && !isFinite(value)) return MARK + text(value);
     if (typeof value === "bigint") {
@@ -206,7 +206,7 @@
     try {
       json = stringify(result);
     } catch {
-      return stringify(result, careful); // a BigInt; what cannot be written at all throws again
+      return stringify(result, careful); // a BigInt; anything that cannot be written throws again
     }
     return json !== undefined && has(json, "null") ? stringify(result, careful) : json;
   }
@@ -218,7 +218,7 @@
     return told;
   }
 
-  /** What went wrong, as text; an error of the script may be anything, also something that breaks when looked at. */
+  /** Describe an error as text; a script may throw anything, including objects that throw when inspected. */
   function told(fault) {
     try {
       if (!(fault instanceof RealError)) return cut(text(fault), 0, TOLD_MAX);
@@ -309,10 +309,10 @@
       return json;
     }
 
-    /** Take away what the call left on the global object; tell what of it the script should not have left. */
+    /** Remove what the call left on the global object; return the properties that it should not have left. */
     function tidied(answer) {
       let unnamed = "";
-      const keys = ownKeys(world); // by index: the script may have its own idea of iterators
+      const keys = ownKeys(world); // by index: the script may have replaced iterators
       for (let at = 0; at < keys.length; at += 1) {
         const key = keys[at];
         if (mine[key]) continue;
@@ -339,10 +339,10 @@
     };
   }
 
-  function freezeDeep(one) {
-    if (typeof one !== "object" || one === null) return;
-    for (const key of ownKeys(one)) freezeDeep(one[key]);
-    freeze(one);
+  function freezeDeep(object) {
+    if (typeof object !== "object" || object === null) return;
+    for (const key of ownKeys(object)) freezeDeep(object[key]);
+    freeze(object);
   }
 
   return { learn, open };

@@ -1,9 +1,9 @@
-"""`Scripts`: frames in, results or reasons out, by children that are killed when they must be.
+"""Pool of script child processes: frames in, results or reasons out; children are killed when they must be.
 
-Decoding waits for the answer, so what it can cost is bounded four times: the engine stops a call at its CPU limit; the
-child's own timer kills it where native code runs past that; a child that stands still is killed by us; and a script
-or sender that has done so a few times is not asked again for a while (`conduct.py`). Spare children stand ready, so
-that a kill costs no start. A script that has killed a child runs apart from the others from then on.
+Decoding waits for the result, so its cost is bounded four times: the engine stops a call at its CPU limit; the child's
+own timer kills it where native code exceeds that; a child without progress is killed by the pool; and a script or
+sender that has repeatedly done so is suspended (`suspensions`). Spare children are kept ready, so that a kill costs no
+start-up time. A script that has killed a child runs isolated from the others from then on.
 """
 
 from __future__ import annotations
@@ -17,230 +17,250 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.scripts.conduct import KILL, Conduct
-from sensegate.scripts.process import Died, Process
-from sensegate.scripts.wire import LOADING, Call, Facts, Outcome, Reply, Request, Run, Source
+from sensegate.scripts.process import ChildDied, ChildProcess
+from sensegate.scripts.suspensions import KILL_WEIGHT, Suspensions
+from sensegate.scripts.wire import (
+    LOADING,
+    CallResult,
+    ScriptCall,
+    ScriptInfo,
+    ScriptReply,
+    ScriptRequest,
+    ScriptRun,
+    ScriptSource,
+)
 
 CALLS_MAX: Final = 512
 BYTES_MAX: Final = 1 << 20
-"""Of one request: a child that dies over it has answered none of them."""
+"""Limits of one request: if a child dies during it, none of its frames has a result."""
 SPARES: Final = 2
-"""Children that stand ready in a gateway: for whoever lost one, and for the script that took it."""
-LOST_MAX: Final = 3
-"""Children that die without a frame to blame for it."""
+"""Spare children kept ready in a gateway: for a lane that lost its child, and for isolated scripts."""
+DEATHS_MAX: Final = 3
+"""Number of deaths without a frame to blame after which a run is given up."""
 LIMIT: Final = "script_limit"
 FAILED: Final = "script_failed"
 SUSPENDED: Final = "script_suspended"
-"""Words of `QuarantineReason`."""
-_NOT_TRIED: Final = Outcome("", "")
+"""Values of `QuarantineReason`."""
+_NOT_TRIED: Final = CallResult("", "")
 
 _log = structlog.get_logger("scripts")
 
 
-class Ask(NamedTuple):
+class PendingCall(NamedTuple):
     """A frame for a script."""
 
-    source: Source
-    call: Call
+    source: ScriptSource
+    call: ScriptCall
     sender: str
-    """Who is kept from the script if the frame makes it run away: the topic."""
+    """Suspended if the frame makes the script exceed its limits: the topic."""
 
 
 class _Lane:
-    """The child that runs some of the scripts."""
+    """The child that runs a group of scripts."""
 
     def __init__(self) -> None:
-        self.process: Process | None = None
+        self.process: ChildProcess | None = None
 
 
-class Scripts:
-    """Runs codec scripts. Safe for several threads, one at a time."""
+class ScriptPool:
+    """Runs codec scripts in child processes. Thread-safe; one caller at a time."""
 
     def __init__(
         self,
         monotonic: Callable[[], float] = time.monotonic,
         *,
         spares: int = 0,
-        start: Callable[[], Process] = Process,
+        start: Callable[[], ChildProcess] = ChildProcess,
     ) -> None:
-        self.conduct = Conduct(monotonic)
+        self.suspensions = Suspensions(monotonic)
         self._start = start
         self._spares_kept = spares
-        self._spares: list[Process] = []
-        self._common, self._apart = _Lane(), _Lane()
-        self._killers: set[str] = set()
-        self._again: set[tuple[str, Call]] = set()
-        self._lost = 0
+        self._spares: list[ChildProcess] = []
+        self._shared, self._isolated = _Lane(), _Lane()
+        self._crashing: set[str] = set()
+        self._retried: set[tuple[str, ScriptCall]] = set()
+        self._deaths = 0
         self._learned: dict[str, str] = {}
         self._lock = threading.Lock()
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
-    def run(self, asks: Sequence[Ask]) -> list[Outcome]:
-        """Return what becomes of each frame."""
+    def run(self, asks: Sequence[PendingCall]) -> list[CallResult]:
+        """Return the result of each frame."""
         with self._lock:
-            found: list[Outcome] = [_NOT_TRIED] * len(asks)
+            results: list[CallResult] = [_NOT_TRIED] * len(asks)
             left: dict[str, list[int]] = {}
             for at, ask in enumerate(asks):
                 left.setdefault(ask.source.key, []).append(at)
-            while left := self._round(asks, found, left):
-                if self._lost > LOST_MAX:
+            while left := self._send_pending(asks, results, left):
+                if self._deaths > DEATHS_MAX:
                     for at in (at for places in left.values() for at in places):
-                        found[at] = Outcome(FAILED, "no process for scripts can be started")
+                        results[at] = CallResult(FAILED, "no process for scripts can be started")
                     break
-            self._lost = 0
-            self._again.clear()
-            for outcome in found:
+            self._deaths = 0
+            self._retried.clear()
+            for outcome in results:
                 metrics.SCRIPT_CALLS.labels(outcome.kind or "decoded").inc()
-            return found
+            return results
 
-    def inspect(self, source: Source) -> Facts:
-        """Return what a script is, or why it cannot be used."""
+    def inspect(self, source: ScriptSource) -> ScriptInfo:
+        """Load a script and describe it, or say why it cannot be used."""
         with self._lock:
             try:
-                return self._ask(self._common, Request([source])).loaded[0]
-            except Died:
-                return Facts(source.key, error="loading it ended the process that tried")
+                return self._send(self._shared, ScriptRequest([source])).loaded[0]
+            except ChildDied:
+                return ScriptInfo(source.key, error="loading it ended its process")
 
-    def warm(self, spares: int = SPARES) -> None:
-        """Start what will be needed, and keep so many children ready from here on, without waiting for them."""
+    def start_children(self, spares: int = SPARES) -> None:
+        """Start the processes needed, and keep this many spare ones from now on, without waiting for them."""
         with self._lock:
             self._spares_kept = spares
-            if self._common.process is None:
-                self._common.process = self._fresh()
+            if self._shared.process is None:
+                self._shared.process = self._take_spare()
 
     def close(self) -> None:
         """End all children; the next frame starts new ones."""
         with self._lock:
             for process in self.children:
-                process.end()
-            self._common, self._apart, self._spares = _Lane(), _Lane(), []
+                process.kill()
+            self._shared, self._isolated, self._spares = _Lane(), _Lane(), []
 
     @property
-    def asked(self) -> list[Process]:
-        """The children that are given frames."""
-        return [one for one in (self._common.process, self._apart.process) if one is not None]
+    def active(self) -> list[ChildProcess]:
+        """Children that are given frames."""
+        return [process for process in (self._shared.process, self._isolated.process) if process is not None]
 
     @property
-    def children(self) -> list[Process]:
-        """The children that live now."""
-        return [*self.asked, *self._spares]
+    def children(self) -> list[ChildProcess]:
+        """All running children."""
+        return [*self.active, *self._spares]
 
-    def troubles(self) -> list[str]:
-        """Return a sentence for each script that is suspended."""
+    def problems(self) -> list[str]:
+        """Return a sentence for each suspended script."""
         return [
-            f"script {key}: suspended for {left_s:.0f} s more: {why}; its messages go to quarantine"
-            for key, why, left_s in self.conduct.suspended()
+            f"script {key} is suspended for another {left_s:.0f} s: {why}; its messages are quarantined"
+            for key, why, left_s in self.suspensions.suspended_scripts()
         ]
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _round(self, asks: Sequence[Ask], found: list[Outcome], left: dict[str, list[int]]) -> dict[str, list[int]]:
-        """Ask once for what is left; return what is left then."""
+    def _send_pending(
+        self, asks: Sequence[PendingCall], results: list[CallResult], left: dict[str, list[int]]
+    ) -> dict[str, list[int]]:
+        """Send what is left once; return what is still left."""
         for key, places in left.items():
-            kept = []
+            allowed = []
             for at in places:
-                if why := self.conduct.refusal(key, asks[at].sender):
-                    found[at] = Outcome(SUSPENDED, why)
+                if why := self.suspensions.reason(key, asks[at].sender):
+                    results[at] = CallResult(SUSPENDED, why)
                 else:
-                    kept.append(at)
-            left[key] = kept
-        # Whoever has killed a child runs apart, once that is ready: nobody waits for it.
-        apart = self._apart.process is not None and self._apart.process.ready
-        killers = [key for key in left if apart and key in self._killers]
-        for lane, keys in ((self._common, [key for key in left if key not in killers]), (self._apart, killers)):
-            for runs in _requests(asks, left, keys):
-                self._request(lane, asks, found, runs)
-        unanswered = {key: [at for at in places if found[at] is _NOT_TRIED] for key, places in left.items()}
+                    allowed.append(at)
+            left[key] = allowed
+        # A script that has killed a child runs isolated as soon as that child is ready; nobody waits for it.
+        apart = self._isolated.process is not None and self._isolated.process.ready
+        killers = [key for key in left if apart and key in self._crashing]
+        for lane, keys in ((self._shared, [key for key in left if key not in killers]), (self._isolated, killers)):
+            for runs in _batches(asks, left, keys):
+                self._send_batch(lane, asks, results, runs)
+        unanswered = {key: [at for at in places if results[at] is _NOT_TRIED] for key, places in left.items()}
         return {key: places for key, places in unanswered.items() if places}
 
-    def _request(self, lane: _Lane, asks: Sequence[Ask], found: list[Outcome], runs: dict[str, list[int]]) -> None:
+    def _send_batch(
+        self, lane: _Lane, asks: Sequence[PendingCall], results: list[CallResult], runs: dict[str, list[int]]
+    ) -> None:
         loaded = lane.process.loaded if lane.process is not None else set()
         sources = [
             msgspec.structs.replace(
-                asks[places[0]].source, learned=self._learned.get(key) or asks[places[0]].source.learned
+                asks[places[0]].source, inspection=self._learned.get(key) or asks[places[0]].source.inspection
             )
             for key, places in runs.items()
             if key not in loaded
         ]
-        request = Request(sources, [self._run(key, [asks[at] for at in places]) for key, places in runs.items()])
+        request = ScriptRequest(sources, [self._run(key, [asks[at] for at in places]) for key, places in runs.items()])
         try:
-            reply = self._ask(lane, request)
-        except Died as death:
-            self._over(death, asks, found, [at for places in runs.values() for at in places], sources)
+            reply = self._send(lane, request)
+        except ChildDied as death:
+            self._handle_death(death, asks, results, [at for places in runs.values() for at in places], sources)
             return
-        self._learned.update((facts.key, facts.learned) for facts in reply.loaded if not facts.error)
+        self._learned.update((facts.key, facts.inspection) for facts in reply.loaded if not facts.error)
         failed = {facts.key: facts for facts in reply.loaded if facts.error}
-        for (key, places), outcomes, cpu_us in zip(runs.items(), reply.outcomes, reply.cpu_us, strict=True):
+        for (key, places), outcomes, cpu_us in zip(runs.items(), reply.results, reply.cpu_us, strict=True):
             source = asks[places[0]].source
             if key in failed:
-                why = Outcome(FAILED, f"it cannot be loaded: {failed[key].error}")
-                found[:] = [why if asks[at].source.key == key else one for at, one in enumerate(found)]
+                why = CallResult(FAILED, f"it cannot be loaded: {failed[key].error}")
+                results[:] = [why if asks[at].source.key == key else result for at, result in enumerate(results)]
                 continue
             if outcomes and outcomes[0] == _NOT_TRIED and lane.process is not None:
-                lane.process.loaded.discard(key)  # the child had to forget it
+                lane.process.loaded.discard(key)  # the child had dropped it
                 continue
-            self.conduct.spent(key, len(outcomes), cpu_us / 1e3, source.limits.mean_cpu_ms)
+            self.suspensions.record_cost(key, len(outcomes), cpu_us / 1e3, source.limits.mean_cpu_ms)
             for at, outcome in zip(places, outcomes, strict=False):
-                found[at] = outcome
+                results[at] = outcome
                 if outcome.costly:
-                    self.conduct.strike(key, asks[at].sender, outcome.text)
+                    self.suspensions.strike(key, asks[at].sender, outcome.text)
 
-    def _run(self, key: str, asks: list[Ask]) -> Run:
-        cpu_ms = asks[0].source.limits.cpu_ms * self.conduct.share(key)
-        return Run(key, [ask.call for ask in asks], cpu_ms)
+    def _run(self, key: str, asks: list[PendingCall]) -> ScriptRun:
+        cpu_ms = asks[0].source.limits.cpu_ms * self.suspensions.cpu_share(key)
+        return ScriptRun(key, [ask.call for ask in asks], cpu_ms)
 
-    def _over(
-        self, death: Died, asks: Sequence[Ask], found: list[Outcome], places: list[int], sources: list[Source]
+    def _handle_death(
+        self,
+        death: ChildDied,
+        asks: Sequence[PendingCall],
+        results: list[CallResult],
+        places: list[int],
+        sources: list[ScriptSource],
     ) -> None:
-        """Find out over which frame a child died, and keep that from the next one."""
-        if death.place < 0:
-            self._lost += 1  # it did not start, or somebody ended it between two frames
+        """Determine during which frame a child died, and keep that frame from the next child."""
+        if death.index < 0:
+            self._deaths += 1  # it did not start, or was ended between two frames
             return
-        if death.place >= LOADING:
-            key = sources[death.place - LOADING].key
-            self._kills(key)
+        if death.index >= LOADING:
+            key = sources[death.index - LOADING].key
+            self._isolate(key)
             for at in places:
                 if asks[at].source.key == key:
-                    found[at] = Outcome(FAILED, "it cannot be loaded: that ended its process")
+                    results[at] = CallResult(FAILED, "it cannot be loaded: loading ended its process")
             return
-        at = places[death.place]
+        at = places[death.index]
         ask = asks[at]
         mark = (ask.source.key, ask.call)
-        if not death.by_cpu and mark not in self._again:
-            self._again.add(mark)  # killed by somebody else, perhaps: tried once more
+        if not death.by_cpu and mark not in self._retried:
+            self._retried.add(mark)  # possibly killed from outside: retried once
             return
-        self._kills(ask.source.key)
-        why = "more CPU time than it may have, in one piece" if death.by_cpu else "it ended its process twice"
-        found[at] = Outcome(LIMIT, why, costly=True)
-        self.conduct.strike(ask.source.key, ask.sender, why, KILL)
+        self._isolate(ask.source.key)
+        why = "more CPU time than it may have, in a single step" if death.by_cpu else "it ended its process twice"
+        results[at] = CallResult(LIMIT, why, costly=True)
+        self.suspensions.strike(ask.source.key, ask.sender, why, KILL_WEIGHT)
 
-    def _kills(self, key: str) -> None:
-        self._killers.add(key)
-        if self._apart.process is None:
-            self._apart.process = self._start()
+    def _isolate(self, key: str) -> None:
+        self._crashing.add(key)
+        if self._isolated.process is None:
+            self._isolated.process = self._start()
 
     # ── children ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _ask(self, lane: _Lane, request: Request) -> Reply:
+    def _send(self, lane: _Lane, request: ScriptRequest) -> ScriptReply:
         if lane.process is None:
-            lane.process = self._fresh()
+            lane.process = self._take_spare()
         try:
-            return lane.process.ask(request)
-        except Died:
-            lane.process = self._start() if lane is self._apart else None
+            return lane.process.request(request)
+        except ChildDied:
+            lane.process = self._start() if lane is self._isolated else None
             metrics.SCRIPT_KILLS.inc()
             raise
 
-    def _fresh(self) -> Process:
+    def _take_spare(self) -> ChildProcess:
         process = self._spares.pop(0) if self._spares else self._start()
         while len(self._spares) < self._spares_kept:
             self._spares.append(self._start())
         return process
 
 
-def _requests(asks: Sequence[Ask], left: dict[str, list[int]], keys: Sequence[str]) -> Iterator[dict[str, list[int]]]:
-    """Cut what is left into requests of bounded size: script -> places."""
+def _batches(
+    asks: Sequence[PendingCall], left: dict[str, list[int]], keys: Sequence[str]
+) -> Iterator[dict[str, list[int]]]:
+    """Split what is left into requests of bounded size: script -> indices."""
     runs: dict[str, list[int]] = {}
     calls = size = 0
     for key in keys:
@@ -255,32 +275,32 @@ def _requests(asks: Sequence[Ask], left: dict[str, list[int]], keys: Sequence[st
         yield runs
 
 
-_shared: list[Scripts] = []
-_inspector: list[Scripts] = []
+_shared: list[ScriptPool] = []
+_inspector: list[ScriptPool] = []
 _once = threading.Lock()
 
 
-def shared() -> Scripts:
-    """Return the scripts of this process, as decoding uses them."""
+def decoding_pool() -> ScriptPool:
+    """Return the pool of this process that decoding uses."""
     with _once:
         if not _shared:
-            _shared.append(Scripts())
+            _shared.append(ScriptPool())
         return _shared[0]
 
 
-def inspector() -> Scripts:
-    """Return children for looking at scripts when profiles are loaded: they hold up no decoding."""
+def inspection_pool() -> ScriptPool:
+    """Return the pool that inspects scripts when profiles are loaded, separate from decoding."""
     with _once:
         if not _inspector:
-            _inspector.append(Scripts())
+            _inspector.append(ScriptPool())
         return _inspector[0]
 
 
-def warm() -> None:
-    """Start the children that decoding will need, if any script was looked at; end those that only looked."""
+def start_children() -> None:
+    """Start the children that decoding will need if any script was inspected; end the inspecting ones."""
     if _inspector:
-        inspector().close()
-        shared().warm()
+        inspection_pool().close()
+        decoding_pool().start_children()
 
 
 def close() -> None:

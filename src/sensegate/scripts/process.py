@@ -1,4 +1,4 @@
-"""One child process as the gateway sees it: started, asked, and ended. Nothing here waits without a bound."""
+"""One script child process as the gateway sees it: started, used and killed. Every wait has a bound."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from typing import Final
 
 import msgspec
 
-from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, Hello, Reply, Request
+from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, ChildHello, ScriptReply, ScriptRequest
 
 START_S: Final = 15.0
-"""A child that has not said a word by then does not start."""
-STILL_S: Final = 2.0
-"""A child that neither gets on nor uses CPU time for so long is killed; one that uses it is ended by its own timer."""
-_LOOK_S: Final = 0.05
+"""Time by which a child must have sent its hello."""
+STALL_S: Final = 2.0
+"""Time without progress or CPU use after which a child is killed; one that uses CPU is ended by its own timer."""
+_POLL_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
-_reply = msgspec.msgpack.Decoder(Reply).decode
-_hello = msgspec.msgpack.Decoder(Hello).decode
+_reply = msgspec.msgpack.Decoder(ScriptReply).decode
+_hello = msgspec.msgpack.Decoder(ChildHello).decode
 
 
-class Died(Exception):
-    """The child has ended in the middle of a request."""
+class ChildDied(Exception):
+    """The child ended during a request."""
 
     def __init__(self, place: int, *, by_cpu: bool) -> None:
         super().__init__(f"at {place}")
-        self.place = place
-        """Which frame of the request was under way (from 0), with `LOADING` which script; -1 where none was."""
+        self.index = place
+        """Index of the frame under way (from 0), or of the script plus `LOADING`; -1 if there was none."""
         self.by_cpu = by_cpu
-        """Whether its own CPU timer ended it."""
+        """Whether its CPU timer ended it."""
 
 
-class Process:
-    """A child that runs scripts. Not for several threads at once."""
+class ChildProcess:
+    """A child process that runs scripts. Not thread-safe."""
 
     def __init__(self, command: tuple[str, ...] = ()) -> None:
-        """Start it; it gets ready while others work. `command` replaces the child's program, for tests."""
+        """Start the process without waiting for it. `command` replaces the child's program, for tests."""
         self.loaded: set[str] = set()
-        """Keys of the scripts that it has been given."""
-        self.sealed: tuple[str, ...] = ()
-        """What it has given up, once it was waited for."""
+        """Keys of the scripts that it has loaded."""
+        self.sandbox: tuple[str, ...] = ()
+        """Sandbox restrictions in force, once it has been waited for."""
         self._ready = False
         shared = os.memfd_create("sensegate-scripts")
         try:
@@ -66,43 +66,43 @@ class Process:
         finally:
             os.close(shared)
         if self._popen.stdin is None or self._popen.stdout is None:
-            raise AssertionError("pipes were asked for")
+            raise AssertionError("Popen was called with pipes")
         self._in, self._out = self._popen.stdin.fileno(), self._popen.stdout.fileno()
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the child."""
         return self._popen.pid
 
     @property
     def ready(self) -> bool:
-        """Whether it would answer at once."""
+        """Whether it would answer immediately."""
         if not self._ready and select.select([self._out], [], [], 0)[0]:
-            with contextlib.suppress(Died):  # whoever asks it next is told
-                self.wait()
+            with contextlib.suppress(ChildDied):  # the next request raises it
+                self.wait_ready()
         return self._ready
 
-    def wait(self) -> None:
-        """Wait until it is sealed. Raises `Died` where it does not start."""
+    def wait_ready(self) -> None:
+        """Wait until it is in its sandbox. Raises `ChildDied` if it does not start."""
         if not self._ready:
-            self.sealed = _hello(self._receive(START_S, lambda: -1)).sealed
+            self.sandbox = _hello(self._receive(START_S, lambda: -1)).sandbox
             self._ready = True
 
-    def ask(self, request: Request) -> Reply:
-        """Return the answer. Raises `Died` where the child ended, or was ended, over it."""
-        self.wait()
+    def request(self, request: ScriptRequest) -> ScriptReply:
+        """Send a request and return the reply. Raises `ChildDied` if the child ended, or was killed, during it."""
+        self.wait_ready()
         body = _encode(request)
         if len(body) > MESSAGE_BYTES_MAX:
-            raise AssertionError("requests are cut to size before")
+            raise AssertionError("requests are split to this size before")
         self._send(LENGTH.pack(len(body)) + body)
-        reply = _reply(self._receive(STILL_S, self._under_way))
+        reply = _reply(self._receive(STALL_S, self._current_index))
         self.loaded.update(facts.key for facts in reply.loaded if not facts.error)
         return reply
 
-    def end(self) -> None:
-        """Kill it and take its remains away."""
+    def kill(self) -> None:
+        """Kill the process and release its resources."""
         self._popen.kill()
         self._popen.wait()
         for pipe in (self._popen.stdin, self._popen.stdout):
@@ -111,7 +111,7 @@ class Process:
         with contextlib.suppress(ValueError):
             self._progress.close()
 
-    def _under_way(self) -> int:
+    def _current_index(self) -> int:
         place: int = PROGRESS.unpack_from(self._progress, 0)[0]
         return place - 1
 
@@ -126,34 +126,34 @@ class Process:
         left = memoryview(message)
         last = time.monotonic()
         while left:
-            _, writable, _ = select.select([], [self._in], [], _LOOK_S)
+            _, writable, _ = select.select([], [self._in], [], _POLL_S)
             if writable:
                 try:
                     left = left[os.write(self._in, left) :]
                 except BrokenPipeError:
-                    self._died(-1)
+                    self._raise_died(-1)
                 last = time.monotonic()
-            elif time.monotonic() - last > STILL_S:
-                self._died(-1)
+            elif time.monotonic() - last > STALL_S:
+                self._raise_died(-1)
 
     def _receive(self, still_s: float, progress: Callable[[], int]) -> bytes:
-        """Return the next message's body."""
+        """Return the body of the next message."""
         parts = bytearray()
         want = LENGTH.size
         head = True
         last, place = time.monotonic(), (progress(), self._cpu_s())
         while True:
-            readable, _, _ = select.select([self._out], [], [], _LOOK_S)
+            readable, _, _ = select.select([self._out], [], [], _POLL_S)
             if readable:
                 part = os.read(self._out, 1 << 20)
                 if not part:
-                    self._died(progress())
+                    self._raise_died(progress())
                 parts += part
                 if head and len(parts) >= want:
                     want += LENGTH.unpack_from(parts)[0]
                     head = False
                     if want > MESSAGE_BYTES_MAX:
-                        self._died(progress())
+                        self._raise_died(progress())
                 if not head and len(parts) >= want:
                     return bytes(parts[LENGTH.size :])
                 last = time.monotonic()
@@ -162,11 +162,11 @@ class Process:
             if here != place:
                 last, place = now, here
             elif now - last > still_s:
-                self._died(here[0])
+                self._raise_died(here[0])
 
-    def _died(self, place: int) -> None:
-        """Take it away; raises `Died`."""
+    def _raise_died(self, place: int) -> None:
+        """Release the process; raises `ChildDied`."""
         self._popen.kill()
         status = self._popen.wait()
-        self.end()
-        raise Died(place, by_cpu=status == -signal.SIGPROF)
+        self.kill()
+        raise ChildDied(place, by_cpu=status == -signal.SIGPROF)

@@ -1,5 +1,5 @@
-// What scripts expect of the platforms that they were written for, in plain JavaScript: TextDecoder and TextEncoder of
-// browsers, Buffer of Node (its reading half, and what is needed to build one), a console that says nothing.
+// Platform features that scripts expect, in plain JavaScript: TextDecoder and TextEncoder of browsers, Buffer of Node
+// (its reading methods, and those needed to build one), and a console without output.
 // Evaluated before harness.js, which freezes it with everything else.
 (function () {
   "use strict";
@@ -164,7 +164,7 @@
     static from(source, encoding, length) {
       if (typeof source === "string") return new Buffer(encoded(source, encoding));
       if (source instanceof ArrayBuffer) return new Buffer(source, encoding, length);
-      return new Buffer(Array.from(source, (one) => Number(one) & 0xff));
+      return new Buffer(Array.from(source, (value) => Number(value) & 0xff));
     }
     static alloc(size, fill = 0) {
       return new Buffer(size).fill(fill);
@@ -172,8 +172,8 @@
     static allocUnsafe(size) {
       return new Buffer(size);
     }
-    static isBuffer(one) {
-      return one instanceof Buffer;
+    static isBuffer(value) {
+      return value instanceof Buffer;
     }
     static byteLength(text, encoding) {
       return encoded(String(text), encoding).length;
@@ -190,13 +190,13 @@
       const bytes = this.subarray(start, end);
       switch (String(encoding).toLowerCase()) {
         case "hex":
-          return bytes.reduce((text, one) => text + (one < 16 ? "0" : "") + one.toString(16), "");
+          return bytes.reduce((text, value) => text + (value < 16 ? "0" : "") + value.toString(16), "");
         case "base64":
           return base64(bytes);
         case "base64url":
           return base64(bytes).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
         case "ascii":
-          return latin1(bytes.map((one) => one & 0x7f));
+          return latin1(bytes.map((value) => value & 0x7f));
         case "latin1":
         case "binary":
           return latin1(bytes);
@@ -211,7 +211,7 @@
       return { type: "Buffer", data: Array.from(this) };
     }
     equals(other) {
-      return this.length === other.length && this.every((one, at) => one === other[at]);
+      return this.length === other.length && this.every((value, at) => value === other[at]);
     }
     write(text, offset = 0, length = this.length - offset, encoding = "utf8") {
       const bytes = encoded(text, encoding).slice(0, length);

@@ -1,4 +1,4 @@
-"""What goes over the pipes between the gateway and a child for scripts: MessagePack, each message with its length."""
+"""Messages between the gateway and a script child process: MessagePack, each preceded by its length."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ import msgspec
 
 LENGTH: Final = struct.Struct(">I")
 MESSAGE_BYTES_MAX: Final = 64 * 1024**2
-"""A longer message is not sent, and not read."""
+"""Greatest length of a message; a longer one is neither sent nor read."""
 PROGRESS: Final = struct.Struct("=Q")
-"""Shared memory: one more than the place in its request of the frame under way (`LOADING`: of the script); or 0."""
+"""Shared memory: index of the current frame within its request plus 1 (plus `LOADING`: of the script), or 0."""
 LOADING: Final = 1 << 32
 NO_PORT: Final = -1
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What one call of a script may use up."""
+class ScriptLimits(msgspec.Struct, frozen=True):
+    """Limits of one call of a script."""
 
     cpu_ms: float = 5.0
-    """CPU time of a call; the engine stops it then. Native code that runs on is killed with its process soon after."""
+    """CPU time of a call at which the engine stops it. Native code that continues is killed with its process."""
     mean_cpu_ms: float = 1.0
-    """CPU time of a call on average; a script that is slower is suspended."""
+    """Mean CPU time of a call; a slower script is suspended."""
     memory_mb: float = 16.0
-    """Memory of the script's room, its engine included (about 0.4 MB)."""
+    """Memory of the script's realm, including the engine (about 0.4 MB)."""
     stack_kb: int = 256
     output_kb: float = 64.0
-    """Its result as JSON."""
+    """Greatest size of the result as JSON."""
 
 
-class Source(msgspec.Struct, frozen=True):
-    """A script with all that decides what it answers."""
+class ScriptSource(msgspec.Struct, frozen=True):
+    """A script with everything that determines its result."""
 
     key: str
-    """Names this script in this version with these options; another text or option has another key."""
+    """Identifies this script in this version with these options; another text or option has another key."""
     file: str
-    """Its name in what is told of it."""
+    """Its file name in messages."""
     text: str
     entry: str = "auto"
-    """Name of the function that decodes; ``auto`` looks for those that the field knows."""
+    """Name of the decoding function; ``auto``: the first of the usual names."""
     arguments: tuple[str, ...] = ()
-    """Its arguments: ``input`` alone, or of ``bytes``, ``port``, ``variables``, ``received``; empty: by its name."""
+    """Arguments: ``input`` alone, or of ``bytes``, ``port``, ``variables``, ``received``; empty: by its signature."""
     take: str = "data"
     """``data``: what it decodes; ``normalized``: what `normalizeUplink` makes of that; ``both``."""
     variables: str = "{}"
     """Variables of the device, as JSON."""
-    limits: Limits = Limits()
-    learned: str = ""
-    """`Facts.learned` of an earlier loading: it need not be learned again, nor be looked at so closely."""
+    limits: ScriptLimits = ScriptLimits()
+    inspection: str = ""
+    """`ScriptInfo.inspection` of an earlier load; with it the script is neither inspected nor verified closely."""
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class ScriptCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A frame for a script."""
 
     payload: bytes
@@ -59,60 +59,60 @@ class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     received_ms: int
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True):
-    """Frames for one script, in their order."""
+class ScriptRun(msgspec.Struct, frozen=True, array_like=True):
+    """Frames for one script, in order."""
 
     key: str
-    calls: list[Call]
+    calls: list[ScriptCall]
     cpu_ms: float
-    """In place of the limit that its source gives a call."""
+    """CPU limit of these calls, instead of the one of the source."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class ScriptRequest(msgspec.Struct, frozen=True):
     """Scripts that the child does not have yet, and frames."""
 
-    load: list[Source] = []
-    runs: list[Run] = []
+    load: list[ScriptSource] = []
+    runs: list[ScriptRun] = []
 
 
-class Facts(msgspec.Struct, frozen=True):
-    """What was found in a script when it was loaded."""
+class ScriptInfo(msgspec.Struct, frozen=True):
+    """Result of loading a script."""
 
     key: str
     error: str = ""
     """Why it cannot be used; empty: it can."""
     line: int = 0
-    """Line of the error in its file; 0 where it has none."""
+    """Line of the error in its file; 0 if unknown."""
     entry: str = ""
     arguments: tuple[str, ...] = ()
     normalises: bool = False
     encodes: bool = False
     """Whether it has `encodeDownlink`."""
-    learned: str = ""
-    """What it does to its room when it is loaded."""
+    inspection: str = ""
+    """What it does to its realm when it is loaded, as JSON."""
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What became of a frame."""
+class CallResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Result of one call."""
 
     kind: str
-    """Empty: `text` is the result as JSON, ``{"d": data, "w": warnings}``. Else the word of a `QuarantineReason`."""
+    """Empty: `text` is the result as JSON, ``{"d": data, "w": warnings}``. Otherwise a `QuarantineReason` value."""
     text: str
     costly: bool = False
-    """Whether it used up CPU time or memory: what an attack would be after."""
+    """Whether it used up CPU time or memory, as an attack would."""
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """The answer to a request."""
+class ScriptReply(msgspec.Struct, frozen=True):
+    """Reply to a request."""
 
-    loaded: list[Facts]
-    outcomes: list[list[Outcome]]
-    """By run, by call. A run ends early after a call that used up a limit, or when the whole is too slow."""
+    loaded: list[ScriptInfo]
+    results: list[list[CallResult]]
+    """By run, by call. A run ends early after a call that used up a limit, or if the whole is too slow."""
     cpu_us: list[float]
     """CPU time of each run."""
 
 
-class Hello(msgspec.Struct, frozen=True):
-    """What a child says before its first request: what it has given up."""
+class ChildHello(msgspec.Struct, frozen=True):
+    """First message of a child: the sandbox restrictions in force."""
 
-    sealed: tuple[str, ...]
+    sandbox: tuple[str, ...]

@@ -15,13 +15,17 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import HOUR_US, Ledger
+from sensegate.bus.names import node_of
+from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import Clock
 from sensegate.errors import Fenced, Lost, StoreFull
 from sensegate.model import Entry, Member
 from sensegate.ports import Log
 from sensegate.share.reader import Reader
 
+_HOUR_DIGITS = 9
 _OPEN_MAX = 32
 """Most node-hours kept as columns, the others are packed: more than a province has cities, each with its hour."""
 
@@ -32,6 +36,9 @@ class _Position(msgspec.Struct, frozen=True):
     epoch: str
     sequence: int
     format: int = 1
+
+
+_position = decoder(_Position, "position of the books", json=True)
 
 
 class Books:
@@ -73,7 +80,8 @@ class Books:
         its end since: what follows it is new.
         """
         found = await self._hours.last("hours.position")
-        self._position = msgspec.json.decode(found.payload, type=_Position) if found else _Position(epoch, 0)
+        said = read(found, "books", _position) if found else None
+        self._position = said or _Position(epoch, 0)
         self._fence = found.sequence if found else 0
         if self._position.epoch != epoch:
             self._position = _Position(epoch, 0)
@@ -89,7 +97,9 @@ class Books:
                 node, _, rest = place.partition(".")
                 hour, _, part = rest.partition(".")
                 # In a copy all are as old as the copy.
-                if kind == "hours" and hour.isdigit() and int(hour) >= oldest:
+                if kind != "hours" or not (hour.isascii() and hour.isdigit() and len(hour) <= _HOUR_DIGITS):
+                    continue
+                if int(hour) >= oldest:
                     before = self._packed.get((node, int(hour)), ())
                     self._packed[node, int(hour)] = (*before, entry.payload) if part else (entry.payload,)
                     self._parts[node, int(hour)] = len(self._packed[node, int(hour)])
@@ -103,14 +113,9 @@ class Books:
         """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
         if entry.sequence <= self._position.sequence:
             return
-        node = entry.subject.partition(".")[2].partition("-")[0]
-        try:
-            parts = _by_hour(Ledger.decode(entry.payload))
-        except ValueError as why:
-            _log.warning("unreadable ledger on the log; its counts are missing", at=entry.sequence, why=str(why))
-            metrics.LIMITED.labels("unreadable_ledger").inc()
-            parts = {}
-        for hour, part in parts.items():
+        node = node_of(entry.subject)
+        counts = read_ledger(entry, "books")
+        for hour, part in (_by_hour(counts) if counts is not None else {}).items():
             self._of(node, hour).merge(part)
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
@@ -124,7 +129,7 @@ class Books:
         total = Ledger()
         for key in sorted(self._keys()):
             if key[0] == node and key[1] >= since_hour:
-                total.merge(self._open.get(key) or _joined(self._packed[key]))
+                total.merge(self._open.get(key) or self._unpacked(key))
         return total
 
     async def run(self) -> None:
@@ -185,7 +190,7 @@ class Books:
             while found := await self._hours.last(_subject(node, hour, len(written))):
                 written.append(found.payload)
             self._parts[node, hour] = len(written)
-            self._of(node, hour).merge(_joined(written))
+            self._of(node, hour).merge(_joined(written)[0])
             self._added.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
@@ -198,10 +203,18 @@ class Books:
             packed = self._packed.get(key)
             if packed is None and hour < self._clock.now() // HOUR_US - 1:
                 self._added.add(key)
-            ledger = self._open[key] = _joined(packed or ())
+            ledger = self._open[key] = self._unpacked(key)
             self._shrink()
         self._open.move_to_end(key)
         return ledger
+
+    def _unpacked(self, key: tuple[str, int]) -> Ledger:
+        """Return the sum of an hour that is packed; what of it cannot be read is left out from now on."""
+        packed = self._packed.get(key, ())
+        total, readable = _joined(packed)
+        if len(readable) < len(packed):
+            self._packed[key] = readable
+        return total
 
     def _shrink(self) -> None:
         while len(self._open) > _OPEN_MAX:
@@ -213,11 +226,18 @@ def _subject(node: str, hour: int, part: int) -> str:
     return f"hours.{node}.{hour}.{part}" if part else f"hours.{node}.{hour}"
 
 
-def _joined(parts: Sequence[bytes]) -> Ledger:
-    total = Ledger()
+def _joined(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
+    """Return the sum of an hour's parts, and those that can be read."""
+    total, readable = Ledger(), []
     for part in parts:
-        total.merge(Ledger.decode(part))
-    return total
+        try:
+            total.merge(Ledger.decode(part))
+        except ValueError as why:
+            metrics.UNREADABLE.labels("books").inc()
+            _log.error("hourly sum cannot be read; its counts are missing", bytes=len(part), reason=str(why))
+        else:
+            readable.append(part)
+    return total, tuple(readable)
 
 
 def _by_hour(ledger: Ledger) -> dict[int, Ledger]:

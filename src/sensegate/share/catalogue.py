@@ -111,6 +111,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     """1 to 4; 0: not yet said. Never below the highest grade in the feed without `grade_reason`."""
     grade_reason: str = ""
     """Why the grade is lower than that of the data it is made of (an aggregation)."""
+    grade_floor: int = 0
+    """Least grade of what nodes send of the feed's properties and departments: a lower one is raised. 0: none."""
     domain: str = ""
     kind: Kind | None = None
     provider: Provider = Provider.GOVERNMENT
@@ -183,6 +185,8 @@ def check(entry: Entry) -> None:
     """
     if not 0 <= entry.grade <= 4:
         raise ConfigError(str(entry.grade), key="grade", remedy="1 to 4, or 0 while it is not known")
+    if not 0 <= entry.grade_floor <= 4:
+        raise ConfigError(str(entry.grade_floor), key="grade_floor", remedy="1 to 4, or 0 for none")
     for name in entry.__struct_fields__:
         if isinstance(value := getattr(entry, name), str) and len(value) > _TEXT_MAX:
             raise ConfigError(f"{len(value)} characters", key=name, remedy=f"at most {_TEXT_MAX}")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -175,6 +175,13 @@ class Feeds:
     def __init__(self, bucket: Bucket, clock: Clock) -> None:
         self._shelf = Shelf(bucket, clock)
         self._made: Records[Feed] = Records(self._shelf, "feed", Feed, prefix="")
+        self._made.on_change.append(lambda _before, _after: self._tell())
+        self.on_change: list[Callable[[], None]] = []
+        """Called after a feed has changed."""
+
+    def _tell(self) -> None:
+        for listener in self.on_change:
+            listener()
 
     async def open(self) -> None:
         """Load all feeds."""

@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from sensegate.bus.ask import PIECE_BYTES, fitting
+from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import HOUR_US
+from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Lost
 from sensegate.model import Member
@@ -51,8 +53,8 @@ class Position(msgspec.Struct, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _number = msgspec.msgpack.Decoder(int).decode
-_piece = msgspec.msgpack.Decoder(Piece).decode
-_position = msgspec.json.Decoder(Position).decode
+_piece = decoder(Piece, "the other centre's answer")
+_position = decoder(Position, "position of the hourly sums", json=True)
 
 
 async def piece(hours: Log, payload: bytes) -> bytes:
@@ -92,8 +94,8 @@ class LedgerCopy:
             self._life, self._after = (present.of, present.at) if present else ("", 0)
         try:
             found = _piece(await ask("hours", _encode(self._after)))
-        except msgspec.DecodeError as why:
-            raise Lost(f"the other centre's answer cannot be read: {why}") from why
+        except ValueError as why:
+            raise Lost(str(why)) from why
         if found.life != self._life:
             self._life, self._rows = found.life, {}
             if self._after:
@@ -106,7 +108,10 @@ class LedgerCopy:
         if found.rows:
             return True
         said = self._rows.get(POSITION)
-        position = _position(said) if said else None
+        try:
+            position = _position(said) if said else None
+        except ValueError as why:
+            raise Lost(f"the other centre has a {why}") from why
         if position and position.epoch == epoch and position.sequence <= end:
             await self._write(msgspec.structs.replace(position, of=self._life, at=self._after))
         return False
@@ -114,7 +119,7 @@ class LedgerCopy:
     async def position(self) -> Position | None:
         """Return up to where the sums count that are here; None: there are none. Raises `Lost`."""
         found = await self._own.last(POSITION)
-        return _position(found.payload) if found else None
+        return read(found, "copy of the hourly sums", _position) if found else None
 
     async def _write(self, position: Position) -> None:
         now_h = self._clock.now() // HOUR_US

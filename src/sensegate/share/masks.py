@@ -18,7 +18,7 @@ import numpy as np
 from sensegate.bus.columns import Batch, Origins, Words
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.share.records import plain
 
 PLACE, PROFILE, DEVICE = "place", "profile", "device"
@@ -93,14 +93,14 @@ def check(mask: Mask) -> None:
         if name not in {PLACE, PROFILE}:
             _known(name, "mask.drop", f"{PLACE}, {PROFILE} or a property")
     for rounding in mask.round:
-        if _known(rounding.property, "mask.round", "a number") is not Kind.NUMBER:
+        if _known(rounding.property, "mask.round", "a number") is not ValueKind.NUMBER:
             raise ConfigError(f"'{rounding.property}' is no number", key="mask.round", remedy="drop or hash it")
         if not (math.isfinite(rounding.step) and rounding.step > 0):
             raise ConfigError(f"step {rounding.step}", key="mask.round", remedy="a number above 0")
     if len({rounding.property for rounding in mask.round}) < len(mask.round):
         raise ConfigError("a property stands twice", key="mask.round", remedy="one step each")
     for name in mask.hash:
-        if name != DEVICE and _known(name, "mask.hash", f"{DEVICE} or a string") is not Kind.STRING:
+        if name != DEVICE and _known(name, "mask.hash", f"{DEVICE} or a string") is not ValueKind.STRING:
             raise ConfigError(f"'{name}' is no string", key="mask.hash", remedy="round or drop it")
     if mask.grid_m and not GRID_MIN_M <= mask.grid_m <= GRID_MAX_M:
         raise ConfigError(f"{mask.grid_m} m", key="mask.grid_m", remedy=f"{GRID_MIN_M:g} to {GRID_MAX_M:g}, or 0")
@@ -112,7 +112,7 @@ def check(mask: Mask) -> None:
         raise ConfigError(str(mask.k), key="mask.k", remedy="0 or more")
 
 
-def _known(name: str, key: str, remedy: str) -> Kind:
+def _known(name: str, key: str, remedy: str) -> ValueKind:
     index = PROPERTIES.find(name)
     if index < 0:
         near = PROPERTIES.nearest(name)

@@ -26,7 +26,7 @@ from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
-from sensegate.normalise.book import QualityBook, QualityRow
+from sensegate.normalise.book import IndicatorStore, QualityRow
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Promise
 from sensegate.share.feeds import Feed, Feeds
@@ -98,7 +98,7 @@ def made(
     )
 
 
-def quality_rows(book: QualityBook, devices: Devices) -> Callable[[int], list[QualityRow]]:
+def quality_rows(book: IndicatorStore, devices: Devices) -> Callable[[int], list[QualityRow]]:
     """Return what gives the indicators since a time, by device and hour."""
 
     def since(time: int) -> list[QualityRow]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from sensegate.bus.columns import Batch, Origins
 from sensegate.model import I64
-from sensegate.quantities.properties import PROPERTIES, Kind
-from sensegate.quantities.quality import Flag, Quality, TimeQuality, flag_words
+from sensegate.quantities.properties import PROPERTIES, ValueKind
+from sensegate.quantities.quality import Flag, Quality, TimeQuality, flag_words, quality_word
 from sensegate.share.cursor import row_text
 
 FORMAT = 1
@@ -28,6 +28,9 @@ CSV_COLUMNS = (
 )
 _QUALITY = {int(code): code.name.lower() for code in Quality}
 _TIME_QUALITY = {int(code): code.name.lower() for code in TimeQuality}
+# A newer release may have written codes that are in no table here.
+_ANY_QUALITY = tuple(map(quality_word, range(256)))
+_ANY_TIME_QUALITY = tuple(_TIME_QUALITY.get(code, "unknown") for code in range(256))
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -57,7 +60,7 @@ def _numbers(values: Any) -> list[str]:
 def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
     """Return each value as JSON: a number, a boolean or a string, as its property says."""
     made = _numbers(batch.value[rows])
-    boolean = [kind is Kind.BOOLEAN for kind in kinds_of(batch.properties)]
+    boolean = [kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)]
     if any(boolean):
         for place, index in enumerate(properties):
             if boolean[index]:
@@ -79,10 +82,10 @@ def channel(name: str) -> str:
     return name.partition("#")[2]
 
 
-def kinds_of(names: Sequence[str]) -> list[Kind]:
+def kinds_of(names: Sequence[str]) -> list[ValueKind]:
     """Return what kind of value each property has."""
     known = [PROPERTIES.find(plain(name)) for name in names]
-    return [PROPERTIES[index].kind if index >= 0 else Kind.NUMBER for index in known]
+    return [PROPERTIES[index].kind if index >= 0 else ValueKind.NUMBER for index in known]
 
 
 def units_of(names: Sequence[str]) -> list[str]:
@@ -92,7 +95,7 @@ def units_of(names: Sequence[str]) -> list[str]:
 
 
 def _degrees(value: float) -> str:
-    return "null" if math.isnan(value) else repr(round(value, 7))
+    return repr(round(value, 7)) if math.isfinite(value) else "null"
 
 
 def sequences_of(batch: Batch, rows: I64, entry: int) -> list[int]:
@@ -118,11 +121,12 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     ]
     units = [f',"unit":{quote(unit)},"time":"' for unit in units_of(batch.properties)]
     flags = {bits: msgspec.json.encode(flag_words(bits)).decode() for bits in set(batch.flags[rows].tolist())}
-    start, end = f'{{"id":"{batch.node}-{batch.partition}-', f',"node":{quote(batch.node)}}}'
+    node = quote(batch.node)
+    start, end = f'{{"id":{node[:-1]}-{batch.partition}-', f',"node":{node}}}'
     return [
         f'{start}{sequence:014d}-{index}","cursor":"{prefix}{row_text(row)}{heads[origin]}{names[prop]}{value}'
-        f'{units[prop]}{time}","time_quality":"{_TIME_QUALITY[clock]}","received":"{received}","quality":"'
-        f'{_QUALITY[quality]}{tails[origin]}{flags[bits]},"revision":{revision}{end}'
+        f'{units[prop]}{time}","time_quality":"{_ANY_TIME_QUALITY[clock]}","received":"{received}","quality":"'
+        f'{_ANY_QUALITY[quality]}{tails[origin]}{flags[bits]},"revision":{revision}{end}'
         for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
             sequences_of(batch, rows, entry),
             batch.index[rows].tolist(),
@@ -162,7 +166,7 @@ def csv_lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
     start, node = f"{batch.node}-{batch.partition}-", csv_cell(batch.node)
     return [
         f"{start}{sequence:014d}-{index},{prefix}{row_text(row)},{devices[origin]},{names[prop]},{value},{units[prop]},"
-        f"{time},{_TIME_QUALITY[clock]},{received},{_QUALITY[quality]},{tails[origin]},{flags[bits]},{revision},{node}"
+        f"{time},{_ANY_TIME_QUALITY[clock]},{received},{_ANY_QUALITY[quality]},{tails[origin]},{flags[bits]},{revision},{node}"
         for sequence, index, row, origin, prop, value, time, clock, received, quality, bits, revision in zip(
             sequences_of(batch, rows, entry),
             batch.index[rows].tolist(),
@@ -187,7 +191,8 @@ def words_of(what: str, part: Part) -> list[str]:
     if what == "flags":
         known = {bits: " ".join(flag_words(bits)) for bits in set(codes)}
     else:
-        known = _QUALITY if what == "quality" else _TIME_QUALITY
+        words = _ANY_QUALITY if what == "quality" else _ANY_TIME_QUALITY
+        known = dict(enumerate(words))
     return [known[code] for code in codes]
 
 

@@ -11,7 +11,7 @@ import re
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.quantities.properties import Kind
+from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import Quality
 from sensegate.share import records
 from sensegate.share.cursor import row_text
@@ -63,7 +63,7 @@ UNITS = {
 """UCUM -> SenML. There `%` is a ratio of 0 to 1, so that per cent is ``/100``."""
 _OTHERS = {"relative_humidity": "%RH"}
 _NAME = re.compile(r"[^A-Za-z0-9:._/-]")
-_LABELS = {Kind.NUMBER: "v", Kind.BOOLEAN: "vb"}
+_LABELS = {ValueKind.NUMBER: "v", ValueKind.BOOLEAN: "vb"}
 
 
 def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:

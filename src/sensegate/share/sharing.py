@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 import msgspec
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority.divisions import short
@@ -16,7 +17,7 @@ from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.shelf import Shelf
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import ConfigError, Conflict
+from sensegate.errors import ConfigError, Conflict, Lost, StoreFull
 from sensegate.share.books import Books
 from sensegate.share.catalogue import Catalogue, Promise
 from sensegate.share.cursor import Cursor, parse
@@ -34,6 +35,8 @@ from sensegate.share.pages import RECHECK_S, Pages
 from sensegate.share.quota import month_of, within
 from sensegate.share.reader import Reader
 from sensegate.share.receipts import Receipts, line_of
+
+_log = structlog.get_logger("share")
 
 
 class FeedRequest(msgspec.Struct, frozen=True):
@@ -131,9 +134,15 @@ class Sharing:
         self.books.attach(self.reader)
 
     async def close(self) -> None:
-        """Write what is not yet written."""
-        await self.metering.flush(last=True)
-        await self.books.flush()
+        """Write what is not yet written.
+
+        Where the store is away it stays as after a crash, which understates nothing; why it is away is told elsewhere.
+        """
+        try:
+            await self.metering.flush(last=True)
+            await self.books.flush()
+        except (Lost, StoreFull) as why:
+            _log.warning("the last counts of usage are not written", reason=str(why))
 
     def join_up(self, ask: Ask, division: str, measured: Callable[[Feed], Promise]) -> Upward:
         """Return what offers this node's feeds to its centre; what is asked of them there is decided here, too."""

@@ -1,4 +1,4 @@
-"""Video metadata as facts: what a format says, what of it may be kept, and how it becomes an observation. No I/O.
+"""Video metadata: formats, redaction to what may be stored, and decoding to observations. No I/O.
 
-A foundation like `frames/`: the endpoints that take metadata (`collect/`, `web/`) and the decoder both stand on it.
+A foundation like `frames/`: the endpoints that receive metadata (`collect/`, `web/`) and the decoder both use it.
 """

@@ -1,8 +1,8 @@
-"""One vocabulary for what cameras of every make report: events, classes, colours, directions, plates.
+"""Common vocabulary for what cameras of every vendor report: events, classes, colours, directions, plates.
 
-The words with their labels stand in the tables `video_event`, `vehicle_class`, `color` and `plate_class` of
-`../quantities/codes.csv`; `codes.csv` beside this file says which code of which make is which word. Codes are
-compared without regard to case. A code that is in no table is no error: vendors invent new ones with each firmware.
+The words and their labels are the tables `video_event`, `vehicle_class`, `color` and `plate_class` of
+`../quantities/codes.csv`; `codes.csv` beside this module maps the codes of each vendor to these words. Codes are
+compared case-insensitively. An unknown code is not an error: vendors add new ones with each firmware.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
-from sensegate.quantities.properties import CODES, Code
+from sensegate.quantities.properties import CODES, CodeValue
 from sensegate.video.observation import ObjectClass
 
 TABLE = "codes.csv"
 COLUMNS = ("table", "make", "code", "word")
 OTHER = "other"
 
-EVENTS: Final[Mapping[str, Code]] = CODES["video_event"]
-"""Word of an event -> its labels: all that `Event.type` may be."""
-VEHICLES: Final[Mapping[str, Code]] = CODES["vehicle_class"]
-COLORS: Final[Mapping[str, Code]] = CODES["color"]
-PLATE_CLASSES: Final[Mapping[str, Code]] = CODES["plate_class"]
+EVENTS: Final[Mapping[str, CodeValue]] = CODES["video_event"]
+"""Event word -> its labels: the allowed values of `VideoEvent.type`."""
+VEHICLES: Final[Mapping[str, CodeValue]] = CODES["vehicle_class"]
+COLORS: Final[Mapping[str, CodeValue]] = CODES["color"]
+PLATE_CLASSES: Final[Mapping[str, CodeValue]] = CODES["plate_class"]
 
 
 def parse(text: str) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the tables in CSV text: (table, make) -> code, folded -> word.
+    """Parse the code table from CSV text: (table, vendor) -> folded code -> word.
 
     Raises:
-        ValueError: if a row is not whole or a code occurs twice.
+        ValueError: if a row is incomplete or a code occurs twice.
     """
     reader = csv.DictReader(text.splitlines())
     if tuple(reader.fieldnames or ()) != COLUMNS:
@@ -49,23 +49,23 @@ def _folded(code: str) -> str:
     return code.strip().casefold()
 
 
-CODES_OF: Final = parse(resources.files("sensegate.video").joinpath(TABLE).read_text(encoding="utf-8"))
-"""(table, make) -> code -> word; make ``""`` holds for all of them."""
+WORDS: Final = parse(resources.files("sensegate.video").joinpath(TABLE).read_text(encoding="utf-8"))
+"""(table, vendor) -> code -> word; vendor ``""`` applies to all."""
 
 _LONGEST = 128
-"""Characters; no code of any make is longer."""
+"""Greatest length of a code in characters; no vendor has longer ones."""
 _DIGITS = 3
-"""No number that is a code has more."""
+"""Greatest number of digits of a numeric code."""
 
 
 def word(table: str, make: str, code: str | int) -> str | None:
-    """Return the word of a code of a make (or of all makes), None if there is none."""
+    """Return the word of a vendor's (or common) code, None if it is unknown."""
     text = str(code)
     if len(text) > _LONGEST:
         return None
     folded = _folded(text)
-    found = CODES_OF.get((table, make), {}).get(folded)
-    return CODES_OF.get((table, ""), {}).get(folded) if found is None else found
+    result = WORDS.get((table, make), {}).get(folded)
+    return WORDS.get((table, ""), {}).get(folded) if result is None else result
 
 
 def event(make: str, code: str | int) -> str:
@@ -74,38 +74,38 @@ def event(make: str, code: str | int) -> str:
     GB/T 28181: ``method`` or ``method/type``; an unknown type falls back to its method. ONVIF: the topic without
     prefixes and sources (``RuleEngine/LineDetector/Crossed``).
     """
-    found = word("event", make, code)
-    if found is None and make == "gb28181" and isinstance(code, str):
-        found = word("event", make, code.partition("/")[0])
-    return OTHER if found is None else found
+    result = word("event", make, code)
+    if result is None and make == "gb28181" and isinstance(code, str):
+        result = word("event", make, code.partition("/")[0])
+    return OTHER if result is None else result
 
 
 def state_property(event_word: str) -> str:
-    """Return the boolean property that tells whether an event of this word is going on, empty if there is none."""
+    """Return the boolean property for the state of an event, empty if it has none."""
     return word("state", "", event_word) or ""
 
 
-def seen_as(make: str, label: str) -> tuple[ObjectClass, str]:
-    """Return what a label of a detector means: class, and the kind of vehicle (or empty)."""
-    found = word("class", make, label)
-    if found is None:
+def object_class(make: str, label: str) -> tuple[ObjectClass, str]:
+    """Return (class, kind of vehicle or empty) of a detector's label."""
+    result = word("class", make, label)
+    if result is None:
         return ObjectClass.OTHER, ""
-    name, _, kind = found.partition(":")
+    name, _, kind = result.partition(":")
     return ObjectClass(name), kind
 
 
 def vehicle(make: str, code: str) -> str:
-    """Return the kind of vehicle (`VEHICLES`), empty if unknown; GA 24.4 codes by their first one or two places."""
-    found = word("vehicle", make, code)
-    if found is None and make == "gat1400":
-        found = word("vehicle", make, code.strip()[:2]) or word("vehicle", make, code.strip()[:1])
-    if found is None:
-        found = seen_as(make, code)[1]
-    return found
+    """Return the kind of vehicle (`VEHICLES`), empty if unknown; GA 24.4 codes by their first one or two characters."""
+    kind = word("vehicle", make, code)
+    if kind is None and make == "gat1400":
+        kind = word("vehicle", make, code.strip()[:2]) or word("vehicle", make, code.strip()[:1])
+    if kind is None:
+        kind = object_class(make, code)[1]
+    return kind
 
 
 def color(make: str, code: str | int) -> str:
-    """Return the colour (`COLORS`), empty if unknown; of plates too."""
+    """Return the colour of a vehicle or plate (`COLORS`), empty if unknown."""
     return word("color", make, _plain_number(code)) or ""
 
 
@@ -116,12 +116,12 @@ def plate_class(make: str, code: str | int) -> str:
 
 
 def heading(make: str, code: str | int) -> float | None:
-    """Return degrees clockwise from north of a direction by code, None if unknown or ``other``."""
-    found = word("heading", make, _plain_number(code))
-    return None if found is None else float(found)
+    """Return the degrees clockwise from north of a direction code, None if unknown or ``other``."""
+    degrees = word("heading", make, _plain_number(code))
+    return None if degrees is None else float(degrees)
 
 
 def _plain_number(code: str | int) -> str | int:
-    """``02`` is 2."""
+    """Drop leading zeros: ``02`` is 2."""
     text = str(code).strip()
     return int(text) if len(text) <= _DIGITS and text.isascii() and text.isdigit() else code

@@ -1,4 +1,4 @@
-"""Countries of number plates: ISO 3166-1, three letters -> two. Cameras send either, whatever their standard says."""
+"""Countries of number plates: ISO 3166-1 alpha-3 -> alpha-2. Cameras send either, whatever their standard says."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ VIR VI VNM VN VUT VU WLF WF WSM WS YEM YE ZAF ZA ZMB ZM ZWE ZW
 _CODES: Final = _TABLE.split()
 
 ALPHA_2: Final = dict(zip(_CODES[::2], _CODES[1::2], strict=True))
-"""Three letters -> two."""
+"""Alpha-3 -> alpha-2."""
 _KNOWN: Final = frozenset(ALPHA_2.values())
 
 
 def alpha_2(code: str) -> str:
-    """Return a country's two letters, given those or three; empty where it is no country."""
+    """Return the alpha-2 code of a country, given in either form; empty if it is unknown."""
     code = code.strip().upper()
     return code if code in _KNOWN else ALPHA_2.get(code, "")

@@ -1,7 +1,8 @@
-"""`VideoObservation`: what a camera's analysis reports, in one form for every make (version 1).
+"""`VideoObservation`: what a camera's analysis reports, in one form for all vendors (version 1).
 
 Boxes are fractions of the upright image, origin top left, y down. Times are µs UTC, speeds m/s, headings degrees
-clockwise from north, confidences 0 to 1, places WGS-84. No field holds a name, a number plate, a face or a picture.
+clockwise from north, confidences 0 to 1, coordinates WGS-84. No field holds a name, a number plate, a face or a
+picture.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from enum import StrEnum
 import msgspec
 
 
-class Kind(StrEnum):
-    """What is reported."""
+class ObservationKind(StrEnum):
+    """Kind of report."""
 
     OBSERVATION = "observation"
     EVENT = "event"
@@ -21,7 +22,7 @@ class Kind(StrEnum):
 
 
 class ObjectClass(StrEnum):
-    """What was seen."""
+    """Class of the observed object."""
 
     PERSON = "person"
     FACE = "face"
@@ -35,7 +36,7 @@ class ObjectClass(StrEnum):
 
 
 class TrackState(StrEnum):
-    """Where an object's track stands."""
+    """State of an object's track."""
 
     NEW = "new"
     UPDATE = "update"
@@ -43,67 +44,67 @@ class TrackState(StrEnum):
 
 
 class BoxQuality(StrEnum):
-    """How sure it is that the box means what it says."""
+    """How the coordinate system of a box is known."""
 
     EXPLICIT = "explicit"
-    """The message names the system or size of its coordinates."""
+    """The message states it."""
     CAMERA = "camera"
-    """The camera's profile names it."""
+    """The camera's profile states it."""
     UNRESOLVED = "unresolved"
-    """Neither does, and the numbers are no fractions: there is no box."""
+    """Unknown, and the numbers are not fractions: there is no box."""
 
 
 class Plate(msgspec.Struct, frozen=True, omit_defaults=True):
     """A number plate without its number."""
 
     token: str
-    """Keyed pseudonym of the number, of the day's key: alike within a day at this node, unreadable."""
+    """Keyed pseudonym of the number: equal within a day at this node, not reversible."""
     region: str = ""
-    """Province and authority letter (``粤B``), no more."""
+    """Province and authority letter (``粤B``)."""
     color: str = ""
     plate_class: str = ""
     """Two digits of GA 24.7."""
     confidence: float | None = None
     number: str = ""
-    """The number itself; only on a written legal basis (`video.basis`)."""
+    """The number itself; only with a written legal basis (`video.basis`)."""
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the object or the camera is, WGS-84."""
+class Location(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Location of the object or the camera, WGS-84."""
 
     lon: float
     lat: float
     altitude_m: float | None = None
     source: str = "camera"
-    """``object`` where the sender located the object itself, else ``camera``."""
+    """``object`` if the sender located the object itself, otherwise ``camera``."""
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that happened, or began, or ended."""
+class VideoEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event that occurred, started or ended."""
 
     type: str
-    """Word of `codes.EVENTS`, the same for every make (``line_crossed``, ``motion``, ``tamper``)."""
+    """Word of `codes.EVENTS`, common to all vendors (``line_crossed``, ``motion``, ``tamper``)."""
     state: bool | None = None
-    """Whether it is going on, where the event has a state."""
+    """Whether it is active, for events with a state."""
     rule: str = ""
     zone: str = ""
 
 
 class VideoObservation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One thing that a camera's analysis reports."""
+    """One report of a camera's analysis."""
 
     id: str
-    """First 32 hex digits of a SHA-256 over the format's identity (section 10): a retransmission has the same."""
-    kind: Kind
+    """First 32 hex digits of a SHA-256 over the format's identity fields: equal for a retransmission."""
+    kind: ObservationKind
     camera: str
-    """As the message names the camera; the registry says which device that is."""
+    """Name of the camera in the message; the registry maps it to a device."""
     observed_at: int
     """µs UTC."""
     time_quality: str
     """``explicit``, ``assumed_tz``, ``derived`` or ``received``."""
     format: str
     native_id: str = ""
-    """The sender's own id where it has the form of one, else its digest."""
+    """The sender's id if it has a standard form, otherwise its pseudonym."""
     object_class: ObjectClass | None = None
     subclass: str = ""
     track: str = ""
@@ -116,21 +117,21 @@ class VideoObservation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """Width and height, pixels."""
     confidence: float | None = None
     similarity: float | None = None
-    place: Place | None = None
+    place: Location | None = None
     speed: float | None = None
     heading: float | None = None
     device_yaw: float | None = None
-    """Degrees in the camera's own frame; no heading."""
+    """Degrees in the camera's own frame of reference; not a heading."""
     lane: int | None = None
     plate: Plate | None = None
     color: str = ""
     brand: str = ""
     model: str = ""
     age_band: str = ""
-    """``child``, ``adult``, ``senior``; only on a written legal basis."""
-    event: Event | None = None
+    """``child``, ``adult``, ``senior``; only with a written legal basis."""
+    event: VideoEvent | None = None
     analytics: str = ""
     images: int = 0
-    """How many pictures came with it; none is kept."""
+    """Number of accompanying pictures; none is stored."""
     removed: tuple[str, ...] = ()
-    """Names of the fields that were taken out, sorted."""
+    """Names of the removed fields, sorted."""

@@ -1,7 +1,7 @@
-"""Phenomenon times of video formats: text or number -> (µs UTC, quality), or None where it is no time.
+"""Phenomenon times of video formats: text or number -> (µs UTC, quality), or None if it is not a time.
 
-Qualities: ``explicit`` (the zone is said, or the format fixes it), ``assumed_tz`` (local time without a zone),
-``derived`` (from an id), ``received`` (there was none; the arrival).
+Qualities: ``explicit`` (the zone is stated, or fixed by the format), ``assumed_tz`` (local time without a zone),
+``derived`` (from an id), ``received`` (none given; the time of arrival).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BEIJING_S: Final = 8 * 3_600
 DAY_S: Final = 86_400
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _LAST_S: Final = 4_102_444_800
-"""2100-01-01: epoch times beyond are of another unit."""
+"""2100-01-01: larger epoch times have another unit."""
 _ISO = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})[Tt ]\s*(\d{1,2}):(\d{1,2}):(\d{1,2})(?:[.,](\d{1,12}))?\s*"
     r"([Zz]|[+-]\d{2}(?::?\d{2})?)?",
@@ -33,14 +33,14 @@ _ISO = re.compile(
 _COMPACT = re.compile(r"\d{14}(?:\d{3})?", re.ASCII)
 _EPOCH_MS = re.compile(r"\d{12,13}", re.ASCII)
 
-Found = tuple[int, str]
+TimeResult = tuple[int, str]
 """µs UTC, quality"""
 
 
 def _us(  # noqa: PLR0917 - the parts of a time in their order
     year: int, month: int, day: int, hour: int, minute: int, second: int, micro: int = 0
 ) -> int | None:
-    """Return µs as if the parts were UTC; None where there is no such moment. Takes second 60 and hour 24."""
+    """Return µs as if the parts were UTC; None if the time does not exist. Accepts second 60 and hour 24."""
     if year < 1970 or minute > 59 or second > 60 or hour > 24 or (hour == 24 and (minute or second or micro)):
         return None
     try:
@@ -56,7 +56,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _local(us: int, zone: str) -> int | None:
-    """Return µs UTC of µs on the clock of a zone (IANA name)."""
+    """Convert µs on the local clock of an IANA zone to µs UTC."""
     if zone == BEIJING:
         return us - BEIJING_S * SECOND if us >= BEIJING_S * SECOND else None
     try:
@@ -67,16 +67,16 @@ def _local(us: int, zone: str) -> int | None:
     return None if offset is None else us - round(offset.total_seconds()) * SECOND
 
 
-def parse_iso(text: str, naive: str = "utc") -> Found | None:
-    """Read ISO 8601 of date and time; parts of one digit are taken.
+def parse_iso(text: str, naive: str = "utc") -> TimeResult | None:
+    """Parse an ISO 8601 date and time; single-digit parts are accepted.
 
-    Without offset: ``naive="utc"`` takes it as UTC (the format says so: ``explicit``), else as local time of that IANA
-    zone (``assumed_tz``).
+    Without an offset, ``naive="utc"`` treats it as UTC (fixed by the format: ``explicit``), otherwise it is local time
+    of that IANA zone (``assumed_tz``).
     """
-    found = _ISO.fullmatch(text.strip()) if len(text) < 64 else None
-    if found is None:
+    match = _ISO.fullmatch(text.strip()) if len(text) < 64 else None
+    if match is None:
         return None
-    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
     micro = int((fraction or "0").ljust(6, "0")[:6])
     us = _us(int(year), int(month), int(day), int(hour), int(minute), int(second), micro)
     if us is None:
@@ -95,8 +95,8 @@ def parse_iso(text: str, naive: str = "utc") -> Found | None:
     return (us, EXPLICIT) if us >= 0 else None
 
 
-def parse_compact(text: str, zone: str = BEIJING) -> Found | None:
-    """Read ``YYYYMMDDhhmmss`` with or without milliseconds: local time of an IANA zone."""
+def parse_compact(text: str, zone: str = BEIJING) -> TimeResult | None:
+    """Parse ``YYYYMMDDhhmmss`` with or without milliseconds: local time of an IANA zone."""
     text = text.strip()
     if not _COMPACT.fullmatch(text):
         return None
@@ -113,38 +113,38 @@ def parse_compact(text: str, zone: str = BEIJING) -> Found | None:
     return None if local is None else (local, ASSUMED)
 
 
-def parse_beijing(text: str) -> Found | None:
-    """Read a time of GA/T 1400 or GB/T 28181: Beijing time without zone, in any of its spellings.
+def parse_beijing(text: str) -> TimeResult | None:
+    """Parse a time of GA/T 1400 or GB/T 28181: Beijing time without zone, in any of its spellings.
 
-    ``YYYYMMDDhhmmss`` with or without milliseconds, ISO with ``T`` or a blank (an offset, where there is one, is
-    believed), epoch milliseconds.
+    ``YYYYMMDDhhmmss`` with or without milliseconds, ISO with ``T`` or a blank (an offset, if present, is respected),
+    epoch milliseconds.
     """
     text = text.strip()
-    if found := parse_compact(text):
-        return found
+    if parsed := parse_compact(text):
+        return parsed
     if _EPOCH_MS.fullmatch(text):
         return epoch(int(text) / 1_000)
     return parse_iso(text, BEIJING)
 
 
-def derived(digits: str) -> Found | None:
-    """Read the time in an id (``YYYYMMDDhhmmss``, Beijing)."""
-    found = parse_compact(digits) if len(digits) == 14 else None
-    return None if found is None else (found[0], DERIVED)
+def derived(digits: str) -> TimeResult | None:
+    """Parse the time within an id (``YYYYMMDDhhmmss``, Beijing)."""
+    parsed = parse_compact(digits) if len(digits) == 14 else None
+    return None if parsed is None else (parsed[0], DERIVED)
 
 
-def epoch(seconds: float) -> Found | None:
-    """Read seconds since 1970; None where they are no time of this century (milliseconds, for one)."""
+def epoch(seconds: float) -> TimeResult | None:
+    """Convert seconds since 1970; None if they are not a time of this century (milliseconds, for example)."""
     if not isfinite(seconds) or not 0 <= seconds < _LAST_S:
         return None
     return round(seconds * SECOND), EXPLICIT
 
 
-def epoch_ms(milliseconds: float) -> Found | None:
-    """Read milliseconds since 1970."""
+def epoch_ms(milliseconds: float) -> TimeResult | None:
+    """Convert milliseconds since 1970."""
     return epoch(milliseconds / 1_000) if isfinite(milliseconds) else None
 
 
-def received(arrival: int) -> Found:
-    """Return the arrival as the time of a message that gives none."""
+def received(arrival: int) -> TimeResult:
+    """Return the time of arrival for a message without a time."""
     return arrival, RECEIVED

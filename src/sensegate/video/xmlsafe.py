@@ -1,7 +1,7 @@
-"""XML of strangers as a tree: bounded, without document types, in the character sets that cameras declare.
+"""Bounded parsing of untrusted XML to a tree, without document types, in the character sets that cameras declare.
 
-A tree is what ONVIF's JSON is, too: elements are dicts, attributes ``@name``, text beside attributes ``#text``; an
-element of text alone is that text, an empty one None, and one that occurs again a list. Names stand without namespace.
+The tree has the form of ONVIF's JSON: elements are dicts, attributes ``@name``, text beside attributes ``#text``; an
+element with text only is that text, an empty one None, and a repeated one a list. Names lose their namespace.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sensegate.model import QuarantineReason
 BYTES_MAX: Final = 262_144
 DEPTH_MAX: Final = 32
 ATTRIBUTES_MAX: Final = 64
-"""Of one element."""
+"""Greatest number of attributes of one element."""
 MEMBERS_MAX: Final = 50_000
-"""Elements and attributes of a document."""
+"""Greatest number of elements and attributes of a document."""
 
 Tree = dict[str, Any]
 
@@ -39,7 +39,7 @@ _CHARSETS: Final = {
     "ascii": "ascii",
     "iso-8859-1": "latin-1",
     "latin1": "latin-1",
-    # expat takes none of these; the largest one reads what the smaller ones hold
+    # not supported by expat; the largest set covers the smaller ones
     "gb2312": "gb18030",
     "gbk": "gb18030",
     "cp936": "gb18030",
@@ -49,35 +49,34 @@ _CHARSETS: Final = {
 
 
 def text_of(payload: bytes) -> str:
-    """Return the document's text without its declaration.
+    """Decode a document to text without its XML declaration.
 
     Raises:
-        Rejected: too large, in a character set that is none of ours or that its bytes are not in, or with a document
-            type or entities.
+        Rejected: if it is too large, has an unsupported or wrong character set, or a document type or entities.
     """
     if len(payload) > BYTES_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"XML of {len(payload)} bytes; at most {BYTES_MAX}")
     charset = "utf-8"
     if payload[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         charset = "utf-16"
-    elif found := _ENCODING.match(payload):
-        name = found[1].decode("ascii").lower()
+    elif encoding := _ENCODING.match(payload):
+        name = encoding[1].decode("ascii").lower()
         if name not in _CHARSETS:
-            raise Rejected(QuarantineReason.MALFORMED, "a character set that is not taken; send UTF-8 or GB 18030")
+            raise Rejected(QuarantineReason.MALFORMED, "the character set is not supported; send UTF-8 or GB 18030")
         charset = _CHARSETS[name]
     try:
         text = payload.decode(charset).removeprefix("\ufeff")
     except UnicodeDecodeError as why:
-        raise Rejected(QuarantineReason.NOT_UTF8, f"byte {why.start} is no {charset.upper()}") from None
+        raise Rejected(QuarantineReason.NOT_UTF8, f"byte {why.start} is not {charset.upper()}") from None
     if _FORBIDDEN.search(text):
-        raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities")
-    # Looked for at the beginning alone: before every blank of a long run it would be tried to its end.
+        raise Rejected(QuarantineReason.MALFORMED, "the document has a document type or entities")
+    # Anchored at the start: a search would retry before every blank of a long run.
     declared = _DECLARATION.match(text)
     return text[declared.end() :] if declared else text
 
 
-class _Grown:
-    """Builds the tree, as the parser's target."""
+class _TreeBuilder:
+    """Parser target that builds the tree."""
 
     def __init__(self) -> None:
         self._members = 0
@@ -118,27 +117,29 @@ class _Grown:
 
 
 def tree(payload: bytes, prefixes: Mapping[str, str] | None = None) -> Tree:
-    """Return what stands at the top of a document: one root, or the pieces of a fragment.
+    """Parse a document with one root, or a fragment with several.
 
-    `prefixes` (prefix -> namespace) hold where the document binds none itself, as fragments do not.
+    `prefixes` (prefix -> namespace) apply if the document does not declare them, as fragments do not.
 
     Raises:
-        Rejected: no XML, or beyond a limit; the detail holds nothing of it.
+        Rejected: if it is not XML, or exceeds a limit; the detail quotes nothing of it.
     """
     text = text_of(payload)
     bound = "".join(f" xmlns:{prefix}={quoteattr(uri)}" for prefix, uri in (prefixes or {}).items())
-    parser = DefusedXMLParser(target=_Grown(), forbid_dtd=True)
+    parser = DefusedXMLParser(target=_TreeBuilder(), forbid_dtd=True)
     try:
         parser.feed(f"<_{bound}>{text}</_>")
         grown = cast("Tree", parser.close())
     except ParseError as why:
         line, column = why.position
-        raise Rejected(QuarantineReason.MALFORMED, f"no XML at line {line}, column {column + 1}") from None
+        raise Rejected(
+            QuarantineReason.MALFORMED, f"the document is not XML at line {line}, column {column + 1}"
+        ) from None
     except DefusedXmlException:
-        raise Rejected(QuarantineReason.MALFORMED, "has a document type or entities") from None
-    except ValueError:  # a zero or a surrogate that expat does not take
-        raise Rejected(QuarantineReason.MALFORMED, "characters that XML does not have") from None
+        raise Rejected(QuarantineReason.MALFORMED, "the document has a document type or entities") from None
+    except ValueError:  # a NUL or surrogate that expat rejects
+        raise Rejected(QuarantineReason.MALFORMED, "the document has characters that XML does not allow") from None
     top = grown["_"]
     if not isinstance(top, dict) or "#text" in top:
-        raise Rejected(QuarantineReason.MALFORMED, "no element at the top, or text beside it")
+        raise Rejected(QuarantineReason.MALFORMED, "the document has no root element, or text beside it")
     return top

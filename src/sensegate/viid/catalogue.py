@@ -17,7 +17,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.config.viid import ViidConfig
 from sensegate.errors import ConfigError, Conflict, Refused
 from sensegate.model import Datum, Device, DeviceState
-from sensegate.video.formats.viid_records import Entry
+from sensegate.video.formats.viid_records import CatalogueRecord
 
 _log = structlog.get_logger("viid")
 _PREFIX: Final = "entry."
@@ -29,7 +29,7 @@ class Held(msgspec.Struct, frozen=True):
     """One entry, and which device said it."""
 
     sender: str
-    entry: Entry
+    entry: CatalogueRecord
     format: int = 1
 
 
@@ -55,14 +55,14 @@ class Catalogue:
                 held = _decode(row.value)
                 self._held[_key(held.entry)] = held
 
-    async def note(self, sender: Device, entries: Sequence[Entry]) -> None:
+    async def note(self, sender: Device, entries: Sequence[CatalogueRecord]) -> None:
         """Keep what a device says; register cameras that it names behind it.
 
         Raises:
             StoreFull, Lost: not kept; the device is to send it again.
         """
         for entry in entries:
-            kept = msgspec.structs.replace(entry, at=0, quality="", odd=(), removed=())
+            kept = msgspec.structs.replace(entry, time=0, time_quality="", deviations=(), removed=())
             key = _key(kept)
             before = self._held.get(key)
             if before is not None and before.sender != sender.id:
@@ -74,7 +74,7 @@ class Catalogue:
                 await self._bucket.put(f"{_PREFIX}{'.'.join(key)}", msgspec.json.encode(held))
                 self._held[key] = held
 
-    async def _register(self, sender: Device, entry: Entry) -> None:
+    async def _register(self, sender: Device, entry: CatalogueRecord) -> None:
         if self._devices.find(entry.id) >= 0:
             return
         if len(self._devices.children(sender.id)) >= self._config.adopt_max or sender.gateway:
@@ -104,13 +104,13 @@ class Catalogue:
         except (ConfigError, Conflict, Refused) as why:
             _log.warning("a camera of a catalogue is not registered", camera=entry.id, platform=sender.id, why=str(why))
 
-    def _place(self, entry: Entry) -> tuple[float, float] | None:
+    def _place(self, entry: CatalogueRecord) -> tuple[float, float] | None:
         """Return the place, if its datum is declared: (0, 0) is none, and swapped ones are not guessed at."""
         if not self._config.datum or entry.lon is None or entry.lat is None:
             return None
         return (entry.lon, entry.lat) if 73 <= entry.lon <= 136 and 3 <= entry.lat <= 54 else None
 
-    def _division(self, sender: Device, entry: Entry) -> str:
+    def _division(self, sender: Device, entry: CatalogueRecord) -> str:
         """Return the division: as said, else of the code, where it lies in the sender's; else the sender's."""
         for code in (entry.division, entry.id[:6]):
             if code and code.startswith(sender.division.rstrip("0") or self._home):
@@ -119,11 +119,11 @@ class Catalogue:
 
     # ── giving ───────────────────────────────────────────────────────────────────────────────────────
 
-    def of(self, kind: str, sender: str | None = None) -> list[Entry]:
+    def of(self, kind: str, sender: str | None = None) -> list[CatalogueRecord]:
         """Return the entries of a kind; of one sender, or of all."""
         return [one.entry for key, one in sorted(self._held.items()) if key[0] == kind and sender in {None, one.sender}]
 
-    def cameras(self, owner: str | None = None) -> list[Entry]:
+    def cameras(self, owner: str | None = None) -> list[CatalogueRecord]:
         """Return all cameras: those of catalogues, and devices of the registry that have a camera's code.
 
         `owner`: only what this device said, and itself.
@@ -135,10 +135,10 @@ class Catalogue:
                 continue
             code = device.id if _is_code(device.id) else device.alias
             if _is_code(code) and code not in found:
-                found[code] = Entry(
+                found[code] = CatalogueRecord(
                     kind="APE",
                     id=code,
-                    firm=True,
+                    unique_id=True,
                     camera=code,
                     lon=device.lon,
                     lat=device.lat,
@@ -150,10 +150,10 @@ class Catalogue:
         """Return the entries as ``{KindListObject: {KindObject: […]}}``; `names`: only these."""
         entries = self.cameras(owner) if kind == "APE" else self.of(kind, owner)
         wanted = frozenset(names)
-        found = [written(one, online=self.online(one)) for one in entries if not wanted or one.id in wanted]
+        found = [written(entry, online=self.online(entry)) for entry in entries if not wanted or entry.id in wanted]
         return msgspec.json.encode({f"{kind}ListObject": {f"{kind}Object": found}})
 
-    def online(self, entry: Entry) -> bool | None:
+    def online(self, entry: CatalogueRecord) -> bool | None:
         """Return whether a camera is on line, as it was heard here."""
         at = self._devices.find(entry.id)
         if at < 0:
@@ -161,7 +161,7 @@ class Catalogue:
         return {"active": True, "silent": False}.get(self._devices.record(at).state.value, entry.online)
 
 
-def _key(entry: Entry) -> tuple[str, str]:
+def _key(entry: CatalogueRecord) -> tuple[str, str]:
     """Return what tells an entry: lanes are numbered anew at each tollgate."""
     return entry.kind, f"{entry.owner}-{entry.id}" if entry.kind == "Lane" else entry.id
 
@@ -170,7 +170,7 @@ def _is_code(text: str) -> bool:
     return len(text) == 20 and text.isascii() and text.isdigit()
 
 
-def written(entry: Entry, *, online: bool | None) -> dict[str, Any]:
+def written(entry: CatalogueRecord, *, online: bool | None) -> dict[str, Any]:
     """Return an entry as an object of the standard; names and addresses are not told, for we do not know them."""
     told: dict[str, Any] = {_ID_NAMES[entry.kind]: entry.id}
     if entry.kind in {"APE", "APS", "Tollgate"}:
@@ -183,7 +183,7 @@ def written(entry: Entry, *, online: bool | None) -> dict[str, Any]:
         if entry.owner:
             told["OwnerApsID"] = entry.owner
         if entry.functions:
-            told["FunctionType"] = "/".join(_WORDS.get(one, "99") for one in entry.functions)
+            told["FunctionType"] = "/".join(_WORDS.get(function, "99") for function in entry.functions)
     if entry.kind == "Tollgate" and entry.lanes is not None:
         told["LaneNum"] = entry.lanes
     if entry.kind == "Lane" and entry.owner:

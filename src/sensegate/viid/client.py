@@ -14,8 +14,8 @@ import aiohttp
 import msgspec
 
 from sensegate.errors import Lost, Refused
-from sensegate.video.formats import viid_answers as answers
-from sensegate.video.formats.viid_answers import Answer
+from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.password_digests import MD5, SHA256, digest
 
 TIMEOUT_S: Final = 30.0
@@ -85,7 +85,7 @@ class ViidClient:
             status, raw, _ = await self._ask("POST", path, body, {"Authorization": header})
         _good(_read(status, raw))
 
-    async def send(self, method: str, path: str, tree: object) -> list[Answer]:
+    async def send(self, method: str, path: str, tree: object) -> list[ObjectResult]:
         """Send objects; return what is said of each.
 
         Raises:
@@ -150,8 +150,8 @@ class ViidClient:
         return header if "algorithm" not in said else f"{header}, algorithm={algorithm}"
 
 
-def _read(status: int, raw: bytes) -> list[Answer]:
-    told = answers.read(raw)
+def _read(status: int, raw: bytes) -> list[ObjectResult]:
+    told = answers.parse_response(raw)
     why = f"{told[0].code}" if told else ""
     if status in {401, 403}:
         raise Refused(f"status {status} {why}", authenticated=status != 401)
@@ -159,10 +159,10 @@ def _read(status: int, raw: bytes) -> list[Answer]:
         raise TooLarge("status 413")
     if status >= 500 or status in {408, 429} or (told is None and status < 400):
         raise Lost(f"status {status} {why}")
-    return told or [Answer("", answers.OTHER_ERROR, f"status {status}")]
+    return told or [ObjectResult("", answers.OTHER_ERROR, f"status {status}")]
 
 
-def _good(told: Sequence[Answer]) -> None:
-    bad = [one for one in told if one.code != answers.OK]
+def _good(told: Sequence[ObjectResult]) -> None:
+    bad = [item for item in told if item.code != answers.OK]
     if bad:
         raise Refused(f"status code {bad[0].code}", authenticated=False)

@@ -102,7 +102,8 @@ class Digest:
         shared = [f'realm="{self._realm}"', 'qop="auth"', f'nonce="{nonce}"', f'opaque="{self._opaque}"']
         ends = ["stale=true"] if stale else []
         return [
-            f"Digest {glue.join([*shared, *([f'algorithm={one}'] if one != MD5 else []), *ends])}" for one in algorithms
+            f"Digest {glue.join([*shared, *([f'algorithm={algorithm}'] if algorithm != MD5 else []), *ends])}"
+            for algorithm in algorithms
         ]
 
     def verify(self, header: str, method: str, path: str, known: Secrets, now: float) -> str:

@@ -17,7 +17,7 @@ from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.model import Device
 from sensegate.ports import Log
-from sensegate.video.form import Veil
+from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid.catalogue import Catalogue
 from sensegate.viid.client import ViidClient
@@ -55,7 +55,7 @@ class Viid:
         self.subordinates: dict[str, Subordinate] = {}
         self.url = ""
 
-    def opened(self, config: Config, veil: Veil) -> ViidSource:
+    def opened(self, config: Config, veil: Pseudonymiser) -> ViidSource:
         """Return the source."""
         self.source = ViidSource(
             config.ingest, self._clock, veil, self._owner, self.catalogue.note, trusts=self._is_subordinate
@@ -154,7 +154,7 @@ class Viid:
                 self.subordinates[code].registered()
 
     def _is_subordinate(self, device: Device) -> bool:
-        return any(one.device in {device.id, device.alias} for one in self._config.subordinates)
+        return any(subordinate.device in {device.id, device.alias} for subordinate in self._config.subordinates)
 
     async def _adopt(self, code: str, payload: bytes) -> None:
         """Take the catalogue of a platform below as if it had sent it."""
@@ -163,7 +163,7 @@ class Viid:
             await self.source.take(self._devices.record(at), payload, frozenset({"APE", "Tollgate", "Lane"}))
 
     def _is_superior(self, code: str, address: str) -> bool:
-        return any(one.config.server_id == code and address in one.addresses for one in self.superiors)
+        return any(superior.config.server_id == code and address in superior.addresses for superior in self.superiors)
 
     def _given(self, asker: Device, kind: str, names: Sequence[str]) -> bytes:
         """Return a catalogue: a platform above sees all, a device its own."""
@@ -180,11 +180,15 @@ class Viid:
 
     def troubles(self) -> list[str]:
         """Return what keeps objects from going up or coming from below, a sentence each."""
-        above = [f"viid: platform above '{one.config.name}': {one.trouble}" for one in self.superiors if one.trouble]
+        above = [
+            f"viid: platform above '{superior.config.name}': {superior.trouble}"
+            for superior in self.superiors
+            if superior.trouble
+        ]
         return above + [
-            f"viid: platform below {one.config.device}: {one.trouble}"
-            for one in self.subordinates.values()
-            if one.trouble
+            f"viid: platform below {subordinate.config.device}: {subordinate.trouble}"
+            for subordinate in self.subordinates.values()
+            if subordinate.trouble
         ]
 
     # ── what people ask ──────────────────────────────────────────────────────────────────────────────
@@ -193,8 +197,11 @@ class Viid:
         """Return the state of everything."""
         return Told(
             self._config.server_id,
-            [registration(one, one.device) for one in self.web.sessions.all(self._clock.monotonic())],
-            [Above(one.config.name, one.config.server_id, one.registered, one.trouble) for one in self.superiors],
+            [registration(session, session.device) for session in self.web.sessions.all(self._clock.monotonic())],
+            [
+                Above(superior.config.name, superior.config.server_id, superior.registered, superior.trouble)
+                for superior in self.superiors
+            ],
             [
                 Subscription(
                     order.peer,
@@ -208,7 +215,7 @@ class Viid:
                 )
                 for order, place in self.orders.all()
             ],
-            [_below(one) for one in self.subordinates.values()],
+            [_below(subordinate) for subordinate in self.subordinates.values()],
         )
 
     async def cancel(self, device: str) -> Below:

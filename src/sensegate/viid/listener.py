@@ -23,9 +23,9 @@ from sensegate.clock import Clock
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, Lost, NotFound, Overloaded, Rejected, SensegateError, StoreFull
 from sensegate.model import Device
-from sensegate.video.formats import viid_answers as answers
-from sensegate.video.formats.viid_answers import Answer
-from sensegate.video.formats.viid_read import folded, tree_of
+from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_read import decode_body, lower_keys
+from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.digest_auth import Denied, Digest
 from sensegate.viid.password_digests import Digests
 from sensegate.viid.sessions import Lockouts, Session, Sessions
@@ -69,7 +69,7 @@ class Taken(Protocol):
     """What became of a body (`collect.viid.Outcome`)."""
 
     @property
-    def answers(self) -> Sequence[Answer]: ...
+    def answers(self) -> Sequence[ObjectResult]: ...
     @property
     def listed(self) -> bool: ...
     @property
@@ -79,11 +79,11 @@ class Taken(Protocol):
 class Orders(Protocol):
     """Subscriptions of platforms above (`publish.viid_orders.Orders`)."""
 
-    async def place(self, peer: str, payload: bytes) -> Sequence[Answer]:
+    async def place(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
         """Make, change or cancel subscriptions. Raises `Rejected`."""
         ...
 
-    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[Answer]:
+    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[ObjectResult]:
         """Cancel subscriptions."""
         ...
 
@@ -116,7 +116,7 @@ class ViidDeps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class _Refusal(Exception):
     """A request ends with this answer."""
 
-    def __init__(self, status: int, answer: Answer, *, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, status: int, answer: ObjectResult, *, headers: Sequence[tuple[str, str]] = ()) -> None:
         self.status = status
         self.answer = answer
         self.headers = headers
@@ -146,7 +146,7 @@ class ViidWeb:
         self._addresses = Lockouts(
             msgspec.structs.replace(config, failures_max=config.failures_max * 20, lockout_s=60.0)
         )
-        self._manners = {one.device: one for one in config.devices}
+        self._manners = {device.device: device for device in config.devices}
         self._reading = 0
         self._listener = Listener(
             "viid.port", connections_max=config.connections_max, header_timeout_s=10.0, answers_cut=True
@@ -191,19 +191,19 @@ class ViidWeb:
         except Rejected as why:
             code = answers.BAD_JSON if why.reason in {"malformed", "not_utf8", "too_deep"} else answers.BAD_CONTENT
             status = 413 if why.reason == "too_large" else 400
-            body = self._single(request, Answer(device, code, why.detail))
+            body = self._single(request, ObjectResult(device, code, why.detail))
         except Overloaded as why:
             status, headers = 503, [("Retry-After", str(max(1, round(why.retry_after_s))))]
-            body = self._single(request, Answer(device, answers.BUSY, str(why)))
+            body = self._single(request, ObjectResult(device, answers.BUSY, str(why)))
         except (Lost, StoreFull):
             status, headers = 503, [("Retry-After", "1")]
-            body = self._single(request, Answer(device, answers.BUSY, "not committed in time; send it again"))
+            body = self._single(request, ObjectResult(device, answers.BUSY, "not committed in time; send it again"))
         except NotFound as why:
-            status, body = 404, self._single(request, Answer(device, answers.INVALID_OPERATION, str(why)))
+            status, body = 404, self._single(request, ObjectResult(device, answers.INVALID_OPERATION, str(why)))
         except SensegateError as why:
             what = COLLECTIONS.get(request.path.lower().strip("/").partition("/")[2].partition("/")[0], "")  # no id
             _log.warning("VIID: a request was not done", kind=what, cause=type(why).__name__)
-            status, body = 500, self._single(request, Answer(device, answers.OTHER_ERROR))
+            status, body = 500, self._single(request, ObjectResult(device, answers.OTHER_ERROR))
         metrics.VIID_REQUESTS.labels(str(status)).inc()
         response = web.Response(status=status, body=body)
         response.headers["Content-Type"] = f"{answers.MEDIA};charset=UTF-8"
@@ -214,13 +214,13 @@ class ViidWeb:
             response.force_close()
         return response
 
-    def _single(self, request: web.Request, answer: Answer) -> bytes:
-        return answers.single(request.path[:200], answer, self.deps.clock.now())
+    def _single(self, request: web.Request, answer: ObjectResult) -> bytes:
+        return answers.encode_status(request.path[:200], answer, self.deps.clock.now())
 
     async def _route(self, request: web.Request) -> bytes:  # noqa: PLR0911 - a table
         parts = [part for part in request.path.split("/") if part]
         if not parts or parts[0].lower() != "viid" or request.method not in _METHODS:
-            raise _Refusal(404, Answer("", answers.INVALID_OPERATION, "no such path; all begin with /VIID/"))
+            raise _Refusal(404, ObjectResult("", answers.INVALID_OPERATION, "no such path; all begin with /VIID/"))
         low = [part.lower() for part in parts[1:]]
         match low:
             case ["system", "register"]:
@@ -237,7 +237,7 @@ class ViidWeb:
                 return await self._objects(request, "SubscribeNotification", [])
             case [name, *_] if name in COLLECTIONS:
                 return await self._objects(request, COLLECTIONS[name], parts[2:])
-        raise _Refusal(404, Answer("", answers.INVALID_OPERATION, f"no such path: {request.path[:100]}"))
+        raise _Refusal(404, ObjectResult("", answers.INVALID_OPERATION, f"no such path: {request.path[:100]}"))
 
     # ── who asks ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -255,7 +255,7 @@ class ViidWeb:
         algorithms = manners.algorithms or self.deps.config.algorithms
         lines = self._digest.challenges(algorithms, self.deps.clock.monotonic(), stale=stale, compact=manners.compact)
         headers = [("WWW-Authenticate", line) for line in lines]
-        return _Refusal(status, Answer(code, answers.INVALID_OPERATION, why), headers=headers)
+        return _Refusal(status, ObjectResult(code, answers.INVALID_OPERATION, why), headers=headers)
 
     def _prove(self, request: web.Request, code: str) -> Device:
         """Return the device whose digest the request carries. Raises a challenge, or that it must wait."""
@@ -274,13 +274,15 @@ class ViidWeb:
             if left := self.lockouts.left_s(named, address, now):
                 text = "too many wrong passwords; locked out for a while"
                 raise _Refusal(
-                    403, Answer(code, answers.INVALID_OPERATION, text), headers=[("Retry-After", str(round(left) + 1))]
+                    403,
+                    ObjectResult(code, answers.INVALID_OPERATION, text),
+                    headers=[("Retry-After", str(round(left) + 1))],
                 )
             held = self.deps.devices.digests(user)
             if held is None or not held[1]:
                 return [self.deps.digests.nobody(user)]
             found.append(held[0])
-            return [self.deps.digests.open(one, held[0].id, user, algorithm) for one in held[1]]
+            return [self.deps.digests.open(nonce, held[0].id, user, algorithm) for nonce in held[1]]
 
         try:
             user = self._digest.verify(header, request.method, request.raw_path, known, now)
@@ -312,8 +314,8 @@ class ViidWeb:
         payload = await self._body(request, SYSTEM_BYTES_MAX)
         if not payload and not request.headers.get("Authorization"):
             raise self._challenge("", "who are you? answer the digest")  # how curl asks whether it must
-        inner = tree_of(payload).get(envelope)
-        code = folded(inner).get("deviceid") if isinstance(inner, dict) else None
+        inner = decode_body(payload).get(envelope)
+        code = lower_keys(inner).get("deviceid") if isinstance(inner, dict) else None
         if not isinstance(code, str) or not code.strip() or len(code) > 64:
             raise Rejected("schema", f"the body must be {{{envelope}: {{DeviceID: 20 digits}}}}")
         return code.strip()
@@ -328,7 +330,7 @@ class ViidWeb:
         _log.info("VIID: registered", device=device.id, address=session.address)
         self.deps.alive(device)
         self.deps.registered(device)
-        return self._single(request, Answer(code))
+        return self._single(request, ObjectResult(code))
 
     async def _unregister(self, request: web.Request) -> bytes:
         code = await self._system(request, "unregisterobject")
@@ -336,15 +338,15 @@ class ViidWeb:
         device = self._asker(request, code).device if by_session else self._prove(request, code)
         self._demand_same(device, code)
         if self.sessions.close(device.id) is None:
-            raise _Refusal(401, Answer(code, answers.INVALID_OPERATION, "not registered"))
+            raise _Refusal(401, ObjectResult(code, answers.INVALID_OPERATION, "not registered"))
         _log.info("VIID: unregistered", device=device.id)
         self.deps.gone(device.id)
-        return self._single(request, Answer(code))
+        return self._single(request, ObjectResult(code))
 
     def _demand_same(self, device: Device, code: str) -> None:
         if code not in {device.id, device.alias}:
             text = "DeviceID is not the one whose password this is"
-            raise _Refusal(403, Answer(code, answers.INVALID_OPERATION, text))
+            raise _Refusal(403, ObjectResult(code, answers.INVALID_OPERATION, text))
 
     async def _keepalive(self, request: web.Request) -> bytes:
         code = await self._system(request, "keepaliveobject")
@@ -352,7 +354,7 @@ class ViidWeb:
         if asker.session is not None:
             self._demand_same(asker.device, code)
         self.deps.alive(asker.device)
-        return self._single(request, Answer(code))
+        return self._single(request, ObjectResult(code))
 
     def _asker(self, request: web.Request, code: str = "") -> _Asker:
         """Return who asks: by its registration, and by its digest where it sends one. Raises 401 with a challenge."""
@@ -379,7 +381,7 @@ class ViidWeb:
         told = {
             "VIIDServerID": self.deps.config.server_id,
             "TimeMode": "1",
-            "LocalTime": answers.beijing(self.deps.clock.now()),
+            "LocalTime": answers.format_beijing(self.deps.clock.now()),
             "TimeZone": self.deps.config.time_zone,
         }
         return msgspec.json.encode({"SystemTimeObject": told})
@@ -391,17 +393,17 @@ class ViidWeb:
             return self._listed(request, kind, rest)
         if request.method == "DELETE":
             self._asker(request)
-            raise _Refusal(405, Answer("", answers.INVALID_OPERATION, "what was reported is not taken back"))
+            raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, "what was reported is not taken back"))
         if rest[1:] and rest[1].lower() == "data":
             self._asker(request)
             text = "pictures and recordings are not taken; send what they show"
-            raise _Refusal(403, Answer(rest[0][:64], answers.INVALID_OPERATION, text))
+            raise _Refusal(403, ObjectResult(rest[0][:64], answers.INVALID_OPERATION, text))
         if not request.can_read_body and not request.headers.get("Authorization"):
             raise self._challenge("", "who are you? answer the digest")  # how curl asks whether it must
         asker = self._asker(request)
         if asker.session is None:
             text = "a platform above sends no objects unless it registers"
-            raise _Refusal(403, Answer("", answers.INVALID_OPERATION, text))
+            raise _Refusal(403, ObjectResult("", answers.INVALID_OPERATION, text))
         payload = await self._body(request, self.deps.config.body_bytes_max)
         kinds = frozenset({kind, "APEStatus"}) if kind == "APE" else frozenset({kind})
         if kind == "SubscribeNotification":
@@ -414,14 +416,14 @@ class ViidWeb:
         manners = self._manners.get(asker.device.id) or self._manners.get(asker.device.alias)
         now, path = self.deps.clock.now(), request.path[:200]
         if rest or not taken.listed or (manners is not None and manners.batch_reply == "single"):
-            return answers.single(path, answers.together(taken.answers), now)
-        return answers.many(path, taken.answers, now)
+            return answers.encode_status(path, answers.combine_results(taken.answers), now)
+        return answers.encode_status_list(path, taken.answers, now)
 
     def _listed(self, request: web.Request, kind: str, rest: list[str]) -> bytes:
         asker = self._asker(request)
         if kind not in CATALOGUES:
             text = "what was reported is read from the feeds"
-            raise _Refusal(405, Answer("", answers.INVALID_OPERATION, text))
+            raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, text))
         return self.deps.catalogue(asker.device, kind, rest[:1])
 
     async def _subscribes(self, request: web.Request, rest: list[str]) -> bytes:
@@ -430,16 +432,22 @@ class ViidWeb:
         asker = self._asker(request)
         if not asker.superior:
             text = "only the platforms above that are configured subscribe here (viid.superiors)"
-            raise _Refusal(403, Answer("", answers.INVALID_OPERATION, text))
+            raise _Refusal(403, ObjectResult("", answers.INVALID_OPERATION, text))
         peer, now, path = asker.code, self.deps.clock.now(), request.path[:200]
         if request.method == "GET":
             return self.deps.orders.listed(peer)
         if request.method == "DELETE":
-            names = rest[:1] or [one.strip() for one in request.query.get("IDList", "").split(",") if one.strip()]
-            return answers.many(path, await self.deps.orders.remove(peer, names[:1_000]), now)
+            names = rest[:1] or [
+                identifier.strip() for identifier in request.query.get("IDList", "").split(",") if identifier.strip()
+            ]
+            return answers.encode_status_list(path, await self.deps.orders.remove(peer, names[:1_000]), now)
         payload = await self._body(request, SYSTEM_BYTES_MAX * 16)
         told = await self.deps.orders.place(peer, payload)
-        return answers.single(path, answers.together(told), now) if rest else answers.many(path, told, now)
+        return (
+            answers.encode_status(path, answers.combine_results(told), now)
+            if rest
+            else answers.encode_status_list(path, told, now)
+        )
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -451,10 +459,10 @@ class ViidWeb:
         """
         code = request.headers.get("User-Identify", "").strip()[:64]
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise _Refusal(400, Answer(code, answers.BAD_JSON, "compressed bodies are not taken"))
+            raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "compressed bodies are not taken"))
         if (request.content_length or 0) > most:
             metrics.LIMITED.labels("viid_body").inc()
-            raise _Refusal(413, Answer(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
+            raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
         pieces: list[bytes] = []
         size = 0
         try:
@@ -464,15 +472,15 @@ class ViidWeb:
                     self._reading += len(piece)
                     if size > most:
                         metrics.LIMITED.labels("viid_body").inc()
-                        raise _Refusal(413, Answer(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
+                        raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"a body has at most {most} bytes"))
                     if self._reading > self.deps.config.bodies_bytes_max:
                         metrics.LIMITED.labels("viid_bodies").inc()
                         raise Overloaded("too many large bodies at a time; try again")
                     pieces.append(piece)
         except TimeoutError:
-            raise _Refusal(408, Answer(code, answers.BAD_JSON, "the body is not complete")) from None
+            raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is not complete")) from None
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ConnectionError, EOFError):
-            raise _Refusal(400, Answer(code, answers.BAD_JSON, "the body was cut off")) from None
+            raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "the body was cut off")) from None
         finally:
             self._reading -= size
         return b"".join(pieces)

@@ -57,7 +57,10 @@ class Digests:
         names = [name for name in (device.id, device.alias) if _CODE.fullmatch(name)]
         if not names:
             return b""
-        users = {name: {one: digest(one, f"{name}:{self.realm}:{password}") for one in ALGORITHMS} for name in names}
+        users = {
+            name: {algorithm: digest(algorithm, f"{name}:{self.realm}:{password}") for algorithm in ALGORITHMS}
+            for name in names
+        }
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, msgspec.json.encode(_Held(self.realm, users)), device.id.encode())
 

@@ -87,14 +87,14 @@ class Sessions:
 
     def lapsed(self, now: float) -> list[Session]:
         """Return those that have lapsed, and forget them."""
-        gone = [one for one in self._held.values() if now - one.seen > self._config.session_s]
-        for one in gone:
-            del self._held[one.device]
+        gone = [session for session in self._held.values() if now - session.seen > self._config.session_s]
+        for session in gone:
+            del self._held[session.device]
         return gone
 
     def all(self, now: float) -> list[Session]:
         """Return those that have not lapsed."""
-        return [one for one in self._held.values() if now - one.seen <= self._config.session_s]
+        return [session for session in self._held.values() if now - session.seen <= self._config.session_s]
 
 
 class Lockouts:

@@ -17,12 +17,12 @@ from sensegate.collect.pushed import Pushed
 from sensegate.config import IngestConfig
 from sensegate.errors import Lost, Overloaded, Rejected
 from sensegate.model import Device
-from sensegate.video import body
-from sensegate.video.form import Cut, Veil
-from sensegate.video.formats.viid_answers import BAD_CONTENT, INVALID_OPERATION, Answer
-from sensegate.video.formats.viid_cut import One, taken
+from sensegate.video import stored
+from sensegate.video.format import Pseudonymiser, Redacted
 from sensegate.video.formats.viid_ids import is_device
-from sensegate.video.formats.viid_records import Entry, Kept, Refused, Sighting, Told
+from sensegate.video.formats.viid_records import CatalogueRecord, InvalidRecord, Sighting, ViidBody, ViidRecord
+from sensegate.video.formats.viid_redaction import RedactedObject, redact_body
+from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, ObjectResult
 
 FORMAT: Final = "viid"
 TIMEOUT_S: Final = 25.0
@@ -38,7 +38,7 @@ Owner = Callable[[str], Device | None]
 class Outcome(NamedTuple):
     """What became of a body, once it is committed."""
 
-    answers: list[Answer]
+    answers: list[ObjectResult]
     """One an object, in the order of the body; of notifications one a notification."""
     listed: bool = True
     """Whether the body was an envelope of many: it is answered by a list."""
@@ -53,9 +53,9 @@ class ViidSource(Pushed):
         self,
         limits: IngestConfig,
         clock: Clock,
-        veil: Veil,
+        veil: Pseudonymiser,
         owner: Owner,
-        adopt: Callable[[Device, Sequence[Entry]], Awaitable[None]],
+        adopt: Callable[[Device, Sequence[CatalogueRecord]], Awaitable[None]],
         *,
         trusts: Callable[[Device], bool] = lambda _sender: False,
         timeout_s: float = TIMEOUT_S,
@@ -92,39 +92,43 @@ class ViidSource(Pushed):
             metrics.LIMITED.labels("depth_messages_max").inc()
             raise Overloaded("too many messages wait for their commit; try again")
         try:
-            whole = taken(payload, sender.alias or sender.id, self._veil, self._clock.now())
-            if kinds and any(one.kind not in kinds and not one.inside for one in whole.objects):
+            whole = redact_body(payload, sender.alias or sender.id, self._veil, self._clock.now())
+            if kinds and any(element.kind not in kinds and not element.inside for element in whole.objects):
                 raise Rejected("schema", f"holds other objects than {', '.join(sorted(kinds))}")  # noqa: TRY301
         except Rejected as why:
-            await self._committed([self._put(sender, body.instead(FORMAT, payload, why, self._veil))])
+            await self._committed([self._put(sender, stored.encode_withheld(FORMAT, payload, why, self._veil))])
             raise
-        entries = [one.kept for one in whole.objects if isinstance(one.kept, Entry)]
+        entries = [element.record for element in whole.objects if isinstance(element.record, CatalogueRecord)]
         if self._trusts(sender):
-            cameras = {one.kept.camera for one in whole.objects if one.kept is not None} - {one.id for one in entries}
+            cameras = {element.record.camera for element in whole.objects if element.record is not None} - {
+                entry.id for entry in entries
+            }
             new = sorted(name for name in cameras if is_device(name) and self._owner(name) is None)
-            entries += [Entry(kind="APE", id=name, firm=True, camera=name) for name in new]
+            entries += [CatalogueRecord(kind="APE", id=name, unique_id=True, camera=name) for name in new]
         if entries:
             await self._adopt(sender, entries)
-        for one in whole.objects:
-            for rule in one.kept.odd if one.kept is not None else ():
+        for element in whole.objects:
+            for rule in element.record.deviations if element.record is not None else ():
                 metrics.VIID_ODD.labels(rule).inc()
-        answers = [self._answer(sender, one) for one in whole.objects]
+        answers = [self._answer(sender, element) for element in whole.objects]
         parts = _parts(whole.objects, whole.removed)
-        await self._committed([self._put(sender, body.kept(FORMAT, part)) for part in parts])
-        kept = [one.kept for one in whole.objects]
-        told = [answer for one, answer in zip(whole.objects, answers, strict=True) if not one.inside]
+        await self._committed([self._put(sender, stored.encode_redacted(FORMAT, part)) for part in parts])
+        kept = [element.record for element in whole.objects]
+        told = [answer for element, answer in zip(whole.objects, answers, strict=True) if not element.inside]
         return Outcome(
             _of_notices(whole.notices, whole.objects, answers) if whole.notices else told,
             whole.listed,
-            max((one.at for one in kept if isinstance(one, Sighting) and one.quality), default=0),
+            max(
+                (element.time for element in kept if isinstance(element, Sighting) and element.time_quality), default=0
+            ),
         )
 
     def state(self, device: Device, *, online: bool) -> None:
         """Take that a device has registered, or that its registration has ended; nobody waits for the commit."""
         if self.full:
             return
-        entry = Entry(kind="APE", id=device.id, camera=device.id, at=self._clock.now(), online=online)
-        self._put(device, body.kept(FORMAT, Cut(_encode(Told((entry,))))))
+        entry = CatalogueRecord(kind="APE", id=device.id, camera=device.id, time=self._clock.now(), online=online)
+        self._put(device, stored.encode_redacted(FORMAT, Redacted(_encode(ViidBody((entry,))))))
 
     def _put(self, sender: Device, payload: bytes) -> asyncio.Future[None]:
         return self.put(f"http/{sender.id}", payload, sender.id, cut=True)
@@ -136,58 +140,62 @@ class ViidSource(Pushed):
         except TimeoutError as why:
             raise Lost(f"not committed within {self._timeout_s:g} s, the outcome is unknown; send it again") from why
 
-    def _answer(self, sender: Device, one: One) -> Answer:
+    def _answer(self, sender: Device, one: RedactedObject) -> ObjectResult:
         """Return what an object will be told: the walk judges by the same rules."""
-        if isinstance(one.kept, Refused):
-            return Answer(one.id, BAD_CONTENT, one.kept.detail)
-        if one.kept is None or not one.kept.camera:
-            return Answer(one.id)
-        owner = self._owner(one.kept.camera)
+        if isinstance(one.record, InvalidRecord):
+            return ObjectResult(one.id, BAD_CONTENT, one.record.detail)
+        if one.record is None or not one.record.camera:
+            return ObjectResult(one.id)
+        owner = self._owner(one.record.camera)
         if owner is None:
-            return Answer(one.id, INVALID_OPERATION, "its camera is not registered here")
+            return ObjectResult(one.id, INVALID_OPERATION, "its camera is not registered here")
         if owner.id != sender.id and sender.id not in owner.gateways:
-            return Answer(one.id, INVALID_OPERATION, "its camera belongs to another platform")
-        return Answer(one.id)
+            return ObjectResult(one.id, INVALID_OPERATION, "its camera belongs to another platform")
+        return ObjectResult(one.id)
 
 
-def _of_notices(names: Sequence[str], objects: Sequence[One], answers: Sequence[Answer]) -> list[Answer]:
+def _of_notices(
+    names: Sequence[str], objects: Sequence[RedactedObject], answers: Sequence[ObjectResult]
+) -> list[ObjectResult]:
     """Return one answer a notification: good unless all of its objects are refused.
 
     Objects that are refused would be refused again: their notification is not asked for once more.
     """
-    of: dict[str, list[Answer]] = {}
+    of: dict[str, list[ObjectResult]] = {}
     for one, answer in zip(objects, answers, strict=True):
         of.setdefault(one.notice, []).append(answer)
-    told: list[Answer] = []
+    told: list[ObjectResult] = []
     for notice in names:
         inner = of.get(notice, [])
-        bad = [one for one in inner if one.code]
+        bad = [element for element in inner if element.code]
         if bad and len(bad) == len(inner):
-            told.append(Answer(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}"))
+            told.append(
+                ObjectResult(notice, bad[0].code, f"all {len(bad)} objects are refused; the first: {bad[0].text}")
+            )
         elif bad:
             told.append(
-                Answer(notice, text=f"{len(bad)} of {len(inner)} objects are refused; the first: {bad[0].text}")
+                ObjectResult(notice, text=f"{len(bad)} of {len(inner)} objects are refused; the first: {bad[0].text}")
             )
         else:
-            told.append(Answer(notice))
+            told.append(ObjectResult(notice))
     return told
 
 
-def _parts(objects: Sequence[One], removed: Mapping[str, int]) -> list[Cut]:
+def _parts(objects: Sequence[RedactedObject], removed: Mapping[str, int]) -> list[Redacted]:
     """Return the kept objects in parts that a message holds; what was taken out is told with the first."""
-    parts: list[Cut] = []
-    part: list[Kept] = []
+    parts: list[Redacted] = []
+    part: list[ViidRecord] = []
     size = 0
-    ignored = sum(one.kept is None for one in objects)
-    for one in objects:
-        if one.kept is None:
+    ignored = sum(element.record is None for element in objects)
+    for element in objects:
+        if element.record is None:
             continue
-        length = len(_encode(one.kept))
+        length = len(_encode(element.record))
         if part and (size + length > PART_BYTES or len(part) >= PART_OBJECTS):
-            parts.append(Cut(_encode(Told(tuple(part))), {} if parts else removed))
+            parts.append(Redacted(_encode(ViidBody(tuple(part))), {} if parts else removed))
             part, size = [], 0
-        part.append(one.kept)
+        part.append(element.record)
         size += length
     if part or ignored or not parts:
-        parts.append(Cut(_encode(Told(tuple(part), ignored)), {} if parts else removed))
+        parts.append(Redacted(_encode(ViidBody(tuple(part), ignored)), {} if parts else removed))
     return parts

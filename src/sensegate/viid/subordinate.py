@@ -20,8 +20,8 @@ from sensegate.clock import Clock
 from sensegate.config.viid import ViidSubordinateConfig
 from sensegate.errors import Lost, NotFound, Overloaded, Refused, Rejected, SensegateError, StoreFull
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_answers import OK, Answer, beijing, together
-from sensegate.video.formats.viid_orders import FOREVER
+from sensegate.video.formats.viid_responses import OK, ObjectResult, combine_results, format_beijing
+from sensegate.video.formats.viid_subscriptions import FOREVER
 from sensegate.viid.client import ViidClient
 
 PATH: Final = "/VIID/Subscribes"
@@ -128,7 +128,7 @@ class Subordinate:
             await self._read_catalogues()
         return _AGAIN_S
 
-    async def _ask(self, wish: Wish) -> Answer:
+    async def _ask(self, wish: Wish) -> ObjectResult:
         if wish.cancelled:
             body: dict[str, Any] = {"SubscribeID": wish.id, "OperateType": 1, "SubscribeStatus": 1}
         else:
@@ -139,7 +139,7 @@ class Subordinate:
                 "ResourceURI": self.config.resource,
                 "ApplicantName": self._client.code,
                 "ApplicantOrg": self._client.code,
-                "BeginTime": beijing(wish.since),
+                "BeginTime": format_beijing(wish.since),
                 "EndTime": FOREVER,
                 "ReceiveAddr": f"{self._receive}/VIID/SubscribeNotifications",
                 "ReportInterval": self.config.report_interval_s,
@@ -153,7 +153,7 @@ class Subordinate:
         told = await self._client.send(
             "PUT" if wish.cancelled else "POST", PATH, {"SubscribeListObject": {"SubscribeObject": [body]}}
         )
-        return together(told)
+        return combine_results(told)
 
     async def _read_catalogues(self) -> None:
         """Read its cameras and tollgates; a platform need not give them: many send them by themselves."""
@@ -174,7 +174,9 @@ class Subordinate:
         if row is not None and row.value is not None:
             return msgspec.json.decode(row.value, type=Wish)
         now = self._clock.now()
-        name = ids.made_order(self._client.code[:6], ids.SUBSCRIPTION, beijing(now), int(self.config.device[-5:]))
+        name = ids.make_order_id(
+            self._client.code[:6], ids.SUBSCRIPTION, format_beijing(now), int(self.config.device[-5:])
+        )
         return await self._write(Wish(self.config.device, name, now))
 
     async def _write(self, wish: Wish) -> Wish:

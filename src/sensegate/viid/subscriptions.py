@@ -12,8 +12,15 @@ import structlog
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import Clock
 from sensegate.ports import Log
-from sensegate.video.formats.viid_answers import BAD_CONTENT, INVALID_OPERATION, Answer
-from sensegate.video.formats.viid_orders import ACTIVE, CANCELLED, EXPIRED, Order, asked, told
+from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, ObjectResult
+from sensegate.video.formats.viid_subscriptions import (
+    ACTIVE,
+    CANCELLED,
+    EXPIRED,
+    ViidSubscription,
+    parse_subscriptions,
+    subscription_fields,
+)
 
 ORDERS_MAX: Final = 1_000
 """Of one platform."""
@@ -44,7 +51,7 @@ class Orders:
         self._bucket = bucket
         self._log = log
         self._clock = clock
-        self._held: dict[tuple[str, str], Order] = {}
+        self._held: dict[tuple[str, str], ViidSubscription] = {}
         self._places: dict[tuple[str, str], Place] = {}
         self._changed: dict[str, asyncio.Event] = {}
 
@@ -55,7 +62,7 @@ class Orders:
             if row.value is None:
                 continue
             if row.key.startswith(_ORDER):
-                order = msgspec.json.decode(row.value, type=Order)
+                order = msgspec.json.decode(row.value, type=ViidSubscription)
                 if order.end < self._clock.now() - LOOK_BACK_US:
                     await self._bucket.delete(row.key)
                     await self._bucket.delete(f"{_CURSOR}{order.peer}.{order.id}")
@@ -69,47 +76,47 @@ class Orders:
         """Return what is set when a subscription of a peer has changed; whoever looked clears it."""
         return self._changed.setdefault(peer, asyncio.Event())
 
-    def of(self, peer: str) -> list[Order]:
+    def of(self, peer: str) -> list[ViidSubscription]:
         """Return the subscriptions of a peer, in order of id."""
         return [order for key, order in sorted(self._held.items()) if key[0] == peer]
 
-    def get(self, peer: str, name: str) -> Order | None:
+    def get(self, peer: str, name: str) -> ViidSubscription | None:
         """Return one."""
         return self._held.get((peer, name))
 
-    def all(self) -> list[tuple[Order, Place | None]]:
+    def all(self) -> list[tuple[ViidSubscription, Place | None]]:
         """Return all with their places."""
         return [(order, self._places.get(key)) for key, order in sorted(self._held.items())]
 
     def listed(self, peer: str) -> bytes:
         """Return the peer's subscriptions as an envelope."""
-        found = [told(self._as_of_now(order)) for order in self.of(peer)]
+        found = [subscription_fields(self._as_of_now(order)) for order in self.of(peer)]
         return msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": found}})
 
-    def _as_of_now(self, order: Order) -> Order:
+    def _as_of_now(self, order: ViidSubscription) -> ViidSubscription:
         over = order.status == ACTIVE and order.end <= self._clock.now()
         return msgspec.structs.replace(order, status=EXPIRED) if over else order
 
-    async def place(self, peer: str, payload: bytes) -> Sequence[Answer]:
+    async def place(self, peer: str, payload: bytes) -> Sequence[ObjectResult]:
         """Make, change or cancel subscriptions.
 
         Raises:
             Rejected: the body is none. StoreFull, Lost: not kept; to be sent again.
         """
-        answers: list[Answer] = []
-        for one in asked(payload, peer, self._clock.now()):
-            if one.cancels:
-                answers += await self.remove(peer, [one.id])
-            elif one.order is None:
-                answers.append(Answer(one.id, BAD_CONTENT, one.why))
+        answers: list[ObjectResult] = []
+        for request in parse_subscriptions(payload, peer, self._clock.now()):
+            if request.cancels:
+                answers += await self.remove(peer, [request.id])
+            elif request.subscription is None:
+                answers.append(ObjectResult(request.id, BAD_CONTENT, request.problem))
             else:
-                answers.append(await self._take(one.order))
+                answers.append(await self._take(request.subscription))
         return answers
 
-    async def _take(self, order: Order) -> Answer:
+    async def _take(self, order: ViidSubscription) -> ObjectResult:
         before = self.get(order.peer, order.id)
         if before is None and len(self.of(order.peer)) >= ORDERS_MAX:
-            return Answer(order.id, INVALID_OPERATION, f"at most {ORDERS_MAX} subscriptions")
+            return ObjectResult(order.id, INVALID_OPERATION, f"at most {ORDERS_MAX} subscriptions")
         if before is None or before.status != ACTIVE:
             # What is on the log already is not meant, unless the subscription says since when.
             now = self._clock.now()
@@ -121,27 +128,27 @@ class Orders:
             order = msgspec.structs.replace(order, sequence=before.sequence)
         if order != before:
             await self._write(order)
-        return Answer(order.id)
+        return ObjectResult(order.id)
 
-    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[Answer]:
+    async def remove(self, peer: str, names: Sequence[str]) -> Sequence[ObjectResult]:
         """Cancel subscriptions; nothing more is sent from here on."""
-        answers: list[Answer] = []
+        answers: list[ObjectResult] = []
         for name in names:
             order = self.get(peer, name)
             if order is None:
-                answers.append(Answer(name, INVALID_OPERATION, "no such subscription"))
+                answers.append(ObjectResult(name, INVALID_OPERATION, "no such subscription"))
                 continue
             await self._write(msgspec.structs.replace(order, status=CANCELLED))
-            answers.append(Answer(name))
+            answers.append(ObjectResult(name))
         return answers
 
-    async def _write(self, order: Order) -> None:
+    async def _write(self, order: ViidSubscription) -> None:
         await self._bucket.put(f"{_ORDER}{order.peer}.{order.id}", msgspec.json.encode(order))
         self._held[order.peer, order.id] = order
         self.changed(order.peer).set()
         _log.info("VIID: subscription", peer=order.peer, id=order.id, status=order.status, kinds=list(order.kinds))
 
-    def served(self, order: Order) -> Place:
+    def served(self, order: ViidSubscription) -> Place:
         """Return how far a subscription has been served; of another life of the log: from its beginning."""
         held = self._places.get((order.peer, order.id))
         if held is None:
@@ -150,7 +157,7 @@ class Orders:
             return Place(self._log.epoch, 0, notices=held.notices, objects=held.objects)
         return held
 
-    async def move(self, order: Order, place: Place) -> None:
+    async def move(self, order: ViidSubscription, place: Place) -> None:
         """Keep how far it has been served."""
         await self._bucket.put(f"{_CURSOR}{order.peer}.{order.id}", msgspec.json.encode(place))
         self._places[order.peer, order.id] = place

@@ -16,20 +16,20 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.bus import columns
-from sensegate.bus.batch import Batch
+from sensegate.bus.decoding import decoder
 from sensegate.bus.names import OBSERVATIONS
+from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import Lost, Refused, SensegateError
 from sensegate.model import OBSERVATION, Entry
 from sensegate.ports import Log
-from sensegate.video.formats import viid_answers as answers
 from sensegate.video.formats import viid_ids as ids
+from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_codes import CATALOGUE
-from sensegate.video.formats.viid_orders import Order
-from sensegate.video.formats.viid_records import Entry as Listed
-from sensegate.video.formats.viid_write import Object, renamed, written
+from sensegate.video.formats.viid_records import CatalogueRecord as Listed
+from sensegate.video.formats.viid_subscriptions import ViidSubscription
+from sensegate.video.formats.viid_write import ViidObject, to_viid_object, with_peer_camera
 from sensegate.video.observation import VideoObservation
 from sensegate.viid.catalogue import Catalogue
 from sensegate.viid.catalogue import written as entry_written
@@ -47,7 +47,7 @@ TRIES_MAX: Final = 4
 """So often a notification is sent whose content the other side does not want; then it is left out and counted."""
 _LISTS: Final = {"APE": "DeviceList", "APEStatus": "DeviceStatusList"}
 _log = structlog.get_logger("viid")
-_decode = msgspec.json.Decoder(VideoObservation).decode
+_decode = decoder(VideoObservation, "observation", json=True)
 
 CodeOf = Callable[[str, str], str]
 """(device id, camera as the observation names it) -> the camera's code; empty where it has none."""
@@ -56,7 +56,7 @@ CodeOf = Callable[[str, str], str]
 class _Part(NamedTuple):
     """What goes with one notification, and where the log stands behind it."""
 
-    objects: list[Object]
+    objects: list[ViidObject]
     place: Place
     full: bool
     at: int
@@ -158,14 +158,14 @@ class Superior:
 
     async def _tell(self, kind: str, path: str, entries: Sequence[Listed]) -> None:
         """Tell entries of a catalogue; a platform need not take them, and is not asked again in this registration."""
-        objects = [self._entry(one) for one in entries]
-        self._told.update(self._code_there(one.id) for one in entries)
+        objects = [self._entry(entry) for entry in entries]
+        self._told.update(self._code_there(record.id) for record in entries)
         try:
             told = await self._client.send("POST", path, {f"{kind}ListObject": {f"{kind}Object": objects}})
         except (Lost, Refused) as why:  # what is lost is noticed by the next sign of life
             _log.info("VIID: a catalogue is not taken", name=self.config.name, kind=kind, why=str(why))
             return
-        if bad := [one for one in told if one.code != answers.OK]:
+        if bad := [item for item in told if item.code != answers.OK]:
             _log.info(
                 "VIID: a catalogue is not taken", name=self.config.name, kind=kind, code=bad[0].code, of=len(told)
             )
@@ -187,12 +187,12 @@ class Superior:
         """Serve each subscription by a task of its own; one that ends is cancelled at once."""
         peer = self.config.server_id
         changed = self._orders.changed(peer)
-        tasks: dict[str, tuple[Order, asyncio.Task[None]]] = {}
+        tasks: dict[str, tuple[ViidSubscription, asyncio.Task[None]]] = {}
         try:
             while True:
                 changed.clear()
                 now = self._clock.now()
-                wanted = {order.id: order for order in self._orders.of(peer) if order.active(now)}
+                wanted = {order.id: order for order in self._orders.of(peer) if order.is_active(now)}
                 for name, (order, task) in list(tasks.items()):
                     if task.done():
                         await task  # raises why
@@ -219,7 +219,7 @@ class Superior:
         finally:
             wait.cancel()
 
-    async def _feed(self, order: Order) -> None:
+    async def _feed(self, order: ViidSubscription) -> None:
         lists: dict[str, dict[str, Any]] = {}
         place = self._orders.served(order)
         looked = kept = float("-inf")
@@ -243,16 +243,16 @@ class Superior:
                 if not part.full:
                     await self._clock.sleep(order.interval_s or SETTLE_S)
 
-    def _holds(self, order: Order) -> bool:
+    def _holds(self, order: ViidSubscription) -> bool:
         """Return whether a subscription is still what it was, and has not expired."""
-        return self._orders.get(order.peer, order.id) == order and order.active(self._clock.now())
+        return self._orders.get(order.peer, order.id) == order and order.is_active(self._clock.now())
 
-    async def _part(self, order: Order, place: Place) -> _Part | None:
+    async def _part(self, order: ViidSubscription, place: Place) -> _Part | None:
         """Return the next objects that are asked for; None at the end of the log."""
         entries = await self._source.fetch(place.sequence, limit=FETCH_ENTRIES)
         if not entries:
             return None
-        found: list[Object] = []
+        found: list[ViidObject] = []
         for entry in entries:
             for row, one in self._objects(entry, order):
                 if entry.sequence == place.sequence + 1 and row < place.row:
@@ -269,48 +269,49 @@ class Superior:
         last = entries[-1]
         return _Part(found, msgspec.structs.replace(place, sequence=last.sequence, row=0), False, last.time)
 
-    def _objects(self, entry: Entry, order: Order) -> Iterator[tuple[int, Object]]:
+    def _objects(self, entry: Entry, order: ViidSubscription) -> Iterator[tuple[int, ViidObject]]:
         """Yield (row, object) of an entry of the log, as far as they are asked for and may be told."""
-        kind, _, rest = entry.subject.partition(".")
-        if kind != OBSERVATIONS or int(rest.rpartition(".")[2]) > self.config.grade_max:
+        if not entry.subject.startswith(f"{OBSERVATIONS}."):
             return
-        batch: Batch = columns.decode(entry.payload, sequence=entry.sequence)
+        found = read_subject(entry, "viid")
+        if found is None or found.grade > self.config.grade_max or (batch := read_rows(entry, "viid")) is None:
+            return
         devices = batch.origins.device
         for row in sorted(batch.text):
             if batch.properties[int(batch.property[row])] != OBSERVATION:
                 continue
             try:
                 seen = _decode(batch.text[row].encode())
-            except msgspec.DecodeError:  # of another release
+            except ValueError:  # of another release
                 metrics.VIID_SENT.labels("no_object").inc()
                 continue
-            one = written(seen, self._code_of(devices[int(batch.origin[row])], seen.camera))
+            one = to_viid_object(seen, self._code_of(devices[int(batch.origin[row])], seen.camera))
             if one is None:
                 metrics.VIID_SENT.labels("no_object").inc()
                 continue
-            there = renamed(one, self._there)
+            there = with_peer_camera(one, self._there)
             if self._wants(order, there.kind, there.camera):
                 yield row, there
 
-    def _wants(self, order: Order, kind: str, camera: str) -> bool:
+    def _wants(self, order: ViidSubscription, kind: str, camera: str) -> bool:
         """Return whether an object is asked for; who asks for all that we have names us."""
-        return order.wants(kind, camera) or (self._client.code in order.resources and kind in order.kinds)
+        return order.matches(kind, camera) or (self._client.code in order.resources and kind in order.kinds)
 
-    async def _deliver(self, order: Order, part: _Part) -> Place | None:
+    async def _deliver(self, order: ViidSubscription, part: _Part) -> Place | None:
         """Send objects; return where the log stands behind them, kept; None: they are to be sent in smaller parts."""
-        new = [one.camera for one in part.objects if one.camera not in self._told]
+        new = [element.camera for element in part.objects if element.camera not in self._told]
         if new and self.config.catalogue:
-            entries = {self._code_there(one.id): one for one in self._catalogue.cameras()}
+            entries = {self._code_there(camera.id): camera for camera in self._catalogue.cameras()}
             if known := [entries[code] for code in dict.fromkeys(new) if code in entries]:
                 await self._tell("APE", "/VIID/APEs", known)
             self._told.update(new)
         lists: dict[str, list[dict[str, Any]]] = {}
-        for one in part.objects:
-            lists.setdefault(one.kind, []).append(one.fields)
+        for element in part.objects:
+            lists.setdefault(element.kind, []).append(element.fields)
         told = {f"{kind}ObjectList": {f"{kind}Object": objects} for kind, objects in lists.items()}
         place = part.place
         number = place.sequence * 7 + place.row
-        if not await self._notify(order, (part.at, number), [one.id for one in part.objects], told):
+        if not await self._notify(order, (part.at, number), [element.id for element in part.objects], told):
             return None
         if not self._holds(order):
             return None  # made anew meanwhile: its place is another
@@ -318,13 +319,15 @@ class Superior:
         await self._orders.move(order, done)
         return done
 
-    async def _notify(self, order: Order, number: tuple[int, int], names: Sequence[str], lists: dict[str, Any]) -> bool:
+    async def _notify(
+        self, order: ViidSubscription, number: tuple[int, int], names: Sequence[str], lists: dict[str, Any]
+    ) -> bool:
         """Send one notification until it is taken, or is not wanted; False: it is to be made smaller, or not at all.
 
         `number`: time and sequence of its id.
         """
-        local = answers.beijing(number[0])
-        notice = ids.made_order(self.config.server_id[:6], ids.NOTIFICATION, local, number[1])
+        local = answers.format_beijing(number[0])
+        notice = ids.make_order_id(self.config.server_id[:6], ids.NOTIFICATION, local, number[1])
         body = {
             "SubscribeNotificationListObject": {
                 "SubscribeNotificationObject": [
@@ -348,13 +351,13 @@ class Superior:
                 if self._batch > 1:
                     self._batch = max(1, self._batch // 2)
                     return False
-                told = [answers.Answer(notice, answers.BAD_CONTENT)]
-            one = answers.together(told)
+                told = [answers.ObjectResult(notice, answers.BAD_CONTENT)]
+            one = answers.combine_results(told)
             if one.code == answers.OK:
                 metrics.VIID_SENT.labels("0").inc(len(names))
                 return True
             await self._clock.sleep(self._roll(0.1, 0.2) * 2**attempt)
-            if one.code in answers.AGAIN:
+            if one.code in answers.RETRYABLE:
                 raise Lost("the platform above is busy")
         metrics.VIID_SENT.labels(str(one.code)).inc(len(names))
         _log.warning(
@@ -365,7 +368,7 @@ class Superior:
         )
         return True
 
-    async def _notify_entries(self, order: Order, sent: dict[str, dict[str, Any]]) -> None:
+    async def _notify_entries(self, order: ViidSubscription, sent: dict[str, dict[str, Any]]) -> None:
         """Tell cameras, tollgates and lanes that are subscribed to, as far as they have changed since."""
         lists: dict[str, Any] = {}
         names: list[str] = []

@@ -29,7 +29,7 @@ def row(application: Any) -> ApplicationRow:
 
 
 async def _list(call: Call) -> Any:
-    rows = [row(one) for one in call.deps.share.desk.seen(call.principal)]
+    rows = [row(application) for application in call.deps.share.desk.seen(call.principal)]
     return listing.answer(call, rows, ApplicationRow, "id")
 
 
@@ -64,18 +64,18 @@ def _bundle(record: Any) -> BundleRow:
 
 async def _bundles(call: Call) -> Any:
     """Return those whose feeds the caller may all see in the catalogue."""
-    return listing.answer(call, [_bundle(one) for one in _seen(call)], BundleRow, "name")
+    return listing.answer(call, [_bundle(bundle) for bundle in _seen(call)], BundleRow, "name")
 
 
 def _seen(call: Call) -> list[Any]:
     share = call.deps.share
     seen = {entry.feed for entry in share.offers.seen(call.principal)}
-    return [one for one in share.desk.bundles.all() if {*one.feeds} <= seen]
+    return [bundle for bundle in share.desk.bundles.all() if {*bundle.feeds} <= seen]
 
 
 def _demand_bundle(call: Call, name: str) -> None:
     """Return if the caller sees a bundle. Raises `NotFound`, the same for those of others and none."""
-    if not any(one.name == name for one in _seen(call)):
+    if not any(bundle.name == name for bundle in _seen(call)):
         raise NotFound(f"no bundle '{name[:64]}'")
 
 

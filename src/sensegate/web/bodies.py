@@ -175,7 +175,7 @@ class NewFeed(Body, frozen=True):
     kinds: list[str] = msgspec.field(default_factory=lambda: ["reading"])
     grade_max: Annotated[int, msgspec.Meta(ge=1, le=4)] = 3
     shadows: bool = False
-    """Also readings of second sources, which bear the flag `shadow`."""
+    """Also readings of second sources, which bear the flag `secondary`."""
     description: Text = ""
 
 
@@ -292,6 +292,8 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """Observations that were left out: their tracks had said as much already."""
     forwarded: int = 0
     withheld: int = 0
+    refused_by_centre: int = 0
+    """Rows that the centre did not take: committed = forwarded + withheld + refused_by_centre + pending."""
     node: str = ""
     division: str = ""
     device: str = ""

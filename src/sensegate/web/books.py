@@ -13,6 +13,8 @@ from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus import raw
 from sensegate.bus.ledger import HOUR_US, Ledger, Row
+from sensegate.bus.names import city_of, node_of
+from sensegate.bus.unreadable import read
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
 from sensegate.normalise.book import QualityRow
@@ -38,6 +40,7 @@ _GROUPS = {
     kinds.THINNED: "thinned",
     kinds.FORWARDED: "forwarded",
     kinds.WITHHELD: "withheld",
+    kinds.REFUSED_BY_CENTRE: "refused_by_centre",
 }
 Counts = dict[str, int]
 Places = Callable[[str], tuple[str, str] | None]
@@ -86,7 +89,7 @@ class _Cut:
 
     def whole(self, node: str) -> bool:
         """Return whether the caller may see all of a node."""
-        return allows(self._principal, Action.READ_LEDGER, node)
+        return allows(self._principal, Action.READ_LEDGER, city_of(node))
 
     def device(self, name: str, node: str, told: tuple[str, str] = ("", "")) -> bool:
         """Return whether the caller may see a device's counts; unknown ones belong to the node alone.
@@ -103,7 +106,7 @@ class _Cut:
     def division(self, name: str, node: str, told: tuple[str, str]) -> str:
         """Return where a device's counts belong; the node's own division where it is not known."""
         place = self._place(name, told)
-        return place[0] if place else node
+        return place[0] if place else city_of(node)
 
     def _place(self, name: str, told: tuple[str, str]) -> tuple[str, str] | None:
         return (self._places(name) if name else None) or (told if told[0] else None)
@@ -217,8 +220,8 @@ async def _quarantine(call: Call) -> Any:
             seen, after = seen + 1, entry.sequence
             if not entry.subject.startswith("quarantine."):
                 continue
-            node = entry.subject.partition(".")[2].partition("-")[0]
-            for index, kept in enumerate(raw.decode_kept(entry.payload)):
+            node = node_of(entry.subject)
+            for index, kept in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                 if entry.sequence == begin[0] and index <= begin[1]:
                     continue
                 wanted = (not reasons or kept.reason in reasons) and (not devices or kept.device in devices)

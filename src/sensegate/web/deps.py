@@ -47,6 +47,8 @@ class ProfileRow(msgspec.Struct, frozen=True):
 class NodeRow(msgspec.Struct, frozen=True):
     """A node as this gateway sees it; a node lists itself."""
 
+    member: str
+    """Its id; usually the code of its city."""
     division: str
     role: str
     state: str
@@ -57,6 +59,8 @@ class NodeRow(msgspec.Struct, frozen=True):
     """Entries not yet forwarded, where known."""
     forwarded: int = 0
     withheld: int = 0
+    refused: int = 0
+    """Rows that the centre did not take; `sensegate node refused` lists them."""
     detail: str = ""
     membership: str = ""
     """``invited``, ``joined``, ``left``, ``expelled``; ``configured``: it stands in the centre's configuration."""
@@ -76,6 +80,10 @@ class NodeRow(msgspec.Struct, frozen=True):
     """What it says is wrong."""
     copied: int = 0
     """µs UTC: what was changed in its registries before is copied here; 0: nothing came since this process began."""
+    areas: list[str] = []
+    """Divisions of which it may send readings, each with all below it."""
+    conflicts: int = 0
+    """Devices that it sent although another node owns them, or that it owns and another one sent, of late."""
     gaps: list[tuple[int, int]] = []
     """(since, until) µs UTC: what was committed there between is missing here, with a store that was lost."""
 

@@ -117,7 +117,7 @@ def _credential(call: Call, device_id: str, password: str) -> DeviceCredential:
         password,
         list(call.deps.topics(device)),
         device_row(device),
-        [_warning(one) for one in near],
+        [_warning(neighbour) for neighbour in near],
     )
 
 
@@ -130,8 +130,8 @@ async def _shadows(call: Call) -> Any:
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
     for row in assets.differences() if assets else ():
-        places = [devices.record(devices.find(one)) for one in (row.authority, row.shadow)]
-        if all(allows(caller, Action.READ_REGISTRY, one.division, one.department) for one in places):
+        places = [devices.record(devices.find(name)) for name in (row.authority, row.shadow)]
+        if all(allows(caller, Action.READ_REGISTRY, place.division, place.department) for place in places):
             rows.append(row)
     return listing.answer(call, rows, Difference, "shadow")
 

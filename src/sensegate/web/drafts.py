@@ -102,22 +102,22 @@ async def _shapes(call: Call) -> Any:
     found = await _unknown(call).shapes(_since(call))
     rows = [
         ShapeRow(
-            one.id,
-            one.name,
-            one.pattern,
-            one.format,
-            one.messages,
-            one.topics,
-            one.reasons,
-            iso(one.first),
-            iso(one.last),
-            one.interval_s,
-            one.recognised,
-            one.unrecognised,
-            one.port,
-            one.maker,
+            shape.id,
+            shape.name,
+            shape.pattern,
+            shape.format,
+            shape.messages,
+            shape.topics,
+            shape.reasons,
+            iso(shape.first),
+            iso(shape.last),
+            shape.interval_s,
+            shape.recognised,
+            shape.unrecognised,
+            shape.port,
+            shape.maker,
         )
-        for one in found
+        for shape in found
     ]
     return {"rows": rows}
 

@@ -30,7 +30,7 @@ def _row(call: Call, grant: Any) -> GrantRow:
 
 
 async def _list(call: Call) -> Any:
-    rows = [_row(call, one) for one in call.deps.share.desk.grants(call.principal)]
+    rows = [_row(call, grant) for grant in call.deps.share.desk.grants(call.principal)]
     return listing.answer(call, rows, GrantRow, "id")
 
 

@@ -88,7 +88,7 @@ GATEWAYS = Part[Callable[[], list[str]]](
 
 
 async def _list(call: Call) -> Any:
-    return listing.answer(call, [_row(one) for one in call.part(MOVES).all(call.principal)], MoveRow, "id")
+    return listing.answer(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
 async def _one(call: Call) -> Any:

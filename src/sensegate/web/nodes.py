@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from sensegate.authority.members import CODE_LIFE_S, Asked, Member, Members, Told
+from sensegate.authority.members import AREAS_MAX, CODE_LIFE_S, Asked, Member, Members, Told
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, Refused
 from sensegate.publish.gaps import Named
@@ -16,20 +16,38 @@ from sensegate.web.bodies import Body, Division, Text
 from sensegate.web.deps import NodeRow, Part
 from sensegate.web.routing import API, Call, Route, iso
 
+MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
+
+
+Areas = Annotated[list[Division], msgspec.Meta(max_length=AREAS_MAX)]
+
 
 class Invitation(Body, frozen=True):
     """A node to be invited."""
 
     division: Division
+    member: MemberName = ""
+    """Id of the node, where its city has several; empty: the code of the city."""
+    areas: Areas = msgspec.field(default_factory=list)
+    """Divisions of which it may send readings, each with all below it; none: its city, or those that it has."""
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000)] = CODE_LIFE_S
     replace: bool = False
     """For a node in place of the present one (new hardware), which goes on until the other joins."""
     note: Text = ""
 
 
+class NewAreas(Body, frozen=True):
+    """Other areas of a node."""
+
+    areas: Areas
+    """Divisions of which it may send readings, each with all below it."""
+    note: Text = ""
+
+
 class JoinCode(msgspec.Struct, frozen=True):
     """A code by which a node joins: shown this once."""
 
+    member: str
     division: str
     code: str
     until: str
@@ -60,7 +78,7 @@ def _members(call: Call) -> Members:
 
 
 async def _nodes(call: Call) -> Any:
-    return listing.answer(call, _rows(call), NodeRow, "division")
+    return listing.answer(call, _rows(call), NodeRow, "member")
 
 
 def _rows(call: Call) -> list[NodeRow]:
@@ -69,22 +87,29 @@ def _rows(call: Call) -> list[NodeRow]:
 
 
 async def _node(call: Call) -> Any:
-    return _row(call, call.path("division"))
+    return row_of(call, call.path("member"))
 
 
-def _row(call: Call, division: str) -> NodeRow:
+def row_of(call: Call, member: str) -> NodeRow:
+    """Return a node's line. Raises `NotFound` where it is not in the caller's scope."""
     for row in _rows(call):
-        if row.division == division:
+        if row.member == member:
             return row
-    raise NotFound(f"no node {division[:16]} in your scope")
+    raise NotFound(f"no node {member[:32]} in your scope")
 
 
 async def _invite(call: Call) -> Any:
     wanted = await call.body(Invitation)
     code, member = await _members(call).invite(
-        wanted.division, by=call.principal, life_s=wanted.expires_s, replace=wanted.replace, note=wanted.note
+        wanted.division,
+        by=call.principal,
+        member=wanted.member,
+        areas=wanted.areas,
+        life_s=wanted.expires_s,
+        replace=wanted.replace,
+        note=wanted.note,
     )
-    return JoinCode(member.division, code, iso(member.code_until))
+    return JoinCode(member.id, member.division, code, iso(member.code_until))
 
 
 async def _join(call: Call) -> Any:
@@ -106,7 +131,7 @@ async def _leave(call: Call) -> Any:
     address = call.request.remote or ""
     call.guesses.demand_patience(address)
     try:
-        return _stand(await members.leave(call.path("division"), said.secret))
+        return _stand(await members.leave(call.path("member"), said.secret))
     except Refused:
         call.guesses.failed(address)
         raise
@@ -114,7 +139,13 @@ async def _leave(call: Call) -> Any:
 
 async def _expel(call: Call) -> Any:
     said = await call.body(Expulsion)
-    return _stand(await _members(call).expel(call.path("division"), by=call.principal, note=said.note))
+    return _stand(await _members(call).expel(call.path("member"), by=call.principal, note=said.note))
+
+
+async def _set_areas(call: Call) -> Any:
+    said = await call.body(NewAreas)
+    members = _members(call)
+    return _stand(await members.set_areas(call.path("member"), said.areas, by=call.principal, note=said.note))
 
 
 class MissingRow(msgspec.Struct, frozen=True):
@@ -143,20 +174,19 @@ class GapRow(msgspec.Struct, frozen=True):
 
 
 async def _gaps(call: Call) -> Any:
-    division = call.path("division")
-    _row(call, division)
+    row = row_of(call, call.path("member"))
     # It names devices of all places and departments of the node.
-    demand(call.principal, Action.READ_LEDGER, division)
+    demand(call.principal, Action.READ_LEDGER, row.division)
     gaps_of = call.part(GAPS)
     rows = [
         GapRow(
-            iso(one.since),
-            iso(one.until),
-            one.pending,
-            one.missing,
-            [MissingRow(row.device, row.runs, row.count, row.restarted) for row in one.devices],
+            iso(gap.since),
+            iso(gap.until),
+            gap.pending,
+            gap.missing,
+            [MissingRow(lost.device, lost.runs, lost.count, lost.restarted) for lost in gap.devices],
         )
-        for one in await gaps_of(division)
+        for gap in await gaps_of(row.member)
     ]
     return {"rows": rows}
 
@@ -170,15 +200,25 @@ class Gaps(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """Where a node stands with its centre."""
 
+    member: str
     division: str
     state: str
     generation: int
     changed: str
     note: str = ""
+    areas: list[str] = []
 
 
 def _stand(member: Member) -> Standing:
-    return Standing(member.division, member.state.value, member.generation, iso(member.changed), member.note)
+    return Standing(
+        member.id,
+        member.division,
+        member.state.value,
+        member.generation,
+        iso(member.changed),
+        member.note,
+        list(member.areas),
+    )
 
 
 ROUTES = (
@@ -194,7 +234,7 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{API}/nodes/{{division}}",
+        path=f"{API}/nodes/{{member}}",
         call=_node,
         what="One node.",
         tag="nodes",
@@ -204,7 +244,7 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{API}/nodes/{{division}}/gaps",
+        path=f"{API}/nodes/{{member}}/gaps",
         call=_gaps,
         what="What did not come of a node that was lost with its store: the time, and numbers where devices count.",
         tag="nodes",
@@ -238,7 +278,7 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path=f"{API}/nodes/{{division}}/leave",
+        path=f"{API}/nodes/{{member}}/leave",
         call=_leave,
         what="A node leaves, by the secret of its link.",
         tag="nodes",
@@ -249,12 +289,23 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path=f"{API}/nodes/{{division}}/expel",
+        path=f"{API}/nodes/{{member}}/expel",
         call=_expel,
         what="Expel a node, or take its invitation back: its rights end and its connection is closed within 2 s.",
         tag="nodes",
         action=Action.CHANGE_NODES,
         body=Expulsion,
+        answer=Standing,
+        errors=(404, 409),
+    ),
+    Route(
+        method="PUT",
+        path=f"{API}/nodes/{{member}}/areas",
+        call=_set_areas,
+        what="Give a node other areas: divisions of which it may send readings; others are refused from now on.",
+        tag="nodes",
+        action=Action.CHANGE_NODES,
+        body=NewAreas,
         answer=Standing,
         errors=(404, 409),
     ),

@@ -9,7 +9,7 @@ import msgspec
 from sensegate.authority.scope import Action, allows, written
 from sensegate.bus import ledger as kinds
 from sensegate.errors import NotFound
-from sensegate.lifecycle.comparisons import Stretch, VersionComparisons
+from sensegate.lifecycle.comparisons import MessageRange, VersionComparisons
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.reprocessing import Reprocessing
@@ -42,13 +42,13 @@ def jobs_of(call: Call) -> Jobs:
     return call.part(JOBS)
 
 
-def stretch_of(call: Call, devices: list[str]) -> Stretch:
+def stretch_of(call: Call, devices: list[str]) -> MessageRange:
     """Return the recorded messages that are meant. Raises `BadRequest`."""
     now = call.deps.clock.now()
     since, until = call.time("since") or now - HOUR_US, call.time("until") or now
     if since >= until:
         raise BadRequest("query: since: is not before `until`")
-    return Stretch(since, until, tuple(devices))
+    return MessageRange(since, until, tuple(devices))
 
 
 def job_row(job: Job) -> JobRow:
@@ -66,7 +66,7 @@ def job_row(job: Job) -> JobRow:
         job.by,
         iso(job.started),
         iso(job.ended),
-        job.said,
+        job.message,
         report,
     )
 
@@ -134,13 +134,13 @@ def order_row(call: Call, order: ReprocessingOrder) -> RedecodeRow:
         share=1.0 if order.state == OrderState.DONE else round(shares.get(order.id, 0.0), 4),
         since=iso(order.since),
         until=iso(order.until),
-        what=order.what,
+        what=order.input,
         devices=list(order.devices),
         target=written(order.target),
         by=order.by,
         made=iso(order.made),
         ended=iso(order.ended),
-        said=order.said,
+        said=order.problem,
         source=order.source,
         messages=counts.get(kinds.REDECODED, 0),
         recovered=counts.get(kinds.RECOVERED, 0),
@@ -165,7 +165,7 @@ async def _redecode(call: Call) -> Any:
 
 
 async def _orders(call: Call) -> Any:
-    rows = [order_row(call, one) for one in redecodes_of(call).list(call.principal, name_of(call))]
+    rows = [order_row(call, order) for order in redecodes_of(call).list(call.principal, name_of(call))]
     return listing.answer(call, rows, RedecodeRow, "id")
 
 

@@ -76,7 +76,7 @@ def row_of(life: ReleaseHistory, version: ProfileVersion) -> VersionRow:
     return VersionRow(
         version=version.number,
         state=version.state,
-        in_force=[written(one.target) for one in life.force if one.number == version.number],
+        in_force=[written(entry.target) for entry in life.force if entry.number == version.number],
         trial=next((word for word, one in trials if one and one.number == version.number), ""),
         origin=written(version.origin),
         made=iso(version.made),
@@ -94,7 +94,7 @@ def life_row(call: Call, life: ReleaseHistory, *, applied: bool = True) -> LifeR
     return LifeRow(
         profile=life.profile,
         folder=shelved,
-        force=[ForceRow(written(one.target), one.number, iso(one.since), one.by) for one in life.force],
+        force=[ForceRow(written(entry.target), entry.number, iso(entry.since), entry.by) for entry in life.force],
         canary=_canary_row(call, life),
         shadow=_shadow_row(life),
         standard=life.standard,
@@ -149,7 +149,7 @@ async def _life(call: Call) -> Any:
 
 async def _versions(call: Call) -> Any:
     life = releases_of(call).get(name_of(call), call.principal)
-    return listing.answer(call, [row_of(life, one) for one in life.versions], VersionRow, "version")
+    return listing.answer(call, [row_of(life, version) for version in life.versions], VersionRow, "version")
 
 
 async def _version(call: Call) -> Any:
@@ -160,7 +160,7 @@ async def _whole(call: Call, number: int, problems: tuple[str, ...] = ()) -> Ver
     releases, name = releases_of(call), name_of(call)
     version = releases.version(name, number, call.principal)
     content = await releases.content(name, number, call.principal)
-    row = row_of(releases.life(name), version)
+    row = row_of(releases.history(name), version)
     return VersionText(row, content.text, content.files, list(problems))
 
 
@@ -177,12 +177,12 @@ async def _draft(call: Call) -> Any:
 async def _propose(call: Call) -> Any:
     releases, name, said = releases_of(call), name_of(call), await call.body(Said)
     version = await releases.propose(name, number_of(call), by=call.principal, note=said.note)
-    return row_of(releases.life(name), version)
+    return row_of(releases.history(name), version)
 
 
 async def _withdraw(call: Call) -> Any:
     releases, name = releases_of(call), name_of(call)
-    return row_of(releases.life(name), await releases.withdraw(name, number_of(call), by=call.principal))
+    return row_of(releases.history(name), await releases.withdraw(name, number_of(call), by=call.principal))
 
 
 async def _shadow(call: Call) -> Any:
@@ -216,8 +216,8 @@ async def _end_shadow(call: Call) -> Any:
 
 async def _return(call: Call) -> Any:
     releases, name, said = releases_of(call), name_of(call), await call.body(Said)
-    version = await releases.send_back(name, number_of(call), by=call.principal, note=said.note)
-    return row_of(releases.life(name), version)
+    version = await releases.request_changes(name, number_of(call), by=call.principal, note=said.note)
+    return row_of(releases.history(name), version)
 
 
 async def _release(call: Call) -> Any:

@@ -63,7 +63,7 @@ _PROPERTIES = [
         row.usual_low or None,
         _bound(row.usual_high),
         row.counter,
-        [CodeRow(one.code, one.label_zh, one.label_en) for one in CODES.get(row.codes, {}).values()],
+        [CodeRow(code.code, code.label_zh, code.label_en) for code in CODES.get(row.codes, {}).values()],
     )
     for row in PROPERTIES.rows
 ]

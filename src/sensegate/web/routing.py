@@ -192,7 +192,7 @@ class Call:
         """
         config = self.deps.config
         self._demand_size(config.pictures_bytes_max)
-        thin = multipart.Thin(multipart.boundary_of(self.request.headers.get("Content-Type", "")))
+        thin = multipart.PictureStripper(multipart.boundary_of(self.request.headers.get("Content-Type", "")))
         size = 0
         try:
             async with asyncio.timeout(config.body_timeout_s):

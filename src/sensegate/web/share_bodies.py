@@ -44,6 +44,8 @@ class EntryChange(Body, frozen=True):
     legal_basis: Words | msgspec.UnsetType = msgspec.UNSET
     grade: Annotated[int, msgspec.Meta(ge=0, le=4)] | msgspec.UnsetType = msgspec.UNSET
     grade_reason: Words | msgspec.UnsetType = msgspec.UNSET
+    grade_floor: Annotated[int, msgspec.Meta(ge=0, le=4)] | msgspec.UnsetType = msgspec.UNSET
+    """Least grade of what nodes send of the feed's properties and departments: a lower one is raised. 0: none."""
     domain: Words | msgspec.UnsetType = msgspec.UNSET
     kind: DataKind | msgspec.UnsetType | None = msgspec.UNSET
     provider: ProviderKind | msgspec.UnsetType = msgspec.UNSET
@@ -100,6 +102,7 @@ class EntryAnswer(EntryRow, frozen=True, kw_only=True):
     conditions: str
     legal_basis: str
     grade_reason: str
+    grade_floor: int
     provider: str
     provider_name: str
     provider_code: str

@@ -112,7 +112,7 @@ def _row(hooks: Hooks, hook: Webhook) -> WebhookRow:
 
 async def _list(call: Call) -> Any:
     hooks = _hooks(call)
-    return listing.answer(call, [_row(hooks, one) for one in hooks.seen(call.principal)], WebhookRow, "id")
+    return listing.answer(call, [_row(hooks, hook) for hook in hooks.seen(call.principal)], WebhookRow, "id")
 
 
 async def _get(call: Call) -> Any:
@@ -166,9 +166,9 @@ async def _subscribers(call: Call) -> Any:
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
     whole = everyone and may(principal, Action.READ_LEDGER)
     rows = [
-        msgspec.convert(one, SubscriberRow, from_attributes=True)
-        for one in call.deps.roll.rows()
-        if whole or one.subscriber in seen or one.subscriber == principal.id
+        msgspec.convert(row, SubscriberRow, from_attributes=True)
+        for row in call.deps.roll.rows()
+        if whole or row.subscriber in seen or row.subscriber == principal.id
     ]
     return listing.answer(call, rows, SubscriberRow, "id")
 

@@ -67,7 +67,11 @@ def test_text_of_another_character_set() -> None:
         (CsvPart(), 'a,b\n"1"x,2\n', "malformed: is not such a table"),
         (CsvPart(), "a\n" + "x" * 140_000, "malformed: is not such a table: field larger"),
         (CsvPart(), "a,b\n" + "1,2\n" * 40_000, "schema: more than"),
-        (CsvPart(columns=("a", "b"), widths=(2, 2)), "1234\n123\n", "schema: a line has 3 characters; the columns have 4"),
+        (
+            CsvPart(columns=("a", "b"), widths=(2, 2)),
+            "1234\n123\n",
+            "schema: a line has 3 characters; the columns have 4",
+        ),
         (CsvPart(columns=("a", "b"), widths=(2, 2)), "12345\n", "schema: a line has 5 characters"),
     ],
 )

@@ -174,9 +174,9 @@ def test_answers_are_the_standards() -> None:
     """Confirmation and rejection of a report, byte for byte."""
     from datetime import datetime
 
-    unit = gbt26875.read(fire(21, [b"\x08" + TIME]))
+    unit = gbt26875.parse(fire(21, [b"\x08" + TIME]))
     now = datetime(2012, 9, 26, 9, 58, 35)  # noqa: DTZ001 - the centre's local time
     confirmed = "40400100010123 3A091A090C 385B01000000 790300000000 0000 03 AB 2323"
-    assert gbt26875.answer(unit, now) == bytes.fromhex(confirmed)
+    assert gbt26875.build_answer(unit, now) == bytes.fromhex(confirmed)
     rejected = confirmed.replace("03 AB", "06 AE")
-    assert gbt26875.answer(unit, now, gbt26875.REJECT) == bytes.fromhex(rejected)
+    assert gbt26875.build_answer(unit, now, gbt26875.REJECT) == bytes.fromhex(rejected)

@@ -316,8 +316,8 @@ def test_encrypted_content_is_read_with_its_key(keys: Hj212Part, *, written: boo
 def test_sm4_is_the_standards(keys: Hj212Part) -> None:
     """The vector of GB/T 32907: key = plain text."""
     key = bytes.fromhex("0123456789abcdeffedcba9876543210")
-    packet = hj212.Packet(b"CP=&&x&&", b"0000", {}, bytes.fromhex("681edf34d206965e86b3e94f536e4246"))
-    assert hj212.decrypted(packet, key).content == key
+    packet = hj212.Hj212Packet(b"CP=&&x&&", b"0000", {}, bytes.fromhex("681edf34d206965e86b3e94f536e4246"))
+    assert hj212.decrypt(packet, key).content == key
 
 
 def test_plain_content_is_read_though_there_is_a_key(keys: Hj212Part) -> None:

@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate.errors import Rejected
-from sensegate.video.form import Camera, Seen
+from sensegate.video.format import CameraInfo, VideoReport
 from sensegate.video.formats import FORMATS
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 ARRIVAL: Final = 1_768_453_201_000_000
-VEIL: Final = KeyedVeil(b"samples")
+VEIL: Final = KeyedPseudonymiser(b"samples")
 HTTP: Final = "http/cam7"
 
 Members = Mapping[str, Any]
@@ -40,7 +40,7 @@ class Row(NamedTuple):
     """Reason of a refusal of the whole."""
     ignored: int = 0
     topic: str = HTTP
-    camera: Camera = Camera()
+    camera: CameraInfo = CameraInfo()
     hidden: tuple[str, ...] = ()
     """Words of the file that must be nowhere behind the cut."""
 
@@ -228,7 +228,7 @@ ROWS: Final = (
         ),
         removed=frozenset({"after.sub_label", "after.recognized_license_plate", "before.recognized_license_plate"}),
         topic="frigate/events",
-        camera=Camera(width=1280, height=960),
+        camera=CameraInfo(width=1280, height=960),
         hidden=("John Smith", "ABC12345"),
     ),
     Row(
@@ -311,7 +311,7 @@ ROWS: Final = (
         ),
         removed=frozenset({"place.name", "sensor.description", "analyticsModule.description"}),
         topic="deepstream/pipeline",
-        camera=Camera(width=1920, height=1080, speed_unit="m/s"),
+        camera=CameraInfo(width=1920, height=1080, speed_unit="m/s"),
         hidden=("ParkingLot_A", "Entrance Camera", "Vehicle Detection", "30.32"),
     ),
     Row(
@@ -475,7 +475,7 @@ NOT_MESSAGES: Final = ("azure_lva/Extension_Data_Schema.json", "onvif/xsd/", "RE
 class Ran(NamedTuple):
     """What came of a file."""
 
-    seen: Seen | None
+    seen: VideoReport | None
     removed: Mapping[str, int]
     refused: str
     told: bytes
@@ -486,8 +486,8 @@ def run(row: Row, payload: bytes) -> Ran:
     """Cut a file and read what is left."""
     form = FORMATS[row.format]
     try:
-        cut = form.cut(payload, row.topic, ARRIVAL, VEIL)
-        seen = form.see(cut.payload, row.topic, ARRIVAL, row.camera)
+        cut = form.redact(payload, row.topic, ARRIVAL, VEIL)
+        seen = form.decode(cut.payload, row.topic, ARRIVAL, row.camera)
     except Rejected as why:
         return Ran(None, {}, why.reason, str(why).encode())
     return Ran(seen, cut.removed, "", cut.payload + msgspec.json.encode(seen) + msgspec.json.encode(cut.removed))
@@ -506,7 +506,9 @@ def _shown(row: Row, ran: Ran) -> str:
             what += f" ({one.track_state.value})"
         box = "" if one.box is None else " [" + " ".join(f"{side:.4g}" for side in one.box) + "]"
         observations.append(f"{one.kind.value} {what}{box}")
-    readings = [f"{one.property}{f'#{one.channel}' if one.channel else ''} = {one.value}" for one in ran.seen.measured]
+    readings = [
+        f"{one.property}{f'#{one.channel}' if one.channel else ''} = {one.value}" for one in ran.seen.measurements
+    ]
     removed = [f"{name}×{count}" if count > 1 else name for name, count in sorted(ran.removed.items())]
     short = removed if len(removed) <= 12 else [*removed[:10], f"… {len(removed)} fields in all"]
     cells = (f"`{row.file}`", "; ".join(observations), "; ".join(readings), ", ".join(short))

@@ -119,7 +119,7 @@ def _listed(name: str) -> list[str]:
     ("name", "look_up"),
     [
         ("ObjectType (open list)", lambda word: codes.word("class", "onvif", word)),
-        ("VehicleType", lambda word: codes.vehicle("onvif", word) or codes.seen_as("onvif", word)[1]),
+        ("VehicleType", lambda word: codes.vehicle("onvif", word) or codes.object_class("onvif", word)[1]),
         ("PlateType", lambda word: codes.plate_class("onvif", word)),
     ],
 )
@@ -128,7 +128,7 @@ def test_lists_of_onvif(name: str, look_up: Callable[[str], str | None]) -> None
     found = _listed(name)
     assert len(found) >= 4
     assert [word for word in found if not look_up(word)] == []
-    assert codes.seen_as("onvif", "Vehical") == (ObjectClass.VEHICLE, "")
+    assert codes.object_class("onvif", "Vehical") == (ObjectClass.VEHICLE, "")
 
 
 def test_topics_of_onvif() -> None:
@@ -137,7 +137,7 @@ def test_topics_of_onvif() -> None:
     line = re.sub(r"\([^)]*\)", "", line.removeprefix("Useful topics:").strip(" ."))
     topics = [name.strip() for part in line.split("·") for name in part.split(",")]
     assert len(topics) >= 19
-    known = codes.CODES_OF["event", "onvif"]
+    known = codes.WORDS["event", "onvif"]
     missing = []
     for topic in topics:
         ends = topic.removesuffix("/*").casefold()
@@ -187,9 +187,9 @@ def test_words_of_detectors() -> None:
     }.items():
         assert [word for word in found if codes.word("event", make, word) is None] == []
     for label in ("vehicle", "person", "face", "bag", "bicycle", "roadsign"):
-        assert codes.seen_as("deepstream", label)[0] is not ObjectClass.OTHER
+        assert codes.object_class("deepstream", label)[0] is not ObjectClass.OTHER
     for label in ("Human", "Face", "Vehicle", "Car", "Bus", "Truck", "Bike", "Motorcycle/bicycle", "LicensePlate"):
-        assert codes.seen_as("axis", label)[0] is not ObjectClass.OTHER
+        assert codes.object_class("axis", label)[0] is not ObjectClass.OTHER
 
 
 def test_every_word_of_a_table_has_labels() -> None:

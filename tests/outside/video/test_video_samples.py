@@ -38,8 +38,8 @@ def test_a_file_gives_what_it_says(row: Row) -> None:
     for one, expected in zip(found, row.observations, strict=True):
         stated = {name: list(value) if isinstance(value, tuple) else value for name, value in one.items()}
         assert {name: stated.get(name) for name in expected} == dict(expected)
-    assert [(one.property, one.channel, one.value) for one in ran.seen.measured] == list(row.readings)
-    assert (ran.seen.refused, ran.seen.ignored) == ((), row.ignored)
+    assert [(one.property, one.channel, one.value) for one in ran.seen.measurements] == list(row.readings)
+    assert (ran.seen.rejected, ran.seen.ignored) == ((), row.ignored)
     assert row.removed <= ran.removed.keys()
 
 
@@ -79,7 +79,7 @@ def test_the_profile_takes_all_of_it(row: Row) -> None:
     assert seen is not None
     specs: list[Spec] = []
     profile = compile_file(file, specs)
-    cameras = {one.camera for one in seen.observations} | {one.camera for one in seen.measured}
+    cameras = {one.camera for one in seen.observations} | {one.camera for one in seen.measurements}
     devices = NamedDevices([*sorted(cameras - {"", SENDER}), SENDER], profile.id)
     for name in cameras - {"", SENDER}:
         at = devices.find(name)
@@ -87,7 +87,7 @@ def test_the_profile_takes_all_of_it(row: Row) -> None:
     decoder = Decoder(ProfileSet([profile], specs), devices, IngestConfig())
     fields = decoder.decode([Message(f"http/{SENDER}", payload, ARRIVAL, 1, principal=SENDER)])
     assert (fields.quarantined, fields.rejected) == ([], [])
-    assert len(fields) == len(seen.observations) + len(seen.measured)
+    assert len(fields) == len(seen.observations) + len(seen.measurements)
 
 
 def test_no_file_is_left_out() -> None:

@@ -16,7 +16,7 @@ from sensegate.decode.compiler import Compiler
 from sensegate.decode.grammar import parse
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import Spec
-from sensegate.quantities.properties import PROPERTIES, Kind
+from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.units import conversion
 
 MappingOutcome = Literal["mapped", "guessed", "skipped"]
@@ -79,9 +79,9 @@ def expected_value(guess: Guess, value: Any) -> Any:
         return None
     if guess.words is not None and isinstance(guess.words, Mapping):
         return guess.words.get(value)
-    if row.kind is Kind.BOOLEAN:
+    if row.kind is ValueKind.BOOLEAN:
         return bool(value) if isinstance(value, (bool, int)) and value in {0, 1} else None
-    if row.kind is Kind.STRING:
+    if row.kind is ValueKind.STRING:
         return value if isinstance(value, str) else None
     try:
         number = float(value)

@@ -28,7 +28,7 @@ from sensegate.authoring.learn.guess import Guess
 from sensegate.authoring.yaml_text import as_json, comment_text, flow_text, plain_text
 from sensegate.errors import ConfigError
 from sensegate.quantities.properties import CODES, PROPERTIES
-from sensegate.quantities.units import UnitError, canonical, conversion
+from sensegate.quantities.units import UnitError, conversion, ucum_code
 
 SOURCE: Final = "https://www.zigbee2mqtt.io/guide/usage/exposes.html; exposes of the model as imported"
 
@@ -239,7 +239,7 @@ def _guess_text(member: _Exposed, base: str) -> Guess | str:
 def _guess_number(member: _Exposed, names: tuple[str, ...], channel: str) -> Guess | str:
     if not names:
         return "no property for a number of this name"
-    unit = canonical(member.unit) if member.unit else ""
+    unit = ucum_code(member.unit) if member.unit else ""
     for name in names:
         row = PROPERTIES.by_name(name)
         try:

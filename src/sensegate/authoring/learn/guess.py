@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from sensegate.authoring.learn.fields import FieldFacts
 from sensegate.authoring.learn.names import matches, unit_of
 from sensegate.decode.words import TABLES
-from sensegate.quantities.properties import CODES, PROPERTIES, Kind, Property
-from sensegate.quantities.units import TABLE, UnitError, canonical, conversion, dimension
+from sensegate.quantities.properties import CODES, PROPERTIES, Property, ValueKind
+from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, ucum_code
 
 
 class Guess(NamedTuple):
@@ -105,9 +105,9 @@ def _battery_property(name: str, facts: FieldFacts) -> str:
 
 
 def _guess_kind(row: Property, facts: FieldFacts, unit: str) -> Guess | None:
-    if row.kind is Kind.NUMBER:
+    if row.kind is ValueKind.NUMBER:
         return _guess_number(row, facts, unit)
-    if row.kind is Kind.BOOLEAN:
+    if row.kind is ValueKind.BOOLEAN:
         return _guess_boolean(row, facts)
     if facts.kinds["text"] and not facts.numeric:
         words = CODES.get(row.codes, {})
@@ -175,7 +175,7 @@ def known_unit(unit: str, row: Property) -> str:
     if not unit:
         return ""
     try:
-        code = canonical(unit)
+        code = ucum_code(unit)
         conversion(code, row.unit)
         dimension(code)
     except UnitError:

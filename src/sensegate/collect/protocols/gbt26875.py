@@ -7,8 +7,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import gbt26875
-from sensegate.frames.cutting import Cut
-from sensegate.frames.gbt26875 import Unit
+from sensegate.frames.framing import Framing
+from sensegate.frames.gbt26875 import Gbt26875Frame
 from sensegate.model import Heard, Outcome
 
 _SAID: Final = {
@@ -24,22 +24,22 @@ class FireTalk:
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
 
-    def cut(self, buffer: bytes) -> Cut:
-        return gbt26875.cut(buffer)
+    def cut(self, buffer: bytes) -> Framing:
+        return gbt26875.next_frame(buffer)
 
     def hear(self, frame: bytes) -> Heard:
-        unit = gbt26875.read(frame)
+        unit = gbt26875.parse(frame)
         return Heard(
-            name=gbt26875.address(unit.source),
+            name=gbt26875.format_address(unit.source),
             facts=unit,
-            centre=gbt26875.address(unit.target),
+            centre=gbt26875.format_address(unit.target),
             keeps=bool(unit.data) and unit.command in {gbt26875.SEND, gbt26875.RESPONSE},
-            right=unit.right,
+            right=unit.checksum_ok,
         )
 
     def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        unit: Unit = heard.facts
+        unit: Gbt26875Frame = heard.facts
         said = _SAID.get(outcome)
         if said is None or unit.command != gbt26875.SEND:
             return b""
-        return gbt26875.answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), said)
+        return gbt26875.build_answer(unit, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), said)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import hj212
-from sensegate.frames.cutting import Cut
-from sensegate.frames.hj212 import Convention, Packet, Refusal
+from sensegate.frames.framing import Framing
+from sensegate.frames.hj212 import Convention, Hj212Packet, RejectionCode
 from sensegate.model import Heard, Outcome
 
 _REFUSALS: Final = {
-    Outcome.CHECK_FAILED: Refusal.CRC,
-    Outcome.UNKNOWN: Refusal.STATION,
-    Outcome.PASSWORD: Refusal.PASSWORD,
+    Outcome.CHECK_FAILED: RejectionCode.CRC,
+    Outcome.UNKNOWN: RejectionCode.STATION,
+    Outcome.PASSWORD: RejectionCode.PASSWORD,
 }
 _ALIVE: Final = frozenset({hj212.HEARTBEAT, "9011", "9012", "9013", "9014"})
 """Heartbeats, and a station's answers to requests: no data in them."""
@@ -21,24 +21,24 @@ _ALIVE: Final = frozenset({hj212.HEARTBEAT, "9011", "9012", "9013", "9014"})
 class Hj212Talk:
     """One connection; several stations may share it, each frame names its own."""
 
-    def cut(self, buffer: bytes) -> Cut:
-        return hj212.cut(buffer)
+    def cut(self, buffer: bytes) -> Framing:
+        return hj212.next_frame(buffer)
 
     def hear(self, frame: bytes) -> Heard:
-        packet = hj212.read(frame)
+        packet = hj212.parse(frame)
         return Heard(
             name=packet.fields.get("MN", ""),
             facts=packet,
             password=packet.fields.get("PW", ""),
             keeps=packet.fields.get("CN") not in _ALIVE,
             # Of encrypted content only decoding, which has the key, can tell.
-            right=hj212.convention_of(packet.data, packet.crc) is not None or packet.may_be_encrypted,
+            right=hj212.detect_convention(packet.data, packet.crc) is not None or packet.may_be_encrypted,
         )
 
     def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries the QN of the request
-        packet: Packet = heard.facts
-        if not packet.wants_answer:
+        packet: Hj212Packet = heard.facts
+        if not packet.expects_answer:
             return b""
         # A device that reckons its check value in its own way expects ours to be made in the same.
-        convention = hj212.convention_of(packet.data, packet.crc) or Convention.ANSI
-        return hj212.answer(packet, convention, _REFUSALS.get(outcome))
+        convention = hj212.detect_convention(packet.data, packet.crc) or Convention.ANSI
+        return hj212.build_answer(packet, convention, _REFUSALS.get(outcome))

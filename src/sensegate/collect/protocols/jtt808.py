@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from sensegate.frames import jtt808
-from sensegate.frames.cutting import Cut
-from sensegate.frames.jtt808 import Message
+from sensegate.frames.framing import Framing
+from sensegate.frames.jtt808 import Jtt808Message
 from sensegate.model import Heard, Outcome
 
 _GOOD: Final = frozenset({Outcome.COMMITTED, Outcome.ALIVE})
@@ -27,12 +27,12 @@ class VehicleTalk:
         """Phone -> the code that was given last on this connection."""
         self._serial = 0
 
-    def cut(self, buffer: bytes) -> Cut:
-        return jtt808.cut(buffer)
+    def cut(self, buffer: bytes) -> Framing:
+        return jtt808.next_frame(buffer)
 
     def hear(self, frame: bytes) -> Heard:
-        message = jtt808.read(frame)
-        if message.right and message.message == jtt808.AUTHENTICATE:
+        message = jtt808.parse(frame)
+        if message.checksum_ok and message.message == jtt808.AUTHENTICATE:
             if len(self._codes) >= 64:  # a relay of many terminals; more authenticate again
                 self._codes.clear()
             self._codes[message.phone] = _code(message)
@@ -41,22 +41,22 @@ class VehicleTalk:
             facts=message,
             password=self._codes.get(message.phone, ""),
             keeps=message.message in _KEPT,
-            right=message.right,
+            right=message.checksum_ok,
         )
 
     def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:  # noqa: ARG002 - it carries no time
-        message: Message = heard.facts
+        message: Jtt808Message = heard.facts
         self._serial = (self._serial + 1) & 0xFFFF
         if message.message == jtt808.REGISTER:
             if outcome in _GOOD and self._open_door:
-                return jtt808.registered(message, self._serial, message.phone)
-            return jtt808.registered(message, self._serial, "", _NO_TERMINAL)
+                return jtt808.build_registration_answer(message, self._serial, message.phone)
+            return jtt808.build_registration_answer(message, self._serial, "", _NO_TERMINAL)
         if outcome is Outcome.CHECK_FAILED:
             return b""
-        return jtt808.answer(message, self._serial, jtt808.DONE if outcome in _GOOD else jtt808.FAILED)
+        return jtt808.build_answer(message, self._serial, jtt808.DONE if outcome in _GOOD else jtt808.FAILED)
 
 
-def _code(message: Message) -> str:
+def _code(message: Jtt808Message) -> str:
     """Return the code of an authentication: all of the body, in 2019 behind its length."""
     body = message.body
     if message.version == 2019 and body:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from sensegate.frames import sl651
-from sensegate.frames.cutting import Cut
-from sensegate.frames.sl651 import Report
+from sensegate.frames.framing import Framing
+from sensegate.frames.sl651 import Sl651Report
 from sensegate.model import Heard, Outcome
 
 
@@ -18,22 +18,24 @@ class HydrologyTalk:
         self._zone = zone
         self._end = sl651.EOT if hang_up else sl651.ESC
 
-    def cut(self, buffer: bytes) -> Cut:
-        return sl651.cut(buffer)
+    def cut(self, buffer: bytes) -> Framing:
+        return sl651.next_frame(buffer)
 
     def hear(self, frame: bytes) -> Heard:
-        report = sl651.read(frame)
+        report = sl651.parse(frame)
         return Heard(
             name=report.station,
             facts=report,
             password=report.password,
             centre=f"{report.centre:02X}",
             keeps=report.up and report.function != sl651.KEEP_ALIVE,
-            right=report.right,
+            right=report.checksum_ok,
         )
 
     def answer(self, heard: Heard, outcome: Outcome, now: int) -> bytes:
-        report: Report = heard.facts
+        report: Sl651Report = heard.facts
         if outcome is not Outcome.COMMITTED or report.function not in sl651.REPORTS:
             return b""  # an unconfirmed report comes again
-        return sl651.confirmation(report, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), self._end)
+        return sl651.build_confirmation(
+            report, datetime.fromtimestamp(now / 1e6, UTC).astimezone(self._zone), self._end
+        )

@@ -225,17 +225,17 @@ OBJECTS: Final[dict[int, Callable[[_Reader], Object]]] = {
 
 def parse(payload: bytes) -> dict[str, Any]:
     """Return the tree. Raises `Rejected` if the payload is not a frame, or its checksum is wrong."""
-    unit = gbt26875.read(payload)
-    metrics.FRAME_CHECKS.labels("gbt26875", "sum8" if unit.right else "none").inc()
-    if not unit.right:
+    unit = gbt26875.parse(payload)
+    metrics.FRAME_CHECKS.labels("gbt26875", "sum8" if unit.checksum_ok else "none").inc()
+    if not unit.checksum_ok:
         raise Rejected(QuarantineReason.CRC_FAIL, "the checksum does not match")
-    source = gbt26875.address(unit.source)
+    source = gbt26875.format_address(unit.source)
     return {
         "serial": unit.serial,
         "version": f"{unit.version[0]}.{unit.version[1]}",
         "sent": clock(unit.sent),
         "source": source,
-        "target": gbt26875.address(unit.target),
+        "target": gbt26875.format_address(unit.target),
         "command": unit.command,
         "type": unit.data[0] if unit.data else None,
         "objects": _objects(unit.data, source),

@@ -26,7 +26,7 @@ from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadF
 from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.frames import hj212
-from sensegate.frames.hj212 import Convention, Packet
+from sensegate.frames.hj212 import Convention, Hj212Packet
 from sensegate.model import QuarantineReason
 
 VALUES_MAX: Final = 2_048
@@ -61,7 +61,7 @@ def _compile(options: Hj212Part | None, context: FormatContext) -> Parse:
     systems = frozenset(part.st)
 
     def parse(frame: PayloadFrame) -> dict[str, Any]:
-        packet, convention = _verified(hj212.read(frame.payload), accepted, keys)
+        packet, convention = _verified(hj212.parse(frame.payload), accepted, keys)
         return _tree(packet, convention, frame, systems)
 
     return parse
@@ -86,16 +86,16 @@ def _keys(name: str, context: FormatContext) -> dict[str, bytes]:
     return keys
 
 
-def _verified(packet: Packet, accepted: frozenset[str], keys: dict[str, bytes]) -> tuple[Packet, str]:
+def _verified(packet: Hj212Packet, accepted: frozenset[str], keys: dict[str, bytes]) -> tuple[Hj212Packet, str]:
     """Return the packet in plain text and its checksum convention; refuse a checksum that the profile does not accept.
 
     The checksum is that of the plain text: it also tells whether the content was encrypted.
     """
-    convention = hj212.convention_of(packet.data, packet.crc)
+    convention = hj212.detect_convention(packet.data, packet.crc)
     key = keys.get(packet.fields.get("MN", ""), keys.get("*"))
     if convention is None and key is not None and packet.may_be_encrypted:
-        plain = hj212.decrypted(packet, key)
-        convention = hj212.convention_of(plain.data, plain.crc)
+        plain = hj212.decrypt(packet, key)
+        convention = hj212.detect_convention(plain.data, plain.crc)
         packet = plain if convention else packet
     metrics.FRAME_CHECKS.labels("hj212", convention or "none").inc()
     if "off" in accepted or (convention and convention in accepted):
@@ -104,13 +104,13 @@ def _verified(packet: Packet, accepted: frozenset[str], keys: dict[str, bytes]) 
         raise Rejected(
             QuarantineReason.CRC_FAIL, f"valid by '{convention}', which the profile does not accept (hj212.crc)"
         )
-    detail = f"{packet.crc.decode()} sent, {hj212.check_value(packet.data, Convention.ANSI):04X} expected"
+    detail = f"{packet.crc.decode()} sent, {hj212.checksum(packet.data, Convention.ANSI):04X} expected"
     if packet.may_be_encrypted and key is None:
         detail += "; if the content is encrypted, its key is missing (hj212.keys_file)"
     raise Rejected(QuarantineReason.CRC_FAIL, detail)
 
 
-def _tree(packet: Packet, convention: str, frame: PayloadFrame, systems: frozenset[str]) -> dict[str, Any]:
+def _tree(packet: Hj212Packet, convention: str, frame: PayloadFrame, systems: frozenset[str]) -> dict[str, Any]:
     sent = packet.fields
     deviations: list[str] = []
     if len(sent.get("QN", "")) != 17 or not sent["QN"].isdigit():
@@ -137,7 +137,7 @@ def _tree(packet: Packet, convention: str, frame: PayloadFrame, systems: frozens
         "cn": sent.get("CN", ""),
         "mn": sent.get("MN", ""),
         "version": packet.version,
-        "answer": packet.wants_answer,
+        "answer": packet.expects_answer,
         "packets": packets,
         "packet": packet_number,
         "crc": str(convention),

@@ -55,9 +55,9 @@ Report = dict[str, Any]
 
 def parse(payload: bytes) -> dict[str, Any]:
     """Return the tree. Raises `Rejected` if the payload is not a frame, or its checksum is wrong."""
-    message = jtt808.read(payload)
-    metrics.FRAME_CHECKS.labels("jtt808", "xor8" if message.right else "none").inc()
-    if not message.right:
+    message = jtt808.parse(payload)
+    metrics.FRAME_CHECKS.labels("jtt808", "xor8" if message.checksum_ok else "none").inc()
+    if not message.checksum_ok:
         raise Rejected(QuarantineReason.CRC_FAIL, "the XOR checksum does not match")
     late = False
     reports: list[Report] = []

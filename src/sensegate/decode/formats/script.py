@@ -35,7 +35,7 @@ from sensegate.decode.part import ProfilePart, Scalar, description
 from sensegate.errors import ProfileError, Rejected
 from sensegate.model import QuarantineReason
 from sensegate.scripts import pool
-from sensegate.scripts.wire import NO_PORT, Call, Facts, Limits, Outcome, Source
+from sensegate.scripts.wire import NO_PORT, CallResult, ScriptCall, ScriptInfo, ScriptLimits, ScriptSource
 
 TEXT_BYTES_MAX: Final = 1 << 20
 """Longest script."""
@@ -87,7 +87,7 @@ class ScriptPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ScriptParse(BatchParse):
     """The parse of one script. Many frames go to the child process in one exchange."""
 
-    def __init__(self, source: Source, facts: Facts) -> None:
+    def __init__(self, source: ScriptSource, facts: ScriptInfo) -> None:
         self.key = source.key
         self.source = source
         self.facts = facts
@@ -100,13 +100,13 @@ class ScriptParse(BatchParse):
 
     @staticmethod
     def many(asked: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
-        outcomes = pool.shared().run([_request(parse.source, frame) for parse, frame in asked])
+        outcomes = pool.decoding_pool().run([_request(parse.source, frame) for parse, frame in asked])
         return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, asked, strict=True)]
 
 
-def _request(source: Source, frame: PayloadFrame) -> pool.Ask:
+def _request(source: ScriptSource, frame: PayloadFrame) -> pool.PendingCall:
     port = NO_PORT if frame.port is None else frame.port
-    return pool.Ask(source, Call(frame.payload, port, frame.received // 1_000), frame.topic)
+    return pool.PendingCall(source, ScriptCall(frame.payload, port, frame.received // 1_000), frame.topic)
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class _Result(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Result).decode
 
 
-def _tree(outcome: Outcome, nesting_max: int) -> Any:
+def _tree(outcome: CallResult, nesting_max: int) -> Any:
     """Return the tree of an outcome, or the rejection."""
     if outcome.kind:
         return Rejected(QuarantineReason(outcome.kind), outcome.text)
@@ -150,7 +150,7 @@ def _numbers(tree: Any) -> Any:
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────────
 
 _parses: WeakValueDictionary[str, ScriptParse] = WeakValueDictionary()
-_facts: OrderedDict[str, Facts] = OrderedDict()
+_facts: OrderedDict[str, ScriptInfo] = OrderedDict()
 """By key of the source: the script of a profile that is loaded again is not inspected again."""
 
 
@@ -178,7 +178,7 @@ def _compile(options: ScriptPart, context: FormatContext) -> Parse:
         )
     parse = _parses.get(source.key)
     if parse is None:  # rules of one script share its parse, and so the tree of a frame
-        parse = _parses[source.key] = ScriptParse(msgspec.structs.replace(source, learned=facts.learned), facts)
+        parse = _parses[source.key] = ScriptParse(msgspec.structs.replace(source, inspection=facts.inspection), facts)
     return parse
 
 
@@ -191,9 +191,9 @@ def _check(options: ScriptPart, context: FormatContext) -> None:
         raise context.error("`input` must stand alone, and no argument may occur twice", "arguments")
 
 
-def _source(options: ScriptPart, context: FormatContext, text: str) -> Source:
+def _source(options: ScriptPart, context: FormatContext, text: str) -> ScriptSource:
     limits = options.limits
-    fresh = Source(
+    fresh = ScriptSource(
         key="",
         file=options.file,
         text=text,
@@ -201,16 +201,16 @@ def _source(options: ScriptPart, context: FormatContext, text: str) -> Source:
         arguments=options.arguments,
         take=options.take,
         variables=msgspec.json.encode(options.variables).decode(),
-        limits=Limits(limits.cpu_ms, limits.mean_cpu_ms, limits.memory_mb, output_kb=limits.output_kb),
+        limits=ScriptLimits(limits.cpu_ms, limits.mean_cpu_ms, limits.memory_mb, output_kb=limits.output_kb),
     )
     digest = hashlib.sha256(msgspec.msgpack.encode(fresh)).hexdigest()[:12]
     return msgspec.structs.replace(fresh, key=f"{context.profile}@{context.version} {options.file} {digest}")
 
 
-def _inspect(source: Source) -> Facts:
+def _inspect(source: ScriptSource) -> ScriptInfo:
     facts = _facts.get(source.key)
     if facts is None:
-        facts = _facts[source.key] = pool.inspector().inspect(source)
+        facts = _facts[source.key] = pool.inspection_pool().inspect(source)
         if len(_facts) > _INSPECTED_MAX:
             _facts.popitem(last=False)
     return facts

@@ -30,7 +30,7 @@ from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadF
 from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
-from sensegate.frames.sl651 import Report
+from sensegate.frames.sl651 import Sl651Report
 from sensegate.model import QuarantineReason
 
 ELEMENTS_MAX: Final = 4_096
@@ -65,9 +65,9 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
     ends = (options or Sl651Part()).hour == "ends"
 
     def parse(frame: PayloadFrame) -> dict[str, Any]:
-        report = sl651.read(frame.payload)
-        metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.right else "none").inc()
-        if not report.right:
+        report = sl651.parse(frame.payload)
+        metrics.FRAME_CHECKS.labels("sl651", "modbus" if report.checksum_ok else "none").inc()
+        if not report.checksum_ok:
             raise Rejected(QuarantineReason.CRC_FAIL, "the CRC does not match")
         body = _Body(report, ends=ends)
         if report.up and report.packet == 1 and report.function in _WITH_ELEMENTS:
@@ -110,7 +110,7 @@ def _iso(time: datetime | None) -> str | None:
 class _Body:
     """The elements of a report while they are read."""
 
-    def __init__(self, report: Report, *, ends: bool) -> None:
+    def __init__(self, report: Sl651Report, *, ends: bool) -> None:
         self._report = report
         self._ends = ends
         self._remaining = report.body

@@ -25,23 +25,23 @@ from sensegate.decode.part import ProfilePart, description
 from sensegate.errors import Rejected
 from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
-from sensegate.video import body
-from sensegate.video.form import Camera, Measured, Seen, VideoFormat
-from sensegate.video.formats import FORMATS
-from sensegate.video.observation import Event, Kind, VideoObservation
-from sensegate.video.thin import (
+from sensegate.video import stored
+from sensegate.video.downsampling import (
     REASONS_SIZE,
     SIZE,
     STATE_SIZE,
-    Reasons,
-    State,
-    Thinning,
-    Track,
-    judged,
-    repeated,
-    together,
+    EventSample,
+    SamplingRule,
+    StateReasons,
+    TrackSample,
+    combine_reasons,
+    sample_event,
+    sample_track,
 )
-from sensegate.video.veil import KeyedVeil
+from sensegate.video.format import CameraInfo, Measurement, VideoFormat, VideoReport
+from sensegate.video.formats import FORMATS
+from sensegate.video.observation import ObservationKind, VideoEvent, VideoObservation
+from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NAME: Final = "video"
 _QUALITIES: Final = {
@@ -97,9 +97,9 @@ class VideoPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class VideoTree(dict[str, Any]):
     """The tree of a message, with counts of what became no element."""
 
-    def __init__(self, parts: list[dict[str, Any]], seen: Seen, thinned: dict[str, int]) -> None:
+    def __init__(self, parts: list[dict[str, Any]], seen: VideoReport, thinned: dict[str, int]) -> None:
         super().__init__(parts=parts)
-        self.refused = seen.refused
+        self.refused = seen.rejected
         self.ignored = seen.ignored
         self.thinned = thinned
         """Camera -> observations of its tracks that were downsampled away."""
@@ -115,7 +115,9 @@ class VideoTimes(times.TimeReader, frozen=True):
 class VideoParse:
     """The parse of one rule."""
 
-    def __init__(self, name: str, form: VideoFormat, camera: Camera, thinning: Thinning, repeats_us: int = 0) -> None:
+    def __init__(
+        self, name: str, form: VideoFormat, camera: CameraInfo, thinning: SamplingRule, repeats_us: int = 0
+    ) -> None:
         self.name = name
         self._form = form
         self._camera = camera
@@ -123,22 +125,22 @@ class VideoParse:
         self._repeats_us = repeats_us
 
     def __call__(self, frame: PayloadFrame) -> Any:
-        content = body.opened(frame.payload)
+        content = stored.decode_stored(frame.payload)
         if content is None:
-            content = body.opened(body.kept(self.name, self._redact(frame)))
+            content = stored.decode_stored(stored.encode_redacted(self.name, self._redact(frame)))
         if content is None or content.video != self.name:
             raise Rejected(QuarantineReason.SCHEMA, f"not a message of {self.name}")
         if content.reason:
-            raise body.refusal(content)
-        seen = self._form.see(bytes(content.body), frame.topic, frame.received, self._camera)
-        if len(seen.observations) + len(seen.measured) > ELEMENTS_MAX:
+            raise stored.rejection(content)
+        seen = self._form.decode(bytes(content.body), frame.topic, frame.received, self._camera)
+        if len(seen.observations) + len(seen.measurements) > ELEMENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} observations")
         return self._tree(seen, frame)
 
     def _redact(self, frame: PayloadFrame) -> Any:
-        return self._form.cut(frame.payload, frame.topic, frame.received, temporary_veil())
+        return self._form.redact(frame.payload, frame.topic, frame.received, temporary_veil())
 
-    def _tree(self, seen: Seen, frame: PayloadFrame) -> VideoTree:
+    def _tree(self, seen: VideoReport, frame: PayloadFrame) -> VideoTree:
         memory = DecoderMemory() if frame.memory is None else frame.memory
         parts: list[dict[str, Any]] = []
         thinned: dict[str, int] = {}
@@ -159,44 +161,44 @@ class VideoParse:
         parts += [
             {
                 "n": f"{count.property}#{count.channel}" if count.channel else count.property,
-                "v": self._value(count, frame.topic, memory) if count.part else count.value,
+                "v": self._value(count, frame.topic, memory) if count.reason else count.value,
                 "u": count.unit or None,
                 "t": (count.time, _QUALITIES[count.time_quality]),
                 "c": count.camera or self._camera.id,
                 "i": count.key,
             }
-            for count in seen.measured
+            for count in seen.measurements
         ]
-        if not parts and seen.refused and not thinned:
-            first = seen.refused[0]
+        if not parts and seen.rejected and not thinned:
+            first = seen.rejected[0]
             raise Rejected(QuarantineReason.NO_VALUES, f"no object is good; the first: {first.reason}: {first.detail}")
         if not parts and not thinned and not seen.ignored:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing in it is an observation, a count or a state")
         return VideoTree(parts, seen, thinned)
 
     def _keeps(self, observation: VideoObservation, topic: str, memory: DecoderMemory) -> bool:
-        if self._repeats_us and observation.kind is Kind.EVENT and observation.event is not None:
+        if self._repeats_us and observation.kind is ObservationKind.EVENT and observation.event is not None:
             return not self._repeats(observation, observation.event, topic, memory)
         if not self._thinning.keep or not observation.track:
             return True
         key = (NAME, f"{topic}\0{observation.camera}\0{observation.track}")
-        before: Track | None = memory.get(key)
-        keep, after = judged(observation, before, self._thinning)
+        before: TrackSample | None = memory.get(key)
+        keep, after = sample_track(observation, before, self._thinning)
         if after is not None and after != before:
             memory.put(key, after, SIZE)
         return keep
 
     @staticmethod
-    def _value(count: Measured, topic: str, memory: DecoderMemory) -> float | str:
+    def _value(count: Measurement, topic: str, memory: DecoderMemory) -> float | str:
         """Return a state with several causes, combined over all of them."""
         key = (NAME, f"{topic}\0{count.camera}\0{count.property}\0{count.channel}")
-        previous: Reasons | None = memory.get(key)
-        holds, after = together(count.part, holds=bool(count.value), at=count.time, before=previous)
+        previous: StateReasons | None = memory.get(key)
+        holds, after = combine_reasons(count.reason, holds=bool(count.value), at=count.time, before=previous)
         if after != previous:
             memory.put(key, after, REASONS_SIZE)
         return holds
 
-    def _repeats(self, observation: VideoObservation, event: Event, topic: str, memory: DecoderMemory) -> bool:
+    def _repeats(self, observation: VideoObservation, event: VideoEvent, topic: str, memory: DecoderMemory) -> bool:
         subject = (
             topic,
             observation.camera,
@@ -208,17 +210,17 @@ class VideoParse:
             observation.track,
         )
         key = (NAME, "\0".join(subject))
-        previous: State | None = memory.get(key)
-        repeats, after = repeated(observation, previous, self._repeats_us)
+        previous: EventSample | None = memory.get(key)
+        repeats, after = sample_event(observation, previous, self._repeats_us)
         if after is not None and after != previous:
             memory.put(key, after, STATE_SIZE)
         return repeats
 
 
 @cache
-def temporary_veil() -> KeyedVeil:
+def temporary_veil() -> KeyedPseudonymiser:
     """Return the pseudonymiser for messages outside the pipeline; its keys end with the process."""
-    return KeyedVeil(secrets.token_bytes(32))
+    return KeyedPseudonymiser(secrets.token_bytes(32))
 
 
 def refused_at(index: int) -> str:
@@ -242,7 +244,7 @@ def _compile(options: VideoPart, context: FormatContext) -> Parse:
         raise context.error(
             f"unknown zone '{options.zone}'", "zone", remedy="an IANA name, e.g. Asia/Shanghai"
         ) from error
-    camera = Camera(
+    camera = CameraInfo(
         options.camera,
         options.grid,
         options.width,
@@ -252,7 +254,7 @@ def _compile(options: VideoPart, context: FormatContext) -> Parse:
         options.sizes,
         options.rules,
     )
-    thinning = Thinning(frozenset(options.keep), options.moved)
+    thinning = SamplingRule(frozenset(options.keep), options.moved)
     return VideoParse(options.format, form, camera, thinning, round(options.repeats_s * 1e6))
 
 

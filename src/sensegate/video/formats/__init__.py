@@ -1,15 +1,15 @@
-"""Formats of video metadata, one file each. The next one is one more file with its `FORMAT`, and its row here."""
+"""Formats of video metadata, video_format module each. A new format is a module with its `FORMAT`, listed here."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sensegate.video.form import VideoFormat
+from sensegate.video.format import VideoFormat
 from sensegate.video.formats import axis, dahua, deepstream, dlstreamer, frigate, gb28181, hikvision, onvif, viid
 
 FORMATS: Final[dict[str, VideoFormat]] = {
-    one.name: one
-    for one in (
+    video_format.name: video_format
+    for video_format in (
         viid.FORMAT,
         *onvif.FORMATS,
         hikvision.FORMAT,
@@ -21,4 +21,4 @@ FORMATS: Final[dict[str, VideoFormat]] = {
         gb28181.FORMAT,
     )
 }
-"""By the name that profiles use."""
+"""Format by the name that profiles use."""

@@ -1,7 +1,7 @@
-"""Axis: frames of the scene, finished tracks, and the events of its analytics (counts, occupancy, alarms) by MQTT.
+"""Axis: scene frames, finished tracks and analytics events (counts, occupancy, alarms) by MQTT.
 
-The three are told apart by their members; the topics are the operator's choice. Boxes are fractions of the image, y
-down. Counts are texts and only rise until they are reset: the properties ``…_total``.
+The three are distinguished by their members, as the topics are the operator's choice. Boxes are fractions of the image,
+y down. Counts are strings that only rise until they are reset: the properties ``…_total``.
 """
 
 from __future__ import annotations
@@ -15,89 +15,111 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
-from sensegate.video.formats.detector import (
-    PRESENT,
-    Telling,
-    apart,
-    camera_name,
-    class_of,
-    classes,
-    names_in,
-    silent,
-    track_id,
+from sensegate.video.allowlist import (
+    REMOVED,
+    ListOf,
+    ObjectRule,
+    Redactor,
+    allow_time,
+    allow_words,
+    decode_object,
+    decode_record,
 )
-from sensegate.video.observation import Event, Kind, ObjectClass, Place, TrackState, VideoObservation
-from sensegate.video.parts import identity, number, truth
-from sensegate.video.sieve import GONE, Many, Shape, Sieve, moment, one_of, read_object, typed
-from sensegate.video.sieve import number as within
-from sensegate.video.times import Found, epoch_ms, parse_iso, received
+from sensegate.video.allowlist import allow_number as within
+from sensegate.video.format import (
+    CameraInfo,
+    Measurement,
+    Pseudonymiser,
+    Redacted,
+    RejectedObject,
+    VideoFormat,
+    VideoReport,
+)
+from sensegate.video.formats.detector import (
+    PRESENCE_PROPERTIES,
+    NamingRedactor,
+    allow_camera,
+    allow_class,
+    allow_track_id,
+    ignore_field,
+    member_names,
+    redact_separately,
+    split_class,
+)
+from sensegate.video.observation import Location, ObjectClass, ObservationKind, TrackState, VideoEvent, VideoObservation
+from sensegate.video.times import TimeResult, epoch_ms, parse_iso, received
+from sensegate.video.values import boolean, identity, number
 
 NAME: Final = "axis"
 OBJECTS_MAX: Final = 10_000
 COUNT_MAX: Final = 9_999_999_999
-"""A number of eleven digits is a telephone."""
+"""A number of eleven digits may be a telephone number."""
 _SIDES: Final = ("left", "top", "right", "bottom")
-_BOX: Final[Shape] = dict.fromkeys(_SIDES, within(-1e6, 1e6))
+_BOX: Final[ObjectRule] = dict.fromkeys(_SIDES, within(-1e6, 1e6))
 
 
-def _color(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
-    return (codes.color(NAME, value) or GONE) if isinstance(value, str) else GONE
+def _color(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    return (codes.color(NAME, value) or REMOVED) if isinstance(value, str) else REMOVED
 
 
-_CLASS: Final[Shape] = {
-    "type": class_of(NAME),
+_CLASS: Final[ObjectRule] = {
+    "type": allow_class(NAME),
     "score": within(0, 1),
-    "colors": Many({"name": _color, "score": within(0, 1)}, 32),
+    "colors": ListOf({"name": _color, "score": within(0, 1)}, 32),
 }
 _PEOPLE: Final = frozenset({ObjectClass.PERSON, ObjectClass.FACE})
 
-OBJECT: Final[Shape] = {
-    "track_id": track_id,
-    "timestamp": moment,
+OBJECT: Final[ObjectRule] = {
+    "track_id": allow_track_id,
+    "timestamp": allow_time,
     "bounding_box": _BOX,
     "class": _CLASS,
-    "geoposition": {"latitude": within(-90, 90), "longitude": within(-180, 180), "lat": silent, "lon": silent},
-    "velocity": silent,
-    "spherical_coordinate": silent,
+    "geoposition": {
+        "latitude": within(-90, 90),
+        "longitude": within(-180, 180),
+        "lat": ignore_field,
+        "lon": ignore_field,
+    },
+    "velocity": ignore_field,
+    "spherical_coordinate": ignore_field,
 }
 """One observation of a frame."""
-OPERATION: Final[Shape] = {
-    "type": one_of("DeleteOperation", "RenameOperation"),
-    "id": track_id,
-    "from": track_id,
-    "to": track_id,
+OPERATION: Final[ObjectRule] = {
+    "type": allow_words("DeleteOperation", "RenameOperation"),
+    "id": allow_track_id,
+    "from": allow_track_id,
+    "to": allow_track_id,
 }
-TRACK: Final[Shape] = {
-    "id": track_id,
-    "classes": Many(_CLASS, 64),
-    "start_time": moment,
-    "end_time": moment,
-    "duration": silent,
+TRACK: Final[ObjectRule] = {
+    "id": allow_track_id,
+    "classes": ListOf(_CLASS, 64),
+    "start_time": allow_time,
+    "end_time": allow_time,
+    "duration": ignore_field,
 }
-_NAMES: Final = names_in(OBJECT, OPERATION, TRACK) | {
+_NAMES: Final = member_names(OBJECT, OPERATION, TRACK) | {
     "image", "data", "upper_clothing_colors", "lower_clothing_colors", "observations", "frame", "operations", "message",
     "license_plate", "text", "face", "bag", "bags", "hat", "path", "source", "key", "topic", "serial",
 }  # fmt: skip
 
 
-class Color(msgspec.Struct, frozen=True):
-    """A colour and how sure it is."""
+class AxisColor(msgspec.Struct, frozen=True):
+    """A colour with its score."""
 
     name: str = ""
     score: float = 1.0
 
 
-class Class(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What something is."""
+class AxisClass(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Classification of an object."""
 
     type: str = ""
     score: float | None = None
-    colors: tuple[Color, ...] = ()
+    colors: tuple[AxisColor, ...] = ()
 
 
-class Box(msgspec.Struct, frozen=True):
-    """Sides."""
+class AxisBox(msgspec.Struct, frozen=True):
+    """Sides of a bounding box."""
 
     left: float
     top: float
@@ -105,27 +127,27 @@ class Box(msgspec.Struct, frozen=True):
     bottom: float
 
 
-class Position(msgspec.Struct, frozen=True):
-    """Where something is on the map."""
+class AxisPosition(msgspec.Struct, frozen=True):
+    """Geographic position."""
 
     latitude: float
     longitude: float
 
 
-class Thing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class AxisObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One object of a frame."""
 
     track_id: str = ""
     timestamp: str = ""
-    bounding_box: Box | None = None
-    cls: Class = msgspec.field(default=Class(), name="class")
-    geoposition: Position | None = None
+    bounding_box: AxisBox | None = None
+    object_class: AxisClass = msgspec.field(default=AxisClass(), name="class")
+    geoposition: AxisPosition | None = None
     images: int = 0
     removed: tuple[str, ...] = ()
 
 
-class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What becomes of a track."""
+class AxisOperation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of tracks: deletion or renaming."""
 
     type: Literal["DeleteOperation", "RenameOperation"]
     id: str = ""
@@ -133,30 +155,30 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     to: str = ""
 
 
-class Frame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="frame", tag_field="is"):
+class AxisFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="frame", tag_field="is"):
     """One moment of the scene."""
 
-    at: str = ""
+    time: str = ""
     camera: str = ""
-    things: tuple[Thing, ...] = ()
-    operations: tuple[Operation, ...] = ()
-    broken: tuple[int, ...] = ()
+    objects: tuple[AxisObject, ...] = ()
+    operations: tuple[AxisOperation, ...] = ()
+    invalid: tuple[int, ...] = ()
 
 
-class Track(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="track", tag_field="is"):
-    """One finished track: of its way only where it ended is kept."""
+class AxisTrack(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="track", tag_field="is"):
+    """One finished track; of its path only the end is stored."""
 
     id: str
-    classes: tuple[Class, ...] = ()
+    classes: tuple[AxisClass, ...] = ()
     start_time: str = ""
     end_time: str = ""
-    box: Box | None = None
+    box: AxisBox | None = None
     images: int = 0
     removed: tuple[str, ...] = ()
 
 
-class Count(msgspec.Struct, frozen=True):
-    """A number of an event."""
+class AxisCount(msgspec.Struct, frozen=True):
+    """A number reported by an event."""
 
     property: str
     value: int
@@ -164,165 +186,176 @@ class Count(msgspec.Struct, frozen=True):
     cumulative: bool
 
 
-class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="event", tag_field="is"):
+class AxisEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="event", tag_field="is"):
     """One event of the camera."""
 
     camera: str = ""
-    at: float | None = None
+    time_ms: float | None = None
     """ms since 1970"""
     event: str = ""
     rule: str = ""
     state: bool | None = None
     label: str = ""
-    counts: tuple[Count, ...] = ()
+    counts: tuple[AxisCount, ...] = ()
     removed: tuple[str, ...] = ()
 
 
-Kept: TypeAlias = Frame | Track | Happening
+_Record: TypeAlias = AxisFrame | AxisTrack | AxisEvent
 
 _WRAPPERS: Final = ({"_mqtt_topic", "payload"}, {"topic", "payload"})
-"""Members of what recorders and bridges put around a message."""
+"""Members of the envelopes that recorders and bridges add around a message."""
 _WRAPPERS_MAX: Final = 4
 
 _RULE = re.compile(r"(?:Device|Camera)(\d{1,2})(?:Scenario|Profile)(\d{1,3}|ANY|Any|any)(?:Threshold)?", re.ASCII)
 _ANY: Final = "any"
-_OF_CLASS: Final = {
+_COUNT_PROPERTIES: Final = {
     ObjectClass.PERSON: "people_count_total",
     ObjectClass.VEHICLE: "vehicle_count_total",
     ObjectClass.NONMOTOR: "bicycles_total",
 }
-"""Class -> the property of its cumulative count."""
+"""Class -> property of its cumulative count."""
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
-    """Cut a message down. Raises `Rejected`: none of the three kinds."""
-    tree = read_object(payload)
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact a message. Raises `Rejected` if it is of none of the three kinds."""
+    tree = decode_object(payload)
     for _ in range(_WRAPPERS_MAX):
         if tree.keys() not in _WRAPPERS or not isinstance(tree["payload"], dict):
             break
         tree = tree["payload"]
-    sieve = Telling(veil, arrival, _NAMES)
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
     if isinstance(tree.get("frame"), dict):
-        return sieve.cut(_frame(tree, sieve))
+        return redactor.result(_redact_frame(tree, redactor))
     if ("classes" in tree or "id" in tree) and {"start_time", "end_time", "observations"} & tree.keys():
-        return sieve.cut(_track(tree, sieve))
+        return redactor.result(_redact_track(tree, redactor))
     if isinstance(tree.get("message"), dict) and isinstance(tree.get("topic", topic), str):
-        return sieve.cut(_happening(tree, str(tree.get("topic", topic)), sieve))
-    raise Rejected(QuarantineReason.SCHEMA, "JSON, but no frame, finished track or event of Axis")
+        return redactor.result(_redact_event(tree, str(tree.get("topic", topic)), redactor))
+    raise Rejected(QuarantineReason.SCHEMA, "the message is JSON, but not a frame, finished track or event of Axis")
 
 
-def _listed(value: Any) -> list[Any]:
-    found = value if isinstance(value, list) else [] if value is None else [value]
-    if len(found) > OBJECTS_MAX:
+def _as_bounded_list(value: Any) -> list[Any]:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if len(values) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
-    return found
+    return values
 
 
-def _frame(tree: dict[str, Any], sieve: Telling) -> Frame:
+def _redact_frame(tree: dict[str, Any], redactor: NamingRedactor) -> AxisFrame:
     frame = tree["frame"]
     for name, value in tree.items():
         if name not in {"frame", "serial"}:
-            sieve.out(name, value)
+            redactor.count_removed(name, value)
     for name, value in frame.items():
         if name not in {"timestamp", "observations", "operations"}:
-            sieve.out(f"frame.{name}", value)
-    at = moment(frame.get("timestamp"), sieve)
+            redactor.count_removed(f"frame.{name}", value)
+    at = allow_time(frame.get("timestamp"), redactor)
     things, operations, broken = [], [], []
-    for place, one in enumerate(_listed(frame.get("observations"))):
-        if not isinstance(one, dict):
+    for place, observation in enumerate(_as_bounded_list(frame.get("observations"))):
+        if not isinstance(observation, dict):
             broken.append(place)
             continue
-        kept = apart(sieve, one, OBJECT, "observations")
-        kept["images"] = len(_listed(one.get("image")))
-        if "geoposition" in kept and (
-            len(kept["geoposition"]) != 2 or classes(kept.get("class", {}).get("type", ""))[0] in {*_PEOPLE, None}
+        members = redact_separately(redactor, observation, OBJECT, "observations")
+        members["images"] = len(_as_bounded_list(observation.get("image")))
+        if "geoposition" in members and (
+            len(members["geoposition"]) != 2
+            or split_class(members.get("class", {}).get("type", ""))[0] in {*_PEOPLE, None}
         ):
-            del kept["geoposition"]
-            sieve.out("observations.geoposition", True)
-            kept["removed"] = sorted({*kept.get("removed", ()), "observations.geoposition"})
-        if len(kept.get("bounding_box", {})) != len(_SIDES):
-            kept.pop("bounding_box", None)
-        things.append(msgspec.convert(kept, Thing))
-    for one in _listed(frame.get("operations")):
-        if isinstance(one, dict) and len(one) == 1 and isinstance(inner := next(iter(one.values())), dict):
-            one = {**inner, "type": next(iter(one))}  # noqa: PLW2901 - the kind as the name of a member
-        kept = apart(sieve, one, OPERATION, "operations")
-        if "type" in kept and ("id" in kept or {"from", "to"} <= kept.keys()):
-            operations.append(msgspec.convert(kept, Operation))
-    return Frame(
-        at="" if at is GONE else at,
-        camera=_camera(tree, sieve),
-        things=tuple(things),
+            del members["geoposition"]
+            redactor.count_removed("observations.geoposition", True)
+            members["removed"] = sorted({*members.get("removed", ()), "observations.geoposition"})
+        if len(members.get("bounding_box", {})) != len(_SIDES):
+            members.pop("bounding_box", None)
+        things.append(msgspec.convert(members, AxisObject))
+    for operation in _as_bounded_list(frame.get("operations")):
+        if (
+            isinstance(operation, dict)
+            and len(operation) == 1
+            and isinstance(inner := next(iter(operation.values())), dict)
+        ):
+            operation = {**inner, "type": next(iter(operation))}  # noqa: PLW2901 - the type is the name of the member
+        members = redact_separately(redactor, operation, OPERATION, "operations")
+        if "type" in members and ("id" in members or {"from", "to"} <= members.keys()):
+            operations.append(msgspec.convert(members, AxisOperation))
+    return AxisFrame(
+        time="" if at is REMOVED else at,
+        camera=_camera(tree, redactor),
+        objects=tuple(things),
         operations=tuple(operations),
-        broken=tuple(broken),
+        invalid=tuple(broken),
     )
 
 
-def _camera(tree: dict[str, Any], sieve: Telling) -> str:
-    found = camera_name(tree.get("serial"), sieve)
-    return "" if found is GONE else str(found)
+def _camera(tree: dict[str, Any], redactor: NamingRedactor) -> str:
+    camera = allow_camera(tree.get("serial"), redactor)
+    return "" if camera is REMOVED else str(camera)
 
 
-def _track(tree: dict[str, Any], sieve: Telling) -> Track:
+def _redact_track(tree: dict[str, Any], redactor: NamingRedactor) -> AxisTrack:
     members = {name: value for name, value in tree.items() if name not in {"observations", "image"}}
-    kept = sieve.object(members, TRACK)
-    seen = [one for one in _listed(tree.get("observations")) if isinstance(one, dict)]
-    last = sieve.object(seen[-1], {"bounding_box": _BOX, "timestamp": silent}, "observations") if seen else {}
+    track = redactor.apply_object(members, TRACK)
+    seen = [item for item in _as_bounded_list(tree.get("observations")) if isinstance(item, dict)]
+    last = (
+        redactor.apply_object(seen[-1], {"bounding_box": _BOX, "timestamp": ignore_field}, "observations")
+        if seen
+        else {}
+    )
     last = last.get("bounding_box", {})
-    for one in seen[:-1]:
-        sieve.out("observations", one)
-    images = _listed(tree.get("image"))
-    for one in images:
-        sieve.out("image", one)
-    return Track(
-        id=kept.get("id", ""),
-        classes=msgspec.convert(kept.get("classes", []), tuple[Class, ...]),
-        start_time=kept.get("start_time", ""),
-        end_time=kept.get("end_time", ""),
-        box=msgspec.convert(last, Box) if len(last) == len(_SIDES) else None,
+    for item in seen[:-1]:
+        redactor.count_removed("observations", item)
+    images = _as_bounded_list(tree.get("image"))
+    for image in images:
+        redactor.count_removed("image", image)
+    return AxisTrack(
+        id=track.get("id", ""),
+        classes=msgspec.convert(track.get("classes", []), tuple[AxisClass, ...]),
+        start_time=track.get("start_time", ""),
+        end_time=track.get("end_time", ""),
+        box=msgspec.convert(last, AxisBox) if len(last) == len(_SIDES) else None,
         images=len(images),
-        removed=tuple(sorted(sieve.removed)),
+        removed=tuple(sorted(redactor.removed)),
     )
 
 
-def _happening(tree: dict[str, Any], topic: str, sieve: Telling) -> Happening:
-    """Cut an event. What its topic says counts only where it is of the table; others are known and mean nothing."""
+def _redact_event(tree: dict[str, Any], topic: str, redactor: NamingRedactor) -> AxisEvent:
+    """Redact an event. Its topic is used only if the code table has it; other events are accepted without a report."""
     message = tree["message"]
     data = message.get("data")
-    data = {_DATA.get(name.lower(), name): value for name, value in data.items()} if isinstance(data, dict) else {}
+    data = (
+        {_DATA_MEMBERS.get(name.lower(), name): value for name, value in data.items()} if isinstance(data, dict) else {}
+    )
     for name, value in tree.items():
         if name not in {"topic", "timestamp", "serial", "message"}:
-            sieve.out(name, value)
+            redactor.count_removed(name, value)
     levels = [level.rpartition(":")[2] for level in topic.split("/")]
-    rule = next((found for level in reversed(levels) if (found := _RULE.fullmatch(level))), None)
-    named = "" if rule is None else _called(rule[1], rule[2])
+    rule = next((match for level in reversed(levels) if (match := _RULE.fullmatch(level))), None)
+    named = "" if rule is None else _scenario_channel(rule[1], rule[2])
     counted = any(name.startswith("total") for name in data)
     word = next(filter(None, (codes.word("event", NAME, level) for level in reversed(levels))), "")
-    said = data.get("classTypes") or data.get("reason")
-    label = class_of(NAME)(said.replace(",", " ").split(" ")[0] if isinstance(said, str) else said, sieve)
-    state = truth(data.get("active"))
-    since = moment(data.get("startTime"), sieve) is not GONE
+    text = data.get("classTypes") or data.get("reason")
+    label = allow_class(NAME)(text.replace(",", " ").split(" ")[0] if isinstance(text, str) else text, redactor)
+    state = boolean(data.get("active"))
+    since = allow_time(data.get("startTime"), redactor) is not REMOVED
     for name, value in data.items():
-        if not name.startswith("total") and name not in _DATA.values():
-            sieve.out("data", value)
+        if not name.startswith("total") and name not in _DATA_MEMBERS.values():
+            redactor.count_removed("data", value)
     for part in ("source", "key"):
         if part in message:
-            sieve.out(part, message[part])
-    at = number(tree.get("timestamp"), 1e12, 4e12)  # smaller ones are no times of this century
-    counts = tuple(_counts(data, named, since=since, sieve=sieve)) if counted else ()
-    return Happening(
-        camera=_camera(tree, sieve),
-        at=at,
+            redactor.count_removed(part, message[part])
+    at = number(tree.get("timestamp"), 1e12, 4e12)  # smaller numbers are not times of this century
+    counts = tuple(_read_counts(data, named, since=since, redactor=redactor)) if counted else ()
+    return AxisEvent(
+        camera=_camera(tree, redactor),
+        time_ms=at,
         event="" if counted or state is None else word,
         rule=named,
         state=state,
-        label="" if label is GONE or counted else label,
+        label="" if label is REMOVED or counted else label,
         counts=counts,
-        removed=tuple(sorted(sieve.removed)),
+        removed=tuple(sorted(redactor.removed)),
     )
 
 
-_DATA: Final = {
+_DATA_MEMBERS: Final = {
     "starttime": "startTime",
     "reason": "reason",
     "active": "active",
@@ -334,103 +367,103 @@ _DATA: Final = {
     "triggertime": "triggerTime",
     "objectid": "objectId",
 }
-"""Members of an event, folded -> as they are read here."""
+"""Members of event data, lower case -> canonical name."""
 
 
-def _called(device: str, scenario: str) -> str:
-    """Return how a scenario is called as a channel: those of the first sensor by their number alone."""
+def _scenario_channel(device: str, scenario: str) -> str:
+    """Return the channel name of a scenario; those of the first sensor have its number only."""
     device = device.lstrip("0") or "0"
     scenario = scenario.lower()
     return f"scenario{scenario}" if device == "1" else f"device{device}scenario{scenario}"
 
 
-def _counts(data: dict[str, Any], rule: str, *, since: bool, sieve: Telling) -> list[Count]:
-    """Return the counts of an event: since when they rise tells those of a line from those in an area."""
-    found = []
+def _read_counts(data: dict[str, Any], rule: str, *, since: bool, redactor: NamingRedactor) -> list[AxisCount]:
+    """Return the counts of an event; a start time distinguishes line crossings from objects in an area."""
+    counts = []
     for name, value in data.items():
         if not name.startswith("total"):
             continue
         count = number(value, 0, COUNT_MAX)
         if count is None or count != int(count):
-            sieve.out("data", value)
+            redactor.count_removed("data", value)
             continue
-        cls, kind = codes.seen_as(NAME, name.removeprefix("total") or _ANY)
+        object_class, kind = codes.object_class(NAME, name.removeprefix("total") or _ANY)
         if name == "total":
-            what, channel = ("object_count_total" if since else "objects_present"), ""
+            property_name, channel = ("object_count_total" if since else "objects_present"), ""
         elif since:
-            what = _OF_CLASS.get(cls, "object_count_total")
-            channel = kind or ("" if what != "object_count_total" else "unknown")
+            property_name = _COUNT_PROPERTIES.get(object_class, "object_count_total")
+            channel = kind or ("" if property_name != "object_count_total" else "unknown")
         else:
-            what = PRESENT.get(cls, "objects_present")
-            channel = kind or ("" if what != "objects_present" else "unknown")
-        found.append(Count(what, int(count), "_".join(part for part in (rule, channel) if part), since))
-    return found
+            property_name = PRESENCE_PROPERTIES.get(object_class, "objects_present")
+            channel = kind or ("" if property_name != "objects_present" else "unknown")
+        counts.append(AxisCount(property_name, int(count), "_".join(part for part in (rule, channel) if part), since))
+    return counts
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a message reports."""
-    kept: Kept = typed(payload, Kept)  # type: ignore[arg-type] # a union is no class, and msgspec takes it
-    return _SEE[type(kept)](kept, arrival)
+    record: _Record = decode_record(payload, _Record)  # type: ignore[arg-type] # msgspec accepts a union
+    return _DECODERS[type(record)](record, arrival)
 
 
-def _best(found: tuple[Class, ...]) -> Class:
-    return max(found, key=lambda one: one.score or 0.0, default=Class())
+def _likeliest(classes: tuple[AxisClass, ...]) -> AxisClass:
+    return max(classes, key=lambda candidate: candidate.score or 0.0, default=AxisClass())
 
 
-def _place_of(box: Box | None) -> boxes.Found | tuple[None, None]:
-    return (None, None) if box is None else boxes.unit(box.left, box.top, box.right, box.bottom)
+def _resolve_box(box: AxisBox | None) -> boxes.ResolvedBox | tuple[None, None]:
+    return (None, None) if box is None else boxes.from_fractions(box.left, box.top, box.right, box.bottom)
 
 
-def _color_of(of: Class, what: ObjectClass | None) -> str:
-    if what is None or what in _PEOPLE:
+def _color_of(classification: AxisClass, object_class: ObjectClass | None) -> str:
+    if object_class is None or object_class in _PEOPLE:
         return ""
-    named = [one for one in of.colors if one.name]
-    return max(named, key=lambda one: one.score).name if named else ""
+    named = [color for color in classification.colors if color.name]
+    return max(named, key=lambda color: color.score).name if named else ""
 
 
-def _see_frame(kept: Frame, arrival: int) -> Seen:
-    of_frame = (parse_iso(kept.at) if kept.at else None) or received(arrival)
-    parents = {one.to: one.source for one in kept.operations if one.type == "RenameOperation"}
-    found = []
-    for index, one in enumerate(kept.things):
-        at, quality = (parse_iso(one.timestamp) if one.timestamp else None) or of_frame
-        box, box_quality = _place_of(one.bounding_box)
-        what, kind = classes(one.cls.type)
-        place = one.geoposition
-        found.append(
+def _decode_frame(frame: AxisFrame, arrival: int) -> VideoReport:
+    of_frame = (parse_iso(frame.time) if frame.time else None) or received(arrival)
+    parents = {operation.to: operation.source for operation in frame.operations if operation.type == "RenameOperation"}
+    observations = []
+    for index, object_ in enumerate(frame.objects):
+        at, quality = (parse_iso(object_.timestamp) if object_.timestamp else None) or of_frame
+        box, box_quality = _resolve_box(object_.bounding_box)
+        object_class, kind = split_class(object_.object_class.type)
+        place = object_.geoposition
+        observations.append(
             VideoObservation(
-                id=identity(NAME, kept.camera, kept.at or one.timestamp, one.track_id or index),
-                kind=Kind.OBSERVATION,
-                camera=kept.camera,
+                id=identity(NAME, frame.camera, frame.time or object_.timestamp, object_.track_id or index),
+                kind=ObservationKind.OBSERVATION,
+                camera=frame.camera,
                 observed_at=at,
                 time_quality=quality,
                 format=NAME,
-                native_id=one.track_id,
-                object_class=what,
+                native_id=object_.track_id,
+                object_class=object_class,
                 subclass=kind,
-                track=one.track_id,
-                parent_track=parents.pop(one.track_id, ""),
+                track=object_.track_id,
+                parent_track=parents.pop(object_.track_id, ""),
                 box=box,
                 box_quality=box_quality,
-                confidence=one.cls.score,
-                color=_color_of(one.cls, what),
-                place=None if place is None else Place(place.longitude, place.latitude, source="object"),
-                images=one.images,
-                removed=one.removed,
+                confidence=object_.object_class.score,
+                color=_color_of(object_.object_class, object_class),
+                place=None if place is None else Location(place.longitude, place.latitude, source="object"),
+                images=object_.images,
+                removed=object_.removed,
             )
         )
-    gone = [one.id or one.source for one in kept.operations]
+    gone = [operation.id or operation.source for operation in frame.operations]
     ends = [(name, "", TrackState.END) for name in gone if name]
     ends += [(name, source, TrackState.UPDATE) for name, source in parents.items()]
     for name, source, state in ends:
-        found.append(
+        observations.append(
             VideoObservation(
-                id=identity(NAME, kept.camera, kept.at, name, state),
-                kind=Kind.OBSERVATION,
-                camera=kept.camera,
+                id=identity(NAME, frame.camera, frame.time, name, state),
+                kind=ObservationKind.OBSERVATION,
+                camera=frame.camera,
                 observed_at=of_frame[0],
                 time_quality=of_frame[1],
                 format=NAME,
@@ -440,75 +473,83 @@ def _see_frame(kept: Frame, arrival: int) -> Seen:
                 track_state=state,
             )
         )
-    refused = tuple(Refusal(place, "wrong_type", "no object") for place in kept.broken)
-    return Seen(tuple(found), refused=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "not an object") for place in frame.invalid)
+    return VideoReport(tuple(observations), rejected=refused, ignored=0 if observations or refused else 1)
 
 
-def _see_track(kept: Track, arrival: int) -> Seen:
-    said = kept.end_time or kept.start_time
-    at, quality = (parse_iso(said) if said else None) or received(arrival)
-    best = _best(kept.classes)
-    box, box_quality = _place_of(kept.box)
-    what, kind = classes(best.type)
-    one = VideoObservation(
-        id=identity(NAME, kept.id, kept.start_time, kept.end_time),
-        kind=Kind.OBSERVATION,
+def _decode_track(track: AxisTrack, arrival: int) -> VideoReport:
+    text = track.end_time or track.start_time
+    at, quality = (parse_iso(text) if text else None) or received(arrival)
+    best = _likeliest(track.classes)
+    box, box_quality = _resolve_box(track.box)
+    object_class, kind = split_class(best.type)
+    observation = VideoObservation(
+        id=identity(NAME, track.id, track.start_time, track.end_time),
+        kind=ObservationKind.OBSERVATION,
         camera="",
         observed_at=at,
         time_quality=quality,
         format=NAME,
-        native_id=kept.id,
-        object_class=what,
+        native_id=track.id,
+        object_class=object_class,
         subclass=kind,
-        track=kept.id,
+        track=track.id,
         track_state=TrackState.END,
         box=box,
         box_quality=box_quality,
         confidence=best.score,
-        color=_color_of(best, what),
-        images=kept.images,
-        removed=kept.removed,
+        color=_color_of(best, object_class),
+        images=track.images,
+        removed=track.removed,
     )
-    return Seen((one,))
+    return VideoReport((observation,))
 
 
-def _see_happening(kept: Happening, arrival: int) -> Seen:
-    at, quality = _at(kept.at, arrival)
-    key = identity(NAME, kept.camera, kept.rule, kept.at)
+def _decode_event(event: AxisEvent, arrival: int) -> VideoReport:
+    at, quality = _time(event.time_ms, arrival)
+    key = identity(NAME, event.camera, event.rule, event.time_ms)
     measured = [
-        Measured(
-            kept.camera, one.property, one.value, "1", at, quality, key, channel=one.channel, cumulative=one.cumulative
+        Measurement(
+            event.camera,
+            count.property,
+            count.value,
+            "1",
+            at,
+            quality,
+            key,
+            channel=count.channel,
+            cumulative=count.cumulative,
         )
-        for one in kept.counts
+        for count in event.counts
     ]
-    if not kept.event or kept.state is None:
-        return Seen(measured=tuple(measured), ignored=0 if measured else 1)
-    if name := codes.state_property(kept.event):
-        measured.append(Measured(kept.camera, name, kept.state, "", at, quality, key, channel=kept.rule))
-    what, kind = classes(kept.label)
-    one = VideoObservation(
-        id=identity(NAME, kept.camera, kept.event, kept.rule, kept.at, kept.state),
-        kind=Kind.EVENT,
-        camera=kept.camera,
+    if not event.event or event.state is None:
+        return VideoReport(measurements=tuple(measured), ignored=0 if measured else 1)
+    if name := codes.state_property(event.event):
+        measured.append(Measurement(event.camera, name, event.state, "", at, quality, key, channel=event.rule))
+    object_class, kind = split_class(event.label)
+    observation = VideoObservation(
+        id=identity(NAME, event.camera, event.event, event.rule, event.time_ms, event.state),
+        kind=ObservationKind.EVENT,
+        camera=event.camera,
         observed_at=at,
         time_quality=quality,
         format=NAME,
-        object_class=what,
+        object_class=object_class,
         subclass=kind,
-        event=Event(kept.event, state=kept.state, rule=kept.rule),
-        removed=kept.removed,
+        event=VideoEvent(event.event, state=event.state, rule=event.rule),
+        removed=event.removed,
     )
-    return Seen((one,), tuple(measured))
+    return VideoReport((observation,), tuple(measured))
 
 
-def _at(milliseconds: float | None, arrival: int) -> Found:
+def _time(milliseconds: float | None, arrival: int) -> TimeResult:
     return (None if milliseconds is None else epoch_ms(milliseconds)) or received(arrival)
 
 
-_SEE: Final[dict[type, Callable[[Any, int], Seen]]] = {
-    Frame: _see_frame,
-    Track: _see_track,
-    Happening: _see_happening,
+_DECODERS: Final[dict[type, Callable[[Any, int], VideoReport]]] = {
+    AxisFrame: _decode_frame,
+    AxisTrack: _decode_track,
+    AxisEvent: _decode_event,
 }
 
-FORMAT = VideoFormat(NAME, cut, see)
+FORMAT = VideoFormat(NAME, redact, decode)

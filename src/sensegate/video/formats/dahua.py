@@ -1,7 +1,7 @@
-"""Dahua: the events of ``eventManager.cgi?action=attach``, one part or a whole multipart stream of them.
+"""Dahua: events of ``eventManager.cgi?action=attach``, a single part or a whole multipart stream.
 
-``Code=X;action=Start|Stop|Pulse;index=N;data={…}``. Boxes count from 0 to 8191. The time of many models is their local
-time counted as if it were UTC: it is held against the arrival (`_calibrated`).
+``Code=X;action=Start|Stop|Pulse;index=N;data={…}``. Boxes count from 0 to 8191. Many models send their local time as if
+it were UTC, so the time is compared with the arrival (`_event_time`).
 """
 
 from __future__ import annotations
@@ -16,27 +16,43 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
-from sensegate.video import boxes, codes, countries, multipart, sieve, times
+from sensegate.video import allowlist, boxes, codes, countries, multipart, times
 from sensegate.video.boxes import Box
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, VideoObservation
-from sensegate.video.parts import (
+from sensegate.video.format import (
+    CameraInfo,
+    Measurement,
+    Pseudonymiser,
+    Redacted,
+    RejectedObject,
+    VideoFormat,
+    VideoReport,
+)
+from sensegate.video.observation import (
+    BoxQuality,
+    Location,
+    ObjectClass,
+    ObservationKind,
+    Plate,
+    VideoEvent,
+    VideoObservation,
+)
+from sensegate.video.values import (
     Node,
-    camera_of,
-    channel_of,
+    as_list,
     clear_plate,
+    coordinates,
+    count_removed,
+    count_removed_members,
     identity,
-    many,
-    named,
+    integer,
     node,
     number,
-    place,
-    region,
-    rest,
-    take,
+    plate_region,
+    public_name,
+    rule_channel,
+    split_words,
     text,
-    whole,
-    words,
+    topic_camera,
 )
 
 NAME: Final = "dahua"
@@ -44,32 +60,32 @@ _MAKE: Final = "dahua"
 _GRID: Final = 8_192
 _EVENTS_MAX: Final = 1_000
 _OBJECTS_MAX: Final = 64
-"""Of one event."""
+"""Greatest number of objects of one event."""
 _NEXT = re.compile(r"^[ \t\r]*(?=Code=[A-Za-z0-9_]{1,64};)", re.MULTILINE | re.ASCII)
-"""Where a line begins another event; line by line, so that many empty ones cost no more than they are."""
+"""Start of the next event at the start of a line; matched per line, so that many empty lines stay cheap."""
 _HEAD = re.compile(
     r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{|\[|null\b))?", re.ASCII
 )
-_BEAT: Final = "heartbeat"
+_HEARTBEAT: Final = "heartbeat"
 _STATES: Final = {"start": True, "stop": False}
 _PASSAGES: Final = frozenset({"vehicle_passed", "plate_recognised"})
 _LAST_S: Final = 4_102_444_800
-_NEAR_US: Final = 20 * 60 * times.SECOND
-"""A clock that is off by no more is not taken for one of another zone."""
+_CLOCK_TOLERANCE_US: Final = 20 * 60 * times.SECOND
+"""Greatest error of a clock that is not attributed to a time zone."""
 
-_DATA: Final = words(
+_DATA: Final = split_words(
     "Action Class Code CountInGroup DetectRegion DetectLine EventID EventSeq EventBaseID FrameSequence GroupID "
     "IndexInGroup Lane Name Object Objects ObjectID PTS RealUTC RuleId RuleID Sequence TimeZone TrafficCar UTC "
     "UTCMS Vehicle CommInfo YuvPacket Mark IsGlobalScene RegionName Id SmartMotionEnable Direction UTCms "
     "LocaleTime Flow"
 )
-"""Geometry, counters of frames and the like say nothing of what was seen: left out, and nobody's secret."""
-_OBJECT: Final = words(
+"""Members without personal content, such as geometry and frame counters; they are dropped without being counted."""
+_OBJECT: Final = split_words(
     "Action BoundingBox Center Confidence ObjectID RelativeID ObjectType OriginalBoundingBox Country "
     "FrameSequence TrackType MainColor Speed Category Source "
     "VehicleDirection Stream BrandYear SubBrand CarLogoIndex CarSeriesIndex Contour Point Brand"
 )
-_CAR: Final = words(
+_CAR: Final = split_words(
     "CapTime Country Direction DrivingDirection Event Lane LowerSpeedLimit PhysicalLane PlateColor PlateType "
     "Speed UTC UpperSpeedLimit VehicleColor VehicleSign VehicleSize VehicleType VehicleLength"
 )
@@ -86,7 +102,7 @@ _FLOWS: Final = {
     "SmallVehicles": ("vehicles_small", "1"),
     "MotoVehicles": ("vehicles_motorcycle", "1"),
 }
-"""Members of a flow of traffic; units as the maker's interface names them."""
+"""Members of traffic flow data; units as in the vendor's API."""
 _NUMBERS: Final = {
     "EnteredSubtotal": ("people_in_total", True),
     "ExitedSubtotal": ("people_out_total", True),
@@ -99,61 +115,61 @@ _NUMBERS: Final = {
 Removed = dict[str, int]
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What all have."""
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Base of the records."""
 
 
-class Thing(Record, frozen=True):
+class DahuaObject(_Record, frozen=True):
     """One object."""
 
     id: str = ""
     parent: str = ""
-    cls: str = ""
-    sub: str = ""
-    sure: float | None = None
+    object_class: str = ""
+    subclass: str = ""
+    confidence: float | None = None
     box: Box | None = None
 
 
-class Told(Record, frozen=True):
+class DahuaEvent(_Record, frozen=True):
     """One event."""
 
     code: str = ""
-    """Of the table; empty where it is not in there."""
+    """Code of the table; empty if unknown."""
     state: bool | None = None
     index: int = 0
-    beat: bool = False
+    heartbeat: bool = False
     utc: float | None = None
-    """Seconds, as the device counts them."""
-    real: float | None = None
+    """Seconds, by the device's clock."""
+    real_utc: float | None = None
     id: str = ""
     machine: str = ""
     """Pseudonym of the device's own number."""
     rule: str = ""
-    thing: Thing | None = None
-    more: tuple[Thing, ...] = ()
+    object: DahuaObject | None = None
+    other_objects: tuple[DahuaObject, ...] = ()
     """Further objects of the same event."""
     lane: int | None = None
     speed: float | None = None
     color: str = ""
     brand: str = ""
     plate: Plate | None = None
-    place: tuple[float, float] | None = None
+    location: tuple[float, float] | None = None
     counts: dict[str, float] = {}
     removed: tuple[str, ...] = ()
 
 
-class Events(Record, frozen=True):
-    """What one message holds."""
+class DahuaEvents(_Record, frozen=True):
+    """Events of one message."""
 
-    events: tuple[Told, ...] = ()
-    broken: int = 0
-
-
-# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
+    events: tuple[DahuaEvent, ...] = ()
+    invalid: int = 0
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001 - the form of all formats
-    """Cut one event or heartbeat, several under one another, or a multipart stream of them."""
+# ── redaction ─────────────────────────────────────────────────────────────────────────────────
+
+
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the signature of all formats
+    """Redact one event or heartbeat, several consecutive ones, or a multipart stream of them."""
     total: Removed = {}
     documents = [payload]
     if multipart.is_multipart(payload):
@@ -164,48 +180,48 @@ def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: A
             ("part.too_long", sum(part.too_long for part in parts)),
         ):
             if count:
-                take(name, total, count)
-    events: list[Told] = []
+                count_removed(name, total, count)
+    events: list[DahuaEvent] = []
     broken = 0
     why: Rejected | None = None
     for document in documents:
         try:
-            events += [_told(*one, arrival, veil, total) for one in _split(document)]
+            events += [_redact_event(*event, arrival, pseudonymiser, total) for event in _split(document)]
         except Rejected as bad:
             broken, why = broken + 1, why or bad
     if why is not None and not events:
         raise why
-    return Cut(msgspec.json.encode(Events(events=tuple(events), broken=broken)), dict(sorted(total.items())))
+    return Redacted(msgspec.json.encode(DahuaEvents(events=tuple(events), invalid=broken)), dict(sorted(total.items())))
 
 
 def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
-    """Yield (code, action, index, data) of each event; a heartbeat has nothing but its name."""
+    """Yield (code, action, index, data) of each event; a heartbeat has only its name."""
     try:
         text_ = document.decode()
     except UnicodeDecodeError:
         try:
             text_ = document.decode("gb18030")
         except UnicodeDecodeError:
-            raise Rejected(QuarantineReason.NOT_UTF8, "neither UTF-8 nor GB 18030") from None
+            raise Rejected(QuarantineReason.NOT_UTF8, "the message is neither UTF-8 nor GB 18030") from None
     text_ = text_.strip()
-    if text_.lower() == _BEAT:
-        yield _BEAT, "", 0, {}
+    if text_.lower() == _HEARTBEAT:
+        yield _HEARTBEAT, "", 0, {}
         return
-    found = 0
+    count = 0
     at = 0
     while at < len(text_):
         head = _HEAD.match(text_, at)
         if head is None:
-            raise Rejected(QuarantineReason.SCHEMA, "no Code=…;action=…;index=…, nor a heartbeat")
-        if (found := found + 1) > _EVENTS_MAX:
+            raise Rejected(QuarantineReason.SCHEMA, "the message is neither Code=…;action=…;index=… nor a heartbeat")
+        if (count := count + 1) > _EVENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {_EVENTS_MAX} events")
         data: Node = {}
         at = head.end()
         if head[0].endswith("data=") or head[0].rstrip().endswith("data="):
             following = _NEXT.search(text_, at)
             end = following.start() if following else len(text_)
-            tree = sieve.read(text_[at:end].strip().rstrip(";").encode())
-            # of a list nobody knows what its members mean
+            tree = allowlist.decode_json(text_[at:end].strip().rstrip(";").encode())
+            # the members of a list have no known meaning
             data = tree if isinstance(tree, dict) else {} if tree is None else {"Item": tree}
             at = end
         yield head[1], head[2].lower(), int(head[3]), data
@@ -213,84 +229,90 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
         at = len(text_) - len(rest_)
 
 
-def _told(code: str, action: str, index: int, data: Node, arrival: int, veil: Veil, total: Removed) -> Told:  # noqa: PLR0917
-    if code == _BEAT:
-        return Told(beat=True)
+def _redact_event(  # noqa: PLR0917 - one value of the event each
+    code: str, action: str, index: int, data: Node, arrival: int, pseudonymiser: Pseudonymiser, total: Removed
+) -> DahuaEvent:
+    if code == _HEARTBEAT:
+        return DahuaEvent(heartbeat=True)
     removed: Removed = {}
     known = codes.word("event", _MAKE, code) is not None
     if not known:
-        take("Code", removed)
-    car, vehicle, thing = node(data.get("TrafficCar")), node(data.get("Vehicle")), node(data.get("Object"))
+        count_removed("Code", removed)
+    car, vehicle, item = node(data.get("TrafficCar")), node(data.get("Vehicle")), node(data.get("Object"))
     others: list[Any] = []
-    if not thing and "Objects" in data:
-        thing, *others = [*map(node, many(data["Objects"])[:_OBJECTS_MAX])] or [thing]
+    if not item and "Objects" in data:
+        item, *others = [*map(node, as_list(data["Objects"])[:_OBJECTS_MAX])] or [item]
         for other in others:
-            rest("Object", other, _OBJECT, removed)
-    rest("data", data, _DATA.union(_NUMBERS), removed)
-    rest("TrafficCar", car, _CAR, removed)
-    rest("Vehicle", vehicle, _OBJECT, removed)
-    rest("Object", thing, _OBJECT, removed)
-    rest("CommInfo", node(data.get("CommInfo")), _PLACE, removed)
+            count_removed_members("Object", other, _OBJECT, removed)
+    count_removed_members("data", data, _DATA.union(_NUMBERS), removed)
+    count_removed_members("TrafficCar", car, _CAR, removed)
+    count_removed_members("Vehicle", vehicle, _OBJECT, removed)
+    count_removed_members("Object", item, _OBJECT, removed)
+    count_removed_members("CommInfo", node(data.get("CommInfo")), _PLACE, removed)
     utc = number(data.get("UTC"), 0, _LAST_S)
-    shown = _thing(vehicle, car, veil) if vehicle else None
+    shown = _read_object(vehicle, car, pseudonymiser) if vehicle else None
     if shown is None or shown.box is None:
-        shown = _thing(thing, car, veil) if thing else shown
-    lane = whole(car.get("Lane"), 0, 99)
-    told = Told(
+        shown = _read_object(item, car, pseudonymiser) if item else shown
+    lane = integer(car.get("Lane"), 0, 99)
+    event = DahuaEvent(
         code=code if known else "",
         state=_STATES.get(action),
         index=index,
         utc=None if utc is None else utc + (number(data.get("UTCMS"), 0, 999) or 0) / 1_000,
-        real=number(data.get("RealUTC"), 0, _LAST_S),
-        id=_id(data.get("EventID"), veil),
-        machine=veil.word(text(car["MachineName"])) if text(car.get("MachineName")) else "",
-        rule=_rule(data, veil),
-        thing=shown,
-        more=tuple(_thing(other, car, veil) for other in others),
-        lane=lane if lane is not None else whole(data.get("Lane"), 0, 99),
+        real_utc=number(data.get("RealUTC"), 0, _LAST_S),
+        id=_id(data.get("EventID"), pseudonymiser),
+        machine=pseudonymiser.identifier(text(car["MachineName"])) if text(car.get("MachineName")) else "",
+        rule=_rule(data, pseudonymiser),
+        object=shown,
+        other_objects=tuple(_read_object(other, car, pseudonymiser) for other in others),
+        lane=lane if lane is not None else integer(data.get("Lane"), 0, 99),
         speed=number(car.get("Speed"), 0, 1_000),
         color=codes.color(_MAKE, text(car.get("VehicleColor"))),
         brand=codes.word("brand", _MAKE, text(car.get("VehicleSign"))) or "",
-        plate=_plate(thing, car, _day(utc, arrival), veil),
-        place=_place(node(data.get("CommInfo"))),
+        plate=_plate(item, car, _plate_time(utc, arrival), pseudonymiser),
+        location=_coordinates(node(data.get("CommInfo"))),
         counts=_counts(data),
         removed=tuple(sorted(removed)),
     )
     for name, count in removed.items():
-        take(name, total, count)
-    return told
+        count_removed(name, total, count)
+    return event
 
 
-def _id(value: Any, veil: Veil) -> str:
+def _id(value: Any, pseudonymiser: Pseudonymiser) -> str:
     word = text(value)
-    return word if not word or (word.isascii() and word.isdigit() and len(word) < 11) else veil.word(word)
+    return (
+        word if not word or (word.isascii() and word.isdigit() and len(word) < 11) else pseudonymiser.identifier(word)
+    )
 
 
-def _rule(data: Node, veil: Veil) -> str:
-    name = named(data.get("Name"), veil)
+def _rule(data: Node, pseudonymiser: Pseudonymiser) -> str:
+    name = public_name(data.get("Name"), pseudonymiser)
     if name:
         return name
-    found = data.get("RegionName", data.get("RuleId", data.get("RuleID")))
-    return named(found, veil)
+    region_or_rule = data.get("RegionName", data.get("RuleId", data.get("RuleID")))
+    return public_name(region_or_rule, pseudonymiser)
 
 
-def _thing(of: Node, car: Node, veil: Veil) -> Thing:
-    label = text(of.get("ObjectType"))
-    cls, sub = codes.seen_as(_MAKE, label) if label else (None, "")
-    kind = codes.vehicle(_MAKE, text(of.get("Category"))) or codes.vehicle(_MAKE, text(car.get("VehicleSize"))) or sub
-    sure = number(of.get("Confidence"), 0, 100)
-    return Thing(
-        id=_id(of.get("ObjectID"), veil),
-        parent=_id(of["RelativeID"], veil) if whole(of.get("RelativeID"), 1) else "",
-        cls=cls.value if cls else "",
-        sub=kind if cls in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR} else sub,
-        sure=None if sure is None else sure / 100,
-        box=_box(of.get("BoundingBox")),
+def _read_object(members: Node, car: Node, pseudonymiser: Pseudonymiser) -> DahuaObject:
+    label = text(members.get("ObjectType"))
+    object_class, sub = codes.object_class(_MAKE, label) if label else (None, "")
+    kind = (
+        codes.vehicle(_MAKE, text(members.get("Category"))) or codes.vehicle(_MAKE, text(car.get("VehicleSize"))) or sub
+    )
+    confidence = number(members.get("Confidence"), 0, 100)
+    return DahuaObject(
+        id=_id(members.get("ObjectID"), pseudonymiser),
+        parent=_id(members["RelativeID"], pseudonymiser) if integer(members.get("RelativeID"), 1) else "",
+        object_class=object_class.value if object_class else "",
+        subclass=kind if object_class in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR} else sub,
+        confidence=None if confidence is None else confidence / 100,
+        box=_box(members.get("BoundingBox")),
     )
 
 
 def _box(value: Any) -> Box | None:
-    sides = [number(one, -1e6, 1e6) for one in many(value)]
+    sides = [number(side, -1e6, 1e6) for side in as_list(value)]
     if len(sides) != 4:
         return None
     left, top, right, bottom = sides
@@ -299,159 +321,162 @@ def _box(value: Any) -> Box | None:
     return left, top, right, bottom
 
 
-def _plate(thing: Node, car: Node, at: int, veil: Veil) -> Plate | None:
+def _plate(item: Node, car: Node, at: int, pseudonymiser: Pseudonymiser) -> Plate | None:
     written = text(car.get("PlateNumber"))
-    of_plate = text(thing.get("ObjectType")).lower() == "plate"
+    of_plate = text(item.get("ObjectType")).lower() == "plate"
     if not written and of_plate:
-        written = text(thing.get("Text"))
+        written = text(item.get("Text"))
     if written.lower() in _TEXTS:
         return None
-    country = countries.alpha_2(text(car.get("Country")) or text(thing.get("Country")))
+    country = countries.alpha_2(text(car.get("Country")) or text(item.get("Country")))
     kind = text(car.get("PlateType"))
-    sure = number(thing.get("Confidence"), 0, 100) if of_plate else None
+    confidence = number(item.get("Confidence"), 0, 100) if of_plate else None
     return Plate(
-        token=veil.plate(written, at),
-        number=clear_plate(written, veil),
-        region=region(written) or ("" if country == "CN" else country),
+        token=pseudonymiser.plate(written, at),
+        number=clear_plate(written, pseudonymiser),
+        region=plate_region(written) or ("" if country == "CN" else country),
         color=codes.color(_MAKE, text(car.get("PlateColor"))),
         plate_class=codes.plate_class(_MAKE, kind) if kind.lower() not in _TEXTS else "",
-        confidence=None if sure is None else sure / 100,
+        confidence=None if confidence is None else confidence / 100,
     )
 
 
-def _day(utc: float | None, arrival: int) -> int:
-    """Return the time under whose day a plate is hidden: that of the device, near midnight perhaps the next day's."""
+def _plate_time(utc: float | None, arrival: int) -> int:
+    """Return the time whose day selects the key for plates: the device's, which near midnight may be the next day."""
     return arrival if utc is None else round(utc) * times.SECOND
 
 
-def _place(of: Node) -> tuple[float, float] | None:
-    return place(number(of.get("CoordinateX"), -180, 180), number(of.get("CoordinateY"), -180, 180))
+def _coordinates(members: Node) -> tuple[float, float] | None:
+    return coordinates(number(members.get("CoordinateX"), -180, 180), number(members.get("CoordinateY"), -180, 180))
 
 
 def _counts(data: Node) -> dict[str, float]:
-    found: dict[str, float] = {}
+    counts: dict[str, float] = {}
     flow = node(data.get("Flow")) or data
     for name in _FLOWS:
         if (value := number(flow.get(name), 0, 1e9)) is not None:
-            found[name] = value
+            counts[name] = value
     for name in _NUMBERS:
         if (value := number(data.get(name), 0, 1e9)) is not None:
-            found[name] = value
-    return found
+            counts[name] = value
+    return counts
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _calibrated(told: Told, arrival: int, zone: str) -> times.Found:
+def _event_time(event: DahuaEvent, arrival: int, zone: str) -> times.TimeResult:
     """Return the time of an event.
 
-    ``UTC`` is believed, unless it is far from the arrival and what the device means by it is near: its ``RealUTC``, or
-    its own clock's time of the camera's zone, counted as if it were UTC.
+    ``UTC`` is used unless it is far from the arrival and an alternative is near: the ``RealUTC``, or the local time of
+    the camera's zone sent as if it were UTC.
     """
-    if told.utc is None:
+    if event.utc is None:
         return times.received(arrival)
-    said = round(told.utc * times.SECOND)
-    offset = (
-        datetime.fromtimestamp(min(said // times.SECOND, 4_102_444_800), UTC).astimezone(ZoneInfo(zone)).utcoffset()
-    )
-    others = [said - round((offset.total_seconds() if offset else 0) * times.SECOND)]
-    if told.real is not None:
-        others.insert(0, round((told.real + told.utc % 1) * times.SECOND))
-    if abs(said - arrival) > _NEAR_US:
-        said = next((one for one in others if abs(one - arrival) <= _NEAR_US), said)
-    return said, times.ASSUMED
+    at = round(event.utc * times.SECOND)
+    offset = datetime.fromtimestamp(min(at // times.SECOND, 4_102_444_800), UTC).astimezone(ZoneInfo(zone)).utcoffset()
+    others = [at - round((offset.total_seconds() if offset else 0) * times.SECOND)]
+    if event.real_utc is not None:
+        others.insert(0, round((event.real_utc + event.utc % 1) * times.SECOND))
+    if abs(at - arrival) > _CLOCK_TOLERANCE_US:
+        at = next((candidate for candidate in others if abs(candidate - arrival) <= _CLOCK_TOLERANCE_US), at)
+    return at, times.ASSUMED
 
 
-_decode = msgspec.json.Decoder(Events).decode
+_decode = msgspec.json.Decoder(DahuaEvents).decode
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:
     """Return what events report."""
     try:
-        told = _decode(payload)
+        stream = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an event stream") from None
+        raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted event stream") from None
     observations: list[VideoObservation] = []
-    measured: list[Measured] = []
+    measured: list[Measurement] = []
     ignored = 0
-    host = camera_of(topic) or camera.id
-    for event in told.events:
-        at, quality = _calibrated(event, arrival, camera.zone)
-        if event.beat:
+    host = topic_camera(topic) or camera.id
+    for event in stream.events:
+        at, quality = _event_time(event, arrival, camera.zone)
+        if event.heartbeat:
             ignored += 1
-            measured.append(Measured(host, "online", True, "", at, quality, identity(host, at, "beat")))
+            measured.append(Measurement(host, "online", True, "", at, quality, identity(host, at, "beat")))
             continue
         name = f"{host}/{event.index}"
-        observations.append(_observed(event, name, at, quality))
-        for at_thing, thing in enumerate(event.more):
-            other = msgspec.structs.replace(event, thing=thing, plate=None)
-            observations.append(_observed(other, name, at, quality, at_thing + 1))
-        measured += _measured(event, name, at, quality, camera)
+        observations.append(_observation(event, name, at, quality))
+        for at_thing, item in enumerate(event.other_objects):
+            other = msgspec.structs.replace(event, object=item, plate=None)
+            observations.append(_observation(other, name, at, quality, at_thing + 1))
+        measured += _measurements(event, name, at, quality, camera)
     refused = tuple(
-        Refusal(len(told.events) + at, RejectReason.WRONG_TYPE, "a part that is no event") for at in range(told.broken)
+        RejectedObject(len(stream.events) + at, RejectReason.WRONG_TYPE, "the part is not an event")
+        for at in range(stream.invalid)
     )
-    return Seen(tuple(observations), tuple(measured), refused, ignored)
+    return VideoReport(tuple(observations), tuple(measured), refused, ignored)
 
 
-def _observed(event: Told, name: str, at: int, quality: str, place: int = 0) -> VideoObservation:
+def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int = 0) -> VideoObservation:
     word = codes.event(_MAKE, event.code)
-    thing = event.thing or Thing()
+    item = event.object or DahuaObject()
     passage = word in _PASSAGES
-    cls = thing.cls or ("vehicle" if passage else "")
-    box, said = _boxed(thing.box)
+    object_class = item.object_class or ("vehicle" if passage else "")
+    box, box_quality = _resolve_box(item.box)
     return VideoObservation(
-        id=identity(event.machine or name, event.code, event.id, at, thing.id or place, event.state, name),
-        kind=Kind.OBSERVATION if passage else Kind.COUNT if event.counts else Kind.EVENT,
+        id=identity(event.machine or name, event.code, event.id, at, item.id or place, event.state, name),
+        kind=ObservationKind.OBSERVATION
+        if passage
+        else ObservationKind.COUNT
+        if event.counts
+        else ObservationKind.EVENT,
         camera=name,
         observed_at=at,
         time_quality=quality,
         format=NAME,
         native_id=event.id,
-        object_class=ObjectClass(cls) if cls else None,
-        subclass=thing.sub,
-        track=thing.id,
-        parent_track=thing.parent,
+        object_class=ObjectClass(object_class) if object_class else None,
+        subclass=item.subclass,
+        track=item.id,
+        parent_track=item.parent,
         box=box,
-        box_quality=said,
-        confidence=thing.sure,
-        place=Place(*event.place) if event.place else None,
+        box_quality=box_quality,
+        confidence=item.confidence,
+        place=Location(*event.location) if event.location else None,
         speed=None if event.speed is None else round(event.speed / 3.6, 4),
         lane=event.lane,
         plate=event.plate,
         color=event.color,
         brand=event.brand,
-        event=Event(word, event.state, event.rule),
+        event=VideoEvent(word, event.state, event.rule),
         analytics=event.rule,
         removed=event.removed,
     )
 
 
-def _boxed(box: Box | None) -> tuple[Box | None, BoxQuality | None]:
-    return (None, None) if box is None else boxes.grid(*box, _GRID)
+def _resolve_box(box: Box | None) -> tuple[Box | None, BoxQuality | None]:
+    return (None, None) if box is None else boxes.from_grid(*box, _GRID)
 
 
-def _measured(event: Told, name: str, at: int, quality: str, camera: Camera) -> Iterator[Measured]:
+def _measurements(event: DahuaEvent, name: str, at: int, quality: str, camera: CameraInfo) -> Iterator[Measurement]:
     word = codes.event(_MAKE, event.code)
     state = codes.state_property(word)
-    own = channel_of(event.rule, camera.rules)
+    own = rule_channel(event.rule, camera.rules)
     if word in {"alarm_input", "alarm_output"}:
         own = f"{'input' if word == 'alarm_input' else 'output'}{event.index + 1}"
     if state and event.state is not None:
         key = identity(name, at, event.code, own, event.state)
-        yield Measured(name, state, event.state, "", at, quality, key, channel=own)
+        yield Measurement(name, state, event.state, "", at, quality, key, channel=own)
     lane = f"lane{event.lane}" if event.lane else ""
     if event.speed:
-        key = identity(name, at, event.id, event.thing.id if event.thing else "", "speed")
-        yield Measured(name, "vehicle_speed", event.speed, camera.speed_unit, at, quality, key, channel=lane)
+        key = identity(name, at, event.id, event.object.id if event.object else "", "speed")
+        yield Measurement(name, "vehicle_speed", event.speed, camera.speed_unit, at, quality, key, channel=lane)
     for member, value in event.counts.items():
         key = identity(name, at, event.code, member, lane)
         if member in _FLOWS:
             prop, unit = _FLOWS[member]
-            yield Measured(name, prop, value, unit, at, quality, key, channel=lane)
+            yield Measurement(name, prop, value, unit, at, quality, key, channel=lane)
         else:
             prop, total = _NUMBERS[member]
-            yield Measured(name, prop, value, "1", at, quality, key, channel=own, cumulative=total)
+            yield Measurement(name, prop, value, "1", at, quality, key, channel=own, cumulative=total)
 
 
-FORMAT: Final = VideoFormat(NAME, cut, see, freely=True)
+FORMAT: Final = VideoFormat(NAME, redact, decode, free_rule_names=True)

@@ -1,6 +1,6 @@
-"""NVIDIA DeepStream (nvmsgconv): the full schema with one object a message, and the minimal one in both its shapes.
+"""NVIDIA DeepStream (nvmsgconv): the full schema with one object per message, and both forms of the minimal schema.
 
-Boxes are pixels of the muxer's picture, whose size no message tells: it comes from the camera's profile.
+Boxes are pixels of the muxer's image, whose size is not in the message: it comes from the camera's profile.
 """
 
 from __future__ import annotations
@@ -12,283 +12,310 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Cut, Refusal, Seen, Veil, VideoFormat
+from sensegate.video.allowlist import (
+    REMOVED,
+    ObjectRule,
+    Redactor,
+    allow_slug,
+    allow_time,
+    decode_object,
+    decode_record,
+    pseudonymise_plate,
+)
+from sensegate.video.allowlist import allow_number as within
+from sensegate.video.format import CameraInfo, Pseudonymiser, Redacted, RejectedObject, VideoFormat, VideoReport
 from sensegate.video.formats.detector import (
     SPEEDS,
-    Telling,
-    add,
-    camera_name,
-    class_of,
-    classes,
-    color_of,
-    names_in,
-    silent,
-    track_id,
-    word_of,
+    NamingRedactor,
+    add_removed,
+    allow_camera,
+    allow_class,
+    allow_coded_word,
+    allow_color,
+    allow_track_id,
+    ignore_field,
+    member_names,
+    split_class,
 )
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Place, Plate, TrackState, VideoObservation
-from sensegate.video.parts import identity, number, whole
-from sensegate.video.sieve import GONE, Shape, Sieve, moment, plate, read_object, slug, typed
-from sensegate.video.sieve import number as within
+from sensegate.video.observation import (
+    BoxQuality,
+    Location,
+    ObjectClass,
+    ObservationKind,
+    Plate,
+    TrackState,
+    VideoEvent,
+    VideoObservation,
+)
 from sensegate.video.times import parse_iso, received
+from sensegate.video.values import identity, integer, number
 
 NAME: Final = "deepstream"
 OBJECTS_MAX: Final = 10_000
 UNTRACKED: Final = frozenset({"18446744073709551615", "-1"})
 _PIXEL: Final = within(-65_536, 131_072)
-_PLACE: Final[Shape] = {"lat": within(-90, 90), "lon": within(-180, 180), "alt": within(-12_000, 100_000)}
+_PLACE: Final[ObjectRule] = {"lat": within(-90, 90), "lon": within(-180, 180), "alt": within(-12_000, 100_000)}
 _BOX: Final = ("topleftx", "toplefty", "bottomrightx", "bottomrighty")
 _OTHER_BOX: Final = ("leftX", "topY", "rightX", "bottomY")
-_CLASS: Final = class_of(NAME)
+_CLASS: Final = allow_class(NAME)
 _MEMBERS: Final = 7
-"""Of an object as text: id, four sides, label; then what comes after."""
+"""Members of an object written as text: id, four sides, label, and one more."""
 
 
-def _track(value: Any, sieve: Sieve) -> Any:
-    return None if str(value) in UNTRACKED else track_id(value, sieve)
+def _track(value: Any, redactor: Redactor) -> Any:
+    return None if str(value) in UNTRACKED else allow_track_id(value, redactor)
 
 
-def _lane(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
-    """Let the number of a lane pass, also one with the word before it (``lane1``)."""
+def _lane(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    """Accept the number of a lane, also after the word (``lane1``)."""
     if isinstance(value, str):
         value = value.strip().lower().removeprefix("lane").strip()
-    return GONE if (found := whole(value, 0, 99)) is None else found
+    return REMOVED if (number := integer(value, 0, 99)) is None else number
 
 
-_VEHICLE: Final[Shape] = {
+_VEHICLE: Final[ObjectRule] = {
     "type": _CLASS,
-    "color": color_of(NAME),
-    "license": plate,
-    "licenseState": silent,
+    "color": allow_color(NAME),
+    "license": pseudonymise_plate,
+    "licenseState": ignore_field,
     "confidence": within(0, 1),
 }
-_SURE: Final[Shape] = {"confidence": within(0, 1)}
-OBJECT: Final[Shape] = {
+_CONFIDENCE: Final[ObjectRule] = {"confidence": within(0, 1)}
+OBJECT: Final[ObjectRule] = {
     "id": _track,
     "speed": within(0, 1_000),
     "direction": within(-360, 360),
-    "dir": silent,
-    "orientation": silent,
+    "dir": ignore_field,
+    "orientation": ignore_field,
     "type": _CLASS,
     "confidence": within(0, 1),
     "bbox": dict.fromkeys((*_BOX, *_OTHER_BOX), _PIXEL),
     "location": _PLACE,
-    "coordinate": silent,
+    "coordinate": ignore_field,
     "vehicle": _VEHICLE,
-    **dict.fromkeys(("person", "face", "bag", "bicycle", "roadsign", "unknown"), _SURE),
+    **dict.fromkeys(("person", "face", "bag", "bicycle", "roadsign", "unknown"), _CONFIDENCE),
 }
-HEAD: Final[Shape] = {
-    "messageid": track_id,
-    "id": track_id,
-    "@timestamp": moment,
-    "sensorId": camera_name,
-    "sensor": {"id": camera_name, "type": silent, "location": _PLACE, "coordinate": silent},
-    "analyticsModule": {"id": slug, "source": silent, "version": silent, "confidence": silent},
+HEAD: Final[ObjectRule] = {
+    "messageid": allow_track_id,
+    "id": allow_track_id,
+    "@timestamp": allow_time,
+    "sensorId": allow_camera,
+    "sensor": {"id": allow_camera, "type": ignore_field, "location": _PLACE, "coordinate": ignore_field},
+    "analyticsModule": {"id": allow_slug, "source": ignore_field, "version": ignore_field, "confidence": ignore_field},
     "place": {
-        "id": silent,
-        "type": silent,
-        "location": silent,
-        "coordinate": silent,
-        "entrance": {"lane": _lane, "level": silent, "coordinate": silent},
+        "id": ignore_field,
+        "type": ignore_field,
+        "location": ignore_field,
+        "coordinate": ignore_field,
+        "entrance": {"lane": _lane, "level": ignore_field, "coordinate": ignore_field},
     },
-    "event": {"id": silent, "type": word_of("event", NAME)},
-    **dict.fromkeys(("mdsversion", "version"), silent),
+    "event": {"id": ignore_field, "type": allow_coded_word("event", NAME)},
+    **dict.fromkeys(("mdsversion", "version"), ignore_field),
 }
-_NAMES: Final = names_in(OBJECT, HEAD) | {
+_NAMES: Final = member_names(OBJECT, HEAD) | {
     "objects", "object", "videoPath", "description", "name", "make", "model", "attributes", "embedding", "pose", "gaze",
     "age", "gender", "hair", "cap", "apparel", "glasses", "facialhair", "eyecolor", "info", "mask", "lipActivity",
 }  # fmt: skip
 
 
-class Thing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class DeepStreamObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One object."""
 
     id: str = ""
     label: str = ""
     box: tuple[float, float, float, float] | None = None
-    sure: float | None = None
+    confidence: float | None = None
     speed: float | None = None
     yaw: float | None = None
     color: str = ""
     plate: Plate | None = None
-    place: tuple[float, float, float | None] | None = None
+    location: tuple[float, float, float | None] | None = None
     """lon, lat, altitude"""
     removed: tuple[str, ...] = ()
 
 
-class Scene(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class DeepStreamMessage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One message."""
 
     id: str = ""
-    at: str = ""
+    time: str = ""
     camera: str = ""
     analytics: str = ""
     lane: int | None = None
-    place: tuple[float, float, float | None] | None = None
+    location: tuple[float, float, float | None] | None = None
     event: str = ""
-    things: tuple[Thing, ...] = ()
-    broken: tuple[int, ...] = ()
-    """Places of objects that were none."""
+    objects: tuple[DeepStreamObject, ...] = ()
+    invalid: tuple[int, ...] = ()
+    """Indices of malformed objects."""
     removed: tuple[str, ...] = ()
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001
-    """Cut a message down. Raises `Rejected`: no message of either schema."""
-    tree = read_object(payload)
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001
+    """Redact a message. Raises `Rejected` if it is of neither schema."""
+    tree = decode_object(payload)
     if not ({"object", "objects"} & tree.keys() and {"sensorId", "sensor", "@timestamp"} & tree.keys()):
-        raise Rejected(QuarantineReason.SCHEMA, "JSON, but no message of nvmsgconv: no object with its sensor and time")
-    sieve = Telling(veil, arrival, _NAMES)
-    if isinstance(said := tree.get("@timestamp"), str) and (at := parse_iso(said)) is not None:
-        sieve.at = at[0]
-    head = sieve.object({name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD)
-    of_all = sieve.told().get("removed", [])
+        raise Rejected(
+            QuarantineReason.SCHEMA,
+            "the message is JSON, but not of nvmsgconv: an object with its sensor and time is missing",
+        )
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
+    if isinstance(moment := tree.get("@timestamp"), str) and (at := parse_iso(moment)) is not None:
+        redactor.seen_at = at[0]
+    head = redactor.apply_object(
+        {name: value for name, value in tree.items() if name not in {"object", "objects"}}, HEAD
+    )
+    of_all = redactor.removed_member().get("removed", [])
     given = tree["object"] if "object" in tree else tree["objects"]
     given = given if isinstance(given, list) else [] if given is None else [given]
     if len(given) > OBJECTS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects")
-    things: list[Thing] = []
+    things: list[DeepStreamObject] = []
     broken: list[int] = []
-    for place, one in enumerate(given):
-        inner = Telling(veil, sieve.at, _NAMES)
-        thing = _of_text(one, inner) if isinstance(one, str) else _of_object(one, inner)
-        add(sieve, inner)
-        if thing is None:
+    for place, raw in enumerate(given):
+        inner = NamingRedactor(pseudonymiser, redactor.seen_at, _NAMES)
+        item = _redact_text(raw, inner) if isinstance(raw, str) else _redact_object(raw, inner)
+        add_removed(redactor, inner)
+        if item is None:
             broken.append(place)
         else:
-            things.append(msgspec.structs.replace(thing, removed=tuple(sorted({*inner.removed, *of_all}))))
+            things.append(msgspec.structs.replace(item, removed=tuple(sorted({*inner.removed, *of_all}))))
     sensor = head.get("sensor", {})
-    scene = Scene(
+    scene = DeepStreamMessage(
         id=head.get("messageid") or head.get("id", ""),
-        at=head.get("@timestamp", ""),
+        time=head.get("@timestamp", ""),
         camera=head.get("sensorId") or sensor.get("id", ""),
         analytics=head.get("analyticsModule", {}).get("id", ""),
-        lane=_whole(head.get("place", {}).get("entrance", {}).get("lane")),
-        place=_where(sensor.get("location", {})),
+        lane=_integer(head.get("place", {}).get("entrance", {}).get("lane")),
+        location=_location(sensor.get("location", {})),
         event=head.get("event", {}).get("type", ""),
-        things=tuple(things),
-        broken=tuple(broken),
+        objects=tuple(things),
+        invalid=tuple(broken),
         removed=tuple(of_all),
     )
-    return sieve.cut(scene)
+    return redactor.result(scene)
 
 
-def _whole(value: float | None) -> int | None:
+def _integer(value: float | None) -> int | None:
     return int(value) if value is not None and value == int(value) else None
 
 
-def _where(of: dict[str, Any]) -> tuple[float, float, float | None] | None:
-    """Return lon, lat, altitude; 0, 0 means that nobody set them."""
-    if "lat" not in of or "lon" not in of or (of["lat"] == 0 and of["lon"] == 0):
+def _location(members: dict[str, Any]) -> tuple[float, float, float | None] | None:
+    """Return (lon, lat, altitude); 0, 0 means not set."""
+    if "lat" not in members or "lon" not in members or (members["lat"] == 0 and members["lon"] == 0):
         return None
-    return float(of["lon"]), float(of["lat"]), of.get("alt")
+    return float(members["lon"]), float(members["lat"]), members.get("alt")
 
 
-def _of_object(one: Any, sieve: Telling) -> Thing | None:
-    if not isinstance(one, dict):
+def _redact_object(raw: Any, redactor: NamingRedactor) -> DeepStreamObject | None:
+    if not isinstance(raw, dict):
         return None
-    kept = sieve.object(one, OBJECT, "object")
-    vehicle = kept.get("vehicle", {})
+    members = redactor.apply_object(raw, OBJECT, "object")
+    vehicle = members.get("vehicle", {})
     if "license" in vehicle:
-        sieve.out("object.vehicle.license", True)
-    label = kept.get("type") or vehicle.get("type") or ""
-    sure = kept.get("confidence")
+        redactor.count_removed("object.vehicle.license", True)
+    label = members.get("type") or vehicle.get("type") or ""
+    confidence = members.get("confidence")
     for name in ("vehicle", "person", "face", "bicycle", "bag", "roadsign"):
-        if isinstance(one.get(name), dict):
-            label = label if label and label != ObjectClass.OTHER else str(_CLASS(name, sieve))
-            sure = kept.get(name, {}).get("confidence") if sure is None else sure
-    found = kept.get("bbox", {})
-    sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in found for name in names)), None)
-    if sides is not None and not any(found[name] for name in sides):
-        sides = None  # nobody set them
-    is_person = classes(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
-    place = _where(kept.get("location", {}))
+        if isinstance(raw.get(name), dict):
+            label = label if label and label != ObjectClass.OTHER else str(_CLASS(name, redactor))
+            confidence = members.get(name, {}).get("confidence") if confidence is None else confidence
+    box = members.get("bbox", {})
+    sides = next((names for names in (_BOX, _OTHER_BOX) if all(name in box for name in names)), None)
+    if sides is not None and not any(box[name] for name in sides):
+        sides = None  # not set
+    is_person = split_class(label)[0] in {ObjectClass.PERSON, ObjectClass.FACE, None}
+    place = _location(members.get("location", {}))
     if is_person and place is not None:
-        sieve.out("object.location", True)
-    return Thing(
-        id=kept.get("id", ""),
+        redactor.count_removed("object.location", True)
+    return DeepStreamObject(
+        id=members.get("id", ""),
         label=label,
-        box=None if sides is None else (found[sides[0]], found[sides[1]], found[sides[2]], found[sides[3]]),
-        sure=sure,
-        speed=kept.get("speed"),
-        yaw=kept.get("direction"),
+        box=None if sides is None else (box[sides[0]], box[sides[1]], box[sides[2]], box[sides[3]]),
+        confidence=confidence,
+        speed=members.get("speed"),
+        yaw=members.get("direction"),
         color=vehicle.get("color", ""),
         plate=msgspec.convert(vehicle["license"], Plate) if "license" in vehicle else None,
-        place=None if is_person else place,
+        location=None if is_person else place,
     )
 
 
-def _of_text(one: str, sieve: Telling) -> Thing | None:
-    """Cut ``id|left|top|right|bottom|label`` with what may follow: of that only a colour, a kind and a confidence."""
-    members = one.split("|")
+def _redact_text(raw: str, redactor: NamingRedactor) -> DeepStreamObject | None:
+    """Redact ``id|left|top|right|bottom|label…``; of the rest only a colour, a kind and a confidence are kept."""
+    members = raw.split("|")
     sides = [number(side, -65_536, 131_072) for side in members[1:5]]
     if len(members) < _MEMBERS - 1 or any(side is None for side in sides):
         return None
     left, top, right, bottom = (side or 0.0 for side in sides)
     tail = [member.strip() for member in members[6:] if member.strip() not in {"", "#"}]
-    sure = number(tail[-1], 0, 1) if tail else None
-    if sure is not None:
+    confidence = number(tail[-1], 0, 1) if tail else None
+    if confidence is not None:
         tail.pop()
-    said = _CLASS(members[5].strip(), sieve)
-    label, color = "" if said is GONE else str(said), ""
+    label_word = _CLASS(members[5].strip(), redactor)
+    label, color = "" if label_word is REMOVED else str(label_word), ""
     for member in tail:
-        if not color and (found := codes.color(NAME, member)) and not member.isdigit():
-            color = found
-        elif label == ObjectClass.VEHICLE and (kind := codes.seen_as(NAME, member)[1]):
+        if not color and (color_word := codes.color(NAME, member)) and not member.isdigit():
+            color = color_word
+        elif label == ObjectClass.VEHICLE and (kind := codes.object_class(NAME, member)[1]):
             label = f"{label}:{kind}"
         else:
-            sieve.out("objects.attributes", member)
-    key = _track(members[0].strip(), sieve)
-    return Thing(
-        id="" if key in {None, GONE} else key, label=label, box=(left, top, right, bottom), sure=sure, color=color
+            redactor.count_removed("objects.attributes", member)
+    key = _track(members[0].strip(), redactor)
+    return DeepStreamObject(
+        id="" if key in {None, REMOVED} else key,
+        label=label,
+        box=(left, top, right, bottom),
+        confidence=confidence,
+        color=color,
     )
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a message reports."""
-    scene = typed(payload, Scene)
-    at, quality = parse_iso(scene.at) or received(arrival)
+    scene = decode_record(payload, DeepStreamMessage)
+    at, quality = parse_iso(scene.time) or received(arrival)
     state = {"field_entered": TrackState.NEW, "field_left": TrackState.END}.get(scene.event)
-    event = Event(scene.event, zone="") if scene.event else None
+    event = VideoEvent(scene.event, zone="") if scene.event else None
     size = camera.size(scene.camera)
-    found = []
-    for index, one in enumerate(scene.things):
-        box, box_quality = (None, None) if one.box is None else _box(one.box, size)
-        cls, kind = classes(one.label)
-        place = one.place or scene.place
-        found.append(
+    observations = []
+    for index, item in enumerate(scene.objects):
+        box, box_quality = (None, None) if item.box is None else _box(item.box, size)
+        object_class, kind = split_class(item.label)
+        place = item.location or scene.location
+        observations.append(
             VideoObservation(
-                id=identity(NAME, scene.camera, scene.id, scene.at, one.id or (index, one.box), scene.event),
-                kind=Kind.OBSERVATION,
+                id=identity(NAME, scene.camera, scene.id, scene.time, item.id or (index, item.box), scene.event),
+                kind=ObservationKind.OBSERVATION,
                 camera=scene.camera,
                 observed_at=at,
                 time_quality=quality,
                 format=NAME,
                 native_id=scene.id,
-                object_class=cls,
+                object_class=object_class,
                 subclass=kind,
-                track=one.id,
-                track_state=state if one.id else None,
+                track=item.id,
+                track_state=state if item.id else None,
                 box=box,
                 box_quality=box_quality,
                 image_size=size,
-                confidence=one.sure,
-                place=None if place is None else Place(*place, source="object" if one.place else "camera"),
-                speed=None if one.speed is None else round(one.speed * SPEEDS[camera.speed_unit], 4),
-                device_yaw=one.yaw,
+                confidence=item.confidence,
+                place=None if place is None else Location(*place, source="object" if item.location else "camera"),
+                speed=None if item.speed is None else round(item.speed * SPEEDS[camera.speed_unit], 4),
+                device_yaw=item.yaw,
                 lane=scene.lane,
-                plate=one.plate,
-                color=one.color,
+                plate=item.plate,
+                color=item.color,
                 event=event,
                 analytics=scene.analytics,
-                removed=one.removed,
+                removed=item.removed,
             )
         )
-    refused = tuple(Refusal(place, "wrong_type", "no object of either schema") for place in scene.broken)
-    return Seen(tuple(found), refused=refused, ignored=0 if found or refused else 1)
+    refused = tuple(RejectedObject(place, "wrong_type", "not an object of either schema") for place in scene.invalid)
+    return VideoReport(tuple(observations), rejected=refused, ignored=0 if observations or refused else 1)
 
 
-def _box(of: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.Found:
-    return boxes.pixels(*of, *(size or (0, 0)), said=BoxQuality.CAMERA)
+def _box(sides: tuple[float, float, float, float], size: tuple[int, int] | None) -> boxes.ResolvedBox:
+    return boxes.from_pixels(*sides, *(size or (0, 0)), quality=BoxQuality.CAMERA)
 
 
-FORMAT = VideoFormat(NAME, cut, see)
+FORMAT = VideoFormat(NAME, redact, decode)

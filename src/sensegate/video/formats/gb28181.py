@@ -1,7 +1,7 @@
-"""GB/T 28181: bodies in MANSCDP+XML that a video platform hands on: alarms, positions, states of devices.
+"""GB/T 28181: MANSCDP+XML bodies forwarded by a video platform: alarms, positions, device states.
 
-The gateway speaks no SIP; a bridge posts the bodies, or publishes them by MQTT. They are declared GB2312 and hold local
-time of Beijing. Names, addresses and descriptions are free text and do not pass.
+The gateway does not speak SIP; a bridge posts the bodies, or publishes them by MQTT. They are declared GB2312 and use
+Beijing time. Names, addresses and descriptions are free text and are removed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,21 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import codes, xmlsafe
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
-from sensegate.video.formats.detector import Telling, names_in, silent
-from sensegate.video.observation import Event, Kind, Place, VideoObservation
-from sensegate.video.parts import identity, many, place, text
-from sensegate.video.sieve import GONE, Shape, Sieve, one_of, typed
-from sensegate.video.sieve import number as within
-from sensegate.video.times import Found, parse_beijing, received
+from sensegate.video.allowlist import REMOVED, ObjectRule, Redactor, allow_words, decode_record
+from sensegate.video.allowlist import allow_number as within
+from sensegate.video.format import (
+    CameraInfo,
+    Measurement,
+    Pseudonymiser,
+    Redacted,
+    RejectedObject,
+    VideoFormat,
+    VideoReport,
+)
+from sensegate.video.formats.detector import NamingRedactor, ignore_field, member_names
+from sensegate.video.observation import Location, ObservationKind, VideoEvent, VideoObservation
+from sensegate.video.times import TimeResult, parse_beijing, received
+from sensegate.video.values import as_list, coordinates, identity, text
 
 NAME: Final = "gb28181"
 ITEMS_MAX: Final = 10_000
@@ -31,187 +39,188 @@ _ROOTS: Final = ("Notify", "Response")
 _ONLINE: Final = {"ON": True, "OFF": False, "OK": True, "ONLINE": True, "OFFLINE": False, "ERROR": False}
 
 
-def _device(value: Any, sieve: Sieve) -> Any:
-    """Let a code of the standard pass; hide any other name."""
+def _allow_device(value: Any, redactor: Redactor) -> Any:
+    """Accept a code of the standard; pseudonymise any other name."""
     word = text(value)
-    return GONE if not word else word if _DEVICE.fullmatch(word) else sieve.veil.word(word)
+    return REMOVED if not word else word if _DEVICE.fullmatch(word) else redactor.pseudonymiser.identifier(word)
 
 
-def _time(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
+def _allow_time(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
     word = text(value)
-    return word if _TIME.fullmatch(word) and parse_beijing(word) else GONE
+    return word if _TIME.fullmatch(word) and parse_beijing(word) else REMOVED
 
 
-def _state(value: Any, sieve: Sieve) -> Any:  # noqa: ARG001
-    return _ONLINE.get(text(value).upper(), GONE)
+def _allow_state(value: Any, redactor: Redactor) -> Any:  # noqa: ARG001
+    return _ONLINE.get(text(value).upper(), REMOVED)
 
 
-_PLACE: Final[Shape] = {"Longitude": within(-180, 180), "Latitude": within(-180, 180)}
-BODY: Final[Shape] = {
-    "CmdType": one_of("Alarm", "MobilePosition", "Keepalive", "Catalog", "DeviceStatus"),
+_PLACE: Final[ObjectRule] = {"Longitude": within(-180, 180), "Latitude": within(-180, 180)}
+BODY: Final[ObjectRule] = {
+    "CmdType": allow_words("Alarm", "MobilePosition", "Keepalive", "Catalog", "DeviceStatus"),
     "SN": within(0, 4_294_967_295),
-    "DeviceID": _device,
-    "AlarmPriority": silent,
+    "DeviceID": _allow_device,
+    "AlarmPriority": ignore_field,
     "AlarmMethod": within(1, 99),
-    "AlarmTime": _time,
-    "Time": _time,
+    "AlarmTime": _allow_time,
+    "Time": _allow_time,
     **_PLACE,
     "Speed": within(0, 1_300),
     "Direction": within(0, 360),
     "Altitude": within(-1_000, 50_000),
-    "Status": _state,
-    "Online": _state,
-    "Info": {"AlarmType": within(0, 999), "AlarmTypeParam": silent},
-    **dict.fromkeys(("SumNum", "Num", "Result", "Encode", "Record", "DeviceTime", "@xmlns"), silent),
+    "Status": _allow_state,
+    "Online": _allow_state,
+    "Info": {"AlarmType": within(0, 999), "AlarmTypeParam": ignore_field},
+    **dict.fromkeys(("SumNum", "Num", "Result", "Encode", "Record", "DeviceTime", "@xmlns"), ignore_field),
 }
-ITEM: Final[Shape] = {
-    "DeviceID": _device,
-    "Status": _state,
+ITEM: Final[ObjectRule] = {
+    "DeviceID": _allow_device,
+    "Status": _allow_state,
     **_PLACE,
     **dict.fromkeys(
-        ("Parental", "SafetyWay", "RegisterWay", "Secrecy", "CivilCode", "Event", "Info", "@Num", "Certifiable"), silent
+        ("Parental", "SafetyWay", "RegisterWay", "Secrecy", "CivilCode", "Event", "Info", "@Num", "Certifiable"),
+        ignore_field,
     ),
 }
-_NAMES: Final = names_in(BODY, ITEM) | {
+_NAMES: Final = member_names(BODY, ITEM) | {
     "AlarmDescription", "Name", "Manufacturer", "Model", "Owner", "Address", "ParentID", "Block", "IPAddress", "Port",
     "Password", "BusinessGroupID", "DeviceList", "Item", "CertNum", "EndTime", "ErrCode", "Alarmstatus", "Reason",
 }  # fmt: skip
 
 
-class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class CatalogueItem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One device of a catalogue."""
 
     device: str
     online: bool | None = None
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Gb28181Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One body."""
 
-    what: str
+    command: str
     device: str
     number: int | None = None
-    at: str = ""
+    time: str = ""
     method: int | None = None
     type: int | None = None
-    place: tuple[float, float, float | None] | None = None
+    location: tuple[float, float, float | None] | None = None
     speed: float | None = None
     """km/h"""
     direction: float | None = None
     online: bool | None = None
-    items: tuple[Item, ...] = ()
-    broken: tuple[int, ...] = ()
+    items: tuple[CatalogueItem, ...] = ()
+    invalid: tuple[int, ...] = ()
     removed: tuple[str, ...] = ()
 
 
-def cut(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001
-    """Cut a body down. Raises `Rejected`: no XML, or none of the commands that carry metadata."""
+def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001
+    """Redact a body. Raises `Rejected` if it is not XML, or not a command with metadata."""
     tree = xmlsafe.tree(payload)
     root = next((tree[name] for name in _ROOTS if isinstance(tree.get(name), dict)), None)
     if root is None:
-        raise Rejected(QuarantineReason.SCHEMA, "no Notify or Response of MANSCDP")
-    sieve = Telling(veil, arrival, _NAMES)
-    kept = sieve.object({name: value for name, value in root.items() if name != "DeviceList"}, BODY)
-    if "CmdType" not in kept or "DeviceID" not in kept:
-        raise Rejected(QuarantineReason.SCHEMA, "without a CmdType that is known, or without DeviceID")
-    items, broken = _items(root.get("DeviceList"), sieve)
-    info = kept.get("Info", {})
-    number = kept.get("SN")
-    message = Message(
-        what=kept["CmdType"],
-        device=kept["DeviceID"],
+        raise Rejected(QuarantineReason.SCHEMA, "the body is not a Notify or Response of MANSCDP")
+    redactor = NamingRedactor(pseudonymiser, arrival, _NAMES)
+    members = redactor.apply_object({name: value for name, value in root.items() if name != "DeviceList"}, BODY)
+    if "CmdType" not in members or "DeviceID" not in members:
+        raise Rejected(QuarantineReason.SCHEMA, "a known CmdType or the DeviceID is missing")
+    items, broken = _redact_items(root.get("DeviceList"), redactor)
+    info = members.get("Info", {})
+    number = members.get("SN")
+    message = Gb28181Body(
+        command=members["CmdType"],
+        device=members["DeviceID"],
         number=None if number is None else int(number),
-        at=kept.get("AlarmTime") or kept.get("Time", ""),
-        method=_whole(kept, "AlarmMethod"),
-        type=_whole(info, "AlarmType"),
-        place=_place(kept),
-        speed=kept.get("Speed"),
-        direction=kept.get("Direction"),
-        online=kept.get("Online", kept.get("Status")),
+        time=members.get("AlarmTime") or members.get("Time", ""),
+        method=_integer(members, "AlarmMethod"),
+        type=_integer(info, "AlarmType"),
+        location=_location(members),
+        speed=members.get("Speed"),
+        direction=members.get("Direction"),
+        online=members.get("Online", members.get("Status")),
         items=tuple(items),
-        broken=tuple(broken),
-        removed=tuple(sorted(sieve.removed)),
+        invalid=tuple(broken),
+        removed=tuple(sorted(redactor.removed)),
     )
-    return sieve.cut(message)
+    return redactor.result(message)
 
 
-def _whole(of: Mapping[str, Any], name: str) -> int | None:
-    found = of.get(name)
-    return int(found) if found is not None and found == int(found) else None
+def _integer(members: Mapping[str, Any], name: str) -> int | None:
+    value = members.get(name)
+    return int(value) if value is not None and value == int(value) else None
 
 
-def _place(of: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
-    """Return lon, lat, altitude; 0, 0 means that nobody set them."""
-    found = place(of.get("Longitude"), of.get("Latitude"))
-    return None if found is None else (float(found[0]), float(found[1]), of.get("Altitude"))
+def _location(members: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
+    """Return (lon, lat, altitude); 0, 0 means not set."""
+    location = coordinates(members.get("Longitude"), members.get("Latitude"))
+    return None if location is None else (float(location[0]), float(location[1]), members.get("Altitude"))
 
 
-def _items(listed: Any, sieve: Telling) -> tuple[list[Item], list[int]]:
-    found: list[Item] = []
+def _redact_items(listed: Any, redactor: NamingRedactor) -> tuple[list[CatalogueItem], list[int]]:
+    items: list[CatalogueItem] = []
     broken: list[int] = []
     if not isinstance(listed, dict):
-        return found, broken
-    given = many(listed.get("Item"))
+        return items, broken
+    given = as_list(listed.get("Item"))
     if len(given) > ITEMS_MAX:
         raise Rejected(QuarantineReason.TOO_LARGE, f"more than {ITEMS_MAX} devices")
-    for index, one in enumerate(given):
-        kept = sieve.object(one, ITEM, "Item") if isinstance(one, dict) else {}
-        if "DeviceID" in kept:
-            found.append(Item(device=kept["DeviceID"], online=kept.get("Status")))
+    for index, raw in enumerate(given):
+        members = redactor.apply_object(raw, ITEM, "Item") if isinstance(raw, dict) else {}
+        if "DeviceID" in members:
+            items.append(CatalogueItem(device=members["DeviceID"], online=members.get("Status")))
         else:
             broken.append(index)
-    return found, broken
+    return items, broken
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
     """Return what a body reports."""
-    told = typed(payload, Message)
-    at, quality = (parse_beijing(told.at) if told.at else None) or received(arrival)
-    refused = tuple(Refusal(place, "wrong_type", "a device without its code") for place in told.broken)
-    if told.what == "Alarm":
-        return Seen((_alarm(told, at, quality),))
-    measured = tuple(_measured(told, (at, quality)))
-    return Seen(measured=measured, refused=refused, ignored=0 if measured or refused else 1)
+    body = decode_record(payload, Gb28181Body)
+    at, quality = (parse_beijing(body.time) if body.time else None) or received(arrival)
+    refused = tuple(RejectedObject(place, "wrong_type", "the device has no code") for place in body.invalid)
+    if body.command == "Alarm":
+        return VideoReport((_alarm(body, at, quality),))
+    measured = tuple(_measurements(body, (at, quality)))
+    return VideoReport(measurements=measured, rejected=refused, ignored=0 if measured or refused else 1)
 
 
-def _alarm(told: Message, at: int, quality: str) -> VideoObservation:
-    code = "" if told.method is None else str(told.method)
-    word = codes.event(NAME, code if told.type is None else f"{code}/{told.type}")
+def _alarm(body: Gb28181Body, at: int, quality: str) -> VideoObservation:
+    code = "" if body.method is None else str(body.method)
+    word = codes.event(NAME, code if body.type is None else f"{code}/{body.type}")
     return VideoObservation(
-        id=identity(NAME, told.device, told.number, at, told.method, told.type),
-        kind=Kind.EVENT,
-        camera=told.device,
+        id=identity(NAME, body.device, body.number, at, body.method, body.type),
+        kind=ObservationKind.EVENT,
+        camera=body.device,
         observed_at=at,
         time_quality=quality,
         format=NAME,
-        native_id="" if told.number is None else str(told.number),
-        place=Place(*told.place) if told.place else None,
-        event=Event(word),
-        removed=told.removed,
+        native_id="" if body.number is None else str(body.number),
+        place=Location(*body.location) if body.location else None,
+        event=VideoEvent(word),
+        removed=body.removed,
     )
 
 
-def _measured(told: Message, when: Found) -> Iterator[Measured]:
+def _measurements(body: Gb28181Body, when: TimeResult) -> Iterator[Measurement]:
     at, quality = when
-    key = identity(NAME, told.device, told.number, at, told.what)
-    if told.what == "MobilePosition" and told.place is not None:
-        lon, lat, altitude = told.place
+    key = identity(NAME, body.device, body.number, at, body.command)
+    if body.command == "MobilePosition" and body.location is not None:
+        lon, lat, altitude = body.location
         values = (
             ("longitude", lon, "deg"),
             ("latitude", lat, "deg"),
             ("altitude", altitude, "m"),
-            ("speed", told.speed, "km/h"),
-            ("heading", told.direction, "deg"),
+            ("speed", body.speed, "km/h"),
+            ("heading", body.direction, "deg"),
         )
         for name, value, unit in values:
             if value is not None:
-                yield Measured(told.device, name, value, unit, at, quality, key)
-    elif told.online is not None:
-        yield Measured(told.device, "online", told.online, "", at, quality, key)
-    for item in told.items:
+                yield Measurement(body.device, name, value, unit, at, quality, key)
+    elif body.online is not None:
+        yield Measurement(body.device, "online", body.online, "", at, quality, key)
+    for item in body.items:
         if item.online is not None:
-            own = identity(NAME, item.device, told.number, at)
-            yield Measured(item.device, "online", item.online, "", at, quality, own)
+            own = identity(NAME, item.device, body.number, at)
+            yield Measurement(item.device, "online", item.online, "", at, quality, own)
 
 
-FORMAT: Final = VideoFormat(NAME, cut, see)
+FORMAT: Final = VideoFormat(NAME, redact, decode)

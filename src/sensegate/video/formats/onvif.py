@@ -1,7 +1,7 @@
 """ONVIF metadata and events: ``onvif_xml`` (tt:MetadataStream), ``onvif_mj`` and ``onvif_ej`` (JSON over MQTT).
 
-One model in three spellings: what is cut of each is a `Scene`, and `see` reads nothing else. A camera is named by the
-begin of its topic and the token of its profile, or by the address to which it pushes.
+One model in three notations: each is redacted to an `OnvifMessage`, and decoding reads nothing else. A camera is named
+by the start of its topic and the token of its profile, or by the URL to which it pushes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,47 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
-from sensegate.video import boxes, codes, sieve, times, xmlsafe
+from sensegate.video import allowlist, boxes, codes, times, xmlsafe
 from sensegate.video.boxes import Transform
-from sensegate.video.form import Camera, Cut, Measured, Refusal, Seen, Veil, VideoFormat
-from sensegate.video.formats import onvif_cut, onvif_events
-from sensegate.video.formats.onvif_cut import OBJECTS_MAX, Removed
-from sensegate.video.formats.onvif_events import SENSORS, Told
-from sensegate.video.formats.onvif_records import Change, Frame, Happening, Scene, Sensed, Thing, Value
+from sensegate.video.format import (
+    CameraInfo,
+    Measurement,
+    Pseudonymiser,
+    Redacted,
+    RejectedObject,
+    VideoFormat,
+    VideoReport,
+)
+from sensegate.video.formats import onvif_events, onvif_redaction
+from sensegate.video.formats.onvif_events import SENSORS, RawEvent
+from sensegate.video.formats.onvif_records import (
+    OnvifEvent,
+    OnvifFrame,
+    OnvifMessage,
+    OnvifObject,
+    OnvifValue,
+    SensorValue,
+    TrackChange,
+)
+from sensegate.video.formats.onvif_redaction import OBJECTS_MAX, Removed
 from sensegate.video.observation import (
-    Event,
-    Kind,
+    Location,
     ObjectClass,
-    Place,
+    ObservationKind,
     TrackState,
+    VideoEvent,
     VideoObservation,
 )
-from sensegate.video.parts import camera_of, channel, channel_of, identity, many, node, rest, text
+from sensegate.video.values import (
+    as_list,
+    count_removed_members,
+    identity,
+    node,
+    numbered_channel,
+    rule_channel,
+    text,
+    topic_camera,
+)
 
 XML: Final = "onvif_xml"
 MJ: Final = "onvif_mj"
@@ -42,14 +67,14 @@ PREFIXES: Final = {
     "fc": "http://www.onvif.org/ver20/analytics/humanface",
     "bd": "http://www.onvif.org/ver20/analytics/humanbody",
 }
-"""Bound where a fragment binds none."""
-_ELSEWHERE: Final = ("PTZ", "AudioAnalytics", "Extension")
-"""Parts of a stream that concern nobody here."""
+"""Namespaces for fragments that declare none."""
+_IGNORED: Final = ("PTZ", "AudioAnalytics", "Extension")
+"""Parts of a stream that are irrelevant here."""
 _KNOWN: Final = frozenset(
-    {"MetadataStream", "VideoAnalytics", "Frame", "Event", "NotificationMessage", "Notify", "SensorData", *_ELSEWHERE}
+    {"MetadataStream", "VideoAnalytics", "Frame", "Event", "NotificationMessage", "Notify", "SensorData", *_IGNORED}
 )
 _METADATA: Final = frozenset({"onvif-mj", "onvif-xml"})
-"""Levels of a topic behind which the kind of metadata and its producer stand."""
+"""Topic levels followed by the kind of metadata and its producer."""
 _ENVELOPE: Final = ("Envelope", "Body")
 _FRAMES: Final = frozenset({"Frame"})
 _NOTICE: Final = frozenset({"Topic", "Message"})
@@ -62,111 +87,111 @@ _TOTALS: Final = {
     ObjectClass.NONMOTOR: ("bicycles_total", "nonmotors_present"),
 }
 _TOTAL_OF_ANY: Final = ("object_count_total", "objects_present")
-_WIRES: Final = {"alarm_input": "input", "alarm_output": "output"}
+_IO_CHANNELS: Final = {"alarm_input": "input", "alarm_output": "output"}
 _TEMPERATURE: Final = "surface_temperature"
 
 
-# ── what may be kept ─────────────────────────────────────────────────────────────────────────────────
+# ── redaction ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _cut(scene: Scene, removed: Removed) -> Cut:
-    return Cut(msgspec.json.encode(scene), dict(sorted(removed.items())))
+def _result(scene: OnvifMessage, removed: Removed) -> Redacted:
+    return Redacted(msgspec.json.encode(scene), dict(sorted(removed.items())))
 
 
-class _Scene:
-    """Gathers the parts of one message."""
+class _MessageBuilder:
+    """Collects the parts of one message."""
 
-    def __init__(self, veil: Veil, arrival: int) -> None:
+    def __init__(self, pseudonymiser: Pseudonymiser, arrival: int) -> None:
         self.removed: Removed = {}
-        self._veil = veil
+        self._pseudonymiser = pseudonymiser
         self._arrival = arrival
-        self._frames: list[Frame] = []
-        self._events: list[Happening] = []
-        self._sensed: list[Sensed] = []
+        self._frames: list[OnvifFrame] = []
+        self._events: list[OnvifEvent] = []
+        self._sensors: list[SensorValue] = []
         self._objects = 0
         self.ignored = 0
 
-    def frame(self, value: Any) -> None:
-        """Take one Frame."""
-        self._objects += len(many(node(value).get("Object")))
+    def add_frame(self, value: Any) -> None:
+        """Add one Frame."""
+        self._objects += len(as_list(node(value).get("Object")))
         if self._objects > OBJECTS_MAX or len(self._frames) >= _FRAMES_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {OBJECTS_MAX} objects or {_FRAMES_MAX} frames")
-        frame = onvif_cut.frame_of(value, self._veil, self.removed)
+        frame = onvif_redaction.redact_frame(value, self._pseudonymiser, self.removed)
         if frame is None:
-            raise Rejected(QuarantineReason.SCHEMA, "a Frame that is no object")
+            raise Rejected(QuarantineReason.SCHEMA, "a Frame is not an object")
         self._frames.append(frame)
 
-    def event(self, event: Told) -> None:
-        """Take one event."""
+    def add_event(self, event: RawEvent) -> None:
+        """Add one event."""
         if len(self._events) >= OBJECTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {OBJECTS_MAX} events")
-        self._events.append(onvif_events.happening(event, self._veil, self.removed, self._arrival))
+        self._events.append(onvif_events.redact_event(event, self._pseudonymiser, self.removed, self._arrival))
 
-    def ended(self, topic: str) -> None:
-        """Take an empty message: the property of its topic is no more."""
-        self._events.append(onvif_events.empty(topic, self._veil))
+    def add_ended(self, topic: str) -> None:
+        """Add an empty message: the property of its topic has ended."""
+        self._events.append(onvif_events.redact_empty(topic, self._pseudonymiser))
 
-    def sensor(self, value: Any, kind: str) -> None:
-        """Take one value of a sensor."""
-        if (sensed := onvif_events.sensed(value, kind, self._veil, self.removed)) is not None:
-            self._sensed.append(sensed)
+    def add_sensor(self, value: Any, kind: str) -> None:
+        """Add one sensor value."""
+        if (sensed := onvif_events.redact_sensor(value, kind, self._pseudonymiser, self.removed)) is not None:
+            self._sensors.append(sensed)
 
-    def done(self) -> Cut:
-        """Return what was gathered."""
-        scene = Scene(tuple(self._frames), tuple(self._events), tuple(self._sensed), self.ignored)
-        return _cut(scene, self.removed)
+    def result(self) -> Redacted:
+        """Return the redacted message."""
+        scene = OnvifMessage(tuple(self._frames), tuple(self._events), tuple(self._sensors), self.ignored)
+        return _result(scene, self.removed)
 
 
-def cut_xml(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:  # noqa: ARG001 - the form of all formats
-    """Cut a tt:MetadataStream, a fragment of one, or a wsnt:Notify."""
+def redact_xml(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the signature of all formats
+    """Redact a tt:MetadataStream, a fragment of one, or a wsnt:Notify."""
     top = xmlsafe.tree(payload, PREFIXES)
     for name in _ENVELOPE:
         top = dict(node(top[name])) if name in top else top
     if not any(name in _KNOWN for name in top):
-        raise Rejected(QuarantineReason.SCHEMA, "no tt:MetadataStream, nor a part of one")
-    scene = _Scene(veil, arrival)
-    _stream(top, scene)
-    return scene.done()
+        raise Rejected(QuarantineReason.SCHEMA, "the message is neither a tt:MetadataStream nor a part of one")
+    scene = _MessageBuilder(pseudonymiser, arrival)
+    _add_stream(top, scene)
+    return scene.result()
 
 
-def _stream(members: Any, scene: _Scene) -> None:
-    for stream in many(members.get("MetadataStream")):
-        rest("MetadataStream", node(stream), _KNOWN, scene.removed)
-        _stream(node(stream), scene)
-    for analytics in many(members.get("VideoAnalytics")):
-        rest("VideoAnalytics", node(analytics), _FRAMES, scene.removed)
-        for one in many(node(analytics).get("Frame")):
-            scene.frame(one)
-    for one in many(members.get("Frame")):
-        scene.frame(one)
+def _add_stream(members: Any, scene: _MessageBuilder) -> None:
+    for stream in as_list(members.get("MetadataStream")):
+        count_removed_members("MetadataStream", node(stream), _KNOWN, scene.removed)
+        _add_stream(node(stream), scene)
+    for analytics in as_list(members.get("VideoAnalytics")):
+        count_removed_members("VideoAnalytics", node(analytics), _FRAMES, scene.removed)
+        for frame in as_list(node(analytics).get("Frame")):
+            scene.add_frame(frame)
+    for frame in as_list(members.get("Frame")):
+        scene.add_frame(frame)
     for outer in ("Event", "Notify"):
-        for events in many(members.get(outer)):
-            for one in many(node(events).get("NotificationMessage")):
-                _notice(one, scene)
-    for one in many(members.get("NotificationMessage")):
-        _notice(one, scene)
-    for one in many(members.get("SensorData")):
-        scene.sensor(one, "")
-    scene.ignored += sum(len(many(members.get(name))) for name in _ELSEWHERE)
+        for events in as_list(members.get(outer)):
+            for notification in as_list(node(events).get("NotificationMessage")):
+                _add_notification(notification, scene)
+    for notification in as_list(members.get("NotificationMessage")):
+        _add_notification(notification, scene)
+    for sensor in as_list(members.get("SensorData")):
+        scene.add_sensor(sensor, "")
+    scene.ignored += sum(len(as_list(members.get(name))) for name in _IGNORED)
 
 
-def _notice(value: Any, scene: _Scene) -> None:
-    event = onvif_events.told(value)
+def _add_notification(value: Any, scene: _MessageBuilder) -> None:
+    event = onvif_events.read_notification(value)
     if event is None:
         scene.ignored += 1
     else:
-        rest("NotificationMessage", node(value), _NOTICE, scene.removed)
-        scene.event(event)
+        count_removed_members("NotificationMessage", node(value), _NOTICE, scene.removed)
+        scene.add_event(event)
 
 
 class _Topic(NamedTuple):
-    """What an MQTT topic says."""
+    """Content of an MQTT topic."""
 
     kind: str = ""
     """MetadataType of ``onvif-mj``."""
     producer: tuple[str, ...] = ()
     event: str = ""
-    """What follows ``onvif-ej/``."""
+    """Levels after ``onvif-ej/``."""
     camera: str = ""
 
 
@@ -179,133 +204,136 @@ def _read_topic(topic: str) -> _Topic:
     if "onvif-ej" in levels:
         at = levels.index("onvif-ej")
         return _Topic(event="/".join(levels[at + 1 :]), camera="/".join(levels[:at]))
-    return _Topic(camera=camera_of(topic))
+    return _Topic(camera=topic_camera(topic))
 
 
 def _unwrapped(payload: bytes, topic: str) -> tuple[Any, str]:
-    """Return the message and its topic; what stands in ``{"topic": …, "payload": …}``, as bridges send it, too."""
-    tree = sieve.read_object(payload)
+    """Return the message and its topic, unwrapping ``{"topic": …, "payload": …}`` as sent by bridges."""
+    tree = allowlist.decode_object(payload)
     if tree.keys() == {"topic", "payload"} and isinstance(tree["topic"], str):
         inner = tree["payload"]
         return (inner if isinstance(inner, dict) else {}), tree["topic"]
     return tree, topic
 
 
-def cut_mj(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
-    """Cut metadata in JSON."""
+def redact_mj(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact metadata in JSON."""
     tree, topic = _unwrapped(payload, topic)
     where = _read_topic(topic)
-    scene = _Scene(veil, arrival)
-    for name in ("MetadataStream", "VideoAnalytics"):  # as converters of the XML leave them
+    scene = _MessageBuilder(pseudonymiser, arrival)
+    for name in ("MetadataStream", "VideoAnalytics"):  # left by converters from XML
         inner = node(tree.get(name)) if name in tree else {}
         if inner:
-            rest("", tree, frozenset({name, "@context"}), scene.removed)
+            count_removed_members("", tree, frozenset({name, "@context"}), scene.removed)
             tree = dict(inner)
     known = tree.keys() & {"Frame", "SensorData"}
     if where.kind in {"AudioAnalytics", "PTZ"}:
         scene.ignored += 1
     elif not known:
-        raise Rejected(QuarantineReason.SCHEMA, "neither Frame nor SensorData")
+        raise Rejected(QuarantineReason.SCHEMA, "the message has neither Frame nor SensorData")
     else:
-        for one in many(tree.get("Frame")):
-            scene.frame(one)
-        for one in many(tree.get("SensorData")):
-            scene.sensor(one, where.producer[0] if where.producer else "")
-    rest("", tree, known | {"@context"}, scene.removed)
-    return scene.done()
+        for frame in as_list(tree.get("Frame")):
+            scene.add_frame(frame)
+        for sensor in as_list(tree.get("SensorData")):
+            scene.add_sensor(sensor, where.producer[0] if where.producer else "")
+    count_removed_members("", tree, known | {"@context"}, scene.removed)
+    return scene.result()
 
 
-def cut_ej(payload: bytes, topic: str, arrival: int, veil: Veil) -> Cut:
-    """Cut an event in JSON; an empty message ends the property of its topic."""
-    scene = _Scene(veil, arrival)
+def redact_ej(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:
+    """Redact an event in JSON; an empty message ends the property of its topic."""
+    scene = _MessageBuilder(pseudonymiser, arrival)
     if not payload.strip():
         if not _read_topic(topic).event:
-            raise Rejected(QuarantineReason.SCHEMA, "an empty message whose topic names no event")
-        scene.ended(_read_topic(topic).event)
-        return scene.done()
+            raise Rejected(QuarantineReason.SCHEMA, "the message is empty and its topic names no event")
+        scene.add_ended(_read_topic(topic).event)
+        return scene.result()
     tree, topic = _unwrapped(payload, topic)
     if not tree.keys() & {"Data", "Source", "UtcTime"}:
-        raise Rejected(QuarantineReason.SCHEMA, "none of UtcTime, Source and Data")
+        raise Rejected(QuarantineReason.SCHEMA, "the message has none of UtcTime, Source and Data")
     name, tokens = onvif_events.plain_topic(_read_topic(topic).event or text(tree.get("Topic")))
     data = {**node(tree.get("Key")), **node(tree.get("Data"))}
-    rest("", tree, _EVENT, scene.removed)
-    scene.event(
-        Told(
+    count_removed_members("", tree, _EVENT, scene.removed)
+    scene.add_event(
+        RawEvent(
             name, text(tree.get("UtcTime")), text(tree.get("PropertyOperation")), node(tree.get("Source")), data, tokens
         )
     )
-    return scene.done()
+    return scene.result()
 
 
-# ── what it reports ──────────────────────────────────────────────────────────────────────────────────
+# ── decoding ──────────────────────────────────────────────────────────────────────────────────
 
-_decode = msgspec.json.Decoder(Scene).decode
+_decode = msgspec.json.Decoder(OnvifMessage).decode
 
 
-class _Ways(NamedTuple):
-    """Of one message."""
+class _Context(NamedTuple):
+    """Facts common to the observations of one message."""
 
     format: str
     camera: str
     module: str
     arrival: int
-    profile: Camera
+    profile: CameraInfo
 
     def time(self, at: int | None) -> tuple[int, str]:
-        """Return the phenomenon time and how sure it is."""
+        """Return the phenomenon time and its quality."""
         return times.received(self.arrival) if at is None else (at, times.EXPLICIT)
 
 
-def _seer(name: str) -> Callable[[bytes, str, int, Camera], Seen]:
-    def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:
+def _decoder(name: str) -> Callable[[bytes, str, int, CameraInfo], VideoReport]:
+    def see(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:
         try:
             scene = _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Rejected(QuarantineReason.SCHEMA, "not what was cut of an ONVIF message") from None
+            raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted ONVIF message") from None
         where = _read_topic(topic)
         module = where.producer[1] if len(where.producer) > 1 else ""
-        return _seen(scene, _Ways(name, where.camera or camera.id, module, arrival, camera))
+        return _decode_message(scene, _Context(name, where.camera or camera.id, module, arrival, camera))
 
     return see
 
 
-def _seen(scene: Scene, ways: _Ways) -> Seen:
+def _decode_message(scene: OnvifMessage, ways: _Context) -> VideoReport:
     observations: list[VideoObservation] = []
-    measured: list[Measured] = []
-    refused: list[Refusal] = []
+    measured: list[Measurement] = []
+    refused: list[RejectedObject] = []
     ignored = scene.ignored
     place = 0
     for frame in scene.frames:
         ways_of = ways._replace(module=ways.module or frame.source)
-        observations += _of_frame(frame, ways_of)
+        observations += _frame_observations(frame, ways_of)
         refused += [
-            Refusal(place + at, RejectReason.WRONG_TYPE, "an Object that is none") for at in range(frame.broken)
+            RejectedObject(place + at, RejectReason.WRONG_TYPE, "the Object is not an object")
+            for at in range(frame.invalid)
         ]
-        place += len(frame.things) + frame.broken
-        ignored += not frame.things and not frame.changes and not frame.broken
+        place += len(frame.objects) + frame.invalid
+        ignored += not frame.objects and not frame.changes and not frame.invalid
     for event in scene.events:
-        observations.append(_of_event(event, ways))
-        measured += _measured(event, ways)
-    for value in scene.sensed:
+        observations.append(_event_observation(event, ways))
+        measured += _event_measurements(event, ways)
+    for value in scene.sensors:
         if value.value is None or value.kind not in SENSORS:
-            refused.append(Refusal(place, RejectReason.WRONG_TYPE, "a sensor of no known kind, or without a number"))
+            refused.append(
+                RejectedObject(place, RejectReason.WRONG_TYPE, "the sensor has an unknown kind, or no number")
+            )
         else:
-            measured.append(_of_sensor(value, value.value, ways))
+            measured.append(_sensor_measurement(value, value.value, ways))
         place += 1
     if not (observations or measured or refused or ignored):
-        ignored = 1  # an empty stream: the camera lives, and sees nothing
-    return Seen(tuple(observations), tuple(measured), tuple(refused), ignored)
+        ignored = 1  # an empty stream: the camera is alive and sees nothing
+    return VideoReport(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
-def _of_frame(frame: Frame, ways: _Ways) -> Iterator[VideoObservation]:
+def _frame_observations(frame: OnvifFrame, ways: _Context) -> Iterator[VideoObservation]:
     changes = {change.id: change for change in frame.changes}
-    at, quality = ways.time(frame.at)
-    for thing in frame.things:
-        yield _of_thing(thing, changes.pop(thing.id, None), at, quality, ways)
+    at, quality = ways.time(frame.time)
+    for item in frame.objects:
+        yield _object_observation(item, changes.pop(item.id, None), at, quality, ways)
     for change in changes.values():
         yield VideoObservation(
             id=identity(ways.camera, at, change.id, ways.module),
-            kind=Kind.OBSERVATION,
+            kind=ObservationKind.OBSERVATION,
             camera=ways.camera,
             observed_at=at,
             time_quality=quality,
@@ -318,99 +346,101 @@ def _of_frame(frame: Frame, ways: _Ways) -> Iterator[VideoObservation]:
         )
 
 
-def _of_thing(thing: Thing, change: Change | None, at: int, quality: str, ways: _Ways) -> VideoObservation:
-    box, said = None, None
-    if thing.box is not None:
-        box, said = boxes.onvif(*thing.box, _transform(thing.map), ways.profile.grid)
+def _object_observation(
+    item: OnvifObject, change: TrackChange | None, at: int, quality: str, ways: _Context
+) -> VideoObservation:
+    box, quality_ = None, None
+    if item.box is not None:
+        box, quality_ = boxes.from_onvif(*item.box, _transform(item.transform), ways.profile.grid)
     state = None if change is None else TrackState.NEW if change.began else TrackState.END
     return VideoObservation(
-        id=identity(ways.camera, at, thing.id, ways.module),
-        kind=Kind.OBSERVATION,
+        id=identity(ways.camera, at, item.id, ways.module),
+        kind=ObservationKind.OBSERVATION,
         camera=ways.camera,
         observed_at=at,
         time_quality=quality,
         format=ways.format,
-        native_id=thing.uuid or thing.id,
-        object_class=ObjectClass(thing.cls) if thing.cls else None,
-        subclass=thing.sub,
-        track="" if thing.id.startswith("#") else thing.id,
-        parent_track=thing.parent or (change.parent if change else ""),
-        track_state=TrackState.END if thing.gone else state,
+        native_id=item.uuid or item.id,
+        object_class=ObjectClass(item.object_class) if item.object_class else None,
+        subclass=item.subclass,
+        track="" if item.id.startswith("#") else item.id,
+        parent_track=item.parent or (change.parent if change else ""),
+        track_state=TrackState.END if item.ended else state,
         box=box,
-        box_quality=said,
-        confidence=thing.sure,
-        place=Place(thing.place[0], thing.place[1], thing.place[2], "object") if thing.place else None,
-        speed=thing.speed,
-        device_yaw=thing.yaw,
-        lane=thing.lane,
-        plate=thing.plate,
-        color=thing.color,
-        brand=thing.brand,
+        box_quality=quality_,
+        confidence=item.confidence,
+        place=Location(item.location[0], item.location[1], item.location[2], "object") if item.location else None,
+        speed=item.speed,
+        device_yaw=item.yaw,
+        lane=item.lane,
+        plate=item.plate,
+        color=item.color,
+        brand=item.brand,
         analytics=ways.module,
-        images=thing.images,
-        removed=thing.removed,
+        images=item.images,
+        removed=item.removed,
     )
 
 
-def _transform(of: tuple[float, float, float, float] | None) -> Transform:
-    return boxes.IDENTITY if of is None else Transform(*of)
+def _transform(transform: tuple[float, float, float, float] | None) -> Transform:
+    return boxes.IDENTITY if transform is None else Transform(*transform)
 
 
-def _of_event(event: Happening, ways: _Ways) -> VideoObservation:
-    at, quality = ways.time(event.at)
+def _event_observation(event: OnvifEvent, ways: _Context) -> VideoObservation:
+    at, quality = ways.time(event.time)
     word = codes.event("onvif", event.topic)
     state = False if event.ended else event.state
     counts = any(value.name == "count" for value in event.values)
     return VideoObservation(
         id=identity(ways.camera, at, event.topic, *event.sources, event.rule, event.object, state),
-        kind=Kind.COUNT if counts else Kind.EVENT,
+        kind=ObservationKind.COUNT if counts else ObservationKind.EVENT,
         camera=ways.camera,
         observed_at=at,
         time_quality=quality,
         format=ways.format,
         native_id=event.object,
-        object_class=ObjectClass(event.cls) if event.cls else None,
-        subclass=event.sub,
+        object_class=ObjectClass(event.object_class) if event.object_class else None,
+        subclass=event.subclass,
         track=event.object,
-        confidence=event.sure,
+        confidence=event.confidence,
         plate=event.plate,
         color=event.color,
         brand=event.brand,
-        event=Event(word, state, event.rule),
+        event=VideoEvent(word, state, event.rule),
         analytics="/".join(event.sources),
         images=event.images,
         removed=event.removed,
     )
 
 
-def _measured(event: Happening, ways: _Ways) -> Iterator[Measured]:
-    at, quality = ways.time(event.at)
+def _event_measurements(event: OnvifEvent, ways: _Context) -> Iterator[Measurement]:
+    at, quality = ways.time(event.time)
     word = codes.event("onvif", event.topic)
-    own = _own(event, word, ways.profile)
+    own = _event_channel(event, word, ways.profile)
     key = identity(ways.camera, at, event.topic, *event.sources, event.rule)
     state = False if event.ended else event.state
     name = codes.state_property(word)
     if name and state is not None:
-        # Of a rule several objects may be the reason: each has its own identity, all say the same of the rule.
+        # Several objects may trigger a rule: each has its own identity, and all report the same state of the rule.
         same = identity(key, event.object, state)
-        yield Measured(ways.camera, name, state, "", at, quality, same, channel=own, part=event.object)
+        yield Measurement(ways.camera, name, state, "", at, quality, same, channel=own, reason=event.object)
     for value in event.values:
         if value.name == "count":
-            total, present = _TOTALS.get(ObjectClass(event.cls or "other"), _TOTAL_OF_ANY)
+            total, present = _TOTALS.get(ObjectClass(event.object_class or "other"), _TOTAL_OF_ANY)
             inside = word == "occupancy_counted"
-            yield Measured(
+            yield Measurement(
                 ways.camera,
                 present if inside else total,
                 value.value,
                 "1",
                 at,
                 quality,
-                identity(key, "count", event.cls),
+                identity(key, "count", event.object_class),
                 channel=own,
                 cumulative=not inside,
             )
         else:
-            yield Measured(
+            yield Measurement(
                 ways.camera,
                 _TEMPERATURE,
                 value.value,
@@ -418,29 +448,29 @@ def _measured(event: Happening, ways: _Ways) -> Iterator[Measured]:
                 at,
                 quality,
                 identity(key, value.name, value.item),
-                channel=_spot(value),
+                channel=_temperature_channel(value),
             )
 
 
-def _own(event: Happening, word: str, camera: Camera) -> str:
-    """Return the channel of a state or count: that of its rule, or of an input or output of the device."""
-    if event.rule or word not in _WIRES or not event.sources:
-        return channel_of(event.rule, camera.rules)
-    found = channel(event.sources[-1])
-    return _WIRES[word] + found.lstrip("abcdefghijklmnopqrstuvwxyz") if found else ""
+def _event_channel(event: OnvifEvent, word: str, camera: CameraInfo) -> str:
+    """Return the channel of a state or count: of its rule, or of a digital input or output."""
+    if event.rule or word not in _IO_CHANNELS or not event.sources:
+        return rule_channel(event.rule, camera.rules)
+    channel_name = numbered_channel(event.sources[-1])
+    return _IO_CHANNELS[word] + channel_name.lstrip("abcdefghijklmnopqrstuvwxyz") if channel_name else ""
 
 
-def _spot(value: Value) -> str:
-    """Return ``max``, ``spot2``: which temperature, and of which of several spots or boxes."""
+def _temperature_channel(value: OnvifValue) -> str:
+    """Return the channel of a temperature, with the number of its spot or box: ``max``, ``spot2``."""
     number = "".join(sign for sign in value.item if sign.isdecimal()) if len(value.item) < 20 else ""
     return value.name + (str(int(number)) if number and int(number) > 1 else "")
 
 
-def _of_sensor(value: Sensed, number: float, ways: _Ways) -> Measured:
-    at, quality = ways.time(value.at)
+def _sensor_measurement(value: SensorValue, number: float, ways: _Context) -> Measurement:
+    at, quality = ways.time(value.time)
     name, unit = SENSORS[value.kind]
-    own = channel(value.id)
-    return Measured(
+    own = numbered_channel(value.id)
+    return Measurement(
         ways.camera,
         name,
         number,
@@ -453,7 +483,7 @@ def _of_sensor(value: Sensed, number: float, ways: _Ways) -> Measured:
 
 
 FORMATS: Final = (
-    VideoFormat(XML, cut_xml, _seer(XML), freely=True),
-    VideoFormat(MJ, cut_mj, _seer(MJ)),
-    VideoFormat(EJ, cut_ej, _seer(EJ), freely=True),
+    VideoFormat(XML, redact_xml, _decoder(XML), free_rule_names=True),
+    VideoFormat(MJ, redact_mj, _decoder(MJ)),
+    VideoFormat(EJ, redact_ej, _decoder(EJ), free_rule_names=True),
 )

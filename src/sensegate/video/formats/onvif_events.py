@@ -1,7 +1,7 @@
-"""ONVIF: events and values of sensors, cut down to what may be kept. The same for XML and ``onvif-ej``.
+"""ONVIF: redaction of events and sensor values, the same for XML and ``onvif-ej``.
 
-Of an event stay its topic where the table has it, where it comes from, its state, the class of what it is about and the
-numbers that it counts or measures. Plates are hidden; names of people, tickets of access and texts do not pass.
+Of an event its topic (if known), its sources, its state, the class of its object and its counts or measurements are
+kept. Plates are pseudonymised; people's names, access tickets and texts are removed.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from sensegate.video import codes
-from sensegate.video.form import Veil
-from sensegate.video.formats import onvif_cut
-from sensegate.video.formats.onvif_cut import Removed
-from sensegate.video.formats.onvif_records import Happening, Sensed, Value
+from sensegate.video.format import Pseudonymiser
+from sensegate.video.formats import onvif_redaction
+from sensegate.video.formats.onvif_records import OnvifEvent, OnvifValue, SensorValue
+from sensegate.video.formats.onvif_redaction import Removed
 from sensegate.video.observation import Plate
-from sensegate.video.parts import (
+from sensegate.video.times import parse_iso
+from sensegate.video.values import (
     EMPTY,
     Node,
-    many,
-    named,
+    as_list,
+    boolean,
+    count_removed,
+    count_removed_members,
     node,
     number,
-    region,
-    rest,
-    take,
+    plate_region,
+    public_name,
+    reportable_name,
+    split_words,
     text,
-    told_name,
-    truth,
-    words,
 )
-from sensegate.video.times import parse_iso
 
 TOPIC_MAX: Final = 200
 _RULES: Final = frozenset({"rule", "rulename"})
-_STATES: Final = words(
+_STATES: Final = split_words(
     "state ismotion isinside isloitering istamper issounddetected logicalstate failed alarm active value "
     "isobjectpresent isabandoned isremoved isnear iscritical isfull motion triggered alarmed"
 )
@@ -60,27 +60,27 @@ _TEMPERATURES: Final = {
     "@SpotTemperature": "spot",
 }
 _COUNT_MAX: Final = 1e9
-"""No camera counts further; a number of a telephone is greater."""
+"""Greatest count of a camera; a telephone number is greater."""
 _HOTTEST: Final = 10_000.0
 _ENDED: Final = frozenset({"deleted"})
 
 
-class Told(NamedTuple):
-    """An event, before it is cut: the same of XML and JSON."""
+class RawEvent(NamedTuple):
+    """An event before redaction, from XML or JSON."""
 
     topic: str
-    """Without prefixes; from the topic of MQTT, or of the message."""
-    at: str
+    """Without prefixes; from the MQTT topic or the message."""
+    time: str
     operation: str
     source: Node
     data: Node
-    """With its keys and elements."""
+    """Data items, including keys and elements."""
     in_topic: tuple[str, ...] = ()
-    """Tokens behind ``&`` in a topic of MQTT."""
+    """Tokens after ``&`` in an MQTT topic."""
 
 
 def plain_topic(topic: str) -> tuple[str, tuple[str, ...]]:
-    """Return a topic without prefixes of namespaces, and the tokens that follow ``&``."""
+    """Return a topic without namespace prefixes, and the tokens that follow ``&``."""
     segments = topic.strip().split("/")
     for at, segment in enumerate(segments):
         if segment.startswith("&"):
@@ -92,8 +92,8 @@ def _local(segment: str) -> str:
     return segment.rpartition(":")[2].strip()
 
 
-def told(notice: Any) -> Told | None:
-    """Return what a NotificationMessage of XML says, None where it is none."""
+def read_notification(notice: Any) -> RawEvent | None:
+    """Return the event of a NotificationMessage in XML, None if it has none."""
     outer = node(notice)
     inner = node(node(outer.get("Message")).get("Message"))
     if not inner and "@UtcTime" not in inner:
@@ -104,9 +104,9 @@ def told(notice: Any) -> Told | None:
     data: dict[str, Any] = {}
     for part in ("Key", "Data"):
         data |= _items(inner.get(part))
-    return Told(
+    return RawEvent(
         *plain_topic(topic[: TOPIC_MAX + 1])[:1],
-        at=text(inner.get("@UtcTime")),
+        time=text(inner.get("@UtcTime")),
         operation=text(inner.get("@PropertyOperation")),
         source=_items(inner.get("Source")),
         data=data,
@@ -116,140 +116,146 @@ def told(notice: Any) -> Told | None:
 def _items(value: Any) -> dict[str, Any]:
     """Return name -> value of the items of a Source, Key or Data."""
     members = node(value)
-    found: dict[str, Any] = {}
-    for one in many(members.get("SimpleItem")):
-        of = node(one)
-        if name := text(of.get("@Name")):
-            found[name] = of.get("@Value")
-    for one in many(members.get("ElementItem")):
-        of = node(one)
-        inside = {name: child for name, child in of.items() if not name.startswith("@")}
-        found |= inside if len(inside) == 1 else {text(of.get("@Name")) or "ElementItem": inside}
-    return found
+    items: dict[str, Any] = {}
+    for item in as_list(members.get("SimpleItem")):
+        attributes = node(item)
+        if name := text(attributes.get("@Name")):
+            items[name] = attributes.get("@Value")
+    for item in as_list(members.get("ElementItem")):
+        attributes = node(item)
+        inside = {name: child for name, child in attributes.items() if not name.startswith("@")}
+        items |= inside if len(inside) == 1 else {text(attributes.get("@Name")) or "ElementItem": inside}
+    return items
 
 
-def happening(event: Told, veil: Veil, total: Removed, arrival: int) -> Happening:
-    """Return an event as it may be kept; what was taken out is added to `total`."""
+def redact_event(event: RawEvent, pseudonymiser: Pseudonymiser, total: Removed, arrival: int) -> OnvifEvent:
+    """Redact an event; removed fields are added to `total`."""
     removed: Removed = {}
     word = codes.word("event", "onvif", event.topic) if len(event.topic) <= TOPIC_MAX else None
     if word is None and event.topic:
-        take("Topic", removed)
-    moment = parse_iso(event.at)
+        count_removed("Topic", removed)
+    moment = parse_iso(event.time)
     at = moment[0] if moment else None
-    rule, sources = _sources(event, veil)
-    kept = _Data(veil, arrival if at is None else at, removed)
+    rule, sources = _sources(event, pseudonymiser)
+    data = _DataRedactor(pseudonymiser, arrival if at is None else at, removed)
     for name, value in event.data.items():
-        kept.take(name, value)
+        data.add(name, value)
     for name, count in removed.items():
         total[name] = total.get(name, 0) + count
-    return Happening(
+    return OnvifEvent(
         topic=event.topic if word is not None else "",
-        at=at,
+        time=at,
         sources=sources,
         rule=rule,
-        state=kept.state,
+        state=data.state,
         ended=event.operation.lower() in _ENDED,
-        object=kept.object,
-        cls=kept.cls,
-        sub=kept.sub,
-        sure=kept.sure,
-        values=tuple(kept.values),
-        color=kept.color,
-        brand=kept.brand,
-        plate=kept.plate,
-        images=kept.images,
+        object=data.object,
+        object_class=data.object_class,
+        subclass=data.subclass,
+        confidence=data.confidence,
+        values=tuple(data.values),
+        color=data.color,
+        brand=data.brand,
+        plate=data.plate,
+        images=data.images,
         removed=tuple(sorted(removed)),
     )
 
 
-def _sources(event: Told, veil: Veil) -> tuple[str, tuple[str, ...]]:
-    """Return the rule and the other tokens; of a message without sources those of its topic, the last as the rule."""
+def _sources(event: RawEvent, pseudonymiser: Pseudonymiser) -> tuple[str, tuple[str, ...]]:
+    """Return the rule and the other source tokens; without sources those of the topic, the last one as the rule."""
     if event.source:
-        rule = next((named(value, veil) for name, value in event.source.items() if name.lower() in _RULES), "")
-        return rule, tuple(
-            named(value, veil) for name, value in event.source.items() if name.lower() not in _RULES and text(value)
+        rule = next(
+            (public_name(value, pseudonymiser) for name, value in event.source.items() if name.lower() in _RULES), ""
         )
-    tokens = tuple(named(one, veil) for one in event.in_topic)
+        return rule, tuple(
+            public_name(value, pseudonymiser)
+            for name, value in event.source.items()
+            if name.lower() not in _RULES and text(value)
+        )
+    tokens = tuple(public_name(token, pseudonymiser) for token in event.in_topic)
     return (tokens[-1], tokens[:-1]) if len(tokens) > 2 else ("", tokens)
 
 
-class _Data:
-    """What is kept of the members of an event."""
+class _DataRedactor:
+    """Redacted members of an event."""
 
-    def __init__(self, veil: Veil, at: int, removed: Removed) -> None:
-        self._veil = veil
+    def __init__(self, pseudonymiser: Pseudonymiser, at: int, removed: Removed) -> None:
+        self._pseudonymiser = pseudonymiser
         self._at = at
         self._removed = removed
         self.state: bool | None = None
         self.object = ""
-        self.cls = ""
-        self.sub = ""
-        self.sure: float | None = None
-        self.values: list[Value] = []
+        self.object_class = ""
+        self.subclass = ""
+        self.confidence: float | None = None
+        self.values: list[OnvifValue] = []
         self.color = ""
         self.brand = ""
         self.plate: Plate | None = None
         self.images = 0
 
-    def take(self, name: str, value: Any) -> None:
-        """Keep a member, or count it as taken out."""
+    def add(self, name: str, value: Any) -> None:
+        """Keep a member, or count it as removed."""
         low = _local(name).lower()
         if low in _PLATES:
             self._plate(value)
         elif low in _ELEMENTS:
             self._element(low, value)
-        elif low in _STATES and (state := truth(value if isinstance(value, bool | int) else text(value))) is not None:
+        elif low in _STATES and (state := boolean(value if isinstance(value, bool | int) else text(value))) is not None:
             self.state = state
         elif low in _COUNTS and (count := number(text(value), 0, _COUNT_MAX)) is not None:
-            self.values.append(Value(name="count", value=count))
+            self.values.append(OnvifValue(name="count", value=count))
         elif low in _OBJECTS:
-            self.object = onvif_cut.id_of(value, self._veil)
+            self.object = onvif_redaction.redact_id(value, self._pseudonymiser)
         elif low in _CLASSES and text(value):
             self._class(value)
         elif low == "likelihood":
-            self.sure = number(text(value), 0, 1)
+            self.confidence = number(text(value), 0, 1)
         elif value not in (None, "", {}, []):
-            take(f"Data.{told_name(name)}", self._removed)
+            count_removed(f"Data.{reportable_name(name)}", self._removed)
 
     def _class(self, value: Any) -> None:
         labels = text(value).split()
-        cls, sub = onvif_cut.seen_as(labels[0]) if labels else ("", "")
-        if not self.cls and codes.word("class", "onvif", labels[0]) is not None:
-            self.cls, self.sub = cls, sub
+        object_class, sub = onvif_redaction.object_class(labels[0]) if labels else ("", "")
+        if not self.object_class and codes.word("class", "onvif", labels[0]) is not None:
+            self.object_class, self.subclass = object_class, sub
         else:
-            take("Data.Type", self._removed)
+            count_removed("Data.Type", self._removed)
 
     def _plate(self, value: Any) -> None:
         written = text(value)
         if not written:
             return
-        take("Data.PlateNumber", self._removed)
+        count_removed("Data.PlateNumber", self._removed)
         if self.plate is None:
-            self.plate = Plate(token=self._veil.plate(written, self._at), region=region(written))
+            self.plate = Plate(token=self._pseudonymiser.plate(written, self._at), region=plate_region(written))
 
     def _element(self, low: str, value: Any) -> None:
         if low == "vehicleinfo":
-            kind, self.color, self.brand, images = onvif_cut.vehicle_of(value, self._removed)
-            self.sub, self.cls = kind or self.sub, self.cls or "vehicle"
+            kind, self.color, self.brand, images = onvif_redaction.redact_vehicle(value, self._removed)
+            self.subclass, self.object_class = kind or self.subclass, self.object_class or "vehicle"
             self.images += images
         elif low == "licenseplateinfo":
-            plate, images = onvif_cut.plate_of(value, self._at, self._veil, self._removed)
+            plate, images = onvif_redaction.redact_plate(value, self._at, self._pseudonymiser, self._removed)
             self.plate = plate or self.plate
             self.images += images
         elif low == "recordingjobstateinformation":
             if self.state is None:
-                self.state = truth(text(node(value).get("State")))
+                self.state = boolean(text(node(value).get("State")))
         else:
-            for one in many(value):
-                self.values += _temperatures(node(one), self._veil)
+            for reading in as_list(value):
+                self.values += _temperatures(node(reading), self._pseudonymiser)
 
 
-def _temperatures(reading: Node, veil: Veil) -> Iterator[Value]:
+def _temperatures(reading: Node, pseudonymiser: Pseudonymiser) -> Iterator[OnvifValue]:
     """Yield the temperatures of a radiometric reading (kelvin)."""
     for name, kind in _TEMPERATURES.items():
-        found = number(reading.get(name, reading.get(name[1:])), 0, _HOTTEST)
-        if found is not None:
-            yield Value(name=kind, value=found, item=named(reading.get("@ItemID", reading.get("ItemID")), veil))
+        kelvin = number(reading.get(name, reading.get(name[1:])), 0, _HOTTEST)
+        if kelvin is not None:
+            yield OnvifValue(
+                name=kind, value=kelvin, item=public_name(reading.get("@ItemID", reading.get("ItemID")), pseudonymiser)
+            )
 
 
 # ── sensors ──────────────────────────────────────────────────────────────────────────────────────────
@@ -259,29 +265,29 @@ SENSORS: Final[Mapping[str, tuple[str, str]]] = {
     "Temperature": ("air_temperature", "K"),
     "Humidity": ("relative_humidity", "%"),
 }
-"""Kind of SensorData -> property and unit; temperatures are in kelvin by the specification."""
+"""Kind of SensorData -> property and unit; the specification uses kelvin."""
 
 
-def sensed(value: Any, kind: str, veil: Veil, total: Removed) -> Sensed | None:
-    """Return a SensorData as it may be kept; `kind`: as its topic says, else its own id tells."""
+def redact_sensor(value: Any, kind: str, pseudonymiser: Pseudonymiser, total: Removed) -> SensorValue | None:
+    """Redact a SensorData; `kind` comes from its topic, otherwise from its id."""
     members = node(value)
     if not members:
         return None
     name = text(members.get("@SensorID", members.get("@SensorId")))
     if kind not in SENSORS:
-        kind = next((one for one in SENSORS if name.lower().startswith(one.lower()[:3])), "")
-    rest("SensorData", members, _SENSOR, total)
+        kind = next((sensor_kind for sensor_kind in SENSORS if name.lower().startswith(sensor_kind.lower()[:3])), "")
+    count_removed_members("SensorData", members, _SENSOR, total)
     moment = parse_iso(text(members.get("@UtcTime")))
-    return Sensed(
+    return SensorValue(
         kind=kind,
-        at=moment[0] if moment else None,
-        id=named(name, veil),
+        time=moment[0] if moment else None,
+        id=public_name(name, pseudonymiser),
         value=number(text(members.get("Value")), -1e9, 1e9),
     )
 
 
-def empty(topic: str, veil: Veil) -> Happening:
-    """Return what an empty message means: the property event of its topic is no more."""
+def redact_empty(topic: str, pseudonymiser: Pseudonymiser) -> OnvifEvent:
+    """Return the end of the property event of a topic, which an empty message means."""
     name, tokens = plain_topic(topic)
-    event = Told(name, "", "Deleted", EMPTY, EMPTY, tokens)
-    return happening(event, veil, {}, 0)
+    event = RawEvent(name, "", "Deleted", EMPTY, EMPTY, tokens)
+    return redact_event(event, pseudonymiser, {}, 0)

@@ -1,4 +1,4 @@
-"""What is kept of an ONVIF message, whether it came as XML or JSON: frames, events, sensor values. Times are µs UTC."""
+"""Records of redacted ONVIF messages, from XML or JSON: frames, events, sensor values. Times are µs UTC."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import msgspec
 from sensegate.video.observation import Plate
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What all have."""
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Base of the records."""
 
 
-class Thing(Record, frozen=True):
+class OnvifObject(_Record, frozen=True):
     """One object of a frame."""
 
     id: str
-    """Its ObjectId, else its UUID, else ``#`` and its place in the frame."""
+    """Its ObjectId, otherwise its UUID, otherwise ``#`` and its index in the frame."""
     uuid: str = ""
     parent: str = ""
-    cls: str = ""
-    """`ObjectClass`"""
-    sub: str = ""
-    sure: float | None = None
+    object_class: str = ""
+    """Value of `ObjectClass`."""
+    subclass: str = ""
+    confidence: float | None = None
     box: tuple[float, float, float, float] | None = None
     """left, top, right, bottom as sent"""
-    map: tuple[float, float, float, float] | None = None
-    """Scale and translation of all levels together; None: it had none."""
-    gone: bool = False
+    transform: tuple[float, float, float, float] | None = None
+    """Combined scale and translation of all levels; None: there was none."""
+    ended: bool = False
     speed: float | None = None
     yaw: float | None = None
-    place: tuple[float, float, float | None] | None = None
+    location: tuple[float, float, float | None] | None = None
     """lon, lat, elevation"""
     lane: int | None = None
     color: str = ""
@@ -39,29 +39,29 @@ class Thing(Record, frozen=True):
     removed: tuple[str, ...] = ()
 
 
-class Change(Record, frozen=True):
-    """What an ObjectTree says of one track."""
+class TrackChange(_Record, frozen=True):
+    """Start or end of a track, from an ObjectTree."""
 
     id: str
     began: bool
-    """True: it begins; False: it ends."""
+    """True: it starts; False: it ends."""
     parent: str = ""
-    """Of a track that begins: which one it comes from."""
+    """Track from which a starting track originates."""
 
 
-class Frame(Record, frozen=True):
+class OnvifFrame(_Record, frozen=True):
     """One moment."""
 
-    at: int | None = None
-    """None: it says none that can be read."""
+    time: int | None = None
+    """None: it has no readable time."""
     source: str = ""
-    things: tuple[Thing, ...] = ()
-    changes: tuple[Change, ...] = ()
-    broken: int = 0
-    """Objects that were none."""
+    objects: tuple[OnvifObject, ...] = ()
+    changes: tuple[TrackChange, ...] = ()
+    invalid: int = 0
+    """Number of malformed objects."""
 
 
-class Value(Record, frozen=True):
+class OnvifValue(_Record, frozen=True):
     """One number of an event."""
 
     name: str
@@ -70,23 +70,23 @@ class Value(Record, frozen=True):
     item: str = ""
 
 
-class Happening(Record, frozen=True):
+class OnvifEvent(_Record, frozen=True):
     """One event, or one state of a property event."""
 
     topic: str = ""
-    """Without prefixes and sources; empty where it is none of the table."""
-    at: int | None = None
+    """Without prefixes and sources; empty if unknown."""
+    time: int | None = None
     sources: tuple[str, ...] = ()
-    """Tokens of what it comes from, in their order, the rule's apart."""
+    """Source tokens in order, except the rule's."""
     rule: str = ""
     state: bool | None = None
     ended: bool = False
-    """The property is no more (PropertyOperation ``Deleted``, or an empty message)."""
+    """Whether the property has ended (PropertyOperation ``Deleted``, or an empty message)."""
     object: str = ""
-    cls: str = ""
-    sub: str = ""
-    sure: float | None = None
-    values: tuple[Value, ...] = ()
+    object_class: str = ""
+    subclass: str = ""
+    confidence: float | None = None
+    values: tuple[OnvifValue, ...] = ()
     color: str = ""
     brand: str = ""
     plate: Plate | None = None
@@ -94,21 +94,21 @@ class Happening(Record, frozen=True):
     removed: tuple[str, ...] = ()
 
 
-class Sensed(Record, frozen=True):
+class SensorValue(_Record, frozen=True):
     """One value of SensorData."""
 
     kind: str
-    """``Temperature`` and such; empty where it is none of the table."""
-    at: int | None = None
+    """``Temperature`` for example; empty if unknown."""
+    time: int | None = None
     id: str = ""
     value: float | None = None
 
 
-class Scene(Record, frozen=True):
+class OnvifMessage(_Record, frozen=True):
     """One message."""
 
-    frames: tuple[Frame, ...] = ()
-    events: tuple[Happening, ...] = ()
-    sensed: tuple[Sensed, ...] = ()
+    frames: tuple[OnvifFrame, ...] = ()
+    events: tuple[OnvifEvent, ...] = ()
+    sensors: tuple[SensorValue, ...] = ()
     ignored: int = 0
-    """Parts of it that concern nobody here: sound frames, positions of the camera's head."""
+    """Number of irrelevant parts: audio frames, PTZ positions."""

@@ -1,7 +1,7 @@
-"""GA/T 1400 (VIID): objects of cameras and platforms, by their own requests or in notifications of a subscription.
+"""GA/T 1400 (VIID): objects sent by cameras and platforms, directly or in notifications of a subscription.
 
-What was seen becomes an observation; what a VideoLabel or a vendor's VehiclesFlow counted becomes readings, and so does
-whether a camera of a catalogue is on line. That there is an image, a file or a case is told to nobody.
+Sightings become observations; counts of a VideoLabel or a vendor's VehiclesFlow become readings, as does the online
+state of a catalogued camera. The existence of images, files and cases is not reported.
 """
 
 from __future__ import annotations
@@ -13,13 +13,20 @@ import msgspec
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason, RejectReason
 from sensegate.video import boxes, codes
-from sensegate.video.form import Camera, Measured, Refusal, Seen, VideoFormat
+from sensegate.video.format import CameraInfo, Measurement, RejectedObject, VideoFormat, VideoReport
 from sensegate.video.formats.viid_codes import CLASSES, COUNTING
-from sensegate.video.formats.viid_cut import cut
-from sensegate.video.formats.viid_records import Entry, Flow, Label, Refused, Sighting, Told
-from sensegate.video.observation import BoxQuality, Event, Kind, ObjectClass, Plate, VideoObservation
-from sensegate.video.parts import identity
+from sensegate.video.formats.viid_records import (
+    CatalogueRecord,
+    FlowRecord,
+    InvalidRecord,
+    Sighting,
+    VideoLabelRecord,
+    ViidBody,
+)
+from sensegate.video.formats.viid_redaction import redact
+from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind, Plate, VideoEvent, VideoObservation
 from sensegate.video.times import RECEIVED
+from sensegate.video.values import identity
 
 MAKE: Final = "gat1400"
 KMH: Final = 3.6
@@ -44,58 +51,62 @@ COUNTS: Final[dict[str, tuple[str, str]]] = {
     "Congestion": ("congestion_index", "1"),
 }
 """Field -> property and unit."""
-_decode = msgspec.json.Decoder(Told).decode
+_decode = msgspec.json.Decoder(ViidBody).decode
 
 
-def see(payload: bytes, topic: str, arrival: int, camera: Camera) -> Seen:  # noqa: ARG001
-    """Return what a cut body reports; see `form.VideoFormat`."""
+def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> VideoReport:  # noqa: ARG001
+    """Return what a redacted body reports; see `format.VideoFormat`."""
     try:
-        told = _decode(payload)
+        body = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Rejected(QuarantineReason.SCHEMA, "not a body that was cut here") from None
+        raise Rejected(QuarantineReason.SCHEMA, "the message is not a redacted body") from None
     observations: list[VideoObservation] = []
-    measured: list[Measured] = []
-    refused: list[Refusal] = []
-    ignored = told.ignored
-    for one in told.objects:
-        match one:
+    measured: list[Measurement] = []
+    refused: list[RejectedObject] = []
+    ignored = body.ignored
+    for record in body.objects:
+        match record:
             case Sighting():
-                observations.append(_observation(one, camera))
-                measured += _speeds(one, camera)
-            case Label():
-                ignored += not (happened := _happened(one, camera)) and not one.counts
+                observations.append(_observation(record, camera))
+                measured += _speed(record, camera)
+            case VideoLabelRecord():
+                ignored += not (happened := _label_event(record, camera)) and not record.counts
                 observations += happened
-                measured += _counted(one, camera, "")
-            case Flow():
-                measured += _flowing(one, camera)
-            case Entry():
-                ignored += not (found := _online(one))
-                measured += found
-            case Refused():
-                refused.append(Refusal(one.place, RejectReason.WRONG_TYPE, one.detail))
+                measured += _count_measurements(record, camera, "")
+            case FlowRecord():
+                measured += _flow_measurements(record, camera)
+            case CatalogueRecord():
+                ignored += not (online := _online_state(record))
+                measured += online
+            case InvalidRecord():
+                refused.append(RejectedObject(record.index, RejectReason.WRONG_TYPE, record.detail))
             case _:
                 ignored += 1
     if not (observations or measured or refused or ignored):
-        ignored = 1  # an empty batch is none the worse
-    return Seen(tuple(observations), tuple(measured), tuple(refused), ignored)
+        ignored = 1  # an empty batch is valid
+    return VideoReport(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
-def _identity(one: Sighting | Label | Flow, kind: str) -> str:
-    """Return what makes an object the same one: its id where that is one of the standard's, else all that tells it."""
-    if one.firm:
-        return identity("viid", kind, one.id)
-    token = one.token if isinstance(one, Sighting) else ""
-    lane = "" if isinstance(one, Label) else one.lane
-    return identity("viid", kind, one.id, one.camera, one.at, token, lane)
+def _identity(record: Sighting | VideoLabelRecord | FlowRecord, kind: str) -> str:
+    """Return the identity of an object: its id if that is unique, otherwise all its distinguishing fields."""
+    if record.unique_id:
+        return identity("viid", kind, record.id)
+    token = record.token if isinstance(record, Sighting) else ""
+    lane = "" if isinstance(record, VideoLabelRecord) else record.lane
+    return identity("viid", kind, record.id, record.camera, record.time, token, lane)
 
 
-def _speeds(one: Sighting, camera: Camera) -> list[Measured]:
-    if not one.speed or one.kind != "MotorVehicle":
+def _speed(record: Sighting, camera: CameraInfo) -> list[Measurement]:
+    if not record.speed or record.kind != "MotorVehicle":
         return []
-    lane = f"lane{one.lane}" if one.lane else ""
-    key = f"{_identity(one, one.kind)}Speed"
-    name = one.camera or camera.id
-    return [Measured(name, "vehicle_speed", one.speed, "km/h", one.at, one.quality or RECEIVED, key, lane)]
+    lane = f"lane{record.lane}" if record.lane else ""
+    key = f"{_identity(record, record.kind)}Speed"
+    name = record.camera or camera.id
+    return [
+        Measurement(
+            name, "vehicle_speed", record.speed, "km/h", record.time, record.time_quality or RECEIVED, key, lane
+        )
+    ]
 
 
 def _event(sort: int | None) -> str:
@@ -103,123 +114,132 @@ def _event(sort: int | None) -> str:
     return "" if word == codes.OTHER else word
 
 
-def _observation(one: Sighting, camera: Camera) -> VideoObservation:
-    box, quality = _box(one)
+def _observation(record: Sighting, camera: CameraInfo) -> VideoObservation:
+    box, quality = _box(record)
     plate = None
-    if one.token or one.plate_color or one.plate_class:
+    if record.token or record.plate_color or record.plate_class:
         plate = Plate(
-            one.token,
-            one.region,
-            codes.color(MAKE, one.plate_color) if one.plate_color else "",
-            codes.plate_class(MAKE, one.plate_class) if one.plate_class else "",
-            None if one.plate_reliability is None else one.plate_reliability / 100,
-            one.number,
+            record.token,
+            record.region,
+            codes.color(MAKE, record.plate_color) if record.plate_color else "",
+            codes.plate_class(MAKE, record.plate_class) if record.plate_class else "",
+            None if record.plate_reliability is None else record.plate_reliability / 100,
+            record.number,
         )
-    word = _event(one.event)
+    word = _event(record.event)
     return VideoObservation(
-        id=_identity(one, one.kind),
-        kind=Kind.OBSERVATION,
-        camera=one.camera or camera.id,
-        observed_at=one.at,
-        time_quality=one.quality or RECEIVED,
+        id=_identity(record, record.kind),
+        kind=ObservationKind.OBSERVATION,
+        camera=record.camera or camera.id,
+        observed_at=record.time,
+        time_quality=record.time_quality or RECEIVED,
         format="viid",
-        native_id=one.id,
-        object_class=CLASSES[one.kind],
-        subclass=codes.vehicle(MAKE, one.vehicle_class) if one.vehicle_class else "",
+        native_id=record.id,
+        object_class=CLASSES[record.kind],
+        subclass=codes.vehicle(MAKE, record.vehicle_class) if record.vehicle_class else "",
         box=box,
         box_quality=quality,
-        image_size=one.size,
-        confidence=_confidence(one),
-        similarity=one.similarity,
-        speed=None if one.speed is None else round(one.speed / KMH, 3),
-        heading=codes.heading(MAKE, one.direction) if one.direction else None,
-        lane=one.lane,
+        image_size=record.size,
+        confidence=_confidence(record),
+        similarity=record.similarity,
+        speed=None if record.speed is None else round(record.speed / KMH, 3),
+        heading=codes.heading(MAKE, record.direction) if record.direction else None,
+        lane=record.lane,
         plate=plate,
-        color=codes.color(MAKE, one.color) if one.color else "",
-        brand=one.brand,
-        model=one.model,
-        age_band=one.band,
-        event=Event(word) if word else None,
-        images=one.pictures,
-        removed=one.removed,
+        color=codes.color(MAKE, record.color) if record.color else "",
+        brand=record.brand,
+        model=record.model,
+        age_band=record.age_band,
+        event=VideoEvent(word) if word else None,
+        images=record.pictures,
+        removed=record.removed,
     )
 
 
-def _confidence(one: Sighting) -> float | None:
-    """Return how sure it is: of a vehicle by its plate, of another by its similarity."""
-    if CLASSES[one.kind] in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}:
-        return None if one.plate_reliability is None else one.plate_reliability / 100
-    return one.similarity
+def _confidence(record: Sighting) -> float | None:
+    """Return the confidence: of a vehicle that of its plate, otherwise the similarity."""
+    if CLASSES[record.kind] in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}:
+        return None if record.plate_reliability is None else record.plate_reliability / 100
+    return record.similarity
 
 
-def _box(one: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
-    if one.box is None:
+def _box(record: Sighting) -> tuple[boxes.Box | None, BoxQuality | None]:
+    if record.box is None:
         return None, None
-    if one.size is None:
+    if record.size is None:
         return None, BoxQuality.UNRESOLVED
-    return boxes.pixels(*one.box, *one.size)
+    return boxes.from_pixels(*record.box, *record.size)
 
 
-def _happened(one: Label, camera: Camera) -> list[VideoObservation]:
-    if one.event in COUNTING or not _event(one.event):
+def _label_event(record: VideoLabelRecord, camera: CameraInfo) -> list[VideoObservation]:
+    if record.event in COUNTING or not _event(record.event):
         return []
     label = VideoObservation(
-        id=_identity(one, "VideoLabel"),
-        kind=Kind.EVENT,
-        camera=one.camera or camera.id,
-        observed_at=one.at,
-        time_quality=one.quality or RECEIVED,
+        id=_identity(record, "VideoLabel"),
+        kind=ObservationKind.EVENT,
+        camera=record.camera or camera.id,
+        observed_at=record.time,
+        time_quality=record.time_quality or RECEIVED,
         format="viid",
-        native_id=one.id,
-        event=Event(_event(one.event)),
-        analytics=one.analytics,
-        removed=one.removed,
+        native_id=record.id,
+        event=VideoEvent(_event(record.event)),
+        analytics=record.analytics,
+        removed=record.removed,
     )
     return [label]
 
 
-def _counted(one: Label | Flow, camera: Camera, channel: str) -> list[Measured]:
-    key = _identity(one, "VideoLabel" if isinstance(one, Label) else "VehiclesFlow")
+def _count_measurements(record: VideoLabelRecord | FlowRecord, camera: CameraInfo, channel: str) -> list[Measurement]:
+    key = _identity(record, "VideoLabel" if isinstance(record, VideoLabelRecord) else "VehiclesFlow")
     return [
-        Measured(
-            one.camera or camera.id, *_of(name, value), one.at, one.quality or RECEIVED, f"{key}{name}", channel=channel
+        Measurement(
+            record.camera or camera.id,
+            *_count_property(name, value),
+            record.time,
+            record.time_quality or RECEIVED,
+            f"{key}{name}",
+            channel=channel,
         )
-        for name, value in one.counts.items()
+        for name, value in record.counts.items()
         if name in COUNTS
     ]
 
 
-def _of(name: str, value: float) -> tuple[str, float, str]:
+def _count_property(name: str, value: float) -> tuple[str, float, str]:
     prop, unit = COUNTS[name]
     return prop, value, unit
 
 
-def _flowing(one: Flow, camera: Camera) -> list[Measured]:
-    channel = f"lane{one.lane}" if one.lane else ""
-    found = _counted(one, camera, channel)
-    if one.cycle_s and (count := one.counts.get("VehicleCount")) is not None:
-        key = f"{_identity(one, 'VehiclesFlow')}rate"
-        rate = round(count * 3_600 / one.cycle_s, 3)
-        found.append(
-            Measured(
-                one.camera or camera.id,
+def _flow_measurements(record: FlowRecord, camera: CameraInfo) -> list[Measurement]:
+    channel = f"lane{record.lane}" if record.lane else ""
+    measurements = _count_measurements(record, camera, channel)
+    if record.cycle_s and (count := record.counts.get("VehicleCount")) is not None:
+        key = f"{_identity(record, 'VehiclesFlow')}rate"
+        rate = round(count * 3_600 / record.cycle_s, 3)
+        measurements.append(
+            Measurement(
+                record.camera or camera.id,
                 "traffic_flow",
                 rate,
                 "/h",
-                one.at,
-                one.quality or RECEIVED,
+                record.time,
+                record.time_quality or RECEIVED,
                 key,
                 channel=channel,
             )
         )
-    return found
+    return measurements
 
 
-def _online(one: Entry) -> list[Measured]:
-    if one.online is None or one.kind != "APE":
+def _online_state(record: CatalogueRecord) -> list[Measurement]:
+    if record.online is None or record.kind != "APE":
         return []
-    key = identity("viid", "APE", one.id, one.at, one.online)
-    return [Measured(one.camera, "online", float(one.online), "", one.at, one.quality or RECEIVED, key)]
+    key = identity("viid", "APE", record.id, record.time, record.online)
+    return [
+        Measurement(
+            record.camera, "online", float(record.online), "", record.time, record.time_quality or RECEIVED, key
+        )
+    ]
 
 
-FORMAT: Final = VideoFormat("viid", cut, see)
+FORMAT: Final = VideoFormat("viid", redact, decode)

@@ -1,4 +1,4 @@
-"""Code tables of GA/T 1400.3 beside those of `video.codes`, and the kinds of objects that a body may hold."""
+"""Code tables of GA/T 1400.3 besides those of `video.codes`, and the object kinds of a body."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 from sensegate.video.observation import ObjectClass
 
 COUNTING: Final = frozenset({14, 15})
-"""EventSort of what is a count and no event."""
+"""EventSort values of counts rather than events."""
 
 INFO_KINDS: Final[dict[int, str]] = {0: "other", 1: "automatic", 2: "manual"}
 GENDERS: Final[dict[int, str]] = {0: "unknown", 1: "male", 2: "female", 9: "unstated"}
 STATES: Final[dict[str, bool]] = {"1": True, "2": False}
-"""StatusType -> on line; 9 says neither."""
+"""StatusType -> online; 9 is unknown."""
 UNSURE: Final[dict[int, str]] = {0: "no", 1: "yes", 2: "unsure"}
-"""The Is* flags of persons."""
+"""The Is* fields of persons."""
 CAPTURES: Final[dict[int, str]] = {0: "head", 1: "tail"}
 """CapDirection."""
 TOLLGATE_USES: Final = frozenset({"80", "81", "82"})
@@ -27,7 +27,7 @@ FUNCTIONS: Final[dict[str, str]] = {
     "6": "high_altitude",
     "99": "other",
 }
-"""FunctionType, several with `/` between."""
+"""FunctionType; several are separated by `/`."""
 IMAGE_TYPES: Final[dict[str, str]] = {
     "01": "vehicle_large",
     "02": "plate_color",

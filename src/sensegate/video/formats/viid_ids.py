@@ -1,7 +1,7 @@
-"""Ids of GA/T 1400.1 chapter 7: which forms there are, and what an id says by itself. Pure.
+"""Ids of GA/T 1400.1 chapter 7: their forms, and what an id contains. Pure.
 
-An id that has none of these forms is not refused (devices send all kinds), but it goes on as a pseudonym: only what
-has the form of an id cannot be somebody's name or number.
+An id of no standard form is accepted, as devices send any, but replaced by a pseudonym: only an id of a standard form
+cannot be somebody's name or number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from sensegate.video.form import Veil
+from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_codes import BASIC, SUBTYPES
 from sensegate.video.times import derived
 
@@ -21,80 +21,82 @@ ORDER_ID: Final = 33
 CASE_ID: Final = 30
 SUBSCRIPTION, NOTIFICATION = "03", "04"
 _DEVICE = re.compile(r"[1-9]\d{19,23}", re.ASCII)
-"""20 digits; with a suffix of up to 4 for a channel, as some send it."""
+"""20 digits; some senders append up to 4 digits for a channel."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}", re.ASCII)
 _TOLLGATE = re.compile(r"\d{1,9}|[1-9]\d{19}(?:\d{2})?", re.ASCII)
 
 
-class Id(NamedTuple):
-    """What an id is."""
+class ObjectId(NamedTuple):
+    """A parsed id."""
 
     text: str
-    """As it may be kept."""
-    firm: bool = False
-    """Whether it is of a form that no two objects share: it alone tells duplicates."""
+    """The id as it may be stored."""
+    unique: bool = False
+    """Whether its form is unique per object, so that it alone identifies duplicates."""
     camera: str = ""
-    at: int | None = None
-    """The time that it holds, µs UTC."""
-    odd: tuple[str, ...] = ()
-    """What of it breaks the rules, a word each."""
+    time: int | None = None
+    """The time that it contains, µs UTC."""
+    deviations: tuple[str, ...] = ()
+    """Deviations from the standard, a word each."""
 
 
 def is_device(text: str) -> bool:
-    """Return whether a text is the code of a device (GB/T 28181), with or without a channel."""
+    """Return whether a text is a device code (GB/T 28181), with or without a channel."""
     return _DEVICE.fullmatch(text) is not None
 
 
 def is_tollgate(text: str) -> bool:
-    """Return whether a text is the code of a tollgate, or the short number that many have instead."""
+    """Return whether a text is a tollgate code, or the short number often used instead."""
     return _TOLLGATE.fullmatch(text) is not None
 
 
 def _time(digits: str) -> int | None:
-    found = derived(digits)
-    return None if found is None else found[0]
+    parsed = derived(digits)
+    return None if parsed is None else parsed[0]
 
 
-def basic(text: str) -> int | None:
-    """Return the time in the id of an image, video slice, file or source (41 digits); None where it is no such id."""
+def basic_id_time(text: str) -> int | None:
+    """Return the time in the id of an image, video slice, file or source (41 digits); None if it is not such an id."""
     if len(text) != BASIC_ID or not (text.isascii() and text.isdigit()) or not is_device(text[:DEVICE]):
         return None
     return _time(text[22:36])
 
 
-def read(kind: str, text: str, veil: Veil) -> Id:
-    """Return what the id of an object of a kind is."""
+def parse_id(kind: str, text: str, pseudonymiser: Pseudonymiser) -> ObjectId:
+    """Parse the id of an object of a kind."""
     if not text:
-        return Id("", odd=("no_id",))
-    if len(text) in {BASIC_ID, CONTENT_ID} and (at := basic(text[:BASIC_ID])) is not None and _digits(text):
+        return ObjectId("", deviations=("no_id",))
+    if len(text) in {BASIC_ID, CONTENT_ID} and (at := basic_id_time(text[:BASIC_ID])) is not None and _digits(text):
         wanted = BASIC.get(kind) if kind in BASIC else SUBTYPES.get(kind)
-        said = text[20:22] if kind in BASIC else text[41:43]
+        actual = text[20:22] if kind in BASIC else text[41:43]
         right = len(text) == (BASIC_ID if kind in BASIC else CONTENT_ID)
-        odd = () if right and (wanted is None or said in {wanted, "99"}) else ("id_kind" if right else "id_length",)
-        return Id(text, firm=True, camera=text[:DEVICE], at=at, odd=odd)
+        deviations = (
+            () if right and (wanted is None or actual in {wanted, "99"}) else ("id_kind" if right else "id_length",)
+        )
+        return ObjectId(text, unique=True, camera=text[:DEVICE], time=at, deviations=deviations)
     if _UUID.fullmatch(text):
-        return Id(text, firm=True, odd=("id_form",))
+        return ObjectId(text, unique=True, deviations=("id_form",))
     if is_device(text):
-        return Id(text, camera=text[:DEVICE], odd=("id_form",))
-    return Id(veil.word(text), odd=("id_form",))
+        return ObjectId(text, camera=text[:DEVICE], deviations=("id_form",))
+    return ObjectId(pseudonymiser.identifier(text), deviations=("id_form",))
 
 
 def _digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def order(text: str, subtype: str) -> bool:
+def is_order_id(text: str, subtype: str) -> bool:
     """Return whether a text is the id of a subscription, notification, alarm or disposition (33 digits)."""
     return len(text) == ORDER_ID and _digits(text) and text[12:14] in {subtype, "99"}
 
 
-def made_order(organisation: str, subtype: str, local: str, sequence: int) -> str:
-    """Return an id of 33 digits; `local`: Beijing time as ``YYYYMMDDhhmmss``."""
+def make_order_id(organisation: str, subtype: str, local: str, sequence: int) -> str:
+    """Build an id of 33 digits; `local`: Beijing time as ``YYYYMMDDhhmmss``."""
     return f"{organisation[:12]:0<12}{subtype}{local}{sequence % 100_000:05d}"
 
 
-def made_content(camera: str, kind: str, local: str, number: int) -> str:
-    """Return an id of 48 digits for an object that has none; `number` is spread over both sequences."""
+def make_content_id(camera: str, kind: str, local: str, number: int) -> str:
+    """Build an id of 48 digits for an object without one; `number` is spread over both sequences."""
     return (
         f"{camera[:DEVICE]}02{local}{number // 100_000 % 100_000:05d}{SUBTYPES.get(kind, '99')}{number % 100_000:05d}"
     )

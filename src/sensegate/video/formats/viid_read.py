@@ -1,4 +1,4 @@
-"""A GA/T 1400 body as peers send it -> its objects: any case of keys, texts for numbers, GBK, one object for a list."""
+"""Lenient reading of GA/T 1400 bodies: keys in any case, strings for numbers, GBK, a single object for a list."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
-from sensegate.video.parts import OTHER
-from sensegate.video.times import Found, parse_beijing
+from sensegate.video.times import TimeResult, parse_beijing
+from sensegate.video.values import OTHER
 
 KINDS: Final = (
     "MotorVehicle",
@@ -33,7 +33,7 @@ KINDS: Final = (
     "APEStatus",
     "SubscribeNotification",
 )
-"""Objects that a body of observations or of a catalogue may hold."""
+"""Object kinds in a body of observations or of a catalogue."""
 OBJECTS_MAX: Final = 10_000
 _INFOS: Final = ("Image", "VideoSlice", "File", "Case")
 _LISTS: Final = {
@@ -51,27 +51,27 @@ _NOTICES: Final = {
     "devicelist": "APE",
     "devicestatuslist": "APEStatus",
 }
-"""Lists inside a notification, where they have other names."""
+"""Lists within a notification, where their names differ."""
 _INSIDE: Final = {f"{kind}List".lower(): kind for kind in KINDS[:6]}
-"""Lists of what was seen inside an image, a video slice or a file."""
+"""Lists of observations within an image, a video slice or a file."""
 EMPTY: Final = ("", None)
 _INTEGRAL_MAX: Final = 2**53
 
 
-class FoundObject(NamedTuple):
+class SubmittedObject(NamedTuple):
     """One object of a body."""
 
     kind: str
     value: dict[str, Any]
-    """Empty where it is no object."""
+    """Empty if it is malformed."""
     path: str = ""
-    """Name of the notification's or image's id that it stands in; empty: in the body itself."""
+    """``notice`` within a notification, ``inside`` within an image; empty: directly in the body."""
     notice: str = ""
     subscription: str = ""
 
 
-def text_of(payload: bytes) -> bytes:
-    """Return the body in UTF-8 without a byte order mark. Raises `Rejected`: neither UTF-8 nor GB 18030."""
+def utf8_of(payload: bytes) -> bytes:
+    """Return the body in UTF-8 without a byte order mark. Raises `Rejected` if it is neither UTF-8 nor GB 18030."""
     payload = payload.removeprefix(b"\xef\xbb\xbf")
     try:
         payload.decode()
@@ -83,114 +83,114 @@ def text_of(payload: bytes) -> bytes:
     return payload
 
 
-def tree_of(payload: bytes) -> dict[str, Any]:
-    """Return the body's JSON object with folded keys. Raises `Rejected`, whose detail holds nothing of it."""
+def decode_body(payload: bytes) -> dict[str, Any]:
+    """Decode the JSON object of a body, with lower-case keys. Raises `Rejected`; its detail quotes nothing."""
     try:
-        tree = msgspec.json.decode(text_of(payload))
+        tree = msgspec.json.decode(utf8_of(payload))
     except msgspec.DecodeError:
-        raise Rejected(QuarantineReason.MALFORMED, "the body is not JSON, or was cut off") from None
+        raise Rejected(QuarantineReason.MALFORMED, "the body is not JSON, or is truncated") from None
     except RecursionError:
         raise Rejected(QuarantineReason.TOO_DEEP, "the body's JSON is nested too deeply") from None
     if not isinstance(tree, dict):
-        raise Rejected(QuarantineReason.SCHEMA, "the body is no JSON object")
-    return folded(tree)
+        raise Rejected(QuarantineReason.SCHEMA, "the body is not a JSON object")
+    return lower_keys(tree)
 
 
-def folded(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return an object with its keys in lower case."""
+def lower_keys(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with lower-case keys."""
     return {name.lower(): value for name, value in tree.items()}
 
 
-def objects(tree: dict[str, Any]) -> list[FoundObject]:
-    """Return all objects of a body (keys folded), in its order, those inside notifications and images too.
+def list_objects(tree: dict[str, Any]) -> list[SubmittedObject]:
+    """Return all objects of a body (with lower-case keys) in order, including those within notifications and images.
 
     Raises:
-        Rejected: no envelope of the standard, or too many objects.
+        Rejected: if it is not an envelope of the standard, or has too many objects.
     """
     known = [(name, _LISTS.get(name) or _SINGLE[name]) for name in tree if name in _LISTS or name in _SINGLE]
     if len(known) != 1:
         detail = "the body must be one envelope like {MotorVehicleListObject: {MotorVehicleObject: […]}}"
         raise Rejected(QuarantineReason.SCHEMA, detail)
     name, kind = known[0]
-    found: list[FoundObject] = []
-    for one in listed(tree[name], kind) if name in _LISTS else many(tree[name]):
-        _gather(kind, one, found, FoundObject(kind, {}))
-        if len(found) > OBJECTS_MAX:
-            raise Rejected(QuarantineReason.TOO_LARGE, f"more than {OBJECTS_MAX} objects in one body")
-    return found
+    objects_: list[SubmittedObject] = []
+    for raw in unwrap_list(tree[name], kind) if name in _LISTS else as_list(tree[name]):
+        _collect(kind, raw, objects_, SubmittedObject(kind, {}))
+        if len(objects_) > OBJECTS_MAX:
+            raise Rejected(QuarantineReason.TOO_LARGE, f"the body has more than {OBJECTS_MAX} objects")
+    return objects_
 
 
-def listed(value: Any, kind: str) -> list[Any]:
-    """Return the objects in ``{KindObject: […]}``, one that stands alone too.
+def unwrap_list(value: Any, kind: str) -> list[Any]:
+    """Return the objects of ``{KindObject: […]}``, also a single one.
 
-    Raises `Rejected` where it is something else.
+    Raises `Rejected` if it is anything else.
     """
-    if isinstance(value, list):  # the inner name left out
+    if isinstance(value, list):  # the inner name is omitted
         return value
     if value in EMPTY:
         return []
-    inner = folded(value) if isinstance(value, dict) else {}
+    inner = lower_keys(value) if isinstance(value, dict) else {}
     for name in (f"{kind}Object".lower(), f"{kind}InfoObject".lower(), kind.lower()):
         if name in inner:
-            return many(inner[name])
+            return as_list(inner[name])
     if isinstance(value, dict) and not value:
         return []
-    raise Rejected(QuarantineReason.SCHEMA, f"{kind}ListObject holds no {kind}Object")
+    raise Rejected(QuarantineReason.SCHEMA, f"{kind}ListObject has no {kind}Object")
 
 
-def beside(tree: dict[str, Any]) -> list[str]:
-    """Return the names of what stands beside the envelope of a body (keys folded), as they may be told."""
+def other_names(tree: dict[str, Any]) -> list[str]:
+    """Return the reportable names of the members beside the envelope of a body (with lower-case keys)."""
     return [
-        STANDARD.get(name, OTHER)
+        STANDARD_NAMES.get(name, OTHER)
         for name, value in tree.items()
         if name not in _LISTS and name not in _SINGLE and value not in EMPTY
     ]
 
 
 def is_list(tree: dict[str, Any]) -> bool:
-    """Return whether a body (keys folded) is an envelope of many objects."""
+    """Return whether a body (with lower-case keys) is a list envelope."""
     return any(name in _LISTS for name in tree)
 
 
-def many(value: Any) -> list[Any]:
-    """Return a list as it is, anything else as a list of one; nothing as an empty one."""
+def as_list(value: Any) -> list[Any]:
+    """Return a list unchanged, any other value as a list of one, and nothing as an empty list."""
     if isinstance(value, list):
         return value
     return [] if value in EMPTY else [value]
 
 
-def _gather(kind: str, one: Any, found: list[FoundObject], around: FoundObject) -> None:
-    if not isinstance(one, dict):
-        found.append(around._replace(kind=kind, value={}))
+def _collect(kind: str, raw: Any, objects_: list[SubmittedObject], around: SubmittedObject) -> None:
+    if not isinstance(raw, dict):
+        objects_.append(around._replace(kind=kind, value={}))
         return
-    value = folded(one) if kind in {"SubscribeNotification", "Image", "VideoSlice", "File"} else one
+    value = lower_keys(raw) if kind in {"SubscribeNotification", "Image", "VideoSlice", "File"} else raw
     if kind == "SubscribeNotification":
         notice, subscription = (str(value.get(name) or "") for name in ("notificationid", "subscribeid"))
-        around = FoundObject(kind, value, "notice", notice, subscription)
-        found.append(around)
-        for name, of in _NOTICES.items():
+        around = SubmittedObject(kind, value, "notice", notice, subscription)
+        objects_.append(around)
+        for name, list_kind in _NOTICES.items():
             if value.get(name) not in EMPTY:
-                for each in listed(value[name], of):
-                    _gather(of, each, found, around)
+                for each in unwrap_list(value[name], list_kind):
+                    _collect(list_kind, each, objects_, around)
         return
     if kind in {"Image", "VideoSlice", "File"}:
         inside = value.get(f"{kind}info".lower())
-        found.append(around._replace(kind=kind, value={**one, **inside} if isinstance(inside, dict) else one))
-        for name, of in _INSIDE.items():
+        objects_.append(around._replace(kind=kind, value={**raw, **inside} if isinstance(inside, dict) else raw))
+        for name, list_kind in _INSIDE.items():
             if value.get(name) not in EMPTY:
-                for each in listed(value[name], of):
-                    _gather(of, each, found, around._replace(path=around.path or "inside"))
+                for each in unwrap_list(value[name], list_kind):
+                    _collect(list_kind, each, objects_, around._replace(path=around.path or "inside"))
         return
-    found.append(around._replace(kind=kind, value=one))
+    objects_.append(around._replace(kind=kind, value=raw))
 
 
-class Fields:
-    """One object's fields: what is allowed is read by name, all else is named in `removed`."""
+class ObjectFields:
+    """Fields of one object: allowed ones are read by name, all others are listed in `removed`."""
 
     __slots__ = ("_prefix", "_values", "removed")
 
     def __init__(self, raw: dict[str, Any], allowed: dict[str, str], prefix: str = "") -> None:
-        """`allowed`: folded name -> name in the standard."""
+        """`allowed`: lower-case name -> name in the standard."""
         self._values: dict[str, Any] = {}
         self.removed: dict[str, int] = {}
         self._prefix = prefix
@@ -199,19 +199,19 @@ class Fields:
             if low in allowed:
                 self._values[low] = value
             elif value not in EMPTY:
-                self.remove(STANDARD.get(low) or OTHER)
+                self.remove(STANDARD_NAMES.get(low) or OTHER)
 
     def remove(self, name: str) -> None:
-        """Count a field as taken out; by its name in the standard, or folded."""
-        name = self._prefix + STANDARD.get(name, name)
+        """Count a removed field, by its name in the standard or in lower case."""
+        name = self._prefix + STANDARD_NAMES.get(name, name)
         self.removed[name] = self.removed.get(name, 0) + 1
 
     def raw(self, name: str) -> Any:
-        """Return what stands there."""
+        """Return the raw value."""
         return self._values.get(name)
 
     def text(self, name: str) -> str:
-        """Return a text, trimmed; numbers and booleans as text, empty for nothing."""
+        """Return a trimmed text; numbers and booleans as text, empty if missing."""
         value = self._values.get(name)
         if value is None:
             return ""
@@ -227,7 +227,7 @@ class Fields:
         return ""
 
     def number(self, name: str, low: float, high: float) -> float | None:
-        """Return a number within bounds; what is none, or lies beyond, is taken out."""
+        """Return a number within bounds; any other value is removed."""
         text = self.text(name)
         if not text:
             return None
@@ -240,8 +240,8 @@ class Fields:
             return None
         return value
 
-    def whole(self, name: str, low: int, high: int) -> int | None:
-        """Return a whole number within bounds."""
+    def integer(self, name: str, low: int, high: int) -> int | None:
+        """Return an integer within bounds."""
         value = self.number(name, low, high)
         if value is None or value == int(value):
             return None if value is None else int(value)
@@ -249,7 +249,7 @@ class Fields:
         return None
 
     def code(self, name: str, longest: int = 5) -> str:
-        """Return a code: few ASCII letters and digits."""
+        """Return a code: a few ASCII letters and digits."""
         text = self.text(name)
         if text and not (len(text) <= longest and text.isascii() and text.isalnum()):
             self.remove(name)
@@ -257,16 +257,16 @@ class Fields:
         return text
 
     def digits(self, name: str, lengths: range) -> str:
-        """Return an id that is all digits, of one of these lengths."""
+        """Return an id of digits with one of these lengths."""
         text = self.text(name)
         if text and not (len(text) in lengths and text.isascii() and text.isdigit()):
             self.remove(name)
             return ""
         return text
 
-    def time(self, *names: str) -> Found | None:
-        """Return the first of these that is a time (µs UTC, quality)."""
-        found = None
+    def time(self, *names: str) -> TimeResult | None:
+        """Return the first of these fields that is a time (µs UTC, quality)."""
+        result = None
         for name in names:
             text = self.text(name)
             if not text:
@@ -274,18 +274,18 @@ class Fields:
             at = parse_beijing(text)
             if at is None:
                 self.remove(name)
-            found = found or at
-        return found
+            result = result or at
+        return result
 
 
-def words(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (folded, name) of names in a text."""
+def name_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (lower-case name, name) of the names in a text."""
     for name in text.split():
         yield name.lower(), name
 
 
-STANDARD: Final = dict(
-    words("""
+STANDARD_NAMES: Final = dict(
+    name_pairs("""
 MotorVehicleID NonMotorVehicleID PersonID FaceID ThingID SceneID VideoLabelID VehiclesFlowID ImageID VideoID FileID
 InfoKind SourceID DeviceID LeftTopX LeftTopY RightBtmX RightBtmY SubImageList SubImageInfoObject EventSort StoragePath
 Type FileFormat ShotTime Width Height Data FeatureInfoObject Vendor AlgorithmVersion FeatureData LocationMarkTime
@@ -315,4 +315,4 @@ VehicleDensityAbs VehicleDensityRlt TargetDensityRlt ApsID LaneID CurrentTime Be
 Keyword MainCharacter SubjectCharacter Receiver Applicant FamilyName GivenName
 """)
 )
-"""Folded -> as the standard writes it."""
+"""Lower-case name -> name in the standard."""

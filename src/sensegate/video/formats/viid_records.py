@@ -1,6 +1,6 @@
-"""What is kept of a GA/T 1400 body: records that hold allowed fields only. Times are µs UTC; an empty value: not said.
+"""Records of redacted GA/T 1400 bodies, with allowed fields only. Times are µs UTC; an empty value is unknown.
 
-`viid_cut` makes them of a body; their JSON is what goes on; `viid` reads them back. No field takes free text.
+`viid_redaction` creates them; their JSON is stored; `viid` reads them. No field holds free text.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from typing import Annotated, Literal
 import msgspec
 
 Word = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_-]{0,64}\Z")]
-"""An id of a standard's form, or the pseudonym of one of another form."""
+"""An id of a standard form, or the pseudonym of any other."""
 Code = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z]{0,5}\Z")]
 Digits = Annotated[str, msgspec.Meta(pattern=r"\A\d{0,48}\Z")]
 Quality = Literal["", "explicit", "assumed_tz", "derived"]
 Names = tuple[Annotated[str, msgspec.Meta(max_length=80)], ...]
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False, tag_field="is"):
-    """What all have."""
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False, tag_field="is"):
+    """Base of the records."""
 
     id: Word = ""
-    """The sender's; the pseudonym of one that has no form of the standard."""
+    """The sender's id, or its pseudonym if it has no standard form."""
     camera: Word = ""
-    at: int = 0
-    quality: Quality = ""
-    firm: bool = False
-    """Whether the id alone tells which object it is."""
-    odd: Names = ()
-    """What breaks the rules of the standard and is taken all the same, a word each."""
+    time: int = 0
+    time_quality: Quality = ""
+    unique_id: bool = False
+    """Whether the id alone identifies the object."""
+    deviations: Names = ()
+    """Tolerated deviations from the standard, a word each."""
     removed: Names = ()
-    """Fields that were taken out, sorted."""
+    """Removed fields, sorted."""
 
 
-class Sighting(Record, frozen=True, tag="seen"):
+class Sighting(_Record, frozen=True, tag="seen"):
     """A vehicle, person, face, thing or scene."""
 
     kind: Literal["MotorVehicle", "NonMotorVehicle", "Person", "Face", "Thing", "Scene"]
     box: tuple[float, float, float, float] | None = None
     """left, top, right, bottom as sent"""
     size: tuple[int, int] | None = None
-    """Width and height of the image that the box counts in."""
+    """Width and height of the image of the box."""
     pictures: int = 0
     event: int | None = None
     """EventSort"""
@@ -50,7 +50,7 @@ class Sighting(Record, frozen=True, tag="seen"):
     """Pseudonym of the number plate."""
     region: Annotated[str, msgspec.Meta(pattern=r"\A(?:[\u4e00-\u9fff][A-Z])?\Z")] = ""
     number: Annotated[str, msgspec.Meta(max_length=20)] = ""
-    """Only on a written legal basis."""
+    """Only with a written legal basis."""
     plate_color: Code = ""
     plate_class: Code = ""
     plate_reliability: float | None = None
@@ -64,43 +64,43 @@ class Sighting(Record, frozen=True, tag="seen"):
     brand: Code = ""
     model: Code = ""
     color: Code = ""
-    band: Literal["", "child", "adult", "senior"] = ""
-    """Of age; only on a written legal basis."""
+    age_band: Literal["", "child", "adult", "senior"] = ""
+    """Only with a written legal basis."""
 
 
-class Label(Record, frozen=True, tag="label"):
-    """What an analysis counted in view (VideoLabel)."""
+class VideoLabelRecord(_Record, frozen=True, tag="label"):
+    """Counts of objects in view (VideoLabel)."""
 
     analytics: Word = ""
     event: int | None = None
     """EventSort"""
     counts: dict[str, float] = {}
-    """Field of the standard -> number; fields of `viid.COUNTS` only."""
+    """Field of the standard -> number; only fields of `viid.COUNTS`."""
 
 
-class Flow(Record, frozen=True, tag="flow"):
-    """Traffic of one lane over a cycle (VehiclesFlow, an extension by a vendor)."""
+class FlowRecord(_Record, frozen=True, tag="flow"):
+    """Traffic of one lane over a cycle (VehiclesFlow, a vendor extension)."""
 
     lane: int | None = None
     cycle_s: float | None = None
     counts: dict[str, float] = {}
-    """Fields of `viid.COUNTS` only."""
+    """Only fields of `viid.COUNTS`."""
 
 
-class Media(Record, frozen=True, tag="media"):
-    """An image, video slice or file that the sender has: that there is one, no more."""
+class MediaRecord(_Record, frozen=True, tag="media"):
+    """Existence of an image, video slice or file at the sender."""
 
     kind: Literal["Image", "VideoSlice", "File"]
     event: int | None = None
 
 
-class Entry(Record, frozen=True, tag="entry"):
-    """An entry of a catalogue: camera (APE), capturing system (APS), tollgate or lane."""
+class CatalogueRecord(_Record, frozen=True, tag="entry"):
+    """A catalogue entry: camera (APE), capture system (APS), tollgate or lane."""
 
     kind: Literal["APE", "APS", "Tollgate", "Lane"]
     lon: float | None = None
     lat: float | None = None
-    """As sent: the datum is not said."""
+    """As sent; the datum is unknown."""
     division: Digits = ""
     """PlaceCode"""
     online: bool | None = None
@@ -111,20 +111,20 @@ class Entry(Record, frozen=True, tag="entry"):
     direction: Code = ""
 
 
-class Refused(Record, frozen=True, tag="refused"):
-    """An object that cannot be used; the others of its body can."""
+class InvalidRecord(_Record, frozen=True, tag="refused"):
+    """An unusable object; the others of its body are kept."""
 
-    place: int
+    index: int
     detail: str
 
 
-Kept = Sighting | Label | Flow | Media | Entry | Refused
+ViidRecord = Sighting | VideoLabelRecord | FlowRecord | MediaRecord | CatalogueRecord | InvalidRecord
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One body."""
+class ViidBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One redacted body."""
 
-    objects: tuple[Kept, ...] = ()
+    objects: tuple[ViidRecord, ...] = ()
     ignored: int = 0
-    """Objects of kinds of which nothing is kept (cases)."""
+    """Number of objects of kinds that are not stored (cases)."""
     format: int = 1

@@ -1,6 +1,6 @@
-"""Observations as objects of GA/T 1400, for the platforms above: only what an observation holds, so nothing personal.
+"""Conversion of observations to GA/T 1400 objects for platforms above; observations hold nothing personal.
 
-What is written here reads back (`viid_cut`, `viid`) as the same observation. A number plate goes as its pseudonym.
+The objects read back (`viid_redaction`, `viid`) as the same observation. A number plate is sent as its pseudonym.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple
 
 from sensegate.video import codes
 from sensegate.video.formats import viid_ids as ids
-from sensegate.video.formats.viid_answers import beijing
-from sensegate.video.observation import Kind, ObjectClass, VideoObservation
+from sensegate.video.formats.viid_responses import format_beijing
+from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
 
 MAKE: Final = "gat1400"
 GRID: Final = 8192
-"""Boxes of images whose size is not known."""
+"""Range of box coordinates for images of unknown size."""
 KINDS: Final = {
     ObjectClass.VEHICLE: "MotorVehicle",
     ObjectClass.NONMOTOR: "NonMotorVehicle",
@@ -34,41 +34,41 @@ _TIMES: Final = {
 _SEQUENCES: Final = 10**10
 
 
-class Object(NamedTuple):
+class ViidObject(NamedTuple):
     """One object to be sent."""
 
     kind: str
     id: str
     camera: str
-    """Its code there."""
+    """Code of the camera at the receiver."""
     fields: dict[str, Any]
 
 
-def _reversed(table: str) -> dict[str, str]:
-    """Return word -> code, of several codes the shortest, then the first."""
-    found: dict[str, str] = {}
-    for code, word in codes.CODES_OF.get((table, MAKE), {}).items():
-        if word not in found or len(code) < len(found[word]):
-            found[word] = code.upper()
-    return found
+def _codes_by_word(table: str) -> dict[str, str]:
+    """Return word -> code; of several codes the shortest, then the first."""
+    codes_by_word: dict[str, str] = {}
+    for code, word in codes.WORDS.get((table, MAKE), {}).items():
+        if word not in codes_by_word or len(code) < len(codes_by_word[word]):
+            codes_by_word[word] = code.upper()
+    return codes_by_word
 
 
-_COLORS: Final = _reversed("color")
-_VEHICLES: Final = _reversed("vehicle")
-_HEADINGS: Final = {float(word): code for word, code in _reversed("heading").items()}
-_EVENTS: Final = _reversed("event")
+_COLORS: Final = _codes_by_word("color")
+_VEHICLES: Final = _codes_by_word("vehicle")
+_HEADINGS: Final = {float(word): code for word, code in _codes_by_word("heading").items()}
+_EVENTS: Final = _codes_by_word("event")
 
 
-def written(seen: VideoObservation, camera: str) -> Object | None:
-    """Return an observation as an object; `camera`: its code. None for what the standard has no object for."""
+def to_viid_object(seen: VideoObservation, camera: str) -> ViidObject | None:
+    """Convert an observation; `camera`: its code. None if the standard has no object for it."""
     kind = KINDS.get(seen.object_class) if seen.object_class is not None else None
-    if kind is None or seen.kind is not Kind.OBSERVATION or not ids.is_device(camera):
+    if kind is None or seen.kind is not ObservationKind.OBSERVATION or not ids.is_device(camera):
         return None
     at = seen.observed_at // 1_000
-    local = beijing(seen.observed_at)
+    local = format_beijing(seen.observed_at)
     native = seen.native_id
-    if len(native) != ids.CONTENT_ID or ids.basic(native[: ids.BASIC_ID]) is None:
-        native = ids.made_content(camera, kind, local, int(seen.id[:12], 16) % _SEQUENCES)
+    if len(native) != ids.CONTENT_ID or ids.basic_id_time(native[: ids.BASIC_ID]) is None:
+        native = ids.make_content_id(camera, kind, local, int(seen.id[:12], 16) % _SEQUENCES)
     fields: dict[str, Any] = {
         f"{kind}ID": native,
         "InfoKind": 1,
@@ -94,54 +94,54 @@ def written(seen: VideoObservation, camera: str) -> Object | None:
     if seen.similarity is not None:
         fields["Similaritydegree"] = seen.similarity
     if kind in {"MotorVehicle", "NonMotorVehicle"}:
-        fields |= _of_vehicle(seen, kind)
-    return Object(kind, native, camera, fields)
+        fields |= _vehicle_fields(seen, kind)
+    return ViidObject(kind, native, camera, fields)
 
 
 def _side(part: float, size: int) -> float:
-    """Return a side in pixels; whole where it was."""
+    """Return a side in pixels, as an integer where it is one."""
     side = part * size
     return round(side) if abs(side - round(side)) < size * 1e-6 else round(side, 3)
 
 
-def _of_vehicle(seen: VideoObservation, kind: str) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def _vehicle_fields(seen: VideoObservation, kind: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     if seen.lane is not None:
-        told["LaneNo"] = seen.lane
+        fields["LaneNo"] = seen.lane
     if seen.speed is not None:
-        told["Speed"] = round(seen.speed * 3.6, 2)
+        fields["Speed"] = round(seen.speed * 3.6, 2)
     if seen.heading is not None and (code := _HEADINGS.get(seen.heading)):
-        told["Direction"] = code
+        fields["Direction"] = code
     if code := _VEHICLES.get(seen.subclass):
-        told["VehicleClass" if kind == "MotorVehicle" else "VehicleType"] = code
+        fields["VehicleClass" if kind == "MotorVehicle" else "VehicleType"] = code
     if code := _COLORS.get(seen.color):
-        told["VehicleColor"] = code
-    told |= {
+        fields["VehicleColor"] = code
+    fields |= {
         name: word
         for name, word in (("VehicleBrand", seen.brand), ("VehicleModel", seen.model))
         if word.isascii() and word.isalnum() and len(word) <= 5
     }
     plate = seen.plate
-    told["HasPlate"] = "1" if plate is not None and plate.token else "0"
+    fields["HasPlate"] = "1" if plate is not None and plate.token else "0"
     if plate is not None:
-        told["PlateToken"], told["PlateRegion"] = plate.token, plate.region
+        fields["PlateToken"], fields["PlateRegion"] = plate.token, plate.region
         if code := _COLORS.get(plate.color):
-            told["PlateColor"] = code
+            fields["PlateColor"] = code
         if plate.plate_class:
-            told["PlateClass"] = plate.plate_class
+            fields["PlateClass"] = plate.plate_class
         if plate.confidence is not None:
-            told["PlateReliability"] = str(round(plate.confidence * 100))
-    return {name: value for name, value in told.items() if value != ""}
+            fields["PlateReliability"] = str(round(plate.confidence * 100))
+    return {name: value for name, value in fields.items() if value != ""}
 
 
-def renamed(one: Object, ids_there: dict[str, str]) -> Object:
-    """Return an object with the code that its camera has at another platform."""
-    there = ids_there.get(one.camera[: ids.DEVICE])
-    if there is None:
-        return one
-    camera = there + one.camera[ids.DEVICE :]
-    fields = {**one.fields, "DeviceID": camera}
-    own = one.camera[: ids.DEVICE]
-    names = [name for name in (f"{one.kind}ID", "SourceID") if fields[name].startswith(own)]
-    fields |= {name: there + fields[name][ids.DEVICE :] for name in names}
-    return Object(one.kind, fields[f"{one.kind}ID"], camera, fields)
+def with_peer_camera(viid_object: ViidObject, ids_there: dict[str, str]) -> ViidObject:
+    """Return an object with the code of its camera at another platform."""
+    peer_camera = ids_there.get(viid_object.camera[: ids.DEVICE])
+    if peer_camera is None:
+        return viid_object
+    camera = peer_camera + viid_object.camera[ids.DEVICE :]
+    fields = {**viid_object.fields, "DeviceID": camera}
+    own = viid_object.camera[: ids.DEVICE]
+    names = [name for name in (f"{viid_object.kind}ID", "SourceID") if fields[name].startswith(own)]
+    fields |= {name: peer_camera + fields[name][ids.DEVICE :] for name in names}
+    return ViidObject(viid_object.kind, fields[f"{viid_object.kind}ID"], camera, fields)

@@ -14,10 +14,10 @@ const TEXTS = {
     waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
     messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
     decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
-    rejected: "rejected", thinned: "thinned", forwarded: "forwarded", withheld: "withheld", pending: "pending", updated: "Counted since {0} · updated {1}",
+    rejected: "rejected", thinned: "thinned", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "refused by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
     division: "division", device: "device", hour: "hour", camera: "camera", speaks: "profile", clockLag: "clock behind by, s", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
-    conflict: "stored, of these conflicts", late: "stored, of these late", unjudged: "stored, of these older than the horizon", ignored: "declared as missing",
+    conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", ignored: "declared as missing",
   },
   "zh-CN": {
     docs: "接口", sharing: "数据共享", leave: "退出", entry: "本网关的数据账本",
@@ -31,11 +31,12 @@ const TEXTS = {
     waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
     messages: "接收消息", values: "解析数值", accepted: "入库读数",
     decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
-    rejected: "拒收", thinned: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
+    rejected: "拒收", thinned: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
     division: "区划", device: "设备", hour: "小时", camera: "摄像机", speaks: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
-    conflict: "已入库，其中冲突", late: "已入库，其中迟到", unjudged: "已入库，其中超出判重时限", ignored: "声明为缺测",
+    conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外", "withheld.mode": "应急期间暂不上报",
+    "withheld.expired": "不上报：已过保存期", "withheld.skipped": "不上报：人工跳过", "refused_by_centre.area": "中心拒收：区划之外", "refused_by_centre.foreign_device": "中心拒收：他节点设备", "refused_by_centre.unreadable": "中心拒收：无法解码",
     "refused.connect": "代理拒绝：连接", "refused.publish": "代理拒绝：发布", "refused.subscribe": "代理拒绝：订阅",
     "duplicate.redelivery": "重复：重新投递", "duplicate.repeat": "重复：设备重发", "duplicate.cross_path": "重复：多路径",
     "duplicate.unchanged": "重复：未变化", "suppressed.unchanged": "抑制：未变化",
@@ -59,7 +60,7 @@ const state = { token: "", csrf: "", by: "node", language: "en", me: null, answe
 function words(kind) {
   const [head, ...rest] = kind.split("."), tail = rest.join(" · ");
   if (head === "refused") return `refused by the broker: ${tail}`;
-  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", removed: state.language === "en" ? "removed" : "已去除" };
+  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", refused_by_centre: "refused by the centre", removed: state.language === "en" ? "removed" : "已去除" };
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
 function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }
@@ -148,9 +149,9 @@ function bars(totals) {
     ["messages", of.messages, [["decoded", "good", of.decoded], ["quarantined", "quar", of.quarantined]]],
     ["values", of.values, [["stored", "good", accepted], ["duplicates", "dup", of.duplicate], ["suppressed", "sup", of.suppressed], ["rejected", "rej", of.rejected], ["thinned", "sup", of.thinned]]],
   ];
-  if (of.forwarded || of.withheld) {
-    const pending = Math.max(accepted - (of.forwarded || 0) - (of.withheld || 0), 0);
-    list.push(["accepted", accepted, [["forwarded", "fwd", of.forwarded], ["withheld", "sup", of.withheld], ["pending", "wait", pending]]]);
+  if (of.forwarded || of.withheld || of.refused_by_centre) {
+    const pending = Math.max(accepted - (of.forwarded || 0) - (of.withheld || 0) - (of.refused_by_centre || 0), 0);
+    list.push(["accepted", accepted, [["forwarded", "fwd", of.forwarded], ["withheld", "sup", of.withheld], ["refused_by_centre", "rej", of.refused_by_centre], ["pending", "wait", pending]]]);
   }
   byId("bars").replaceChildren(...list.map(([name, total, parts]) => {
     const bar = make("div", undefined, "bar");
@@ -189,8 +190,8 @@ function table(rows) {
 }
 
 function reasons(totals, refused) {
-  const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup" };
-  const extra = ["conflict", "late", "unjudged", "ignored"];
+  const classes = { duplicate: "dup", quarantined: "quar", rejected: "rej", suppressed: "sup", withheld: "sup", refused_by_centre: "rej" };
+  const extra = ["conflict", "late", "not_deduplicated", "ignored"];
   const kinds = Object.entries(totals).filter(([kind]) => kind.includes("."));
   const parts = Object.entries(totals).filter(([kind]) => extra.includes(kind));
   const denied = Object.entries(refused).map(([kind, count]) => [`refused.${kind}`, count]);

@@ -1,0 +1,164 @@
+"""Entries of the log that an operator has set aside: no reader sees them any more; a copy stays in a file.
+
+The log itself keeps them until they expire: nothing is deleted. A record of a commit is never set aside, for without it
+nobody knows how far a source or a lane has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from sensegate.authority.bucket import Bucket
+from sensegate.authority.device_rules import text_fault
+from sensegate.authority.scope import Action, Principal, demand
+from sensegate.authority.shelf import Records, Shelf
+from sensegate.authority.trail import Trail
+from sensegate.bus.process import write_private
+from sensegate.bus.unreadable import UNREADABLE
+from sensegate.clock import Clock
+from sensegate.errors import ConfigError, Conflict, NotFound
+from sensegate.model import Entry
+
+FOLDER = "set_aside"
+ENTRIES_MAX = 10_000
+NOTE_BYTES_MAX = 500
+
+
+class SetAsideEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An entry that is set aside."""
+
+    sequence: int
+    life: str
+    """Epoch of the log: sequences of two logs do not compare."""
+    subject: str
+    size: int
+    digest: str
+    """SHA-256 (hex) of its payload."""
+    stored: int
+    """When it was stored, µs UTC."""
+    by: str
+    at: int
+    """When it was set aside, µs UTC."""
+    note: str = ""
+    revision: int = 0
+
+
+class HidingLog(Protocol):
+    """A log that can keep entries from its readers."""
+
+    @property
+    def epoch(self) -> str: ...
+
+    def hide(self, sequences: frozenset[int]) -> None:
+        """Keep these entries, and no others, from readers."""
+        ...
+
+    async def fetch(self, after: int, *, limit: int = 500) -> list[Entry]: ...
+
+
+class SetAside:
+    """Those of one log. Every change asks `scope.demand`, is recorded, and then made."""
+
+    def __init__(
+        self, bucket: Bucket, trail: Trail, clock: Clock, log: HidingLog, *, home: str, directory: Path
+    ) -> None:
+        """Make it empty; `load` fills it.
+
+        Args:
+            bucket: where they are named, by sequence.
+            trail: where changes are recorded.
+            clock: the time.
+            log: that of the entries.
+            home: division of the gateway, for rights.
+            directory: of the store; copies stand in its folder `set_aside`.
+        """
+        self._shelf = Shelf(bucket, clock)
+        self._trail = trail
+        self._clock = clock
+        self._entries_log = log
+        self._home = home
+        self._folder = directory / FOLDER
+        self._entries: Records[SetAsideEntry] = Records(self._shelf, "entry", SetAsideEntry, prefix="")
+        self._entries.on_change.append(lambda _before, _after: self._hide())
+
+    def _hide(self) -> None:
+        life = self._entries_log.epoch
+        self._entries_log.hide(frozenset(entry.sequence for entry in self._entries if entry.life == life))
+
+    def all(self) -> list[SetAsideEntry]:
+        """Return the entries that are set aside, in order of sequence."""
+        return sorted(self._entries, key=lambda entry: entry.sequence)
+
+    async def load(self) -> None:
+        """Read the whole bucket and hide what it names; then `watch` keeps up with it."""
+        await self._shelf.open()
+        self._hide()
+
+    async def watch(self) -> None:
+        """Apply the changes of every process until cancelled."""
+        await self._shelf.run()
+
+    async def quarantine(self, sequence: int, *, by: Principal, note: str = "") -> SetAsideEntry:
+        """Set an entry aside; one that is, stays so.
+
+        Raises:
+            Refused: `by` may not.
+            NotFound: the log has no such entry.
+            Conflict: it is a record of a commit; or changed meanwhile; or too many are set aside.
+            ConfigError: the note is none.
+        """
+        demand(by, Action.CHANGE_NODES, self._home)
+        if fault := text_fault(note, size_max=NOTE_BYTES_MAX):
+            raise ConfigError(f"note {fault}", key="note", remedy="one line of plain text")
+        life = self._entries_log.epoch
+        known = self._entries.find(str(sequence))
+        if known is not None and known.life == life:
+            return known
+        if len(self._entries) >= ENTRIES_MAX:
+            raise Conflict(f"{ENTRIES_MAX} entries are set aside already; look for the cause")
+        entries = await self._entries_log.fetch(sequence - 1, limit=1) if sequence > 0 else []
+        if not entries or entries[0].sequence != sequence:
+            raise NotFound(f"the log has no entry {sequence}; `sensegate log unreadable` names those in question")
+        entry = entries[0]
+        if entry.subject.startswith("commit."):
+            raise Conflict(f"entry {sequence} is a record of a commit ({entry.subject[:60]}); it is not set aside")
+        made = SetAsideEntry(
+            sequence,
+            life,
+            entry.subject,
+            len(entry.payload),
+            hashlib.sha256(entry.payload).hexdigest(),
+            entry.time,
+            by.id,
+            self._clock.now(),
+            note,
+        )
+        # First the copy: what is hidden must not be lost when the log lets it expire.
+        await asyncio.to_thread(self._copy, f"{life}-{sequence}.bin", entry.payload)
+        await self._trail.record(by, "log.quarantine", str(sequence), after=msgspec.to_builtins(made))
+        await self._entries.put(str(sequence), made, expected=known.revision if known else 0)
+        UNREADABLE.forget(sequence)
+        return self._of(sequence)
+
+    def _copy(self, name: str, payload: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(self._folder / name, payload)
+
+    async def restore(self, sequence: int, *, by: Principal) -> SetAsideEntry:
+        """Let readers see an entry again that was set aside. Raises `Refused`, `NotFound`, `Conflict`."""
+        demand(by, Action.CHANGE_NODES, self._home)
+        known = self._of(sequence)
+        await self._trail.record(by, "log.restore", str(sequence), before=msgspec.to_builtins(known))
+        await self._entries.delete(str(sequence), expected=known.revision)
+        return known
+
+    def _of(self, sequence: int) -> SetAsideEntry:
+        known = self._entries.find(str(sequence))
+        if known is None:
+            raise NotFound(f"entry {sequence} is not set aside")
+        return known

@@ -1,0 +1,136 @@
+"""The files in which nats-server keeps what a stream is, beside the blocks with its messages.
+
+    store/jetstream/<account>/streams/<stream>/
+        meta.inf   name, settings and time of creation: JSON, encrypted in an encrypted store
+        meta.sum   checksum of meta.inf
+        meta.key   encrypted key of the stream, in an encrypted store
+        msgs/      blocks (*.blk); obs/: consumers
+
+A stream whose two files do not fit each other is passed over at the start of the server, its blocks stay; but creating
+a stream of that name afterwards deletes them. So the files are judged here, before the server starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from sensegate.bus.highway import highway64
+
+META, SUM, KEY, BLOCKS, CONSUMERS = "meta.inf", "meta.sum", "meta.key", "msgs", "obs"
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """The contents of the files; empty where one is missing."""
+
+    meta: bytes
+    sum: bytes
+    key: bytes = b""
+
+    def is_whole(self, stream: str) -> bool:
+        """Return whether nats-server would take it for that of a stream (or, ``stream/consumer``, a consumer)."""
+        return bool(self.meta) and self.sum == checksum(stream, self.meta)
+
+    @property
+    def created(self) -> str:
+        """When the stream was created, as the server says it; empty where it is encrypted."""
+        try:
+            return msgspec.json.decode(self.meta, type=_Created).created
+        except msgspec.DecodeError:
+            return ""
+
+
+class _Created(msgspec.Struct, frozen=True):
+    created: str = msgspec.field(name="Created", default="")
+    name: str = ""
+
+
+def checksum(stream: str, meta: bytes) -> bytes:
+    """Return what stands in meta.sum beside these bytes of meta.inf."""
+    return highway64(hashlib.sha256(stream.encode()).digest(), meta).hex().encode()
+
+
+def directory_of(store: Path, account: str, stream: str) -> Path:
+    """Return where a stream lies in a store."""
+    return store / "jetstream" / account / "streams" / stream
+
+
+def directories(store: Path) -> Iterator[tuple[str, str]]:
+    """Yield (account, stream) of each directory of a stream; those that the server was deleting are left out."""
+    for directory in sorted((store / "jetstream").glob("*/streams/*")):
+        if directory.is_dir() and not directory.name.startswith("."):
+            yield directory.parents[1].name, directory.name
+
+
+def read(directory: Path) -> Metadata:
+    """Return what is there."""
+    return Metadata(*(_bytes(directory / name) for name in (META, SUM, KEY)))
+
+
+def write(directory: Path, metadata: Metadata, *, durable: bool = True) -> None:
+    """Put the files in place of those that are there, each whole; the checksum last, as the server does."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, content in ((KEY, metadata.key), (META, metadata.meta), (SUM, metadata.sum)):
+        if not content:
+            continue
+        partial = directory / f"{name}.part"
+        with partial.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(directory / name)
+    if durable:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def damaged_consumers(directory: Path) -> Iterator[Path]:
+    """Yield the directories of a stream's consumers that nats-server would pass over.
+
+    It would do so for ever: a consumer of that name, made again, is kept in memory and never written.
+    """
+    for consumer in sorted((directory / CONSUMERS).glob("*")):
+        metadata = read(consumer)
+        if consumer.is_dir() and not metadata.is_whole(f"{directory.name}/{consumer.name}"):
+            yield consumer
+
+
+def has_blocks(directory: Path) -> bool:
+    """Return whether there is a block; a stream that holds no message has one, too."""
+    return any((directory / BLOCKS).glob("*.blk"))
+
+
+def has_messages(directory: Path) -> bool:
+    """Return whether a block holds anything."""
+    return any(block.stat().st_size for block in (directory / BLOCKS).glob("*.blk"))
+
+
+def fault(directory: Path) -> str:
+    """Return why nats-server would not find a stream, or not its messages, in a directory; empty: it would."""
+    if not directory.is_dir():
+        return "its directory is missing"
+    metadata = read(directory)
+    if not metadata.meta:
+        return f"{META} is missing or empty"
+    if not metadata.sum:
+        return f"{SUM} is missing or empty"
+    if not metadata.is_whole(directory.name):
+        return f"{META} does not match its checksum {SUM}"
+    if not has_blocks(directory):
+        return "its message blocks are missing"
+    return ""
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""

@@ -1,0 +1,49 @@
+"""The least grade of rows that nodes send, as the catalogue says it: by property and department."""
+
+from __future__ import annotations
+
+from sensegate.share.catalogue import Catalogue
+from sensegate.share.feeds import Feeds
+
+GRADE_MIN = 1
+
+
+class GradeFloors:
+    """Answers for rows one by one; calling it is cheap.
+
+    An entry of the catalogue with a `grade_floor` is about the properties and departments of its feed; a feed that
+    names none of them is about all.
+    """
+
+    def __init__(self, catalogue: Catalogue, feeds: Feeds) -> None:
+        self._catalogue = catalogue
+        self._feeds = feeds
+        self._known: dict[tuple[str, str], int] = {}
+        catalogue.records.on_change.append(lambda _before, _after: self._known.clear())
+        feeds.on_change.append(self._known.clear)
+
+    def __call__(self, property_name: str, department: str) -> int:
+        """Return the least grade of a property's rows of a department."""
+        pair = (property_name, department)
+        known = self._known.get(pair)
+        if known is None:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            known = self._known[pair] = self._floor(property_name, department)
+        return known
+
+    def _floor(self, property_name: str, department: str) -> int:
+        floors = [GRADE_MIN]
+        for entry in self._catalogue.records.all():
+            feed = self._feeds.find(entry.feed) if entry.grade_floor else None
+            if feed is None:
+                continue
+            if property_name in (feed.properties or (property_name,)) and department in (
+                feed.departments or (department,)
+            ):
+                floors.append(entry.grade_floor)
+        return max(floors)
+
+
+_KNOWN_MAX = 10_000
+"""Pairs whose answer is remembered: names come from outside."""

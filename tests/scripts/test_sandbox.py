@@ -1,0 +1,87 @@
+"""What a sealed process cannot do, by attempt. In a process of its own: nobody gets back what was given up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ATTEMPTS = {
+    "read a file": "open('/etc/passwd')",
+    "read its own program": "open(sys.executable, 'rb')",
+    "write a file": "open('/tmp/x', 'w')",
+    "list the root": "print(os.listdir('/')) if os.listdir('/') else (_ for _ in ()).throw(OSError())",
+    "open a socket": "socket.socket()",
+    "open a socket of the machine": "socket.socket(socket.AF_UNIX)",
+    "make a pipe": "os.pipe()",
+    "start a program": "os.posix_spawn('/bin/true', ['true'], {})",
+    "make a child": "os._exit(0) if os.fork() == 0 else None",
+    "become somebody": "os.setuid(0)",
+    "signal its parent": "os.kill(os.getppid(), 0)",
+    "signal itself": "os.kill(os.getpid(), 0)",
+    "look around": "os.stat('/')",
+    "change the root": "os.chroot('/')",
+    "watch for events": "select.epoll()",
+    "share memory": "os.memfd_create('x')",
+    "take memory": "bytearray(2 * 1024**3)",
+    "read the environment": "os.environ['HOME']",
+}
+PROGRAM = """
+import json, os, select, socket, sys
+from sensegate.scripts.sandbox import enter_sandbox
+if sys.argv[1] == "stranger":
+    os.setgroups([])
+    os.setresgid(54321, 54321, 54321)
+    os.setresuid(54321, 54321, 54321)
+done = () if sys.argv[1] == "free" else enter_sandbox()
+found = {}
+for name, code in json.loads(sys.argv[2]).items():
+    try:
+        exec(code)
+        found[name] = True
+    except (OSError, MemoryError, KeyError):
+        found[name] = False
+sys.stdout.write(json.dumps([done, found]))
+"""
+
+
+def attempts(how: str) -> tuple[list[str], dict[str, bool]]:
+    """Return what was given up, and which attempts succeed then."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how, json.dumps(ATTEMPTS)],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={"HOME": "/root"},
+        timeout=60,
+    )
+    done, found = json.loads(run.stdout.splitlines()[-1])
+    return done, found
+
+
+def test_a_sealed_process_can_do_nothing() -> None:
+    """No file, no socket, no process, no other user, no more memory than it was left."""
+    done, found = attempts("sealed")
+    able = {name for name, succeeded in found.items() if succeeded}
+    assert "system_calls" in done
+    assert able == set()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who is nobody")
+def test_without_root_the_rest_still_holds() -> None:
+    """A gateway that runs as a service's user cannot change root or user; the child can do no more for that."""
+    done, found = attempts("stranger")
+    assert {"user", "root_directory"}.isdisjoint(done)
+    assert {name for name, succeeded in found.items() if succeeded} == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["read a file", "open a socket", "make a pipe", "make a child", "take memory", "signal its parent"]
+)
+def test_the_attempts_are_real(name: str) -> None:
+    """Negative control: a process that is not sealed can do these things."""
+    _, found = attempts("free")
+    assert found[name]

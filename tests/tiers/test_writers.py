@@ -1,0 +1,291 @@
+"""One writer of a member's lanes: copies of a store are told apart, and nothing of either is lost silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensegate.bus.memory import MemoryLog
+from sensegate.errors import ConfigError, Lost, Refused
+from sensegate.tiers.protocol import Lane
+from sensegate.tiers.uplink import Uplink
+from sensegate.tiers.writers import Claimant, FileKeeper, Shift, WriterState
+from tests.tiers.made import MemoryKeeper, Node, drive, rows_of
+from tests.tiers.world import World
+
+
+class Machine:
+    """A machine with a node on it."""
+
+    def __init__(self, world: World, node: Node, keeper: MemoryKeeper) -> None:
+        self.world = world
+        self.node = node
+        self.keeper = keeper
+        self.start()
+
+    def start(self) -> None:
+        """Start the node's process."""
+        log = self.node.log
+        assert isinstance(log, MemoryLog)
+        self.uplink: Uplink = self.world.fresh(keeper=self.keeper, log=log)
+
+    async def started(self) -> None:
+        """Start the node's process; its log ends where it ended."""
+        log = self.node.log
+        assert isinstance(log, MemoryLog)
+        self.uplink = self.world.fresh(keeper=self.keeper, log=log, began=(await log.bounds())[1])
+
+    def copy(self) -> Machine:
+        """Return a copy of the machine as it is now."""
+        log = self.node.log
+        assert isinstance(log, MemoryLog)
+        node = Node(log.copy(), self.world.clock)
+        node.number, node.ledger = self.node.number, self.node.ledger
+        return Machine(self.world, node, self.keeper.copy())
+
+    async def drain(self) -> None:
+        """Bring up what there is."""
+        clock = self.world.clock
+        while await drive(clock, self.uplink.live()) or await drive(clock, self.uplink.backlog()):
+            pass
+
+    def alive(self) -> None:
+        """Answer probes from now on."""
+        self.world.centre.alive.add(self.uplink._claimant.writer.token)
+
+    async def stop(self) -> None:
+        """End the process."""
+        self.world.centre.alive.discard(self.uplink._claimant.writer.token)
+
+
+@pytest.fixture
+def machine(world: World) -> Machine:
+    """The original."""
+    return Machine(world, world.node, world.keeper)
+
+
+async def ids(world: World) -> list[str]:
+    """Return the ids of all readings at the centre."""
+    return (await rows_of(world.centre.log)).ids
+
+
+async def test_a_process_that_is_started_again_goes_on(world: World, machine: Machine) -> None:
+    """A restart claims the next epoch, whatever was lost of the claim before."""
+    for turn in range(4):
+        await machine.started()
+        await machine.node.commit([(0, 2)])
+        await machine.drain()
+        assert machine.uplink._claimant.writer.epoch == turn + 1
+    assert len(set(await ids(world))) == 8
+
+
+async def test_a_claim_whose_answer_was_lost_is_no_copy(world: World, machine: Machine) -> None:
+    """The centre has granted it, the node does not know: the next process of the store is known by its tokens."""
+    asked = world.centre.ask
+
+    async def lost(question: str, payload: bytes = b"", timeout_s: float = 10.0) -> bytes:
+        answer = await asked(question, payload, timeout_s)
+        if question == "claim":
+            raise Lost("the answer was lost")
+        return answer
+
+    for _ in range(3):
+        await machine.started()
+        world.centre.ask = lost  # type: ignore[method-assign]
+        with pytest.raises(Lost):
+            await machine.uplink.live()
+    world.centre.ask = asked  # type: ignore[method-assign]
+    await machine.node.commit([(0, 2)])
+    await machine.started()
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    assert len(await ids(world)) == 5
+
+
+async def test_a_copied_machine_beside_the_living_one_waits_and_is_told(world: World, machine: Machine) -> None:
+    """Nothing of either is skipped: the living one goes on, what the copy has acknowledged waits, and both are told."""
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    machine.alive()
+    copy = machine.copy()
+    await copy.started()
+    for _ in range(5):
+        await copy.node.commit([(0, 4)])
+        await machine.node.commit([(0, 2)])
+        with pytest.raises(Refused, match="another process of this node answers"):
+            await copy.uplink.live()
+        await machine.drain()
+    assert len(await ids(world)) == 3 + 5 * 2
+    assert "another process" in copy.uplink.troubles[0]
+    assert "two copies" in world.centre.receiver.standing("4401").told()[0]
+
+
+@pytest.mark.parametrize("takes_over", ["copy", "original"])
+async def test_the_operator_decides_which_copy_goes_on(world: World, machine: Machine, takes_over: str) -> None:
+    """What waited at the one that takes over comes up, each reading once and under an id of its own."""
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    copy = machine.copy()
+    if takes_over == "original":
+        # The original was off when the copy began: it is the original that is late.
+        await copy.started()
+        await copy.node.commit([(0, 4)])
+        await copy.drain()
+        late, other, wrote = machine, copy, 7
+    else:
+        machine.alive()
+        await copy.started()
+        late, other, wrote = copy, machine, 3
+    await late.started()
+    for _ in range(3):
+        await late.node.commit([(0, 5)])
+        with pytest.raises(Refused, match="writer: another"):
+            await late.uplink.live()
+        await other.node.commit([(0, 2)])
+        await other.drain()
+        wrote += 2
+        await late.started()
+    await other.node.commit([(0, 1)])
+    await other.drain()
+    wrote += 1
+    await late.node.commit([(0, 6)])
+    late.uplink.take_over()
+    await late.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == wrote + 3 * 5 + 6
+    late.alive()
+    await other.node.commit([(0, 1)])
+    with pytest.raises((Lost, Refused), match="writer"):
+        await other.uplink.live()
+    with pytest.raises(Refused, match="writer"):
+        await other.uplink.live()
+
+
+async def test_what_was_not_sent_when_a_copy_took_over_comes_up_from_where_it_is(
+    world: World, machine: Machine
+) -> None:
+    """Ranges and rows that only the displaced one has are its own to bring, those that both have come once."""
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    copy = machine.copy()
+    await machine.node.commit([(0, 2)])  # the copy has not these
+    await machine.drain()
+    await machine.node.commit([(0, 7)])  # nor these, and they are not up
+    await copy.started()
+    copy.uplink.take_over()
+    await copy.node.commit([(0, 4)])
+    await copy.drain()
+    assert len(set(await ids(world))) == 3 + 2 + 4
+    machine.uplink.take_over()
+    await machine.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == 3 + 2 + 4 + 7
+
+
+async def test_control_without_the_writer_the_copys_readings_are_skipped(
+    world: World, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: without claims both write under the same sequences, and readings of one are passed over."""
+    monkeypatch.setattr("sensegate.tiers.lanes.is_writer", lambda *_: True)
+    monkeypatch.setattr("sensegate.tiers.exchange.Exchange._is_mine", lambda *_: True)
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    copy = machine.copy()
+    copy.uplink._claimant.writer = machine.uplink._claimant.writer
+    for _ in range(5):
+        await copy.node.commit([(0, 4)])
+        await machine.node.commit([(0, 2)])
+        await machine.drain()
+        await copy.drain()
+    assert len(await ids(world)) < 3 + 5 * 4 + 5 * 2
+
+
+async def test_rows_behind_a_lost_end_bear_places_of_their_own(world: World, machine: Machine) -> None:
+    """A node that lost power commits before it reaches its centre: no id that was given comes a second time."""
+    await machine.node.commit([(0, 2)])
+    older = machine.copy()
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    older.keeper = machine.keeper
+    await older.started()
+    await older.node.commit([(0, 4)])
+    await older.drain()
+    await older.node.commit([(0, 1)])
+    await older.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == 10
+
+
+async def test_a_claim_by_force_needs_a_known_place(world: World, machine: Machine) -> None:
+    """Where nobody knows any more what of a store has come up it is not guessed: a new store must join."""
+    await machine.node.commit([(0, 2)])
+    await machine.drain()
+    copy = machine.copy()
+    await copy.drain()
+    await world.clock.advance(200 * 3_600)  # what was displaced has expired
+    machine.uplink.take_over()
+    with pytest.raises(Refused, match="new store"):
+        await machine.uplink.live()
+
+
+async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, machine: Machine) -> None:
+    """Nobody can tell it from a copy by itself; by a takeover it goes on where the records stand."""
+    await machine.node.commit([(0, 2)])
+    await machine.drain()
+    await machine.node.commit([(0, 3)])
+    machine.keeper.state = None
+    for _ in range(2):
+        await machine.started()
+        with pytest.raises(Refused, match="takeover"):
+            await machine.uplink.live()
+    machine.uplink.take_over()
+    await machine.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == 5
+    await machine.started()
+    await machine.node.commit([(0, 1)])
+    await machine.drain()
+    assert len(await ids(world)) == 6
+
+
+async def test_the_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> None:
+    """None is a first start; garbage is named with what to do."""
+    keeper = FileKeeper(tmp_path)
+    assert await keeper.read() is None
+    state = WriterState("a", 3, ("x", "y"), 7, (Shift(1, 2, 3),))
+    await keeper.write(state)
+    assert await keeper.read() == state
+    (tmp_path / "writer.json").write_text("{")
+    with pytest.raises(ConfigError, match="takeover"):
+        await keeper.read()
+
+
+async def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(world: World, tmp_path: Path) -> None:
+    """The node goes on alone and says why; once the file is mended it goes up."""
+    (tmp_path / "writer.json").write_text("garbage")
+    claimant = Claimant(FileKeeper(tmp_path), world.node.log)
+    assert await claimant.claim(world.centre) is None
+    assert "writer.json" in claimant.denied
+    (tmp_path / "writer.json").unlink()
+    assert await claimant.claim(world.centre) is not None
+    assert claimant.denied == ""
+
+
+async def test_a_centre_that_has_not_copied_a_claim_takes_the_newer_epoch(world: World, machine: Machine) -> None:
+    """A standby takes over with an older record of the lanes: the same process goes on without an operator."""
+    await machine.started()
+    await machine.node.commit([(0, 2)])
+    await machine.drain()
+    standby = world.centre.log.copy()
+    await machine.started()
+    await machine.node.commit([(0, 3)])
+    await machine.drain()
+    world.centre.log = standby
+    world.centre.fresh()
+    machine.uplink._exchange.forget()
+    await machine.node.commit([(0, 1)])
+    await machine.drain()
+    found = await ids(world)
+    assert len(found) == len(set(found)) == 6
+    assert machine.uplink._exchange.held[Lane.LIVE].record.writer.epoch == 2

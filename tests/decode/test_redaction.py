@@ -12,7 +12,7 @@ import pytest
 
 from sensegate.decode.decode import Decoder
 from sensegate.decode.profiles import ProfileSet, any_video_profile
-from sensegate.decode.redaction import Redactor, removed_of
+from sensegate.decode.redaction import MessageRedactor, removed_of
 from sensegate.errors import ProfileError
 from sensegate.model import BOOL, Device, Message, QuarantineReason, Span
 from sensegate.video import stored
@@ -60,7 +60,7 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
 
 def walked(decoder: Decoder, topic: str, payload: bytes = b"", *, strict: bool = False, **more: Any) -> Message:
     """Return a message as the walk goes on with it."""
-    cutting = Redactor(FORMATS, VEIL, bytes_max=10_000)
+    cutting = MessageRedactor(FORMATS, VEIL, bytes_max=10_000)
     message = Message(topic, payload or json.dumps({"at": 5, "name": NAME}).encode(), 1_000, 1, **more)
     for at, route in cutting.pending(Span([message]), decoder, {0} if strict else set()).items():
         assert at == 0

@@ -97,7 +97,7 @@ class ReadingCompiler:
         try:
             row = PROPERTIES.by_name(entry.property)
         except ConfigError as error:
-            raise self._keys.error(error.what, *here, "property", remedy=error.remedy) from error
+            raise self._keys.error(error.problem, *here, "property", remedy=error.remedy) from error
         own = (entry.scale, entry.offset)
         if not entry.scale or not all(math.isfinite(number) for number in own):
             raise self._keys.error("must be finite and not 0", *here, "scale")
@@ -138,7 +138,7 @@ class ReadingCompiler:
         try:
             return conversion(entry.unit, row.unit)
         except UnitError as error:
-            raise self._keys.error(f"{row.name}: {error.what}", *here, "unit", remedy=error.remedy) from error
+            raise self._keys.error(f"{row.name}: {error.problem}", *here, "unit", remedy=error.remedy) from error
 
     def _unit_words(self, part: UnitFrom, row: Property, here: tuple[str | int, ...]) -> None:
         for unit in part.words.values():
@@ -146,7 +146,7 @@ class ReadingCompiler:
                 conversion(unit, row.unit)
             except UnitError as error:
                 raise self._keys.error(
-                    f"{row.name}: {error.what}", *here, "unit_from", "words", remedy=error.remedy
+                    f"{row.name}: {error.problem}", *here, "unit_from", "words", remedy=error.remedy
                 ) from error
 
     def _words(self, entry: ReadingRule, row: Property, here: tuple[str | int, ...]) -> dict[Token, float | str] | None:

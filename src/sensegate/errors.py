@@ -132,4 +132,4 @@ class EngineError(SensegateError):
 
 
 class StreamLost(EngineError):
-    """A stream that existed is missing or is another one; it is not created anew."""
+    """A stream that existed is missing, is another one or has lost its end; nothing is created anew."""

@@ -219,3 +219,19 @@ async def test_on_the_engine(tmp_path: Path) -> None:
         await streams.ensure_streams(nc, store)  # as the gateway does that takes over
         await own.close()
         await nc.close()
+
+
+async def test_a_new_copy_of_an_old_log_has_no_other_past() -> None:
+    """The beginning of the log has been replaced: a copy that is made now begins behind it, and is no stranger."""
+    clock = FakeClock()
+    log = MemoryLog(clock)
+    for number in range(3):
+        await log.write(commit(number, 0))
+    first = (await log.bounds())[0]
+    original = Original(log, clock, 5.0, ((1, 0),))
+    own = MemoryLog(clock)
+    own._last = first - 1  # as a stream that is made to begin there
+    copy = Replica(own, StoreConfig(), clock)
+    await caught_up(copy, asks(original))
+    assert await contents(own) == await contents(log)
+    assert copy.term.history == ((1, 0),)

@@ -105,7 +105,7 @@ class JetStreamLog:
     def whole(self) -> JetStreamLog:
         """Return the same log, in which nothing is hidden."""
         made = copy.copy(self)
-        made._hidden = frozenset()
+        made.hide(frozenset())
         return made
 
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[Entry]:

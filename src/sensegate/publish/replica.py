@@ -292,6 +292,7 @@ class Replica:
         lives = {
             "raw": store.raw_ttl_h,
             "quarantine": store.quarantine_ttl_h,
+            "refused": store.quarantine_ttl_h,
             "observations": store.observations_ttl_h,
             "commit": 0,
         }
